@@ -1,0 +1,99 @@
+//! Passes messages on, at the least cost: for measuring messages from agent to agent.
+//!
+//! The first byte of the content says what to do; numbers are 32 bits, little end first; what follows them is
+//! passed on as it is, to make a message as large as one likes.
+//!
+//! | content | effect |
+//! |---|---|
+//! | `s` CHAINS HOPS | begins so many chains of so many hops, each in a conversation of its own |
+//! | `h` HOPS | while HOPS is not 0: sends `h` HOPS - 1 to the peer |
+//! | `r` HOPS | while HOPS is not 0: asks the peer `r` HOPS - 1, and gives its answer; at 0 the answer is empty |
+//!
+//! The peer is `config.peer`, and this agent itself when that is not there.
+
+use std::sync::OnceLock;
+
+use caxton_sdk::bindings::caxton::agent::messaging;
+use caxton_sdk::prelude::*;
+use caxton_sdk::{Delivery, Priority};
+
+/// How long the whole chain of `r` may take.
+const PATIENCE_MS: u64 = 10_000;
+
+struct Relay;
+
+impl Agent for Relay {
+    fn handle(message: Message) -> Handled {
+        let content = message.content;
+        match content.first() {
+            Some(b'h') => {
+                if let Some(content) = count_down(content)? {
+                    messaging::send(&draft(peer(&message.receiver)?, content, None))?;
+                }
+                Ok(None)
+            }
+            Some(b'r') => {
+                let answer = match count_down(content)? {
+                    Some(content) => messaging::request(&draft(peer(&message.receiver)?, content, None), PATIENCE_MS)?.content,
+                    None => Vec::new(),
+                };
+                Ok(Some(Reply::bytes(answer, "application/octet-stream")))
+            }
+            Some(b's') => {
+                let chains = number(&content, 1)?;
+                let mut hop = content;
+                hop.drain(1..5);
+                hop[0] = b'h';
+                for chain in 0..chains {
+                    let conversation = format!("{}-{chain}", message.id);
+                    messaging::send(&draft(peer(&message.receiver)?, hop.clone(), Some(conversation)))?;
+                }
+                Ok(None)
+            }
+            _ => Err(Failure::rejected("the content must begin with s, h or r")),
+        }
+    }
+}
+
+/// The content with one hop less; none when no hop is left.
+fn count_down(mut content: Vec<u8>) -> Result<Option<Vec<u8>>, Failure> {
+    let hops = number(&content, 1)?;
+    let Some(hops) = hops.checked_sub(1) else { return Ok(None) };
+    content[1..5].copy_from_slice(&hops.to_le_bytes());
+    Ok(Some(content))
+}
+
+fn number(content: &[u8], at: usize) -> Result<u32, Failure> {
+    let bytes = content.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u32::from_le_bytes).ok_or_else(|| Failure::rejected("a number of 4 bytes is missing"))
+}
+
+/// Asked of the host once: the configuration does not change while an instance lives.
+fn peer(own_name: &str) -> Result<&'static str, Failure> {
+    static PEER: OnceLock<String> = OnceLock::new();
+    if let Some(peer) = PEER.get() {
+        return Ok(peer);
+    }
+    let peer = config::get("peer")?.unwrap_or_else(|| own_name.to_owned());
+    Ok(PEER.get_or_init(|| peer))
+}
+
+fn draft(receiver: &str, content: Vec<u8>, conversation_id: Option<String>) -> Draft {
+    Draft {
+        receiver: receiver.to_owned(),
+        performative: Performative::Inform,
+        content,
+        content_type: String::from("application/octet-stream"),
+        ontology: None,
+        protocol: None,
+        conversation_id,
+        reply_with: None,
+        in_reply_to: None,
+        reply_by: None,
+        priority: Priority::Normal,
+        delivery: Delivery::Now,
+        headers: Vec::new(),
+    }
+}
+
+caxton_sdk::agent!(Relay);

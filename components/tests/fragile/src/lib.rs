@@ -1,0 +1,44 @@
+//! Remembers the last content, in its memory, and fails where its `config` says so:
+//! `health`, `save` and `restore` give the error that the function of that name answers with; `trap` names the
+//! function that traps instead.
+
+use caxton_sdk::config;
+use caxton_sdk::prelude::*;
+
+#[derive(Default)]
+struct Fragile {
+    last: Vec<u8>,
+}
+
+fn fail_if_told(function: &str) -> Result<(), String> {
+    if config::get("trap").map_err(|failure| failure.reason)?.as_deref() == Some(function) {
+        panic!("config.trap names {function}");
+    }
+    match config::get(function).map_err(|failure| failure.reason)? {
+        Some(reason) => Err(reason),
+        None => Ok(()),
+    }
+}
+
+impl StatefulAgent for Fragile {
+    fn handle(&mut self, message: Message) -> Handled {
+        let before = std::mem::replace(&mut self.last, message.content);
+        Ok(Some(Reply::bytes(before, message.content_type)))
+    }
+
+    fn save(&self) -> Result<Vec<u8>, String> {
+        fail_if_told("save")?;
+        Ok(self.last.clone())
+    }
+
+    fn restore(saved: &[u8]) -> Result<Self, String> {
+        fail_if_told("restore")?;
+        Ok(Self { last: saved.to_vec() })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        fail_if_told("health")
+    }
+}
+
+caxton_sdk::stateful_agent!(Fragile);

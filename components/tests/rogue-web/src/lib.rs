@@ -1,0 +1,106 @@
+//! An HTTP agent that does what the path tells it, good or bad.
+//!
+//! | path | effect |
+//! |---|---|
+//! | `/ok` | status 200 and `ok` |
+//! | `/trap` | traps before there is a response |
+//! | `/trap-midway` | traps when half of the body that `content-length` promises is written |
+//! | `/end-midway` | ends the body there, without the rest |
+//! | `/nothing` | returns without a response |
+//! | `/error` | gives the host an error code instead of a response |
+//! | `/loop` | never ends, and uses a core |
+//! | `/sleep` | waits a minute before there is a response |
+//! | `/sleep-midway` | waits a minute after the first part of the body |
+//! | `/grow` | takes memory until it is refused, then traps |
+//! | `/endless` | a body that never ends |
+//! | `/status-0` | asks for a status that does not exist |
+//! | `/headers` | as many headers as the host takes |
+//! | `/unread` | status 200 without reading the request's body |
+
+use std::time::Duration;
+
+use wasip2::exports::http::incoming_handler::Guest;
+use wasip2::http::types::{ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
+use wasip2::io::streams::OutputStream;
+
+const A_MINUTE: Duration = Duration::from_secs(60);
+const HALF: &[u8] = b"half of it";
+
+struct RogueWeb;
+
+impl Guest for RogueWeb {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let target = request.path_with_query().unwrap_or_default();
+        match target.split('?').next().unwrap_or_default() {
+            "/ok" | "/unread" => respond(out, &[], |body| drop(body.blocking_write_and_flush(b"ok"))),
+            "/trap" => panic!("told to trap"),
+            "/trap-midway" => respond(out, &promised(), |body| {
+                write_half(body);
+                panic!("told to trap midway");
+            }),
+            "/end-midway" => respond(out, &promised(), write_half),
+            "/nothing" => {}
+            "/error" => ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some(String::from("told to fail"))))),
+            "/loop" => loop {
+                std::hint::black_box(());
+            },
+            "/sleep" => {
+                std::thread::sleep(A_MINUTE);
+                respond(out, &[], write_half);
+            }
+            "/sleep-midway" => respond(out, &[], |body| {
+                write_half(body);
+                std::thread::sleep(A_MINUTE);
+            }),
+            "/grow" => {
+                let mut taken = Vec::new();
+                loop {
+                    taken.push(std::hint::black_box(vec![1_u8; 1 << 20]));
+                }
+            }
+            "/endless" => respond(out, &[], |body| while body.blocking_write_and_flush(&[b'.'; 4096]).is_ok() {}),
+            "/status-0" => {
+                let response = OutgoingResponse::new(Fields::new());
+                response.set_status_code(0).expect("there is no such status");
+                ResponseOutparam::set(out, Ok(response));
+            }
+            "/headers" => {
+                let headers: Vec<_> = (0..10_000).map(|number| (format!("x-{number}"), String::from("value"))).collect();
+                respond(out, &headers, write_half);
+            }
+            _ => {
+                let response = OutgoingResponse::new(Fields::new());
+                let _ = response.set_status_code(404);
+                let body = response.body().expect("the body is taken once");
+                ResponseOutparam::set(out, Ok(response));
+                let _ = OutgoingBody::finish(body, None);
+            }
+        }
+    }
+}
+
+fn promised() -> [(String, String); 1] {
+    [(String::from("content-length"), (HALF.len() * 2).to_string())]
+}
+
+fn write_half(body: &OutputStream) {
+    // A client that has gone is no error of this agent's.
+    let _ = body.blocking_write_and_flush(HALF);
+}
+
+fn respond(out: ResponseOutparam, headers: &[(String, String)], write: impl FnOnce(&OutputStream)) {
+    let fields = Fields::new();
+    for (name, value) in headers {
+        // The host says when there are too many; the answer goes without the rest.
+        if fields.append(name, value.as_bytes()).is_err() {
+            break;
+        }
+    }
+    let response = OutgoingResponse::new(fields);
+    let body = response.body().expect("the body is taken once");
+    ResponseOutparam::set(out, Ok(response));
+    write(&body.write().expect("the stream is taken once"));
+    let _ = OutgoingBody::finish(body, None);
+}
+
+wasip2::http::proxy::export!(RogueWeb);

@@ -1,0 +1,91 @@
+//! Does what the content of a message tells it, good or bad: what the host's tests are made of.
+//!
+//! The content is one action as JSON, `{"do": NAME, ...}`; the answer is what came of it, as JSON. Where an
+//! action is refused by the host the answer is `{"error": NAME, "detail": ...}` with the name of the contract.
+//!
+//! Ends badly:
+//!
+//! | action | effect |
+//! |---|---|
+//! | `trap` | panics |
+//! | `overflow` | recurses until the stack ends |
+//! | `exit {code}` | calls `wasi:cli/exit` |
+//! | `loop` | never ends, and uses a core |
+//! | `fail {cause, reason, retry-after-ms}` | returns a failure: `rejected`, `unavailable` or `fault` |
+//! | `fail-until {attempt, cause}` | fails while the message's attempt is a lower one, then answers `{"attempt"}` |
+//!
+//! Takes too much:
+//!
+//! | action | effect |
+//! |---|---|
+//! | `sleep {ms}` | waits in `wasi:io/poll`, uses no core |
+//! | `spin {ms}` | uses a core for so long, then answers `{"ms"}` |
+//! | `grow {mib}` | takes memory, a MiB at a time, until so much is there or it is refused; `{"grown": MIB}` |
+//! | `flood {to, bytes}` | writes lines of 80 bytes to `stdout`, `stderr` or `log` |
+//! | `log {level, text}` | one line to the log |
+//! | `print {stdout, stderr}` | a line to each that is given |
+//!
+//! Answers:
+//!
+//! | action | effect |
+//! |---|---|
+//! | `none` | gives no answer |
+//! | `reply {text, bytes, with}` | answers with the text, or with so many dots |
+//! | `message` | the whole message as JSON |
+//! | `env`, `config`, `clock`, `random {bytes}` | what the host shows of these |
+//! | `read {path}`, `write {path}`, `connect {address}` | `{"ok": ...}` or `{"error": "io", "detail"}` |
+//!
+//! Speaks to others, with `content` as JSON or so many dots:
+//!
+//! | action | effect |
+//! |---|---|
+//! | `send {to, content, bytes, count, with}` | sends it `count` times; `{"sent": [ID...], "errors": [{"error", "detail"}...]}` |
+//! | `request {to, content, bytes, timeout-ms, with}` | asks and answers `{"from", "performative", "reply"}`; with `content` another `request`, a chain or a circle |
+//! | `request-all {to: [NAME...], content, bytes, timeout-ms, with}` | asks all; a list of such answers |
+//! | `find {capability}` | the names |
+//!
+//! `with` holds further fields of the draft or the reply: `performative`, `content-type`, `ontology`,
+//! `protocol`, `conversation`, `reply-with`, `in-reply-to`, `reply-by`, `priority`, `after-ms`, `at-ms`, `headers`.
+//!
+//! State:
+//!
+//! | action | effect |
+//! |---|---|
+//! | `set {key, value, bytes, count}` | writes; with `count` the keys `key0000`, `key0001`, ...; `{"written", "error", "detail"}` |
+//! | `get {key}` | `{"value": TEXT or null}` |
+//! | `remove {key}`, `increment {key, by}` | `{}`, `{"sum"}` |
+//! | `keys {prefix, limit, pages}` | follows the cursor over at most so many pages; `{"keys", "pages", "more"}` |
+//! | `record {text, ms}` | waits, then adds the text to the conversation's list in state; `{"texts"}` |
+//!
+//! `steps {steps: [ACTION...]}` does several, and answers with the list of what came of each. So
+//! `{"do": "steps", "steps": [{"do": "set", "key": "a", "value": "1"}, {"do": "trap"}]}` tests that a trap
+//! undoes a write.
+//!
+//! `config.health` is an error that the health check answers with.
+
+mod action;
+mod outside;
+mod talk;
+mod values;
+
+use action::Action;
+use caxton_sdk::prelude::*;
+
+struct Rogue;
+
+impl Agent for Rogue {
+    fn handle(message: Message) -> Handled {
+        let action: Action = message.json()?;
+        action::act(action, &message)
+    }
+
+    fn check() -> Result<(), String> {
+        match config::get("health") {
+            Ok(None) => Ok(()),
+            Ok(Some(reason)) => Err(reason),
+            Err(failure) => Err(failure.reason),
+        }
+    }
+}
+
+caxton_sdk::agent!(Rogue);

@@ -1,0 +1,16 @@
+//! Tells the crate which wasmtime it is built with: compiled artefacts of another patch release must not be
+//! loaded, and wasmtime itself compares only its major version.
+
+use std::path::Path;
+
+fn main() {
+    let lock = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../Cargo.lock");
+    println!("cargo::rerun-if-changed={}", lock.display());
+    let text = std::fs::read_to_string(&lock).unwrap_or_default();
+    let version = text
+        .split("[[package]]")
+        .find(|package| package.contains("name = \"wasmtime\"\n"))
+        .and_then(|package| package.split("version = \"").nth(1)?.split('"').next())
+        .unwrap_or("unknown");
+    println!("cargo::rustc-env=CAXTON_WASMTIME_VERSION={version}");
+}

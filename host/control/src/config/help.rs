@@ -1,0 +1,99 @@
+//! What would be right, for each thing that can be wrong.
+
+use super::error::{ConfigError, Overlap};
+use crate::units::guess_bytes;
+
+impl ConfigError {
+    /// What would be right.
+    pub fn help(&self) -> String {
+        match self {
+            Self::MissingFile { .. } => {
+                "name another file with `-f FILE`, or start from the `caxton.toml` of Caxton's repository".to_owned()
+            }
+            Self::UnreadableFile { .. } => "the file must be UTF-8 text that this user may read".to_owned(),
+            Self::Syntax { .. } => "see https://toml.io for the syntax".to_owned(),
+            Self::DuplicateKey { .. } => "keep one of the two".to_owned(),
+            Self::UnknownVariable { suggestion: Some(suggestion), .. } => did_you_mean(suggestion),
+            Self::UnknownVariable { suggestion: None, .. } => {
+                "a setting's variable has `__` between the keys, such as `CAXTON_HTTP__LISTEN`; unset this one"
+                    .to_owned()
+            }
+            Self::UnknownKey { suggestion, known, .. } => one_of("the keys here are", known, suggestion.as_deref()),
+            Self::NotImplemented { instead: [], .. } => {
+                "remove it: what this version of Caxton cannot act on, it refuses rather than ignores".to_owned()
+            }
+            Self::NotImplemented { instead, .. } => one_of("what works here is", instead, None),
+            Self::Missing { example, agent: Some(agent), .. } => {
+                format!("{} otherwise add `{example}`", did_you_mean(&format!("agents.{agent}")))
+            }
+            Self::Missing { example, agent: None, .. } => format!("add `{example}`"),
+            Self::WrongType { example, .. } | Self::Empty { example, .. } => format!("write it like `{example}`"),
+            Self::BadSize { given, .. } => guess_bytes(given).map_or_else(
+                || {
+                    "a whole number with B, KB, KiB, MB, MiB, GB or GiB, such as \"64MiB\", or a number of bytes"
+                        .to_owned()
+                },
+                |guess| did_you_mean(&guess),
+            ),
+            Self::BadDuration { .. } => "whole numbers with h, m, s or ms, such as \"10s\" or \"1m30s\"".to_owned(),
+            Self::OutOfBounds { least, most, .. } if least == most => format!("only {least} is allowed"),
+            Self::OutOfBounds { least, most, .. } => format!("from {least} to {most} is allowed"),
+            Self::UnknownFormat { .. } => {
+                "write `caxton = 1`, or use a version of Caxton that reads this file".to_owned()
+            }
+            Self::UnknownWord { known, suggestion, .. } => one_of("it is one of", known, suggestion.as_deref()),
+            Self::BadAddress { .. } => {
+                "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"; port 0 lets the system choose"
+                    .to_owned()
+            }
+            Self::NotLoopback { .. } => "use an address of this machine's own, such as \"127.0.0.1:8081\"".to_owned(),
+            Self::BadName { reason, .. } => reason.to_string(),
+            Self::BadVariableName { .. } => "letters, digits and `_`, no digit first, such as \"LANG\"".to_owned(),
+            Self::BadRoute { .. } => "such as \"/tickets\", \"/tickets/{id}\" or \"/files/{*rest}\"".to_owned(),
+            Self::UnknownMethod { suggestion: Some(suggestion), .. } => did_you_mean(suggestion),
+            Self::UnknownMethod { suggestion: None, .. } => {
+                "methods are written in upper case, such as \"GET\" or \"POST\"".to_owned()
+            }
+            Self::Repeated { .. } => "remove one of the two".to_owned(),
+            Self::MinAboveMax { .. } => "raise max or lower min".to_owned(),
+            Self::RouteClash { clash, .. } => clash_help(&clash.overlap),
+            Self::UnknownAgent { suggestion: Some(name), .. } => did_you_mean(name),
+            Self::UnknownAgent { name, suggestion: None, .. } => {
+                format!("declare `[agents.{name}]` or remove the grant")
+            }
+            Self::UnknownCapability { suggestion: Some(name), .. } => did_you_mean(&format!("cap:{name}")),
+            Self::UnknownCapability { name, suggestion: None, .. } => {
+                format!("add `capabilities = [\"{name}\"]` to an agent or remove the grant")
+            }
+        }
+    }
+}
+
+/// The usual question.
+fn did_you_mean(name: &str) -> String {
+    format!("did you mean `{name}`?")
+}
+
+/// The suggestion if there is one, else all that is known.
+fn one_of(intro: &str, known: &[&str], suggestion: Option<&str>) -> String {
+    match suggestion {
+        Some(suggestion) => did_you_mean(suggestion),
+        None if known.len() == 1 => format!("only `{}` works here", known[0]),
+        None => format!("{intro} `{}`", known.join("`, `")),
+    }
+}
+
+/// What to do about two routes.
+fn clash_help(overlap: &Overlap) -> String {
+    match overlap {
+        Overlap::Methods(Some(method)) => {
+            format!("both answer {method} on the same paths; change a path, or give each its own `methods`")
+        }
+        Overlap::Methods(None) => {
+            "both answer every method on the same paths; change a path, or give each its own `methods`".to_owned()
+        }
+        Overlap::ParamAndRest => {
+            "`{name}` and `{*name}` cannot stand at the same place; put a literal segment before one of them".to_owned()
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The JSON schema of the file, for editors.
+
+use serde_json::{Map, Value, json};
+
+use super::schema::{Default, Field, Fields, INHERITED, Item, Key, Kind, METHODS, root};
+
+/// The rule for the names of agents and capabilities (SPEC §7).
+const NAME: &str = "^[a-z][a-z0-9-]{0,61}[a-z0-9]$";
+const SIZE: &str = "^[0-9]+(B|KB|KiB|MB|MiB|GB|GiB)?$";
+const TIME: &str = "^(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
+
+/// A JSON schema (draft 2020-12) that accepts what [`super::check`] accepts, as far as one key at a time can tell:
+/// the bounds of sizes and durations, and what settings mean to each other, are left to `check`.
+pub fn json_schema() -> Value {
+    let mut schema = table(root());
+    schema.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
+    schema.insert("title".into(), json!("caxton.toml"));
+    schema.insert("description".into(), json!("Which agents a Caxton host runs, and what each may do and use."));
+    let agent = &root()["agents"].fields;
+    let mut shared = Map::new();
+    shared.insert("agent".into(), Value::Object(table(agent)));
+    for name in INHERITED {
+        if let Some(field) = agent.get(name).filter(|field| field.key.kind == Kind::Table) {
+            shared.insert((*name).into(), Value::Object(table(&field.fields)));
+        }
+    }
+    schema.insert("$defs".into(), Value::Object(shared));
+    Value::Object(schema)
+}
+
+/// The schema of a table. Keys that are not implemented are left out, and so refused.
+fn table(fields: &Fields) -> Map<String, Value> {
+    let implemented = || fields.values().filter(|field| field.key.kind != Kind::Later);
+    let properties: Map<String, Value> = implemented().map(|field| (field.name.to_owned(), property(field))).collect();
+    let required: Vec<&str> = implemented()
+        .filter(|field| matches!(field.key.default, Default::Required(_)))
+        .map(|field| field.name)
+        .collect();
+    let mut schema = Map::new();
+    schema.insert("type".into(), json!("object"));
+    schema.insert("properties".into(), Value::Object(properties));
+    if !required.is_empty() {
+        schema.insert("required".into(), json!(required));
+    }
+    schema.insert("additionalProperties".into(), json!(false));
+    schema
+}
+
+/// The schema of one key, with its description and default.
+fn property(field: &Field) -> Value {
+    let key = field.key;
+    let mut schema = match key.kind {
+        Kind::Table if INHERITED.contains(&field.name) => {
+            json!({ "$ref": format!("#/$defs/{}", field.name) })
+        }
+        Kind::Table => Value::Object(table(&field.fields)),
+        Kind::Tables => json!({ "type": "array", "items": table(&field.fields) }),
+        Kind::Agents => json!({
+            "type": "object",
+            "propertyNames": { "pattern": NAME },
+            "additionalProperties": { "$ref": "#/$defs/agent" },
+        }),
+        _ => scalar(key),
+    };
+    if let Value::Object(schema) = &mut schema {
+        schema.insert("description".into(), json!(describe(key)));
+        let default = match key.default {
+            Default::Text(text) => Some(json!(text)),
+            Default::Integer(number) => Some(json!(number)),
+            Default::Boolean(truth) => Some(json!(truth)),
+            Default::Required(_) | Default::Unset(_) | Default::EmptyList(_) | Default::EmptyTable(_) => None,
+        };
+        if let Some(default) = default {
+            schema.insert("default".into(), default);
+        }
+    }
+    schema
+}
+
+/// The schema of a value.
+fn scalar(key: &Key) -> Value {
+    match key.kind {
+        Kind::Integer { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        // A number is in bytes and has its bounds; a text has its form.
+        Kind::Size { least, most } => json!({
+            "type": ["string", "integer"], "pattern": SIZE, "minimum": least, "maximum": most,
+        }),
+        Kind::Time { .. } => json!({ "type": "string", "pattern": TIME }),
+        Kind::Boolean => json!({ "type": "boolean" }),
+        Kind::Text => json!({ "type": "string", "pattern": "\\S" }),
+        Kind::Format => json!({ "const": 1 }),
+        Kind::Word { known, .. } => json!({ "enum": known }),
+        Kind::Address { .. } => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),
+        Kind::Route => json!({ "type": "string", "pattern": "^/" }),
+        Kind::List(item) => json!({ "type": "array", "uniqueItems": true, "items": element(item) }),
+        Kind::TextMap => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        Kind::Table | Kind::Tables | Kind::Agents | Kind::Later => json!({}),
+    }
+}
+
+/// The schema of an element of a list.
+fn element(item: Item) -> Value {
+    match item {
+        Item::Text => json!({ "type": "string", "pattern": "\\S" }),
+        Item::Capability => json!({ "type": "string", "pattern": NAME }),
+        Item::Receiver => json!({ "type": "string", "pattern": NAME.replacen('^', "^(cap:)?", 1) }),
+        Item::Variable => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" }),
+        Item::Method => json!({ "enum": METHODS }),
+    }
+}
+
+/// The key's line, with the bounds that a pattern cannot express.
+fn describe(key: &Key) -> String {
+    match key.kind.bounds() {
+        Some(bounds) => format!("{} ({bounds})", key.doc),
+        None => key.doc.to_owned(),
+    }
+}

@@ -1,0 +1,391 @@
+//! Reads one value as its kind demands.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::error::{At, ConfigError};
+use super::node::{Node, Place, Value};
+use super::schema::{Default, Item, KEYS, Key, Kind, METHODS};
+use super::suggest::Suggest;
+use crate::names::{Capability, Receiver};
+use crate::route::RoutePattern;
+use crate::units::{parse_bytes, parse_duration, print_bytes, print_duration};
+
+/// A value that its kind allows.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Scalar {
+    Number(u64),
+    Time(Duration),
+    Boolean(bool),
+    Text(String),
+    Word(&'static str),
+    Address(SocketAddr),
+    Route(RoutePattern),
+    List(Vec<(Element, Place)>),
+    TextMap(Vec<(String, String)>),
+}
+
+/// An element of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Element {
+    Text(String),
+    Capability(Capability),
+    Receiver(Receiver),
+}
+
+/// What reading needs beside the value: the errors found so far, and the budget for suggestions.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) errors: Vec<ConfigError>,
+    pub(super) suggest: Suggest,
+}
+
+/// Reads the value of `key`, written at `path`. Without a result, `findings` has at least one error more.
+pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mut Findings) -> Option<Scalar> {
+    let at = At { key: path.to_owned(), place: node.place.clone() };
+    let result = match (key.kind, &node.value) {
+        (Kind::List(item), Value::Array(nodes)) => return read_list(item, nodes, path, findings).map(Scalar::List),
+        (Kind::TextMap, Value::Table(_)) => return read_text_map(node, path, findings).map(Scalar::TextMap),
+        (kind, value) => read_one(kind, value, at, findings),
+    };
+    let error = match result {
+        Ok(Some(scalar)) => return Some(scalar),
+        Ok(None) => wrong_type(key, name, node, path),
+        Err(ConfigError::Empty { at, .. }) => ConfigError::Empty { at, example: example(key, name) },
+        Err(error) => error,
+    };
+    findings.errors.push(error);
+    None
+}
+
+/// The value as the kind has it, `None` if it is of another type.
+fn read_one(kind: Kind, value: &Value, at: At, findings: &mut Findings) -> Result<Option<Scalar>, ConfigError> {
+    let scalar = match (kind, value) {
+        (Kind::Format, Value::Integer(1)) => Scalar::Number(1),
+        (Kind::Format, Value::Integer(given)) => return Err(ConfigError::UnknownFormat { at, given: *given }),
+        (Kind::Integer { least, most }, Value::Integer(given)) => {
+            Scalar::Number(bounded(i128::from(*given), least, most, at, |n| n.to_string())?)
+        }
+        (Kind::Size { least, most }, Value::Integer(given)) => {
+            Scalar::Number(bounded(i128::from(*given), least, most, at, size_text)?)
+        }
+        (Kind::Size { least, most }, Value::String(text)) => match parse_bytes(text) {
+            Ok(given) => Scalar::Number(bounded(i128::from(given), least, most, at, size_text)?),
+            Err(reason) => return Err(ConfigError::BadSize { at, given: text.clone(), reason }),
+        },
+        (Kind::Time { least, most }, Value::String(text)) => match parse_duration(text) {
+            Ok(given) => Scalar::Time(time(given, least, most, at)?),
+            Err(reason) => return Err(ConfigError::BadDuration { at, given: text.clone(), reason }),
+        },
+        (Kind::Boolean, Value::Boolean(given)) => Scalar::Boolean(*given),
+        (Kind::Text, Value::String(text)) if text.trim().is_empty() => {
+            return Err(ConfigError::Empty { at, example: String::new() });
+        }
+        (Kind::Text, Value::String(text)) => Scalar::Text(text.clone()),
+        (Kind::Word { known, later }, Value::String(text)) => Scalar::Word(word(text, known, later, at, findings)?),
+        (Kind::Address { loopback }, Value::String(text)) => Scalar::Address(address(text, loopback, at)?),
+        (Kind::Route, Value::String(text)) => match text.parse() {
+            Ok(route) => Scalar::Route(route),
+            Err(reason) => return Err(ConfigError::BadRoute { at, given: text.clone(), reason }),
+        },
+        _ => return Ok(None),
+    };
+    Ok(Some(scalar))
+}
+
+/// The number, if it is within bounds; else the error prints all of them with `print`.
+fn bounded(given: i128, least: u64, most: u64, at: At, print: fn(i128) -> String) -> Result<u64, ConfigError> {
+    match u64::try_from(given) {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(ConfigError::OutOfBounds {
+            at,
+            given: print(given),
+            least: print(i128::from(least)),
+            most: print(i128::from(most)),
+        }),
+    }
+}
+
+/// A size as text, also a negative one, which only an error mentions.
+fn size_text(bytes: i128) -> String {
+    u64::try_from(bytes).map_or_else(|_| bytes.to_string(), print_bytes)
+}
+
+/// The duration, if it is within bounds.
+fn time(given: Duration, least: u64, most: u64, at: At) -> Result<Duration, ConfigError> {
+    let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
+    if (least..=most).contains(&given) {
+        return Ok(given);
+    }
+    let [given, least, most] = [given, least, most].map(print_duration);
+    Err(ConfigError::OutOfBounds { at, given, least, most })
+}
+
+/// The word, if it works in this version.
+fn word(
+    text: &str,
+    known: &'static [&'static str],
+    later: &'static [&'static str],
+    at: At,
+    findings: &mut Findings,
+) -> Result<&'static str, ConfigError> {
+    if let Some(word) = known.iter().find(|word| **word == text) {
+        return Ok(word);
+    }
+    if later.contains(&text) {
+        return Err(ConfigError::NotImplemented { at, what: text.to_owned(), instead: known });
+    }
+    let suggestion = findings.suggest.nearest(text, known.iter().copied()).map(str::to_owned);
+    Err(ConfigError::UnknownWord { at, given: text.to_owned(), known, suggestion })
+}
+
+/// The address, if one can listen on it and may.
+fn address(text: &str, loopback: bool, at: At) -> Result<SocketAddr, ConfigError> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if loopback && !address.ip().is_loopback() => {
+            Err(ConfigError::NotLoopback { at, given: text.to_owned() })
+        }
+        Ok(address) => Ok(address),
+        Err(_) => Err(ConfigError::BadAddress { at, given: text.to_owned() }),
+    }
+}
+
+/// The elements that are right and there once. Of methods all or none: fewer could mean all methods.
+fn read_list(item: Item, nodes: &[Node], path: &str, findings: &mut Findings) -> Option<Vec<(Element, Place)>> {
+    let before = findings.errors.len();
+    let mut seen: std::collections::BTreeMap<&str, &Place> = std::collections::BTreeMap::new();
+    let mut elements = Vec::with_capacity(nodes.len());
+    for (index, node) in nodes.iter().enumerate() {
+        let at = At { key: format!("{path}[{index}]"), place: node.place.clone() };
+        let Value::String(text) = &node.value else {
+            let (expected, example) = (item.describe().to_owned(), format!("\"{}\"", item.example()));
+            findings.errors.push(ConfigError::WrongType { at, expected, found: node.value.describe(), example });
+            continue;
+        };
+        if let Some(first) = seen.insert(text, &node.place) {
+            let first = first.clone();
+            findings.errors.push(ConfigError::Repeated { at, given: text.clone(), first });
+            continue;
+        }
+        match read_item(item, text, at, findings) {
+            Ok(element) => elements.push((element, node.place.clone())),
+            Err(error) => findings.errors.push(error),
+        }
+    }
+    (item != Item::Method || findings.errors.len() == before).then_some(elements)
+}
+
+/// One element of a list.
+fn read_item(item: Item, text: &str, at: At, findings: &mut Findings) -> Result<Element, ConfigError> {
+    let given = text.to_owned();
+    match item {
+        Item::Text if text.trim().is_empty() => {
+            Err(ConfigError::Empty { at, example: format!("\"{}\"", item.example()) })
+        }
+        Item::Text => Ok(Element::Text(given)),
+        Item::Capability => match text.parse() {
+            Ok(name) => Ok(Element::Capability(name)),
+            Err(reason) => Err(ConfigError::BadName { at, given, whose: "a capability", reason }),
+        },
+        Item::Receiver => match text.parse() {
+            Ok(receiver) => Ok(Element::Receiver(receiver)),
+            Err(reason) => {
+                let (given, whose) = match text.strip_prefix("cap:") {
+                    Some(name) => (name.to_owned(), "a capability"),
+                    None => (given, "an agent"),
+                };
+                Err(ConfigError::BadName { at, given, whose, reason })
+            }
+        },
+        Item::Variable if is_variable(text) => Ok(Element::Text(given)),
+        Item::Variable => Err(ConfigError::BadVariableName { at, given }),
+        Item::Method if METHODS.contains(&text) => Ok(Element::Text(given)),
+        Item::Method => {
+            let suggestion = findings.suggest.nearest(text, METHODS.iter().copied()).map(str::to_owned);
+            Err(ConfigError::UnknownMethod { at, given, suggestion })
+        }
+    }
+}
+
+/// Whether an environment variable can have this name (POSIX, XBD 8.1).
+fn is_variable(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Keys with text, if all values are text.
+fn read_text_map(node: &Node, path: &str, findings: &mut Findings) -> Option<Vec<(String, String)>> {
+    let Value::Table(table) = &node.value else { return None };
+    let before = findings.errors.len();
+    let mut pairs = Vec::with_capacity(table.len());
+    for (name, entry) in table {
+        if let Value::String(text) = &entry.node.value {
+            pairs.push((name.clone(), text.clone()));
+            continue;
+        }
+        findings.errors.push(ConfigError::WrongType {
+            at: At { key: format!("{path}.{name}"), place: entry.node.place.clone() },
+            expected: "text".to_owned(),
+            found: entry.node.value.describe(),
+            example: text_of(name, &entry.node.value),
+        });
+    }
+    (findings.errors.len() == before).then_some(pairs)
+}
+
+/// How a value looks as text, for the help.
+fn text_of(name: &str, value: &Value) -> String {
+    match value {
+        Value::Integer(number) => format!("{name} = \"{number}\""),
+        Value::Float(number) => format!("{name} = \"{number}\""),
+        Value::Boolean(truth) => format!("{name} = \"{truth}\""),
+        Value::Datetime(text) => format!("{name} = \"{text}\""),
+        Value::String(_) | Value::Table(_) | Value::Array(_) => format!("{name} = \"…\""),
+    }
+}
+
+/// The error for a value of another type than the key takes.
+pub(super) fn wrong_type(key: &Key, name: &str, node: &Node, path: &str) -> ConfigError {
+    ConfigError::WrongType {
+        at: At { key: path.to_owned(), place: node.place.clone() },
+        expected: key.kind.describe(),
+        found: node.value.describe(),
+        example: example(key, name),
+    }
+}
+
+/// How the setting could look in the file.
+pub(super) fn example(key: &Key, name: &str) -> String {
+    let inner = || {
+        let below = |inner: &&Key| inner.path.strip_prefix(key.path).is_some_and(|rest| rest.starts_with('.'));
+        let inner = KEYS.iter().find(below)?;
+        Some(example(inner, inner.path.rsplit('.').next()?))
+    };
+    match key.kind {
+        Kind::Table => format!("{name} = {{ {} }}", inner().unwrap_or_default()),
+        Kind::Tables => format!("{name} = [{{ {} }}]", inner().unwrap_or_default()),
+        Kind::Agents => "[agents.triage]".to_owned(),
+        _ => format!("{name} = {}", key.default.example()),
+    }
+}
+
+impl Default {
+    /// The default, or else a typical value, as TOML.
+    pub fn example(&self) -> String {
+        match self {
+            Self::Required(text) | Self::Unset(text) | Self::EmptyList(text) | Self::EmptyTable(text) => {
+                (*text).to_owned()
+            }
+            Self::Text(text) => format!("\"{text}\""),
+            Self::Integer(number) => number.to_string(),
+            Self::Boolean(truth) => truth.to_string(),
+        }
+    }
+
+    /// The default as a value, if there is one.
+    pub(super) fn node(&self) -> Option<Node> {
+        let value = match self {
+            Self::Required(_) | Self::Unset(_) => return None,
+            Self::Text(text) => Value::String((*text).to_owned()),
+            Self::Integer(number) => Value::Integer(*number),
+            Self::Boolean(truth) => Value::Boolean(*truth),
+            Self::EmptyList(_) => Value::Array(Vec::new()),
+            Self::EmptyTable(_) => Value::Table(super::node::Table::new()),
+        };
+        Some(Node { value, place: Place::Default })
+    }
+}
+
+impl Element {
+    /// The text, if it is text.
+    pub(super) fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Capability(_) | Self::Receiver(_) => None,
+        }
+    }
+
+    /// The capability, if it is one.
+    pub(super) fn capability(self) -> Option<Capability> {
+        match self {
+            Self::Capability(name) => Some(name),
+            Self::Text(_) | Self::Receiver(_) => None,
+        }
+    }
+
+    /// The receiver, if it is one.
+    pub(super) fn receiver(self) -> Option<Receiver> {
+        match self {
+            Self::Receiver(receiver) => Some(receiver),
+            Self::Text(_) | Self::Capability(_) => None,
+        }
+    }
+}
+
+impl Kind {
+    /// The bounds in words, if it has any.
+    pub(super) fn bounds(&self) -> Option<String> {
+        let print_time = |ms: u64| print_duration(Duration::from_millis(ms));
+        match self {
+            Self::Integer { least, most } => Some(format!("{least} to {most}")),
+            Self::Size { least, most } => Some(format!("{} to {}", print_bytes(*least), print_bytes(*most))),
+            Self::Time { least, most } => Some(format!("{} to {}", print_time(*least), print_time(*most))),
+            _ => None,
+        }
+    }
+
+    /// What the setting takes, for a sentence such as "expected a size, found a list".
+    pub fn describe(&self) -> String {
+        let text = match self {
+            Self::Table | Self::Agents | Self::TextMap => "a table",
+            Self::Tables => "a list of tables",
+            Self::Integer { .. } | Self::Format => "a whole number",
+            Self::Size { .. } => "a size",
+            Self::Time { .. } => "a duration",
+            Self::Boolean => "true or false",
+            Self::Text => "text",
+            Self::Word { .. } => "a word",
+            Self::Address { .. } => "an address",
+            Self::Route => "a route",
+            Self::List(item) => return format!("a list of {}", item.plural()),
+            Self::Later => "nothing",
+        };
+        text.to_owned()
+    }
+}
+
+impl Item {
+    /// One of them, with its article.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Capability => "the name of a capability",
+            Self::Receiver => "an agent or a capability",
+            Self::Variable => "the name of a variable",
+            Self::Method => "a method",
+        }
+    }
+
+    /// Several of them.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Text => "texts",
+            Self::Capability => "capabilities",
+            Self::Receiver => "agents and capabilities",
+            Self::Variable => "names of variables",
+            Self::Method => "methods",
+        }
+    }
+
+    /// A typical one.
+    fn example(self) -> &'static str {
+        match self {
+            Self::Text => "components/triage/**",
+            Self::Capability => "triage",
+            Self::Receiver => "cap:archive",
+            Self::Variable => "LANG",
+            Self::Method => "POST",
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `docs/configuration.md`: the table of keys for people.
+
+use std::fmt::Write;
+
+use super::schema::{Default, INHERITED, Item, KEYS, Key, Kind};
+
+/// What stands before the tables.
+const INTRO: &str = "\
+# `caxton.toml`
+
+Every key that Caxton reads. This page is written by the program from the table that also checks the file
+(`host/control/src/config/schema.rs`); `caxton check --schema` prints the same for editors.
+
+Each setting is taken from the first of these that has it: a flag, an environment variable, the file, the default.
+The variable of a key is `CAXTON_` and the key in upper case, with `__` for each `.` and `_` for each `-`:
+`http.max-head` is `CAXTON_HTTP__MAX_HEAD`. Its value is read as TOML where that makes sense, else as text. The flags
+are `--listen` (`http.listen`), `--admin` (`admin.listen`) and `--data` (`store.path`). Keys that are not listed here
+are errors, and so is a value out of bounds; all errors are reported at once.
+
+- A **size** is a whole number with `B`, `KB`, `KiB`, `MB`, `MiB`, `GB` or `GiB`, or a number of bytes.
+- A **duration** is whole numbers with `h`, `m`, `s`, `ms`, the larger first: `1m30s`.
+- A **name** of an agent or a capability has 2 to 63 lower-case letters, digits and `-`; it begins with a letter and
+  does not end with `-`.
+- A **route** is compared with the path as the client sends it, so literals are percent-encoded where a client does so.
+  `{id}` matches one segment, `{*rest}` at the end all that is left. A literal goes before both; a parameter and a rest
+  cannot stand at the same place. Two routes that match the same paths need different methods.
+";
+
+/// The reference of all keys, in Markdown.
+pub fn reference() -> String {
+    let mut page = INTRO.to_owned();
+    write_table(&mut page, "The file", "", &KEYS.iter().filter(|key| parent(key.path).is_empty()).collect::<Vec<_>>());
+    for table in KEYS.iter().filter(|key| matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents)) {
+        let prefix = match table.kind {
+            Kind::Agents => format!("{}.NAME", table.path),
+            _ => table.path.to_owned(),
+        };
+        let title = match table.kind {
+            Kind::Tables => format!("`[[{prefix}]]`"),
+            _ => format!("`[{prefix}]`"),
+        };
+        let keys: Vec<&Key> = KEYS.iter().filter(|key| parent(key.path) == prefix).collect();
+        let doc = match table.path {
+            "defaults" => format!("{} {}", table.doc, inherited_line()),
+            _ => table.doc.to_owned(),
+        };
+        write_table(&mut page, &title, &doc, &keys);
+    }
+    write_later(&mut page);
+    page
+}
+
+/// The path of the table that a key is in.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(parent, _)| parent)
+}
+
+/// A heading, what the table is for, and the rows of the keys that hold a value.
+fn write_table(page: &mut String, title: &str, doc: &str, keys: &[&Key]) {
+    let _ = writeln!(page, "\n## {title}");
+    if !doc.is_empty() {
+        let _ = writeln!(page, "\n{doc}");
+    }
+    let rows: Vec<&&Key> = keys
+        .iter()
+        .filter(|key| !matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Later))
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    let _ = writeln!(page, "\n| key | takes | default | meaning |\n|---|---|---|---|");
+    for key in rows {
+        let name = key.path.rsplit('.').next().unwrap_or(key.path);
+        let default = match key.default {
+            Default::Required(example) => format!("required, such as `{example}`"),
+            Default::Unset(example) => format!("off; such as `{example}`"),
+            Default::EmptyList(example) | Default::EmptyTable(example) => format!("none; such as `{example}`"),
+            Default::Text(_) | Default::Integer(_) | Default::Boolean(_) => format!("`{}`", key.default.example()),
+        };
+        let _ = writeln!(page, "| `{name}` | {} | {default} | {} |", takes(key.kind), key.doc);
+    }
+}
+
+/// What a kind takes, with its bounds.
+fn takes(kind: Kind) -> String {
+    match kind {
+        Kind::Format => "`1`".to_owned(),
+        Kind::Word { known, .. } => format!("`\"{}\"`", known.join("\"`, `\"")),
+        Kind::TextMap => "a table of texts".to_owned(),
+        Kind::List(Item::Receiver) => "a list of agents and `cap:NAME`".to_owned(),
+        _ => match kind.bounds() {
+            Some(bounds) => format!("{}, {bounds}", kind.describe()),
+            None => kind.describe(),
+        },
+    }
+}
+
+/// Which tables `[defaults]` has.
+fn inherited_line() -> String {
+    let implemented =
+        |name: &&&str| KEYS.iter().any(|key| key.path == format!("agents.NAME.{name}") && key.kind == Kind::Table);
+    let names: Vec<String> = INHERITED.iter().filter(implemented).map(|name| format!("`[defaults.{name}]`")).collect();
+    format!("It has {}, with the keys that an agent has there.", names.join(", "))
+}
+
+/// What is known and refused.
+fn write_later(page: &mut String) {
+    let _ = writeln!(page, "\n## Not implemented yet\n\nThese are known and refused, so that none is ever ignored:\n");
+    for key in KEYS {
+        match key.kind {
+            Kind::Later => {
+                let _ = writeln!(page, "- `{}`: {}", key.path, key.doc);
+            }
+            Kind::Word { later, .. } if !later.is_empty() => {
+                let _ = writeln!(page, "- `{}` = `\"{}\"`", key.path, later.join("\"`, `\""));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The table of all settings: the one place that names a key, its kind, bounds, default and meaning.
+//!
+//! Checking, the JSON schema and `docs/configuration.md` all follow from it.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+/// One setting, or a table of settings.
+#[derive(Debug)]
+pub struct Key {
+    /// The keys from the root, joined with `.`; `NAME` stands for an agent's name.
+    pub path: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// What holds when it is not set.
+    pub default: Default,
+    /// What it is for, in one line.
+    pub doc: &'static str,
+}
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// A table with the keys below its path.
+    Table,
+    /// A list of such tables.
+    Tables,
+    /// Such tables by agent name.
+    Agents,
+    /// A whole number.
+    Integer {
+        /// The smallest.
+        least: u64,
+        /// The largest.
+        most: u64,
+    },
+    /// A size in bytes.
+    Size {
+        /// The smallest, in bytes.
+        least: u64,
+        /// The largest, in bytes.
+        most: u64,
+    },
+    /// A duration.
+    Time {
+        /// The shortest, in milliseconds.
+        least: u64,
+        /// The longest, in milliseconds.
+        most: u64,
+    },
+    /// `true` or `false`.
+    Boolean,
+    /// Text that is not empty.
+    Text,
+    /// The version of the file's format.
+    Format,
+    /// One of some words.
+    Word {
+        /// Those that work.
+        known: &'static [&'static str],
+        /// Those that will.
+        later: &'static [&'static str],
+    },
+    /// An IP address with a port.
+    Address {
+        /// Whether only this machine may reach it.
+        loopback: bool,
+    },
+    /// A path with parameters.
+    Route,
+    /// A list without repetition.
+    List(Item),
+    /// Any keys, each with text.
+    TextMap,
+    /// Known, but this version does not act on it.
+    Later,
+}
+
+/// What the elements of a list are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item {
+    /// Text that is not empty.
+    Text,
+    /// The name of a capability.
+    Capability,
+    /// An agent's name, or `cap:` and a capability's.
+    Receiver,
+    /// The name of an environment variable.
+    Variable,
+    /// A method of HTTP.
+    Method,
+}
+
+/// What holds when a key is not set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Default {
+    /// It must be set, for example to this.
+    Required(&'static str),
+    /// Nothing; if set, then for example to this.
+    Unset(&'static str),
+    /// This text.
+    Text(&'static str),
+    /// This number.
+    Integer(i64),
+    /// This truth.
+    Boolean(bool),
+    /// An empty list; if set, then for example to this.
+    EmptyList(&'static str),
+    /// An empty table; if set, then for example to this.
+    EmptyTable(&'static str),
+}
+
+/// The methods that a route may name: those of RFC 9110 that have a path, PATCH, QUERY and WebDAV's.
+#[rustfmt::skip]
+pub const METHODS: &[&str] = &[
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY", "ACL", "COPY", "LOCK", "MKCALENDAR",
+    "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "REPORT", "SEARCH", "UNLOCK",
+];
+
+/// The tables of an agent that `[defaults]` has too: an agent inherits what it does not set itself.
+pub const INHERITED: &[&str] = &["limits", "instances", "mailbox", "reload", "deploy", "rollback"];
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+const fn key(path: &'static str, kind: Kind, default: Default, doc: &'static str) -> Key {
+    Key { path, kind, default, doc }
+}
+
+const fn table(path: &'static str, doc: &'static str) -> Key {
+    key(path, Kind::Table, Default::Unset(""), doc)
+}
+
+const fn later(path: &'static str, doc: &'static str) -> Key {
+    key(path, Kind::Later, Default::Unset(""), doc)
+}
+
+const fn integer(path: &'static str, least: u64, most: u64, default: i64, doc: &'static str) -> Key {
+    key(path, Kind::Integer { least, most }, Default::Integer(default), doc)
+}
+
+const fn size(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
+    key(path, Kind::Size { least, most }, Default::Text(default), doc)
+}
+
+const fn time(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
+    key(path, Kind::Time { least, most }, Default::Text(default), doc)
+}
+
+const fn list(path: &'static str, item: Item, example: &'static str, doc: &'static str) -> Key {
+    key(path, Kind::List(item), Default::EmptyList(example), doc)
+}
+
+const fn word(
+    path: &'static str,
+    known: &'static [&'static str],
+    later: &'static [&'static str],
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    key(path, Kind::Word { known, later }, Default::Text(default), doc)
+}
+
+/// All settings, in the order of the reference.
+#[rustfmt::skip]
+pub static KEYS: &[Key] = &[
+    key("caxton", Kind::Format, Default::Required("1"), "The format of this file."),
+
+    table("http", "The listener where agents are called."),
+    key("http.listen", Kind::Address { loopback: false }, Default::Text("127.0.0.1:8080"),
+        "IP address and port; port 0 lets the system choose."),
+    integer("http.max-connections", 1, 100_000, 10_000, "Connections open at once; more wait to be accepted."),
+    size("http.max-head", 8 * KIB, MIB, "64KiB", "The largest head of a request: its first line and headers."),
+    size("http.max-body", 1, 1024 * GIB, "1GiB",
+        "The largest body of a request to an HTTP agent. Message agents have `limits.message`."),
+    time("http.head-timeout", 100, 5 * MINUTE, "10s", "How long a client may take to send the head of a request."),
+    time("http.stall-timeout", 100, HOUR, "30s",
+        "How long a client may pause while it sends a body or reads a response."),
+
+    table("admin", "The listener of the management API, metrics and probes."),
+    key("admin.listen", Kind::Address { loopback: true }, Default::Text("127.0.0.1:8081"),
+        "IP address and port; only an address of this machine's own. Port 0 lets the system choose."),
+
+    table("store", "Where and how state is kept."),
+    key("store.path", Kind::Text, Default::Text(".caxton"), "The data folder, relative to the folder of this file."),
+    word("store.durability", &["fsync", "os", "memory"], &[], "fsync",
+        "When a commit counts as safe: on the disk, with the operating system, or at once and for the life of the host."),
+
+    table("host", "The host as a whole."),
+    time("host.drain", SECOND, 10 * MINUTE, "30s", "How long a stop waits for what is in flight."),
+
+    table("defaults", "What all agents inherit, and each may set for itself."),
+
+    key("agents", Kind::Agents, Default::EmptyTable(""), "The agents, by name."),
+    key("agents.NAME.component", Kind::Text, Default::Required("\"components/dist/triage.wasm\""),
+        "The file of the agent's component, relative to the folder of this file."),
+    table("agents.NAME.build", "How the component is made from source."),
+    key("agents.NAME.build.command", Kind::Text, Default::Required("\"components/build.sh triage\""),
+        "A command line for `sh -c`, run in the folder of this file."),
+    list("agents.NAME.build.watch", Item::Text, "[\"components/triage/**\"]",
+        "Files whose change runs the command again: globs relative to the folder of this file."),
+    list("agents.NAME.capabilities", Item::Capability, "[\"triage\"]",
+        "What the agent can do; others send to `cap:NAME` to reach any agent that can."),
+    table("agents.NAME.instances", "How many instances the agent has."),
+    integer("agents.NAME.instances.min", 0, 1_000, 0, "Instances kept warm even when idle."),
+    integer("agents.NAME.instances.max", 1, 1_000, 4, "Instances at most; further messages wait."),
+    integer("agents.NAME.instances.reuse", 1, 1_000_000_000, 1_000,
+        "Messages that an instance handles before another takes its place; 1 gives every message a fresh one."),
+    time("agents.NAME.instances.idle", 0, 24 * HOUR, "60s", "How long an instance above `min` stays without work."),
+    key("agents.NAME.config", Kind::TextMap, Default::EmptyTable("{ language = \"en\" }"),
+        "Text that the agent reads through `wasi:config/store`."),
+    table("agents.NAME.allow", "What the agent may reach. What is not listed is refused."),
+    list("agents.NAME.allow.send", Item::Receiver, "[\"billing\", \"cap:archive\"]",
+        "To whom it may send: agents, and capabilities as `cap:NAME`."),
+    list("agents.NAME.allow.env", Item::Variable, "[\"LANG\"]", "Environment variables of the host that it sees."),
+    later("agents.NAME.allow.http", "Where it may call over HTTP."),
+    later("agents.NAME.allow.files", "Which folders it sees."),
+    table("agents.NAME.limits", "What the agent may use."),
+    size("agents.NAME.limits.memory", MIB, 4 * GIB, "64MiB",
+        "Linear memories and tables of one instance, summed. Growth beyond fails in the guest."),
+    time("agents.NAME.limits.cpu", 1, MINUTE, "1s", "Time on a core for one message."),
+    key("agents.NAME.limits.fuel", Kind::Integer { least: 10_000, most: 1_000_000_000_000 }, Default::Unset("100_000_000"),
+        "Instructions for one message: exact and repeatable, and slower. Off unless set."),
+    time("agents.NAME.limits.time", 10, HOUR, "10s", "Time by the clock for one message, waits included."),
+    size("agents.NAME.limits.message", 1, 10 * MIB, "256KiB", "The content of one message, in and out."),
+    integer("agents.NAME.limits.sends", 0, 100_000, 1_000, "Messages that handling one message may send."),
+    integer("agents.NAME.limits.writes", 0, 100_000, 1_000, "Writes to state that handling one message may make."),
+    size("agents.NAME.limits.state", 0, 64 * GIB, "64MiB", "The agent's whole state: keys and values."),
+    integer("agents.NAME.limits.hops", 1, 1_000, 64, "How long the chain of messages that caused one may be."),
+    integer("agents.NAME.limits.log-lines", 0, 1_000_000, 1_000,
+        "Lines in the agent's log per second; the rest is counted and dropped."),
+    table("agents.NAME.mailbox", "The order and bound of the messages that wait."),
+    word("agents.NAME.mailbox.order", &["conversation", "agent", "none"], &[], "conversation",
+        "Which messages are handled in order, never two at once: those of a conversation, all of the agent, or none."),
+    integer("agents.NAME.mailbox.depth", 1, 1_000_000, 10_000,
+        "How many messages may wait; the sender of one more gets an error."),
+    later("agents.NAME.mailbox.attempts", "How often a message is tried."),
+    later("agents.NAME.mailbox.backoff", "How long to wait between attempts."),
+    key("agents.NAME.http", Kind::Tables, Default::EmptyList(""), "Routes that call the agent."),
+    key("agents.NAME.http.route", Kind::Route, Default::Required("\"/tickets/{id}\""),
+        "The path. `{id}` matches one segment, `{*rest}` at the end all that is left; literals go before them."),
+    list("agents.NAME.http.methods", Item::Method, "[\"POST\"]", "The methods; none means all."),
+    word("agents.NAME.http.mode", &["request", "enqueue"], &[], "request",
+        "Whether the caller waits for the reply, or gets 202 and the message's id at once."),
+    later("agents.NAME.schedule", "Messages by the clock."),
+    later("agents.NAME.deploy", "How a changed declaration reaches traffic."),
+    table("agents.NAME.reload", "How changed bytes of the component reach traffic."),
+    word("agents.NAME.reload.strategy", &["graceful"], &["immediate", "parallel", "traffic-splitting"], "graceful",
+        "The new revision is ready before the old one takes no more and drains."),
+    key("agents.NAME.reload.watch", Kind::Boolean, Default::Boolean(true),
+        "Whether a change of the component's file is taken up at once."),
+    time("agents.NAME.reload.drain", 5 * SECOND, 10 * MINUTE, "60s",
+        "How long the old revision may take to finish what is in flight."),
+    later("agents.NAME.reload.state", "What becomes of the state in memory."),
+    later("agents.NAME.reload.steps", "The weights of a split."),
+    later("agents.NAME.reload.for", "How long to compare."),
+    later("agents.NAME.reload.min-messages", "How many messages to compare."),
+    later("agents.NAME.reload.match", "How many answers must agree."),
+    later("agents.NAME.rollback", "When a new revision is taken back."),
+
+    later("ceilings", "Limits that no agent may exceed."),
+    later("policy", "Rules for components."),
+];
+
+/// The keys of a table, by name.
+pub type Fields = BTreeMap<&'static str, Field>;
+
+/// A key with the keys below it.
+#[derive(Debug, Clone)]
+pub struct Field {
+    /// The last part of the path.
+    pub name: &'static str,
+    /// The key.
+    pub key: &'static Key,
+    /// What a table has; for [`Kind::Agents`] what each agent has.
+    pub fields: Fields,
+}
+
+static ROOT: LazyLock<Fields> = LazyLock::new(|| {
+    let mut root = Fields::new();
+    for key in KEYS {
+        insert(&mut root, key);
+    }
+    let agent = root["agents"].fields.clone();
+    if let Some(defaults) = root.get_mut("defaults") {
+        defaults.fields = agent.into_iter().filter(|(name, _)| INHERITED.contains(name)).collect();
+    }
+    root
+});
+
+/// The keys of the whole file.
+pub fn root() -> &'static Fields {
+    &ROOT
+}
+
+/// The parts of a path, without the placeholder for names.
+fn parts(path: &'static str) -> impl Iterator<Item = &'static str> {
+    path.split('.').filter(|part| *part != "NAME")
+}
+
+/// Puts a key where its path says. [`KEYS`] names a table before its keys.
+fn insert(mut fields: &mut Fields, key: &'static Key) {
+    for part in parts(key.path) {
+        let field = fields.entry(part).or_insert_with(|| Field { name: part, key, fields: Fields::new() });
+        fields = &mut field.fields;
+    }
+}
+
+/// The key at a path as it is typed, such as `agents`, `triage`, `limits`, `memory`.
+pub fn find<'a>(path: impl IntoIterator<Item = &'a str>) -> Option<&'static Key> {
+    let mut fields = root();
+    let mut found: Option<&'static Key> = None;
+    let mut path = path.into_iter();
+    while let Some(part) = path.next() {
+        // Below a text map every key is one, and has the map's kind.
+        if found.is_some_and(|key| key.kind == Kind::TextMap) {
+            return found.filter(|_| path.next().is_none());
+        }
+        let field = fields.get(part)?;
+        found = Some(field.key);
+        fields = &field.fields;
+        if field.key.kind == Kind::Agents {
+            path.next();
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_is_named_before_its_keys_and_every_key_once() {
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[..at].iter().all(|other| other.path != key.path), "{} is there twice", key.path);
+            let Some((table, _)) = key.path.rsplit_once('.') else { continue };
+            let table = table.strip_suffix(".NAME").unwrap_or(table);
+            let earlier = KEYS[..at].iter().find(|other| other.path == table);
+            let kind = earlier.unwrap_or_else(|| panic!("{} comes before its table", key.path)).kind;
+            assert!(matches!(kind, Kind::Table | Kind::Tables | Kind::Agents), "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn keys_are_found_by_path() {
+        for (path, expected) in [
+            ("http.listen", Some("http.listen")),
+            ("agents.triage.limits.memory", Some("agents.NAME.limits.memory")),
+            ("defaults.limits.memory", Some("agents.NAME.limits.memory")),
+            ("agents.triage.config.language", Some("agents.NAME.config")),
+            ("agents.triage.config.language.x", None),
+            ("agents.triage.nothing", None),
+            ("http.listen.x", None),
+        ] {
+            assert_eq!(find(path.split('.')).map(|key| key.path), expected, "{path}");
+        }
+    }
+}

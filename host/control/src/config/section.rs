@@ -1,0 +1,189 @@
+//! One table of the file beside what the schema says of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::error::{At, ConfigError};
+use super::node::{Entry, Node, Place, Table, Value};
+use super::read::{Element, Findings, Scalar, example, read, wrong_type};
+use super::schema::{Default, Field, Fields, Key, Kind};
+use crate::route::RoutePattern;
+
+/// A table whose keys are known; reading from it reports what is wrong with the values.
+pub(super) struct Section<'a> {
+    fields: &'static Fields,
+    table: Option<&'a Table>,
+    path: String,
+    place: Place,
+}
+
+impl<'a> Section<'a> {
+    /// The table at `path`. Reports each key that is unknown or not implemented.
+    pub(super) fn open(
+        fields: &'static Fields,
+        table: &'a Table,
+        path: String,
+        place: Place,
+        findings: &mut Findings,
+    ) -> Self {
+        let section = Self { fields, table: Some(table), path, place };
+        for (name, entry) in table {
+            match fields.get(name.as_str()) {
+                None => findings.errors.push(section.unknown(name, entry, &mut findings.suggest)),
+                Some(field) if field.key.kind == Kind::Later => {
+                    let at = At { key: section.key(name), place: entry.key.clone() };
+                    findings.errors.push(ConfigError::NotImplemented { at, what: name.clone(), instead: &[] });
+                }
+                Some(_) => {}
+            }
+        }
+        section
+    }
+
+    /// A table that nobody wrote: all its keys have their defaults.
+    fn absent(fields: &'static Fields, path: String) -> Self {
+        Self { fields, table: None, path, place: Place::Default }
+    }
+
+    /// The path of a key in this table.
+    pub(super) fn key(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// The entry of a key, if the table has it.
+    pub(super) fn entry(&self, name: &str) -> Option<&'a Entry> {
+        self.table?.get(name)
+    }
+
+    /// Where a key's value was written, or [`Place::Default`].
+    pub(super) fn place(&self, name: &str) -> Place {
+        self.entry(name).map_or(Place::Default, |entry| entry.node.place.clone())
+    }
+
+    fn field(&self, name: &str) -> &'static Field {
+        self.fields.get(name).expect("the schema has every key that is read; a test reads them all")
+    }
+
+    /// The table of a key, if it was written and is one.
+    pub(super) fn written(&self, name: &str, findings: &mut Findings) -> Option<Section<'a>> {
+        let field = self.field(name);
+        let entry = self.entry(name)?;
+        let path = self.key(name);
+        match &entry.node.value {
+            Value::Table(table) => Some(Section::open(&field.fields, table, path, entry.key.clone(), findings)),
+            _ => {
+                findings.errors.push(wrong_type(field.key, name, &entry.node, &path));
+                None
+            }
+        }
+    }
+
+    /// The table of a key; if it was not written, one in which everything has its default.
+    pub(super) fn section(&self, name: &str, findings: &mut Findings) -> Section<'a> {
+        let written = self.written(name, findings);
+        written.unwrap_or_else(|| Section::absent(&self.field(name).fields, self.key(name)))
+    }
+
+    /// The tables of a list of tables.
+    pub(super) fn sections(&self, name: &str, findings: &mut Findings) -> Vec<Section<'a>> {
+        let field = self.field(name);
+        let Some(entry) = self.entry(name) else { return Vec::new() };
+        let path = self.key(name);
+        let Value::Array(nodes) = &entry.node.value else {
+            findings.errors.push(wrong_type(field.key, name, &entry.node, &path));
+            return Vec::new();
+        };
+        let open = |(index, node): (usize, &'a Node)| {
+            let path = format!("{path}[{index}]");
+            if let Value::Table(table) = &node.value {
+                return Some(Section::open(&field.fields, table, path, node.place.clone(), findings));
+            }
+            findings.errors.push(ConfigError::WrongType {
+                at: At { key: path, place: node.place.clone() },
+                expected: "a table".to_owned(),
+                found: node.value.describe(),
+                example: example(field.key, name),
+            });
+            None
+        };
+        nodes.iter().enumerate().filter_map(open).collect()
+    }
+
+    /// The value of a key: as written, else `inherited`, else the schema's default. `None` if it was wrong, if it
+    /// is required and missing, or if there is no default.
+    pub(super) fn get<T: FromScalar>(&self, name: &str, inherited: Option<T>, findings: &mut Findings) -> Option<T> {
+        let key = self.field(name).key;
+        if let Some(entry) = self.entry(name) {
+            return read(key, name, &entry.node, &self.key(name), findings).and_then(T::from_scalar);
+        }
+        if inherited.is_some() {
+            return inherited;
+        }
+        match key.default.node() {
+            Some(node) => read(key, name, &node, &self.key(name), findings).and_then(T::from_scalar),
+            None => {
+                if matches!(key.default, Default::Required(_)) {
+                    findings.errors.push(self.missing(key, name, None));
+                }
+                None
+            }
+        }
+    }
+
+    /// The error for a required key that the table lacks.
+    pub(super) fn missing(&self, key: &Key, name: &str, agent: Option<String>) -> ConfigError {
+        let at = At { key: self.key(name), place: self.place.clone() };
+        ConfigError::Missing { at, example: example(key, name), agent }
+    }
+
+    /// The error for a key that the table does not have.
+    fn unknown(&self, name: &str, entry: &Entry, suggest: &mut super::suggest::Suggest) -> ConfigError {
+        let names = || self.fields.values().filter(|field| field.key.kind != Kind::Later).map(|field| field.name);
+        let below = || names().find(|table| self.fields[table].fields.contains_key(name));
+        let near = suggest.nearest(name, names()).map(str::to_owned);
+        let suggestion = near.or_else(|| below().map(|table| format!("{table}.{name}")));
+        let at = At { key: self.key(name), place: entry.key.clone() };
+        ConfigError::UnknownKey { at, suggestion, known: names().collect() }
+    }
+
+    /// The schema's key of this name.
+    pub(super) fn schema(&self, name: &str) -> &'static Key {
+        self.field(name).key
+    }
+}
+
+/// A type that a setting is kept in.
+pub(super) trait FromScalar: Sized {
+    /// The value, if the kind of the setting is the one for this type.
+    fn from_scalar(scalar: Scalar) -> Option<Self>;
+}
+
+/// Connects a type with the variant of [`Scalar`] that holds it.
+macro_rules! from_scalar {
+    ($($type:ty: $pattern:pat => $value:expr;)*) => {
+        $(impl FromScalar for $type {
+            fn from_scalar(scalar: Scalar) -> Option<Self> {
+                match scalar {
+                    $pattern => $value,
+                    _ => None,
+                }
+            }
+        })*
+    };
+}
+
+from_scalar! {
+    u64: Scalar::Number(number) => Some(number);
+    u32: Scalar::Number(number) => u32::try_from(number).ok();
+    Duration: Scalar::Time(time) => Some(time);
+    bool: Scalar::Boolean(truth) => Some(truth);
+    String: Scalar::Text(text) => Some(text);
+    &'static str: Scalar::Word(word) => Some(word);
+    SocketAddr: Scalar::Address(address) => Some(address);
+    RoutePattern: Scalar::Route(route) => Some(route);
+    Vec<(Element, Place)>: Scalar::List(elements) => Some(elements);
+    Vec<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
+    BTreeSet<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
+    BTreeMap<String, String>: Scalar::TextMap(pairs) => Some(pairs.into_iter().collect());
+}

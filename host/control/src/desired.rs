@@ -1,0 +1,233 @@
+//! What `caxton.toml` means: every default filled in, every name checked, every bound kept.
+//!
+//! Made only by [`crate::config::check`]; a `Desired` is therefore always valid.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::names::{AgentName, Capability, Receiver};
+use crate::route::RoutePattern;
+
+/// Everything that the file declares.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Desired {
+    /// The listener where agents are called.
+    pub http: Http,
+    /// The listener of the management API.
+    pub admin: Admin,
+    /// Where and how state is kept.
+    pub store: Store,
+    /// Settings of the host as a whole.
+    pub host: Host,
+    /// The agents, by name.
+    pub agents: BTreeMap<AgentName, Arc<AgentSpec>>,
+}
+
+/// `[http]`: the listener where agents are called, and what it bears from clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Http {
+    /// Address and port; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Connections open at once; more wait to be accepted.
+    pub max_connections: u32,
+    /// The largest head of a request, in bytes.
+    pub max_head_bytes: u64,
+    /// The largest body of a request to an HTTP agent, in bytes. Message agents have `limits.message`.
+    pub max_body_bytes: u64,
+    /// How long a client may take to send the head of a request.
+    #[serde(with = "crate::units::serde_duration")]
+    pub head_timeout: Duration,
+    /// How long a client may pause while it sends a body or reads a response.
+    #[serde(with = "crate::units::serde_duration")]
+    pub stall_timeout: Duration,
+}
+
+/// `[admin]`: the listener of the management API, metrics and probes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Admin {
+    /// Address and port on the loopback interface; port 0 lets the system choose.
+    pub listen: SocketAddr,
+}
+
+/// `[store]`: where and how state is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Store {
+    /// The data folder, as written; relative to the folder of the file.
+    pub path: String,
+    /// When a commit counts as safe.
+    pub durability: Durability,
+}
+
+/// When a commit counts as safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// After the disk has it: survives a power cut.
+    Fsync,
+    /// After the operating system has it: survives `kill -9`, maybe not a power cut.
+    Os,
+    /// Nothing is kept beyond the life of the host.
+    Memory,
+}
+
+/// `[host]`: settings of the host as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Host {
+    /// How long a stop waits for what is in flight.
+    #[serde(with = "crate::units::serde_duration")]
+    pub drain: Duration,
+}
+
+/// One agent: `[agents.NAME]` with the defaults filled in.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AgentSpec {
+    /// The agent's name.
+    pub name: AgentName,
+    /// The component's file, as written; relative to the folder of the file.
+    pub component: String,
+    /// How the component is built from source.
+    pub build: Option<Build>,
+    /// What the agent can do, by which others find it.
+    pub capabilities: BTreeSet<Capability>,
+    /// How many instances it has.
+    pub instances: Instances,
+    /// What it reads through `wasi:config/store`.
+    pub config: BTreeMap<String, String>,
+    /// What it may reach.
+    pub allow: Allow,
+    /// What it may use.
+    pub limits: Limits,
+    /// How its mailbox works.
+    pub mailbox: MailboxSpec,
+    /// Where it is called over HTTP, in the order of the file.
+    pub http: Vec<Route>,
+    /// How changed bytes reach traffic.
+    pub reload: Reload,
+}
+
+impl AgentSpec {
+    /// Whether `other` needs a new revision: component, config, grants or limits differ (DESIGN §5). All else
+    /// applies in place.
+    pub fn same_revision(&self, other: &Self) -> bool {
+        self.component == other.component
+            && self.config == other.config
+            && self.allow == other.allow
+            && self.limits == other.limits
+    }
+}
+
+/// `build`: the command that makes the component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Build {
+    /// A command line for `sh -c`, run in the folder of the file.
+    pub command: String,
+    /// Files whose change runs the command again: globs relative to the folder of the file.
+    pub watch: Vec<String>,
+}
+
+/// `instances`: how many there are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Instances {
+    /// Kept warm even when idle.
+    pub min: u32,
+    /// Never more at once.
+    pub max: u32,
+    /// How many messages one handles before it is replaced; 1 gives every message a fresh one.
+    pub reuse: u32,
+    /// How long one above `min` stays without work.
+    #[serde(with = "crate::units::serde_duration")]
+    pub idle: Duration,
+}
+
+/// `allow`: what the agent may reach. Empty lists allow nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Allow {
+    /// To whom it may send.
+    pub send: BTreeSet<Receiver>,
+    /// Which environment variables of the host it sees.
+    pub env: BTreeSet<String>,
+}
+
+/// `limits`: what the agent may use (SPEC §5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Linear memories and tables of one instance, summed, in bytes.
+    pub memory_bytes: u64,
+    /// Time on a core for one message.
+    #[serde(with = "crate::units::serde_duration")]
+    pub cpu: Duration,
+    /// Instructions for one message, counted exactly; none leaves it to `cpu`.
+    pub fuel: Option<u64>,
+    /// Time by the clock for one message, waits included.
+    #[serde(with = "crate::units::serde_duration")]
+    pub time: Duration,
+    /// Content of one message, in and out, in bytes.
+    pub message_bytes: u64,
+    /// Messages sent while handling one message.
+    pub sends: u32,
+    /// Writes to state while handling one message.
+    pub writes: u32,
+    /// The agent's whole state, keys and values, in bytes.
+    pub state_bytes: u64,
+    /// Length of the chain of messages that caused one.
+    pub hops: u32,
+    /// Lines in the agent's log per second; the rest is counted and dropped.
+    pub log_lines: u32,
+}
+
+/// `mailbox`: order and bound of what waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MailboxSpec {
+    /// Which messages wait for one another.
+    pub order: Order,
+    /// How many messages may wait; the sender of one more gets an error.
+    pub depth: u32,
+}
+
+/// Which messages of a mailbox are handled in order, never two at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Those of one conversation.
+    Conversation,
+    /// All of the agent.
+    Agent,
+    /// None.
+    None,
+}
+
+/// `[[agents.NAME.http]]`: a route that calls the agent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Route {
+    /// The path, such as `/tickets/{id}`.
+    pub pattern: RoutePattern,
+    /// The methods; empty means all.
+    pub methods: BTreeSet<String>,
+    /// Whether the caller waits for the reply. HTTP agents answer themselves and ignore no setting: for them
+    /// only `request` is valid.
+    pub mode: Mode,
+}
+
+/// What a call to a message agent waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The reply is the response.
+    Request,
+    /// 202 with the message's id, as soon as it is accepted.
+    Enqueue,
+}
+
+/// `reload`: how changed bytes reach traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reload {
+    /// Whether a change of the component's file is taken up at once.
+    pub watch: bool,
+    /// How long the old revision may take to finish what is in flight.
+    #[serde(with = "crate::units::serde_duration")]
+    pub drain: Duration,
+}

@@ -1,0 +1,24 @@
+//! What a Caxton host decides, apart from what it does.
+//!
+//! Nothing in here reads a clock, a file or a random number, starts a task or knows wasmtime: time and
+//! chance are arguments, and every function returns a value that the host (`caxton`) acts on.
+//!
+//! ```text
+//! caxton.toml --> config::Node --check--> Desired --.
+//!                                                    plan --> actions, what waits and why
+//! what runs ---------------------------> Actual ----'
+//! ```
+
+pub mod config;
+pub mod desired;
+pub mod lifecycle;
+pub mod mailbox;
+pub mod names;
+pub mod performative;
+pub mod plan;
+pub mod route;
+pub mod units;
+
+pub use desired::{AgentSpec, Desired};
+pub use names::{AgentName, Capability, Digest, Receiver, RevisionId};
+pub use performative::Performative;

@@ -1,0 +1,162 @@
+//! The lifecycle of a revision: one enum, one transition function (SPEC §1).
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// The longest reason kept for a failure, in characters (SPEC §1).
+pub const MAX_REASON: usize = 1_000;
+
+/// Where a revision is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum State {
+    /// Declared; nothing of it is in memory.
+    Unloaded,
+    /// The component is valid and compiled.
+    Loaded,
+    /// Its instances stand and its probe passes.
+    Ready,
+    /// Takes messages.
+    Running,
+    /// Takes none, finishes what it has.
+    Draining,
+    /// Ended as it should.
+    Stopped,
+    /// Ended because of this.
+    Failed {
+        /// Why, for a person to read: 1 to 1,000 characters.
+        reason: String,
+    },
+}
+
+impl State {
+    /// A failure for this reason, cut to the longest that is kept.
+    pub fn failed(reason: &str) -> Self {
+        let reason = if reason.is_empty() { "no reason was given" } else { reason };
+        Self::Failed { reason: reason.chars().take(MAX_REASON).collect() }
+    }
+
+    /// Whether it may begin to take messages.
+    pub fn can_start(&self) -> bool {
+        matches!(self, Self::Ready)
+    }
+
+    /// Whether it may stop taking messages and finish those it has.
+    pub fn can_drain(&self) -> bool {
+        matches!(self, Self::Running)
+    }
+
+    /// Whether it may end as it should.
+    pub fn can_stop(&self) -> bool {
+        matches!(self, Self::Running | Self::Draining | Self::Ready)
+    }
+
+    /// Whether it has messages in hand, or may get some.
+    pub fn is_active(&self) -> bool {
+        matches!(self, Self::Running | Self::Draining)
+    }
+
+    /// Whether nothing follows.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Stopped | Self::Failed { .. })
+    }
+
+    /// Goes from this state to `to`.
+    ///
+    /// # Errors
+    /// The table of SPEC §1 has no such row.
+    pub fn transition(&self, to: Self) -> Result<Self, IllegalTransition> {
+        let legal = match (self, &to) {
+            (Self::Stopped | Self::Failed { .. }, _) => false,
+            (_, Self::Failed { .. })
+            | (Self::Unloaded, Self::Loaded)
+            | (Self::Loaded, Self::Ready | Self::Unloaded)
+            | (Self::Ready, Self::Running | Self::Stopped)
+            | (Self::Running, Self::Draining | Self::Stopped)
+            | (Self::Draining, Self::Running | Self::Stopped) => true,
+            (Self::Unloaded | Self::Loaded | Self::Ready | Self::Running | Self::Draining, _) => false,
+        };
+        if legal { Ok(to) } else { Err(IllegalTransition { from: self.clone(), to }) }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unloaded => "unloaded",
+            Self::Loaded => "loaded",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Failed { .. } => "failed",
+        })
+    }
+}
+
+/// Two states between which there is no way.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a revision cannot go from {from} to {to}")]
+pub struct IllegalTransition {
+    /// Where it is.
+    pub from: State,
+    /// Where it was to go.
+    pub to: State,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_the_rows_of_the_table_are_legal() {
+        let failed = || State::failed("x");
+        let all =
+            [State::Unloaded, State::Loaded, State::Ready, State::Running, State::Draining, State::Stopped, failed()];
+        let legal: [(State, &[State]); 7] = [
+            (State::Unloaded, &[State::Loaded, failed()]),
+            (State::Loaded, &[State::Ready, failed(), State::Unloaded]),
+            (State::Ready, &[State::Running, State::Stopped, failed()]),
+            (State::Running, &[State::Draining, State::Stopped, failed()]),
+            (State::Draining, &[State::Running, State::Stopped, failed()]),
+            (State::Stopped, &[]),
+            (failed(), &[]),
+        ];
+        for (from, allowed) in legal {
+            for to in &all {
+                let went = from.transition(to.clone());
+                assert_eq!(went.is_ok(), allowed.contains(to), "{from} to {to}");
+                if let Err(error) = went {
+                    assert_eq!(error.to_string(), format!("a revision cannot go from {from} to {to}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_five_questions_have_the_answers_of_the_specification() {
+        // state, can start, can drain, can stop, active, terminal
+        for (state, start, drain, stop, active, terminal) in [
+            (State::Unloaded, false, false, false, false, false),
+            (State::Loaded, false, false, false, false, false),
+            (State::Ready, true, false, true, false, false),
+            (State::Running, false, true, true, true, false),
+            (State::Draining, false, false, true, true, false),
+            (State::Stopped, false, false, false, false, true),
+            (State::failed(""), false, false, false, false, true),
+        ] {
+            let answers =
+                (state.can_start(), state.can_drain(), state.can_stop(), state.is_active(), state.is_terminal());
+            assert_eq!(answers, (start, drain, stop, active, terminal), "{state}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_neither_empty_nor_endless() {
+        for (given, length) in [("", 19), ("x", 1), (&"ä".repeat(5_000), MAX_REASON)] {
+            let State::Failed { reason } = State::failed(given) else { panic!("failed is failed") };
+            assert_eq!(reason.chars().count(), length);
+        }
+    }
+}

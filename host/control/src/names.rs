@@ -1,0 +1,207 @@
+//! Names that carry a rule: agents, capabilities, receivers, digests and revisions.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// The longest name of an agent or a capability, in bytes (SPEC §7).
+pub const MAX_NAME: usize = 63;
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a name has 2 to 63 characters: lower-case letters, digits and `-`; it begins with a letter and does not end with `-`"
+)]
+pub struct NameError;
+
+/// Whether `name` matches `^[a-z][a-z0-9-]{0,61}[a-z0-9]$` (SPEC §7).
+fn is_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    (2..=MAX_NAME).contains(&bytes.len())
+        && bytes[0].is_ascii_lowercase()
+        && bytes[bytes.len() - 1] != b'-'
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+/// Defines a cheaply cloned name with the rule of SPEC §7.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The name as shared text, for those who keep it.
+            pub fn shared(&self) -> Arc<str> {
+                Arc::clone(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(name: &str) -> Result<Self, NameError> {
+                if is_name(name) { Ok(Self(name.into())) } else { Err(NameError) }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name! {
+    /// The name of an agent: unique in a host, the same through all its revisions.
+    AgentName
+}
+
+name! {
+    /// The name of something that agents can do, by which others find them.
+    Capability
+}
+
+/// To whom a message goes, or to whom an agent may send.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Receiver {
+    /// The agent of this name.
+    Agent(AgentName),
+    /// Any running agent that declares the capability: `cap:NAME`.
+    Capability(Capability),
+}
+
+impl FromStr for Receiver {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.strip_prefix("cap:") {
+            Some(capability) => capability.parse().map(Self::Capability),
+            None => text.parse().map(Self::Agent),
+        }
+    }
+}
+
+impl fmt::Display for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(name) => f.pad(name.as_str()),
+            Self::Capability(name) => write!(f, "cap:{name}"),
+        }
+    }
+}
+
+impl Serialize for Receiver {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The SHA-256 of a component's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The first twelve hexadecimal digits, for people.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An agent's revision, written `triage@7`: one component digest with one set of resolved settings.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RevisionId {
+    /// Whose revision it is.
+    pub agent: AgentName,
+    /// Counts the agent's revisions from 1; never used twice.
+    pub number: u64,
+}
+
+impl fmt::Display for RevisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.agent, self.number)
+    }
+}
+
+impl Serialize for RevisionId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rule() {
+        let long = "a".repeat(63);
+        let too_long = "a".repeat(64);
+        for (text, good) in [
+            ("triage", true),
+            ("a1", true),
+            ("a-b", true),
+            (long.as_str(), true),
+            ("a", false),
+            ("", false),
+            ("1a", false),
+            ("a-", false),
+            ("-a", false),
+            ("Triage", false),
+            ("a_b", false),
+            ("a/b", false),
+            ("ä-b", false),
+            (too_long.as_str(), false),
+        ] {
+            assert_eq!(text.parse::<AgentName>().is_ok(), good, "{text}");
+        }
+    }
+
+    #[test]
+    fn receivers_are_agents_or_capabilities() {
+        for (text, shown) in
+            [("triage", Some("triage")), ("cap:desk", Some("cap:desk")), ("cap:", None), ("cap:A", None)]
+        {
+            assert_eq!(text.parse::<Receiver>().ok().map(|r| r.to_string()).as_deref(), shown, "{text}");
+        }
+    }
+}

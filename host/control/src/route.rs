@@ -1,0 +1,342 @@
+//! Paths with parameters, such as `/tickets/{id}` and `/files/{*rest}`.
+//!
+//! A pattern is compared with a path as it stands in the request, byte by byte and without decoding. A literal
+//! segment is therefore written as a client sends it: percent-encoded where RFC 3986 demands it, in upper case
+//! (`%C3%BC`), and not where it does not. `{name}` matches one whole segment, `{*name}` at the end of the pattern
+//! all that is left, at least one byte. A literal goes before both; a parameter and a rest at the same place clash.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+/// The longest pattern, in bytes: longer ones are no paths that anyone types.
+pub const MAX_ROUTE: usize = 1_024;
+
+/// The path of a route, parsed and checked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RoutePattern {
+    text: String,
+    shape: String,
+    params: Vec<String>,
+}
+
+/// Why a text is not a route.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// It does not begin with `/`.
+    #[error("a route begins with `/`")]
+    NoSlash,
+    /// It is longer than [`MAX_ROUTE`].
+    #[error("a route has at most {MAX_ROUTE} bytes")]
+    TooLong,
+    /// Two slashes with nothing between them.
+    #[error("a segment is empty (`//`)")]
+    EmptySegment,
+    /// `.` or `..`, which clients resolve before they send.
+    #[error("clients resolve `{0}` before they send a path, so it never matches")]
+    DotSegment(String),
+    /// A brace that does not enclose a whole segment.
+    #[error("`{0}`: a parameter is a whole segment, such as `{{id}}`")]
+    PartialParam(String),
+    /// A parameter without a proper name.
+    #[error("`{0}`: a parameter is named with letters, digits, `_` and `-`, a letter first")]
+    ParamName(String),
+    /// `{*name}` before the end.
+    #[error("`{0}` takes the rest of the path, so nothing may follow it")]
+    WildcardNotLast(String),
+    /// Two parameters of one name, upper and lower case not told apart.
+    #[error("the parameter `{0}` is there twice")]
+    RepeatedParam(String),
+    /// A character that a path contains only percent-encoded.
+    #[error("a client sends `{found}` as `{encoded}`")]
+    NotEncoded {
+        /// The character.
+        found: char,
+        /// How it is sent.
+        encoded: String,
+    },
+    /// A percent sign without two upper-case hexadecimal digits after it.
+    #[error("`{0}` is no percent-encoded byte: two hexadecimal digits follow `%`, in upper case")]
+    BadEncoding(String),
+    /// A percent-encoded character that clients do not encode.
+    #[error("a client sends `{encoded}` as `{plain}`")]
+    NeedlessEncoding {
+        /// As it was written.
+        encoded: String,
+        /// As it is sent.
+        plain: char,
+    },
+}
+
+impl RoutePattern {
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The pattern with its parameters named by position (`/tickets/{p0}`): the same for all patterns that match
+    /// the same paths. A `matchit` router takes every set of different shapes in which none
+    /// [conflicts](Self::conflicts_with) with another.
+    pub fn shape(&self) -> &str {
+        &self.shape
+    }
+
+    /// The names of the parameters, in order of position.
+    pub fn params(&self) -> &[String] {
+        &self.params
+    }
+
+    /// Whether some path matches both and neither goes before the other: they differ in the names of their
+    /// parameters only, or one has a rest where the other has a parameter.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        let crosses = |one: &Self, two: &Self| one.rest_at().is_some_and(|at| two.params_at().any(|p| p == at));
+        self.shape == other.shape || crosses(self, other) || crosses(other, self)
+    }
+
+    /// The part of the [shape](Self::shape) before each `{name}`.
+    pub fn params_at(&self) -> impl Iterator<Item = &str> {
+        self.shape.match_indices("{p").map(|(at, _)| &self.shape[..at])
+    }
+
+    /// The part of the [shape](Self::shape) before `{*name}`, if there is one.
+    pub fn rest_at(&self) -> Option<&str> {
+        self.shape.find("{*").map(|at| &self.shape[..at])
+    }
+}
+
+impl FromStr for RoutePattern {
+    type Err = RouteError;
+
+    fn from_str(text: &str) -> Result<Self, RouteError> {
+        let path = text.strip_prefix('/').ok_or(RouteError::NoSlash)?;
+        if text.len() > MAX_ROUTE {
+            return Err(RouteError::TooLong);
+        }
+        let mut shape = String::with_capacity(text.len());
+        let mut params: Vec<String> = Vec::new();
+        let mut segments = path.split('/').peekable();
+        while let Some(segment) = segments.next() {
+            shape.push('/');
+            let last = segments.peek().is_none();
+            if !segment.contains(['{', '}']) {
+                check_literal(segment, last)?;
+                shape.push_str(segment);
+                continue;
+            }
+            let (name, star) = param(segment)?;
+            if star && !last {
+                return Err(RouteError::WildcardNotLast(segment.to_owned()));
+            }
+            if params.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+                return Err(RouteError::RepeatedParam(name.to_owned()));
+            }
+            let star = if star { "*" } else { "" };
+            shape.push_str(&format!("{{{star}p{}}}", params.len()));
+            params.push(name.to_owned());
+        }
+        Ok(Self { text: text.to_owned(), shape, params })
+    }
+}
+
+/// The name in `{name}` or `{*name}`, and whether the star is there.
+fn param(segment: &str) -> Result<(&str, bool), RouteError> {
+    let inner = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let inner = inner.filter(|inner| !inner.contains(['{', '}']));
+    let inner = inner.ok_or_else(|| RouteError::PartialParam(segment.to_owned()))?;
+    let name = inner.strip_prefix('*').unwrap_or(inner);
+    let named = name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if named { Ok((name, name.len() < inner.len())) } else { Err(RouteError::ParamName(segment.to_owned())) }
+}
+
+/// Whether RFC 3986 lets the byte stand for itself everywhere.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// Refuses a literal segment that no request contains in this form. Only the last one may be empty.
+fn check_literal(segment: &str, last: bool) -> Result<(), RouteError> {
+    match segment {
+        "" if last => return Ok(()),
+        "" => return Err(RouteError::EmptySegment),
+        "." | ".." => return Err(RouteError::DotSegment(segment.to_owned())),
+        _ => {}
+    }
+    let mut chars = segment.char_indices();
+    while let Some((at, c)) = chars.next() {
+        if c == '%' {
+            check_encoded(&segment[at..])?;
+            chars.nth(1);
+        } else if !(c.is_ascii() && (is_unreserved(c as u8) || "!$&'()*+,;=:@".contains(c))) {
+            let mut bytes = [0; 4];
+            let encoded = c.encode_utf8(&mut bytes).bytes().map(|b| format!("%{b:02X}")).collect();
+            return Err(RouteError::NotEncoded { found: c, encoded });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a percent-encoded byte at the start of `text` that is not in the normal form of RFC 3986.
+fn check_encoded(text: &str) -> Result<(), RouteError> {
+    let shown: String = text.chars().take(3).collect();
+    let upper = shown.len() == 3 && !shown.contains(|c: char| c.is_ascii_lowercase());
+    match shown.get(1..).filter(|_| upper).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+        // `from_str_radix` takes a sign, a path does not.
+        Some(_) if shown.contains('+') => Err(RouteError::BadEncoding(shown)),
+        Some(byte) if is_unreserved(byte) => Err(RouteError::NeedlessEncoding { encoded: shown, plain: byte as char }),
+        Some(_) => Ok(()),
+        None => Err(RouteError::BadEncoding(shown)),
+    }
+}
+
+impl fmt::Display for RoutePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
+    }
+}
+
+impl fmt::Debug for RoutePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+impl Serialize for RoutePattern {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn routes_are_read() {
+        for (text, expected) in [
+            ("/", Ok("/")),
+            ("/tickets", Ok("/tickets")),
+            ("/tickets/", Ok("/tickets/")),
+            ("/tickets/{id}", Ok("/tickets/{p0}")),
+            ("/a/{b}/c/{d}", Ok("/a/{p0}/c/{p1}")),
+            ("/files/{*rest}", Ok("/files/{*p0}")),
+            ("/{*rest}", Ok("/{*p0}")),
+            ("/t%C3%BCr", Ok("/t%C3%BCr")),
+            ("/a:b@c,d;e=f", Ok("/a:b@c,d;e=f")),
+            ("", Err("a route begins with `/`")),
+            ("tickets", Err("a route begins with `/`")),
+            ("/a//b", Err("a segment is empty (`//`)")),
+            ("//", Err("a segment is empty (`//`)")),
+            ("/a/../b", Err("clients resolve `..` before they send a path, so it never matches")),
+            ("/a{b}", Err("`a{b}`: a parameter is a whole segment, such as `{id}`")),
+            ("/{a}{b}", Err("`{a}{b}`: a parameter is a whole segment, such as `{id}`")),
+            ("/{", Err("`{`: a parameter is a whole segment, such as `{id}`")),
+            ("/{}", Err("`{}`: a parameter is named with letters, digits, `_` and `-`, a letter first")),
+            ("/{*}", Err("`{*}`: a parameter is named with letters, digits, `_` and `-`, a letter first")),
+            ("/{9}", Err("`{9}`: a parameter is named with letters, digits, `_` and `-`, a letter first")),
+            ("/{*rest}/a", Err("`{*rest}` takes the rest of the path, so nothing may follow it")),
+            ("/{*rest}/", Err("`{*rest}` takes the rest of the path, so nothing may follow it")),
+            ("/{id}/{ID}", Err("the parameter `ID` is there twice")),
+            ("/tür", Err("a client sends `ü` as `%C3%BC`")),
+            ("/a b", Err("a client sends ` ` as `%20`")),
+            ("/a?b=c", Err("a client sends `?` as `%3F`")),
+            ("/%", Err("`%` is no percent-encoded byte: two hexadecimal digits follow `%`, in upper case")),
+            ("/%c3", Err("`%c3` is no percent-encoded byte: two hexadecimal digits follow `%`, in upper case")),
+            ("/%+1", Err("`%+1` is no percent-encoded byte: two hexadecimal digits follow `%`, in upper case")),
+            ("/%ü", Err("`%ü` is no percent-encoded byte: two hexadecimal digits follow `%`, in upper case")),
+            ("/%41", Err("a client sends `%41` as `A`")),
+        ] {
+            let read = text.parse::<RoutePattern>();
+            let shown = read.as_ref().map(RoutePattern::shape).map_err(ToString::to_string);
+            assert_eq!(shown, expected.map_err(str::to_owned), "{text}");
+        }
+        assert_eq!(format!("/{}", "a".repeat(MAX_ROUTE)).parse::<RoutePattern>(), Err(RouteError::TooLong));
+    }
+
+    fn pattern(text: &str) -> RoutePattern {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn routes_conflict_when_they_match_the_same_paths() {
+        for (one, other, conflict) in [
+            ("/a/{x}", "/a/{y}", true),
+            ("/a/{*x}", "/a/{*y}", true),
+            ("/a", "/a", true),
+            ("/a", "/a/", false),
+            ("/a/{x}", "/a/{*x}", true),
+            ("/a/{*x}", "/a/{x}/b", true),
+            ("/a/{x}", "/{*x}", false),
+            ("/{x}/{y}", "/{x}/b/{*y}", false),
+            ("/a/{x}", "/a/b", false),
+            ("/a/{x}/c", "/a/{y}/d", false),
+            ("/{x}/b", "/a/{x}", false),
+        ] {
+            assert_eq!(pattern(one).conflicts_with(&pattern(other)), conflict, "{one} {other}");
+        }
+        assert_eq!(serde_json::to_value(pattern("/a/{x}")).unwrap(), "/a/{x}");
+        assert_eq!(pattern("/a/{x}/{*y}").params(), ["x", "y"]);
+    }
+
+    /// Ranks each segment of a match: a literal before a parameter before the rest.
+    fn rank(shape: &str, path: &str) -> Option<Vec<u8>> {
+        let mut ranks = Vec::new();
+        let mut path = path[1..].split('/');
+        for segment in shape[1..].split('/') {
+            let given = path.next()?;
+            ranks.push(match segment {
+                s if s.starts_with("{*") => {
+                    let rest = path.by_ref().count();
+                    if given.is_empty() && rest == 0 {
+                        return None;
+                    }
+                    2
+                }
+                s if s.starts_with('{') && !given.is_empty() => 1,
+                s if s == given => 0,
+                _ => return None,
+            });
+        }
+        path.next().is_none().then_some(ranks)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// What a router makes of our patterns: it takes every set of shapes, and picks by rank.
+        #[test]
+        fn a_router_takes_all_shapes_and_picks_by_rank(
+            texts in prop::collection::vec("(/(a|ab|b|\\{x\\})){0,3}(/|/\\{\\*y\\}|/b|/\\{z\\})", 1..8),
+            path in "(/(a|ab|b|c)){0,4}/?",
+        ) {
+            let mut patterns: Vec<RoutePattern> = Vec::new();
+            for pattern in texts.iter().filter_map(|text| text.parse::<RoutePattern>().ok()) {
+                if !patterns.iter().any(|other| pattern.conflicts_with(other)) {
+                    patterns.push(pattern);
+                }
+            }
+            let shapes: BTreeSet<&str> = patterns.iter().map(RoutePattern::shape).collect();
+            let mut router = matchit::Router::new();
+            for shape in &shapes {
+                prop_assert!(router.insert(*shape, *shape).is_ok(), "{} in {:?}", shape, shapes);
+            }
+            if path.starts_with('/') {
+                let ranked: BTreeMap<Vec<u8>, &str> =
+                    shapes.iter().filter_map(|shape| Some((rank(shape, &path)?, *shape))).collect();
+                let best = ranked.first_key_value().map(|(_, shape)| *shape);
+                prop_assert_eq!(router.at(&path).ok().map(|found| *found.value), best, "{} in {:?}", path, shapes);
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,20}") {
+            let _ = text.parse::<RoutePattern>();
+            let _ = format!("/{text}").parse::<RoutePattern>();
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The table of keys against what becomes of it: every key acts, nothing panics, the pages printed from it are
+//! the ones in the repository, and size does not matter.
+//!
+//! What files mean and how their errors read is tested where files are read, in `host/src/config`, on the files in
+//! `config/` beside this one.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use caxton_control::config::schema::{Default, Item, KEYS, Key, Kind};
+use caxton_control::config::{ConfigError, Entry, Node, Place, Table, Value, check, json_schema, reference, schema};
+use caxton_control::units::{print_bytes, print_duration};
+use proptest::prelude::*;
+use serde_json::json;
+
+/// A tree like a JSON value, all of it at byte 0 of the file.
+fn tree(value: &serde_json::Value) -> Node {
+    let value = match value {
+        serde_json::Value::Null => Value::Datetime("1979-05-27".to_owned()),
+        serde_json::Value::Bool(truth) => Value::Boolean(*truth),
+        serde_json::Value::Number(number) => match number.as_i64() {
+            Some(number) => Value::Integer(number),
+            None => Value::Float(number.as_f64().unwrap()),
+        },
+        serde_json::Value::String(text) => Value::String(text.clone()),
+        serde_json::Value::Array(values) => Value::Array(values.iter().map(tree).collect()),
+        serde_json::Value::Object(map) => {
+            let entry = |(key, value)| (String::clone(key), Entry { key: place(), node: tree(value) });
+            Value::Table(map.iter().map(entry).collect())
+        }
+    };
+    Node { value, place: place() }
+}
+
+fn place() -> Place {
+    Place::File { start: 0, end: 0 }
+}
+
+/// Sets the value at a path of the table of keys, with `triage` for `NAME` and one route.
+fn set(node: &mut Node, path: &[&str], value: Node) {
+    if let Value::Array(nodes) = &mut node.value {
+        return set(&mut nodes[0], path, value);
+    }
+    let Value::Table(table) = &mut node.value else { panic!("no table for {path:?}") };
+    let name = if path[0] == "NAME" { "triage" } else { path[0] };
+    let absent = || Entry { key: place(), node: Node { value: Value::Table(Table::new()), place: place() } };
+    let entry = table.entry(name.to_owned()).or_insert_with(absent);
+    match path {
+        [_] => entry.node = value,
+        [_, rest @ ..] => set(&mut entry.node, rest, value),
+        [] => unreachable!("a path has a key"),
+    }
+}
+
+/// A file to set keys in: everything that is required, and what others refer to.
+fn base() -> Node {
+    tree(&json!({
+        "caxton": 1,
+        "agents": { "triage": {
+            "component": "triage.wasm", "build": { "command": "make" }, "capabilities": ["other"],
+            "http": [{ "route": "/a" }],
+        } },
+    }))
+}
+
+/// A valid value that is not the default; `None` if there is but one valid value.
+fn another(key: &Key) -> Option<serde_json::Value> {
+    let value = match key.kind {
+        // No default is at the upper end of its bounds, and some are at the lower.
+        Kind::Integer { least, .. } => json!(least + u64::from(key.default == Default::Integer(least.cast_signed()))),
+        Kind::Size { least, .. } => json!(print_bytes(least)),
+        Kind::Time { least, .. } => json!(print_duration(Duration::from_millis(least))),
+        Kind::Boolean => json!(key.default != Default::Boolean(true)),
+        Kind::Text => json!("another"),
+        Kind::Word { known, .. } => json!(known.iter().find(|word| key.default != Default::Text(word))?),
+        Kind::Address { .. } => json!("127.0.0.2:1"),
+        Kind::Route => json!("/another"),
+        Kind::List(Item::Receiver) => json!(["triage", "cap:other"]),
+        Kind::List(Item::Method) => json!(["PUT"]),
+        Kind::List(_) => json!(["another"]),
+        Kind::TextMap => json!({ "a": "b" }),
+        Kind::Format | Kind::Table | Kind::Tables | Kind::Agents | Kind::Later => return None,
+    };
+    Some(value)
+}
+
+/// The keys as they can be typed: those of agents also under `[defaults]`, where it has them.
+fn paths(key: &Key) -> Vec<String> {
+    let inherited = key.path.strip_prefix("agents.NAME.").map(|rest| format!("defaults.{rest}"));
+    let inherited = inherited.filter(|path| schema::find(path.split('.')).is_some());
+    std::iter::once(key.path.to_owned()).chain(inherited).collect()
+}
+
+#[test]
+fn every_key_has_an_effect() {
+    let before = check(&base()).unwrap();
+    for key in KEYS {
+        let Some(value) = another(key) else { continue };
+        for path in paths(key) {
+            let mut root = base();
+            set(&mut root, &path.split('.').collect::<Vec<_>>(), tree(&value));
+            let after = check(&root).unwrap_or_else(|errors| panic!("{path} = {value}: {errors:?}"));
+            assert_ne!(after, before, "{path} = {value} changes nothing");
+        }
+    }
+}
+
+#[test]
+fn every_key_has_its_default() {
+    let before = check(&base()).unwrap();
+    for key in KEYS {
+        let value = match key.default {
+            Default::Text(text) => json!(text),
+            Default::Integer(number) => json!(number),
+            Default::Boolean(truth) => json!(truth),
+            Default::Required(_) | Default::Unset(_) | Default::EmptyList(_) | Default::EmptyTable(_) => continue,
+        };
+        for path in paths(key) {
+            let mut root = base();
+            set(&mut root, &path.split('.').collect::<Vec<_>>(), tree(&value));
+            assert_eq!(check(&root).as_ref(), Ok(&before), "{path} = {value}");
+        }
+    }
+}
+
+#[test]
+fn every_key_that_is_not_implemented_is_refused_as_such() {
+    for key in KEYS.iter().filter(|key| key.kind == Kind::Later) {
+        for path in paths(key) {
+            let mut root = base();
+            set(&mut root, &path.split('.').collect::<Vec<_>>(), tree(&json!({})));
+            let errors = check(&root).unwrap_err();
+            assert!(matches!(&errors[..], [ConfigError::NotImplemented { .. }]), "{path}: {errors:?}");
+        }
+    }
+}
+
+#[test]
+fn every_bound_is_kept() {
+    for key in KEYS {
+        let inside_and_outside = match key.kind {
+            Kind::Integer { least, most } => (json!([least, most]), json!([i128::from(least) - 1, most + 1])),
+            Kind::Size { least, most } => (json!([least, most]), json!([i128::from(least) - 1, most + 1])),
+            Kind::Time { least, most } => {
+                let text = |ms| print_duration(Duration::from_millis(ms));
+                (json!([text(least), text(most)]), json!([text(most + 1)]))
+            }
+            _ => continue,
+        };
+        let mut root = base();
+        // So that `max` can be as small as it may be, and `min` as large.
+        set(&mut root, &["agents", "NAME", "instances", "max"], tree(&json!(1_000)));
+        let path: Vec<&str> = key.path.split('.').collect();
+        for value in inside_and_outside.0.as_array().unwrap() {
+            set(&mut root, &path, tree(value));
+            assert!(check(&root).is_ok(), "{} = {value}", key.path);
+        }
+        for value in inside_and_outside.1.as_array().unwrap() {
+            set(&mut root, &path, tree(value));
+            let errors = check(&root).unwrap_err();
+            assert!(matches!(&errors[..], [ConfigError::OutOfBounds { .. }]), "{} = {value}: {errors:?}", key.path);
+        }
+    }
+}
+
+#[test]
+fn the_page_in_the_repository_is_the_one_printed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs")).unwrap();
+        std::fs::write(path, reference()).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(committed == reference(), "docs/configuration.md is not up to date; UPDATE_GOLDEN=1 rewrites it");
+    for key in KEYS {
+        let name = key.path.rsplit('.').next().unwrap();
+        assert!(committed.contains(name), "{} is not on the page", key.path);
+    }
+}
+
+#[test]
+fn the_schema_for_editors_has_every_key_that_works_and_no_other() {
+    let schema = json_schema();
+    let follow = |node: &serde_json::Value| match node["$ref"].as_str() {
+        Some(reference) => schema.pointer(reference.strip_prefix('#').unwrap()).unwrap().clone(),
+        None => node.clone(),
+    };
+    for key in KEYS {
+        for path in paths(key) {
+            let mut node = schema.clone();
+            for part in path.split('.') {
+                node = follow(&node);
+                node = match part {
+                    "NAME" => node["additionalProperties"].clone(),
+                    _ if node["type"] == "array" => node["items"]["properties"][part].clone(),
+                    _ => node["properties"][part].clone(),
+                };
+            }
+            assert_eq!(node.is_null(), key.kind == Kind::Later, "{path}: {node}");
+            let described = node["description"].as_str().is_some_and(|text| text.starts_with(key.doc));
+            assert!(node.is_null() || described, "{path}: {node}");
+        }
+    }
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+}
+
+#[test]
+fn ten_thousand_agents_are_checked_in_a_moment() {
+    let names: Vec<String> = (0..10_000).map(|n| format!("agent-{n}")).collect();
+    let root = |good: bool| {
+        let agent = |name: &String| {
+            let settings = json!({
+                "component": "a.wasm", "capabilities": [name], "limits": { "memory": "32MiB" },
+                "allow": { "send": [if good { name.clone() } else { format!("x{name}") }] },
+                "http": [{ "route": if good { format!("/{name}/{{id}}") } else { "/{any}".to_owned() } }],
+            });
+            (name.clone(), settings)
+        };
+        tree(&json!({ "caxton": 1, "agents": names.iter().map(agent).collect::<serde_json::Map<_, _>>() }))
+    };
+    let (good, bad) = (root(true), root(false));
+    let started = Instant::now();
+    let desired = check(&good).unwrap();
+    let good_took = started.elapsed();
+    let errors = check(&bad).unwrap_err();
+    let bad_took = started.elapsed() - good_took;
+    assert_eq!((desired.agents.len(), errors.len()), (10_000, 19_999));
+    println!("good {good_took:?}, bad {bad_took:?}");
+    // Generous, for a busy machine; a quadratic pass takes minutes.
+    assert!(good_took < Duration::from_secs(3) && bad_took < Duration::from_secs(5), "{good_took:?} {bad_took:?}");
+}
+
+/// Any value, of any depth.
+fn any_value() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(|truth| json!(truth)),
+        any::<i64>().prop_map(|number| json!(number)),
+        any::<f64>().prop_map(|number| json!(number)),
+        any_text().prop_map(|text| json!(text)),
+    ];
+    leaf.prop_recursive(5, 64, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|values| json!(values)),
+            prop::collection::vec((any_text(), inner), 0..6)
+                .prop_map(|pairs| json!(pairs.into_iter().collect::<serde_json::Map<_, _>>())),
+        ]
+    })
+}
+
+/// Any text, often one that means something.
+fn any_text() -> impl Strategy<Value = String> {
+    let words: BTreeSet<&'static str> = KEYS.iter().flat_map(|key| key.path.split('.')).collect();
+    let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    prop_oneof![prop::sample::select(words), "\\PC{0,12}", "[0-9]{0,3}(ms|s|MiB|B|%)?", "/[a-z{}*%/]{0,8}"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_tree_panics(value in any_value(), path in 0..KEYS.len()) {
+        let _ = check(&tree(&value));
+        // At each key as well, where it is looked at.
+        let mut root = base();
+        set(&mut root, &KEYS[path].path.split('.').collect::<Vec<_>>(), tree(&value));
+        if let Err(errors) = check(&root) {
+            prop_assert!(!errors.is_empty());
+            for error in errors {
+                prop_assert!(!error.help().is_empty() && !error.to_string().is_empty());
+                prop_assert!(!error.to_string().ends_with('.'), "{}", error);
+                prop_assert!(error.related().is_none_or(|(place, _)| *place == crate::place() || *place == Place::Default));
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Handling the messages of a mailbox.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use caxton_control::mailbox::Lane;
+
+use super::{Agent, InFlight, Revision};
+use crate::store::{Commit, CommitError};
+use crate::wasm::{Answer, Effects, Envelope, Fault, Outcome, Sent, Work, wit};
+
+/// A handling whose state has changed meanwhile runs again at most so often; each time at least one other
+/// handling of the agent was committed.
+const MAX_CONFLICTS: u32 = 64;
+
+/// How one handling ended.
+struct Ended {
+    outcome: Outcome,
+    /// What leaves now that it is committed, the reply included when it goes to a mailbox.
+    sends: Vec<Sent>,
+    cpu: Duration,
+}
+
+impl Ended {
+    fn failed(outcome: Outcome, cpu: Duration) -> Self {
+        Self { outcome, sends: Vec::new(), cpu }
+    }
+}
+
+/// Handles what is ready, until nothing is.
+pub(super) async fn work(agent: Arc<Agent>) {
+    while let Some((flight, lane, envelope)) = agent.take() {
+        agent.handle(flight, lane, envelope).await;
+        // A mailbox that never runs dry must not keep others from this thread.
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+impl Agent {
+    /// The next message, with the revision that is to handle it; none ends a worker.
+    fn take(&self) -> Option<(InFlight, Lane<u64>, Envelope)> {
+        let mut inbox = self.inbox.lock();
+        let current = self.current.load_full();
+        let taken = match &current {
+            Some(current) if !inbox.paused && inbox.workers <= current.pool.max() => inbox.mailbox.take(),
+            Some(_) | None => None,
+        };
+        let (Some(current), Some((lane, envelope))) = (current, taken) else {
+            inbox.workers -= 1;
+            return None;
+        };
+        // Counted under the lock, so that a handoff that pauses the mailbox sees either this or nothing.
+        Some((self.in_flight(current), lane, envelope))
+    }
+
+    pub(super) fn in_flight(&self, revision: Arc<Revision>) -> InFlight {
+        revision.in_flight.fetch_add(1, Ordering::SeqCst);
+        InFlight { revision, commons: Arc::clone(&self.commons) }
+    }
+
+    async fn handle(self: &Arc<Self>, flight: InFlight, lane: Lane<u64>, mut envelope: Envelope) {
+        let revision = Arc::clone(&flight.revision);
+        let began = Instant::now();
+        let ended = self.attempt(&revision, &mut envelope).await;
+        if let Outcome::Fault(Fault::Interrupted) = ended.outcome {
+            envelope.message.attempt += 1;
+            self.inbox.lock().mailbox.put_back(lane, envelope);
+            self.start_workers();
+            return;
+        }
+        let well = matches!(ended.outcome, Outcome::Reply(_) | Outcome::Done);
+        self.stats.ended(self.name.as_str(), well, began.elapsed(), ended.cpu);
+        if !well {
+            self.tell_failure(&revision, &envelope, &ended.outcome);
+        }
+        for sent in ended.sends {
+            sent.deliver();
+        }
+        if let Some(waiter) = envelope.waiter {
+            // Whoever waited may have left.
+            let _ = waiter.send(Answer { revision: Some(Arc::clone(&revision.id)), outcome: ended.outcome });
+        }
+        self.inbox.lock().mailbox.done(lane);
+        drop(flight);
+    }
+
+    /// Runs the handler and commits its effects; again while what it read has changed meanwhile.
+    async fn attempt(self: &Arc<Self>, revision: &Arc<Revision>, envelope: &mut Envelope) -> Ended {
+        let limit = revision.spec.limits.time;
+        let mut deadline = Instant::now() + limit;
+        if let Some(theirs) = envelope.deadline {
+            deadline = deadline.min(theirs);
+        }
+        let work = Work {
+            conversation: envelope.message.conversation_id.clone(),
+            hops: envelope.hops,
+            deadline,
+            waiting: envelope.waiting.clone(),
+            trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
+        };
+        let mut cpu = Duration::ZERO;
+        for _ in 0..MAX_CONFLICTS {
+            let time = deadline.saturating_duration_since(Instant::now());
+            if time.is_zero() {
+                return Ended::failed(Outcome::Fault(Fault::Time { limit }), cpu);
+            }
+            let (result, effects, spent) = match self.call(revision, envelope, work.clone(), time).await {
+                Ok(called) => called,
+                Err(fault) => return Ended::failed(Outcome::Fault(fault), cpu),
+            };
+            cpu += spent;
+            let reply = match result {
+                Ok(reply) => reply,
+                Err(failure) => return Ended::failed(Outcome::Gave(failure), cpu),
+            };
+            let (outcome, extra) = match self.route_reply(revision, envelope, reply) {
+                Ok(routed) => routed,
+                Err(error) => {
+                    return Ended::failed(Outcome::NotCommitted(format!("its reply was refused: {error}")), cpu);
+                }
+            };
+            match self.commit(revision, effects).await {
+                Ok(mut sends) => {
+                    sends.extend(extra);
+                    return Ended { outcome, sends, cpu };
+                }
+                Err(CommitError::Conflict) => self.stats.count_conflict(),
+                Err(error) => return Ended::failed(Outcome::NotCommitted(error.to_string()), cpu),
+            }
+        }
+        Ended::failed(Outcome::NotCommitted("its state changed again and again while it was handled".to_owned()), cpu)
+    }
+
+    /// One call of the handler.
+    async fn call(
+        &self,
+        revision: &Arc<Revision>,
+        envelope: &Envelope,
+        work: Work,
+        time: Duration,
+    ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, Duration), Fault> {
+        let mut lease = revision.pool.lease(work.deadline).await?;
+        let result = tokio::select! {
+            biased;
+            result = lease.instance().handle(&envelope.message, work, time) => result,
+            () = revision.interrupt.cancelled() => Err(Fault::Interrupted),
+        };
+        // After a fault the lease is dropped, and the instance with it.
+        let result = result?;
+        let (effects, cpu) = (lease.instance().take_effects(), lease.instance().cpu());
+        lease.finish(true);
+        Ok((result, effects, cpu))
+    }
+
+    /// Makes what a handler did to its state safe, and gives back what it sends.
+    async fn commit(self: &Arc<Self>, revision: &Revision, effects: Effects) -> Result<Vec<Sent>, CommitError> {
+        if effects.is_stateless() {
+            return Ok(effects.sends);
+        }
+        // The instance is free while the disk works: another conversation may use it.
+        self.inbox.lock().workers -= 1;
+        self.start_workers();
+        let committed = self.commit_call(revision, effects).await;
+        self.inbox.lock().workers += 1;
+        committed
+    }
+
+    /// The same for a call that no worker makes.
+    pub(super) async fn commit_call(&self, revision: &Revision, effects: Effects) -> Result<Vec<Sent>, CommitError> {
+        if effects.is_stateless() {
+            return Ok(effects.sends);
+        }
+        let Effects { sends, writes, reads, .. } = effects;
+        let commit = Commit {
+            agent: self.name.shared(),
+            reads,
+            writes,
+            state_bytes: Arc::clone(&self.state_bytes),
+            quota: revision.spec.limits.state_bytes,
+        };
+        self.commons.store.commit(commit).await.map(|()| sends)
+    }
+
+    /// Tells the agent's log, and the sender of a request, why a message failed.
+    fn tell_failure(&self, revision: &Revision, envelope: &Envelope, outcome: &Outcome) {
+        let message = &envelope.message;
+        let why = super::reply::describe(outcome);
+        let text = format!("message {} from {} failed: {why}", message.id, message.sender);
+        self.commons.note(revision, "error", &text, outcome);
+        self.send_failure(envelope, &why);
+    }
+}

@@ -1,0 +1,97 @@
+//! Calls of agents that speak HTTP themselves.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use caxton_control::RevisionId;
+use http_body::Body;
+
+use super::admit::{AdmitError, new_id};
+use super::{Agent, InFlight};
+use crate::trace::Trace;
+use crate::wasm::{Fault, HttpCall, HttpFailure, ResponseBody, Work};
+
+/// The body of an HTTP agent's response.
+pub(crate) type HttpBody = ResponseBody;
+
+/// Why an HTTP agent brought no response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HttpError {
+    /// The call was not begun.
+    #[error(transparent)]
+    Admit(#[from] AdmitError),
+    /// The call failed.
+    #[error(transparent)]
+    Call(#[from] HttpFailure),
+}
+
+impl Agent {
+    /// Hands a request to the agent. Its effects are committed before this returns its response; the rest of
+    /// the body comes while it is read.
+    pub(crate) async fn call_http<B>(
+        self: &Arc<Self>,
+        request: http::Request<B>,
+        conversation: Option<String>,
+        trace: Option<Trace>,
+    ) -> Result<(http::Response<HttpBody>, Arc<RevisionId>), HttpError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<wasmtime_wasi_http::Error>,
+    {
+        let began = Instant::now();
+        let flight = self.enter()?;
+        let revision = Arc::clone(&flight.revision);
+        let limits = &revision.spec.limits;
+        let deadline = began + limits.time;
+        let lease = revision.pool.lease(deadline).await.map_err(HttpFailure::Fault)?;
+        let work = Work { conversation: conversation.unwrap_or_else(new_id), hops: 0, deadline, waiting: None, trace };
+        let call = HttpCall {
+            request,
+            work,
+            time: deadline.saturating_duration_since(Instant::now()),
+            interrupt: revision.interrupt.clone(),
+        };
+        let agent = Arc::clone(self);
+        let committer = Arc::clone(&revision);
+        let commit = move |effects| async move {
+            for sent in agent.commit_call(&committer, effects).await.map_err(|error| error.to_string())? {
+                sent.deliver();
+            }
+            Ok(())
+        };
+        let agent = Arc::clone(self);
+        let ended = Box::new(move |result: Result<(), Fault>| {
+            agent.stats.ended(agent.name.as_str(), result.is_ok(), began.elapsed(), std::time::Duration::ZERO);
+            if let Err(fault) = result {
+                let text = format!("an HTTP call failed: {fault}");
+                agent.commons.note(&flight.revision, "error", &text, &crate::wasm::Outcome::Fault(fault));
+            }
+            drop(flight);
+        });
+        let response = call.run(lease, commit, ended).await?;
+        Ok((response, Arc::clone(&revision.id)))
+    }
+
+    /// Counts a call as in flight on the revision that new calls go to.
+    fn enter(&self) -> Result<InFlight, AdmitError> {
+        if let Some(why) = self.inbox.lock().closed {
+            return Err(AdmitError::Unavailable(why));
+        }
+        let depth = self.spec.load().mailbox.depth;
+        loop {
+            let Some(current) = self.current.load_full() else {
+                return Err(AdmitError::Unavailable("no revision of it is ready"));
+            };
+            if current.in_flight() >= depth.saturating_add(current.pool.max()) {
+                self.stats.count(super::Outcomes::Refused);
+                return Err(AdmitError::Full { depth });
+            }
+            let flight = self.in_flight(Arc::clone(&current));
+            // A switch between the two: the old revision may have been seen at rest already.
+            if self.current.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, &current)) {
+                return Ok(flight);
+            }
+        }
+    }
+}

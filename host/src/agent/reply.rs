@@ -1,0 +1,134 @@
+//! Answers: whom a reply goes to, and what a failure says.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::admit::{self, AdmitError};
+use super::{Agent, Revision};
+use crate::clock;
+use crate::wasm::{Envelope, Outcome, Sent, wit};
+
+/// For a person to read: why a message was not handled.
+pub(crate) fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Reply(_) | Outcome::Done => "it was handled".to_owned(),
+        Outcome::Gave(failure) => {
+            let cause = match failure.cause {
+                wit::Cause::Rejected => "rejected",
+                wit::Cause::Unavailable => "unavailable",
+                wit::Cause::Fault => "fault",
+            };
+            format!("{cause}: {}", failure.reason)
+        }
+        Outcome::Fault(fault) => fault.to_string(),
+        Outcome::NotCommitted(why) => format!("its effects were not committed: {why}"),
+        Outcome::Gone(why) => (*why).to_owned(),
+    }
+}
+
+impl Agent {
+    /// Makes a message of a reply and finds its way: to whoever waits, or into the sender's mailbox.
+    pub(super) fn route_reply(
+        &self,
+        revision: &Revision,
+        envelope: &Envelope,
+        reply: Option<wit::Reply>,
+    ) -> Result<(Outcome, Option<Sent>), AdmitError> {
+        let Some(reply) = reply else { return Ok((Outcome::Done, None)) };
+        let limit = revision.spec.limits.message_bytes;
+        if reply.content.len() as u64 > limit {
+            return Err(AdmitError::TooLarge { limit });
+        }
+        admit::check_words(&reply.content_type, reply.ontology.as_deref(), None)?;
+        admit::check_headers(&reply.headers)?;
+        let message = self.answer(&envelope.message, reply);
+        if envelope.waiter.is_some() {
+            return Ok((Outcome::Reply(Box::new(message)), None));
+        }
+        // Who asked from outside and did not wait gets nothing.
+        let sent = self.to_mailbox(envelope, message)?;
+        Ok((Outcome::Done, sent))
+    }
+
+    /// Tells an agent that asked something and does not wait that its message failed.
+    pub(super) fn send_failure(&self, envelope: &Envelope, why: &str) {
+        let asks = matches!(
+            envelope.message.performative,
+            wit::Performative::Request
+                | wit::Performative::RequestWhen
+                | wit::Performative::RequestWhenever
+                | wit::Performative::QueryIf
+                | wit::Performative::QueryRef
+                | wit::Performative::Cfp
+                | wit::Performative::AcceptProposal
+                | wit::Performative::Subscribe
+        );
+        if envelope.waiter.is_some() || !asks {
+            return;
+        }
+        let reply = wit::Reply {
+            performative: wit::Performative::Failure,
+            content: why.as_bytes().to_vec(),
+            content_type: "text/plain; charset=utf-8".to_owned(),
+            ontology: None,
+            reply_with: None,
+            reply_by: None,
+            headers: Vec::new(),
+        };
+        match self.to_mailbox(envelope, self.answer(&envelope.message, reply)) {
+            Ok(Some(sent)) => sent.deliver(),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(agent = %self.name, sender = envelope.message.sender, %error, "a failure could not be told to its sender");
+            }
+        }
+    }
+
+    fn answer(&self, question: &wit::Message, reply: wit::Reply) -> wit::Message {
+        wit::Message {
+            id: admit::new_id(),
+            performative: reply.performative,
+            sender: self.name.as_str().to_owned(),
+            receiver: question.sender.clone(),
+            content: reply.content,
+            content_type: reply.content_type,
+            ontology: reply.ontology,
+            protocol: question.protocol.clone(),
+            conversation_id: question.conversation_id.clone(),
+            reply_with: reply.reply_with,
+            in_reply_to: Some(question.reply_with.clone().unwrap_or_else(|| question.id.clone())),
+            reply_by: reply.reply_by,
+            priority: question.priority,
+            sent_at: clock::now_ms(),
+            attempt: 1,
+            headers: reply.headers,
+        }
+    }
+
+    /// A reply needs no grant: its receiver asked.
+    fn to_mailbox(&self, question: &Envelope, message: wit::Message) -> Result<Option<Sent>, AdmitError> {
+        // Names of agents have no colon; all other senders are outside.
+        if message.receiver.contains(':') {
+            return Ok(None);
+        }
+        let routes = self.commons.routes.load();
+        let Some(receiver) = routes.agent(&message.receiver) else {
+            return Err(AdmitError::UnknownReceiver(message.receiver));
+        };
+        let limit = receiver.message_limit(&receiver.spec.load());
+        if message.content.len() as u64 > limit {
+            return Err(AdmitError::TooLarge { limit });
+        }
+        receiver.reserve_place()?;
+        let envelope = Envelope {
+            message,
+            hops: question.hops + 1,
+            deadline: None,
+            waiter: None,
+            waiting: None,
+            trace: question.trace.clone(),
+            accepted: Instant::now(),
+        };
+        Ok(Some(Sent::new(Arc::clone(receiver) as Arc<dyn crate::wasm::Inbox>, envelope)))
+    }
+}

@@ -1,0 +1,117 @@
+//! What is counted of an agent.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// What can become of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcomes {
+    /// It is in the mailbox.
+    Accepted,
+    /// It was handled, and its effects are committed.
+    Handled,
+    /// Its handling failed for good.
+    Failed,
+    /// There was no place for it.
+    Refused,
+    /// Its agent ended before it was handled; its sender was told.
+    Dropped,
+}
+
+/// Counters since the host started.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    accepted: AtomicU64,
+    handled: AtomicU64,
+    failed: AtomicU64,
+    refused: AtomicU64,
+    dropped: AtomicU64,
+    conflicts: AtomicU64,
+    metrics: OnceLock<Handles>,
+}
+
+/// The metrics of one agent, made when it is first called so that idle agents cost nothing.
+struct Handles {
+    handled: metrics::Counter,
+    failed: metrics::Counter,
+    seconds: metrics::Histogram,
+    cpu: metrics::Histogram,
+}
+
+impl std::fmt::Debug for Handles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handles")
+    }
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Counts {
+    /// Messages taken into the mailbox.
+    pub(crate) accepted: u64,
+    /// Messages and HTTP calls handled.
+    pub(crate) handled: u64,
+    /// Messages and HTTP calls that failed for good.
+    pub(crate) failed: u64,
+    /// Messages refused because the mailbox was full.
+    pub(crate) refused: u64,
+    /// Messages given back because the agent ended.
+    pub(crate) dropped: u64,
+    /// Handlings that ran again because their state had changed meanwhile.
+    pub(crate) conflicts: u64,
+}
+
+impl Stats {
+    fn cell(&self, outcome: Outcomes) -> &AtomicU64 {
+        match outcome {
+            Outcomes::Accepted => &self.accepted,
+            Outcomes::Handled => &self.handled,
+            Outcomes::Failed => &self.failed,
+            Outcomes::Refused => &self.refused,
+            Outcomes::Dropped => &self.dropped,
+        }
+    }
+
+    /// Counts one.
+    pub(crate) fn count(&self, outcome: Outcomes) {
+        self.cell(outcome).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a handling that runs again.
+    pub(crate) fn count_conflict(&self) {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a call that ended, with how long it took and its time on a core.
+    pub(crate) fn ended(&self, agent: &str, well: bool, took: Duration, cpu: Duration) {
+        self.count(if well { Outcomes::Handled } else { Outcomes::Failed });
+        let handles = self.metrics.get_or_init(|| {
+            let agent = agent.to_owned();
+            Handles {
+                handled: metrics::counter!("caxton_messages_total", "agent" => agent.clone(), "outcome" => "handled"),
+                failed: metrics::counter!("caxton_messages_total", "agent" => agent.clone(), "outcome" => "failed"),
+                seconds: metrics::histogram!("caxton_message_seconds", "agent" => agent.clone()),
+                cpu: metrics::histogram!("caxton_message_cpu_seconds", "agent" => agent),
+            }
+        });
+        if well { &handles.handled } else { &handles.failed }.increment(1);
+        handles.seconds.record(took);
+        handles.cpu.record(cpu);
+    }
+
+    /// The counters now.
+    pub(crate) fn counts(&self) -> Counts {
+        let get = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        Counts {
+            accepted: get(&self.accepted),
+            handled: get(&self.handled),
+            failed: get(&self.failed),
+            refused: get(&self.refused),
+            dropped: get(&self.dropped),
+            conflicts: get(&self.conflicts),
+        }
+    }
+}

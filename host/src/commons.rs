@@ -1,0 +1,193 @@
+//! What all agents share: the store, the routes, logs and events. Also what guests reach of it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use caxton_control::desired::Order;
+use serde_json::json;
+use tokio::sync::{Notify, oneshot};
+
+use crate::agent::{Agent, Revision, describe};
+use crate::clock;
+use crate::events::Events;
+use crate::logs::{Line, Logs};
+use crate::routes::Routes;
+use crate::store::Store;
+use crate::wasm::{Answer, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waits, Work, wit};
+
+/// What all agents share.
+pub(crate) struct Commons {
+    /// What is kept.
+    pub(crate) store: Arc<Store>,
+    /// Who is called by which path, name or capability.
+    pub(crate) routes: ArcSwap<Routes>,
+    /// What agents say.
+    pub(crate) logs: Logs,
+    /// What happens.
+    pub(crate) events: Events,
+    reconcile: Notify,
+}
+
+impl Commons {
+    /// With no agents yet.
+    pub(crate) fn new(store: Arc<Store>) -> Arc<Self> {
+        Arc::new(Self {
+            logs: Logs::new(store.folder().join("logs")),
+            events: Events::new(Arc::clone(&store)),
+            store,
+            routes: ArcSwap::default(),
+            reconcile: Notify::new(),
+        })
+    }
+
+    /// Asks the reconciler to look again.
+    pub(crate) fn wake(&self) {
+        self.reconcile.notify_one();
+    }
+
+    /// Waits until the reconciler is to look again.
+    pub(crate) async fn woken(&self) {
+        self.reconcile.notified().await;
+    }
+
+    /// Writes into an agent's log what happened to a call of it.
+    pub(crate) fn note(&self, revision: &Revision, level: &'static str, text: &str, outcome: &Outcome) {
+        let mut text = text.to_owned();
+        if let Outcome::Fault(Fault::Trap { backtrace, .. }) = outcome {
+            if !backtrace.is_empty() {
+                text.push('\n');
+                text.push_str(backtrace.trim_end());
+            }
+        }
+        let line = Line {
+            at: clock::now_ms(),
+            agent: revision.id.agent.shared(),
+            revision: revision.id.number,
+            level,
+            context: "caxton".to_owned(),
+            text,
+        };
+        self.logs.write(line, revision.spec.limits.log_lines);
+    }
+
+    /// Tells that a revision came to another state.
+    pub(crate) fn tell_state(&self, agent: &str, revision: u64, from: &str, to: &str, reason: Option<&str>) {
+        let data = json!({ "revision": revision, "from": from, "to": to, "reason": reason });
+        self.events.tell(Some(agent), "revision.state", data);
+    }
+
+    async fn ask_agent(
+        &self,
+        who: &Identity,
+        work: &Work,
+        draft: wit::Draft,
+        timeout: Duration,
+    ) -> Result<wit::Message, wit::RequestError> {
+        let refused = |error: crate::agent::AdmitError| wit::RequestError::NotSent(error.into());
+        let deadline = (Instant::now() + timeout).min(work.deadline);
+        let (agent, mut envelope) = self.address(who, work, draft).map_err(refused)?;
+        let mut waiting = work.waiting.as_deref().cloned().unwrap_or_default();
+        waiting.push(Waits { agent: who.revision.agent.shared(), conversation: work.conversation.clone() });
+        if let Some(cycle) = cycle(&waiting, &agent, &envelope.message.conversation_id) {
+            return Err(wit::RequestError::Deadlock(cycle));
+        }
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let by = clock::now_ms().saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+        envelope.message.reply_by.get_or_insert(by);
+        envelope.deadline = Some(deadline);
+        envelope.waiting = Some(Arc::new(waiting));
+        let (waiter, answer) = oneshot::channel();
+        envelope.waiter = Some(waiter);
+        agent.reserve_place().map_err(refused)?;
+        agent.push(envelope);
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Err(_) => Err(wit::RequestError::TimedOut),
+            Ok(Err(_)) => Err(wit::RequestError::Failed("the agent ended".to_owned())),
+            Ok(Ok(Answer { outcome, .. })) => match outcome {
+                Outcome::Reply(reply) => Ok(*reply),
+                Outcome::Done => Err(wit::RequestError::NoReply),
+                Outcome::Fault(Fault::Time { .. }) if Instant::now() >= deadline => Err(wit::RequestError::TimedOut),
+                Outcome::Gave(_) | Outcome::Fault(_) | Outcome::NotCommitted(_) | Outcome::Gone(_) => {
+                    Err(wit::RequestError::Failed(describe(&outcome)))
+                }
+            },
+        }
+    }
+}
+
+/// Whether waiting for `agent` would never end because it waits for us, and then who waits for whom.
+fn cycle(waiting: &[Waits], agent: &Agent, conversation: &str) -> Option<Vec<String>> {
+    let name = agent.name().as_str();
+    let first = waiting.iter().position(|waits| &*waits.agent == name)?;
+    let busy = waiting.iter().filter(|waits| &*waits.agent == name).count();
+    let blocked = match agent.spec().mailbox.order {
+        Order::Agent => true,
+        Order::Conversation => waiting.iter().any(|waits| &*waits.agent == name && waits.conversation == conversation),
+        Order::None => false,
+    };
+    let full = agent.current().is_none_or(|current| busy >= current.pool.max() as usize);
+    (blocked || full)
+        .then(|| waiting[first..].iter().map(|waits| waits.agent.to_string()).chain([name.to_owned()]).collect())
+}
+
+impl Outside for Commons {
+    fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
+        Commons::admit(self, who, work, draft).map_err(Into::into)
+    }
+
+    fn request<'a>(
+        &'a self,
+        who: &'a Identity,
+        work: &'a Work,
+        draft: wit::Draft,
+        timeout: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+        Box::pin(self.ask_agent(who, work, draft, timeout))
+    }
+
+    fn find(&self, capability: &str) -> Vec<String> {
+        self.routes.load().with_capability(capability).iter().map(|agent| agent.name().to_string()).collect()
+    }
+
+    fn read(&self, agent: &str, key: &str) -> Result<Option<Read>, String> {
+        self.store.read(agent, key)
+    }
+
+    fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, String> {
+        self.store.keys(agent, prefix, after, limit)
+    }
+
+    fn saved(&self, agent: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.store.snapshot(agent)?.map(|snapshot| snapshot.data))
+    }
+
+    fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {
+        let line = Line {
+            at: clock::now_ms(),
+            agent: who.revision.agent.shared(),
+            revision: who.revision.number,
+            level: level_name(level),
+            context: context.chars().take(MAX_CONTEXT).collect(),
+            text: text.chars().take(MAX_TEXT).collect(),
+        };
+        self.logs.write(line, who.spec.limits.log_lines);
+    }
+}
+
+/// The longest context and text of a line in a log, in characters.
+const MAX_CONTEXT: usize = 100;
+const MAX_TEXT: usize = 8_192;
+
+fn level_name(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+        LogLevel::Critical => "critical",
+    }
+}

@@ -1,0 +1,129 @@
+//! Which of file, environment and command line wins, key by key.
+//!
+//! figment merges; a value it kept carries the tag of its provider, and the provider leads back to the node with
+//! its place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use caxton_control::config::{Entry, Node, Place, Table, Value};
+use figment::value::{Dict, Map, Tag};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::variables::{Setting, setting};
+
+/// The flag of each key that has one.
+const FLAGS: [(&str, &str); 3] = [("http.listen", "--listen"), ("admin.listen", "--admin"), ("store.path", "--data")];
+
+/// The file, overridden by the variables in their order, and these by the flags in theirs.
+pub(super) fn merge(file: Node, variables: Vec<Setting>, flags: &[(&str, String)]) -> Node {
+    let from_flags = flags.iter().map(|(key, text)| {
+        let flag = FLAGS.iter().find(|(of, _)| of == key).map_or(*key, |(_, flag)| flag);
+        setting(key.split('.').map(str::to_owned).collect(), text, Place::Flag(Arc::from(flag)))
+    });
+    let layers: Vec<Layer> = std::iter::once(Layer { name: "file".to_owned(), node: file })
+        .chain(variables.into_iter().chain(from_flags).map(Layer::of_setting))
+        .collect();
+    if layers.len() == 1 {
+        // Nothing to merge: the usual case, and figment would copy every value.
+        return layers.into_iter().next().map(|layer| layer.node).expect("the file is there");
+    }
+    let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
+    let merged = figment.data().ok().and_then(|mut data| data.remove(&Profile::Default)).unwrap_or_default();
+    let by_name: HashMap<&str, &Layer> = layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
+    let owner = |tag: Tag| figment.get_metadata(tag).and_then(|metadata| by_name.get(metadata.name.as_ref()).copied());
+    let source = Source { file: &layers[0], owner: &owner };
+    Node { value: Value::Table(source.table(&merged, &mut Vec::new())), place: layers[0].node.place.clone() }
+}
+
+/// One provider of settings.
+struct Layer {
+    /// The file, the variable or the flag; no two are the same.
+    name: String,
+    node: Node,
+}
+
+impl Layer {
+    /// A layer with this setting alone.
+    fn of_setting(setting: Setting) -> Self {
+        let place = setting.node.place.clone();
+        let name = match &place {
+            Place::Variable(name) | Place::Flag(name) => name.to_string(),
+            Place::File { .. } | Place::Default => String::new(),
+        };
+        let node = setting.path.into_iter().rev().fold(setting.node, |node, key| Node {
+            value: Value::Table(Table::from([(key, Entry { key: place.clone(), node })])),
+            place: place.clone(),
+        });
+        Self { name, node }
+    }
+
+    /// What the layer has at a path: the last key's entry.
+    fn entry(&self, path: &[&str]) -> Option<&Entry> {
+        let (last, tables) = path.split_last()?;
+        let mut node = &self.node;
+        for key in tables {
+            node = &node.get(key)?.node;
+        }
+        node.get(last)
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        let dict = match &self.node.value {
+            Value::Table(table) => to_dict(table),
+            _ => Dict::new(),
+        };
+        Ok(Map::from([(Profile::Default, dict)]))
+    }
+}
+
+fn to_dict(table: &Table) -> Dict {
+    table.iter().map(|(key, entry)| (key.clone(), to_figment(&entry.node))).collect()
+}
+
+fn to_figment(node: &Node) -> figment::value::Value {
+    match &node.value {
+        Value::Table(table) => to_dict(table).into(),
+        // figment takes or leaves a list as a whole, and so needs none of what is in it.
+        Value::Array(_) => Vec::<figment::value::Value>::new().into(),
+        Value::String(text) | Value::Datetime(text) => text.as_str().into(),
+        Value::Integer(number) => (*number).into(),
+        Value::Float(number) => (*number).into(),
+        Value::Boolean(truth) => (*truth).into(),
+    }
+}
+
+/// Where merged values come from.
+struct Source<'a> {
+    file: &'a Layer,
+    owner: &'a dyn Fn(Tag) -> Option<&'a Layer>,
+}
+
+impl Source<'_> {
+    /// The merged table at `path`, made of the layers' nodes.
+    fn table<'p>(&self, merged: &'p Dict, path: &mut Vec<&'p str>) -> Table {
+        let mut table = Table::new();
+        for (key, value) in merged {
+            path.push(key);
+            // A table that several layers write to stands where the file has it.
+            let in_file = value.as_dict().and_then(|_| self.file.entry(path));
+            let in_file = in_file.filter(|entry| matches!(entry.node.value, Value::Table(_)));
+            let entry = in_file.or_else(|| (self.owner)(value.tag())?.entry(path));
+            if let Some(entry) = entry {
+                let node = match value.as_dict() {
+                    Some(dict) => Node { value: Value::Table(self.table(dict, path)), place: entry.node.place.clone() },
+                    None => entry.node.clone(),
+                };
+                table.insert(key.clone(), Entry { key: entry.key.clone(), node });
+            }
+            path.pop();
+        }
+        table
+    }
+}

@@ -1,0 +1,92 @@
+//! From a file, the environment and the command line to [`Desired`].
+//!
+//! ```text
+//! caxton.toml --syntax, toml--.
+//! CAXTON_*  -----variables-----+--> layers: figment picks --> Node --caxton_control::config::check--> Desired
+//! --listen … ------flags------'                                          `--> errors --render--> text or JSON
+//! ```
+//!
+//! Every value keeps its place, so an error names the line, the variable or the flag that is to blame. What is
+//! allowed and what it means is `caxton-control`'s; here is only where it comes from and how errors look. Nothing
+//! here reads the environment itself: it is an argument.
+
+mod layers;
+mod render;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod toml;
+mod variables;
+
+use std::path::{Path, PathBuf};
+
+use caxton_control::config::{At, ConfigError, Place, check};
+use caxton_control::{Desired, Digest};
+use sha2::Digest as _;
+
+pub(crate) use render::ConfigErrors;
+
+/// A configuration without errors.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    /// What it means.
+    pub(crate) desired: Desired,
+    /// The folder of the file, absolute: paths in the file start from here.
+    pub(crate) dir: PathBuf,
+    /// The SHA-256 of the file's bytes, to tell whether the file changed.
+    pub(crate) text_digest: Digest,
+}
+
+/// Reads the file at `path`, overridden by the variables of `env` that begin with `CAXTON_`, and these by `flags`
+/// (a key such as `http.listen` and its value).
+///
+/// Returns all errors at once; only a file that cannot be read, or is not TOML, hides what else is wrong.
+pub(crate) fn load(
+    path: &Path,
+    env: impl Iterator<Item = (String, String)>,
+    flags: &[(&str, String)],
+) -> Result<Loaded, ConfigErrors> {
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    let desired = parse(&text, env, flags).map_err(|errors| ConfigErrors::new(path, text.clone(), errors))?;
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    Ok(Loaded {
+        desired,
+        dir: absolute.parent().unwrap_or(Path::new("/")).to_owned(),
+        text_digest: Digest(sha2::Sha256::digest(text.as_bytes()).into()),
+    })
+}
+
+/// The same for a text at hand.
+fn parse(
+    text: &str,
+    env: impl Iterator<Item = (String, String)>,
+    flags: &[(&str, String)],
+) -> Result<Desired, Vec<ConfigError>> {
+    let (variables, mut errors) = variables::read(env);
+    let file = match syntax::parse(text) {
+        Ok(file) => file,
+        Err(mut broken) => {
+            broken.append(&mut errors);
+            return Err(broken);
+        }
+    };
+    let root = layers::merge(file, variables, flags);
+    match check(&root) {
+        Ok(desired) if errors.is_empty() => Ok(desired),
+        Ok(_) => Err(errors),
+        Err(mut wrong) => {
+            wrong.append(&mut errors);
+            Err(wrong)
+        }
+    }
+}
+
+/// The error for a file that is not there or cannot be read.
+fn unreadable(path: &Path, error: &std::io::Error) -> ConfigErrors {
+    let at = At { key: String::new(), place: Place::Default };
+    let error = match error.kind() {
+        std::io::ErrorKind::NotFound => ConfigError::MissingFile { at },
+        _ => ConfigError::UnreadableFile { at, reason: error.to_string() },
+    };
+    ConfigErrors::new(path, String::new(), vec![error])
+}

@@ -1,0 +1,189 @@
+//! How errors look: with the offending lines for people, as JSON for programs.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use caxton_control::config::{ConfigError, Place};
+use serde_json::{Value, json};
+
+/// How far apart, in lines, two places of one error may be to be shown as one piece of text.
+const NEAR_LINES: usize = 8;
+
+/// Everything that is wrong with a configuration, with the text to show it in.
+///
+/// `Display` is [`Self::plain`].
+#[derive(Debug, Clone)]
+pub(crate) struct ConfigErrors {
+    file: PathBuf,
+    text: String,
+    /// Where each line begins.
+    lines: Vec<usize>,
+    errors: Vec<ConfigError>,
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.plain())
+    }
+}
+
+impl ConfigErrors {
+    /// The errors of `file`, which has `text`.
+    pub(super) fn new(file: &Path, text: String, errors: Vec<ConfigError>) -> Self {
+        let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(starts).collect();
+        Self { file: file.to_owned(), text, lines, errors }
+    }
+
+    /// The errors, in the order of the file; never none.
+    pub(crate) fn errors(&self) -> &[ConfigError] {
+        &self.errors
+    }
+
+    /// All errors with their lines, without colours.
+    pub(crate) fn plain(&self) -> String {
+        self.render(&Renderer::plain())
+    }
+
+    /// All errors with their lines, for a terminal.
+    pub(crate) fn coloured(&self) -> String {
+        self.render(&Renderer::styled().decor_style(DecorStyle::Unicode))
+    }
+
+    /// An array of `{code, file, line, column, key, message, help}`. What comes from a variable or a flag has
+    /// `variable` or `flag` in place of file, line and column.
+    pub(crate) fn to_json(&self) -> Value {
+        self.errors.iter().map(|error| self.error_json(error)).collect()
+    }
+
+    fn render(&self, renderer: &Renderer) -> String {
+        let mut text = String::new();
+        for error in &self.errors {
+            text.push_str(&renderer.render(&[self.group(error)]));
+            text.push_str("\n\n");
+        }
+        let count = match self.errors.len() {
+            1 => "1 error".to_owned(),
+            count => format!("{count} errors"),
+        };
+        text.push_str(&format!("{count} in {}\n", self.file.display()));
+        text
+    }
+
+    /// One error as a report: title, lines, help.
+    fn group<'a>(&'a self, error: &'a ConfigError) -> Group<'a> {
+        let at = error.at();
+        let title = if at.key.is_empty() { error.to_string() } else { format!("{}: {error}", at.key) };
+        let group = Group::with_title(Level::ERROR.primary_title(title).id(error.code()));
+        let related = error.related().and_then(|(place, label)| Some((self.span(place)?, label)));
+        let group = match (self.span(&at.place), related) {
+            (Some(span), Some((other, label)))
+                if self.line(span.start).abs_diff(self.line(other.start)) <= NEAR_LINES =>
+            {
+                let first = span.start.min(other.start);
+                let (snippet, offset) = self.snippet(first..span.end.max(other.end));
+                let mark = AnnotationKind::Primary.span(shift(&span, offset));
+                group.element(snippet.annotation(mark).annotation(related_mark(&other, offset, label)))
+            }
+            (Some(span), related) => {
+                let group = group.element(self.marked(&span));
+                match related {
+                    Some((other, label)) => group.element(self.related(&other, label)),
+                    None => group,
+                }
+            }
+            (None, related) => {
+                let group = group.element(Origin::path(self.origin(&at.place)));
+                match related {
+                    Some((other, label)) => group.element(self.related(&other, label)),
+                    None => group,
+                }
+            }
+        };
+        group.element(Level::HELP.message(error.help()))
+    }
+
+    /// The lines of a span with the span marked.
+    fn marked(&self, span: &Range<usize>) -> Snippet<'_, Annotation<'_>> {
+        let (snippet, offset) = self.snippet(span.clone());
+        snippet.annotation(AnnotationKind::Primary.span(shift(span, offset)))
+    }
+
+    /// The lines of a second place.
+    fn related<'a>(&'a self, span: &Range<usize>, label: &'a str) -> Snippet<'a, Annotation<'a>> {
+        let (snippet, offset) = self.snippet(span.clone());
+        snippet.annotation(related_mark(span, offset, label))
+    }
+
+    /// The whole lines that hold a span, and where they begin. Only these go to the renderer, which reads all that
+    /// it is given for each error.
+    fn snippet<'a>(&'a self, span: Range<usize>) -> (Snippet<'a, Annotation<'a>>, usize) {
+        let (first, last) = (self.line(span.start), self.line(span.end));
+        let start = self.lines[first];
+        let end = self.lines.get(last + 1).copied().unwrap_or(self.text.len());
+        let path = self.file.display().to_string();
+        (Snippet::source(&self.text[start..end]).line_start(first + 1).path(path), start)
+    }
+
+    /// The bytes of a place in the file, within the text.
+    fn span(&self, place: &Place) -> Option<Range<usize>> {
+        match place {
+            Place::File { start, end } => {
+                // A parser may point into the middle of a character.
+                let start = self.text.floor_char_boundary(*start);
+                Some(start..self.text.ceil_char_boundary((*end).clamp(start, self.text.len())))
+            }
+            Place::Variable(_) | Place::Flag(_) | Place::Default => None,
+        }
+    }
+
+    /// The line of a byte, from 0.
+    fn line(&self, byte: usize) -> usize {
+        self.lines.partition_point(|start| *start <= byte).saturating_sub(1)
+    }
+
+    /// A place that has no lines.
+    fn origin(&self, place: &Place) -> String {
+        match place {
+            Place::Variable(name) => format!("environment variable {name}"),
+            Place::Flag(name) => format!("flag {name}"),
+            Place::File { .. } | Place::Default => self.file.display().to_string(),
+        }
+    }
+
+    fn error_json(&self, error: &ConfigError) -> Value {
+        let at = error.at();
+        let mut json = json!({
+            "code": error.code(),
+            "key": at.key,
+            "message": error.to_string(),
+            "help": error.help(),
+        });
+        match &at.place {
+            Place::Variable(name) => json["variable"] = json!(&**name),
+            Place::Flag(name) => json["flag"] = json!(&**name),
+            Place::File { .. } | Place::Default => json["file"] = json!(self.file.display().to_string()),
+        }
+        if let Some(span) = self.span(&at.place) {
+            let line = self.line(span.start);
+            json["line"] = json!(line + 1);
+            json["column"] = json!(self.text[self.lines[line]..span.start].chars().count() + 1);
+        }
+        json
+    }
+}
+
+/// The mark of a second place.
+fn related_mark<'a>(span: &Range<usize>, offset: usize, label: &'a str) -> Annotation<'a> {
+    AnnotationKind::Context.span(shift(span, offset)).label(label)
+}
+
+/// The span in a text that begins at `offset`.
+fn shift(span: &Range<usize>, offset: usize) -> Range<usize> {
+    span.start - offset..span.end - offset
+}

@@ -1,0 +1,145 @@
+//! Whole files: what each means, or the exact words about what is wrong with it.
+//!
+//! `# env NAME=VALUE` and `# flag KEY=VALUE` at the head of a file set a variable and a flag.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("control/tests/config").join(name)
+}
+
+/// The files to load in a folder, in order of name.
+fn files(name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder(name)).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "toml")).collect();
+    files.sort();
+    files
+}
+
+/// Loads a file as its head says.
+fn load_file(path: &Path) -> Result<Loaded, ConfigErrors> {
+    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let head = |prefix: &str| -> Vec<(String, String)> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(prefix));
+        lines.map(|line| line.split_once('=').unwrap()).map(|(name, value)| (name.into(), value.into())).collect()
+    };
+    let flags = head("# flag ");
+    let flags: Vec<(&str, String)> = flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    load(path, head("# env ").into_iter(), &flags)
+}
+
+/// Compares with the file beside it, or writes that with `UPDATE_GOLDEN=1`.
+fn assert_golden(path: &Path, extension: &str, actual: &str) {
+    let golden = path.with_extension(extension);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, actual).unwrap();
+    }
+    let expected = fs::read_to_string(&golden).unwrap_or_default();
+    assert!(expected == actual, "{} differs (UPDATE_GOLDEN=1 rewrites it); now:\n{actual}", golden.display());
+}
+
+#[test]
+fn good_files_mean_what_they_say() {
+    for path in files("good") {
+        let loaded = load_file(&path).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
+        assert_golden(&path, "json", &format!("{}\n", serde_json::to_string_pretty(&loaded.desired).unwrap()));
+        assert_eq!(loaded.dir, folder("good"));
+    }
+}
+
+#[test]
+fn bad_files_are_told_exactly_what_is_wrong() {
+    let mut codes = BTreeSet::new();
+    for path in files("bad").into_iter().chain([folder("bad").join("missing-file.toml")]) {
+        let Err(errors) = load_file(&path) else { panic!("{} has no error", path.display()) };
+        let folder = format!("{}/", folder("bad").display());
+        assert_golden(&path, "err", &errors.plain().replace(&folder, ""));
+        assert!(errors.coloured().contains("\u{1b}["), "no colours");
+        assert_eq!(errors.to_json().as_array().unwrap().len(), errors.errors().len());
+        codes.extend(errors.errors().iter().map(ConfigError::code));
+    }
+    let untested: Vec<_> = ConfigError::CODES.iter().filter(|code| !codes.contains(*code)).collect();
+    assert!(untested.is_empty(), "no bad file has {untested:?}");
+}
+
+#[test]
+fn errors_as_json_name_the_line_or_the_variable() {
+    let text = "caxton = 1\nstore = { \"pä\" = 1, pth = 1 }\n";
+    let env = [("CAXTON_HTTP__LISTN".to_owned(), "x".to_owned())];
+    let errors = parse(text, env.into_iter(), &[("admin.listen", "x".to_owned())]).unwrap_err();
+    let json = ConfigErrors::new(Path::new("caxton.toml"), text.to_owned(), errors).to_json();
+    let expected = serde_json::json!([
+        {
+            "code": "unknown-key", "key": "store.pä", "message": "unknown key",
+            "help": "the keys here are `durability`, `path`", "file": "caxton.toml", "line": 2, "column": 11,
+        },
+        {
+            "code": "unknown-key", "key": "store.pth", "message": "unknown key",
+            "help": "did you mean `path`?", "file": "caxton.toml", "line": 2, "column": 21,
+        },
+        {
+            "code": "unknown-key", "key": "http.listn", "message": "unknown key",
+            "help": "did you mean `listen`?", "variable": "CAXTON_HTTP__LISTN",
+        },
+        {
+            "code": "bad-address", "key": "admin.listen", "message": "`x` is not an address to listen on",
+            "help": "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"; port 0 lets the system choose",
+            "flag": "--admin",
+        },
+    ]);
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn ten_thousand_agents_load_in_a_moment_right_or_wrong() {
+    let file = |memory: &str, name: &str, route: fn(usize) -> String| -> String {
+        let agent = |n| {
+            let next = (n + 1) % 10_000;
+            format!(
+                "[agents.agent-{n}]\ncomponent = \"a.wasm\"\nlimits = {{ {memory} = \"32MiB\" }}\n\
+                 allow = {{ send = [\"{name}-{next}\"] }}\nhttp = [{{ route = \"{}\" }}]\n",
+                route(n)
+            )
+        };
+        std::iter::once("caxton = 1\n".to_owned()).chain((0..10_000).map(agent)).collect()
+    };
+    let good = file("memory", "agent", |n| format!("/agent-{n}/{{id}}"));
+    let bad = file("memry", "agnt", |_| "/tickets/{id}".to_owned());
+    let env = || [("CAXTON_AGENTS__AGENT_7__LIMITS__CPU".to_owned(), "2s".to_owned())].into_iter();
+    let started = std::time::Instant::now();
+    let desired = parse(&good, env(), &[]).unwrap();
+    let good_took = started.elapsed();
+    assert_eq!(desired.agents["agent-7"].limits.cpu, std::time::Duration::from_secs(2));
+    let started = std::time::Instant::now();
+    let errors = parse(&bad, env(), &[]).unwrap_err();
+    assert_eq!(errors.len(), 30_000 - 1);
+    let errors = ConfigErrors::new(Path::new("caxton.toml"), bad, errors);
+    let (plain, json) = (errors.plain(), errors.to_json());
+    let bad_took = started.elapsed();
+    assert!(plain.ends_with("29999 errors in caxton.toml\n") && json.as_array().unwrap().len() == 29_999);
+    println!("{good_took:?} {bad_took:?}");
+    // A quadratic pass takes minutes.
+    assert!(good_took.as_secs() < 5 && bad_took.as_secs() < 20, "{good_took:?} {bad_took:?}");
+}
+
+#[test]
+fn no_broken_file_panics() {
+    for path in files("good").into_iter().chain(files("bad")) {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for (at, c) in text.char_indices() {
+            let after = &text[at + c.len_utf8()..];
+            for broken in ["", "\"", "[", "=", "\n", "\r", "ü", "\u{0}"] {
+                let text = format!("{}{broken}{after}", &text[..at]);
+                if let Err(errors) = parse(&text, std::iter::empty(), &[]) {
+                    let errors = ConfigErrors::new(Path::new("caxton.toml"), text, errors);
+                    assert!(!errors.errors().is_empty());
+                    let _ = (errors.plain(), errors.to_json());
+                }
+            }
+        }
+    }
+}

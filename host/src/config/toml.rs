@@ -1,0 +1,71 @@
+//! TOML text to [`Node`], or everything that is wrong with its syntax.
+
+use std::ops::Range;
+
+use caxton_control::config::{Entry, Node, Place, Table, Value};
+use toml_edit::{Document, Item, TableLike};
+
+/// Makes a place of the bytes where something was written.
+pub(super) type Locate<'a> = dyn Fn(Range<usize>) -> Place + 'a;
+
+/// These bytes of the file.
+pub(super) fn in_file(span: Range<usize>) -> Place {
+    Place::File { start: span.start, end: span.end }
+}
+
+/// The document as a tree.
+pub(super) fn document(document: &Document<&str>) -> Node {
+    Node { value: Value::Table(table(document.as_table(), &in_file)), place: in_file(0..0) }
+}
+
+/// Reads a value as it may stand after `=`, each part of it at `place`.
+pub(super) fn value(text: &str, place: &Place) -> Option<Node> {
+    let line = format!("value = {text}");
+    let document = Document::parse(line.as_str()).ok()?;
+    // A line feed in the text could have added keys.
+    let only = document.as_table().iter().next().filter(|_| document.as_table().len() == 1);
+    only.map(|(_, item)| node(item, &in_file(0..0), &|_| place.clone()))
+}
+
+fn table(table: &dyn TableLike, locate: &Locate<'_>) -> Table {
+    let entry = |(name, item): (&str, &Item)| {
+        let key = table.get_key_value(name).and_then(|(key, _)| key.span());
+        let key = locate(key.unwrap_or_default());
+        // A table that has no line of its own is where its name first stands.
+        (name.to_owned(), Entry { node: node(item, &key, locate), key })
+    };
+    table.iter().map(entry).collect()
+}
+
+fn node(item: &Item, key: &Place, locate: &Locate<'_>) -> Node {
+    let place = item.span().map_or_else(|| key.clone(), locate);
+    let value = match item {
+        Item::None => Value::Table(Table::new()),
+        Item::Table(inner) => Value::Table(table(inner, locate)),
+        Item::ArrayOfTables(tables) => {
+            let one = |inner: &toml_edit::Table| Node {
+                place: inner.span().map_or_else(|| key.clone(), locate),
+                value: Value::Table(table(inner, locate)),
+            };
+            Value::Array(tables.iter().map(one).collect())
+        }
+        Item::Value(value) => return value_node(value, key, locate),
+    };
+    Node { value, place }
+}
+
+fn value_node(value: &toml_edit::Value, key: &Place, locate: &Locate<'_>) -> Node {
+    let place = value.span().map_or_else(|| key.clone(), locate);
+    let value = match value {
+        toml_edit::Value::String(text) => Value::String(text.value().clone()),
+        toml_edit::Value::Integer(number) => Value::Integer(*number.value()),
+        toml_edit::Value::Float(number) => Value::Float(*number.value()),
+        toml_edit::Value::Boolean(truth) => Value::Boolean(*truth.value()),
+        toml_edit::Value::Datetime(time) => Value::Datetime(time.value().to_string()),
+        toml_edit::Value::Array(array) => {
+            Value::Array(array.iter().map(|element| value_node(element, &place, locate)).collect())
+        }
+        toml_edit::Value::InlineTable(inner) => Value::Table(table(inner, locate)),
+    };
+    Node { value, place }
+}

@@ -1,0 +1,103 @@
+//! What others ask of the reconciler. It alone changes what runs; this hands it the wishes and waits.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::status::{AgentStatus, Applied, Change, FileError, HostStatus};
+
+/// A wish.
+pub(crate) enum Command {
+    /// Read the file now, and answer when all is as declared or nothing more can be done.
+    Apply(oneshot::Sender<Result<Applied, Vec<FileError>>>),
+    /// Read the file now, and say what would change.
+    Diff(oneshot::Sender<Result<Vec<Change>, Vec<FileError>>>),
+    /// Say how things are.
+    Status(oneshot::Sender<HostStatus>),
+    /// Say how the agents are, in order of name; or only this one.
+    Agents(Option<String>, oneshot::Sender<Vec<AgentStatus>>),
+}
+
+/// Why a wish got no answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum ControlError {
+    /// The file has errors; nothing was changed.
+    #[error("the file has {} errors; nothing was changed", .0.len())]
+    File(Vec<FileError>),
+    /// It took too long; it goes on.
+    #[error("not everything was as declared within {} s; the host goes on with it", .0.as_secs())]
+    Timeout(Duration),
+    /// The host stops.
+    #[error("the host is stopping")]
+    Stopping,
+}
+
+/// The way to the reconciler.
+#[derive(Clone)]
+pub(crate) struct Control {
+    commands: mpsc::Sender<Command>,
+    /// Whether the host is ready, for probes that must not wait.
+    ready: watch::Receiver<Readiness>,
+}
+
+/// Whether the host is ready, and why not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Readiness {
+    /// Everything that the file declares is running as declared.
+    pub(crate) ready: bool,
+    /// Why not, one line each.
+    pub(crate) reasons: Vec<String>,
+}
+
+impl Control {
+    /// A way to whoever receives `commands`.
+    pub(crate) fn new(commands: mpsc::Sender<Command>, ready: watch::Receiver<Readiness>) -> Self {
+        Self { commands, ready }
+    }
+
+    /// Whether the host is ready; never waits.
+    pub(crate) fn readiness(&self) -> Readiness {
+        self.ready.borrow().clone()
+    }
+
+    /// Waits until the host is ready for the first time or again.
+    pub(crate) async fn until_ready(&self) {
+        // An error means that the reconciler ended, and then nothing will become ready.
+        let _ = self.ready.clone().wait_for(|readiness| readiness.ready).await;
+    }
+
+    /// Reads the file now and waits until all is as declared or nothing more can be done.
+    pub(crate) async fn apply(&self, timeout: Duration) -> Result<Applied, ControlError> {
+        let answer = self.ask(Command::Apply);
+        tokio::time::timeout(timeout, answer)
+            .await
+            .map_err(|_| ControlError::Timeout(timeout))??
+            .map_err(ControlError::File)
+    }
+
+    /// Says what the file would change.
+    pub(crate) async fn diff(&self) -> Result<Vec<Change>, ControlError> {
+        self.ask(Command::Diff).await?.map_err(ControlError::File)
+    }
+
+    /// How the host is.
+    pub(crate) async fn status(&self) -> Result<HostStatus, ControlError> {
+        self.ask(Command::Status).await
+    }
+
+    /// How the agents are, in order of name.
+    pub(crate) async fn agents(&self) -> Result<Vec<AgentStatus>, ControlError> {
+        self.ask(|answer| Command::Agents(None, answer)).await
+    }
+
+    /// How an agent is; none when there is none of that name.
+    pub(crate) async fn agent(&self, name: &str) -> Result<Option<AgentStatus>, ControlError> {
+        Ok(self.ask(|answer| Command::Agents(Some(name.to_owned()), answer)).await?.pop())
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ControlError> {
+        let (sender, answer) = oneshot::channel();
+        self.commands.send(command(sender)).await.map_err(|_| ControlError::Stopping)?;
+        answer.await.map_err(|_| ControlError::Stopping)
+    }
+}

@@ -1,0 +1,214 @@
+//! Agents' logs: the newest lines in memory, all of them in files that are bounded, and a stream to follow.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::clock;
+
+/// Lines of one agent that are kept in memory.
+const KEPT: usize = 1_000;
+/// A log file larger than this is put aside; one older is kept.
+const MAX_FILE: u64 = 10 << 20;
+/// Lines that a slow follower may be behind before it misses some.
+const FOLLOW: usize = 4_096;
+/// Lines that may wait for the disk; further ones are only kept in memory.
+const QUEUE: usize = 65_536;
+
+/// A line of an agent's log.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Line {
+    /// When, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// Whose.
+    pub(crate) agent: Arc<str>,
+    /// The revision that said it.
+    pub(crate) revision: u64,
+    /// `trace`, `debug`, `info`, `warn`, `error` or `critical`.
+    pub(crate) level: &'static str,
+    /// `stdout`, `stderr`, or what the agent gave with the line.
+    pub(crate) context: String,
+    /// The line itself.
+    pub(crate) text: String,
+}
+
+/// All logs of a host.
+pub(crate) struct Logs {
+    agents: Mutex<HashMap<Arc<str>, Arc<Mutex<Log>>>>,
+    follow: broadcast::Sender<Arc<Line>>,
+    files: Option<mpsc::SyncSender<Arc<Line>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The log of one agent.
+struct Log {
+    lines: VecDeque<Arc<Line>>,
+    /// The second that is counted, how many lines it had, and how many of them were dropped.
+    second: Instant,
+    count: u32,
+    dropped: u64,
+}
+
+impl Logs {
+    /// Logs whose files are in `folder`.
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        let (files, queue) = mpsc::sync_channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("caxton-logs".to_owned())
+            .spawn(move || write_files(&folder, &queue))
+            .expect("the system can start a thread");
+        Self {
+            agents: Mutex::default(),
+            follow: broadcast::channel(FOLLOW).0,
+            files: Some(files),
+            thread: Some(thread),
+        }
+    }
+
+    /// Takes a line in, unless its agent said more than `per_second` lines in this second.
+    pub(crate) fn write(&self, line: Line, per_second: u32) {
+        let log = Arc::clone(self.agents.lock().entry(Arc::clone(&line.agent)).or_insert_with(|| {
+            let lines = VecDeque::new();
+            Arc::new(Mutex::new(Log { lines, second: Instant::now(), count: 0, dropped: 0 }))
+        }));
+        let mut log = log.lock();
+        if log.second.elapsed() >= Duration::from_secs(1) {
+            let dropped = std::mem::take(&mut log.dropped);
+            log.second = Instant::now();
+            log.count = 0;
+            if dropped > 0 {
+                let text = format!(
+                    "{dropped} further lines were dropped: more than {per_second} in a second (limits.log-lines)"
+                );
+                let note =
+                    Line { level: "warn", context: "caxton".to_owned(), text, at: clock::now_ms(), ..line.clone() };
+                self.keep(&mut log, note);
+            }
+        }
+        if log.count >= per_second {
+            log.dropped += 1;
+            metrics::counter!("caxton_log_lines_dropped_total", "agent" => line.agent.to_string()).increment(1);
+            return;
+        }
+        log.count += 1;
+        self.keep(&mut log, line);
+    }
+
+    fn keep(&self, log: &mut Log, line: Line) {
+        let line = Arc::new(line);
+        if log.lines.len() == KEPT {
+            log.lines.pop_front();
+        }
+        log.lines.push_back(Arc::clone(&line));
+        // Nobody may follow.
+        let _ = self.follow.send(Arc::clone(&line));
+        if let Some(files) = &self.files {
+            // A disk that cannot keep up costs lines in the file, never the agent's time.
+            let _ = files.try_send(line);
+        }
+    }
+
+    /// The newest lines in order, of one agent or of all.
+    pub(crate) fn newest(&self, agent: Option<&str>, count: usize) -> Vec<Arc<Line>> {
+        let logs: Vec<_> = {
+            let agents = self.agents.lock();
+            agents
+                .iter()
+                .filter(|(name, _)| agent.is_none_or(|agent| agent == &***name))
+                .map(|(_, log)| Arc::clone(log))
+                .collect()
+        };
+        let mut lines: Vec<Arc<Line>> = logs.iter().flat_map(|log| log.lock().lines.clone()).collect();
+        lines.sort_by_key(|line| line.at);
+        lines.split_off(lines.len().saturating_sub(count))
+    }
+
+    /// All lines from now on.
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<Line>> {
+        self.follow.subscribe()
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        self.files = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Appends lines to `AGENT.log` until the sender is gone.
+fn write_files(folder: &std::path::Path, queue: &mpsc::Receiver<Arc<Line>>) {
+    let mut open: HashMap<Arc<str>, (BufWriter<File>, u64)> = HashMap::new();
+    while let Ok(first) = queue.recv() {
+        let mut next = Some(first);
+        while let Some(line) = next {
+            if let Err(error) = append(folder, &mut open, &line) {
+                tracing::warn!(agent = &*line.agent, %error, "an agent's log cannot be written to its file");
+            }
+            next = queue.try_recv().ok();
+        }
+        // At rest: what was said can be read, and no file stays open for an agent that is silent.
+        for (_, (mut file, _)) in open.drain() {
+            let _ = file.flush();
+        }
+    }
+}
+
+fn append(
+    folder: &std::path::Path,
+    open: &mut HashMap<Arc<str>, (BufWriter<File>, u64)>,
+    line: &Line,
+) -> std::io::Result<()> {
+    let path = folder.join(format!("{}.log", line.agent));
+    if !open.contains_key(&line.agent) {
+        fs::create_dir_all(folder)?;
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let size = file.metadata()?.len();
+        open.insert(Arc::clone(&line.agent), (BufWriter::new(file), size));
+    }
+    let Some((file, size)) = open.get_mut(&line.agent) else { return Ok(()) };
+    let text = serde_json::to_string(line)?;
+    writeln!(file, "{text}")?;
+    *size += text.len() as u64 + 1;
+    if *size > MAX_FILE {
+        file.flush()?;
+        open.remove(&line.agent);
+        fs::rename(&path, path.with_extension("log.1"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Line {
+        Line { at: 1, agent: "echo".into(), revision: 1, level: "info", context: "stdout".into(), text: text.into() }
+    }
+
+    #[test]
+    fn a_flood_is_cut_and_the_rest_is_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::new(folder.path().join("logs"));
+        for number in 0..50 {
+            logs.write(line(&number.to_string()), 10);
+        }
+        assert_eq!(logs.newest(Some("echo"), 100).len(), 10);
+        assert_eq!(logs.newest(Some("echo"), 3).last().unwrap().text, "9");
+        assert_eq!(logs.newest(Some("other"), 3).len(), 0);
+        drop(logs);
+        let text = fs::read_to_string(folder.path().join("logs/echo.log")).unwrap();
+        assert_eq!(text.lines().count(), 10);
+    }
+}

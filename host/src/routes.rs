@@ -1,0 +1,128 @@
+//! Who is called by which path, name or capability: an immutable snapshot that calls read without a lock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{Arc, LazyLock};
+
+use caxton_control::desired::Mode;
+use caxton_control::route::RoutePattern;
+use caxton_control::{AgentName, Capability};
+use http::Method;
+
+use crate::agent::Agent;
+
+/// The snapshot.
+#[derive(Default)]
+pub(crate) struct Routes {
+    agents: HashMap<AgentName, Arc<Agent>>,
+    capabilities: HashMap<Capability, Vec<Arc<Agent>>>,
+    paths: matchit::Router<Vec<Target>>,
+}
+
+/// Where a path leads for some methods.
+pub(crate) struct Target {
+    /// Empty means all.
+    methods: Vec<Method>,
+    /// Whether the caller waits.
+    pub(crate) mode: Mode,
+    /// Who is called.
+    pub(crate) agent: Arc<Agent>,
+    /// The route as declared, for logs and metrics.
+    pub(crate) pattern: RoutePattern,
+}
+
+/// What a path and a method lead to.
+pub(crate) enum Found<'r, 'p> {
+    /// An agent, with the path's parameters.
+    Target(&'r Target, Vec<(&'r str, &'p str)>),
+    /// The path is known, the method is not; these are.
+    OtherMethods(String),
+    /// Nothing.
+    Nothing,
+}
+
+/// Spreads conversations over the agents of a capability.
+static SPREAD: LazyLock<std::hash::RandomState> = LazyLock::new(std::hash::RandomState::new);
+
+impl Routes {
+    /// The routes of these agents.
+    pub(crate) fn new(agents: &BTreeMap<AgentName, Arc<Agent>>) -> Self {
+        let mut routes = Self::default();
+        let mut paths: BTreeMap<String, Vec<Target>> = BTreeMap::new();
+        for (name, agent) in agents {
+            let spec = agent.spec();
+            routes.agents.insert(name.clone(), Arc::clone(agent));
+            if agent.current().is_some() {
+                for capability in &spec.capabilities {
+                    routes.capabilities.entry(capability.clone()).or_default().push(Arc::clone(agent));
+                }
+            }
+            for route in &spec.http {
+                let target = Target {
+                    methods: route.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect(),
+                    mode: route.mode,
+                    agent: Arc::clone(agent),
+                    pattern: route.pattern.clone(),
+                };
+                paths.entry(route.pattern.shape().into()).or_default().push(target);
+            }
+        }
+        for (pattern, targets) in paths {
+            if let Err(error) = routes.paths.insert(&pattern, targets) {
+                // Checked with the file; a route that is lost all the same must not be lost silently.
+                tracing::error!(route = pattern, %error, "a route cannot be used");
+            }
+        }
+        routes
+    }
+
+    /// The agent of a name.
+    pub(crate) fn agent(&self, name: &str) -> Option<&Arc<Agent>> {
+        self.agents.get(name)
+    }
+
+    /// All agents.
+    pub(crate) fn agents(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        self.agents.values()
+    }
+
+    /// The running agents with a capability, in order of name.
+    pub(crate) fn with_capability(&self, capability: &str) -> &[Arc<Agent>] {
+        self.capabilities.get(capability).map_or(&[], Vec::as_slice)
+    }
+
+    /// One of the running agents with a capability: always the same for a conversation while they are the
+    /// same, and evenly many conversations for each.
+    pub(crate) fn pick(&self, capability: &str, conversation: &str) -> Option<Arc<Agent>> {
+        let agents = self.with_capability(capability);
+        // The highest score wins (rendezvous hashing): when one leaves, only its conversations move.
+        agents
+            .iter()
+            .max_by_key(|agent| {
+                let mut hasher = SPREAD.build_hasher();
+                hasher.write(agent.name().as_str().as_bytes());
+                hasher.write_u8(0);
+                hasher.write(conversation.as_bytes());
+                hasher.finish()
+            })
+            .cloned()
+    }
+
+    /// Where a path and a method lead.
+    pub(crate) fn find<'r, 'p>(&'r self, path: &'p str, method: &Method) -> Found<'r, 'p> {
+        let Ok(found) = self.paths.at(path) else { return Found::Nothing };
+        let fits = |target: &&Target| target.methods.is_empty() || target.methods.contains(method);
+        match found.value.iter().find(fits) {
+            Some(target) => {
+                // The router knows parameters by position; their names are the target's.
+                let values = found.params.iter().map(|(_, value)| value);
+                Found::Target(target, target.pattern.params().iter().map(String::as_str).zip(values).collect())
+            }
+            None => {
+                let names: Vec<&str> =
+                    found.value.iter().flat_map(|target| &target.methods).map(Method::as_str).collect();
+                Found::OtherMethods(names.join(", "))
+            }
+        }
+    }
+}

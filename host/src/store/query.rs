@@ -1,0 +1,161 @@
+//! Reading. Each thread has a connection of its own and sees what was committed last.
+
+use std::cell::RefCell;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Event, Snapshot, Store};
+use crate::wasm::Read;
+
+thread_local! {
+    /// This thread's connection, with the store that it belongs to.
+    static READER: RefCell<Option<(u64, Connection)>> = const { RefCell::new(None) };
+}
+
+/// A key of an agent's state, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct StateEntry {
+    /// The key.
+    pub(crate) key: String,
+    /// Bytes of the value.
+    pub(crate) bytes: u64,
+}
+
+/// Which events are wanted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EventFilter {
+    /// Only this agent's.
+    pub(crate) agent: Option<String>,
+    /// Only those after this id.
+    pub(crate) after: i64,
+    /// The newest so many.
+    pub(crate) limit: u32,
+}
+
+impl Store {
+    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
+        READER.with_borrow_mut(|reader| {
+            let stale = reader.as_ref().is_none_or(|(id, _)| *id != self.id);
+            if stale {
+                let connection = self.connect().map_err(|error| error.to_string())?;
+                *reader = Some((self.id, connection));
+            }
+            let (_, connection) = reader.as_ref().expect("it was set just now");
+            read(connection).map_err(|error| error.to_string())
+        })
+    }
+
+    /// A key of an agent's state.
+    pub(crate) fn read(&self, agent: &str, key: &str) -> Result<Option<Read>, String> {
+        self.with_reader(|connection| {
+            connection
+                .prepare_cached("SELECT value, version FROM state WHERE agent = ?1 AND key = ?2")?
+                .query_row(params![agent, key], |row| {
+                    Ok(Read { value: row.get(0)?, version: row.get::<_, i64>(1)?.cast_unsigned() })
+                })
+                .optional()
+        })
+    }
+
+    /// Keys with a prefix, after a key, in byte order: at most `limit`.
+    pub(crate) fn keys(
+        &self,
+        agent: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<String>, String> {
+        Ok(self.entries(agent, prefix, after, limit)?.into_iter().map(|entry| entry.key).collect())
+    }
+
+    /// Keys with the sizes of their values, after a key, in byte order: at most `limit`.
+    pub(crate) fn entries(
+        &self,
+        agent: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<StateEntry>, String> {
+        let from = after.filter(|after| *after >= prefix);
+        self.with_reader(|connection| {
+            // Rows come in order of the key from the first that can match; the first that does not ends it.
+            let mut statement = connection.prepare_cached(
+                "SELECT key, length(value) FROM state WHERE agent = ?1 AND key >= ?2 AND key > ?3 ORDER BY key LIMIT ?4",
+            )?;
+            let rows = statement.query_map(params![agent, prefix, from.unwrap_or(""), limit], |row| {
+                Ok(StateEntry { key: row.get(0)?, bytes: row.get::<_, i64>(1)?.cast_unsigned() })
+            })?;
+            let mut entries = Vec::new();
+            for entry in rows {
+                let entry = entry?;
+                if !entry.key.starts_with(prefix) {
+                    break;
+                }
+                entries.push(entry);
+            }
+            Ok(entries)
+        })
+    }
+
+    /// Bytes of an agent's whole state.
+    pub(crate) fn state_bytes(&self, agent: &str) -> Result<u64, String> {
+        self.with_reader(|connection| {
+            let bytes: Option<i64> = connection
+                .prepare_cached("SELECT bytes FROM state_size WHERE agent = ?1")?
+                .query_row([agent], |row| row.get(0))
+                .optional()?;
+            Ok(bytes.unwrap_or(0).cast_unsigned())
+        })
+    }
+
+    /// The memory that a stateful agent saved last.
+    pub(crate) fn snapshot(&self, agent: &str) -> Result<Option<Snapshot>, String> {
+        self.with_reader(|connection| {
+            connection
+                .prepare_cached("SELECT revision, saved_at, data FROM snapshot WHERE agent = ?1")?
+                .query_row([agent], |row| {
+                    Ok(Snapshot {
+                        revision: row.get::<_, i64>(0)?.cast_unsigned(),
+                        saved_at: row.get::<_, i64>(1)?.cast_unsigned(),
+                        data: row.get(2)?,
+                    })
+                })
+                .optional()
+        })
+    }
+
+    /// The number of an agent's newest revision, its digest and its settings.
+    pub(crate) fn last_revision(&self, agent: &str) -> Result<Option<(u64, String, String)>, String> {
+        self.with_reader(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT number, digest, settings FROM revision WHERE agent = ?1 ORDER BY number DESC LIMIT 1",
+                )?
+                .query_row([agent], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?, row.get(2)?)))
+                .optional()
+        })
+    }
+
+    /// Events in order.
+    pub(crate) fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, String> {
+        self.with_reader(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, at, agent, kind, data FROM event
+                 WHERE id > ?1 AND (?2 IS NULL OR agent = ?2) ORDER BY id DESC LIMIT ?3",
+            )?;
+            let rows = statement.query_map(params![filter.after, filter.agent, filter.limit], |row| {
+                let data: String = row.get(4)?;
+                Ok(Event {
+                    id: row.get(0)?,
+                    at: row.get::<_, i64>(1)?.cast_unsigned(),
+                    agent: row.get(2)?,
+                    kind: row.get(3)?,
+                    data: serde_json::from_str(&data).unwrap_or(serde_json::Value::String(data)),
+                })
+            })?;
+            let mut events: Vec<Event> = rows.collect::<rusqlite::Result<_>>()?;
+            events.reverse();
+            Ok(events)
+        })
+    }
+}

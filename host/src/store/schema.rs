@@ -1,0 +1,68 @@
+//! The tables, by version.
+
+use std::path::Path;
+use std::time::Duration;
+
+use caxton_control::desired::Durability;
+use rusqlite::Connection;
+
+use super::StoreError;
+
+/// What brings a database from one format to the next; the format is their count.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    INSERT INTO meta VALUES ('version', 0);
+    CREATE TABLE state (
+        agent TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL,
+        PRIMARY KEY (agent, key)
+    ) WITHOUT ROWID;
+    CREATE TABLE state_size (agent TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE snapshot (
+        agent TEXT PRIMARY KEY, revision INTEGER NOT NULL, saved_at INTEGER NOT NULL, data BLOB NOT NULL
+    );
+    CREATE TABLE revision (
+        agent TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, settings TEXT NOT NULL,
+        created_at INTEGER NOT NULL, PRIMARY KEY (agent, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE event (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, agent TEXT, kind TEXT NOT NULL,
+        data TEXT NOT NULL
+    );
+    CREATE INDEX event_agent ON event (agent, id);
+"];
+
+/// Opens the database for its writer, at the newest format.
+pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
+    let wrong = |source| StoreError::Database { path: path.to_owned(), source };
+    let mut connection = Connection::open(path).map_err(wrong)?;
+    let known = i64::try_from(MIGRATIONS.len()).expect("there are few");
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(wrong)?;
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    configure(&connection, durability).map_err(wrong)?;
+    for (index, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
+        let transaction = connection.transaction().map_err(wrong)?;
+        transaction.execute_batch(migration).map_err(wrong)?;
+        transaction
+            .pragma_update(None, "user_version", i64::try_from(index + 1).expect("there are few"))
+            .map_err(wrong)?;
+        transaction.commit().map_err(wrong)?;
+    }
+    Ok(connection)
+}
+
+fn configure(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // In WAL mode FULL syncs at every commit, NORMAL only at a checkpoint, OFF never.
+    let synchronous = match durability {
+        Durability::Fsync => "FULL",
+        Durability::Os => "NORMAL",
+        Durability::Memory => "OFF",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")
+}

@@ -1,0 +1,179 @@
+//! Compiled components on disk, so that compiling happens once.
+//!
+//! An artefact is machine code: whoever can write one runs code in the host. The folder is readable by its
+//! owner only, every artefact carries a MAC under a key that lives beside it, and a name is written once
+//! (temporary file, sync, rename). The name holds the component's digest and wasmtime's compatibility hash,
+//! so that another version, machine or setting finds nothing rather than something wrong.
+
+use std::fs::{self, File, OpenOptions};
+use std::hash::{Hash, Hasher};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use caxton_control::Digest;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+type Sealer = Hmac<Sha256>;
+
+/// Bytes of the key and of the MAC.
+const KEY_BYTES: usize = 32;
+
+/// The folder of artefacts.
+pub(super) struct Artefacts {
+    folder: PathBuf,
+    key: [u8; KEY_BYTES],
+    pub(super) compiler: PathBuf,
+}
+
+impl Artefacts {
+    /// Opens the folder, making it and its key when they are not there.
+    pub(super) fn open(folder: PathBuf, compiler: PathBuf) -> io::Result<Self> {
+        if let Some(parent) = folder.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        match fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        // A folder that was made by another hand may be open to others.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+        let key = key(&folder)?;
+        Ok(Self { folder, key, compiler })
+    }
+
+    /// Where the artefact of a component for an engine is.
+    pub(super) fn path(&self, digest: Digest, engine: &Engine) -> PathBuf {
+        let mut hash = Fnv::default();
+        engine.precompile_compatibility_hash().hash(&mut hash);
+        self.folder.join(format!("{digest}-{:016x}.cwasm", hash.0))
+    }
+
+    /// A temporary name in the folder, for [`keep`](Self::keep).
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.folder.join(format!("{}.tmp", uuid::Uuid::now_v7()))
+    }
+
+    /// Seals what the compiler wrote to `temporary` and gives it its name.
+    pub(super) fn keep(&self, temporary: &Path, path: &Path) -> io::Result<()> {
+        let file = File::open(temporary)?;
+        let seal = self.seal(path, &file)?;
+        file.sync_all()?;
+        let seal_temporary = temporary.with_extension("seal");
+        let mut seal_file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&seal_temporary)?;
+        seal_file.write_all(&seal)?;
+        seal_file.sync_all()?;
+        fs::set_permissions(temporary, fs::Permissions::from_mode(0o400))?;
+        fs::rename(seal_temporary, seal_path(path))?;
+        fs::rename(temporary, path)?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Loads an artefact; none when there is none that can be trusted. One whose seal does not fit is removed
+    /// and told of.
+    pub(super) fn load(&self, engine: &Engine, path: &Path) -> Option<Component> {
+        let file = File::open(path).ok()?;
+        let sealed = fs::read(seal_path(path)).unwrap_or_default();
+        let fits = self.mac(path, &file).is_ok_and(|mac| mac.verify_slice(&sealed).is_ok());
+        let loaded = if fits {
+            deserialize(engine, path).map_err(|error| format!("{error:#}"))
+        } else {
+            Err("its seal does not fit".to_owned())
+        };
+        match loaded {
+            Ok(component) => Some(component),
+            Err(why) => {
+                tracing::warn!(artefact = %path.display(), why, "a compiled component is not used and made again");
+                let _ = fs::remove_file(path);
+                let _ = fs::remove_file(seal_path(path));
+                None
+            }
+        }
+    }
+
+    fn seal(&self, path: &Path, file: &File) -> io::Result<Vec<u8>> {
+        Ok(self.mac(path, file)?.finalize().into_bytes().to_vec())
+    }
+
+    /// Covers the name too: an artefact cannot stand in for another.
+    fn mac(&self, path: &Path, mut file: &File) -> io::Result<Sealer> {
+        let mut mac = Sealer::new_from_slice(&self.key).expect("every length of key will do");
+        mac.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        mac.update(&[0]);
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(mac),
+                n => mac.update(&buffer[..n]),
+            }
+        }
+    }
+}
+
+fn seal_path(path: &Path) -> PathBuf {
+    path.with_extension("seal")
+}
+
+#[allow(unsafe_code, reason = "loading machine code is what an artefact cache is for; see the module's text")]
+fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes were written by wasmtime, their MAC was verified just now, and nobody but the owner of
+    // this folder, who also holds the key, can have changed them since. wasmtime maps the file, and no code
+    // here ever writes to a name again.
+    unsafe { Component::deserialize_file(engine, path) }
+}
+
+/// Reads the folder's key, or makes one.
+fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let path = folder.join("key");
+    loop {
+        match File::open(&path) {
+            Ok(mut file) => {
+                let mut key = [0; KEY_BYTES];
+                match file.read_exact(&mut key) {
+                    Ok(()) => return Ok(key),
+                    // A half-written key seals nothing that could be trusted.
+                    Err(_) => fs::remove_file(&path)?,
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key: [u8; KEY_BYTES] = rand::random();
+                let temporary = folder.join(format!("key.{}", uuid::Uuid::now_v7()));
+                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&temporary)?;
+                file.write_all(&key)?;
+                file.sync_all()?;
+                // A link fails where another host was first; then its key is read.
+                let linked = fs::hard_link(&temporary, &path);
+                fs::remove_file(&temporary)?;
+                match linked {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// FNV-1a: the same in every build, unlike the hasher of std.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Compiling, in a child process with bounds on memory and time: Cranelift is not meant to be safe against a
+//! hostile component, and a 15 MB one takes it many seconds.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::process::Command;
+use wasmtime::Engine;
+
+use super::engine;
+use super::program::ProgramError;
+
+/// How long compiling one component may take.
+const TIME: Duration = Duration::from_secs(300);
+/// Memory that compiling may use. The largest real components (18 MB) need about 1 GB.
+const MEMORY_BYTES: u64 = 4 << 30;
+
+/// Compiles `input` into the new file `output`, in a child process of `compiler`.
+pub(super) async fn compile(compiler: &Path, input: &Path, output: &Path, fuel: bool) -> Result<(), ProgramError> {
+    let mut command = Command::new(compiler);
+    command
+        .arg("compile-component")
+        .args([input.as_os_str(), output.as_os_str(), OsStr::new(if fuel { "fuel" } else { "plain" })])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let failed = |why: String| ProgramError::Compile(why);
+    let child = command.spawn().map_err(|error| failed(format!("{} did not start: {error}", compiler.display())))?;
+    let finished = tokio::time::timeout(TIME, child.wait_with_output())
+        .await
+        .map_err(|_| failed(format!("it took longer than {} s", TIME.as_secs())))?
+        .map_err(|error| failed(error.to_string()))?;
+    if finished.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&finished.stderr);
+    let said = said.trim().lines().last().unwrap_or("").to_owned();
+    Err(failed(if said.is_empty() { format!("the compiler ended with {}", finished.status) } else { said }))
+}
+
+/// What the child does: `caxton compile-component INPUT OUTPUT plain|fuel`.
+///
+/// # Errors
+/// A text for the parent to show.
+pub(crate) fn compile_child(input: &Path, output: &Path, fuel: bool) -> Result<(), String> {
+    bound(Resource::Data, MEMORY_BYTES)?;
+    bound(Resource::Cpu, TIME.as_secs())?;
+    bound(Resource::Core, 0)?;
+    let bytes = std::fs::read(input).map_err(|error| error.to_string())?;
+    // One place in the pool: what is compiled depends on the kind of allocation, not on its size.
+    let engine = Engine::new(&engine::config(fuel, Some(1))).map_err(|error| format!("{error:#}"))?;
+    let compiled = engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))?;
+    std::fs::write(output, compiled).map_err(|error| error.to_string())
+}
+
+fn bound(resource: Resource, value: u64) -> Result<(), String> {
+    // Only root may raise a hard limit again; a lower one that is there stays.
+    let hard = getrlimit(resource).maximum;
+    let value = hard.map_or(value, |hard| hard.min(value));
+    setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
+        .map_err(|error| format!("bounding the compiler: {error}"))
+}

@@ -1,0 +1,293 @@
+//! The engines, sized to the machine, and what belongs to all instances together.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig, WasmFeatures,
+};
+
+use super::artefact::Artefacts;
+use super::guest::Ctx;
+use super::link;
+use super::pool::Pool;
+use super::program::Programs;
+
+/// How often a running guest is asked whether its budget is used up.
+const TICK: Duration = Duration::from_millis(1);
+/// An instance of the pool costs at most this many memory mappings: its memory, its stack, their guards and
+/// the image of its initial memory. Measured: 65,530 mappings were used up by 6,374 instances.
+const MAPPINGS_PER_INSTANCE: u64 = 12;
+/// More live instances than this are not kept on any machine; each costs about 25 kB when idle.
+const MAX_INSTANCES: u64 = 16_384;
+/// With fewer the host is of no use.
+const MIN_INSTANCES: u64 = 64;
+/// The usual bound of mappings on Linux, where the machine's own cannot be read.
+const USUAL_MAPPINGS: u64 = 65_530;
+/// Core instances, memories and tables that one instance of a component may have. Python's components have
+/// about twenty core instances.
+const CORE_INSTANCES: u32 = 64;
+const MEMORIES: u32 = 4;
+const TABLES: u32 = 16;
+/// Every table may have this many entries; JavaScript's and Python's have some ten thousand.
+const TABLE_ELEMENTS: usize = 65_536;
+/// Beyond what wasmtime takes for a mapping of the initial memory by default, so that large guests keep it.
+const IMAGE_BYTES: u64 = 64 << 20;
+
+/// How a runtime is set up.
+#[derive(Debug, Clone)]
+pub(crate) struct RuntimeOptions {
+    /// The folder of compiled artefacts.
+    pub(crate) cache: PathBuf,
+    /// The program to run for compiling apart: one whose `main` hands `compile-component` to
+    /// [`compile_child`](super::compile_child).
+    pub(crate) compiler: PathBuf,
+    /// How many instances may live at once; none leaves it to the machine.
+    pub(crate) instances: Option<u32>,
+}
+
+/// The engines, the cache of artefacts and the places for instances.
+pub(crate) struct Runtime {
+    plain: Compiled,
+    /// Made when an agent first sets `fuel`: counting costs 14 to 22 % of every guest.
+    fuelled: OnceLock<Compiled>,
+    pub(super) artefacts: Artefacts,
+    pub(super) programs: Programs,
+    /// Turns to compile.
+    pub(super) compiling: Semaphore,
+    places: Arc<Semaphore>,
+    instances: u32,
+    /// Pools that may have idle instances, for when all places are taken.
+    pools: Mutex<Vec<Weak<Pool>>>,
+}
+
+/// An engine with what guests are linked against.
+pub(super) struct Compiled {
+    pub(super) engine: Engine,
+    pub(super) linker: wasmtime::component::Linker<Ctx>,
+}
+
+/// Why the runtime could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RuntimeError {
+    /// wasmtime could not reserve what instances need.
+    #[error("reserving address space for {instances} instances; a limit such as `ulimit -v` may be in the way")]
+    Engine {
+        /// How many were tried last.
+        instances: u32,
+        /// What wasmtime says.
+        #[source]
+        source: wasmtime::Error,
+    },
+    /// The functions of the host could not be defined.
+    #[error("defining the host's functions")]
+    Link(#[source] wasmtime::Error),
+    /// The folder of artefacts cannot be used.
+    #[error("preparing the folder of compiled components {}", path.display())]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Runtime {
+    /// Sets up the default engine, and starts the ticker that bounds guests' time on a core.
+    pub(crate) fn new(options: RuntimeOptions) -> Result<Arc<Self>, RuntimeError> {
+        let artefacts = Artefacts::open(options.cache.clone(), options.compiler)
+            .map_err(|source| RuntimeError::Cache { path: options.cache, source })?;
+        let mut instances = options.instances.unwrap_or_else(|| machine_instances(max_map_count()));
+        let plain = loop {
+            match compiled(false, instances) {
+                Ok(plain) => break plain,
+                // What could not be reserved for many may do for half as many.
+                Err(RuntimeError::Engine { .. }) if u64::from(instances) / 2 >= MIN_INSTANCES => instances /= 2,
+                Err(error) => return Err(error),
+            }
+        };
+        Ok(Arc::new(Self {
+            plain,
+            fuelled: OnceLock::new(),
+            artefacts,
+            programs: Programs::default(),
+            compiling: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            places: Arc::new(Semaphore::new(instances as usize)),
+            instances,
+            pools: Mutex::default(),
+        }))
+    }
+
+    /// How many instances may live at once.
+    pub(crate) fn instances(&self) -> u32 {
+        self.instances
+    }
+
+    /// How many live now.
+    pub(crate) fn live(&self) -> u32 {
+        self.instances - u32::try_from(self.places.available_permits()).unwrap_or(0).min(self.instances)
+    }
+
+    pub(super) fn compiled(&self, fuel: bool) -> Result<&Compiled, RuntimeError> {
+        if !fuel {
+            return Ok(&self.plain);
+        }
+        if let Some(fuelled) = self.fuelled.get() {
+            return Ok(fuelled);
+        }
+        let made = compiled(true, self.instances)?;
+        Ok(self.fuelled.get_or_init(|| made))
+    }
+
+    /// Lets a pool's idle instances be dropped when all places are taken.
+    pub(super) fn register(&self, pool: &Arc<Pool>) {
+        let mut pools = self.pools.lock();
+        // Forgotten pools leave at a cost that new ones have paid for.
+        if pools.len() == pools.capacity() {
+            pools.retain(|pool| pool.strong_count() > 0);
+        }
+        pools.push(Arc::downgrade(pool));
+    }
+
+    /// A place for one more instance. When all are taken, an idle instance of another agent makes way; when
+    /// none is idle, this waits.
+    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
+                return permit;
+            }
+            if !self.evict() {
+                break;
+            }
+        }
+        Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Drops one idle instance, if there is one.
+    fn evict(&self) -> bool {
+        let mut pools = self.pools.lock();
+        for index in 0..pools.len() {
+            let Some(pool) = pools[index].upgrade() else { continue };
+            if pool.drop_idle() {
+                // Others come first next time.
+                pools.rotate_left(index + 1);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// How many instances a machine with this bound of mappings can have, with a quarter left for all else.
+fn machine_instances(mappings: u64) -> u32 {
+    let instances = (mappings - mappings / 4) / MAPPINGS_PER_INSTANCE;
+    u32::try_from(instances.clamp(MIN_INSTANCES, MAX_INSTANCES)).expect("the bound fits")
+}
+
+fn max_map_count() -> u64 {
+    std::fs::read_to_string("/proc/sys/vm/max_map_count")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(USUAL_MAPPINGS)
+}
+
+fn compiled(fuel: bool, instances: u32) -> Result<Compiled, RuntimeError> {
+    let engine =
+        Engine::new(&config(fuel, Some(instances))).map_err(|source| RuntimeError::Engine { instances, source })?;
+    let linker = link::linker(&engine).map_err(RuntimeError::Link)?;
+    start_ticker(&engine);
+    Ok(Compiled { engine, linker })
+}
+
+/// The settings that compiling and running share. `instances` sizes the pool; none is for compiling only.
+pub(super) fn config(fuel: bool, instances: Option<u32>) -> Config {
+    let mut config = Config::new();
+    config
+        .concurrency_support(false)
+        .consume_fuel(fuel)
+        .epoch_interruption(true)
+        .memory_guaranteed_dense_image_size(IMAGE_BYTES)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(32));
+    // Off by policy: what no toolchain of agents needs is only more surface.
+    for feature in [
+        WasmFeatures::GC,
+        WasmFeatures::FUNCTION_REFERENCES,
+        WasmFeatures::EXCEPTIONS,
+        WasmFeatures::THREADS,
+        WasmFeatures::MEMORY64,
+        WasmFeatures::MULTI_MEMORY,
+        WasmFeatures::RELAXED_SIMD,
+        WasmFeatures::TAIL_CALL,
+        WasmFeatures::WIDE_ARITHMETIC,
+    ] {
+        config.wasm_features(feature, false);
+    }
+    // wasmtime alone compares only its major version: an artefact of another patch release is not for us.
+    config
+        .module_version(ModuleVersionStrategy::Custom(format!(
+            "caxton-{}-{}",
+            env!("CARGO_PKG_VERSION"),
+            wasmtime_version()
+        )))
+        .expect("the version is short");
+    if let Some(instances) = instances {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances)));
+    }
+    config
+}
+
+/// The exact version of wasmtime in this build.
+fn wasmtime_version() -> &'static str {
+    env!("CAXTON_WASMTIME_VERSION")
+}
+
+fn pooling(instances: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
+        // Most components have one memory; the few with more share what the others leave.
+        .total_memories(instances.saturating_add(instances / 4))
+        .total_tables(instances.saturating_mul(4))
+        .total_stacks(instances)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
+        .max_core_instance_size(1 << 20)
+        .max_component_instance_size(1 << 20)
+        .table_elements(TABLE_ELEMENTS)
+        .max_memory_size(4 << 30)
+        .linear_memory_keep_resident(64 << 10)
+        .max_unused_warm_slots(256);
+    pool
+}
+
+/// Advances the engine's epoch until the engine is gone.
+fn start_ticker(engine: &Engine) {
+    let engine = engine.weak();
+    std::thread::Builder::new()
+        .name("caxton-ticker".to_owned())
+        .spawn(move || {
+            loop {
+                std::thread::sleep(TICK);
+                let Some(engine) = engine.upgrade() else { return };
+                engine.increment_epoch();
+            }
+        })
+        .expect("the system can start a thread");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_is_sized_to_the_machine() {
+        for (mappings, instances) in [(65_530, 4_095), (0, 64), (u64::MAX / 2, 16_384)] {
+            assert_eq!(machine_instances(mappings), instances, "{mappings}");
+        }
+    }
+}

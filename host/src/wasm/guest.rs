@@ -1,0 +1,471 @@
+//! What a guest can ask of the host, and what one call of it collects.
+//!
+//! A guest's sends and writes are not done but collected in [`Effects`]; whoever made the call commits or
+//! drops them. Reads look into what was collected first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use caxton_control::{AgentSpec, RevisionId};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::bindings::caxton::agent::{messaging, state, types};
+use super::bindings::wasi::{config, logging};
+use super::http::Outbound;
+use super::limits::{MemoryBound, Meter};
+use super::wit;
+use crate::trace::Trace;
+
+/// The longest key of an agent's state, in bytes.
+const MAX_KEY: u32 = 1_024;
+/// The most keys in one page of a list.
+const MAX_PAGE: u32 = 1_000;
+
+/// A message on its way, with what travels beside it.
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    /// What the receiver sees.
+    pub(crate) message: wit::Message,
+    /// How many messages caused one another before this one.
+    pub(crate) hops: u32,
+    /// After this nobody waits for an answer any more.
+    pub(crate) deadline: Option<Instant>,
+    /// Who waits for the answer; none means that a reply goes to the sender's mailbox.
+    pub(crate) waiter: Option<oneshot::Sender<Answer>>,
+    /// The agents that wait for this message's answer, the first first.
+    pub(crate) waiting: Option<Arc<Vec<Waits>>>,
+    /// The trace that it belongs to.
+    pub(crate) trace: Option<Trace>,
+    /// Since when it waits in its mailbox.
+    pub(crate) accepted: Instant,
+}
+
+/// An agent that waits for an answer, and the conversation it is in meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waits {
+    /// Who.
+    pub(crate) agent: Arc<str>,
+    /// In which conversation.
+    pub(crate) conversation: String,
+}
+
+/// What became of a message that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The revision that handled it; none when it came to none.
+    pub(crate) revision: Option<Arc<RevisionId>>,
+    /// The answer itself.
+    pub(crate) outcome: Outcome,
+}
+
+/// The outcome of a handled message.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The handler replied, and its effects are committed.
+    Reply(Box<wit::Message>),
+    /// The handler was content and said nothing; its effects are committed.
+    Done,
+    /// The handler gave up.
+    Gave(wit::Failure),
+    /// The call brought no result.
+    Fault(super::Fault),
+    /// The effects could not be committed.
+    NotCommitted(String),
+    /// The agent was removed, or the host stops.
+    Gone(&'static str),
+}
+
+/// Where a message can be put after a place was kept for it.
+pub(crate) trait Inbox: Send + Sync {
+    /// Puts the message in the place that was kept.
+    fn push(self: Arc<Self>, envelope: Envelope);
+    /// Gives up the place.
+    fn release(&self);
+}
+
+/// A message that was admitted, with the place that is kept for it. Dropping it gives the place up.
+pub(crate) struct Sent {
+    inner: Option<(Arc<dyn Inbox>, Envelope)>,
+}
+
+impl Sent {
+    /// A message for whose delivery a place was kept in `inbox`.
+    pub(crate) fn new(inbox: Arc<dyn Inbox>, envelope: Envelope) -> Self {
+        Self { inner: Some((inbox, envelope)) }
+    }
+
+    /// Delivers the message.
+    pub(crate) fn deliver(mut self) {
+        if let Some((inbox, envelope)) = self.inner.take() {
+            inbox.push(envelope);
+        }
+    }
+
+    /// The message's id.
+    pub(crate) fn id(&self) -> &str {
+        self.inner.as_ref().map_or("", |(_, envelope)| &envelope.message.id)
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if let Some((inbox, _)) = self.inner.take() {
+            inbox.release();
+        }
+    }
+}
+
+/// A value that was read, with the version that it had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Read {
+    /// The value.
+    pub(crate) value: Vec<u8>,
+    /// Grows with every write of the key and never repeats.
+    pub(crate) version: u64,
+}
+
+/// A write that was collected: a new value, or none to remove the key.
+pub(crate) type Write = Option<Vec<u8>>;
+
+/// What one call collects.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// Messages to be sent, in order.
+    pub(crate) sends: Vec<Sent>,
+    /// Keys to be written.
+    pub(crate) writes: BTreeMap<String, Write>,
+    /// Keys that were read from the store, with the version seen; 0 where there was none.
+    pub(crate) reads: HashMap<String, u64>,
+    /// How many writes were made, repeated ones included.
+    write_count: u32,
+    /// Whether the effects were taken already, so that no more can be added.
+    pub(super) closed: bool,
+}
+
+impl Effects {
+    /// Whether there is nothing for the store to do.
+    pub(crate) fn is_stateless(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    fn reset(&mut self) {
+        self.sends.clear();
+        self.writes.clear();
+        self.reads.clear();
+        self.write_count = 0;
+        self.closed = false;
+    }
+}
+
+/// Which agent a guest is, for everything that it asks.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// The revision it runs as.
+    pub(crate) revision: Arc<RevisionId>,
+    /// The settings it runs with.
+    pub(crate) spec: Arc<AgentSpec>,
+    /// Bytes of state that the agent keeps; written by the store after each commit.
+    pub(crate) state_bytes: Arc<AtomicU64>,
+}
+
+impl Identity {
+    /// The agent's name.
+    pub(crate) fn name(&self) -> &str {
+        self.revision.agent.as_str()
+    }
+}
+
+/// What a call is about, as far as it matters for what the guest asks during it.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    /// The conversation of the message being handled.
+    pub(crate) conversation: String,
+    /// Its length of causes.
+    pub(crate) hops: u32,
+    /// When the call has to be over.
+    pub(crate) deadline: Instant,
+    /// Who waits for its answer.
+    pub(crate) waiting: Option<Arc<Vec<Waits>>>,
+    /// Its trace.
+    pub(crate) trace: Option<Trace>,
+}
+
+/// How important a line in a log is (`wasi:logging`).
+pub(crate) use logging::logging::Level as LogLevel;
+/// Why an access to state failed.
+pub(crate) use types::StateError;
+
+/// What lies outside an instance: other agents, kept state, logs. One implementation serves the host; the
+/// tests of this module have a small one of their own.
+pub(crate) trait Outside: Send + Sync {
+    /// Checks a draft and keeps a place for it.
+    fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError>;
+    /// Sends at once and waits for the answer.
+    fn request<'a>(
+        &'a self,
+        who: &'a Identity,
+        work: &'a Work,
+        draft: wit::Draft,
+        timeout: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>>;
+    /// Running agents with a capability.
+    fn find(&self, capability: &str) -> Vec<String>;
+    /// A key as committed.
+    fn read(&self, agent: &str, key: &str) -> Result<Option<Read>, String>;
+    /// Committed keys with a prefix, after a key, in order: at most `limit`.
+    fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, String>;
+    /// What a stateful agent saved last.
+    fn saved(&self, agent: &str) -> Result<Option<Vec<u8>>, String>;
+    /// A line for the agent's log.
+    fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str);
+}
+
+/// The data of a store.
+pub(crate) struct Ctx {
+    pub(super) who: Arc<Identity>,
+    pub(super) outside: Arc<dyn Outside>,
+    pub(super) work: Option<Work>,
+    /// Shared, because a response of `wasi:http` is sent while the guest still holds the store.
+    pub(super) effects: Arc<Mutex<Effects>>,
+    pub(super) memory: MemoryBound,
+    pub(super) meter: Arc<Meter>,
+    pub(super) table: ResourceTable,
+    pub(super) wasi: WasiCtx,
+    pub(super) http: WasiHttpCtx,
+    pub(super) outbound: Outbound,
+}
+
+impl Ctx {
+    /// Makes ready for another call.
+    pub(super) fn begin(&mut self, work: Option<Work>) {
+        self.effects.lock().reset();
+        self.work = work;
+    }
+
+    fn limits(&self) -> &caxton_control::desired::Limits {
+        &self.who.spec.limits
+    }
+
+    /// The value of a key as this call sees it.
+    fn look_up(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+        if let Some(written) = self.effects.lock().writes.get(key) {
+            return Ok(written.clone());
+        }
+        let read = self.outside.read(self.who.name(), key).map_err(StateError::Unavailable)?;
+        let version = read.as_ref().map_or(0, |read| read.version);
+        // The first version seen is the one that the commit checks.
+        self.effects.lock().reads.entry(key.to_owned()).or_insert(version);
+        Ok(read.map(|read| read.value))
+    }
+
+    fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
+        check_key(&key)?;
+        let limits = self.limits();
+        if value.as_ref().is_some_and(|value| value.len() as u64 > limits.state_bytes) {
+            return Err(StateError::TooLarge(limits.state_bytes));
+        }
+        let mut effects = self.effects.lock();
+        if effects.closed {
+            return Err(StateError::Unavailable("the response has begun, and with it the commit is made".to_owned()));
+        }
+        if effects.write_count >= limits.writes {
+            return Err(StateError::TooManyWrites(limits.writes));
+        }
+        if value.is_some() {
+            self.check_quota(&effects, &key, value.as_deref())?;
+        }
+        effects.write_count += 1;
+        effects.writes.insert(key, value);
+        Ok(())
+    }
+
+    /// Refuses a write that would make the agent's state too large. The sizes of old values are looked up
+    /// only when the sum without them is too large.
+    fn check_quota(&self, effects: &Effects, key: &str, value: Option<&[u8]>) -> Result<(), StateError> {
+        let size = |key: &str, value: &[u8]| (key.len() + value.len()) as u64;
+        let added: u64 = effects
+            .writes
+            .iter()
+            .filter(|(other, _)| *other != key)
+            .filter_map(|(key, value)| value.as_ref().map(|value| size(key, value)))
+            .chain(value.map(|value| size(key, value)))
+            .sum();
+        let (used, quota) = (self.who.state_bytes.load(Ordering::Relaxed), self.limits().state_bytes);
+        if used.saturating_add(added) <= quota {
+            return Ok(());
+        }
+        let mut replaced = 0;
+        for old in effects.writes.keys().map(String::as_str).chain([key]) {
+            if let Some(read) = self.outside.read(self.who.name(), old).map_err(StateError::Unavailable)? {
+                replaced += size(old, &read.value);
+            }
+        }
+        if used.saturating_add(added).saturating_sub(replaced) <= quota {
+            Ok(())
+        } else {
+            Err(StateError::Quota(quota))
+        }
+    }
+}
+
+fn check_key(key: &str) -> Result<(), StateError> {
+    if key.is_empty() || key.len() > MAX_KEY as usize { Err(StateError::InvalidKey(MAX_KEY)) } else { Ok(()) }
+}
+
+impl types::Host for Ctx {}
+
+impl messaging::Host for Ctx {
+    fn send(&mut self, draft: wit::Draft) -> wasmtime::Result<Result<String, wit::SendError>> {
+        let Some(work) = &self.work else {
+            return Ok(Err(wit::SendError::Unavailable("no message is being handled".to_owned())));
+        };
+        let limit = self.who.spec.limits.sends;
+        {
+            let effects = self.effects.lock();
+            if effects.closed {
+                let why = "the response has begun, and with it the commit is made";
+                return Ok(Err(wit::SendError::Unavailable(why.to_owned())));
+            }
+            if effects.sends.len() >= limit as usize {
+                return Ok(Err(wit::SendError::TooManySends(limit)));
+            }
+        }
+        Ok(self.outside.admit(&self.who, work, draft).map(|sent| {
+            let id = sent.id().to_owned();
+            self.effects.lock().sends.push(sent);
+            id
+        }))
+    }
+
+    async fn request(
+        &mut self,
+        draft: wit::Draft,
+        timeout_ms: u64,
+    ) -> wasmtime::Result<Result<wit::Message, wit::RequestError>> {
+        let Some(work) = &self.work else {
+            let why = "no message is being handled".to_owned();
+            return Ok(Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why))));
+        };
+        Ok(self.outside.request(&self.who, work, draft, Duration::from_millis(timeout_ms)).await)
+    }
+
+    async fn request_all(
+        &mut self,
+        drafts: Vec<wit::Draft>,
+        timeout_ms: u64,
+    ) -> wasmtime::Result<Vec<Result<wit::Message, wit::RequestError>>> {
+        let refuse = |error: wit::SendError| Err(wit::RequestError::NotSent(error));
+        let limit = self.who.spec.limits.sends;
+        let Some(work) = &self.work else {
+            let why = "no message is being handled".to_owned();
+            return Ok(drafts.iter().map(|_| refuse(wit::SendError::Unavailable(why.clone()))).collect());
+        };
+        if drafts.len() > limit as usize {
+            return Ok(drafts.iter().map(|_| refuse(wit::SendError::TooManySends(limit))).collect());
+        }
+        let timeout = Duration::from_millis(timeout_ms);
+        let requests = drafts.into_iter().map(|draft| self.outside.request(&self.who, work, draft, timeout));
+        Ok(futures::future::join_all(requests).await)
+    }
+
+    fn find(&mut self, capability: String) -> wasmtime::Result<Vec<String>> {
+        Ok(self.outside.find(&capability))
+    }
+}
+
+impl state::Host for Ctx {
+    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, StateError>> {
+        Ok(check_key(&key).and_then(|()| self.look_up(&key)))
+    }
+
+    fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), StateError>> {
+        Ok(self.write(key, Some(value)))
+    }
+
+    fn remove(&mut self, key: String) -> wasmtime::Result<Result<(), StateError>> {
+        Ok(self.write(key, None))
+    }
+
+    fn increment(&mut self, key: String, by: i64) -> wasmtime::Result<Result<i64, StateError>> {
+        Ok(check_key(&key).and_then(|()| {
+            let before = match self.look_up(&key)? {
+                None => 0,
+                Some(bytes) => std::str::from_utf8(&bytes)
+                    .ok()
+                    .and_then(|text| text.parse::<i64>().ok())
+                    .ok_or(StateError::NotANumber)?,
+            };
+            let sum = before.checked_add(by).ok_or(StateError::NotANumber)?;
+            self.write(key, Some(sum.to_string().into_bytes()))?;
+            Ok(sum)
+        }))
+    }
+
+    fn list_keys(
+        &mut self,
+        prefix: String,
+        cursor: Option<String>,
+        limit: u32,
+    ) -> wasmtime::Result<Result<wit::KeyPage, StateError>> {
+        let limit = limit.clamp(1, MAX_PAGE);
+        let effects = self.effects.lock();
+        // Of the committed keys, at most as many can be hidden by this call's own removals as it made.
+        let hidden = u32::try_from(effects.writes.values().filter(|value| value.is_none()).count()).unwrap_or(u32::MAX);
+        let ask = limit.saturating_add(hidden).saturating_add(1);
+        let kept = match self.outside.keys(self.who.name(), &prefix, cursor.as_deref(), ask) {
+            Ok(keys) => keys,
+            Err(why) => return Ok(Err(StateError::Unavailable(why))),
+        };
+        let after = |key: &String| cursor.as_ref().is_none_or(|cursor| key > cursor);
+        let own =
+            effects.writes.iter().filter(|(key, value)| value.is_some() && key.starts_with(&prefix) && after(key));
+        let mut keys: Vec<String> = kept
+            .into_iter()
+            .filter(|key| !matches!(effects.writes.get(key), Some(None)))
+            .chain(own.map(|(key, _)| key.clone()))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let more = keys.len() > limit as usize;
+        keys.truncate(limit as usize);
+        let cursor = if more { keys.last().cloned() } else { None };
+        Ok(Ok(wit::KeyPage { keys, cursor }))
+    }
+}
+
+impl config::store::Host for Ctx {
+    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config::store::Error>> {
+        Ok(Ok(self.who.spec.config.get(&key).cloned()))
+    }
+
+    fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config::store::Error>> {
+        Ok(Ok(self.who.spec.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect()))
+    }
+}
+
+impl logging::logging::Host for Ctx {
+    fn log(&mut self, level: LogLevel, context: String, message: String) -> wasmtime::Result<()> {
+        self.outside.log(&self.who, level, &context, &message);
+        Ok(())
+    }
+}
+
+impl WasiView for Ctx {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Ctx {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
+    }
+}

@@ -1,0 +1,42 @@
+//! What guests are linked against.
+//!
+//! The runtimes of languages import file systems and sockets even when a program never uses them, so all of
+//! WASI 0.2 is defined; what an agent was not granted is denied when it is called, because its context holds
+//! nothing (no folder, no address, no variable).
+
+use wasmtime::Engine;
+use wasmtime::component::{HasSelf, Linker};
+
+use super::bindings::caxton::agent::{messaging, state};
+use super::bindings::wasi::{config, logging};
+use super::guest::Ctx;
+
+/// Interfaces of the host as their packages and names, for messages about what is missing.
+pub(super) const OFFERED: &[&str] = &[
+    "caxton:agent/types",
+    "caxton:agent/messaging",
+    "caxton:agent/state",
+    "wasi:config/store",
+    "wasi:logging/logging",
+    "wasi:cli",
+    "wasi:clocks",
+    "wasi:filesystem",
+    "wasi:http/types",
+    "wasi:http/outgoing-handler",
+    "wasi:io",
+    "wasi:random",
+    "wasi:sockets",
+];
+
+/// A linker with everything that this host offers.
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    super::bindings::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
+    messaging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
+    state::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
+    config::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
+    logging::logging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
+    Ok(linker)
+}

@@ -1,0 +1,37 @@
+//! Running components. All types of wasmtime stay in here.
+//!
+//! ```text
+//! file -> inspect (what is it, may it) -> compile (a child process) -> artefact cache -> Program
+//! Program + settings -> Pool -> Instance -> call -> reply, failure or Fault
+//! ```
+//! What a guest asks of the host beyond its own store (other agents, kept state, logs) goes through
+//! [`Outside`]: this module knows neither mailboxes nor HTTP nor the database. There is no retry, no routing
+//! and no policy here.
+
+mod artefact;
+mod bindings;
+mod compile;
+mod engine;
+mod fault;
+mod guest;
+mod http;
+mod inspect;
+mod instance;
+mod limits;
+mod link;
+mod pool;
+mod program;
+mod stdio;
+
+pub(crate) use bindings::types as wit;
+pub(crate) use compile::compile_child;
+pub(crate) use engine::{Runtime, RuntimeError, RuntimeOptions};
+pub(crate) use fault::{Blame, Fault};
+pub(crate) use guest::{
+    Answer, Effects, Envelope, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waits, Work,
+};
+pub(crate) use http::{Ended, HttpCall, HttpFailure, ResponseBody};
+pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
+pub(crate) use instance::Instance;
+pub(crate) use pool::{Lease, Pool};
+pub(crate) use program::{Program, ProgramError, digest};

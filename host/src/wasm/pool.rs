@@ -1,0 +1,240 @@
+//! The instances of one revision: warm ones wait here, at most so many live at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Fault;
+use super::engine::Runtime;
+use super::guest::{Identity, Outside};
+use super::inspect::Kind;
+use super::instance::Instance;
+use super::program::Program;
+
+/// The instances of one revision.
+pub(crate) struct Pool {
+    runtime: Arc<Runtime>,
+    /// What is instantiated.
+    pub(crate) program: Arc<Program>,
+    /// As whom.
+    pub(crate) who: Arc<Identity>,
+    outside: Arc<dyn Outside>,
+    /// Warm instances; the one used last comes first, so that the others get old.
+    idle: Mutex<Vec<Idle>>,
+    /// One for each call that may be in an instance at once.
+    turns: Arc<Semaphore>,
+    /// How many turns there are.
+    max: AtomicU32,
+    /// Instances that live: idle ones and those in a call.
+    live: AtomicU32,
+    started: AtomicU32,
+}
+
+struct Idle {
+    instance: Instance,
+    place: OwnedSemaphorePermit,
+    since: Instant,
+}
+
+/// An instance for the time of one call. Dropping it without [`finish`](Lease::finish) ends the instance,
+/// which is right after a trap and for a call that was broken off.
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    held: Option<(Instance, OwnedSemaphorePermit)>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    /// A pool without instances yet.
+    pub(crate) fn new(
+        runtime: &Arc<Runtime>,
+        program: Arc<Program>,
+        who: Arc<Identity>,
+        outside: Arc<dyn Outside>,
+        max: u32,
+    ) -> Arc<Self> {
+        // State in memory is in one instance.
+        let max = if program.summary.kind == Kind::Stateful { 1 } else { max };
+        let pool = Arc::new(Self {
+            runtime: Arc::clone(runtime),
+            program,
+            who,
+            outside,
+            idle: Mutex::default(),
+            turns: Arc::new(Semaphore::new(max as usize)),
+            max: AtomicU32::new(max),
+            live: AtomicU32::new(0),
+            started: AtomicU32::new(0),
+        });
+        runtime.register(&pool);
+        pool
+    }
+
+    /// How many calls can be in instances at once.
+    pub(crate) fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// Changes how many calls can be in instances at once; more than that finish what they have.
+    pub(crate) fn set_max(&self, max: u32) {
+        let max = if self.program.summary.kind == Kind::Stateful { 1 } else { max };
+        let before = self.max.swap(max, Ordering::Relaxed);
+        if max > before {
+            self.turns.add_permits((max - before) as usize);
+        } else if max < before {
+            let (turns, surplus) = (Arc::clone(&self.turns), before - max);
+            tokio::spawn(async move {
+                if let Ok(permits) = turns.acquire_many_owned(surplus).await {
+                    permits.forget();
+                }
+            });
+        }
+    }
+
+    /// Instances that live: idle ones and those in a call.
+    pub(crate) fn live(&self) -> u32 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Instances that wait for a call.
+    pub(crate) fn idle(&self) -> u32 {
+        u32::try_from(self.idle.lock().len()).unwrap_or(u32::MAX)
+    }
+
+    /// Instances ever started.
+    pub(crate) fn started(&self) -> u32 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// A warm instance, or a new one. Waits for a turn until `deadline`.
+    pub(crate) async fn lease(self: &Arc<Self>, deadline: Instant) -> Result<Lease, Fault> {
+        let turn = match Arc::clone(&self.turns).try_acquire_owned() {
+            Ok(turn) => turn,
+            Err(_) => {
+                let turn = Arc::clone(&self.turns).acquire_owned();
+                tokio::time::timeout_at(deadline.into(), turn)
+                    .await
+                    .map_err(|_| Fault::Overloaded)?
+                    .expect("the semaphore is never closed")
+            }
+        };
+        let warm = self.idle.lock().pop();
+        let held = match warm {
+            Some(idle) => (idle.instance, idle.place),
+            None => {
+                let place = tokio::time::timeout_at(deadline.into(), self.runtime.place())
+                    .await
+                    .map_err(|_| Fault::Overloaded)?;
+                (self.start().await?, place)
+            }
+        };
+        Ok(Lease { pool: Arc::clone(self), held: Some(held), _turn: turn })
+    }
+
+    /// Starts an instance with nothing restored, asks it whether it can work, and drops it again.
+    pub(crate) async fn try_out(&self) -> Result<(), Fault> {
+        let _place = self.runtime.place().await;
+        let mut instance = Instance::start(&self.program, &self.who, &self.outside).await?;
+        check(&mut instance).await
+    }
+
+    /// Starts instances until so many are warm; each has its saved state and says that it can work.
+    pub(crate) async fn warm(&self, count: u32) -> Result<(), Fault> {
+        while self.live() < count.min(self.max()) {
+            let place = self.runtime.place().await;
+            let mut instance = self.start().await?;
+            if let Err(fault) = check(&mut instance).await {
+                self.live.fetch_sub(1, Ordering::Relaxed);
+                return Err(fault);
+            }
+            self.idle.lock().push(Idle { instance, place, since: Instant::now() });
+        }
+        Ok(())
+    }
+
+    /// A new instance, with the state that was saved last.
+    async fn start(&self) -> Result<Instance, Fault> {
+        let mut instance = Instance::start(&self.program, &self.who, &self.outside).await?;
+        if self.program.summary.kind == Kind::Stateful {
+            let saved = self.outside.saved(self.who.name()).map_err(Fault::Host)?;
+            if let Some(saved) = saved {
+                instance.restore(&saved, self.who.spec.limits.time).await?;
+            }
+        }
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.started.fetch_add(1, Ordering::Relaxed);
+        Ok(instance)
+    }
+
+    /// Drops instances above `min` that were idle for `age`. Not for stateful agents, whose instance is saved
+    /// first.
+    pub(crate) fn trim(&self, min: u32, age: Duration) {
+        while self.live() > min {
+            let mut idle = self.idle.lock();
+            // The oldest is at the bottom.
+            if idle.first().is_none_or(|oldest| oldest.since.elapsed() < age) {
+                return;
+            }
+            let dropped = idle.remove(0);
+            drop(idle);
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            drop(dropped);
+        }
+    }
+
+    /// The only instance of a stateful agent, if it is idle for `age` at least, to be saved. While the lease
+    /// lives no call begins.
+    pub(crate) fn lease_idle(self: &Arc<Self>, age: Duration) -> Option<Lease> {
+        let turn = Arc::clone(&self.turns).try_acquire_owned().ok()?;
+        let mut idle = self.idle.lock();
+        idle.last().filter(|last| last.since.elapsed() >= age)?;
+        let last = idle.pop()?;
+        Some(Lease { pool: Arc::clone(self), held: Some((last.instance, last.place)), _turn: turn })
+    }
+
+    /// Drops an idle instance whose state can be made again, so that another agent's can have its place.
+    pub(super) fn drop_idle(&self) -> bool {
+        if self.program.summary.kind == Kind::Stateful {
+            return false;
+        }
+        let dropped = self.idle.lock().pop();
+        if dropped.is_some() {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+        }
+        dropped.is_some()
+    }
+}
+
+/// Asks an instance whether it can work.
+async fn check(instance: &mut Instance) -> Result<(), Fault> {
+    let time = instance.time();
+    instance.check(time).await?.map_err(|why| Fault::Start(format!("its health check says: {why}")))
+}
+
+impl Lease {
+    /// The instance.
+    pub(crate) fn instance(&mut self) -> &mut Instance {
+        &mut self.held.as_mut().expect("a lease holds its instance until it is finished").0
+    }
+
+    /// Gives the instance back. `well` says that the call ended well; otherwise the instance ends here.
+    pub(crate) fn finish(mut self, well: bool) {
+        let Some((instance, place)) = self.held.take() else { return };
+        if well && !instance.is_worn(self.pool.who.spec.instances.reuse) {
+            self.pool.idle.lock().push(Idle { instance, place, since: Instant::now() });
+        } else {
+            self.pool.live.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.held.take().is_some() {
+            self.pool.live.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

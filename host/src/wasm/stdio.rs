@@ -1,0 +1,131 @@
+//! A guest's stdout and stderr, as lines of its log.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use super::guest::{Identity, LogLevel, Outside};
+
+/// A line longer than this is cut into several.
+const MAX_LINE: usize = 8_192;
+
+/// Collects bytes into lines and hands each to the log. Clones share the unfinished line.
+#[derive(Clone)]
+pub(super) struct LineLog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    who: Arc<Identity>,
+    outside: Arc<dyn Outside>,
+    level: LogLevel,
+    context: &'static str,
+    line: Mutex<Vec<u8>>,
+}
+
+impl LineLog {
+    pub(super) fn new(who: &Arc<Identity>, outside: &Arc<dyn Outside>, level: LogLevel, context: &'static str) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                who: Arc::clone(who),
+                outside: Arc::clone(outside),
+                level,
+                context,
+                line: Mutex::default(),
+            }),
+        }
+    }
+
+    fn take(&self, mut bytes: &[u8]) {
+        let inner = &self.inner;
+        let mut line = inner.line.lock();
+        while !bytes.is_empty() {
+            let room = MAX_LINE - line.len();
+            let end = bytes.iter().take(room).position(|byte| *byte == b'\n');
+            let (part, ends) = match end {
+                Some(at) => (at, true),
+                None => (bytes.len().min(room), bytes.len() >= room),
+            };
+            line.extend_from_slice(&bytes[..part]);
+            bytes = &bytes[part + usize::from(end.is_some())..];
+            if ends {
+                inner.write(&line);
+                line.clear();
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn write(&self, line: &[u8]) {
+        self.outside.log(&self.who, self.level, self.context, &String::from_utf8_lossy(line));
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // What the guest said last counts, also without a line end.
+        let line = std::mem::take(&mut *self.line.lock());
+        if !line.is_empty() {
+            self.write(&line);
+        }
+    }
+}
+
+impl IsTerminal for LineLog {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LineLog {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl AsyncWrite for LineLog {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.take(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl OutputStream for LineLog {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.take(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 << 10)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for LineLog {
+    async fn ready(&mut self) {}
+}

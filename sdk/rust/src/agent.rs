@@ -1,0 +1,145 @@
+//! The traits that an agent implements, and what ties them to the exports of a component.
+
+use std::marker::PhantomData;
+
+use crate::bindings::exports::caxton::agent::{handler, health};
+use crate::bindings::memory::exports::caxton::agent::snapshot;
+use crate::{Failure, Message, Reply};
+
+/// What handling a message comes to: an answer, no answer, or a failure that undoes everything.
+pub type Handled = Result<Option<Reply>, Failure>;
+
+/// An agent that keeps nothing in its memory from one message to the next.
+///
+/// The host may run any number of instances of it. What is to last goes into [`state`](crate::state).
+pub trait Agent {
+    /// Handles one message.
+    ///
+    /// # Errors
+    /// A [`Failure`] discards what was written and sent; its cause decides whether there is another attempt.
+    fn handle(message: Message) -> Handled;
+
+    /// Says whether the agent can work. The host asks before a new revision takes messages.
+    ///
+    /// # Errors
+    /// The reason why it cannot, for a person to read.
+    fn check() -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// An agent that keeps state in its memory, begins with `Default` and has one live instance.
+///
+/// The host saves it before it stops an instance (for idleness, a reload, its own end) and restores it before
+/// the next instance takes its first message. [`snapshot`](crate::snapshot) has both functions for types that
+/// serde can write.
+pub trait StatefulAgent: Default + 'static {
+    /// Handles one message.
+    ///
+    /// # Errors
+    /// A [`Failure`] discards what was written and sent. The host cannot undo changes of `self`: change it
+    /// after everything that may fail.
+    fn handle(&mut self, message: Message) -> Handled;
+
+    /// The agent's memory as bytes of its own choosing.
+    ///
+    /// # Errors
+    /// The reason why it cannot be saved, for a person to read.
+    fn save(&self) -> Result<Vec<u8>, String>;
+
+    /// Takes up what `save` gave, maybe of an earlier revision of this agent.
+    ///
+    /// # Errors
+    /// The reason why it cannot be taken up. The host then refuses the instance.
+    fn restore(saved: &[u8]) -> Result<Self, String>;
+
+    /// Says whether the agent can work. The host asks before a new revision takes messages.
+    ///
+    /// # Errors
+    /// The reason why it cannot, for a person to read.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Makes a component of a type that implements [`Agent`]. Once in a crate, at its top level.
+#[macro_export]
+macro_rules! agent {
+    ($agent:ty) => {
+        const _: () = {
+            type Exported = $crate::Stateless<$agent>;
+    $crate::bindings::export_agent!(Exported with_types_in $crate::bindings);
+        };
+    };
+}
+
+/// Makes a component of a type that implements [`StatefulAgent`]. Once in a crate, at its top level.
+#[macro_export]
+macro_rules! stateful_agent {
+    ($agent:ty) => {
+        const _: () = {
+            ::std::thread_local! {
+                static MEMORY: ::std::cell::RefCell<::std::option::Option<$agent>> =
+                    const { ::std::cell::RefCell::new(::std::option::Option::None) };
+            }
+
+            impl $crate::Memory for $agent {
+                fn with<R>(work: impl FnOnce(&mut ::std::option::Option<Self>) -> R) -> R {
+                    MEMORY.with_borrow_mut(work)
+                }
+            }
+
+            type Exported = $crate::Stateful<$agent>;
+    $crate::bindings::export_agent!(Exported with_types_in $crate::bindings);
+    $crate::bindings::memory::export_memory!(Exported with_types_in $crate::bindings::memory);
+        };
+    };
+}
+
+/// The exports of an [`Agent`].
+pub struct Stateless<A>(PhantomData<A>);
+
+impl<A: Agent> handler::Guest for Stateless<A> {
+    fn handle(message: Message) -> Handled {
+        A::handle(message)
+    }
+}
+
+impl<A: Agent> health::Guest for Stateless<A> {
+    fn check() -> Result<(), String> {
+        A::check()
+    }
+}
+
+/// Where the one value of a [`StatefulAgent`] lives; none before it is first needed.
+pub trait Memory: StatefulAgent {
+    /// Lends the place out.
+    fn with<R>(work: impl FnOnce(&mut Option<Self>) -> R) -> R;
+}
+
+/// The exports of a [`StatefulAgent`].
+pub struct Stateful<A>(PhantomData<A>);
+
+impl<A: Memory> handler::Guest for Stateful<A> {
+    fn handle(message: Message) -> Handled {
+        A::with(|memory| memory.get_or_insert_default().handle(message))
+    }
+}
+
+impl<A: Memory> health::Guest for Stateful<A> {
+    fn check() -> Result<(), String> {
+        A::with(|memory| memory.get_or_insert_default().check())
+    }
+}
+
+impl<A: Memory> snapshot::Guest for Stateful<A> {
+    fn save() -> Result<Vec<u8>, String> {
+        A::with(|memory| memory.get_or_insert_default().save())
+    }
+
+    fn restore(saved: Vec<u8>) -> Result<(), String> {
+        let restored = A::restore(&saved)?;
+        A::with(|memory| *memory = Some(restored));
+        Ok(())
+    }
+}

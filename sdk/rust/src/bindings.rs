@@ -1,0 +1,44 @@
+//! What `wit-bindgen` makes of `wit/agent.wit`: the records as they cross the boundary, and the raw imports.
+//!
+//! The rest of this crate is written on top of it. A type or function that the crate's own modules do not
+//! cover is used from here.
+
+#![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::pedantic)]
+
+wit_bindgen::generate!({
+    path: "../../wit",
+    inline: r#"
+        package caxton:sdk;
+
+        world agent {
+            include caxton:agent/agent@0.1.0;
+            export caxton:agent/health@0.1.0;
+        }
+    "#,
+    world: "caxton:sdk/agent",
+    generate_all,
+    pub_export_macro: true,
+    export_macro_name: "export_agent",
+    default_bindings_module: "::caxton_sdk::bindings",
+    runtime_path: "::caxton_sdk::wit_bindgen::rt",
+    additional_derives: [PartialEq],
+});
+
+/// The exports that an agent with state in its memory has besides those of every agent.
+pub mod memory {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: r#"
+            package caxton:sdk;
+
+            world memory {
+                export caxton:agent/snapshot@0.1.0;
+            }
+        "#,
+        world: "caxton:sdk/memory",
+        pub_export_macro: true,
+        export_macro_name: "export_memory",
+        default_bindings_module: "::caxton_sdk::bindings::memory",
+        runtime_path: "::caxton_sdk::wit_bindgen::rt",
+    });
+}

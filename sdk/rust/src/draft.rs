@@ -1,0 +1,169 @@
+//! Writing a message to another agent.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::bindings::caxton::agent::messaging;
+use crate::messaging::whole_millis;
+use crate::reply::millis;
+use crate::{Delivery, Draft, Failure, JSON, Message, Performative, Priority, RequestError, SendError, TEXT};
+
+/// ```no_run
+/// use caxton_sdk::prelude::*;
+/// use std::time::Duration;
+///
+/// # fn handle(message: Message) -> Handled {
+/// // An effect: sent when this handling commits.
+/// Draft::to("ledger").performative(Performative::Inform).text("one more").send()?;
+/// // A call: sent at once, and its answer waited for.
+/// let answer = Draft::to("cap:weather").json(&["Oslo", "Rome"])?.request(Duration::from_secs(2))?;
+/// # Ok(None) }
+/// ```
+impl Draft {
+    /// A `request` without content to an agent by its name, or to `cap:NAME` for any running agent that
+    /// declares the capability. It goes on with the conversation of the message being handled.
+    pub fn to(receiver: impl Into<String>) -> Self {
+        Self {
+            receiver: receiver.into(),
+            performative: Performative::Request,
+            content: Vec::new(),
+            content_type: String::from("application/octet-stream"),
+            ontology: None,
+            protocol: None,
+            conversation_id: None,
+            reply_with: None,
+            in_reply_to: None,
+            reply_by: None,
+            priority: Priority::Normal,
+            delivery: Delivery::Now,
+            headers: Vec::new(),
+        }
+    }
+
+    /// An `inform` to the sender of a message, as an answer to it. For an answer to the message being handled
+    /// return a [`Reply`](crate::Reply) instead; this is for a later or a second one.
+    pub fn answer_to(message: &Message) -> Self {
+        let mut draft = Self::to(&message.sender).performative(Performative::Inform);
+        draft.conversation_id = Some(message.conversation_id.clone());
+        draft.protocol.clone_from(&message.protocol);
+        draft.in_reply_to = Some(message.reference().to_owned());
+        draft
+    }
+
+    /// Says what the message means to do.
+    #[must_use]
+    pub fn performative(mut self, performative: Performative) -> Self {
+        self.performative = performative;
+        self
+    }
+
+    /// Sets the content and its media type.
+    #[must_use]
+    pub fn bytes(mut self, content: impl Into<Vec<u8>>, content_type: impl Into<String>) -> Self {
+        self.content = content.into();
+        self.content_type = content_type.into();
+        self
+    }
+
+    /// Sets the content to a text.
+    #[must_use]
+    pub fn text(self, text: impl Into<String>) -> Self {
+        self.bytes(text.into(), TEXT)
+    }
+
+    /// Sets the content to a value as JSON.
+    ///
+    /// # Errors
+    /// A failure with the cause `fault`, when the value has no form in JSON.
+    pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self, Failure> {
+        Ok(self.bytes(serde_json::to_vec(value)?, JSON))
+    }
+
+    /// Names the vocabulary that the content uses.
+    #[must_use]
+    pub fn ontology(mut self, ontology: impl Into<String>) -> Self {
+        self.ontology = Some(ontology.into());
+        self
+    }
+
+    /// Names the interaction protocol that the message is part of.
+    #[must_use]
+    pub fn protocol(mut self, protocol: impl Into<String>) -> Self {
+        self.protocol = Some(protocol.into());
+        self
+    }
+
+    /// Takes up this conversation instead of that of the message being handled.
+    #[must_use]
+    pub fn conversation(mut self, id: impl Into<String>) -> Self {
+        self.conversation_id = Some(id.into());
+        self
+    }
+
+    /// Says what an answer is to carry in its `in-reply-to`.
+    #[must_use]
+    pub fn reply_with(mut self, reference: impl Into<String>) -> Self {
+        self.reply_with = Some(reference.into());
+        self
+    }
+
+    /// Says which message this one answers.
+    #[must_use]
+    pub fn in_reply_to(mut self, message: &Message) -> Self {
+        self.in_reply_to = Some(message.reference().to_owned());
+        self
+    }
+
+    /// Says when an answer is of no use any more.
+    #[must_use]
+    pub fn reply_by(mut self, time: SystemTime) -> Self {
+        self.reply_by = Some(millis(time));
+        self
+    }
+
+    /// Says how urgently the message is to be served.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Delivers the message so long after the commit that sends it.
+    #[must_use]
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.delivery = Delivery::AfterMs(whole_millis(delay));
+        self
+    }
+
+    /// Delivers the message not before this time.
+    #[must_use]
+    pub fn at(mut self, time: SystemTime) -> Self {
+        self.delivery = Delivery::AtMs(millis(time));
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sends the message when the message being handled commits, and returns the id that it has then.
+    ///
+    /// # Errors
+    /// The reason why the host does not accept it; nothing will be sent.
+    pub fn send(&self) -> Result<String, SendError> {
+        messaging::send(self)
+    }
+
+    /// Sends the message at once and waits for its answer, but no longer than `timeout` and no later than the
+    /// time of the message being handled. This is not undone when handling fails.
+    ///
+    /// # Errors
+    /// The reason why there is no answer. The receiver may have handled the message all the same.
+    pub fn request(&self, timeout: Duration) -> Result<Message, RequestError> {
+        messaging::request(self, whole_millis(timeout))
+    }
+}

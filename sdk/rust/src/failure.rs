@@ -1,0 +1,156 @@
+//! Giving up: whose fault it is decides what the host does next.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::messaging::whole_millis;
+use crate::{Cause, Failure, RequestError, SendError, StateError};
+
+impl Failure {
+    /// The message can never be handled as it is. No further attempt is made.
+    pub fn rejected(reason: impl Into<String>) -> Self {
+        Self::new(Cause::Rejected, reason)
+    }
+
+    /// Something outside is missing at the moment. Another attempt may succeed.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::new(Cause::Unavailable, reason)
+    }
+
+    /// This agent is in error. Another attempt is made, and it counts against this revision.
+    pub fn fault(reason: impl Into<String>) -> Self {
+        Self::new(Cause::Fault, reason)
+    }
+
+    /// Asks for at least so much time before another attempt.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after_ms = Some(whole_millis(delay));
+        self
+    }
+
+    fn new(cause: Cause, reason: impl Into<String>) -> Self {
+        Self { cause, reason: reason.into(), retry_after_ms: None }
+    }
+}
+
+/// A send fails for good when the draft is wrong, and for the moment when the receiver cannot take it.
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        let reason = describe_send_error(&error);
+        match error {
+            SendError::MailboxFull(_) | SendError::Unavailable(_) | SendError::UnknownReceiver(_) => {
+                Self::unavailable(reason)
+            }
+            SendError::NotAllowed(_)
+            | SendError::TooLarge(_)
+            | SendError::TooManySends(_)
+            | SendError::TooManyHops(_)
+            | SendError::Invalid(_)
+            | SendError::Unsupported(_) => Self::fault(reason),
+        }
+    }
+}
+
+/// A request that was not accepted fails as a send does; one without an answer, for the moment.
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::NotSent(error) => error.into(),
+            RequestError::TimedOut => Self::unavailable("the time for an answer ran out"),
+            RequestError::Failed(reason) => Self::unavailable(format!("the receiver failed: {reason}")),
+            RequestError::NoReply => Self::fault("the receiver gave no answer"),
+            RequestError::Deadlock(agents) => Self::fault(format!("agents wait for each other: {}", agents.join(", "))),
+        }
+    }
+}
+
+/// State that cannot be reached fails for the moment, everything else is the agent's fault.
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Unavailable(reason) => Self::unavailable(format!("state cannot be reached: {reason}")),
+            StateError::Quota(limit) => Self::fault(format!("state may hold {limit} bytes and would hold more")),
+            StateError::InvalidKey(limit) => {
+                Self::fault(format!("a key of state is empty or longer than {limit} bytes"))
+            }
+            StateError::TooLarge(limit) => Self::fault(format!("a value of state is larger than {limit} bytes")),
+            StateError::TooManyWrites(limit) => Self::fault(format!("more than {limit} writes in one handling")),
+            StateError::NotANumber => Self::fault("a value of state is not a number, or the sum is out of range"),
+        }
+    }
+}
+
+/// A value that cannot be written as JSON, or read back, is the agent's fault. The content of a message is
+/// read with [`Message::json`](crate::Message::json), which blames the message.
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::fault(error.to_string())
+    }
+}
+
+impl From<Box<dyn std::error::Error>> for Failure {
+    fn from(error: Box<dyn std::error::Error>) -> Self {
+        Self::fault(error.to_string())
+    }
+}
+
+fn describe_send_error(error: &SendError) -> String {
+    match error {
+        SendError::UnknownReceiver(receiver) => format!("no agent that runs is {receiver}"),
+        SendError::NotAllowed(receiver) => format!("this agent may not send to {receiver}"),
+        SendError::TooLarge(limit) => format!("the message is larger than {limit} bytes"),
+        SendError::MailboxFull(limit) => format!("the receiver's mailbox holds {limit} messages and takes no more"),
+        SendError::TooManySends(limit) => format!("more than {limit} messages sent in one handling"),
+        SendError::TooManyHops(limit) => format!("the chain of messages is {limit} long and may not be longer"),
+        SendError::Invalid(part) => format!("the draft is not as it has to be: {part}"),
+        SendError::Unsupported(what) => format!("this host cannot do it: {what}"),
+        SendError::Unavailable(reason) => format!("the receiver takes no messages at the moment: {reason}"),
+    }
+}
+
+/// Says of any error whose fault it is.
+///
+/// ```
+/// use caxton_sdk::prelude::*;
+///
+/// fn double(text: &str) -> Result<i64, Failure> {
+///     let number: i64 = text.parse().or_reject()?;
+///     number.checked_mul(2).ok_or_else(|| Failure::rejected("too large"))
+/// }
+/// assert_eq!(double("21"), Ok(42));
+/// assert_eq!(double("x").unwrap_err().cause, caxton_sdk::Cause::Rejected);
+/// ```
+pub trait OrFail<T> {
+    /// The message is to blame.
+    ///
+    /// # Errors
+    /// The error, as a failure with the cause `rejected`.
+    fn or_reject(self) -> Result<T, Failure>;
+
+    /// Something outside is missing at the moment.
+    ///
+    /// # Errors
+    /// The error, as a failure with the cause `unavailable`.
+    fn or_unavailable(self) -> Result<T, Failure>;
+
+    /// This agent is to blame.
+    ///
+    /// # Errors
+    /// The error, as a failure with the cause `fault`.
+    fn or_fault(self) -> Result<T, Failure>;
+}
+
+impl<T, E: Display> OrFail<T> for Result<T, E> {
+    fn or_reject(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::rejected(error.to_string()))
+    }
+
+    fn or_unavailable(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::unavailable(error.to_string()))
+    }
+
+    fn or_fault(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::fault(error.to_string()))
+    }
+}

@@ -1,0 +1,23 @@
+//! Other agents: who they are, and asking several at once. One message at a time is written with
+//! [`Draft`](crate::Draft).
+
+use std::time::Duration;
+
+use crate::bindings::caxton::agent::messaging;
+use crate::{Draft, Message, RequestError};
+
+/// Sends several messages at once and waits until each has its answer or its error: a call for proposals, for
+/// example. The results stand in the order of the drafts. This is not undone when handling fails.
+pub fn request_all(drafts: &[Draft], timeout: Duration) -> Vec<Result<Message, RequestError>> {
+    messaging::request_all(drafts, whole_millis(timeout))
+}
+
+/// The names of the running agents that declare a capability, in order of name.
+pub fn find(capability: &str) -> Vec<String> {
+    messaging::find(capability)
+}
+
+/// A duration as the contract counts it, a part of a millisecond taken for a whole one.
+pub(crate) fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,102 @@
+//! The agent's own keys and values, kept by the host.
+//!
+//! Writes are effects: they last when handling ends with `Ok`, and reads see them before. A revision, an
+//! instance and a host may end without any of this being lost.
+
+use std::vec::IntoIter;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use crate::bindings::caxton::agent::state::{get, increment, remove, set};
+
+use crate::bindings::caxton::agent::state::list_keys;
+use crate::{Failure, StateError};
+
+/// How many keys one page brings; the contract allows 1,000.
+const PAGE: u32 = 1_000;
+
+/// The value of a key, read as JSON; none when there is none.
+///
+/// # Errors
+/// State cannot be reached, or the value is no such JSON.
+pub fn get_json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Failure> {
+    let Some(bytes) = get(key)? else { return Ok(None) };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| Failure::fault(format!("the value of {key} in state is not as expected: {error}")))
+}
+
+/// Gives a key a value, written as JSON.
+///
+/// # Errors
+/// State does not take it, or the value has no form in JSON.
+pub fn set_json<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<(), Failure> {
+    Ok(set(key, &serde_json::to_vec(value)?)?)
+}
+
+/// Changes a value kept as JSON, beginning with the default when there is none, and returns what `change`
+/// returns.
+///
+/// ```no_run
+/// # fn seen(name: String) -> Result<usize, caxton_sdk::Failure> {
+/// caxton_sdk::state::update("names", |names: &mut Vec<String>| {
+///     names.push(name);
+///     names.len()
+/// })
+/// # }
+/// ```
+///
+/// # Errors
+/// State cannot be reached or does not take the value, or what is there is no such JSON.
+pub fn update<T, R>(key: &str, change: impl FnOnce(&mut T) -> R) -> Result<R, Failure>
+where
+    T: DeserializeOwned + Serialize + Default,
+{
+    let mut value = get_json(key)?.unwrap_or_default();
+    let result = change(&mut value);
+    set_json(key, &value)?;
+    Ok(result)
+}
+
+/// The keys that begin with a prefix, in byte order, fetched page by page.
+pub fn keys(prefix: impl Into<String>) -> Keys {
+    Keys { prefix: prefix.into(), page: Vec::new().into_iter(), next: Next::First }
+}
+
+/// See [`keys`]. Ends after an error.
+pub struct Keys {
+    prefix: String,
+    page: IntoIter<String>,
+    next: Next,
+}
+
+enum Next {
+    First,
+    After(String),
+    Nothing,
+}
+
+impl Iterator for Keys {
+    type Item = Result<String, StateError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(key) = self.page.next() {
+                return Some(Ok(key));
+            }
+            let cursor = match std::mem::replace(&mut self.next, Next::Nothing) {
+                Next::First => None,
+                Next::After(cursor) => Some(cursor),
+                Next::Nothing => return None,
+            };
+            match list_keys(&self.prefix, cursor.as_deref(), PAGE) {
+                Ok(page) => {
+                    self.page = page.keys.into_iter();
+                    self.next = page.cursor.map_or(Next::Nothing, Next::After);
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
