@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use caxton_sdk::prelude::*;
 use caxton_sdk::RequestError;
+use caxton_sdk::prelude::*;
 use helpdesk::{Answer, Proposal};
 use serde::Serialize;
 

@@ -34,7 +34,9 @@ impl Agent for Relay {
             }
             Some(b'r') => {
                 let answer = match count_down(content)? {
-                    Some(content) => messaging::request(&draft(peer(&message.receiver)?, content, None), PATIENCE_MS)?.content,
+                    Some(content) => {
+                        messaging::request(&draft(peer(&message.receiver)?, content, None), PATIENCE_MS)?.content
+                    }
                     None => Vec::new(),
                 };
                 Ok(Some(Reply::bytes(answer, "application/octet-stream")))
