@@ -283,6 +283,9 @@ impl Agent {
 
     /// Keeps a place for one message.
     pub(crate) fn reserve_place(&self) -> Result<(), AdmitError> {
+        if self.is_http() {
+            return Err(AdmitError::Unavailable("it is an HTTP agent, which takes no messages"));
+        }
         let mut inbox = self.inbox.lock();
         if let Some(why) = inbox.closed {
             return Err(AdmitError::Unavailable(why));
@@ -291,6 +294,11 @@ impl Agent {
             self.stats.count(Outcomes::Refused);
             AdmitError::Full { depth }
         })
+    }
+
+    /// Whether it speaks HTTP itself, and so has nothing that takes messages.
+    fn is_http(&self) -> bool {
+        self.current.load().as_ref().is_some_and(|current| current.kind() == Kind::Http)
     }
 
     /// Starts as many workers as can do something.
