@@ -1,2 +1,4 @@
-//! x
-fn main() {}
+//! The host.
+fn main() -> std::process::ExitCode {
+    caxton::main()
+}

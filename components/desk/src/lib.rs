@@ -54,7 +54,9 @@ impl Agent for Desk {
     fn check() -> Result<(), String> {
         let specialities = read_specialities().map_err(|failure| failure.reason)?;
         if specialities.is_empty() {
-            return Err(String::from("config names nothing that this desk is about: it needs about-CATEGORY and answer-CATEGORY"));
+            return Err(String::from(
+                "config names nothing that this desk is about: it needs about-CATEGORY and answer-CATEGORY",
+            ));
         }
         Ok(())
     }

@@ -45,8 +45,10 @@ pub(crate) fn read_specialities() -> Result<Vec<Speciality>, Failure> {
         let Some((_, answer)) = settings.iter().find(|(key, _)| *key == answer) else {
             return Err(Failure::fault(format!("config.{key} is there, but config.{answer} is not")));
         };
-        let phrases: Result<Vec<_>, _> =
-            phrases.split(',').map(|phrase| read_phrase(phrase).map_err(|reason| Failure::fault(format!("config.{key}: {reason}")))).collect();
+        let phrases: Result<Vec<_>, _> = phrases
+            .split(',')
+            .map(|phrase| read_phrase(phrase).map_err(|reason| Failure::fault(format!("config.{key}: {reason}"))))
+            .collect();
         specialities.push(Speciality { category: category.to_owned(), answer: answer.clone(), phrases: phrases? });
     }
     specialities.sort_by(|a, b| a.category.cmp(&b.category));
@@ -84,7 +86,8 @@ impl Speciality {
         matches.sort_by(|a, b| b.0.total_cmp(&a.0));
         let sum: f64 = matches.iter().map(|(strength, _)| strength).sum();
         // Facts alone, an amount for example, are of no category.
-        let words = self.phrases.iter().any(|phrase| matches!(phrase.form, Form::Stems(_)) && phrase.strength(reading) > 0.0);
+        let words =
+            self.phrases.iter().any(|phrase| matches!(phrase.form, Form::Stems(_)) && phrase.strength(reading) > 0.0);
         let score = if words { (sum / (sum + HALF) * 100.0).round() / 100.0 } else { 0.0 };
         Matter { score, matched: matches.into_iter().map(|(_, text)| text.to_owned()).collect() }
     }
@@ -97,7 +100,9 @@ impl Phrase {
             Form::Fact(kind) => f64::from(u8::from(reading.facts.iter().any(|fact| fact.kind == *kind))),
             Form::Stems(stems) if !reading.words.windows(stems.len()).any(|words| words == stems.as_slice()) => 0.0,
             Form::Stems(stems) => {
-                let weight = |stem: &String| reading.keywords.iter().find(|keyword| keyword.stem == *stem).map_or(0.1, |keyword| keyword.weight);
+                let weight = |stem: &String| {
+                    reading.keywords.iter().find(|keyword| keyword.stem == *stem).map_or(0.1, |keyword| keyword.weight)
+                };
                 let mean = stems.iter().map(weight).sum::<f64>() / stems.len() as f64;
                 if stems.len() > 1 { mean * PHRASE } else { mean }
             }

@@ -23,11 +23,8 @@ impl Agent for Ledger {
                 Ok(None)
             }
             Performative::QueryRef | Performative::Request => {
-                let totals = Totals {
-                    tickets: count("tickets")?,
-                    desks: counts("desk/")?,
-                    categories: counts("category/")?,
-                };
+                let totals =
+                    Totals { tickets: count("tickets")?, desks: counts("desk/")?, categories: counts("category/")? };
                 Ok(Some(Reply::json(&totals)?))
             }
             _ => Ok(Some(Reply::not_understood("the ledger takes inform, query-ref and request"))),

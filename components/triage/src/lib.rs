@@ -110,7 +110,8 @@ fn decide(message: Message) -> Handled {
 }
 
 fn read_ticket(message: &Message) -> Result<Ticket, Failure> {
-    let is_json = message.content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(caxton_sdk::JSON));
+    let is_json =
+        message.content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(caxton_sdk::JSON));
     if is_json && !message.content.is_empty() {
         message.json::<Ticket>()?.checked().or_reject()
     } else {

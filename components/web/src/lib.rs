@@ -18,7 +18,8 @@ use wstd::http::body::{Body, Bytes, Frame};
 use wstd::http::{BodyExt, Error, Method, Request, Response, StatusCode};
 use wstd::time::Duration;
 
-const HOME: &str = "POST /upper\nPOST /echo\nPOST /sum\nGET /stream?bytes=N\nGET /headers\nGET /wait?ms=N\nGET /status?code=N\n";
+const HOME: &str =
+    "POST /upper\nPOST /echo\nPOST /sum\nGET /stream?bytes=N\nGET /headers\nGET /wait?ms=N\nGET /status?code=N\n";
 const LINE: &[u8; 64] = b"The quick brown fox jumps over the lazy dog, again and again ..\n";
 /// Large enough that the calls of the host do not show, small beside an instance's memory.
 const CHUNK: usize = 16 * 1024;

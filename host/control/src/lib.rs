@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod desired;
+pub mod diff;
 pub mod lifecycle;
 pub mod mailbox;
 pub mod names;

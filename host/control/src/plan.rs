@@ -218,17 +218,18 @@ impl Plan {
         let Some(newest) = agent.revisions.last() else {
             return self.create(name, wanted);
         };
-        // Settings are compared by content only where they are not the very same.
-        let settings = Arc::ptr_eq(&newest.spec, &wanted.spec) || newest.spec.same_revision(&wanted.spec);
-        let current = match &wanted.component {
-            Component::Found(digest) => settings && newest.digest == *digest,
-            Component::Unusable(why) => {
-                self.wait(name, why);
-                // The running revision goes on; a candidate that was under way is of bytes that are gone.
-                settings
+        if let Component::Unusable(why) = &wanted.component {
+            self.wait(name, why);
+        }
+        let current = running.is_some_and(|running| is_as_declared(running, wanted));
+        if let (true, Some(running)) = (current, running) {
+            // What came after the running revision is not wanted any more.
+            let candidate = agent.revisions.iter().find(|r| r.number > running.number && !r.state.is_terminal());
+            match candidate {
+                Some(candidate) => self.give_up(name, candidate),
+                None => self.resume(name, agent),
             }
-        };
-        if current {
+        } else if is_as_declared(newest, wanted) {
             self.advance(name, agent, newest, running);
         } else {
             self.supersede(name, wanted, agent, newest);
@@ -268,16 +269,23 @@ impl Plan {
     /// The newest revision is not as declared: end it if it never ran, and make another.
     fn supersede(&mut self, name: &AgentName, wanted: &Wanted, agent: &ActualAgent, newest: &Revision) {
         match newest.state {
-            State::Unloaded | State::Loaded | State::Ready if newest.busy => {
-                self.wait(name, format!("{name}@{} is superseded and being given up", newest.number));
-            }
-            State::Unloaded | State::Loaded | State::Ready => {
-                self.actions.push(Action::Stop { revision: RevisionId { agent: name.clone(), number: newest.number } });
-            }
+            State::Unloaded | State::Loaded | State::Ready => self.give_up(name, newest),
             State::Running | State::Draining | State::Stopped | State::Failed { .. } => {
                 self.resume(name, agent);
-                self.create(name, wanted);
+                if let Component::Found(_) = wanted.component {
+                    self.create(name, wanted);
+                }
             }
+        }
+    }
+
+    /// Ends a candidate that is not wanted any more.
+    fn give_up(&mut self, name: &AgentName, candidate: &Revision) {
+        let revision = RevisionId { agent: name.clone(), number: candidate.number };
+        if candidate.busy {
+            self.wait(name, format!("{revision} is superseded; it ends when its present step does"));
+        } else {
+            self.actions.push(Action::Stop { revision });
         }
     }
 
@@ -316,6 +324,17 @@ impl Plan {
             self.actions.push(Action::Forget { agent: name.clone() });
         }
     }
+}
+
+/// Whether a revision is what is declared. Bytes that cannot be read are taken for those that run.
+fn is_as_declared(revision: &Revision, wanted: &Wanted) -> bool {
+    // Settings are compared by content only where they are not the very same.
+    let settings = Arc::ptr_eq(&revision.spec, &wanted.spec) || revision.spec.same_revision(&wanted.spec);
+    settings
+        && match &wanted.component {
+            Component::Found(digest) => revision.digest == *digest,
+            Component::Unusable(_) => true,
+        }
 }
 
 fn preparing(state: &State) -> &'static str {

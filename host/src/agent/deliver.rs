@@ -87,8 +87,12 @@ impl Agent {
     /// Runs the handler and commits its effects; again while what it read has changed meanwhile.
     async fn attempt(self: &Arc<Self>, revision: &Arc<Revision>, envelope: &mut Envelope) -> Ended {
         let limit = revision.spec.limits.time;
-        let mut deadline = Instant::now() + limit;
+        let began = Instant::now();
+        let mut deadline = began + limit;
         if let Some(theirs) = envelope.deadline {
+            if theirs <= began {
+                return Ended::failed(Outcome::Gone("nobody waits for the answer any more"), Duration::ZERO);
+            }
             deadline = deadline.min(theirs);
         }
         let work = Work {

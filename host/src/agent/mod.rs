@@ -14,7 +14,7 @@ mod reply;
 mod stats;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commons::Commons;
 use crate::store::Snapshot;
-use crate::wasm::{Answer, Envelope, Inbox, Kind, Outcome, Pool};
+use crate::wasm::{Answer, Envelope, Inbox, Kind, Lease, Outcome, Pool};
 
 pub(crate) use admit::{Accepted, AdmitError, Arrival, act, new_id};
 pub(crate) use http::{HttpAnswer, HttpError};
@@ -69,6 +69,8 @@ pub(crate) struct Revision {
     in_flight: AtomicU32,
     /// Broken off when the revision has to stop.
     interrupt: CancellationToken,
+    /// Whether the reconciler waits for nothing to be in flight.
+    awaited: AtomicBool,
 }
 
 /// Counts a message or call as in flight until it is dropped.
@@ -79,7 +81,7 @@ pub(crate) struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.revision.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.revision.is_left() {
+        if self.revision.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.revision.awaited.load(Ordering::SeqCst) {
             // The reconciler waits for this.
             self.commons.wake();
         }
@@ -89,7 +91,15 @@ impl Drop for InFlight {
 impl Revision {
     /// A revision whose instances are in `pool`.
     pub(crate) fn new(id: Arc<RevisionId>, spec: Arc<AgentSpec>, digest: Digest, pool: Arc<Pool>) -> Arc<Self> {
-        Arc::new(Self { id, spec, digest, pool, in_flight: AtomicU32::new(0), interrupt: CancellationToken::new() })
+        Arc::new(Self {
+            id,
+            spec,
+            digest,
+            pool,
+            in_flight: AtomicU32::new(0),
+            interrupt: CancellationToken::new(),
+            awaited: AtomicBool::new(false),
+        })
     }
 
     /// What its component is for.
@@ -108,10 +118,9 @@ impl Revision {
         self.pool.trim(0, Duration::ZERO);
     }
 
-    fn is_left(&self) -> bool {
-        // Only the agent's own reference and this guard's owner remember a revision that still runs; asking
-        // the reconciler once too often does no harm.
-        true
+    /// Whether the reconciler is told when nothing is in flight any more.
+    pub(crate) fn tell_when_idle(&self, awaited: bool) {
+        self.awaited.store(awaited, Ordering::SeqCst);
     }
 }
 
@@ -226,33 +235,57 @@ impl Agent {
 
     /// Saves the memory of a stateful agent whose instance was idle for `age`, and ends the instance. Does
     /// nothing for others, and nothing when a message is being handled.
-    pub(crate) async fn save_idle(&self, revision: &Revision, age: Duration) -> Result<bool, String> {
-        let Some(mut lease) = revision.pool.lease_idle(age) else { return Ok(false) };
-        let saved = lease.instance().save(revision.spec.limits.time).await;
-        match saved {
+    pub(crate) async fn save_idle(&self, revision: &Revision, age: Duration) -> Result<(), String> {
+        if revision.kind() != Kind::Stateful {
+            return Ok(());
+        }
+        match revision.pool.lease_idle(age) {
+            Some(lease) => self.save(revision, lease).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same when the agent ends: waits for the message that is being handled.
+    pub(crate) async fn save_last(&self, revision: &Revision) -> Result<(), String> {
+        if revision.kind() != Kind::Stateful {
+            return Ok(());
+        }
+        match revision.pool.lease_at_rest().await {
+            Some(lease) => self.save(revision, lease).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn save(&self, revision: &Revision, mut lease: Lease) -> Result<(), String> {
+        match lease.instance().save(revision.spec.limits.time).await {
             Ok(Some(Ok(data))) => {
                 let snapshot = Snapshot { revision: revision.id.number, saved_at: crate::clock::now_ms(), data };
-                if let Err(error) = self.commons.store.save_snapshot(self.name.shared(), snapshot).await {
+                // Dropping the lease ends the instance; giving it back keeps what could not be saved.
+                if let Err(error) = self.keep_snapshot(snapshot).await {
                     lease.finish(true);
                     return Err(format!("its memory could not be kept: {error}"));
                 }
-                // Dropping the lease ends the instance.
-                Ok(true)
+                Ok(())
             }
             Ok(Some(Err(why))) => {
                 lease.finish(true);
                 Err(format!("it refused to save its memory: {why}"))
             }
-            Ok(None) => {
-                lease.finish(true);
-                Ok(false)
-            }
+            Ok(None) => Ok(()),
             Err(fault) => Err(format!("saving its memory: {fault}")),
         }
     }
 
+    /// Keeps what a stateful agent saved.
+    pub(crate) async fn keep_snapshot(&self, snapshot: Snapshot) -> Result<(), crate::store::CommitError> {
+        self.commons.store.save_snapshot(self.name.shared(), snapshot).await
+    }
+
     /// Keeps a place for one message.
     pub(crate) fn reserve_place(&self) -> Result<(), AdmitError> {
+        if self.is_http() {
+            return Err(AdmitError::Unavailable("it is an HTTP agent, which takes no messages"));
+        }
         let mut inbox = self.inbox.lock();
         if let Some(why) = inbox.closed {
             return Err(AdmitError::Unavailable(why));
@@ -261,6 +294,11 @@ impl Agent {
             self.stats.count(Outcomes::Refused);
             AdmitError::Full { depth }
         })
+    }
+
+    /// Whether it speaks HTTP itself, and so has nothing that takes messages.
+    fn is_http(&self) -> bool {
+        self.current.load().as_ref().is_some_and(|current| current.kind() == Kind::Http)
     }
 
     /// Starts as many workers as can do something.

@@ -127,8 +127,10 @@ impl Agent {
             return Ok(None);
         }
         let routes = self.commons.routes.load();
-        let Some(receiver) = routes.agent(&message.receiver) else {
-            return Err(AdmitError::UnknownReceiver(message.receiver));
+        let Some(receiver) = routes.agent(&message.receiver).filter(|receiver| !receiver.is_http()) else {
+            // Its agent was removed, or speaks HTTP and can only wait for answers, which it did not.
+            tracing::debug!(agent = %self.name, receiver = message.receiver, "a reply has nobody to go to");
+            return Ok(None);
         };
         let limit = receiver.message_limit(&receiver.spec.load());
         if message.content.len() as u64 > limit {

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig, WasmFeatures,
-};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
 use super::artefact::Artefacts;
 use super::guest::Ctx;
+use super::inspect;
 use super::link;
 use super::pool::Pool;
 use super::program::Programs;
@@ -212,20 +211,7 @@ pub(super) fn config(fuel: bool, instances: Option<u32>) -> Config {
         .epoch_interruption(true)
         .memory_guaranteed_dense_image_size(IMAGE_BYTES)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(32));
-    // Off by policy: what no toolchain of agents needs is only more surface.
-    for feature in [
-        WasmFeatures::GC,
-        WasmFeatures::FUNCTION_REFERENCES,
-        WasmFeatures::EXCEPTIONS,
-        WasmFeatures::THREADS,
-        WasmFeatures::MEMORY64,
-        WasmFeatures::MULTI_MEMORY,
-        WasmFeatures::RELAXED_SIMD,
-        WasmFeatures::TAIL_CALL,
-        WasmFeatures::WIDE_ARITHMETIC,
-    ] {
-        config.wasm_features(feature, false);
-    }
+    config.wasm_features(inspect::FEATURES_OFF, false);
     // wasmtime alone compares only its major version: an artefact of another patch release is not for us.
     config
         .module_version(ModuleVersionStrategy::Custom(format!(

@@ -189,6 +189,16 @@ impl Pool {
     /// lives no call begins.
     pub(crate) fn lease_idle(self: &Arc<Self>, age: Duration) -> Option<Lease> {
         let turn = Arc::clone(&self.turns).try_acquire_owned().ok()?;
+        self.lease_last(turn, age)
+    }
+
+    /// The same without regard to how long it is idle, when whoever has it now is done.
+    pub(crate) async fn lease_at_rest(self: &Arc<Self>) -> Option<Lease> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        self.lease_last(turn, Duration::ZERO)
+    }
+
+    fn lease_last(self: &Arc<Self>, turn: OwnedSemaphorePermit, age: Duration) -> Option<Lease> {
         let mut idle = self.idle.lock();
         idle.last().filter(|last| last.since.elapsed() >= age)?;
         let last = idle.pop()?;

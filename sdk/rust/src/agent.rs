@@ -68,7 +68,10 @@ macro_rules! agent {
     ($agent:ty) => {
         const _: () = {
             type Exported = $crate::Stateless<$agent>;
-    $crate::bindings::export_agent!(Exported with_types_in $crate::bindings);
+            $crate::is_agent::<Exported>();
+            // The names of the exports are none that a linker for other targets takes.
+            #[cfg(target_family = "wasm")]
+            $crate::bindings::export_agent! { Exported with_types_in $crate::bindings }
         };
     };
 }
@@ -90,11 +93,17 @@ macro_rules! stateful_agent {
             }
 
             type Exported = $crate::Stateful<$agent>;
-    $crate::bindings::export_agent!(Exported with_types_in $crate::bindings);
-    $crate::bindings::memory::export_memory!(Exported with_types_in $crate::bindings::memory);
+            $crate::is_agent::<Exported>();
+            #[cfg(target_family = "wasm")]
+            $crate::bindings::export_agent! { Exported with_types_in $crate::bindings }
+            #[cfg(target_family = "wasm")]
+            $crate::bindings::memory::export_memory! { Exported with_types_in $crate::bindings::memory }
         };
     };
 }
+
+/// Holds the compiler to the traits where there are no exports to do it.
+pub const fn is_agent<Exported: handler::Guest + health::Guest>() {}
 
 /// The exports of an [`Agent`].
 pub struct Stateless<A>(PhantomData<A>);

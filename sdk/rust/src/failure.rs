@@ -154,3 +154,28 @@ impl<T, E: Display> OrFail<T> for Result<T, E> {
         self.map_err(|error| Failure::fault(error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Cause, Failure, RequestError, SendError, StateError};
+
+    /// A cause that is wrong costs either attempts in vain or a message that could have been handled.
+    #[test]
+    fn errors_of_the_host_keep_their_blame() {
+        let rows: [(Failure, Cause); 9] = [
+            (SendError::MailboxFull(9).into(), Cause::Unavailable),
+            (SendError::UnknownReceiver("x".into()).into(), Cause::Unavailable),
+            (SendError::NotAllowed("x".into()).into(), Cause::Fault),
+            (SendError::TooManyHops(9).into(), Cause::Fault),
+            (RequestError::TimedOut.into(), Cause::Unavailable),
+            (RequestError::NotSent(SendError::Unavailable("x".into())).into(), Cause::Unavailable),
+            (RequestError::Deadlock(vec!["a".into(), "b".into()]).into(), Cause::Fault),
+            (StateError::Unavailable("x".into()).into(), Cause::Unavailable),
+            (StateError::NotANumber.into(), Cause::Fault),
+        ];
+        for (failure, cause) in rows {
+            assert_eq!(failure.cause, cause, "{}", failure.reason);
+            assert!(!failure.reason.is_empty());
+        }
+    }
+}

@@ -48,7 +48,7 @@ pub mod snapshot;
 pub mod state;
 
 #[doc(hidden)]
-pub use agent::{Memory, Stateful, Stateless};
+pub use agent::{Memory, Stateful, Stateless, is_agent};
 #[doc(hidden)]
 pub use wit_bindgen;
 

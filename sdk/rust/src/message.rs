@@ -45,3 +45,50 @@ impl Message {
         self.receiver.split_once('/').map(|(_, key)| key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Cause, Message, Performative, Priority};
+
+    fn message(content: &[u8]) -> Message {
+        Message {
+            id: String::from("m1"),
+            performative: Performative::Request,
+            sender: String::from("ann"),
+            receiver: String::from("shop/7"),
+            content: content.to_vec(),
+            content_type: String::from("application/json"),
+            ontology: None,
+            protocol: None,
+            conversation_id: String::from("c1"),
+            reply_with: None,
+            in_reply_to: None,
+            reply_by: None,
+            priority: Priority::Normal,
+            sent_at: 0,
+            attempt: 1,
+            headers: vec![("a".into(), "1".into()), ("a".into(), "2".into())],
+        }
+    }
+
+    #[test]
+    fn content_that_cannot_be_read_is_the_message_s_fault() {
+        let rows: [&[u8]; 4] = [b"", b"{", b"\"x\"", b"\xff"];
+        for content in rows {
+            let failure = message(content).json::<u32>().unwrap_err();
+            assert_eq!(failure.cause, Cause::Rejected, "{content:?}");
+        }
+        assert_eq!(message(b"7").json::<u32>(), Ok(7));
+        assert_eq!(message(b"\xff").text().unwrap_err().cause, Cause::Rejected);
+        assert_eq!(message(b"ok").text(), Ok("ok"));
+    }
+
+    #[test]
+    fn parts_are_found() {
+        let mut message = message(b"");
+        assert_eq!((message.header("a"), message.header("b")), (Some("1"), None));
+        assert_eq!((message.key(), message.reference()), (Some("7"), "m1"));
+        message.reply_with = Some(String::from("r1"));
+        assert_eq!(message.reference(), "r1");
+    }
+}

@@ -21,3 +21,23 @@ pub fn find(capability: &str) -> Vec<String> {
 pub(crate) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::whole_millis;
+    use std::time::Duration;
+
+    #[test]
+    fn no_duration_becomes_shorter_or_nothing() {
+        let rows = [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_micros(1_001), 2),
+            (Duration::from_millis(7), 7),
+            (Duration::MAX, u64::MAX),
+        ];
+        for (duration, millis) in rows {
+            assert_eq!(whole_millis(duration), millis, "{duration:?}");
+        }
+    }
+}

@@ -5,23 +5,23 @@ use serde::{Deserialize, Serialize};
 use crate::Ticket;
 
 /// Words that say nothing about the matter, without apostrophes.
+#[rustfmt::skip]
 const STOP_WORDS: &[&str] = &[
-    "a", "about", "after", "again", "all", "also", "am", "an", "and", "any", "anyone", "are", "aren", "as",
-    "at", "be", "because", "been", "before", "but", "by", "can", "cannot", "cant", "could", "couldnt", "day",
-    "days", "dear", "did", "didnt", "do", "does", "doesnt", "done", "dont", "each", "else", "even", "ever",
-    "every", "few", "for", "from", "get", "gets", "getting", "go", "goes", "going", "got", "had", "has",
-    "hasnt", "have", "havent", "he", "hello", "help", "her", "here", "hey", "hi", "him", "his", "how", "i",
-    "if", "im", "in", "into", "is", "isnt", "it", "its", "ive", "just", "kind", "know", "let", "like", "lot",
-    "made", "make", "many", "may", "me", "more", "most", "much", "must", "my", "need", "needs", "new", "next",
-    "no", "not", "nothing", "now", "of", "off", "often", "ok", "okay", "on", "once", "one", "only", "or",
-    "other", "our", "out", "over", "own", "please", "put", "re", "really", "regards", "said", "same", "say",
-    "see", "seem", "seems", "she", "should", "since", "so", "some", "someone", "something", "soon", "still",
-    "such", "sure", "take", "tell", "than", "thank", "thanks", "that", "the", "their", "them", "then", "there",
-    "these", "they", "thing", "things", "this", "those", "though", "through", "time", "to", "today", "tomorrow",
-    "too", "tried", "try", "trying", "two", "under", "until", "up", "us", "use", "used", "using", "very",
-    "want", "wanted", "was", "wasnt", "way", "we", "week", "well", "went", "were", "what", "when", "where",
-    "which", "while", "who", "why", "will", "with", "without", "wont", "work", "worked", "working", "works",
-    "would", "wrong", "yesterday", "yet", "you", "your",
+    "a", "about", "after", "again", "all", "also", "am", "an", "and", "any", "anyone", "are", "aren", "as", "at",
+    "be", "because", "been", "before", "but", "by", "can", "cannot", "cant", "could", "couldnt", "day", "days",
+    "dear", "did", "didnt", "do", "does", "doesnt", "done", "dont", "each", "else", "even", "ever", "every", "few",
+    "for", "from", "get", "gets", "getting", "go", "goes", "going", "got", "had", "has", "hasnt", "have", "havent",
+    "he", "hello", "help", "her", "here", "hey", "hi", "him", "his", "how", "i", "if", "im", "in", "into", "is",
+    "isnt", "it", "its", "ive", "just", "kind", "know", "let", "like", "lot", "made", "make", "many", "may", "me",
+    "more", "most", "much", "must", "my", "need", "needs", "new", "next", "no", "not", "nothing", "now", "of", "off",
+    "often", "ok", "okay", "on", "once", "one", "only", "or", "other", "our", "out", "over", "own", "please", "put",
+    "re", "really", "regards", "said", "same", "say", "see", "seem", "seems", "she", "should", "since", "so", "some",
+    "someone", "something", "soon", "still", "such", "sure", "take", "tell", "than", "thank", "thanks", "that", "the",
+    "their", "them", "then", "there", "these", "they", "thing", "things", "this", "those", "though", "through",
+    "time", "to", "today", "tomorrow", "too", "tried", "try", "trying", "two", "under", "until", "up", "us", "use",
+    "used", "using", "very", "want", "wanted", "was", "wasnt", "way", "we", "week", "well", "went", "were", "what",
+    "when", "where", "which", "while", "who", "why", "will", "with", "without", "wont", "work", "worked", "working",
+    "works", "would", "wrong", "yesterday", "yet", "you", "your",
 ];
 
 /// A word in the subject counts as often as this in the body.
@@ -150,7 +150,9 @@ fn stem(word: &str) -> String {
         stem.pop();
     }
     for ending in ["ing", "ed"] {
-        if let Some(root) = stem.strip_suffix(ending).filter(|root| root.len() > 2 && root.contains(['a', 'e', 'i', 'o', 'u', 'y'])) {
+        if let Some(root) =
+            stem.strip_suffix(ending).filter(|root| root.len() > 2 && root.contains(['a', 'e', 'i', 'o', 'u', 'y']))
+        {
             stem = undouble(root).to_owned();
             break;
         }
@@ -232,7 +234,8 @@ fn is_address(token: &str) -> bool {
 }
 
 fn is_number(token: &str) -> bool {
-    token.starts_with(|c: char| c.is_ascii_digit()) && token.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ','))
+    token.starts_with(|c: char| c.is_ascii_digit())
+        && token.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ','))
 }
 
 fn is_amount(token: &str, unit: &str) -> bool {
@@ -253,8 +256,18 @@ fn is_reference(token: &str) -> bool {
 
 fn judge_urgency(text: &str) -> Urgency {
     const PRESSING: [&str; 12] = [
-        "urgent", "urgently", "asap", "immediately", "emergency", "critical", "outage", "deadline", "blocked", "down",
-        "production", "everyone",
+        "urgent",
+        "urgently",
+        "asap",
+        "immediately",
+        "emergency",
+        "critical",
+        "outage",
+        "deadline",
+        "blocked",
+        "down",
+        "production",
+        "everyone",
     ];
     const PATIENT: [&str; 5] = ["no rush", "no hurry", "not urgent", "whenever", "when you have time"];
     let lower = text.to_lowercase();
@@ -334,7 +347,8 @@ mod tests {
 
     #[test]
     fn the_subject_weighs_more() {
-        let ticket = Ticket { subject: "Refund".into(), body: "The printer and the refund of the printer".into(), from: None };
+        let ticket =
+            Ticket { subject: "Refund".into(), body: "The printer and the refund of the printer".into(), from: None };
         let reading = read(&ticket);
         assert_eq!(reading.keywords[0].word, "refund");
         assert_eq!(reading.keywords.len(), 2);

@@ -29,7 +29,8 @@ pub enum TicketError {
 impl fmt::Display for TicketError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => formatter.write_str("a ticket needs text: post what is wrong, as plain text or as {\"subject\", \"body\"}"),
+            Self::Empty => formatter
+                .write_str("a ticket needs text: post what is wrong, as plain text or as {\"subject\", \"body\"}"),
         }
     }
 }
@@ -140,13 +141,17 @@ mod tests {
             ("No wifi. It went at noon.", Some(("No wifi.", "No wifi. It went at noon.", None))),
             ("Host 10.0.0.1 is gone? Yes", Some(("Host 10.0.0.1 is gone?", "Host 10.0.0.1 is gone? Yes", None))),
             ("No wifi\n\nIt went at noon.\n", Some(("No wifi", "It went at noon.", None))),
-            ("Subject: No wifi\r\nFrom: ann@example.org\r\n\r\nSince noon.", Some(("No wifi", "Since noon.", Some("ann@example.org")))),
+            (
+                "Subject: No wifi\r\nFrom: ann@example.org\r\n\r\nSince noon.",
+                Some(("No wifi", "Since noon.", Some("ann@example.org"))),
+            ),
             ("From: ann\n\nNo wifi\nSince noon.", Some(("No wifi", "Since noon.", Some("ann")))),
             ("Hello: this is no head", Some(("Hello: this is no head", "Hello: this is no head", None))),
         ];
         for (text, expected) in rows {
             let ticket = Ticket::from_text(text).ok();
-            let found = ticket.as_ref().map(|ticket| (ticket.subject.as_str(), ticket.body.as_str(), ticket.from.as_deref()));
+            let found =
+                ticket.as_ref().map(|ticket| (ticket.subject.as_str(), ticket.body.as_str(), ticket.from.as_deref()));
             assert_eq!(found, expected, "{text:?}");
         }
     }

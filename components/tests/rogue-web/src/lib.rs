@@ -65,7 +65,8 @@ impl Guest for RogueWeb {
                 ResponseOutparam::set(out, Ok(response));
             }
             "/headers" => {
-                let headers: Vec<_> = (0..10_000).map(|number| (format!("x-{number}"), String::from("value"))).collect();
+                let headers: Vec<_> =
+                    (0..10_000).map(|number| (format!("x-{number}"), String::from("value"))).collect();
                 respond(out, &headers, write_half);
             }
             _ => {

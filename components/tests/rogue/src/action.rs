@@ -188,7 +188,9 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
         Action::Loop => loop {
             black_box(());
         },
-        Action::Fail { cause, reason, retry_after_ms } => Err(Failure { cause: cause_named(&cause)?, reason, retry_after_ms }),
+        Action::Fail { cause, reason, retry_after_ms } => {
+            Err(Failure { cause: cause_named(&cause)?, reason, retry_after_ms })
+        }
         Action::FailUntil { attempt, cause } => fail_until(attempt, &cause, message),
         Action::Sleep { ms } => {
             std::thread::sleep(Duration::from_millis(ms));
@@ -225,7 +227,9 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
         Action::Write { path } => Ok(outside::write(&path)),
         Action::Connect { address } => Ok(outside::connect(&address)),
 
-        Action::Send { to, content, bytes, count, with } => Ok(talk::send(&with.into_draft(to, content, bytes)?, count)),
+        Action::Send { to, content, bytes, count, with } => {
+            Ok(talk::send(&with.into_draft(to, content, bytes)?, count))
+        }
         Action::Request { to, content, bytes, timeout_ms, with } => {
             Ok(talk::request(&with.into_draft(to, content, bytes)?, Duration::from_millis(timeout_ms)))
         }

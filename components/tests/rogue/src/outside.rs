@@ -43,9 +43,8 @@ pub(crate) fn connect(address: &str) -> Value {
 
 fn read_path(path: &str) -> std::io::Result<Value> {
     if std::fs::metadata(path)?.is_dir() {
-        let names: std::io::Result<Vec<_>> = std::fs::read_dir(path)?
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect();
+        let names: std::io::Result<Vec<_>> =
+            std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
         return Ok(Value::from(names?));
     }
     let mut text = String::new();

@@ -181,7 +181,9 @@ fn priority_name(priority: Priority) -> &'static str {
 
 fn performative_named(name: &str) -> Result<Performative, Failure> {
     let found = PERFORMATIVES.iter().find(|(known, _)| *known == name);
-    found.map(|(_, performative)| *performative).ok_or_else(|| Failure::rejected(format!("no such performative: {name}")))
+    found
+        .map(|(_, performative)| *performative)
+        .ok_or_else(|| Failure::rejected(format!("no such performative: {name}")))
 }
 
 fn priority_named(name: &str) -> Result<Priority, Failure> {

@@ -1,0 +1,321 @@
+//! A host from its start to its end.
+//!
+//! ```text
+//! read the file -> hold the data folder -> set up the engine -> listen -> build -> reconcile -> ready
+//!   ... until a signal: stop listening -> drain -> save -> close the store
+//! ```
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use caxton_control::desired::Http;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::commons::Commons;
+use crate::config::{ConfigErrors, Loaded};
+use crate::control::{Control, Readiness};
+use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source, Wake};
+use crate::shutdown::{Asked, Signals};
+use crate::store::Store;
+use crate::wasm::{Runtime, RuntimeOptions};
+use crate::watch::Followed;
+use crate::{admin, build, clock, http, metrics, sweep};
+
+/// How a host is to be run.
+#[derive(Debug, Clone)]
+pub(crate) struct UpOptions {
+    /// The file that declares the agents.
+    pub(crate) file: PathBuf,
+    /// Settings of the command line, such as `http.listen`, which go before those of the file.
+    pub(crate) flags: Vec<(String, String)>,
+    /// Whether components are built first.
+    pub(crate) build: bool,
+    /// Whether components are built again when their sources change.
+    pub(crate) watch: bool,
+    /// Where to write the ports once everything is ready.
+    pub(crate) ports_file: Option<PathBuf>,
+}
+
+/// Where a host listens, as it is written for programs.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Ports {
+    /// Where agents are called.
+    pub(crate) http: SocketAddr,
+    /// Where the management API is.
+    pub(crate) admin: SocketAddr,
+}
+
+/// The file in the data folder by which commands find a host.
+pub(crate) const HOST_FILE: &str = "host.json";
+/// How often a stopping host looks whether everything is at rest, beside being told.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Why a host did not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The declaration has errors.
+    Config(ConfigErrors),
+    /// Anything else.
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for StartError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Runs a host until it is told to stop.
+pub(crate) fn run(options: UpOptions) -> Result<ExitCode, StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("caxton")
+        .build()
+        .context("starting the threads of the host")?;
+    let code = runtime.block_on(up(options))?;
+    // What still runs was given its time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(code)
+}
+
+/// Everything of a host that listens.
+struct Host {
+    commons: Arc<Commons>,
+    control: Control,
+    settings: Arc<ArcSwap<Http>>,
+    reconciler: tokio::task::JoinHandle<Drained>,
+    settled: watch::Receiver<bool>,
+    wakes: mpsc::Sender<Wake>,
+    ports: Ports,
+    /// Stops taking calls.
+    closing: CancellationToken,
+    /// Stops deciding.
+    stop: CancellationToken,
+    listeners: Vec<tokio::task::JoinHandle<()>>,
+}
+
+async fn up(options: UpOptions) -> Result<ExitCode, StartError> {
+    let mut signals = Signals::listen().context("listening to signals")?;
+    let source = Source { file: options.file.clone(), flags: options.flags.clone() };
+    let loaded = source.load().map_err(StartError::Config)?;
+    let starting = start(&options, source, loaded);
+    let host = tokio::select! {
+        host = starting => host?,
+        // Compiling and building may take long; nothing is running that would have to be drained.
+        () = signals.stop() => return Ok(ExitCode::from(130)),
+    };
+    let data = host.commons.store.folder().to_owned();
+    let settled = host.settled.clone();
+    let mut announce = Box::pin(announce(&options, &host, settled));
+    let mut announced = false;
+    loop {
+        tokio::select! {
+            result = &mut announce, if !announced => {
+                announced = true;
+                result?;
+            }
+            signal = signals.next() => match signal {
+                Asked::Reload => {
+                    tracing::info!("SIGHUP: reading {} and all components again", options.file.display());
+                    let _ = host.wakes.send(Wake::All).await;
+                }
+                Asked::Stop => break,
+            },
+        }
+    }
+    drop(announce);
+    let code = tokio::select! {
+        code = stop(host) => code,
+        () = signals.stop() => {
+            tracing::warn!("stopping now; what was in hand is given up");
+            ExitCode::from(130)
+        }
+    };
+    let _ = std::fs::remove_file(data.join(HOST_FILE));
+    Ok(code)
+}
+
+async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::Result<Host> {
+    let desired = &loaded.desired;
+    let data = loaded.dir.join(&desired.store.path);
+    let store = Store::open(&data, desired.store.durability)?;
+    let metrics = metrics::install();
+    let runtime = Runtime::new(RuntimeOptions {
+        cache: cache_folder(&data),
+        compiler: std::env::current_exe()
+            .context("finding this program, which compiles components in a process of its own")?,
+        instances: None,
+    })?;
+    let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;
+    let admin_listener = bind("admin.listen", "--admin", desired.admin.listen).await?;
+    let ports = Ports { http: http_listener.local_addr()?, admin: admin_listener.local_addr()? };
+    let followed = Arc::new(Followed::new(&source.file, &loaded.dir, desired.agents.values()));
+    if options.build {
+        build::run_all(&followed.builds, &loaded.dir).await?;
+    }
+    let commons = Commons::new(store);
+    let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
+    let (command_sender, commands) = mpsc::channel(64);
+    let (wake_sender, wakes) = mpsc::channel(64);
+    let (ready_sender, ready) = watch::channel(Readiness::default());
+    let (settled_sender, settled) = watch::channel(false);
+    let (followed_sender, followed) = watch::channel(followed);
+    let settings = Arc::new(ArcSwap::from_pointee(desired.http.clone()));
+    let control = Control::new(command_sender, ready);
+    let facts = Facts {
+        started_at: clock::now_ms(),
+        http: ports.http.to_string(),
+        admin: ports.admin.to_string(),
+        stopping: false,
+    };
+    commons.events.tell(
+        None,
+        "host.started",
+        serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "file": source.file }),
+    );
+    let admin_state = admin::AdminState::new(control.clone(), Arc::clone(&commons), metrics, &data)?;
+    let reconciler = Reconciler::new(Setup {
+        commons: Arc::clone(&commons),
+        runtime,
+        source,
+        declared: loaded,
+        http: Arc::clone(&settings),
+        commands,
+        wakes,
+        ready: ready_sender,
+        settled: settled_sender,
+        followed: followed_sender,
+        facts,
+    });
+    let listeners = vec![
+        tokio::spawn(http::serve(http_listener, Arc::clone(&settings), Arc::clone(&commons), closing.clone())),
+        tokio::spawn(admin::serve(admin_listener, admin_state, stop.clone())),
+    ];
+    tokio::spawn(sweep::run(Arc::clone(&commons), stop.clone()));
+    tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));
+    let reconciler = tokio::spawn(reconciler.run(stop.clone()));
+    write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
+    Ok(Host { commons, control, settings, reconciler, settled, wakes: wake_sender, ports, closing, stop, listeners })
+}
+
+/// Compiled components may be shared by several hosts of one user.
+fn cache_folder(data: &Path) -> PathBuf {
+    std::env::var_os("CAXTON_CACHE").map_or_else(|| data.join("cache"), |cache| PathBuf::from(cache).join("compiled"))
+}
+
+async fn bind(key: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "{key}: the port of {address} is in use by another program; stop that one, or choose another with `{flag} {}:0` or in the file",
+            address.ip()
+        ),
+        _ => anyhow::anyhow!("{key}: listening on {address}: {error}; choose another with `{flag} ADDR` or in the file"),
+    })
+}
+
+fn host_file(ports: &Ports) -> String {
+    serde_json::json!({ "http": ports.http, "admin": ports.admin, "pid": std::process::id() }).to_string()
+}
+
+/// Writes a file whole or not at all, readable by its owner only.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let temporary = path.with_extension("tmp");
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(temporary, path)
+}
+
+/// Says that the host is up, once everything that can be done was done.
+async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver<bool>) -> anyhow::Result<()> {
+    tracing::info!("calls: http://{}   management: http://{}", host.ports.http, host.ports.admin);
+    if settled.wait_for(|settled| *settled).await.is_err() {
+        return Ok(());
+    }
+    let agents = host.control.agents().await?;
+    let running = agents.iter().filter(|agent| agent.state == "running").count();
+    let took = Duration::from_millis(clock::now_ms().saturating_sub(host.control.status().await?.started_at));
+    tracing::info!("{running} of {} agents run, {:.1} s after the start", agents.len(), took.as_secs_f64());
+    for agent in agents.iter().take(SHOWN) {
+        for route in &agent.routes {
+            tracing::info!("  {route} -> {}", agent.name);
+        }
+    }
+    if let Some(path) = &options.ports_file {
+        let text = serde_json::to_string(&host.ports)?;
+        write_private(path, &text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Agents whose routes are told at the start.
+const SHOWN: usize = 20;
+
+/// Ends a host: takes no more calls, lets what is in hand finish within `host.drain`, saves, closes.
+async fn stop(host: Host) -> ExitCode {
+    host.closing.cancel();
+    host.stop.cancel();
+    let mut deadline = Instant::now();
+    let left = match host.reconciler.await {
+        Ok(drained) => {
+            tracing::info!("stopping; what is in hand has {} s", drained.limit.as_secs());
+            deadline += drained.limit;
+            drain(&host.commons, &drained, deadline).await
+        }
+        Err(error) => {
+            tracing::error!(%error, "the reconciler ended badly");
+            0
+        }
+    };
+    for listener in host.listeners {
+        let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), listener).await;
+    }
+    host.commons.events.tell(None, "host.stopped", serde_json::json!({ "given_up": left }));
+    if let Err(error) = host.commons.store.flush().await {
+        tracing::error!(%error, "the store did not take the last writes");
+        return ExitCode::FAILURE;
+    }
+    if left > 0 {
+        tracing::warn!("{left} messages were given up; their senders were told");
+    }
+    tracing::info!("stopped");
+    ExitCode::SUCCESS
+}
+
+/// Waits until nothing is in hand or the time is over; saves what stateful agents keep. Gives the number of
+/// messages that were given up.
+async fn drain(commons: &Commons, drained: &Drained, deadline: Instant) -> u32 {
+    for (_, revisions) in drained.agents() {
+        for revision in revisions {
+            revision.tell_when_idle(true);
+        }
+    }
+    let busy =
+        || drained.agents().any(|(agent, revisions)| agent.is_busy() || revisions.iter().any(|r| r.in_flight() > 0));
+    while busy() && Instant::now() < deadline {
+        let _ = tokio::time::timeout(LOOK, commons.woken()).await;
+    }
+    let mut left = 0;
+    for (agent, revisions) in drained.agents() {
+        left += agent.depth();
+        agent.close("the host is stopping");
+        for revision in revisions {
+            left += revision.in_flight();
+            if let Err(why) = agent.save_idle(&revision, Duration::ZERO).await {
+                tracing::error!(agent = %agent.name(), why, "an agent's memory was not kept");
+            }
+            revision.stop();
+        }
+    }
+    left
+}

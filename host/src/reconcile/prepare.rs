@@ -1,0 +1,201 @@
+//! Bringing a revision to where it can take messages: the long work of the reconciler.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caxton_control::desired::Mode;
+use caxton_control::{AgentSpec, Digest, RevisionId};
+
+use super::apply::settings;
+use super::{Reconciler, Report};
+use crate::agent::{Agent, Revision};
+use crate::clock;
+use crate::commons::Commons;
+use crate::store::{RevisionRecord, Snapshot};
+use crate::wasm::{Identity, Kind, Pool, Program, Runtime};
+
+/// How long the instances of a revision may take to stand (SPEC §1). Compiling has its own bound.
+const TRANSITION: Duration = Duration::from_secs(30);
+
+/// One preparation.
+struct Preparation {
+    commons: Arc<Commons>,
+    runtime: Arc<Runtime>,
+    agent: Arc<Agent>,
+    id: Arc<RevisionId>,
+    spec: Arc<AgentSpec>,
+    digest: Digest,
+    path: PathBuf,
+    /// Whether another revision runs, which keeps the state of a stateful agent.
+    running: bool,
+    /// Whether the store knows this revision already.
+    known: bool,
+}
+
+impl Reconciler {
+    /// Begins to take a revision from unloaded to ready.
+    pub(super) fn prepare(&mut self, revision: &RevisionId) {
+        let path_of = |spec: &AgentSpec| self.declared.dir.join(&spec.component);
+        let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
+        let (agent, running) = (Arc::clone(&entry.agent), entry.agent.current().is_some());
+        let Some(record) = entry.record(revision.number) else { return };
+        record.busy = true;
+        let (spec, digest) = (Arc::clone(&record.spec), record.digest);
+        let preparation = Preparation {
+            commons: Arc::clone(&self.commons),
+            runtime: Arc::clone(&self.runtime),
+            agent,
+            id: Arc::new(revision.clone()),
+            path: path_of(&spec),
+            spec,
+            digest,
+            running,
+            known: false,
+        };
+        let reports = self.reports.0.clone();
+        let (name, number) = (revision.agent.clone(), revision.number);
+        tokio::spawn(async move {
+            let loaded = preparation.load().await;
+            if loaded.is_ok() {
+                // The reconciler is gone only when the host stops.
+                let _ = reports.send(Report::Loaded { agent: name.clone(), number }).await;
+            }
+            let result = match loaded {
+                Ok(program) => preparation.start(program).await,
+                Err(why) => Err(why),
+            };
+            let _ = reports.send(Report::Prepared { agent: name, number, result }).await;
+        });
+    }
+}
+
+impl Preparation {
+    /// Validates and compiles, unless that was done before.
+    async fn load(&self) -> Result<Arc<Program>, String> {
+        self.keep().await?;
+        let shown = self.spec.component.as_str();
+        let began = Instant::now();
+        let mut compiling = false;
+        let name = self.id.agent.clone();
+        let program = self
+            .runtime
+            .program(&self.path, self.digest, self.spec.limits.fuel.is_some(), |bytes| {
+                compiling = true;
+                tracing::info!(agent = %name, "compiling {shown} ({} kB); this is done once", bytes / 1_000);
+            })
+            .await
+            .map_err(|error| format!("{shown}: {error}"))?;
+        if compiling {
+            tracing::info!(agent = %self.id.agent, "compiled {shown} in {:.1} s", began.elapsed().as_secs_f64());
+        }
+        self.judge(&program)?;
+        Ok(program)
+    }
+
+    /// Keeps the revision's number, digest and settings, so that the number is never used for others.
+    async fn keep(&self) -> Result<(), String> {
+        let last = self.commons.store.last_revision(self.id.agent.as_str())?;
+        if self.known || last.is_some_and(|(number, ..)| number >= self.id.number) {
+            return Ok(());
+        }
+        let record = RevisionRecord {
+            agent: self.id.agent.shared(),
+            number: self.id.number,
+            digest: self.digest.to_string(),
+            settings: settings(&self.spec),
+            created_at: clock::now_ms(),
+        };
+        self.commons.store.keep_revision(record).await.map_err(|error| error.to_string())
+    }
+
+    /// What the component is against what the agent's settings say.
+    fn judge(&self, program: &Program) -> Result<(), String> {
+        let summary = &program.summary;
+        let limit = self.spec.limits.memory_bytes;
+        if summary.memory_bytes > limit {
+            return Err(format!(
+                "the component begins with {} bytes of memory, more than limits.memory ({limit} bytes); raise it",
+                summary.memory_bytes
+            ));
+        }
+        if summary.kind == Kind::Http && self.spec.http.iter().any(|route| route.mode == Mode::Enqueue) {
+            return Err("it is an HTTP agent, which answers itself: a route with mode = \"enqueue\" is for agents that take messages".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Starts the first instances and asks them whether they can work.
+    async fn start(&self, program: Arc<Program>) -> Result<Arc<Revision>, String> {
+        let stateful = program.summary.kind == Kind::Stateful;
+        let who = Arc::new(Identity {
+            revision: Arc::clone(&self.id),
+            spec: Arc::clone(&self.spec),
+            state_bytes: Arc::clone(self.agent.state_bytes()),
+        });
+        let outside = Arc::clone(&self.commons) as Arc<dyn crate::wasm::Outside>;
+        let instances = &self.spec.instances;
+        let pool = Pool::new(&self.runtime, program, who, outside, instances.max);
+        let stand = async {
+            match (stateful, self.running) {
+                // The running revision has the state until the handoff.
+                (true, true) => pool.try_out().await,
+                (true, false) => pool.warm(1).await,
+                (false, _) if instances.min == 0 => pool.try_out().await,
+                (false, _) => pool.warm(instances.min).await,
+            }
+        };
+        match tokio::time::timeout(TRANSITION, stand).await {
+            Ok(Ok(())) => Ok(Revision::new(Arc::clone(&self.id), Arc::clone(&self.spec), self.digest, pool)),
+            Ok(Err(fault)) => Err(fault.to_string()),
+            Err(_) => Err(format!("its instances did not stand within {} s", TRANSITION.as_secs())),
+        }
+    }
+}
+
+/// Takes the memory of a stateful agent from its running revision to a ready one. The mailbox is paused and
+/// the old instance at rest. When this fails the old revision still has everything.
+pub(super) async fn hand_off(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Result<(), String> {
+    let began = Instant::now();
+    let time = old.spec.limits.time;
+    // Without an instance the memory was saved when that one ended.
+    let lease = match old.pool.lease_at_rest().await {
+        None => None,
+        Some(mut lease) => match lease.instance().save(time).await {
+            Ok(Some(Ok(data))) => {
+                let snapshot = Snapshot { revision: old.id.number, saved_at: clock::now_ms(), data };
+                let kept = agent.keep_snapshot(snapshot).await;
+                if let Err(error) = kept {
+                    lease.finish(true);
+                    return Err(format!("the memory of {} could not be kept: {error}", old.id));
+                }
+                Some(lease)
+            }
+            Ok(Some(Err(why))) => {
+                lease.finish(true);
+                return Err(format!("{} refused to save its memory: {why}", old.id));
+            }
+            Ok(None) => Some(lease),
+            Err(fault) => return Err(format!("{} failed to save its memory: {fault}", old.id)),
+        },
+    };
+    let restored = tokio::time::timeout(TRANSITION, new.pool.warm(1)).await;
+    match restored {
+        Ok(Ok(())) => {
+            metrics::histogram!("caxton_handoff_seconds").record(began.elapsed());
+            Ok(())
+        }
+        Ok(Err(fault)) => {
+            if let Some(lease) = lease {
+                lease.finish(true);
+            }
+            Err(fault.to_string())
+        }
+        Err(_) => {
+            if let Some(lease) = lease {
+                lease.finish(true);
+            }
+            Err(format!("it did not take up the memory within {} s", TRANSITION.as_secs()))
+        }
+    }
+}

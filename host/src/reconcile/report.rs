@@ -1,0 +1,216 @@
+//! What the reconciler tells of what runs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use caxton_control::lifecycle::State;
+use caxton_control::{Desired, diff};
+
+use super::{Entry, Reconciler};
+use crate::config::ConfigErrors;
+use crate::control::Command;
+use crate::status::{AgentStatus, Change, FileError, HostStatus, RevisionStatus};
+
+/// What the status tells and what does not change while the host runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    /// When the host started, in milliseconds since 1970.
+    pub(crate) started_at: u64,
+    /// Where agents are called.
+    pub(crate) http: String,
+    /// Where the management API is.
+    pub(crate) admin: String,
+    /// Whether the host is stopping.
+    pub(crate) stopping: bool,
+}
+
+impl Reconciler {
+    /// Answers a wish.
+    pub(super) fn command(&mut self, command: Command) {
+        // Whoever asked may be gone by the time of the answer.
+        match command {
+            Command::Apply(answer) => {
+                let changes = self.read_file();
+                if self.file_errors.is_empty() {
+                    self.retry();
+                    self.look_at_components(true);
+                    self.settling.push((answer, changes));
+                } else {
+                    let _ = answer.send(Err(self.file_errors.clone()));
+                }
+            }
+            Command::Diff(answer) => {
+                let found = self.source.load().map_err(|errors| file_errors(&errors));
+                let _ = answer.send(found.map(|loaded| self.changes_with(&loaded.desired)));
+            }
+            Command::Status(answer) => {
+                let _ = answer.send(self.status());
+            }
+            Command::Agents(None, answer) => {
+                let agents =
+                    self.wanted.keys().chain(self.entries.keys().filter(|name| !self.wanted.contains_key(*name)));
+                let mut agents: Vec<AgentStatus> = agents.filter_map(|name| self.agent_status(name.as_str())).collect();
+                agents.sort_by(|a, b| a.name.cmp(&b.name));
+                let _ = answer.send(agents);
+            }
+            Command::Agents(Some(name), answer) => {
+                let _ = answer.send(self.agent_status(&name).into_iter().collect());
+            }
+        }
+    }
+
+    /// What a declaration would change, components that changed in their files included.
+    fn changes_with(&mut self, desired: &Desired) -> Vec<Change> {
+        let mut changes = changes(&self.declared.desired, desired);
+        self.files.begin();
+        for (name, spec) in &desired.agents {
+            let path = self.declared.dir.join(&spec.component);
+            let found = self.files.look(&path, &spec.component);
+            let running = self.entries.get(name).and_then(|entry| entry.agent.current());
+            let caxton_control::plan::Component::Found(digest) = found else { continue };
+            let Some(running) = running.filter(|running| running.digest != digest) else { continue };
+            let detail = format!("component: {} -> {}", running.digest.short(), digest.short());
+            match changes.iter_mut().find(|change| change.agent.as_deref() == Some(name.as_str())) {
+                Some(change) => {
+                    change.change = diff::Kind::NewRevision.as_str().to_owned();
+                    change.details.push(detail);
+                }
+                None => changes.push(Change {
+                    agent: Some(name.to_string()),
+                    change: diff::Kind::NewRevision.as_str().to_owned(),
+                    details: vec![detail],
+                }),
+            }
+        }
+        changes
+    }
+
+    fn status(&self) -> HostStatus {
+        let waiting = self.waiting();
+        HostStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            file: self.source.file.display().to_string(),
+            started_at: self.facts.started_at,
+            http: self.facts.http.clone(),
+            admin: self.facts.admin.clone(),
+            ready: self.ready.borrow().ready,
+            in_sync: self.file_errors.is_empty() && waiting.is_empty(),
+            file_errors: self.file_errors.clone(),
+            waiting,
+            instances: self.runtime.live(),
+            max_instances: self.runtime.instances(),
+            stopping: self.facts.stopping,
+        }
+    }
+
+    /// One agent; also one that is declared and has not come to be.
+    fn agent_status(&self, name: &str) -> Option<AgentStatus> {
+        let entry = self.entries.get(name);
+        let spec = self.wanted.get(name).map(|wanted| Arc::clone(&wanted.spec));
+        let spec = spec.or_else(|| entry.map(|entry| entry.agent.spec()))?;
+        let why: Vec<&str> =
+            self.plan.waiting.iter().filter(|w| w.agent.as_str() == name).map(|w| w.why.as_str()).collect();
+        let current = entry.and_then(|entry| entry.agent.current());
+        let counts = entry.map(|entry| entry.agent.stats().counts());
+        let sum = |get: fn(&crate::agent::Counts) -> u64| counts.as_ref().map_or(0, get);
+        Some(AgentStatus {
+            name: name.to_owned(),
+            state: state(entry, current.is_some()).to_owned(),
+            revision: current.as_ref().map(|current| current.id.to_string()),
+            digest: current.as_ref().map(|current| current.digest.to_string()),
+            kind: current.as_ref().map(|current| current.kind().to_string()),
+            component: spec.component.clone(),
+            instances: entry.map_or(0, |entry| entry.lives().map(|live| live.pool.live()).sum()),
+            max_instances: current.as_ref().map_or(spec.instances.max, |current| current.pool.max()),
+            in_flight: entry.map_or(0, |entry| entry.lives().map(|live| live.in_flight()).sum()),
+            mailbox_depth: entry.map_or(0, |entry| entry.agent.depth()),
+            mailbox_bound: spec.mailbox.depth,
+            accepted: sum(|counts| counts.accepted),
+            handled: sum(|counts| counts.handled),
+            failed: sum(|counts| counts.failed),
+            refused: sum(|counts| counts.refused),
+            state_bytes: entry.map_or(0, |entry| entry.agent.state_bytes().load(std::sync::atomic::Ordering::Relaxed)),
+            routes: spec.http.iter().map(route).collect(),
+            capabilities: spec.capabilities.iter().map(ToString::to_string).collect(),
+            revisions: entry.map(Entry::revisions).unwrap_or_default(),
+            waiting: (!why.is_empty()).then(|| why.join("; ")),
+        })
+    }
+}
+
+fn route(route: &caxton_control::desired::Route) -> String {
+    let methods: Vec<&str> = route.methods.iter().map(String::as_str).collect();
+    let methods = if methods.is_empty() { "*".to_owned() } else { methods.join(",") };
+    format!("{methods} {}", route.pattern.as_str())
+}
+
+fn state(entry: Option<&Entry>, runs: bool) -> &'static str {
+    match entry {
+        Some(entry) if entry.retired => "leaving",
+        Some(_) if runs => "running",
+        Some(entry) if entry.revisions.last().is_some_and(|r| matches!(r.state, State::Failed { .. })) => "failed",
+        Some(_) => "starting",
+        None => "failed",
+    }
+}
+
+impl Entry {
+    fn lives(&self) -> impl Iterator<Item = &Arc<crate::agent::Revision>> {
+        self.revisions.iter().filter_map(|record| record.live.as_ref())
+    }
+
+    fn revisions(&self) -> Vec<RevisionStatus> {
+        let now = Instant::now();
+        self.revisions
+            .iter()
+            .map(|record| RevisionStatus {
+                number: record.number,
+                state: record.state.to_string(),
+                reason: match &record.state {
+                    State::Failed { reason } => Some(reason.clone()),
+                    _ => None,
+                },
+                digest: record.digest.to_string(),
+                in_flight: record.live.as_ref().map_or(0, |live| live.in_flight()),
+                since_ms: u64::try_from(now.saturating_duration_since(record.since).as_millis()).unwrap_or(u64::MAX),
+            })
+            .collect()
+    }
+}
+
+/// What differs between two declarations, in the shape that is told.
+pub(super) fn changes(old: &Desired, new: &Desired) -> Vec<Change> {
+    diff::diff(old, new)
+        .into_iter()
+        .map(|difference| Change {
+            agent: difference.agent,
+            change: difference.kind.as_str().to_owned(),
+            details: difference.details,
+        })
+        .collect()
+}
+
+/// The errors of a file, in the shape that is told.
+pub(super) fn file_errors(errors: &ConfigErrors) -> Vec<FileError> {
+    let list = errors.to_json();
+    let text = |error: &serde_json::Value, key: &str| error.get(key).and_then(|v| v.as_str()).map(str::to_owned);
+    let place = |error: &serde_json::Value| {
+        let number = |key: &str| error.get(key).and_then(serde_json::Value::as_u64);
+        match (text(error, "file"), number("line"), number("column")) {
+            (Some(file), Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+            (Some(file), ..) => file,
+            (None, ..) => text(error, "variable").or_else(|| text(error, "flag")).unwrap_or_default(),
+        }
+    };
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .map(|error| FileError {
+            code: text(error, "code").unwrap_or_default(),
+            place: place(error),
+            key: text(error, "key").unwrap_or_default(),
+            message: text(error, "message").unwrap_or_default(),
+            help: text(error, "help"),
+        })
+        .collect()
+}

@@ -1,0 +1,49 @@
+//! Ends instances that were idle for long, and keeps as many warm as agents ask for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::Agent;
+use crate::commons::Commons;
+use crate::wasm::Kind;
+
+/// How often idle instances are looked for; `instances.idle` is kept to within this.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Sweeps until `stop`.
+pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let routes = commons.routes.load_full();
+        for agent in routes.agents() {
+            sweep(agent).await;
+        }
+    }
+}
+
+async fn sweep(agent: &Arc<Agent>) {
+    let Some(current) = agent.current() else { return };
+    let spec = agent.spec();
+    let (min, idle) = (spec.instances.min, spec.instances.idle);
+    if current.kind() == Kind::Stateful {
+        if min == 0 && current.pool.idle() > 0 {
+            if let Err(why) = agent.save_idle(&current, idle).await {
+                tracing::error!(agent = %agent.name(), why, "an idle instance was not saved");
+            }
+        }
+        return;
+    }
+    current.pool.trim(min, idle);
+    if current.pool.live() < min {
+        if let Err(fault) = current.pool.warm(min).await {
+            tracing::warn!(agent = %agent.name(), %fault, "a warm instance could not be started");
+        }
+    }
+}

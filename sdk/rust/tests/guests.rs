@@ -1,0 +1,101 @@
+//! The guests of `components/` are what a host takes them for: read back from their bytes, as `components/build.sh`
+//! built them. A language whose tools are missing is printed as not tested.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use wit_component::DecodedWasm;
+use wit_parser::{Resolve, WorldItem, WorldKey};
+
+const HANDLER: &str = "caxton:agent/handler@0.1.0";
+const HEALTH: &str = "caxton:agent/health@0.1.0";
+const SNAPSHOT: &str = "caxton:agent/snapshot@0.1.0";
+const HTTP: &str = "wasi:http/incoming-handler@0.2";
+
+/// What a small guest in Rust may have, in bytes.
+const SMALL: u64 = 80 * 1024;
+
+#[test]
+fn guests_export_what_hosts_look_for() {
+    let languages = build();
+    for (name, language) in list() {
+        if !languages.contains(&format!("\"{language}\": true")) {
+            println!("not tested: {name}, since {languages}");
+            continue;
+        }
+        let (imports, exports) = read(&name);
+        let expected: &[&str] = match name.as_str() {
+            "web" | "web-echo" | "rogue-web" => &[HTTP],
+            "session" | "fragile" => &[HANDLER, HEALTH, SNAPSHOT],
+            "by-record" | "by-resource" => &["read-all", "read-content", "read-routing"],
+            _ if language == "rust" => &[HANDLER, HEALTH],
+            _ => &[HANDLER],
+        };
+        // The runtime of a language may export functions of its own, which no host takes for anything.
+        let found: Vec<&String> = exports.iter().filter(|export| language == "rust" || export.contains(':')).collect();
+        let as_expected =
+            found.len() == expected.len() && found.iter().zip(expected).all(|(found, start)| found.starts_with(start));
+        assert!(as_expected, "{name} exports {exports:?}");
+        let made_for_any_host = expected == [HTTP];
+        for import in &imports {
+            let known = import.starts_with("wasi:") || (import.starts_with("caxton:") && !made_for_any_host);
+            assert!(known, "{name} imports {import}");
+        }
+    }
+}
+
+#[test]
+fn a_small_guest_in_rust_is_small() {
+    build();
+    let bytes = fs::metadata(dist("echo")).expect("it was built").len();
+    assert!(bytes < SMALL, "echo has {bytes} bytes");
+}
+
+/// Builds the guests, once, and tells what `components/dist/languages` says then.
+fn build() -> &'static str {
+    static LANGUAGES: LazyLock<String> = LazyLock::new(run_build);
+    &LANGUAGES
+}
+
+fn run_build() -> String {
+    let built = Command::new(components().join("build.sh")).status().expect("build.sh can be started");
+    assert!(built.success(), "build.sh failed");
+    fs::read_to_string(components().join("dist/languages")).expect("build.sh wrote it")
+}
+
+/// Name and language of every guest.
+fn list() -> Vec<(String, String)> {
+    let listed = Command::new(components().join("build.sh")).arg("--list").output().expect("build.sh can be started");
+    let listed = String::from_utf8(listed.stdout).expect("names are text");
+    let words = listed.lines().map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    words.map(|words| (words[0].clone(), words[1].clone())).collect()
+}
+
+/// The imports and exports of a guest, in order of name.
+fn read(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let bytes = fs::read(dist(name)).expect("it was built");
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(&bytes).expect("it is a component") else {
+        panic!("{name} is a package and not a component")
+    };
+    let world = &resolve.worlds[world];
+    let imports = world.imports.iter().filter(|(_, item)| !matches!(item, WorldItem::Type { .. }));
+    (
+        imports.map(|(key, _)| key_name(&resolve, key)).collect(),
+        world.exports.keys().map(|key| key_name(&resolve, key)).collect(),
+    )
+}
+
+fn key_name(resolve: &Resolve, key: &WorldKey) -> String {
+    resolve.name_world_key(key)
+}
+
+fn dist(name: &str) -> PathBuf {
+    components().join("dist").join(format!("{name}.wasm"))
+}
+
+fn components() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../components")
+}
