@@ -78,8 +78,7 @@ impl Agent {
             sent.deliver();
         }
         if let Some(waiter) = envelope.waiter {
-            // Whoever waited may have left.
-            let _ = waiter.send(Answer { revision: Some(Arc::clone(&revision.id)), outcome: ended.outcome });
+            waiter.tell(Answer { revision: Some(Arc::clone(&revision.id)), outcome: ended.outcome });
         }
         self.inbox.lock().mailbox.done(lane);
         drop(flight);

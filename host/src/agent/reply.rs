@@ -26,6 +26,21 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
     }
 }
 
+/// The stable code of why a message was not handled; none when it was.
+pub(crate) fn code(outcome: &Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Reply(_) | Outcome::Done => None,
+        Outcome::Gave(failure) => Some(match failure.cause {
+            wit::Cause::Rejected => "rejected",
+            wit::Cause::Unavailable => "agent-unavailable",
+            wit::Cause::Fault => "agent-fault",
+        }),
+        Outcome::Fault(fault) => Some(fault.code()),
+        Outcome::NotCommitted(_) => Some("not-committed"),
+        Outcome::Gone(_) => Some("gone"),
+    }
+}
+
 impl Agent {
     /// Makes a message of a reply and finds its way: to whoever waits, or into the sender's mailbox.
     pub(super) fn route_reply(

@@ -12,12 +12,12 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::{Error as WasiHttpError, WasiHttpCtx, WasiHttpView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use super::bindings::{handler, health, incoming_handler, snapshot};
 use super::fault::CpuExhausted;
 use super::guest::{Ctx, Effects, Identity, LogLevel, Outside, Work};
-use super::http::{Outbound, SCHEME};
+use super::http::{BodyError, Outbound, SCHEME};
 use super::limits::{MemoryBound, Meter, Metered};
 use super::program::Program;
 use super::stdio::LineLog;
@@ -179,8 +179,7 @@ impl Instance {
         sender: oneshot::Sender<(Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects)>,
     ) -> Result<(), Fault>
     where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<WasiHttpError>,
+        B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
     {
         self.begin(Some(work));
         let Some(http) = &self.exports.http else {
