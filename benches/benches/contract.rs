@@ -110,7 +110,8 @@ fn bench(criterion: &mut Criterion) {
     let mut config = Config::new();
     config.concurrency_support(false).epoch_interruption(true);
     let engine = Engine::new(&config).expect("the engine can be made");
-    let component = |name| Component::from_file(&engine, caxton_benches::guest(name)).expect("the guest is a component");
+    let component =
+        |name| Component::from_file(&engine, caxton_benches::guest(name)).expect("the guest is a component");
     let store = || {
         let mut store = Store::new(&engine, Data { table: ResourceTable::new() });
         store.set_epoch_deadline(u64::MAX / 2);
@@ -129,7 +130,8 @@ fn bench(criterion: &mut Criterion) {
     other::add_to_linker::<_, HasSelf<_>>(&mut linker, |data: &mut Data| data).expect("the host can be linked");
     linker.define_unknown_imports_as_traps(&by_resource).expect("imports can be stubbed");
     let mut kept_store = store();
-    let resource = resource::ByResource::instantiate(&mut kept_store, &by_resource, &linker).expect("it can be instantiated");
+    let resource =
+        resource::ByResource::instantiate(&mut kept_store, &by_resource, &linker).expect("it can be instantiated");
 
     for (size, name) in [(256, "256 B"), (16 << 10, "16 KiB")] {
         let mut group = criterion.benchmark_group(format!("pass a message of {name}"));

@@ -42,7 +42,10 @@ fn main() {
 
 fn agent(name: &str, component: &str, more: &str) -> String {
     let path = guest(component);
-    format!("[agents.{name}]\ncomponent = \"{}\"\n{more}\n[[agents.{name}.http]]\nroute = \"/{name}\"\n", path.display())
+    format!(
+        "[agents.{name}]\ncomponent = \"{}\"\n{more}\n[[agents.{name}.http]]\nroute = \"/{name}\"\n",
+        path.display()
+    )
 }
 
 fn echo(address: &str, path: &str) -> Request {
@@ -62,7 +65,9 @@ fn compare(title: &str, ours: &Request, theirs: &Request, goal: &str) {
             (last, other) = (Some(a), Some(b));
         }
         let show = |load: Option<Load>| {
-            load.map_or_else(String::new, |l| format!("{:>6.0}/s p50 {:>5.0} us p99 {:>6.0} us", l.rate, l.p50_us, l.p99_us))
+            load.map_or_else(String::new, |l| {
+                format!("{:>6.0}/s p50 {:>5.0} us p99 {:>6.0} us", l.rate, l.p50_us, l.p99_us)
+            })
         };
         println!(
             "{title:<44} {connections:>2} connections: {:.2} x ({goal}), p99 {:.2} x | ours {} | theirs {}",
@@ -77,7 +82,12 @@ fn compare(title: &str, ours: &Request, theirs: &Request, goal: &str) {
 fn against_hyper() {
     let (caxton, _) = host(HOST, &format!("caxton = 1\n{}", agent("echo", "echo", "")));
     let bare = bare_hyper();
-    compare("warm Rust echo agent / bare hyper echo", &echo(&caxton.address, "/echo"), &echo(&bare.address, "/"), "goal 0.60");
+    compare(
+        "warm Rust echo agent / bare hyper echo",
+        &echo(&caxton.address, "/echo"),
+        &echo(&bare.address, "/"),
+        "goal 0.60",
+    );
 }
 
 fn against_wasmtime() {
@@ -104,7 +114,8 @@ fn against_wasmtime() {
 /// Messages from agent to agent through real components.
 fn messages() {
     let relay = |name: &str, peer: &str| {
-        let more = format!("allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000 }}");
+        let more =
+            format!("allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000 }}");
         agent(name, "relay", &more)
     };
     let (caxton, _) = host(HOST, &format!("caxton = 1\n{}{}", relay("ping", "pong"), relay("pong", "ping")));
@@ -194,7 +205,9 @@ fn call(address: &str, path: &str, body: &[u8]) {
 fn exchange(address: &str, method: &str, path: &str, head: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     let length = body.len();
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\n{head}connection: close\r\ncontent-length: {length}\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{head}connection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
     stream.write_all(&[request.as_bytes(), body].concat()).expect("the server reads");
     let mut response = Vec::new();
     stream.read_to_end(&mut response).expect("the server answers");

@@ -87,10 +87,8 @@ fn spec(number: u64) -> AgentSpec {
     let component = node(Value::String("a.wasm".to_owned()));
     let name = format!("a{number:05}");
     let agent = table(vec![("component".to_owned(), component)]);
-    let root = table(vec![
-        ("caxton".to_owned(), node(Value::Integer(1))),
-        ("agents".to_owned(), table(vec![(name, agent)])),
-    ]);
+    let root =
+        table(vec![("caxton".to_owned(), node(Value::Integer(1))), ("agents".to_owned(), table(vec![(name, agent)]))]);
     let desired = check(&root).expect("the declaration is right");
     let (_, spec) = desired.agents.into_iter().next().expect("there is one agent");
     Arc::unwrap_or_clone(spec)

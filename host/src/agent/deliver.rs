@@ -120,7 +120,7 @@ impl Agent {
             let (outcome, extra) = match self.route_reply(revision, envelope, reply) {
                 Ok(routed) => routed,
                 Err(error) => {
-                    return Ended::failed(Outcome::NotCommitted(format!("its reply was refused: {error}")), cpu);
+                    return Ended::failed(Outcome::BadReply(error.to_string()), cpu);
                 }
             };
             match self.commit(revision, effects).await {

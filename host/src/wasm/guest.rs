@@ -104,6 +104,8 @@ pub(crate) enum Outcome {
     Gave(wit::Failure),
     /// The call brought no result.
     Fault(super::Fault),
+    /// The reply is not one that can be sent.
+    BadReply(String),
     /// The effects could not be committed.
     NotCommitted(String),
     /// The agent was removed, or the host stops.

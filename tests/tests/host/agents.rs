@@ -116,7 +116,8 @@ fn messages_of_one_conversation_are_handled_in_order_one_at_a_time() {
             &[("caxton-conversation", conversation)],
             r#"{"do":"record","text":"end"}"#,
         );
-        let texts: Vec<String> = (0..20).filter(|n| n % 2 == parity).map(|n| n.to_string()).chain(["end".into()]).collect();
+        let texts: Vec<String> =
+            (0..20).filter(|n| n % 2 == parity).map(|n| n.to_string()).chain(["end".into()]).collect();
         assert_eq!(last.json()["texts"], json!(texts));
     }
 }

@@ -67,7 +67,8 @@ fn increments_of_many_at_once_are_all_counted() {
 #[test]
 fn a_handler_that_fails_leaves_nothing_behind() {
     let later = "[[agents.counter.http]]\nroute = \"/unused\"\n";
-    let mut host = host(&(agent("rogue", "rogue", "allow = { send = [\"counter\"] }") + &agent("counter", "counter", "") + later));
+    let mut host =
+        host(&(agent("rogue", "rogue", "allow = { send = [\"counter\"] }") + &agent("counter", "counter", "") + later));
     let client = host.client();
     let send = json!({"do": "send", "to": "counter", "content": {"by": 5}});
     let set = json!({"do": "set", "key": "a", "value": "1"});

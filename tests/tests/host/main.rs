@@ -37,7 +37,5 @@ fn file(toml: &str) -> String {
 
 /// An agent of a guest, called at `/NAME`.
 fn agent(name: &str, guest: &str, more: &str) -> String {
-    format!(
-        "[agents.{name}]\ncomponent = \"GUEST({guest})\"\n{more}\n[[agents.{name}.http]]\nroute = \"/{name}\"\n"
-    )
+    format!("[agents.{name}]\ncomponent = \"GUEST({guest})\"\n{more}\n[[agents.{name}.http]]\nroute = \"/{name}\"\n")
 }

@@ -147,7 +147,8 @@ fn a_reload_that_fails_harms_nobody() {
         });
         let status = host.agent("echo");
         assert_eq!((&status["revision"], &status["state"]), (&json!("echo@1"), &json!("running")), "{status}");
-        let newest = status["revisions"].as_array().and_then(|all| all.last()).expect("the candidate is told of").clone();
+        let newest =
+            status["revisions"].as_array().and_then(|all| all.last()).expect("the candidate is told of").clone();
         assert_eq!(newest["state"], "failed", "{status}");
     }
     let (_, wrong) = stop();
@@ -158,9 +159,7 @@ fn a_reload_that_fails_harms_nobody() {
 fn a_drain_ends_when_the_last_call_does() {
     let mut host = host(&agent("rogue", "rogue", "limits = { time = \"60s\" }"));
     let address = host.http.clone();
-    let slow = std::thread::spawn(move || {
-        Client::new(&address, None).post("/rogue", r#"{"do":"sleep","ms":1500}"#)
-    });
+    let slow = std::thread::spawn(move || Client::new(&address, None).post("/rogue", r#"{"do":"sleep","ms":1500}"#));
     host.until_agent("rogue", "the slow call is in hand", |status| status["in_flight"] == 1);
     host.edit(&file(&agent("rogue", "rogue", "config = { n = \"2\" }")));
     host.until_agent("rogue", "the new revision runs and the old one drains", |status| {
