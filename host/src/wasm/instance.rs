@@ -86,7 +86,9 @@ impl Instance {
             }
             Err(_) => return Err(Fault::Start(Fault::Time { limit: limits.time }.to_string())),
         };
-        let exports = program.exports(&mut store, &instance).map_err(|error| Fault::Start(format!("{error:#}")))?;
+        let exports = program
+            .exports(&mut store, &instance)
+            .map_err(|error| Fault::Start(format!("its exports have other types than the contract: {error:#}")))?;
         Ok(Self { store, meter, exports, calls: 0, born: Instant::now() })
     }
 
