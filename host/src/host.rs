@@ -150,8 +150,11 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     let metrics = metrics::install();
     let runtime = Runtime::new(RuntimeOptions {
         cache: cache_folder(&data),
-        compiler: std::env::current_exe()
-            .context("finding this program, which compiles components in a process of its own")?,
+        compiler: vec![
+            std::env::current_exe()
+                .context("finding this program, which compiles components in a process of its own")?
+                .into(),
+        ],
         instances: None,
     })?;
     let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;

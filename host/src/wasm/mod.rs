@@ -22,6 +22,8 @@ mod link;
 mod pool;
 mod program;
 mod stdio;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use bindings::types as wit;
 pub(crate) use compile::compile_child;
