@@ -146,8 +146,9 @@ async fn up(options: UpOptions) -> Result<ExitCode, StartError> {
 async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::Result<Host> {
     let desired = &loaded.desired;
     let data = loaded.dir.join(&desired.store.path);
-    let store = Store::open(&data, desired.store.durability)?;
+    // First: whoever begins to count before is not heard.
     let metrics = metrics::install();
+    let store = Store::open(&data, desired.store.durability)?;
     let runtime = Runtime::new(RuntimeOptions {
         cache: cache_folder(&data),
         compiler: vec![
