@@ -10,7 +10,7 @@ use http_body::Body;
 use super::admit::{AdmitError, new_id};
 use super::{Agent, InFlight};
 use crate::trace::Trace;
-use crate::wasm::{BodyError, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Work};
+use crate::wasm::{BodyError, Fault, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Work};
 
 /// An HTTP agent's response, whose body may still be coming.
 pub(crate) struct HttpAnswer {
@@ -69,7 +69,11 @@ impl Agent {
         let agent = Arc::clone(self);
         let ended = Box::new(move |end: HttpEnd| {
             agent.stats.ended(agent.name.as_str(), end.result.is_ok(), began.elapsed(), end.cpu);
-            if let Err(fault) = end.result {
+            if let Err(mut fault) = end.result {
+                if let Fault::Time { limit } = &mut fault {
+                    // What was left of it when the guest began says nothing to anyone.
+                    *limit = flight.revision.spec.limits.time;
+                }
                 let text = format!("an HTTP call failed: {fault}");
                 agent.commons.note(&flight.revision, "error", &text, &Outcome::Fault(fault));
             }

@@ -95,6 +95,10 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
         let response = status::answer(&line.server.commons.receipts, &head.method, path, &trace);
         return (None, response.into());
     }
+    if head.method == Method::OPTIONS && head.uri.path() == "*" {
+        // About the host as a whole, of which there is nothing to say.
+        return (None, options("").into());
+    }
     let (agent, mode, route, params) = match find(line, &head) {
         Whom::Agent { agent, mode, route, params } => (agent, mode, route, params),
         Whom::Methods(allow) if head.method == Method::OPTIONS => return (None, options(&allow).into()),
@@ -150,7 +154,7 @@ fn allowed(methods: &str) -> String {
 fn options(allow: &str) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
-    if let Ok(allow) = HeaderValue::from_str(allow) {
+    if let (false, Ok(allow)) = (allow.is_empty(), HeaderValue::from_str(allow)) {
         response.headers_mut().insert(ALLOW, allow);
     }
     response

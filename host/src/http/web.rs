@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE};
 use http::{Request, request};
 
 use super::body::{Bounds, Broken, ReplyBody, RequestBody};
@@ -63,14 +63,9 @@ fn make_own(head: &mut request::Parts, address: &str) {
         }
     }
     head.headers.remove(TE);
-    if head.uri.authority().is_none() && !head.headers.contains_key(HOST) {
-        insert_host(&mut head.headers, address);
-    }
-}
-
-fn insert_host(headers: &mut HeaderMap, address: &str) {
-    if let Ok(host) = HeaderValue::from_str(address) {
-        headers.insert(HOST, host);
+    let named = head.headers.get(HOST).is_some_and(|host| !host.is_empty());
+    if let (false, None, Ok(host)) = (named, head.uri.authority(), HeaderValue::from_str(address)) {
+        head.headers.insert(HOST, host);
     }
 }
 

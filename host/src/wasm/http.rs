@@ -142,45 +142,22 @@ where
         C: FnOnce(Effects) -> F,
         F: Future<Output = Result<(), String>>,
     {
-        let (sender, mut receiver) = oneshot::channel::<Head>();
+        let (sender, receiver) = oneshot::channel::<Head>();
         let mut hearing = Hearing(Some(ended));
-        let mut running: Running = Box::pin(async move {
+        let running: Running = Box::pin(async move {
             tokio::select! {
                 biased;
                 end = lease.serve(self.request, self.work, self.time, sender) => end,
                 () = self.interrupt.cancelled() => Fault::Interrupted.into(),
             }
         });
-        let mut end = None;
-        // The guest first: when it answers at once, nobody has to be woken.
-        let head = std::future::poll_fn(|cx| {
-            if end.is_none() {
-                if let Poll::Ready(ready) = running.as_mut().poll(cx) {
-                    end = Some(ready);
-                }
+        let Begun { progress, head } = begin(running, receiver).await;
+        let (mut response, effects) = match judge(&progress, head) {
+            Ok(response) => response,
+            Err(fault) => {
+                hearing.tell(HttpEnd { result: Err(fault.clone()), cpu: progress.cpu() });
+                return Err(fault.into());
             }
-            match Pin::new(&mut receiver).poll(cx) {
-                Poll::Ready(head) => Poll::Ready(head.ok()),
-                Poll::Pending if end.is_some() => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await;
-        let fault = match (&end, &head) {
-            // What it has set before it failed is not sent, and nothing of it is committed.
-            (Some(HttpEnd { result: Err(fault), .. }), _) => Some(fault.clone()),
-            (_, None) => Some(Fault::NoResponse("the handler ended without one".to_owned())),
-            (_, Some((Err(code), _))) => Some(Fault::NoResponse(format!("the handler gave the error {code:?}"))),
-            (_, Some((Ok(response), _))) if response.status().is_informational() => {
-                Some(Fault::NoResponse(format!("the handler gave the status {}", response.status().as_u16())))
-            }
-            (_, Some((Ok(_), _))) => None,
-        };
-        let (None, Some((Ok(response), effects))) = (&fault, head) else {
-            let fault = fault.unwrap_or(Fault::Abandoned);
-            let cpu = end.map_or(Duration::ZERO, |end| end.cpu);
-            hearing.tell(HttpEnd { result: Err(fault.clone()), cpu });
-            return Err(fault.into());
         };
         if response.status().is_server_error() {
             drop(effects);
@@ -188,16 +165,79 @@ where
             hearing.tell(Fault::Host(why.clone()).into());
             return Err(HttpFailure::NotCommitted(why));
         }
-        Ok(match end {
-            Some(end) => {
-                hearing.tell(end);
-                response.map(ResponseBody::of_ended)
+        match (progress, response.body_mut()) {
+            (Progress::Ended(end), _) => hearing.tell(end),
+            (Progress::Running(running), ResponseBody::Open(open)) => {
+                open.running = Some(running);
+                open.hearing = hearing;
             }
-            None => response.map(|body| {
-                let open = Open { running: Some(running), failed: None, ahead: VecDeque::new(), body, hearing };
-                ResponseBody::Open(Box::new(open))
-            }),
-        })
+            // Only of a guest that has ended is the whole body known.
+            (Progress::Running(_), ResponseBody::Whole(_)) => {}
+        }
+        Ok(response)
+    }
+}
+
+/// A guest that has set its head, or ended without.
+struct Begun {
+    progress: Progress,
+    head: Option<Head>,
+}
+
+/// How far a guest is.
+enum Progress {
+    Running(Running),
+    Ended(HttpEnd),
+}
+
+impl Progress {
+    /// Its time on a core, as far as it is known.
+    fn cpu(&self) -> Duration {
+        match self {
+            Self::Running(_) => Duration::ZERO,
+            Self::Ended(end) => end.cpu,
+        }
+    }
+}
+
+/// Runs a guest until it has set its head or ends.
+async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> Begun {
+    let mut end = None;
+    // The guest first: when it answers at once, nobody has to be woken.
+    let head = std::future::poll_fn(|cx| {
+        if let (None, Poll::Ready(ready)) = (&end, running.as_mut().poll(cx)) {
+            end = Some(ready);
+        }
+        match Pin::new(&mut receiver).poll(cx) {
+            Poll::Ready(head) => Poll::Ready(head.ok()),
+            Poll::Pending if end.is_some() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    Begun { progress: end.map_or(Progress::Running(running), Progress::Ended), head }
+}
+
+/// Whether what a guest has set is a response.
+fn judge(progress: &Progress, head: Option<Head>) -> Result<(http::Response<ResponseBody>, Effects), Fault> {
+    let ended = match progress {
+        // What it has set before it failed is not sent, and nothing of it is committed.
+        Progress::Ended(HttpEnd { result: Err(fault), .. }) => return Err(fault.clone()),
+        Progress::Ended(_) => true,
+        Progress::Running(_) => false,
+    };
+    let none = |why: String| Err(Fault::NoResponse(why));
+    match head {
+        None => none("the handler ended without one".to_owned()),
+        Some((Err(code), _)) => none(format!("the handler gave the error {code:?}")),
+        Some((Ok(response), _)) if response.status().is_informational() => {
+            none(format!("the handler gave the status {}", response.status().as_u16()))
+        }
+        Some((Ok(response), effects)) => {
+            let (head, body) = response.into_parts();
+            let body = if ended { ResponseBody::of_ended(body)? } else { ResponseBody::open(body, VecDeque::new()) };
+            Ok((http::Response::from_parts(head, body), effects))
+        }
     }
 }
 
@@ -216,7 +256,7 @@ pub(crate) struct Open {
     /// How it failed, until whoever reads the body knows.
     failed: Option<Fault>,
     /// What was read of the body already.
-    ahead: VecDeque<Result<Frame<Bytes>, WasiHttpError>>,
+    ahead: VecDeque<Frame<Bytes>>,
     body: HyperOutgoingBody,
     hearing: Hearing,
 }
@@ -236,24 +276,31 @@ pub(crate) enum ResponseError {
 }
 
 impl ResponseBody {
+    /// A body that is not known to its end, of a guest that has ended or is to be added.
+    fn open(body: HyperOutgoingBody, ahead: VecDeque<Frame<Bytes>>) -> Self {
+        Self::Open(Box::new(Open { running: None, failed: None, ahead, body, hearing: Hearing(None) }))
+    }
+
     /// The body of a guest that has ended well: mostly it is one piece by now.
-    fn of_ended(mut body: HyperOutgoingBody) -> Self {
+    fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, Fault> {
+        let broken = |error: ResponseError| Err(Fault::NoResponse(error.to_string()));
         let (mut ahead, mut cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
         while ahead.len() < 2 {
             match Pin::new(&mut body).poll_frame(&mut cx) {
-                Poll::Ready(Some(frame)) => ahead.push_back(frame),
-                Poll::Ready(None) => match ahead.pop_front() {
-                    None => return Self::Whole(None),
-                    Some(Ok(frame)) if frame.is_data() => return Self::Whole(frame.into_data().ok()),
-                    Some(other) => {
-                        ahead.push_back(other);
+                Poll::Ready(Some(Ok(frame))) => ahead.push_back(frame),
+                Poll::Ready(Some(Err(error))) => return broken(ResponseError::Broken(error)),
+                Poll::Pending => return broken(ResponseError::Unfinished),
+                Poll::Ready(None) => match ahead.pop_front().map(Frame::into_data) {
+                    None => return Ok(Self::Whole(None)),
+                    Some(Ok(data)) => return Ok(Self::Whole(Some(data))),
+                    Some(Err(trailers)) => {
+                        ahead.push_back(trailers);
                         break;
                     }
                 },
-                Poll::Pending => break,
             }
         }
-        Self::Open(Box::new(Open { running: None, ahead, body, hearing: Hearing(None), failed: None }))
+        Ok(Self::open(body, ahead))
     }
 
     /// Whether the guest still runs.
@@ -274,7 +321,7 @@ impl Open {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         if let Some(frame) = self.ahead.pop_front() {
-            return Poll::Ready(Some(frame.map_err(ResponseError::Broken)));
+            return Poll::Ready(Some(Ok(frame)));
         }
         self.drive(cx);
         let frame = Pin::new(&mut self.body).poll_frame(cx);
