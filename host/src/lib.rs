@@ -13,12 +13,14 @@ mod host;
 mod http;
 mod logs;
 mod metrics;
+mod receipts;
 mod reconcile;
 mod routes;
 mod shutdown;
 mod status;
 mod store;
 mod sweep;
+mod telemetry;
 mod trace;
 mod wasm;
 mod watch;
@@ -35,13 +37,18 @@ pub fn main() -> std::process::ExitCode {
             }
         };
     }
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(if std::env::var("CAXTON_LOG").is_ok() { tracing::Level::WARN } else { tracing::Level::INFO }).init();
+    let get = |n: &str| args.iter().rposition(|a| a == n).map(|i| args[i + 1].clone());
+    let mut flags = vec![];
+    for (f, k) in [("--listen", "http.listen"), ("--admin", "admin.listen"), ("--data", "store.path")] {
+        if let Some(l) = get(f) { flags.push((k.to_owned(), l)); }
+    }
     match host::run(host::UpOptions {
-        file: args[1].clone().into(),
-        flags: vec![],
-        build: false,
-        watch: args.get(2).is_some(),
-        ports_file: None,
+        file: get("-f").unwrap_or("caxton.toml".into()).into(),
+        flags,
+        build: args.iter().any(|a| a == "--build"),
+        watch: args.iter().any(|a| a == "--watch"),
+        ports_file: get("--ports-file").map(Into::into),
     }) {
         Ok(c) => c,
         Err(host::StartError::Config(e)) => {

@@ -38,14 +38,41 @@ pub(crate) struct Envelope {
     pub(crate) hops: u32,
     /// After this nobody waits for an answer any more.
     pub(crate) deadline: Option<Instant>,
-    /// Who waits for the answer; none means that a reply goes to the sender's mailbox.
-    pub(crate) waiter: Option<oneshot::Sender<Answer>>,
+    /// Who hears of the answer; none means that a reply goes to the sender's mailbox.
+    pub(crate) waiter: Option<Waiter>,
     /// The agents that wait for this message's answer, the first first.
     pub(crate) waiting: Option<Arc<Vec<Waits>>>,
     /// The trace that it belongs to.
     pub(crate) trace: Option<Trace>,
     /// Since when it waits in its mailbox.
     pub(crate) accepted: Instant,
+}
+
+/// Who hears what became of a message.
+pub(crate) enum Waiter {
+    /// Somebody who waits.
+    Call(oneshot::Sender<Answer>),
+    /// Somebody who looks later.
+    Note(Box<dyn FnOnce(Answer) + Send + Sync>),
+}
+
+impl Waiter {
+    /// Tells the answer. Whoever waited may have left.
+    pub(crate) fn tell(self, answer: Answer) {
+        match self {
+            Self::Call(waiter) => drop(waiter.send(answer)),
+            Self::Note(note) => note(answer),
+        }
+    }
+}
+
+impl std::fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Call(_) => "Call",
+            Self::Note(_) => "Note",
+        })
+    }
 }
 
 /// An agent that waits for an answer, and the conversation it is in meanwhile.
@@ -77,6 +104,8 @@ pub(crate) enum Outcome {
     Gave(wit::Failure),
     /// The call brought no result.
     Fault(super::Fault),
+    /// The reply is not one that can be sent.
+    BadReply(String),
     /// The effects could not be committed.
     NotCommitted(String),
     /// The agent was removed, or the host stops.

@@ -30,9 +30,9 @@ pub(crate) use compile::compile_child;
 pub(crate) use engine::{Runtime, RuntimeError, RuntimeOptions};
 pub(crate) use fault::{Blame, Fault};
 pub(crate) use guest::{
-    Answer, Effects, Envelope, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waits, Work,
+    Answer, Effects, Envelope, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waiter, Waits, Work,
 };
-pub(crate) use http::{Ended, HttpCall, HttpFailure, ResponseBody};
+pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 pub(crate) use instance::Instance;
 pub(crate) use pool::{Lease, Pool};
