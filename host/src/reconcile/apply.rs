@@ -122,6 +122,7 @@ impl Reconciler {
             // It never came to be; there is nothing to end.
             let to = if record.state.can_stop() { State::Stopped } else { State::failed("superseded") };
             self.go(revision, to, Some("superseded"));
+            self.drop_record(revision);
             return false;
         };
         let running = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &live));
@@ -140,10 +141,16 @@ impl Reconciler {
         }
         live.stop();
         self.go(revision, State::Stopped, None);
-        if let Some(record) = self.entries.get_mut(&revision.agent).and_then(|entry| entry.record(revision.number)) {
-            record.live = None;
-        }
+        self.drop_record(revision);
         false
+    }
+
+    /// Lets go of a revision that was ended. As the newest one it would be taken for what was tried last, and a
+    /// declaration that comes back to it would wait for ever.
+    fn drop_record(&mut self, revision: &RevisionId) {
+        if let Some(entry) = self.entries.get_mut(&revision.agent) {
+            entry.revisions.retain(|record| record.number != revision.number);
+        }
     }
 
     fn retire(&mut self, name: &AgentName) -> bool {
