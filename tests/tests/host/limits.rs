@@ -119,9 +119,10 @@ fn a_slow_client_is_cut_and_one_that_leaves_is_forgotten() {
         assert!(began.elapsed() < Duration::from_secs(20), "{start:?} was cut after {:?}", began.elapsed());
     }
     let mut stream = TcpStream::connect(&host.http).expect("the host listens");
-    let body = r#"{"do":"sleep","ms":300}"#;
+    let body = r#"{"do":"sleep","ms":500}"#;
     write!(stream, "POST /rogue HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
         .expect("it reads");
+    host.until_agent("rogue", "its message is in hand", |status| status["in_flight"] == 1);
     drop(stream);
     host.until_agent("rogue", "its message is handled all the same", |status| status["handled"] == 1);
     assert_eq!(host.agent("rogue")["in_flight"], 0);
