@@ -37,6 +37,8 @@ use crate::commons::Commons;
 use crate::control::Control;
 use crate::metrics::Metrics;
 
+pub(crate) use guard::CLI_AGENT;
+pub(crate) use problem::Details;
 pub(crate) use token::{TOKEN_FILE, TokenError, read_token};
 
 /// The largest body: the largest message that any agent may take (SPEC §5).

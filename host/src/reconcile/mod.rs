@@ -151,7 +151,8 @@ pub(crate) struct Setup {
     pub(crate) facts: report::Facts,
 }
 
-pub(crate) use report::Facts;
+pub(crate) use prepare::judge;
+pub(crate) use report::{Facts, route};
 
 impl Reconciler {
     /// A reconciler that has done nothing yet.
