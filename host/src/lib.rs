@@ -14,6 +14,7 @@ mod host;
 mod http;
 mod logs;
 mod metrics;
+mod receipts;
 mod reconcile;
 mod routes;
 mod shutdown;
