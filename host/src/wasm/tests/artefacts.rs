@@ -58,13 +58,16 @@ async fn many_at_once_compile_once() {
     assert_eq!(compiled.into_inner(), 1);
 }
 
+/// What happens to a file.
+type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_artefact_that_is_not_as_it_was_sealed_is_made_anew() {
     let flip = |bytes: &mut Vec<u8>| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
     };
-    let damages: [(&str, &str, &dyn Fn(&mut Vec<u8>)); 6] = [
+    let damages: [(&str, &str, Damage); 6] = [
         ("a changed artefact", "cwasm", &flip),
         ("a changed seal", "seal", &flip),
         ("a truncated artefact", "cwasm", &|bytes| bytes.truncate(100)),
