@@ -151,11 +151,8 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     let store = Store::open(&data, desired.store.durability)?;
     let runtime = Runtime::new(RuntimeOptions {
         cache: cache_folder(&data),
-        compiler: vec![
-            std::env::current_exe()
-                .context("finding this program, which compiles components in a process of its own")?
-                .into(),
-        ],
+        // Not by its path: that may lead to another version by the time it is used.
+        compiler: vec!["/proc/self/exe".into()],
         instances: None,
     })?;
     let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;

@@ -115,8 +115,7 @@ impl Reconciler {
 
     fn stop(&mut self, revision: &RevisionId) -> bool {
         let Some(entry) = self.entries.get_mut(&revision.agent) else { return false };
-        let (agent, retired) = (Arc::clone(&entry.agent), entry.retired);
-        let current = agent.current();
+        let agent = Arc::clone(&entry.agent);
         let Some(record) = entry.record(revision.number) else { return false };
         let Some(live) = record.live.clone() else {
             // It never came to be; there is nothing to end.
@@ -125,9 +124,11 @@ impl Reconciler {
             self.drop_record(revision);
             return false;
         };
-        let running = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &live));
-        if retired && running {
-            // Its memory is kept: the agent may come back.
+        // At rest, or past its time: then what it still has is broken off.
+        live.interrupt();
+        if live.kind() == crate::wasm::Kind::Stateful {
+            // Its memory is kept: the agent, or a revision that takes it up, may come back. After a handoff there
+            // is no instance of it any more, and nothing is saved.
             record.busy = true;
             let (name, number, reports) = (revision.agent.clone(), revision.number, self.reports.0.clone());
             tokio::spawn(async move {

@@ -34,6 +34,7 @@ pub(super) async fn compile(
         .args(arguments)
         .arg("compile-component")
         .args([input.as_os_str(), output.as_os_str(), OsStr::new(if fuel { "fuel" } else { "plain" })])
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -48,8 +49,10 @@ pub(super) async fn compile(
         return Ok(());
     }
     let said = String::from_utf8_lossy(&finished.stderr);
-    let said = said.trim().lines().last().unwrap_or("").to_owned();
-    Err(failed(if said.is_empty() { format!("the compiler ended with {}", finished.status) } else { said }))
+    // A panic says where it was on a line before what it was, and has advice on the line after.
+    let said = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: "));
+    let said = said.last().map(str::to_owned);
+    Err(failed(said.unwrap_or_else(|| format!("the compiler ended with {}", finished.status))))
 }
 
 /// What the child does: `caxton compile-component INPUT OUTPUT plain|fuel`.
