@@ -110,6 +110,10 @@ impl Agent {
             }
             let (result, effects, spent) = match self.call(revision, envelope, work.clone(), time).await {
                 Ok(called) => called,
+                // What is told is the whole of the time, not what was left of it for this call.
+                Err(Fault::Time { .. }) => {
+                    return Ended::failed(Outcome::Fault(Fault::Time { limit: deadline - began }), cpu);
+                }
                 Err(fault) => return Ended::failed(Outcome::Fault(fault), cpu),
             };
             cpu += spent;
