@@ -92,17 +92,18 @@ install_file() { # BUILT NAME
 }
 
 build_rust() { # NAME...
-  local name packages=() environment progress=--quiet
+  local name environment progress=--quiet
   if [ -t 2 ]; then progress=; fi
   environment=$("$here/rust-target.sh") || die "the target wasm32-wasip2 is not there"
-  for name in "$@"; do packages+=(-p "$name"); done
   say "building $* (rust) ..."
   (
     eval "$environment"
     # Settings meant for the host's target.
     unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_BUILD_RUSTFLAGS
-    cargo build $progress --manifest-path "$here/Cargo.toml" --target-dir "$work" \
-      --release --target wasm32-wasip2 "${packages[@]}" >&2
+    # The whole workspace even for one guest: a dependency gets the features that all who are built together ask
+    # for, so a guest built alone would have other bytes, and count as changed, each time.
+    cargo build $progress --workspace --manifest-path "$here/Cargo.toml" --target-dir "$work" \
+      --release --target wasm32-wasip2 >&2
   ) || die "cargo failed"
   for name in "$@"; do install_file "$work/wasm32-wasip2/release/${name//-/_}.wasm" "$name"; done
 }
@@ -130,7 +131,7 @@ javascript_tools() { tools_folder javascript "$here/tools/javascript/package-loc
 fetch_javascript() { # FOLDER
   cp "$here"/tools/javascript/{package.json,package-lock.json,.npmrc} "$1/"
   # Not `npm ci`: it wants the builds for every system in the lock file, and not all are published.
-  (cd "$1" && quietly npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error)
+  (cd "$1" && quietly npm install --no-save --ignore-scripts --fetch-retries=1 --no-audit --no-fund --loglevel=error)
 }
 
 build_javascript() { # NAME FOLDER OUT

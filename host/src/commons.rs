@@ -114,9 +114,11 @@ impl Commons {
                 Outcome::Reply(reply) => Ok(*reply),
                 Outcome::Done => Err(wit::RequestError::NoReply),
                 Outcome::Fault(Fault::Time { .. }) if Instant::now() >= deadline => Err(wit::RequestError::TimedOut),
-                Outcome::Gave(_) | Outcome::Fault(_) | Outcome::NotCommitted(_) | Outcome::Gone(_) => {
-                    Err(wit::RequestError::Failed(describe(&outcome)))
-                }
+                Outcome::Gave(_)
+                | Outcome::Fault(_)
+                | Outcome::BadReply(_)
+                | Outcome::NotCommitted(_)
+                | Outcome::Gone(_) => Err(wit::RequestError::Failed(describe(&outcome))),
             },
         }
     }

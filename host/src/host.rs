@@ -146,12 +146,13 @@ async fn up(options: UpOptions) -> Result<ExitCode, StartError> {
 async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::Result<Host> {
     let desired = &loaded.desired;
     let data = loaded.dir.join(&desired.store.path);
-    let store = Store::open(&data, desired.store.durability)?;
+    // First: whoever begins to count before is not heard.
     let metrics = metrics::install();
+    let store = Store::open(&data, desired.store.durability)?;
     let runtime = Runtime::new(RuntimeOptions {
         cache: cache_folder(&data),
-        compiler: std::env::current_exe()
-            .context("finding this program, which compiles components in a process of its own")?,
+        // Not by its path: that may lead to another version by the time it is used.
+        compiler: vec!["/proc/self/exe".into()],
         instances: None,
     })?;
     let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;

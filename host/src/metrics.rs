@@ -1,2 +1,278 @@
-//! stub
-pub(crate) fn install() {}
+//! Metrics in Prometheus' text format: what was counted as it happened, and what is looked up when it is asked for.
+//!
+//! Counters and histograms are recorded where things happen, through the `metrics` macros. What has a value at
+//! every moment (depths, instances, memory) is not kept up to date: it is read when a scrape comes, so an agent
+//! that is gone leaves nothing behind. Labels are names of the configuration and words of this program.
+
+use std::fmt::{Display, Write};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use metrics::Unit;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::status::AgentStatus;
+
+/// Upper bounds of the buckets of all histograms, which are in seconds: from a call in memory to a slow agent.
+const SECONDS: [f64; 16] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// What a metric is, for those who read it.
+struct Metric {
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    help: &'static str,
+}
+
+/// How a metric moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Only grows.
+    Counter,
+    /// A distribution.
+    Histogram,
+    /// Goes up and down; read at the scrape.
+    Gauge,
+    /// Only grows; read at the scrape.
+    ReadCounter,
+}
+
+const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Metric {
+    Metric { name, kind, unit, help }
+}
+
+/// Every metric of the host.
+#[rustfmt::skip]
+const METRICS: &[Metric] = &[
+    metric("caxton_messages_total", Kind::Counter, Unit::Count, "Messages and calls that were handled or failed for good, by agent and outcome."),
+    metric("caxton_message_seconds", Kind::Histogram, Unit::Seconds, "Time to handle a message or call, waits and commit included, by agent."),
+    metric("caxton_message_cpu_seconds", Kind::Histogram, Unit::Seconds, "Time on a core for a message or call, by agent."),
+    metric("caxton_commit_seconds", Kind::Histogram, Unit::Seconds, "Time of a commit of the store, which may hold many messages' effects."),
+    metric("caxton_log_lines_dropped_total", Kind::Counter, Unit::Count, "Lines that an agent said beyond its limits.log-lines, by agent."),
+    metric("caxton_messages_accepted_total", Kind::ReadCounter, Unit::Count, "Messages taken into the mailbox, by agent."),
+    metric("caxton_messages_refused_total", Kind::ReadCounter, Unit::Count, "Messages refused because the mailbox was full, by agent."),
+    metric("caxton_mailbox_depth", Kind::Gauge, Unit::Count, "Messages that wait, by agent."),
+    metric("caxton_mailbox_bound", Kind::Gauge, Unit::Count, "Messages that may wait, by agent."),
+    metric("caxton_in_flight", Kind::Gauge, Unit::Count, "Messages and calls being handled, by agent."),
+    metric("caxton_instances", Kind::Gauge, Unit::Count, "Instances that live, by agent."),
+    metric("caxton_state_bytes", Kind::Gauge, Unit::Bytes, "State of an agent, keys and values."),
+    metric("caxton_agents", Kind::Gauge, Unit::Count, "Agents by state."),
+    metric("caxton_revisions", Kind::Gauge, Unit::Count, "Revisions that are not ended, and the newest of each agent, by state."),
+    metric("caxton_ready", Kind::Gauge, Unit::Count, "1 when everything that the file declares runs as declared, else 0."),
+    metric("caxton_store_bytes", Kind::Gauge, Unit::Bytes, "The store on disk."),
+    metric("process_resident_memory_bytes", Kind::Gauge, Unit::Bytes, "Memory of the host that is in RAM."),
+    metric("process_cpu_seconds_total", Kind::ReadCounter, Unit::Seconds, "Time of the host on all cores."),
+];
+
+/// Where metrics are collected.
+#[derive(Clone)]
+pub(crate) struct Metrics(PrometheusHandle);
+
+/// What is looked up for a scrape.
+pub(crate) struct Sample<'a> {
+    /// Whether the host is ready.
+    pub(crate) ready: bool,
+    /// The agents; none when they could not be asked in time, and then nothing is said of them.
+    pub(crate) agents: Option<&'a [AgentStatus]>,
+    /// The data folder.
+    pub(crate) data: &'a Path,
+}
+
+/// Begins to collect metrics, once for the whole process.
+pub(crate) fn install() -> Metrics {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    let handle = HANDLE.get_or_init(|| {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .expect("the list of buckets is not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("another library of this process collects the metrics; /metrics has none of them");
+        }
+        for metric in METRICS {
+            match metric.kind {
+                Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
+                Kind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+                Kind::Gauge | Kind::ReadCounter => {}
+            }
+        }
+        handle
+    });
+    Metrics(handle.clone())
+}
+
+impl Metrics {
+    /// Takes in what was recorded since the last time, so that it does not pile up while nobody scrapes.
+    pub(crate) fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub(crate) fn render(&self, sample: &Sample<'_>) -> String {
+        let mut text = self.0.render();
+        write_sample(&mut text, sample);
+        text
+    }
+}
+
+fn write_sample(text: &mut String, sample: &Sample<'_>) {
+    if let Some(agents) = sample.agents {
+        let mut each = |name, value: fn(&AgentStatus) -> u64| {
+            head(text, name);
+            for agent in agents {
+                // Names of agents need no escape.
+                line(text, name, &format!("{{agent=\"{}\"}}", agent.name), value(agent));
+            }
+        };
+        each("caxton_messages_accepted_total", |agent| agent.accepted);
+        each("caxton_messages_refused_total", |agent| agent.refused);
+        each("caxton_mailbox_depth", |agent| agent.mailbox_depth.into());
+        each("caxton_mailbox_bound", |agent| agent.mailbox_bound.into());
+        each("caxton_in_flight", |agent| agent.in_flight.into());
+        each("caxton_instances", |agent| agent.instances.into());
+        each("caxton_state_bytes", |agent| agent.state_bytes);
+        by_state(text, "caxton_agents", &AGENT_STATES, agents.iter().map(|agent| agent.state.as_str()));
+        let revisions = agents.iter().flat_map(|agent| &agent.revisions).map(|revision| revision.state.as_str());
+        by_state(text, "caxton_revisions", &REVISION_STATES, revisions);
+    }
+    single(text, "caxton_ready", u8::from(sample.ready));
+    single(text, "caxton_store_bytes", store_bytes(sample.data));
+    if let Some(bytes) = resident_bytes() {
+        single(text, "process_resident_memory_bytes", bytes);
+    }
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    single(text, "process_cpu_seconds_total", format!("{}.{:09}", cpu.tv_sec, cpu.tv_nsec));
+}
+
+const AGENT_STATES: [&str; 4] = ["running", "starting", "failed", "leaving"];
+const REVISION_STATES: [&str; 7] = ["unloaded", "loaded", "ready", "running", "draining", "stopped", "failed"];
+
+fn by_state<'a>(text: &mut String, name: &str, states: &[&str], found: impl Iterator<Item = &'a str> + Clone) {
+    head(text, name);
+    for state in states {
+        let count = found.clone().filter(|found| found == state).count();
+        line(text, name, &format!("{{state=\"{state}\"}}"), count);
+    }
+}
+
+fn single(text: &mut String, name: &str, value: impl Display) {
+    head(text, name);
+    line(text, name, "", value);
+}
+
+fn head(text: &mut String, name: &str) {
+    let metric = METRICS.iter().find(|metric| metric.name == name).expect("every name that is written is in the table");
+    let kind = match metric.kind {
+        Kind::Counter | Kind::ReadCounter => "counter",
+        Kind::Histogram => "histogram",
+        Kind::Gauge => "gauge",
+    };
+    // Writing to a String cannot fail.
+    let _ = write!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n", metric.help);
+}
+
+fn line(text: &mut String, name: &str, labels: &str, value: impl Display) {
+    let _ = writeln!(text, "{name}{labels} {value}");
+}
+
+/// The store's files on disk.
+fn store_bytes(data: &Path) -> u64 {
+    let length = |name: &str| std::fs::metadata(data.join(name)).map_or(0, |metadata| metadata.len());
+    ["caxton.db", "caxton.db-wal", "caxton.db-shm"].into_iter().map(length).sum()
+}
+
+/// Memory of this process in RAM; none where the system does not tell.
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::status::tests::agent;
+
+    #[test]
+    fn what_is_read_at_the_scrape_is_described_and_current() {
+        let agents = [agent("echo"), agent("counter")];
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("caxton.db"), [0; 100]).unwrap();
+        let mut text = String::new();
+        write_sample(&mut text, &Sample { ready: true, agents: Some(&agents), data: folder.path() });
+        for expected in [
+            "# TYPE caxton_mailbox_depth gauge\ncaxton_mailbox_depth{agent=\"echo\"} 2\n",
+            "caxton_messages_accepted_total{agent=\"counter\"} 12\n",
+            "caxton_agents{state=\"running\"} 2\ncaxton_agents{state=\"starting\"} 0\n",
+            "caxton_revisions{state=\"running\"} 2\n",
+            "caxton_ready 1\n",
+            "caxton_store_bytes 100\n",
+            "# TYPE process_cpu_seconds_total counter\n",
+        ] {
+            assert!(text.contains(expected), "{expected} is missing in:\n{text}");
+        }
+        let mut text = String::new();
+        write_sample(&mut text, &Sample { ready: false, agents: None, data: folder.path() });
+        assert!(!text.contains("caxton_mailbox_depth"), "nothing is made up");
+    }
+
+    #[test]
+    fn what_is_recorded_comes_out() {
+        let metrics = install();
+        metrics::counter!("caxton_messages_total", "agent" => "metrics-test", "outcome" => "handled").increment(3);
+        metrics::histogram!("caxton_message_seconds", "agent" => "metrics-test").record(0.003);
+        metrics.upkeep();
+        let text = metrics.render(&Sample { ready: true, agents: None, data: Path::new("/nowhere") });
+        for expected in [
+            "caxton_messages_total{agent=\"metrics-test\",outcome=\"handled\"} 3",
+            "caxton_message_seconds_bucket{agent=\"metrics-test\",le=\"0.005\"} 1",
+            "# HELP caxton_messages_total Messages and calls",
+        ] {
+            assert!(text.contains(expected), "{expected} is missing in:\n{text}");
+        }
+    }
+
+    /// The name after each `counter!(` and so on in a text.
+    fn recorded(text: &str) -> impl Iterator<Item = &str> {
+        ["counter!(", "histogram!(", "gauge!("]
+            .into_iter()
+            .flat_map(|call| text.split(call).skip(1))
+            .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+    }
+
+    fn sources(folder: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, text);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_metric_that_is_recorded_is_described_and_the_other_way_round() {
+        let mut text = String::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
+        let used: BTreeSet<&str> = recorded(&text).collect();
+        let kept = |metric: &&Metric| matches!(metric.kind, Kind::Counter | Kind::Histogram);
+        let described: BTreeSet<&str> = METRICS.iter().filter(kept).map(|metric| metric.name).collect();
+        assert_eq!(used, described, "the left are recorded in host/src, the right are in METRICS");
+        let page = include_str!("../../docs/api.md");
+        for metric in METRICS {
+            assert!(page.contains(&format!("`{}`", metric.name)), "docs/api.md lacks {}", metric.name);
+            assert_eq!(metric.name.ends_with("_seconds"), metric.kind == Kind::Histogram, "{}", metric.name);
+            assert_eq!(
+                metric.name.ends_with("_total"),
+                matches!(metric.kind, Kind::Counter | Kind::ReadCounter),
+                "{}",
+                metric.name
+            );
+        }
+    }
+}

@@ -138,3 +138,127 @@ pub(crate) struct Applied {
     /// Whether everything is as declared.
     pub(crate) settled: bool,
 }
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct EventEntry {
+    /// Counts the events of a store.
+    pub(crate) id: i64,
+    /// When, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// Whose; none for the host itself.
+    pub(crate) agent: Option<String>,
+    /// What, such as `revision.state`.
+    pub(crate) kind: String,
+    /// The rest: an object.
+    pub(crate) data: serde_json::Value,
+}
+
+/// A line of an agent's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct LogEntry {
+    /// When, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// Whose.
+    pub(crate) agent: String,
+    /// The revision that said it.
+    pub(crate) revision: u64,
+    /// `trace`, `debug`, `info`, `warn`, `error` or `critical`.
+    pub(crate) level: String,
+    /// `stdout`, `stderr`, or what the agent gave with the line.
+    pub(crate) context: String,
+    /// The line itself.
+    pub(crate) text: String,
+}
+
+/// Some keys of an agent's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct StatePage {
+    /// The keys, in byte order.
+    pub(crate) keys: Vec<StateKey>,
+    /// What to give as `after` for the next page; none when this is the last.
+    pub(crate) next: Option<String>,
+    /// Bytes of the agent's whole state, keys and values.
+    pub(crate) bytes: u64,
+}
+
+/// A key of an agent's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct StateKey {
+    /// The key.
+    pub(crate) key: String,
+    /// Bytes of its value.
+    pub(crate) bytes: u64,
+}
+
+/// A message that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Sent {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its conversation.
+    pub(crate) conversation: String,
+}
+
+/// What the file would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Diff {
+    /// The changes; empty when what runs is what the file says.
+    pub(crate) changes: Vec<Change>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An agent with a figure of its own in every field.
+    pub(crate) fn agent(name: &str) -> AgentStatus {
+        AgentStatus {
+            name: name.to_owned(),
+            state: "running".to_owned(),
+            revision: Some(format!("{name}@7")),
+            digest: Some("ab".repeat(32)),
+            kind: Some("message".to_owned()),
+            component: format!("components/{name}.wasm"),
+            instances: 3,
+            max_instances: 8,
+            in_flight: 1,
+            mailbox_depth: 2,
+            mailbox_bound: 10_000,
+            accepted: 12,
+            handled: 9,
+            failed: 4,
+            refused: 5,
+            state_bytes: 2_048,
+            routes: vec![format!("POST /{name}")],
+            capabilities: vec!["desk".to_owned()],
+            revisions: vec![RevisionStatus {
+                number: 7,
+                state: "running".to_owned(),
+                reason: None,
+                digest: "ab".repeat(32),
+                in_flight: 1,
+                since_ms: 61_000,
+            }],
+            waiting: None,
+        }
+    }
+
+    /// A host that runs as it should.
+    pub(crate) fn host() -> HostStatus {
+        HostStatus {
+            version: "0.1.0".to_owned(),
+            file: "caxton.toml".to_owned(),
+            started_at: 1_000,
+            http: "127.0.0.1:8080".to_owned(),
+            admin: "127.0.0.1:8081".to_owned(),
+            ready: true,
+            in_sync: true,
+            file_errors: Vec::new(),
+            waiting: Vec::new(),
+            instances: 3,
+            max_instances: 5_000,
+            stopping: false,
+        }
+    }
+}

@@ -1,14 +1,158 @@
-//! stub
+//! The management API: version 1, JSON, on a listener of its own that only this machine reaches.
+//!
+//! ```text
+//! accept -> guard: trace, host name -> (below /v1: token, rate) -> handler -> Control or Commons
+//!                                            problem details <- on any error
+//! ```
+//! Nothing here changes what runs: that is asked of the reconciler through [`Control`]. `/healthz`, `/readyz` and
+//! `/metrics` need no token; a browser's page reaches none of it, since there is no CORS and a foreign host name is
+//! refused. `openapi` describes every path, and a test compares it with the router.
+
+mod agents;
+mod config;
+mod extract;
+mod follow;
+mod guard;
+mod invoke;
+mod openapi;
+mod probes;
+mod problem;
+mod state;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{MethodRouter, get, post};
+use axum::serve::ListenerExt;
+use axum::{Router, middleware};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
 use crate::commons::Commons;
 use crate::control::Control;
-use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
-pub(crate) struct AdminState;
+use crate::metrics::Metrics;
+
+pub(crate) use guard::CLI_AGENT;
+pub(crate) use problem::Details;
+pub(crate) use token::{TOKEN_FILE, TokenError, read_token};
+
+/// The largest body: the largest message that any agent may take (SPEC §5).
+const MAX_BODY: usize = 10 << 20;
+/// How often what was recorded is taken in while nobody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What the API is about.
+pub(crate) struct AdminState {
+    control: Control,
+    commons: Arc<Commons>,
+    metrics: Metrics,
+    data: PathBuf,
+    token: token::Token,
+}
+
 impl AdminState {
-    pub(crate) fn new(_: Control, _: Arc<Commons>, _: (), _: &std::path::Path) -> anyhow::Result<Self> {
-        Ok(Self)
+    /// Of a host with this data folder, where the token is made at the first start.
+    pub(crate) fn new(
+        control: Control,
+        commons: Arc<Commons>,
+        metrics: Metrics,
+        data: &Path,
+    ) -> Result<Self, TokenError> {
+        Ok(Self { control, commons, metrics, data: data.to_owned(), token: token::load_or_make(data)? })
     }
 }
-pub(crate) async fn serve(_: tokio::net::TcpListener, _: AdminState, stop: CancellationToken) {
-    stop.cancelled().await
+
+/// What every handler gets.
+#[derive(Clone)]
+struct Api(Arc<Shared>);
+
+struct Shared {
+    state: AdminState,
+    bucket: guard::Bucket,
+    /// Ends what would go on for ever.
+    stop: CancellationToken,
+}
+
+impl std::ops::Deref for Api {
+    type Target = AdminState;
+
+    fn deref(&self) -> &AdminState {
+        &self.0.state
+    }
+}
+
+/// The paths that need the token.
+fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
+    vec![
+        ("/v1/host", get(agents::show_host)),
+        ("/v1/agents", get(agents::list_agents)),
+        ("/v1/agents/{name}", get(agents::show_agent)),
+        ("/v1/agents/{name}/revisions", get(agents::list_revisions)),
+        ("/v1/agents/{name}/invoke", post(invoke::invoke)),
+        ("/v1/agents/{name}/messages", post(invoke::send)),
+        ("/v1/agents/{name}/state", get(state::list_keys)),
+        ("/v1/agents/{name}/state/{*key}", get(state::get_value).put(state::put_value).delete(state::delete_value)),
+        ("/v1/config/diff", get(config::diff)),
+        ("/v1/config/apply", post(config::apply)),
+        ("/v1/events", get(follow::events)),
+        ("/v1/logs", get(follow::logs)),
+        ("/v1/openapi.json", get(openapi::document)),
+    ]
+}
+
+/// The paths for probes and scrapes.
+fn open_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
+    vec![("/healthz", get(probes::healthz)), ("/readyz", get(probes::readyz)), ("/metrics", get(probes::metrics))]
+}
+
+/// The whole API. What follows events and logs ends when `stop` is cancelled.
+pub(crate) fn router(state: AdminState, stop: CancellationToken) -> Router {
+    let api = Api(Arc::new(Shared { state, bucket: guard::Bucket::default(), stop }));
+    let add = |router: Router<Api>, (path, methods): (&str, MethodRouter<Api>)| router.route(path, methods);
+    let guarded = api_routes()
+        .into_iter()
+        .fold(Router::new(), add)
+        // A path that is not there is nobody's business without the token either.
+        .route("/v1/{*rest}", axum::routing::any(guard::no_path))
+        .layer(middleware::from_fn_with_state(api.clone(), guard::authorise));
+    open_routes()
+        .into_iter()
+        .fold(Router::new(), add)
+        .merge(guarded)
+        .fallback(guard::no_path)
+        .method_not_allowed_fallback(guard::wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(guard::enter))
+        .with_state(api)
+}
+
+/// Serves the API until `stop` is cancelled and what is being answered is answered.
+pub(crate) async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken) {
+    let metrics = state.metrics.clone();
+    let upkeep = async {
+        let mut interval = tokio::time::interval(UPKEEP);
+        loop {
+            interval.tick().await;
+            metrics.upkeep();
+        }
+    };
+    let listener = listener.tap_io(|stream| {
+        // Small answers must not wait for more; a connection without it works all the same.
+        let _ = stream.set_nodelay(true);
+    });
+    let service = router(state, stop.clone()).into_make_service();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
+    tokio::select! {
+        result = serving => {
+            if let Err(error) = result {
+                tracing::error!(%error, "the management API ended");
+            }
+        }
+        () = upkeep => {}
+    }
 }

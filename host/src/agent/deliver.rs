@@ -211,6 +211,10 @@ impl Agent {
             }
             let (result, effects, spent) = match self.call(revision, envelope, work.clone(), time).await {
                 Ok(called) => called,
+                // What is told is the whole of the time, not what was left of it for this call.
+                Err(Fault::Time { .. }) => {
+                    return Ended::failed(Outcome::Fault(Fault::Time { limit: deadline - began }), cpu);
+                }
                 Err(fault) => return Ended::failed(Outcome::Fault(fault), cpu),
             };
             cpu += spent;
@@ -221,7 +225,7 @@ impl Agent {
             let (outcome, extra) = match self.route_reply(revision, envelope, reply) {
                 Ok(routed) => routed,
                 Err(error) => {
-                    return Ended::failed(Outcome::NotCommitted(format!("its reply was refused: {error}")), cpu);
+                    return Ended::failed(Outcome::BadReply(error.to_string()), cpu);
                 }
             };
             match self.commit(revision, effects).await {

@@ -112,9 +112,14 @@ impl Revision {
         self.in_flight.load(Ordering::SeqCst)
     }
 
+    /// Breaks off what it has in hand.
+    pub(crate) fn interrupt(&self) {
+        self.interrupt.cancel();
+    }
+
     /// Breaks off what it has in hand, and drops its instances.
     pub(crate) fn stop(&self) {
-        self.interrupt.cancel();
+        self.interrupt();
         self.pool.trim(0, Duration::ZERO);
     }
 

@@ -21,6 +21,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
             format!("{cause}: {}", failure.reason)
         }
         Outcome::Fault(fault) => fault.to_string(),
+        Outcome::BadReply(why) => format!("its reply was refused: {why}"),
         Outcome::NotCommitted(why) => format!("its effects were not committed: {why}"),
         Outcome::Gone(why) => (*why).to_owned(),
     }
@@ -36,6 +37,7 @@ pub(crate) fn code(outcome: &Outcome) -> Option<&'static str> {
             wit::Cause::Fault => "agent-fault",
         }),
         Outcome::Fault(fault) => Some(fault.code()),
+        Outcome::BadReply(_) => Some("bad-reply"),
         Outcome::NotCommitted(_) => Some("not-committed"),
         Outcome::Gone(_) => Some("gone"),
     }

@@ -59,6 +59,7 @@ pub(super) const TABLE: &[Row] = &[
     row("fuel-exceeded", 500, false, "the agent used more instructions than it may"),
     row("start-failed", 500, false, "the agent could not be started"),
     row("restore-failed", 500, false, "the agent refused the state that it had saved"),
+    row("bad-reply", 500, false, "the agent gave a reply that cannot be sent"),
     row("no-response", 500, false, "the agent ended without a response"),
     row("deadline-exceeded", 504, false, "the agent did not answer in time"),
     // The host cannot, or not now.
@@ -175,6 +176,7 @@ impl Problem {
                 problem.saying(format!("the agent did not answer within {} ms", limit.as_millis()))
             }
             Outcome::Gone(why) => problem.saying(*why),
+            Outcome::BadReply(why) => problem.saying(format!("the agent's reply was refused: {why}")),
             Outcome::Fault(_) | Outcome::NotCommitted(_) => problem,
         })
     }

@@ -81,7 +81,8 @@ enum Report {
 struct Entry {
     agent: Arc<Agent>,
     revisions: Vec<Record>,
-    next_number: u64,
+    /// The number of the next revision; none until the store was asked.
+    next_number: Option<u64>,
     paused: bool,
     retired: bool,
 }
@@ -151,7 +152,8 @@ pub(crate) struct Setup {
     pub(crate) facts: report::Facts,
 }
 
-pub(crate) use report::Facts;
+pub(crate) use prepare::judge;
+pub(crate) use report::{Facts, route};
 
 impl Reconciler {
     /// A reconciler that has done nothing yet.
@@ -216,6 +218,9 @@ impl Reconciler {
     /// Observes, plans and acts until nothing more is safe to do at this moment.
     fn reconcile(&mut self) {
         loop {
+            if self.welcome() {
+                self.publish();
+            }
             let actual = self.observe();
             let plan = plan::plan(&self.wanted, &actual, self.origin.elapsed());
             let actions = plan.actions.clone();

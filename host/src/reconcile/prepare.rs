@@ -13,7 +13,7 @@ use crate::agent::{Agent, Revision};
 use crate::clock;
 use crate::commons::Commons;
 use crate::store::{RevisionRecord, Snapshot};
-use crate::wasm::{Identity, Kind, Pool, Program, Runtime};
+use crate::wasm::{Identity, Kind, Pool, Program, Runtime, Summary};
 
 /// How long the instances of a revision may take to stand (SPEC §1). Compiling has its own bound.
 const TRANSITION: Duration = Duration::from_secs(30);
@@ -70,6 +70,24 @@ impl Reconciler {
     }
 }
 
+/// What a component is against what its agent's settings say.
+///
+/// # Errors
+/// Why they do not fit, for a person.
+pub(crate) fn judge(spec: &AgentSpec, summary: &Summary) -> Result<(), String> {
+    let limit = spec.limits.memory_bytes;
+    if summary.memory_bytes > limit {
+        return Err(format!(
+            "the component begins with {} bytes of memory, more than limits.memory ({limit} bytes); raise it",
+            summary.memory_bytes
+        ));
+    }
+    if summary.kind == Kind::Http && spec.http.iter().any(|route| route.mode == Mode::Enqueue) {
+        return Err("it is an HTTP agent, which answers itself: a route with mode = \"enqueue\" is for agents that take messages".to_owned());
+    }
+    Ok(())
+}
+
 impl Preparation {
     /// Validates and compiles, unless that was done before.
     async fn load(&self) -> Result<Arc<Program>, String> {
@@ -89,7 +107,7 @@ impl Preparation {
         if compiling {
             tracing::info!(agent = %self.id.agent, "compiled {shown} in {:.1} s", began.elapsed().as_secs_f64());
         }
-        self.judge(&program)?;
+        judge(&self.spec, &program.summary)?;
         Ok(program)
     }
 
@@ -107,22 +125,6 @@ impl Preparation {
             created_at: clock::now_ms(),
         };
         self.commons.store.keep_revision(record).await.map_err(|error| error.to_string())
-    }
-
-    /// What the component is against what the agent's settings say.
-    fn judge(&self, program: &Program) -> Result<(), String> {
-        let summary = &program.summary;
-        let limit = self.spec.limits.memory_bytes;
-        if summary.memory_bytes > limit {
-            return Err(format!(
-                "the component begins with {} bytes of memory, more than limits.memory ({limit} bytes); raise it",
-                summary.memory_bytes
-            ));
-        }
-        if summary.kind == Kind::Http && self.spec.http.iter().any(|route| route.mode == Mode::Enqueue) {
-            return Err("it is an HTTP agent, which answers itself: a route with mode = \"enqueue\" is for agents that take messages".to_owned());
-        }
-        Ok(())
     }
 
     /// Starts the first instances and asks them whether they can work.

@@ -138,7 +138,8 @@ impl Reconciler {
     }
 }
 
-fn route(route: &caxton_control::desired::Route) -> String {
+/// A route as it is told, such as `POST /tickets`.
+pub(crate) fn route(route: &caxton_control::desired::Route) -> String {
     let methods: Vec<&str> = route.methods.iter().map(String::as_str).collect();
     let methods = if methods.is_empty() { "*".to_owned() } else { methods.join(",") };
     format!("{methods} {}", route.pattern.as_str())
@@ -149,6 +150,7 @@ fn state(entry: Option<&Entry>, runs: bool) -> &'static str {
         Some(entry) if entry.retired => "leaving",
         Some(_) if runs => "running",
         Some(entry) if entry.revisions.last().is_some_and(|r| matches!(r.state, State::Failed { .. })) => "failed",
+        Some(entry) if entry.revisions.is_empty() => "failed",
         Some(_) => "starting",
         None => "failed",
     }

@@ -229,6 +229,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn events_are_told_once_kept_and_read_a_page_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Durability::Os).unwrap();
+        let mut follow = store.follow_events();
+        for number in 0..5 {
+            let agent = if number == 2 { None } else { Some("echo".to_owned()) };
+            let data = serde_json::json!({ "number": number });
+            store.keep_event(Event { id: 0, at: 1, agent, kind: "test".to_owned(), data });
+        }
+        let told: Vec<i64> = {
+            let mut told = Vec::new();
+            for _ in 0..5 {
+                told.push(follow.recv().await.unwrap().id);
+            }
+            told
+        };
+        assert_eq!(told, [1, 2, 3, 4, 5], "each is committed when it is told, with its id");
+        let ids = |agent: Option<&str>, after, limit| -> Vec<i64> {
+            let filter = EventFilter { agent: agent.map(str::to_owned), after, limit };
+            store.events(&filter).unwrap().iter().map(|event| event.id).collect()
+        };
+        assert_eq!(ids(None, 0, 2), [4, 5], "the newest");
+        assert_eq!(ids(None, 1, 2), [2, 3], "the next");
+        assert_eq!(ids(Some("echo"), 1, 10), [2, 4, 5]);
+    }
+
+    #[tokio::test]
     async fn memory_keeps_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), Durability::Memory).unwrap();

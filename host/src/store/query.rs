@@ -26,9 +26,9 @@ pub(crate) struct StateEntry {
 pub(crate) struct EventFilter {
     /// Only this agent's.
     pub(crate) agent: Option<String>,
-    /// Only those after this id.
+    /// Only those after this id, the oldest first; 0 asks for the newest.
     pub(crate) after: i64,
-    /// The newest so many.
+    /// At most so many.
     pub(crate) limit: u32,
 }
 
@@ -136,13 +136,18 @@ impl Store {
         })
     }
 
-    /// Events in order.
+    /// Events in order of their ids.
     pub(crate) fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, String> {
+        let newest = filter.after == 0;
+        let sql = if newest {
+            "SELECT id, at, agent, kind, data FROM event
+             WHERE id > ?1 AND (?2 IS NULL OR agent = ?2) ORDER BY id DESC LIMIT ?3"
+        } else {
+            "SELECT id, at, agent, kind, data FROM event
+             WHERE id > ?1 AND (?2 IS NULL OR agent = ?2) ORDER BY id LIMIT ?3"
+        };
         self.with_reader(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT id, at, agent, kind, data FROM event
-                 WHERE id > ?1 AND (?2 IS NULL OR agent = ?2) ORDER BY id DESC LIMIT ?3",
-            )?;
+            let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(params![filter.after, filter.agent, filter.limit], |row| {
                 let data: String = row.get(4)?;
                 Ok(Event {
@@ -154,7 +159,9 @@ impl Store {
                 })
             })?;
             let mut events: Vec<Event> = rows.collect::<rusqlite::Result<_>>()?;
-            events.reverse();
+            if newest {
+                events.reverse();
+            }
             Ok(events)
         })
     }

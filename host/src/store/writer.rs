@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use super::Store;
 
@@ -18,6 +18,8 @@ const MAX_BATCH: usize = 4_096;
 const MAX_EVENTS: i64 = 100_000;
 /// Surplus events are removed when there are this many.
 const PRUNE_EVENTS: i64 = 1_000;
+/// Events that a slow follower may be behind before it misses some.
+const FOLLOW: usize = 1_024;
 
 /// What a handler did to its agent's state.
 #[derive(Debug)]
@@ -96,13 +98,13 @@ enum Job {
     Snapshot(Arc<str>, Snapshot, Done),
     Revision(RevisionRecord, Done),
     Event(Event),
-    Remove(Arc<str>, String, Done),
     Flush(Done),
 }
 
 /// The thread that writes.
 pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
+    follow: broadcast::Sender<Arc<Event>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -111,11 +113,13 @@ impl Writer {
         let version: i64 =
             connection.query_row("SELECT value FROM meta WHERE key = 'version'", [], |row| row.get(0))?;
         let (jobs, queue) = mpsc::channel();
+        let follow = broadcast::channel(FOLLOW).0;
+        let told = follow.clone();
         let thread = std::thread::Builder::new()
             .name("caxton-store".to_owned())
-            .spawn(move || run(connection, &queue, version))
+            .spawn(move || run(connection, &queue, version, &told))
             .expect("the system can start a thread");
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), follow, thread: Some(thread) })
     }
 
     fn send(&self, job: Job) {
@@ -157,11 +161,6 @@ impl Store {
         self.ask(|done| Job::Revision(record, done)).await
     }
 
-    /// Removes a key of an agent by hand.
-    pub(crate) async fn remove_state(&self, agent: Arc<str>, key: String) -> Result<(), CommitError> {
-        self.ask(|done| Job::Remove(agent, key, done)).await
-    }
-
     /// Returns when all that was given before is safe.
     pub(crate) async fn flush(&self) -> Result<(), CommitError> {
         self.ask(Job::Flush).await
@@ -171,9 +170,20 @@ impl Store {
     pub(crate) fn keep_event(&self, event: Event) {
         self.writer.send(Job::Event(event));
     }
+
+    /// All events that are committed from now on, with their ids: whoever first follows and then reads misses
+    /// none.
+    pub(crate) fn follow_events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.writer.follow.subscribe()
+    }
 }
 
-fn run(mut connection: Connection, queue: &mpsc::Receiver<Job>, mut version: i64) {
+fn run(
+    mut connection: Connection,
+    queue: &mpsc::Receiver<Job>,
+    mut version: i64,
+    follow: &broadcast::Sender<Arc<Event>>,
+) {
     let seconds = metrics::histogram!("caxton_commit_seconds");
     let mut batch = Vec::new();
     while let Ok(first) = queue.recv() {
@@ -184,10 +194,16 @@ fn run(mut connection: Connection, queue: &mpsc::Receiver<Job>, mut version: i64
         }
         let began = Instant::now();
         let mut answers = Vec::with_capacity(batch.len());
-        let written = write(&mut connection, batch.drain(..), &mut version, &mut answers);
+        let mut events = Vec::new();
+        let written = write(&mut connection, batch.drain(..), &mut version, &mut answers, &mut events);
         seconds.record(began.elapsed());
         if let Err(error) = &written {
             tracing::error!(%error, "a commit failed; nothing of it is kept");
+            events.clear();
+        }
+        for event in events {
+            // Nobody may follow.
+            let _ = follow.send(Arc::new(event));
         }
         for answer in answers {
             answer.give(written.as_ref().err());
@@ -222,6 +238,7 @@ fn write(
     jobs: impl Iterator<Item = Job>,
     version: &mut i64,
     answers: &mut Vec<Answer>,
+    events: &mut Vec<Event>,
 ) -> rusqlite::Result<()> {
     let jobs: Vec<Job> = jobs.collect();
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
@@ -256,34 +273,30 @@ fn write(
                 let result = apply(&mut |transaction| write_revision(transaction, &record).map(|()| Ok(None)));
                 answers.push(Answer { done, result: result.map(|_| ()), size: None });
             }
-            Job::Remove(agent, key, done) => {
-                let commit = Commit {
-                    agent,
-                    reads: HashMap::new(),
-                    writes: BTreeMap::from([(key, None)]),
-                    state_bytes: Arc::default(),
-                    quota: u64::MAX,
-                };
-                let result = apply(&mut |transaction| write_state(transaction, &commit, version));
-                answers.push(Answer { done, result: result.map(|_| ()), size: None });
-            }
             Job::Event(event) => {
-                let _ = apply(&mut |transaction| write_event(transaction, &event).map(|()| Ok(None)));
+                let mut id = None;
+                let _ = apply(&mut |transaction| {
+                    id = Some(write_event(transaction, &event)?);
+                    Ok(Ok(None))
+                });
+                events.extend(id.map(|id| Event { id, ..event }));
             }
             Job::Flush(done) => answers.push(Answer { done, result: Ok(()), size: None }),
         }
     }
-    let finish = || -> rusqlite::Result<()> {
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let transaction = transaction?;
-        if *version != before {
-            transaction.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'version'")?.execute([*version])?;
-        }
-        transaction.commit()
+    let ended = match failed {
+        Some(error) => Err(error),
+        None => transaction.and_then(|transaction| end(transaction, (*version != before).then_some(*version))),
     };
-    finish().inspect_err(|_| *version = before)
+    ended.inspect_err(|_| *version = before)
+}
+
+/// Commits, with the version that the last write has, if there was one.
+fn end(transaction: Transaction<'_>, version: Option<i64>) -> rusqlite::Result<()> {
+    if let Some(version) = version {
+        transaction.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'version'")?.execute([version])?;
+    }
+    transaction.commit()
 }
 
 /// Writes one handler's changes, unless what it read has changed. Gives the size of the agent's state.
@@ -360,7 +373,7 @@ fn write_revision(transaction: &Transaction<'_>, record: &RevisionRecord) -> rus
         .map(|_| ())
 }
 
-fn write_event(transaction: &Transaction<'_>, event: &Event) -> rusqlite::Result<()> {
+fn write_event(transaction: &Transaction<'_>, event: &Event) -> rusqlite::Result<i64> {
     transaction
         .prepare_cached("INSERT INTO event (at, agent, kind, data) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![event.at.cast_signed(), event.agent, event.kind, event.data.to_string()])?;
@@ -368,5 +381,5 @@ fn write_event(transaction: &Transaction<'_>, event: &Event) -> rusqlite::Result
     if id % PRUNE_EVENTS == 0 {
         transaction.prepare_cached("DELETE FROM event WHERE id <= ?1")?.execute([id - MAX_EVENTS])?;
     }
-    Ok(())
+    Ok(id)
 }

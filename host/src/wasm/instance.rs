@@ -88,7 +88,9 @@ impl Instance {
             }
             Err(_) => return Err(Fault::Start(Fault::Time { limit: limits.time }.to_string())),
         };
-        let exports = program.exports(&mut store, &instance).map_err(|error| Fault::Start(format!("{error:#}")))?;
+        let exports = program
+            .exports(&mut store, &instance)
+            .map_err(|error| Fault::Start(format!("its exports have other types than the contract: {error:#}")))?;
         let first_memory = store.data().memory.used();
         Ok(Self { store, meter, exports, calls: 0, born: Instant::now(), first_memory })
     }

@@ -1,0 +1,84 @@
+//! Parts of a request, with problem details for those that are not as they have to be.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use bytes::Bytes;
+use http::StatusCode;
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use super::{Api, MAX_BODY, agents};
+use crate::agent::Agent;
+
+/// What stands after the question mark.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Query(params) = Query::<T>::try_from_uri(&parts.uri)
+            .map_err(|rejection| Problem::bad_request(format!("the query: {}", inner(&rejection))))?;
+        Ok(Self(params))
+    }
+}
+
+/// What the reader of a query says, without what stands around it.
+fn inner(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// The parts of a path that are named, decoded.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(named) = Path::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::bad_request("the path is not valid: after decoding, its parts have to be UTF-8"))?;
+        Ok(Self(named))
+    }
+}
+
+/// The whole body.
+pub(super) struct Content(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Content {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection {
+            BytesRejection::FailedToBufferBody(failed) if failed.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Problem::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "too-large",
+                    format!("the body is larger than {MAX_BODY} bytes"),
+                )
+                .limit(MAX_BODY as u64)
+            }
+            _ => Problem::new(StatusCode::BAD_REQUEST, "body-broken", "the body could not be read to its end"),
+        })
+    }
+}
+
+impl Api {
+    /// The agent of a name, whether or not a revision of it runs.
+    pub(super) async fn agent(&self, name: &str) -> Result<Arc<Agent>, Problem> {
+        if let Some(agent) = self.commons.routes.load().agent(name) {
+            return Ok(Arc::clone(agent));
+        }
+        // It may be declared and have come to nothing yet.
+        let status = agents::find(self, name).await?;
+        let why = status.waiting.map(|why| format!(": {why}")).unwrap_or_default();
+        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", format!("`{name}` does not run{why}")))
+    }
+}

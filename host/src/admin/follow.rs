@@ -1,0 +1,254 @@
+//! Events and logs: what there is as JSON, or all of it from now on as server-sent events.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::sse::{Event as Frame, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::Stream;
+use http::HeaderMap;
+use http::header::{ACCEPT, HeaderName};
+use serde::Deserialize;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use super::Api;
+use super::extract::Params;
+use super::problem::Problem;
+use super::state::page;
+use crate::logs::Line;
+use crate::status::{EventEntry, LogEntry};
+use crate::store::{Event, EventFilter};
+
+/// Events of one answer when nothing else is asked.
+const EVENTS: u32 = 100;
+/// Lines of one answer when nothing else is asked.
+const LINES: u32 = 100;
+
+/// Which events are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventParams {
+    /// Only this agent's.
+    agent: Option<String>,
+    /// Only those after this id, the oldest first; without it, the newest.
+    #[serde(default)]
+    after: i64,
+    /// At most so many: 100 when left out, 1000 at most.
+    limit: Option<u32>,
+    /// Whether to go on with those that come, as server-sent events; so does `Accept: text/event-stream`.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// Which lines are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LogParams {
+    /// Only this agent's.
+    agent: Option<String>,
+    /// The newest so many: 100 when left out, 0 to 1000.
+    tail: Option<u32>,
+    /// Whether to go on with those that come, as server-sent events; so does `Accept: text/event-stream`.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// What happened in the host.
+///
+/// As server-sent events each has its id, so that a client that comes back with `Last-Event-ID` misses none. One
+/// that is too slow gets `event: missed` with how many it missed.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events",
+    params(EventParams),
+    responses((status = 200, description = "The events; or a stream of them", body = [EventEntry])),
+)]
+pub(super) async fn events(
+    State(api): State<Api>,
+    Params(params): Params<EventParams>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut filter = EventFilter { agent: params.agent, after: params.after, limit: page(params.limit, EVENTS)? };
+    if !params.follow && !wants_stream(&headers) {
+        let events = api.commons.store.events(&filter).map_err(Problem::host)?;
+        return Ok(Json(events.iter().map(entry).collect::<Vec<_>>()).into_response());
+    }
+    if let Some(last) = headers.get(HeaderName::from_static("last-event-id")) {
+        let last = last.to_str().ok().and_then(|last| last.parse().ok());
+        filter.after =
+            last.ok_or_else(|| Problem::bad_request("the header last-event-id is not the id of an event"))?;
+    }
+    // Followed first and read then: what happens in between comes twice and is told apart by its id.
+    let live = api.commons.events.follow();
+    let backlog = catch_up(&api, &mut filter)?;
+    let seen = filter.after;
+    let agent = filter.agent;
+    let wanted = move |event: &Arc<Event>| {
+        event.id > seen && agent.as_deref().is_none_or(|agent| event.agent.as_deref() == Some(agent))
+    };
+    let follow = Follow { backlog, live, wanted, stop: api.0.stop.clone() };
+    Ok(stream(follow, |event| Frame::default().id(event.id.to_string()).json_data(entry(&event))))
+}
+
+/// The events before those that are followed. Leaves the id of the last in the filter.
+fn catch_up(api: &Api, filter: &mut EventFilter) -> Result<VecDeque<Arc<Event>>, Problem> {
+    let newest_only = filter.after == 0;
+    let mut backlog = VecDeque::new();
+    loop {
+        let events = api.commons.store.events(filter).map_err(Problem::host)?;
+        let full = u32::try_from(events.len()).is_ok_and(|count| count == filter.limit);
+        filter.after = events.last().map_or(filter.after, |event| event.id);
+        backlog.extend(events.into_iter().map(Arc::new));
+        if newest_only || !full {
+            return Ok(backlog);
+        }
+    }
+}
+
+fn entry(event: &(impl std::borrow::Borrow<Event> + ?Sized)) -> EventEntry {
+    let Event { id, at, agent, kind, data } = event.borrow().clone();
+    EventEntry { id, at, agent, kind, data }
+}
+
+/// What agents say.
+///
+/// A client that is too slow gets `event: missed` with how many lines it missed.
+#[utoipa::path(
+    get, path = "/v1/logs", tag = "events",
+    params(LogParams),
+    responses((status = 200, description = "The lines; or a stream of them", body = [LogEntry])),
+)]
+pub(super) async fn logs(
+    State(api): State<Api>,
+    Params(params): Params<LogParams>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if let Some(agent) = &params.agent {
+        api.agent(agent).await?;
+    }
+    let count = match params.tail {
+        Some(0) => 0,
+        tail => page(tail, LINES)? as usize,
+    };
+    let live = api.commons.logs.follow();
+    let newest = api.commons.logs.newest(params.agent.as_deref(), count);
+    if !params.follow && !wants_stream(&headers) {
+        return Ok(Json(newest.iter().map(|line| log_entry(line)).collect::<Vec<_>>()).into_response());
+    }
+    // What was said in between comes twice, as the same line.
+    let seen = newest.clone();
+    let wanted = move |line: &Arc<Line>| {
+        params.agent.as_deref().is_none_or(|agent| agent == &*line.agent)
+            && !seen.iter().any(|seen| Arc::ptr_eq(seen, line))
+    };
+    let follow = Follow { backlog: newest.into(), live, wanted, stop: api.0.stop.clone() };
+    Ok(stream(follow, |line| Frame::default().json_data(log_entry(&line))))
+}
+
+fn log_entry(line: &Line) -> LogEntry {
+    LogEntry {
+        at: line.at,
+        agent: line.agent.to_string(),
+        revision: line.revision,
+        level: line.level.to_owned(),
+        context: line.context.clone(),
+        text: line.text.clone(),
+    }
+}
+
+fn wants_stream(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    accept.split(',').any(|kind| kind.trim().starts_with("text/event-stream"))
+}
+
+/// What was, and then what comes.
+struct Follow<T, W> {
+    backlog: VecDeque<T>,
+    live: broadcast::Receiver<T>,
+    /// Whether one that comes is to be told.
+    wanted: W,
+    stop: CancellationToken,
+}
+
+/// One thing to tell a follower.
+#[derive(Debug, PartialEq)]
+enum Told<T> {
+    This(T),
+    /// So many came faster than they were taken, and are lost to this follower.
+    Missed(u64),
+}
+
+impl<T: Clone, W: FnMut(&T) -> bool> Follow<T, W> {
+    async fn next(&mut self) -> Option<Told<T>> {
+        if let Some(first) = self.backlog.pop_front() {
+            return Some(Told::This(first));
+        }
+        loop {
+            let received = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                received = self.live.recv() => received,
+            };
+            match received {
+                Ok(one) if (self.wanted)(&one) => return Some(Told::This(one)),
+                Ok(_) => {}
+                Err(RecvError::Lagged(missed)) => return Some(Told::Missed(missed)),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+fn stream<T, W>(follow: Follow<T, W>, frame: fn(T) -> Result<Frame, axum::Error>) -> Response
+where
+    T: Clone + Send + 'static,
+    W: FnMut(&T) -> bool + Send + 'static,
+{
+    Sse::new(frames(follow, frame)).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn frames<T, W>(
+    follow: Follow<T, W>,
+    frame: fn(T) -> Result<Frame, axum::Error>,
+) -> impl Stream<Item = Result<Frame, Infallible>>
+where
+    T: Clone,
+    W: FnMut(&T) -> bool,
+{
+    futures::stream::unfold(follow, move |mut follow| async move {
+        let told = follow.next().await?;
+        let frame = match told {
+            Told::This(one) => frame(one),
+            Told::Missed(missed) => Frame::default().event("missed").json_data(serde_json::json!({ "missed": missed })),
+        };
+        // Only a map with odd keys cannot be written as JSON; there is none.
+        Some((Ok(frame.unwrap_or_default()), follow))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_follower_is_told_how_many_it_missed() {
+        let (sender, live) = broadcast::channel(2);
+        let stop = CancellationToken::new();
+        let backlog = VecDeque::from([0]);
+        let mut follow = Follow { backlog, live, wanted: |number: &u32| number % 2 == 0, stop: stop.clone() };
+        for number in 1..=6 {
+            sender.send(number).unwrap();
+        }
+        assert_eq!(follow.next().await, Some(Told::This(0)));
+        assert_eq!(follow.next().await, Some(Told::Missed(4)));
+        assert_eq!(follow.next().await, Some(Told::This(6)));
+        stop.cancel();
+        assert_eq!(follow.next().await, None, "it ends with the host");
+    }
+}

@@ -1,0 +1,172 @@
+//! Who comes in: the trace of a request, the host name it asks for, its token, and how often it comes.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::header::{AUTHORIZATION, HOST, USER_AGENT};
+use http::{HeaderMap, Method, StatusCode, Uri};
+use parking_lot::Mutex;
+
+use super::Api;
+use super::problem::{self, Problem};
+use crate::trace::Trace;
+
+/// Requests per second that a token may make for long, and at once.
+const RATE: f64 = 1_000.0;
+const BURST: f64 = 2_000.0;
+
+/// How the command line names itself.
+pub(crate) const CLI_AGENT: &str = "caxton-cli";
+
+/// Who asks, for the event log and as the sender of messages.
+#[derive(Debug, Clone)]
+pub(super) struct Who(String);
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The outermost layer: the trace, the host name, and the body of whatever problem comes back.
+pub(super) async fn enter(mut request: Request, next: Next) -> Response {
+    let trace = trace(request.headers());
+    let asked = (request.method().clone(), request.uri().path().to_owned());
+    let response = if host_is_ours(request.headers(), request.uri()) {
+        request.extensions_mut().insert(trace.clone());
+        next.run(request).await
+    } else {
+        use axum::response::IntoResponse;
+        Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "wrong-host",
+            "the management API answers to `localhost` and to addresses of the loopback interface only",
+        )
+        .into_response()
+    };
+    tracing::debug!(method = %asked.0, path = asked.1, status = response.status().as_u16(), trace = trace.id());
+    problem::write(response, &trace)
+}
+
+fn trace(headers: &HeaderMap) -> Trace {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    text("traceparent").and_then(|parent| Trace::parse(parent, text("tracestate"))).unwrap_or_else(Trace::start)
+}
+
+/// Whether a request asks for this machine by a name that nobody else can make point here. A page of another
+/// site whose name was pointed to the loopback interface (DNS rebinding) comes with its own name.
+fn host_is_ours(headers: &HeaderMap, uri: &Uri) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        (None, _) => uri.authority().map(http::uri::Authority::as_str),
+        (Some(_), Some(_)) => None,
+    };
+    let Some(host) = host.and_then(|host| host.parse::<http::uri::Authority>().ok()) else { return false };
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Lets through who has the token, and not too often.
+pub(super) async fn authorise(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, Problem> {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.split_once(' '));
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+    if !given.is_some_and(|given| api.token.is(given)) {
+        return Err(Problem::unauthorised());
+    }
+    api.0.bucket.take(Instant::now()).map_err(|wait| {
+        let detail = format!("more than {RATE} requests in a second; wait a moment");
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail).after(wait)
+    })?;
+    let cli = request.headers().get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(CLI_AGENT.as_bytes()));
+    let way = if cli { "cli" } else { "api" };
+    request.extensions_mut().insert(Who(format!("{way}:{}", api.token.fingerprint())));
+    Ok(next.run(request).await)
+}
+
+/// For a path that is not there.
+pub(super) async fn no_path(method: Method, uri: Uri) -> Problem {
+    let detail = format!("nothing is at {method} {}; /v1/openapi.json describes what there is", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, "no-path", detail)
+}
+
+/// For a path that takes other methods.
+pub(super) async fn wrong_method(method: Method) -> Problem {
+    let detail = format!("the path does not take {method}; /v1/openapi.json describes what there is");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
+}
+
+/// How many requests may still come: a bucket that fills with time.
+pub(super) struct Bucket(Mutex<(f64, Option<Instant>)>);
+
+impl Default for Bucket {
+    fn default() -> Self {
+        Self(Mutex::new((BURST, None)))
+    }
+}
+
+impl Bucket {
+    /// Takes one, or says how long to wait for one.
+    fn take(&self, now: Instant) -> Result<(), Duration> {
+        // Held for a few instructions; requests come from all threads.
+        let mut bucket = self.0.lock();
+        let (left, since) = *bucket;
+        let passed = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let left = (left + passed.as_secs_f64() * RATE).min(BURST);
+        if left < 1.0 {
+            *bucket = (left, Some(now));
+            return Err(Duration::from_secs_f64((1.0 - left) / RATE));
+        }
+        *bucket = (left - 1.0, Some(now));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_ours() {
+        for (hosts, uri, ours) in [
+            (&["localhost"][..], "/", true),
+            (&["LocalHost:8081"], "/", true),
+            (&["127.0.0.1:8081"], "/", true),
+            (&["127.9.9.9"], "/", true),
+            (&["[::1]:8081"], "/", true),
+            (&[], "http://127.0.0.1:8081/", true),
+            (&["evil.example"], "/", false),
+            (&["localhost.evil.example"], "/", false),
+            (&["127.0.0.1.nip.example"], "/", false),
+            (&["192.168.1.7"], "/", false),
+            (&["0.0.0.0"], "/", false),
+            (&["localhost", "evil.example"], "/", false),
+            (&[""], "/", false),
+            (&[], "/", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(HOST, host.parse().unwrap());
+            }
+            assert_eq!(host_is_ours(&headers, &uri.parse().unwrap()), ours, "{hosts:?} {uri}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_empties_and_fills_with_time() {
+        let bucket = Bucket::default();
+        let start = Instant::now();
+        for _ in 0..2_000 {
+            bucket.take(start).unwrap();
+        }
+        let wait = bucket.take(start).unwrap_err();
+        assert_eq!(wait, Duration::from_millis(1));
+        let later = start + Duration::from_secs(1);
+        assert_eq!((0..2_000).filter(|_| bucket.take(later).is_ok()).count(), 1_000);
+    }
+}

@@ -1,0 +1,173 @@
+//! Messages to agents by hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use caxton_control::units::{parse_duration, print_duration};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use super::Api;
+use super::extract::{Content, Named, Params};
+use super::guard::Who;
+use super::problem::Problem;
+use crate::agent::{Accepted, Agent, Arrival, act};
+use crate::status::Sent;
+use crate::trace::Trace;
+use crate::wasm::{Kind, Outcome};
+
+/// How long an answer is waited for when nothing else is asked.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest that can be asked.
+const MAX_PATIENCE: Duration = Duration::from_secs(60 * 60);
+/// What a body is when its sender does not say.
+const UNKNOWN_TYPE: &str = "application/octet-stream";
+
+/// What a message is beside its content.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct MessageParams {
+    /// What it means to do: one of the 22 acts of FIPA00037; `request` when left out.
+    performative: Option<String>,
+    /// The conversation that it belongs to; left out begins one.
+    conversation: Option<String>,
+    /// The protocol that it is part of.
+    protocol: Option<String>,
+    /// The vocabulary of its content.
+    ontology: Option<String>,
+    /// How long to wait for the answer, such as `500ms` or `1m30s`; 60s when left out, at most 1h.
+    timeout: Option<String>,
+}
+
+/// Hands a message to an agent and waits for its answer.
+///
+/// The body is the content, `Content-Type` its type. The answer's content is the response's body, with its own
+/// `Content-Type`; what else is known stands in `caxton-message-id`, `caxton-conversation`, `caxton-performative`
+/// and `caxton-revision`. An agent that answers nothing gives 204.
+#[utoipa::path(
+    post, path = "/v1/agents/{name}/invoke", tag = "messages",
+    params(("name" = String, Path, description = "The agent"), MessageParams),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The content"),
+    responses(
+        (status = 200, description = "The answer's content", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 204, description = "It was handled; the agent answered nothing"),
+    ),
+)]
+pub(super) async fn invoke(
+    State(api): State<Api>,
+    Named(name): Named<String>,
+    draft: Draft,
+) -> Result<Response, Problem> {
+    let agent = taker(&api, &name).await?;
+    let (accepted, answer) = agent.ask(draft.0).await?;
+    if let Some(problem) = Problem::of_outcome(&answer.outcome) {
+        return Err(problem.message(&accepted.id));
+    }
+    let mut response = match answer.outcome {
+        Outcome::Reply(reply) => {
+            let mut response = Response::new(Body::from(reply.content));
+            insert(response.headers_mut(), CONTENT_TYPE, &reply.content_type);
+            let performative = act(reply.performative).as_str();
+            insert(response.headers_mut(), HeaderName::from_static("caxton-performative"), performative);
+            response
+        }
+        _ => StatusCode::NO_CONTENT.into_response(),
+    };
+    let headers = response.headers_mut();
+    insert(headers, HeaderName::from_static("caxton-message-id"), &accepted.id);
+    insert(headers, HeaderName::from_static("caxton-conversation"), &accepted.conversation);
+    if let Some(revision) = answer.revision {
+        insert(headers, HeaderName::from_static("caxton-revision"), &revision.to_string());
+    }
+    Ok(response)
+}
+
+/// Hands a message to an agent and waits for nothing.
+#[utoipa::path(
+    post, path = "/v1/agents/{name}/messages", tag = "messages",
+    params(("name" = String, Path, description = "The agent"), MessageParams),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The content"),
+    responses((status = 202, description = "It is in the mailbox", body = Sent)),
+)]
+pub(super) async fn send(
+    State(api): State<Api>,
+    Named(name): Named<String>,
+    draft: Draft,
+) -> Result<(StatusCode, Json<Sent>), Problem> {
+    let agent = taker(&api, &name).await?;
+    // Who does not wait has no patience to end.
+    let arrival = Arrival { patience: None, ..draft.0 };
+    let Accepted { id, conversation } = agent.enqueue(arrival)?;
+    Ok((StatusCode::ACCEPTED, Json(Sent { id, conversation })))
+}
+
+/// The agent of a name, if it takes messages.
+async fn taker(api: &Api, name: &str) -> Result<Arc<Agent>, Problem> {
+    let agent = api.agent(name).await?;
+    if agent.current().is_some_and(|current| current.kind() == Kind::Http) {
+        let detail = format!("`{name}` is an HTTP agent and takes no messages; call it by one of its routes");
+        return Err(Problem::new(StatusCode::CONFLICT, "http-agent", detail));
+    }
+    Ok(agent)
+}
+
+/// A header's value; one that HTTP cannot carry stays away.
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// A message made of a request.
+pub(super) struct Draft(Arrival);
+
+impl<S: Send + Sync> FromRequest<S> for Draft {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let Params(params) = Params::<MessageParams>::from_request_parts(&mut parts, state).await?;
+        let Ok(Extension(who)) = Extension::<Who>::from_request_parts(&mut parts, state).await else {
+            return Err(Problem::unauthorised());
+        };
+        let trace = parts.extensions.get::<Trace>().cloned();
+        let content_type = match parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
+            None => UNKNOWN_TYPE.to_owned(),
+            Some(Ok(text)) => text.to_owned(),
+            Some(Err(_)) => return Err(Problem::bad_request("the header content-type has characters beyond ASCII")),
+        };
+        let performative = params.performative.as_deref().unwrap_or("request");
+        let performative = performative.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
+        let patience = params.timeout.as_deref().map_or(Ok(PATIENCE), patience)?;
+        let request = Request::from_parts(parts, body);
+        let Content(content) = Content::from_request(request, state).await?;
+        Ok(Self(Arrival {
+            sender: who.to_string(),
+            performative,
+            content: content.into(),
+            content_type,
+            ontology: params.ontology,
+            protocol: params.protocol,
+            conversation: params.conversation,
+            patience: Some(patience),
+            headers: Vec::new(),
+            trace,
+        }))
+    }
+}
+
+/// How long someone wants to wait.
+pub(super) fn patience(text: &str) -> Result<Duration, Problem> {
+    let time = parse_duration(text).map_err(|error| Problem::bad_request(format!("timeout=`{text}`: {error}")))?;
+    if time.is_zero() || time > MAX_PATIENCE {
+        let most = print_duration(MAX_PATIENCE);
+        return Err(Problem::bad_request(format!("timeout=`{text}`: it has to be between 1ms and {most}")));
+    }
+    Ok(time)
+}

@@ -1,0 +1,223 @@
+//! Errors as callers get them: problem details (RFC 9457) with a stable code and the id of the trace.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{AdmitError, describe};
+use crate::control::ControlError;
+use crate::status::FileError;
+use crate::store::CommitError;
+use crate::trace::Trace;
+use crate::wasm::{Fault, Outcome, wit};
+
+/// An error as it is sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Details {
+    /// The status in words.
+    pub(crate) title: String,
+    /// The status.
+    pub(crate) status: u16,
+    /// Stable, for programs.
+    pub(crate) code: String,
+    /// What is wrong and what to try, for a person.
+    pub(crate) detail: String,
+    /// The bound that was passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u64>,
+    /// The message that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message_id: Option<String>,
+    /// What is wrong with the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) errors: Vec<FileError>,
+    /// The trace that the request belongs to.
+    #[serde(default)]
+    pub(crate) trace_id: String,
+}
+
+/// An error on its way to the caller.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    status: StatusCode,
+    details: Details,
+    headers: HeaderMap,
+}
+
+impl Problem {
+    /// An error with a status, a code and words.
+    pub(super) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        let details = Details { code: code.to_owned(), detail: detail.into(), ..Details::default() };
+        Self { status, details, headers: HeaderMap::new() }
+    }
+
+    /// The request is not as it has to be.
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
+    }
+
+    /// The host failed.
+    pub(super) fn host(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "host-error", detail)
+    }
+
+    /// There is no agent of this name among those known.
+    pub(super) fn no_agent<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut known: Vec<&str> = known.into_iter().collect();
+        known.sort_unstable();
+        let hint = match caxton_control::config::nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`caxton ps` lists the agents".to_owned(),
+        };
+        Self::new(StatusCode::NOT_FOUND, "no-agent", format!("there is no agent `{}`; {hint}", name.escape_debug()))
+    }
+
+    /// The token is missing or another.
+    pub(super) fn unauthorised() -> Self {
+        let mut problem = Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorised",
+            "the token is missing or wrong; it is in the file `token` of the data folder, and goes into the header `Authorization: Bearer TOKEN`",
+        );
+        problem.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        problem
+    }
+
+    /// It may work after some time.
+    pub(super) fn after(mut self, time: Duration) -> Self {
+        let seconds = time.as_millis().div_ceil(1_000).max(1);
+        self.headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
+        self
+    }
+
+    /// The bound that was passed.
+    pub(super) fn limit(mut self, limit: u64) -> Self {
+        self.details.limit = Some(limit);
+        self
+    }
+
+    /// The message that failed.
+    pub(super) fn message(mut self, id: &str) -> Self {
+        self.details.message_id = Some(id.to_owned());
+        self
+    }
+
+    /// Of a message that was not handled; none when it was.
+    pub(super) fn of_outcome(outcome: &Outcome) -> Option<Self> {
+        let again = Duration::from_secs(1);
+        let problem = |status, code| Self::new(status, code, describe(outcome));
+        Some(match outcome {
+            Outcome::Reply(_) | Outcome::Done => return None,
+            Outcome::Gave(failure) => match failure.cause {
+                wit::Cause::Rejected => problem(StatusCode::UNPROCESSABLE_ENTITY, "rejected"),
+                wit::Cause::Unavailable => problem(StatusCode::SERVICE_UNAVAILABLE, "agent-unavailable")
+                    .after(failure.retry_after_ms.map_or(again, Duration::from_millis)),
+                wit::Cause::Fault => problem(StatusCode::INTERNAL_SERVER_ERROR, "agent-fault"),
+            },
+            Outcome::Fault(fault) => match fault {
+                Fault::Time { .. } => problem(StatusCode::GATEWAY_TIMEOUT, fault.code()),
+                Fault::Overloaded | Fault::Interrupted => {
+                    problem(StatusCode::SERVICE_UNAVAILABLE, fault.code()).after(again)
+                }
+                _ => problem(StatusCode::INTERNAL_SERVER_ERROR, fault.code()),
+            },
+            Outcome::BadReply(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "bad-reply"),
+            Outcome::NotCommitted(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "not-committed").after(again),
+            Outcome::Gone(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "gone").after(again),
+        })
+    }
+}
+
+impl From<AdmitError> for Problem {
+    fn from(error: AdmitError) -> Self {
+        let (status, code) = match error {
+            AdmitError::UnknownReceiver(_) => (StatusCode::NOT_FOUND, "unknown-receiver"),
+            AdmitError::NotAllowed { .. } => (StatusCode::FORBIDDEN, "not-allowed"),
+            AdmitError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            AdmitError::Full { .. } => (StatusCode::SERVICE_UNAVAILABLE, "mailbox-full"),
+            AdmitError::TooManyHops { .. } => (StatusCode::LOOP_DETECTED, "too-many-hops"),
+            AdmitError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid"),
+            AdmitError::Unsupported(_) => (StatusCode::NOT_IMPLEMENTED, "unsupported"),
+            AdmitError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        let problem = Self::new(status, code, error.to_string());
+        match error {
+            AdmitError::TooLarge { limit } => problem.limit(limit),
+            AdmitError::Full { .. } | AdmitError::Unavailable(_) => problem.after(Duration::from_secs(1)),
+            _ => problem,
+        }
+    }
+}
+
+impl From<ControlError> for Problem {
+    fn from(error: ControlError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ControlError::File(errors) => {
+                let mut problem = Self::new(StatusCode::CONFLICT, "file-errors", format!("{detail}; mend the file"));
+                problem.details.errors = errors;
+                problem
+            }
+            ControlError::Timeout(_) => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "timeout",
+                format!("{detail}; `caxton ps` says what it waits for"),
+            ),
+            ControlError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail),
+        }
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict => Self::new(
+                StatusCode::CONFLICT,
+                "conflict",
+                "the key changed at the same moment; read it again and repeat",
+            ),
+            CommitError::Quota(limit) => {
+                let detail = format!("{error} (limits.state); remove keys, or raise it");
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "quota", detail).limit(limit)
+            }
+            CommitError::Store(_) => Self::host(error.to_string()),
+        }
+    }
+}
+
+/// Leaves the body to [`write`], which knows the trace.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes the body of a response that is a problem; leaves others as they are.
+pub(super) fn write(mut response: Response, trace: &Trace) -> Response {
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
+    let status = problem.status;
+    let details = Details {
+        title: status.canonical_reason().unwrap_or("Error").to_owned(),
+        status: status.as_u16(),
+        trace_id: trace.id(),
+        ..problem.details
+    };
+    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+        tracing::warn!(code = details.code, trace = details.trace_id, "{}", details.detail);
+    }
+    let mut body = serde_json::to_vec(&details).expect("texts and numbers can be written");
+    body.push(b'\n');
+    *response.body_mut() = Body::from(body);
+    let headers = response.headers_mut();
+    headers.extend(problem.headers);
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response
+}

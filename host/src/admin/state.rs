@@ -1,0 +1,191 @@
+//! What agents keep, by hand: for a look, and for repairs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use http::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH};
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Api;
+use super::extract::{Content, Named, Params};
+use super::guard::Who;
+use super::problem::Problem;
+use crate::agent::Agent;
+use crate::status::{StateKey, StatePage};
+use crate::store::Commit;
+use crate::wasm::Read;
+
+/// Keys of one page, when nothing else is asked and at most.
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1_000;
+/// The longest key, in bytes: what agents themselves may use.
+const MAX_KEY: usize = 1_024;
+
+/// Which keys are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct KeyParams {
+    /// Only those that begin with it.
+    #[serde(default)]
+    prefix: String,
+    /// Only those after it, in byte order.
+    after: Option<String>,
+    /// At most so many: 100 when left out, 1000 at most.
+    limit: Option<u32>,
+}
+
+/// An agent's keys with the sizes of their values, in byte order.
+#[utoipa::path(
+    get, path = "/v1/agents/{name}/state", tag = "state",
+    params(("name" = String, Path, description = "The agent"), KeyParams),
+    responses((status = 200, body = StatePage)),
+)]
+pub(super) async fn list_keys(
+    State(api): State<Api>,
+    Named(name): Named<String>,
+    Params(params): Params<KeyParams>,
+) -> Result<Json<StatePage>, Problem> {
+    let agent = api.agent(&name).await?;
+    let limit = page(params.limit, PAGE)?;
+    let store = &api.commons.store;
+    let entries = store.entries(&name, &params.prefix, params.after.as_deref(), limit).map_err(Problem::host)?;
+    let full = u32::try_from(entries.len()).is_ok_and(|count| count == limit);
+    let keys: Vec<StateKey> =
+        entries.into_iter().map(|entry| StateKey { key: entry.key, bytes: entry.bytes }).collect();
+    let next = keys.last().filter(|_| full).map(|entry| entry.key.clone());
+    Ok(Json(StatePage { keys, next, bytes: agent.state_bytes().load(Ordering::Relaxed) }))
+}
+
+/// How many are wanted on a page.
+pub(super) fn page(asked: Option<u32>, usual: u32) -> Result<u32, Problem> {
+    match asked {
+        None => Ok(usual),
+        Some(limit) if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
+        Some(limit) => Err(Problem::bad_request(format!("limit={limit}: it has to be between 1 and {MAX_PAGE}"))),
+    }
+}
+
+/// The value of a key: its bytes, with its version as `ETag`.
+#[utoipa::path(
+    get, path = "/v1/agents/{name}/state/{key}", tag = "state",
+    params(("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; a slash may stand as it is")),
+    responses((status = 200, description = "The value", content_type = "application/octet-stream", body = Vec<u8>)),
+)]
+pub(super) async fn get_value(
+    State(api): State<Api>,
+    Named((name, key)): Named<(String, String)>,
+) -> Result<Response, Problem> {
+    api.agent(&name).await?;
+    let found = find(&api, &name, &key)?.ok_or_else(|| no_key(&name, &key))?;
+    let mut response = found.value.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    if let Ok(tag) = HeaderValue::try_from(etag(found.version)) {
+        headers.insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// Sets a key to the bytes of the body.
+///
+/// With `If-Match`, only if the key still has that version.
+#[utoipa::path(
+    put, path = "/v1/agents/{name}/state/{key}", tag = "state",
+    params(
+        ("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; a slash may stand as it is"),
+        ("If-Match" = Option<String>, Header, description = "The version that it has to have"),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The value"),
+    responses((status = 204, description = "It is kept")),
+)]
+pub(super) async fn put_value(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    Named((name, key)): Named<(String, String)>,
+    headers: HeaderMap,
+    Content(value): Content,
+) -> Result<StatusCode, Problem> {
+    let agent = api.agent(&name).await?;
+    if key.len() > MAX_KEY {
+        return Err(Problem::bad_request(format!("the key has {} bytes; {MAX_KEY} is the most", key.len())));
+    }
+    let bytes = value.len();
+    write(&api, &agent, &key, Some(value.into()), &headers).await?;
+    let data = json!({ "by": who.to_string(), "key": key, "bytes": bytes });
+    api.commons.events.tell(Some(&name), "state.set", data);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes a key.
+///
+/// With `If-Match`, only if the key still has that version.
+#[utoipa::path(
+    delete, path = "/v1/agents/{name}/state/{key}", tag = "state",
+    params(
+        ("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; a slash may stand as it is"),
+        ("If-Match" = Option<String>, Header, description = "The version that it has to have"),
+    ),
+    responses((status = 204, description = "It is gone")),
+)]
+pub(super) async fn delete_value(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    Named((name, key)): Named<(String, String)>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let agent = api.agent(&name).await?;
+    if find(&api, &name, &key)?.is_none() {
+        return Err(no_key(&name, &key));
+    }
+    write(&api, &agent, &key, None, &headers).await?;
+    api.commons.events.tell(Some(&name), "state.removed", json!({ "by": who.to_string(), "key": key }));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn find(api: &Api, agent: &str, key: &str) -> Result<Option<Read>, Problem> {
+    api.commons.store.read(agent, key).map_err(Problem::host)
+}
+
+fn no_key(agent: &str, key: &str) -> Problem {
+    let detail =
+        format!("`{agent}` keeps nothing under `{}`; `caxton state ls {agent}` lists its keys", key.escape_debug());
+    Problem::new(StatusCode::NOT_FOUND, "no-key", detail)
+}
+
+fn etag(version: u64) -> String {
+    format!("\"{version}\"")
+}
+
+/// One commit, as a handler would make it: agents see all of it or nothing.
+async fn write(
+    api: &Api,
+    agent: &Agent,
+    key: &str,
+    value: Option<Vec<u8>>,
+    headers: &HeaderMap,
+) -> Result<(), Problem> {
+    let mut reads = HashMap::new();
+    if let Some(wanted) = headers.get(IF_MATCH) {
+        let version = find(api, agent.name().as_str(), key)?.map_or(0, |read| read.version);
+        if wanted.as_bytes() != etag(version).as_bytes() {
+            let detail = "the key has another version than If-Match asks for; read it again";
+            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "conflict", detail));
+        }
+        reads.insert(key.to_owned(), version);
+    }
+    let commit = Commit {
+        agent: agent.name().shared(),
+        reads,
+        writes: BTreeMap::from([(key.to_owned(), value)]),
+        state_bytes: Arc::clone(agent.state_bytes()),
+        quota: agent.spec().limits.state_bytes,
+    };
+    Ok(api.commons.store.commit(commit).await?)
+}

@@ -1,0 +1,172 @@
+//! `caxton check`: the file, and the components that it names.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use caxton_control::AgentSpec;
+use caxton_control::config::json_schema;
+use serde::Serialize;
+use serde_json::json;
+
+use super::args::{Check, Format};
+use super::output::{Cell, CliError, Exit, Out, Style, Table, say};
+use super::time::size;
+use super::up::config_errors;
+use crate::config::{self, Loaded};
+use crate::reconcile::judge;
+use crate::wasm::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
+
+/// An agent, as the file and its component have it.
+#[derive(Debug, Serialize)]
+struct Checked {
+    agent: String,
+    /// Known when the component can be used.
+    kind: Option<Kind>,
+    component: String,
+    /// Bytes of the component's file.
+    size: Option<u64>,
+    routes: Vec<String>,
+    findings: Vec<Problem>,
+}
+
+/// Something that keeps an agent from running.
+#[derive(Debug, Clone, Serialize)]
+struct Problem {
+    code: &'static str,
+    message: String,
+    help: String,
+}
+
+impl From<&Finding> for Problem {
+    fn from(finding: &Finding) -> Self {
+        Self { code: finding.code, message: finding.message.clone(), help: finding.help.clone() }
+    }
+}
+
+/// Checks, prints, and ends with 2 when something is wrong.
+pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
+    if check.schema {
+        out.json(&json_schema())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let file = check.file.file.display().to_string();
+    let loaded = match config::load(&check.file.file, std::env::vars(), &[]) {
+        Ok(loaded) => loaded,
+        Err(errors) if out.format() == Format::Json => {
+            let none: [Checked; 0] = [];
+            out.json(&json!({ "file": file, "valid": false, "errors": errors.to_json(), "agents": none }))?;
+            return Err(CliError::quiet(Exit::Usage));
+        }
+        Err(errors) => return Err(config_errors(&errors)),
+    };
+    let agents = look(&loaded, !check.no_components);
+    let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
+    match out.format() {
+        Format::Json => {
+            let none: [u8; 0] = [];
+            out.json(&json!({ "file": file, "valid": wrong == 0, "errors": none, "agents": agents }))?;
+        }
+        Format::Text => print(out, &file, &agents)?,
+    }
+    if wrong == 0 { Ok(ExitCode::SUCCESS) } else { Err(CliError::quiet(Exit::Usage)) }
+}
+
+/// Every agent with its component. Agents often share one, which is then read once.
+fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
+    let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<Problem>>>> = HashMap::new();
+    loaded
+        .desired
+        .agents
+        .values()
+        .map(|spec| {
+            let path = loaded.dir.join(&spec.component);
+            let found = components
+                .then(|| Rc::clone(seen.entry(path).or_insert_with_key(|path| Rc::new(read(path, &spec.component)))));
+            checked(spec, found.as_deref())
+        })
+        .collect()
+}
+
+fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> Checked {
+    let (summary, mut findings) = match found {
+        None => (None, Vec::new()),
+        Some(Ok(summary)) => (Some(summary), Vec::new()),
+        Some(Err(findings)) => (None, findings.clone()),
+    };
+    if let Some(Err(message)) = summary.map(|summary| judge(spec, summary)) {
+        findings.push(Problem { code: "settings", message, help: "change the setting, or the component".to_owned() });
+    }
+    Checked {
+        agent: spec.name.to_string(),
+        kind: summary.map(|summary| summary.kind),
+        component: spec.component.clone(),
+        size: summary.map(|summary| summary.size),
+        routes: spec.http.iter().map(crate::reconcile::route).collect(),
+        findings,
+    }
+}
+
+fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
+    let unusable = |code, message: String, help: &str| Err(vec![Problem { code, message, help: help.to_owned() }]);
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return unusable(
+                "missing",
+                format!("the component {shown} is not there"),
+                "build it (`caxton up --build`) or mend the path",
+            );
+        }
+        Err(error) => return unusable("unreadable", format!("the component {shown}: {error}"), "mend the path"),
+        Ok(found) if !found.is_file() => {
+            return unusable("missing", format!("the component {shown} is not a file"), "mend the path");
+        }
+        // Not worth reading; the bytes would be refused for the same reason.
+        Ok(found) if found.len() > MAX_COMPONENT => {
+            let message = format!("the component {shown} has {} bytes, more than {MAX_COMPONENT}", found.len());
+            return unusable("too-large", message, "leave out debug information (`wasm-tools strip`)");
+        }
+        Ok(_) => {}
+    }
+    match std::fs::read(path) {
+        Ok(bytes) => summarise(&bytes).map_err(|findings| findings.iter().map(Problem::from).collect()),
+        Err(error) => {
+            unusable("unreadable", format!("the component {shown} cannot be read: {error}"), "mind its permissions")
+        }
+    }
+}
+
+fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> {
+    let mut table = Table::new(&["AGENT", "KIND", "COMPONENT", ">SIZE", "ROUTES"]);
+    for agent in agents {
+        let kind = match (&agent.kind, agent.findings.is_empty()) {
+            (Some(kind), true) => Cell::new(kind.to_string()),
+            (_, true) => Cell::new("-"),
+            (_, false) => Cell::styled("error", Style::Bad),
+        };
+        table.row(vec![
+            Cell::new(&agent.agent),
+            kind,
+            Cell::new(&agent.component),
+            Cell::new(agent.size.map_or_else(|| "-".to_owned(), size)),
+            Cell::new(if agent.routes.is_empty() { "-".to_owned() } else { agent.routes.join(", ") }),
+        ]);
+    }
+    if !agents.is_empty() {
+        out.line(&table.render(out.is_terminal()))?;
+    }
+    for agent in agents {
+        for finding in &agent.findings {
+            say(&format!("agents.{}: {} ({}); {}", agent.agent, finding.message, finding.code, finding.help));
+        }
+    }
+    let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
+    match (agents.len(), wrong) {
+        (0, _) => say(&format!("{file} is valid and declares no agents")),
+        (1, 0) => say(&format!("{file} is valid: 1 agent")),
+        (count, 0) => say(&format!("{file} is valid: {count} agents")),
+        (count, wrong) => say(&format!("{file} is valid, but {wrong} of {count} agents cannot run")),
+    }
+    Ok(())
+}

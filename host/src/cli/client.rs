@@ -1,0 +1,282 @@
+//! The way to a host: its management API.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as Http;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::de::DeserializeOwned;
+
+use super::args::HostArgs;
+use super::output::{CliError, Exit};
+use super::sse;
+use crate::admin::{CLI_AGENT, Details, TOKEN_FILE, read_token};
+use crate::host::HOST_FILE;
+
+/// How long connecting may take: the host is on this machine, or at the other end of a tunnel.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The largest answer: above what any path gives.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// A connection to a host.
+pub(super) struct Client {
+    http: Http<HttpConnector, Full<Bytes>>,
+    /// Such as `http://127.0.0.1:8081`.
+    base: String,
+    token: String,
+    /// What to try when the host does not answer.
+    hint: String,
+}
+
+/// What a host writes down of itself.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct HostFile {
+    /// Where the management API is.
+    pub(super) admin: String,
+    /// Its process.
+    pub(super) pid: u32,
+}
+
+/// What is written down in a data folder of the host that runs there; none when there is nothing.
+pub(super) fn host_file(data: &Path) -> Result<Option<HostFile>, CliError> {
+    let path = data.join(HOST_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
+            let message = format!("{} does not say where a host is: {error}; start the host again", path.display());
+            CliError::new(Exit::Failed, message)
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(CliError::new(Exit::Failed, format!("{}: {error}", path.display()))),
+    }
+}
+
+impl Client {
+    /// Finds the host and its token.
+    pub(super) fn find(args: &HostArgs) -> Result<Self, CliError> {
+        let failed = |message: String| CliError::new(Exit::Failed, message);
+        let (base, hint) = match &args.admin {
+            Some(url) => (base(url)?, "is it the address of a host's management API?".to_owned()),
+            None => {
+                let found = host_file(&args.data)?.ok_or_else(|| {
+                    failed(format!(
+                        "no host runs here ({} is not there); start one with `caxton up`, or say where it is with `--data DIR` or `--admin URL`",
+                        args.data.join(HOST_FILE).display()
+                    ))
+                })?;
+                let hint = format!(
+                    "if process {} has ended, start a host with `caxton up`; else say where it is with `--data DIR` or `--admin URL`",
+                    found.pid
+                );
+                (base(&format!("http://{}", found.admin))?, hint)
+            }
+        };
+        let file = args.token_file.clone().unwrap_or_else(|| args.data.join(TOKEN_FILE));
+        let token = read_token(&file).map_err(|error| failed(format!("{error}; `--token-file FILE` names another")))?;
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT));
+        connector.set_nodelay(true);
+        Ok(Self { http: Http::builder(TokioExecutor::new()).build(connector), base, token, hint })
+    }
+
+    /// Asks for something.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.json(Method::GET, path).await
+    }
+
+    /// Asks for something with another method.
+    pub(super) async fn json<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, CliError> {
+        let response = self.send(method, path, None, Bytes::new()).await?;
+        parse(&response.into_body())
+    }
+
+    /// Sends a request and reads its whole answer. An answer that is a problem is an error.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, CliError> {
+        let response = self.begin(method, path, content_type, body).await?;
+        let (head, body) = response.into_parts();
+        let body = collect(body).await?;
+        if !head.status.is_success() {
+            return Err(problem(head.status, &body));
+        }
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Follows a stream of events until it ends or `take` fails.
+    pub(super) async fn follow(
+        &self,
+        path: &str,
+        mut take: impl FnMut(sse::Frame) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let response = self.begin(Method::GET, path, None, Bytes::new()).await?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(problem(status, &collect(response.into_body()).await?));
+        }
+        let mut body = response.into_body();
+        let mut reader = sse::Reader::default();
+        while let Some(frame) = body.frame().await {
+            // A host that ends cuts the stream; what came was printed.
+            let Ok(frame) = frame else { break };
+            for event in frame.data_ref().map(|data| reader.read(data)).unwrap_or_default() {
+                take(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, CliError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(USER_AGENT, format!("{CLI_AGENT}/{}", env!("CARGO_PKG_VERSION")));
+        if let Some(content_type) = content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| CliError::new(Exit::Usage, format!("the request cannot be made: {error}")))?;
+        self.http.request(request).await.map_err(|error| {
+            let why = if error.is_connect() { "does not answer" } else { "broke off" };
+            let source = std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
+            CliError::new(Exit::Failed, format!("the host at {} {why}{source}; {}", self.base, self.hint))
+        })
+    }
+}
+
+/// Scheme, host and port of an address as people write it.
+fn base(url: &str) -> Result<String, CliError> {
+    let wrong = |why: &str| {
+        let message =
+            format!("`{url}` is not the address of a management API: {why}; it looks like http://127.0.0.1:8081");
+        CliError::new(Exit::Usage, message)
+    };
+    let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let uri: Uri = full.parse().map_err(|error| wrong(&format!("{error}")))?;
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http"), Some(authority)) if uri.path() == "/" => Ok(format!("http://{authority}")),
+        (Some("http"), Some(_)) => Err(wrong("it has a path")),
+        (Some("https"), _) => Err(wrong("it is plain http; reach another machine's through an SSH tunnel")),
+        _ => Err(wrong("it is no http address")),
+    }
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, CliError> {
+    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    let body = body.map_err(|error| CliError::new(Exit::Failed, format!("the host broke off its answer: {error}")))?;
+    Ok(body.to_bytes())
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CliError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message = format!("the answer is not what this version expects ({error}); is the host of another version?");
+        CliError::new(Exit::Failed, message)
+    })
+}
+
+/// An answer that is an error, in words and as a code to end with.
+fn problem(status: StatusCode, body: &[u8]) -> CliError {
+    let exit = match status {
+        StatusCode::NOT_FOUND => Exit::NotFound,
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Exit::Conflict,
+        StatusCode::GATEWAY_TIMEOUT => Exit::Timeout,
+        StatusCode::BAD_REQUEST => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    let Ok(details) = serde_json::from_slice::<Details>(body) else {
+        let message = format!("the answer is {status}, and not a host's; is it the address of a management API?");
+        return CliError::new(exit, message);
+    };
+    // A file with errors is a matter of the configuration, wherever it was read.
+    let exit = if details.errors.is_empty() { exit } else { Exit::Usage };
+    let mut message = super::output::printable(&details.detail);
+    for error in &details.errors {
+        message.push_str(&format!("\n  {}: {}: {}", error.place, error.key, error.message));
+        if let Some(help) = &error.help {
+            message.push_str(&format!("\n    {help}"));
+        }
+    }
+    CliError::new(exit, message)
+}
+
+/// A part of a path or query, percent-encoded but for what never needs it (RFC 3986, section 2.3).
+pub(super) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// A query made of what is given.
+pub(super) fn query(pairs: &[(&str, Option<&str>)]) -> String {
+    let given = pairs.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={}", encode(value))));
+    let query = given.collect::<Vec<_>>().join("&");
+    if query.is_empty() { query } else { format!("?{query}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        for (url, expected) in [
+            ("http://127.0.0.1:8081", Some("http://127.0.0.1:8081")),
+            ("http://localhost:1/", Some("http://localhost:1")),
+            ("127.0.0.1:8081", Some("http://127.0.0.1:8081")),
+            ("[::1]:8081", Some("http://[::1]:8081")),
+            ("https://127.0.0.1", None),
+            ("http://127.0.0.1/v1", None),
+            ("ftp://a", None),
+            ("", None),
+        ] {
+            assert_eq!(base(url).ok().as_deref(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn paths_and_queries_are_encoded() {
+        assert_eq!(encode("a/b ü~"), "a%2Fb%20%C3%BC~");
+        assert_eq!(query(&[("a", Some("x&y")), ("b", None), ("c", Some("1"))]), "?a=x%26y&c=1");
+        assert_eq!(query(&[("b", None)]), "");
+    }
+
+    #[test]
+    fn problems_become_words_and_codes() {
+        let details = r#"{"title":"Conflict","status":409,"code":"file-errors","detail":"the file has 1 errors",
+            "errors":[{"code":"unknown-key","place":"caxton.toml:2:1","key":"agnts","message":"unknown key","help":"did you mean `agents`?"}]}"#;
+        let error = problem(StatusCode::CONFLICT, details.as_bytes());
+        assert_eq!(error.exit, Exit::Usage);
+        assert_eq!(
+            error.message.as_deref(),
+            Some("the file has 1 errors\n  caxton.toml:2:1: agnts: unknown key\n    did you mean `agents`?")
+        );
+        for (status, exit) in [(404, Exit::NotFound), (504, Exit::Timeout), (503, Exit::Failed), (400, Exit::Usage)] {
+            let error = problem(StatusCode::from_u16(status).unwrap(), b"<html>");
+            assert_eq!(error.exit, exit);
+            assert!(error.message.unwrap().contains("is it the address of a management API?"));
+        }
+    }
+}

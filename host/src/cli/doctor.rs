@@ -1,0 +1,99 @@
+//! `caxton doctor`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use caxton_control::Desired;
+use serde_json::json;
+
+use super::args::{Doctor, Format};
+use super::client::host_file;
+use super::machine::{self, Finding, Level};
+use super::output::{CliError, Exit, Out, Style};
+use super::up::absolute;
+use crate::config;
+
+/// Looks at this machine, prints what it finds, and ends with 1 when a host would not run.
+pub(super) fn run(doctor: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> {
+    let mut findings = Vec::new();
+    let desired = file(doctor, &mut findings)?;
+    let data = match &desired {
+        Some((desired, folder)) => folder.join(&desired.store.path),
+        None => doctor.data.clone().unwrap_or_else(|| PathBuf::from(".caxton")),
+    };
+    findings.push(machine::folder(&data));
+    let running = host_file(&data).ok().flatten();
+    match (running, &desired) {
+        // Its ports are in use, and should be.
+        (Some(host), _) if answers(&host.admin) => {
+            findings.push(Finding::ok("host", format!("runs here (process {}, {})", host.pid, host.admin)));
+        }
+        (_, Some((desired, _))) => {
+            findings.push(machine::port("http.listen", "--listen", desired.http.listen));
+            findings.push(machine::port("admin.listen", "--admin", desired.admin.listen));
+        }
+        (_, None) => {}
+    }
+    findings.extend([
+        machine::mappings(),
+        machine::address_space(),
+        machine::open_files(),
+        machine::rust(),
+        machine::javascript(),
+        machine::python(),
+    ]);
+    let failed = findings.iter().filter(|finding| finding.level == Level::Fail).count();
+    match out.format() {
+        Format::Json => out.json(&json!({ "ok": failed == 0, "findings": findings }))?,
+        Format::Text => print(&findings, out)?,
+    }
+    if failed == 0 { Ok(ExitCode::SUCCESS) } else { Err(CliError::quiet(Exit::Failed)) }
+}
+
+/// What the file declares, if it is there and has no errors.
+fn file(doctor: &Doctor, findings: &mut Vec<Finding>) -> Result<Option<(Desired, PathBuf)>, CliError> {
+    let shown = doctor.file.file.display();
+    if !doctor.file.file.exists() {
+        findings.push(Finding::warn("file", format!("{shown} is not there"), "name it with `-f FILE`, or write one"));
+        return Ok(None);
+    }
+    let flags = match &doctor.data {
+        Some(data) => vec![("store.path", absolute(data)?)],
+        None => Vec::new(),
+    };
+    Ok(match config::load(&doctor.file.file, std::env::vars(), &flags) {
+        Ok(loaded) => {
+            findings.push(Finding::ok("file", format!("{shown} is valid: {} agents", loaded.desired.agents.len())));
+            Some((loaded.desired, loaded.dir))
+        }
+        Err(errors) => {
+            let found = format!("{shown} has {} errors", errors.errors().len());
+            findings.push(Finding::fail("file", found, "`caxton check` says which"));
+            None
+        }
+    })
+}
+
+/// Whether somebody listens there.
+fn answers(address: &str) -> bool {
+    let address = address.parse().ok();
+    address.is_some_and(|address| {
+        std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(1)).is_ok()
+    })
+}
+
+fn print(findings: &[Finding], out: &mut Out) -> Result<(), CliError> {
+    let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
+    for finding in findings {
+        let level = match finding.level {
+            Level::Ok => out.paint("ok  ", Style::Good),
+            Level::Warn => out.paint("warn", Style::Warn),
+            Level::Fail => out.paint("fail", Style::Bad),
+        };
+        out.line(&format!("{level}  {:<width$}  {}", finding.what, finding.found))?;
+        if let Some(help) = &finding.help {
+            out.line(&format!("      {:<width$}  -> {help}", ""))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! `caxton invoke` and `caxton send`.
+
+use std::io::Read;
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response};
+use serde_json::{Value, json};
+
+use super::args::{Format, Invoke, Message, Send};
+use super::client::{Client, encode, query};
+use super::output::{CliError, Exit, Out, say};
+use crate::status::Sent;
+
+/// Acts by which an agent says that it did not do what it was asked.
+const UNHAPPY: [&str; 3] = ["failure", "refuse", "not-understood"];
+
+/// Sends a message and prints its reply.
+pub(super) async fn invoke(invoke: &Invoke, out: &mut Out) -> Result<ExitCode, CliError> {
+    let client = Client::find(&invoke.host)?;
+    let response = post(&client, &invoke.message, "invoke", Some(&invoke.timeout)).await?;
+    let act = header(response.headers(), "caxton-performative").map(str::to_owned);
+    match out.format() {
+        Format::Json => out.json(&reply(&response))?,
+        Format::Text => {
+            out.bytes(response.body())?;
+            // The next prompt begins on a line of its own; a pipe gets exactly what the agent said.
+            if out.is_terminal() && !response.body().is_empty() && !response.body().ends_with(b"\n") {
+                out.bytes(b"\n")?;
+            }
+        }
+    }
+    match act {
+        Some(act) if UNHAPPY.contains(&act.as_str()) => {
+            say(&format!("{} answered with `{act}`", invoke.message.agent));
+            Err(CliError::quiet(Exit::Failed))
+        }
+        Some(_) => Ok(ExitCode::SUCCESS),
+        None => {
+            if out.format() == Format::Text {
+                say(&format!("{} handled the message and answered nothing", invoke.message.agent));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Sends a message and prints its id.
+pub(super) async fn send(send: &Send, out: &mut Out) -> Result<(), CliError> {
+    let client = Client::find(&send.host)?;
+    let response = post(&client, &send.message, "messages", None).await?;
+    let sent: Sent = serde_json::from_slice(response.body()).map_err(anyhow::Error::from)?;
+    match out.format() {
+        Format::Json => out.json(&sent),
+        Format::Text => out.line(&sent.id),
+    }
+}
+
+async fn post(
+    client: &Client,
+    message: &Message,
+    way: &str,
+    timeout: Option<&str>,
+) -> Result<Response<Bytes>, CliError> {
+    let body = content(message.body.as_deref())?;
+    let content_type = message.content_type.as_deref().unwrap_or_else(|| detect(&body));
+    let query = query(&[
+        ("performative", Some(&message.performative)),
+        ("conversation", message.conversation.as_deref()),
+        ("protocol", message.protocol.as_deref()),
+        ("ontology", message.ontology.as_deref()),
+        ("timeout", timeout),
+    ]);
+    let path = format!("/v1/agents/{}/{way}{query}", encode(&message.agent));
+    client.send(Method::POST, &path, Some(content_type), body.into()).await
+}
+
+/// The bytes that an argument stands for: text, `@FILE`, or `-` for standard input.
+pub(super) fn content(body: Option<&str>) -> Result<Vec<u8>, CliError> {
+    let wrong = |what: &str, error: std::io::Error| CliError::new(Exit::Usage, format!("reading {what}: {error}"));
+    match body {
+        None => Ok(Vec::new()),
+        Some("-") => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| wrong("standard input", error))?;
+            Ok(bytes)
+        }
+        Some(text) => match text.strip_prefix('@') {
+            Some(file) => std::fs::read(file).map_err(|error| wrong(file, error)),
+            None => Ok(text.as_bytes().to_vec()),
+        },
+    }
+}
+
+/// What bytes are, when nobody says: an object or a list of JSON, else text, else just bytes.
+fn detect(body: &[u8]) -> &'static str {
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    let json = matches!(first, Some(b'{' | b'[')) && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+    match (json, std::str::from_utf8(body)) {
+        (true, _) => "application/json",
+        (false, Ok(_)) => "text/plain; charset=utf-8",
+        (false, Err(_)) => "application/octet-stream",
+    }
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// A reply for programs: JSON content as it is, text as text, and other bytes in hexadecimal digits.
+fn reply(response: &Response<Bytes>) -> Value {
+    let headers = response.headers();
+    let text = |name| header(headers, name).map_or(Value::Null, Value::from);
+    let mut told = json!({
+        "id": text("caxton-message-id"),
+        "conversation": text("caxton-conversation"),
+        "revision": text("caxton-revision"),
+        "performative": text("caxton-performative"),
+        "content_type": text("content-type"),
+    });
+    let body = response.body();
+    let is_json = header(headers, "content-type").is_some_and(|kind| {
+        let kind = kind.split(';').next().unwrap_or(kind).trim();
+        kind == "application/json" || kind.ends_with("+json")
+    });
+    match (is_json.then(|| serde_json::from_slice::<Value>(body)), std::str::from_utf8(body)) {
+        _ if header(headers, "caxton-performative").is_none() => told["content"] = Value::Null,
+        (Some(Ok(value)), _) => told["content"] = value,
+        (_, Ok(text)) => told["content"] = text.into(),
+        (_, Err(_)) => {
+            told["content_hex"] = body.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_told_apart() {
+        for (body, expected) in [
+            (&b"{\"a\": 1}"[..], "application/json"),
+            (b" [1]\n", "application/json"),
+            (b"{not json", "text/plain; charset=utf-8"),
+            (b"7", "text/plain; charset=utf-8"),
+            (b"", "text/plain; charset=utf-8"),
+            (b"\xff\xfe", "application/octet-stream"),
+        ] {
+            assert_eq!(detect(body), expected, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_text_or_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("body");
+        std::fs::write(&path, b"\x00\x01").unwrap();
+        assert_eq!(content(None).unwrap(), b"");
+        assert_eq!(content(Some("hello")).unwrap(), b"hello");
+        assert_eq!(content(Some(&format!("@{}", path.display()))).unwrap(), b"\x00\x01");
+        let error = content(Some("@/nowhere")).unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.message.unwrap().starts_with("reading /nowhere: "));
+    }
+
+    #[test]
+    fn replies_are_given_as_what_they_are() {
+        for (kind, body, field, expected) in [
+            ("application/json", &b"{\"a\":1}"[..], "content", json!({"a": 1})),
+            ("application/problem+json; charset=utf-8", b"[]", "content", json!([])),
+            ("application/json", b"{cut", "content", json!("{cut")),
+            ("text/plain", b"hi", "content", json!("hi")),
+            ("image/png", b"\x89P", "content_hex", json!("8950")),
+        ] {
+            let response = Response::builder()
+                .header("content-type", kind)
+                .header("caxton-performative", "inform")
+                .body(Bytes::copy_from_slice(body))
+                .unwrap();
+            assert_eq!(reply(&response)[field], expected, "{kind}");
+        }
+        assert_eq!(reply(&Response::new(Bytes::new()))["content"], Value::Null);
+    }
+}

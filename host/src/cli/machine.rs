@@ -1,0 +1,233 @@
+//! What a machine has of what a host and builds of agents need.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+
+/// How one thing was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    /// As it should be.
+    Ok,
+    /// Missing for some things.
+    Warn,
+    /// A host does not run like this.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    /// What was looked at.
+    pub(super) what: &'static str,
+    /// How it was found.
+    pub(super) level: Level,
+    /// What was found.
+    pub(super) found: String,
+    /// What to do about it.
+    pub(super) help: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn ok(what: &'static str, found: impl Into<String>) -> Self {
+        Self { what, level: Level::Ok, found: found.into(), help: None }
+    }
+
+    pub(super) fn warn(what: &'static str, found: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { what, level: Level::Warn, found: found.into(), help: Some(help.into()) }
+    }
+
+    pub(super) fn fail(what: &'static str, found: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { what, level: Level::Fail, found: found.into(), help: Some(help.into()) }
+    }
+}
+
+/// An instance costs at most this many memory mappings; see `wasm/engine`.
+const MAPPINGS_PER_INSTANCE: u64 = 12;
+/// The usual bound of mappings on Linux.
+const USUAL_MAPPINGS: u64 = 65_530;
+/// Files that a host with `http.max-connections` as it is by default may have open.
+const FILES: u64 = 12_000;
+
+/// Memory mappings, which bound how many instances may live.
+pub(super) fn mappings() -> Finding {
+    const WHAT: &str = "vm.max_map_count";
+    let Some(count) = kernel_number("/proc/sys/vm/max_map_count") else {
+        return Finding::warn(WHAT, "unknown on this system", "nothing; the usual bound is assumed");
+    };
+    let found = format!("{count}: about {} instances at once", count / MAPPINGS_PER_INSTANCE);
+    if count < USUAL_MAPPINGS {
+        return Finding::warn(WHAT, found, format!("for more, `sysctl -w vm.max_map_count={USUAL_MAPPINGS}`"));
+    }
+    Finding::ok(WHAT, found)
+}
+
+/// Whether address space may be reserved beyond what memory there is: instances reserve gigabytes and use little.
+pub(super) fn address_space() -> Finding {
+    const WHAT: &str = "address space";
+    if let Some(bytes) = getrlimit(Resource::As).current {
+        return Finding::warn(
+            WHAT,
+            format!("at most {bytes} bytes (ulimit -v)"),
+            "`ulimit -v unlimited`: with a bound there is room for fewer instances",
+        );
+    }
+    match kernel_number("/proc/sys/vm/overcommit_memory") {
+        Some(2) => Finding::warn(
+            WHAT,
+            "the kernel never promises more memory than it has (vm.overcommit_memory = 2)",
+            "`sysctl -w vm.overcommit_memory=0`: there is room for fewer instances",
+        ),
+        _ => Finding::ok(WHAT, "not bounded"),
+    }
+}
+
+/// Files that may be open, connections included.
+pub(super) fn open_files() -> Finding {
+    const WHAT: &str = "open files";
+    match getrlimit(Resource::Nofile).current {
+        None => Finding::ok(WHAT, "not bounded"),
+        Some(count) if count >= FILES => Finding::ok(WHAT, format!("{count} (ulimit -n)")),
+        Some(count) => Finding::warn(
+            WHAT,
+            format!("{count} (ulimit -n), each connection is one"),
+            format!("`ulimit -n {FILES}`, or a smaller http.max-connections"),
+        ),
+    }
+}
+
+fn kernel_number(path: &str) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Whether the data folder can be written to, or made.
+pub(super) fn folder(data: &Path) -> Finding {
+    const WHAT: &str = "data folder";
+    let there = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    match tempfile::tempfile_in(there) {
+        Ok(_) if there == data => Finding::ok(WHAT, format!("{} can be written to", data.display())),
+        Ok(_) => Finding::ok(WHAT, format!("{} will be made", data.display())),
+        Err(error) => Finding::fail(
+            WHAT,
+            format!("{} cannot be used: {error}", data.display()),
+            "choose another with `--data DIR` or `store.path`, or mend its permissions",
+        ),
+    }
+}
+
+/// Whether a port is free.
+pub(super) fn port(what: &'static str, flag: &str, address: SocketAddr) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) => Finding::ok(what, format!("{address} is free")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Finding::fail(
+            what,
+            format!("{address} is in use by another program"),
+            format!("stop that one, or choose another with `{flag} {}:0` or in the file", address.ip()),
+        ),
+        Err(error) => Finding::fail(what, format!("{address}: {error}"), format!("choose another with `{flag} ADDR`")),
+    }
+}
+
+/// What agents in Rust are built with.
+pub(super) fn rust() -> Finding {
+    const WHAT: &str = "agents in Rust";
+    const TARGET: &str = "wasm32-wasip2";
+    let Some(version) = output("rustc", &["--version"]) else {
+        return Finding::warn(WHAT, "rustc is not there", "to build such agents, get Rust from https://rustup.rs");
+    };
+    // The compiler tells where a target's library would be, also when it is not there.
+    let folder = output("rustc", &["--print", "target-libdir", "--target", TARGET]).map(PathBuf::from);
+    let library = |folder: PathBuf| {
+        let entries = std::fs::read_dir(folder).ok()?;
+        let is_std = |name: &str| name.starts_with("libstd-") && name.ends_with(".rlib");
+        entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_std)).then_some(())
+    };
+    match folder.and_then(library) {
+        Some(()) => Finding::ok(WHAT, format!("{version}, target {TARGET}")),
+        None => Finding::warn(
+            WHAT,
+            format!("{version} without the target {TARGET}"),
+            format!("to build such agents, `rustup target add {TARGET}`"),
+        ),
+    }
+}
+
+/// What agents in JavaScript are built with.
+pub(super) fn javascript() -> Finding {
+    const WHAT: &str = "agents in JavaScript";
+    const HELP: &str = "to build such agents, get Node.js 20 or newer, with npm, from https://nodejs.org";
+    let Some(node) = output("node", &["--version"]) else { return Finding::warn(WHAT, "node is not there", HELP) };
+    let Some(npm) = output("npm", &["--version"]) else {
+        return Finding::warn(WHAT, format!("node {node} without npm"), HELP);
+    };
+    let found = format!("node {node}, npm {npm}");
+    if numbers(&node) >= (20, 0) { Finding::ok(WHAT, found) } else { Finding::warn(WHAT, found, HELP) }
+}
+
+/// What agents in Python are built with.
+pub(super) fn python() -> Finding {
+    const WHAT: &str = "agents in Python";
+    let Some(version) = output("python3", &["--version"]) else {
+        return Finding::warn(WHAT, "python3 is not there", "to build such agents, get Python 3.10 or newer");
+    };
+    if numbers(&version) < (3, 10) {
+        return Finding::warn(WHAT, version, "to build such agents, get Python 3.10 or newer");
+    }
+    if output("python3", &["-c", "import ensurepip, venv"]).is_none() {
+        let help = "to build such agents, get the package python3-venv";
+        return Finding::warn(WHAT, format!("{version} without venv"), help);
+    }
+    Finding::ok(WHAT, version)
+}
+
+/// What a program prints when it succeeds, without the end of the line.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let ran = Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    ran.status.success().then(|| String::from_utf8_lossy(&ran.stdout).trim().to_owned())
+}
+
+/// The first two numbers of a version, whatever stands around them: `v22.14.0`, `Python 3.12.1`.
+fn numbers(version: &str) -> (u32, u32) {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for (version, expected) in
+            [("v22.14.0", (22, 14)), ("Python 3.9.1", (3, 9)), ("Python 3.12.1", (3, 12)), ("", (0, 0))]
+        {
+            assert_eq!(numbers(version), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn folders_and_ports_are_tried() {
+        let folder_there = tempfile::tempdir().unwrap();
+        assert_eq!(folder(folder_there.path()).level, Level::Ok);
+        let new = folder(&folder_there.path().join("a/b"));
+        assert!(new.level == Level::Ok && new.found.ends_with("a/b will be made"), "{new:?}");
+        let file = folder_there.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(folder(&file.join("data")).level, Level::Fail);
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let found = port("http.listen", "--listen", address);
+        assert_eq!(found.level, Level::Fail);
+        assert_eq!(
+            found.help.as_deref(),
+            Some("stop that one, or choose another with `--listen 127.0.0.1:0` or in the file")
+        );
+        drop(taken);
+    }
+}

@@ -1,0 +1,106 @@
+//! The command line.
+//!
+//! ```text
+//! args (clap) -> mod: which command -> up: the host itself
+//!                                      check, doctor, wit, version: the file and this machine
+//!                                      all others: client -> management API -> print
+//! ```
+//! Results go to stdout, as text or JSON; everything else that is said goes to stderr. A command ends with an
+//! [`Exit`] code that scripts can tell apart.
+
+mod args;
+mod change;
+mod check;
+mod client;
+mod doctor;
+mod follow;
+mod invoke;
+mod machine;
+mod output;
+mod ps;
+mod sse;
+mod state;
+#[cfg(test)]
+mod tests;
+mod time;
+mod up;
+mod wit;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command, CompileComponent};
+use output::{CliError, Exit, Out};
+
+/// What the program does: reads its arguments, does what they ask, and says how it ended.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A reader that is gone needs no help.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 });
+        }
+    };
+    let mut out = Out::new(cli.output.format);
+    match run(cli.command, &mut out) {
+        Ok(code) => code,
+        Err(error) => error.report(),
+    }
+}
+
+fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Up(up) => return up::run(up),
+        Command::CompileComponent(compile) => return Ok(compile_component(&compile)),
+        Command::Check(check) => return check::run(&check, out),
+        Command::Doctor(doctor) => return doctor::run(&doctor, out),
+        Command::Diff(diff) => wait(change::diff(&diff, out))?,
+        Command::Apply(apply) => return wait(change::apply(&apply, out)),
+        Command::Ps(ps) => wait(ps::run(&ps, out))?,
+        Command::Invoke(invoke) => return wait(invoke::invoke(&invoke, out)),
+        Command::Send(send) => wait(invoke::send(&send, out))?,
+        Command::Logs(logs) => wait(follow::logs(&logs, out))?,
+        Command::Events(events) => wait(follow::events(&events, out))?,
+        Command::State(state) => wait(state::run(state.command, out))?,
+        Command::Wit(wit) => wit::run(&wit, out)?,
+        Command::Completion(completion) => {
+            let mut script = Vec::new();
+            clap_complete::generate(completion.shell, &mut Cli::command(), "caxton", &mut script);
+            out.bytes(&script)?;
+        }
+        Command::Version => version(out)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a command that talks to a host; Ctrl-C ends it quietly.
+fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = work => result,
+            _ = tokio::signal::ctrl_c() => Err(CliError::quiet(Exit::Interrupted)),
+        }
+    })
+}
+
+fn version(out: &mut Out) -> Result<(), CliError> {
+    let (version, wasmtime) = (env!("CARGO_PKG_VERSION"), env!("CAXTON_WASMTIME_VERSION"));
+    match out.format() {
+        args::Format::Text => out.line(&format!("caxton {version} (wasmtime {wasmtime})")),
+        args::Format::Json => out.json(&serde_json::json!({ "version": version, "wasmtime": wasmtime })),
+    }
+}
+
+fn compile_component(compile: &CompileComponent) -> ExitCode {
+    match crate::wasm::compile_child(&compile.input, &compile.output, compile.engine == "fuel") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}

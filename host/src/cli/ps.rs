@@ -1,0 +1,220 @@
+//! `caxton ps`.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::args::{Format, Ps};
+use super::client::{Client, encode};
+use super::output::{Cell, CliError, Out, Style, Table, printable, say};
+use super::time::{ago, size};
+use crate::status::{AgentStatus, HostStatus};
+
+/// Lists the agents, or shows one.
+pub(super) async fn run(ps: &Ps, out: &mut Out) -> Result<(), CliError> {
+    let client = Client::find(&ps.host)?;
+    if let Some(name) = &ps.agent {
+        let agent: AgentStatus = client.get(&format!("/v1/agents/{}", encode(name))).await?;
+        return match out.format() {
+            Format::Json => out.json(&agent),
+            Format::Text => out.line(&detail(&agent, out.is_terminal())),
+        };
+    }
+    let agents: Vec<AgentStatus> = client.get("/v1/agents").await?;
+    let host: HostStatus = client.get("/v1/host").await?;
+    match out.format() {
+        Format::Json => out.json(&json!({ "host": host, "agents": agents })),
+        Format::Text => {
+            if agents.is_empty() {
+                say(&format!("{} declares no agents", host.file));
+            } else {
+                out.line(&table(&agents).render(out.is_terminal()))?;
+            }
+            differs(&host).iter().for_each(|line| say(line));
+            Ok(())
+        }
+    }
+}
+
+fn state(agent: &AgentStatus) -> Cell {
+    let style = match agent.state.as_str() {
+        "running" => Style::Good,
+        "failed" => Style::Bad,
+        _ => Style::Warn,
+    };
+    Cell::styled(&agent.state, style)
+}
+
+fn or_dash(text: Option<&String>) -> &str {
+    text.map_or("-", String::as_str)
+}
+
+fn table(agents: &[AgentStatus]) -> Table {
+    let mut table = Table::new(&[
+        "AGENT",
+        "STATE",
+        "REVISION",
+        "KIND",
+        ">INSTANCES",
+        ">IN FLIGHT",
+        ">MAILBOX",
+        ">HANDLED",
+        ">FAILED",
+        "WAITING",
+    ]);
+    for agent in agents {
+        let failed = agent.failed.to_string();
+        table.row(vec![
+            Cell::new(&agent.name),
+            state(agent),
+            Cell::new(or_dash(agent.revision.as_ref())),
+            Cell::new(or_dash(agent.kind.as_ref())),
+            Cell::new(format!("{}/{}", agent.instances, agent.max_instances)),
+            Cell::new(agent.in_flight.to_string()),
+            Cell::new(agent.mailbox_depth.to_string()),
+            Cell::new(agent.handled.to_string()),
+            if agent.failed == 0 { Cell::new(failed) } else { Cell::styled(failed, Style::Warn) },
+            // One line for each agent; `caxton ps AGENT` has all of it.
+            Cell::new(agent.waiting.as_deref().map(|why| one_line(why)).unwrap_or_default()),
+        ]);
+    }
+    table
+}
+
+fn one_line(text: &str) -> String {
+    let line = printable(text.lines().next().unwrap_or_default());
+    if line == text { line } else { format!("{line} ...") }
+}
+
+/// What is to be known when the file and what runs are not the same.
+fn differs(host: &HostStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !host.file_errors.is_empty() {
+        let count = host.file_errors.len();
+        let errors = if count == 1 { "1 error".to_owned() } else { format!("{count} errors") };
+        lines.push(format!(
+            "the file and the host differ: {} has {errors} and is not followed until they are mended",
+            host.file
+        ));
+        for error in &host.file_errors {
+            lines.push(format!("  {}: {}: {}", error.place, error.key, error.message));
+        }
+    } else if !host.in_sync {
+        lines
+            .push(format!("the file and the host differ: not everything that {} declares runs as declared", host.file));
+        let own = host.waiting.iter().filter(|waiting| waiting.agent.is_empty());
+        lines.extend(own.map(|waiting| format!("  {}", waiting.why)));
+    }
+    if host.stopping {
+        lines.push("the host is stopping".to_owned());
+    }
+    lines
+}
+
+/// One agent in full.
+fn detail(agent: &AgentStatus, colours: bool) -> String {
+    let list = |items: &[String]| if items.is_empty() { "-".to_owned() } else { items.join(", ") };
+    let mut lines = vec![
+        ("agent", agent.name.clone()),
+        ("state", agent.state.clone()),
+        ("waiting", agent.waiting.as_deref().map_or_else(|| "-".to_owned(), printable)),
+        ("revision", or_dash(agent.revision.as_ref()).to_owned()),
+        ("kind", or_dash(agent.kind.as_ref()).to_owned()),
+        ("component", agent.component.clone()),
+        ("digest", or_dash(agent.digest.as_ref()).to_owned()),
+        ("capabilities", list(&agent.capabilities)),
+        ("routes", list(&agent.routes)),
+        ("instances", format!("{} of at most {}", agent.instances, agent.max_instances)),
+        ("in flight", agent.in_flight.to_string()),
+        ("mailbox", format!("{} of at most {}", agent.mailbox_depth, agent.mailbox_bound)),
+        ("accepted", agent.accepted.to_string()),
+        ("handled", agent.handled.to_string()),
+        ("failed", agent.failed.to_string()),
+        ("refused", agent.refused.to_string()),
+        ("keeps", size(agent.state_bytes)),
+    ];
+    lines.retain(|(name, value)| *name != "waiting" || value != "-");
+    let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
+    let mut table = Table::new(&["REVISION", "STATE", ">SINCE", ">IN FLIGHT", "DIGEST", "REASON"]);
+    for revision in &agent.revisions {
+        table.row(vec![
+            Cell::new(format!("{}@{}", agent.name, revision.number)),
+            Cell::new(&revision.state),
+            Cell::new(ago(Duration::from_millis(revision.since_ms))),
+            Cell::new(revision.in_flight.to_string()),
+            Cell::new(revision.digest.chars().take(12).collect::<String>()),
+            Cell::new(revision.reason.as_deref().map(printable).unwrap_or_default()),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&table.render(colours));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::tests::{agent, host};
+    use crate::status::{FileError, Waiting};
+
+    #[test]
+    fn agents_are_listed() {
+        let mut waits = agent("triage");
+        waits.state = "failed".to_owned();
+        waits.revision = None;
+        waits.kind = None;
+        waits.waiting = Some("triage@1 failed: \x1b[31mno\nsecond line".to_owned());
+        let expected = "\
+AGENT   STATE    REVISION  KIND     INSTANCES  IN FLIGHT  MAILBOX  HANDLED  FAILED  WAITING
+echo    running  echo@7    message        3/8          1        2        9       4
+triage  failed   -         -              3/8          1        2        9       4  triage@1 failed: \\u{1b}[31mno ...";
+        assert_eq!(table(&[agent("echo"), waits]).render(false), expected);
+    }
+
+    #[test]
+    fn one_agent_is_shown_in_full() {
+        let text = detail(&agent("echo"), false);
+        for line in [
+            "revision      echo@7",
+            "instances     3 of at most 8",
+            "mailbox       2 of at most 10000",
+            "keeps         2.0 KiB",
+            "REVISION  STATE    SINCE  IN FLIGHT  DIGEST        REASON",
+            "echo@7    running     1m          1  abababababab",
+        ] {
+            assert!(text.lines().any(|found| found == line), "`{line}` is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn it_says_when_file_and_host_differ() {
+        let mut status = host();
+        assert!(differs(&status).is_empty());
+        status.in_sync = false;
+        status.waiting = vec![
+            Waiting { agent: "echo".to_owned(), why: "echo@2 is being compiled".to_owned() },
+            Waiting { agent: String::new(), why: "http.listen applies when the host starts again".to_owned() },
+        ];
+        assert_eq!(
+            differs(&status),
+            [
+                "the file and the host differ: not everything that caxton.toml declares runs as declared",
+                "  http.listen applies when the host starts again"
+            ]
+        );
+        status.file_errors = vec![FileError {
+            code: "unknown-key".to_owned(),
+            place: "caxton.toml:2:1".to_owned(),
+            key: "agnts".to_owned(),
+            message: "unknown key".to_owned(),
+            help: None,
+        }];
+        assert_eq!(
+            differs(&status),
+            [
+                "the file and the host differ: caxton.toml has 1 error and is not followed until they are mended",
+                "  caxton.toml:2:1: agnts: unknown key"
+            ]
+        );
+    }
+}

@@ -1,0 +1,72 @@
+//! Reading server-sent events (the HTML standard, section 9.2).
+
+/// One event.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// Its kind; empty for the usual one.
+    pub(super) event: String,
+    /// What it says.
+    pub(super) data: String,
+}
+
+/// What has come and is not a whole event yet.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    bytes: Vec<u8>,
+    frame: Frame,
+}
+
+impl Reader {
+    /// Takes in what came, and gives the events that are complete.
+    pub(super) fn read(&mut self, chunk: &[u8]) -> Vec<Frame> {
+        self.bytes.extend_from_slice(chunk);
+        let mut frames = Vec::new();
+        let mut start = 0;
+        while let Some(length) = self.bytes[start..].iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(&self.bytes[start..start + length]).into_owned();
+            start += length + 1;
+            frames.extend(self.line(line.trim_end_matches('\r')));
+        }
+        self.bytes.drain(..start);
+        frames
+    }
+
+    /// An empty line ends an event.
+    fn line(&mut self, line: &str) -> Option<Frame> {
+        if line.is_empty() {
+            let mut frame = std::mem::take(&mut self.frame);
+            frame.data.pop();
+            return (!frame.data.is_empty()).then_some(frame);
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => value.clone_into(&mut self.frame.event),
+            "data" => {
+                self.frame.data.push_str(value);
+                self.frame.data.push('\n');
+            }
+            // Comments keep the connection alive; ids and retry times are not needed here.
+            _ => {}
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_however_they_are_cut() {
+        let stream =
+            ": hello\n\nid: 7\ndata: {\"a\":\"ä\"}\n\nevent: missed\r\ndata: 1\r\ndata: 2\r\n\r\n: bye\n\ndata: cut";
+        let frame = |event: &str, data: &str| Frame { event: event.to_owned(), data: data.to_owned() };
+        let expected = [frame("", "{\"a\":\"ä\"}"), frame("missed", "1\n2")];
+        for size in [1, 2, 3, 7, 1_000] {
+            let mut reader = Reader::default();
+            let frames: Vec<Frame> = stream.as_bytes().chunks(size).flat_map(|chunk| reader.read(chunk)).collect();
+            assert_eq!(frames, expected, "in pieces of {size}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `caxton state`.
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::json;
+
+use super::args::{Format, HostArgs, StateCommand};
+use super::client::{Client, encode, query};
+use super::invoke::content;
+use super::output::{Cell, CliError, Out, Table, printable, say};
+use super::time::size;
+use crate::status::{StateKey, StatePage};
+
+/// Looks at what an agent keeps, or changes it.
+pub(super) async fn run(command: StateCommand, out: &mut Out) -> Result<(), CliError> {
+    match command {
+        StateCommand::Ls { agent, prefix, host } => list(&agent, &prefix, &host, out).await,
+        StateCommand::Get { agent, key, host } => {
+            let path = path(&agent, &key);
+            let response = Client::find(&host)?.send(Method::GET, &path, None, Bytes::new()).await?;
+            let value = response.into_body();
+            match (out.format(), std::str::from_utf8(&value)) {
+                (Format::Text, _) => {
+                    out.bytes(&value)?;
+                    if out.is_terminal() && !value.ends_with(b"\n") { out.bytes(b"\n") } else { Ok(()) }
+                }
+                (Format::Json, Ok(text)) => out.json(&json!({ "key": key, "bytes": value.len(), "value": text })),
+                (Format::Json, Err(_)) => {
+                    let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+                    out.json(&json!({ "key": key, "bytes": value.len(), "value_hex": hex }))
+                }
+            }
+        }
+        StateCommand::Set { agent, key, value, host } => {
+            let value = content(Some(&value))?;
+            let bytes = value.len();
+            let client = Client::find(&host)?;
+            client.send(Method::PUT, &path(&agent, &key), Some("application/octet-stream"), value.into()).await?;
+            done(&agent, &key, &format!("set ({})", size(bytes as u64)), out)
+        }
+        StateCommand::Rm { agent, key, host } => {
+            Client::find(&host)?.send(Method::DELETE, &path(&agent, &key), None, Bytes::new()).await?;
+            done(&agent, &key, "removed", out)
+        }
+    }
+}
+
+fn path(agent: &str, key: &str) -> String {
+    format!("/v1/agents/{}/state/{}", encode(agent), encode(key))
+}
+
+fn done(agent: &str, key: &str, what: &str, out: &mut Out) -> Result<(), CliError> {
+    match out.format() {
+        Format::Json => out.json(&json!({ "agent": agent, "key": key })),
+        Format::Text => {
+            say(&format!("{agent}: {} {what}", printable(key)));
+            Ok(())
+        }
+    }
+}
+
+/// All keys, a page at a time.
+async fn list(agent: &str, prefix: &str, host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
+    let client = Client::find(host)?;
+    let mut keys: Vec<StateKey> = Vec::new();
+    let mut after = None;
+    let bytes = loop {
+        let query = query(&[("prefix", Some(prefix)), ("after", after.as_deref()), ("limit", Some("1000"))]);
+        let page: StatePage = client.get(&format!("/v1/agents/{}/state{query}", encode(agent))).await?;
+        keys.extend(page.keys);
+        after = page.next;
+        if after.is_none() {
+            break page.bytes;
+        }
+    };
+    if out.format() == Format::Json {
+        return out.json(&json!({ "agent": agent, "keys": keys, "bytes": bytes }));
+    }
+    let mut table = Table::new(&["KEY", ">SIZE"]);
+    for key in &keys {
+        table.row(vec![Cell::new(printable(&key.key).replace('\n', "\\n")), Cell::new(size(key.bytes))]);
+    }
+    if !keys.is_empty() {
+        out.line(&table.render(out.is_terminal()))?;
+    }
+    say(&format!("{} keys; {agent} keeps {} in all", keys.len(), size(bytes)));
+    Ok(())
+}

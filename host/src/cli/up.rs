@@ -1,0 +1,43 @@
+//! `caxton up`.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::args::Up;
+use super::output::{CliError, Exit, say};
+use crate::config::ConfigErrors;
+use crate::host::{self, StartError, UpOptions};
+use crate::telemetry;
+
+/// Runs a host until it is told to stop.
+pub(super) fn run(up: Up) -> Result<ExitCode, CliError> {
+    telemetry::start(&up.log).map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
+    let mut flags = Vec::new();
+    flags.extend(up.listen.map(|address| ("http.listen".to_owned(), address)));
+    flags.extend(up.admin.map(|address| ("admin.listen".to_owned(), address)));
+    if let Some(data) = &up.data {
+        flags.push(("store.path".to_owned(), absolute(data)?));
+    }
+    let options = UpOptions { file: up.file.file, flags, build: up.build, watch: up.watch, ports_file: up.ports_file };
+    host::run(options).map_err(|error| match error {
+        StartError::Config(errors) => config_errors(&errors),
+        StartError::Other(error) => error.into(),
+    })
+}
+
+/// A path of the command line starts from where the command is run, one of the file from the file's folder.
+pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
+    let path = std::path::absolute(path).map_err(anyhow::Error::from)?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| CliError::new(Exit::Usage, format!("the path {} is not UTF-8; take another", path.display())))
+}
+
+/// Says what is wrong with a configuration, with its lines.
+pub(super) fn config_errors(errors: &ConfigErrors) -> CliError {
+    let colours = std::io::stderr().is_terminal() && super::output::colours_wanted();
+    let text = if colours { errors.coloured() } else { errors.plain() };
+    say(text.trim_end());
+    CliError::quiet(Exit::Usage)
+}
