@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::{Format, Ps};
 use super::client::{Client, encode};
-use super::output::{Cell, CliError, Out, Style, Table, printable, say};
+use super::output::{Cell, CliError, Out, Style, Table, count, printable, say};
 use super::time::{ago, size};
 use crate::status::{AgentStatus, HostStatus};
 
@@ -90,8 +90,7 @@ fn one_line(text: &str) -> String {
 fn differs(host: &HostStatus) -> Vec<String> {
     let mut lines = Vec::new();
     if !host.file_errors.is_empty() {
-        let count = host.file_errors.len();
-        let errors = if count == 1 { "1 error".to_owned() } else { format!("{count} errors") };
+        let errors = count(host.file_errors.len(), "error");
         lines.push(format!(
             "the file and the host differ: {} has {errors} and is not followed until they are mended",
             host.file
