@@ -150,10 +150,11 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
 const AGENT_STATES: [&str; 4] = ["running", "starting", "failed", "leaving"];
 const REVISION_STATES: [&str; 7] = ["unloaded", "loaded", "ready", "running", "draining", "stopped", "failed"];
 
-fn by_state<'a>(text: &mut String, name: &str, states: &[&str], found: impl Iterator<Item = &'a str> + Clone) {
+fn by_state<'a>(text: &mut String, name: &str, states: &[&str], found: impl Iterator<Item = &'a str>) {
+    let found: Vec<&str> = found.collect();
     head(text, name);
     for state in states {
-        let count = found.clone().filter(|found| found == state).count();
+        let count = found.iter().filter(|found| *found == state).count();
         line(text, name, &format!("{{state=\"{state}\"}}"), count);
     }
 }

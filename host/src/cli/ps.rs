@@ -75,7 +75,7 @@ fn table(agents: &[AgentStatus]) -> Table {
             Cell::new(agent.handled.to_string()),
             if agent.failed == 0 { Cell::new(failed) } else { Cell::styled(failed, Style::Warn) },
             // One line for each agent; `caxton ps AGENT` has all of it.
-            Cell::new(agent.waiting.as_deref().map(|why| one_line(why)).unwrap_or_default()),
+            Cell::new(agent.waiting.as_deref().map(one_line).unwrap_or_default()),
         ]);
     }
     table

@@ -98,7 +98,6 @@ enum Job {
     Snapshot(Arc<str>, Snapshot, Done),
     Revision(RevisionRecord, Done),
     Event(Event),
-    Remove(Arc<str>, String, Done),
     Flush(Done),
 }
 
@@ -160,11 +159,6 @@ impl Store {
     /// Keeps a new revision; returns when it is safe.
     pub(crate) async fn keep_revision(&self, record: RevisionRecord) -> Result<(), CommitError> {
         self.ask(|done| Job::Revision(record, done)).await
-    }
-
-    /// Removes a key of an agent by hand.
-    pub(crate) async fn remove_state(&self, agent: Arc<str>, key: String) -> Result<(), CommitError> {
-        self.ask(|done| Job::Remove(agent, key, done)).await
     }
 
     /// Returns when all that was given before is safe.
@@ -277,17 +271,6 @@ fn write(
             }
             Job::Revision(record, done) => {
                 let result = apply(&mut |transaction| write_revision(transaction, &record).map(|()| Ok(None)));
-                answers.push(Answer { done, result: result.map(|_| ()), size: None });
-            }
-            Job::Remove(agent, key, done) => {
-                let commit = Commit {
-                    agent,
-                    reads: HashMap::new(),
-                    writes: BTreeMap::from([(key, None)]),
-                    state_bytes: Arc::default(),
-                    quota: u64::MAX,
-                };
-                let result = apply(&mut |transaction| write_state(transaction, &commit, version));
                 answers.push(Answer { done, result: result.map(|_| ()), size: None });
             }
             Job::Event(event) => {
