@@ -92,16 +92,18 @@ install_file() { # BUILT NAME
 }
 
 build_rust() { # NAME...
-  local name packages=() environment
+  local name environment progress=--quiet
+  if [ -t 2 ]; then progress=; fi
   environment=$("$here/rust-target.sh") || die "the target wasm32-wasip2 is not there"
-  for name in "$@"; do packages+=(-p "$name"); done
-  say "building $* (Rust) ..."
+  say "building $* (rust) ..."
   (
     eval "$environment"
     # Settings meant for the host's target.
     unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_BUILD_RUSTFLAGS
-    cargo build --quiet --manifest-path "$here/Cargo.toml" --target-dir "$work" \
-      --release --target wasm32-wasip2 "${packages[@]}" >&2
+    # The whole workspace even for one guest: a dependency gets the features that all who are built together ask
+    # for, so a guest built alone would have other bytes, and count as changed, each time.
+    cargo build $progress --workspace --manifest-path "$here/Cargo.toml" --target-dir "$work" \
+      --release --target wasm32-wasip2 >&2
   ) || die "cargo failed"
   for name in "$@"; do install_file "$work/wasm32-wasip2/release/${name//-/_}.wasm" "$name"; done
 }
@@ -124,51 +126,52 @@ tools_folder() { # LANGUAGE FILE...
   echo "$CAXTON_CACHE/$language-tools/$(cat "$@" | cksum | tr ' ' '-')"
 }
 
-build_javascript() { # NAME FOLDER
-  local tools source=$here/tools/javascript out=$work/$1.wasm
-  tools=$(tools_folder javascript "$source/package-lock.json")
-  if [ ! -e "$tools/ready" ]; then
-    mkdir -p "$tools"
-    lock 8 "$tools.lock"
-    if [ ! -e "$tools/ready" ]; then
-      say "fetching the JavaScript compiler (npm) ..."
-      cp "$source"/package.json "$source"/package-lock.json "$source"/.npmrc "$tools/"
-      # Not `npm ci`: it wants the builds for every system in the lock file, and not all are published.
-      (cd "$tools" && quietly npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error) ||
-        die "npm could not fetch componentize-qjs"
-      touch "$tools/ready"
-    fi
-  fi
-  say "building $1 (JavaScript) ..."
-  quietly "$tools/node_modules/.bin/componentize-qjs" --sync --opt-size --wit "$root/wit" --world agent \
-    --js "$here/$2/agent.js" -o "$out" || die "componentize-qjs failed for $1"
-  install_file "$out" "$1"
+javascript_tools() { tools_folder javascript "$here/tools/javascript/package-lock.json"; }
+
+fetch_javascript() { # FOLDER
+  cp "$here"/tools/javascript/{package.json,package-lock.json,.npmrc} "$1/"
+  # Not `npm ci`: it wants the builds for every system in the lock file, and not all are published.
+  (cd "$1" && quietly npm install --no-save --ignore-scripts --fetch-retries=1 --no-audit --no-fund --loglevel=error)
 }
 
-build_python() { # NAME FOLDER
-  local tools source=$here/tools/python out=$work/$1.wasm version
+build_javascript() { # NAME FOLDER OUT
+  quietly "$(javascript_tools)/node_modules/.bin/componentize-qjs" --sync --opt-size --wit "$root/wit" --world agent \
+    --js "$here/$2/agent.js" -o "$3"
+}
+
+python_tools() {
+  local version
   version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-  tools=$(tools_folder python "$source/requirements.txt")-$version
-  if [ ! -e "$tools/ready" ]; then
-    mkdir -p "$tools"
-    lock 8 "$tools.lock"
-    if [ ! -e "$tools/ready" ]; then
-      say "fetching the Python compiler (pip) ..."
-      python3 -m venv --clear "$tools" >&2 || die "python3 -m venv failed"
-      "$tools/bin/python" -m pip install --quiet --disable-pip-version-check -r "$source/requirements.txt" >&2 ||
-        die "pip could not fetch componentize-py"
-      touch "$tools/ready"
-    fi
-  fi
-  say "building $1 (Python) ..."
+  echo "$(tools_folder python "$here/tools/python/requirements.txt")-$version"
+}
+
+fetch_python() { # FOLDER
+  quietly python3 -m venv --clear "$1" &&
+    quietly "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/tools/python/requirements.txt"
+}
+
+build_python() { # NAME FOLDER OUT
+  local tools
+  tools=$(python_tools)
   # From a copy, since Python leaves its caches beside the source.
   rm -rf "$work/python/$1"
   mkdir -p "$work/python"
   cp -R "$here/$2" "$work/python/$1"
   # Packages of a virtual environment that happens to be active are not for this guest.
   quietly env -u VIRTUAL_ENV "$tools/bin/componentize-py" -d "$root/wit" -w agent componentize \
-    -p "$work/python/$1" app -o "$out" || die "componentize-py failed for $1"
-  install_file "$out" "$1"
+    -p "$work/python/$1" app -o "$3"
+}
+
+# Fetches a language's compiler unless it is there.
+ensure_tools() { # LANGUAGE
+  local tools
+  tools=$("$1_tools")
+  if [ -e "$tools/ready" ]; then return 0; fi
+  mkdir -p "$tools"
+  lock 8 "$tools.lock"
+  if [ -e "$tools/ready" ]; then return 0; fi
+  say "fetching the compiler of $1 ..."
+  "fetch_$1" "$tools" && touch "$tools/ready"
 }
 
 # --- what is asked for
@@ -215,11 +218,20 @@ while read -r name language _ folder; do
 done <<< "$wanted"
 
 if [ ${#rust[@]} -gt 0 ]; then build_rust "${rust[@]}"; fi
+unfetched=" "
 while read -r name language folder; do
-  if [ -n "$name" ] && ! is_current "$name" "$folder" "tools/$language"; then
-    "build_$language" "$name" "$folder"
-    mark_current "$name"
-  fi
+  if [ -z "$name" ] || is_current "$name" "$folder" "tools/$language"; then continue; fi
+  case $unfetched in *" $language "*) ;; *) ensure_tools "$language" || unfetched="$unfetched$language " ;; esac
+  case $unfetched in
+    *" $language "*)
+      case $by_name in *" $name "*) die "the compiler of $language cannot be fetched, which $name needs" ;; esac
+      say "skipped: $name (the compiler of $language cannot be fetched)"
+      continue ;;
+  esac
+  say "building $name ($language) ..."
+  "build_$language" "$name" "$folder" "$work/$name.wasm" || die "$name was not built"
+  install_file "$work/$name.wasm" "$name"
+  mark_current "$name"
 done <<< "$others"
 
 # --- what came of it
@@ -228,6 +240,7 @@ state_of() { # LANGUAGE: true, or why not, as JSON
   local missing name
   missing=$(missing_tool "$1")
   if [ -n "$missing" ]; then echo "\"skipped: $missing\""; return; fi
+  case $unfetched in *" $1 "*) echo '"skipped: its compiler cannot be fetched"'; return ;; esac
   for name in $(echo "$guests" | awk -v language="$1" '$2 == language && $3 == "demo" {print $1}'); do
     if [ ! -e "$dist/$name.wasm" ]; then echo '"not built"'; return; fi
   done

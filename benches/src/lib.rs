@@ -1,1 +1,13 @@
-//! x
+//! What the benches of the whole program share: servers as processes, and a load for them.
+
+mod load;
+mod server;
+
+pub use load::{Load, Request, drive};
+pub use server::{Server, bare_hyper, build_guests, guest, host, wasmtime_serve};
+
+/// The middle of some figures.
+pub fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -14,9 +14,10 @@ use crate::agent::{Agent, Revision, describe};
 use crate::clock;
 use crate::events::Events;
 use crate::logs::{Line, Logs};
+use crate::receipts::Receipts;
 use crate::routes::Routes;
 use crate::store::Store;
-use crate::wasm::{Answer, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waits, Work, wit};
+use crate::wasm::{Answer, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waiter, Waits, Work, wit};
 
 /// What all agents share.
 pub(crate) struct Commons {
@@ -28,6 +29,8 @@ pub(crate) struct Commons {
     pub(crate) logs: Logs,
     /// What happens.
     pub(crate) events: Events,
+    /// What became of messages that nobody waits for.
+    pub(crate) receipts: Arc<Receipts>,
     reconcile: Notify,
 }
 
@@ -39,6 +42,7 @@ impl Commons {
             events: Events::new(Arc::clone(&store)),
             store,
             routes: ArcSwap::default(),
+            receipts: Arc::default(),
             reconcile: Notify::new(),
         })
     }
@@ -100,7 +104,7 @@ impl Commons {
         envelope.deadline = Some(deadline);
         envelope.waiting = Some(Arc::new(waiting));
         let (waiter, answer) = oneshot::channel();
-        envelope.waiter = Some(waiter);
+        envelope.waiter = Some(Waiter::Call(waiter));
         agent.reserve_place().map_err(refused)?;
         agent.push(envelope);
         match tokio::time::timeout_at(deadline.into(), answer).await {
@@ -110,9 +114,11 @@ impl Commons {
                 Outcome::Reply(reply) => Ok(*reply),
                 Outcome::Done => Err(wit::RequestError::NoReply),
                 Outcome::Fault(Fault::Time { .. }) if Instant::now() >= deadline => Err(wit::RequestError::TimedOut),
-                Outcome::Gave(_) | Outcome::Fault(_) | Outcome::NotCommitted(_) | Outcome::Gone(_) => {
-                    Err(wit::RequestError::Failed(describe(&outcome)))
-                }
+                Outcome::Gave(_)
+                | Outcome::Fault(_)
+                | Outcome::BadReply(_)
+                | Outcome::NotCommitted(_)
+                | Outcome::Gone(_) => Err(wit::RequestError::Failed(describe(&outcome))),
             },
         }
     }

@@ -95,7 +95,6 @@ struct Host {
     settled: watch::Receiver<bool>,
     wakes: mpsc::Sender<Wake>,
     ports: Ports,
-    drain: Duration,
     /// Stops taking calls.
     closing: CancellationToken,
     /// Stops deciding.
@@ -152,8 +151,8 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     let store = Store::open(&data, desired.store.durability)?;
     let runtime = Runtime::new(RuntimeOptions {
         cache: cache_folder(&data),
-        compiler: std::env::current_exe()
-            .context("finding this program, which compiles components in a process of its own")?,
+        // Not by its path: that may lead to another version by the time it is used.
+        compiler: vec!["/proc/self/exe".into()],
         instances: None,
     })?;
     let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;
@@ -172,7 +171,6 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     let (followed_sender, followed) = watch::channel(followed);
     let settings = Arc::new(ArcSwap::from_pointee(desired.http.clone()));
     let control = Control::new(command_sender, ready);
-    let drain = desired.host.drain;
     let facts = Facts {
         started_at: clock::now_ms(),
         http: ports.http.to_string(),
@@ -206,24 +204,12 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));
     let reconciler = tokio::spawn(reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
-    Ok(Host {
-        commons,
-        control,
-        settings,
-        reconciler,
-        settled,
-        wakes: wake_sender,
-        ports,
-        drain,
-        closing,
-        stop,
-        listeners,
-    })
+    Ok(Host { commons, control, settings, reconciler, settled, wakes: wake_sender, ports, closing, stop, listeners })
 }
 
 /// Compiled components may be shared by several hosts of one user.
 fn cache_folder(data: &Path) -> PathBuf {
-    std::env::var_os("CAXTON_CACHE").map_or_else(|| data.join("cache"), PathBuf::from)
+    std::env::var_os("CAXTON_CACHE").map_or_else(|| data.join("cache"), |cache| PathBuf::from(cache).join("compiled"))
 }
 
 async fn bind(key: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -278,13 +264,15 @@ const SHOWN: usize = 20;
 
 /// Ends a host: takes no more calls, lets what is in hand finish within `host.drain`, saves, closes.
 async fn stop(host: Host) -> ExitCode {
-    let deadline = Instant::now() + host.drain;
-    tracing::info!("stopping; what is in hand has {} s", host.drain.as_secs());
     host.closing.cancel();
     host.stop.cancel();
-    let drained = host.reconciler.await;
-    let left = match drained {
-        Ok(drained) => drain(&host.commons, &drained, deadline).await,
+    let mut deadline = Instant::now();
+    let left = match host.reconciler.await {
+        Ok(drained) => {
+            tracing::info!("stopping; what is in hand has {} s", drained.limit.as_secs());
+            deadline += drained.limit;
+            drain(&host.commons, &drained, deadline).await
+        }
         Err(error) => {
             tracing::error!(%error, "the reconciler ended badly");
             0

@@ -13,6 +13,7 @@ mod host;
 mod http;
 mod logs;
 mod metrics;
+mod receipts;
 mod reconcile;
 mod routes;
 mod shutdown;

@@ -1,1 +1,284 @@
-//! x
+//! A host to test: a process of its own, in a folder of its own, with ports that the system gives.
+//!
+//! Nothing here sleeps and nothing is tried again: waiting is for a condition, woken by the host's own output or
+//! by a short poll, and ends with an error that shows what the host said.
+
+mod client;
+mod guests;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Reply};
+pub use guests::{guest, has_language};
+
+/// How long anything may take before a test gives up: generous, for a slow machine under load.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running host.
+pub struct Host {
+    child: Child,
+    folder: Arc<tempfile::TempDir>,
+    binary: PathBuf,
+    /// Where agents are called: `127.0.0.1:PORT`.
+    pub http: String,
+    /// Where the management API is.
+    pub admin: String,
+    output: Arc<Output>,
+}
+
+/// What a host said.
+#[derive(Default)]
+struct Output {
+    text: Mutex<String>,
+    more: Condvar,
+}
+
+/// How a host is started.
+pub struct Setup {
+    binary: PathBuf,
+    folder: Arc<tempfile::TempDir>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// A host of `binary` whose file has this text. `GUEST(name)` in it stands for the path of a built guest.
+    pub fn new(binary: &str, toml: &str) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let setup = Self { binary: binary.into(), folder, arguments: Vec::new(), environment: Vec::new() };
+        setup.write(toml);
+        setup
+    }
+
+    /// With another argument of `up`.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// With another variable in its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The folder of the file.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn write(&self, toml: &str) {
+        fs::write(self.folder.path().join("caxton.toml"), expand(toml)).expect("the folder can be written to");
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .current_dir(self.folder.path())
+            .args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ports-file", "ports.json"])
+            .args(&self.arguments)
+            .env("CAXTON_CACHE", cache())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts the host and waits until its agents are ready or have failed.
+    pub fn start(self) -> Host {
+        let _ = fs::remove_file(self.folder.path().join("ports.json"));
+        let mut child = self.command().spawn().expect("the host starts");
+        let output = Arc::new(Output::default());
+        let stderr = child.stderr.take().expect("stderr is a pipe");
+        let into = Arc::clone(&output);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut text = into.text.lock().expect("no reader panics");
+                text.push_str(&line);
+                text.push('\n');
+                into.more.notify_all();
+            }
+        });
+        let mut host =
+            Host { child, folder: self.folder, binary: self.binary, http: String::new(), admin: String::new(), output };
+        let path = host.folder.path().join("ports.json");
+        let ports = host.until("the ports file", |host| {
+            if let Ok(Some(status)) = host.child.try_wait() {
+                panic!("the host ended with {status} before it was ready; it said:\n{}", host.said());
+            }
+            fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+        });
+        host.http = ports["http"].as_str().expect("an address").to_owned();
+        host.admin = ports["admin"].as_str().expect("an address").to_owned();
+        host
+    }
+
+    /// Runs the host where it is expected not to start; gives its exit code and what it said.
+    pub fn refused(self) -> (i32, String) {
+        let output = self.command().output().expect("the host starts");
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+impl Host {
+    /// A host whose file has this text; see [`Setup::new`].
+    pub fn start(binary: &str, toml: &str) -> Self {
+        Setup::new(binary, toml).start()
+    }
+
+    /// The folder of the file.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts another text in place of the file.
+    pub fn edit(&self, toml: &str) {
+        // As editors do it: a new file in place of the old one.
+        let temporary = self.folder.path().join("caxton.toml.new");
+        fs::write(&temporary, expand(toml)).expect("the folder can be written to");
+        fs::rename(temporary, self.folder.path().join("caxton.toml")).expect("the folder can be written to");
+    }
+
+    /// Everything that it said up to now.
+    pub fn said(&self) -> String {
+        self.output.text.lock().expect("no reader panics").clone()
+    }
+
+    /// Waits until it said this.
+    pub fn until_said(&self, part: &str) {
+        let text = self.output.text.lock().expect("no reader panics");
+        let (text, waited) =
+            self.output.more.wait_timeout_while(text, PATIENCE, |text| !text.contains(part)).expect("no reader panics");
+        assert!(!waited.timed_out(), "the host never said {part:?}; it said:\n{text}");
+    }
+
+    /// Waits until a condition gives a value.
+    pub fn until<T>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let began = Instant::now();
+        loop {
+            if let Some(value) = condition(self) {
+                return value;
+            }
+            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", self.said());
+            pause();
+        }
+    }
+
+    /// A client of its agents.
+    pub fn client(&self) -> Client {
+        Client::new(&self.http, None)
+    }
+
+    /// A client of its management API, with its token.
+    pub fn api(&self) -> Client {
+        let token = fs::read_to_string(self.folder.path().join(".caxton/token")).expect("the host wrote its token");
+        Client::new(&self.admin, Some(token.trim()))
+    }
+
+    /// An agent, as the management API tells of it.
+    pub fn agent(&self, name: &str) -> serde_json::Value {
+        self.api().get(&format!("/v1/agents/{name}")).json()
+    }
+
+    /// Waits until an agent's status fulfils a condition.
+    pub fn until_agent(&mut self, name: &str, what: &str, condition: impl Fn(&serde_json::Value) -> bool) {
+        let what = format!("{name}: {what}");
+        self.until(&what, |host| condition(&host.agent(name)).then_some(()));
+    }
+
+    /// Runs a command of the program against this host; gives exit code, stdout and stderr.
+    pub fn caxton(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(&self.binary)
+            .current_dir(self.folder.path())
+            .args(arguments)
+            .env("CAXTON_CACHE", cache())
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program starts");
+        (
+            output.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    }
+
+    /// The process.
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).expect("the process is there");
+    }
+
+    /// Ends it as a power cut would, and gives what is needed to start it again in the same folder.
+    pub fn kill(mut self) -> Setup {
+        self.child.kill().expect("the process is there");
+        self.child.wait().expect("the process can be waited for");
+        self.again()
+    }
+
+    /// Ends it as an operator does; gives its exit code and what is needed to start it again.
+    pub fn stop(mut self) -> (i32, Setup) {
+        self.signal(rustix::process::Signal::TERM);
+        let status = self.child.wait().expect("the process can be waited for");
+        (status.code().unwrap_or(-1), self.again())
+    }
+
+    /// Waits for its end; gives its exit code.
+    pub fn ended(&mut self) -> i32 {
+        self.child.wait().expect("the process can be waited for").code().unwrap_or(-1)
+    }
+
+    fn again(&self) -> Setup {
+        Setup {
+            binary: self.binary.clone(),
+            folder: Arc::clone(&self.folder),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // A test that failed leaves no process behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Compiled components are shared by all tests, so that each is compiled once.
+fn cache() -> &'static Path {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| guests::target().join("caxton-tests"))
+}
+
+/// Puts the paths of guests in place of `GUEST(name)`.
+fn expand(toml: &str) -> String {
+    let mut text = String::new();
+    let mut rest = toml;
+    while let Some((before, after)) = rest.split_once("GUEST(") {
+        let (name, after) = after.split_once(')').expect("GUEST(name) is closed");
+        text.push_str(before);
+        text.push_str(&guest(name).display().to_string());
+        rest = after;
+    }
+    text + rest
+}
+
+/// Gives the processor away for a moment between two looks at a condition.
+pub fn pause() {
+    let (lock, condition) = (Mutex::new(()), Condvar::new());
+    let guard = lock.lock().expect("nobody else has this lock");
+    let _ = condition.wait_timeout(guard, Duration::from_millis(5));
+}

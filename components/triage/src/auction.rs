@@ -28,7 +28,7 @@ pub(crate) struct Auction {
 
 /// What became of an auction.
 pub(crate) enum Outcome {
-    Taken { winner: Bid, answer: Answer, others: Vec<Bid> },
+    Taken { winner: Box<Bid>, answer: Answer, others: Vec<Bid> },
     NotTaken { others: Vec<Bid> },
 }
 
@@ -51,7 +51,7 @@ impl Auction {
             match accepted {
                 Some(Ok(answer)) => {
                     others.extend(bids);
-                    return Outcome::Taken { winner: bid, answer, others };
+                    return Outcome::Taken { winner: Box::new(bid), answer, others };
                 }
                 Some(Err(failure)) => {
                     bid.refused = Some(format!("it was accepted and failed: {}", failure.reason));

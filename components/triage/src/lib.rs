@@ -16,7 +16,7 @@ mod auction;
 use std::time::Duration;
 
 use auction::{Auction, Bid, Outcome};
-use caxton_sdk::{Priority, prelude::*};
+use caxton_sdk::prelude::*;
 use helpdesk::{Answer, CONTRACT_NET, Call, DESK, Decision, Reading, Ticket, Urgency};
 use serde::Serialize;
 
@@ -121,12 +121,7 @@ fn read_ticket(message: &Message) -> Result<Ticket, Failure> {
 
 /// A message to a desk that has no name yet.
 fn contract_net(call: &Call) -> Result<Draft, Failure> {
-    let priority = match call.reading.urgency {
-        Urgency::Low => Priority::Low,
-        Urgency::Normal => Priority::Normal,
-        Urgency::High => Priority::High,
-    };
-    Draft::to("").protocol(CONTRACT_NET).ontology("helpdesk").priority(priority).json(call)
+    Draft::to("").protocol(CONTRACT_NET).ontology("helpdesk").json(call)
 }
 
 fn to(desk: &str, draft: Draft) -> Draft {

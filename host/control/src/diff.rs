@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::desired::{AgentSpec, Desired};
+use crate::units::print_bytes;
 
 /// One difference: of an agent, or of the host itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -123,17 +124,187 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
         Value::Object(fields) => {
             for (key, value) in fields {
                 // The names of settings in the file have hyphens and no units.
-                let key = key.replace('_', "-");
-                let key = key.strip_suffix("-bytes").unwrap_or(&key);
-                collect(if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }, value, leaves);
+                let name = key.replace('_', "-");
+                let size = name.strip_suffix("-bytes");
+                let name = size.unwrap_or(&name);
+                let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                match (size, value.as_u64()) {
+                    (Some(_), Some(bytes)) => _ = leaves.insert(path, print_bytes(bytes)),
+                    _ => collect(path, value, leaves),
+                }
             }
         }
         Value::Null => {}
-        Value::String(text) => {
-            leaves.insert(path, text.clone());
+        Value::Array(_) | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            leaves.insert(path, plain(value));
         }
-        Value::Array(_) | Value::Bool(_) | Value::Number(_) => {
-            leaves.insert(path, value.to_string());
+    }
+}
+
+/// A value for people: `[triage, cap:desk]`, and a route as `/tickets [POST] enqueue`.
+fn plain(value: &Value) -> String {
+    let list = |values: &mut dyn Iterator<Item = &Value>, between: &str| {
+        values.map(plain).filter(|text| text != "[]").collect::<Vec<_>>().join(between)
+    };
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => format!("[{}]", list(&mut values.iter(), ", ")),
+        Value::Object(fields) => list(&mut fields.values(), " "),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Entry, Node, Place, Table, Value as Typed, check};
+
+    fn tree(value: &Value) -> Node {
+        let place = Place::File { start: 0, end: 0 };
+        let value = match value {
+            Value::Object(fields) => {
+                let entry = |(key, value)| (String::clone(key), Entry { key: place.clone(), node: tree(value) });
+                Typed::Table(fields.iter().map(entry).collect::<Table>())
+            }
+            Value::Array(values) => Typed::Array(values.iter().map(tree).collect()),
+            Value::String(text) => Typed::String(text.clone()),
+            Value::Number(number) => Typed::Integer(number.as_i64().unwrap()),
+            Value::Bool(truth) => Typed::Boolean(*truth),
+            Value::Null => panic!("a file has no null"),
+        };
+        Node { value, place }
+    }
+
+    fn before() -> Desired {
+        check(&tree(&serde_json::json!({
+            "caxton": 1,
+            "agents": {
+                "echo": { "component": "echo.wasm", "config": { "mood": "calm" }, "http": [{ "route": "/echo" }] },
+                "triage": { "component": "triage.wasm" },
+            },
+        })))
+        .unwrap()
+    }
+
+    fn echo(desired: &mut Desired) -> &mut AgentSpec {
+        let echo = desired.agents.iter_mut().find(|(name, _)| name.as_str() == "echo").unwrap().1;
+        Arc::make_mut(echo)
+    }
+
+    /// One change of a declaration.
+    type Change = fn(&mut Desired);
+
+    #[test]
+    fn every_change_has_its_kind_and_its_details() {
+        let table: [(&str, Change, &[&str]); 19] = [
+            ("nothing", |_| {}, &[]),
+            (
+                "an agent more",
+                |d| {
+                    let more = Arc::new(AgentSpec { name: "more".parse().unwrap(), ..echo(d).clone() });
+                    d.agents.insert(more.name.clone(), more);
+                },
+                &["more add"],
+            ),
+            ("an agent less", |d| _ = d.agents.remove("echo"), &["echo remove"]),
+            (
+                "another component",
+                |d| echo(d).component = "e2.wasm".to_owned(),
+                &["echo new-revision component: echo.wasm -> e2.wasm"],
+            ),
+            (
+                "config: changed, more, less",
+                |d| {
+                    echo(d).config = BTreeMap::from([
+                        ("mood".to_owned(), "cross".to_owned()),
+                        ("tone".to_owned(), "low".to_owned()),
+                    ]);
+                },
+                &["echo new-revision config.mood: calm -> cross; config.tone: none -> low"],
+            ),
+            ("less config", |d| echo(d).config.clear(), &["echo new-revision config.mood: calm -> none"]),
+            (
+                "a grant",
+                |d| _ = echo(d).allow.send.insert("triage".parse().unwrap()),
+                &["echo new-revision allow.send: [] -> [triage]"],
+            ),
+            (
+                "limits",
+                |d| {
+                    let limits = &mut echo(d).limits;
+                    limits.cpu = Duration::from_millis(1_500);
+                    limits.fuel = Some(1_000_000);
+                    limits.memory_bytes = 128 << 20;
+                    limits.state_bytes = 1_000;
+                    limits.sends = 7;
+                },
+                &[
+                    "echo new-revision limits.cpu: 1s -> 1s500ms; limits.fuel: none -> 1000000; limits.memory: 64MiB -> 128MiB; limits.sends: 1000 -> 7; limits.state: 64MiB -> 1KB",
+                ],
+            ),
+            ("instances", |d| echo(d).instances.max = 9, &["echo in-place instances.max: 4 -> 9"]),
+            ("mailbox", |d| echo(d).mailbox.depth = 5, &["echo in-place mailbox.depth: 10000 -> 5"]),
+            ("reload", |d| echo(d).reload.drain = Duration::from_secs(5), &["echo in-place reload.drain: 1m -> 5s"]),
+            ("no route", |d| echo(d).http.clear(), &["echo in-place http: [/echo request] -> []"]),
+            (
+                "in place and not",
+                |d| {
+                    echo(d).mailbox.depth = 5;
+                    echo(d).limits.sends = 7;
+                },
+                &["echo new-revision limits.sends: 1000 -> 7; mailbox.depth: 10000 -> 5"],
+            ),
+            (
+                "a listener",
+                |d| d.http.listen.set_port(1),
+                &["- restart-needed http.listen: 127.0.0.1:8080 -> 127.0.0.1:1"],
+            ),
+            (
+                "the admin listener",
+                |d| d.admin.listen.set_port(1),
+                &["- restart-needed admin.listen: 127.0.0.1:8081 -> 127.0.0.1:1"],
+            ),
+            (
+                "the store",
+                |d| d.store.path = "elsewhere".to_owned(),
+                &["- restart-needed store.path: .caxton -> elsewhere"],
+            ),
+            (
+                "what the listener bears",
+                |d| d.http.max_body_bytes = 1 << 20,
+                &["- in-place http.max-body: 1GiB -> 1MiB"],
+            ),
+            ("the host", |d| d.host.drain = Duration::from_secs(1), &["- in-place host.drain: 30s -> 1s"]),
+            (
+                "all at once, the host first",
+                |d| {
+                    d.http.listen.set_port(1);
+                    d.http.max_connections = 1;
+                    d.agents.remove("triage");
+                    echo(d).mailbox.depth = 5;
+                },
+                &[
+                    "- restart-needed http.listen: 127.0.0.1:8080 -> 127.0.0.1:1",
+                    "- in-place http.max-connections: 10000 -> 1",
+                    "echo in-place mailbox.depth: 10000 -> 5",
+                    "triage remove",
+                ],
+            ),
+        ];
+        for (name, change, expected) in table {
+            let mut after = before();
+            change(&mut after);
+            let shown = |difference: Difference| {
+                let agent = difference.agent.as_deref().unwrap_or("-");
+                let text = format!("{agent} {} {}", difference.kind.as_str(), difference.details.join("; "));
+                text.trim_end().to_owned()
+            };
+            let found: Vec<String> = diff(&before(), &after).into_iter().map(shown).collect();
+            assert_eq!(found, expected, "{name}");
         }
     }
 }

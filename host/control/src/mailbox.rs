@@ -141,6 +141,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     }
 
     /// How many wait, reservations included.
+    #[allow(clippy::misnamed_getters, reason = "the field `depth` is the bound; this is how deep it is")]
     pub fn depth(&self) -> u32 {
         self.held
     }

@@ -128,6 +128,7 @@ impl Problem {
                 }
                 _ => problem(StatusCode::INTERNAL_SERVER_ERROR, fault.code()),
             },
+            Outcome::BadReply(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "bad-reply"),
             Outcome::NotCommitted(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "not-committed").after(again),
             Outcome::Gone(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "gone").after(again),
         })

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::commons::Commons;
 use crate::routes::Routes;
 use crate::trace::Trace;
-use crate::wasm::{Answer, Envelope, Identity, Inbox, Outcome, Sent, Work, wit};
+use crate::wasm::{Answer, Envelope, Identity, Inbox, Outcome, Sent, Waiter, Work, wit};
 
 /// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
 const MAX_WORD: usize = 100;
@@ -64,6 +64,22 @@ pub(crate) enum AdmitError {
     /// The receiver takes nothing at the moment.
     #[error("the agent takes no messages: {0}")]
     Unavailable(&'static str),
+}
+
+impl AdmitError {
+    /// The stable code of this kind of error.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownReceiver(_) => "unknown-receiver",
+            Self::NotAllowed { .. } => "not-allowed",
+            Self::TooLarge { .. } => "too-large",
+            Self::Full { .. } => "mailbox-full",
+            Self::TooManyHops { .. } => "too-many-hops",
+            Self::Invalid(_) => "invalid",
+            Self::Unsupported(_) => "unsupported",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
 }
 
 impl From<AdmitError> for wit::SendError {
@@ -122,16 +138,19 @@ pub(crate) fn new_id() -> String {
 }
 
 impl Agent {
-    /// Takes a message from outside and waits for nothing.
+    /// Takes a message from outside and waits for nothing. What becomes of it is kept in
+    /// [`Commons::receipts`].
     pub(crate) fn enqueue(self: &Arc<Self>, arrival: Arrival) -> Result<Accepted, AdmitError> {
-        let (accepted, _) = self.accept(arrival, None)?;
+        let receipts = &self.commons.receipts;
+        let (accepted, _) =
+            self.accept(arrival, |accepted| receipts.open(accepted, self.name.shared(), clock::now_ms()))?;
         Ok(accepted)
     }
 
     /// Takes a message from outside and waits for its answer.
     pub(crate) async fn ask(self: &Arc<Self>, arrival: Arrival) -> Result<(Accepted, Answer), AdmitError> {
         let (waiter, answer) = oneshot::channel();
-        let (accepted, patience) = self.accept(arrival, Some(waiter))?;
+        let (accepted, patience) = self.accept(arrival, |_| Waiter::Call(waiter))?;
         let gone = Answer { revision: None, outcome: Outcome::Gone("the host is stopping") };
         let answer = match patience {
             None => answer.await.unwrap_or(gone),
@@ -148,7 +167,7 @@ impl Agent {
     fn accept(
         self: &Arc<Self>,
         arrival: Arrival,
-        waiter: Option<oneshot::Sender<Answer>>,
+        waiter: impl FnOnce(&Accepted) -> Waiter,
     ) -> Result<(Accepted, Option<Duration>), AdmitError> {
         let spec = self.spec.load();
         let limit = self.message_limit(&spec);
@@ -163,8 +182,9 @@ impl Agent {
         let conversation = arrival.conversation.unwrap_or_else(|| id.clone());
         let patience = arrival.patience;
         let now = clock::now_ms();
+        let accepted = Accepted { id: id.clone(), conversation: conversation.clone() };
         let message = wit::Message {
-            id: id.clone(),
+            id,
             performative: performative(arrival.performative),
             sender: arrival.sender,
             receiver: self.name.as_str().to_owned(),
@@ -172,7 +192,7 @@ impl Agent {
             content_type: arrival.content_type,
             ontology: arrival.ontology,
             protocol: arrival.protocol,
-            conversation_id: conversation.clone(),
+            conversation_id: conversation,
             reply_with: None,
             in_reply_to: None,
             reply_by: patience
@@ -182,17 +202,17 @@ impl Agent {
             attempt: 1,
             headers: arrival.headers,
         };
-        let accepted = Instant::now();
+        let arrived = Instant::now();
         Arc::clone(self).push(Envelope {
             message,
             hops: 0,
-            deadline: patience.map(|patience| accepted + patience),
-            waiter,
+            deadline: patience.map(|patience| arrived + patience),
+            waiter: Some(waiter(&accepted)),
             waiting: None,
             trace: arrival.trace,
-            accepted,
+            accepted: arrived,
         });
-        Ok((Accepted { id, conversation }, patience))
+        Ok((accepted, patience))
     }
 
     /// The largest message that the agent takes: that of its running revision.
@@ -399,8 +419,9 @@ mod tests {
         for act_of_host in Performative::ALL {
             let in_contract = performative(*act_of_host);
             assert_eq!(act(in_contract), *act_of_host);
-            let name = format!("{in_contract:?}");
-            assert!(name.to_lowercase().contains(act_of_host.as_str()), "{name} is {act_of_host}");
+            let names = [format!("{in_contract:?}"), act_of_host.to_string()];
+            let [contract, host] = names.map(|name| name.to_lowercase().replace(['-', ':'], ""));
+            assert!(contract.contains(&host), "{contract} is {host}");
         }
     }
 }

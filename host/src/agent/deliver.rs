@@ -78,8 +78,7 @@ impl Agent {
             sent.deliver();
         }
         if let Some(waiter) = envelope.waiter {
-            // Whoever waited may have left.
-            let _ = waiter.send(Answer { revision: Some(Arc::clone(&revision.id)), outcome: ended.outcome });
+            waiter.tell(Answer { revision: Some(Arc::clone(&revision.id)), outcome: ended.outcome });
         }
         self.inbox.lock().mailbox.done(lane);
         drop(flight);
@@ -88,8 +87,12 @@ impl Agent {
     /// Runs the handler and commits its effects; again while what it read has changed meanwhile.
     async fn attempt(self: &Arc<Self>, revision: &Arc<Revision>, envelope: &mut Envelope) -> Ended {
         let limit = revision.spec.limits.time;
-        let mut deadline = Instant::now() + limit;
+        let began = Instant::now();
+        let mut deadline = began + limit;
         if let Some(theirs) = envelope.deadline {
+            if theirs <= began {
+                return Ended::failed(Outcome::Gone("nobody waits for the answer any more"), Duration::ZERO);
+            }
             deadline = deadline.min(theirs);
         }
         let work = Work {
@@ -107,6 +110,10 @@ impl Agent {
             }
             let (result, effects, spent) = match self.call(revision, envelope, work.clone(), time).await {
                 Ok(called) => called,
+                // What is told is the whole of the time, not what was left of it for this call.
+                Err(Fault::Time { .. }) => {
+                    return Ended::failed(Outcome::Fault(Fault::Time { limit: deadline - began }), cpu);
+                }
                 Err(fault) => return Ended::failed(Outcome::Fault(fault), cpu),
             };
             cpu += spent;
@@ -117,7 +124,7 @@ impl Agent {
             let (outcome, extra) = match self.route_reply(revision, envelope, reply) {
                 Ok(routed) => routed,
                 Err(error) => {
-                    return Ended::failed(Outcome::NotCommitted(format!("its reply was refused: {error}")), cpu);
+                    return Ended::failed(Outcome::BadReply(error.to_string()), cpu);
                 }
             };
             match self.commit(revision, effects).await {

@@ -10,10 +10,17 @@ use http_body::Body;
 use super::admit::{AdmitError, new_id};
 use super::{Agent, InFlight};
 use crate::trace::Trace;
-use crate::wasm::{Fault, HttpCall, HttpFailure, ResponseBody, Work};
+use crate::wasm::{BodyError, Fault, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Work};
 
-/// The body of an HTTP agent's response.
-pub(crate) type HttpBody = ResponseBody;
+/// An HTTP agent's response, whose body may still be coming.
+pub(crate) struct HttpAnswer {
+    /// The response.
+    pub(crate) response: http::Response<ResponseBody>,
+    /// Which revision made it.
+    pub(crate) revision: Arc<RevisionId>,
+    /// When its body has to be complete.
+    pub(crate) deadline: Instant,
+}
 
 /// Why an HTTP agent brought no response.
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +41,9 @@ impl Agent {
         request: http::Request<B>,
         conversation: Option<String>,
         trace: Option<Trace>,
-    ) -> Result<(http::Response<HttpBody>, Arc<RevisionId>), HttpError>
+    ) -> Result<HttpAnswer, HttpError>
     where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<wasmtime_wasi_http::Error>,
+        B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
     {
         let began = Instant::now();
         let flight = self.enter()?;
@@ -61,16 +67,20 @@ impl Agent {
             Ok(())
         };
         let agent = Arc::clone(self);
-        let ended = Box::new(move |result: Result<(), Fault>| {
-            agent.stats.ended(agent.name.as_str(), result.is_ok(), began.elapsed(), std::time::Duration::ZERO);
-            if let Err(fault) = result {
+        let ended = Box::new(move |end: HttpEnd| {
+            agent.stats.ended(agent.name.as_str(), end.result.is_ok(), began.elapsed(), end.cpu);
+            if let Err(mut fault) = end.result {
+                if let Fault::Time { limit } = &mut fault {
+                    // What was left of it when the guest began says nothing to anyone.
+                    *limit = flight.revision.spec.limits.time;
+                }
                 let text = format!("an HTTP call failed: {fault}");
-                agent.commons.note(&flight.revision, "error", &text, &crate::wasm::Outcome::Fault(fault));
+                agent.commons.note(&flight.revision, "error", &text, &Outcome::Fault(fault));
             }
             drop(flight);
         });
         let response = call.run(lease, commit, ended).await?;
-        Ok((response, Arc::clone(&revision.id)))
+        Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
     }
 
     /// Counts a call as in flight on the revision that new calls go to.

@@ -28,10 +28,10 @@ use crate::commons::Commons;
 use crate::store::Snapshot;
 use crate::wasm::{Answer, Envelope, Inbox, Kind, Lease, Outcome, Pool};
 
-pub(crate) use admit::{Accepted, AdmitError, Arrival, act};
-pub(crate) use http::{HttpBody, HttpError};
-pub(crate) use reply::describe;
-pub(crate) use stats::{Counts, Outcomes, Stats};
+pub(crate) use admit::{Accepted, AdmitError, Arrival, act, new_id};
+pub(crate) use http::{HttpAnswer, HttpError};
+pub(crate) use reply::{code, describe};
+pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
 
 /// An agent: the same through all its revisions.
 pub(crate) struct Agent {
@@ -112,9 +112,14 @@ impl Revision {
         self.in_flight.load(Ordering::SeqCst)
     }
 
+    /// Breaks off what it has in hand.
+    pub(crate) fn interrupt(&self) {
+        self.interrupt.cancel();
+    }
+
     /// Breaks off what it has in hand, and drops its instances.
     pub(crate) fn stop(&self) {
-        self.interrupt.cancel();
+        self.interrupt();
         self.pool.trim(0, Duration::ZERO);
     }
 
@@ -217,7 +222,7 @@ impl Agent {
                 serde_json::json!({ "id": envelope.message.id, "sender": envelope.message.sender, "reason": why }),
             );
             if let Some(waiter) = envelope.waiter {
-                let _ = waiter.send(Answer { revision: None, outcome: Outcome::Gone(why) });
+                waiter.tell(Answer { revision: None, outcome: Outcome::Gone(why) });
             }
         }
     }
@@ -283,6 +288,9 @@ impl Agent {
 
     /// Keeps a place for one message.
     pub(crate) fn reserve_place(&self) -> Result<(), AdmitError> {
+        if self.is_http() {
+            return Err(AdmitError::Unavailable("it is an HTTP agent, which takes no messages"));
+        }
         let mut inbox = self.inbox.lock();
         if let Some(why) = inbox.closed {
             return Err(AdmitError::Unavailable(why));
@@ -291,6 +299,11 @@ impl Agent {
             self.stats.count(Outcomes::Refused);
             AdmitError::Full { depth }
         })
+    }
+
+    /// Whether it speaks HTTP itself, and so has nothing that takes messages.
+    fn is_http(&self) -> bool {
+        self.current.load().as_ref().is_some_and(|current| current.kind() == Kind::Http)
     }
 
     /// Starts as many workers as can do something.

@@ -21,8 +21,25 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
             format!("{cause}: {}", failure.reason)
         }
         Outcome::Fault(fault) => fault.to_string(),
+        Outcome::BadReply(why) => format!("its reply was refused: {why}"),
         Outcome::NotCommitted(why) => format!("its effects were not committed: {why}"),
         Outcome::Gone(why) => (*why).to_owned(),
+    }
+}
+
+/// The stable code of why a message was not handled; none when it was.
+pub(crate) fn code(outcome: &Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Reply(_) | Outcome::Done => None,
+        Outcome::Gave(failure) => Some(match failure.cause {
+            wit::Cause::Rejected => "rejected",
+            wit::Cause::Unavailable => "agent-unavailable",
+            wit::Cause::Fault => "agent-fault",
+        }),
+        Outcome::Fault(fault) => Some(fault.code()),
+        Outcome::BadReply(_) => Some("bad-reply"),
+        Outcome::NotCommitted(_) => Some("not-committed"),
+        Outcome::Gone(_) => Some("gone"),
     }
 }
 
@@ -112,8 +129,10 @@ impl Agent {
             return Ok(None);
         }
         let routes = self.commons.routes.load();
-        let Some(receiver) = routes.agent(&message.receiver) else {
-            return Err(AdmitError::UnknownReceiver(message.receiver));
+        let Some(receiver) = routes.agent(&message.receiver).filter(|receiver| !receiver.is_http()) else {
+            // Its agent was removed, or speaks HTTP and can only wait for answers, which it did not.
+            tracing::debug!(agent = %self.name, receiver = message.receiver, "a reply has nobody to go to");
+            return Ok(None);
         };
         let limit = receiver.message_limit(&receiver.spec.load());
         if message.content.len() as u64 > limit {

@@ -31,6 +31,37 @@ pub(crate) struct Stats {
     dropped: AtomicU64,
     conflicts: AtomicU64,
     metrics: OnceLock<Handles>,
+    http: OnceLock<HttpMetrics>,
+}
+
+/// The metrics of HTTP requests, looked up once.
+pub(crate) struct HttpMetrics {
+    /// By the first digit of the status.
+    requests: [metrics::Counter; 5],
+    seconds: metrics::Histogram,
+}
+
+impl HttpMetrics {
+    /// Those of an agent; `none` stands for requests that came to none.
+    pub(crate) fn of(agent: &str) -> Self {
+        let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(
+            |status| metrics::counter!("caxton_http_requests_total", "agent" => agent.to_owned(), "status" => status),
+        );
+        Self { requests, seconds: metrics::histogram!("caxton_http_seconds", "agent" => agent.to_owned()) }
+    }
+
+    /// Counts one that was answered with `status`; `took` is the time until the head of its response.
+    pub(crate) fn count(&self, status: u16, took: Duration) {
+        let class = usize::from(status / 100).clamp(1, self.requests.len()) - 1;
+        self.requests[class].increment(1);
+        self.seconds.record(took);
+    }
+}
+
+impl std::fmt::Debug for HttpMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HttpMetrics")
+    }
 }
 
 /// The metrics of one agent, made when it is first called so that idle agents cost nothing.
@@ -83,6 +114,11 @@ impl Stats {
     /// Counts a handling that runs again.
     pub(crate) fn count_conflict(&self) {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The metrics of HTTP requests to this agent.
+    pub(crate) fn http(&self, agent: &str) -> &HttpMetrics {
+        self.http.get_or_init(|| HttpMetrics::of(agent))
     }
 
     /// Counts a call that ended, with how long it took and its time on a core.

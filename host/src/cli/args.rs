@@ -124,10 +124,10 @@ pub(super) struct Up {
     #[command(flatten)]
     pub(super) file: FileArgs,
     /// Where agents are called, in place of http.listen; port 0 lets the system choose
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", overrides_with = "listen")]
     pub(super) listen: Option<String>,
     /// Where the management API is, in place of admin.listen
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", overrides_with = "admin")]
     pub(super) admin: Option<String>,
     /// The data folder, in place of store.path
     #[arg(long, env = "CAXTON_DATA", hide_env_values = true, value_name = "DIR")]

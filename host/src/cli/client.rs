@@ -204,6 +204,8 @@ fn problem(status: StatusCode, body: &[u8]) -> CliError {
         let message = format!("the answer is {status}, and not a host's; is it the address of a management API?");
         return CliError::new(exit, message);
     };
+    // A file with errors is a matter of the configuration, wherever it was read.
+    let exit = if details.errors.is_empty() { exit } else { Exit::Usage };
     let mut message = super::output::printable(&details.detail);
     for error in &details.errors {
         message.push_str(&format!("\n  {}: {}: {}", error.place, error.key, error.message));
@@ -266,7 +268,7 @@ mod tests {
         let details = r#"{"title":"Conflict","status":409,"code":"file-errors","detail":"the file has 1 errors",
             "errors":[{"code":"unknown-key","place":"caxton.toml:2:1","key":"agnts","message":"unknown key","help":"did you mean `agents`?"}]}"#;
         let error = problem(StatusCode::CONFLICT, details.as_bytes());
-        assert_eq!(error.exit, Exit::Conflict);
+        assert_eq!(error.exit, Exit::Usage);
         assert_eq!(
             error.message.as_deref(),
             Some("the file has 1 errors\n  caxton.toml:2:1: agnts: unknown key\n    did you mean `agents`?")

@@ -52,6 +52,13 @@ fn good_files_mean_what_they_say() {
 }
 
 #[test]
+fn the_file_at_the_root_loads() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../caxton.toml");
+    let loaded = load(&path, std::iter::empty(), &[]).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(!loaded.desired.agents.is_empty());
+}
+
+#[test]
 fn bad_files_are_told_exactly_what_is_wrong() {
     let mut codes = BTreeSet::new();
     for path in files("bad").into_iter().chain([folder("bad").join("missing-file.toml")]) {

@@ -15,7 +15,8 @@ use super::toml;
 const PREFIX: &str = "CAXTON_";
 
 /// Variables that the command line reads itself, in place of flags.
-const COMMAND_LINE: [&str; 5] = ["CAXTON_ADMIN", "CAXTON_DATA", "CAXTON_TOKEN_FILE", "CAXTON_FILE", "CAXTON_LOG"];
+const COMMAND_LINE: [&str; 6] =
+    ["CAXTON_ADMIN", "CAXTON_CACHE", "CAXTON_DATA", "CAXTON_TOKEN_FILE", "CAXTON_FILE", "CAXTON_LOG"];
 
 /// A setting from outside the file.
 #[derive(Debug)]

@@ -14,7 +14,10 @@ impl Reconciler {
     /// Does one action. Says whether who is called by what has changed.
     pub(super) fn apply(&mut self, action: Action) -> bool {
         match action {
-            Action::Create { agent, digest, spec } => self.create(agent, digest, spec),
+            Action::Create { agent, digest, spec } => {
+                self.create(&agent, digest, spec);
+                false
+            }
             Action::Configure { agent, spec } => {
                 if let Some(entry) = self.entries.get(&agent) {
                     entry.agent.configure(spec);
@@ -45,29 +48,38 @@ impl Reconciler {
         }
     }
 
-    fn create(&mut self, name: AgentName, digest: Digest, spec: Arc<AgentSpec>) -> bool {
-        let settings = settings(&spec);
-        let commons = &self.commons;
-        let new = !self.entries.contains_key(&name);
-        let entry = self.entries.entry(name.clone()).or_insert_with(|| {
-            let last = commons.store.last_revision(name.as_str()).unwrap_or_else(|error| {
+    /// Gives agents that are declared and unknown a place, so that callers learn that they are not ready rather
+    /// than that nobody has the name. Says whether there were any.
+    pub(super) fn welcome(&mut self) -> bool {
+        let mut any = false;
+        for (name, wanted) in &self.wanted {
+            if !self.entries.contains_key(name) {
+                any = true;
+                let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.commons));
+                let entry = Entry { agent, revisions: Vec::new(), next_number: None, paused: false, retired: false };
+                self.entries.insert(name.clone(), entry);
+            }
+        }
+        any
+    }
+
+    fn create(&mut self, name: &AgentName, digest: Digest, spec: Arc<AgentSpec>) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let number = entry.next_number.unwrap_or_else(|| {
+            let last = self.commons.store.last_revision(name.as_str()).unwrap_or_else(|error| {
                 tracing::error!(agent = %name, error, "an agent's last revision cannot be read; its numbers begin anew");
                 None
             });
             // The same bytes and settings as before a restart are the same revision.
-            let next_number = last.map_or(1, |(number, kept, before)| {
-                if kept == digest.to_string() && before == settings { number } else { number + 1 }
-            });
-            let agent = Agent::new(Arc::clone(&spec), Arc::clone(commons));
-            Entry { agent, revisions: Vec::new(), next_number, paused: false, retired: false }
+            last.map_or(1, |(number, kept, before)| {
+                if kept == digest.to_string() && before == settings(&spec) { number } else { number + 1 }
+            })
         });
-        let number = entry.next_number;
-        entry.next_number += 1;
+        entry.next_number = Some(number + 1);
         // Of those that ended only the newest is of interest, and that is this one now.
         entry.revisions.retain(|record| !record.state.is_terminal());
         let (state, since) = (State::Unloaded, Instant::now());
         entry.revisions.push(Record { number, spec, digest, state, since, busy: false, live: None });
-        new
     }
 
     /// Sends new messages to a revision that is ready; the one that ran drains.
@@ -115,18 +127,20 @@ impl Reconciler {
 
     fn stop(&mut self, revision: &RevisionId) -> bool {
         let Some(entry) = self.entries.get_mut(&revision.agent) else { return false };
-        let (agent, retired) = (Arc::clone(&entry.agent), entry.retired);
-        let current = agent.current();
+        let agent = Arc::clone(&entry.agent);
         let Some(record) = entry.record(revision.number) else { return false };
         let Some(live) = record.live.clone() else {
             // It never came to be; there is nothing to end.
             let to = if record.state.can_stop() { State::Stopped } else { State::failed("superseded") };
             self.go(revision, to, Some("superseded"));
+            self.drop_record(revision);
             return false;
         };
-        let running = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &live));
-        if retired && running {
-            // Its memory is kept: the agent may come back.
+        // At rest, or past its time: then what it still has is broken off.
+        live.interrupt();
+        if live.kind() == crate::wasm::Kind::Stateful {
+            // Its memory is kept: the agent, or a revision that takes it up, may come back. After a handoff there
+            // is no instance of it any more, and nothing is saved.
             record.busy = true;
             let (name, number, reports) = (revision.agent.clone(), revision.number, self.reports.0.clone());
             tokio::spawn(async move {
@@ -140,10 +154,16 @@ impl Reconciler {
         }
         live.stop();
         self.go(revision, State::Stopped, None);
-        if let Some(record) = self.entries.get_mut(&revision.agent).and_then(|entry| entry.record(revision.number)) {
-            record.live = None;
-        }
+        self.drop_record(revision);
         false
+    }
+
+    /// Lets go of a revision that was ended. As the newest one it would be taken for what was tried last, and a
+    /// declaration that comes back to it would wait for ever.
+    fn drop_record(&mut self, revision: &RevisionId) {
+        if let Some(entry) = self.entries.get_mut(&revision.agent) {
+            entry.revisions.retain(|record| record.number != revision.number);
+        }
     }
 
     fn retire(&mut self, name: &AgentName) -> bool {

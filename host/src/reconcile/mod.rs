@@ -81,7 +81,8 @@ enum Report {
 struct Entry {
     agent: Arc<Agent>,
     revisions: Vec<Record>,
-    next_number: u64,
+    /// The number of the next revision; none until the store was asked.
+    next_number: Option<u64>,
     paused: bool,
     retired: bool,
 }
@@ -211,12 +212,15 @@ impl Reconciler {
             }
         }
         self.facts.stopping = true;
-        Drained { entries: self.entries }
+        Drained { entries: self.entries, limit: self.declared.desired.host.drain }
     }
 
     /// Observes, plans and acts until nothing more is safe to do at this moment.
     fn reconcile(&mut self) {
         loop {
+            if self.welcome() {
+                self.publish();
+            }
             let actual = self.observe();
             let plan = plan::plan(&self.wanted, &actual, self.origin.elapsed());
             let actions = plan.actions.clone();
@@ -408,12 +412,10 @@ impl Reconciler {
                 .into_iter()
                 .map(|w| if w.agent.is_empty() { w.why } else { format!("{}: {}", w.agent, w.why) }),
         );
-        // An old revision that drains keeps nobody from being served.
-        let ready =
-            self.file_errors.is_empty()
-                && self.declared.desired.agents.keys().all(|name| {
-                    self.entries.get(name).is_some_and(|entry| entry.is_as_declared(self.wanted.get(name)))
-                });
+        // A file with errors or a candidate that failed keeps nobody from being served: they are told as
+        // reasons, but must not take a host that serves out of rotation.
+        let served = |name| self.entries.get(name).is_some_and(|entry: &Entry| entry.agent.current().is_some());
+        let ready = self.declared.desired.agents.keys().all(served);
         self.ready.send_if_modified(|before| {
             let now = Readiness { ready, reasons };
             let changed = *before != now;
@@ -436,21 +438,11 @@ impl Reconciler {
     }
 }
 
-impl Entry {
-    /// Whether the running revision is what is declared.
-    fn is_as_declared(&self, wanted: Option<&Wanted>) -> bool {
-        let Some(wanted) = wanted else { return false };
-        self.revisions.iter().any(|record| {
-            record.state == State::Running
-                && (Arc::ptr_eq(&record.spec, &wanted.spec) || record.spec.same_revision(&wanted.spec))
-                && wanted.component == Component::Found(record.digest)
-        })
-    }
-}
-
 /// What is left when the reconciler has stopped: agents to be drained.
 pub(crate) struct Drained {
     entries: BTreeMap<AgentName, Entry>,
+    /// How long that may take.
+    pub(crate) limit: Duration,
 }
 
 impl Drained {

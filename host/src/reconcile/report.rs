@@ -150,6 +150,7 @@ fn state(entry: Option<&Entry>, runs: bool) -> &'static str {
         Some(entry) if entry.retired => "leaving",
         Some(_) if runs => "running",
         Some(entry) if entry.revisions.last().is_some_and(|r| matches!(r.state, State::Failed { .. })) => "failed",
+        Some(entry) if entry.revisions.is_empty() => "failed",
         Some(_) => "starting",
         None => "failed",
     }

@@ -284,17 +284,19 @@ fn write(
             Job::Flush(done) => answers.push(Answer { done, result: Ok(()), size: None }),
         }
     }
-    let finish = || -> rusqlite::Result<()> {
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let transaction = transaction?;
-        if *version != before {
-            transaction.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'version'")?.execute([*version])?;
-        }
-        transaction.commit()
+    let ended = match failed {
+        Some(error) => Err(error),
+        None => transaction.and_then(|transaction| end(transaction, (*version != before).then_some(*version))),
     };
-    finish().inspect_err(|_| *version = before)
+    ended.inspect_err(|_| *version = before)
+}
+
+/// Commits, with the version that the last write has, if there was one.
+fn end(transaction: Transaction<'_>, version: Option<i64>) -> rusqlite::Result<()> {
+    if let Some(version) = version {
+        transaction.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'version'")?.execute([version])?;
+    }
+    transaction.commit()
 }
 
 /// Writes one handler's changes, unless what it read has changed. Gives the size of the agent's state.

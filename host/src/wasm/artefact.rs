@@ -5,6 +5,7 @@
 //! (temporary file, sync, rename). The name holds the component's digest and wasmtime's compatibility hash,
 //! so that another version, machine or setting finds nothing rather than something wrong.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
@@ -26,12 +27,12 @@ const KEY_BYTES: usize = 32;
 pub(super) struct Artefacts {
     folder: PathBuf,
     key: [u8; KEY_BYTES],
-    pub(super) compiler: PathBuf,
+    pub(super) compiler: Vec<OsString>,
 }
 
 impl Artefacts {
     /// Opens the folder, making it and its key when they are not there.
-    pub(super) fn open(folder: PathBuf, compiler: PathBuf) -> io::Result<Self> {
+    pub(super) fn open(folder: PathBuf, compiler: Vec<OsString>) -> io::Result<Self> {
         if let Some(parent) = folder.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -72,18 +73,13 @@ impl Artefacts {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Loads an artefact; none when there is none that can be trusted. One whose seal does not fit is removed
-    /// and told of.
-    pub(super) fn load(&self, engine: &Engine, path: &Path) -> Option<Component> {
-        let file = File::open(path).ok()?;
-        let sealed = fs::read(seal_path(path)).unwrap_or_default();
-        let fits = self.mac(path, &file).is_ok_and(|mac| mac.verify_slice(&sealed).is_ok());
-        let loaded = if fits {
-            deserialize(engine, path).map_err(|error| format!("{error:#}"))
-        } else {
-            Err("its seal does not fit".to_owned())
-        };
-        match loaded {
+    /// Loads an artefact that was kept before; none when there is none that can be trusted. One whose seal
+    /// does not fit is removed and told of.
+    pub(super) fn find(&self, engine: &Engine, path: &Path) -> Option<Component> {
+        if !path.exists() {
+            return None;
+        }
+        match self.load(engine, path) {
             Ok(component) => Some(component),
             Err(why) => {
                 tracing::warn!(artefact = %path.display(), why, "a compiled component is not used and made again");
@@ -91,6 +87,20 @@ impl Artefacts {
                 let _ = fs::remove_file(seal_path(path));
                 None
             }
+        }
+    }
+
+    /// Loads an artefact.
+    ///
+    /// # Errors
+    /// Its seal does not fit, or this engine has no room for what it needs.
+    pub(super) fn load(&self, engine: &Engine, path: &Path) -> Result<Component, String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        let sealed = fs::read(seal_path(path)).unwrap_or_default();
+        if self.mac(path, &file).is_ok_and(|mac| mac.verify_slice(&sealed).is_ok()) {
+            deserialize(engine, path).map_err(|error| format!("{error:#}"))
+        } else {
+            Err("its seal does not fit".to_owned())
         }
     }
 

@@ -1,7 +1,7 @@
 //! Compiling, in a child process with bounds on memory and time: Cranelift is not meant to be safe against a
 //! hostile component, and a 15 MB one takes it many seconds.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,18 +18,29 @@ const TIME: Duration = Duration::from_secs(300);
 /// Memory that compiling may use. The largest real components (18 MB) need about 1 GB.
 const MEMORY_BYTES: u64 = 4 << 30;
 
-/// Compiles `input` into the new file `output`, in a child process of `compiler`.
-pub(super) async fn compile(compiler: &Path, input: &Path, output: &Path, fuel: bool) -> Result<(), ProgramError> {
-    let mut command = Command::new(compiler);
+/// Compiles `input` into the new file `output`, in a child process: the command line `compiler`.
+pub(super) async fn compile(
+    compiler: &[OsString],
+    input: &Path,
+    output: &Path,
+    fuel: bool,
+) -> Result<(), ProgramError> {
+    let failed = |why: String| ProgramError::Compile(why);
+    let Some((program, arguments)) = compiler.split_first() else {
+        return Err(failed("there is no compiler".to_owned()));
+    };
+    let mut command = Command::new(program);
     command
+        .args(arguments)
         .arg("compile-component")
         .args([input.as_os_str(), output.as_os_str(), OsStr::new(if fuel { "fuel" } else { "plain" })])
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let failed = |why: String| ProgramError::Compile(why);
-    let child = command.spawn().map_err(|error| failed(format!("{} did not start: {error}", compiler.display())))?;
+    let shown = Path::new(program).display();
+    let child = command.spawn().map_err(|error| failed(format!("{shown} did not start: {error}")))?;
     let finished = tokio::time::timeout(TIME, child.wait_with_output())
         .await
         .map_err(|_| failed(format!("it took longer than {} s", TIME.as_secs())))?
@@ -38,8 +49,10 @@ pub(super) async fn compile(compiler: &Path, input: &Path, output: &Path, fuel: 
         return Ok(());
     }
     let said = String::from_utf8_lossy(&finished.stderr);
-    let said = said.trim().lines().last().unwrap_or("").to_owned();
-    Err(failed(if said.is_empty() { format!("the compiler ended with {}", finished.status) } else { said }))
+    // A panic says where it was on a line before what it was, and has advice on the line after.
+    let said = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: "));
+    let said = said.last().map(str::to_owned);
+    Err(failed(said.unwrap_or_else(|| format!("the compiler ended with {}", finished.status))))
 }
 
 /// What the child does: `caxton compile-component INPUT OUTPUT plain|fuel`.

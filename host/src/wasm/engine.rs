@@ -1,6 +1,8 @@
 //! The engines, sized to the machine, and what belongs to all instances together.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -41,9 +43,9 @@ const IMAGE_BYTES: u64 = 64 << 20;
 pub(crate) struct RuntimeOptions {
     /// The folder of compiled artefacts.
     pub(crate) cache: PathBuf,
-    /// The program to run for compiling apart: one whose `main` hands `compile-component` to
-    /// [`compile_child`](super::compile_child).
-    pub(crate) compiler: PathBuf,
+    /// The command line for compiling apart: a program that hands what follows `compile-component` among its
+    /// arguments to [`compile_child`](super::compile_child), with arguments that go before, if it needs some.
+    pub(crate) compiler: Vec<OsString>,
     /// How many instances may live at once; none leaves it to the machine.
     pub(crate) instances: Option<u32>,
 }
@@ -59,6 +61,8 @@ pub(crate) struct Runtime {
     pub(super) compiling: Semaphore,
     places: Arc<Semaphore>,
     instances: u32,
+    /// Calls that wait for a place, for which instances make way as they become idle.
+    waiting: AtomicU32,
     /// Pools that may have idle instances, for when all places are taken.
     pools: Mutex<Vec<Weak<Pool>>>,
 }
@@ -117,6 +121,7 @@ impl Runtime {
             compiling: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             places: Arc::new(Semaphore::new(instances as usize)),
             instances,
+            waiting: AtomicU32::new(0),
             pools: Mutex::default(),
         }))
     }
@@ -153,31 +158,60 @@ impl Runtime {
     }
 
     /// A place for one more instance. When all are taken, an idle instance of another agent makes way; when
-    /// none is idle, this waits.
+    /// none is idle, this waits for the first that becomes so.
     pub(super) async fn place(&self) -> OwnedSemaphorePermit {
-        loop {
-            if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-                return permit;
-            }
-            if !self.evict() {
-                break;
-            }
+        if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
+            return permit;
         }
+        // Counted before looking: an instance becomes idle either before the look, or after the count.
+        let _waits = Waits::new(&self.waiting);
+        self.evict();
         Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    /// Drops one idle instance, if there is one.
-    fn evict(&self) -> bool {
+    /// Hears that an instance became idle: when somebody waits for a place, one makes way.
+    pub(super) fn became_idle(&self) {
+        if self.waiting() > 0 {
+            self.evict();
+        }
+    }
+
+    /// How many wait for a place.
+    pub(super) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Drops one idle instance for those that wait, if there is one.
+    fn evict(&self) {
         let mut pools = self.pools.lock();
+        // Another may have made way while this waited for the lock.
+        if self.waiting() == 0 {
+            return;
+        }
         for index in 0..pools.len() {
             let Some(pool) = pools[index].upgrade() else { continue };
             if pool.drop_idle() {
                 // Others come first next time.
                 pools.rotate_left(index + 1);
-                return true;
+                return;
             }
         }
-        false
+    }
+}
+
+/// Counts one that waits, until it is dropped.
+struct Waits<'a>(&'a AtomicU32);
+
+impl<'a> Waits<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -242,6 +276,7 @@ fn pooling(instances: u32) -> PoolingAllocationConfig {
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(MEMORIES)
         .max_tables_per_component(TABLES)
+        .max_tables_per_module(TABLES)
         .max_core_instance_size(1 << 20)
         .max_component_instance_size(1 << 20)
         .table_elements(TABLE_ELEMENTS)

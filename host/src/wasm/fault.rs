@@ -55,6 +55,12 @@ pub(crate) enum Fault {
     /// The call was broken off because its revision stops.
     #[error("interrupted: its revision stops")]
     Interrupted,
+    /// The guest ended well and left no usable response: only in calls over HTTP.
+    #[error("no response: {0}")]
+    NoResponse(String),
+    /// Whoever called left before there was an answer: only in calls over HTTP.
+    #[error("abandoned: the caller left")]
+    Abandoned,
     /// No instance became free in time.
     #[error("overloaded: no instance became free in time")]
     Overloaded,
@@ -79,6 +85,8 @@ impl Fault {
             Self::Start(_) => "start-failed",
             Self::Restore(_) => "restore-failed",
             Self::Interrupted => "interrupted",
+            Self::NoResponse(_) => "no-response",
+            Self::Abandoned => "abandoned",
             Self::Overloaded => "overloaded",
             Self::Host(_) => "host-error",
         }
@@ -92,7 +100,9 @@ impl Fault {
             | Self::Fuel { .. }
             | Self::Time { .. }
             | Self::Start(_)
-            | Self::Restore(_) => Blame::Guest,
+            | Self::Restore(_)
+            | Self::NoResponse(_) => Blame::Guest,
+            Self::Abandoned => Blame::Caller,
             Self::Interrupted | Self::Host(_) => Blame::Host,
             Self::Overloaded => Blame::Load,
         }

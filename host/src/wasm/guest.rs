@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -21,6 +20,7 @@ use super::bindings::caxton::agent::{messaging, state, types};
 use super::bindings::wasi::{config, logging};
 use super::http::Outbound;
 use super::limits::{MemoryBound, Meter};
+use super::message::{Sent, Waits};
 use super::wit;
 use crate::trace::Trace;
 
@@ -28,100 +28,6 @@ use crate::trace::Trace;
 const MAX_KEY: u32 = 1_024;
 /// The most keys in one page of a list.
 const MAX_PAGE: u32 = 1_000;
-
-/// A message on its way, with what travels beside it.
-#[derive(Debug)]
-pub(crate) struct Envelope {
-    /// What the receiver sees.
-    pub(crate) message: wit::Message,
-    /// How many messages caused one another before this one.
-    pub(crate) hops: u32,
-    /// After this nobody waits for an answer any more.
-    pub(crate) deadline: Option<Instant>,
-    /// Who waits for the answer; none means that a reply goes to the sender's mailbox.
-    pub(crate) waiter: Option<oneshot::Sender<Answer>>,
-    /// The agents that wait for this message's answer, the first first.
-    pub(crate) waiting: Option<Arc<Vec<Waits>>>,
-    /// The trace that it belongs to.
-    pub(crate) trace: Option<Trace>,
-    /// Since when it waits in its mailbox.
-    pub(crate) accepted: Instant,
-}
-
-/// An agent that waits for an answer, and the conversation it is in meanwhile.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Waits {
-    /// Who.
-    pub(crate) agent: Arc<str>,
-    /// In which conversation.
-    pub(crate) conversation: String,
-}
-
-/// What became of a message that somebody waits for.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// The revision that handled it; none when it came to none.
-    pub(crate) revision: Option<Arc<RevisionId>>,
-    /// The answer itself.
-    pub(crate) outcome: Outcome,
-}
-
-/// The outcome of a handled message.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// The handler replied, and its effects are committed.
-    Reply(Box<wit::Message>),
-    /// The handler was content and said nothing; its effects are committed.
-    Done,
-    /// The handler gave up.
-    Gave(wit::Failure),
-    /// The call brought no result.
-    Fault(super::Fault),
-    /// The effects could not be committed.
-    NotCommitted(String),
-    /// The agent was removed, or the host stops.
-    Gone(&'static str),
-}
-
-/// Where a message can be put after a place was kept for it.
-pub(crate) trait Inbox: Send + Sync {
-    /// Puts the message in the place that was kept.
-    fn push(self: Arc<Self>, envelope: Envelope);
-    /// Gives up the place.
-    fn release(&self);
-}
-
-/// A message that was admitted, with the place that is kept for it. Dropping it gives the place up.
-pub(crate) struct Sent {
-    inner: Option<(Arc<dyn Inbox>, Envelope)>,
-}
-
-impl Sent {
-    /// A message for whose delivery a place was kept in `inbox`.
-    pub(crate) fn new(inbox: Arc<dyn Inbox>, envelope: Envelope) -> Self {
-        Self { inner: Some((inbox, envelope)) }
-    }
-
-    /// Delivers the message.
-    pub(crate) fn deliver(mut self) {
-        if let Some((inbox, envelope)) = self.inner.take() {
-            inbox.push(envelope);
-        }
-    }
-
-    /// The message's id.
-    pub(crate) fn id(&self) -> &str {
-        self.inner.as_ref().map_or("", |(_, envelope)| &envelope.message.id)
-    }
-}
-
-impl Drop for Sent {
-    fn drop(&mut self) {
-        if let Some((inbox, _)) = self.inner.take() {
-            inbox.release();
-        }
-    }
-}
 
 /// A value that was read, with the version that it had.
 #[derive(Debug, Clone, PartialEq, Eq)]

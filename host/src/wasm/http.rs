@@ -7,12 +7,13 @@
 //! The guest is polled by whoever polls the response, so that a small answer needs no task and no wake-up,
 //! and a client that leaves takes the guest with it.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -29,15 +30,49 @@ pub(crate) enum HttpFailure {
     /// The call itself failed.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// The guest ended without setting a response.
-    #[error("the handler ended without a response")]
-    NoResponse,
-    /// The guest answered with an error of `wasi:http`.
-    #[error("the handler answered with the error {0}")]
-    Error(String),
     /// The effects could not be committed.
-    #[error("{0}")]
+    #[error("its effects were not committed: {0}")]
     NotCommitted(String),
+}
+
+impl HttpFailure {
+    /// The stable code of this kind of failure.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Fault(fault) => fault.code(),
+            Self::NotCommitted(_) => "not-committed",
+        }
+    }
+}
+
+/// Why the body of a request ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It is larger than it may be.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// The bound.
+        limit: u64,
+    },
+    /// The client sent nothing for too long.
+    #[error("nothing more of the body came for {} ms (http.stall-timeout)", limit.as_millis())]
+    Stalled {
+        /// The bound.
+        limit: Duration,
+    },
+    /// The connection or what came over it is broken.
+    #[error("the body could not be read")]
+    Broken(#[source] hyper::Error),
+}
+
+impl From<BodyError> for WasiHttpError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { limit } => Self::HttpRequestBodySize(Some(limit)),
+            BodyError::Stalled { .. } => Self::ConnectionReadTimeout,
+            BodyError::Broken(error) => Self::Hyper(error),
+        }
+    }
 }
 
 /// What a call is made of.
@@ -55,14 +90,44 @@ pub(crate) struct HttpCall<B> {
 /// What the guest has set as its response, with the effects up to then.
 type Head = (Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects);
 /// Hears how a guest ended.
-pub(crate) type Ended = Box<dyn FnOnce(Result<(), Fault>) + Send>;
+pub(crate) type Ended = Box<dyn FnOnce(HttpEnd) + Send>;
 /// The guest at work; ends when it does.
-type Running = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
+type Running = Pin<Box<dyn Future<Output = HttpEnd> + Send>>;
+
+/// How a guest ended.
+pub(crate) struct HttpEnd {
+    /// Well, or how not.
+    pub(crate) result: Result<(), Fault>,
+    /// Its time on a core.
+    pub(crate) cpu: Duration,
+}
+
+impl From<Fault> for HttpEnd {
+    fn from(fault: Fault) -> Self {
+        Self { result: Err(fault), cpu: Duration::ZERO }
+    }
+}
+
+/// Whoever has to hear how a guest ended hears it exactly once.
+struct Hearing(Option<Ended>);
+
+impl Hearing {
+    fn tell(&mut self, end: HttpEnd) {
+        if let Some(ended) = self.0.take() {
+            ended(end);
+        }
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        self.tell(Fault::Abandoned.into());
+    }
+}
 
 impl<B> HttpCall<B>
 where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<WasiHttpError>,
+    B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
     /// Runs the guest until it has set the head of its response, commits its effects through `commit` unless
     /// it answered with a status of 500 or more, and returns the response. `ended` hears how the guest ended,
@@ -77,113 +142,236 @@ where
         C: FnOnce(Effects) -> F,
         F: Future<Output = Result<(), String>>,
     {
-        let (sender, mut receiver) = oneshot::channel::<Head>();
-        let mut running: Running = Box::pin(async move {
+        let (sender, receiver) = oneshot::channel::<Head>();
+        let mut hearing = Hearing(Some(ended));
+        let running: Running = Box::pin(async move {
             tokio::select! {
                 biased;
-                result = lease.serve(self.request, self.work, self.time, sender) => result,
-                () = self.interrupt.cancelled() => Err(Fault::Interrupted),
+                end = lease.serve(self.request, self.work, self.time, sender) => end,
+                () = self.interrupt.cancelled() => Fault::Interrupted.into(),
             }
         });
-        let mut result = None;
-        // The guest first: when it answers at once, nobody has to be woken.
-        let head = std::future::poll_fn(|cx| {
-            if result.is_none() {
-                if let Poll::Ready(end) = running.as_mut().poll(cx) {
-                    result = Some(end);
-                }
-            }
-            match Pin::new(&mut receiver).poll(cx) {
-                Poll::Ready(head) => Poll::Ready(head.ok()),
-                Poll::Pending if result.is_some() => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await;
-        let (response, effects) = match head {
-            Some((Ok(response), effects)) => (response, effects),
-            Some((Err(code), _)) => {
-                ended(result.unwrap_or(Ok(())));
-                return Err(HttpFailure::Error(format!("{code:?}")));
-            }
-            None => {
-                let result = result.unwrap_or(Ok(()));
-                ended(result.clone());
-                return Err(result.err().map_or(HttpFailure::NoResponse, HttpFailure::Fault));
+        let Begun { progress, head } = begin(running, receiver).await;
+        let (mut response, effects) = match judge(&progress, head) {
+            Ok(response) => response,
+            Err(fault) => {
+                hearing.tell(HttpEnd { result: Err(fault.clone()), cpu: progress.cpu() });
+                return Err(fault.into());
             }
         };
         if response.status().is_server_error() {
             drop(effects);
         } else if let Err(why) = commit(effects).await {
-            ended(Err(Fault::Host(why.clone())));
+            hearing.tell(Fault::Host(why.clone()).into());
             return Err(HttpFailure::NotCommitted(why));
         }
-        let mut ended = Some(ended);
-        let running = match result {
-            Some(result) => {
-                if let Some(ended) = ended.take() {
-                    ended(result);
-                }
-                None
+        match (progress, response.body_mut()) {
+            (Progress::Ended(end), _) => hearing.tell(end),
+            (Progress::Running(running), ResponseBody::Open(open)) => {
+                open.running = Some(running);
+                open.hearing = hearing;
             }
-            None => Some(running),
-        };
-        Ok(response.map(|body| ResponseBody { running, body, ended }))
+            // Only of a guest that has ended is the whole body known.
+            (Progress::Running(_), ResponseBody::Whole(_)) => {}
+        }
+        Ok(response)
+    }
+}
+
+/// A guest that has set its head, or ended without.
+struct Begun {
+    progress: Progress,
+    head: Option<Head>,
+}
+
+/// How far a guest is.
+enum Progress {
+    Running(Running),
+    Ended(HttpEnd),
+}
+
+impl Progress {
+    /// Its time on a core, as far as it is known.
+    fn cpu(&self) -> Duration {
+        match self {
+            Self::Running(_) => Duration::ZERO,
+            Self::Ended(end) => end.cpu,
+        }
+    }
+}
+
+/// Runs a guest until it has set its head or ends.
+async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> Begun {
+    let mut end = None;
+    // The guest first: when it answers at once, nobody has to be woken.
+    let head = std::future::poll_fn(|cx| {
+        if let (None, Poll::Ready(ready)) = (&end, running.as_mut().poll(cx)) {
+            end = Some(ready);
+        }
+        match Pin::new(&mut receiver).poll(cx) {
+            Poll::Ready(head) => Poll::Ready(head.ok()),
+            Poll::Pending if end.is_some() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    Begun { progress: end.map_or(Progress::Running(running), Progress::Ended), head }
+}
+
+/// Whether what a guest has set is a response.
+fn judge(progress: &Progress, head: Option<Head>) -> Result<(http::Response<ResponseBody>, Effects), Fault> {
+    let ended = match progress {
+        // What it has set before it failed is not sent, and nothing of it is committed.
+        Progress::Ended(HttpEnd { result: Err(fault), .. }) => return Err(fault.clone()),
+        Progress::Ended(_) => true,
+        Progress::Running(_) => false,
+    };
+    let none = |why: String| Err(Fault::NoResponse(why));
+    match head {
+        None => none("the handler ended without one".to_owned()),
+        Some((Err(code), _)) => none(format!("the handler gave the error {code:?}")),
+        Some((Ok(response), _)) if response.status().is_informational() => {
+            none(format!("the handler gave the status {}", response.status().as_u16()))
+        }
+        Some((Ok(response), effects)) => {
+            let (head, body) = response.into_parts();
+            let body = if ended { ResponseBody::of_ended(body)? } else { ResponseBody::open(body, VecDeque::new()) };
+            Ok((http::Response::from_parts(head, body), effects))
+        }
     }
 }
 
 /// The body of a guest's response, which carries the guest until it is done.
-pub(crate) struct ResponseBody {
+pub(crate) enum ResponseBody {
+    /// All of it; taken out when it is sent.
+    Whole(Option<Bytes>),
+    /// The rest comes while it is read.
+    Open(Box<Open>),
+}
+
+/// A body that is not known to its end.
+pub(crate) struct Open {
+    /// None when the guest has ended.
     running: Option<Running>,
+    /// How it failed, until whoever reads the body knows.
+    failed: Option<Fault>,
+    /// What was read of the body already.
+    ahead: VecDeque<Frame<Bytes>>,
     body: HyperOutgoingBody,
-    ended: Option<Ended>,
+    hearing: Hearing,
+}
+
+/// Why a guest's response ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResponseError {
+    /// The guest failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The guest returned and left the body as it was, so that nobody knows whether that is all.
+    #[error("the handler ended without finishing the body")]
+    Unfinished,
+    /// The guest's bytes are not what its head promised.
+    #[error("the body is broken: {0}")]
+    Broken(WasiHttpError),
 }
 
 impl ResponseBody {
+    /// A body that is not known to its end, of a guest that has ended or is to be added.
+    fn open(body: HyperOutgoingBody, ahead: VecDeque<Frame<Bytes>>) -> Self {
+        Self::Open(Box::new(Open { running: None, failed: None, ahead, body, hearing: Hearing(None) }))
+    }
+
+    /// The body of a guest that has ended well: mostly it is one piece by now.
+    fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, Fault> {
+        let broken = |error: ResponseError| Err(Fault::NoResponse(error.to_string()));
+        let (mut ahead, mut cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
+        while ahead.len() < 2 {
+            match Pin::new(&mut body).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(frame))) => ahead.push_back(frame),
+                Poll::Ready(Some(Err(error))) => return broken(ResponseError::Broken(error)),
+                Poll::Pending => return broken(ResponseError::Unfinished),
+                Poll::Ready(None) => match ahead.pop_front().map(Frame::into_data) {
+                    None => return Ok(Self::Whole(None)),
+                    Some(Ok(data)) => return Ok(Self::Whole(Some(data))),
+                    Some(Err(trailers)) => {
+                        ahead.push_back(trailers);
+                        break;
+                    }
+                },
+            }
+        }
+        Ok(Self::open(body, ahead))
+    }
+
+    /// Whether the guest still runs.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Open(open) if open.running.is_some())
+    }
+}
+
+impl Open {
     fn drive(&mut self, cx: &mut Context<'_>) {
         let Some(running) = &mut self.running else { return };
-        if let Poll::Ready(result) = running.as_mut().poll(cx) {
+        if let Poll::Ready(end) = running.as_mut().poll(cx) {
             self.running = None;
-            if let Some(ended) = self.ended.take() {
-                ended(result);
-            }
+            self.failed = end.result.as_ref().err().cloned();
+            self.hearing.tell(end);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        if let Some(frame) = self.ahead.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        self.drive(cx);
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let runs = self.running.is_some();
+        match frame {
+            Poll::Ready(Some(frame)) => Poll::Ready(Some(frame.map_err(ResponseError::Broken))),
+            // What the guest does after the last byte is still its message: wait for its end.
+            Poll::Ready(None) | Poll::Pending if runs => Poll::Pending,
+            // A client must not take for the end what is none.
+            Poll::Ready(None) => Poll::Ready(self.failed.take().map(|fault| Err(fault.into()))),
+            // Nobody is left who could write the rest.
+            Poll::Pending => Poll::Ready(Some(Err(self.failed.take().map_or(ResponseError::Unfinished, Into::into)))),
         }
     }
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = WasiHttpError;
+    type Error = ResponseError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
-        self.drive(cx);
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        // What the guest does after the last byte is still its message: wait for its end.
-        if matches!(frame, Poll::Ready(None)) && self.running.is_some() {
-            return Poll::Pending;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        match &mut *self {
+            Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Self::Open(open) => open.poll(cx),
         }
-        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.running.is_none() && self.body.is_end_stream()
+        match self {
+            Self::Whole(data) => data.is_none(),
+            Self::Open(_) => false,
+        }
     }
 
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Self::Open(_) => SizeHint::default(),
+        }
     }
 }
 
-impl Drop for ResponseBody {
+impl Drop for Open {
     fn drop(&mut self) {
+        let Some(running) = self.running.take() else { return };
         // Whoever reads the response is content with what it has, or gone. The guest finishes what it does:
         // its next write fails, and its time is bounded.
-        if let (Some(running), Some(ended)) = (self.running.take(), self.ended.take()) {
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move { ended(running.await) });
-            } else {
-                ended(Err(Fault::Interrupted));
-            }
+        let mut hearing = Hearing(self.hearing.0.take());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { hearing.tell(running.await) });
         }
     }
 }
@@ -218,14 +406,14 @@ impl Lease {
         work: Work,
         time: Duration,
         sender: oneshot::Sender<Head>,
-    ) -> Result<(), Fault>
+    ) -> HttpEnd
     where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<WasiHttpError>,
+        B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
     {
         let result = self.instance().serve_http(request, work, time, sender).await;
+        let cpu = self.instance().cpu();
         self.finish(result.is_ok());
-        result
+        HttpEnd { result, cpu }
     }
 }
 

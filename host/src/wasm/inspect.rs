@@ -112,18 +112,20 @@ pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
 }
 
 /// Proposals that are off by policy: what no toolchain of agents needs is only more surface. Tail calls stay
-/// on, because QuickJS is built with them.
+/// on, because QuickJS is built with them, and several memories, because what joins the parts of a component has
+/// them; guests themselves may not.
 pub(super) const FEATURES_OFF: WasmFeatures = WasmFeatures::GC
     .union(WasmFeatures::FUNCTION_REFERENCES)
     .union(WasmFeatures::EXCEPTIONS)
     .union(WasmFeatures::THREADS)
     .union(WasmFeatures::MEMORY64)
-    .union(WasmFeatures::MULTI_MEMORY)
     .union(WasmFeatures::RELAXED_SIMD)
     .union(WasmFeatures::WIDE_ARITHMETIC);
 
 fn features() -> WasmFeatures {
-    WasmFeatures::default().difference(FEATURES_OFF).difference(WasmFeatures::CM_ASYNC)
+    // Several memories in one module are for the engine's own adapters between the parts of a component.
+    let refused = FEATURES_OFF.union(WasmFeatures::MULTI_MEMORY).union(WasmFeatures::CM_ASYNC);
+    WasmFeatures::default().difference(refused)
 }
 
 #[derive(Default)]

@@ -12,12 +12,12 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::{Error as WasiHttpError, WasiHttpCtx, WasiHttpView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use super::bindings::{handler, health, incoming_handler, snapshot};
 use super::fault::CpuExhausted;
 use super::guest::{Ctx, Effects, Identity, LogLevel, Outside, Work};
-use super::http::{Outbound, SCHEME};
+use super::http::{BodyError, Outbound, SCHEME};
 use super::limits::{MemoryBound, Meter, Metered};
 use super::program::Program;
 use super::stdio::LineLog;
@@ -41,6 +41,8 @@ pub(crate) struct Instance {
     exports: Exports,
     calls: u32,
     born: Instant,
+    /// Bytes of memory that it had before its first call.
+    first_memory: usize,
 }
 
 /// What a live guest exports.
@@ -86,15 +88,24 @@ impl Instance {
             }
             Err(_) => return Err(Fault::Start(Fault::Time { limit: limits.time }.to_string())),
         };
-        let exports = program.exports(&mut store, &instance).map_err(|error| Fault::Start(format!("{error:#}")))?;
-        Ok(Self { store, meter, exports, calls: 0, born: Instant::now() })
+        let exports = program
+            .exports(&mut store, &instance)
+            .map_err(|error| Fault::Start(format!("its exports have other types than the contract: {error:#}")))?;
+        let first_memory = store.data().memory.used();
+        Ok(Self { store, meter, exports, calls: 0, born: Instant::now(), first_memory })
     }
 
     /// Whether it should not be used again, now that a call of it ended well.
     pub(crate) fn is_worn(&self, reuse: u32) -> bool {
-        self.calls >= reuse
-            || self.born.elapsed() > MAX_AGE
-            || self.store.data().memory.used() as u64 > self.store.data().who.spec.limits.memory_bytes
+        self.calls >= reuse || self.born.elapsed() > MAX_AGE || self.has_grown()
+    }
+
+    /// Whether it holds more than half of what it may, and much more than it began with: a guest that leaks
+    /// begins anew before it is refused memory.
+    fn has_grown(&self) -> bool {
+        let ctx = self.store.data();
+        let used = ctx.memory.used();
+        used as u64 > ctx.who.spec.limits.memory_bytes / 2 && used > self.first_memory.saturating_mul(2)
     }
 
     /// The effects of the last call.
@@ -170,8 +181,7 @@ impl Instance {
         sender: oneshot::Sender<(Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects)>,
     ) -> Result<(), Fault>
     where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<WasiHttpError>,
+        B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
     {
         self.begin(Some(work));
         let Some(http) = &self.exports.http else {

@@ -19,19 +19,21 @@ mod inspect;
 mod instance;
 mod limits;
 mod link;
+mod message;
 mod pool;
 mod program;
 mod stdio;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use bindings::types as wit;
 pub(crate) use compile::compile_child;
 pub(crate) use engine::{Runtime, RuntimeError, RuntimeOptions};
 pub(crate) use fault::{Blame, Fault};
-pub(crate) use guest::{
-    Answer, Effects, Envelope, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waits, Work,
-};
-pub(crate) use http::{Ended, HttpCall, HttpFailure, ResponseBody};
+pub(crate) use guest::{Effects, Identity, LogLevel, Outside, Read, Work};
+pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 pub(crate) use instance::Instance;
+pub(crate) use message::{Answer, Envelope, Inbox, Outcome, Sent, Waiter, Waits};
 pub(crate) use pool::{Lease, Pool};
 pub(crate) use program::{Program, ProgramError, digest};

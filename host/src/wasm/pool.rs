@@ -233,8 +233,11 @@ impl Lease {
     /// Gives the instance back. `well` says that the call ended well; otherwise the instance ends here.
     pub(crate) fn finish(mut self, well: bool) {
         let Some((instance, place)) = self.held.take() else { return };
-        if well && !instance.is_worn(self.pool.who.spec.instances.reuse) {
+        // The memory of a stateful agent is nowhere else.
+        let keeps = self.pool.program.summary.kind == Kind::Stateful;
+        if well && (keeps || !instance.is_worn(self.pool.who.spec.instances.reuse)) {
             self.pool.idle.lock().push(Idle { instance, place, since: Instant::now() });
+            self.pool.runtime.became_idle();
         } else {
             self.pool.live.fetch_sub(1, Ordering::Relaxed);
         }

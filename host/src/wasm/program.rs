@@ -13,7 +13,7 @@ use super::bindings::{handler, health, incoming_handler, snapshot};
 use super::compile;
 use super::engine::{Runtime, RuntimeError};
 use super::guest::Ctx;
-use super::inspect::{Finding, Summary, summarise};
+use super::inspect::{Finding, Kind, Summary, summarise};
 
 /// A compiled component with its functions looked up.
 pub(crate) struct Program {
@@ -93,11 +93,13 @@ impl Runtime {
         let compiled = self.compiled(fuel)?;
         let fit = |error: wasmtime::Error| ProgramError::Link(format!("{error:#}"));
         let pre = compiled.linker.instantiate_pre(&component).map_err(fit)?;
+        // What it exports in name has to be there in full; types are compared when an instance starts.
+        let (messages, stateful) = (summary.kind != Kind::Http, summary.kind == Kind::Stateful);
         let program = Arc::new(Program {
-            handler: handler::GuestIndices::new(&pre).ok(),
-            http: incoming_handler::GuestIndices::new(&pre).ok(),
-            snapshot: snapshot::GuestIndices::new(&pre).ok(),
-            health: health::GuestIndices::new(&pre).ok(),
+            handler: messages.then(|| handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            http: (!messages).then(|| incoming_handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            snapshot: stateful.then(|| snapshot::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            health: summary.health.then(|| health::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             summary,
             pre,
         });
@@ -115,10 +117,8 @@ impl Runtime {
     ) -> Result<wasmtime::component::Component, ProgramError> {
         let engine = &self.compiled(fuel)?.engine;
         let path = self.artefacts.path(digest, engine);
-        if path.exists() {
-            if let Some(component) = tokio::task::block_in_place(|| self.artefacts.load(engine, &path)) {
-                return Ok(component);
-            }
+        if let Some(component) = tokio::task::block_in_place(|| self.artefacts.find(engine, &path)) {
+            return Ok(component);
         }
         started(bytes.len() as u64);
         // As many at once as there are cores: each uses all of them.
@@ -136,6 +136,6 @@ impl Runtime {
         let _ = tokio::fs::remove_file(&output).await;
         compiled?;
         tokio::task::block_in_place(|| self.artefacts.load(engine, &path))
-            .ok_or_else(|| ProgramError::Compile("what was compiled could not be loaded".to_owned()))
+            .map_err(|why| ProgramError::Compile(format!("what was compiled cannot be loaded: {why}")))
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! | content | effect |
 //! |---|---|
-//! | `s` CHAINS HOPS | begins so many chains of so many hops, each in a conversation of its own |
+//! | `s` CHAINS HOPS | begins so many chains, each of HOPS + 1 messages and in a conversation of its own |
 //! | `h` HOPS | while HOPS is not 0: sends `h` HOPS - 1 to the peer |
 //! | `r` HOPS | while HOPS is not 0: asks the peer `r` HOPS - 1, and gives its answer; at 0 the answer is empty |
 //!

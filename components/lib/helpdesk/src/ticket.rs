@@ -104,10 +104,10 @@ fn read_head(text: &str) -> Option<(Option<&str>, Option<&str>, &str)> {
 /// The subject that a text without one has, and the text that is left.
 fn split_subject(text: &str) -> (&str, &str) {
     let text = text.trim();
-    if let Some((first, rest)) = text.split_once('\n') {
-        if first.trim().len() <= LONGEST_SUBJECT {
-            return (first.trim(), rest.trim());
-        }
+    if let Some((first, rest)) = text.split_once('\n')
+        && first.trim().len() <= LONGEST_SUBJECT
+    {
+        return (first.trim(), rest.trim());
     }
     // The whole text stays: its first sentence may be all there is.
     (cut(text[..end_of_sentence(text)].trim(), LONGEST_SUBJECT), text)
@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn reads_plain_text() {
-        let rows: [(&str, Option<(&str, &str, Option<&str>)>); 9] = [
+        type Parts<'a> = (&'a str, &'a str, Option<&'a str>);
+        let rows: [(&str, Option<Parts>); 9] = [
             ("", None),
             (" \n\t ", None),
             ("Wifi is down", Some(("Wifi is down", "Wifi is down", None))),

@@ -1,0 +1,252 @@
+//! The whole program under load: `cargo bench -p caxton-benches --bench load [-- NAME...]`.
+//!
+//! Every figure is a ratio of two measurements of this run, taken in turn, or a time beside what it is held
+//! against. Names: `http`, `peers`, `messages`, `first`, `many`.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use caxton_benches::{Load, Request, Server, bare_hyper, build_guests, drive, guest, host, median, wasmtime_serve};
+use http_body_util::{BodyExt, Full};
+
+const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
+/// How long one measurement takes, and how often each is made.
+const TIME: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 3;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if arguments.first().is_some_and(|argument| argument == "bare-hyper") {
+        return serve_bare();
+    }
+    let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
+    build_guests();
+    if wanted("http") {
+        against_hyper();
+    }
+    if wanted("peers") {
+        against_wasmtime();
+    }
+    if wanted("messages") {
+        messages();
+    }
+    if wanted("first") {
+        first_calls();
+    }
+    if wanted("many") {
+        many_agents();
+    }
+}
+
+fn agent(name: &str, component: &str, more: &str) -> String {
+    let path = guest(component);
+    format!(
+        "[agents.{name}]\ncomponent = \"{}\"\n{more}\n[[agents.{name}.http]]\nroute = \"/{name}\"\n",
+        path.display()
+    )
+}
+
+fn echo(address: &str, path: &str) -> Request {
+    Request { address: address.to_owned(), path: path.to_owned(), body: b"Hello, are you there?".to_vec() }
+}
+
+/// Measures two servers in turn; prints both and the ratio of the first to the second.
+fn compare(title: &str, ours: &Request, theirs: &Request, goal: &str) {
+    for connections in [1, 16, 64] {
+        let (mut ratios, mut tails) = (Vec::new(), Vec::new());
+        let (mut last, mut other) = (None, None);
+        for _ in 0..ROUNDS {
+            let a = drive(ours, connections, TIME);
+            let b = drive(theirs, connections, TIME);
+            ratios.push(a.rate / b.rate);
+            tails.push(a.p99_us / b.p99_us);
+            (last, other) = (Some(a), Some(b));
+        }
+        let show = |load: Option<Load>| {
+            load.map_or_else(String::new, |l| {
+                format!("{:>6.0}/s p50 {:>5.0} us p99 {:>6.0} us", l.rate, l.p50_us, l.p99_us)
+            })
+        };
+        println!(
+            "{title:<44} {connections:>2} connections: {:.2} x ({goal}), p99 {:.2} x | ours {} | theirs {}",
+            median(&mut ratios),
+            median(&mut tails),
+            show(last),
+            show(other)
+        );
+    }
+}
+
+fn against_hyper() {
+    let (caxton, _) = host(HOST, &format!("caxton = 1\n{}", agent("echo", "echo", "")));
+    let bare = bare_hyper();
+    compare(
+        "warm Rust echo agent / bare hyper echo",
+        &echo(&caxton.address, "/echo"),
+        &echo(&bare.address, "/"),
+        "goal 0.60",
+    );
+}
+
+fn against_wasmtime() {
+    for (title, reuse, settings) in [
+        ("HTTP agent, instances reused / wasmtime serve", true, ""),
+        ("HTTP agent, fresh instances / wasmtime serve", false, "instances = { reuse = 1 }"),
+    ] {
+        let component = guest("web-echo");
+        match wasmtime_serve(&component, reuse) {
+            Err(why) => println!("{title:<44} not measured: {why}"),
+            Ok(theirs) => {
+                let (caxton, _) = host(HOST, &format!("caxton = 1\n{}", agent("web", "web-echo", settings)));
+                let request = |server: &Server, path: &str| Request {
+                    address: server.address.clone(),
+                    path: path.to_owned(),
+                    body: Vec::new(),
+                };
+                compare(title, &request(&caxton, "/web"), &request(&theirs, "/"), "goal 2.00");
+            }
+        }
+    }
+}
+
+/// Messages from agent to agent through real components.
+fn messages() {
+    let relay = |name: &str, peer: &str| {
+        let more =
+            format!("allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000 }}");
+        agent(name, "relay", &more)
+    };
+    let (caxton, _) = host(HOST, &format!("caxton = 1\n{}{}", relay("ping", "pong"), relay("pong", "ping")));
+    let handled = || -> u64 { ["ping", "pong"].iter().map(|name| count(&caxton, name)).sum() };
+    for (chains, hops) in [(1u32, 990u32), (16, 990), (1_000, 990)] {
+        let mut rates = Vec::new();
+        for _ in 0..ROUNDS {
+            let (before, all) = (handled(), u64::from(chains) * u64::from(hops + 1));
+            let content = [b"s".as_slice(), &chains.to_le_bytes(), &hops.to_le_bytes()].concat();
+            let began = Instant::now();
+            call(&caxton.address, "/ping", &content);
+            while handled() < before + all + 1 {}
+            rates.push(all as f64 / began.elapsed().as_secs_f64());
+        }
+        let rate = median(&mut rates);
+        let each = if chains == 1 { format!(", {:.2} us a hop (goal 5)", 1e6 / rate) } else { String::new() };
+        println!("agent to agent, {chains:>4} chains: {rate:>8.0} messages/s (goal 300000){each}");
+    }
+}
+
+/// Messages that an agent has handled, as the management API counts them.
+fn count(server: &Server, agent: &str) -> u64 {
+    let head = format!("authorization: Bearer {}\r\n", server.token());
+    let text = exchange(&server.admin, "GET", &format!("/v1/agents/{agent}"), &head, &[]);
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    status["handled"].as_u64().unwrap_or(0)
+}
+
+/// What the first call of an agent costs that has no instance, and of one that has.
+fn first_calls() {
+    const AGENTS: usize = 200;
+    let (mut cold, mut warm, mut later) = (Vec::new(), Vec::new(), Vec::new());
+    let names = |kind: &str| (0..AGENTS).map(move |n| format!("{kind}{n:03}")).collect::<Vec<_>>();
+    let mut toml = "caxton = 1\n".to_owned();
+    for name in names("cold") {
+        toml += &agent(&name, "echo", "");
+    }
+    for name in names("warm") {
+        toml += &agent(&name, "echo", "instances = { min = 1 }");
+    }
+    let (caxton, _) = host(HOST, &toml);
+    let mut stream = TcpStream::connect(&caxton.address).expect("the host listens");
+    stream.set_nodelay(true).expect("a TCP socket");
+    let mut time = |name: &str| {
+        let began = Instant::now();
+        ask(&mut stream, &caxton.address, &format!("/{name}"), b"hi");
+        began.elapsed().as_secs_f64() * 1e6
+    };
+    for _ in 0..AGENTS {
+        time("warm000");
+    }
+    for (a, b) in names("cold").iter().zip(names("warm")) {
+        cold.push(time(a));
+        later.push(time(a));
+        warm.push(time(&b));
+    }
+    let (cold, warm, later) = (median(&mut cold), median(&mut warm), median(&mut later));
+    println!("first call without an instance: {cold:.0} us (goal 2000); later calls {later:.0} us");
+    println!("first call of a warm instance: {:.0} us over a later call (goal 50)", warm - later);
+}
+
+/// Ten thousand agents of one component, beside ten.
+fn many_agents() {
+    let file = |count: usize, first: &str| {
+        let agents = (0..count).map(|n| agent(&format!("a{n:05}"), "echo", if n == 0 { first } else { "" }));
+        format!("caxton = 1\n{}", agents.collect::<String>())
+    };
+    let (few, _) = host(HOST, &file(10, ""));
+    let (many, ready) = host(HOST, &file(10_000, ""));
+    let resident = many.resident() as f64 / 1e6;
+    println!("10000 agents: ready in {:.2} s (goal 10), {resident:.0} MB resident (goal 300)", ready.as_secs_f64());
+    let path = many.folder().join("caxton.toml");
+    let began = Instant::now();
+    std::fs::write(&path, file(10_000, "limits = { memory = \"32MiB\" }")).expect("the folder can be written to");
+    let head = format!("authorization: Bearer {}\r\n", many.token());
+    while !exchange(&many.admin, "GET", "/v1/agents/a00000", &head, &[]).contains("a00000@2") {}
+    println!("10000 agents: a change of one runs after {:.2} s (goal 1)", began.elapsed().as_secs_f64());
+    let request = |server: &Server| echo(&server.address, "/a00007");
+    compare("a call among 10000 agents / among 10", &request(&many), &request(&few), "goal 1.00");
+}
+
+fn call(address: &str, path: &str, body: &[u8]) {
+    exchange(address, "POST", path, "", body);
+}
+
+/// One request on a connection of its own; gives the body.
+fn exchange(address: &str, method: &str, path: &str, head: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{head}connection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all(&[request.as_bytes(), body].concat()).expect("the server reads");
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).expect("the server answers");
+    let text = String::from_utf8_lossy(&response).into_owned();
+    assert!(text.starts_with("HTTP/1.1 2"), "{method} {path}: {text}");
+    text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+}
+
+/// One request on a connection that is kept.
+fn ask(stream: &mut TcpStream, address: &str, path: &str, body: &[u8]) {
+    let request = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(&[request.as_bytes(), body].concat()).expect("the server reads");
+    let mut buffer = [0; 4_096];
+    let mut response = Vec::new();
+    while !response.ends_with(body) {
+        let read = stream.read(&mut buffer).expect("the server answers");
+        assert!(read > 0, "the server closed the connection");
+        response.extend_from_slice(&buffer[..read]);
+    }
+    assert!(response.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&response));
+}
+
+/// What a bare hyper server costs that reads a body and gives it back.
+fn serve_bare() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        println!("{}", listener.local_addr().expect("an address"));
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            stream.set_nodelay(true).expect("a TCP socket");
+            let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
+                let body = request.into_body().collect().await?.to_bytes();
+                Ok::<_, hyper::Error>(http::Response::new(Full::<Bytes>::new(body)))
+            });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(hyper_util::rt::TokioIo::new(stream), service),
+            );
+        }
+    });
+}

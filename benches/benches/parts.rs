@@ -1,0 +1,98 @@
+//! Parts whose cost must not grow with what is around them: `cargo bench -p caxton-benches --bench parts`
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use caxton_control::desired::Order;
+use caxton_control::mailbox::Mailbox;
+use caxton_control::plan::{Actual, ActualAgent, Component, Revision, Wanted, plan};
+use caxton_control::{AgentSpec, Digest, lifecycle::State};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+
+/// A message through a mailbox in which so many wait already.
+fn mailbox(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("a message through a mailbox");
+    for waiting in [0u64, 10_000, 1_000_000] {
+        let mut mailbox = Mailbox::<u64, u64>::new(Order::Conversation, u32::MAX);
+        for message in 0..waiting {
+            mailbox.reserve().expect("there is room");
+            mailbox.push(message, message);
+        }
+        let mut next = waiting;
+        group.bench_function(BenchmarkId::new("waiting", waiting), |b| {
+            b.iter(|| {
+                next += 1;
+                mailbox.reserve().expect("there is room");
+                mailbox.push(next, next);
+                let (lane, message) = mailbox.take().expect("one is ready");
+                mailbox.done(lane);
+                message
+            });
+        });
+    }
+}
+
+/// A path's way to its route, among so many.
+fn route(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("find a route");
+    for routes in [10, 10_000] {
+        let mut router = matchit::Router::new();
+        for route in 0..routes {
+            router.insert(format!("/agents/a{route:05}/{{id}}"), route).expect("no route clashes");
+        }
+        group.bench_function(BenchmarkId::new("routes", routes), |b| {
+            b.iter(|| *router.at("/agents/a00007/some-id").expect("it is there").value);
+        });
+    }
+}
+
+/// A look at agents that are all as they should be.
+fn planning(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("plan when nothing changed");
+    for agents in [10u64, 10_000] {
+        let (mut desired, mut actual) = (BTreeMap::new(), Actual::default());
+        for number in 0..agents {
+            let spec = Arc::new(spec(number));
+            let digest = Digest([7; 32]);
+            let revision = Revision {
+                number: 1,
+                spec: Arc::clone(&spec),
+                digest,
+                state: State::Running,
+                since: Duration::ZERO,
+                busy: false,
+                stateful: false,
+                in_flight: 0,
+            };
+            let agent =
+                ActualAgent { applied: Arc::clone(&spec), paused: false, retired: false, revisions: vec![revision] };
+            actual.agents.insert(spec.name.clone(), agent);
+            desired.insert(spec.name.clone(), Wanted { spec, component: Component::Found(digest) });
+        }
+        group.bench_function(BenchmarkId::new("agents", agents), |b| {
+            b.iter_batched(|| (), |()| plan(&desired, &actual, Duration::from_secs(1)), BatchSize::SmallInput);
+        });
+    }
+}
+
+fn spec(number: u64) -> AgentSpec {
+    use caxton_control::config::{Entry, Node, Place, Table, Value, check};
+
+    let node = |value| Node { value, place: Place::Default };
+    let table = |fields: Vec<(String, Node)>| {
+        let fields = fields.into_iter().map(|(key, node)| (key, Entry { key: Place::Default, node }));
+        Node { value: Value::Table(Table::from_iter(fields)), place: Place::Default }
+    };
+    let component = node(Value::String("a.wasm".to_owned()));
+    let name = format!("a{number:05}");
+    let agent = table(vec![("component".to_owned(), component)]);
+    let root =
+        table(vec![("caxton".to_owned(), node(Value::Integer(1))), ("agents".to_owned(), table(vec![(name, agent)]))]);
+    let desired = check(&root).expect("the declaration is right");
+    let (_, spec) = desired.agents.into_iter().next().expect("there is one agent");
+    Arc::unwrap_or_clone(spec)
+}
+
+criterion_group!(benches, mailbox, route, planning);
+criterion_main!(benches);

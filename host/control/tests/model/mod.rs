@@ -1,0 +1,549 @@
+//! A host without tasks, files and time of its own: it does what a plan lists as `host/src/reconcile/apply.rs`
+//! does, and long work ends when the test says so. It checks what must hold at every moment.
+
+#![allow(dead_code, reason = "each test that includes this uses a part of it")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use caxton_control::desired::{Allow, Instances, Limits, MailboxSpec, Order, Reload};
+use caxton_control::lifecycle::State;
+use caxton_control::plan::{Action, Actual, ActualAgent, Component, Plan, Revision, Wanted, plan};
+use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
+
+/// A defect, planted in the host or between it and the planner, that the invariants have to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// Drains end at once: the planner is told a time that is far ahead.
+    TimeAhead,
+    /// The planner is told that nothing is in flight.
+    NothingInFlight,
+    /// The planner is told that nothing is worked on.
+    NothingBusy,
+    /// Mailboxes are not resumed.
+    NoResume,
+    /// A revision is switched to instead of being prepared.
+    SwitchUnready,
+    /// The old revision is stopped together with the switch.
+    NoDrain,
+    /// A candidate that fails takes the running revision with it.
+    FailureStopsAll,
+    /// A number is given again after a failure.
+    NumberAgain,
+    /// A restarted host begins with 1.
+    NumbersForgotten,
+    /// A candidate that was given up stays the newest revision.
+    GivenUpStays,
+    /// A revision stays busy when its work fails.
+    BusyAfterFailure,
+    /// An agent that leaves is forgotten with the messages that it has in hand.
+    ForgetsEarly,
+}
+
+/// What a busy revision is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Validating, compiling, starting.
+    Prepare,
+    /// Taking over the memory of the running revision.
+    Handoff,
+    /// Saving its memory because the agent leaves.
+    Save,
+}
+
+/// A revision, with what the planner is not told.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) seen: Revision,
+    pub(crate) work: Option<Work>,
+    /// Whether its instances stand.
+    pub(crate) live: bool,
+}
+
+/// An agent of the host.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) applied: Arc<AgentSpec>,
+    pub(crate) paused: bool,
+    pub(crate) retired: bool,
+    pub(crate) revisions: Vec<Record>,
+    next_number: u64,
+    /// The revision that messages go to.
+    current: Option<u64>,
+    /// Messages that wait in its mailbox.
+    pub(crate) waiting: u32,
+    /// Whether one of its revisions ever took messages.
+    ran: bool,
+}
+
+/// What makes a revision this one and no other.
+type Made = (Digest, String);
+
+/// The host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Host {
+    pub(crate) wanted: BTreeMap<AgentName, Wanted>,
+    pub(crate) entries: BTreeMap<AgentName, Entry>,
+    pub(crate) now: Duration,
+    pub(crate) bug: Option<Bug>,
+    /// The newest revision of each agent that was kept; survives a restart.
+    kept: BTreeMap<AgentName, (u64, Made)>,
+    /// All numbers ever given, and for what.
+    given: BTreeMap<RevisionId, Made>,
+    /// Numbers given in this life of the host.
+    given_now: BTreeSet<RevisionId>,
+    /// What each digest is called.
+    names: BTreeMap<Digest, String>,
+}
+
+/// The bytes of this name.
+pub(crate) fn digest(name: &str) -> Digest {
+    let mut digest = [0; 32];
+    for (at, byte) in name.bytes().take(32).enumerate() {
+        digest[at] = byte;
+    }
+    Digest(digest)
+}
+
+/// A declaration with every setting at some value.
+pub(crate) fn spec(name: &AgentName) -> AgentSpec {
+    AgentSpec {
+        name: name.clone(),
+        component: format!("{name}.wasm"),
+        build: None,
+        capabilities: BTreeSet::new(),
+        instances: Instances { min: 0, max: 4, reuse: 1_000, idle: Duration::from_secs(60) },
+        config: BTreeMap::new(),
+        allow: Allow::default(),
+        limits: Limits {
+            memory_bytes: 64 << 20,
+            cpu: Duration::from_secs(1),
+            fuel: None,
+            time: Duration::from_secs(10),
+            message_bytes: 256 << 10,
+            sends: 1_000,
+            writes: 1_000,
+            state_bytes: 64 << 20,
+            hops: 64,
+            log_lines: 1_000,
+        },
+        mailbox: MailboxSpec { order: Order::Conversation, depth: 10_000 },
+        http: Vec::new(),
+        reload: Reload { watch: true, drain: Duration::from_secs(60) },
+    }
+}
+
+fn made(spec: &AgentSpec, digest: Digest) -> Made {
+    (digest, serde_json::json!({ "config": spec.config, "allow": spec.allow, "limits": spec.limits }).to_string())
+}
+
+/// What must hold does not.
+pub(crate) type Broken = String;
+
+fn ensure(holds: bool, broken: impl FnOnce() -> String) -> Result<(), Broken> {
+    if holds { Ok(()) } else { Err(broken()) }
+}
+
+impl Host {
+    /// A host that has done nothing yet.
+    pub(crate) fn new(bug: Option<Bug>) -> Self {
+        // At 0 a revision would be as old as the host.
+        Self { now: Duration::from_secs(1), bug, ..Self::default() }
+    }
+
+    /// Declares an agent with a component of these bytes, which export `snapshot` if their name says so.
+    pub(crate) fn declare(&mut self, spec: AgentSpec, component: Result<&str, &str>) {
+        let component = match component {
+            Ok(name) => {
+                self.names.insert(digest(name), name.to_owned());
+                Component::Found(digest(name))
+            }
+            Err(why) => Component::Unusable(why.to_owned()),
+        };
+        self.wanted.insert(spec.name.clone(), Wanted { spec: Arc::new(spec), component });
+    }
+
+    pub(crate) fn name_of(&self, digest: Digest) -> &str {
+        self.names.get(&digest).map_or("?", String::as_str)
+    }
+
+    fn is_stateful(&self, digest: Digest) -> bool {
+        self.name_of(digest).starts_with("memory")
+    }
+
+    pub(crate) fn observe(&self) -> Actual {
+        let agents = self.entries.iter().map(|(name, entry)| {
+            let busy = entry.waiting > 0 || entry.revisions.iter().any(|r| r.seen.in_flight > 0);
+            let revisions = entry.revisions.iter().map(|record| {
+                let mut seen = record.seen.clone();
+                seen.busy = record.work.is_some();
+                // An agent that leaves first handles what it has accepted.
+                if entry.retired && busy {
+                    seen.in_flight = seen.in_flight.max(1);
+                }
+                seen
+            });
+            let seen = ActualAgent {
+                applied: Arc::clone(&entry.applied),
+                paused: entry.paused,
+                retired: entry.retired,
+                revisions: revisions.collect(),
+            };
+            (name.clone(), seen)
+        });
+        Actual { agents: agents.collect() }
+    }
+
+    /// The plan for what is observed now, as the planted defect lets it be.
+    pub(crate) fn plan(&self) -> Plan {
+        let (mut actual, mut now) = (self.observe(), self.now);
+        let revisions = actual.agents.values_mut().flat_map(|agent| agent.revisions.iter_mut());
+        match self.bug {
+            Some(Bug::TimeAhead) => now += Duration::from_secs(86_400),
+            Some(Bug::NothingInFlight) => revisions.for_each(|r| r.in_flight = 0),
+            Some(Bug::NothingBusy) => revisions.for_each(|r| r.busy = false),
+            _ => {}
+        }
+        let mut plan = plan(&self.wanted, &actual, now);
+        match self.bug {
+            Some(Bug::NoResume) => plan.actions.retain(|action| !matches!(action, Action::Resume { .. })),
+            Some(Bug::SwitchUnready) => {
+                for action in &mut plan.actions {
+                    if let Action::Prepare { revision } = action {
+                        *action = Action::Switch { revision: revision.clone() };
+                    }
+                }
+            }
+            Some(Bug::ForgetsEarly) => {
+                let leaves = self.entries.iter().filter(|(_, entry)| entry.retired).map(|(name, _)| name.clone());
+                plan.actions.extend(leaves.map(|agent| Action::Forget { agent }));
+            }
+            _ => {}
+        }
+        plan
+    }
+
+    /// Does one action.
+    pub(crate) fn apply(&mut self, action: &Action) -> Result<(), Broken> {
+        match action {
+            Action::Create { agent, digest, spec } => self.create(agent, *digest, spec)?,
+            Action::Configure { agent, spec } => self.entry(agent)?.applied = Arc::clone(spec),
+            Action::Prepare { revision } => {
+                let record = self.idle_record(revision)?;
+                ensure(record.seen.state == State::Unloaded, || format!("{revision} is prepared twice"))?;
+                record.work = Some(Work::Prepare);
+                let made = made(&record.seen.spec, record.seen.digest);
+                self.kept.insert(revision.agent.clone(), (revision.number, made));
+            }
+            Action::Switch { revision } => {
+                self.idle_record(revision)?;
+                self.switch(revision)?;
+            }
+            Action::Pause { agent } => self.entry(agent)?.paused = true,
+            Action::Resume { agent } => self.entry(agent)?.paused = false,
+            Action::Handoff { revision } => self.hand_off(revision)?,
+            Action::Stop { revision } => self.stop(revision)?,
+            Action::Retire { agent } => self.retire(agent)?,
+            Action::Forget { agent } => {
+                let entry = self.entry(agent)?;
+                ensure(entry.retired, || format!("{agent} is forgotten though it is declared"))?;
+                let open = entry.revisions.iter().find(|r| !r.seen.state.is_terminal()).map(|r| r.seen.number);
+                ensure(open.is_none(), || format!("{agent} is forgotten while {open:?} is not ended"))?;
+                self.entries.remove(agent);
+            }
+        }
+        self.flow();
+        self.holds()
+    }
+
+    fn create(&mut self, name: &AgentName, digest: Digest, spec: &Arc<AgentSpec>) -> Result<(), Broken> {
+        let made = made(spec, digest);
+        let kept = self.kept.get(name).filter(|_| self.bug != Some(Bug::NumbersForgotten));
+        let first = kept.map_or(1, |(number, before)| if *before == made { *number } else { number + 1 });
+        let new = !self.entries.contains_key(name);
+        let entry = self.entries.entry(name.clone()).or_insert_with(|| Entry {
+            applied: Arc::clone(spec),
+            paused: false,
+            retired: false,
+            revisions: Vec::new(),
+            next_number: first,
+            current: None,
+            waiting: 0,
+            ran: false,
+        });
+        if self.bug == Some(Bug::NumberAgain) && entry.revisions.last().is_some_and(|r| r.seen.state.is_terminal()) {
+            entry.next_number -= 1;
+        }
+        let number = entry.next_number;
+        entry.next_number += 1;
+        entry.revisions.retain(|record| !record.seen.state.is_terminal());
+        let seen = Revision {
+            number,
+            spec: Arc::clone(spec),
+            digest,
+            state: State::Unloaded,
+            since: self.now,
+            busy: false,
+            stateful: false,
+            in_flight: 0,
+        };
+        entry.revisions.push(Record { seen, work: None, live: false });
+        let id = RevisionId { agent: name.clone(), number };
+        let before = self.given.insert(id.clone(), made.clone());
+        ensure(before.is_none_or(|before| before == made), || format!("{id} was another revision before"))?;
+        // An agent that comes again with what it had is the same revision.
+        let twice = !self.given_now.insert(id.clone());
+        ensure(new || !twice, || format!("{id} is made twice"))
+    }
+
+    fn switch(&mut self, revision: &RevisionId) -> Result<(), Broken> {
+        let no_drain = self.bug == Some(Bug::NoDrain);
+        let record = self.record(revision)?;
+        ensure(record.seen.state.can_start() && record.live, || {
+            format!("{revision} gets messages though it is {}", record.seen.state)
+        })?;
+        let old = self.entry(&revision.agent)?.running().map(|record| record.seen.number);
+        self.go(revision, State::Running)?;
+        if let Some(number) = old {
+            let old = RevisionId { agent: revision.agent.clone(), number };
+            self.go(&old, State::Draining)?;
+            if no_drain {
+                self.end(&old)?;
+            }
+        }
+        let entry = self.entry(&revision.agent)?;
+        (entry.ran, entry.current) = (true, Some(revision.number));
+        Ok(())
+    }
+
+    fn hand_off(&mut self, revision: &RevisionId) -> Result<(), Broken> {
+        self.idle_record(revision)?;
+        let entry = self.entry(&revision.agent)?;
+        ensure(entry.paused, || format!("{revision} takes over the state while messages are handled"))?;
+        let in_flight = entry.running().map(|old| old.seen.in_flight);
+        ensure(in_flight == Some(0), || format!("the state for {revision} is taken with {in_flight:?} in flight"))?;
+        self.record(revision)?.work = Some(Work::Handoff);
+        Ok(())
+    }
+
+    fn stop(&mut self, revision: &RevisionId) -> Result<(), Broken> {
+        let entry = self.entry(&revision.agent)?;
+        let (retired, current) = (entry.retired, entry.current == Some(revision.number));
+        let record = self.idle_record(revision)?;
+        ensure(record.seen.state != State::Running || retired, || format!("{revision} is stopped while it runs"))?;
+        let saves = retired && current && record.live;
+        if !saves {
+            return self.end(revision);
+        }
+        self.has_had_its_time(revision)?;
+        // Its memory is kept: the agent may come back.
+        self.record(revision)?.work = Some(Work::Save);
+        Ok(())
+    }
+
+    /// Nothing in flight is interrupted before its deadline.
+    fn has_had_its_time(&mut self, revision: &RevisionId) -> Result<(), Broken> {
+        let now = self.now;
+        let entry = self.entry(&revision.agent)?;
+        let (waits, limit) = (entry.retired && entry.waiting > 0, entry.applied.reload.drain);
+        let Revision { in_flight, state, since, .. } = &self.record(revision)?.seen;
+        let rests = *in_flight == 0 && !(waits && state.is_active());
+        ensure(rests || now >= *since + limit, || {
+            format!("{revision} is stopped with {in_flight} in flight before its deadline")
+        })
+    }
+
+    /// Ends a revision; what it has in hand goes back to the mailbox.
+    fn end(&mut self, revision: &RevisionId) -> Result<(), Broken> {
+        self.has_had_its_time(revision)?;
+        let stays = self.bug == Some(Bug::GivenUpStays);
+        let record = self.record(revision)?;
+        let in_flight = std::mem::take(&mut record.seen.in_flight);
+        (record.live, record.work) = (false, None);
+        let to = if record.seen.state.can_stop() { State::Stopped } else { State::failed("superseded") };
+        self.go(revision, to)?;
+        let entry = self.entry(&revision.agent)?;
+        entry.waiting += in_flight;
+        if !stays {
+            entry.revisions.retain(|record| record.seen.number != revision.number);
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, name: &AgentName) -> Result<(), Broken> {
+        let entry = self.entry(name)?;
+        (entry.retired, entry.paused) = (true, false);
+        let drain: Vec<u64> =
+            entry.revisions.iter().filter(|r| r.seen.state.can_drain()).map(|r| r.seen.number).collect();
+        for number in drain {
+            self.go(&RevisionId { agent: name.clone(), number }, State::Draining)?;
+        }
+        Ok(())
+    }
+
+    /// Ends what a busy revision is busy with; `why` is why it failed. A revision that prepares is loaded first.
+    pub(crate) fn finish(&mut self, revision: &RevisionId, result: Result<(), &str>) -> Result<(), Broken> {
+        let running = self.entry(&revision.agent)?.running().map(|record| record.seen.number);
+        let (bug, record) = (self.bug, self.record(revision)?);
+        let Some(work) = record.work.take() else { return Err(format!("{revision} is not busy")) };
+        match (work, result) {
+            (Work::Prepare, Ok(())) => {
+                if record.seen.state == State::Unloaded {
+                    self.go(revision, State::Loaded)?;
+                }
+                let digest = self.record(revision)?.seen.digest;
+                let stateful = self.is_stateful(digest);
+                let record = self.record(revision)?;
+                (record.seen.stateful, record.live) = (stateful, true);
+                self.go(revision, State::Ready)?;
+            }
+            (Work::Handoff, Ok(())) => {
+                self.switch(revision)?;
+                self.entry(&revision.agent)?.paused = false;
+            }
+            (Work::Save, _) => self.end(revision)?,
+            (Work::Prepare | Work::Handoff, Err(why)) => {
+                record.live = false;
+                if bug == Some(Bug::BusyAfterFailure) {
+                    record.work = Some(work);
+                }
+                self.go(revision, State::failed(why))?;
+                if let (Some(Bug::FailureStopsAll), Some(number)) = (bug, running) {
+                    self.end(&RevisionId { agent: revision.agent.clone(), number })?;
+                }
+                let still = self.entry(&revision.agent)?.running().map(|record| record.seen.number);
+                ensure(still == running, || format!("{revision} failed, and with it {running:?}"))?;
+            }
+        }
+        self.flow();
+        self.holds()
+    }
+
+    /// A revision that prepares is compiled.
+    pub(crate) fn loaded(&mut self, revision: &RevisionId) -> Result<(), Broken> {
+        self.go(revision, State::Loaded)?;
+        self.holds()
+    }
+
+    /// So many messages arrive for an agent.
+    pub(crate) fn take(&mut self, name: &AgentName, count: u32) {
+        let Some(entry) = self.entries.get_mut(name).filter(|entry| !entry.retired) else { return };
+        entry.waiting += count;
+        self.flow();
+    }
+
+    /// Messages that wait go to the revision that runs, unless they have to wait.
+    fn flow(&mut self) {
+        for entry in self.entries.values_mut().filter(|entry| !entry.paused) {
+            let takes = |r: &&mut Record| Some(r.seen.number) == entry.current && r.live && r.work.is_none();
+            if let Some(record) = entry.revisions.iter_mut().find(takes) {
+                record.seen.in_flight += std::mem::take(&mut entry.waiting);
+            }
+        }
+    }
+
+    /// A revision finishes so many of the messages that it has in hand.
+    pub(crate) fn answer(&mut self, revision: &RevisionId, count: u32) -> Result<(), Broken> {
+        let record = self.record(revision)?;
+        record.seen.in_flight = record.seen.in_flight.saturating_sub(count);
+        Ok(())
+    }
+
+    /// Forgets failures, so that they are tried again.
+    pub(crate) fn retry(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.revisions.retain(|record| !matches!(record.seen.state, State::Failed { .. }));
+        }
+    }
+
+    /// The host ends and starts again: all that is left is what was kept.
+    pub(crate) fn restart(&mut self) {
+        self.entries.clear();
+        self.given_now.clear();
+    }
+
+    /// All that is busy.
+    pub(crate) fn busy(&self) -> Vec<(RevisionId, Work)> {
+        let all = self.entries.iter().flat_map(|(name, entry)| entry.revisions.iter().map(move |r| (name, r)));
+        all.filter_map(|(name, r)| Some((RevisionId { agent: name.clone(), number: r.seen.number }, r.work?))).collect()
+    }
+
+    /// What must hold whenever nothing is safe to do.
+    pub(crate) fn rests(&self) -> Result<(), Broken> {
+        for (name, entry) in &self.entries {
+            let takes_over = entry.revisions.last().is_some_and(|r| r.seen.state == State::Ready && r.seen.stateful);
+            ensure(!entry.paused || takes_over, || format!("{name} is paused for nothing"))?;
+        }
+        Ok(())
+    }
+
+    /// What must hold always.
+    fn holds(&self) -> Result<(), Broken> {
+        for (name, entry) in &self.entries {
+            let running = entry.revisions.iter().filter(|r| r.seen.state == State::Running).count();
+            ensure(running <= 1, || format!("{running} revisions of {name} run"))?;
+            let serves = running == 1 || !entry.ran || entry.retired;
+            ensure(serves, || format!("no revision of {name} runs any more"))?;
+        }
+        Ok(())
+    }
+
+    fn go(&mut self, revision: &RevisionId, to: State) -> Result<(), Broken> {
+        let now = self.now;
+        let record = self.record(revision)?;
+        record.seen.state = record.seen.state.transition(to).map_err(|error| format!("{revision}: {error}"))?;
+        record.seen.since = now;
+        Ok(())
+    }
+
+    fn entry(&mut self, name: &AgentName) -> Result<&mut Entry, Broken> {
+        self.entries.get_mut(name).ok_or_else(|| format!("there is no {name}"))
+    }
+
+    pub(crate) fn record(&mut self, revision: &RevisionId) -> Result<&mut Record, Broken> {
+        let records = &mut self.entry(&revision.agent)?.revisions;
+        records.iter_mut().find(|r| r.seen.number == revision.number).ok_or_else(|| format!("there is no {revision}"))
+    }
+
+    /// The same for an action, which must leave alone what is busy.
+    fn idle_record(&mut self, revision: &RevisionId) -> Result<&mut Record, Broken> {
+        let record = self.record(revision)?;
+        ensure(record.work.is_none(), || format!("{revision} is touched while it is busy"))?;
+        Ok(record)
+    }
+
+    /// All agents with their revisions, one a line.
+    pub(crate) fn show(&self) -> String {
+        let mut text = String::new();
+        for (name, entry) in &self.entries {
+            let mut parts: Vec<String> = entry.revisions.iter().map(|record| self.show_record(record)).collect();
+            let marks = [(entry.paused, "paused"), (entry.retired, "leaving")];
+            parts.extend(marks.iter().filter(|(is, _)| *is).map(|(_, mark)| (*mark).to_owned()));
+            if entry.waiting > 0 {
+                parts.push(format!("{} waiting", entry.waiting));
+            }
+            _ = writeln!(text, "{name}: {}", parts.join(", "));
+        }
+        if text.is_empty() { "no agents\n".to_owned() } else { text }
+    }
+
+    fn show_record(&self, record: &Record) -> String {
+        let Revision { number, digest, state, in_flight, .. } = &record.seen;
+        let mut text = format!("@{number} {} {state}", self.name_of(*digest));
+        if record.work.is_some() {
+            text.push_str(" (busy)");
+        }
+        if *in_flight > 0 {
+            _ = write!(text, " ({in_flight} in flight)");
+        }
+        text
+    }
+}
+
+impl Entry {
+    pub(crate) fn running(&self) -> Option<&Record> {
+        self.revisions.iter().find(|record| record.seen.state == State::Running)
+    }
+}

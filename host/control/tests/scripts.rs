@@ -1,0 +1,146 @@
+//! Whole stories of the planner as text: what happens in, what is done out.
+//!
+//! A line of a script that is not indented is something that happens; the indented lines under it are what the
+//! host does about it until nothing more is safe to do, what it waits for and what runs then. `UPDATE_GOLDEN=1`
+//! writes them anew.
+//!
+//! ```text
+//! declare AGENT BYTES [KEY=VALUE...]   the file declares the agent; bytes named memory… export `snapshot`,
+//!                                      `missing` is no bytes; keys: config, drain, max
+//! remove AGENT                         the file does not declare it any more
+//! loaded|ready|handed-off|saved AGENT@N  what the revision was busy with has succeeded
+//! fails AGENT@N REASON                 … or failed
+//! takes AGENT N                        so many messages arrive
+//! answers AGENT@N N                    so many are handled
+//! after DURATION                       time passes
+//! retry, restart                       failures are forgotten; the host starts again
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod model;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use caxton_control::plan::Action;
+use caxton_control::units::{parse_duration, print_duration};
+use caxton_control::{AgentName, RevisionId};
+use model::{Broken, Host};
+
+/// A plan that goes on for longer never ends.
+const MAX_ROUNDS: usize = 10;
+
+fn revision(text: &str) -> RevisionId {
+    let (agent, number) = text.split_once('@').unwrap_or_else(|| panic!("`{text}` is no revision"));
+    RevisionId { agent: agent.parse().unwrap(), number: number.parse().unwrap() }
+}
+
+/// Lets one thing happen.
+fn happen(host: &mut Host, line: &str) -> Result<(), Broken> {
+    let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let (subject, detail) = rest.split_once(' ').unwrap_or((rest, ""));
+    let agent = || subject.parse::<AgentName>().unwrap();
+    match verb {
+        "declare" => {
+            let mut words = detail.split(' ');
+            let bytes = words.next().unwrap();
+            let mut spec = model::spec(&agent());
+            for word in words {
+                match word.split_once('=').unwrap() {
+                    ("config", value) => _ = spec.config.insert("mood".to_owned(), value.to_owned()),
+                    ("drain", value) => spec.reload.drain = parse_duration(value).unwrap(),
+                    ("max", value) => spec.instances.max = value.parse().unwrap(),
+                    (key, _) => panic!("unknown key `{key}`"),
+                }
+            }
+            let component = if bytes == "missing" { Err("the component is not there") } else { Ok(bytes) };
+            host.declare(spec, component);
+        }
+        "remove" => _ = host.wanted.remove(&agent()).unwrap(),
+        "loaded" => host.loaded(&revision(subject))?,
+        "ready" | "handed-off" | "saved" => host.finish(&revision(subject), Ok(()))?,
+        "fails" => host.finish(&revision(subject), Err(detail))?,
+        "takes" => host.take(&agent(), detail.parse().unwrap()),
+        "answers" => host.answer(&revision(subject), detail.parse().unwrap())?,
+        "after" => host.now += parse_duration(subject).unwrap(),
+        "retry" => host.retry(),
+        "restart" => host.restart(),
+        _ => panic!("unknown: `{line}`"),
+    }
+    Ok(())
+}
+
+fn show(host: &Host, action: &Action) -> String {
+    match action {
+        Action::Create { agent, digest, .. } => format!("create {agent} of {}", host.name_of(*digest)),
+        Action::Configure { agent, .. } => format!("configure {agent}"),
+        Action::Prepare { revision } => format!("prepare {revision}"),
+        Action::Switch { revision } => format!("switch to {revision}"),
+        Action::Pause { agent } => format!("pause {agent}"),
+        Action::Handoff { revision } => format!("hand off to {revision}"),
+        Action::Resume { agent } => format!("resume {agent}"),
+        Action::Stop { revision } => format!("stop {revision}"),
+        Action::Retire { agent } => format!("retire {agent}"),
+        Action::Forget { agent } => format!("forget {agent}"),
+    }
+}
+
+/// Does what the plan says until nothing more is safe to do, and tells of it.
+fn reconcile(host: &mut Host) -> Result<String, Broken> {
+    let mut text = String::new();
+    for _ in 0..MAX_ROUNDS {
+        let plan = host.plan();
+        if plan.actions.is_empty() {
+            for waiting in &plan.waiting {
+                writeln!(text, "... {}: {}", waiting.agent, waiting.why).unwrap();
+            }
+            if let Some(after) = plan.look_again_in {
+                writeln!(text, "... looks again in {}", print_duration(after)).unwrap();
+            }
+            host.rests()?;
+            return Ok(text + &host.show());
+        }
+        for action in &plan.actions {
+            writeln!(text, "{}", show(host, action)).unwrap();
+            host.apply(action)?;
+        }
+    }
+    Err("the plan never ends".to_owned())
+}
+
+/// The script with what the host does now.
+fn run(script: &str) -> String {
+    let mut host = Host::new(None);
+    let mut out = String::new();
+    for line in script.lines().filter(|line| !line.starts_with(' ')) {
+        writeln!(out, "{line}").unwrap();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let told = happen(&mut host, line).and_then(|()| reconcile(&mut host));
+        let told = told.unwrap_or_else(|broken| format!("BROKEN: {broken}"));
+        told.lines().for_each(|line| writeln!(out, "    {line}").unwrap());
+    }
+    out
+}
+
+#[test]
+fn stories_go_as_they_are_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() >= 10, "{} has no scripts", folder.display());
+    let mut differ = Vec::new();
+    for path in paths {
+        let script = std::fs::read_to_string(&path).unwrap();
+        let now = run(&script);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, now).unwrap();
+        } else if now != script {
+            let line = script.lines().zip(now.lines()).take_while(|(a, b)| a == b).count() + 1;
+            differ.push(format!("{}:{line}\n{now}", path.display()));
+        }
+    }
+    assert!(differ.is_empty(), "UPDATE_GOLDEN=1 takes these:\n{}", differ.join("\n"));
+}

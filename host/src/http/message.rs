@@ -1,0 +1,159 @@
+//! Calls of message agents: the request becomes a message, its reply the response.
+
+use std::time::Duration;
+
+use caxton_control::desired::Mode;
+use http::{Response, request};
+
+use super::body::{Bounds, ReplyBody, RequestBody};
+use super::head::{self, Head};
+use super::ingress::Call;
+use super::listen::Line;
+use super::path;
+use super::problem::{About, Problem};
+use super::reply;
+use crate::agent::Arrival;
+use crate::wasm::Outcome;
+
+/// Calls a message agent.
+pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
+    let Call { head, body, agent, revision, mode, route, params, trace } = call;
+    let name = agent.name().as_str();
+    let about = About { agent: Some(name), message: None, trace: Some(&trace) };
+    let limits = &revision.spec.limits;
+    let bounds = Bounds { limit: limits.message_bytes, stall: line.server.settings.load().stall_timeout };
+    let body = match RequestBody::new(body, &head, bounds) {
+        Ok(body) => body,
+        Err(error) => return Problem::of_body(&error, "limits.message").respond(&about),
+    };
+    // Before the body is waited for.
+    let (said, headers) = match head::read(&head.headers).and_then(|said| {
+        let headers = describe(&head, &said, &params)?;
+        Ok((said, headers))
+    }) {
+        Ok(read) => read,
+        Err(problem) => return problem.respond(&about),
+    };
+    let content = match body.collect().await {
+        Ok(content) => content,
+        Err(error) => return Problem::of_body(&error, "limits.message").respond(&about),
+    };
+    let patience = patience(mode, said.deadline, limits.time);
+    let arrival = Arrival {
+        sender: sender(&head, &route),
+        performative: said.performative,
+        content,
+        content_type: said.content_type,
+        ontology: said.ontology,
+        protocol: said.protocol,
+        conversation: said.conversation,
+        patience,
+        headers,
+        trace: Some(trace.clone()),
+    };
+    match mode {
+        Mode::Enqueue => match agent.enqueue(arrival) {
+            Ok(accepted) => reply::accepted(accepted, name),
+            Err(error) => Problem::of_admission(&error).respond(&about),
+        },
+        Mode::Request => match agent.ask(arrival).await {
+            Err(error) => Problem::of_admission(&error).respond(&about),
+            Ok((accepted, answer)) => {
+                let about = About { message: Some(&accepted.id), ..about };
+                let mut response = match Problem::of_outcome(&answer.outcome) {
+                    Some(problem) => problem.respond(&about),
+                    None => reply::answered(match answer.outcome {
+                        Outcome::Reply(message) => Some(*message),
+                        _ => None,
+                    }),
+                };
+                reply::sign(response.headers_mut(), name, answer.revision.as_deref(), Some(accepted));
+                response
+            }
+        },
+    }
+}
+
+/// Who the agent is told the message is from.
+fn sender(head: &request::Parts, route: &str) -> String {
+    let method = head.method.as_str();
+    let mut sender = String::with_capacity("http: ".len() + method.len() + route.len());
+    for part in ["http:", method, " ", route] {
+        sender.push_str(part);
+    }
+    sender
+}
+
+/// What the agent sees of the request beside its body.
+fn describe(head: &request::Parts, said: &Head, params: &[(String, String)]) -> Result<Vec<(String, String)>, Problem> {
+    let mut headers = Vec::with_capacity(3 + params.len() + said.passed.len());
+    let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
+    add("http-method", head.method.as_str());
+    add("http-path", head.uri.path());
+    if let Some(query) = head.uri.query() {
+        add("http-query", query);
+    }
+    for (name, value) in params {
+        let value = path::decoded(value)
+            .ok_or_else(|| Problem::bad_request(format!("the part `{value}` of the path is not printable UTF-8")))?;
+        headers.push((format!("http-param-{}", name.to_ascii_lowercase()), value));
+    }
+    headers.extend(said.passed.iter().cloned());
+    Ok(headers)
+}
+
+/// How long the caller waits: as long as it says, but no longer than one message may take. A message that
+/// nobody waits for has only the deadline that was given with it.
+fn patience(mode: Mode, deadline: Option<Duration>, time: Duration) -> Option<Duration> {
+    match mode {
+        Mode::Request => Some(deadline.map_or(time, |deadline| deadline.min(time))),
+        Mode::Enqueue => deadline,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_waits_as_long_as_it_says_within_the_limit() {
+        let seconds = Duration::from_secs;
+        for (mode, deadline, expected) in [
+            (Mode::Request, None, Some(seconds(10))),
+            (Mode::Request, Some(seconds(5)), Some(seconds(5))),
+            (Mode::Request, Some(seconds(60)), Some(seconds(10))),
+            (Mode::Enqueue, None, None),
+            (Mode::Enqueue, Some(seconds(60)), Some(seconds(60))),
+        ] {
+            assert_eq!(patience(mode, deadline, seconds(10)), expected, "{mode:?} {deadline:?}");
+        }
+    }
+
+    #[test]
+    fn an_agent_sees_what_was_asked() {
+        let request = http::Request::builder()
+            .method("GET")
+            .uri("/tickets/J%C3%BCrgen?full=yes")
+            .header("accept", "text/plain")
+            .header("authorization", "Bearer x")
+            .body(())
+            .unwrap();
+        let (head, ()) = request.into_parts();
+        let said = head::read(&head.headers).unwrap();
+        let params = [("ID".to_owned(), "J%C3%BCrgen".to_owned())];
+        let seen = describe(&head, &said, &params).unwrap();
+        let seen: Vec<(&str, &str)> = seen.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(
+            seen,
+            [
+                ("http-method", "GET"),
+                ("http-path", "/tickets/J%C3%BCrgen"),
+                ("http-query", "full=yes"),
+                ("http-param-id", "J\u{fc}rgen"),
+                ("accept", "text/plain"),
+            ]
+        );
+        assert!(describe(&head, &said, &[("id".to_owned(), "%0A".to_owned())]).is_err());
+        assert_eq!(sender(&head, "/tickets/{ID}"), "http:GET /tickets/{ID}");
+    }
+}

@@ -1,0 +1,97 @@
+//! Paths as clients send them, made comparable.
+
+use std::borrow::Cow;
+
+const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+
+/// The path in the normal form of RFC 3986, section 6.2.2: encoded bytes in upper case, nothing encoded that may
+/// stand for itself. Routes are written so. Most paths are in this form already.
+pub(super) fn normal(path: &str) -> Cow<'_, str> {
+    if path.bytes().all(|byte| byte != b'%' && byte.is_ascii()) {
+        return Cow::Borrowed(path);
+    }
+    let mut text = String::with_capacity(path.len() + 8);
+    let mut rest = path.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match encoded(*byte, tail) {
+            Some(byte) => {
+                rest = &tail[2..];
+                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                    text.push(char::from(byte));
+                } else {
+                    encode(byte, &mut text);
+                }
+            }
+            None if byte.is_ascii() => text.push(char::from(*byte)),
+            None => encode(*byte, &mut text),
+        }
+    }
+    Cow::Owned(text)
+}
+
+fn encode(byte: u8, text: &mut String) {
+    text.push('%');
+    text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+    text.push(char::from(DIGITS[usize::from(byte & 15)]));
+}
+
+/// The byte that `%` and the two digits at the start of `tail` stand for.
+fn encoded(percent: u8, tail: &[u8]) -> Option<u8> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    match tail {
+        [high, low, ..] if percent == b'%' => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    }
+}
+
+/// The text that a part of a path stands for; none when it is not UTF-8 or not printable.
+pub(super) fn decoded(part: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        let decoded = encoded(*byte, tail);
+        rest = if decoded.is_some() { &tail[2..] } else { tail };
+        bytes.push(decoded.unwrap_or(*byte));
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_made_comparable() {
+        for (path, expected) in [
+            ("/tickets/7", "/tickets/7"),
+            ("/t%c3%bcr", "/t%C3%BCr"),
+            ("/t%C3%BCr", "/t%C3%BCr"),
+            ("/t\u{fc}r", "/t%C3%BCr"),
+            ("/%74ickets%2f%7E", "/tickets%2F~"),
+            ("/100%", "/100%"),
+            ("/100%2", "/100%2"),
+            ("/%zz", "/%zz"),
+            ("/%25zz", "/%25zz"),
+            ("", ""),
+        ] {
+            assert_eq!(normal(path), expected, "{path}");
+        }
+        assert!(matches!(normal("/tickets"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn parts_are_decoded() {
+        for (part, expected) in [
+            ("7", Some("7")),
+            ("J%C3%BCrgen", Some("J\u{fc}rgen")),
+            ("a%2Fb%20c", Some("a/b c")),
+            ("100%", Some("100%")),
+            ("%FF", None),
+            ("a%0Ab", None),
+            ("%00", None),
+        ] {
+            assert_eq!(decoded(part).as_deref(), expected, "{part}");
+        }
+    }
+}

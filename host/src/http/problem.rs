@@ -1,0 +1,325 @@
+//! Errors as clients get them: problem details (RFC 9457), with one table from codes to status codes.
+//!
+//! The codes are those that errors have themselves ([`AdmitError::code`], [`Fault::code`](crate::wasm::Fault::code)
+//! and so on), so that logs, receipts and responses speak of the same. What went on inside an agent is for its log;
+//! a client reads the agent's own words only where the agent gave a reason.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+use super::body::ReplyBody;
+use crate::agent::{AdmitError, HttpError, code};
+use crate::trace::Trace;
+use crate::wasm::{BodyError, Fault, Outcome, wit};
+
+/// What a code means to a client.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Stable, for programs.
+    pub(super) code: &'static str,
+    /// The status.
+    pub(super) status: u16,
+    /// Whether the same request may succeed soon.
+    again: bool,
+    /// For a person, where nothing more exact is known.
+    pub(super) text: &'static str,
+}
+
+const fn row(code: &'static str, status: u16, again: bool, text: &'static str) -> Row {
+    Row { code, status, again, text }
+}
+
+/// All codes. `docs/http.md` has the same.
+pub(super) const TABLE: &[Row] = &[
+    // The request is not as it has to be.
+    row("bad-request", 400, false, "the request is not as it has to be"),
+    row("invalid", 400, false, "a part of the message is not as it has to be"),
+    row("body-broken", 400, false, "the body could not be read to its end"),
+    row("not-allowed", 403, false, "the sender may not send to this agent"),
+    row("no-route", 404, false, "no agent is called by this path"),
+    row("unknown-receiver", 404, false, "no running agent has this name"),
+    row(
+        "unknown-message",
+        404,
+        false,
+        "no message of this id is known; only the newest are, and none of before a restart",
+    ),
+    row("wrong-method", 405, false, "the path takes other methods"),
+    row("body-stalled", 408, true, "nothing more of the body came in time"),
+    row("too-large", 413, false, "the body is larger than it may be"),
+    row("rejected", 422, false, "the agent rejected the message"),
+    // The agent failed.
+    row("agent-fault", 500, false, "the agent found itself in error"),
+    row("trap", 500, false, "the agent stopped itself in the middle of its work"),
+    row("cpu-exceeded", 500, false, "the agent used more time on a core than it may"),
+    row("fuel-exceeded", 500, false, "the agent used more instructions than it may"),
+    row("start-failed", 500, false, "the agent could not be started"),
+    row("restore-failed", 500, false, "the agent refused the state that it had saved"),
+    row("bad-reply", 500, false, "the agent gave a reply that cannot be sent"),
+    row("no-response", 500, false, "the agent ended without a response"),
+    row("deadline-exceeded", 504, false, "the agent did not answer in time"),
+    // The host cannot, or not now.
+    row("host-error", 500, false, "the host could not do its part"),
+    row("unsupported", 501, false, "the host cannot do this"),
+    row("too-many-hops", 508, false, "too many messages caused one another"),
+    row("mailbox-full", 503, true, "as many messages wait for the agent as may"),
+    row("unavailable", 503, true, "the agent takes no messages at the moment"),
+    row("agent-unavailable", 503, true, "the agent misses something that it needs"),
+    row("overloaded", 503, true, "no instance of the agent became free in time"),
+    row("interrupted", 503, true, "the agent was stopped in the middle of its work"),
+    row("not-committed", 503, true, "what the agent did could not be made to last, so it counts as not done"),
+    row("gone", 503, true, "the agent ended before it came to the message"),
+    row("abandoned", 503, true, "the caller left"),
+];
+
+/// How long a client should wait where nothing more exact is known.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What a code means; for one that is not in the table, an error of the host.
+pub(super) fn find(code: &str) -> &'static Row {
+    let of = |code: &str| TABLE.iter().find(|row| row.code == code);
+    debug_assert!(of(code).is_some(), "`{code}` is not in the table");
+    of(code).or_else(|| of("host-error")).unwrap_or(&TABLE[0])
+}
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub(super) struct Problem {
+    row: &'static Row,
+    detail: Option<String>,
+    limit: Option<u64>,
+    allow: Option<String>,
+    again_after: Option<Duration>,
+}
+
+/// Whom and what an error is about.
+#[derive(Debug, Default)]
+pub(super) struct About<'a> {
+    pub(super) agent: Option<&'a str>,
+    pub(super) message: Option<&'a str>,
+    pub(super) trace: Option<&'a Trace>,
+}
+
+/// The body of an error.
+#[derive(Serialize)]
+struct Details<'a> {
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+}
+
+impl Problem {
+    /// An error of which nothing more than its code is known.
+    pub(super) fn new(code: &str) -> Self {
+        let row = find(code);
+        Self { row, detail: None, limit: None, allow: None, again_after: row.again.then_some(AGAIN_AFTER) }
+    }
+
+    /// The request is not as it has to be.
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new("bad-request").saying(detail)
+    }
+
+    /// The body is larger than `limit` bytes, which is what `setting` says.
+    pub(super) fn too_large(limit: u64, setting: &str) -> Self {
+        let problem = Self::new("too-large").saying(format!("the body is larger than {limit} bytes ({setting})"));
+        Self { limit: Some(limit), ..problem }
+    }
+
+    /// The path takes these methods.
+    pub(super) fn wrong_method(allow: String) -> Self {
+        let problem = Self::new("wrong-method").saying(format!("the path takes {allow}"));
+        Self { allow: Some(allow), ..problem }
+    }
+
+    fn saying(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
+
+    /// Of a message that was not accepted.
+    pub(super) fn of_admission(error: &AdmitError) -> Self {
+        match error {
+            AdmitError::TooLarge { limit } => Self::too_large(*limit, "limits.message"),
+            AdmitError::UnknownReceiver(_)
+            | AdmitError::NotAllowed { .. }
+            | AdmitError::Full { .. }
+            | AdmitError::TooManyHops { .. }
+            | AdmitError::Invalid(_)
+            | AdmitError::Unsupported(_)
+            | AdmitError::Unavailable(_) => Self::new(error.code()).saying(error.to_string()),
+        }
+    }
+
+    /// Of a message that was not handled; none when it was.
+    pub(super) fn of_outcome(outcome: &Outcome) -> Option<Self> {
+        let problem = Self::new(code(outcome)?);
+        Some(match outcome {
+            Outcome::Reply(_) | Outcome::Done => return None,
+            Outcome::Gave(wit::Failure { reason, retry_after_ms, .. }) => {
+                let again_after = problem.again_after.map(|usual| retry_after_ms.map_or(usual, Duration::from_millis));
+                Self { again_after, ..problem.saying(reason.as_str()) }
+            }
+            Outcome::Fault(Fault::Time { limit }) => {
+                problem.saying(format!("the agent did not answer within {} ms", limit.as_millis()))
+            }
+            Outcome::Gone(why) => problem.saying(*why),
+            Outcome::BadReply(why) => problem.saying(format!("the agent's reply was refused: {why}")),
+            Outcome::Fault(_) | Outcome::NotCommitted(_) => problem,
+        })
+    }
+
+    /// Of a call of an HTTP agent.
+    pub(super) fn of_call(error: HttpError) -> Self {
+        match error {
+            HttpError::Admit(error) => Self::of_admission(&error),
+            HttpError::Call(failure) => Self::new(failure.code()),
+        }
+    }
+
+    /// Of a body that could not be read; `setting` is what bounds its size.
+    pub(super) fn of_body(error: &BodyError, setting: &str) -> Self {
+        match error {
+            BodyError::TooLarge { limit } => Self::too_large(*limit, setting),
+            BodyError::Stalled { .. } => Self::new("body-stalled").saying(error.to_string()),
+            BodyError::Broken(_) => Self::new("body-broken"),
+        }
+    }
+
+    /// Its code.
+    pub(super) fn code(&self) -> &'static str {
+        self.row.code
+    }
+
+    /// The response.
+    pub(super) fn respond(self, about: &About<'_>) -> Response<ReplyBody> {
+        let status = StatusCode::from_u16(self.row.status).expect("the table has proper status codes");
+        let details = Details {
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            code: self.row.code,
+            detail: self.detail.as_deref().unwrap_or(self.row.text),
+            limit: self.limit,
+            agent: about.agent,
+            message_id: about.message,
+            trace_id: about.trace.map(Trace::id),
+        };
+        let mut body = serde_json::to_vec(&details).expect("texts and numbers can be written");
+        body.push(b'\n');
+        let mut response = Response::new(ReplyBody::Whole(Bytes::from(body)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
+            headers.insert(ALLOW, allow);
+        }
+        if let Some(after) = self.again_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1_000).max(1) as u64));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_is_there_once_and_documented() {
+        let codes: BTreeSet<&str> = TABLE.iter().map(|row| row.code).collect();
+        assert_eq!(codes.len(), TABLE.len());
+        let page = include_str!("../../../docs/http.md");
+        for row in TABLE {
+            let line = format!("| {} | `{}` |", row.status, row.code);
+            assert!(page.contains(&line), "docs/http.md lacks {line}");
+            assert!(StatusCode::from_u16(row.status).is_ok());
+        }
+    }
+
+    #[test]
+    fn every_error_is_in_the_table() {
+        let time = Duration::from_millis(20);
+        for fault in [
+            Fault::Trap { message: String::new(), backtrace: String::new() },
+            Fault::Cpu { limit: time },
+            Fault::Fuel { limit: 1 },
+            Fault::Time { limit: time },
+            Fault::Start(String::new()),
+            Fault::Restore(String::new()),
+            Fault::Interrupted,
+            Fault::NoResponse(String::new()),
+            Fault::Abandoned,
+            Fault::Overloaded,
+            Fault::Host(String::new()),
+        ] {
+            assert_eq!(find(fault.code()).code, fault.code());
+        }
+        for error in [
+            AdmitError::UnknownReceiver(String::new()),
+            AdmitError::NotAllowed { sender: String::new(), receiver: String::new() },
+            AdmitError::TooLarge { limit: 1 },
+            AdmitError::Full { depth: 1 },
+            AdmitError::TooManyHops { limit: 1 },
+            AdmitError::Invalid(String::new()),
+            AdmitError::Unsupported(""),
+            AdmitError::Unavailable(""),
+        ] {
+            assert_eq!(Problem::of_admission(&error).code(), error.code());
+        }
+    }
+
+    #[test]
+    fn outcomes_have_their_status() {
+        let gave = |cause, retry_after_ms| {
+            Outcome::Gave(wit::Failure { cause, reason: "no such ticket".to_owned(), retry_after_ms })
+        };
+        for (outcome, status, retry) in [
+            (gave(wit::Cause::Rejected, Some(7)), 422, None),
+            (gave(wit::Cause::Unavailable, Some(2_500)), 503, Some("3")),
+            (gave(wit::Cause::Unavailable, None), 503, Some("1")),
+            (gave(wit::Cause::Fault, None), 500, None),
+            (Outcome::Fault(Fault::Time { limit: Duration::from_secs(1) }), 504, None),
+            (Outcome::Fault(Fault::Cpu { limit: Duration::from_secs(1) }), 500, None),
+            (Outcome::NotCommitted("the disk is full".to_owned()), 503, Some("1")),
+            (Outcome::Gone("the agent was removed"), 503, Some("1")),
+        ] {
+            let response = Problem::of_outcome(&outcome).unwrap().respond(&About::default());
+            assert_eq!(response.status(), status, "{outcome:?}");
+            let found = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(found, retry, "{outcome:?}");
+        }
+        assert!(Problem::of_outcome(&Outcome::Done).is_none());
+    }
+
+    #[test]
+    fn details_are_as_rfc_9457_has_them() {
+        let trace = Trace::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None);
+        let about = About { agent: Some("triage"), message: Some("m-1"), trace: trace.as_ref() };
+        let response = Problem::too_large(5, "limits.message").respond(&about);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        let ReplyBody::Whole(body) = response.into_body() else { panic!("no body") };
+        assert_eq!(
+            String::from_utf8_lossy(&body),
+            concat!(
+                r#"{"title":"Payload Too Large","status":413,"code":"too-large","#,
+                r#""detail":"the body is larger than 5 bytes (limits.message)","limit":5,"agent":"triage","#,
+                r#""message_id":"m-1","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#,
+                "\n"
+            )
+        );
+    }
+}

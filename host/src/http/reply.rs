@@ -1,0 +1,211 @@
+//! Responses made of what an agent said.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use caxton_control::RevisionId;
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Response, StatusCode};
+use serde_json::json;
+
+use super::body::ReplyBody;
+use crate::agent::{Accepted, act};
+use crate::wasm::wit;
+use caxton_control::Performative;
+
+const AGENT: HeaderName = HeaderName::from_static("caxton-agent");
+const CONVERSATION: HeaderName = HeaderName::from_static("caxton-conversation");
+const MESSAGE_ID: HeaderName = HeaderName::from_static("caxton-message-id");
+const ONTOLOGY: HeaderName = HeaderName::from_static("caxton-ontology");
+const PERFORMATIVE: HeaderName = HeaderName::from_static("caxton-performative");
+const REVISION: HeaderName = HeaderName::from_static("caxton-revision");
+
+/// The status of a reply, by what it means to do. The message was handled and its effects last, whatever it is.
+fn status(performative: Performative) -> StatusCode {
+    use Performative as P;
+    match performative {
+        // It will be done, and is not yet.
+        P::Agree => StatusCode::ACCEPTED,
+        P::Refuse => StatusCode::FORBIDDEN,
+        P::NotUnderstood => StatusCode::UNPROCESSABLE_ENTITY,
+        P::Failure => StatusCode::INTERNAL_SERVER_ERROR,
+        P::AcceptProposal
+        | P::Cancel
+        | P::Cfp
+        | P::Confirm
+        | P::Disconfirm
+        | P::Inform
+        | P::InformIf
+        | P::InformRef
+        | P::Propagate
+        | P::Propose
+        | P::Proxy
+        | P::QueryIf
+        | P::QueryRef
+        | P::RejectProposal
+        | P::Request
+        | P::RequestWhen
+        | P::RequestWhenever
+        | P::Subscribe => StatusCode::OK,
+    }
+}
+
+/// The response to a message that was handled, with its reply if there is one.
+pub(super) fn answered(reply: Option<wit::Message>) -> Response<ReplyBody> {
+    let Some(reply) = reply else {
+        let mut response = Response::new(ReplyBody::Empty);
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return response;
+    };
+    let performative = act(reply.performative);
+    let mut response = Response::new(ReplyBody::Whole(Bytes::from(reply.content)));
+    *response.status_mut() = status(performative);
+    let headers = response.headers_mut();
+    // Seven or fewer are the usual.
+    headers.reserve(8);
+    for (name, value) in reply.headers {
+        let name = HeaderName::try_from(name).ok().filter(is_agents);
+        // A name or a value that HTTP cannot carry stays away.
+        if let (Some(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+    if let Ok(content_type) = HeaderValue::try_from(reply.content_type) {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    headers.insert(PERFORMATIVE, HeaderValue::from_static(performative.as_str()));
+    if let Some(ontology) = reply.ontology.and_then(|ontology| HeaderValue::try_from(ontology).ok()) {
+        headers.insert(ONTOLOGY, ontology);
+    }
+    response
+}
+
+/// Whether an agent's reply may set this header: not what frames the response, and not what the host says.
+fn is_agents(name: &HeaderName) -> bool {
+    let framing = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+    let prefixes = ["caxton-", "http-", "proxy-", "keep-alive", "trace"];
+    !framing.contains(name) && !prefixes.iter().any(|prefix| name.as_str().starts_with(prefix))
+}
+
+/// The response to a message that was put into a mailbox.
+pub(super) fn accepted(accepted: Accepted, agent: &str) -> Response<ReplyBody> {
+    let body = json!({ "id": accepted.id, "conversation": accepted.conversation });
+    let location = format!("{}{}", super::status::MESSAGES, accepted.id);
+    let mut response = json_response(StatusCode::ACCEPTED, &body);
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::try_from(location) {
+        headers.insert(LOCATION, location);
+    }
+    sign(headers, agent, None, Some(accepted));
+    response
+}
+
+/// A response of the host's own.
+pub(super) fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::Whole(Bytes::from(format!("{body}\n"))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Says which agent and revision answered, and to what.
+pub(super) fn sign(headers: &mut HeaderMap, agent: &str, revision: Option<&RevisionId>, message: Option<Accepted>) {
+    let mut set = |name: HeaderName, value: String| {
+        // Names and ids are printable; a conversation that is not stays away.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(AGENT, agent.to_owned());
+    if let Some(revision) = revision {
+        let mut text = String::with_capacity(agent.len() + 8);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{}@{}", revision.agent.as_str(), revision.number);
+        set(REVISION, text);
+    }
+    if let Some(Accepted { id, conversation }) = message {
+        set(MESSAGE_ID, id);
+        set(CONVERSATION, conversation);
+    }
+}
+
+/// Says which conversation was gone on with.
+pub(super) fn name_conversation(headers: &mut HeaderMap, conversation: HeaderValue) {
+    headers.insert(CONVERSATION, conversation);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::new_id;
+
+    fn reply(headers: &[(&str, &str)]) -> wit::Message {
+        wit::Message {
+            id: new_id(),
+            performative: wit::Performative::Inform,
+            sender: "triage".to_owned(),
+            receiver: "http:POST /tickets".to_owned(),
+            content: b"done".to_vec(),
+            content_type: "text/plain".to_owned(),
+            ontology: Some("tickets".to_owned()),
+            protocol: None,
+            conversation_id: "c-1".to_owned(),
+            reply_with: None,
+            in_reply_to: None,
+            reply_by: None,
+            priority: wit::Priority::Normal,
+            sent_at: 0,
+            attempt: 1,
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn an_agent_sets_its_own_headers_and_no_others() {
+        let response = answered(Some(reply(&[
+            ("location", "/tickets/7"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "9"),
+            ("content-type", "text/html"),
+            ("caxton-agent", "other"),
+            ("http-path", "/"),
+            ("a(b", "x"),
+        ])));
+        let mut found: Vec<(&str, &str)> =
+            response.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                ("caxton-ontology", "tickets"),
+                ("caxton-performative", "inform"),
+                ("content-type", "text/plain"),
+                ("location", "/tickets/7"),
+                ("set-cookie", "a=1"),
+                ("set-cookie", "b=2"),
+            ]
+        );
+    }
+
+    #[test]
+    fn replies_have_their_status() {
+        for (performative, expected) in [
+            (wit::Performative::Inform, 200),
+            (wit::Performative::Propose, 200),
+            (wit::Performative::Agree, 202),
+            (wit::Performative::Refuse, 403),
+            (wit::Performative::NotUnderstood, 422),
+            (wit::Performative::Failure, 500),
+        ] {
+            let response = answered(Some(wit::Message { performative, ..reply(&[]) }));
+            assert_eq!(response.status(), expected, "{performative:?}");
+        }
+        assert_eq!(answered(None).status(), 204);
+    }
+}

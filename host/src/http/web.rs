@@ -1,0 +1,94 @@
+//! Calls of HTTP agents: the request itself goes in, the response comes out.
+
+use std::sync::OnceLock;
+
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE};
+use http::{Request, request};
+
+use super::body::{Bounds, Broken, ReplyBody, RequestBody};
+use super::ingress::{Call, Reply};
+use super::listen::Line;
+use super::problem::{About, Problem};
+use super::reply;
+use crate::wasm::BodyError;
+
+/// Calls an HTTP agent.
+pub(super) async fn call(line: &Line, call: Call) -> Reply {
+    let Call { mut head, body, agent, trace, .. } = call;
+    let about = About { agent: Some(agent.name().as_str()), message: None, trace: Some(&trace) };
+    let bounds = {
+        let settings = line.server.settings.load();
+        Bounds { limit: settings.max_body_bytes, stall: settings.stall_timeout }
+    };
+    let body = match RequestBody::new(body, &head, bounds) {
+        Ok(body) => body,
+        Err(error) => return Problem::of_body(&error, "http.max-body").respond(&about).into(),
+    };
+    let broken = body.broken();
+    let said = head.headers.get("caxton-conversation").cloned();
+    let conversation = said.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned);
+    make_own(&mut head, &line.server.address);
+    match agent.call_http(Request::from_parts(head, body), conversation, Some(trace.clone())).await {
+        Ok(answer) => {
+            let mut response = answer.response;
+            reply::sign(response.headers_mut(), agent.name().as_str(), Some(&answer.revision), None);
+            if let Some(said) = said {
+                reply::name_conversation(response.headers_mut(), said);
+            }
+            Reply { response: response.map(ReplyBody::Agent), deadline: Some(answer.deadline) }
+        }
+        Err(error) => {
+            let problem = explain(&broken, bounds).unwrap_or_else(|| Problem::of_call(error));
+            problem.respond(&about).into()
+        }
+    }
+}
+
+/// What was wrong with the request's body, when that is why there is no response.
+fn explain(broken: &OnceLock<Broken>, bounds: Bounds) -> Option<Problem> {
+    Some(match broken.get()? {
+        Broken::TooLarge => Problem::too_large(bounds.limit, "http.max-body"),
+        Broken::Stalled => Problem::of_body(&BodyError::Stalled { limit: bounds.stall }, "http.max-body"),
+        Broken::Lost => Problem::new("body-broken"),
+    })
+}
+
+/// Takes away what was between the client and this host only, and adds the host that a client of old left out.
+fn make_own(head: &mut request::Parts, address: &str) {
+    if let Some(named) = head.headers.get(CONNECTION).cloned() {
+        // What the client calls a matter of this connection (RFC 9110, section 7.6.1).
+        for name in named.to_str().unwrap_or_default().split(',').filter_map(|name| name.trim().parse().ok()) {
+            let name: HeaderName = name;
+            head.headers.remove(name);
+        }
+    }
+    head.headers.remove(TE);
+    let named = head.headers.get(HOST).is_some_and(|host| !host.is_empty());
+    if let (false, None, Ok(host)) = (named, head.uri.authority(), HeaderValue::from_str(address)) {
+        head.headers.insert(HOST, host);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_the_connection_stays_outside() {
+        let request = Request::builder()
+            .uri("/")
+            .header("connection", "keep-alive, X-Hop")
+            .header("x-hop", "1")
+            .header("te", "trailers")
+            .header("x-end", "2")
+            .body(())
+            .unwrap();
+        let (mut head, ()) = request.into_parts();
+        make_own(&mut head, "127.0.0.1:8080");
+        let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        // The rest of the hop's own headers are kept from every guest where requests are handed over.
+        assert_eq!(names, ["connection", "host", "x-end"]);
+        assert_eq!(head.headers[HOST], "127.0.0.1:8080");
+    }
+}

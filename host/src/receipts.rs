@@ -1,0 +1,189 @@
+//! What became of messages that were taken from outside and that nobody waits for: for a while, in memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use caxton_control::RevisionId;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::agent::{Accepted, code, describe};
+use crate::clock;
+use crate::wasm::{Answer, Outcome, Waiter};
+
+/// Receipts that are kept; the oldest leave first, whatever their state.
+pub(crate) const KEPT: usize = 10_000;
+/// Agents that take many messages at once do not wait for one lock.
+const SHARDS: usize = 16;
+/// The most of a reason that is kept, in characters.
+const MAX_REASON: usize = 1_000;
+
+/// What is known of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    /// Who got it.
+    pub(crate) agent: Arc<str>,
+    /// The conversation that it is in.
+    pub(crate) conversation: String,
+    /// When it was accepted, in milliseconds since 1970.
+    pub(crate) accepted_at: u64,
+    /// How far it is.
+    pub(crate) state: State,
+}
+
+/// How far a message is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It waits, or is being handled.
+    Pending,
+    /// It was handled, and its effects are committed.
+    Handled {
+        /// When, in milliseconds since 1970.
+        at: u64,
+        /// Which revision handled it.
+        revision: Option<Arc<RevisionId>>,
+    },
+    /// It will not be handled any more.
+    Failed {
+        /// Since when, in milliseconds since 1970.
+        at: u64,
+        /// The revision that failed; none when it came to none.
+        revision: Option<Arc<RevisionId>>,
+        /// Stable, for programs.
+        code: &'static str,
+        /// For a person to read.
+        reason: String,
+    },
+}
+
+/// The newest receipts by the message's id.
+#[derive(Default)]
+pub(crate) struct Receipts {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Default)]
+struct Shard {
+    receipts: HashMap<Uuid, Receipt>,
+    /// The oldest first.
+    order: VecDeque<Uuid>,
+}
+
+impl Receipts {
+    /// Begins a receipt, and returns who has to hear of the message's end.
+    pub(crate) fn open(self: &Arc<Self>, accepted: &Accepted, agent: Arc<str>, now: u64) -> Waiter {
+        let id: Uuid = accepted.id.parse().expect("the host makes ids that are UUIDs");
+        let receipt =
+            Receipt { agent, conversation: accepted.conversation.clone(), accepted_at: now, state: State::Pending };
+        {
+            let mut shard = self.shard(id).lock();
+            if shard.order.len() >= KEPT / SHARDS
+                && let Some(oldest) = shard.order.pop_front()
+            {
+                shard.receipts.remove(&oldest);
+            }
+            shard.order.push_back(id);
+            shard.receipts.insert(id, receipt);
+        }
+        let open = Open { receipts: Arc::clone(self), id, closed: false };
+        Waiter::Note(Box::new(move |answer| open.close(answer)))
+    }
+
+    /// What is known of a message; none when it is not one of the newest, or never was.
+    pub(crate) fn get(&self, id: &str) -> Option<Receipt> {
+        let id: Uuid = id.parse().ok()?;
+        self.shard(id).lock().receipts.get(&id).cloned()
+    }
+
+    fn shard(&self, id: Uuid) -> &Mutex<Shard> {
+        // The end of an id of version 7 is random.
+        &self.shards[usize::from(id.as_bytes()[15]) % SHARDS]
+    }
+
+    fn set(&self, id: Uuid, state: State) {
+        if let Some(receipt) = self.shard(id).lock().receipts.get_mut(&id) {
+            receipt.state = state;
+        }
+    }
+}
+
+/// A receipt whose message is under way.
+struct Open {
+    receipts: Arc<Receipts>,
+    id: Uuid,
+    closed: bool,
+}
+
+impl Open {
+    fn close(mut self, answer: Answer) {
+        self.closed = true;
+        let Answer { revision, outcome } = answer;
+        let at = clock::now_ms();
+        self.receipts.set(
+            self.id,
+            match code(&outcome) {
+                None => State::Handled { at, revision },
+                Some(code) => {
+                    let reason = describe(&outcome).chars().take(MAX_REASON).collect();
+                    State::Failed { at, revision, code, reason }
+                }
+            },
+        );
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if !self.closed {
+            // Its message was dropped with the mailbox that held it.
+            let gone = Outcome::Gone("the host is stopping");
+            let (code, reason) = (code(&gone).unwrap_or("gone"), describe(&gone));
+            self.receipts.set(self.id, State::Failed { at: clock::now_ms(), revision: None, code, reason });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::new_id;
+
+    fn open(receipts: &Arc<Receipts>) -> (String, Waiter) {
+        let id = new_id();
+        let waiter = receipts.open(&Accepted { id: id.clone(), conversation: id.clone() }, "triage".into(), 1);
+        (id, waiter)
+    }
+
+    #[test]
+    fn a_receipt_says_how_far_its_message_is() {
+        let receipts = Arc::<Receipts>::default();
+        let (handled, waiter) = open(&receipts);
+        assert_eq!(receipts.get(&handled).unwrap().state, State::Pending);
+        waiter.tell(Answer { revision: None, outcome: Outcome::Done });
+        assert!(matches!(receipts.get(&handled).unwrap().state, State::Handled { .. }));
+
+        let (removed, waiter) = open(&receipts);
+        waiter.tell(Answer { revision: None, outcome: Outcome::Gone("the agent was removed") });
+        let State::Failed { code, reason, .. } = receipts.get(&removed).unwrap().state else { panic!("not failed") };
+        assert_eq!((code, reason.as_str()), ("gone", "the agent was removed"));
+
+        let (dropped, waiter) = open(&receipts);
+        drop(waiter);
+        assert!(matches!(receipts.get(&dropped).unwrap().state, State::Failed { code: "gone", .. }));
+
+        assert_eq!(receipts.get("no id"), None);
+        assert_eq!(receipts.get(&new_id()), None);
+    }
+
+    #[test]
+    fn the_oldest_leave_and_the_number_is_bounded() {
+        let receipts = Arc::<Receipts>::default();
+        let (first, _waiter) = open(&receipts);
+        for _ in 0..2 * KEPT {
+            drop(open(&receipts));
+        }
+        assert_eq!(receipts.get(&first), None);
+        let kept: usize = receipts.shards.iter().map(|shard| shard.lock().receipts.len()).sum();
+        assert_eq!(kept, KEPT);
+    }
+}

@@ -1,0 +1,159 @@
+//! The cache of compiled components: used when it can be trusted, made anew when not.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::guests::{Guest, counts, handles};
+use super::{Bench, ProgramError, call, spec};
+
+fn files(bench: &Bench, extension: &str) -> Vec<PathBuf> {
+    let folder = fs::read_dir(bench.folder.path().join("cache")).unwrap();
+    let paths = folder.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+}
+
+/// Changes a file that nobody is meant to change.
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+async fn compiles(bench: &Bench, bytes: &[u8]) -> bool {
+    let (program, compiled) = bench.load(bytes, false).await.unwrap();
+    assert_eq!(call(&bench.pool_of(program, spec())).await.unwrap(), [1], "what was loaded works");
+    compiled
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_is_compiled_once() {
+    let bench = Bench::new();
+    assert!(compiles(&bench, &counts()).await);
+    assert!(!compiles(&bench, &counts()).await);
+    let bench = bench.again();
+    assert!(!compiles(&bench, &counts()).await, "also after a restart");
+    let (_, compiled) = bench.load(&counts(), true).await.unwrap();
+    assert!(compiled, "counting fuel is other code");
+    assert_eq!((files(&bench, "cwasm").len(), files(&bench, "seal").len()), (2, 2));
+    assert!(files(&bench, "tmp").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_compile_once() {
+    let bench = Bench::new();
+    let (bytes, compiled) = (counts(), AtomicU32::new(0));
+    let path = bench.folder.path().join("guest.wasm");
+    fs::write(&path, &bytes).unwrap();
+    let load = |_| {
+        let heard = |_| _ = compiled.fetch_add(1, Ordering::Relaxed);
+        bench.runtime.program(&path, super::digest(&bytes), false, heard)
+    };
+    let programs = futures::future::join_all((0..8).map(load)).await;
+    assert!(programs.iter().all(|program| Arc::ptr_eq(program.as_ref().unwrap(), programs[0].as_ref().unwrap())));
+    assert_eq!(compiled.into_inner(), 1);
+}
+
+/// What happens to a file.
+type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artefact_that_is_not_as_it_was_sealed_is_made_anew() {
+    let flip = |bytes: &mut Vec<u8>| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    };
+    let damages: [(&str, &str, Damage); 6] = [
+        ("a changed artefact", "cwasm", &flip),
+        ("a changed seal", "seal", &flip),
+        ("a truncated artefact", "cwasm", &|bytes| bytes.truncate(100)),
+        ("an empty artefact", "cwasm", &Vec::clear),
+        ("an artefact with more behind it", "cwasm", &|bytes| bytes.push(0)),
+        ("an empty seal", "seal", &Vec::clear),
+    ];
+    let mut bench = Bench::new();
+    assert!(compiles(&bench, &counts()).await);
+    for (name, extension, damage) in damages {
+        change(&files(&bench, extension)[0], damage);
+        bench = bench.again();
+        assert!(compiles(&bench, &counts()).await, "{name}");
+        bench = bench.again();
+        assert!(!compiles(&bench, &counts()).await, "{name}: what was made anew is good");
+    }
+    fs::remove_file(&files(&bench, "seal")[0]).unwrap();
+    bench = bench.again();
+    assert!(compiles(&bench, &counts()).await, "no seal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artefact_cannot_stand_in_for_another() {
+    let (bench, other) = (Bench::new(), handles("(call $reply (i32.const 600) (i32.const 1))"));
+    assert!(compiles(&bench, &counts()).await);
+    let [artefact, seal] = ["cwasm", "seal"].map(|extension| files(&bench, extension).remove(0));
+    bench.load(&other, false).await.unwrap();
+    for (from, extension) in [(artefact, "cwasm"), (seal, "seal")] {
+        let others = files(&bench, extension).into_iter().find(|path| *path != from).unwrap();
+        change(&others, |bytes| *bytes = fs::read(from).unwrap());
+    }
+    let bench = bench.again();
+    let (_, compiled) = bench.load(&other, false).await.unwrap();
+    assert!(compiled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_and_the_key_are_the_owners_alone() {
+    let bench = Bench::new();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let folder = bench.folder.path().join("cache");
+    assert_eq!(mode(&folder), 0o700);
+    assert_eq!(mode(&folder.join("key")), 0o400);
+    assert!(compiles(&bench, &counts()).await);
+    assert_eq!(mode(&files(&bench, "cwasm")[0]), 0o400);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    // A key that was cut off is made anew, and with it everything that it sealed.
+    change(&folder.join("key"), |key| key.truncate(7));
+    let bench = bench.again();
+    assert_eq!(mode(&folder), 0o700);
+    assert!(compiles(&bench, &counts()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_compiler_says_is_told() {
+    let shell = |script: &str| -> Vec<OsString> { ["/bin/sh", "-c", script].map(OsString::from).to_vec() };
+    for (compiler, says) in [
+        (shell("echo first >&2; echo no luck >&2; exit 3"), "compiling the component: no luck"),
+        (shell("exit 3"), "compiling the component: the compiler ended with exit status: 3"),
+        (shell("kill -9 $$"), "compiling the component: the compiler ended with signal: 9 (SIGKILL)"),
+        (
+            vec!["/nowhere/caxton".into()],
+            "compiling the component: /nowhere/caxton did not start: No such file or directory (os error 2)",
+        ),
+    ] {
+        let bench = Bench::with(tempfile::tempdir().unwrap(), 2, compiler);
+        let error = bench.load(&counts(), false).await.err().expect("it cannot be compiled");
+        assert_eq!(error.to_string(), says);
+        assert!(files(&bench, "cwasm").is_empty() && files(&bench, "tmp").is_empty(), "nothing is left behind");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_the_pool_has_no_room_for_is_told_why() {
+    let bench = Bench::new();
+    let guest = Guest { more: "(table 70000 funcref)", ..Guest::default() }.build();
+    let error = bench.load(&guest, false).await.err().expect("the table is too large");
+    let text = error.to_string();
+    assert!(text.contains("70000") && text.contains("65536"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_meanwhile_is_not_taken_for_the_one_asked_for() {
+    let bench = Bench::new();
+    let path = bench.folder.path().join("guest.wasm");
+    fs::write(&path, b"something else").unwrap();
+    let result = bench.runtime.program(&path, super::digest(&counts()), false, |_| {}).await;
+    assert!(matches!(result, Err(ProgramError::Changed)));
+}

@@ -1,0 +1,189 @@
+//! What is said about a component that cannot be used.
+
+use super::guests::{counts, handles};
+use super::{Bench, call};
+use crate::wasm::{Kind, summarise};
+
+/// A component that exports and imports empty instances of these names.
+fn shell(imports: &[&str], exports: &[&str]) -> Vec<u8> {
+    let imports = imports.iter().map(|name| format!(r#"(import "{name}" (instance))"#));
+    let exports =
+        exports.iter().enumerate().map(|(i, name)| format!(r#"(instance $i{i}) (export "{name}" (instance $i{i}))"#));
+    wat::parse_str(format!("(component {})", imports.chain(exports).collect::<String>())).unwrap()
+}
+
+const HANDLER: &str = "caxton:agent/handler@0.1.0";
+const SNAPSHOT: &str = "caxton:agent/snapshot@0.1.0";
+const HTTP: &str = "wasi:http/incoming-handler@0.2.6";
+
+#[test]
+fn what_is_wrong_is_said() {
+    let cut = counts()[..counts().len() / 2].to_vec();
+    let table: Vec<(&str, Vec<u8>, &[&str])> = vec![
+        ("empty", Vec::new(), &["the file is empty (empty); build it again, for the target wasm32-wasip2"]),
+        (
+            "garbage",
+            b"#!/bin/sh".to_vec(),
+            &["the file is not WebAssembly (not-wasm); build it again, for the target wasm32-wasip2"],
+        ),
+        (
+            "a core module",
+            wat::parse_str("(module)").unwrap(),
+            &[
+                "the file is a core module, not a component (core-module); build for wasm32-wasip2, or wrap it with `wasm-tools component new`",
+            ],
+        ),
+        ("cut in the middle", cut, &["the component is truncated: @ (truncated); build or copy it again"]),
+        (
+            "cut in its head",
+            b"\0asm\x0d\0".to_vec(),
+            &["the component is truncated: @ (truncated); build or copy it again"],
+        ),
+        (
+            "with rubbish in it",
+            [counts(), vec![0x55, 1, 0]].concat(),
+            &[
+                "the component is invalid: @ (invalid); build it again; threads, GC, exceptions and 64-bit or several memories are not taken",
+            ],
+        ),
+        (
+            "nothing exported",
+            shell(&[], &[]),
+            &[
+                "it exports nothing, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+            ],
+        ),
+        (
+            "another world",
+            shell(&[], &["wasi:cli/run@0.2.6"]),
+            &[
+                "it exports wasi:cli/run@0.2.6, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+            ],
+        ),
+        (
+            "another version",
+            shell(&[], &["caxton:agent/handler@0.2.0"]),
+            &[
+                "it exports caxton:agent/handler@0.2.0, another version than this host's caxton:agent/handler@0.1.0 (other-version); build it against the contract that `caxton wit` prints",
+            ],
+        ),
+        (
+            "another version of HTTP",
+            shell(&[], &["wasi:http/incoming-handler@0.3.0"]),
+            &[
+                "it exports wasi:http/incoming-handler@0.3.0, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+            ],
+        ),
+        (
+            "both worlds",
+            shell(&[], &[HANDLER, HTTP]),
+            &[
+                "it exports both an interface of caxton:agent and wasi:http/incoming-handler (two-worlds); make two components of it: one takes messages, one answers HTTP and sends messages to the first",
+            ],
+        ),
+        (
+            "a snapshot of nothing",
+            shell(&[], &[SNAPSHOT]),
+            &[
+                "it exports caxton:agent/snapshot@0.1.0, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+            ],
+        ),
+        (
+            "everything that is wrong at once",
+            shell(
+                &["wasi:nn/graph@0.2.0", "wasi:clocks/monotonic-clock@0.3.0", "caxton:agent/messaging@0.2.0", "spirit"],
+                &["wasi:cli/run@0.2.6"],
+            ),
+            &[
+                "it imports wasi:nn/graph@0.2.0, which this host does not have (import-unknown); leave that import out, or satisfy it with another component (`wac plug`) before it comes here",
+                "it imports wasi:clocks/monotonic-clock@0.3.0, which this host does not have (import-version); build it for WASI 0.2 (target wasm32-wasip2)",
+                "it imports caxton:agent/messaging@0.2.0, which this host does not have (import-version); build it against the contract that `caxton wit` prints",
+                "it imports `spirit`, which is no interface of a package (import-unknown); import only what `caxton wit` prints and WASI 0.2",
+                "it exports wasi:cli/run@0.2.6, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+            ],
+        ),
+        (
+            "a proposal that is off",
+            wat::parse_str(format!(
+                r#"(component (core module (memory i64 1)) (instance $i) (export "{HANDLER}" (instance $i)))"#
+            ))
+            .unwrap(),
+            &[
+                "the component is invalid: @ (invalid); build it again; threads, GC, exceptions and 64-bit or several memories are not taken",
+            ],
+        ),
+    ];
+    for (name, bytes, expected) in table {
+        let findings = summarise(&bytes).expect_err(name);
+        let said: Vec<String> = findings.iter().map(|finding| without_detail(&finding.to_string())).collect();
+        assert_eq!(said, expected, "{name}");
+    }
+}
+
+/// What the parser says is its own; only that it says something and where is of interest.
+fn without_detail(text: &str) -> String {
+    match (text.find(": "), text.find(" (at byte 0x")) {
+        (Some(from), Some(at)) if at > from + 2 => {
+            let rest = text[at + 1..].find(')').map_or("", |end| &text[at + 2 + end..]);
+            format!("{}: @{rest}", &text[..from])
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[test]
+fn what_a_component_is_for_is_told_from_its_exports() {
+    for (exports, kind, health) in [
+        (&[HANDLER][..], Kind::Message, false),
+        (&[HANDLER, "caxton:agent/health@0.1.0"], Kind::Message, true),
+        (&[HANDLER, SNAPSHOT], Kind::Stateful, false),
+        (&["caxton:agent/handler@0.1.3"], Kind::Message, false),
+        (&[HTTP], Kind::Http, false),
+        (&["wasi:http/incoming-handler@0.2.0", "caxton:agent/health@0.1.0"], Kind::Http, true),
+    ] {
+        let summary = summarise(&shell(&["wasi:io/poll@0.2.0", "wasi:logging/logging@0.1.0-draft"], exports)).unwrap();
+        assert_eq!((summary.kind, summary.health), (kind, health), "{exports:?}");
+        assert_eq!(summary.exports, exports);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_types_than_the_contracts_are_refused_before_the_first_message() {
+    let bench = Bench::new();
+    let exports = r#"(component
+        (core module $m (func (export "f")))
+        (core instance $c (instantiate $m))
+        (func $f (canon lift (core func $c "f")))
+        (instance $i (export "NAME" (func $f)))
+        (export "caxton:agent/handler@0.1.0" (instance $i)))"#;
+    let bytes = wat::parse_str(exports.replace("NAME", "hande")).unwrap();
+    let error = bench.load(&bytes, false).await.err().expect("a function is missing");
+    assert_eq!(
+        error.to_string(),
+        "the component does not fit this host: instance export `caxton:agent/handler@0.1.0` does not have export `handle`"
+    );
+    let pool = bench.pool(&wat::parse_str(exports.replace("NAME", "handle")).unwrap(), |_| {}).await;
+    let fault = pool.try_out().await.unwrap_err();
+    assert_eq!(
+        fault.to_string(),
+        "no instance could be started: its exports have other types than the contract: failed to convert function to \
+         given type: type mismatch with parameters: expected 1-tuple, found 0-tuple"
+    );
+    let import = r#"(component
+        (import "caxton:agent/messaging@0.1.0" (instance (export "find" (func (param "x" u32)))))
+        (instance $i) (export "caxton:agent/handler@0.1.0" (instance $i)))"#;
+    let error = bench.load(&wat::parse_str(import).unwrap(), false).await.err().expect("an import of another type");
+    assert_eq!(
+        error.to_string(),
+        "the component does not fit this host: component imports instance `caxton:agent/messaging@0.1.0`, but a matching \
+         implementation was not found in the linker: instance export `find` has the wrong type: type mismatch with \
+         parameters: expected `string` found `u32`"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_smallest_guest_works() {
+    let bench = Bench::new();
+    let pool = bench.pool(&handles(""), |_| {}).await;
+    assert_eq!(call(&pool).await.unwrap(), b"");
+}

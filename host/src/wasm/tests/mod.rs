@@ -1,0 +1,229 @@
+//! The engine against small guests written for one purpose each: every limit, every way of failing, the pool,
+//! the cache of artefacts and what is found out about a component.
+
+mod artefacts;
+mod calls;
+mod findings;
+mod guests;
+mod pool;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use caxton_control::desired::{Allow, Instances, Limits, MailboxSpec, Order, Reload};
+use caxton_control::{AgentSpec, RevisionId};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use super::guest::Read;
+use super::{
+    Envelope, Fault, Identity, Inbox, LogLevel, Outside, Pool, Program, ProgramError, Runtime, RuntimeOptions, Sent,
+    Work, digest, wit,
+};
+
+/// Enough for a call that is to end by itself, also on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
+
+/// An engine with a cache of its own, and what its guests see of the world.
+struct Bench {
+    folder: TempDir,
+    runtime: Arc<Runtime>,
+    world: Arc<World>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(tempfile::tempdir().unwrap(), 16, this_program())
+    }
+
+    fn with_instances(instances: u32) -> Self {
+        Self::with(tempfile::tempdir().unwrap(), instances, this_program())
+    }
+
+    fn with(folder: TempDir, instances: u32, compiler: Vec<OsString>) -> Self {
+        let cache = folder.path().join("cache");
+        let runtime = Runtime::new(RuntimeOptions { cache, compiler, instances: Some(instances) }).unwrap();
+        Self { folder, runtime, world: Arc::default() }
+    }
+
+    /// A new engine on the same cache, as after a restart.
+    fn again(self) -> Self {
+        Self::with(self.folder, 16, this_program())
+    }
+
+    /// The program of a component, and whether it was compiled for it.
+    async fn load(&self, bytes: &[u8], fuel: bool) -> Result<(Arc<Program>, bool), ProgramError> {
+        let path = self.folder.path().join("guest.wasm");
+        std::fs::write(&path, bytes).unwrap();
+        let mut compiled = false;
+        let program = self.runtime.program(&path, digest(bytes), fuel, |_| compiled = true).await?;
+        Ok((program, compiled))
+    }
+
+    /// A pool of a component, with these settings.
+    async fn pool(&self, bytes: &[u8], set: impl FnOnce(&mut AgentSpec)) -> Arc<Pool> {
+        let mut spec = spec();
+        set(&mut spec);
+        let (program, _) = self.load(bytes, spec.limits.fuel.is_some()).await.unwrap();
+        self.pool_of(program, spec)
+    }
+
+    fn pool_of(&self, program: Arc<Program>, spec: AgentSpec) -> Arc<Pool> {
+        let max = spec.instances.max;
+        let who = Identity {
+            revision: Arc::new(RevisionId { agent: spec.name.clone(), number: 1 }),
+            spec: Arc::new(spec),
+            state_bytes: Arc::new(AtomicU64::new(0)),
+        };
+        Pool::new(&self.runtime, program, Arc::new(who), Arc::clone(&self.world) as Arc<dyn Outside>, max)
+    }
+}
+
+/// The declaration of an agent with limits that no well-behaved guest meets.
+fn spec() -> AgentSpec {
+    AgentSpec {
+        name: "guest".parse().unwrap(),
+        component: "guest.wasm".to_owned(),
+        build: None,
+        capabilities: std::collections::BTreeSet::new(),
+        instances: Instances { min: 0, max: 4, reuse: 1_000_000, idle: LONG },
+        config: BTreeMap::new(),
+        allow: Allow::default(),
+        limits: Limits {
+            memory_bytes: 16 << 20,
+            cpu: LONG,
+            fuel: None,
+            time: LONG,
+            message_bytes: 256 << 10,
+            sends: 10,
+            writes: 10,
+            state_bytes: 1 << 20,
+            hops: 8,
+            log_lines: 1_000,
+        },
+        mailbox: MailboxSpec { order: Order::None, depth: 100 },
+        http: Vec::new(),
+        reload: Reload { watch: true, drain: LONG },
+    }
+}
+
+/// The command line that makes this test program a compiler: its only test besides is [`the_compiler`].
+fn this_program() -> Vec<OsString> {
+    let program = std::env::current_exe().unwrap();
+    vec![program.into(), "--exact".into(), "wasm::tests::the_compiler".into()]
+}
+
+/// Not a test but the child process that compiles for the others: what stands behind its name on the command
+/// line are to the harness names of tests that do not exist.
+#[test]
+fn the_compiler() {
+    let mut args = std::env::args().skip_while(|arg| arg != "compile-component").skip(1);
+    let (Some(input), Some(output), Some(kind)) = (args.next(), args.next(), args.next()) else { return };
+    if let Err(why) = super::compile_child(input.as_ref(), output.as_ref(), kind == "fuel") {
+        // The harness keeps what is printed.
+        std::io::Write::write_all(&mut std::io::stderr(), why.as_bytes()).unwrap();
+        std::process::exit(1);
+    }
+    std::process::exit(0);
+}
+
+/// What guests see of the world: nothing but what they kept there.
+#[derive(Default)]
+struct World {
+    saved: Mutex<Option<Vec<u8>>>,
+    logs: Mutex<Vec<String>>,
+}
+
+impl Outside for World {
+    fn admit(&self, _: &Identity, work: &Work, _: wit::Draft) -> Result<Sent, wit::SendError> {
+        let envelope = Envelope {
+            message: message(b""),
+            hops: work.hops + 1,
+            deadline: None,
+            waiter: None,
+            waiting: None,
+            trace: None,
+            accepted: Instant::now(),
+        };
+        Ok(Sent::new(Arc::new(Nowhere), envelope))
+    }
+
+    /// Nobody ever answers.
+    fn request<'a>(
+        &'a self,
+        _: &'a Identity,
+        _: &'a Work,
+        _: wit::Draft,
+        _: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn find(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn read(&self, _: &str, _: &str) -> Result<Option<Read>, String> {
+        Ok(None)
+    }
+
+    fn keys(&self, _: &str, _: &str, _: Option<&str>, _: u32) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+
+    fn saved(&self, _: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.saved.lock().clone())
+    }
+
+    fn log(&self, _: &Identity, level: LogLevel, context: &str, text: &str) {
+        self.logs.lock().push(format!("{level:?} {context}: {text}"));
+    }
+}
+
+/// An inbox that keeps nothing.
+struct Nowhere;
+
+impl Inbox for Nowhere {
+    fn push(self: Arc<Self>, _: Envelope) {}
+    fn release(&self) {}
+}
+
+fn message(content: &[u8]) -> wit::Message {
+    wit::Message {
+        id: "m-1".to_owned(),
+        performative: wit::Performative::Request,
+        sender: "http:POST /".to_owned(),
+        receiver: "guest".to_owned(),
+        content: content.to_vec(),
+        content_type: "text/plain".to_owned(),
+        ontology: None,
+        protocol: None,
+        conversation_id: "c-1".to_owned(),
+        reply_with: None,
+        in_reply_to: None,
+        reply_by: None,
+        priority: wit::Priority::Normal,
+        sent_at: 0,
+        attempt: 1,
+        headers: Vec::new(),
+    }
+}
+
+fn work() -> Work {
+    Work { conversation: "c-1".to_owned(), hops: 0, deadline: Instant::now() + LONG, waiting: None, trace: None }
+}
+
+/// Hands one message to an instance of the pool, as the host does, and gives the content of the reply.
+async fn call(pool: &Arc<Pool>) -> Result<Vec<u8>, Fault> {
+    let mut lease = pool.lease(Instant::now() + LONG).await?;
+    let time = lease.instance().time();
+    static MESSAGE: LazyLock<wit::Message> = LazyLock::new(|| message(b"hello"));
+    let result = lease.instance().handle(&MESSAGE, work(), time).await?;
+    lease.finish(true);
+    Ok(result.expect("the guest is content").map(|reply| reply.content).unwrap_or_default())
+}

@@ -1,0 +1,167 @@
+//! How instances are kept, used again, bounded and given up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::guests::{COUNT, Guest, counts, handles};
+use super::{Bench, Fault, LONG, Pool, call};
+
+/// Long enough to see that nothing comes, and no longer.
+const SHORT: Duration = Duration::from_millis(30);
+
+async fn lease(pool: &Arc<Pool>, patience: Duration) -> Result<super::super::Lease, Fault> {
+    pool.lease(Instant::now() + patience).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_used_again_and_replaced_after_so_many_messages() {
+    let bench = Bench::new();
+    for (reuse, counts_seen) in [(1_000, [1, 2, 3, 4, 5]), (2, [1, 2, 1, 2, 1]), (1, [1, 1, 1, 1, 1])] {
+        let pool = bench.pool(&counts(), |spec| spec.instances.reuse = reuse).await;
+        for count in counts_seen {
+            assert_eq!(call(&pool).await.unwrap(), [count], "reuse = {reuse}");
+        }
+        let fresh = counts_seen.iter().filter(|count| **count == 1).count();
+        assert_eq!(pool.started() as usize, fresh, "reuse = {reuse}");
+    }
+}
+
+/// Keeps its count in a snapshot of one byte.
+const STATEFUL: &str = r#"
+    (func (export "caxton:agent/snapshot@0.1.0#save") (result i32)
+        (i32.store (i32.const 260) (i32.const 8)) (i32.store (i32.const 264) (i32.const 1)) (i32.const 256))
+    (func (export "caxton:agent/snapshot@0.1.0#restore") (param i32 i32) (result i32)
+        (i32.store8 (i32.const 8) (i32.load8_u (local.get 0)))
+        (i32.store8 (i32.const 256) (i32.eq (local.get 1) (i32.const 0)))
+        (i32.const 256))"#;
+
+fn stateful() -> Vec<u8> {
+    Guest { world: "stateful", more: STATEFUL, handle: COUNT, ..Guest::default() }.build()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_of_a_stateful_agent_outlives_every_number_of_messages() {
+    let bench = Bench::new();
+    let pool = bench.pool(&stateful(), |spec| (spec.instances.reuse, spec.instances.max) = (2, 4)).await;
+    assert_eq!(pool.max(), 1, "state in memory is in one instance");
+    for count in 1..=7 {
+        assert_eq!(call(&pool).await.unwrap(), [count]);
+    }
+    pool.trim(1, Duration::ZERO);
+    assert_eq!(call(&pool).await.unwrap(), [8]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stateful_agent_begins_with_what_it_saved() {
+    let bench = Bench::new();
+    let first = bench.pool(&stateful(), |_| {}).await;
+    assert_eq!(call(&first).await.unwrap(), [1]);
+    let mut lease = first.lease_at_rest().await.unwrap();
+    let saved = lease.instance().save(LONG).await.unwrap().unwrap().unwrap();
+    assert_eq!(saved, [1]);
+    *bench.world.saved.lock() = Some(saved);
+    drop(lease);
+    assert_eq!(first.live(), 0);
+    let second = bench.pool(&stateful(), |_| {}).await;
+    assert_eq!(call(&second).await.unwrap(), [2]);
+    // This guest refuses to begin with nothing.
+    *bench.world.saved.lock() = Some(Vec::new());
+    let third = bench.pool(&stateful(), |_| {}).await;
+    let fault = third.warm(1).await.unwrap_err();
+    assert!(matches!(fault, Fault::Restore(_)), "{fault}");
+    assert_eq!(third.live(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_calls_than_max_and_the_next_is_told_at_its_deadline() {
+    let bench = Bench::new();
+    let pool = bench.pool(&counts(), |spec| spec.instances.max = 2).await;
+    let first = lease(&pool, LONG).await.unwrap();
+    let second = lease(&pool, LONG).await.unwrap();
+    assert!(matches!(lease(&pool, SHORT).await, Err(Fault::Overloaded)));
+    first.finish(true);
+    let third = lease(&pool, LONG).await.unwrap();
+    assert_eq!((pool.live(), pool.started()), (2, 2), "the third has the instance of the first");
+    // One more is let in while all are busy; then two fewer, which shows when calls end.
+    pool.set_max(3);
+    let fourth = lease(&pool, LONG).await.unwrap();
+    assert_eq!(pool.started(), 3);
+    for lease in [second, third, fourth] {
+        lease.finish(true);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_instances_of_others_make_way_when_all_places_are_taken() {
+    let bench = Bench::with_instances(2);
+    let [a, b, c] =
+        [bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await];
+    for pool in [&a, &b] {
+        call(pool).await.unwrap();
+    }
+    assert_eq!((bench.runtime.live(), a.idle(), b.idle()), (2, 1, 1));
+    assert_eq!(call(&c).await.unwrap(), [1]);
+    assert_eq!((bench.runtime.live(), a.idle() + b.idle(), c.idle()), (2, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_all_places_in_calls_the_next_waits_until_one_ends() {
+    let bench = Bench::with_instances(1);
+    let (a, b) = (bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await);
+    let busy = lease(&a, LONG).await.unwrap();
+    assert!(matches!(lease(&b, SHORT).await, Err(Fault::Overloaded)));
+    let waits = tokio::spawn({
+        let b = Arc::clone(&b);
+        async move { call(&b).await }
+    });
+    while bench.runtime.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // The instance is good for another call, but somebody else needs its place more.
+    busy.finish(true);
+    assert_eq!(tokio::time::timeout(LONG / 2, waits).await.unwrap().unwrap().unwrap(), [1]);
+    assert_eq!((a.live(), b.live()), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_above_min_leave_when_they_are_idle() {
+    let bench = Bench::new();
+    let pool = bench.pool(&counts(), |_| {}).await;
+    pool.warm(3).await.unwrap();
+    pool.trim(1, LONG);
+    assert_eq!(pool.live(), 3, "none is idle for so long");
+    pool.trim(1, Duration::ZERO);
+    assert_eq!((pool.live(), bench.runtime.live()), (1, 1));
+    pool.warm(9).await.unwrap();
+    assert_eq!(pool.live(), 4, "never more than max");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_health_check_keeps_an_instance_from_standing() {
+    let bench = Bench::new();
+    // Err("no") unless it was told otherwise.
+    let more = r#"
+        (data (i32.const 600) "no")
+        (func (export "caxton:agent/health@0.1.0#check") (result i32)
+            (i32.store8 (i32.const 256) (i32.const 1))
+            (i32.store (i32.const 260) (i32.const 600))
+            (i32.store (i32.const 264) (i32.const 2))
+            (i32.const 256))"#;
+    let guest = Guest { world: "healthy", more, ..Guest::default() }.build();
+    let pool = bench.pool(&guest, |_| {}).await;
+    assert!(pool.program.summary.health);
+    for result in [pool.warm(1).await, pool.try_out().await] {
+        assert_eq!(result.unwrap_err().to_string(), "no instance could be started: its health check says: no");
+    }
+    assert_eq!((pool.live(), bench.runtime.live()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_broken_off_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let pool = bench.pool(&handles("(loop (br 0))"), |_| {}).await;
+    let broken_off = tokio::time::timeout(SHORT, call(&pool)).await;
+    assert!(broken_off.is_err());
+    assert_eq!((pool.live(), pool.idle(), bench.runtime.live()), (0, 0, 0));
+    assert!(lease(&pool, SHORT).await.is_ok(), "its turn is free again");
+}

@@ -1,0 +1,48 @@
+//! The guests, built once per run by the project's own script.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace")
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Builds what is not built yet. The script keeps two runs at once apart.
+fn dist() -> &'static Path {
+    static DIST: OnceLock<PathBuf> = OnceLock::new();
+    DIST.get_or_init(|| {
+        let output = Command::new(root().join("components/build.sh")).output().expect("components/build.sh starts");
+        assert!(
+            output.status.success(),
+            "components/build.sh failed:\n{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        root().join("components/dist")
+    })
+}
+
+/// The component of this name.
+pub fn guest(name: &str) -> PathBuf {
+    let path = dist().join(format!("{name}.wasm"));
+    assert!(path.is_file(), "components/build.sh makes no {name}.wasm");
+    path
+}
+
+/// Whether guests in this language (`rust`, `javascript`, `python`) could be built here. What could not be is
+/// told, so that nobody takes it for tested.
+pub fn has_language(language: &str) -> bool {
+    let text = std::fs::read_to_string(dist().join("languages")).expect("the script writes which languages it built");
+    let languages: serde_json::Value = serde_json::from_str(&text).expect("it writes JSON");
+    let built = languages[language] == true;
+    if !built {
+        println!("not tested: guests in {language} ({})", languages[language]);
+    }
+    built
+}

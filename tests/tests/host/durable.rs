@@ -1,0 +1,98 @@
+//! What is kept, and what a power cut takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use caxton_tests::Client;
+use serde_json::json;
+
+use crate::{agent, host};
+
+#[test]
+fn after_kill_9_every_acknowledged_write_is_there_and_none_twice() {
+    let mut setup = None;
+    let mut acknowledged = 0u64;
+    // Each round ends in the middle of writes.
+    for round in 0..5 {
+        let host = match setup.take() {
+            None => host(&agent("counter", "counter", "instances = { max = 8 }")),
+            Some(setup) => caxton_tests::Setup::start(setup),
+        };
+        let client = host.client();
+        let now = client.post("/counter", r#"{"by": 0}"#).json()["count"].as_u64().expect("a count");
+        // What was sent and not acknowledged before the cut may have been committed: at most one a writer.
+        assert!((acknowledged..=acknowledged + 4).contains(&now), "round {round}: {now}, acknowledged {acknowledged}");
+        acknowledged = now;
+        let (address, counted) = (host.http.clone(), Arc::new(AtomicU64::new(0)));
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let (address, counted) = (address.clone(), Arc::clone(&counted));
+                std::thread::spawn(move || {
+                    let client = Client::new(&address, None);
+                    while let Ok(reply) = client.try_send(http::Method::POST, "/counter", &[], "") {
+                        if reply.status.as_u16() == 200 {
+                            counted.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                })
+            })
+            .collect();
+        while counted.load(Ordering::SeqCst) < 50 * (round + 1) {
+            caxton_tests::pause();
+        }
+        setup = Some(host.kill());
+        for writer in writers {
+            writer.join().expect("a writer ends with the host");
+        }
+        acknowledged += counted.load(Ordering::SeqCst);
+    }
+    assert!(acknowledged >= 750, "{acknowledged} writes were acknowledged in all");
+}
+
+#[test]
+fn increments_of_many_at_once_are_all_counted() {
+    let host = host(&agent("counter", "counter", "instances = { max = 8 }"));
+    let address = host.http.clone();
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let client = Client::new(&address, None);
+            std::thread::spawn(move || (0..25).filter(|_| client.post("/counter", "").status.as_u16() == 200).count())
+        })
+        .collect();
+    let counted: usize = callers.into_iter().map(|caller| caller.join().expect("a caller ends well")).sum();
+    assert_eq!(counted, 200);
+    assert_eq!(host.client().post("/counter", r#"{"by": 0}"#).json()["count"], 200);
+}
+
+#[test]
+fn a_handler_that_fails_leaves_nothing_behind() {
+    let later = "[[agents.counter.http]]\nroute = \"/unused\"\n";
+    let mut host =
+        host(&(agent("rogue", "rogue", "allow = { send = [\"counter\"] }") + &agent("counter", "counter", "") + later));
+    let client = host.client();
+    let send = json!({"do": "send", "to": "counter", "content": {"by": 5}});
+    let set = json!({"do": "set", "key": "a", "value": "1"});
+    for end in [json!({"do": "trap"}), json!({"do": "fail", "cause": "fault", "reason": "on purpose"})] {
+        let reply = client.post("/rogue", json!({"do": "steps", "steps": [set, send, end]}).to_string());
+        assert!(reply.status.is_server_error(), "{}", reply.text());
+    }
+    assert_eq!(client.post("/rogue", r#"{"do":"get","key":"a"}"#).json()["value"], json!(null));
+    assert_eq!(host.agent("counter")["accepted"], 0);
+    let good = json!({"do": "steps", "steps": [set, send]});
+    assert_eq!(client.post("/rogue", good.to_string()).status.as_u16(), 200);
+    assert_eq!(client.post("/rogue", r#"{"do":"get","key":"a"}"#).json()["value"], "1");
+    host.until_agent("counter", "the message arrives", |status| status["handled"] == 1);
+    assert_eq!(client.post("/counter", r#"{"by": 0}"#).json()["count"], 5);
+}
+
+#[test]
+fn state_is_there_after_a_restart_and_revisions_keep_their_numbers() {
+    let host = host(&agent("counter", "counter", ""));
+    host.client().post("/counter", r#"{"by": 3}"#);
+    let (code, setup) = host.stop();
+    assert_eq!(code, 0);
+    let host = setup.start();
+    let reply = host.client().post("/counter", r#"{"by": 0}"#);
+    assert_eq!(reply.json()["count"], 3);
+    assert_eq!(reply.header("caxton-revision"), "counter@1", "the same bytes and settings");
+}

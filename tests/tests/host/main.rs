@@ -1,0 +1,41 @@
+//! A running host with real components, over real sockets.
+//!
+//! | trap of predecessors (SPEC §10) | shown not to be here by |
+//! |---|---|
+//! | 1 a drain that sleeps | `reload::a_drain_ends_when_the_last_call_does` |
+//! | 2 limits checked by name | `limits` (every test calls the guest) |
+//! | 3 invented statistics | `agents::what_is_counted_is_what_happened` |
+//! | 4 ok for what nobody received | `limits::a_full_mailbox_refuses`, `agents::enqueued_messages_are_handled` |
+//! | 5 security by constant | the engine's tests of artefacts, `host/src/wasm/tests` |
+//! | 6 a snapshot under the wrong revision | `stateful::a_new_revision_takes_up_what_the_old_one_kept` |
+//! | 8 bookkeeping | `reload::a_reload_that_fails_harms_nobody` |
+//! | 9 settings read by nothing | `host/control/tests/config.rs` |
+//!
+//! 7 and 10 are of rollouts with analysis and of moves between machines, which this program does not have.
+
+mod agents;
+mod durable;
+mod limits;
+mod reload;
+mod start;
+mod stateful;
+mod web;
+
+use caxton_tests::Host;
+
+/// The host as users have it.
+const BINARY: &str = env!("CARGO_BIN_EXE_caxton-under-test");
+
+/// Starts a host whose file has this text after `caxton = 1`.
+fn host(toml: &str) -> Host {
+    Host::start(BINARY, &file(toml))
+}
+
+fn file(toml: &str) -> String {
+    format!("caxton = 1\n{toml}")
+}
+
+/// An agent of a guest, called at `/NAME`.
+fn agent(name: &str, guest: &str, more: &str) -> String {
+    format!("[agents.{name}]\ncomponent = \"GUEST({guest})\"\n{more}\n[[agents.{name}.http]]\nroute = \"/{name}\"\n")
+}
