@@ -22,7 +22,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum ControlError {
     /// The file has errors; nothing was changed.
-    #[error("the file has {} errors; nothing was changed", .0.len())]
+    #[error("the file has {}; nothing was changed", match .0.len() { 1 => "an error".to_owned(), count => format!("{count} errors") })]
     File(Vec<FileError>),
     /// It took too long; it goes on.
     #[error("not everything was as declared within {} s; the host goes on with it", .0.as_secs())]
