@@ -60,12 +60,6 @@ impl Control {
         self.ready.borrow().clone()
     }
 
-    /// Waits until the host is ready for the first time or again.
-    pub(crate) async fn until_ready(&self) {
-        // An error means that the reconciler ended, and then nothing will become ready.
-        let _ = self.ready.clone().wait_for(|readiness| readiness.ready).await;
-    }
-
     /// Reads the file now and waits until all is as declared or nothing more can be done.
     pub(crate) async fn apply(&self, timeout: Duration) -> Result<Applied, ControlError> {
         let answer = self.ask(Command::Apply);
