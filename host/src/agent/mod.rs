@@ -8,6 +8,7 @@
 //! instances. Nothing here decides which revision runs: the reconciler sets it.
 
 mod admit;
+mod code;
 mod deliver;
 mod http;
 mod reply;
@@ -29,6 +30,7 @@ use crate::store::Snapshot;
 use crate::wasm::{Answer, Envelope, Inbox, Kind, Lease, Outcome, Pool};
 
 pub(crate) use admit::{Accepted, AdmitError, Arrival, act, new_id};
+pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use http::{HttpAnswer, HttpError};
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};

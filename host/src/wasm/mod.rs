@@ -37,3 +37,6 @@ pub(crate) use instance::Instance;
 pub(crate) use message::{Answer, Envelope, Inbox, Outcome, Sent, Waiter, Waits};
 pub(crate) use pool::{Lease, Pool};
 pub(crate) use program::{Program, ProgramError, digest};
+
+/// What runs components, and its version.
+pub(crate) const ENGINE: (&str, &str) = ("wasmtime", env!("CAXTON_WASMTIME_VERSION"));
