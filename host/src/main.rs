@@ -1,4 +1,8 @@
 //! The host.
+/// Guests' messages are many small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     caxton::main()
 }

@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Agent;
+use super::deliver::Helping;
 use crate::clock;
 use crate::commons::Commons;
 use crate::routes::Routes;
 use crate::trace::Trace;
-use crate::wasm::{Answer, Envelope, Identity, Inbox, Outcome, Sent, Waiter, Work, wit};
+use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Sent, Waiter, Work, wit};
 
 /// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
 const MAX_WORD: usize = 100;
@@ -142,33 +143,43 @@ impl Agent {
     /// [`Commons::receipts`].
     pub(crate) fn enqueue(self: &Arc<Self>, arrival: Arrival) -> Result<Accepted, AdmitError> {
         let receipts = &self.commons.receipts;
-        let (accepted, _) =
-            self.accept(arrival, |accepted| receipts.open(accepted, self.name.shared(), clock::now_ms()))?;
+        let note = |accepted: &Accepted| receipts.open(accepted, self.name.shared(), clock::now_ms());
+        let (accepted, envelope) = self.accept(arrival, note)?;
+        Arc::clone(self).push(envelope);
         Ok(accepted)
     }
 
     /// Takes a message from outside and waits for its answer.
     pub(crate) async fn ask(self: &Arc<Self>, arrival: Arrival) -> Result<(Accepted, Answer), AdmitError> {
+        let patience = arrival.patience;
         let (waiter, answer) = oneshot::channel();
-        let (accepted, patience) = self.accept(arrival, |_| Waiter::Call(waiter))?;
-        let gone = Answer { revision: None, outcome: Outcome::Gone("the host is stopping") };
-        let answer = match patience {
-            None => answer.await.unwrap_or(gone),
-            Some(patience) => match tokio::time::timeout(patience, answer).await {
-                Ok(answer) => answer.unwrap_or(gone),
-                Err(_) => {
-                    Answer { revision: None, outcome: Outcome::Fault(crate::wasm::Fault::Time { limit: patience }) }
-                }
-            },
+        let (accepted, envelope) = self.accept(arrival, |_| Waiter::Call(waiter))?;
+        let helping = self.put(envelope).then(|| Helping::new(self));
+        let answer = async {
+            match helping {
+                Some(helping) => helping.until(answer).await,
+                None => answer.await,
+            }
+        };
+        // A timer is only set when there is something to wait for.
+        let outcome = match patience {
+            None => Ok(answer.await),
+            Some(patience) => tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Time { limit: patience }),
+        };
+        let answer = match outcome {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Answer { revision: None, outcome: Outcome::Gone("the host is stopping") },
+            Err(fault) => Answer { revision: None, outcome: Outcome::Fault(fault) },
         };
         Ok((accepted, answer))
     }
 
+    /// Makes an envelope of a message from outside, for which a place is kept.
     fn accept(
         self: &Arc<Self>,
         arrival: Arrival,
         waiter: impl FnOnce(&Accepted) -> Waiter,
-    ) -> Result<(Accepted, Option<Duration>), AdmitError> {
+    ) -> Result<(Accepted, Envelope), AdmitError> {
         let spec = self.spec.load();
         let limit = self.message_limit(&spec);
         if arrival.content.len() as u64 > limit {
@@ -203,7 +214,7 @@ impl Agent {
             headers: arrival.headers,
         };
         let arrived = Instant::now();
-        Arc::clone(self).push(Envelope {
+        let envelope = Envelope {
             message,
             hops: 0,
             deadline: patience.map(|patience| arrived + patience),
@@ -211,8 +222,8 @@ impl Agent {
             waiting: None,
             trace: arrival.trace,
             accepted: arrived,
-        });
-        Ok((accepted, patience))
+        };
+        Ok((accepted, envelope))
     }
 
     /// The largest message that the agent takes: that of its running revision.

@@ -1,10 +1,13 @@
 //! Handling the messages of a mailbox.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use caxton_control::mailbox::Lane;
+use tokio::sync::oneshot;
 
 use super::{Agent, InFlight, Revision};
 use crate::store::{Commit, CommitError};
@@ -30,10 +33,93 @@ impl Ended {
 
 /// Handles what is ready, until nothing is.
 pub(super) async fn work(agent: Arc<Agent>) {
-    while let Some((flight, lane, envelope)) = agent.take() {
-        agent.handle(flight, lane, envelope).await;
+    while step(Arc::clone(&agent)).await {
         // A mailbox that never runs dry must not keep others from this thread.
         tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// Handles one message; false if there was none, which ends a worker.
+async fn step(agent: Arc<Agent>) -> bool {
+    let Some((flight, lane, envelope)) = agent.take() else { return false };
+    agent.handle(flight, lane, envelope).await;
+    true
+}
+
+/// A worker whose work is done by somebody who waits for an answer: mostly that to the message just sent,
+/// which then needs no task and no wake-up. Dropping it hands what is left to a task.
+pub(super) struct Helping {
+    agent: Arc<Agent>,
+    state: State,
+}
+
+/// How far a helping worker is.
+enum State {
+    /// It has a message in hand.
+    Busy(Step),
+    /// It may take one.
+    Free,
+    /// It has ended.
+    Ended,
+}
+
+/// The handling of one message.
+type Step = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+impl Helping {
+    /// Does the work of a worker of `agent`, which counts it already.
+    pub(super) fn new(agent: &Arc<Agent>) -> Self {
+        Self { agent: Arc::clone(agent), state: State::Free }
+    }
+
+    /// Waits for `answer` and works meanwhile, one message at a time.
+    pub(super) async fn until<T>(mut self, mut answer: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvError> {
+        std::future::poll_fn(|cx| {
+            while let Poll::Ready(()) = self.poll_step(cx) {
+                if let Poll::Ready(answer) = Pin::new(&mut answer).poll(cx) {
+                    return Poll::Ready(answer);
+                }
+            }
+            Pin::new(&mut answer).poll(cx)
+        })
+        .await
+    }
+
+    /// Ready when a message was handled, and there may be another.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let step = match &mut self.state {
+            State::Ended => return Poll::Pending,
+            State::Busy(step) => step,
+            State::Free => {
+                self.state = State::Busy(Box::pin(step(Arc::clone(&self.agent))));
+                return Poll::Ready(());
+            }
+        };
+        match step.as_mut().poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(true) => self.state = State::Free,
+            Poll::Ready(false) => self.state = State::Ended,
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Helping {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Ended => {}
+            State::Free => self.agent.resign(),
+            State::Busy(step) => {
+                let agent = Arc::clone(&self.agent);
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    runtime.spawn(async move {
+                        if step.await {
+                            work(agent).await;
+                        }
+                    });
+                }
+            }
+        }
     }
 }
 
@@ -52,6 +138,21 @@ impl Agent {
         };
         // Counted under the lock, so that a handoff that pauses the mailbox sees either this or nothing.
         Some((self.in_flight(current), lane, envelope))
+    }
+
+    /// Ends a worker; what is ready meanwhile is left to a task.
+    fn resign(self: &Arc<Self>) {
+        let more = {
+            let mut inbox = self.inbox.lock();
+            let more = !inbox.paused && inbox.mailbox.has_ready();
+            if !more {
+                inbox.workers -= 1;
+            }
+            more
+        };
+        if more {
+            tokio::spawn(work(Arc::clone(self)));
+        }
     }
 
     pub(super) fn in_flight(&self, revision: Arc<Revision>) -> InFlight {

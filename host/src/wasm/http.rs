@@ -205,7 +205,9 @@ async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> B
     let mut end = None;
     // The guest first: when it answers at once, nobody has to be woken.
     let head = std::future::poll_fn(|cx| {
-        if let (None, Poll::Ready(ready)) = (&end, running.as_mut().poll(cx)) {
+        if end.is_none()
+            && let Poll::Ready(ready) = running.as_mut().poll(cx)
+        {
             end = Some(ready);
         }
         match Pin::new(&mut receiver).poll(cx) {

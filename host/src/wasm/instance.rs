@@ -29,6 +29,9 @@ const HOSTCALL_BYTES: usize = 4 << 20;
 const MAX_HANDLES: usize = 4_096;
 /// Entries of the table of resources behind those handles.
 const MAX_RESOURCES: usize = 1_024;
+/// Resources that may be left when a call has ended. Guests in Rust, JavaScript and Python leave none, and keep
+/// their standard streams once they have used them; more than that is a leak, which ends with the instance.
+const MAX_LEFT: usize = 16;
 /// Random bytes that a guest may ask for at once.
 const MAX_RANDOM: u64 = 64 << 10;
 /// An instance is not used for longer, whatever it does: leaks of a guest end with it.
