@@ -187,7 +187,7 @@ impl Agent {
 
     /// Runs the handler and commits its effects; again while what it read has changed meanwhile.
     async fn attempt(self: &Arc<Self>, revision: &Arc<Revision>, envelope: &mut Envelope) -> Ended {
-        let limit = revision.spec.limits.time;
+        let mut limit = revision.spec.limits.time;
         let began = Instant::now();
         let mut deadline = began + limit;
         if let Some(theirs) = envelope.deadline {
@@ -195,6 +195,7 @@ impl Agent {
                 return Ended::failed(Outcome::Gone("nobody waits for the answer any more"), Duration::ZERO);
             }
             deadline = deadline.min(theirs);
+            limit = limit.min(theirs.saturating_duration_since(envelope.accepted));
         }
         let work = Work {
             conversation: envelope.message.conversation_id.clone(),
@@ -212,9 +213,7 @@ impl Agent {
             let (result, effects, spent) = match self.call(revision, envelope, work.clone(), time).await {
                 Ok(called) => called,
                 // What is told is the whole of the time, not what was left of it for this call.
-                Err(Fault::Time { .. }) => {
-                    return Ended::failed(Outcome::Fault(Fault::Time { limit: deadline - began }), cpu);
-                }
+                Err(Fault::Time { .. }) => return Ended::failed(Outcome::Fault(Fault::Time { limit }), cpu),
                 Err(fault) => return Ended::failed(Outcome::Fault(fault), cpu),
             };
             cpu += spent;
