@@ -146,7 +146,7 @@ fn bench(criterion: &mut Criterion) {
             b.iter(|| record.call_read_all(&mut record_store, &given).expect("the guest answers"));
         });
         // A handle is made for every message, as a host would have to.
-        let mut with = |store: &mut Store<Data>, call: &dyn Fn(&mut Store<Data>, Resource<Kept>) -> u64| {
+        let with = |store: &mut Store<Data>, call: &dyn Fn(&mut Store<Data>, Resource<Kept>) -> u64| {
             let handle = store.data_mut().table.push(Kept(given.clone())).expect("the table has room");
             let borrowed = Resource::new_borrow(handle.rep());
             let result = call(store, borrowed);

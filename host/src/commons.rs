@@ -60,11 +60,11 @@ impl Commons {
     /// Writes into an agent's log what happened to a call of it.
     pub(crate) fn note(&self, revision: &Revision, level: &'static str, text: &str, outcome: &Outcome) {
         let mut text = text.to_owned();
-        if let Outcome::Fault(Fault::Trap { backtrace, .. }) = outcome {
-            if !backtrace.is_empty() {
-                text.push('\n');
-                text.push_str(backtrace.trim_end());
-            }
+        if let Outcome::Fault(Fault::Trap { backtrace, .. }) = outcome
+            && !backtrace.is_empty()
+        {
+            text.push('\n');
+            text.push_str(backtrace.trim_end());
         }
         let line = Line {
             at: clock::now_ms(),

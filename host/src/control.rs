@@ -22,7 +22,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum ControlError {
     /// The file has errors; nothing was changed.
-    #[error("the file has {} errors; nothing was changed", .0.len())]
+    #[error("the file has {}; nothing was changed", match .0.len() { 1 => "an error".to_owned(), count => format!("{count} errors") })]
     File(Vec<FileError>),
     /// It took too long; it goes on.
     #[error("not everything was as declared within {} s; the host goes on with it", .0.as_secs())]
@@ -58,12 +58,6 @@ impl Control {
     /// Whether the host is ready; never waits.
     pub(crate) fn readiness(&self) -> Readiness {
         self.ready.borrow().clone()
-    }
-
-    /// Waits until the host is ready for the first time or again.
-    pub(crate) async fn until_ready(&self) {
-        // An error means that the reconciler ended, and then nothing will become ready.
-        let _ = self.ready.clone().wait_for(|readiness| readiness.ready).await;
     }
 
     /// Reads the file now and waits until all is as declared or nothing more can be done.

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use caxton_control::desired::Http;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -90,7 +89,6 @@ pub(crate) fn run(options: UpOptions) -> Result<ExitCode, StartError> {
 struct Host {
     commons: Arc<Commons>,
     control: Control,
-    settings: Arc<ArcSwap<Http>>,
     reconciler: tokio::task::JoinHandle<Drained>,
     settled: watch::Receiver<bool>,
     wakes: mpsc::Sender<Wake>,
@@ -204,7 +202,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));
     let reconciler = tokio::spawn(reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
-    Ok(Host { commons, control, settings, reconciler, settled, wakes: wake_sender, ports, closing, stop, listeners })
+    Ok(Host { commons, control, reconciler, settled, wakes: wake_sender, ports, closing, stop, listeners })
 }
 
 /// Compiled components may be shared by several hosts of one user.

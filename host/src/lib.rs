@@ -1,5 +1,4 @@
 //! A host for agents: WebAssembly components with a mailbox and state, declared in one file.
-#![allow(dead_code)]
 
 mod admin;
 mod agent;

@@ -46,9 +46,11 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 #[rustfmt::skip]
 const METRICS: &[Metric] = &[
     metric("caxton_messages_total", Kind::Counter, Unit::Count, "Messages and calls that were handled or failed for good, by agent and outcome."),
+    metric("caxton_mailbox_wait_seconds", Kind::Histogram, Unit::Seconds, "Time for which a message waited in the mailbox, or a call for an instance, by agent."),
     metric("caxton_message_seconds", Kind::Histogram, Unit::Seconds, "Time to handle a message or call, waits and commit included, by agent."),
     metric("caxton_message_cpu_seconds", Kind::Histogram, Unit::Seconds, "Time on a core for a message or call, by agent."),
     metric("caxton_commit_seconds", Kind::Histogram, Unit::Seconds, "Time of a commit of the store, which may hold many messages' effects."),
+    metric("caxton_handoff_seconds", Kind::Histogram, Unit::Seconds, "Time for which an agent's mailbox was held while its memory went to a new revision, by agent."),
     metric("caxton_log_lines_dropped_total", Kind::Counter, Unit::Count, "Lines that an agent said beyond its limits.log-lines, by agent."),
     metric("caxton_messages_accepted_total", Kind::ReadCounter, Unit::Count, "Messages taken into the mailbox, by agent."),
     metric("caxton_messages_refused_total", Kind::ReadCounter, Unit::Count, "Messages refused because the mailbox was full, by agent."),
@@ -149,10 +151,11 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
 const AGENT_STATES: [&str; 4] = ["running", "starting", "failed", "leaving"];
 const REVISION_STATES: [&str; 7] = ["unloaded", "loaded", "ready", "running", "draining", "stopped", "failed"];
 
-fn by_state<'a>(text: &mut String, name: &str, states: &[&str], found: impl Iterator<Item = &'a str> + Clone) {
+fn by_state<'a>(text: &mut String, name: &str, states: &[&str], found: impl Iterator<Item = &'a str>) {
+    let found: Vec<&str> = found.collect();
     head(text, name);
     for state in states {
-        let count = found.clone().filter(|found| found == state).count();
+        let count = found.iter().filter(|found| *found == state).count();
         line(text, name, &format!("{{state=\"{state}\"}}"), count);
     }
 }
@@ -242,6 +245,7 @@ mod tests {
             .into_iter()
             .flat_map(|call| text.split(call).skip(1))
             .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
     }
 
     fn sources(folder: &Path, text: &mut String) {

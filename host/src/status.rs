@@ -74,6 +74,8 @@ pub(crate) struct AgentStatus {
     pub(crate) instances: u32,
     /// Instances that may live at once.
     pub(crate) max_instances: u32,
+    /// Instances that the running revision has started in all.
+    pub(crate) started_instances: u32,
     /// Messages and calls being handled.
     pub(crate) in_flight: u32,
     /// Messages that wait.
@@ -220,6 +222,7 @@ pub(crate) mod tests {
             digest: Some("ab".repeat(32)),
             kind: Some("message".to_owned()),
             component: format!("components/{name}.wasm"),
+            started_instances: 9,
             instances: 3,
             max_instances: 8,
             in_flight: 1,

@@ -33,17 +33,18 @@ async fn sweep(agent: &Arc<Agent>) {
     let spec = agent.spec();
     let (min, idle) = (spec.instances.min, spec.instances.idle);
     if current.kind() == Kind::Stateful {
-        if min == 0 && current.pool.idle() > 0 {
-            if let Err(why) = agent.save_idle(&current, idle).await {
-                tracing::error!(agent = %agent.name(), why, "an idle instance was not saved");
-            }
+        if min == 0
+            && current.pool.idle() > 0
+            && let Err(why) = agent.save_idle(&current, idle).await
+        {
+            tracing::error!(agent = %agent.name(), why, "an idle instance was not saved");
         }
         return;
     }
     current.pool.trim(min, idle);
-    if current.pool.live() < min {
-        if let Err(fault) = current.pool.warm(min).await {
-            tracing::warn!(agent = %agent.name(), %fault, "a warm instance could not be started");
-        }
+    if current.pool.live() < min
+        && let Err(fault) = current.pool.warm(min).await
+    {
+        tracing::warn!(agent = %agent.name(), %fault, "a warm instance could not be started");
     }
 }

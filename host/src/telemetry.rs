@@ -22,7 +22,7 @@ pub(crate) enum FilterError {
         /// What the parser says.
         reason: String,
     },
-    /// A part of it is no level. Alone it would be taken for the name of a part of the program, and so say nothing.
+    /// What should be a level is none. Alone it would be taken for the name of a part of the program.
     #[error("`{given}` is no log level; {}", match meant {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("take one of {}, or a part with its level (`caxton::store=debug`)", LEVELS.join(", ")),
@@ -58,8 +58,8 @@ fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
         let level = part.rsplit('=').next().unwrap_or(part).trim();
         let known = LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
         let meant = nearest(level, LEVELS).and_then(|near| LEVELS.into_iter().find(|level| *level == near));
-        let alone = !part.contains(['=', '[']);
-        if !known && (alone || meant.is_some()) {
+        // What stands in brackets may have a `=` of its own.
+        if !known && (meant.is_some() || !part.contains('[')) {
             return Err(FilterError::Level { given: level.to_owned(), meant });
         }
     }
@@ -88,9 +88,15 @@ mod tests {
             ("debgu", Some("`debgu` is no log level; did you mean `debug`?")),
             ("caxton=inof", Some("`inof` is no log level; did you mean `info`?")),
             (
-                "caxton=loud",
+                "caxton",
                 Some(
-                    "`caxton=loud` is no log filter (invalid filter directive); try a level (`debug`), or levels of parts (`info,caxton::store=debug`)",
+                    "`caxton` is no log level; take one of off, error, warn, info, debug, trace, or a part with its level (`caxton::store=debug`)",
+                ),
+            ),
+            (
+                "caxton[{=info",
+                Some(
+                    "`caxton[{=info` is no log filter (invalid filter directive); try a level (`debug`), or levels of parts (`info,caxton::store=debug`)",
                 ),
             ),
         ] {

@@ -241,7 +241,7 @@ mod tests {
         let (sender, live) = broadcast::channel(2);
         let stop = CancellationToken::new();
         let backlog = VecDeque::from([0]);
-        let mut follow = Follow { backlog, live, wanted: |number: &u32| number % 2 == 0, stop: stop.clone() };
+        let mut follow = Follow { backlog, live, wanted: |number: &u32| number.is_multiple_of(2), stop: stop.clone() };
         for number in 1..=6 {
             sender.send(number).unwrap();
         }

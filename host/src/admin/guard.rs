@@ -112,7 +112,7 @@ impl Default for Bucket {
 
 impl Bucket {
     /// Takes one, or says how long to wait for one.
-    fn take(&self, now: Instant) -> Result<(), Duration> {
+    pub(super) fn take(&self, now: Instant) -> Result<(), Duration> {
         // Held for a few instructions; requests come from all threads.
         let mut bucket = self.0.lock();
         let (left, since) = *bucket;

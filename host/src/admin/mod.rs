@@ -19,7 +19,7 @@ mod probes;
 mod problem;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -112,7 +112,10 @@ fn open_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
 
 /// The whole API. What follows events and logs ends when `stop` is cancelled.
 pub(crate) fn router(state: AdminState, stop: CancellationToken) -> Router {
-    let api = Api(Arc::new(Shared { state, bucket: guard::Bucket::default(), stop }));
+    build(Api(Arc::new(Shared { state, bucket: guard::Bucket::default(), stop })))
+}
+
+fn build(api: Api) -> Router {
     let add = |router: Router<Api>, (path, methods): (&str, MethodRouter<Api>)| router.route(path, methods);
     let guarded = api_routes()
         .into_iter()

@@ -40,9 +40,12 @@ pub(crate) struct Details {
     pub(crate) trace_id: String,
 }
 
-/// An error on its way to the caller.
+/// An error on its way to the caller. In a box, so that handlers give back little where nothing is wrong.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub(super) struct Problem(Box<Parts>);
+
+#[derive(Debug, Clone)]
+struct Parts {
     status: StatusCode,
     details: Details,
     headers: HeaderMap,
@@ -52,7 +55,7 @@ impl Problem {
     /// An error with a status, a code and words.
     pub(super) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         let details = Details { code: code.to_owned(), detail: detail.into(), ..Details::default() };
-        Self { status, details, headers: HeaderMap::new() }
+        Self(Box::new(Parts { status, details, headers: HeaderMap::new() }))
     }
 
     /// The request is not as it has to be.
@@ -83,26 +86,26 @@ impl Problem {
             "unauthorised",
             "the token is missing or wrong; it is in the file `token` of the data folder, and goes into the header `Authorization: Bearer TOKEN`",
         );
-        problem.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        problem.0.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         problem
     }
 
     /// It may work after some time.
     pub(super) fn after(mut self, time: Duration) -> Self {
         let seconds = time.as_millis().div_ceil(1_000).max(1);
-        self.headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
+        self.0.headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
         self
     }
 
     /// The bound that was passed.
     pub(super) fn limit(mut self, limit: u64) -> Self {
-        self.details.limit = Some(limit);
+        self.0.details.limit = Some(limit);
         self
     }
 
     /// The message that failed.
     pub(super) fn message(mut self, id: &str) -> Self {
-        self.details.message_id = Some(id.to_owned());
+        self.0.details.message_id = Some(id.to_owned());
         self
     }
 
@@ -159,7 +162,7 @@ impl From<ControlError> for Problem {
         match error {
             ControlError::File(errors) => {
                 let mut problem = Self::new(StatusCode::CONFLICT, "file-errors", format!("{detail}; mend the file"));
-                problem.details.errors = errors;
+                problem.0.details.errors = errors;
                 problem
             }
             ControlError::Timeout(_) => Self::new(
@@ -193,7 +196,7 @@ impl From<CommitError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.0.status;
         response.extensions_mut().insert(self);
         response
     }
@@ -201,13 +204,13 @@ impl IntoResponse for Problem {
 
 /// Writes the body of a response that is a problem; leaves others as they are.
 pub(super) fn write(mut response: Response, trace: &Trace) -> Response {
-    let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
-    let status = problem.status;
+    let Some(Problem(parts)) = response.extensions_mut().remove::<Problem>() else { return response };
+    let Parts { status, details, headers: own } = *parts;
     let details = Details {
         title: status.canonical_reason().unwrap_or("Error").to_owned(),
         status: status.as_u16(),
         trace_id: trace.id(),
-        ..problem.details
+        ..details
     };
     if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
         tracing::warn!(code = details.code, trace = details.trace_id, "{}", details.detail);
@@ -216,7 +219,7 @@ pub(super) fn write(mut response: Response, trace: &Trace) -> Response {
     body.push(b'\n');
     *response.body_mut() = Body::from(body);
     let headers = response.headers_mut();
-    headers.extend(problem.headers);
+    headers.extend(own);
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response

@@ -1,1 +1,478 @@
+//! The API as a whole, on a real store, with a reconciler that answers as it is told.
 
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::routing::MethodFilter;
+use caxton_control::Desired;
+use caxton_control::desired::Durability;
+use http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tower::ServiceExt;
+
+use super::*;
+use crate::agent::Agent;
+use crate::control::{Command, Readiness};
+use crate::logs::Line;
+use crate::routes::Routes;
+use crate::status::tests::{agent, host};
+use crate::status::{Applied, Change, FileError};
+use crate::store::Store;
+
+/// An API with one agent, `echo`, of which no revision runs.
+pub(crate) struct Bench {
+    pub(crate) commons: Arc<Commons>,
+    token: String,
+    router: Router,
+    api: Api,
+    pub(crate) stop: CancellationToken,
+    ready: watch::Sender<Readiness>,
+    folder: tempfile::TempDir,
+}
+
+/// What the reconciler says of the file.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum File {
+    Good,
+    Bad,
+    /// It never answers.
+    Slow,
+}
+
+fn declared() -> Desired {
+    let text = "caxton = 1\n[agents.echo]\ncomponent = \"echo.wasm\"\nmailbox = { depth = 2 }\nlimits = { message = \"10B\", state = \"1KiB\" }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("caxton.toml");
+    std::fs::write(&path, text).unwrap();
+    crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired
+}
+
+fn file_error() -> FileError {
+    FileError {
+        code: "unknown-key".to_owned(),
+        place: "caxton.toml:2:1".to_owned(),
+        key: "agnts".to_owned(),
+        message: "unknown key".to_owned(),
+        help: Some("did you mean `agents`?".to_owned()),
+    }
+}
+
+async fn answer(mut commands: mpsc::Receiver<Command>, file: File) {
+    let change =
+        || Change { agent: Some("echo".to_owned()), change: "add".to_owned(), details: vec!["a: 1 -> 2".to_owned()] };
+    let mut held = Vec::new();
+    // Whoever asked may be gone.
+    while let Some(command) = commands.recv().await {
+        match (command, file) {
+            (Command::Apply(answer), File::Slow) => held.push(answer),
+            (Command::Apply(answer), File::Bad) => drop(answer.send(Err(vec![file_error()]))),
+            (Command::Apply(answer), File::Good) => {
+                drop(answer.send(Ok(Applied { changes: vec![change()], waiting: Vec::new(), settled: true })));
+            }
+            (Command::Diff(answer), File::Bad) => drop(answer.send(Err(vec![file_error()]))),
+            (Command::Diff(answer), _) => drop(answer.send(Ok(vec![change()]))),
+            (Command::Status(answer), _) => drop(answer.send(host())),
+            (Command::Agents(None, answer), _) => drop(answer.send(vec![agent("echo"), agent("triage")])),
+            (Command::Agents(Some(name), answer), _) => {
+                let known = ["echo", "triage"].contains(&name.as_str());
+                drop(answer.send(known.then(|| agent(&name)).into_iter().collect()));
+            }
+        }
+    }
+}
+
+impl Bench {
+    pub(crate) fn new(file: File) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Durability::Os).unwrap();
+        let commons = Commons::new(store);
+        let echo = Agent::new(Arc::clone(&declared().agents["echo"]), Arc::clone(&commons));
+        commons.routes.store(Arc::new(Routes::new(&[(echo.name().clone(), echo)].into())));
+        let (sender, commands) = mpsc::channel(8);
+        let (ready, readiness) = watch::channel(Readiness::default());
+        let control = Control::new(sender, readiness);
+        tokio::spawn(answer(commands, file));
+        let metrics = crate::metrics::install();
+        let state = AdminState::new(control, Arc::clone(&commons), metrics, folder.path()).unwrap();
+        let token = read_token(&folder.path().join(TOKEN_FILE)).unwrap();
+        let stop = CancellationToken::new();
+        let api = Api(Arc::new(Shared { state, bucket: guard::Bucket::default(), stop: stop.clone() }));
+        Self { commons, token, router: build(api.clone()), api, stop, ready, folder }
+    }
+
+    /// Serves the API on a port, and writes down where in the data folder, which it gives.
+    pub(crate) async fn serve(&self) -> PathBuf {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let text = json!({ "http": "127.0.0.1:1", "admin": listener.local_addr().unwrap(), "pid": 1 }).to_string();
+        std::fs::write(self.folder.path().join(crate::host::HOST_FILE), text).unwrap();
+        let serving = axum::serve(listener, self.router.clone());
+        tokio::spawn(serving.with_graceful_shutdown(self.stop.clone().cancelled_owned()).into_future());
+        self.folder.path().to_owned()
+    }
+
+    fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("authorization", format!("Bearer {}", self.token))
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        Answer { status: head.status.as_u16(), headers: head.headers, body: to_bytes(body, 1 << 20).await.unwrap() }
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
+        self.send(self.request(method, path).body(body.into()).unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "").await
+    }
+}
+
+struct Answer {
+    status: u16,
+    headers: http::HeaderMap,
+    body: bytes::Bytes,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn only_who_has_the_token_comes_in() {
+    let bench = Bench::new(File::Good);
+    let ask = |authorization: Option<String>, host: &str, path: &str| {
+        let mut request = Request::builder().uri(path).header("host", host);
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        bench.send(request.body(Body::empty()).unwrap())
+    };
+    let token = || Some(format!("Bearer {}", bench.token));
+    for (authorization, host, path, status) in [
+        (token(), "localhost", "/v1/host", 200),
+        (Some(format!("bearer  {}", bench.token)), "127.0.0.1:8081", "/v1/host", 200),
+        (None, "localhost", "/v1/host", 401),
+        (Some("Bearer wrong".to_owned()), "localhost", "/v1/host", 401),
+        (Some(format!("Basic {}", bench.token)), "localhost", "/v1/host", 401),
+        (None, "localhost", "/v1/openapi.json", 401),
+        (None, "localhost", "/v1/nothing", 401),
+        (token(), "localhost", "/v1/nothing", 404),
+        (None, "localhost", "/nothing", 404),
+        (None, "localhost", "/healthz", 200),
+        (None, "evil.example", "/healthz", 421),
+        (token(), "evil.example", "/v1/host", 421),
+    ] {
+        let shown = format!("{authorization:?} {host} {path}");
+        let answer = ask(authorization, host, path).await;
+        assert_eq!(answer.status, status, "{shown}");
+        assert!(answer.headers.get("access-control-allow-origin").is_none());
+        if status == 401 {
+            assert_eq!(answer.headers["www-authenticate"], "Bearer");
+        }
+    }
+}
+
+#[tokio::test]
+async fn errors_are_problem_details_with_the_callers_trace() {
+    let bench = Bench::new(File::Good);
+    let request = bench
+        .request("GET", "/v1/agents/trige")
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .body(Body::empty())
+        .unwrap();
+    let answer = bench.send(request).await;
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    assert_eq!(
+        answer.json(),
+        json!({
+            "title": "Not Found",
+            "status": 404,
+            "code": "no-agent",
+            "detail": "there is no agent `trige`; did you mean `triage`?",
+            "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        })
+    );
+    for (method, path, status, code, detail) in [
+        ("POST", "/v1/host", 405, "wrong-method", "does not take POST"),
+        ("GET", "/v1/agents/%ff", 400, "bad-request", "UTF-8"),
+        ("GET", "/v1/events?folow=true", 400, "bad-request", "unknown field `folow`"),
+        ("GET", "/v1/events?limit=0", 400, "bad-request", "between 1 and 1000"),
+        ("POST", "/v1/agents/echo/invoke?performative=ask", 400, "bad-request", "called `ask`"),
+        ("POST", "/v1/agents/echo/invoke?timeout=2h", 400, "bad-request", "between 1ms and 1h"),
+        ("POST", "/v1/agents/triage/invoke", 503, "unavailable", "`triage` does not run"),
+    ] {
+        let answer = bench.ask(method, path, "").await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{method} {path}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains(detail), "{}", answer.json());
+    }
+    let answer = bench.ask("POST", "/v1/host", "").await;
+    assert_eq!(answer.headers["allow"], "GET,HEAD");
+}
+
+#[tokio::test]
+async fn agents_are_shown() {
+    let bench = Bench::new(File::Good);
+    let names: Vec<String> = bench
+        .get("/v1/agents")
+        .await
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|agent| agent["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, ["echo", "triage"]);
+    assert_eq!(bench.get("/v1/agents/echo").await.json()["revision"], "echo@7");
+    assert_eq!(bench.get("/v1/agents/echo/revisions").await.json()[0]["number"], 7);
+    assert_eq!(bench.get("/v1/host").await.json()["in_sync"], true);
+}
+
+#[tokio::test]
+async fn messages_are_taken_within_their_bounds() {
+    let bench = Bench::new(File::Good);
+    let request =
+        bench.request("POST", "/v1/agents/echo/messages?conversation=c-1").header("content-type", "text/plain");
+    let answer = bench.send(request.body(Body::from("hello")).unwrap()).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.json()["conversation"], "c-1");
+    assert_eq!(bench.commons.routes.load().agent("echo").unwrap().depth(), 1);
+
+    let answer = bench.ask("POST", "/v1/agents/echo/messages", "more than ten bytes").await;
+    assert_eq!((answer.status, answer.code().as_str()), (413, "too-large"));
+    assert_eq!(answer.json()["limit"], 10);
+    let answer = bench.ask("POST", "/v1/agents/echo/messages", vec![0; MAX_BODY + 1]).await;
+    assert_eq!((answer.status, answer.code().as_str()), (413, "too-large"));
+    assert_eq!(answer.json()["limit"], MAX_BODY);
+
+    bench.ask("POST", "/v1/agents/echo/messages", "").await;
+    let answer = bench.ask("POST", "/v1/agents/echo/messages", "").await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "mailbox-full"));
+    assert_eq!(answer.headers["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_is_a_timeout() {
+    let bench = Bench::new(File::Slow);
+    // No revision of it runs, so its message waits.
+    let answer = bench.ask("POST", "/v1/agents/echo/invoke?timeout=20ms", "").await;
+    assert_eq!((answer.status, answer.code().as_str()), (504, "deadline-exceeded"));
+    assert!(answer.json()["message_id"].is_string());
+    let answer = bench.ask("POST", "/v1/config/apply?timeout=20ms", "").await;
+    assert_eq!((answer.status, answer.code().as_str()), (504, "timeout"));
+}
+
+#[tokio::test]
+async fn state_is_read_and_mended() {
+    let bench = Bench::new(File::Good);
+    let path = "/v1/agents/echo/state/a%2Fb%20%C3%BC";
+    assert_eq!(bench.get(path).await.code(), "no-key");
+    assert_eq!(bench.ask("PUT", path, "one").await.status, 204);
+    assert_eq!(bench.ask("PUT", "/v1/agents/echo/state/a/c", "2").await.status, 204);
+    let found = bench.get(path).await;
+    assert_eq!((found.status, &found.body[..]), (200, &b"one"[..]));
+
+    let page = bench.get("/v1/agents/echo/state?prefix=a/&limit=1").await.json();
+    assert_eq!(page, json!({ "keys": [{ "key": "a/b ü", "bytes": 3 }], "next": "a/b ü", "bytes": 13 }));
+    let page = bench.get("/v1/agents/echo/state?prefix=a/&after=a/b%20%C3%BC").await.json();
+    assert_eq!(page["keys"], json!([{ "key": "a/c", "bytes": 1 }]));
+    assert_eq!(page["next"], Value::Null);
+
+    let tag = found.headers["etag"].clone();
+    let matching = |tag: &http::HeaderValue, value: &'static str| {
+        bench.send(bench.request("PUT", path).header("if-match", tag).body(Body::from(value)).unwrap())
+    };
+    assert_eq!(matching(&tag, "two").await.status, 204);
+    assert_eq!(matching(&tag, "three").await.code(), "conflict");
+    assert_eq!(&bench.get(path).await.body[..], b"two");
+
+    assert_eq!(bench.ask("PUT", path, vec![0; 2_000]).await.code(), "quota");
+    assert_eq!(bench.ask("DELETE", path, "").await.status, 204);
+    assert_eq!(bench.ask("DELETE", path, "").await.code(), "no-key");
+    assert_eq!(bench.get("/v1/agents/echo/state").await.json()["bytes"], 4);
+
+    bench.commons.store.flush().await.unwrap();
+    let events = bench.get("/v1/events?agent=echo").await.json();
+    let kinds: Vec<&str> = events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["state.set", "state.set", "state.set", "state.removed"]);
+    assert!(events[0]["data"]["by"].as_str().unwrap().starts_with("api:"));
+}
+
+#[tokio::test]
+async fn the_file_is_compared_and_applied() {
+    let bench = Bench::new(File::Good);
+    assert_eq!(bench.get("/v1/config/diff").await.json()["changes"][0]["change"], "add");
+    let request = bench.request("POST", "/v1/config/apply").header("user-agent", "caxton-cli/0.1.0");
+    let applied = bench.send(request.body(Body::empty()).unwrap()).await.json();
+    assert_eq!(applied["settled"], true);
+    bench.commons.store.flush().await.unwrap();
+    let event = &bench.get("/v1/events").await.json()[0];
+    assert_eq!(event["kind"], "config.apply");
+    assert!(event["data"]["by"].as_str().unwrap().starts_with("cli:"), "{event}");
+
+    let bench = Bench::new(File::Bad);
+    for answer in [bench.get("/v1/config/diff").await, bench.ask("POST", "/v1/config/apply", "").await] {
+        assert_eq!((answer.status, answer.code().as_str()), (409, "file-errors"));
+        assert_eq!(answer.json()["errors"][0]["place"], "caxton.toml:2:1");
+    }
+}
+
+#[tokio::test]
+async fn probes_tell_what_is_so() {
+    let bench = Bench::new(File::Good);
+    assert_eq!(bench.get("/healthz").await.json(), json!({ "status": "ok" }));
+    let reasons = vec!["caxton.toml has errors; the file and the host differ".to_owned()];
+    bench.ready.send_replace(Readiness { ready: false, reasons: reasons.clone() });
+    let answer = bench.get("/readyz").await;
+    assert_eq!((answer.status, answer.json()), (503, json!({ "ready": false, "reasons": reasons })));
+    bench.ready.send_replace(Readiness { ready: true, reasons: Vec::new() });
+    assert_eq!(bench.get("/readyz").await.status, 200);
+    let metrics = bench.get("/metrics").await;
+    assert!(String::from_utf8_lossy(&metrics.body).contains("caxton_mailbox_depth{agent=\"triage\"} 2\n"));
+}
+
+/// Reads frames from a stream until it has so many.
+async fn frames(body: &mut Body, count: usize) -> String {
+    use http_body_util::BodyExt;
+
+    let mut text = String::new();
+    while text.matches("\n\n").count() < count {
+        let frame = body.frame().await.expect("the stream goes on").unwrap();
+        text.push_str(&String::from_utf8_lossy(frame.data_ref().unwrap()));
+    }
+    text
+}
+
+#[tokio::test]
+async fn events_are_followed_without_a_gap() {
+    let bench = Bench::new(File::Good);
+    let tell = |number: u32| bench.commons.events.tell(Some("echo"), "test", json!({ "number": number }));
+    (0..5).for_each(tell);
+    bench.commons.events.tell(None, "host.started", json!({}));
+    bench.commons.store.flush().await.unwrap();
+    let request = bench.request("GET", "/v1/events?agent=echo&limit=2").header("last-event-id", "1");
+    let request = request.header("accept", "text/event-stream").body(Body::empty()).unwrap();
+    let response = bench.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut body = response.into_body();
+    let missed = frames(&mut body, 4).await;
+    let ids: Vec<&str> = missed.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+    assert_eq!(ids, ["2", "3", "4", "5"], "all that came meanwhile, a page at a time");
+    tell(5);
+    assert!(frames(&mut body, 1).await.contains("id: 7\n"));
+    bench.stop.cancel();
+    assert!(to_bytes(body, 1_000).await.unwrap().is_empty(), "it ends with the host");
+}
+
+#[tokio::test]
+async fn logs_are_shown_and_followed() {
+    let bench = Bench::new(File::Good);
+    let say = |text: &str| {
+        let line = Line {
+            at: 1,
+            agent: "echo".into(),
+            revision: 1,
+            level: "info",
+            context: "stdout".to_owned(),
+            text: text.to_owned(),
+        };
+        bench.commons.logs.write(line, 100);
+    };
+    say("one");
+    say("two");
+    let lines = bench.get("/v1/logs?agent=echo&tail=1").await.json();
+    assert_eq!(
+        lines,
+        json!([{ "at": 1, "agent": "echo", "revision": 1, "level": "info", "context": "stdout", "text": "two" }])
+    );
+    assert_eq!(bench.get("/v1/logs?agent=ecko").await.code(), "no-agent");
+    assert_eq!(bench.get("/v1/logs?tail=0").await.json(), json!([]));
+    let request = bench.request("GET", "/v1/logs?follow=true&tail=1").body(Body::empty()).unwrap();
+    let mut body = bench.router.clone().oneshot(request).await.unwrap().into_body();
+    assert!(frames(&mut body, 1).await.contains("\"two\""));
+    say("three");
+    assert!(frames(&mut body, 1).await.contains("\"three\""));
+    bench.stop.cancel();
+    assert!(to_bytes(body, 1_000).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn who_comes_too_often_waits() {
+    let bench = Bench::new(File::Good);
+    // No time passes for a bucket that was last asked in the future.
+    let future = std::time::Instant::now() + Duration::from_secs(3_600);
+    while bench.api.0.bucket.take(future).is_ok() {}
+    let refused = bench.get("/v1/host").await;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.code(), "too-many-requests");
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(bench.get("/healthz").await.status, 200, "probes are not counted");
+}
+
+#[tokio::test]
+async fn every_path_is_described_and_every_description_is_a_path() {
+    let bench = Bench::new(File::Good);
+    let document = bench.get("/v1/openapi.json").await.json();
+    let described: Vec<(String, String)> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, operations)| {
+            operations.as_object().unwrap().keys().map(|method| (path.clone(), method.to_uppercase()))
+        })
+        .collect();
+    let mut routed = Vec::new();
+    for (path, methods) in api_routes().into_iter().chain(open_routes()) {
+        let shown = path.replace("{*", "{");
+        for method in ["GET", "PUT", "POST", "DELETE", "PATCH"] {
+            // A method that a path takes cannot be added to it again.
+            let filter = MethodFilter::try_from(Method::from_bytes(method.as_bytes()).unwrap()).unwrap();
+            let methods = methods.clone();
+            let add = std::panic::AssertUnwindSafe(move || methods.on(filter, || async {}));
+            if std::panic::catch_unwind(add).is_err() {
+                routed.push((shown.clone(), method.to_owned()));
+            }
+        }
+    }
+    let sorted = |mut list: Vec<(String, String)>| {
+        list.sort();
+        list
+    };
+    assert_eq!(sorted(described), sorted(routed), "the left are described, the right are in the router");
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            assert!(operation["summary"].is_string(), "{method} {path} has no summary");
+            assert!(operation["responses"]["default"].is_object(), "{method} {path} has no errors");
+        }
+    }
+    assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+    let page = include_str!("../../../docs/api.md");
+    for path in document["paths"].as_object().unwrap().keys() {
+        assert!(page.contains(&format!("`{path}`")) || page.contains(&format!(" {path}`")), "docs/api.md lacks {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_reconciler_is_told_as_such() {
+    let (sender, commands) = mpsc::channel(1);
+    drop(commands);
+    let (_ready, readiness) = watch::channel(Readiness::default());
+    let control = Control::new(sender, readiness);
+    let error = control.apply(Duration::from_secs(1)).await.unwrap_err();
+    let response = axum::response::IntoResponse::into_response(problem::Problem::from(error));
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+}

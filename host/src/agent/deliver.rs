@@ -171,7 +171,8 @@ impl Agent {
             return;
         }
         let well = matches!(ended.outcome, Outcome::Reply(_) | Outcome::Done);
-        self.stats.ended(self.name.as_str(), well, began.elapsed(), ended.cpu);
+        let waited = began.saturating_duration_since(envelope.accepted);
+        self.stats.ended(self.name.as_str(), well, waited, began.elapsed(), ended.cpu);
         if !well {
             self.tell_failure(&revision, &envelope, &ended.outcome);
         }

@@ -51,11 +51,12 @@ impl Agent {
         let limits = &revision.spec.limits;
         let deadline = began + limits.time;
         let lease = revision.pool.lease(deadline).await.map_err(HttpFailure::Fault)?;
+        let called = Instant::now();
         let work = Work { conversation: conversation.unwrap_or_else(new_id), hops: 0, deadline, waiting: None, trace };
         let call = HttpCall {
             request,
             work,
-            time: deadline.saturating_duration_since(Instant::now()),
+            time: deadline.saturating_duration_since(called),
             interrupt: revision.interrupt.clone(),
         };
         let agent = Arc::clone(self);
@@ -68,7 +69,8 @@ impl Agent {
         };
         let agent = Arc::clone(self);
         let ended = Box::new(move |end: HttpEnd| {
-            agent.stats.ended(agent.name.as_str(), end.result.is_ok(), began.elapsed(), end.cpu);
+            let waited = called.saturating_duration_since(began);
+            agent.stats.ended(agent.name.as_str(), end.result.is_ok(), waited, called.elapsed(), end.cpu);
             if let Err(mut fault) = end.result {
                 if let Fault::Time { limit } = &mut fault {
                     // What was left of it when the guest began says nothing to anyone.

@@ -28,8 +28,10 @@ use crate::commons::Commons;
 use crate::store::Snapshot;
 use crate::wasm::{Answer, Envelope, Inbox, Kind, Lease, Outcome, Pool};
 
-pub(crate) use admit::{Accepted, AdmitError, Arrival, act, new_id};
-pub(crate) use http::{HttpAnswer, HttpError};
+#[cfg(test)]
+pub(crate) use admit::new_id;
+pub(crate) use admit::{Accepted, AdmitError, Arrival, act};
+pub(crate) use http::HttpError;
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
 

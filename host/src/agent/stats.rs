@@ -68,6 +68,7 @@ impl std::fmt::Debug for HttpMetrics {
 struct Handles {
     handled: metrics::Counter,
     failed: metrics::Counter,
+    waited: metrics::Histogram,
     seconds: metrics::Histogram,
     cpu: metrics::Histogram,
 }
@@ -121,19 +122,21 @@ impl Stats {
         self.http.get_or_init(|| HttpMetrics::of(agent))
     }
 
-    /// Counts a call that ended, with how long it took and its time on a core.
-    pub(crate) fn ended(&self, agent: &str, well: bool, took: Duration, cpu: Duration) {
+    /// Counts a call that ended, with how long it waited before, how long it took and its time on a core.
+    pub(crate) fn ended(&self, agent: &str, well: bool, waited: Duration, took: Duration, cpu: Duration) {
         self.count(if well { Outcomes::Handled } else { Outcomes::Failed });
         let handles = self.metrics.get_or_init(|| {
             let agent = agent.to_owned();
             Handles {
                 handled: metrics::counter!("caxton_messages_total", "agent" => agent.clone(), "outcome" => "handled"),
                 failed: metrics::counter!("caxton_messages_total", "agent" => agent.clone(), "outcome" => "failed"),
+                waited: metrics::histogram!("caxton_mailbox_wait_seconds", "agent" => agent.clone()),
                 seconds: metrics::histogram!("caxton_message_seconds", "agent" => agent.clone()),
                 cpu: metrics::histogram!("caxton_message_cpu_seconds", "agent" => agent),
             }
         });
         if well { &handles.handled } else { &handles.failed }.increment(1);
+        handles.waited.record(waited);
         handles.seconds.record(took);
         handles.cpu.record(cpu);
     }

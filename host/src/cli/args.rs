@@ -31,7 +31,7 @@ pub(super) struct Cli {
 /// How results are printed.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Output {
-    /// How to print: for people, or as JSON for programs
+    /// How to print: text for people, JSON for programs
     #[arg(short = 'o', long = "output", value_enum, default_value = "text", global = true, value_name = "FORMAT")]
     pub(super) format: Format,
 }
@@ -39,9 +39,9 @@ pub(super) struct Output {
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people.
+    // For people.
     Text,
-    /// For programs.
+    // For programs.
     Json,
 }
 
@@ -85,7 +85,14 @@ pub(super) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(super) struct FileArgs {
     /// The file that declares the agents
-    #[arg(short = 'f', long = "file", env = "CAXTON_FILE", default_value = "caxton.toml", value_name = "FILE")]
+    #[arg(
+        short = 'f',
+        long = "file",
+        env = "CAXTON_FILE",
+        hide_env_values = true,
+        default_value = "caxton.toml",
+        value_name = "FILE"
+    )]
     pub(super) file: PathBuf,
 }
 
@@ -94,24 +101,24 @@ pub(super) struct FileArgs {
 #[command(next_help_heading = "Which host")]
 pub(super) struct HostArgs {
     /// The data folder of a host on this machine
-    #[arg(long, env = "CAXTON_DATA", default_value = ".caxton", value_name = "DIR")]
+    #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
     pub(super) data: PathBuf,
     /// The management API, such as http://127.0.0.1:8081, in place of what the data folder says
-    #[arg(long, env = "CAXTON_ADMIN", value_name = "URL")]
+    #[arg(long, env = "CAXTON_ADMIN", hide_env_values = true, value_name = "URL")]
     pub(super) admin: Option<String>,
     /// The token's file, in place of the one in the data folder
-    #[arg(long, env = "CAXTON_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, env = "CAXTON_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It runs until SIGTERM or Ctrl-C, then lets what is in hand finish; a second one ends it at once. It follows
-the file: save it, and what changed takes effect. SIGHUP makes it read everything again.
+It runs until SIGTERM or Ctrl-C, then lets what is in hand finish; a second one ends it at once. It follows the \
+file: save it, and what changed takes effect. SIGHUP makes it read everything again.
 
 Examples:
   caxton up
-  caxton up --build --watch              build the components first, and again when their sources change
+  caxton up --build --watch         build components first, and again when their sources change
   caxton up --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ports-file ports.json")]
 pub(super) struct Up {
     #[command(flatten)]
@@ -123,7 +130,7 @@ pub(super) struct Up {
     #[arg(long, value_name = "ADDR", overrides_with = "admin")]
     pub(super) admin: Option<String>,
     /// The data folder, in place of store.path
-    #[arg(long, env = "CAXTON_DATA", value_name = "DIR")]
+    #[arg(long, env = "CAXTON_DATA", hide_env_values = true, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
     /// Run the build commands of the agents first
     #[arg(long)]
@@ -135,7 +142,7 @@ pub(super) struct Up {
     #[arg(long, value_name = "FILE")]
     pub(super) ports_file: Option<PathBuf>,
     /// What to say: off, error, warn, info, debug, trace, also for parts (info,caxton::store=debug)
-    #[arg(long, env = "CAXTON_LOG", default_value = DEFAULT_FILTER, value_name = "FILTER")]
+    #[arg(long, env = "CAXTON_LOG", hide_env_values = true, default_value = DEFAULT_FILTER, value_name = "FILTER")]
     pub(super) log: String,
 }
 
@@ -172,19 +179,19 @@ pub(super) struct Diff {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A host follows its file by itself; this makes it look now, try again what failed, and waits. Exit code 0 when
-everything is as declared, 1 when something is not, 4 when the file has errors (nothing is changed then), 5 when
+A host follows its file by itself; this makes it look now, try again what failed, and waits. Exit code 0 when \
+everything is as declared, 1 when something is not, 4 when the file has errors (nothing is changed then), 5 when \
 it takes too long (the host goes on).
 
 Examples:
   caxton apply
   caxton apply --timeout 30s")]
 pub(super) struct Apply {
-    #[command(flatten)]
-    pub(super) host: HostArgs,
     /// How long to wait
     #[arg(long, default_value = "5m", value_name = "TIME")]
     pub(super) timeout: String,
+    #[command(flatten)]
+    pub(super) host: HostArgs,
 }
 
 #[derive(Debug, Args)]
@@ -229,7 +236,7 @@ pub(super) struct Message {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The reply's content goes to standard output as it is; with -o json it comes with what else is known. Exit code 1
+The reply's content goes to standard output as it is; with -o json it comes with what else is known. Exit code 1 \
 when the agent failed or refused, 3 when there is no such agent, 5 when it did not answer in time.
 
 Examples:
@@ -263,7 +270,7 @@ pub(super) struct Send {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What an agent writes to standard output and error, logs, and what the host notes of its failures. All of it is
+What an agent writes to standard output and error, logs, and what the host notes of its failures. All of it is \
 also in the files logs/AGENT.log of the data folder.
 
 Examples:
@@ -370,7 +377,7 @@ pub(super) enum StateCommand {
 #[command(after_help = "\
 Examples:
   caxton wit
-  caxton wit --out wit                   a folder to give to wit-bindgen, componentize-py and others")]
+  caxton wit --out wit              a folder to give to wit-bindgen, componentize-py and others")]
 pub(super) struct Wit {
     /// Print the packages that it uses, too
     #[arg(long, conflicts_with = "out")]
@@ -382,7 +389,7 @@ pub(super) struct Wit {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What is marked `warn` is needed only for some things, such as building agents in a certain language. Exit code 1
+What is marked `warn` is needed only for some things, such as building agents in a certain language. Exit code 1 \
 when something fails that a host needs.
 
 Examples:
@@ -392,7 +399,7 @@ pub(super) struct Doctor {
     #[command(flatten)]
     pub(super) file: FileArgs,
     /// The data folder, in place of store.path
-    #[arg(long, env = "CAXTON_DATA", value_name = "DIR")]
+    #[arg(long, env = "CAXTON_DATA", hide_env_values = true, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
 }
 

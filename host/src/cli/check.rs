@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::{Check, Format};
-use super::output::{Cell, CliError, Exit, Out, Style, Table, say};
+use super::output::{Cell, CliError, Exit, Out, Style, Table, count, say};
 use super::time::size;
 use super::up::config_errors;
 use crate::config::{self, Loaded};
@@ -164,9 +164,8 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
     match (agents.len(), wrong) {
         (0, _) => say(&format!("{file} is valid and declares no agents")),
-        (1, 0) => say(&format!("{file} is valid: 1 agent")),
-        (count, 0) => say(&format!("{file} is valid: {count} agents")),
-        (count, wrong) => say(&format!("{file} is valid, but {wrong} of {count} agents cannot run")),
+        (agents, 0) => say(&format!("{file} is valid: {}", count(agents, "agent"))),
+        (agents, wrong) => say(&format!("{file} is valid, but {wrong} of {} cannot run", count(agents, "agent"))),
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::args::{Doctor, Format};
 use super::client::host_file;
 use super::machine::{self, Finding, Level};
-use super::output::{CliError, Exit, Out, Style};
+use super::output::{CliError, Exit, Out, Style, count};
 use super::up::absolute;
 use crate::config;
 
@@ -63,11 +63,14 @@ fn file(doctor: &Doctor, findings: &mut Vec<Finding>) -> Result<Option<(Desired,
     };
     Ok(match config::load(&doctor.file.file, std::env::vars(), &flags) {
         Ok(loaded) => {
-            findings.push(Finding::ok("file", format!("{shown} is valid: {} agents", loaded.desired.agents.len())));
+            findings.push(Finding::ok(
+                "file",
+                format!("{shown} is valid: {}", count(loaded.desired.agents.len(), "agent")),
+            ));
             Some((loaded.desired, loaded.dir))
         }
         Err(errors) => {
-            let found = format!("{shown} has {} errors", errors.errors().len());
+            let found = format!("{shown} has {}", count(errors.errors().len(), "error"));
             findings.push(Finding::fail("file", found, "`caxton check` says which"));
             None
         }

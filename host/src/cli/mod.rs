@@ -88,10 +88,10 @@ fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliErro
 }
 
 fn version(out: &mut Out) -> Result<(), CliError> {
-    let (version, wasmtime) = (env!("CARGO_PKG_VERSION"), env!("CAXTON_WASMTIME_VERSION"));
+    let (version, engine) = (env!("CARGO_PKG_VERSION"), crate::wasm::engine_version());
     match out.format() {
-        args::Format::Text => out.line(&format!("caxton {version} (wasmtime {wasmtime})")),
-        args::Format::Json => out.json(&serde_json::json!({ "version": version, "wasmtime": wasmtime })),
+        args::Format::Text => out.line(&format!("caxton {version} (wasmtime {engine})")),
+        args::Format::Json => out.json(&serde_json::json!({ "version": version, "wasmtime": engine })),
     }
 }
 

@@ -180,6 +180,11 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
+/// A number of things in words: `1 error`, `2 errors`.
+pub(super) fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A cell of a table.
 #[derive(Debug, Clone)]
 pub(super) struct Cell {

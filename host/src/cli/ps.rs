@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::{Format, Ps};
 use super::client::{Client, encode};
-use super::output::{Cell, CliError, Out, Style, Table, printable, say};
+use super::output::{Cell, CliError, Out, Style, Table, count, printable, say};
 use super::time::{ago, size};
 use crate::status::{AgentStatus, HostStatus};
 
@@ -75,7 +75,7 @@ fn table(agents: &[AgentStatus]) -> Table {
             Cell::new(agent.handled.to_string()),
             if agent.failed == 0 { Cell::new(failed) } else { Cell::styled(failed, Style::Warn) },
             // One line for each agent; `caxton ps AGENT` has all of it.
-            Cell::new(agent.waiting.as_deref().map(|why| one_line(why)).unwrap_or_default()),
+            Cell::new(agent.waiting.as_deref().map(one_line).unwrap_or_default()),
         ]);
     }
     table
@@ -90,8 +90,7 @@ fn one_line(text: &str) -> String {
 fn differs(host: &HostStatus) -> Vec<String> {
     let mut lines = Vec::new();
     if !host.file_errors.is_empty() {
-        let count = host.file_errors.len();
-        let errors = if count == 1 { "1 error".to_owned() } else { format!("{count} errors") };
+        let errors = count(host.file_errors.len(), "error");
         lines.push(format!(
             "the file and the host differ: {} has {errors} and is not followed until they are mended",
             host.file

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::args::{Format, HostArgs, StateCommand};
 use super::client::{Client, encode, query};
 use super::invoke::content;
-use super::output::{Cell, CliError, Out, Table, printable, say};
+use super::output::{Cell, CliError, Out, Table, count, printable, say};
 use super::time::size;
 use crate::status::{StateKey, StatePage};
 
@@ -83,6 +83,6 @@ async fn list(agent: &str, prefix: &str, host: &HostArgs, out: &mut Out) -> Resu
     if !keys.is_empty() {
         out.line(&table.render(out.is_terminal()))?;
     }
-    say(&format!("{} keys; {agent} keeps {} in all", keys.len(), size(bytes)));
+    say(&format!("{}; {agent} keeps {} in all", count(keys.len(), "key"), size(bytes)));
     Ok(())
 }

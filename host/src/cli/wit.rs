@@ -3,7 +3,7 @@
 use serde_json::{Map, json};
 
 use super::args::{Format, Wit};
-use super::output::{CliError, Out, say};
+use super::output::{CliError, Out, count, say};
 
 /// The files of the folder `wit`.
 const FILES: [(&str, &str); 5] = [
@@ -27,7 +27,7 @@ pub(super) fn run(wit: &Wit, out: &mut Out) -> Result<(), CliError> {
             let names: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
             return out.json(&json!({ "folder": folder, "files": names }));
         }
-        say(&format!("the contract is in {}: {} files", folder.display(), FILES.len()));
+        say(&format!("the contract is in {}: {}", folder.display(), count(FILES.len(), "file")));
         return Ok(());
     }
     let wanted = || FILES.iter().take(if wit.deps { FILES.len() } else { 1 });

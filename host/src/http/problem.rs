@@ -199,6 +199,7 @@ impl Problem {
     }
 
     /// Its code.
+    #[cfg(test)]
     pub(super) fn code(&self) -> &'static str {
         self.row.code
     }

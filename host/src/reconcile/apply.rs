@@ -257,10 +257,10 @@ impl Reconciler {
             Some(running) => tracing::error!(agent = %id.agent, "{id} failed: {why}; {} goes on", running.id),
             None => tracing::error!(agent = %id.agent, "{id} failed: {why}"),
         }
-        if let Some(record) = self.entries.get_mut(&id.agent).and_then(|entry| entry.record(id.number)) {
-            if let Some(live) = record.live.take() {
-                live.stop();
-            }
+        if let Some(record) = self.entries.get_mut(&id.agent).and_then(|entry| entry.record(id.number))
+            && let Some(live) = record.live.take()
+        {
+            live.stop();
         }
         self.go(id, State::failed(why), None);
     }

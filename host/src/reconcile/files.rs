@@ -1,13 +1,16 @@
 //! What the components' files hold, without reading one twice.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use caxton_control::plan::Component;
+use caxton_control::plan::{Component, Wanted};
 
+use super::Reconciler;
 use crate::wasm::{MAX_COMPONENT, digest};
+use crate::watch::Followed;
 
 /// Which state of a file a digest was made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +50,10 @@ impl Files {
 
     /// What a component's file holds. `shown` is the path as the declaration has it, for messages.
     pub(crate) fn look(&mut self, path: &Path, shown: &str) -> Component {
-        if !self.fresh.insert(path.to_owned()) {
-            if let Some((_, component)) = self.known.get(path) {
-                return component.clone();
-            }
+        if !self.fresh.insert(path.to_owned())
+            && let Some((_, component)) = self.known.get(path)
+        {
+            return component.clone();
         }
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
@@ -65,10 +68,10 @@ impl Files {
             }
         };
         let stamp = Stamp::of(&metadata);
-        if let Some((Some(known), component)) = self.known.get(path) {
-            if *known == stamp {
-                return component.clone();
-            }
+        if let Some((Some(known), component)) = self.known.get(path)
+            && *known == stamp
+        {
+            return component.clone();
         }
         let component = if !metadata.is_file() {
             Component::Unusable(format!("the component {shown} is not a file"))
@@ -89,6 +92,49 @@ impl Files {
     fn keep(&mut self, path: &Path, stamp: Option<Stamp>, component: Component) -> Component {
         self.known.insert(path.to_owned(), (stamp, component.clone()));
         component
+    }
+}
+
+impl Reconciler {
+    /// Tells which files matter now.
+    pub(super) fn follow(&self) {
+        let agents = self.declared.desired.agents.values();
+        let now = Followed::new(&self.source.file, &self.declared.dir, agents);
+        self.followed.send_if_modified(|before| {
+            let changed = **before != now;
+            if changed {
+                *before = Arc::new(now);
+            }
+            changed
+        });
+    }
+
+    /// Looks at the components' files: of agents that are new or that watch theirs, or of `all`.
+    pub(super) fn look_at_components(&mut self, all: bool) {
+        let mut wanted = BTreeMap::new();
+        self.files.begin();
+        // Specs that did not change keep their identity, so that comparing ten thousand costs nothing.
+        for (name, spec) in &self.declared.desired.agents {
+            let before = self.wanted.get(name);
+            let spec = match before {
+                Some(before) if before.spec == *spec => Arc::clone(&before.spec),
+                Some(_) | None => Arc::clone(spec),
+            };
+            let path = self.declared.dir.join(&spec.component);
+            let component = match before {
+                Some(before)
+                    if !all
+                        && !spec.reload.watch
+                        && before.spec.component == spec.component
+                        && matches!(before.component, Component::Found(_)) =>
+                {
+                    before.component.clone()
+                }
+                Some(_) | None => self.files.look(&path, &spec.component),
+            };
+            wanted.insert(name.clone(), Wanted { spec, component });
+        }
+        self.wanted = wanted;
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use caxton_control::desired::Http;
 use caxton_control::lifecycle::State;
-use caxton_control::plan::{self, Actual, ActualAgent, Component, Plan, Wanted};
+use caxton_control::plan::{self, Actual, ActualAgent, Plan, Wanted};
 use caxton_control::{AgentName, AgentSpec, Desired, Digest};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -328,47 +328,6 @@ impl Reconciler {
                 Vec::new()
             }
         }
-    }
-
-    /// Tells which files matter now.
-    fn follow(&self) {
-        let agents = self.declared.desired.agents.values();
-        let now = Followed::new(&self.source.file, &self.declared.dir, agents);
-        self.followed.send_if_modified(|before| {
-            let changed = **before != now;
-            if changed {
-                *before = Arc::new(now);
-            }
-            changed
-        });
-    }
-
-    /// Looks at the components' files: of agents that are new or that watch theirs, or of `all`.
-    fn look_at_components(&mut self, all: bool) {
-        let mut wanted = BTreeMap::new();
-        self.files.begin();
-        // Specs that did not change keep their identity, so that comparing ten thousand costs nothing.
-        for (name, spec) in &self.declared.desired.agents {
-            let before = self.wanted.get(name);
-            let spec = match before {
-                Some(before) if before.spec == *spec => Arc::clone(&before.spec),
-                Some(_) | None => Arc::clone(spec),
-            };
-            let path = self.declared.dir.join(&spec.component);
-            let component = match before {
-                Some(before)
-                    if !all
-                        && !spec.reload.watch
-                        && before.spec.component == spec.component
-                        && matches!(before.component, Component::Found(_)) =>
-                {
-                    before.component.clone()
-                }
-                Some(_) | None => self.files.look(&path, &spec.component),
-            };
-            wanted.insert(name.clone(), Wanted { spec, component });
-        }
-        self.wanted = wanted;
     }
 
     /// Forgets failures, so that they are tried again.

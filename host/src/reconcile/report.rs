@@ -122,6 +122,7 @@ impl Reconciler {
             component: spec.component.clone(),
             instances: entry.map_or(0, |entry| entry.lives().map(|live| live.pool.live()).sum()),
             max_instances: current.as_ref().map_or(spec.instances.max, |current| current.pool.max()),
+            started_instances: current.as_ref().map_or(0, |current| current.pool.started()),
             in_flight: entry.map_or(0, |entry| entry.lives().map(|live| live.in_flight()).sum()),
             mailbox_depth: entry.map_or(0, |entry| entry.agent.depth()),
             mailbox_bound: spec.mailbox.depth,

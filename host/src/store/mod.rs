@@ -21,7 +21,7 @@ use caxton_control::desired::Durability;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::FlockOperation;
 
-pub(crate) use query::{EventFilter, StateEntry};
+pub(crate) use query::EventFilter;
 pub(crate) use writer::{Commit, CommitError, Event, RevisionRecord, Snapshot};
 
 /// The database within the data folder.

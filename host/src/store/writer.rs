@@ -93,6 +93,9 @@ pub(crate) struct RevisionRecord {
 
 type Done = oneshot::Sender<Result<(), CommitError>>;
 
+/// The size of an agent's state after a job that changed it, or why it changed nothing.
+type Written = Result<Option<u64>, CommitError>;
+
 enum Job {
     Commit(Box<Commit>, Done),
     Snapshot(Arc<str>, Snapshot, Done),
@@ -124,7 +127,9 @@ impl Writer {
 
     fn send(&self, job: Job) {
         // The thread ends only when this sender is dropped; if it panicked, the answers' senders are gone too.
-        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
     }
 }
 
@@ -247,17 +252,14 @@ fn write(
     let mut failed =
         transaction.as_ref().err().map(|error| rusqlite::Error::ToSqlConversionFailure(error.to_string().into()));
     for job in jobs {
-        let mut apply = |work: &mut dyn FnMut(
-            &Transaction<'_>,
-        ) -> rusqlite::Result<Result<Option<u64>, CommitError>>| {
-            match (&transaction, &failed) {
+        let mut apply =
+            |work: &mut dyn FnMut(&Transaction<'_>) -> rusqlite::Result<Written>| match (&transaction, &failed) {
                 (Ok(transaction), None) => work(transaction).unwrap_or_else(|error| {
                     failed = Some(error);
                     Ok(None)
                 }),
                 _ => Ok(None),
-            }
-        };
+            };
         match job {
             Job::Commit(commit, done) => {
                 let result = apply(&mut |transaction| write_state(transaction, &commit, version));
@@ -300,11 +302,7 @@ fn end(transaction: Transaction<'_>, version: Option<i64>) -> rusqlite::Result<(
 }
 
 /// Writes one handler's changes, unless what it read has changed. Gives the size of the agent's state.
-fn write_state(
-    transaction: &Transaction<'_>,
-    commit: &Commit,
-    version: &mut i64,
-) -> rusqlite::Result<Result<Option<u64>, CommitError>> {
+fn write_state(transaction: &Transaction<'_>, commit: &Commit, version: &mut i64) -> rusqlite::Result<Written> {
     let agent = &*commit.agent;
     let mut current = transaction.prepare_cached("SELECT version FROM state WHERE agent = ?1 AND key = ?2")?;
     for (key, seen) in &commit.reads {

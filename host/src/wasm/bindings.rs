@@ -19,6 +19,6 @@ wasmtime::component::bindgen!({
     require_store_data_send: true,
 });
 
-pub(crate) use caxton::agent::types;
+pub(crate) use self::caxton::agent::types;
 pub(crate) use exports::caxton::agent::{handler, health, snapshot};
 pub(crate) use wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler;

@@ -50,8 +50,8 @@ pub(super) async fn compile(
     }
     let said = String::from_utf8_lossy(&finished.stderr);
     // A panic says where it was on a line before what it was, and has advice on the line after.
-    let said = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: "));
-    let said = said.last().map(str::to_owned);
+    let mut said = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: "));
+    let said = said.next_back().map(str::to_owned);
     Err(failed(said.unwrap_or_else(|| format!("the compiler ended with {}", finished.status))))
 }
 

@@ -251,7 +251,7 @@ pub(super) fn config(fuel: bool, instances: Option<u32>) -> Config {
         .module_version(ModuleVersionStrategy::Custom(format!(
             "caxton-{}-{}",
             env!("CARGO_PKG_VERSION"),
-            wasmtime_version()
+            engine_version()
         )))
         .expect("the version is short");
     if let Some(instances) = instances {
@@ -261,7 +261,7 @@ pub(super) fn config(fuel: bool, instances: Option<u32>) -> Config {
 }
 
 /// The exact version of wasmtime in this build.
-fn wasmtime_version() -> &'static str {
+pub(crate) fn engine_version() -> &'static str {
     env!("CAXTON_WASMTIME_VERSION")
 }
 

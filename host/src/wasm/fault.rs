@@ -4,19 +4,6 @@ use std::time::Duration;
 
 use wasmtime::Trap;
 
-/// Whose fault it is, which decides who hears of it and what it counts against (SPEC §4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Blame {
-    /// The caller's: it asked for what cannot be.
-    Caller,
-    /// The guest's: it counts against the revision.
-    Guest,
-    /// The host's.
-    Host,
-    /// Nobody's: there is more to do than can be done.
-    Load,
-}
-
 /// Why a call of a guest brought no result. After any of these the instance is dropped.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Fault {
@@ -89,22 +76,6 @@ impl Fault {
             Self::Abandoned => "abandoned",
             Self::Overloaded => "overloaded",
             Self::Host(_) => "host-error",
-        }
-    }
-
-    /// Whose fault it is.
-    pub(crate) fn blame(&self) -> Blame {
-        match self {
-            Self::Trap { .. }
-            | Self::Cpu { .. }
-            | Self::Fuel { .. }
-            | Self::Time { .. }
-            | Self::Start(_)
-            | Self::Restore(_)
-            | Self::NoResponse(_) => Blame::Guest,
-            Self::Abandoned => Blame::Caller,
-            Self::Interrupted | Self::Host(_) => Blame::Host,
-            Self::Overloaded => Blame::Load,
         }
     }
 

@@ -99,8 +99,9 @@ impl Instance {
     }
 
     /// Whether it should not be used again, now that a call of it ended well.
-    pub(crate) fn is_worn(&self, reuse: u32) -> bool {
-        self.calls >= reuse || self.born.elapsed() > MAX_AGE || self.has_grown()
+    pub(crate) fn is_worn(&mut self, reuse: u32) -> bool {
+        let left = self.store.data_mut().table.iter_mut().take(MAX_LEFT + 1).count();
+        self.calls >= reuse || self.born.elapsed() > MAX_AGE || self.has_grown() || left > MAX_LEFT
     }
 
     /// Whether it holds more than half of what it may, and much more than it began with: a guest that leaks
@@ -124,11 +125,6 @@ impl Instance {
     /// Time on a core of the last call.
     pub(crate) fn cpu(&self) -> Duration {
         self.meter.used()
-    }
-
-    /// Bytes of memory in use.
-    pub(crate) fn memory(&self) -> usize {
-        self.store.data().memory.used()
     }
 
     /// Hands a message to the guest and returns what it said. `time` bounds the call by the clock.

@@ -28,12 +28,11 @@ mod tests;
 
 pub(crate) use bindings::types as wit;
 pub(crate) use compile::compile_child;
-pub(crate) use engine::{Runtime, RuntimeError, RuntimeOptions};
-pub(crate) use fault::{Blame, Fault};
+pub(crate) use engine::{Runtime, RuntimeOptions, engine_version};
+pub(crate) use fault::Fault;
 pub(crate) use guest::{Effects, Identity, LogLevel, Outside, Read, Work};
 pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
-pub(crate) use instance::Instance;
 pub(crate) use message::{Answer, Envelope, Inbox, Outcome, Sent, Waiter, Waits};
 pub(crate) use pool::{Lease, Pool};
-pub(crate) use program::{Program, ProgramError, digest};
+pub(crate) use program::{Program, digest};

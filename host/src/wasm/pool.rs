@@ -232,7 +232,7 @@ impl Lease {
 
     /// Gives the instance back. `well` says that the call ended well; otherwise the instance ends here.
     pub(crate) fn finish(mut self, well: bool) {
-        let Some((instance, place)) = self.held.take() else { return };
+        let Some((mut instance, place)) = self.held.take() else { return };
         // The memory of a stateful agent is nowhere else.
         let keeps = self.pool.program.summary.kind == Kind::Stateful;
         if well && (keeps || !instance.is_worn(self.pool.who.spec.instances.reuse)) {

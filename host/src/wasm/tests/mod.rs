@@ -21,9 +21,10 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::guest::Read;
+use super::program::ProgramError;
 use super::{
-    Envelope, Fault, Identity, Inbox, LogLevel, Outside, Pool, Program, ProgramError, Runtime, RuntimeOptions, Sent,
-    Work, digest, wit,
+    Envelope, Fault, Identity, Inbox, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent, Work, digest,
+    wit,
 };
 
 /// Enough for a call that is to end by itself, also on a busy machine.
