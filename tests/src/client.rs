@@ -52,6 +52,13 @@ impl Client {
         Self { address: address.to_owned(), token: token.map(str::to_owned), pool, runtime }
     }
 
+    /// A client that speaks HTTP/2 from its first byte.
+    pub fn http2(address: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let pool = Pool::builder(TokioExecutor::new()).http2_only(true).build_http();
+        Self { address: address.to_owned(), token: None, pool, runtime }
+    }
+
     /// Gets a path.
     pub fn get(&self, path: &str) -> Reply {
         self.send(Method::GET, path, &[], Bytes::new())

@@ -378,11 +378,18 @@ impl Drop for Open {
     }
 }
 
+/// The most that a guest writes of a body at once; twice as much waits to be taken.
+const CHUNK: usize = 64 << 10;
+
 /// Requests that guests make of others. Nothing is granted yet, so everything is denied.
 #[derive(Debug, Default)]
 pub(super) struct Outbound;
 
 impl WasiHttpHooks for Outbound {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+
     fn send_request(
         &mut self,
         _request: http::Request<WasiBody>,

@@ -15,6 +15,7 @@
 
 mod agents;
 mod durable;
+mod http;
 mod limits;
 mod reload;
 mod start;
