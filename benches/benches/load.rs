@@ -114,8 +114,9 @@ fn against_wasmtime() {
 /// Messages from agent to agent through real components.
 fn messages() {
     let relay = |name: &str, peer: &str| {
-        let more =
-            format!("allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000 }}");
+        let more = format!(
+            "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000 }}"
+        );
         agent(name, "relay", &more)
     };
     let (caxton, _) = host(HOST, &format!("caxton = 1\n{}{}", relay("ping", "pong"), relay("pong", "ping")));

@@ -49,13 +49,8 @@ const METRICS: &[Metric] = &[
     metric("caxton_mailbox_wait_seconds", Kind::Histogram, Unit::Seconds, "Time for which a message waited in the mailbox, or a call for an instance, by agent."),
     metric("caxton_message_seconds", Kind::Histogram, Unit::Seconds, "Time to handle a message or call, waits and commit included, by agent."),
     metric("caxton_message_cpu_seconds", Kind::Histogram, Unit::Seconds, "Time on a core for a message or call, by agent."),
-<<<<<<< HEAD
     metric("caxton_http_requests_total", Kind::Counter, Unit::Count, "HTTP requests that were answered, by agent (`none` when no route was found) and class of status."),
     metric("caxton_http_seconds", Kind::Histogram, Unit::Seconds, "Time from an HTTP request to the head of its response, by agent."),
-=======
-    metric("caxton_http_requests_total", Kind::Counter, Unit::Count, "HTTP requests by agent (`none` for those that came to none) and class of status."),
-    metric("caxton_http_seconds", Kind::Histogram, Unit::Seconds, "Time until the head of a response, by agent."),
->>>>>>> work-http
     metric("caxton_commit_seconds", Kind::Histogram, Unit::Seconds, "Time of a commit of the store, which may hold many messages' effects."),
     metric("caxton_handoff_seconds", Kind::Histogram, Unit::Seconds, "Time for which an agent's mailbox was held while its memory went to a new revision, by agent."),
     metric("caxton_log_lines_dropped_total", Kind::Counter, Unit::Count, "Lines that an agent said beyond its limits.log-lines, by agent."),
