@@ -114,20 +114,24 @@ fn against_wasmtime() {
 /// Messages from agent to agent through real components.
 fn messages() {
     let relay = |name: &str, peer: &str| {
-        let more =
-            format!("allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000 }}");
+        let more = format!(
+            "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000 }}"
+        );
         agent(name, "relay", &more)
     };
     let (caxton, _) = host(HOST, &format!("caxton = 1\n{}{}", relay("ping", "pong"), relay("pong", "ping")));
     let handled = || -> u64 { ["ping", "pong"].iter().map(|name| count(&caxton, name)).sum() };
-    for (chains, hops) in [(1u32, 990u32), (16, 990), (1_000, 990)] {
+    for (chains, hops) in [(1u32, 999_990u32), (16, 99_990), (1_000, 1_990)] {
         let mut rates = Vec::new();
         for _ in 0..ROUNDS {
             let (before, all) = (handled(), u64::from(chains) * u64::from(hops + 1));
             let content = [b"s".as_slice(), &chains.to_le_bytes(), &hops.to_le_bytes()].concat();
             let began = Instant::now();
             call(&caxton.address, "/ping", &content);
-            while handled() < before + all + 1 {}
+            // Asked seldom: each question costs the host what some hundred messages cost.
+            while handled() < before + all + 1 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             rates.push(all as f64 / began.elapsed().as_secs_f64());
         }
         let rate = median(&mut rates);

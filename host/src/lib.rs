@@ -25,6 +25,10 @@ mod trace;
 mod wasm;
 mod watch;
 
+/// Messages are many small allocations, made on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What the program `caxton` does. A program with this as its `main` is also its own compiler of components: it runs
 /// itself for that.
 pub fn main() -> std::process::ExitCode {

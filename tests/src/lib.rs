@@ -17,7 +17,7 @@ pub use client::{Client, Reply};
 pub use guests::{guest, has_language};
 
 /// How long anything may take before a test gives up: generous, for a slow machine under load.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running host.
 pub struct Host {

@@ -8,12 +8,15 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_A
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{AdmitError, describe};
+use crate::agent::{AdmitError, Meaning, describe};
 use crate::control::ControlError;
 use crate::status::FileError;
 use crate::store::CommitError;
 use crate::trace::Trace;
-use crate::wasm::{Fault, Outcome, wit};
+use crate::wasm::Outcome;
+
+/// How long a caller should wait where nothing more exact is known.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// An error as it is sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -109,48 +112,34 @@ impl Problem {
         self
     }
 
+    /// Of a code, with words that say more than the table does.
+    fn of(meaning: &Meaning, detail: String) -> Self {
+        let status = StatusCode::from_u16(meaning.status).expect("the table has proper status codes");
+        let problem = Self::new(status, meaning.code, detail);
+        if meaning.again { problem.after(AGAIN_AFTER) } else { problem }
+    }
+
     /// Of a message that was not handled; none when it was.
     pub(super) fn of_outcome(outcome: &Outcome) -> Option<Self> {
-        let again = Duration::from_secs(1);
-        let problem = |status, code| Self::new(status, code, describe(outcome));
-        Some(match outcome {
-            Outcome::Reply(_) | Outcome::Done => return None,
-            Outcome::Gave(failure) => match failure.cause {
-                wit::Cause::Rejected => problem(StatusCode::UNPROCESSABLE_ENTITY, "rejected"),
-                wit::Cause::Unavailable => problem(StatusCode::SERVICE_UNAVAILABLE, "agent-unavailable")
-                    .after(failure.retry_after_ms.map_or(again, Duration::from_millis)),
-                wit::Cause::Fault => problem(StatusCode::INTERNAL_SERVER_ERROR, "agent-fault"),
-            },
-            Outcome::Fault(fault) => match fault {
-                Fault::Time { .. } => problem(StatusCode::GATEWAY_TIMEOUT, fault.code()),
-                Fault::Overloaded | Fault::Interrupted => {
-                    problem(StatusCode::SERVICE_UNAVAILABLE, fault.code()).after(again)
-                }
-                _ => problem(StatusCode::INTERNAL_SERVER_ERROR, fault.code()),
-            },
-            Outcome::BadReply(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "bad-reply"),
-            Outcome::NotCommitted(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "not-committed").after(again),
-            Outcome::Gone(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "gone").after(again),
+        let problem = Self::of(Meaning::of_outcome(outcome)?, describe(outcome));
+        let after = match outcome {
+            Outcome::Gave(failure) => failure.retry_after_ms.map(Duration::from_millis),
+            _ => None,
+        };
+        // Only where trying again may help.
+        let after = after.filter(|_| problem.0.headers.contains_key(RETRY_AFTER));
+        Some(match after {
+            Some(after) => problem.after(after),
+            None => problem,
         })
     }
 }
 
 impl From<AdmitError> for Problem {
     fn from(error: AdmitError) -> Self {
-        let (status, code) = match error {
-            AdmitError::UnknownReceiver(_) => (StatusCode::NOT_FOUND, "unknown-receiver"),
-            AdmitError::NotAllowed { .. } => (StatusCode::FORBIDDEN, "not-allowed"),
-            AdmitError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
-            AdmitError::Full { .. } => (StatusCode::SERVICE_UNAVAILABLE, "mailbox-full"),
-            AdmitError::TooManyHops { .. } => (StatusCode::LOOP_DETECTED, "too-many-hops"),
-            AdmitError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid"),
-            AdmitError::Unsupported(_) => (StatusCode::NOT_IMPLEMENTED, "unsupported"),
-            AdmitError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        };
-        let problem = Self::new(status, code, error.to_string());
+        let problem = Self::of(Meaning::of_admission(&error), error.to_string());
         match error {
             AdmitError::TooLarge { limit } => problem.limit(limit),
-            AdmitError::Full { .. } | AdmitError::Unavailable(_) => problem.after(Duration::from_secs(1)),
             _ => problem,
         }
     }

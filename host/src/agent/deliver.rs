@@ -188,6 +188,7 @@ impl Agent {
 
     /// Runs the handler and commits its effects; again while what it read has changed meanwhile.
     async fn attempt(self: &Arc<Self>, revision: &Arc<Revision>, envelope: &mut Envelope) -> Ended {
+        // How long it may take, and since when that counts: its own limit, or what its sender waits.
         let mut limit = revision.spec.limits.time;
         let began = Instant::now();
         let mut deadline = began + limit;
@@ -195,8 +196,10 @@ impl Agent {
             if theirs <= began {
                 return Ended::failed(Outcome::Gone("nobody waits for the answer any more"), Duration::ZERO);
             }
-            deadline = deadline.min(theirs);
-            limit = limit.min(theirs.saturating_duration_since(envelope.accepted));
+            if theirs < deadline {
+                deadline = theirs;
+                limit = theirs.saturating_duration_since(envelope.accepted);
+            }
         }
         let work = Work {
             conversation: envelope.message.conversation_id.clone(),
@@ -214,7 +217,9 @@ impl Agent {
             let (result, effects, spent) = match self.call(revision, envelope, work.clone(), time).await {
                 Ok(called) => called,
                 // What is told is the whole of the time, not what was left of it for this call.
-                Err(Fault::Time { .. }) => return Ended::failed(Outcome::Fault(Fault::Time { limit }), cpu),
+                Err(Fault::Time { .. }) => {
+                    return Ended::failed(Outcome::Fault(Fault::Time { limit }), cpu);
+                }
                 Err(fault) => return Ended::failed(Outcome::Fault(fault), cpu),
             };
             cpu += spent;

@@ -8,6 +8,7 @@
 //! instances. Nothing here decides which revision runs: the reconciler sets it.
 
 mod admit;
+mod code;
 mod deliver;
 mod http;
 mod reply;
@@ -31,6 +32,7 @@ use crate::wasm::{Answer, Envelope, Inbox, Kind, Lease, Outcome, Pool};
 #[cfg(test)]
 pub(crate) use admit::new_id;
 pub(crate) use admit::{Accepted, AdmitError, Arrival, act};
+pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use http::HttpError;
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};

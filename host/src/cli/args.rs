@@ -167,7 +167,7 @@ pub(super) struct Check {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The host reads its own file; nothing is changed. Exit code 4 when the file has errors.
+The host reads its own file; nothing is changed. Exit code 2 when the file has errors.
 
 Examples:
   caxton diff
@@ -180,7 +180,7 @@ pub(super) struct Diff {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A host follows its file by itself; this makes it look now, try again what failed, and waits. Exit code 0 when \
-everything is as declared, 1 when something is not, 4 when the file has errors (nothing is changed then), 5 when \
+everything is as declared, 1 when something is not, 2 when the file has errors (nothing is changed then), 5 when \
 it takes too long (the host goes on).
 
 Examples:

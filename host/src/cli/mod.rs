@@ -88,10 +88,10 @@ fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliErro
 }
 
 fn version(out: &mut Out) -> Result<(), CliError> {
-    let (version, engine) = (env!("CARGO_PKG_VERSION"), crate::wasm::engine_version());
+    let (version, (engine, engine_version)) = (env!("CARGO_PKG_VERSION"), crate::wasm::ENGINE);
     match out.format() {
-        args::Format::Text => out.line(&format!("caxton {version} (wasmtime {engine})")),
-        args::Format::Json => out.json(&serde_json::json!({ "version": version, "wasmtime": engine })),
+        args::Format::Text => out.line(&format!("caxton {version} ({engine} {engine_version})")),
+        args::Format::Json => out.json(&serde_json::json!({ "version": version, (engine): engine_version })),
     }
 }
 

@@ -114,7 +114,7 @@ async fn a_host_is_found_by_its_data_folder() {
     assert_eq!(error.exit, Exit::NotFound);
     assert_eq!(error.message.as_deref(), Some("there is no agent `ecko`; did you mean `echo`?"));
     let error = client.json::<Value>(Method::POST, "/v1/config/apply").await.unwrap_err();
-    assert_eq!(error.exit, Exit::Conflict);
+    assert_eq!(error.exit, Exit::Usage, "the configuration has errors");
     assert_eq!(
         error.message.as_deref(),
         Some(

@@ -1,4 +1,4 @@
-//! Errors as clients get them: problem details (RFC 9457), with one table from codes to status codes.
+//! Errors as clients get them: problem details (RFC 9457).
 //!
 //! The codes are those that errors have themselves ([`AdmitError::code`], [`Fault::code`](crate::wasm::Fault::code)
 //! and so on), so that logs, receipts and responses speak of the same. What went on inside an agent is for its log;
@@ -12,76 +12,32 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::body::ReplyBody;
-use crate::agent::{AdmitError, HttpError, code};
+use crate::agent::{AdmitError, HttpError, MEANINGS, Meaning, code, meaning};
 use crate::trace::Trace;
 use crate::wasm::{BodyError, Fault, Outcome, wit};
 
-/// What a code means to a client.
-#[derive(Debug)]
-pub(super) struct Row {
-    /// Stable, for programs.
-    pub(super) code: &'static str,
-    /// The status.
-    pub(super) status: u16,
-    /// Whether the same request may succeed soon.
-    again: bool,
-    /// For a person, where nothing more exact is known.
-    pub(super) text: &'static str,
-}
-
-const fn row(code: &'static str, status: u16, again: bool, text: &'static str) -> Row {
-    Row { code, status, again, text }
-}
-
-/// All codes. `docs/http.md` has the same.
-pub(super) const TABLE: &[Row] = &[
-    // The request is not as it has to be.
-    row("bad-request", 400, false, "the request is not as it has to be"),
-    row("invalid", 400, false, "a part of the message is not as it has to be"),
-    row("body-broken", 400, false, "the body could not be read to its end"),
-    row("not-allowed", 403, false, "the sender may not send to this agent"),
-    row("no-route", 404, false, "no agent is called by this path"),
-    row("unknown-receiver", 404, false, "no running agent has this name"),
-    row(
+/// The codes of this listener's own; those of messages and calls are [`agent::MEANINGS`](crate::agent::MEANINGS).
+/// `docs/http.md` has both.
+const TABLE: &[Meaning] = &[
+    meaning("bad-request", 400, false, "the request is not as it has to be"),
+    meaning("body-broken", 400, false, "the body could not be read to its end"),
+    meaning("no-route", 404, false, "no agent is called by this path"),
+    meaning(
         "unknown-message",
         404,
         false,
         "no message of this id is known; only the newest are, and none of before a restart",
     ),
-    row("wrong-method", 405, false, "the path takes other methods"),
-    row("body-stalled", 408, true, "nothing more of the body came in time"),
-    row("too-large", 413, false, "the body is larger than it may be"),
-    row("rejected", 422, false, "the agent rejected the message"),
-    // The agent failed.
-    row("agent-fault", 500, false, "the agent found itself in error"),
-    row("trap", 500, false, "the agent stopped itself in the middle of its work"),
-    row("cpu-exceeded", 500, false, "the agent used more time on a core than it may"),
-    row("fuel-exceeded", 500, false, "the agent used more instructions than it may"),
-    row("start-failed", 500, false, "the agent could not be started"),
-    row("restore-failed", 500, false, "the agent refused the state that it had saved"),
-    row("bad-reply", 500, false, "the agent gave a reply that cannot be sent"),
-    row("no-response", 500, false, "the agent ended without a response"),
-    row("deadline-exceeded", 504, false, "the agent did not answer in time"),
-    // The host cannot, or not now.
-    row("host-error", 500, false, "the host could not do its part"),
-    row("unsupported", 501, false, "the host cannot do this"),
-    row("too-many-hops", 508, false, "too many messages caused one another"),
-    row("mailbox-full", 503, true, "as many messages wait for the agent as may"),
-    row("unavailable", 503, true, "the agent takes no messages at the moment"),
-    row("agent-unavailable", 503, true, "the agent misses something that it needs"),
-    row("overloaded", 503, true, "no instance of the agent became free in time"),
-    row("interrupted", 503, true, "the agent was stopped in the middle of its work"),
-    row("not-committed", 503, true, "what the agent did could not be made to last, so it counts as not done"),
-    row("gone", 503, true, "the agent ended before it came to the message"),
-    row("abandoned", 503, true, "the caller left"),
+    meaning("wrong-method", 405, false, "the path takes other methods"),
+    meaning("body-stalled", 408, true, "nothing more of the body came in time"),
 ];
 
 /// How long a client should wait where nothing more exact is known.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What a code means; for one that is not in the table, an error of the host.
-pub(super) fn find(code: &str) -> &'static Row {
-    let of = |code: &str| TABLE.iter().find(|row| row.code == code);
+pub(super) fn find(code: &str) -> &'static Meaning {
+    let of = |code: &str| TABLE.iter().chain(MEANINGS).find(|row| row.code == code);
     debug_assert!(of(code).is_some(), "`{code}` is not in the table");
     of(code).or_else(|| of("host-error")).unwrap_or(&TABLE[0])
 }
@@ -89,7 +45,7 @@ pub(super) fn find(code: &str) -> &'static Row {
 /// An error on its way to the client.
 #[derive(Debug)]
 pub(super) struct Problem {
-    row: &'static Row,
+    row: &'static Meaning,
     detail: Option<String>,
     limit: Option<u64>,
     allow: Option<String>,
@@ -241,10 +197,10 @@ mod tests {
 
     #[test]
     fn every_code_is_there_once_and_documented() {
-        let codes: BTreeSet<&str> = TABLE.iter().map(|row| row.code).collect();
-        assert_eq!(codes.len(), TABLE.len());
+        let codes: BTreeSet<&str> = TABLE.iter().chain(MEANINGS).map(|row| row.code).collect();
+        assert_eq!(codes.len(), TABLE.len() + MEANINGS.len());
         let page = include_str!("../../../docs/http.md");
-        for row in TABLE {
+        for row in TABLE.iter().chain(MEANINGS) {
             let line = format!("| {} | `{}` |", row.status, row.code);
             assert!(page.contains(&line), "docs/http.md lacks {line}");
             assert!(StatusCode::from_u16(row.status).is_ok());

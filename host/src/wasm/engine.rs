@@ -251,18 +251,13 @@ pub(super) fn config(fuel: bool, instances: Option<u32>) -> Config {
         .module_version(ModuleVersionStrategy::Custom(format!(
             "caxton-{}-{}",
             env!("CARGO_PKG_VERSION"),
-            engine_version()
+            super::ENGINE.1
         )))
         .expect("the version is short");
     if let Some(instances) = instances {
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances)));
     }
     config
-}
-
-/// The exact version of wasmtime in this build.
-pub(crate) fn engine_version() -> &'static str {
-    env!("CAXTON_WASMTIME_VERSION")
 }
 
 fn pooling(instances: u32) -> PoolingAllocationConfig {

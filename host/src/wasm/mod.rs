@@ -28,7 +28,7 @@ mod tests;
 
 pub(crate) use bindings::types as wit;
 pub(crate) use compile::compile_child;
-pub(crate) use engine::{Runtime, RuntimeOptions, engine_version};
+pub(crate) use engine::{Runtime, RuntimeOptions};
 pub(crate) use fault::Fault;
 pub(crate) use guest::{Effects, Identity, LogLevel, Outside, Read, Work};
 pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
@@ -36,3 +36,6 @@ pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 pub(crate) use message::{Answer, Envelope, Inbox, Outcome, Sent, Waiter, Waits};
 pub(crate) use pool::{Lease, Pool};
 pub(crate) use program::{Program, digest};
+
+/// What runs components, and its version.
+pub(crate) const ENGINE: (&str, &str) = ("wasmtime", env!("CAXTON_WASMTIME_VERSION"));

@@ -230,7 +230,7 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.limits.sends", 0, 100_000, 1_000, "Messages that handling one message may send."),
     integer("agents.NAME.limits.writes", 0, 100_000, 1_000, "Writes to state that handling one message may make."),
     size("agents.NAME.limits.state", 0, 64 * GIB, "64MiB", "The agent's whole state: keys and values."),
-    integer("agents.NAME.limits.hops", 1, 1_000, 64, "How long the chain of messages that caused one may be."),
+    integer("agents.NAME.limits.hops", 1, 1_000_000, 64, "How long the chain of messages that caused one may be."),
     integer("agents.NAME.limits.log-lines", 0, 1_000_000, 1_000,
         "Lines in the agent's log per second; the rest is counted and dropped."),
     table("agents.NAME.mailbox", "The order and bound of the messages that wait."),

@@ -1,0 +1,74 @@
+//! What can become of a message or a call, as stable codes with their HTTP status: one table for all ways in.
+
+use super::admit::AdmitError;
+use super::reply;
+use crate::wasm::Outcome;
+
+/// What a code means to a client.
+#[derive(Debug)]
+pub(crate) struct Meaning {
+    /// Stable, for programs.
+    pub(crate) code: &'static str,
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// Whether the same request may succeed soon.
+    pub(crate) again: bool,
+    /// For a person, where nothing more exact is known.
+    pub(crate) text: &'static str,
+}
+
+/// A row of a table of codes.
+pub(crate) const fn meaning(code: &'static str, status: u16, again: bool, text: &'static str) -> Meaning {
+    Meaning { code, status, again, text }
+}
+
+/// The codes of [`AdmitError::code`], [`code`](super::code) and [`Fault::code`](crate::wasm::Fault::code).
+pub(crate) const MEANINGS: &[Meaning] = &[
+    // The message is not as it has to be.
+    meaning("invalid", 400, false, "a part of the message is not as it has to be"),
+    meaning("not-allowed", 403, false, "the sender may not send to this agent"),
+    meaning("unknown-receiver", 404, false, "no running agent has this name"),
+    meaning("too-large", 413, false, "the body is larger than it may be"),
+    meaning("rejected", 422, false, "the agent rejected the message"),
+    // The agent failed.
+    meaning("agent-fault", 500, false, "the agent found itself in error"),
+    meaning("trap", 500, false, "the agent stopped itself in the middle of its work"),
+    meaning("cpu-exceeded", 500, false, "the agent used more time on a core than it may"),
+    meaning("fuel-exceeded", 500, false, "the agent used more instructions than it may"),
+    meaning("start-failed", 500, false, "the agent could not be started"),
+    meaning("restore-failed", 500, false, "the agent refused the state that it had saved"),
+    meaning("bad-reply", 500, false, "the agent gave a reply that cannot be sent"),
+    meaning("no-response", 500, false, "the agent ended without a response"),
+    meaning("deadline-exceeded", 504, false, "the agent did not answer in time"),
+    // The host cannot, or not now.
+    meaning("host-error", 500, false, "the host could not do its part"),
+    meaning("unsupported", 501, false, "the host cannot do this"),
+    meaning("too-many-hops", 508, false, "too many messages caused one another"),
+    meaning("mailbox-full", 503, true, "as many messages wait for the agent as may"),
+    meaning("unavailable", 503, true, "the agent takes no messages at the moment"),
+    meaning("agent-unavailable", 503, true, "the agent misses something that it needs"),
+    meaning("overloaded", 503, true, "no instance of the agent became free in time"),
+    meaning("interrupted", 503, true, "the agent was stopped in the middle of its work"),
+    meaning("not-committed", 503, true, "what the agent did could not be made to last, so it counts as not done"),
+    meaning("gone", 503, true, "the agent ended before it came to the message"),
+    meaning("abandoned", 503, true, "the caller left"),
+];
+
+impl Meaning {
+    /// Of a message that was not accepted.
+    pub(crate) fn of_admission(error: &AdmitError) -> &'static Self {
+        Self::of(error.code())
+    }
+
+    /// Of a message that was not handled; none when it was.
+    pub(crate) fn of_outcome(outcome: &Outcome) -> Option<&'static Self> {
+        reply::code(outcome).map(Self::of)
+    }
+
+    /// Of a code; for one that is not in the table, an error of the host.
+    fn of(code: &str) -> &'static Self {
+        let find = |code: &str| MEANINGS.iter().find(|meaning| meaning.code == code);
+        debug_assert!(find(code).is_some(), "`{code}` is not in the table");
+        find(code).or_else(|| find("host-error")).unwrap_or(&MEANINGS[0])
+    }
+}
