@@ -13,6 +13,9 @@ use serde::Serialize;
 /// The longest pattern, in bytes: longer ones are no paths that anyone types.
 pub const MAX_ROUTE: usize = 1_024;
 
+/// Paths below this are the host's own: there it tells what became of messages.
+pub const OWN: &str = "/.caxton/";
+
 /// The path of a route, parsed and checked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RoutePattern {
@@ -30,6 +33,9 @@ pub enum RouteError {
     /// It is longer than [`MAX_ROUTE`].
     #[error("a route has at most {MAX_ROUTE} bytes")]
     TooLong,
+    /// It is below [`OWN`].
+    #[error("paths below `{OWN}` are the host's own")]
+    Own,
     /// Two slashes with nothing between them.
     #[error("a segment is empty (`//`)")]
     EmptySegment,
@@ -112,6 +118,9 @@ impl FromStr for RoutePattern {
         let path = text.strip_prefix('/').ok_or(RouteError::NoSlash)?;
         if text.len() > MAX_ROUTE {
             return Err(RouteError::TooLong);
+        }
+        if text.starts_with(OWN) {
+            return Err(RouteError::Own);
         }
         let mut shape = String::with_capacity(text.len());
         let mut params: Vec<String> = Vec::new();
@@ -230,6 +239,8 @@ mod tests {
             ("/a:b@c,d;e=f", Ok("/a:b@c,d;e=f")),
             ("", Err("a route begins with `/`")),
             ("tickets", Err("a route begins with `/`")),
+            ("/.caxton", Ok("/.caxton")),
+            ("/.caxton/messages", Err("paths below `/.caxton/` are the host's own")),
             ("/a//b", Err("a segment is empty (`//`)")),
             ("//", Err("a segment is empty (`//`)")),
             ("/a/../b", Err("clients resolve `..` before they send a path, so it never matches")),

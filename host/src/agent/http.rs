@@ -52,6 +52,7 @@ impl Agent {
         let deadline = began + limits.time;
         let lease = revision.pool.lease(deadline).await.map_err(HttpFailure::Fault)?;
         let called = Instant::now();
+        let traced = trace.clone();
         let work = Work { conversation: conversation.unwrap_or_else(new_id), hops: 0, deadline, waiting: None, trace };
         let call = HttpCall {
             request,
@@ -76,7 +77,10 @@ impl Agent {
                     // What was left of it when the guest began says nothing to anyone.
                     *limit = flight.revision.spec.limits.time;
                 }
-                let text = format!("an HTTP call failed: {fault}");
+                let mut text = format!("an HTTP call failed: {fault}");
+                if let Some(trace) = traced {
+                    text.push_str(&format!("; its trace is {}", trace.id()));
+                }
                 agent.commons.note(&flight.revision, "error", &text, &Outcome::Fault(fault));
             }
             drop(flight);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::desired::Mode;
+use caxton_control::route::OWN;
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
@@ -18,9 +19,6 @@ use crate::agent::{Agent, Revision};
 use crate::routes::Found;
 use crate::trace::Trace;
 use crate::wasm::Kind;
-
-/// Paths below this are the host's own; no route can be.
-const OWN: &str = "/.caxton/";
 
 /// A request whose agent is known.
 pub(super) struct Call {
