@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::reconcile::Wake;
+use crate::control::Wake;
 
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]

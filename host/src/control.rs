@@ -6,6 +6,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::status::{AgentStatus, Applied, Change, FileError, HostStatus};
 
+/// Why the reconciler looks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// The declaration's file changed, or may have.
+    File,
+    /// A component's file changed, or may have.
+    Components,
+    /// Someone asks for everything to be looked at anew.
+    All,
+}
+
 /// A wish.
 pub(crate) enum Command {
     /// Read the file now, and answer when all is as declared or nothing more can be done.

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commons::Commons;
 use crate::config::{ConfigErrors, Loaded};
-use crate::control::{Control, Readiness};
-use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source, Wake};
+use crate::control::{Control, Readiness, Wake};
+use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source};
 use crate::shutdown::{Asked, Signals};
 use crate::store::Store;
 use crate::wasm::{Runtime, RuntimeOptions};

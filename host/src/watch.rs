@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::build;
-use crate::reconcile::Wake;
+use crate::control::Wake;
 
 /// How long files have to be at rest before they are looked at: a save or a build writes more than once.
 const REST: Duration = Duration::from_millis(60);

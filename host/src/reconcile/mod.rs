@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{Agent, Revision};
 use crate::commons::Commons;
 use crate::config::{self, Loaded};
-use crate::control::{Command, Readiness};
+use crate::control::{Command, Readiness, Wake};
 use crate::routes::Routes;
 use crate::status::{Applied, FileError, Waiting};
 use crate::wasm::Runtime;
@@ -52,17 +52,6 @@ impl Source {
         let flags: Vec<(&str, String)> = self.flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
         config::load(&self.file, std::env::vars(), &flags)
     }
-}
-
-/// Why the reconciler looks again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wake {
-    /// The declaration's file changed, or may have.
-    File,
-    /// A component's file changed, or may have.
-    Components,
-    /// Someone asks for everything to be looked at anew.
-    All,
 }
 
 /// What a task reports when it ends.
