@@ -135,9 +135,9 @@ pub(crate) struct Change {
 pub(crate) struct Applied {
     /// What was changed.
     pub(crate) changes: Vec<Change>,
-    /// What is not as declared after all, and why; empty when everything is.
+    /// What is not as declared yet, and why; old revisions that drain are told of too.
     pub(crate) waiting: Vec<Waiting>,
-    /// Whether everything is as declared.
+    /// Whether the revisions that run are those that are declared.
     pub(crate) settled: bool,
 }
 

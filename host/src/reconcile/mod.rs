@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use caxton_control::desired::Http;
 use caxton_control::lifecycle::State;
-use caxton_control::plan::{self, Actual, ActualAgent, Plan, Wanted};
+use caxton_control::plan::{self, Actual, ActualAgent, Component, Plan, Wanted};
 use caxton_control::{AgentName, AgentSpec, Desired, Digest};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -180,7 +180,7 @@ impl Reconciler {
             self.reconcile();
             let look_again = self.plan.look_again_in.unwrap_or(Duration::from_secs(3_600));
             tokio::select! {
-                biased;
+                // By chance, so that whoever asks all the time keeps nothing else from being seen.
                 () = stop.cancelled() => break,
                 Some(command) = self.commands.recv() => self.command(command),
                 Some(wake) = self.wakes.recv() => self.wake(wake),
@@ -338,6 +338,20 @@ impl Reconciler {
             })
     }
 
+    /// Whether what takes messages is what is declared. Old revisions may still drain.
+    fn is_as_declared(&self) -> bool {
+        let runs = |(name, wanted): (&AgentName, &Wanted)| {
+            self.entries.get(name).is_some_and(|entry| {
+                entry.revisions.iter().any(|record| {
+                    record.state == State::Running
+                        && record.spec.same_revision(&wanted.spec)
+                        && wanted.component == Component::Found(record.digest)
+                })
+            })
+        };
+        self.file_errors.is_empty() && self.wanted.iter().all(runs)
+    }
+
     fn waiting(&self) -> Vec<Waiting> {
         let mut waiting: Vec<Waiting> =
             self.plan.waiting.iter().map(|w| Waiting { agent: w.agent.to_string(), why: w.why.clone() }).collect();
@@ -377,9 +391,9 @@ impl Reconciler {
         if self.settling.is_empty() {
             return;
         }
-        let waiting = self.waiting();
+        let (waiting, settled) = (self.waiting(), self.is_as_declared());
         for (answer, changes) in std::mem::take(&mut self.settling) {
-            let applied = Applied { changes, settled: waiting.is_empty(), waiting: waiting.clone() };
+            let applied = Applied { changes, settled, waiting: waiting.clone() };
             // Who asked may be gone.
             let _ = answer.send(Ok(applied));
         }
