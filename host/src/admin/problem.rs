@@ -181,7 +181,7 @@ impl From<CommitError> for Problem {
     }
 }
 
-/// Leaves the body to [`write`], which knows the trace.
+/// Leaves the body to [`write()`], which knows the trace.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());

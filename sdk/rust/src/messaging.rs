@@ -1,5 +1,5 @@
 //! Other agents: who they are, and asking several at once. One message at a time is written with
-//! [`Draft`](crate::Draft).
+//! [`Draft`].
 
 use std::time::Duration;
 
