@@ -7,6 +7,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Config, Engine, Store};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 mod record {
     wasmtime::component::bindgen!({
@@ -31,8 +32,16 @@ use resource::caxton::contract::messages;
 /// A message that stays with the host.
 pub struct Kept(Message);
 
-struct Data {
+/// What a store has: WASI denies everything, as the host's does.
+pub struct Data {
     table: ResourceTable,
+    wasi: WasiCtx,
+}
+
+impl WasiView for Data {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
 }
 
 impl Data {
@@ -113,22 +122,22 @@ fn bench(criterion: &mut Criterion) {
     let component =
         |name| Component::from_file(&engine, caxton_benches::guest(name)).expect("the guest is a component");
     let store = || {
-        let mut store = Store::new(&engine, Data { table: ResourceTable::new() });
+        let mut store = Store::new(&engine, Data { table: ResourceTable::new(), wasi: WasiCtxBuilder::new().build() });
         store.set_epoch_deadline(u64::MAX / 2);
         store
     };
 
     let mut linker = Linker::<Data>::new(&engine);
     let by_record = component("by-record");
-    linker.define_unknown_imports_as_traps(&by_record).expect("imports can be stubbed");
+    wasmtime_wasi::p2::add_to_linker_sync(&mut linker).expect("WASI can be linked");
     let mut record_store = store();
     let record = record::ByRecord::instantiate(&mut record_store, &by_record, &linker).expect("it can be instantiated");
 
     let mut linker = Linker::<Data>::new(&engine);
     let by_resource = component("by-resource");
+    wasmtime_wasi::p2::add_to_linker_sync(&mut linker).expect("WASI can be linked");
     messages::add_to_linker::<_, HasSelf<_>>(&mut linker, |data: &mut Data| data).expect("the host can be linked");
     other::add_to_linker::<_, HasSelf<_>>(&mut linker, |data: &mut Data| data).expect("the host can be linked");
-    linker.define_unknown_imports_as_traps(&by_resource).expect("imports can be stubbed");
     let mut kept_store = store();
     let resource =
         resource::ByResource::instantiate(&mut kept_store, &by_resource, &linker).expect("it can be instantiated");
