@@ -106,7 +106,9 @@ impl Commons {
         let (waiter, answer) = oneshot::channel();
         envelope.waiter = Some(Waiter::Call(waiter));
         agent.reserve_place().map_err(refused)?;
-        agent.push(envelope);
+        if agent.put(envelope) {
+            agent.work();
+        }
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Err(_) => Err(wit::RequestError::TimedOut),
             Ok(Err(_)) => Err(wit::RequestError::Failed("the agent ended".to_owned())),

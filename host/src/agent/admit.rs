@@ -145,7 +145,9 @@ impl Agent {
         let receipts = &self.commons.receipts;
         let note = |accepted: &Accepted| receipts.open(accepted, self.name.shared(), clock::now_ms());
         let (accepted, envelope) = self.accept(arrival, note)?;
-        Arc::clone(self).push(envelope);
+        if self.put(envelope) {
+            Arc::clone(self).work();
+        }
         Ok(accepted)
     }
 

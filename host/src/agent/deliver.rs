@@ -1,5 +1,6 @@
 //! Handling the messages of a mailbox.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{Agent, InFlight, Revision};
 use crate::store::{Commit, CommitError};
-use crate::wasm::{Answer, Effects, Envelope, Fault, Outcome, Sent, Work, wit};
+use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Outcome, Sent, Work, wit};
 
 /// A handling whose state has changed meanwhile runs again at most so often; each time at least one other
 /// handling of the agent was committed.
@@ -32,18 +33,38 @@ impl Ended {
 }
 
 /// Handles what is ready, until nothing is.
-pub(super) async fn work(agent: Arc<Agent>) {
-    while step(Arc::clone(&agent)).await {
+pub(super) async fn work(mut agent: Arc<Agent>) {
+    loop {
+        match step(Arc::clone(&agent)).await {
+            Step::Handled => {}
+            Step::Ended => return,
+            // A chain of messages stays in one task, which nobody has to wake.
+            Step::GoOn(next) => agent = next,
+        }
         // A mailbox that never runs dry must not keep others from this thread.
         tokio::task::coop::consume_budget().await;
     }
 }
 
-/// Handles one message; false if there was none, which ends a worker.
-async fn step(agent: Arc<Agent>) -> bool {
-    let Some((flight, lane, envelope)) = agent.take() else { return false };
-    agent.handle(flight, lane, envelope).await;
-    true
+/// What a worker has done, and is to do.
+enum Step {
+    /// It handled a message, and there may be another.
+    Handled,
+    /// There was none.
+    Ended,
+    /// There is none any more, but this agent, which it sent something, has nobody who works for it.
+    GoOn(Arc<Agent>),
+}
+
+/// Handles one message.
+async fn step(agent: Arc<Agent>) -> Step {
+    let Some((flight, lane, envelope)) = agent.take() else { return Step::Ended };
+    let Some(next) = agent.handle(flight, lane, envelope).await else { return Step::Handled };
+    if agent.leave() {
+        return Step::GoOn(next);
+    }
+    next.work();
+    Step::Handled
 }
 
 /// A worker whose work is done by somebody who waits for an answer: mostly that to the message just sent,
@@ -56,15 +77,12 @@ pub(super) struct Helping {
 /// How far a helping worker is.
 enum State {
     /// It has a message in hand.
-    Busy(Step),
+    Busy(Pin<Box<dyn Future<Output = Step> + Send>>),
     /// It may take one.
     Free,
     /// It has ended.
     Ended,
 }
-
-/// The handling of one message.
-type Step = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 impl Helping {
     /// Does the work of a worker of `agent`, which counts it already.
@@ -97,8 +115,12 @@ impl Helping {
         };
         match step.as_mut().poll(cx) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(true) => self.state = State::Free,
-            Poll::Ready(false) => self.state = State::Ended,
+            Poll::Ready(Step::Handled) => self.state = State::Free,
+            Poll::Ready(Step::Ended) => self.state = State::Ended,
+            Poll::Ready(Step::GoOn(next)) => {
+                self.agent = next;
+                self.state = State::Free;
+            }
         }
         Poll::Ready(())
     }
@@ -113,8 +135,10 @@ impl Drop for Helping {
                 let agent = Arc::clone(&self.agent);
                 if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                     runtime.spawn(async move {
-                        if step.await {
-                            work(agent).await;
+                        match step.await {
+                            Step::Handled => work(agent).await,
+                            Step::GoOn(next) => work(next).await,
+                            Step::Ended => {}
                         }
                     });
                 }
@@ -142,17 +166,19 @@ impl Agent {
 
     /// Ends a worker; what is ready meanwhile is left to a task.
     fn resign(self: &Arc<Self>) {
-        let more = {
-            let mut inbox = self.inbox.lock();
-            let more = !inbox.paused && inbox.mailbox.has_ready();
-            if !more {
-                inbox.workers -= 1;
-            }
-            more
-        };
-        if more {
+        if !self.leave() {
             tokio::spawn(work(Arc::clone(self)));
         }
+    }
+
+    /// Ends a worker if it has nothing to do.
+    fn leave(&self) -> bool {
+        let mut inbox = self.inbox.lock();
+        let idle = inbox.paused || !inbox.mailbox.has_ready();
+        if idle {
+            inbox.workers -= 1;
+        }
+        idle
     }
 
     pub(super) fn in_flight(&self, revision: Arc<Revision>) -> InFlight {
@@ -160,7 +186,13 @@ impl Agent {
         InFlight { revision, commons: Arc::clone(&self.commons) }
     }
 
-    async fn handle(self: &Arc<Self>, flight: InFlight, lane: Lane<u64>, mut envelope: Envelope) {
+    /// Handles a message that was taken. Gives an agent that it sent something and that nobody works for yet.
+    async fn handle(
+        self: &Arc<Self>,
+        flight: InFlight,
+        lane: Lane<u64>,
+        mut envelope: Envelope,
+    ) -> Option<Arc<Self>> {
         let revision = Arc::clone(&flight.revision);
         let began = Instant::now();
         let ended = self.attempt(&revision, &mut envelope).await;
@@ -168,7 +200,7 @@ impl Agent {
             envelope.message.attempt += 1;
             self.inbox.lock().mailbox.put_back(lane, envelope);
             self.start_workers();
-            return;
+            return None;
         }
         let well = matches!(ended.outcome, Outcome::Reply(_) | Outcome::Done);
         let waited = began.saturating_duration_since(envelope.accepted);
@@ -176,14 +208,13 @@ impl Agent {
         if !well {
             self.tell_failure(&revision, &envelope, &ended.outcome);
         }
-        for sent in ended.sends {
-            sent.deliver();
-        }
+        let next = deliver(ended.sends);
         if let Some(waiter) = envelope.waiter {
             waiter.tell(Answer { revision: Some(Arc::clone(&revision.id)), outcome: ended.outcome });
         }
         self.inbox.lock().mailbox.done(lane);
         drop(flight);
+        next
     }
 
     /// Runs the handler and commits its effects; again while what it read has changed meanwhile.
@@ -303,4 +334,18 @@ impl Agent {
         self.commons.note(revision, "error", &text, outcome);
         self.send_failure(envelope, &why);
     }
+}
+
+/// Delivers what was sent. Of the agents that nobody works for yet, one is left to the caller.
+fn deliver(sends: Vec<Sent>) -> Option<Arc<Agent>> {
+    let mut left: Option<Arc<dyn Inbox>> = None;
+    for sent in sends {
+        if let Some(inbox) = sent.put()
+            && let Some(earlier) = left.replace(inbox)
+        {
+            earlier.work();
+        }
+    }
+    let left: Arc<dyn Any + Send + Sync> = left?;
+    Some(left.downcast().expect("agents are the only inboxes of a host"))
 }

@@ -310,19 +310,6 @@ impl Agent {
         self.current.load().as_ref().is_some_and(|current| current.kind() == Kind::Http)
     }
 
-    /// Puts a message in the place that was kept. True when a worker has to be started for it, which is counted
-    /// already.
-    fn put(&self, envelope: Envelope) -> bool {
-        let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
-        let start = {
-            let mut inbox = self.inbox.lock();
-            inbox.mailbox.push(conversation, envelope);
-            self.may_start(&mut inbox)
-        };
-        self.stats.count(Outcomes::Accepted);
-        start
-    }
-
     /// Starts as many workers as can do something.
     fn start_workers(self: &Arc<Self>) {
         while self.may_start(&mut self.inbox.lock()) {
@@ -345,10 +332,19 @@ impl Agent {
 }
 
 impl Inbox for Agent {
-    fn push(self: Arc<Self>, envelope: Envelope) {
-        if self.put(envelope) {
-            tokio::spawn(deliver::work(self));
-        }
+    fn put(&self, envelope: Envelope) -> bool {
+        let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
+        let start = {
+            let mut inbox = self.inbox.lock();
+            inbox.mailbox.push(conversation, envelope);
+            self.may_start(&mut inbox)
+        };
+        self.stats.count(Outcomes::Accepted);
+        start
+    }
+
+    fn work(self: Arc<Self>) {
+        tokio::spawn(deliver::work(self));
     }
 
     fn release(&self) {

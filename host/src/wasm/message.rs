@@ -1,5 +1,6 @@
 //! A message on its way between agents, and what becomes of it.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -93,9 +94,12 @@ pub(crate) enum Outcome {
 }
 
 /// Where a message can be put after a place was kept for it.
-pub(crate) trait Inbox: Send + Sync {
-    /// Puts the message in the place that was kept.
-    fn push(self: Arc<Self>, envelope: Envelope);
+pub(crate) trait Inbox: Any + Send + Sync {
+    /// Puts the message in the place that was kept. True when somebody has to work for it now, who is counted
+    /// already: [`work`](Self::work) does.
+    fn put(&self, envelope: Envelope) -> bool;
+    /// Starts whoever handles what was put.
+    fn work(self: Arc<Self>);
     /// Gives up the place.
     fn release(&self);
 }
@@ -112,10 +116,16 @@ impl Sent {
     }
 
     /// Delivers the message.
-    pub(crate) fn deliver(mut self) {
-        if let Some((inbox, envelope)) = self.inner.take() {
-            inbox.push(envelope);
+    pub(crate) fn deliver(self) {
+        if let Some(inbox) = self.put() {
+            inbox.work();
         }
+    }
+
+    /// Puts the message into its mailbox. Gives the mailbox back when somebody has to work for it now.
+    pub(crate) fn put(mut self) -> Option<Arc<dyn Inbox>> {
+        let (inbox, envelope) = self.inner.take()?;
+        inbox.put(envelope).then_some(inbox)
     }
 
     /// The message's id.

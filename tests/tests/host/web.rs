@@ -122,6 +122,38 @@ fn one_that_misbehaves_is_cut_and_the_next_call_is_served() {
     }
 }
 
+#[test]
+fn its_effects_commit_with_the_head_of_its_response_and_not_with_an_error() {
+    let web = agent("web", "web-effects", "config = { peer = \"echo\" }\nallow = { send = [\"echo\"] }")
+        .replace("[[agents.web.http]]\nroute = \"/web\"\n", WEB);
+    let mut host = host(&format!("{web}{}", agent("echo", "echo", "")));
+    let client = host.client();
+    let visits = |host: &Host| host.caxton(&["state", "get", "web", "visits"]).1.trim().to_owned();
+    assert_eq!(client.get("/visit").text(), "1");
+    assert_eq!(visits(&host), "1", "committed before the response went out");
+    assert_eq!(client.get("/status-404").text(), "2", "a status below 500 is a success");
+    for path in ["/status-500", "/trap"] {
+        assert_eq!(client.get(path).status.as_u16(), 500, "{path}");
+        assert_eq!(visits(&host), "2", "{path} leaves nothing behind");
+    }
+    let late = client.get("/late").text();
+    assert!(late.contains("Unavailable") && !late.contains("Ok("), "{late}");
+    assert_eq!(visits(&host), "3");
+    let absent = host.caxton(&["state", "get", "web", "late"]);
+    assert_eq!(absent.0, 3, "what came after the head is not kept: {absent:?}");
+    assert_eq!(client.get("/ask").text(), "Ok(\"asked\")");
+    assert_eq!(visits(&host), "4");
+    // One message for each of the four that lasted, and one request.
+    host.until_agent("echo", "handled all", |status| status["handled"] == 5);
+    assert_eq!(host.agent("echo")["accepted"], 5);
+    // A trap after the head: the client is told as long as nothing went out, and then nothing lasts either.
+    let told = client.try_send(http::Method::GET, "/trap-later", &[], "").is_ok_and(|reply| {
+        assert_eq!(reply.status.as_u16(), 500, "a response that was begun breaks off");
+        true
+    });
+    assert_eq!(visits(&host), if told { "4" } else { "5" });
+}
+
 /// Resident memory, in bytes.
 fn resident(host: &Host) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid().as_raw_nonzero())).expect("it runs");

@@ -190,7 +190,10 @@ impl Outside for World {
 struct Nowhere;
 
 impl Inbox for Nowhere {
-    fn push(self: Arc<Self>, _: Envelope) {}
+    fn put(&self, _: Envelope) -> bool {
+        false
+    }
+    fn work(self: Arc<Self>) {}
     fn release(&self) {}
 }
 
