@@ -101,11 +101,12 @@ pub fn bare_hyper() -> Server {
     Server { child, address: line.trim().to_owned(), admin: String::new(), folder: None }
 }
 
-/// Starts `wasmtime serve` of version 48, when it is installed.
+/// Starts `wasmtime serve` of version 48, when it is installed. `reuse` is how many requests one instance handles;
+/// none leaves it as it ships.
 ///
 /// # Errors
 /// How to get it.
-pub fn wasmtime_serve(component: &Path, reuse: bool) -> Result<Server, String> {
+pub fn wasmtime_serve(component: &Path, reuse: Option<u32>) -> Result<Server, String> {
     let how = "install it with `cargo install --locked wasmtime-cli@48.0.8`";
     let version = Command::new("wasmtime").arg("--version").output().map_err(|_| format!("no `wasmtime`; {how}"))?;
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
@@ -116,8 +117,8 @@ pub fn wasmtime_serve(component: &Path, reuse: bool) -> Result<Server, String> {
     let address = format!("127.0.0.1:{port}");
     let mut command = Command::new("wasmtime");
     command.args(["serve", "-O", "pooling-allocator", "-S", "cli", "--addr", &address]);
-    if !reuse {
-        command.args(["--max-instance-reuse-count", "1"]);
+    if let Some(reuse) = reuse {
+        command.args(["--max-instance-reuse-count", &reuse.to_string()]);
     }
     let child = command
         .arg(component)

@@ -187,12 +187,7 @@ impl Agent {
     }
 
     /// Handles a message that was taken. Gives an agent that it sent something and that nobody works for yet.
-    async fn handle(
-        self: &Arc<Self>,
-        flight: InFlight,
-        lane: Lane<u64>,
-        mut envelope: Envelope,
-    ) -> Option<Arc<Self>> {
+    async fn handle(self: &Arc<Self>, flight: InFlight, lane: Lane<u64>, mut envelope: Envelope) -> Option<Arc<Self>> {
         let revision = Arc::clone(&flight.revision);
         let began = Instant::now();
         let ended = self.attempt(&revision, &mut envelope).await;
