@@ -3,20 +3,23 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use caxton_control::desired::Order;
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{Notify, oneshot};
 
-use crate::agent::{Agent, Revision, describe};
+use crate::agent::{Agent, Backlog, Revision, backlog, describe};
 use crate::clock;
 use crate::events::Events;
 use crate::logs::{Line, Logs};
 use crate::receipts::Receipts;
 use crate::routes::Routes;
 use crate::store::Store;
+use crate::timers::Timers;
 use crate::wasm::{Answer, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waiter, Waits, Work, wit};
 
 /// What all agents share.
@@ -31,20 +34,53 @@ pub(crate) struct Commons {
     pub(crate) events: Events,
     /// What became of messages that nobody waits for.
     pub(crate) receipts: Arc<Receipts>,
+    /// When agents look at their mailboxes again.
+    pub(crate) timers: Timers,
+    /// What waiting messages take in memory.
+    pub(crate) resident: Resident,
+    /// What waited when the host started, until its agents take it.
+    pub(crate) backlog: Mutex<Backlog>,
     reconcile: Notify,
+}
+
+/// Counts bytes against a bound.
+#[derive(Debug, Default)]
+pub(crate) struct Resident(AtomicUsize);
+
+impl Resident {
+    /// Counts so many more, if they are within the bound then.
+    pub(crate) fn take(&self, bytes: usize, bound: usize) -> bool {
+        let within = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= bound;
+        if !within {
+            self.give(bytes);
+        }
+        within
+    }
+
+    /// Counts so many less.
+    pub(crate) fn give(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Commons {
     /// With no agents yet.
-    pub(crate) fn new(store: Arc<Store>) -> Arc<Self> {
-        Arc::new(Self {
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn new(store: Arc<Store>) -> Result<Arc<Self>, String> {
+        let backlog = Mutex::new(backlog(&store)?);
+        Ok(Arc::new(Self {
             logs: Logs::new(store.folder().join("logs")),
             events: Events::new(Arc::clone(&store)),
             store,
             routes: ArcSwap::default(),
             receipts: Arc::default(),
+            timers: Timers::default(),
+            resident: Resident::default(),
+            backlog,
             reconcile: Notify::new(),
-        })
+        }))
     }
 
     /// Asks the reconciler to look again.
@@ -92,7 +128,12 @@ impl Commons {
     ) -> Result<wit::Message, wit::RequestError> {
         let refused = |error: crate::agent::AdmitError| wit::RequestError::NotSent(error.into());
         let deadline = (Instant::now() + timeout).min(work.deadline);
+        if !matches!(draft.delivery, wit::Delivery::Now) {
+            let why = "a request is delivered at once: `delivery` has to be `now`".to_owned();
+            return Err(wit::RequestError::NotSent(wit::SendError::Invalid(why)));
+        }
         let (agent, mut envelope) = self.address(who, work, draft).map_err(refused)?;
+        agent.check_breaker().map_err(refused)?;
         let mut waiting = work.waiting.as_deref().cloned().unwrap_or_default();
         waiting.push(Waits { agent: who.revision.agent.shared(), conversation: work.conversation.clone() });
         if let Some(cycle) = cycle(&waiting, &agent, &envelope.message.conversation_id) {
@@ -119,6 +160,7 @@ impl Commons {
                 Outcome::Gave(_)
                 | Outcome::Fault(_)
                 | Outcome::BadReply(_)
+                | Outcome::Refused(_)
                 | Outcome::NotCommitted(_)
                 | Outcome::Gone(_) => Err(wit::RequestError::Failed(describe(&outcome))),
             },
@@ -161,11 +203,17 @@ impl Outside for Commons {
     }
 
     fn read(&self, agent: &str, key: &str) -> Result<Option<Read>, String> {
-        self.store.read(agent, key)
+        match self.routes.load().agent(agent).and_then(|agent| agent.under_way(key)) {
+            Some(read) => Ok(read),
+            None => self.store.read(agent, key),
+        }
     }
 
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, String> {
-        self.store.keys(agent, prefix, after, limit)
+        match self.routes.load().agent(agent) {
+            Some(agent) => agent.keys(prefix, after, limit),
+            None => self.store.keys(agent, prefix, after, limit),
+        }
     }
 
     fn saved(&self, agent: &str) -> Result<Option<Vec<u8>>, String> {

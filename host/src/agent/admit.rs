@@ -14,7 +14,8 @@ use crate::clock;
 use crate::commons::Commons;
 use crate::routes::Routes;
 use crate::trace::Trace;
-use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Sent, Waiter, Work, wit};
+use crate::store::{Commit, CommitError, Committed, IdempotencyKey};
+use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Sent, Waiter, Work, performative, wit};
 
 /// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
 const MAX_WORD: usize = 100;
@@ -23,6 +24,8 @@ const MAX_ID: usize = 256;
 /// The most headers of a message, and the most bytes of all of them.
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 16 << 10;
+/// How far ahead a message may be sent, in milliseconds: ten years.
+const MAX_DELAY: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 
 /// Why a message was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +68,21 @@ pub(crate) enum AdmitError {
     /// The receiver takes nothing at the moment.
     #[error("the agent takes no messages: {0}")]
     Unavailable(&'static str),
+    /// The receiver failed again and again, and is left alone for a while.
+    #[error("the agent failed again and again; it is left alone for another {} s (breaker)", after.as_secs())]
+    BreakerOpen {
+        /// For how long.
+        after: Duration,
+    },
+    /// The store failed.
+    #[error("the message was not accepted: {0}")]
+    NotKept(String),
+    /// The idempotency key belongs to another message.
+    #[error("the idempotency key was used for another request within the last 24 hours")]
+    KeyReused,
+    /// The message is not legal in its protocol.
+    #[error("{0}")]
+    NotUnderstood(String),
 }
 
 impl AdmitError {
@@ -79,6 +97,10 @@ impl AdmitError {
             Self::Invalid(_) => "invalid",
             Self::Unsupported(_) => "unsupported",
             Self::Unavailable(_) => "unavailable",
+            Self::BreakerOpen { .. } => "breaker-open",
+            Self::NotKept(_) => "not-kept",
+            Self::KeyReused => "key-reused",
+            Self::NotUnderstood(_) => "not-understood",
         }
     }
 }
@@ -94,6 +116,10 @@ impl From<AdmitError> for wit::SendError {
             AdmitError::Invalid(what) => Self::Invalid(what),
             AdmitError::Unsupported(what) => Self::Unsupported(what.to_owned()),
             AdmitError::Unavailable(why) => Self::Unavailable(why.to_owned()),
+            AdmitError::BreakerOpen { .. } | AdmitError::NotKept(_) => Self::Unavailable(error.to_string()),
+            AdmitError::NotUnderstood(why) => Self::Invalid(why),
+            // Only clients have such keys.
+            AdmitError::KeyReused => Self::Invalid(error.to_string()),
         }
     }
 }
@@ -123,6 +149,15 @@ pub(crate) struct Arrival {
     pub(crate) trace: Option<Trace>,
 }
 
+/// A client's own name for a message, so that sending twice means one message (the `Idempotency-Key` header).
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// As the client gave it.
+    pub(crate) key: String,
+    /// A hash of what else the request says, which tells a repeated one from another.
+    pub(crate) fingerprint: Vec<u8>,
+}
+
 /// A message that was accepted.
 #[derive(Debug)]
 pub(crate) struct Accepted {
@@ -139,23 +174,54 @@ pub(crate) fn new_id() -> String {
 }
 
 impl Agent {
-    /// Takes a message from outside and waits for nothing. What becomes of it is kept in
-    /// [`Commons::receipts`].
-    pub(crate) fn enqueue(self: &Arc<Self>, arrival: Arrival) -> Result<Accepted, AdmitError> {
-        let receipts = &self.commons.receipts;
-        let note = |accepted: &Accepted| receipts.open(accepted, self.name.shared(), clock::now_ms());
-        let (accepted, envelope) = self.accept(arrival, note)?;
-        if self.put(envelope) {
-            Arc::clone(self).work();
+    /// Takes a message from outside, and returns when it is safe. What becomes of it is told by
+    /// [`receipt`](crate::receipts::Receipts::find).
+    pub(crate) async fn enqueue(self: &Arc<Self>, arrival: Arrival, key: Option<Key>) -> Result<Accepted, AdmitError> {
+        let keeps = self.commons.store.keeps_messages();
+        let (accepted, mut envelope) = self.accept(arrival)?;
+        if !keeps {
+            let receipts = &self.commons.receipts;
+            envelope.waiter = Some(receipts.open(&accepted, self.name.shared(), clock::now_ms()));
         }
-        Ok(accepted)
+        let sent = Sent::new(Arc::clone(self) as Arc<dyn Inbox>, envelope);
+        if !keeps && key.is_none() {
+            sent.deliver();
+            return Ok(accepted);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |committed: Committed| {
+            if committed.result.is_ok() {
+                committed.sends.into_iter().for_each(Sent::deliver);
+            }
+            // Who asked may have left; the message is accepted all the same.
+            let _ = sender.send(committed.result);
+        });
+        let mut commit = Commit::new(self.name.shared(), done);
+        commit.key = key.map(|Key { key, fingerprint }| IdempotencyKey {
+            key,
+            fingerprint,
+            id: accepted.id.clone(),
+            conversation: accepted.conversation.clone(),
+            at: clock::now_ms(),
+        });
+        commit.sends = vec![sent];
+        self.commons.store.submit(commit);
+        match receiver.await {
+            Ok(Ok(())) => Ok(accepted),
+            Ok(Err(CommitError::Repeated { id, conversation })) => Ok(Accepted { id, conversation }),
+            Ok(Err(CommitError::KeyReused)) => Err(AdmitError::KeyReused),
+            Ok(Err(CommitError::Illegal(why))) => Err(AdmitError::NotUnderstood(why)),
+            Ok(Err(error)) => Err(AdmitError::NotKept(error.to_string())),
+            Err(_) => Err(AdmitError::NotKept("the host is stopping".to_owned())),
+        }
     }
 
     /// Takes a message from outside and waits for its answer.
     pub(crate) async fn ask(self: &Arc<Self>, arrival: Arrival) -> Result<(Accepted, Answer), AdmitError> {
         let patience = arrival.patience;
         let (waiter, answer) = oneshot::channel();
-        let (accepted, envelope) = self.accept(arrival, |_| Waiter::Call(waiter))?;
+        let (accepted, mut envelope) = self.accept(arrival)?;
+        envelope.waiter = Some(Waiter::Call(waiter));
         let helping = self.put(envelope).then(|| Helping::new(self));
         let answer = async {
             match helping {
@@ -177,11 +243,7 @@ impl Agent {
     }
 
     /// Makes an envelope of a message from outside, for which a place is kept.
-    fn accept(
-        self: &Arc<Self>,
-        arrival: Arrival,
-        waiter: impl FnOnce(&Accepted) -> Waiter,
-    ) -> Result<(Accepted, Envelope), AdmitError> {
+    fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<(Accepted, Box<Envelope>), AdmitError> {
         let spec = self.spec.load();
         let limit = self.message_limit(&spec);
         if arrival.content.len() as u64 > limit {
@@ -217,15 +279,11 @@ impl Agent {
         };
         let arrived = Instant::now();
         let envelope = Envelope {
-            message,
-            hops: 0,
             deadline: patience.map(|patience| arrived + patience),
-            waiter: Some(waiter(&accepted)),
-            waiting: None,
             trace: arrival.trace,
-            accepted: arrived,
+            ..Envelope::new(message, arrived)
         };
-        Ok((accepted, envelope))
+        Ok((accepted, Box::new(envelope)))
     }
 
     /// The largest message that the agent takes: that of its running revision.
@@ -248,12 +306,14 @@ impl Commons {
         who: &Identity,
         work: &Work,
         draft: wit::Draft,
-    ) -> Result<(Arc<Agent>, Envelope), AdmitError> {
+    ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError> {
         let limits = &who.spec.limits;
         check_draft(&draft, limits)?;
         if work.hops >= limits.hops {
             return Err(AdmitError::TooManyHops { limit: limits.hops });
         }
+        let now = clock::now_ms();
+        let due = due(draft.delivery, now)?;
         let conversation = draft.conversation_id.unwrap_or_else(|| work.conversation.clone());
         let routes = self.routes.load();
         let agent = find_receiver(&routes, who, &draft.receiver, &conversation)?;
@@ -275,22 +335,28 @@ impl Commons {
             in_reply_to: draft.in_reply_to,
             reply_by: draft.reply_by,
             priority: draft.priority,
-            sent_at: clock::now_ms(),
+            sent_at: now,
             attempt: 1,
             headers: draft.headers,
             id,
         };
-        let envelope = Envelope {
-            message,
-            hops: work.hops + 1,
-            deadline: None,
-            waiter: None,
-            waiting: None,
-            trace: work.trace.clone(),
-            accepted: Instant::now(),
-        };
-        Ok((agent, envelope))
+        let envelope =
+            Envelope { hops: work.hops + 1, due, trace: work.trace.clone(), ..Envelope::new(message, Instant::now()) };
+        Ok((agent, Box::new(envelope)))
     }
+}
+
+/// When a message is to be delivered, in milliseconds since 1970; none for at once.
+fn due(delivery: wit::Delivery, now: u64) -> Result<Option<u64>, AdmitError> {
+    let at = match delivery {
+        wit::Delivery::Now | wit::Delivery::AfterMs(0) => return Ok(None),
+        wit::Delivery::AfterMs(after) => now.saturating_add(after),
+        wit::Delivery::AtMs(at) => at,
+    };
+    if at > now.saturating_add(MAX_DELAY) {
+        return Err(AdmitError::Invalid("`delivery` may be at most ten years ahead".to_owned()));
+    }
+    Ok(Some(at).filter(|at| *at > now))
 }
 
 fn check_draft(draft: &wit::Draft, limits: &Limits) -> Result<(), AdmitError> {
@@ -300,15 +366,6 @@ fn check_draft(draft: &wit::Draft, limits: &Limits) -> Result<(), AdmitError> {
     check_words(&draft.content_type, draft.ontology.as_deref(), draft.protocol.as_deref())?;
     check_ids([draft.conversation_id.as_deref(), draft.reply_with.as_deref(), draft.in_reply_to.as_deref()])?;
     check_headers(&draft.headers)?;
-    match draft.delivery {
-        wit::Delivery::Now => {}
-        wit::Delivery::AfterMs(_) | wit::Delivery::AtMs(_) => {
-            return Err(AdmitError::Unsupported("this host cannot deliver later: `delivery` has to be `now`"));
-        }
-    }
-    if draft.priority != wit::Priority::Normal {
-        return Err(AdmitError::Unsupported("this host has no priorities: `priority` has to be `normal`"));
-    }
     Ok(())
 }
 
@@ -383,58 +440,4 @@ fn find_receiver(
         return Err(not_allowed());
     }
     agent.cloned().ok_or_else(|| AdmitError::UnknownReceiver(receiver.to_owned()))
-}
-
-/// The act as the contract has it: the same 22 in the same order.
-pub(crate) fn performative(act: Performative) -> wit::Performative {
-    WIT_ACTS[act as usize]
-}
-
-/// The act as the host has it.
-pub(crate) fn act(performative: wit::Performative) -> Performative {
-    Performative::ALL[performative as usize]
-}
-
-const WIT_ACTS: [wit::Performative; 22] = {
-    use wit::Performative as P;
-    [
-        P::AcceptProposal,
-        P::Agree,
-        P::Cancel,
-        P::Cfp,
-        P::Confirm,
-        P::Disconfirm,
-        P::Failure,
-        P::Inform,
-        P::InformIf,
-        P::InformRef,
-        P::NotUnderstood,
-        P::Propagate,
-        P::Propose,
-        P::Proxy,
-        P::QueryIf,
-        P::QueryRef,
-        P::Refuse,
-        P::RejectProposal,
-        P::Request,
-        P::RequestWhen,
-        P::RequestWhenever,
-        P::Subscribe,
-    ]
-};
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_acts_of_the_contract_and_of_the_host_are_the_same() {
-        for act_of_host in Performative::ALL {
-            let in_contract = performative(*act_of_host);
-            assert_eq!(act(in_contract), *act_of_host);
-            let names = [format!("{in_contract:?}"), act_of_host.to_string()];
-            let [contract, host] = names.map(|name| name.to_lowercase().replace(['-', ':'], ""));
-            assert!(contract.contains(&host), "{contract} is {host}");
-        }
-    }
 }

@@ -2,34 +2,86 @@
 
 use std::any::Any;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use caxton_control::mailbox::Lane;
+use caxton_control::mailbox::{Lane, Rank, Taken};
 use tokio::sync::oneshot;
 
+use super::queue::{STORE_PAUSE, Slot};
+use super::stats::End;
 use super::{Agent, InFlight, Revision};
-use crate::store::{Commit, CommitError};
+use crate::clock;
+use crate::store::{Commit, CommitError, Committed, StateChange};
 use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Outcome, Sent, Work, wit};
 
 /// A handling whose state has changed meanwhile runs again at most so often; each time at least one other
 /// handling of the agent was committed.
 const MAX_CONFLICTS: u32 = 64;
 
-/// How one handling ended.
-struct Ended {
-    outcome: Outcome,
-    /// What leaves now that it is committed, the reply included when it goes to a mailbox.
-    sends: Vec<Sent>,
+/// A message in hand: its place in the mailbox, who handles it, and since when.
+pub(super) struct Handling {
+    agent: Arc<Agent>,
+    flight: InFlight,
+    lane: Lane<u64>,
+    rank: Rank,
+    since: u64,
+    began: Instant,
+    began_at: u64,
+    /// How long it took until the handler was done.
+    took: Duration,
     cpu: Duration,
 }
 
-impl Ended {
-    fn failed(outcome: Outcome, cpu: Duration) -> Self {
-        Self { outcome, sends: Vec::new(), cpu }
+impl Handling {
+    /// Whose.
+    pub(super) fn agent(&self) -> Arc<Agent> {
+        Arc::clone(&self.agent)
     }
+
+    /// Which revision handles it.
+    pub(super) fn revision(&self) -> &Arc<Revision> {
+        &self.flight.revision
+    }
+
+    /// When it was taken, in milliseconds since 1970.
+    pub(super) fn began_at(&self) -> u64 {
+        self.began_at
+    }
+
+    /// How long the handler took.
+    pub(super) fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// Its time on a core.
+    pub(super) fn cpu(&self) -> Duration {
+        self.cpu
+    }
+
+    /// What is counted of it; `well` is none while there is another attempt to come.
+    pub(super) fn end(&self, envelope: &Envelope, well: Option<bool>) -> End {
+        End {
+            well,
+            waited: self.began.saturating_duration_since(envelope.accepted),
+            took: self.began.elapsed(),
+            cpu: self.cpu,
+        }
+    }
+
+    /// Its place, to be taken again.
+    pub(super) fn into_place(self) -> (Lane<u64>, Rank, u64, InFlight) {
+        (self.lane, self.rank, self.since, self.flight)
+    }
+}
+
+/// What a handler was content with.
+struct Content {
+    outcome: Outcome,
+    /// What leaves when it is committed, the reply included when it goes to a mailbox.
+    effects: Effects,
 }
 
 /// Handles what is ready, until nothing is.
@@ -58,8 +110,8 @@ enum Step {
 
 /// Handles one message.
 async fn step(agent: Arc<Agent>) -> Step {
-    let Some((flight, lane, envelope)) = agent.take() else { return Step::Ended };
-    let Some(next) = agent.handle(flight, lane, envelope).await else { return Step::Handled };
+    let Some((flight, taken)) = agent.take() else { return Step::Ended };
+    let Some(next) = agent.handle(flight, taken).await else { return Step::Handled };
     if agent.leave() {
         return Step::GoOn(next);
     }
@@ -149,19 +201,25 @@ impl Drop for Helping {
 
 impl Agent {
     /// The next message, with the revision that is to handle it; none ends a worker.
-    fn take(&self) -> Option<(InFlight, Lane<u64>, Envelope)> {
+    fn take(&self) -> Option<(InFlight, Taken<u64, Slot>)> {
         let mut inbox = self.inbox.lock();
         let current = self.current.load_full();
+        let now = clock::now_ms();
         let taken = match &current {
-            Some(current) if !inbox.paused && inbox.workers <= current.pool.max() => inbox.mailbox.take(),
+            Some(current) if inbox.workers <= current.pool.max() && inbox.is_ready(now) => {
+                // It is ready, so this is the trial if one is due.
+                inbox.breaker.admits(now);
+                inbox.mailbox.take(now)
+            }
             Some(_) | None => None,
         };
-        let (Some(current), Some((lane, envelope))) = (current, taken) else {
+        let (Some(current), Some(taken)) = (current, taken) else {
             inbox.workers -= 1;
+            self.look_later(&mut inbox);
             return None;
         };
         // Counted under the lock, so that a handoff that pauses the mailbox sees either this or nothing.
-        Some((self.in_flight(current), lane, envelope))
+        Some((self.in_flight(current), taken))
     }
 
     /// Ends a worker; what is ready meanwhile is left to a task.
@@ -174,7 +232,7 @@ impl Agent {
     /// Ends a worker if it has nothing to do.
     fn leave(&self) -> bool {
         let mut inbox = self.inbox.lock();
-        let idle = inbox.paused || !inbox.mailbox.has_ready();
+        let idle = !inbox.is_ready(clock::now_ms());
         if idle {
             inbox.workers -= 1;
         }
@@ -187,45 +245,72 @@ impl Agent {
     }
 
     /// Handles a message that was taken. Gives an agent that it sent something and that nobody works for yet.
-    async fn handle(self: &Arc<Self>, flight: InFlight, lane: Lane<u64>, mut envelope: Envelope) -> Option<Arc<Self>> {
-        let revision = Arc::clone(&flight.revision);
-        let began = Instant::now();
-        let ended = self.attempt(&revision, &mut envelope).await;
-        if let Outcome::Fault(Fault::Interrupted) = ended.outcome {
-            envelope.message.attempt += 1;
-            self.inbox.lock().mailbox.put_back(lane, envelope);
-            self.start_workers();
-            return None;
+    async fn handle(self: &Arc<Self>, flight: InFlight, taken: Taken<u64, Slot>) -> Option<Arc<Self>> {
+        let Taken { lane, rank, since, message } = taken;
+        let mut envelope = match self.fetch(message) {
+            Ok(envelope) => envelope,
+            Err((seq, error)) => {
+                tracing::error!(agent = %self.name, seq, error, "a message cannot be read; it waits");
+                drop(flight);
+                self.inbox.lock().breaker.abandoned();
+                let taken = Taken { lane, rank, since, message: Slot::Kept(seq) };
+                self.again(taken, Some(clock::now_ms() + STORE_PAUSE));
+                return None;
+            }
+        };
+        let mut handling = Handling {
+            agent: Arc::clone(self),
+            flight,
+            lane,
+            rank,
+            since,
+            began: Instant::now(),
+            began_at: clock::now_ms(),
+            took: Duration::ZERO,
+            cpu: Duration::ZERO,
+        };
+        let attempt = u32::try_from(envelope.failed.len()).unwrap_or(u32::MAX).saturating_add(1);
+        envelope.message.attempt = envelope.message.attempt.max(attempt);
+        let result = match self.expired(&envelope) {
+            Some(why) => Err(Outcome::Gone(why)),
+            None => self.attempt(&mut handling, &mut envelope).await,
+        };
+        handling.took = handling.began.elapsed();
+        match result {
+            Ok(content) => self.settle(handling, envelope, content),
+            Err(outcome) => {
+                self.failed(handling, envelope, outcome);
+                None
+            }
         }
-        let well = matches!(ended.outcome, Outcome::Reply(_) | Outcome::Done);
-        let waited = began.saturating_duration_since(envelope.accepted);
-        self.stats.ended(self.name.as_str(), well, waited, began.elapsed(), ended.cpu);
-        if !well {
-            self.tell_failure(&revision, &envelope, &ended.outcome);
-        }
-        let next = deliver(ended.sends);
-        if let Some(waiter) = envelope.waiter {
-            waiter.tell(Answer { revision: Some(Arc::clone(&revision.id)), outcome: ended.outcome });
-        }
-        self.inbox.lock().mailbox.done(lane);
-        drop(flight);
-        next
     }
 
-    /// Runs the handler and commits its effects; again while what it read has changed meanwhile.
-    async fn attempt(self: &Arc<Self>, revision: &Arc<Revision>, envelope: &mut Envelope) -> Ended {
+    /// Why a message is too old to be handled (SPEC §7, message timeout), or nobody wants it any more.
+    fn expired(&self, envelope: &Envelope) -> Option<&'static str> {
+        if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Some("nobody waits for the answer any more");
+        }
+        if envelope.is_call() {
+            return None;
+        }
+        let now = clock::now_ms();
+        if envelope.deadline.is_none() && envelope.message.reply_by.is_some_and(|by| by <= now) {
+            return Some("it came to be handled after its reply-by");
+        }
+        let timeout = self.spec.load().mailbox.timeout?;
+        let since = envelope.due.unwrap_or(0).max(envelope.message.sent_at);
+        (now.saturating_sub(since) > super::millis(timeout)).then_some("it waited longer than mailbox.timeout")
+    }
+
+    /// Runs the handler once.
+    async fn attempt(&self, handling: &mut Handling, envelope: &mut Envelope) -> Result<Content, Outcome> {
+        let revision = Arc::clone(handling.revision());
         // How long it may take, and since when that counts: its own limit, or what its sender waits.
         let mut limit = revision.spec.limits.time;
-        let began = Instant::now();
-        let mut deadline = began + limit;
-        if let Some(theirs) = envelope.deadline {
-            if theirs <= began {
-                return Ended::failed(Outcome::Gone("nobody waits for the answer any more"), Duration::ZERO);
-            }
-            if theirs < deadline {
-                deadline = theirs;
-                limit = theirs.saturating_duration_since(envelope.accepted);
-            }
+        let mut deadline = handling.began + limit;
+        if let Some(theirs) = envelope.deadline.filter(|theirs| *theirs < deadline) {
+            deadline = theirs;
+            limit = theirs.saturating_duration_since(envelope.accepted);
         }
         let work = Work {
             conversation: envelope.message.conversation_id.clone(),
@@ -234,41 +319,149 @@ impl Agent {
             waiting: envelope.waiting.clone(),
             trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
         };
-        let mut cpu = Duration::ZERO;
-        for _ in 0..MAX_CONFLICTS {
-            let time = deadline.saturating_duration_since(Instant::now());
-            if time.is_zero() {
-                return Ended::failed(Outcome::Fault(Fault::Time { limit }), cpu);
+        let time = deadline.saturating_duration_since(Instant::now());
+        let (result, mut effects) = match self.call(&revision, envelope, work, time).await {
+            Ok((result, effects, cpu)) => {
+                handling.cpu = cpu;
+                (result, effects)
             }
-            let (result, effects, spent) = match self.call(revision, envelope, work.clone(), time).await {
-                Ok(called) => called,
-                // What is told is the whole of the time, not what was left of it for this call.
-                Err(Fault::Time { .. }) => {
-                    return Ended::failed(Outcome::Fault(Fault::Time { limit }), cpu);
-                }
-                Err(fault) => return Ended::failed(Outcome::Fault(fault), cpu),
-            };
-            cpu += spent;
-            let reply = match result {
-                Ok(reply) => reply,
-                Err(failure) => return Ended::failed(Outcome::Gave(failure), cpu),
-            };
-            let (outcome, extra) = match self.route_reply(revision, envelope, reply) {
-                Ok(routed) => routed,
-                Err(error) => {
-                    return Ended::failed(Outcome::BadReply(error.to_string()), cpu);
-                }
-            };
-            match self.commit(revision, effects).await {
-                Ok(mut sends) => {
-                    sends.extend(extra);
-                    return Ended { outcome, sends, cpu };
-                }
-                Err(CommitError::Conflict) => self.stats.count_conflict(),
-                Err(error) => return Ended::failed(Outcome::NotCommitted(error.to_string()), cpu),
-            }
+            // What is told is the whole of the time, not what was left of it for this call.
+            Err(Fault::Time { .. }) => return Err(Outcome::Fault(Fault::Time { limit })),
+            Err(fault) => return Err(Outcome::Fault(fault)),
+        };
+        let reply = result.map_err(Outcome::Gave)?;
+        let routed = self.route_reply(&revision, envelope, reply);
+        let (outcome, extra) = routed.map_err(|error| Outcome::BadReply(error.to_string()))?;
+        effects.sends.extend(extra);
+        Ok(Content { outcome, effects })
+    }
+
+    /// Keeps what a handler was content with, and lets it take effect.
+    fn settle(&self, handling: Handling, mut envelope: Box<Envelope>, content: Content) -> Option<Arc<Self>> {
+        let Content { outcome, effects } = content;
+        let handled = handling.acknowledges(&envelope);
+        let keeps = self.commons.store.keeps_messages();
+        if effects.writes.is_empty() && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
+            return self.finish(handling, *envelope, outcome, effects.sends);
         }
-        Ended::failed(Outcome::NotCommitted("its state changed again and again while it was handled".to_owned()), cpu)
+        let mut commit = Commit::new(self.name.shared(), Box::new(|_| ()));
+        commit.handled = handled;
+        commit.state = self.change(handling.revision(), &mut commit.sends, effects);
+        let agent = handling.agent();
+        commit.done = Box::new(move |committed: Committed| {
+            let Committed { result, sends, state, .. } = committed;
+            if let Some(state) = &state {
+                agent.pending.settled(state);
+            }
+            match result {
+                Ok(()) => {
+                    let agent = Arc::clone(&agent);
+                    if let Some(next) = agent.finish(handling, *envelope, outcome, sends) {
+                        next.work();
+                    }
+                }
+                Err(CommitError::Conflict) if envelope.conflicts < MAX_CONFLICTS => {
+                    agent.stats.count_conflict();
+                    envelope.conflicts += 1;
+                    let agent = Arc::clone(&agent);
+                    agent.inbox.lock().breaker.abandoned();
+                    agent.retake(handling, envelope, None);
+                }
+                Err(error) => {
+                    let outcome = match error {
+                        CommitError::Quota(_) | CommitError::Illegal(_) => Outcome::Refused(error.to_string()),
+                        _ => Outcome::NotCommitted(error.to_string()),
+                    };
+                    let agent = Arc::clone(&agent);
+                    agent.failed(handling, envelope, outcome);
+                }
+            }
+        });
+        self.pending.submit(&self.commons.store, commit);
+        None
+    }
+
+    /// A handling ended well, and what it comes to is safe. Gives an agent that was sent something and that
+    /// nobody works for yet.
+    fn finish(
+        &self,
+        handling: Handling,
+        envelope: Envelope,
+        outcome: Outcome,
+        sends: Vec<Sent>,
+    ) -> Option<Arc<Self>> {
+        self.stats.ended(handling.end(&envelope, Some(true)));
+        let next = deliver(sends);
+        if let Some(waiter) = envelope.waiter {
+            waiter.tell(Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome });
+        }
+        self.inbox.lock().breaker.well(clock::now_ms());
+        self.done(handling);
+        next
+    }
+
+    /// A message is done with; the next of its conversation may come.
+    pub(super) fn done(&self, handling: Handling) {
+        let (lane, _, _, flight) = handling.into_place();
+        let start = {
+            let mut inbox = self.inbox.lock();
+            inbox.mailbox.done(lane);
+            self.may_start(&mut inbox)
+        };
+        drop(flight);
+        if start {
+            self.start_worker();
+        }
+    }
+
+    /// What effects do to the agent's state; what they send goes to `sends`.
+    fn change(&self, revision: &Revision, sends: &mut Vec<Sent>, effects: Effects) -> Option<StateChange> {
+        let Effects { sends: sent, writes, reads, .. } = effects;
+        *sends = sent;
+        // What was only read matters when something else follows from it.
+        if writes.is_empty() && (reads.is_empty() || sends.is_empty()) {
+            return None;
+        }
+        Some(StateChange {
+            reads,
+            writes,
+            version: 0,
+            bytes: Arc::clone(&self.state_bytes),
+            size: None,
+            quota: revision.spec.limits.state_bytes,
+        })
+    }
+
+    /// Keeps what an HTTP call has done, and delivers what it sent; returns when it is safe.
+    pub(super) async fn commit_call(&self, revision: &Revision, effects: Effects) -> Result<(), CommitError> {
+        if effects.writes.is_empty() && (effects.sends.is_empty() || !self.commons.store.keeps_messages()) {
+            effects.sends.into_iter().for_each(Sent::deliver);
+            return Ok(());
+        }
+        let mut sends = Vec::new();
+        let state = self.change(revision, &mut sends, effects);
+        self.commit(state, sends).await
+    }
+
+    /// Changes the agent's state and sends, outside any handling; returns when it is safe.
+    pub(crate) async fn commit(&self, state: Option<StateChange>, sends: Vec<Sent>) -> Result<(), CommitError> {
+        let (sender, receiver) = oneshot::channel();
+        let me = Weak::clone(&self.me);
+        let done = Box::new(move |committed: Committed| {
+            let Committed { result, sends, state, .. } = committed;
+            if let (Some(agent), Some(state)) = (me.upgrade(), &state) {
+                agent.pending.settled(state);
+            }
+            if result.is_ok() {
+                sends.into_iter().for_each(Sent::deliver);
+            }
+            // Who asked may have left.
+            let _ = sender.send(result);
+        });
+        let mut commit = Commit::new(self.name.shared(), done);
+        (commit.state, commit.sends) = (state, sends);
+        self.pending.submit(&self.commons.store, commit);
+        receiver.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
     }
 
     /// One call of the handler.
@@ -290,44 +483,6 @@ impl Agent {
         let (effects, cpu) = (lease.instance().take_effects(), lease.instance().cpu());
         lease.finish(true);
         Ok((result, effects, cpu))
-    }
-
-    /// Makes what a handler did to its state safe, and gives back what it sends.
-    async fn commit(self: &Arc<Self>, revision: &Revision, effects: Effects) -> Result<Vec<Sent>, CommitError> {
-        if effects.is_stateless() {
-            return Ok(effects.sends);
-        }
-        // The instance is free while the disk works: another conversation may use it.
-        self.inbox.lock().workers -= 1;
-        self.start_workers();
-        let committed = self.commit_call(revision, effects).await;
-        self.inbox.lock().workers += 1;
-        committed
-    }
-
-    /// The same for a call that no worker makes.
-    pub(super) async fn commit_call(&self, revision: &Revision, effects: Effects) -> Result<Vec<Sent>, CommitError> {
-        if effects.is_stateless() {
-            return Ok(effects.sends);
-        }
-        let Effects { sends, writes, reads, .. } = effects;
-        let commit = Commit {
-            agent: self.name.shared(),
-            reads,
-            writes,
-            state_bytes: Arc::clone(&self.state_bytes),
-            quota: revision.spec.limits.state_bytes,
-        };
-        self.commons.store.commit(commit).await.map(|()| sends)
-    }
-
-    /// Tells the agent's log, and the sender of a request, why a message failed.
-    fn tell_failure(&self, revision: &Revision, envelope: &Envelope, outcome: &Outcome) {
-        let message = &envelope.message;
-        let why = super::reply::describe(outcome);
-        let text = format!("message {} from {} failed: {why}", message.id, message.sender);
-        self.commons.note(revision, "error", &text, outcome);
-        self.send_failure(envelope, &why);
     }
 }
 

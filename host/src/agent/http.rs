@@ -8,6 +8,7 @@ use caxton_control::RevisionId;
 use http_body::Body;
 
 use super::admit::{AdmitError, new_id};
+use super::stats::End;
 use super::{Agent, InFlight};
 use crate::trace::Trace;
 use crate::wasm::{BodyError, Fault, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Work};
@@ -46,6 +47,7 @@ impl Agent {
         B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
     {
         let began = Instant::now();
+        self.check_breaker()?;
         let flight = self.enter()?;
         let revision = Arc::clone(&flight.revision);
         let limits = &revision.spec.limits;
@@ -63,15 +65,14 @@ impl Agent {
         let agent = Arc::clone(self);
         let committer = Arc::clone(&revision);
         let commit = move |effects| async move {
-            for sent in agent.commit_call(&committer, effects).await.map_err(|error| error.to_string())? {
-                sent.deliver();
-            }
-            Ok(())
+            agent.commit_call(&committer, effects).await.map_err(|error| error.to_string())
         };
         let agent = Arc::clone(self);
         let ended = Box::new(move |end: HttpEnd| {
             let waited = called.saturating_duration_since(began);
-            agent.stats.ended(agent.name.as_str(), end.result.is_ok(), waited, called.elapsed(), end.cpu);
+            let well = Some(end.result.is_ok());
+            agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
+            agent.count_call(end.result.as_ref().err());
             if let Err(mut fault) = end.result {
                 if let Fault::Time { limit } = &mut fault {
                     // What was left of it when the guest began says nothing to anyone.

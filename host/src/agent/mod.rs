@@ -3,42 +3,54 @@
 //! ```text
 //! admit (grant, size, hops, place) -> effects of the sender -> commit -> mailbox
 //!   -> a worker takes it -> lease of an instance -> handle -> commit -> effects leave, reply goes out
+//!                                                     '-- failed --> again later, or a dead letter
 //! ```
 //! A worker is a task that lives while its mailbox has something ready; there are at most as many as
-//! instances. Nothing here decides which revision runs: the reconciler sets it.
+//! instances. It does not wait for the disk: while a commit is made it handles messages of other conversations.
+//! A call, whose sender waits, is neither kept nor tried again. Nothing here decides which revision runs: the
+//! reconciler sets it.
 
 mod admit;
 mod code;
 mod deliver;
+mod fail;
 mod http;
+mod pending;
+mod queue;
 mod reply;
 mod stats;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use caxton_control::breaker::{Admission, Breaker};
 use caxton_control::mailbox::{Full, Mailbox};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use self::pending::Pending;
+use self::queue::Slot;
+use crate::clock;
 use crate::commons::Commons;
 use crate::store::Snapshot;
-use crate::wasm::{Answer, Envelope, Inbox, Kind, Lease, Outcome, Pool};
+use crate::wasm::{Envelope, Inbox, Kind, Lease, Pool, rank};
 
 #[cfg(test)]
 pub(crate) use admit::new_id;
-pub(crate) use admit::{Accepted, AdmitError, Arrival, act};
+pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use http::HttpError;
+pub(crate) use queue::{Backlog, backlog};
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
 
 /// An agent: the same through all its revisions.
 pub(crate) struct Agent {
+    me: Weak<Agent>,
     name: AgentName,
     commons: Arc<Commons>,
     /// The settings that apply in place.
@@ -47,18 +59,38 @@ pub(crate) struct Agent {
     /// The revision that new calls go to; also in `inbox`, for those who hold it.
     current: ArcSwapOption<Revision>,
     state_bytes: Arc<AtomicU64>,
+    pending: Pending,
     stats: Stats,
 }
 
 struct InboxState {
-    mailbox: Mailbox<u64, Envelope>,
+    mailbox: Mailbox<u64, Slot>,
     /// Whether messages wait although they could be handled: a handoff is under way.
     paused: bool,
+    /// Whether an operator lets messages wait.
+    held: bool,
     /// Why no message is taken any more.
     closed: Option<&'static str>,
     /// Tasks that deliver.
     workers: u32,
+    breaker: Breaker,
+    /// When this agent looks at its mailbox again, in milliseconds since 1970; the end of time for never.
+    look_at: u64,
 }
+
+impl InboxState {
+    /// Whether a message can be taken now.
+    fn is_ready(&self, now: u64) -> bool {
+        !self.paused
+            && !self.held
+            && self.mailbox.has_ready()
+            && self.mailbox.in_flight() < MAX_IN_FLIGHT
+            && !matches!(self.breaker.peek(now), Admission::No { .. })
+    }
+}
+
+/// Messages of an agent that are handled or being committed at once (SPEC §1).
+const MAX_IN_FLIGHT: u32 = 10_000;
 
 /// A revision that can take messages.
 pub(crate) struct Revision {
@@ -145,15 +177,30 @@ impl Agent {
             tracing::error!(agent = %spec.name, error, "the size of an agent's state cannot be read; taken for 0");
             0
         });
-        Arc::new(Self {
+        let breaker = Breaker::new(spec.breaker.faults, millis(spec.breaker.reset));
+        let (waiting, held) = commons.backlog.lock().take(spec.name.as_str());
+        let stats = Stats::new(spec.name.shared());
+        let agent = Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             name: spec.name.clone(),
             commons,
             spec: ArcSwap::new(spec),
-            inbox: Mutex::new(InboxState { mailbox, paused: false, closed: None, workers: 0 }),
+            inbox: Mutex::new(InboxState {
+                mailbox,
+                paused: false,
+                held,
+                closed: None,
+                workers: 0,
+                breaker,
+                look_at: u64::MAX,
+            }),
             current: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
-            stats: Stats::default(),
-        })
+            pending: Pending::default(),
+            stats,
+        });
+        agent.fill(waiting);
+        agent
     }
 
     /// Its name.
@@ -191,7 +238,11 @@ impl Agent {
         if let Some(current) = self.current() {
             current.pool.set_max(spec.instances.max);
         }
-        self.inbox.lock().mailbox.configure(spec.mailbox.order, spec.mailbox.depth);
+        {
+            let mut inbox = self.inbox.lock();
+            inbox.mailbox.configure(spec.mailbox.order, spec.mailbox.depth);
+            inbox.breaker.configure(spec.breaker.faults, millis(spec.breaker.reset));
+        }
         self.spec.store(spec);
         self.start_workers();
     }
@@ -208,26 +259,6 @@ impl Agent {
         self.inbox.lock().paused = paused;
         if !paused {
             self.start_workers();
-        }
-    }
-
-    /// Takes no more messages, for this reason, and gives back those that wait to their senders.
-    pub(crate) fn close(&self, why: &'static str) {
-        let waiting = {
-            let mut inbox = self.inbox.lock();
-            inbox.closed = Some(why);
-            inbox.mailbox.drain()
-        };
-        for envelope in waiting {
-            self.stats.count(Outcomes::Dropped);
-            self.commons.events.tell(
-                Some(self.name.as_str()),
-                "message.undelivered",
-                serde_json::json!({ "id": envelope.message.id, "sender": envelope.message.sender, "reason": why }),
-            );
-            if let Some(waiter) = envelope.waiter {
-                waiter.tell(Answer { revision: None, outcome: Outcome::Gone(why) });
-            }
         }
     }
 
@@ -305,21 +336,51 @@ impl Agent {
         })
     }
 
+    /// Keeps a place for a message that its receiver has to hear.
+    fn reserve_beyond(&self) {
+        self.inbox.lock().mailbox.reserve_beyond();
+    }
+
+    /// Refuses calls while the agent is left alone because it failed again and again.
+    pub(crate) fn check_breaker(&self) -> Result<(), AdmitError> {
+        let now = clock::now_ms();
+        match self.inbox.lock().breaker.peek(now) {
+            Admission::Yes | Admission::Trial => Ok(()),
+            Admission::No { until } => {
+                self.stats.count(Outcomes::Refused);
+                Err(AdmitError::BreakerOpen { after: Duration::from_millis(until.saturating_sub(now)) })
+            }
+        }
+    }
+
+    /// How its breaker stands: `closed`, `open` or `half-open`.
+    pub(crate) fn breaker(&self) -> &'static str {
+        self.inbox.lock().breaker.state(clock::now_ms()).as_str()
+    }
+
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.
     fn is_http(&self) -> bool {
         self.current.load().as_ref().is_some_and(|current| current.kind() == Kind::Http)
     }
 
     /// Starts as many workers as can do something.
-    fn start_workers(self: &Arc<Self>) {
+    fn start_workers(&self) {
         while self.may_start(&mut self.inbox.lock()) {
-            tokio::spawn(deliver::work(Arc::clone(self)));
+            self.start_worker();
+        }
+    }
+
+    fn start_worker(&self) {
+        // Somebody holds this agent: it is asked to do something.
+        if let Some(agent) = self.me.upgrade() {
+            tokio::spawn(deliver::work(agent));
         }
     }
 
     /// Counts one more worker if it has something to do and may be.
     fn may_start(&self, inbox: &mut InboxState) -> bool {
-        if inbox.paused || !inbox.mailbox.has_ready() {
+        if !inbox.is_ready(clock::now_ms()) {
+            self.look_later(inbox);
             return false;
         }
         let Some(current) = &*self.current.load() else { return false };
@@ -331,12 +392,22 @@ impl Agent {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Inbox for Agent {
-    fn put(&self, envelope: Envelope) -> bool {
+    fn put(&self, envelope: Box<Envelope>) -> bool {
         let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
+        let (rank, due) = (rank(envelope.message.priority), envelope.due);
+        let slot = self.slot(envelope);
         let start = {
             let mut inbox = self.inbox.lock();
-            inbox.mailbox.push(conversation, envelope);
+            let now = clock::now_ms();
+            match due.filter(|due| *due > now) {
+                Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),
+                None => inbox.mailbox.push(conversation, rank, now, slot),
+            }
             self.may_start(&mut inbox)
         };
         self.stats.count(Outcomes::Accepted);

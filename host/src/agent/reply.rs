@@ -22,6 +22,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
         }
         Outcome::Fault(fault) => fault.to_string(),
         Outcome::BadReply(why) => format!("its reply was refused: {why}"),
+        Outcome::Refused(why) => format!("its effects were refused: {why}"),
         Outcome::NotCommitted(why) => format!("its effects were not committed: {why}"),
         Outcome::Gone(why) => (*why).to_owned(),
     }
@@ -38,6 +39,7 @@ pub(crate) fn code(outcome: &Outcome) -> Option<&'static str> {
         }),
         Outcome::Fault(fault) => Some(fault.code()),
         Outcome::BadReply(_) => Some("bad-reply"),
+        Outcome::Refused(_) => Some("effects-refused"),
         Outcome::NotCommitted(_) => Some("not-committed"),
         Outcome::Gone(_) => Some("gone"),
     }
@@ -63,12 +65,12 @@ impl Agent {
             return Ok((Outcome::Reply(Box::new(message)), None));
         }
         // Who asked from outside and did not wait gets nothing.
-        let sent = self.to_mailbox(envelope, message)?;
+        let sent = self.to_mailbox(envelope, message, |receiver| receiver.reserve_place())?;
         Ok((Outcome::Done, sent))
     }
 
-    /// Tells an agent that asked something and does not wait that its message failed.
-    pub(super) fn send_failure(&self, envelope: &Envelope, why: &str) {
+    /// What tells an agent that asked something, and does not wait, that its message is given up.
+    pub(super) fn failure_for(&self, envelope: &Envelope, why: &str) -> Option<Sent> {
         let asks = matches!(
             envelope.message.performative,
             wit::Performative::Request
@@ -77,11 +79,12 @@ impl Agent {
                 | wit::Performative::QueryIf
                 | wit::Performative::QueryRef
                 | wit::Performative::Cfp
+                | wit::Performative::Propose
                 | wit::Performative::AcceptProposal
                 | wit::Performative::Subscribe
         );
-        if envelope.waiter.is_some() || !asks {
-            return;
+        if envelope.is_call() || !asks {
+            return None;
         }
         let reply = wit::Reply {
             performative: wit::Performative::Failure,
@@ -92,13 +95,13 @@ impl Agent {
             reply_by: None,
             headers: Vec::new(),
         };
-        match self.to_mailbox(envelope, self.answer(&envelope.message, reply)) {
-            Ok(Some(sent)) => sent.deliver(),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(agent = %self.name, sender = envelope.message.sender, %error, "a failure could not be told to its sender");
-            }
-        }
+        // Whoever asked has to hear it, so there is always a place.
+        self.to_mailbox(envelope, self.answer(&envelope.message, reply), |receiver| {
+            receiver.reserve_beyond();
+            Ok(())
+        })
+        .ok()
+        .flatten()
     }
 
     fn answer(&self, question: &wit::Message, reply: wit::Reply) -> wit::Message {
@@ -123,7 +126,12 @@ impl Agent {
     }
 
     /// A reply needs no grant: its receiver asked.
-    fn to_mailbox(&self, question: &Envelope, message: wit::Message) -> Result<Option<Sent>, AdmitError> {
+    fn to_mailbox(
+        &self,
+        question: &Envelope,
+        message: wit::Message,
+        reserve: impl FnOnce(&Self) -> Result<(), AdmitError>,
+    ) -> Result<Option<Sent>, AdmitError> {
         // Names of agents have no colon; all other senders are outside.
         if message.receiver.contains(':') {
             return Ok(None);
@@ -138,16 +146,13 @@ impl Agent {
         if message.content.len() as u64 > limit {
             return Err(AdmitError::TooLarge { limit });
         }
-        receiver.reserve_place()?;
+        reserve(receiver)?;
         let envelope = Envelope {
-            message,
             hops: question.hops + 1,
-            deadline: None,
-            waiter: None,
-            waiting: None,
             trace: question.trace.clone(),
-            accepted: Instant::now(),
+            ..Envelope::new(message, Instant::now())
         };
+        let envelope = Box::new(envelope);
         Ok(Some(Sent::new(Arc::clone(receiver) as Arc<dyn crate::wasm::Inbox>, envelope)))
     }
 }

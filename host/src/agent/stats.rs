@@ -1,6 +1,6 @@
 //! What is counted of an agent.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -21,9 +21,24 @@ pub(crate) enum Outcomes {
     Dropped,
 }
 
+/// How a handling ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    /// Whether well; none while there is another attempt to come.
+    pub(crate) well: Option<bool>,
+    /// How long the message waited before.
+    pub(crate) waited: Duration,
+    /// How long it took.
+    pub(crate) took: Duration,
+    /// Its time on a core.
+    pub(crate) cpu: Duration,
+}
+
 /// Counters since the host started.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stats {
+    agent: Arc<str>,
+    retries: AtomicU64,
     accepted: AtomicU64,
     handled: AtomicU64,
     failed: AtomicU64,
@@ -68,6 +83,7 @@ impl std::fmt::Debug for HttpMetrics {
 struct Handles {
     handled: metrics::Counter,
     failed: metrics::Counter,
+    retried: metrics::Counter,
     waited: metrics::Histogram,
     seconds: metrics::Histogram,
     cpu: metrics::Histogram,
@@ -88,6 +104,8 @@ pub(crate) struct Counts {
     pub(crate) handled: u64,
     /// Messages and HTTP calls that failed for good.
     pub(crate) failed: u64,
+    /// Attempts that failed and were followed by another.
+    pub(crate) retries: u64,
     /// Messages refused because the mailbox was full.
     pub(crate) refused: u64,
     /// Messages given back because the agent ended.
@@ -97,6 +115,27 @@ pub(crate) struct Counts {
 }
 
 impl Stats {
+    /// Of an agent, with nothing counted.
+    pub(crate) fn new(agent: Arc<str>) -> Self {
+        Self {
+            agent,
+            retries: AtomicU64::default(),
+            accepted: AtomicU64::default(),
+            handled: AtomicU64::default(),
+            failed: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            dropped: AtomicU64::default(),
+            conflicts: AtomicU64::default(),
+            metrics: OnceLock::new(),
+            http: OnceLock::new(),
+        }
+    }
+
+    /// Counts an attempt that failed and is followed by another.
+    pub(crate) fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn cell(&self, outcome: Outcomes) -> &AtomicU64 {
         match outcome {
             Outcomes::Accepted => &self.accepted,
@@ -122,20 +161,31 @@ impl Stats {
         self.http.get_or_init(|| HttpMetrics::of(agent))
     }
 
-    /// Counts a call that ended, with how long it waited before, how long it took and its time on a core.
-    pub(crate) fn ended(&self, agent: &str, well: bool, waited: Duration, took: Duration, cpu: Duration) {
-        self.count(if well { Outcomes::Handled } else { Outcomes::Failed });
+    /// Counts a handling that ended.
+    pub(crate) fn ended(&self, end: End) {
+        let End { well, waited, took, cpu } = end;
+        match well {
+            Some(true) => self.count(Outcomes::Handled),
+            Some(false) => self.count(Outcomes::Failed),
+            None => {}
+        }
         let handles = self.metrics.get_or_init(|| {
-            let agent = agent.to_owned();
+            let agent = self.agent.to_string();
             Handles {
                 handled: metrics::counter!("caxton_messages_total", "agent" => agent.clone(), "outcome" => "handled"),
                 failed: metrics::counter!("caxton_messages_total", "agent" => agent.clone(), "outcome" => "failed"),
+                retried: metrics::counter!("caxton_messages_total", "agent" => agent.clone(), "outcome" => "retried"),
                 waited: metrics::histogram!("caxton_mailbox_wait_seconds", "agent" => agent.clone()),
                 seconds: metrics::histogram!("caxton_message_seconds", "agent" => agent.clone()),
                 cpu: metrics::histogram!("caxton_message_cpu_seconds", "agent" => agent),
             }
         });
-        if well { &handles.handled } else { &handles.failed }.increment(1);
+        match well {
+            Some(true) => &handles.handled,
+            Some(false) => &handles.failed,
+            None => &handles.retried,
+        }
+        .increment(1);
         handles.waited.record(waited);
         handles.seconds.record(took);
         handles.cpu.record(cpu);
@@ -148,6 +198,7 @@ impl Stats {
             accepted: get(&self.accepted),
             handled: get(&self.handled),
             failed: get(&self.failed),
+            retries: get(&self.retries),
             refused: get(&self.refused),
             dropped: get(&self.dropped),
             conflicts: get(&self.conflicts),

@@ -12,7 +12,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::body::ReplyBody;
-use crate::agent::{Accepted, act};
+use crate::agent::Accepted;
 use crate::wasm::wit;
 use caxton_control::Performative;
 

@@ -33,7 +33,7 @@ pub(crate) struct EventFilter {
 }
 
 impl Store {
-    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
+    pub(super) fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
         READER.with_borrow_mut(|reader| {
             let stale = reader.as_ref().is_none_or(|(id, _)| *id != self.id);
             if stale {

@@ -29,6 +29,39 @@ const MIGRATIONS: &[&str] = &["
         data TEXT NOT NULL
     );
     CREATE INDEX event_agent ON event (agent, id);
+", "
+    INSERT INTO meta VALUES ('seq', 0);
+    -- A message stays as it was written. That it is handled is said by a row of ack, which is only appended too.
+    CREATE TABLE message (
+        seq INTEGER PRIMARY KEY, agent TEXT NOT NULL, conversation TEXT NOT NULL, rank INTEGER NOT NULL, due INTEGER,
+        receipt TEXT, head BLOB NOT NULL, content BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX message_receipt ON message (receipt) WHERE receipt IS NOT NULL;
+    CREATE TABLE ack (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, revision INTEGER NOT NULL);
+    CREATE TABLE attempt (
+        seq INTEGER NOT NULL, number INTEGER NOT NULL, again_at INTEGER NOT NULL, attempt TEXT NOT NULL,
+        PRIMARY KEY (seq, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE dead (
+        seq INTEGER PRIMARY KEY, agent TEXT NOT NULL, conversation TEXT NOT NULL, rank INTEGER NOT NULL, due INTEGER,
+        head BLOB NOT NULL, content BLOB NOT NULL, at INTEGER NOT NULL, reason TEXT NOT NULL, error TEXT NOT NULL,
+        attempts TEXT NOT NULL
+    );
+    CREATE INDEX dead_agent ON dead (agent, seq);
+    CREATE TABLE idempotency (
+        agent TEXT NOT NULL, key TEXT NOT NULL, fingerprint BLOB NOT NULL, id TEXT NOT NULL,
+        conversation TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (agent, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX idempotency_at ON idempotency (at);
+    CREATE TABLE schedule (
+        agent TEXT NOT NULL, schedule TEXT NOT NULL, fired_at INTEGER NOT NULL, PRIMARY KEY (agent, schedule)
+    ) WITHOUT ROWID;
+    CREATE TABLE paused (agent TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE conversation (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, first INTEGER NOT NULL, last INTEGER NOT NULL,
+        messages INTEGER NOT NULL, record TEXT NOT NULL, ended INTEGER
+    );
+    CREATE INDEX conversation_last ON conversation (last);
 "];
 
 /// Opens the database for its writer, at the newest format.
@@ -63,6 +96,8 @@ fn configure(connection: &Connection, durability: Durability) -> rusqlite::Resul
         Durability::Memory => "OFF",
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "cache_size", -16_384)?;
+    // The log is copied by a thread of its own.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "cache_size", -65_536)?;
     connection.pragma_update(None, "temp_store", "MEMORY")
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use wasmtime::component::ResourceTable;
@@ -39,7 +40,7 @@ pub(crate) struct Read {
 }
 
 /// A write that was collected: a new value, or none to remove the key.
-pub(crate) type Write = Option<Vec<u8>>;
+pub(crate) type Write = Option<Bytes>;
 
 /// What one call collects.
 #[derive(Default)]
@@ -57,9 +58,9 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    /// Whether there is nothing for the store to do.
-    pub(crate) fn is_stateless(&self) -> bool {
-        self.writes.is_empty()
+    /// Whether there is nothing to be kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.sends.is_empty()
     }
 
     fn reset(&mut self) {
@@ -163,7 +164,7 @@ impl Ctx {
     /// The value of a key as this call sees it.
     fn look_up(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
         if let Some(written) = self.effects.lock().writes.get(key) {
-            return Ok(written.clone());
+            return Ok(written.as_ref().map(|value| value.to_vec()));
         }
         let read = self.outside.read(self.who.name(), key).map_err(StateError::Unavailable)?;
         let version = read.as_ref().map_or(0, |read| read.version);
@@ -293,7 +294,7 @@ impl state::Host for Ctx {
     }
 
     fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), StateError>> {
-        Ok(self.write(key, Some(value)))
+        Ok(self.write(key, Some(value.into())))
     }
 
     fn remove(&mut self, key: String) -> wasmtime::Result<Result<(), StateError>> {
@@ -310,7 +311,7 @@ impl state::Host for Ctx {
                     .ok_or(StateError::NotANumber)?,
             };
             let sum = before.checked_add(by).ok_or(StateError::NotANumber)?;
-            self.write(key, Some(sum.to_string().into_bytes()))?;
+            self.write(key, Some(sum.to_string().into()))?;
             Ok(sum)
         }))
     }

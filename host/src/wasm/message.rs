@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::RevisionId;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{Fault, wit};
@@ -27,6 +28,57 @@ pub(crate) struct Envelope {
     pub(crate) trace: Option<Trace>,
     /// Since when it waits in its mailbox.
     pub(crate) accepted: Instant,
+    /// Where the store keeps it; none for a call, and before it is committed.
+    pub(crate) seq: Option<u64>,
+    /// Not to be handled before, in milliseconds since 1970.
+    pub(crate) due: Option<u64>,
+    /// The attempts that failed, the first first.
+    pub(crate) failed: Vec<Attempt>,
+    /// How often it was handled against state that had changed meanwhile.
+    pub(crate) conflicts: u32,
+}
+
+impl Envelope {
+    /// A message that nobody waits for, caused by none.
+    pub(crate) fn new(message: wit::Message, accepted: Instant) -> Self {
+        Self {
+            message,
+            hops: 0,
+            deadline: None,
+            waiter: None,
+            waiting: None,
+            trace: None,
+            accepted,
+            seq: None,
+            due: None,
+            failed: Vec::new(),
+            conflicts: 0,
+        }
+    }
+
+    /// Whether somebody waits for the answer, so that it is neither kept nor tried again.
+    pub(crate) fn is_call(&self) -> bool {
+        matches!(self.waiter, Some(Waiter::Call(_)))
+    }
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Attempt {
+    /// Which attempt it was, beginning with 1.
+    pub(crate) number: u32,
+    /// When it began, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// The revision that tried, such as `triage@7`.
+    pub(crate) revision: String,
+    /// The stable code of what went wrong, such as `trap`.
+    pub(crate) code: String,
+    /// What went wrong, for a person, with the backtrace of a trap.
+    pub(crate) error: String,
+    /// How long it took by the clock, in microseconds.
+    pub(crate) took_us: u64,
+    /// Its time on a core, in microseconds.
+    pub(crate) cpu_us: u64,
 }
 
 /// Who hears what became of a message.
@@ -87,6 +139,8 @@ pub(crate) enum Outcome {
     Fault(Fault),
     /// The reply is not one that can be sent.
     BadReply(String),
+    /// The effects are more than the agent may have.
+    Refused(String),
     /// The effects could not be committed.
     NotCommitted(String),
     /// The agent was removed, or the host stops.
@@ -97,7 +151,7 @@ pub(crate) enum Outcome {
 pub(crate) trait Inbox: Any + Send + Sync {
     /// Puts the message in the place that was kept. True when somebody has to work for it now, who is counted
     /// already: [`work`](Self::work) does.
-    fn put(&self, envelope: Envelope) -> bool;
+    fn put(&self, envelope: Box<Envelope>) -> bool;
     /// Starts whoever handles what was put.
     fn work(self: Arc<Self>);
     /// Gives up the place.
@@ -106,12 +160,12 @@ pub(crate) trait Inbox: Any + Send + Sync {
 
 /// A message that was admitted, with the place that is kept for it. Dropping it gives the place up.
 pub(crate) struct Sent {
-    inner: Option<(Arc<dyn Inbox>, Envelope)>,
+    inner: Option<(Arc<dyn Inbox>, Box<Envelope>)>,
 }
 
 impl Sent {
     /// A message for whose delivery a place was kept in `inbox`.
-    pub(crate) fn new(inbox: Arc<dyn Inbox>, envelope: Envelope) -> Self {
+    pub(crate) fn new(inbox: Arc<dyn Inbox>, envelope: Box<Envelope>) -> Self {
         Self { inner: Some((inbox, envelope)) }
     }
 
@@ -128,9 +182,19 @@ impl Sent {
         inbox.put(envelope).then_some(inbox)
     }
 
+    /// The message.
+    pub(crate) fn envelope(&self) -> &Envelope {
+        &self.inner.as_ref().expect("it holds its message until it is delivered").1
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn envelope_mut(&mut self) -> &mut Envelope {
+        &mut self.inner.as_mut().expect("it holds its message until it is delivered").1
+    }
+
     /// The message's id.
     pub(crate) fn id(&self) -> &str {
-        self.inner.as_ref().map_or("", |(_, envelope)| &envelope.message.id)
+        &self.envelope().message.id
     }
 }
 

@@ -25,6 +25,7 @@ mod program;
 mod stdio;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub(crate) use bindings::types as wit;
 pub(crate) use compile::compile_child;
@@ -33,9 +34,10 @@ pub(crate) use fault::Fault;
 pub(crate) use guest::{Effects, Identity, LogLevel, Outside, Read, Work};
 pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
-pub(crate) use message::{Answer, Envelope, Inbox, Outcome, Sent, Waiter, Waits};
+pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Sent, Waiter, Waits};
 pub(crate) use pool::{Lease, Pool};
 pub(crate) use program::{Program, digest};
+pub(crate) use words::{act, performative, priority, rank};
 
 /// What runs components, and its version.
 pub(crate) const ENGINE: (&str, &str) = ("wasmtime", env!("CAXTON_WASMTIME_VERSION"));

@@ -1,0 +1,353 @@
+//! The order in which an agent's messages are handled.
+//!
+//! ```text
+//! reserve -> push --> waits behind its conversation --> ready -> take -> in flight -> done
+//!    |         |                                          ^ ^                |
+//!    '-> release '-> later (not before its time) ---------' '--- put_back ---+
+//!                       ^                                                    |
+//!                       '------------------------------------ defer ---------'
+//! ```
+//! Every step takes the same time whatever the depth and the number of conversations; only what is not due yet
+//! costs the logarithm of how many such messages there are. Times are milliseconds, of any clock.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::Hash;
+
+use crate::desired::Order;
+
+/// A mailbox that holds as many messages as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the mailbox holds {depth} messages, as many as it may")]
+pub struct Full {
+    /// The bound.
+    pub depth: u32,
+}
+
+/// How urgently a message is served (SPEC §7). A waiting message gains a point a second, so that none starves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rank {
+    /// One point.
+    Low,
+    /// Five points.
+    Normal,
+    /// Eight points.
+    High,
+    /// Ten points.
+    Critical,
+}
+
+impl Rank {
+    /// All, the least urgent first.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Critical];
+
+    /// Its points (SPEC §7).
+    pub fn points(self) -> u64 {
+        match self {
+            Self::Low => 1,
+            Self::Normal => 5,
+            Self::High => 8,
+            Self::Critical => 10,
+        }
+    }
+}
+
+/// How long a message waits for another point, in milliseconds.
+const POINT: u64 = 1_000;
+
+/// Messages that wait, with the conversations that are under way.
+///
+/// `C` names a conversation, `T` is a message. A conversation is *open* while one of its messages is ready, in
+/// flight or to be handled again; its further messages wait behind that one.
+#[derive(Debug)]
+pub struct Mailbox<C, T> {
+    order: Order,
+    depth: u32,
+    /// Messages and reservations that count against the depth: all but those in flight.
+    held: u32,
+    in_flight: u32,
+    /// By rank; each in the order in which they became ready.
+    ready: [VecDeque<Taken<C, T>>; Rank::ALL.len()],
+    open: HashMap<Lane<C>, VecDeque<Waiting<T>>>,
+    later: BinaryHeap<Later<C, T>>,
+    /// Keeps what is due at the same time in the order in which it came.
+    count: u64,
+}
+
+/// What is handled one at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Lane<C> {
+    /// A conversation.
+    Conversation(C),
+    /// The whole agent.
+    Agent,
+    /// Nothing: this message waits for no other.
+    Free,
+}
+
+/// A message with what the mailbox knows of it.
+#[derive(Debug)]
+struct Waiting<T> {
+    rank: Rank,
+    since: u64,
+    message: T,
+}
+
+/// A message that may be handled, or is.
+#[derive(Debug)]
+pub struct Taken<C, T> {
+    /// What is shut until it is done.
+    pub lane: Lane<C>,
+    /// How urgent it is.
+    pub rank: Rank,
+    /// Since when it waits, in milliseconds.
+    pub since: u64,
+    /// The message.
+    pub message: T,
+}
+
+/// A message that is not due yet.
+#[derive(Debug)]
+struct Later<C, T> {
+    due: u64,
+    count: u64,
+    what: What<C, T>,
+}
+
+#[derive(Debug)]
+enum What<C, T> {
+    /// It comes to its conversation when it is due.
+    Arrives(C, Rank, T),
+    /// It was tried already, and its lane is shut for it.
+    Again(Taken<C, T>),
+}
+
+impl<C, T> PartialEq for Later<C, T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<C, T> Eq for Later<C, T> {}
+
+impl<C, T> PartialOrd for Later<C, T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<C, T> Ord for Later<C, T> {
+    /// The heap gives the greatest first, and that is what is due first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.due, other.count).cmp(&(self.due, self.count))
+    }
+}
+
+impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
+    /// An empty mailbox.
+    pub fn new(order: Order, depth: u32) -> Self {
+        Self {
+            order,
+            depth,
+            held: 0,
+            in_flight: 0,
+            ready: Default::default(),
+            open: HashMap::new(),
+            later: BinaryHeap::new(),
+            count: 0,
+        }
+    }
+
+    /// Applies other settings in place. Messages already here keep the order they came in under.
+    pub fn configure(&mut self, order: Order, depth: u32) {
+        self.order = order;
+        self.depth = depth;
+    }
+
+    /// Keeps a place for a message that may come.
+    ///
+    /// # Errors
+    /// There is no place.
+    pub fn reserve(&mut self) -> Result<(), Full> {
+        if self.held >= self.depth {
+            return Err(Full { depth: self.depth });
+        }
+        self.held += 1;
+        Ok(())
+    }
+
+    /// Keeps a place for a message that cannot be refused any more: it was accepted before, or its receiver
+    /// has to hear it.
+    pub fn reserve_beyond(&mut self) {
+        self.held = self.held.saturating_add(1);
+    }
+
+    /// Gives up a place that was kept.
+    pub fn release(&mut self) {
+        self.held = self.held.saturating_sub(1);
+    }
+
+    /// Puts a message in the place that was kept for it.
+    pub fn push(&mut self, conversation: C, rank: Rank, now: u64, message: T) {
+        let lane = match self.order {
+            Order::Conversation => Lane::Conversation(conversation),
+            Order::Agent => Lane::Agent,
+            Order::None => Lane::Free,
+        };
+        if lane == Lane::Free {
+            self.make_ready(Taken { lane, rank, since: now, message });
+        } else if let Some(behind) = self.open.get_mut(&lane) {
+            behind.push_back(Waiting { rank, since: now, message });
+        } else {
+            self.open.insert(lane.clone(), VecDeque::new());
+            self.make_ready(Taken { lane, rank, since: now, message });
+        }
+    }
+
+    /// Puts a message in its place that is not to be handled before a time. [`release_due`](Self::release_due)
+    /// then lets it come.
+    pub fn push_later(&mut self, conversation: C, rank: Rank, due: u64, message: T) {
+        self.wait_until(due, What::Arrives(conversation, rank, message));
+    }
+
+    fn wait_until(&mut self, due: u64, what: What<C, T>) {
+        self.count += 1;
+        self.later.push(Later { due, count: self.count, what });
+    }
+
+    fn make_ready(&mut self, taken: Taken<C, T>) {
+        self.ready[taken.rank as usize].push_back(taken);
+    }
+
+    /// The next message that may be handled: the most urgent, with what it gained by waiting. Its lane is shut
+    /// until [`done`](Self::done), [`put_back`](Self::put_back) or [`defer`](Self::defer).
+    pub fn take(&mut self, now: u64) -> Option<Taken<C, T>> {
+        let score = |taken: &Taken<C, T>| (taken.rank.points() * POINT).saturating_add(now.saturating_sub(taken.since));
+        let best = self.ready.iter().enumerate().filter_map(|(rank, queue)| Some((score(queue.front()?), rank))).max();
+        let next = self.ready[best?.1].pop_front()?;
+        self.held = self.held.saturating_sub(1);
+        self.in_flight += 1;
+        Some(next)
+    }
+
+    /// A message that was taken is handled; the next of its lane becomes ready.
+    pub fn done(&mut self, lane: Lane<C>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if lane == Lane::Free {
+            return;
+        }
+        match self.open.get_mut(&lane).map(VecDeque::pop_front) {
+            Some(Some(Waiting { rank, since, message })) => self.make_ready(Taken { lane, rank, since, message }),
+            Some(None) => {
+                self.open.remove(&lane);
+            }
+            None => {}
+        }
+    }
+
+    /// A message that was taken was not handled and is to be handled again, before any other of its lane. It
+    /// was accepted before, so the bound does not apply.
+    pub fn put_back(&mut self, taken: Taken<C, T>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.held = self.held.saturating_add(1);
+        self.ready[taken.rank as usize].push_front(taken);
+    }
+
+    /// The same, not before a time. Its lane stays shut; all others go on.
+    pub fn defer(&mut self, taken: Taken<C, T>, due: u64) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.held = self.held.saturating_add(1);
+        self.wait_until(due, What::Again(taken));
+    }
+
+    /// Puts a message that was tried before into its lane, as [`defer`](Self::defer) left it: for a mailbox that
+    /// is filled again. Its place was kept.
+    pub fn push_again(&mut self, conversation: C, rank: Rank, due: u64, message: T) {
+        let lane = match self.order {
+            Order::Conversation => Lane::Conversation(conversation),
+            Order::Agent => Lane::Agent,
+            Order::None => Lane::Free,
+        };
+        if lane != Lane::Free {
+            if let Some(behind) = self.open.get_mut(&lane) {
+                behind.push_back(Waiting { rank, since: due, message });
+                return;
+            }
+            self.open.insert(lane.clone(), VecDeque::new());
+        }
+        self.wait_until(due, What::Again(Taken { lane, rank, since: due, message }));
+    }
+
+    /// Lets come what is due by now, but at most so many. Gives when the next is due, which may be already.
+    pub fn release_due(&mut self, now: u64, most: usize) -> Option<u64> {
+        for _ in 0..most {
+            if self.later.peek().is_none_or(|first| first.due > now) {
+                break;
+            }
+            match self.later.pop()?.what {
+                What::Arrives(conversation, rank, message) => self.push(conversation, rank, now, message),
+                What::Again(taken) => self.ready[taken.rank as usize].push_front(taken),
+            }
+        }
+        self.next_due()
+    }
+
+    /// When the first message that is not due yet will be.
+    pub fn next_due(&self) -> Option<u64> {
+        self.later.peek().map(|first| first.due)
+    }
+
+    /// Takes out everything that waits, for a mailbox that ends.
+    pub fn drain(&mut self) -> Vec<T> {
+        let mut out: Vec<T> = Vec::with_capacity(self.waiting());
+        for taken in self.ready.iter_mut().flat_map(std::mem::take) {
+            out.push(taken.message);
+            if let Some(behind) = self.open.remove(&taken.lane) {
+                out.extend(behind.into_iter().map(|waiting| waiting.message));
+            }
+        }
+        for behind in self.open.values_mut() {
+            out.extend(std::mem::take(behind).into_iter().map(|waiting| waiting.message));
+        }
+        for later in std::mem::take(&mut self.later) {
+            match later.what {
+                What::Arrives(_, _, message) => out.push(message),
+                What::Again(taken) => {
+                    out.push(taken.message);
+                    self.open.remove(&taken.lane);
+                }
+            }
+        }
+        self.held = self.held.saturating_sub(u32::try_from(out.len()).unwrap_or(u32::MAX));
+        out
+    }
+
+    /// How many wait, reservations included.
+    #[allow(clippy::misnamed_getters, reason = "the field `depth` is the bound; this is how deep it is")]
+    pub fn depth(&self) -> u32 {
+        self.held
+    }
+
+    /// How many are being handled.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// How many wait for a time.
+    pub fn later(&self) -> usize {
+        self.later.len()
+    }
+
+    /// Whether [`take`](Self::take) would give one.
+    pub fn has_ready(&self) -> bool {
+        self.ready.iter().any(|queue| !queue.is_empty())
+    }
+
+    fn waiting(&self) -> usize {
+        let ready = self.ready.iter().map(VecDeque::len).sum::<usize>();
+        ready + self.open.values().map(VecDeque::len).sum::<usize>() + self.later.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

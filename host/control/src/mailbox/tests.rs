@@ -1,0 +1,242 @@
+//! The mailbox against its promises: nothing lost, nothing doubled, in order, urgent first, none starved.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn filled(order: Order, messages: &[(&'static str, u32)]) -> Mailbox<&'static str, u32> {
+    let mut mailbox = Mailbox::new(order, 100);
+    for (conversation, message) in messages {
+        mailbox.reserve().unwrap();
+        mailbox.push(*conversation, Rank::Normal, 0, *message);
+    }
+    mailbox
+}
+
+fn take(mailbox: &mut Mailbox<&'static str, u32>, now: u64) -> Option<u32> {
+    mailbox.take(now).map(|taken| taken.message)
+}
+
+#[test]
+fn one_of_a_conversation_at_a_time_and_several_conversations_at_once() {
+    let mut mailbox = filled(Order::Conversation, &[("a", 1), ("a", 2), ("b", 3)]);
+    let first = mailbox.take(0).unwrap();
+    assert_eq!((first.message, take(&mut mailbox, 0)), (1, Some(3)));
+    assert_eq!(take(&mut mailbox, 0), None, "2 waits for 1");
+    mailbox.done(first.lane);
+    assert_eq!(take(&mut mailbox, 0), Some(2));
+}
+
+#[test]
+fn orders_are_what_they_say() {
+    for (order, at_once) in [(Order::Conversation, 2), (Order::Agent, 1), (Order::None, 3)] {
+        let mut mailbox = filled(order, &[("a", 1), ("a", 2), ("b", 3)]);
+        let taken = std::iter::from_fn(|| mailbox.take(0)).count();
+        assert_eq!(taken, at_once, "{order:?}");
+    }
+}
+
+#[test]
+fn the_bound_counts_what_waits_and_what_is_reserved() {
+    let mut mailbox = Mailbox::new(Order::None, 2);
+    mailbox.reserve().unwrap();
+    mailbox.push("a", Rank::Normal, 0, 1);
+    mailbox.reserve().unwrap();
+    assert_eq!(mailbox.reserve(), Err(Full { depth: 2 }));
+    mailbox.release();
+    assert_eq!(mailbox.reserve(), Ok(()));
+    assert_eq!(mailbox.reserve(), Err(Full { depth: 2 }));
+    mailbox.take(0).unwrap();
+    assert_eq!(mailbox.reserve(), Ok(()), "what is in flight does not wait");
+}
+
+#[test]
+fn what_is_put_back_comes_first_again() {
+    let mut mailbox = filled(Order::Conversation, &[("a", 1), ("a", 2)]);
+    let taken = mailbox.take(0).unwrap();
+    mailbox.put_back(taken);
+    let taken = mailbox.take(0).unwrap();
+    assert_eq!(taken.message, 1);
+    mailbox.done(taken.lane);
+    assert_eq!(take(&mut mailbox, 0), Some(2));
+}
+
+#[test]
+fn urgent_messages_come_first_and_those_that_waited_long_before_them() {
+    let mut mailbox = Mailbox::new(Order::None, 100);
+    let ranks = [(Rank::Low, 0), (Rank::Normal, 0), (Rank::High, 0), (Rank::Critical, 0), (Rank::Critical, 9_001)];
+    for (message, (rank, since)) in (1..).zip(ranks) {
+        mailbox.reserve().unwrap();
+        mailbox.push("a", rank, since, message);
+    }
+    // At 9,001 the low one has 1 + 9 points and a little, the new critical one 10.
+    let order: Vec<u32> = std::iter::from_fn(|| take(&mut mailbox, 9_001)).collect();
+    assert_eq!(order, [4, 3, 2, 1, 5]);
+}
+
+#[test]
+fn a_deferred_message_holds_its_conversation_and_no_other() {
+    let mut mailbox = filled(Order::Conversation, &[("a", 1), ("a", 2), ("b", 3)]);
+    let taken = mailbox.take(0).unwrap();
+    mailbox.defer(taken, 500);
+    assert_eq!(mailbox.depth(), 3, "it waits again");
+    let other = mailbox.take(0).unwrap();
+    assert_eq!(other.message, 3);
+    mailbox.done(other.lane);
+    assert_eq!(mailbox.release_due(499, 10), Some(500));
+    assert_eq!(take(&mut mailbox, 499), None, "2 stays behind 1");
+    assert_eq!(mailbox.release_due(500, 10), None);
+    let again = mailbox.take(500).unwrap();
+    assert_eq!(again.message, 1);
+    mailbox.done(again.lane);
+    assert_eq!(take(&mut mailbox, 500), Some(2));
+}
+
+#[test]
+fn timers_come_in_order_and_not_all_at_once() {
+    let mut mailbox = Mailbox::new(Order::None, 100);
+    for (message, due) in [(1, 30), (2, 10), (3, 10), (4, 20)] {
+        mailbox.reserve().unwrap();
+        mailbox.push_later("a", Rank::Normal, due, message);
+    }
+    assert_eq!(mailbox.next_due(), Some(10));
+    assert_eq!(mailbox.release_due(100, 3), Some(30), "one is left, and due");
+    let order: Vec<u32> = std::iter::from_fn(|| take(&mut mailbox, 100)).collect();
+    assert_eq!(order, [2, 3, 4]);
+    assert_eq!(mailbox.release_due(100, 3), None);
+    assert_eq!(take(&mut mailbox, 100), Some(1));
+}
+
+#[test]
+fn a_mailbox_that_is_filled_again_waits_as_before() {
+    let mut mailbox = Mailbox::new(Order::Conversation, 1);
+    for _ in 0..3 {
+        mailbox.reserve_beyond();
+    }
+    mailbox.push_again("a", Rank::Normal, 500, 1);
+    mailbox.push("a", Rank::Normal, 0, 2);
+    mailbox.push("b", Rank::Normal, 0, 3);
+    assert_eq!((take(&mut mailbox, 0), take(&mut mailbox, 0)), (Some(3), None));
+    mailbox.release_due(500, 10);
+    assert_eq!(take(&mut mailbox, 500), Some(1));
+    assert_eq!(mailbox.drain(), [2]);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push(u8, u8),
+    Later(u8, u64),
+    Take,
+    Done(usize),
+    PutBack(usize),
+    Defer(usize, u64),
+    Pass(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0u8..5, 0u8..4).prop_map(|(conversation, rank)| Step::Push(conversation, rank)),
+        1 => (0u8..5, 0u64..3_000).prop_map(|(conversation, after)| Step::Later(conversation, after)),
+        4 => Just(Step::Take),
+        3 => (0usize..8).prop_map(Step::Done),
+        1 => (0usize..8).prop_map(Step::PutBack),
+        1 => (0usize..8, 0u64..3_000).prop_map(|(at, after)| Step::Defer(at, after)),
+        2 => (0u64..1_000).prop_map(Step::Pass),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+/// A message of the model: its conversation, and its number among all that came; none for one that came later.
+type Message = (u8, Option<u32>);
+
+proptest! {
+    #[test]
+    fn nothing_is_lost_nothing_is_doubled_and_order_holds(steps in steps(), depth in 1u32..20) {
+        let mut mailbox = Mailbox::new(Order::Conversation, depth);
+        let (mut next, mut accepted, mut handled, mut now) = (0u32, 0usize, 0usize, 0u64);
+        let mut flight: Vec<Taken<u8, Message>> = Vec::new();
+        let mut last: BTreeMap<u8, u32> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Push(conversation, rank) => {
+                    if mailbox.reserve().is_ok() {
+                        next += 1;
+                        accepted += 1;
+                        mailbox.push(conversation, Rank::ALL[rank as usize], now, (conversation, Some(next)));
+                    }
+                }
+                Step::Later(conversation, after) => {
+                    if mailbox.reserve().is_ok() {
+                        accepted += 1;
+                        mailbox.push_later(conversation, Rank::Normal, now + after, (conversation, None));
+                    }
+                }
+                Step::Take => {
+                    if let Some(taken) = mailbox.take(now) {
+                        prop_assert!(flight.iter().all(|other| other.lane != taken.lane), "two at once");
+                        if let (conversation, Some(number)) = taken.message {
+                            prop_assert!(last.get(&conversation).is_none_or(|l| *l < number), "out of order");
+                        }
+                        flight.push(taken);
+                    }
+                }
+                Step::Done(at) if !flight.is_empty() => {
+                    let taken = flight.swap_remove(at % flight.len());
+                    if let (conversation, Some(number)) = taken.message {
+                        last.insert(conversation, number);
+                    }
+                    handled += 1;
+                    mailbox.done(taken.lane);
+                }
+                Step::PutBack(at) if !flight.is_empty() => {
+                    let taken = flight.swap_remove(at % flight.len());
+                    mailbox.put_back(taken);
+                }
+                Step::Defer(at, after) if !flight.is_empty() => {
+                    let taken = flight.swap_remove(at % flight.len());
+                    mailbox.defer(taken, now + after);
+                }
+                Step::Pass(time) => {
+                    now += time;
+                    let due = mailbox.release_due(now, usize::MAX);
+                    prop_assert!(due.is_none_or(|due| due > now), "what is due has come");
+                }
+                Step::Done(_) | Step::PutBack(_) | Step::Defer(..) => {}
+            }
+            prop_assert_eq!(accepted, handled + flight.len() + mailbox.waiting());
+            prop_assert_eq!(mailbox.depth() as usize, mailbox.waiting());
+            prop_assert_eq!(mailbox.in_flight() as usize, flight.len());
+        }
+        // What waits can all be handled in the end.
+        for taken in flight.drain(..) {
+            mailbox.done(taken.lane);
+            handled += 1;
+        }
+        mailbox.release_due(u64::MAX, usize::MAX);
+        while let Some(taken) = mailbox.take(u64::MAX) {
+            mailbox.done(taken.lane);
+            handled += 1;
+        }
+        prop_assert_eq!(handled, accepted, "a message can never be handled");
+    }
+
+    #[test]
+    fn no_message_starves(ranks in prop::collection::vec(0u8..4, 1..100)) {
+        // Beside a stream of critical messages, one more each step, a waiting one comes after at most its points.
+        let mut mailbox = Mailbox::new(Order::None, u32::MAX);
+        for rank in &ranks {
+            mailbox.push(0u8, Rank::ALL[*rank as usize], 0, Some(()));
+        }
+        let mut left = ranks.len();
+        for step in 0..ranks.len() as u64 + 20 {
+            let now = step * 1_000;
+            mailbox.push(0, Rank::Critical, now, None);
+            if mailbox.take(now).is_some_and(|taken| taken.message.is_some()) {
+                left -= 1;
+            }
+        }
+        prop_assert_eq!(left, 0);
+    }
+}

@@ -1,0 +1,263 @@
+//! What becomes of a message whose handling failed: another attempt, or a dead letter.
+
+use std::sync::Arc;
+
+use caxton_control::RevisionId;
+use caxton_control::mailbox::Taken;
+
+use super::deliver::Handling;
+use super::queue::{STORE_PAUSE, Slot};
+use super::reply::{code, describe};
+use super::{Agent, Outcomes};
+use crate::clock;
+use crate::store::{Commit, Committed, DeadLetter, Failed, Handled};
+use crate::wasm::{Answer, Attempt, Envelope, Fault, Outcome, wit};
+
+/// The longest text of an attempt's error, in characters; a backtrace is part of it.
+const MAX_ERROR: usize = 8_192;
+
+/// What a failure calls for.
+enum Next {
+    /// Another attempt; the one that failed counts.
+    Again,
+    /// Another attempt; this was none, since the host could not do its part.
+    Later,
+    /// No attempt is of any use.
+    Never(&'static str),
+}
+
+fn next(outcome: &Outcome) -> Next {
+    match outcome {
+        Outcome::Gave(failure) => match failure.cause {
+            wit::Cause::Rejected => Next::Never("invalid"),
+            wit::Cause::Unavailable | wit::Cause::Fault => Next::Again,
+        },
+        Outcome::Gone(_) => Next::Never("expired"),
+        Outcome::NotCommitted(_) => Next::Later,
+        Outcome::Fault(Fault::Overloaded | Fault::Host(_)) => Next::Later,
+        Outcome::Fault(_) | Outcome::BadReply(_) | Outcome::Refused(_) => Next::Again,
+        // Not failures.
+        Outcome::Reply(_) | Outcome::Done => Next::Later,
+    }
+}
+
+/// Whether a failure is the agent's own fault, which its breaker counts.
+fn is_fault(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Gave(failure) => failure.cause == wit::Cause::Fault,
+        Outcome::Fault(fault) => !matches!(
+            fault,
+            Fault::Overloaded | Fault::Host(_) | Fault::Interrupted | Fault::Abandoned
+        ),
+        Outcome::BadReply(_) | Outcome::Refused(_) => true,
+        Outcome::NotCommitted(_) | Outcome::Gone(_) | Outcome::Reply(_) | Outcome::Done => false,
+    }
+}
+
+impl Agent {
+    /// A handling failed: tells whoever waits, or arranges what is next.
+    pub(super) fn failed(&self, handling: Handling, mut envelope: Box<Envelope>, outcome: Outcome) {
+        if let Outcome::Fault(Fault::Interrupted) = outcome {
+            envelope.message.attempt += 1;
+            self.stats.ended(handling.end(&envelope, None));
+            self.retake(handling, envelope, None);
+            return;
+        }
+        self.count_fault(&outcome);
+        let why = describe(&outcome);
+        let revision = Arc::clone(&handling.revision().id);
+        let text = format!("message {} from {} failed: {why}", envelope.message.id, envelope.message.sender);
+        self.commons.note(handling.revision(), "error", &text, &outcome);
+        if envelope.is_call() {
+            self.stats.ended(handling.end(&envelope, Some(false)));
+            if let Some(waiter) = envelope.waiter {
+                waiter.tell(Answer { revision: Some(revision), outcome });
+            }
+            self.done(handling);
+            return;
+        }
+        let (attempts, backoff) = {
+            let spec = self.spec.load();
+            (spec.mailbox.attempts, spec.mailbox.backoff)
+        };
+        match next(&outcome) {
+            Next::Never(reason) => {
+                envelope.failed.push(attempt(&handling, &envelope, &outcome, &why));
+                self.give_up(handling, envelope, reason, why, outcome);
+            }
+            Next::Later => self.retake(handling, envelope, Some(clock::now_ms() + STORE_PAUSE)),
+            Next::Again => {
+                envelope.failed.push(attempt(&handling, &envelope, &outcome, &why));
+                let made = u32::try_from(envelope.failed.len()).unwrap_or(u32::MAX);
+                if made >= attempts {
+                    return self.give_up(handling, envelope, "attempts-exhausted", why, outcome);
+                }
+                let delay = backoff.delay(made, rand::random());
+                self.try_again(handling, envelope, clock::now_ms() + super::millis(delay));
+            }
+        }
+    }
+
+    /// Keeps that an attempt failed, and lets the message wait for the next.
+    fn try_again(&self, handling: Handling, envelope: Box<Envelope>, again_at: u64) {
+        self.stats.retried();
+        self.stats.ended(handling.end(&envelope, None));
+        let failed = envelope.failed.last().cloned();
+        let (Some(seq), Some(attempt)) = (envelope.seq.filter(|_| self.commons.store.keeps_messages()), failed) else {
+            return self.retake(handling, envelope, Some(again_at));
+        };
+        let agent = handling.agent();
+        let done = Box::new(move |_: Committed| {
+            // If it was not kept, a restart forgets that the attempt was made, and nothing else.
+            let agent = Arc::clone(&agent);
+            agent.retake(handling, envelope, Some(again_at));
+        });
+        let mut commit = Commit::new(self.name.shared(), done);
+        commit.failed = Some(Failed { seq, attempt, again_at });
+        self.commons.store.submit(commit);
+    }
+
+    /// Puts a message that was taken back into its place in the mailbox.
+    pub(super) fn retake(&self, handling: Handling, envelope: Box<Envelope>, due: Option<u64>) {
+        let (lane, rank, since, flight) = handling.into_place();
+        drop(flight);
+        self.again(Taken { lane, rank, since, message: Slot::Here(envelope) }, due);
+    }
+
+    /// Makes a dead letter of a message in hand, and tells its sender.
+    fn give_up(
+        &self,
+        handling: Handling,
+        envelope: Box<Envelope>,
+        reason: &'static str,
+        error: String,
+        outcome: Outcome,
+    ) {
+        let sends = self.failure_for(&envelope, &error).into_iter().collect();
+        let agent = handling.agent();
+        let (revision, waiter) = (Arc::clone(&handling.revision().id), None);
+        let mut envelope = envelope;
+        let waiter = std::mem::replace(&mut envelope.waiter, waiter);
+        let ended = handling.end(&envelope, Some(false));
+        let dead = DeadLetter { envelope, reason, error, at: clock::now_ms() };
+        self.bury_with(dead, sends, move |buried| {
+            match buried {
+                Ok(()) => {
+                    agent.stats.ended(ended);
+                    if let Some(waiter) = waiter {
+                        waiter.tell(Answer { revision: Some(revision), outcome });
+                    }
+                    agent.done(handling);
+                }
+                // Still in the mailbox: it is tried, or given up, again.
+                Err(mut envelope) => {
+                    envelope.waiter = waiter;
+                    envelope.failed.pop();
+                    let again = Arc::clone(&agent);
+                    again.retake(handling, envelope, Some(clock::now_ms() + STORE_PAUSE));
+                }
+            }
+        });
+    }
+
+    /// Makes a dead letter of a message that was never taken.
+    pub(super) fn bury(
+        &self,
+        mut envelope: Box<Envelope>,
+        reason: &'static str,
+        error: String,
+        revision: Option<Arc<RevisionId>>,
+    ) {
+        let sends = self.failure_for(&envelope, &error).into_iter().collect();
+        let waiter = envelope.waiter.take();
+        self.stats.count(Outcomes::Failed);
+        let dead = DeadLetter { envelope, reason, error, at: clock::now_ms() };
+        self.bury_with(dead, sends, move |_| {
+            if let Some(waiter) = waiter {
+                waiter.tell(Answer { revision, outcome: Outcome::Gone(reason) });
+            }
+        });
+    }
+
+    fn bury_with(
+        &self,
+        dead: DeadLetter,
+        sends: Vec<crate::wasm::Sent>,
+        then: impl FnOnce(Result<(), Box<Envelope>>) + Send + 'static,
+    ) {
+        let (name, reason) = (self.name.shared(), dead.reason);
+        tracing::debug!(agent = %self.name, id = dead.envelope.message.id, reason, "a dead letter");
+        let done = Box::new(move |committed: Committed| {
+            let Committed { result, sends, dead, .. } = committed;
+            match (result, dead) {
+                (Ok(()), _) => {
+                    let labels = [("agent", name.to_string()), ("reason", reason.to_owned())];
+                    metrics::counter!("caxton_dead_letters_total", &labels).increment(1);
+                    sends.into_iter().for_each(crate::wasm::Sent::deliver);
+                    then(Ok(()));
+                }
+                (Err(_), Some(dead)) => then(Err(dead.envelope)),
+                (Err(_), None) => {}
+            }
+        });
+        let mut commit = Commit::new(self.name.shared(), done);
+        commit.dead = Some(Box::new(dead));
+        commit.sends = sends;
+        self.commons.store.submit(commit);
+    }
+
+    /// Tells the breaker how an HTTP call ended.
+    pub(super) fn count_call(&self, fault: Option<&Fault>) {
+        match fault {
+            Some(fault) => self.count_fault(&Outcome::Fault(fault.clone())),
+            None => self.inbox.lock().breaker.well(clock::now_ms()),
+        }
+    }
+
+    /// Tells the breaker how a handling ended that failed.
+    fn count_fault(&self, outcome: &Outcome) {
+        let opened = {
+            let mut inbox = self.inbox.lock();
+            let now = clock::now_ms();
+            if is_fault(outcome) {
+                inbox.breaker.fault(now)
+            } else {
+                inbox.breaker.abandoned();
+                false
+            }
+        };
+        if opened {
+            let why = describe(outcome);
+            tracing::warn!(agent = %self.name, why, "its breaker opens: it failed again and again");
+            let data = serde_json::json!({ "reason": why });
+            self.commons.events.tell(Some(self.name.as_str()), "breaker.opened", data);
+        }
+    }
+}
+
+/// What is kept of an attempt.
+fn attempt(handling: &Handling, envelope: &Envelope, outcome: &Outcome, why: &str) -> Attempt {
+    let mut error = why.to_owned();
+    if let Outcome::Fault(Fault::Trap { backtrace, .. }) = outcome
+        && !backtrace.is_empty()
+    {
+        error.push('\n');
+        error.push_str(backtrace.trim_end());
+    }
+    Attempt {
+        number: envelope.message.attempt,
+        at: handling.began_at(),
+        revision: handling.revision().id.to_string(),
+        code: code(outcome).unwrap_or("handled").to_owned(),
+        error: error.chars().take(MAX_ERROR).collect(),
+        took_us: u64::try_from(handling.took().as_micros()).unwrap_or(u64::MAX),
+        cpu_us: u64::try_from(handling.cpu().as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+impl Handling {
+    /// What acknowledges the message in hand; none when the store does not have it.
+    pub(super) fn acknowledges(&self, envelope: &Envelope) -> Option<Handled> {
+        envelope.seq.map(|seq| Handled { seq, revision: self.revision().id.number })
+    }
+}

@@ -1,0 +1,107 @@
+//! State that is written and not yet committed, as the agent's next handler is to see it.
+//!
+//! A handler that reads what another has just written need not wait for the disk: it goes on with the value, and
+//! its own commit comes after the other's. If the other's is refused, so is its own, which read a version that
+//! never came to be, and it runs again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::Agent;
+use crate::store::{Commit, StateChange, Store};
+use crate::wasm::Read;
+
+/// What an agent has written and the store has not committed.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    keys: Mutex<BTreeMap<String, Value>>,
+}
+
+/// The newest value of a key.
+#[derive(Debug, Clone)]
+struct Value {
+    version: u64,
+    /// None when the key is removed.
+    value: Option<Bytes>,
+}
+
+impl Pending {
+    /// Hands a commit to the store; what it writes can be read from now on.
+    pub(super) fn submit(&self, store: &Store, mut commit: Commit) {
+        match &mut commit.state {
+            Some(state) if !state.writes.is_empty() => {
+                let mut keys = self.keys.lock();
+                state.version = store.next_version();
+                for (key, value) in &state.writes {
+                    keys.insert(key.clone(), Value { version: state.version, value: value.clone() });
+                }
+                // Under the lock: commits of an agent reach the store in the order of their versions.
+                store.submit(commit);
+            }
+            Some(_) | None => store.submit(commit),
+        }
+    }
+
+    /// Forgets what a commit wrote: the store has it, or refused it.
+    pub(super) fn settled(&self, state: &StateChange) {
+        if state.writes.is_empty() {
+            return;
+        }
+        let mut keys = self.keys.lock();
+        for key in state.writes.keys() {
+            if keys.get(key).is_some_and(|value| value.version == state.version) {
+                keys.remove(key);
+            }
+        }
+    }
+
+    /// A key as it will be: none if nothing is under way for it.
+    pub(super) fn read(&self, key: &str) -> Option<Option<Read>> {
+        let keys = self.keys.lock();
+        let found = keys.get(key)?;
+        Some(found.value.as_ref().map(|value| Read { value: value.to_vec(), version: found.version }))
+    }
+
+    /// The keys under way among those with a prefix, after a key, and whether each will be there.
+    fn keys(&self, prefix: &str, after: Option<&str>) -> Vec<(String, bool)> {
+        let keys = self.keys.lock();
+        let from = match after.filter(|after| *after >= prefix) {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Included(prefix),
+        };
+        keys.range::<str, _>((from, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.clone(), value.value.is_some()))
+            .collect()
+    }
+}
+
+impl Agent {
+    /// A key that is written and not yet committed; none if the store has its newest value.
+    pub(crate) fn under_way(&self, key: &str) -> Option<Option<Read>> {
+        self.pending.read(key)
+    }
+
+    /// Keys with a prefix, after a key, in byte order: at most `limit`, those under way included.
+    pub(crate) fn keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, String> {
+        // First what is under way: what is committed meanwhile is in the store then.
+        let own = self.pending.keys(prefix, after);
+        let removed = own.iter().filter(|(_, there)| !there).count();
+        let ask = limit.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
+        let mut keys: BTreeSet<String> =
+            self.commons.store.keys(self.name.as_str(), prefix, after, ask)?.into_iter().collect();
+        // Beyond the last one of a full page the store has more, which come with the next.
+        let end = if keys.len() >= ask as usize { keys.last().cloned() } else { None };
+        for (key, there) in own {
+            if !there {
+                keys.remove(&key);
+            } else if end.as_ref().is_none_or(|end| key <= *end) {
+                keys.insert(key);
+            }
+        }
+        Ok(keys.into_iter().take(limit as usize).collect())
+    }
+}

@@ -1,0 +1,279 @@
+//! What waits: how much of it is in memory, what comes later, and what becomes of it when the agent ends.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use caxton_control::breaker::Admission;
+use caxton_control::mailbox::Taken;
+
+use super::{Agent, CONVERSATIONS, InboxState, Outcomes};
+use crate::clock;
+use crate::store::{Commit, DeadLetter, Queued, Store};
+use crate::wasm::{Answer, Envelope, Inbox, Outcome};
+
+/// Contents of waiting messages that stay in memory, in all agents together; those of further ones are read from
+/// the store when they are handled.
+const RESIDENT: usize = 128 << 20;
+/// What a message takes in memory beside its content, about.
+const MESSAGE: usize = 768;
+/// Messages that come at once when their time has passed, and how long until the next ones do: after a long stop
+/// they do not all come together.
+const AT_ONCE: usize = 256;
+const PAUSE: u64 = 10;
+/// How long to wait before what could not be done for want of the store is tried again, in milliseconds.
+pub(super) const STORE_PAUSE: u64 = 1_000;
+
+/// A message that waits.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// In memory.
+    Here(Box<Envelope>),
+    /// In the store.
+    Kept(u64),
+}
+
+/// What waited when the host started, until its agents take it.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    waiting: HashMap<String, Vec<Queued>>,
+    held: Vec<String>,
+}
+
+/// What the store has for agents that are yet to come.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) fn backlog(store: &Store) -> Result<Backlog, String> {
+    Ok(Backlog { waiting: store.queued(&*CONVERSATIONS)?, held: store.paused()? })
+}
+
+impl Backlog {
+    /// What waits for an agent, and whether an operator lets it wait.
+    pub(super) fn take(&mut self, agent: &str) -> (Vec<Queued>, bool) {
+        (self.waiting.remove(agent).unwrap_or_default(), self.held.iter().any(|held| held == agent))
+    }
+
+    /// Takes what waits for agents that are not among these.
+    pub(crate) fn take_others(&mut self, known: impl Fn(&str) -> bool) -> Vec<(String, Vec<Queued>)> {
+        let others: Vec<String> = self.waiting.keys().filter(|name| !known(name)).cloned().collect();
+        others.into_iter().filter_map(|name| self.waiting.remove_entry(&name)).collect()
+    }
+}
+
+/// What an envelope counts for [`RESIDENT`]: nothing when the store does not have it.
+fn weight(envelope: &Envelope) -> usize {
+    if envelope.seq.is_some() { MESSAGE + envelope.message.content.len() } else { 0 }
+}
+
+impl Agent {
+    /// Where a message waits: in memory, unless too much is there already and the store has it.
+    pub(super) fn slot(&self, envelope: Box<Envelope>) -> Slot {
+        let weight = weight(&envelope);
+        match envelope.seq {
+            Some(seq) if envelope.waiter.is_none() && !self.commons.resident.take(weight, RESIDENT) => Slot::Kept(seq),
+            Some(_) | None => Slot::Here(envelope),
+        }
+    }
+
+    /// The message itself.
+    pub(super) fn fetch(&self, slot: Slot) -> Result<Box<Envelope>, (u64, String)> {
+        match slot {
+            Slot::Here(envelope) => {
+                if envelope.waiter.is_none() {
+                    self.commons.resident.give(weight(&envelope));
+                }
+                Ok(envelope)
+            }
+            Slot::Kept(seq) => match self.commons.store.message(seq) {
+                Ok(Some(envelope)) => Ok(Box::new(envelope)),
+                Ok(None) => Err((seq, "it is not in the store any more".to_owned())),
+                Err(error) => Err((seq, error)),
+            },
+        }
+    }
+
+    /// Takes in what waited when the host started.
+    pub(super) fn fill(&self, waiting: Vec<Queued>) {
+        if waiting.is_empty() {
+            return;
+        }
+        let mut inbox = self.inbox.lock();
+        let now = clock::now_ms();
+        for Queued { seq, conversation, rank, due, again_at } in waiting {
+            inbox.mailbox.reserve_beyond();
+            let slot = Slot::Kept(seq);
+            match (again_at, due.filter(|due| *due > now)) {
+                (Some(again_at), _) => inbox.mailbox.push_again(conversation, rank, again_at, slot),
+                (None, Some(due)) => inbox.mailbox.push_later(conversation, rank, due, slot),
+                // Timers that passed meanwhile come one after the other, like those that are yet to come.
+                (None, None) if due.is_some() => {
+                    inbox.mailbox.push_later(conversation, rank, due.unwrap_or(now), slot);
+                }
+                (None, None) => inbox.mailbox.push(conversation, rank, now, slot),
+            }
+        }
+        self.look_later(&mut inbox);
+    }
+
+    /// Sees to it that this agent looks at its mailbox again when something in it comes due.
+    pub(super) fn look_later(&self, inbox: &mut InboxState) {
+        let now = clock::now_ms();
+        let mut next = inbox.mailbox.next_due().map(|due| due.max(now + PAUSE));
+        if inbox.mailbox.has_ready()
+            && let Admission::No { until } = inbox.breaker.peek(now)
+        {
+            next = Some(next.map_or(until, |next| next.min(until)).max(now + 1));
+        }
+        let Some(next) = next else { return };
+        if next < inbox.look_at {
+            inbox.look_at = next;
+            self.commons.timers.wake(next, &self.me);
+        }
+    }
+
+    /// Lets come what is due. Called at the time that [`look_later`](Self::look_later) asked for, or soon after.
+    pub(crate) fn look(&self) {
+        {
+            let mut inbox = self.inbox.lock();
+            inbox.look_at = u64::MAX;
+            inbox.mailbox.release_due(clock::now_ms(), AT_ONCE);
+            self.look_later(&mut inbox);
+        }
+        self.start_workers();
+    }
+
+    /// Puts a message that was taken into the mailbox again, before any other of its conversation; `due` is when
+    /// it may be handled.
+    pub(super) fn again(&self, mut taken: Taken<u64, Slot>, due: Option<u64>) {
+        if let Slot::Here(envelope) = taken.message {
+            taken.message = self.slot(envelope);
+        }
+        {
+            let mut inbox = self.inbox.lock();
+            match due {
+                Some(due) => inbox.mailbox.defer(taken, due),
+                None => inbox.mailbox.put_back(taken),
+            }
+            self.look_later(&mut inbox);
+        }
+        self.start_workers();
+    }
+
+    /// Lets messages wait for an operator, or lets them go on.
+    pub(crate) fn hold(&self, held: bool) {
+        self.inbox.lock().held = held;
+        if !held {
+            self.start_workers();
+        }
+    }
+
+    /// Whether an operator lets messages wait.
+    pub(crate) fn is_held(&self) -> bool {
+        self.inbox.lock().held
+    }
+
+    /// Lets go of messages that the store has; calls, whose senders wait, are still handled. For a host that
+    /// stops.
+    pub(crate) fn leave_queue(&self) {
+        let mut inbox = self.inbox.lock();
+        if !self.commons.store.keeps_messages() {
+            return;
+        }
+        let calls: Vec<Box<Envelope>> = inbox
+            .mailbox
+            .drain()
+            .into_iter()
+            .filter_map(|slot| match slot {
+                Slot::Here(envelope) if envelope.seq.is_none() => Some(envelope),
+                Slot::Here(_) | Slot::Kept(_) => None,
+            })
+            .collect();
+        drop(inbox);
+        for envelope in calls {
+            self.inbox.lock().mailbox.reserve_beyond();
+            if self.put(envelope) {
+                self.start_worker();
+            }
+        }
+    }
+
+    /// Takes no more messages, because the host stops: what is not kept is given back to its senders.
+    pub(crate) fn close(&self, why: &'static str) {
+        for slot in self.end_queue(why) {
+            if let Slot::Here(envelope) = slot
+                && envelope.seq.is_none()
+            {
+                self.give_back(*envelope, why);
+            }
+        }
+    }
+
+    /// Takes no more messages, because the agent is removed: what waits becomes dead letters.
+    pub(crate) fn remove(&self, why: &'static str) {
+        for slot in self.end_queue(why) {
+            match self.fetch(slot) {
+                Ok(envelope) if envelope.is_call() => self.give_back(*envelope, why),
+                Ok(envelope) => {
+                    let revision = None;
+                    self.bury(envelope, "agent-removed", why.to_owned(), revision);
+                }
+                Err((seq, error)) => {
+                    tracing::error!(agent = %self.name, seq, error, "a message of a removed agent stays in the store");
+                }
+            }
+        }
+    }
+
+    fn end_queue(&self, why: &'static str) -> Vec<Slot> {
+        let mut inbox = self.inbox.lock();
+        inbox.closed = Some(why);
+        inbox.mailbox.drain()
+    }
+
+    /// Tells whoever waits for a message that it will not be handled.
+    fn give_back(&self, envelope: Envelope, why: &'static str) {
+        self.stats.count(Outcomes::Dropped);
+        self.commons.events.tell(
+            Some(self.name.as_str()),
+            "message.undelivered",
+            serde_json::json!({ "id": envelope.message.id, "sender": envelope.message.sender, "reason": why }),
+        );
+        if let Some(waiter) = envelope.waiter {
+            waiter.tell(Answer { revision: None, outcome: Outcome::Gone(why) });
+        }
+    }
+
+    /// Puts messages that were dead letters into the mailbox again.
+    pub(crate) fn revive(self: &Arc<Self>, envelopes: Vec<Envelope>) {
+        for envelope in envelopes {
+            self.inbox.lock().mailbox.reserve_beyond();
+            if self.put(Box::new(envelope)) {
+                self.start_worker();
+            }
+        }
+    }
+}
+
+/// Makes dead letters of what waits for agents that are not declared any more.
+pub(crate) fn bury_orphans(store: &Arc<Store>, orphans: Vec<(String, Vec<Queued>)>) {
+    for (agent, waiting) in orphans {
+        tracing::warn!("{} messages wait for `{agent}`, which is not declared; they are dead letters now", waiting.len());
+        for Queued { seq, .. } in waiting {
+            match store.message(seq) {
+                Ok(Some(envelope)) => {
+                    let dead = DeadLetter {
+                        envelope: Box::new(envelope),
+                        reason: "agent-removed",
+                        error: "the agent is not declared any more".to_owned(),
+                        at: clock::now_ms(),
+                    };
+                    let mut commit = Commit::new(agent.as_str().into(), Box::new(|_| ()));
+                    commit.dead = Some(Box::new(dead));
+                    store.submit(commit);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(agent, seq, error, "a message of a removed agent stays in the store"),
+            }
+        }
+    }
+}

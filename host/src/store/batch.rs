@@ -1,0 +1,479 @@
+//! One transaction: what the writer does with the jobs that came together.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::commit::{Commit, CommitError, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange};
+use super::history::History;
+use super::kept::{Event, RevisionRecord, Snapshot};
+use super::row;
+use super::writer::{Asker, Job};
+use crate::wasm::{Envelope, rank};
+
+/// Events that are kept; the oldest leave first.
+const MAX_EVENTS: i64 = 100_000;
+/// Surplus events are removed when there are this many.
+const PRUNE_EVENTS: i64 = 1_000;
+/// How long an idempotency key is remembered, in milliseconds.
+const KEY_LIFE: i64 = 24 * 60 * 60 * 1_000;
+
+/// What the writer knows without asking the database.
+pub(super) struct Counters {
+    /// The last message's place.
+    pub(super) seq: u64,
+    /// The version that the last write of state has; shared with those who take the next.
+    pub(super) version: Arc<AtomicU64>,
+    /// Whether messages are kept: not when the data is to live as long as the host.
+    pub(super) keeps_messages: bool,
+    /// Handled messages, until they leave.
+    pub(super) history: History,
+    /// Bytes of the agents' states, as far as they were asked for.
+    sizes: HashMap<Arc<str>, i64>,
+    /// Agents whose state has another size than the database says.
+    resized: HashSet<Arc<str>>,
+    /// Where heads are encoded.
+    buffer: Vec<u8>,
+}
+
+impl Counters {
+    /// As the database has them.
+    pub(super) fn load(connection: &Connection, keeps_messages: bool, history: History) -> rusqlite::Result<Self> {
+        let meta = |key: &str| -> rusqlite::Result<u64> {
+            let sql = "SELECT value FROM meta WHERE key = ?1";
+            Ok(connection.query_row(sql, [key], |row| row.get::<_, i64>(0)).optional()?.unwrap_or(0).cast_unsigned())
+        };
+        Ok(Self {
+            seq: meta("seq")?,
+            version: Arc::new(AtomicU64::new(meta("version")?)),
+            keeps_messages,
+            history,
+            sizes: HashMap::new(),
+            resized: HashSet::new(),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// The next message's place.
+    pub(super) fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// Keeps a message. Its envelope says where from then on.
+    pub(super) fn insert(
+        &mut self,
+        insert: &mut CachedStatement<'_>,
+        envelope: &mut Envelope,
+        receipt: Option<&str>,
+    ) -> rusqlite::Result<()> {
+        let seq = self.next_seq();
+        row::encode(envelope, &mut self.buffer);
+        let message = &envelope.message;
+        insert.execute(params![
+            seq.cast_signed(),
+            message.receiver,
+            message.conversation_id,
+            rank(message.priority) as i64,
+            envelope.due.map(u64::cast_signed),
+            receipt,
+            self.buffer,
+            message.content,
+        ])?;
+        envelope.seq = Some(seq);
+        Ok(())
+    }
+
+    /// Writes what was counted, at the end of a transaction.
+    fn finish(&mut self, transaction: &Transaction<'_>, seq_before: u64) -> rusqlite::Result<()> {
+        let mut meta = transaction.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1 AND value <> ?2")?;
+        meta.execute(params!["version", self.version.load(Ordering::SeqCst).cast_signed()])?;
+        if self.seq != seq_before {
+            meta.execute(params!["seq", self.seq.cast_signed()])?;
+        }
+        let mut sizes = transaction.prepare_cached(
+            "INSERT INTO state_size (agent, bytes) VALUES (?1, ?2)
+             ON CONFLICT (agent) DO UPDATE SET bytes = excluded.bytes",
+        )?;
+        for agent in self.resized.drain() {
+            sizes.execute(params![&*agent, self.sizes.get(&agent).copied().unwrap_or(0)])?;
+        }
+        self.history.prune(transaction)
+    }
+
+    /// Forgets what a transaction has not kept.
+    fn undo(&mut self, seq_before: u64) {
+        self.seq = seq_before;
+        self.sizes.clear();
+        self.resized.clear();
+    }
+
+    fn size(&mut self, transaction: &Transaction<'_>, agent: &Arc<str>) -> rusqlite::Result<i64> {
+        if let Some(size) = self.sizes.get(agent) {
+            return Ok(*size);
+        }
+        let mut statement = transaction.prepare_cached("SELECT bytes FROM state_size WHERE agent = ?1")?;
+        let size = statement.query_row([&**agent], |row| row.get(0)).optional()?.unwrap_or(0);
+        self.sizes.insert(Arc::clone(agent), size);
+        Ok(size)
+    }
+}
+
+/// Jobs that are written together, with what is to be said of them.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// Commits, and whether they could be made.
+    pub(super) commits: Vec<(Box<Commit>, Result<(), CommitError>)>,
+    /// Who else is to be told.
+    pub(super) askers: Vec<(Asker, Result<(), CommitError>)>,
+    /// What happened, with ids.
+    pub(super) events: Vec<Event>,
+    /// Whether the log is to begin anew.
+    pub(super) restart: bool,
+}
+
+impl Batch {
+    /// Writes jobs in one transaction. After an error nothing of them is kept, and everybody is still to be told.
+    pub(super) fn write(
+        &mut self,
+        connection: &mut Connection,
+        counters: &mut Counters,
+        jobs: impl Iterator<Item = Job>,
+    ) -> rusqlite::Result<()> {
+        let seq = counters.seq;
+        let written = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(transaction) => self.write_all(transaction, counters, jobs),
+            Err(error) => {
+                jobs.for_each(|job| self.set_aside(job));
+                Err(error)
+            }
+        };
+        written.inspect_err(|_| counters.undo(seq))
+    }
+
+    fn write_all(
+        &mut self,
+        transaction: Transaction<'_>,
+        counters: &mut Counters,
+        jobs: impl Iterator<Item = Job>,
+    ) -> rusqlite::Result<()> {
+        let seq = counters.seq;
+        let mut failed = None;
+        {
+            let mut writing = Writing::prepare(&transaction);
+            for job in jobs {
+                let written = match &mut writing {
+                    Ok(writing) if failed.is_none() => self.write_job(writing, counters, job),
+                    Ok(_) | Err(_) => {
+                        self.set_aside(job);
+                        Ok(())
+                    }
+                };
+                failed = failed.or(written.err());
+            }
+            failed = failed.or(writing.err());
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => counters.finish(&transaction, seq).and_then(|()| transaction.commit()),
+        }
+    }
+
+    /// Takes in a job that is not written, so that whoever waits is told.
+    fn set_aside(&mut self, job: Job) {
+        match job {
+            Job::Commit(commit) => self.commits.push((commit, Ok(()))),
+            Job::Snapshot(_, _, asker)
+            | Job::Revision(_, asker)
+            | Job::Other(_, asker)
+            | Job::Flush(asker) => self.askers.push((asker, Ok(()))),
+            Job::Event(_) => {}
+            Job::Restart => self.restart = true,
+        }
+    }
+
+    fn write_job(&mut self, writing: &mut Writing<'_>, counters: &mut Counters, job: Job) -> rusqlite::Result<()> {
+        let transaction = writing.transaction;
+        match job {
+            Job::Commit(mut commit) => {
+                let written = writing.commit(counters, &mut commit);
+                let (result, error) = match written {
+                    Ok(result) => (result, None),
+                    Err(error) => (Ok(()), Some(error)),
+                };
+                self.commits.push((commit, result));
+                error.map_or(Ok(()), Err)
+            }
+            Job::Snapshot(agent, snapshot, asker) => {
+                self.askers.push((asker, Ok(())));
+                write_snapshot(transaction, &agent, &snapshot)
+            }
+            Job::Revision(record, asker) => {
+                self.askers.push((asker, Ok(())));
+                write_revision(transaction, &record)
+            }
+            Job::Other(change, asker) => {
+                self.askers.push((asker, Ok(())));
+                change(transaction, counters)
+            }
+            Job::Event(event) => {
+                let id = write_event(transaction, &event)?;
+                self.events.push(Event { id, ..event });
+                Ok(())
+            }
+            Job::Flush(asker) => {
+                self.askers.push((asker, Ok(())));
+                Ok(())
+            }
+            Job::Restart => {
+                self.restart = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The statement that keeps a message.
+pub(super) const INSERT_MESSAGE: &str =
+    "INSERT INTO message (seq, agent, conversation, rank, due, receipt, head, content)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+
+/// A transaction with the statements that every commit needs.
+struct Writing<'t> {
+    transaction: &'t Transaction<'t>,
+    insert: CachedStatement<'t>,
+    acknowledge: CachedStatement<'t>,
+    find: CachedStatement<'t>,
+    set: CachedStatement<'t>,
+    remove: CachedStatement<'t>,
+}
+
+impl<'t> Writing<'t> {
+    fn prepare(transaction: &'t Transaction<'t>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            transaction,
+            insert: transaction.prepare_cached(INSERT_MESSAGE)?,
+            acknowledge: transaction.prepare_cached("INSERT INTO ack (seq, at, revision) VALUES (?1, ?2, ?3)")?,
+            find: transaction
+                .prepare_cached("SELECT version, length(value) FROM state WHERE agent = ?1 AND key = ?2")?,
+            set: transaction.prepare_cached(
+                "INSERT INTO state (agent, key, value, version) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (agent, key) DO UPDATE SET value = excluded.value, version = excluded.version",
+            )?,
+            remove: transaction.prepare_cached("DELETE FROM state WHERE agent = ?1 AND key = ?2")?,
+        })
+    }
+
+    /// Writes one commit, or says why nothing of it is written.
+    fn commit(
+        &mut self,
+        counters: &mut Counters,
+        commit: &mut Commit,
+    ) -> rusqlite::Result<Result<(), CommitError>> {
+        if let Some(key) = &commit.key
+            && let Err(error) = take_key(self.transaction, &commit.agent, key)?
+        {
+            return Ok(Err(error));
+        }
+        if let Some(state) = &mut commit.state
+            && let Err(error) = self.write_state(counters, &commit.agent, state)?
+        {
+            return Ok(Err(error));
+        }
+        if counters.keeps_messages {
+            if let Some(handled) = commit.handled {
+                self.acknowledge(counters, handled)?;
+            }
+            if let Some(failed) = &commit.failed {
+                write_attempt(self.transaction, failed)?;
+            }
+            for sent in commit.sends.iter_mut() {
+                let envelope = sent.envelope_mut();
+                let receipt = envelope.waiter.is_some().then(|| envelope.message.id.clone());
+                counters.insert(&mut self.insert, envelope, receipt.as_deref())?;
+            }
+        }
+        if let Some(dead) = &mut commit.dead {
+            self.bury(counters, dead)?;
+        }
+        if let Some(fired) = &commit.fired {
+            write_fired(self.transaction, &commit.agent, fired)?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn acknowledge(&mut self, counters: &mut Counters, handled: Handled) -> rusqlite::Result<()> {
+        let now = crate::clock::now_ms().cast_signed();
+        self.acknowledge.execute(params![handled.seq.cast_signed(), now, handled.revision.cast_signed()])?;
+        counters.history.handled(handled.seq);
+        Ok(())
+    }
+
+    /// Keeps a message that is given up apart from those that wait.
+    fn bury(&mut self, counters: &mut Counters, dead: &mut DeadLetter) -> rusqlite::Result<()> {
+        let seq = dead.envelope.seq.unwrap_or_else(|| counters.next_seq());
+        if counters.keeps_messages && dead.envelope.seq.is_some() {
+            self.acknowledge(counters, Handled { seq, revision: 0 })?;
+        }
+        row::encode(&dead.envelope, &mut counters.buffer);
+        let (message, envelope) = (&dead.envelope.message, &dead.envelope);
+        let attempts = serde_json::to_string(&envelope.failed).expect("attempts are numbers and text");
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO dead (seq, agent, conversation, rank, due, head, content, at, reason, error, attempts)
+                 VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?
+            .execute(params![
+                seq.cast_signed(),
+                message.receiver,
+                message.conversation_id,
+                rank(message.priority) as i64,
+                counters.buffer,
+                message.content,
+                dead.at.cast_signed(),
+                dead.reason,
+                dead.error,
+                attempts,
+            ])?;
+        if !envelope.failed.is_empty() {
+            self.transaction.prepare_cached("DELETE FROM attempt WHERE seq = ?1")?.execute([seq.cast_signed()])?;
+        }
+        counters.history.buried(self.transaction)
+    }
+
+    /// Writes one handler's changes, unless what it read has changed or its agent would keep too much.
+    fn write_state(
+        &mut self,
+        counters: &mut Counters,
+        agent: &Arc<str>,
+        state: &mut StateChange,
+    ) -> rusqlite::Result<Result<(), CommitError>> {
+        let mut found: HashMap<&str, Option<i64>> = HashMap::with_capacity(state.reads.len());
+        for (key, seen) in &state.reads {
+            let (version, length) = self.find(agent, key)?;
+            if version != *seen {
+                return Ok(Err(CommitError::Conflict));
+            }
+            found.insert(key, length);
+        }
+        let bytes = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+        let mut size = counters.size(self.transaction, agent)?;
+        for (key, value) in &state.writes {
+            let replaced = match found.get(key.as_str()) {
+                Some(length) => *length,
+                None => self.find(agent, key)?.1,
+            };
+            size -= replaced.map_or(0, |length| length + bytes(key.len()));
+            size += value.as_ref().map_or(0, |value| bytes(key.len() + value.len()));
+        }
+        let grows = state.writes.values().any(Option::is_some);
+        if grows && size.cast_unsigned() > state.quota {
+            return Ok(Err(CommitError::Quota(state.quota)));
+        }
+        for (key, value) in &state.writes {
+            match value {
+                Some(value) => self.set.execute(params![&**agent, key, &**value, state.version.cast_signed()])?,
+                None => self.remove.execute(params![&**agent, key])?,
+            };
+        }
+        counters.sizes.insert(Arc::clone(agent), size);
+        counters.resized.insert(Arc::clone(agent));
+        state.size = Some(size.max(0).cast_unsigned());
+        Ok(Ok(()))
+    }
+
+    /// The version of a key (0: there is none) and the length of its value.
+    fn find(&mut self, agent: &str, key: &str) -> rusqlite::Result<(u64, Option<i64>)> {
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), Some(row.get(1)?)));
+        Ok(self.find.query_row(params![agent, key], row).optional()?.unwrap_or((0, None)))
+    }
+}
+
+/// Takes a client's key for a message, unless it has one already.
+fn take_key(
+    transaction: &Transaction<'_>,
+    agent: &str,
+    key: &IdempotencyKey,
+) -> rusqlite::Result<Result<(), CommitError>> {
+    let now = key.at.cast_signed();
+    transaction.prepare_cached("DELETE FROM idempotency WHERE at < ?1")?.execute([now - KEY_LIFE])?;
+    let known: Option<(Vec<u8>, String, String)> = transaction
+        .prepare_cached("SELECT fingerprint, id, conversation FROM idempotency WHERE agent = ?1 AND key = ?2")?
+        .query_row(params![agent, key.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    match known {
+        Some((fingerprint, ..)) if fingerprint != key.fingerprint => Ok(Err(CommitError::KeyReused)),
+        Some((_, id, conversation)) => Ok(Err(CommitError::Repeated { id, conversation })),
+        None => {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO idempotency (agent, key, fingerprint, id, conversation, at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![agent, key.key, key.fingerprint, key.id, key.conversation, now])?;
+            Ok(Ok(()))
+        }
+    }
+}
+
+fn write_attempt(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Result<()> {
+    let attempt = serde_json::to_string(&failed.attempt).expect("an attempt is numbers and text");
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO attempt (seq, number, again_at, attempt) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            failed.seq.cast_signed(),
+            failed.attempt.number,
+            failed.again_at.cast_signed(),
+            attempt
+        ])
+        .map(|_| ())
+}
+
+fn write_fired(transaction: &Transaction<'_>, agent: &str, fired: &Fired) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO schedule (agent, schedule, fired_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (agent, schedule) DO UPDATE SET fired_at = excluded.fired_at",
+        )?
+        .execute(params![agent, fired.schedule, fired.at.cast_signed()])
+        .map(|_| ())
+}
+
+fn write_snapshot(transaction: &Transaction<'_>, agent: &str, snapshot: &Snapshot) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO snapshot (agent, revision, saved_at, data) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (agent) DO UPDATE
+             SET revision = excluded.revision, saved_at = excluded.saved_at, data = excluded.data",
+        )?
+        .execute(params![agent, snapshot.revision.cast_signed(), snapshot.saved_at.cast_signed(), snapshot.data])
+        .map(|_| ())
+}
+
+fn write_revision(transaction: &Transaction<'_>, record: &RevisionRecord) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO revision (agent, number, digest, settings, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            &*record.agent,
+            record.number.cast_signed(),
+            record.digest,
+            record.settings,
+            record.created_at.cast_signed()
+        ])
+        .map(|_| ())
+}
+
+fn write_event(transaction: &Transaction<'_>, event: &Event) -> rusqlite::Result<i64> {
+    transaction
+        .prepare_cached("INSERT INTO event (at, agent, kind, data) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![event.at.cast_signed(), event.agent, event.kind, event.data.to_string()])?;
+    let id = transaction.last_insert_rowid();
+    if id % PRUNE_EVENTS == 0 {
+        transaction.prepare_cached("DELETE FROM event WHERE id <= ?1")?.execute([id - MAX_EVENTS])?;
+    }
+    Ok(id)
+}

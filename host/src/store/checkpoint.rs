@@ -1,0 +1,110 @@
+//! Copying the log of the database into the database, beside the writer.
+//!
+//! SQLite appends every commit to a log and copies it into the database from time to time, for which the commit
+//! that triggers it would have to wait. Here a thread copies with a connection of its own while commits go on; the
+//! writer copies only the little that came meanwhile, so that the log can begin anew and does not grow for ever.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rusqlite::Connection;
+
+/// How long to wait after a copy before the next.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Pages (of 4 KiB) in the log above which it is to begin anew.
+const MAX_PAGES: i64 = 8_192;
+
+/// What the writer and the copying thread share.
+#[derive(Default)]
+struct Shared {
+    /// Whether something was written since the last copy began.
+    written: Mutex<bool>,
+    woken: Condvar,
+    stop: AtomicBool,
+}
+
+/// Tells the copying thread that there is something to copy.
+#[derive(Clone)]
+pub(super) struct Written(Arc<Shared>);
+
+impl Written {
+    /// Something was written.
+    pub(super) fn commit(&self) {
+        let mut written = self.0.written.lock();
+        if !*written {
+            *written = true;
+            self.0.woken.notify_one();
+        }
+    }
+}
+
+/// The copying thread; ends when this is dropped.
+pub(super) struct Checkpointer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checkpointer {
+    /// Starts the thread. `restart` asks the writer to copy the rest.
+    pub(super) fn start(connection: Connection, restart: impl Fn() + Send + 'static) -> Self {
+        let shared = Arc::new(Shared::default());
+        let thread = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("caxton-checkpoint".to_owned())
+                .spawn(move || run(&shared, &connection, restart))
+                .expect("the system can start a thread")
+        };
+        Self { shared, thread: Some(thread) }
+    }
+
+    /// For the writer.
+    pub(super) fn written(&self) -> Written {
+        Written(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        // Under the lock, so that the thread is not between its look and its wait.
+        drop(self.shared.written.lock());
+        self.shared.woken.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
+    let stopped = || shared.stop.load(Ordering::SeqCst);
+    loop {
+        {
+            let mut written = shared.written.lock();
+            while !*written && !stopped() {
+                shared.woken.wait(&mut written);
+            }
+            // A little later there is more to copy at once.
+            if !stopped() {
+                shared.woken.wait_for(&mut written, PAUSE);
+            }
+            *written = false;
+        }
+        if stopped() {
+            return;
+        }
+        match copy(connection) {
+            Ok(pages) if pages > MAX_PAGES => restart(),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the store's log could not be copied; it grows until it can be"),
+        }
+    }
+}
+
+/// Copies what is safe to copy now. Gives the pages in the log.
+pub(super) fn copy(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
+}

@@ -1,0 +1,168 @@
+//! What one commit holds: all of it is kept, or nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+
+use crate::wasm::{Attempt, Envelope, Sent};
+
+/// Keys that are written; none removes one.
+pub(crate) type Writes = BTreeMap<String, Option<Bytes>>;
+
+/// Everything that happens together: mostly what handling one message comes to.
+pub(crate) struct Commit {
+    /// Whose message was handled.
+    pub(crate) agent: Arc<str>,
+    /// The message that is handled, and not to be delivered any more.
+    pub(crate) handled: Option<Handled>,
+    /// The attempt that failed, if there will be another.
+    pub(crate) failed: Option<Failed>,
+    /// The message that is given up.
+    pub(crate) dead: Option<Box<DeadLetter>>,
+    /// What becomes of the agent's state.
+    pub(crate) state: Option<StateChange>,
+    /// What is sent, the reply included. Delivered when it is safe.
+    pub(crate) sends: Vec<Sent>,
+    /// The client's own name for the message that is accepted.
+    pub(crate) key: Option<IdempotencyKey>,
+    /// The schedule that fired.
+    pub(crate) fired: Option<Fired>,
+    /// Hears what became of it.
+    pub(crate) done: Done,
+}
+
+/// Hears what became of a commit, once. Runs where tasks can be started, and must not wait.
+pub(crate) type Done = Box<dyn FnOnce(Committed) + Send>;
+
+impl Commit {
+    /// A commit of nothing yet.
+    pub(crate) fn new(agent: Arc<str>, done: Done) -> Self {
+        Self {
+            agent,
+            handled: None,
+            failed: None,
+            dead: None,
+            state: None,
+            sends: Vec::new(),
+            key: None,
+            fired: None,
+            done,
+        }
+    }
+}
+
+/// A message that is handled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handled {
+    /// Where it is kept.
+    pub(crate) seq: u64,
+    /// The number of the revision that handled it.
+    pub(crate) revision: u64,
+}
+
+/// What a handler did to its agent's state.
+#[derive(Debug)]
+pub(crate) struct StateChange {
+    /// Keys read, with the version seen (0: there was none); all must still be so.
+    pub(crate) reads: HashMap<String, u64>,
+    /// Keys written.
+    pub(crate) writes: Writes,
+    /// The version that all keys written have then; of [`Store::next_version`](super::Store::next_version).
+    pub(crate) version: u64,
+    /// Told the size of the agent's state after the commit.
+    pub(crate) bytes: Arc<AtomicU64>,
+    /// That size, once it is known.
+    pub(crate) size: Option<u64>,
+    /// The most that the agent's state may have, in bytes.
+    pub(crate) quota: u64,
+}
+
+/// An attempt that failed and will be followed by another.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// Where the message is kept.
+    pub(crate) seq: u64,
+    /// The attempt.
+    pub(crate) attempt: Attempt,
+    /// When the next is made, in milliseconds since 1970.
+    pub(crate) again_at: u64,
+}
+
+/// A message that is given up.
+#[derive(Debug)]
+pub(crate) struct DeadLetter {
+    /// The message, with the attempts made.
+    pub(crate) envelope: Box<Envelope>,
+    /// Why, as a stable code (SPEC §7).
+    pub(crate) reason: &'static str,
+    /// Why, for a person.
+    pub(crate) error: String,
+    /// When, in milliseconds since 1970.
+    pub(crate) at: u64,
+}
+
+/// A client's own name for a message, so that asking twice means one message.
+#[derive(Debug)]
+pub(crate) struct IdempotencyKey {
+    /// As the client gave it.
+    pub(crate) key: String,
+    /// Tells requests with the same key apart.
+    pub(crate) fingerprint: Vec<u8>,
+    /// The id that the message has if the key is new.
+    pub(crate) id: String,
+    /// Its conversation.
+    pub(crate) conversation: String,
+    /// When, in milliseconds since 1970.
+    pub(crate) at: u64,
+}
+
+/// A schedule that fired: kept with the message, so that it never fires twice.
+#[derive(Debug)]
+pub(crate) struct Fired {
+    /// Which schedule of the agent.
+    pub(crate) schedule: String,
+    /// The time it was for, in milliseconds since 1970.
+    pub(crate) at: u64,
+}
+
+/// What became of a commit.
+pub(crate) struct Committed {
+    /// Whether all of it is kept, or nothing.
+    pub(crate) result: Result<(), CommitError>,
+    /// What was to be sent: to be delivered, if it is kept.
+    pub(crate) sends: Vec<Sent>,
+    /// The keys that were to be written, with their version.
+    pub(crate) state: Option<StateChange>,
+    /// What was to be given up.
+    pub(crate) dead: Option<Box<DeadLetter>>,
+}
+
+/// Why nothing was committed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CommitError {
+    /// What was read has changed meanwhile: do it again.
+    #[error("what was read has changed meanwhile")]
+    Conflict,
+    /// The agent's state would be too large.
+    #[error("the agent's state would be larger than {0} bytes (limits.state)")]
+    Quota(u64),
+    /// The idempotency key was used before, for this message.
+    #[error("the idempotency key belongs to message {id}")]
+    Repeated {
+        /// The message's id.
+        id: String,
+        /// Its conversation.
+        conversation: String,
+    },
+    /// The idempotency key was used before, for another message.
+    #[error("the idempotency key was used for another request within the last 24 hours")]
+    KeyReused,
+    /// The message is not legal in its conversation's protocol.
+    #[error("{0}")]
+    Illegal(String),
+    /// The store failed.
+    #[error("the store failed: {0}")]
+    Store(String),
+}

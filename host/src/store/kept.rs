@@ -1,0 +1,44 @@
+//! What is kept beside messages and state.
+
+use std::sync::Arc;
+
+/// The memory of a stateful agent, in bytes of its own choosing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// The number of the revision that saved it.
+    pub(crate) revision: u64,
+    /// When, in milliseconds since 1970.
+    pub(crate) saved_at: u64,
+    /// What it saved.
+    pub(crate) data: Vec<u8>,
+}
+
+/// Something that happened, for people and programs to follow.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub(crate) struct Event {
+    /// Counts the events of a store; 0 until it is kept.
+    pub(crate) id: i64,
+    /// When, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// Whose; none for the host itself.
+    pub(crate) agent: Option<String>,
+    /// What, such as `revision.state`.
+    pub(crate) kind: String,
+    /// The rest.
+    pub(crate) data: serde_json::Value,
+}
+
+/// A revision, as kept.
+#[derive(Debug, Clone)]
+pub(crate) struct RevisionRecord {
+    /// Whose.
+    pub(crate) agent: Arc<str>,
+    /// Its number.
+    pub(crate) number: u64,
+    /// The digest of its bytes.
+    pub(crate) digest: String,
+    /// Its settings, as JSON.
+    pub(crate) settings: String,
+    /// When it was made, in milliseconds since 1970.
+    pub(crate) created_at: u64,
+}

@@ -1,0 +1,103 @@
+//! Messages as rows: what is looked for has a column, the content has one, all else is encoded in one.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use rusqlite::Row;
+use serde::{Deserialize, Serialize};
+
+use crate::trace::Trace;
+use caxton_control::Performative;
+use caxton_control::mailbox::Rank;
+
+use crate::wasm::{Envelope, performative, priority, wit};
+
+/// What of a message has no column of its own.
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    id: Cow<'a, str>,
+    performative: u8,
+    sender: Cow<'a, str>,
+    content_type: Cow<'a, str>,
+    ontology: Option<Cow<'a, str>>,
+    protocol: Option<Cow<'a, str>>,
+    reply_with: Option<Cow<'a, str>>,
+    in_reply_to: Option<Cow<'a, str>>,
+    reply_by: Option<u64>,
+    sent_at: u64,
+    hops: u32,
+    traceparent: Option<String>,
+    tracestate: Option<Cow<'a, str>>,
+    headers: Cow<'a, [(String, String)]>,
+}
+
+/// Encodes what has no column into `buffer`, in place of what was there.
+pub(super) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
+    let message = &envelope.message;
+    let text = |value: &'_ Option<String>| value.as_deref().map(|value| Cow::Owned(value.to_owned()));
+    let head = Head {
+        id: Cow::Borrowed(&message.id),
+        performative: message.performative as u8,
+        sender: Cow::Borrowed(&message.sender),
+        content_type: Cow::Borrowed(&message.content_type),
+        ontology: text(&message.ontology),
+        protocol: text(&message.protocol),
+        reply_with: text(&message.reply_with),
+        in_reply_to: text(&message.in_reply_to),
+        reply_by: message.reply_by,
+        sent_at: message.sent_at,
+        hops: envelope.hops,
+        traceparent: envelope.trace.as_ref().map(Trace::to_string),
+        tracestate: envelope.trace.as_ref().and_then(|trace| trace.state.as_deref()).map(Cow::Borrowed),
+        headers: Cow::Borrowed(&message.headers),
+    };
+    buffer.clear();
+    let taken = std::mem::take(buffer);
+    *buffer = postcard::to_extend(&head, taken).expect("a vector takes whatever is written");
+}
+
+/// The rank of a column; normal for one that no version has written.
+pub(super) fn rank(column: i64) -> Rank {
+    usize::try_from(column).ok().and_then(|index| Rank::ALL.get(index).copied()).unwrap_or(Rank::Normal)
+}
+
+/// The columns that [`decode`] reads, in its order.
+pub(super) const COLUMNS: &str = "seq, agent, conversation, rank, due, head, content";
+
+/// A message of a row with [`COLUMNS`].
+pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
+    let bytes = row.get_ref(5)?.as_blob()?;
+    let head: Head<'_> = postcard::from_bytes(bytes).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Blob, Box::new(error))
+    })?;
+    let act = Performative::ALL.get(usize::from(head.performative));
+    let act = *act.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, head.performative.into()))?;
+    let seq: i64 = row.get(0)?;
+    let own = |value: Option<Cow<'_, str>>| value.map(Cow::into_owned);
+    let message = wit::Message {
+        id: head.id.into_owned(),
+        performative: performative(act),
+        sender: head.sender.into_owned(),
+        receiver: row.get(1)?,
+        content: row.get(6)?,
+        content_type: head.content_type.into_owned(),
+        ontology: own(head.ontology),
+        protocol: own(head.protocol),
+        conversation_id: row.get(2)?,
+        reply_with: own(head.reply_with),
+        in_reply_to: own(head.in_reply_to),
+        reply_by: head.reply_by,
+        priority: priority(rank(row.get(3)?)),
+        sent_at: head.sent_at,
+        attempt: 1,
+        headers: head.headers.into_owned(),
+    };
+    let trace = head.traceparent.and_then(|parent| Trace::parse(&parent, head.tracestate.as_deref()));
+    Ok(Envelope {
+        seq: Some(seq.cast_unsigned()),
+        due: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
+        hops: head.hops,
+        trace,
+        ..Envelope::new(message, Instant::now())
+    })
+}

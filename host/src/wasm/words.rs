@@ -1,0 +1,87 @@
+//! Words of the contract as the host has them, and back.
+
+use caxton_control::Performative;
+use caxton_control::mailbox::Rank;
+
+use super::wit;
+
+/// How urgent a message is.
+pub(crate) fn rank(priority: wit::Priority) -> Rank {
+    match priority {
+        wit::Priority::Low => Rank::Low,
+        wit::Priority::Normal => Rank::Normal,
+        wit::Priority::High => Rank::High,
+        wit::Priority::Critical => Rank::Critical,
+    }
+}
+
+/// The same as the contract has it.
+pub(crate) fn priority(rank: Rank) -> wit::Priority {
+    match rank {
+        Rank::Low => wit::Priority::Low,
+        Rank::Normal => wit::Priority::Normal,
+        Rank::High => wit::Priority::High,
+        Rank::Critical => wit::Priority::Critical,
+    }
+}
+
+/// The act as the contract has it: the same 22 in the same order.
+pub(crate) fn performative(act: Performative) -> wit::Performative {
+    WIT_ACTS[act as usize]
+}
+
+/// The act as the host has it.
+pub(crate) fn act(performative: wit::Performative) -> Performative {
+    Performative::ALL[performative as usize]
+}
+
+const WIT_ACTS: [wit::Performative; 22] = {
+    use wit::Performative as P;
+    [
+        P::AcceptProposal,
+        P::Agree,
+        P::Cancel,
+        P::Cfp,
+        P::Confirm,
+        P::Disconfirm,
+        P::Failure,
+        P::Inform,
+        P::InformIf,
+        P::InformRef,
+        P::NotUnderstood,
+        P::Propagate,
+        P::Propose,
+        P::Proxy,
+        P::QueryIf,
+        P::QueryRef,
+        P::Refuse,
+        P::RejectProposal,
+        P::Request,
+        P::RequestWhen,
+        P::RequestWhenever,
+        P::Subscribe,
+    ]
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_and_priorities_are_the_same() {
+        for of_host in Rank::ALL {
+            assert_eq!(rank(priority(of_host)), of_host);
+        }
+    }
+
+    #[test]
+    fn the_acts_of_the_contract_and_of_the_host_are_the_same() {
+        for act_of_host in Performative::ALL {
+            let in_contract = performative(*act_of_host);
+            assert_eq!(act(in_contract), *act_of_host);
+            let names = [format!("{in_contract:?}"), act_of_host.to_string()];
+            let [contract, host] = names.map(|name| name.to_lowercase().replace(['-', ':'], ""));
+            assert!(contract.contains(&host), "{contract} is {host}");
+        }
+    }
+}
