@@ -9,7 +9,9 @@
 //! what runs ---------------------------> Actual ----'
 //! ```
 
+pub mod breaker;
 pub mod config;
+pub mod conversation;
 pub mod desired;
 pub mod diff;
 pub mod lifecycle;
@@ -17,7 +19,9 @@ pub mod mailbox;
 pub mod names;
 pub mod performative;
 pub mod plan;
+pub mod protocol;
 pub mod route;
+pub mod supervise;
 pub mod units;
 
 pub use desired::{AgentSpec, Desired};

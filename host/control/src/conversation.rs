@@ -1,0 +1,206 @@
+//! The record of a conversation: who takes part, where its protocol is, and what is still to be answered (SPEC §7).
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Performative;
+use crate::protocol::{Illegal, Protocol, Run, Why};
+
+/// The most unanswered messages that a conversation remembers. More open questions than this and the oldest is
+/// not told `failure` when the conversation expires.
+pub const MAX_UNANSWERED: usize = 64;
+
+/// What the host knows of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conversation {
+    /// The conversation's id.
+    pub name: String,
+    /// Who sent its first message.
+    pub initiator: String,
+    /// Everyone who sent a message or was sent one. The names of senders from outside have a `:`.
+    pub participants: BTreeSet<String>,
+    /// The protocol that its messages named last, checked or not.
+    pub protocol: Option<String>,
+    /// Where that protocol is, if it is one that is checked.
+    pub run: Option<Run>,
+    /// When the first message was said, in milliseconds since 1970.
+    pub first: u64,
+    /// The latest time at which a message was said, in milliseconds since 1970.
+    pub last: u64,
+    /// How many messages were said.
+    pub messages: u64,
+    /// What waits for an answer, the oldest first; at most [`MAX_UNANSWERED`].
+    pub unanswered: VecDeque<Unanswered>,
+}
+
+/// A message that waits for its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unanswered {
+    /// What the answer's `in-reply-to` will be: the message's `reply-with`, or else its id.
+    pub key: String,
+    /// Who asked, and is told `failure` when the conversation expires.
+    pub from: String,
+    /// Who was asked.
+    pub to: String,
+}
+
+/// What matters of a message to the conversation that it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Said<'a> {
+    /// Its sender.
+    pub from: &'a str,
+    /// Its receiver, as it will name itself when it answers.
+    pub to: &'a str,
+    /// What it means to do.
+    pub act: Performative,
+    /// The protocol that it names. A message that names none is not checked.
+    pub protocol: Option<&'a str>,
+    /// Its id.
+    pub id: &'a str,
+    /// What its answer is to name instead of the id.
+    pub reply_with: Option<&'a str>,
+    /// The key of the message that it answers.
+    pub in_reply_to: Option<&'a str>,
+    /// When it was said, in milliseconds since 1970.
+    pub at: u64,
+}
+
+/// Why a message is not taken into its conversation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Its protocol does not allow it.
+    #[error(transparent)]
+    Illegal(#[from] Illegal),
+    /// It brings in a participant beyond the bound.
+    #[error("the conversation would have more than {bound} participants")]
+    TooMany {
+        /// The bound.
+        bound: usize,
+    },
+}
+
+impl Conversation {
+    /// A conversation in which nothing was said; `initiator` sends the first message.
+    pub fn new(name: &str, initiator: &str, at: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            initiator: initiator.to_owned(),
+            participants: BTreeSet::new(),
+            protocol: None,
+            run: None,
+            first: at,
+            last: at,
+            messages: 0,
+            unanswered: VecDeque::new(),
+        }
+    }
+
+    /// Takes a message in. An answer, be it `agree`, settles what it answers.
+    ///
+    /// Another protocol than before may be named when the one under way is over or not a checked one. The bound
+    /// does not apply to those who take part already. A message between participants that asks nothing and names
+    /// no protocol allocates nothing.
+    ///
+    /// # Errors
+    /// The message is refused; the conversation stays as it was.
+    pub fn judge(&mut self, said: &Said<'_>, participants_bound: usize) -> Result<(), Refused> {
+        let new_sender = !self.participants.contains(said.from);
+        let new_receiver = said.to != said.from && !self.participants.contains(said.to);
+        let joining = usize::from(new_sender) + usize::from(new_receiver);
+        if joining > 0 && self.participants.len() + joining > participants_bound {
+            return Err(Refused::TooMany { bound: participants_bound });
+        }
+        // The last that may refuse: from here on the message is in.
+        self.follow(said)?;
+        if new_sender {
+            self.participants.insert(said.from.to_owned());
+        }
+        if new_receiver {
+            self.participants.insert(said.to.to_owned());
+        }
+        self.count(said);
+        if awaits_answer(said.act) {
+            if self.unanswered.len() >= MAX_UNANSWERED {
+                self.unanswered.pop_front();
+            }
+            let key = said.reply_with.unwrap_or(said.id).to_owned();
+            self.unanswered.push_back(Unanswered { key, from: said.from.to_owned(), to: said.to.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Takes in a `failure` that the host tells in an agent's name because the agent's message finally failed
+    /// (SPEC §7). It is not judged: whatever the protocol expects of that agent, its part is over.
+    pub fn told_failure(&mut self, said: &Said<'_>) {
+        if let Some(run) = &mut self.run {
+            run.give_up(said.from, said.to);
+        }
+        self.count(said);
+    }
+
+    /// When it expires if nothing more is said, in milliseconds since 1970.
+    pub fn expires_at(&self, timeout_ms: u64) -> u64 {
+        self.last.saturating_add(timeout_ms)
+    }
+
+    /// Ends the conversation. Who is to be told `failure` (SPEC §7), the longest unanswered first.
+    pub fn expire(self) -> Vec<Unanswered> {
+        self.unanswered.into()
+    }
+
+    /// Holds the message to the protocol that it names; changes nothing if it refuses.
+    fn follow(&mut self, said: &Said<'_>) -> Result<(), Illegal> {
+        let Some(named) = said.protocol else { return Ok(()) };
+        if self.protocol.as_deref() == Some(named) {
+            return match &mut self.run {
+                Some(run) => run.step(said.from, said.to, said.act),
+                None => Ok(()),
+            };
+        }
+        if let Some(run) = &self.run
+            && !run.is_over()
+        {
+            return Err(Illegal {
+                protocol: run.protocol(),
+                act: said.act,
+                from: said.from.to_owned(),
+                to: said.to.to_owned(),
+                why: Why::OtherProtocol { named: named.to_owned() },
+            });
+        }
+        let mut run = Protocol::named(named).map(Run::new);
+        if let Some(run) = &mut run {
+            run.step(said.from, said.to, said.act)?;
+        }
+        self.protocol = Some(named.to_owned());
+        self.run = run;
+        Ok(())
+    }
+
+    fn count(&mut self, said: &Said<'_>) {
+        self.messages = self.messages.saturating_add(1);
+        // A clock that was set back does not make the conversation shorter than nothing.
+        self.last = self.last.max(said.at);
+        let Some(key) = said.in_reply_to else { return };
+        // Several may have been asked with one key: it is the answer of the one that gives it. Another's counts
+        // if it answers in that one's place.
+        let asked = |waiting: &Unanswered| waiting.key == key && waiting.from == said.to;
+        let answered = self.unanswered.iter().position(|waiting| asked(waiting) && waiting.to == said.from);
+        if let Some(at) = answered.or_else(|| self.unanswered.iter().position(asked)) {
+            self.unanswered.remove(at);
+        }
+    }
+}
+
+/// Whether its sender is owed an answer, or the `failure` that stands for one.
+fn awaits_answer(act: Performative) -> bool {
+    use Performative::*;
+    match act {
+        Request | RequestWhen | RequestWhenever | QueryIf | QueryRef | Cfp | AcceptProposal | Subscribe | Propose => {
+            true
+        }
+        Agree | Cancel | Confirm | Disconfirm | Failure | Inform | InformIf | InformRef | NotUnderstood | Propagate
+        | Proxy | Refuse | RejectProposal => false,
+    }
+}

@@ -1,0 +1,244 @@
+//! The record of a conversation: tables, and whatever chance says.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use caxton_control::Performative;
+use caxton_control::conversation::{Conversation, MAX_UNANSWERED, Refused, Said};
+use caxton_control::protocol::{Protocol, Run};
+use proptest::prelude::*;
+
+const NOON: u64 = 1_000_000_000;
+
+fn said<'a>(from: &'a str, to: &'a str, act: &str, id: &'a str) -> Said<'a> {
+    let act = act.parse().unwrap();
+    Said { from, to, act, protocol: None, id, reply_with: None, in_reply_to: None, at: NOON }
+}
+
+fn in_protocol<'a>(protocol: &'a str, from: &'a str, to: &'a str, act: &str) -> Said<'a> {
+    Said { protocol: Some(protocol), ..said(from, to, act, "id") }
+}
+
+fn keys(conversation: &Conversation) -> Vec<&str> {
+    conversation.unanswered.iter().map(|waiting| waiting.key.as_str()).collect()
+}
+
+const ASKING: &[&str] = &[
+    "accept-proposal",
+    "cfp",
+    "propose",
+    "query-if",
+    "query-ref",
+    "request",
+    "request-when",
+    "request-whenever",
+    "subscribe",
+];
+
+#[test]
+fn what_is_asked_waits_for_its_answer() {
+    // what answers after `a` asked b `1`, b and c `k` each, and b `2`; and what then still waits
+    for (from, in_reply_to, waits) in [
+        ("b", Some("1"), &["k b", "k c", "2 b"][..]),
+        ("b", Some("k"), &["1 b", "k c", "2 b"]),
+        ("c", Some("k"), &["1 b", "k b", "2 b"]),
+        ("d", Some("2"), &["1 b", "k b", "k c"]),
+        ("b", Some("other"), &["1 b", "k b", "k c", "2 b"]),
+        ("b", None, &["1 b", "k b", "k c", "2 b"]),
+    ] {
+        let mut conversation = Conversation::new("x", "a", NOON);
+        for (to, id, reply_with) in [("b", "1", None), ("b", "x", Some("k")), ("c", "y", Some("k")), ("b", "2", None)] {
+            conversation.judge(&Said { reply_with, ..said("a", to, "request", id) }, 10).unwrap();
+        }
+        conversation.judge(&Said { in_reply_to, ..said(from, "a", "agree", "z") }, 10).unwrap();
+        let left: Vec<String> =
+            conversation.expire().into_iter().map(|left| format!("{} {}", left.key, left.to)).collect();
+        assert_eq!(left, waits, "{from} {in_reply_to:?}");
+    }
+}
+
+#[test]
+fn exactly_the_acts_that_ask_wait() {
+    for act in Performative::ALL {
+        let mut conversation = Conversation::new("x", "a", NOON);
+        conversation.judge(&said("a", "b", act.as_str(), "1"), 10).unwrap();
+        assert_eq!(!conversation.unanswered.is_empty(), ASKING.contains(&act.as_str()), "{act}");
+    }
+}
+
+#[test]
+fn the_bound_is_for_those_who_join() {
+    let mut conversation = Conversation::new("x", "http:1", NOON);
+    conversation.judge(&said("http:1", "a", "inform", "1"), 3).unwrap();
+    conversation.judge(&said("a", "a", "inform", "2"), 3).unwrap();
+    conversation.judge(&said("a", "b", "inform", "3"), 3).unwrap();
+    let before = conversation.clone();
+    for (from, to, bound) in [("a", "c", 3), ("c", "a", 3), ("c", "d", 4), ("a", "c", 1)] {
+        assert_eq!(
+            conversation.judge(&said(from, to, "inform", "4"), bound),
+            Err(Refused::TooMany { bound }),
+            "{from} {to} {bound}"
+        );
+    }
+    assert_eq!(conversation, before);
+    conversation.judge(&said("b", "a", "inform", "5"), 1).unwrap();
+    conversation.judge(&said("a", "c", "inform", "6"), 4).unwrap();
+    let refused = Conversation::new("x", "a", NOON).judge(&said("a", "b", "inform", "1"), 1).unwrap_err();
+    assert_eq!(refused.to_string(), "the conversation would have more than 1 participants");
+}
+
+#[test]
+fn protocols_follow_each_other() {
+    // what is said, and whether the last of it is refused, and why
+    for (story, refusal) in [
+        ("fipa-request a b request, fipa-request b a inform, fipa-query b a query-if", ""),
+        (
+            "fipa-request a b request, fipa-request b a inform, fipa-query b a agree",
+            "`b` may say query-if or query-ref",
+        ),
+        ("fipa-request a b request, fipa-query b a query-if", "it is not over, and the message names fipa-query"),
+        ("fipa-request a b request, other b a inform", "it is not over, and the message names other"),
+        ("other a b inform, other b a inform, fipa-request b a request", ""),
+        ("fipa-request a b request, fipa-request b a inform, other b a agree, fipa-request b a request", ""),
+        ("fipa-request a b request, - b a query-if, fipa-request b a inform", ""),
+        ("fipa-request b a inform", "`b` may say request, request-when or request-whenever"),
+    ] {
+        let mut conversation = Conversation::new("x", "a", NOON);
+        let mut last = Ok(());
+        for line in story.split(", ") {
+            assert_eq!(last, Ok(()), "{story}");
+            let [protocol, from, to, act] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let before = conversation.clone();
+            let protocol = (protocol != "-").then_some(protocol);
+            last = conversation.judge(&Said { protocol, ..said(from, to, act, "1") }, 10);
+            assert!(last.is_ok() || conversation == before, "{story}");
+        }
+        let told = last.err().map(|refused| refused.to_string()).unwrap_or_default();
+        assert!(told.ends_with(refusal) && told.is_empty() == refusal.is_empty(), "{story}: {told}");
+    }
+}
+
+#[test]
+fn a_failure_that_the_host_tells_ends_the_part() {
+    let mut conversation = Conversation::new("x", "a", NOON);
+    conversation.judge(&in_protocol("fipa-contract-net", "a", "b", "cfp"), 10).unwrap();
+    let failure =
+        Said { in_reply_to: Some("id"), at: NOON + 5, ..in_protocol("fipa-contract-net", "b", "a", "failure") };
+    assert!(conversation.clone().judge(&failure, 10).is_err(), "b itself may not say that here");
+    conversation.told_failure(&failure);
+    assert!(conversation.unanswered.is_empty());
+    assert!(conversation.run.as_ref().is_some_and(Run::is_over));
+    assert_eq!((conversation.messages, conversation.last), (2, NOON + 5));
+}
+
+#[test]
+fn it_expires_after_the_last_activity() {
+    let mut conversation = Conversation::new("x", "a", NOON);
+    for (at, expires) in [(NOON, NOON + 10), (NOON + 7, NOON + 17), (NOON - 7, NOON + 17)] {
+        conversation.judge(&Said { at, ..said("a", "b", "inform", "1") }, 10).unwrap();
+        assert_eq!(conversation.expires_at(10), expires);
+    }
+    assert_eq!(conversation.expires_at(u64::MAX), u64::MAX);
+}
+
+#[derive(Debug, Clone)]
+struct Line {
+    from: &'static str,
+    to: &'static str,
+    act: Performative,
+    protocol: Option<&'static str>,
+    reply_with: Option<&'static str>,
+    in_reply_to: Option<&'static str>,
+    at: u64,
+}
+
+fn lines() -> impl Strategy<Value = Vec<Line>> {
+    let name = || prop::sample::select(&["a", "b", "c", "d", "http:e"][..]);
+    let key = || prop::option::of(prop::sample::select(&["k", "l", "0", "7"][..]));
+    let protocol =
+        prop::option::of(prop::sample::select(&["fipa-request", "fipa-query", "fipa-contract-net", "other"][..]));
+    let line = (name(), name(), prop::sample::select(Performative::ALL), protocol, key(), key(), any::<u64>())
+        .prop_map(|(from, to, act, protocol, reply_with, in_reply_to, at)| Line {
+            from,
+            to,
+            act,
+            protocol,
+            reply_with,
+            in_reply_to,
+            at,
+        });
+    prop::collection::vec(line, 0..300)
+}
+
+proptest! {
+    #[test]
+    fn what_is_refused_changes_nothing_and_the_rest_adds_up(lines in lines(), bound in 1usize..6) {
+        let mut conversation = Conversation::new("x", "a", NOON);
+        let mut taken = 0;
+        for (n, line) in lines.iter().enumerate() {
+            let id = n.to_string();
+            let Line { from, to, act, protocol, reply_with, in_reply_to, at } = *line;
+            let before = conversation.clone();
+            match conversation.judge(&Said { from, to, act, protocol, id: &id, reply_with, in_reply_to, at }, bound) {
+                Ok(()) => {
+                    taken += 1;
+                    prop_assert!(conversation.participants.contains(from) && conversation.participants.contains(to));
+                    let answerable = before.unanswered.iter().any(|waiting| {
+                        Some(waiting.key.as_str()) == in_reply_to && waiting.from == to
+                    });
+                    let left = before.unanswered.len() - usize::from(answerable);
+                    let waits = left + usize::from(ASKING.contains(&act.as_str()));
+                    prop_assert_eq!(conversation.unanswered.len(), waits.min(MAX_UNANSWERED));
+                }
+                Err(_) => prop_assert_eq!(&conversation, &before),
+            }
+            prop_assert_eq!(conversation.messages, taken);
+            prop_assert!(conversation.participants.len() <= bound);
+            prop_assert!(conversation.unanswered.len() <= MAX_UNANSWERED);
+            prop_assert!(conversation.first <= conversation.last);
+        }
+        let stored = serde_json::to_string(&conversation).unwrap();
+        prop_assert_eq!(&serde_json::from_str::<Conversation>(&stored).unwrap(), &conversation);
+        let waiting = keys(&conversation).len();
+        prop_assert_eq!(conversation.expire().len(), waiting);
+    }
+
+    /// Each participant in turn says something legal and answers what was said last, until the run is over.
+    #[test]
+    fn what_is_answered_in_legal_order_leaves_nothing(
+        protocol in prop::sample::select(&Protocol::ALL[..]),
+        participants in 1usize..6,
+        chances in prop::collection::vec(any::<prop::sample::Index>(), 60),
+    ) {
+        let mut conversation = Conversation::new("x", "a", NOON);
+        let desks: Vec<String> = (0..participants).map(|n| format!("desk-{n}")).collect();
+        let count = if protocol == Protocol::ContractNet { participants } else { 1 };
+        let mut turns: Vec<(bool, Option<String>)> = vec![(true, None); count];
+        for (n, chance) in chances.iter().enumerate() {
+            let at = n % count;
+            let (initiators, answers) = turns[at].clone();
+            let (from, to) = if initiators { ("a", desks[at].as_str()) } else { (desks[at].as_str(), "a") };
+            let acts: Vec<Performative> = match (&answers, &conversation.run) {
+                (None, _) if n >= count => continue,
+                (Some(_), Some(run)) => run.legal(from, to),
+                (None | Some(_), _) => Run::new(protocol).legal(from, to),
+            };
+            // A participant that agreed goes on; who is cancelled answers that and not the request.
+            let acts: Vec<_> = acts.into_iter().filter(|act| *act != Performative::Cancel).collect();
+            let (act, id) = (*chance.get(&acts), n.to_string());
+            let message = Said {
+                protocol: Some(protocol.as_str()), in_reply_to: answers.as_deref(), act, ..said(from, to, "inform", &id)
+            };
+            prop_assert_eq!(conversation.judge(&message, 100), Ok(()));
+            let asks = conversation.unanswered.iter().any(|waiting| waiting.key == id);
+            turns[at] = if act == Performative::Agree {
+                (false, answers)
+            } else if asks {
+                (!initiators, Some(id))
+            } else {
+                (true, None)
+            };
+        }
+        prop_assert!(conversation.run.as_ref().is_some_and(Run::is_over), "{:?}", conversation.run);
+        prop_assert!(conversation.unanswered.is_empty(), "{:?}", keys(&conversation));
+    }
+}
