@@ -26,7 +26,7 @@ use crate::shutdown::{Asked, Signals};
 use crate::store::Store;
 use crate::wasm::{Runtime, RuntimeOptions};
 use crate::watch::Followed;
-use crate::{admin, build, clock, http, metrics, sweep};
+use crate::{admin, build, clock, http, metrics, sweep, timers};
 
 /// How a host is to be run.
 #[derive(Debug, Clone)]
@@ -146,7 +146,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     let data = loaded.dir.join(&desired.store.path);
     // First: whoever begins to count before is not heard.
     let metrics = metrics::install();
-    let store = Store::open(&data, desired.store.durability)?;
+    let store = Store::open(&data, &desired.store)?;
     let runtime = Runtime::new(RuntimeOptions {
         cache: cache_folder(&data),
         // Not by its path: that may lead to another version by the time it is used.
@@ -160,7 +160,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     if options.build {
         build::run_all(&followed.builds, &loaded.dir).await?;
     }
-    let commons = Commons::new(store);
+    let commons = Commons::new(store).map_err(|error| anyhow::anyhow!("reading what waits in the store: {error}"))?;
     let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
@@ -199,6 +199,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
         tokio::spawn(admin::serve(admin_listener, admin_state, stop.clone())),
     ];
     tokio::spawn(sweep::run(Arc::clone(&commons), stop.clone()));
+    tokio::spawn(timers::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));
     let reconciler = tokio::spawn(reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
@@ -294,7 +295,9 @@ async fn stop(host: Host) -> ExitCode {
 /// Waits until nothing is in hand or the time is over; saves what stateful agents keep. Gives the number of
 /// messages that were given up.
 async fn drain(commons: &Commons, drained: &Drained, deadline: Instant) -> u32 {
-    for (_, revisions) in drained.agents() {
+    for (agent, revisions) in drained.agents() {
+        // What the store has waits there for the next start.
+        agent.leave_queue();
         for revision in revisions {
             revision.tell_when_idle(true);
         }

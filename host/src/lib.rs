@@ -20,6 +20,7 @@ mod shutdown;
 mod status;
 mod store;
 mod sweep;
+mod timers;
 mod telemetry;
 mod trace;
 mod wasm;

@@ -1,4 +1,6 @@
-//! What became of messages that were taken from outside and that nobody waits for: for a while, in memory.
+//! What became of messages that were taken from outside and that nobody waits for.
+//!
+//! The store tells, as long as it has them. A host that keeps no messages remembers the newest in memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,12 +11,15 @@ use uuid::Uuid;
 
 use crate::agent::{Accepted, code, describe};
 use crate::clock;
+use crate::store::Store;
 use crate::wasm::{Answer, Outcome, Waiter};
 
 /// Receipts that are kept; the oldest leave first, whatever their state.
 pub(crate) const KEPT: usize = 10_000;
 /// Agents that take many messages at once do not wait for one lock.
 const SHARDS: usize = 16;
+/// Why a message was given up, as stable codes (SPEC §7).
+const DEAD: [&str; 4] = ["attempts-exhausted", "expired", "invalid", "agent-removed"];
 /// The most of a reason that is kept, in characters.
 const MAX_REASON: usize = 1_000;
 
@@ -95,6 +100,38 @@ impl Receipts {
         self.shard(id).lock().receipts.get(&id).cloned()
     }
 
+    /// The same, also of messages that the store has.
+    pub(crate) fn find(&self, store: &Store, id: &str) -> Option<Receipt> {
+        let unread = |error: String| tracing::error!(error, "a message cannot be looked up");
+        if let Some(receipt) = self.get(id) {
+            return Some(receipt);
+        }
+        let kept = store.kept(id).map_err(unread).ok()??;
+        let state = match kept.handled {
+            None => State::Pending,
+            // A message that was given up is taken out as if no revision had handled it.
+            Some((at, 0)) => match store.dead_of(id).map_err(unread).ok()? {
+                Some(dead) => State::Failed {
+                    at: dead.at,
+                    revision: dead.attempts.last().and_then(|attempt| revision(&attempt.revision)).map(Arc::new),
+                    code: DEAD.iter().find(|code| **code == dead.reason).copied().unwrap_or("gone"),
+                    reason: dead.error.chars().take(MAX_REASON).collect(),
+                },
+                None => State::Failed { at, revision: None, code: "gone", reason: "its dead letter was dropped".to_owned() },
+            },
+            Some((at, number)) => {
+                let agent = kept.agent.parse().ok()?;
+                State::Handled { at, revision: Some(Arc::new(RevisionId { agent, number })) }
+            }
+        };
+        Some(Receipt {
+            agent: kept.agent.into(),
+            conversation: kept.conversation,
+            accepted_at: kept.accepted_at,
+            state,
+        })
+    }
+
     fn shard(&self, id: Uuid) -> &Mutex<Shard> {
         // The end of an id of version 7 is random.
         &self.shards[usize::from(id.as_bytes()[15]) % SHARDS]
@@ -105,6 +142,12 @@ impl Receipts {
             receipt.state = state;
         }
     }
+}
+
+/// A revision as it is written, such as `triage@7`.
+fn revision(text: &str) -> Option<RevisionId> {
+    let (agent, number) = text.split_once('@')?;
+    Some(RevisionId { agent: agent.parse().ok()?, number: number.parse().ok()? })
 }
 
 /// A receipt whose message is under way.

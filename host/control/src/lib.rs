@@ -9,9 +9,11 @@
 //! what runs ---------------------------> Actual ----'
 //! ```
 
+pub mod backoff;
 pub mod breaker;
 pub mod config;
 pub mod conversation;
+pub mod cron;
 pub mod desired;
 pub mod diff;
 pub mod lifecycle;
@@ -21,6 +23,7 @@ pub mod performative;
 pub mod plan;
 pub mod protocol;
 pub mod route;
+pub mod schedule;
 pub mod supervise;
 pub mod units;
 

@@ -16,10 +16,10 @@ use super::Api;
 use super::extract::{Content, Named, Params};
 use super::guard::Who;
 use super::problem::Problem;
-use crate::agent::{Accepted, Agent, Arrival, act};
+use crate::agent::{Accepted, Agent, Arrival, Key};
 use crate::status::Sent;
 use crate::trace::Trace;
-use crate::wasm::{Kind, Outcome};
+use crate::wasm::{Kind, Outcome, act};
 
 /// How long an answer is waited for when nothing else is asked.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -88,22 +88,29 @@ pub(super) async fn invoke(
     Ok(response)
 }
 
-/// Hands a message to an agent and waits for nothing.
+/// Hands a message to an agent and returns when it is safe.
+///
+/// With `Idempotency-Key`, the same request within 24 hours means the same message.
 #[utoipa::path(
     post, path = "/v1/agents/{name}/messages", tag = "messages",
-    params(("name" = String, Path, description = "The agent"), MessageParams),
+    params(
+        ("name" = String, Path, description = "The agent"), MessageParams,
+        ("Idempotency-Key" = Option<String>, Header, description = "The client's own name for the message"),
+    ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The content"),
     responses((status = 202, description = "It is in the mailbox", body = Sent)),
 )]
 pub(super) async fn send(
     State(api): State<Api>,
     Named(name): Named<String>,
+    headers: HeaderMap,
     draft: Draft,
 ) -> Result<(StatusCode, Json<Sent>), Problem> {
     let agent = taker(&api, &name).await?;
+    let key = Key::of(&headers, &draft.0).map_err(Problem::bad_request)?;
     // Who does not wait has no patience to end.
     let arrival = Arrival { patience: None, ..draft.0 };
-    let Accepted { id, conversation } = agent.enqueue(arrival)?;
+    let Accepted { id, conversation } = agent.enqueue(arrival, key).await?;
     Ok((StatusCode::ACCEPTED, Json(Sent { id, conversation })))
 }
 

@@ -173,8 +173,11 @@ impl From<CommitError> for Problem {
                 "the key changed at the same moment; read it again and repeat",
             ),
             CommitError::Quota(limit) => {
-                let detail = format!("{error} (limits.state); remove keys, or raise it");
+                let detail = format!("{error}; remove keys, or raise it");
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "quota", detail).limit(limit)
+            }
+            CommitError::KeyReused | CommitError::Repeated { .. } | CommitError::Illegal(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", error.to_string())
             }
             CommitError::Store(_) => Self::host(error.to_string()),
         }

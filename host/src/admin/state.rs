@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use super::guard::Who;
 use super::problem::Problem;
 use crate::agent::Agent;
 use crate::status::{StateKey, StatePage};
-use crate::store::Commit;
+use crate::store::StateChange;
 use crate::wasm::Read;
 
 /// Keys of one page, when nothing else is asked and at most.
@@ -117,7 +118,7 @@ pub(super) async fn put_value(
         return Err(Problem::bad_request(format!("the key has {} bytes; {MAX_KEY} is the most", key.len())));
     }
     let bytes = value.len();
-    write(&api, &agent, &key, Some(value.into()), &headers).await?;
+    write(&api, &agent, &key, Some(value), &headers).await?;
     let data = json!({ "by": who.to_string(), "key": key, "bytes": bytes });
     api.commons.events.tell(Some(&name), "state.set", data);
     Ok(StatusCode::NO_CONTENT)
@@ -168,7 +169,7 @@ async fn write(
     api: &Api,
     agent: &Agent,
     key: &str,
-    value: Option<Vec<u8>>,
+    value: Option<Bytes>,
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
     let mut reads = HashMap::new();
@@ -180,12 +181,13 @@ async fn write(
         }
         reads.insert(key.to_owned(), version);
     }
-    let commit = Commit {
-        agent: agent.name().shared(),
+    let change = StateChange {
         reads,
         writes: BTreeMap::from([(key.to_owned(), value)]),
-        state_bytes: Arc::clone(agent.state_bytes()),
+        version: 0,
+        bytes: Arc::clone(agent.state_bytes()),
+        size: None,
         quota: agent.spec().limits.state_bytes,
     };
-    Ok(api.commons.store.commit(commit).await?)
+    Ok(agent.commit(Some(change), Vec::new()).await?)
 }

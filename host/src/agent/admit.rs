@@ -158,6 +158,32 @@ pub(crate) struct Key {
     pub(crate) fingerprint: Vec<u8>,
 }
 
+impl Key {
+    /// The key that a request names in `Idempotency-Key`, if it does.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn of(headers: &http::HeaderMap, arrival: &Arrival) -> Result<Option<Self>, String> {
+        use sha2::{Digest, Sha256};
+
+        let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+        let key = value.to_str().unwrap_or_default();
+        if key.is_empty() || key.len() > MAX_ID {
+            return Err(format!("the header idempotency-key has to have 1 to {MAX_ID} printable ASCII characters"));
+        }
+        let mut hash = Sha256::new();
+        let optional = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (conversation, protocol) = (optional(&arrival.conversation), optional(&arrival.protocol));
+        for part in [arrival.sender.as_str(), &arrival.content_type, &conversation, &protocol] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.update([arrival.performative as u8]);
+        hash.update(&arrival.content);
+        Ok(Some(Self { key: key.to_owned(), fingerprint: hash.finalize().to_vec() }))
+    }
+}
+
 /// A message that was accepted.
 #[derive(Debug)]
 pub(crate) struct Accepted {

@@ -90,7 +90,7 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
         return (None, refuse(problem, None));
     }
     if let Some(path) = head.uri.path().strip_prefix(OWN) {
-        let response = status::answer(&line.server.commons.receipts, &head.method, path, &trace);
+        let response = status::answer(&line.server.commons, &head.method, path, &trace);
         return (None, response.into());
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {

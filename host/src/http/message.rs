@@ -12,7 +12,7 @@ use super::listen::Line;
 use super::path;
 use super::problem::{About, Problem};
 use super::reply;
-use crate::agent::Arrival;
+use crate::agent::{Arrival, Key};
 use crate::wasm::Outcome;
 
 /// Calls a message agent.
@@ -52,10 +52,16 @@ pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
         trace: Some(trace.clone()),
     };
     match mode {
-        Mode::Enqueue => match agent.enqueue(arrival) {
-            Ok(accepted) => reply::accepted(accepted, name),
-            Err(error) => Problem::of_admission(&error).respond(&about),
-        },
+        Mode::Enqueue => {
+            let key = match Key::of(&head.headers, &arrival) {
+                Ok(key) => key,
+                Err(why) => return Problem::bad_request(why).respond(&about),
+            };
+            match agent.enqueue(arrival, key).await {
+                Ok(accepted) => reply::accepted(accepted, name),
+                Err(error) => Problem::of_admission(&error).respond(&about),
+            }
+        }
         Mode::Request => match agent.ask(arrival).await {
             Err(error) => Problem::of_admission(&error).respond(&about),
             Ok((accepted, answer)) => {

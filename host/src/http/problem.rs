@@ -115,7 +115,14 @@ impl Problem {
             | AdmitError::TooManyHops { .. }
             | AdmitError::Invalid(_)
             | AdmitError::Unsupported(_)
-            | AdmitError::Unavailable(_) => Self::new(error.code()).saying(error.to_string()),
+            | AdmitError::Unavailable(_)
+            | AdmitError::KeyReused
+            | AdmitError::NotUnderstood(_) => Self::new(error.code()).saying(error.to_string()),
+            AdmitError::BreakerOpen { after } => {
+                Self { again_after: Some(*after), ..Self::new(error.code()).saying(error.to_string()) }
+            }
+            // What is wrong with the store is for the host's log.
+            AdmitError::NotKept(_) => Self::new(error.code()),
         }
     }
 
@@ -132,6 +139,7 @@ impl Problem {
                 problem.saying(format!("the agent did not answer within {} ms", limit.as_millis()))
             }
             Outcome::Gone(why) => problem.saying(*why),
+            Outcome::Refused(why) => problem.saying(format!("what the agent did was refused: {why}")),
             Outcome::BadReply(why) => problem.saying(format!("the agent's reply was refused: {why}")),
             Outcome::Fault(_) | Outcome::NotCommitted(_) => problem,
         })

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::body::ReplyBody;
 use crate::agent::Accepted;
-use crate::wasm::wit;
+use crate::wasm::{act, wit};
 use caxton_control::Performative;
 
 const AGENT: HeaderName = HeaderName::from_static("caxton-agent");

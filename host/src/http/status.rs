@@ -6,20 +6,30 @@ use serde_json::json;
 use super::body::ReplyBody;
 use super::problem::{self, About, Problem};
 use super::reply;
-use crate::receipts::{Receipt, Receipts, State};
+use crate::commons::Commons;
+use crate::receipts::{Receipt, State};
 use crate::trace::Trace;
 
 /// Where messages are looked up, with the id after it.
 pub(super) const MESSAGES: &str = "/.caxton/messages/";
 
 /// Answers a request for `path`, which stands below the host's own prefix.
-pub(super) fn answer(receipts: &Receipts, method: &Method, path: &str, trace: &Trace) -> Response<ReplyBody> {
+pub(super) fn answer(commons: &Commons, method: &Method, path: &str, trace: &Trace) -> Response<ReplyBody> {
+    respond(|id| commons.receipts.find(&commons.store, id), method, path, trace)
+}
+
+fn respond(
+    find: impl FnOnce(&str) -> Option<Receipt>,
+    method: &Method,
+    path: &str,
+    trace: &Trace,
+) -> Response<ReplyBody> {
     let about = About { trace: Some(trace), ..About::default() };
     let Some(id) = path.strip_prefix("messages/") else { return Problem::new("no-route").respond(&about) };
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Problem::wrong_method("GET, HEAD".to_owned()).respond(&about);
     }
-    match receipts.get(id) {
+    match find(id) {
         Some(receipt) => reply::json_response(StatusCode::OK, &describe(id, &receipt)),
         None => Problem::new("unknown-message").respond(&About { message: Some(id), ..about }),
     }
@@ -58,6 +68,7 @@ mod tests {
 
     use super::*;
     use crate::agent::{Accepted, new_id};
+    use crate::receipts::Receipts;
     use crate::wasm::{Answer, Fault, Outcome};
 
     fn body(response: Response<ReplyBody>) -> serde_json::Value {
@@ -72,21 +83,21 @@ mod tests {
         let waiter = receipts.open(&accepted, "triage".into(), 7);
         let trace = Trace::start();
         let path = format!("messages/{}", accepted.id);
-        let told = body(answer(&receipts, &Method::GET, &path, &trace));
+        let told = body(respond(|id| receipts.get(id), &Method::GET, &path, &trace));
         assert_eq!(
             told,
             json!({ "id": accepted.id, "agent": "triage", "conversation": "c-1", "accepted_at": 7, "state": "pending" })
         );
         let fault = Fault::Trap { message: "secret".to_owned(), backtrace: String::new() };
         waiter.tell(Answer { revision: None, outcome: Outcome::Fault(fault) });
-        let told = body(answer(&receipts, &Method::GET, &path, &trace));
+        let told = body(respond(|id| receipts.get(id), &Method::GET, &path, &trace));
         assert_eq!(told["state"], "failed");
         assert_eq!(told["code"], "trap");
         assert_eq!(told["reason"], "the agent stopped itself in the middle of its work");
         for (method, path, status) in
             [(Method::POST, path.as_str(), 405), (Method::GET, "messages/none", 404), (Method::GET, "other", 404)]
         {
-            assert_eq!(answer(&receipts, &method, path, &trace).status(), status, "{method} {path}");
+            assert_eq!(respond(|id| receipts.get(id), &method, path, &trace).status(), status, "{method} {path}");
         }
     }
 }

@@ -39,7 +39,7 @@ impl Reconciler {
             Action::Retire { agent } => self.retire(&agent),
             Action::Forget { agent } => {
                 if let Some(entry) = self.entries.remove(&agent) {
-                    entry.agent.close("the agent was removed");
+                    entry.agent.remove("the agent was removed");
                     self.commons.events.tell(Some(agent.as_str()), "agent.removed", serde_json::json!({}));
                     tracing::info!(agent = %agent, "removed");
                 }

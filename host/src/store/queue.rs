@@ -110,7 +110,7 @@ pub(crate) struct DeadCount {
 }
 
 /// A message of a thread.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Threaded {
     /// The message.
     pub(crate) envelope: Envelope,
