@@ -87,8 +87,8 @@ async fn answer(mut commands: mpsc::Receiver<Command>, file: File) {
 impl Bench {
     pub(crate) fn new(file: File) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), Durability::Os).unwrap();
-        let commons = Commons::new(store);
+        let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
+        let commons = Commons::new(store).unwrap();
         let echo = Agent::new(Arc::clone(&declared().agents["echo"]), Arc::clone(&commons));
         commons.routes.store(Arc::new(Routes::new(&[(echo.name().clone(), echo)].into())));
         let (sender, commands) = mpsc::channel(8);

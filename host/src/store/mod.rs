@@ -174,4 +174,4 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,30 +3,51 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 
-fn commit(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> Commit {
-    Commit {
-        agent: "counter".into(),
+/// Settings with this durability and the defaults beside.
+pub(crate) fn settings(durability: Durability) -> desired::Store {
+    desired::Store { path: String::new(), durability, history: 100_000, dead_letters: 100_000 }
+}
+
+fn open(folder: &tempfile::TempDir, durability: Durability) -> Arc<Store> {
+    Store::open(folder.path(), &settings(durability)).unwrap()
+}
+
+fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> StateChange {
+    StateChange {
         reads: reads.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect::<HashMap<_, _>>(),
         writes: writes
             .iter()
-            .map(|(k, v)| ((*k).to_owned(), v.map(|v| v.as_bytes().to_vec())))
+            .map(|(k, v)| ((*k).to_owned(), v.map(|v| v.to_owned().into())))
             .collect::<BTreeMap<_, _>>(),
-        state_bytes: Arc::new(AtomicU64::new(0)),
+        version: 0,
+        bytes: Arc::new(AtomicU64::new(0)),
+        size: None,
         quota: 1 << 20,
     }
+}
+
+/// Commits a change of `counter`'s state, and waits.
+async fn commit(store: &Store, mut change: StateChange) -> Result<(), CommitError> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    change.version = store.next_version();
+    let done = Box::new(|committed: Committed| drop(sender.send(committed.result)));
+    let mut commit = Commit::new("counter".into(), done);
+    commit.state = Some(change);
+    store.submit(commit);
+    receiver.await.unwrap()
 }
 
 #[tokio::test]
 async fn what_is_committed_is_there_after_opening_again() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), Durability::Fsync).unwrap();
-    let first = commit(&[("a", Some("1")), ("b", Some("22"))], &[]);
-    let bytes = Arc::clone(&first.state_bytes);
-    store.commit(first).await.unwrap();
+    let store = open(&folder, Durability::Fsync);
+    let first = change(&[("a", Some("1")), ("b", Some("22"))], &[]);
+    let bytes = Arc::clone(&first.bytes);
+    commit(&store, first).await.unwrap();
     assert_eq!(bytes.load(Ordering::Relaxed), 5, "two keys and three bytes");
-    store.commit(commit(&[("b", None)], &[])).await.unwrap();
+    commit(&store, change(&[("b", None)], &[])).await.unwrap();
     drop(store);
-    let store = Store::open(folder.path(), Durability::Fsync).unwrap();
+    let store = open(&folder, Durability::Fsync);
     assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"1");
     assert_eq!(store.read("counter", "b").unwrap(), None);
     assert_eq!(store.state_bytes("counter").unwrap(), 2);
@@ -35,13 +56,13 @@ async fn what_is_committed_is_there_after_opening_again() {
 #[tokio::test]
 async fn a_commit_that_read_what_has_changed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), Durability::Os).unwrap();
-    store.commit(commit(&[("n", Some("1"))], &[("n", 0)])).await.unwrap();
+    let store = open(&folder, Durability::Os);
+    commit(&store, change(&[("n", Some("1"))], &[("n", 0)])).await.unwrap();
     let seen = store.read("counter", "n").unwrap().unwrap().version;
-    store.commit(commit(&[("n", Some("2"))], &[("n", seen)])).await.unwrap();
-    let late = store.commit(commit(&[("n", Some("9"))], &[("n", seen)])).await;
+    commit(&store, change(&[("n", Some("2"))], &[("n", seen)])).await.unwrap();
+    let late = commit(&store, change(&[("n", Some("9"))], &[("n", seen)])).await;
     assert!(matches!(late, Err(CommitError::Conflict)), "{late:?}");
-    let blind = store.commit(commit(&[("m", Some("9"))], &[("n", 0)])).await;
+    let blind = commit(&store, change(&[("m", Some("9"))], &[("n", 0)])).await;
     assert!(matches!(blind, Err(CommitError::Conflict)), "{blind:?}");
     assert_eq!(store.read("counter", "n").unwrap().unwrap().value, b"2");
 }
@@ -49,9 +70,9 @@ async fn a_commit_that_read_what_has_changed_is_refused() {
 #[tokio::test]
 async fn keys_come_in_order_a_page_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), Durability::Os).unwrap();
+    let store = open(&folder, Durability::Os);
     let keys = ["a%", "a/1", "a/2", "a/3", "b", "é", "a\u{10ffff}"];
-    store.commit(commit(&keys.map(|key| (key, Some("x"))), &[])).await.unwrap();
+    commit(&store, change(&keys.map(|key| (key, Some("x"))), &[])).await.unwrap();
     let page = |prefix, after, limit| store.keys("counter", prefix, after, limit).unwrap();
     assert_eq!(page("a/", None, 2), ["a/1", "a/2"]);
     assert_eq!(page("a/", Some("a/2"), 2), ["a/3"]);
@@ -63,8 +84,8 @@ async fn keys_come_in_order_a_page_at_a_time() {
 #[test]
 fn a_second_host_is_refused_and_told_of_the_first() {
     let folder = tempfile::tempdir().unwrap();
-    let _first = Store::open(folder.path(), Durability::Os).unwrap();
-    let text = Store::open(folder.path(), Durability::Os).err().unwrap().to_string();
+    let _first = open(&folder, Durability::Os);
+    let text = Store::open(folder.path(), &settings(Durability::Os)).err().unwrap().to_string();
     assert_eq!(
         text,
         format!(
@@ -78,17 +99,17 @@ fn a_second_host_is_refused_and_told_of_the_first() {
 #[test]
 fn a_store_of_a_newer_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    drop(Store::open(folder.path(), Durability::Os).unwrap());
+    drop(open(&folder, Durability::Os));
     let database = folder.path().join(DATABASE);
     Connection::open(&database).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let text = Store::open(folder.path(), Durability::Os).err().unwrap().to_string();
-    assert!(text.contains("has format 99, made by a newer version; this one knows formats up to 1"), "{text}");
+    let text = Store::open(folder.path(), &settings(Durability::Os)).err().unwrap().to_string();
+    assert!(text.contains("has format 99, made by a newer version; this one knows formats up to 2"), "{text}");
 }
 
 #[tokio::test]
 async fn events_are_told_once_kept_and_read_a_page_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), Durability::Os).unwrap();
+    let store = open(&folder, Durability::Os);
     let mut follow = store.follow_events();
     for number in 0..5 {
         let agent = if number == 2 { None } else { Some("echo".to_owned()) };
@@ -115,10 +136,10 @@ async fn events_are_told_once_kept_and_read_a_page_at_a_time() {
 #[tokio::test]
 async fn memory_keeps_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), Durability::Memory).unwrap();
-    store.commit(commit(&[("a", Some("1"))], &[])).await.unwrap();
+    let store = open(&folder, Durability::Memory);
+    commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
     assert!(store.read("counter", "a").unwrap().is_some());
     drop(store);
-    let store = Store::open(folder.path(), Durability::Memory).unwrap();
+    let store = open(&folder, Durability::Memory);
     assert!(store.read("counter", "a").unwrap().is_none());
 }

@@ -15,7 +15,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use caxton_control::desired::{Allow, Instances, Limits, MailboxSpec, Order, Reload};
+use caxton_control::backoff::Backoff;
+use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
 use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -107,7 +108,15 @@ fn spec() -> AgentSpec {
             hops: 8,
             log_lines: 1_000,
         },
-        mailbox: MailboxSpec { order: Order::None, depth: 100 },
+        mailbox: MailboxSpec {
+            order: Order::None,
+            depth: 100,
+            attempts: 5,
+            backoff: Backoff { first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(300), jitter: 0.2 },
+            timeout: None,
+        },
+        breaker: BreakerSpec { faults: 10, reset: Duration::from_secs(60) },
+        schedules: Vec::new(),
         http: Vec::new(),
         reload: Reload { watch: true, drain: LONG },
     }
@@ -142,16 +151,8 @@ struct World {
 
 impl Outside for World {
     fn admit(&self, _: &Identity, work: &Work, _: wit::Draft) -> Result<Sent, wit::SendError> {
-        let envelope = Envelope {
-            message: message(b""),
-            hops: work.hops + 1,
-            deadline: None,
-            waiter: None,
-            waiting: None,
-            trace: None,
-            accepted: Instant::now(),
-        };
-        Ok(Sent::new(Arc::new(Nowhere), envelope))
+        let envelope = Envelope { hops: work.hops + 1, ..Envelope::new(message(b""), Instant::now()) };
+        Ok(Sent::new(Arc::new(Nowhere), Box::new(envelope)))
     }
 
     /// Nobody ever answers.
@@ -190,7 +191,7 @@ impl Outside for World {
 struct Nowhere;
 
 impl Inbox for Nowhere {
-    fn put(&self, _: Envelope) -> bool {
+    fn put(&self, _: Box<Envelope>) -> bool {
         false
     }
     fn work(self: Arc<Self>) {}
