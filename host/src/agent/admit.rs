@@ -62,9 +62,6 @@ pub(crate) enum AdmitError {
     /// A part of the message is not as it has to be.
     #[error("{0}")]
     Invalid(String),
-    /// The host cannot do this.
-    #[error("{0}")]
-    Unsupported(&'static str),
     /// The receiver takes nothing at the moment.
     #[error("the agent takes no messages: {0}")]
     Unavailable(&'static str),
@@ -95,7 +92,6 @@ impl AdmitError {
             Self::Full { .. } => "mailbox-full",
             Self::TooManyHops { .. } => "too-many-hops",
             Self::Invalid(_) => "invalid",
-            Self::Unsupported(_) => "unsupported",
             Self::Unavailable(_) => "unavailable",
             Self::BreakerOpen { .. } => "breaker-open",
             Self::NotKept(_) => "not-kept",
@@ -114,7 +110,6 @@ impl From<AdmitError> for wit::SendError {
             AdmitError::Full { depth } => Self::MailboxFull(u64::from(depth)),
             AdmitError::TooManyHops { limit } => Self::TooManyHops(limit),
             AdmitError::Invalid(what) => Self::Invalid(what),
-            AdmitError::Unsupported(what) => Self::Unsupported(what.to_owned()),
             AdmitError::Unavailable(why) => Self::Unavailable(why.to_owned()),
             AdmitError::BreakerOpen { .. } | AdmitError::NotKept(_) => Self::Unavailable(error.to_string()),
             AdmitError::NotUnderstood(why) => Self::Invalid(why),

@@ -114,7 +114,6 @@ impl Problem {
             | AdmitError::Full { .. }
             | AdmitError::TooManyHops { .. }
             | AdmitError::Invalid(_)
-            | AdmitError::Unsupported(_)
             | AdmitError::Unavailable(_)
             | AdmitError::KeyReused
             | AdmitError::NotUnderstood(_) => Self::new(error.code()).saying(error.to_string()),

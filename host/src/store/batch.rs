@@ -67,11 +67,12 @@ impl Counters {
         &mut self,
         insert: &mut CachedStatement<'_>,
         envelope: &mut Envelope,
-        receipt: Option<&str>,
     ) -> rusqlite::Result<()> {
         let seq = self.next_seq();
         row::encode(envelope, &mut self.buffer);
         let message = &envelope.message;
+        // Names of agents have no colon; what came from outside is looked up by its id.
+        let receipt = message.sender.contains(':').then_some(message.id.as_str());
         insert.execute(params![
             seq.cast_signed(),
             message.receiver,
@@ -291,8 +292,7 @@ impl<'t> Writing<'t> {
             }
             for sent in commit.sends.iter_mut() {
                 let envelope = sent.envelope_mut();
-                let receipt = envelope.waiter.is_some().then(|| envelope.message.id.clone());
-                counters.insert(&mut self.insert, envelope, receipt.as_deref())?;
+                counters.insert(&mut self.insert, envelope)?;
             }
         }
         if let Some(dead) = &mut commit.dead {

@@ -268,7 +268,7 @@ impl Store {
                 forget.execute([envelope.seq.unwrap_or(0).cast_signed()])?;
                 envelope.seq = None;
                 if counters.keeps_messages {
-                    counters.insert(&mut insert, envelope, None)?;
+                    counters.insert(&mut insert, envelope)?;
                 }
             }
             counters.history.revived(envelopes.len() as u64);
