@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::backoff::Backoff;
 use crate::names::{AgentName, Capability, Receiver};
 use crate::route::RoutePattern;
+use crate::schedule::Schedule;
 
 /// Everything that the file declares.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,6 +25,8 @@ pub struct Desired {
     pub store: Store,
     /// Settings of the host as a whole.
     pub host: Host,
+    /// What conversations may be.
+    pub conversations: Conversations,
     /// The agents, by name.
     pub agents: BTreeMap<AgentName, Arc<AgentSpec>>,
 }
@@ -60,6 +64,10 @@ pub struct Store {
     pub path: String,
     /// When a commit counts as safe.
     pub durability: Durability,
+    /// Handled messages that are kept; the oldest leave first.
+    pub history: u64,
+    /// Dead letters that are kept; the oldest leave first.
+    pub dead_letters: u64,
 }
 
 /// When a commit counts as safe.
@@ -80,6 +88,16 @@ pub struct Host {
     /// How long a stop waits for what is in flight.
     #[serde(with = "crate::units::serde_duration")]
     pub drain: Duration,
+}
+
+/// `[conversations]`: what conversations may be (SPEC §7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Conversations {
+    /// How long after its last message one is open.
+    #[serde(with = "crate::units::serde_duration")]
+    pub timeout: Duration,
+    /// Agents that take part in one, at most.
+    pub participants: u32,
 }
 
 /// One agent: `[agents.NAME]` with the defaults filled in.
@@ -103,6 +121,11 @@ pub struct AgentSpec {
     pub limits: Limits,
     /// How its mailbox works.
     pub mailbox: MailboxSpec,
+    /// When calls no longer reach it because it fails.
+    pub breaker: BreakerSpec,
+    /// What it gets by the clock, in the order of the file; no two have the same [key](Schedule::key).
+    #[serde(rename = "schedule")]
+    pub schedules: Vec<Schedule>,
     /// Where it is called over HTTP, in the order of the file.
     pub http: Vec<Route>,
     /// How changed bytes reach traffic.
@@ -179,13 +202,30 @@ pub struct Limits {
     pub log_lines: u32,
 }
 
-/// `mailbox`: order and bound of what waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// `mailbox`: order and bound of what waits, and how often and how long it is tried (SPEC §7).
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MailboxSpec {
     /// Which messages wait for one another.
     pub order: Order,
     /// How many messages may wait; the sender of one more gets an error.
     pub depth: u32,
+    /// How often a message is tried before it becomes a dead letter.
+    pub attempts: u32,
+    /// How long it waits between two attempts.
+    pub backoff: Backoff,
+    /// How long it may wait before it becomes a dead letter; none for as long as it takes.
+    #[serde(with = "crate::units::serde_duration::option")]
+    pub timeout: Option<Duration>,
+}
+
+/// `breaker`: when calls no longer reach an agent because it fails (SPEC §7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BreakerSpec {
+    /// Faults in a row that open it.
+    pub faults: u32,
+    /// How long it is open before one message is let through on trial.
+    #[serde(with = "crate::units::serde_duration")]
+    pub reset: Duration,
 }
 
 /// Which messages of a mailbox are handled in order, never two at once.

@@ -74,23 +74,23 @@ fn agent(spec: &AgentSpec, kind: Kind, details: Vec<String>) -> Difference {
     Difference { agent: Some(spec.name.to_string()), kind, details }
 }
 
-/// What differs in the host's own settings: listeners and store need a restart, the rest does not.
+/// What applies when the host starts again; the rest of its own settings applies at once.
+const RESTART: [&str; 4] = ["http.listen", "admin.listen", "store.path", "store.durability"];
+
+/// What differs in the host's own settings.
 fn host(old: &Desired, new: &Desired) -> Vec<Difference> {
-    let restart: Vec<String> = [
-        ("http.listen", old.http.listen.to_string(), new.http.listen.to_string()),
-        ("admin.listen", old.admin.listen.to_string(), new.admin.listen.to_string()),
-    ]
-    .into_iter()
-    .filter(|(_, old, new)| old != new)
-    .map(|(key, old, new)| format!("{key}: {old} -> {new}"))
-    .chain(settings(&old.store, &new.store).into_iter().map(|detail| format!("store.{detail}")))
-    .collect();
-    let same_address = |http: &crate::desired::Http| crate::desired::Http { listen: new.http.listen, ..http.clone() };
-    let in_place: Vec<String> = settings(&same_address(&old.http), &new.http)
-        .into_iter()
-        .map(|detail| format!("http.{detail}"))
-        .chain(settings(&old.host, &new.host).into_iter().map(|detail| format!("host.{detail}")))
-        .collect();
+    let tables = [
+        ("http", settings(&old.http, &new.http)),
+        ("admin", settings(&old.admin, &new.admin)),
+        ("store", settings(&old.store, &new.store)),
+        ("host", settings(&old.host, &new.host)),
+        ("conversations", settings(&old.conversations, &new.conversations)),
+    ];
+    let below = |(table, details): (&str, Vec<String>)| -> Vec<String> {
+        details.into_iter().map(|detail| format!("{table}.{detail}")).collect()
+    };
+    let needs_restart = |detail: &String| RESTART.iter().any(|key| detail.split(':').next() == Some(key));
+    let (restart, in_place): (Vec<_>, Vec<_>) = tables.into_iter().flat_map(below).partition(needs_restart);
     [(Kind::RestartNeeded, restart), (Kind::InPlace, in_place)]
         .into_iter()
         .filter(|(_, details)| !details.is_empty())
@@ -141,10 +141,10 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
     }
 }
 
-/// A value for people: `[triage, cap:desk]`, and a route as `/tickets [POST] enqueue`.
+/// A value for people: `[triage, cap:desk]`, and a route as `/tickets [POST] enqueue`. What is empty is left out.
 fn plain(value: &Value) -> String {
     let list = |values: &mut dyn Iterator<Item = &Value>, between: &str| {
-        values.map(plain).filter(|text| text != "[]").collect::<Vec<_>>().join(between)
+        values.map(plain).filter(|text| !text.is_empty() && text != "[]").collect::<Vec<_>>().join(between)
     };
     match value {
         Value::String(text) => text.clone(),
@@ -162,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Entry, Node, Place, Table, Value as Typed, check};
+    use crate::schedule::{Missed, Schedule};
 
     fn tree(value: &Value) -> Node {
         let place = Place::File { start: 0, end: 0 };
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_kind_and_its_details() {
-        let table: [(&str, Change, &[&str]); 19] = [
+        let table: [(&str, Change, &[&str]); 24] = [
             ("nothing", |_| {}, &[]),
             (
                 "an agent more",
@@ -248,6 +249,33 @@ mod tests {
             ),
             ("instances", |d| echo(d).instances.max = 9, &["echo in-place instances.max: 4 -> 9"]),
             ("mailbox", |d| echo(d).mailbox.depth = 5, &["echo in-place mailbox.depth: 10000 -> 5"]),
+            (
+                "how often and how long a message is tried",
+                |d| {
+                    let mailbox = &mut echo(d).mailbox;
+                    mailbox.attempts = 1;
+                    mailbox.backoff.factor = 1.5;
+                    mailbox.backoff.max = Duration::from_secs(90);
+                    mailbox.timeout = Some(Duration::from_secs(3_600));
+                },
+                &[
+                    "echo in-place mailbox.attempts: 5 -> 1; mailbox.backoff.factor: 2.0 -> 1.5; mailbox.backoff.max: 5m -> 1m30s; mailbox.timeout: none -> 1h",
+                ],
+            ),
+            ("breaker", |d| echo(d).breaker.faults = 3, &["echo in-place breaker.faults: 10 -> 3"]),
+            (
+                "a schedule",
+                |d| {
+                    echo(d).schedules.push(Schedule {
+                        cron: "0 */5 * * * *".parse().unwrap(),
+                        timezone: "UTC".parse().unwrap(),
+                        content: String::new(),
+                        content_type: "text/plain".to_owned(),
+                        missed: Missed::Latest,
+                    });
+                },
+                &["echo in-place schedule: [] -> [0 */5 * * * * UTC text/plain latest]"],
+            ),
             ("reload", |d| echo(d).reload.drain = Duration::from_secs(5), &["echo in-place reload.drain: 1m -> 5s"]),
             ("no route", |d| echo(d).http.clear(), &["echo in-place http: [/echo request] -> []"]),
             (
@@ -272,6 +300,19 @@ mod tests {
                 "the store",
                 |d| d.store.path = "elsewhere".to_owned(),
                 &["- restart-needed store.path: .caxton -> elsewhere"],
+            ),
+            (
+                "what the store keeps",
+                |d| {
+                    d.store.history = 0;
+                    d.store.dead_letters = 10_000;
+                },
+                &["- in-place store.dead-letters: 100000 -> 10000; store.history: 100000 -> 0"],
+            ),
+            (
+                "conversations",
+                |d| d.conversations.timeout = Duration::from_secs(300),
+                &["- in-place conversations.timeout: 30m -> 5m"],
             ),
             (
                 "what the listener bears",

@@ -9,7 +9,9 @@
 //! what runs ---------------------------> Actual ----'
 //! ```
 
+pub mod backoff;
 pub mod config;
+pub mod cron;
 pub mod desired;
 pub mod diff;
 pub mod lifecycle;
@@ -18,6 +20,7 @@ pub mod names;
 pub mod performative;
 pub mod plan;
 pub mod route;
+pub mod schedule;
 pub mod units;
 
 pub use desired::{AgentSpec, Desired};

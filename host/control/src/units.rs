@@ -155,6 +155,19 @@ pub mod serde_duration {
     pub fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::print_duration(*duration))
     }
+
+    /// The same of a duration that may be absent.
+    pub mod option {
+        use std::time::Duration;
+
+        /// Writes the duration as [`super::serialize`] does, or nothing.
+        pub fn serialize<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+            match duration {
+                Some(duration) => super::serialize(duration, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+    }
 }
 
 #[cfg(test)]

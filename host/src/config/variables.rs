@@ -61,10 +61,11 @@ pub(super) fn setting(path: Vec<String>, text: &str, place: Place) -> Setting {
 fn takes_text(kind: Kind) -> bool {
     match kind {
         Kind::Text | Kind::Time { .. } | Kind::Word { .. } | Kind::Address { .. } | Kind::Route => true,
+        Kind::AnyText | Kind::ContentType | Kind::Cron | Kind::Timezone => true,
         // Of the map itself this is not so, but no text is right for that either.
         Kind::TextMap => true,
         Kind::Table | Kind::Tables | Kind::Agents | Kind::Integer { .. } | Kind::Size { .. } => false,
-        Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Later => false,
+        Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Later => false,
     }
 }
 

@@ -6,19 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::cross::Cross;
 use super::error::{At, ConfigError};
+use super::inherited::Inherited;
 use super::node::{Entry, Node, Place, Table, Value};
 use super::read::{Element, Findings, wrong_type};
 use super::schema;
 use super::section::Section;
 use crate::desired::{
-    Admin, AgentSpec, Allow, Build, Desired, Durability, Host, Http, Instances, Limits, MailboxSpec, Mode, Order,
-    Reload, Route, Store,
+    Admin, AgentSpec, Allow, Build, Conversations, Desired, Durability, Host, Http, Limits, Mode, Route, Store,
 };
 use crate::names::{AgentName, Capability};
+use crate::schedule::{Missed, Schedule};
+use crate::units::print_bytes;
 
 /// What the file means, or everything that is wrong with it, in the order of the file.
 pub fn check(root: &Node) -> Result<Desired, Vec<ConfigError>> {
@@ -46,6 +47,7 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
         admin: Admin { listen: listen(&root.section("admin", findings), findings) },
         store: store(&root.section("store", findings), findings),
         host: Host { drain: root.section("host", findings).get("drain", None, findings).unwrap_or_default() },
+        conversations: conversations(&root.section("conversations", findings), findings),
         agents: agents(&root, &base, findings),
     };
     Some(desired)
@@ -72,120 +74,19 @@ fn store(section: &Section<'_>, findings: &mut Findings) -> Store {
         Some("os") => Durability::Os,
         _ => Durability::Fsync,
     };
-    Store { path: section.get("path", None, findings).unwrap_or_default(), durability }
-}
-
-/// What an agent takes from `[defaults]` unless it says otherwise.
-struct Inherited {
-    limits: Limits,
-    instances: Instances,
-    /// Where `min` and `max` come from.
-    instances_places: (Place, Place),
-    mailbox: MailboxSpec,
-    reload: Reload,
-}
-
-impl Inherited {
-    /// Reads the four tables of `section`; what they do not set is as in `base`, or else as in the schema.
-    fn read(section: &Section<'_>, base: Option<&Self>, findings: &mut Findings) -> Self {
-        let (instances, instances_places) = instances(section, base, findings);
-        Self {
-            limits: limits(section, base.map(|b| &b.limits), findings),
-            instances,
-            instances_places,
-            mailbox: mailbox(section, base.map(|b| &b.mailbox), findings),
-            reload: reload(section, base.map(|b| &b.reload), findings),
-        }
+    Store {
+        path: section.get("path", None, findings).unwrap_or_default(),
+        durability,
+        history: section.get("history", None, findings).unwrap_or_default(),
+        dead_letters: section.get("dead-letters", None, findings).unwrap_or_default(),
     }
 }
 
-/// The table of `name`, and the base to return as it is if the table was not written.
-macro_rules! written_or_base {
-    ($section:expr, $name:literal, $base:expr, $findings:expr) => {
-        match ($section.written($name, $findings), $base) {
-            (Some(written), _) => written,
-            (None, Some(base)) => return base.clone(),
-            (None, None) => $section.section($name, &mut Findings::default()),
-        }
-    };
-}
-
-fn limits(section: &Section<'_>, base: Option<&Limits>, findings: &mut Findings) -> Limits {
-    let section = written_or_base!(section, "limits", base, findings);
-    Limits {
-        memory_bytes: section.get("memory", base.map(|b| b.memory_bytes), findings).unwrap_or_default(),
-        cpu: section.get("cpu", base.map(|b| b.cpu), findings).unwrap_or_default(),
-        fuel: section.get("fuel", base.and_then(|b| b.fuel), findings),
-        time: section.get("time", base.map(|b| b.time), findings).unwrap_or_default(),
-        message_bytes: section.get("message", base.map(|b| b.message_bytes), findings).unwrap_or_default(),
-        sends: section.get("sends", base.map(|b| b.sends), findings).unwrap_or_default(),
-        writes: section.get("writes", base.map(|b| b.writes), findings).unwrap_or_default(),
-        state_bytes: section.get("state", base.map(|b| b.state_bytes), findings).unwrap_or_default(),
-        hops: section.get("hops", base.map(|b| b.hops), findings).unwrap_or_default(),
-        log_lines: section.get("log-lines", base.map(|b| b.log_lines), findings).unwrap_or_default(),
+fn conversations(section: &Section<'_>, findings: &mut Findings) -> Conversations {
+    Conversations {
+        timeout: section.get("timeout", None, findings).unwrap_or_default(),
+        participants: section.get("participants", None, findings).unwrap_or_default(),
     }
-}
-
-fn mailbox(section: &Section<'_>, base: Option<&MailboxSpec>, findings: &mut Findings) -> MailboxSpec {
-    let section = written_or_base!(section, "mailbox", base, findings);
-    let inherited = base.map(|b| match b.order {
-        Order::Conversation => "conversation",
-        Order::Agent => "agent",
-        Order::None => "none",
-    });
-    let order = match section.get("order", inherited, findings) {
-        Some("agent") => Order::Agent,
-        Some("none") => Order::None,
-        _ => Order::Conversation,
-    };
-    MailboxSpec { order, depth: section.get("depth", base.map(|b| b.depth), findings).unwrap_or_default() }
-}
-
-fn reload(section: &Section<'_>, base: Option<&Reload>, findings: &mut Findings) -> Reload {
-    let section = written_or_base!(section, "reload", base, findings);
-    // Read to check it; there is one strategy so far.
-    section.get::<&'static str>("strategy", None, findings);
-    Reload {
-        watch: section.get("watch", base.map(|b| b.watch), findings).unwrap_or_default(),
-        drain: section.get("drain", base.map(|b| b.drain), findings).unwrap_or_default(),
-    }
-}
-
-/// The instances, and where their `min` and `max` come from.
-fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findings) -> (Instances, (Place, Place)) {
-    let section = match (section.written("instances", findings), base) {
-        (Some(written), _) => written,
-        (None, Some(base)) => return (base.instances.clone(), base.instances_places.clone()),
-        (None, None) => section.section("instances", &mut Findings::default()),
-    };
-    let inherited = base.map(|b| &b.instances);
-    let min: Option<u32> = section.get("min", inherited.map(|b| b.min), findings);
-    let max: Option<u32> = section.get("max", inherited.map(|b| b.max), findings);
-    let idle: Option<Duration> = section.get("idle", inherited.map(|b| b.idle), findings);
-    let own = (section.entry("min").is_some(), section.entry("max").is_some());
-    let mut places = base.map_or((Place::Default, Place::Default), |b| b.instances_places.clone());
-    if own.0 {
-        places.0 = section.place("min");
-    }
-    if own.1 {
-        places.1 = section.place("max");
-    }
-    if let (Some(min), Some(max)) = (min, max)
-        && min > max
-        // If it sets neither, whoever set them has the error.
-        && (own.0 || own.1)
-    {
-        let (name, place, other) = if own.0 { ("min", &places.0, &places.1) } else { ("max", &places.1, &places.0) };
-        let at = At { key: section.key(name), place: place.clone() };
-        findings.errors.push(ConfigError::MinAboveMax { at, min, max, other: other.clone() });
-    }
-    let instances = Instances {
-        min: min.unwrap_or_default(),
-        max: max.unwrap_or_default(),
-        reuse: section.get("reuse", inherited.map(|b| b.reuse), findings).unwrap_or_default(),
-        idle: idle.unwrap_or_default(),
-    };
-    (instances, places)
 }
 
 /// All agents, checked one by one and against each other.
@@ -250,7 +151,7 @@ fn agent_spec(
     let capabilities: BTreeSet<Capability> =
         capabilities.into_iter().filter_map(|(element, _)| element.capability()).collect();
     cross.capabilities(&capabilities);
-    let Inherited { limits, instances, mailbox, reload, .. } = Inherited::read(section, Some(base), findings);
+    let Inherited { limits, instances, mailbox, breaker, reload, .. } = Inherited::read(section, Some(base), findings);
     AgentSpec {
         component: component.unwrap_or_default(),
         build: section.written("build", findings).map(|build| Build {
@@ -261,8 +162,10 @@ fn agent_spec(
         instances,
         config: section.get("config", None, findings).unwrap_or_default(),
         allow: allow(section, cross, findings),
+        schedules: schedules(section, &limits, findings),
         limits,
         mailbox,
+        breaker,
         http: routes(section, written, cross, findings),
         reload,
         name,
@@ -300,4 +203,39 @@ fn routes(section: &Section<'_>, agent: &str, cross: &mut Cross, findings: &mut 
         }
     }
     routes
+}
+
+/// The schedules: each there once, and none with a message that the agent cannot take.
+fn schedules(section: &Section<'_>, limits: &Limits, findings: &mut Findings) -> Vec<Schedule> {
+    let mut schedules = Vec::new();
+    let mut seen: BTreeMap<String, Place> = BTreeMap::new();
+    for section in section.sections("schedule", findings) {
+        let cron = section.get("cron", None, findings);
+        let timezone = section.get("timezone", None, findings);
+        let content: Option<String> = section.get("content", None, findings);
+        let content_type = section.get("content-type", None, findings);
+        let missed = match section.get("missed", None, findings) {
+            Some("skip") => Missed::Skip,
+            Some("all") => Missed::All,
+            _ => Missed::Latest,
+        };
+        let bytes = content.as_ref().map_or(0, |content| content.len() as u64);
+        if bytes > limits.message_bytes {
+            let at = At { key: section.key("content"), place: section.place("content") };
+            let [given, least, most] = [bytes, 0, limits.message_bytes].map(print_bytes);
+            findings.errors.push(ConfigError::OutOfBounds { at, given, least, most });
+        }
+        let (Some(cron), Some(timezone), Some(content), Some(content_type)) = (cron, timezone, content, content_type)
+        else {
+            continue;
+        };
+        let schedule = Schedule { cron, timezone, content, content_type, missed };
+        let place = section.place("cron");
+        if let Some(first) = seen.insert(schedule.key(), place.clone()) {
+            let at = At { key: section.key("cron"), place };
+            findings.errors.push(ConfigError::Repeated { at, given: schedule.cron.to_string(), first });
+        }
+        schedules.push(schedule);
+    }
+    schedules
 }

@@ -1,6 +1,7 @@
 //! What can be wrong with a configuration.
 
 use super::node::Place;
+use crate::cron::CronError;
 use crate::names::NameError;
 use crate::route::RouteError;
 use crate::units::UnitError;
@@ -229,6 +230,34 @@ pub enum ConfigError {
         /// Why not.
         reason: RouteError,
     },
+    /// A pattern of times that cannot be read, or has no time.
+    #[error("`{given}` is not a cron: {reason}")]
+    BadCron {
+        /// The value.
+        at: At,
+        /// The text.
+        given: String,
+        /// Why not.
+        reason: CronError,
+    },
+    /// A time zone that there is not.
+    #[error("there is no time zone `{given}`")]
+    UnknownTimezone {
+        /// The value.
+        at: At,
+        /// The text.
+        given: String,
+        /// The time zone that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// A text that cannot be the type of a content.
+    #[error("`{}` is not a content type", given.escape_debug())]
+    BadContentType {
+        /// The value.
+        at: At,
+        /// The text.
+        given: String,
+    },
     /// A method that HTTP does not have.
     #[error("HTTP has no method `{given}`")]
     UnknownMethod {
@@ -249,15 +278,15 @@ pub enum ConfigError {
         /// The first one.
         first: Place,
     },
-    /// More instances required than allowed.
-    #[error("min = {min} is more than max = {max}")]
+    /// A lower end above the upper, such as more instances required than allowed.
+    #[error("{low} is more than {high}")]
     MinAboveMax {
         /// The one of the two that the table sets.
         at: At,
-        /// The least number of instances.
-        min: u32,
-        /// The largest number of instances.
-        max: u32,
+        /// The lower end, such as `min = 5`.
+        low: String,
+        /// The upper end, such as `max = 4`.
+        high: String,
         /// Where the other one comes from.
         other: Place,
     },
@@ -332,6 +361,9 @@ by_variant! {
     BadName "bad-name",
     BadVariableName "bad-variable-name",
     BadRoute "bad-route",
+    BadCron "bad-cron",
+    UnknownTimezone "unknown-timezone",
+    BadContentType "bad-content-type",
     UnknownMethod "unknown-method",
     Repeated "repeated",
     MinAboveMax "min-above-max",

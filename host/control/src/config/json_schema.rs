@@ -8,6 +8,8 @@ use super::schema::{Default, Field, Fields, INHERITED, Item, Key, Kind, METHODS,
 const NAME: &str = "^[a-z][a-z0-9-]{0,61}[a-z0-9]$";
 const SIZE: &str = "^[0-9]+(B|KB|KiB|MB|MiB|GB|GiB)?$";
 const TIME: &str = "^(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
+const CRON: &str = "^\\s*\\S+(\\s+\\S+){4,5}\\s*$";
+const CONTENT_TYPE: &str = "^[ -~]{1,100}$";
 
 /// A JSON schema (draft 2020-12) that accepts what [`super::check`] accepts, as far as one key at a time can tell:
 /// the bounds of sizes and durations, and what settings mean to each other, are left to `check`.
@@ -67,6 +69,7 @@ fn property(field: &Field) -> Value {
         let default = match key.default {
             Default::Text(text) => Some(json!(text)),
             Default::Integer(number) => Some(json!(number)),
+            Default::Number(number) => Some(json!(number)),
             Default::Boolean(truth) => Some(json!(truth)),
             Default::Required(_) | Default::Unset(_) | Default::EmptyList(_) | Default::EmptyTable(_) => None,
         };
@@ -81,6 +84,7 @@ fn property(field: &Field) -> Value {
 fn scalar(key: &Key) -> Value {
     match key.kind {
         Kind::Integer { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Kind::Number { least, most } => json!({ "type": "number", "minimum": least, "maximum": most }),
         // A number is in bytes and has its bounds; a text has its form.
         Kind::Size { least, most } => json!({
             "type": ["string", "integer"], "pattern": SIZE, "minimum": least, "maximum": most,
@@ -88,6 +92,10 @@ fn scalar(key: &Key) -> Value {
         Kind::Time { .. } => json!({ "type": "string", "pattern": TIME }),
         Kind::Boolean => json!({ "type": "boolean" }),
         Kind::Text => json!({ "type": "string", "pattern": "\\S" }),
+        Kind::AnyText => json!({ "type": "string" }),
+        Kind::ContentType => json!({ "type": "string", "pattern": CONTENT_TYPE }),
+        Kind::Cron => json!({ "type": "string", "pattern": CRON }),
+        Kind::Timezone => json!({ "type": "string", "pattern": "^[A-Z]" }),
         Kind::Format => json!({ "const": 1 }),
         Kind::Word { known, .. } => json!({ "enum": known }),
         Kind::Address { .. } => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),

@@ -7,13 +7,14 @@
 //! ```
 //!
 //! `schema` has the table of keys. `build` walks the tree beside it (`section`) and reads each value once (`read`);
-//! `cross` looks at routes and grants together. `json_schema` and `reference` print the table. Syntax, files and
+//! `inherited` has the tables of an agent that `[defaults]` has too; `cross` looks at routes and grants together. `json_schema` and `reference` print the table. Syntax, files and
 //! the environment are the host's affair: a [`Node`] only remembers where it was written.
 
 mod build;
 mod cross;
 mod error;
 mod help;
+mod inherited;
 mod json_schema;
 mod node;
 mod read;

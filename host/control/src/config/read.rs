@@ -7,20 +7,25 @@ use super::error::{At, ConfigError};
 use super::node::{Node, Place, Value};
 use super::schema::{Default, Item, KEYS, Key, Kind, METHODS};
 use super::suggest::Suggest;
+use crate::cron::Cron;
 use crate::names::{Capability, Receiver};
 use crate::route::RoutePattern;
+use crate::schedule::Timezone;
 use crate::units::{parse_bytes, parse_duration, print_bytes, print_duration};
 
 /// A value that its kind allows.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Scalar {
     Number(u64),
+    Fraction(f64),
     Time(Duration),
     Boolean(bool),
     Text(String),
     Word(&'static str),
     Address(SocketAddr),
     Route(RoutePattern),
+    Cron(Cron),
+    Timezone(Timezone),
     List(Vec<(Element, Place)>),
     TextMap(Vec<(String, String)>),
 }
@@ -66,6 +71,11 @@ fn read_one(kind: Kind, value: &Value, at: At, findings: &mut Findings) -> Resul
         (Kind::Integer { least, most }, Value::Integer(given)) => {
             Scalar::Number(bounded(i128::from(*given), least, most, at, |n| n.to_string())?)
         }
+        (Kind::Number { least, most }, Value::Float(given)) => Scalar::Fraction(fraction(*given, least, most, at)?),
+        #[allow(clippy::cast_precision_loss, reason = "what is within bounds is small")]
+        (Kind::Number { least, most }, Value::Integer(given)) => {
+            Scalar::Fraction(fraction(*given as f64, least, most, at)?)
+        }
         (Kind::Size { least, most }, Value::Integer(given)) => {
             Scalar::Number(bounded(i128::from(*given), least, most, at, size_text)?)
         }
@@ -81,7 +91,13 @@ fn read_one(kind: Kind, value: &Value, at: At, findings: &mut Findings) -> Resul
         (Kind::Text, Value::String(text)) if text.trim().is_empty() => {
             return Err(ConfigError::Empty { at, example: String::new() });
         }
-        (Kind::Text, Value::String(text)) => Scalar::Text(text.clone()),
+        (Kind::Text | Kind::AnyText, Value::String(text)) => Scalar::Text(text.clone()),
+        (Kind::ContentType, Value::String(text)) => Scalar::Text(content_type(text, at)?),
+        (Kind::Cron, Value::String(text)) => match text.parse() {
+            Ok(cron) => Scalar::Cron(cron),
+            Err(reason) => return Err(ConfigError::BadCron { at, given: text.clone(), reason }),
+        },
+        (Kind::Timezone, Value::String(text)) => Scalar::Timezone(timezone(text, at, findings)?),
         (Kind::Word { known, later }, Value::String(text)) => Scalar::Word(word(text, known, later, at, findings)?),
         (Kind::Address { loopback }, Value::String(text)) => Scalar::Address(address(text, loopback, at)?),
         (Kind::Route, Value::String(text)) => match text.parse() {
@@ -104,6 +120,32 @@ fn bounded(given: i128, least: u64, most: u64, at: At, print: fn(i128) -> String
             most: print(i128::from(most)),
         }),
     }
+}
+
+/// The number, if it is within bounds. What is no number is not.
+fn fraction(given: f64, least: f64, most: f64, at: At) -> Result<f64, ConfigError> {
+    if (least..=most).contains(&given) {
+        return Ok(given);
+    }
+    let [given, least, most] = [given, least, most].map(|number| number.to_string());
+    Err(ConfigError::OutOfBounds { at, given, least, most })
+}
+
+/// The type of a content, if a message can have it (SPEC §7).
+fn content_type(text: &str, at: At) -> Result<String, ConfigError> {
+    let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    match text.len() {
+        1..=100 if printable => Ok(text.to_owned()),
+        _ => Err(ConfigError::BadContentType { at, given: text.to_owned() }),
+    }
+}
+
+/// The time zone, if there is one of this name.
+fn timezone(text: &str, at: At, findings: &mut Findings) -> Result<Timezone, ConfigError> {
+    text.parse().map_err(|_| {
+        let suggestion = findings.suggest.nearest(text, Timezone::names()).map(str::to_owned);
+        ConfigError::UnknownTimezone { at, given: text.to_owned(), suggestion }
+    })
 }
 
 /// A size as text, also a negative one, which only an error mentions.
@@ -279,6 +321,7 @@ impl Default {
             }
             Self::Text(text) => format!("\"{text}\""),
             Self::Integer(number) => number.to_string(),
+            Self::Number(number) => format!("{number:?}"),
             Self::Boolean(truth) => truth.to_string(),
         }
     }
@@ -289,6 +332,7 @@ impl Default {
             Self::Required(_) | Self::Unset(_) => return None,
             Self::Text(text) => Value::String((*text).to_owned()),
             Self::Integer(number) => Value::Integer(*number),
+            Self::Number(number) => Value::Float(*number),
             Self::Boolean(truth) => Value::Boolean(*truth),
             Self::EmptyList(_) => Value::Array(Vec::new()),
             Self::EmptyTable(_) => Value::Table(super::node::Table::new()),
@@ -329,6 +373,7 @@ impl Kind {
         let print_time = |ms: u64| print_duration(Duration::from_millis(ms));
         match self {
             Self::Integer { least, most } => Some(format!("{least} to {most}")),
+            Self::Number { least, most } => Some(format!("{least} to {most}")),
             Self::Size { least, most } => Some(format!("{} to {}", print_bytes(*least), print_bytes(*most))),
             Self::Time { least, most } => Some(format!("{} to {}", print_time(*least), print_time(*most))),
             _ => None,
@@ -344,7 +389,11 @@ impl Kind {
             Self::Size { .. } => "a size",
             Self::Time { .. } => "a duration",
             Self::Boolean => "true or false",
-            Self::Text => "text",
+            Self::Text | Self::AnyText => "text",
+            Self::Number { .. } => "a number",
+            Self::ContentType => "a content type",
+            Self::Cron => "a cron",
+            Self::Timezone => "a time zone",
             Self::Word { .. } => "a word",
             Self::Address { .. } => "an address",
             Self::Route => "a route",

@@ -24,6 +24,10 @@ are errors, and so is a value out of bounds; all errors are reported at once.
 - A **route** is compared with the path as the client sends it, so literals are percent-encoded where a client does so.
   `{id}` matches one segment, `{*rest}` at the end all that is left. A literal goes before both; a parameter and a rest
   cannot stand at the same place. Two routes that match the same paths need different methods.
+- A **cron** has a field each for minute, hour, day, month and weekday, or six with the second first: `0 9 * * MON-FRI`.
+  A field takes `*`, numbers, ranges `1-5`, steps `*/5` and lists `1,15`; months and weekdays have names, the day `L` for
+  the last. Day and weekday, if both are set, are alternatives. When clocks are turned, a time that comes twice counts
+  once and one that is left out counts right after the gap; a cron for every hour just follows the time that passes.
 ";
 
 /// The reference of all keys, in Markdown.
@@ -75,7 +79,9 @@ fn write_table(page: &mut String, title: &str, doc: &str, keys: &[&Key]) {
             Default::Required(example) => format!("required, such as `{example}`"),
             Default::Unset(example) => format!("off; such as `{example}`"),
             Default::EmptyList(example) | Default::EmptyTable(example) => format!("none; such as `{example}`"),
-            Default::Text(_) | Default::Integer(_) | Default::Boolean(_) => format!("`{}`", key.default.example()),
+            Default::Text(_) | Default::Integer(_) | Default::Number(_) | Default::Boolean(_) => {
+                format!("`{}`", key.default.example())
+            }
         };
         let _ = writeln!(page, "| `{name}` | {} | {default} | {} |", takes(key.kind), key.doc);
     }

@@ -34,6 +34,13 @@ pub enum Kind {
         /// The largest.
         most: u64,
     },
+    /// A number that may have a fraction.
+    Number {
+        /// The smallest.
+        least: f64,
+        /// The largest.
+        most: f64,
+    },
     /// A size in bytes.
     Size {
         /// The smallest, in bytes.
@@ -52,6 +59,14 @@ pub enum Kind {
     Boolean,
     /// Text that is not empty.
     Text,
+    /// Any text, also an empty one.
+    AnyText,
+    /// How a content is to be read.
+    ContentType,
+    /// A pattern of times.
+    Cron,
+    /// The name of a time zone.
+    Timezone,
     /// The version of the file's format.
     Format,
     /// One of some words.
@@ -102,6 +117,8 @@ pub enum Default {
     Text(&'static str),
     /// This number.
     Integer(i64),
+    /// This number, which may have a fraction.
+    Number(f64),
     /// This truth.
     Boolean(bool),
     /// An empty list; if set, then for example to this.
@@ -118,7 +135,7 @@ pub const METHODS: &[&str] = &[
 ];
 
 /// The tables of an agent that `[defaults]` has too: an agent inherits what it does not set itself.
-pub const INHERITED: &[&str] = &["limits", "instances", "mailbox", "reload", "deploy", "rollback"];
+pub const INHERITED: &[&str] = &["limits", "instances", "mailbox", "breaker", "reload", "deploy", "rollback"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -141,6 +158,10 @@ const fn later(path: &'static str, doc: &'static str) -> Key {
 
 const fn integer(path: &'static str, least: u64, most: u64, default: i64, doc: &'static str) -> Key {
     key(path, Kind::Integer { least, most }, Default::Integer(default), doc)
+}
+
+const fn number(path: &'static str, least: f64, most: f64, default: f64, doc: &'static str) -> Key {
+    key(path, Kind::Number { least, most }, Default::Number(default), doc)
 }
 
 const fn size(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
@@ -189,9 +210,17 @@ pub static KEYS: &[Key] = &[
     key("store.path", Kind::Text, Default::Text(".caxton"), "The data folder, relative to the folder of this file."),
     word("store.durability", &["fsync", "os", "memory"], &[], "fsync",
         "When a commit counts as safe: on the disk, with the operating system, or at once and for the life of the host."),
+    integer("store.history", 0, 10_000_000, 100_000,
+        "Handled messages that are kept, for threads and receipts; the oldest leave first."),
+    integer("store.dead-letters", 10_000, 10_000_000, 100_000, "Dead letters that are kept; the oldest leave first."),
 
     table("host", "The host as a whole."),
     time("host.drain", SECOND, 10 * MINUTE, "30s", "How long a stop waits for what is in flight."),
+
+    table("conversations", "What conversations may be."),
+    time("conversations.timeout", 5 * MINUTE, 24 * HOUR, "30m",
+        "How long after its last message a conversation is open."),
+    integer("conversations.participants", 1, 100, 10, "Agents that take part in one conversation, at most."),
 
     table("defaults", "What all agents inherit, and each may set for itself."),
 
@@ -233,20 +262,40 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.limits.hops", 1, 1_000_000, 64, "How long the chain of messages that caused one may be."),
     integer("agents.NAME.limits.log-lines", 0, 1_000_000, 1_000,
         "Lines in the agent's log per second; the rest is counted and dropped."),
-    table("agents.NAME.mailbox", "The order and bound of the messages that wait."),
+    table("agents.NAME.mailbox", "The order and bound of the messages that wait, and how often they are tried."),
     word("agents.NAME.mailbox.order", &["conversation", "agent", "none"], &[], "conversation",
         "Which messages are handled in order, never two at once: those of a conversation, all of the agent, or none."),
     integer("agents.NAME.mailbox.depth", 1, 1_000_000, 10_000,
         "How many messages may wait; the sender of one more gets an error."),
-    later("agents.NAME.mailbox.attempts", "How often a message is tried."),
-    later("agents.NAME.mailbox.backoff", "How long to wait between attempts."),
+    integer("agents.NAME.mailbox.attempts", 1, 20, 5, "How often a message is tried before it becomes a dead letter."),
+    key("agents.NAME.mailbox.timeout", Kind::Time { least: SECOND, most: 24 * HOUR }, Default::Unset("\"1h\""),
+        "How long a message may wait before it becomes a dead letter, `expired`."),
+    table("agents.NAME.mailbox.backoff", "How long a message that failed waits before it is tried again."),
+    time("agents.NAME.mailbox.backoff.first", 100, 5 * MINUTE, "1s", "The wait after the first failure."),
+    number("agents.NAME.mailbox.backoff.factor", 1.1, 5.0, 2.0, "What each further failure multiplies the wait with."),
+    time("agents.NAME.mailbox.backoff.max", 100, 5 * MINUTE, "5m", "The longest wait; not below `first`."),
+    number("agents.NAME.mailbox.backoff.jitter", 0.0, 1.0, 0.2,
+        "How far chance moves a wait, up and down, as a part of it."),
+    table("agents.NAME.breaker", "When calls no longer reach the agent because it fails."),
+    integer("agents.NAME.breaker.faults", 1, 100, 10, "Faults in a row that open the breaker."),
+    time("agents.NAME.breaker.reset", 5 * SECOND, 5 * MINUTE, "60s",
+        "How long the breaker is open before one message is let through on trial."),
     key("agents.NAME.http", Kind::Tables, Default::EmptyList(""), "Routes that call the agent."),
     key("agents.NAME.http.route", Kind::Route, Default::Required("\"/tickets/{id}\""),
         "The path. `{id}` matches one segment, `{*rest}` at the end all that is left; literals go before them."),
     list("agents.NAME.http.methods", Item::Method, "[\"POST\"]", "The methods; none means all."),
     word("agents.NAME.http.mode", &["request", "enqueue"], &[], "request",
         "Whether the caller waits for the reply, or gets 202 and the message's id at once."),
-    later("agents.NAME.schedule", "Messages by the clock."),
+    key("agents.NAME.schedule", Kind::Tables, Default::EmptyList(""), "Messages that the agent gets by the clock."),
+    key("agents.NAME.schedule.cron", Kind::Cron, Default::Required("\"0 */5 * * * *\""),
+        "The times: minute, hour, day, month and weekday, or six fields with the second first."),
+    key("agents.NAME.schedule.timezone", Kind::Timezone, Default::Text("UTC"),
+        "The time zone of the times, by its IANA name such as `Europe/Berlin`."),
+    key("agents.NAME.schedule.content", Kind::AnyText, Default::Text(""), "What the message says; not more than `limits.message`."),
+    key("agents.NAME.schedule.content-type", Kind::ContentType, Default::Text("text/plain; charset=utf-8"),
+        "How the content is to be read."),
+    word("agents.NAME.schedule.missed", &["skip", "latest", "all"], &[], "latest",
+        "Which times are made up for that passed while the host stood still: none, the last, or each."),
     later("agents.NAME.deploy", "How a changed declaration reaches traffic."),
     table("agents.NAME.reload", "How changed bytes of the component reach traffic."),
     word("agents.NAME.reload.strategy", &["graceful"], &["immediate", "parallel", "traffic-splitting"], "graceful",

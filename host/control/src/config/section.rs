@@ -8,7 +8,9 @@ use super::error::{At, ConfigError};
 use super::node::{Entry, Node, Place, Table, Value};
 use super::read::{Element, Findings, Scalar, example, read, wrong_type};
 use super::schema::{Default, Field, Fields, Key, Kind};
+use crate::cron::Cron;
 use crate::route::RoutePattern;
+use crate::schedule::Timezone;
 
 /// A table whose keys are known; reading from it reports what is wrong with the values.
 pub(super) struct Section<'a> {
@@ -175,12 +177,15 @@ macro_rules! from_scalar {
 
 from_scalar! {
     u64: Scalar::Number(number) => Some(number);
+    f64: Scalar::Fraction(number) => Some(number);
     u32: Scalar::Number(number) => u32::try_from(number).ok();
     Duration: Scalar::Time(time) => Some(time);
     bool: Scalar::Boolean(truth) => Some(truth);
     String: Scalar::Text(text) => Some(text);
     &'static str: Scalar::Word(word) => Some(word);
     SocketAddr: Scalar::Address(address) => Some(address);
+    Cron: Scalar::Cron(cron) => Some(cron);
+    Timezone: Scalar::Timezone(zone) => Some(zone);
     RoutePattern: Scalar::Route(route) => Some(route);
     Vec<(Element, Place)>: Scalar::List(elements) => Some(elements);
     Vec<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());

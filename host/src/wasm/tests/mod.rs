@@ -15,7 +15,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use caxton_control::desired::{Allow, Instances, Limits, MailboxSpec, Order, Reload};
+use caxton_control::backoff::Backoff;
+use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
 use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -107,7 +108,15 @@ fn spec() -> AgentSpec {
             hops: 8,
             log_lines: 1_000,
         },
-        mailbox: MailboxSpec { order: Order::None, depth: 100 },
+        mailbox: MailboxSpec {
+            order: Order::None,
+            depth: 100,
+            attempts: 5,
+            backoff: Backoff { first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(300), jitter: 0.2 },
+            timeout: None,
+        },
+        breaker: BreakerSpec { faults: 10, reset: Duration::from_secs(60) },
+        schedules: Vec::new(),
         http: Vec::new(),
         reload: Reload { watch: true, drain: LONG },
     }

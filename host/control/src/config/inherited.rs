@@ -1,0 +1,180 @@
+//! The tables of an agent that `[defaults]` has too.
+
+use std::time::Duration;
+
+use super::error::{At, ConfigError};
+use super::node::Place;
+use super::read::Findings;
+use super::section::Section;
+use crate::backoff::Backoff;
+use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
+use crate::units::print_duration;
+
+/// What an agent takes from `[defaults]` unless it says otherwise.
+pub(super) struct Inherited {
+    pub(super) limits: Limits,
+    pub(super) instances: Instances,
+    pub(super) mailbox: MailboxSpec,
+    pub(super) breaker: BreakerSpec,
+    pub(super) reload: Reload,
+    /// Of `min` and `max` of the instances.
+    instances_ends: Ends,
+    /// Of `first` and `max` of the backoff.
+    backoff_ends: Ends,
+}
+
+/// Where the lower and the upper end of a range come from.
+type Ends = (Place, Place);
+
+impl Inherited {
+    /// Reads the tables of `section`; what they do not set is as in `base`, or else as in the schema.
+    pub(super) fn read(section: &Section<'_>, base: Option<&Self>, findings: &mut Findings) -> Self {
+        let (instances, instances_ends) = instances(section, base, findings);
+        let (mailbox, backoff_ends) = mailbox(section, base, findings);
+        Self {
+            limits: limits(section, base.map(|b| &b.limits), findings),
+            instances,
+            mailbox,
+            breaker: breaker(section, base.map(|b| &b.breaker), findings),
+            reload: reload(section, base.map(|b| &b.reload), findings),
+            instances_ends,
+            backoff_ends,
+        }
+    }
+}
+
+/// The table of `name`, and the base to return as it is if the table was not written.
+macro_rules! written_or_base {
+    ($section:expr, $name:literal, $base:expr, $findings:expr) => {
+        match ($section.written($name, $findings), $base) {
+            (Some(written), _) => written,
+            (None, Some(base)) => return base.clone(),
+            (None, None) => $section.section($name, &mut Findings::default()),
+        }
+    };
+}
+
+fn limits(section: &Section<'_>, base: Option<&Limits>, findings: &mut Findings) -> Limits {
+    let section = written_or_base!(section, "limits", base, findings);
+    Limits {
+        memory_bytes: section.get("memory", base.map(|b| b.memory_bytes), findings).unwrap_or_default(),
+        cpu: section.get("cpu", base.map(|b| b.cpu), findings).unwrap_or_default(),
+        fuel: section.get("fuel", base.and_then(|b| b.fuel), findings),
+        time: section.get("time", base.map(|b| b.time), findings).unwrap_or_default(),
+        message_bytes: section.get("message", base.map(|b| b.message_bytes), findings).unwrap_or_default(),
+        sends: section.get("sends", base.map(|b| b.sends), findings).unwrap_or_default(),
+        writes: section.get("writes", base.map(|b| b.writes), findings).unwrap_or_default(),
+        state_bytes: section.get("state", base.map(|b| b.state_bytes), findings).unwrap_or_default(),
+        hops: section.get("hops", base.map(|b| b.hops), findings).unwrap_or_default(),
+        log_lines: section.get("log-lines", base.map(|b| b.log_lines), findings).unwrap_or_default(),
+    }
+}
+
+fn breaker(section: &Section<'_>, base: Option<&BreakerSpec>, findings: &mut Findings) -> BreakerSpec {
+    let section = written_or_base!(section, "breaker", base, findings);
+    BreakerSpec {
+        faults: section.get("faults", base.map(|b| b.faults), findings).unwrap_or_default(),
+        reset: section.get("reset", base.map(|b| b.reset), findings).unwrap_or_default(),
+    }
+}
+
+fn reload(section: &Section<'_>, base: Option<&Reload>, findings: &mut Findings) -> Reload {
+    let section = written_or_base!(section, "reload", base, findings);
+    // Read to check it; there is one strategy so far.
+    section.get::<&'static str>("strategy", None, findings);
+    Reload {
+        watch: section.get("watch", base.map(|b| b.watch), findings).unwrap_or_default(),
+        drain: section.get("drain", base.map(|b| b.drain), findings).unwrap_or_default(),
+    }
+}
+
+/// The mailbox, and where the ends of its backoff come from.
+fn mailbox(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findings) -> (MailboxSpec, Ends) {
+    let whole = base.map(|b| (b.mailbox.clone(), b.backoff_ends.clone()));
+    let section = written_or_base!(section, "mailbox", &whole, findings);
+    let base = whole.as_ref().map(|(mailbox, _)| mailbox);
+    let inherited = base.map(|b| match b.order {
+        Order::Conversation => "conversation",
+        Order::Agent => "agent",
+        Order::None => "none",
+    });
+    let order = match section.get("order", inherited, findings) {
+        Some("agent") => Order::Agent,
+        Some("none") => Order::None,
+        _ => Order::Conversation,
+    };
+    let (backoff, ends) =
+        backoff(&section, whole.as_ref().map(|(mailbox, ends)| (mailbox.backoff, ends.clone())), findings);
+    let mailbox = MailboxSpec {
+        order,
+        depth: section.get("depth", base.map(|b| b.depth), findings).unwrap_or_default(),
+        attempts: section.get("attempts", base.map(|b| b.attempts), findings).unwrap_or_default(),
+        backoff,
+        timeout: section.get("timeout", base.and_then(|b| b.timeout), findings),
+    };
+    (mailbox, ends)
+}
+
+/// The backoff, and where its ends come from.
+fn backoff(mailbox: &Section<'_>, base: Option<(Backoff, Ends)>, findings: &mut Findings) -> (Backoff, Ends) {
+    let section = written_or_base!(mailbox, "backoff", &base, findings);
+    let (inherited, ends) = base.unzip();
+    let first: Option<Duration> = section.get("first", inherited.map(|b| b.first), findings);
+    let max: Option<Duration> = section.get("max", inherited.map(|b| b.max), findings);
+    let ends = check_ends(&section, ("first", first), ("max", max), print_duration, ends, findings);
+    let backoff = Backoff {
+        first: first.unwrap_or_default(),
+        factor: section.get("factor", inherited.map(|b| b.factor), findings).unwrap_or_default(),
+        max: max.unwrap_or_default(),
+        jitter: section.get("jitter", inherited.map(|b| b.jitter), findings).unwrap_or_default(),
+    };
+    (backoff, ends)
+}
+
+/// The instances, and where their ends come from.
+fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findings) -> (Instances, Ends) {
+    let base = base.map(|b| (b.instances.clone(), b.instances_ends.clone()));
+    let section = written_or_base!(section, "instances", &base, findings);
+    let (inherited, ends) = base.unzip();
+    let inherited = inherited.as_ref();
+    let min: Option<u32> = section.get("min", inherited.map(|b| b.min), findings);
+    let max: Option<u32> = section.get("max", inherited.map(|b| b.max), findings);
+    let ends = check_ends(&section, ("min", min), ("max", max), |count| count.to_string(), ends, findings);
+    let instances = Instances {
+        min: min.unwrap_or_default(),
+        max: max.unwrap_or_default(),
+        reuse: section.get("reuse", inherited.map(|b| b.reuse), findings).unwrap_or_default(),
+        idle: section.get("idle", inherited.map(|b| b.idle), findings).unwrap_or_default(),
+    };
+    (instances, ends)
+}
+
+/// Reports a lower end above the upper. Returns where the two come from: the table itself, or as inherited.
+fn check_ends<T: PartialOrd>(
+    section: &Section<'_>,
+    (low_name, low): (&str, Option<T>),
+    (high_name, high): (&str, Option<T>),
+    print: fn(T) -> String,
+    inherited: Option<Ends>,
+    findings: &mut Findings,
+) -> Ends {
+    let own = (section.entry(low_name).is_some(), section.entry(high_name).is_some());
+    let mut ends = inherited.unwrap_or((Place::Default, Place::Default));
+    if own.0 {
+        ends.0 = section.place(low_name);
+    }
+    if own.1 {
+        ends.1 = section.place(high_name);
+    }
+    if let (Some(low), Some(high)) = (low, high)
+        && low > high
+        // If it sets neither, whoever set them has the error.
+        && (own.0 || own.1)
+    {
+        let (name, place, other) = if own.0 { (low_name, &ends.0, &ends.1) } else { (high_name, &ends.1, &ends.0) };
+        let at = At { key: section.key(name), place: place.clone() };
+        let (low, high) = (format!("{low_name} = {}", print(low)), format!("{high_name} = {}", print(high)));
+        findings.errors.push(ConfigError::MinAboveMax { at, low, high, other: other.clone() });
+    }
+    ends
+}
