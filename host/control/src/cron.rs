@@ -7,18 +7,36 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDateTime};
 use croner::Direction;
 use serde::{Serialize, Serializer};
 
-/// The names of the fields, with the words that each may have.
-const FIELDS: [(&str, &[&str]); 6] = [
-    ("second", &[]),
-    ("minute", &[]),
-    ("hour", &[]),
-    ("day", &["L", "W"]),
-    ("month", &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]),
-    ("weekday", &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", "L"]),
+/// One of the six fields of a pattern.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Field {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it takes beside `*`.
+    pub takes: &'static str,
+    /// The words among that.
+    words: &'static [&'static str],
+}
+
+const fn field(name: &'static str, takes: &'static str, words: &'static [&'static str]) -> Field {
+    Field { name, takes, words }
+}
+
+/// The fields in their order.
+#[rustfmt::skip]
+static FIELDS: [Field; 6] = [
+    field("second", "0 to 59", &[]),
+    field("minute", "0 to 59", &[]),
+    field("hour", "0 to 23", &[]),
+    field("day", "1 to 31, `L` for the last, or `15W` for the working day nearest to it", &["L", "W"]),
+    field("month", "1 to 12, or JAN to DEC",
+        &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]),
+    field("weekday", "0 to 7, or SUN to SAT, with `#2` for the second of a month and `#L` for the last",
+        &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", "L"]),
 ];
 
 /// 4600-01-01, in seconds since 1970: 400 years before the search for a time ends. The calendar repeats after 400
@@ -37,13 +55,13 @@ pub struct Cron {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CronError {
     /// It has too few fields, or too many.
-    #[error("it has {0} fields")]
+    #[error("it needs 5 or 6 fields and has {0}")]
     Fields(usize),
     /// One of its fields cannot be read.
-    #[error("the {name} cannot be `{text}`")]
+    #[error("the {} cannot be `{text}`", field.name)]
     Field {
         /// Which one.
-        name: &'static str,
+        field: &'static Field,
         /// What it says.
         text: String,
     },
@@ -99,17 +117,22 @@ impl FromStr for Cron {
             6 => 0,
             other => return Err(CronError::Fields(other)),
         };
-        for (at, (field, (name, words))) in fields.iter().zip(&FIELDS[first..]).enumerate() {
-            // The parser does not tell which field it means, so each is read alone.
-            let alone: Vec<&str> = (0..fields.len()).map(|other| if other == at { field } else { "*" }).collect();
-            if !has_only(field, words) || alone.join(" ").parse::<croner::Cron>().is_err() {
-                return Err(CronError::Field { name, text: (*field).to_owned() });
-            }
+        let wrong = |at: usize| CronError::Field { field: &FIELDS[first + at], text: fields[at].to_owned() };
+        if let Some(at) = (0..fields.len()).find(|at| !has_only(fields[*at], FIELDS[first + at].words)) {
+            return Err(wrong(at));
         }
-        let whole = || CronError::Field { name: "pattern", text: text.to_owned() };
-        let pattern: croner::Cron = text.parse().map_err(|_| whole())?;
-        let start: DateTime<Utc> = DateTime::from_timestamp(LAST_CYCLE, 0).ok_or_else(whole)?;
-        step(&pattern, start.naive_utc(), true, Direction::Forward).ok_or(CronError::Never)?;
+        // The parser does not tell which field it means, so each is read alone.
+        let alone = |at: &usize| {
+            let fields: Vec<&str> =
+                (0..fields.len()).map(|other| if other == *at { fields[*at] } else { "*" }).collect();
+            fields.join(" ").parse::<croner::Cron>().is_err()
+        };
+        let pattern: croner::Cron = text.parse().map_err(|_| {
+            let at = (0..fields.len()).find(alone);
+            at.map_or(CronError::Fields(fields.len()), wrong)
+        })?;
+        let start = DateTime::from_timestamp(LAST_CYCLE, 0).map(|start| start.naive_utc());
+        start.and_then(|start| step(&pattern, start, true, Direction::Forward)).ok_or(CronError::Never)?;
         let every_hour = (0..24).all(|hour| pattern.pattern.hour_match(hour).unwrap_or(false));
         Ok(Self { text: text.to_owned(), pattern: Arc::new(pattern), every_hour })
     }
@@ -151,13 +174,17 @@ impl Serialize for Cron {
 
 #[cfg(test)]
 mod tests {
+    use chrono::Utc;
     use proptest::prelude::*;
 
     use super::*;
 
     #[test]
     fn patterns_are_read_or_the_wrong_field_is_named() {
-        let field = |name, text: &str| Some(CronError::Field { name, text: text.to_owned() });
+        let field = |name, text: &str| {
+            let field = FIELDS.iter().find(|field| field.name == name).unwrap();
+            Some(CronError::Field { field, text: text.to_owned() })
+        };
         for (text, expected) in [
             ("0 */5 * * * *", None),
             ("*/5 * * * *", None),

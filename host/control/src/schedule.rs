@@ -290,6 +290,15 @@ mod tests {
     }
 
     #[test]
+    fn time_zones_are_found_by_name() {
+        for name in Timezone::names() {
+            assert_eq!(name.parse::<Timezone>().map(Timezone::name), Ok(name));
+            assert!(name.starts_with(|c: char| c.is_ascii_uppercase()), "the schema for editors refuses {name}");
+        }
+        assert_eq!("Europe/Nowhere".parse::<Timezone>(), Err(UnknownTimezone));
+    }
+
+    #[test]
     fn the_key_tells_schedules_apart_and_never_changes() {
         let one = schedule("0 0 * * *", "UTC", Missed::All);
         assert_eq!(one.key(), "15bff9122bdafed9aec5d6cc518b646a");

@@ -38,7 +38,7 @@ fn place() -> Place {
     Place::File { start: 0, end: 0 }
 }
 
-/// Sets the value at a path of the table of keys, with `triage` for `NAME` and one route.
+/// Sets the value at a path of the table of keys, with `triage` for `NAME`, one route and one schedule.
 fn set(node: &mut Node, path: &[&str], value: Node) {
     if let Value::Array(nodes) = &mut node.value {
         return set(&mut nodes[0], path, value);
@@ -60,7 +60,7 @@ fn base() -> Node {
         "caxton": 1,
         "agents": { "triage": {
             "component": "triage.wasm", "build": { "command": "make" }, "capabilities": ["other"],
-            "http": [{ "route": "/a" }],
+            "http": [{ "route": "/a" }], "schedule": [{ "cron": "0 0 * * *" }],
         } },
     }))
 }
@@ -68,12 +68,18 @@ fn base() -> Node {
 /// A valid value that is not the default; `None` if there is but one valid value.
 fn another(key: &Key) -> Option<serde_json::Value> {
     let value = match key.kind {
+        // Its least is below the default of `first`.
+        _ if key.path == "agents.NAME.mailbox.backoff.max" => json!("1m"),
         // No default is at the upper end of its bounds, and some are at the lower.
         Kind::Integer { least, .. } => json!(least + u64::from(key.default == Default::Integer(least.cast_signed()))),
+        Kind::Number { least, .. } => json!(least),
         Kind::Size { least, .. } => json!(print_bytes(least)),
         Kind::Time { least, .. } => json!(print_duration(Duration::from_millis(least))),
         Kind::Boolean => json!(key.default != Default::Boolean(true)),
-        Kind::Text => json!("another"),
+        Kind::Text | Kind::AnyText => json!("another"),
+        Kind::ContentType => json!("text/html"),
+        Kind::Cron => json!("1 1 * * *"),
+        Kind::Timezone => json!("Europe/Berlin"),
         Kind::Word { known, .. } => json!(known.iter().find(|word| key.default != Default::Text(word))?),
         Kind::Address { .. } => json!("127.0.0.2:1"),
         Kind::Route => json!("/another"),
@@ -114,6 +120,7 @@ fn every_key_has_its_default() {
         let value = match key.default {
             Default::Text(text) => json!(text),
             Default::Integer(number) => json!(number),
+            Default::Number(number) => json!(number),
             Default::Boolean(truth) => json!(truth),
             Default::Required(_) | Default::Unset(_) | Default::EmptyList(_) | Default::EmptyTable(_) => continue,
         };
@@ -143,6 +150,7 @@ fn every_bound_is_kept() {
         let inside_and_outside = match key.kind {
             Kind::Integer { least, most } => (json!([least, most]), json!([i128::from(least) - 1, most + 1])),
             Kind::Size { least, most } => (json!([least, most]), json!([i128::from(least) - 1, most + 1])),
+            Kind::Number { least, most } => (json!([least, most]), json!([least - 0.01, most + 0.01, -1, 1_000])),
             Kind::Time { least, most } => {
                 let text = |ms| print_duration(Duration::from_millis(ms));
                 (json!([text(least), text(most)]), json!([text(most + 1)]))
@@ -150,8 +158,9 @@ fn every_bound_is_kept() {
             _ => continue,
         };
         let mut root = base();
-        // So that `max` can be as small as it may be, and `min` as large.
+        // So that each `max` can be as small as it may be, and `min` as large.
         set(&mut root, &["agents", "NAME", "instances", "max"], tree(&json!(1_000)));
+        set(&mut root, &["agents", "NAME", "mailbox", "backoff", "first"], tree(&json!("100ms")));
         let path: Vec<&str> = key.path.split('.').collect();
         for value in inside_and_outside.0.as_array().unwrap() {
             set(&mut root, &path, tree(value));

@@ -251,7 +251,7 @@ pub enum ConfigError {
         suggestion: Option<String>,
     },
     /// A text that cannot be the type of a content.
-    #[error("`{given}` is not a content type")]
+    #[error("`{}` is not a content type", given.escape_debug())]
     BadContentType {
         /// The value.
         at: At,

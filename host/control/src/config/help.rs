@@ -1,7 +1,7 @@
 //! What would be right, for each thing that can be wrong.
 
 use super::error::{ConfigError, Overlap};
-use crate::cron::CronError;
+use crate::cron::{CronError, Field};
 use crate::units::guess_bytes;
 
 impl ConfigError {
@@ -51,11 +51,7 @@ impl ConfigError {
             Self::BadName { reason, .. } => reason.to_string(),
             Self::BadVariableName { .. } => "letters, digits and `_`, no digit first, such as \"LANG\"".to_owned(),
             Self::BadRoute { .. } => "such as \"/tickets\", \"/tickets/{id}\" or \"/files/{*rest}\"".to_owned(),
-            Self::BadCron { reason: CronError::Never, .. } => "name days that a month has".to_owned(),
-            Self::BadCron { .. } => {
-                "5 fields: minute, hour, day, month and weekday; or 6 with the second first, such as \"0 */5 * * * *\""
-                    .to_owned()
-            }
+            Self::BadCron { reason, .. } => cron_help(reason),
             Self::UnknownTimezone { suggestion: Some(suggestion), .. } => did_you_mean(suggestion),
             Self::UnknownTimezone { suggestion: None, .. } => {
                 "a name of the IANA database, such as \"UTC\" or \"Europe/Berlin\"".to_owned()
@@ -68,10 +64,7 @@ impl ConfigError {
                 "methods are written in upper case, such as \"GET\" or \"POST\"".to_owned()
             }
             Self::Repeated { .. } => "remove one of the two".to_owned(),
-            Self::MinAboveMax { low, high, .. } => {
-                let name = |end: &str| end.split(' ').next().unwrap_or_default().to_owned();
-                format!("raise {} or lower {}", name(high), name(low))
-            }
+            Self::MinAboveMax { low, high, .. } => format!("raise {} or lower {}", name(high), name(low)),
             Self::RouteClash { clash, .. } => clash_help(&clash.overlap),
             Self::UnknownAgent { suggestion: Some(name), .. } => did_you_mean(name),
             Self::UnknownAgent { name, suggestion: None, .. } => {
@@ -96,6 +89,25 @@ fn one_of(intro: &str, known: &[&str], suggestion: Option<&str>) -> String {
         Some(suggestion) => did_you_mean(suggestion),
         None if known.len() == 1 => format!("only `{}` works here", known[0]),
         None => format!("{intro} `{}`", known.join("`, `")),
+    }
+}
+
+/// The name in an end such as `min = 5`.
+fn name(end: &str) -> &str {
+    end.split(' ').next().unwrap_or(end)
+}
+
+/// What a cron is made of, as far as it was wrong.
+fn cron_help(reason: &CronError) -> String {
+    match reason {
+        CronError::Fields(_) => {
+            "5 fields: minute, hour, day, month and weekday; or 6 with the second first, such as \"0 */5 * * * *\""
+                .to_owned()
+        }
+        CronError::Field { field: Field { name, takes, .. }, .. } => {
+            format!("the {name} takes `*` and {takes}; with `-`, `/` and `,` also ranges, steps and lists")
+        }
+        CronError::Never => "name days that a month has".to_owned(),
     }
 }
 

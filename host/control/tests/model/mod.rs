@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use caxton_control::desired::{Allow, Instances, Limits, MailboxSpec, Order, Reload};
+use caxton_control::backoff::Backoff;
+use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
 use caxton_control::lifecycle::State;
 use caxton_control::plan::{Action, Actual, ActualAgent, Component, Plan, Revision, Wanted, plan};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
@@ -129,7 +130,15 @@ pub(crate) fn spec(name: &AgentName) -> AgentSpec {
             hops: 64,
             log_lines: 1_000,
         },
-        mailbox: MailboxSpec { order: Order::Conversation, depth: 10_000 },
+        mailbox: MailboxSpec {
+            order: Order::Conversation,
+            depth: 10_000,
+            attempts: 5,
+            backoff: Backoff { first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(300), jitter: 0.2 },
+            timeout: None,
+        },
+        breaker: BreakerSpec { faults: 10, reset: Duration::from_secs(60) },
+        schedules: Vec::new(),
         http: Vec::new(),
         reload: Reload { watch: true, drain: Duration::from_secs(60) },
     }
