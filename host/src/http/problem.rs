@@ -239,7 +239,6 @@ mod tests {
             AdmitError::Full { depth: 1 },
             AdmitError::TooManyHops { limit: 1 },
             AdmitError::Invalid(String::new()),
-            AdmitError::Unsupported(""),
             AdmitError::Unavailable(""),
         ] {
             assert_eq!(Problem::of_admission(&error).code(), error.code());
