@@ -32,6 +32,9 @@ fn main() {
     if wanted("messages") {
         messages();
     }
+    if wanted("durable") {
+        durable();
+    }
     if wanted("first") {
         first_calls();
     }
@@ -121,7 +124,8 @@ fn messages() {
         );
         agent(name, "relay", &more)
     };
-    let (caxton, _) = host(HOST, &format!("caxton = 1\n{}{}", relay("ping", "pong"), relay("pong", "ping")));
+    let memory = "caxton = 1\n[store]\ndurability = \"memory\"\n";
+    let (caxton, _) = host(HOST, &format!("{memory}{}{}", relay("ping", "pong"), relay("pong", "ping")));
     let handled = || -> u64 { ["ping", "pong"].iter().map(|name| count(&caxton, name)).sum() };
     for (chains, hops) in [(1u32, 999_990u32), (16, 99_990), (1_000, 1_990)] {
         let mut rates = Vec::new();
@@ -139,6 +143,29 @@ fn messages() {
         let rate = median(&mut rates);
         let each = if chains == 1 { format!(", {:.2} us a hop (goal 5)", 1e6 / rate) } else { String::new() };
         println!("agent to agent, {chains:>4} chains: {rate:>8.0} messages/s (goal 300000){each}");
+    }
+}
+
+/// Messages between agents that write a key each, with everything on the disk.
+fn durable() {
+    let relay = |name: &str, peer: &str| {
+        let more = format!(
+            "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000, sends = 100000 }}\nmailbox = {{ depth = 100000 }}"
+        );
+        agent(name, "relay", &more)
+    };
+    let (caxton, _) = host(HOST, &format!("caxton = 1\n{}{}", relay("ping", "pong"), relay("pong", "ping")));
+    let handled = || -> u64 { ["ping", "pong"].iter().map(|name| count(&caxton, name)).sum() };
+    for (chains, hops) in [(1u32, 1_000u32), (1_000, 1_000), (10_000, 100)] {
+        let (before, all) = (handled(), u64::from(chains) * u64::from(hops + 1));
+        let content = [b"d".as_slice(), &chains.to_le_bytes(), &hops.to_le_bytes(), &[7; 256]].concat();
+        let began = Instant::now();
+        call(&caxton.address, "/ping", &content);
+        while handled() < before + all + 1 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let rate = all as f64 / began.elapsed().as_secs_f64();
+        println!("durable hop, {chains:>5} conversations: {rate:>8.0}/s, {:.2} us each", 1e6 / rate);
     }
 }
 

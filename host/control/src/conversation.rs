@@ -11,6 +11,9 @@ use crate::protocol::{Illegal, Protocol, Run, Why};
 /// not told `failure` when the conversation expires.
 pub const MAX_UNANSWERED: usize = 64;
 
+/// The most runs of protocols that one conversation may have under way at once.
+pub const MAX_RUNS: usize = 16;
+
 /// What the host knows of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
@@ -22,8 +25,9 @@ pub struct Conversation {
     pub participants: BTreeSet<String>,
     /// The protocol that its messages named last, checked or not.
     pub protocol: Option<String>,
-    /// Where that protocol is, if it is one that is checked.
-    pub run: Option<Run>,
+    /// Where its protocols are, those that are checked. An agent that is asked something may ask others in the same
+    /// conversation, so that one run is within another.
+    pub runs: Vec<Run>,
     /// When the first message was said, in milliseconds since 1970.
     pub first: u64,
     /// The latest time at which a message was said, in milliseconds since 1970.
@@ -88,7 +92,7 @@ impl Conversation {
             initiator: initiator.to_owned(),
             participants: BTreeSet::new(),
             protocol: None,
-            run: None,
+            runs: Vec::new(),
             first: at,
             last: at,
             messages: 0,
@@ -96,15 +100,15 @@ impl Conversation {
         }
     }
 
-    /// Takes a message in. An answer, be it `agree`, settles what it answers.
+    /// Takes a message in. An answer, be it `agree`, settles what it answers. Says whether anything changed but the
+    /// count and the time.
     ///
-    /// Another protocol than before may be named when the one under way is over or not a checked one. The bound
-    /// does not apply to those who take part already. A message between participants that asks nothing and names
-    /// no protocol allocates nothing.
+    /// The bound does not apply to those who take part already. A message between participants that asks nothing and
+    /// names no protocol allocates nothing.
     ///
     /// # Errors
     /// The message is refused; the conversation stays as it was.
-    pub fn judge(&mut self, said: &Said<'_>, participants_bound: usize) -> Result<(), Refused> {
+    pub fn judge(&mut self, said: &Said<'_>, participants_bound: usize) -> Result<bool, Refused> {
         let new_sender = !self.participants.contains(said.from);
         let new_receiver = said.to != said.from && !self.participants.contains(said.to);
         let joining = usize::from(new_sender) + usize::from(new_receiver);
@@ -112,28 +116,29 @@ impl Conversation {
             return Err(Refused::TooMany { bound: participants_bound });
         }
         // The last that may refuse: from here on the message is in.
-        self.follow(said)?;
+        let mut changed = self.follow(said)? || joining > 0;
         if new_sender {
             self.participants.insert(said.from.to_owned());
         }
         if new_receiver {
             self.participants.insert(said.to.to_owned());
         }
-        self.count(said);
+        changed |= self.count(said);
         if awaits_answer(said.act) {
+            changed = true;
             if self.unanswered.len() >= MAX_UNANSWERED {
                 self.unanswered.pop_front();
             }
             let key = said.reply_with.unwrap_or(said.id).to_owned();
             self.unanswered.push_back(Unanswered { key, from: said.from.to_owned(), to: said.to.to_owned() });
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Takes in a `failure` that the host tells in an agent's name because the agent's message finally failed
     /// (SPEC §7). It is not judged: whatever the protocol expects of that agent, its part is over.
     pub fn told_failure(&mut self, said: &Said<'_>) {
-        if let Some(run) = &mut self.run {
+        for run in &mut self.runs {
             run.give_up(said.from, said.to);
         }
         self.count(said);
@@ -149,47 +154,59 @@ impl Conversation {
         self.unanswered.into()
     }
 
-    /// Holds the message to the protocol that it names; changes nothing if it refuses.
-    fn follow(&mut self, said: &Said<'_>) -> Result<(), Illegal> {
-        let Some(named) = said.protocol else { return Ok(()) };
-        if self.protocol.as_deref() == Some(named) {
-            return match &mut self.run {
-                Some(run) => run.step(said.from, said.to, said.act),
-                None => Ok(()),
-            };
+    /// Holds the message to the protocol that it names; changes nothing if it refuses. Says whether it did anything.
+    fn follow(&mut self, said: &Said<'_>) -> Result<bool, Illegal> {
+        let Some(named) = said.protocol else { return Ok(false) };
+        let renamed = self.protocol.as_deref() != Some(named);
+        if let Some(protocol) = Protocol::named(named) {
+            self.step(protocol, said)?;
         }
-        if let Some(run) = &self.run
-            && !run.is_over()
-        {
-            return Err(Illegal {
-                protocol: run.protocol(),
-                act: said.act,
-                from: said.from.to_owned(),
-                to: said.to.to_owned(),
-                why: Why::OtherProtocol { named: named.to_owned() },
-            });
+        if renamed {
+            self.protocol = Some(named.to_owned());
         }
-        let mut run = Protocol::named(named).map(Run::new);
-        if let Some(run) = &mut run {
-            run.step(said.from, said.to, said.act)?;
+        Ok(renamed || Protocol::named(named).is_some())
+    }
+
+    /// Takes a step in the innermost run where it is legal, or begins one.
+    fn step(&mut self, protocol: Protocol, said: &Said<'_>) -> Result<(), Illegal> {
+        let mut illegal = None;
+        for run in self.runs.iter_mut().rev().filter(|run| run.protocol() == protocol && !run.is_over()) {
+            match run.step(said.from, said.to, said.act) {
+                Ok(()) => return Ok(()),
+                // Who began a run goes on with it, and does not begin another beside it.
+                Err(error) if run.initiator() == Some(said.from) => return Err(error),
+                Err(error) => illegal = illegal.or(Some(error)),
+            }
         }
-        self.protocol = Some(named.to_owned());
-        self.run = run;
+        let mut run = Run::new(protocol);
+        match run.step(said.from, said.to, said.act) {
+            Ok(()) => {}
+            Err(error) => return Err(illegal.unwrap_or(error)),
+        }
+        if self.runs.iter().filter(|run| !run.is_over()).count() >= MAX_RUNS {
+            let (act, from, to) = (said.act, said.from.to_owned(), said.to.to_owned());
+            return Err(Illegal { protocol, act, from, to, why: Why::TooManyRuns { bound: MAX_RUNS } });
+        }
+        self.runs.retain(|run| !run.is_over());
+        self.runs.push(run);
         Ok(())
     }
 
-    fn count(&mut self, said: &Said<'_>) {
+    /// Counts a message, and lets it answer. Says whether it answered something.
+    fn count(&mut self, said: &Said<'_>) -> bool {
         self.messages = self.messages.saturating_add(1);
         // A clock that was set back does not make the conversation shorter than nothing.
         self.last = self.last.max(said.at);
-        let Some(key) = said.in_reply_to else { return };
+        let Some(key) = said.in_reply_to else { return false };
         // Several may have been asked with one key: it is the answer of the one that gives it. Another's counts
         // if it answers in that one's place.
         let asked = |waiting: &Unanswered| waiting.key == key && waiting.from == said.to;
         let answered = self.unanswered.iter().position(|waiting| asked(waiting) && waiting.to == said.from);
         if let Some(at) = answered.or_else(|| self.unanswered.iter().position(asked)) {
             self.unanswered.remove(at);
+            return true;
         }
+        false
     }
 }
 

@@ -167,6 +167,11 @@ impl Run {
         self.protocol
     }
 
+    /// Who began it; none before anybody did.
+    pub fn initiator(&self) -> Option<&str> {
+        self.initiator.as_deref()
+    }
+
     /// Whether it was begun and every part of it has ended.
     pub fn is_over(&self) -> bool {
         !self.participants.is_empty() && self.participants.values().all(|stage| *stage == Stage::Ended)
@@ -304,10 +309,10 @@ pub enum Why {
         /// So many.
         bound: usize,
     },
-    /// It names another protocol than the one that is under way.
-    OtherProtocol {
-        /// The one that it names.
-        named: String,
+    /// The conversation has as many runs of protocols under way as it may.
+    TooManyRuns {
+        /// The bound.
+        bound: usize,
     },
 }
 
@@ -326,7 +331,7 @@ impl fmt::Display for Illegal {
             },
             Why::Stranger { name } => write!(f, "`{name}` has no part in it"),
             Why::Crowded { bound } => write!(f, "it has {bound} participants, as many as it may"),
-            Why::OtherProtocol { named } => write!(f, "it is not over, and the message names {named}"),
+            Why::TooManyRuns { bound } => write!(f, "the conversation has {bound} runs under way, as many as it may"),
         }
     }
 }

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | `s` CHAINS HOPS | begins so many chains, each of HOPS + 1 messages and in a conversation of its own |
 //! | `h` HOPS | while HOPS is not 0: sends `h` HOPS - 1 to the peer |
+//! | `d` CHAINS HOPS | the same with `k` instead of `h` |
+//! | `k` HOPS | as `h`, and writes what is left of HOPS under a key of the conversation |
 //! | `r` HOPS | while HOPS is not 0: asks the peer `r` HOPS - 1, and gives its answer; at 0 the answer is empty |
 //!
 //! The peer is `config.peer`, and this agent itself when that is not there.
@@ -41,18 +43,26 @@ impl Agent for Relay {
                 };
                 Ok(Some(Reply::bytes(answer, "application/octet-stream")))
             }
-            Some(b's') => {
+            Some(b'k') => {
+                state::set(&message.conversation_id, &content[1..content.len().min(5)])?;
+                if let Some(content) = count_down(content)? {
+                    messaging::send(&draft(peer(&message.receiver)?, content, None))?;
+                }
+                Ok(None)
+            }
+            Some(first @ (b's' | b'd')) => {
+                let each = if *first == b's' { b'h' } else { b'k' };
                 let chains = number(&content, 1)?;
                 let mut hop = content;
                 hop.drain(1..5);
-                hop[0] = b'h';
+                hop[0] = each;
                 for chain in 0..chains {
                     let conversation = format!("{}-{chain}", message.id);
                     messaging::send(&draft(peer(&message.receiver)?, hop.clone(), Some(conversation)))?;
                 }
                 Ok(None)
             }
-            _ => Err(Failure::rejected("the content must begin with s, h or r")),
+            _ => Err(Failure::rejected("the content must begin with s, h, d, k or r")),
         }
     }
 }
