@@ -117,7 +117,9 @@ impl Receipts {
                     code: DEAD.iter().find(|code| **code == dead.reason).copied().unwrap_or("gone"),
                     reason: dead.error.chars().take(MAX_REASON).collect(),
                 },
-                None => State::Failed { at, revision: None, code: "gone", reason: "its dead letter was dropped".to_owned() },
+                None => {
+                    State::Failed { at, revision: None, code: "gone", reason: "its dead letter was dropped".to_owned() }
+                }
             },
             Some((at, number)) => {
                 let agent = kept.agent.parse().ok()?;
@@ -189,7 +191,7 @@ impl Drop for Open {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::new_id;
+    use crate::wasm::new_id;
 
     fn open(receipts: &Arc<Receipts>) -> (String, Waiter) {
         let id = new_id();

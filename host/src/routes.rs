@@ -1,8 +1,8 @@
 //! Who is called by which path, name or capability: an immutable snapshot that calls read without a lock.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, Hasher};
-use std::sync::{Arc, LazyLock};
+use std::hash::Hasher;
+use std::sync::Arc;
 
 use caxton_control::desired::Mode;
 use caxton_control::route::RoutePattern;
@@ -40,9 +40,6 @@ pub(crate) enum Found<'r, 'p> {
     /// Nothing.
     Nothing,
 }
-
-/// Spreads conversations over the agents of a capability.
-static SPREAD: LazyLock<std::hash::RandomState> = LazyLock::new(std::hash::RandomState::new);
 
 impl Routes {
     /// The routes of these agents.
@@ -99,7 +96,8 @@ impl Routes {
         agents
             .iter()
             .max_by_key(|agent| {
-                let mut hasher = SPREAD.build_hasher();
+                // Without a key: the same after a restart.
+                let mut hasher = std::hash::DefaultHasher::new();
                 hasher.write(agent.name().as_str().as_bytes());
                 hasher.write_u8(0);
                 hasher.write(conversation.as_bytes());

@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 use caxton_control::desired::Limits;
 use caxton_control::{AgentSpec, Performative, Receiver};
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use super::Agent;
 use super::deliver::Helping;
 use crate::clock;
 use crate::commons::Commons;
 use crate::routes::Routes;
-use crate::trace::Trace;
 use crate::store::{Commit, CommitError, Committed, IdempotencyKey};
-use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Sent, Waiter, Work, performative, wit};
+use crate::trace::Trace;
+use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Sent, Waiter, Work, new_id, performative, wit};
 
 /// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
 const MAX_WORD: usize = 100;
@@ -188,12 +187,6 @@ pub(crate) struct Accepted {
     pub(crate) conversation: String,
 }
 
-/// A new id: in order of time, unique everywhere (RFC 9562, version 7).
-pub(crate) fn new_id() -> String {
-    let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
-    Uuid::now_v7().hyphenated().encode_lower(&mut buffer).to_owned()
-}
-
 impl Agent {
     /// Takes a message from outside, and returns when it is safe. What becomes of it is told by
     /// [`receipt`](crate::receipts::Receipts::find).
@@ -318,7 +311,9 @@ impl Commons {
     pub(crate) fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, AdmitError> {
         let (agent, envelope) = self.address(who, work, draft)?;
         agent.reserve_place()?;
-        Ok(Sent::new(agent, envelope))
+        // Only what names a protocol can be illegal, but for too many participants, which its sender may learn as well.
+        let origin = self.routes.load().agent(who.name()).filter(|origin| !origin.is_http()).cloned();
+        Ok(Sent::new(agent, envelope).of(origin.map(|origin| origin as Arc<dyn Inbox>)))
     }
 
     /// Checks a draft and finds its receiver; keeps no place yet.
@@ -337,7 +332,7 @@ impl Commons {
         let due = due(draft.delivery, now)?;
         let conversation = draft.conversation_id.unwrap_or_else(|| work.conversation.clone());
         let routes = self.routes.load();
-        let agent = find_receiver(&routes, who, &draft.receiver, &conversation)?;
+        let agent = self.find_receiver(&routes, who, &draft.receiver, &conversation)?;
         let theirs = agent.message_limit(&agent.spec.load());
         if draft.content.len() as u64 > theirs {
             return Err(AdmitError::TooLarge { limit: theirs });
@@ -434,31 +429,44 @@ pub(super) fn check_headers(headers: &[(String, String)]) -> Result<(), AdmitErr
     Ok(())
 }
 
-/// Whom a receiver's text means, if the sender may send there.
-fn find_receiver(
-    routes: &Routes,
-    who: &Identity,
-    receiver: &str,
-    conversation: &str,
-) -> Result<Arc<Agent>, AdmitError> {
-    let allow = &who.spec.allow.send;
-    let not_allowed = || AdmitError::NotAllowed { sender: who.name().to_owned(), receiver: receiver.to_owned() };
-    if let Some(capability) = receiver.strip_prefix("cap:") {
-        let granted =
-            allow.iter().any(|grant| matches!(grant, Receiver::Capability(name) if name.as_str() == capability));
+impl Commons {
+    /// Whom a receiver's text means, if the sender may send there.
+    fn find_receiver(
+        &self,
+        routes: &Routes,
+        who: &Identity,
+        receiver: &str,
+        conversation: &str,
+    ) -> Result<Arc<Agent>, AdmitError> {
+        let allow = &who.spec.allow.send;
+        let not_allowed = || AdmitError::NotAllowed { sender: who.name().to_owned(), receiver: receiver.to_owned() };
+        if let Some(capability) = receiver.strip_prefix("cap:") {
+            let granted =
+                allow.iter().any(|grant| matches!(grant, Receiver::Capability(name) if name.as_str() == capability));
+            if !granted {
+                return Err(not_allowed());
+            }
+            let able = routes.with_capability(capability);
+            // A conversation stays with whom it began with, also when others come that would be picked.
+            let known =
+                |name: &String| able.iter().find(|agent| agent.name.as_str() == name && name != who.name()).cloned();
+            let agent = match able {
+                [] | [_] => None,
+                _ => self.store.conversations.find(conversation, known),
+            };
+            return agent
+                .or_else(|| routes.pick(capability, conversation))
+                .ok_or_else(|| AdmitError::UnknownReceiver(receiver.to_owned()));
+        }
+        let agent = routes.agent(receiver);
+        // A grant of a capability covers those who have it, also when they are called by name.
+        let granted = allow.iter().any(|grant| match grant {
+            Receiver::Agent(name) => name.as_str() == receiver,
+            Receiver::Capability(name) => agent.is_some_and(|agent| agent.spec.load().capabilities.contains(name)),
+        });
         if !granted {
             return Err(not_allowed());
         }
-        return routes.pick(capability, conversation).ok_or_else(|| AdmitError::UnknownReceiver(receiver.to_owned()));
+        agent.cloned().ok_or_else(|| AdmitError::UnknownReceiver(receiver.to_owned()))
     }
-    let agent = routes.agent(receiver);
-    // A grant of a capability covers those who have it, also when they are called by name.
-    let granted = allow.iter().any(|grant| match grant {
-        Receiver::Agent(name) => name.as_str() == receiver,
-        Receiver::Capability(name) => agent.is_some_and(|agent| agent.spec.load().capabilities.contains(name)),
-    });
-    if !granted {
-        return Err(not_allowed());
-    }
-    agent.cloned().ok_or_else(|| AdmitError::UnknownReceiver(receiver.to_owned()))
 }

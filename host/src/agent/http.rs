@@ -7,11 +7,11 @@ use bytes::Bytes;
 use caxton_control::RevisionId;
 use http_body::Body;
 
-use super::admit::{AdmitError, new_id};
+use super::admit::AdmitError;
 use super::stats::End;
 use super::{Agent, InFlight};
 use crate::trace::Trace;
-use crate::wasm::{BodyError, Fault, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Work};
+use crate::wasm::{BodyError, Fault, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Work, new_id};
 
 /// An HTTP agent's response, whose body may still be coming.
 pub(crate) struct HttpAnswer {

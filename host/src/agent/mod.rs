@@ -39,8 +39,6 @@ use crate::commons::Commons;
 use crate::store::Snapshot;
 use crate::wasm::{Envelope, Inbox, Kind, Lease, Pool, rank};
 
-#[cfg(test)]
-pub(crate) use admit::new_id;
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use http::HttpError;
@@ -336,11 +334,6 @@ impl Agent {
         })
     }
 
-    /// Keeps a place for a message that its receiver has to hear.
-    fn reserve_beyond(&self) {
-        self.inbox.lock().mailbox.reserve_beyond();
-    }
-
     /// Refuses calls while the agent is left alone because it failed again and again.
     pub(crate) fn check_breaker(&self) -> Result<(), AdmitError> {
         let now = clock::now_ms();
@@ -416,6 +409,10 @@ impl Inbox for Agent {
 
     fn work(self: Arc<Self>) {
         tokio::spawn(deliver::work(self));
+    }
+
+    fn reserve_beyond(&self) {
+        self.inbox.lock().mailbox.reserve_beyond();
     }
 
     fn release(&self) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::admit::{self, AdmitError};
 use super::{Agent, Revision};
 use crate::clock;
-use crate::wasm::{Envelope, Outcome, Sent, wit};
+use crate::wasm::{Envelope, Inbox, Outcome, Sent, new_id, wit};
 
 /// For a person to read: why a message was not handled.
 pub(crate) fn describe(outcome: &Outcome) -> String {
@@ -102,11 +102,12 @@ impl Agent {
         })
         .ok()
         .flatten()
+        .map(Sent::of_host)
     }
 
     fn answer(&self, question: &wit::Message, reply: wit::Reply) -> wit::Message {
         wit::Message {
-            id: admit::new_id(),
+            id: new_id(),
             performative: reply.performative,
             sender: self.name.as_str().to_owned(),
             receiver: question.sender.clone(),
@@ -153,6 +154,7 @@ impl Agent {
             ..Envelope::new(message, Instant::now())
         };
         let envelope = Box::new(envelope);
-        Ok(Some(Sent::new(Arc::clone(receiver) as Arc<dyn crate::wasm::Inbox>, envelope)))
+        let origin = self.me.upgrade().map(|origin| origin as Arc<dyn Inbox>);
+        Ok(Some(Sent::new(Arc::clone(receiver) as Arc<dyn Inbox>, envelope).of(origin)))
     }
 }

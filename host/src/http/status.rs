@@ -67,8 +67,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::agent::{Accepted, new_id};
+    use crate::agent::Accepted;
     use crate::receipts::Receipts;
+    use crate::wasm::new_id;
     use crate::wasm::{Answer, Fault, Outcome};
 
     fn body(response: Response<ReplyBody>) -> serde_json::Value {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::commit::{Commit, CommitError, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange};
+use super::conversation::{Conversations, write_end};
 use super::history::History;
 use super::kept::{Event, RevisionRecord, Snapshot};
 use super::row;
@@ -30,6 +31,8 @@ pub(super) struct Counters {
     pub(super) keeps_messages: bool,
     /// Handled messages, until they leave.
     pub(super) history: History,
+    /// Conversations that are open.
+    conversations: Arc<Conversations>,
     /// Bytes of the agents' states, as far as they were asked for.
     sizes: HashMap<Arc<str>, i64>,
     /// Agents whose state has another size than the database says.
@@ -40,7 +43,12 @@ pub(super) struct Counters {
 
 impl Counters {
     /// As the database has them.
-    pub(super) fn load(connection: &Connection, keeps_messages: bool, history: History) -> rusqlite::Result<Self> {
+    pub(super) fn load(
+        connection: &Connection,
+        keeps_messages: bool,
+        history: History,
+        conversations: Arc<Conversations>,
+    ) -> rusqlite::Result<Self> {
         let meta = |key: &str| -> rusqlite::Result<u64> {
             let sql = "SELECT value FROM meta WHERE key = ?1";
             Ok(connection.query_row(sql, [key], |row| row.get::<_, i64>(0)).optional()?.unwrap_or(0).cast_unsigned())
@@ -50,6 +58,7 @@ impl Counters {
             version: Arc::new(AtomicU64::new(meta("version")?)),
             keeps_messages,
             history,
+            conversations,
             sizes: HashMap::new(),
             resized: HashSet::new(),
             buffer: Vec::new(),
@@ -63,11 +72,7 @@ impl Counters {
     }
 
     /// Keeps a message. Its envelope says where from then on.
-    pub(super) fn insert(
-        &mut self,
-        insert: &mut CachedStatement<'_>,
-        envelope: &mut Envelope,
-    ) -> rusqlite::Result<()> {
+    pub(super) fn insert(&mut self, insert: &mut CachedStatement<'_>, envelope: &mut Envelope) -> rusqlite::Result<()> {
         let seq = self.next_seq();
         row::encode(envelope, &mut self.buffer);
         let message = &envelope.message;
@@ -101,6 +106,7 @@ impl Counters {
         for agent in self.resized.drain() {
             sizes.execute(params![&*agent, self.sizes.get(&agent).copied().unwrap_or(0)])?;
         }
+        self.conversations.write(transaction)?;
         self.history.prune(transaction)
     }
 
@@ -109,6 +115,7 @@ impl Counters {
         self.seq = seq_before;
         self.sizes.clear();
         self.resized.clear();
+        self.conversations.undo();
     }
 
     fn size(&mut self, transaction: &Transaction<'_>, agent: &Arc<str>) -> rusqlite::Result<i64> {
@@ -186,10 +193,9 @@ impl Batch {
     fn set_aside(&mut self, job: Job) {
         match job {
             Job::Commit(commit) => self.commits.push((commit, Ok(()))),
-            Job::Snapshot(_, _, asker)
-            | Job::Revision(_, asker)
-            | Job::Other(_, asker)
-            | Job::Flush(asker) => self.askers.push((asker, Ok(()))),
+            Job::Snapshot(_, _, asker) | Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
+                self.askers.push((asker, Ok(())))
+            }
             Job::Event(_) => {}
             Job::Restart => self.restart = true,
         }
@@ -268,13 +274,9 @@ impl<'t> Writing<'t> {
     }
 
     /// Writes one commit, or says why nothing of it is written.
-    fn commit(
-        &mut self,
-        counters: &mut Counters,
-        commit: &mut Commit,
-    ) -> rusqlite::Result<Result<(), CommitError>> {
+    fn commit(&mut self, counters: &mut Counters, commit: &mut Commit) -> rusqlite::Result<Result<(), CommitError>> {
         if let Some(key) = &commit.key
-            && let Err(error) = take_key(self.transaction, &commit.agent, key)?
+            && let Err(error) = find_key(self.transaction, &commit.agent, key)?
         {
             return Ok(Err(error));
         }
@@ -282,6 +284,14 @@ impl<'t> Writing<'t> {
             && let Err(error) = self.write_state(counters, &commit.agent, state)?
         {
             return Ok(Err(error));
+        }
+        for sent in &mut commit.sends {
+            if let Err(why) = counters.conversations.judge_sent(sent) {
+                return Ok(Err(CommitError::Illegal(why)));
+            }
+        }
+        if let Some(key) = &commit.key {
+            write_key(self.transaction, &commit.agent, key)?;
         }
         if counters.keeps_messages {
             if let Some(handled) = commit.handled {
@@ -300,6 +310,9 @@ impl<'t> Writing<'t> {
         }
         if let Some(fired) = &commit.fired {
             write_fired(self.transaction, &commit.agent, fired)?;
+        }
+        if let Some(row) = commit.ended {
+            write_end(self.transaction, row, crate::clock::now_ms())?;
         }
         Ok(Ok(()))
     }
@@ -391,8 +404,8 @@ impl<'t> Writing<'t> {
     }
 }
 
-/// Takes a client's key for a message, unless it has one already.
-fn take_key(
+/// Whether a client's key is free.
+fn find_key(
     transaction: &Transaction<'_>,
     agent: &str,
     key: &IdempotencyKey,
@@ -403,31 +416,29 @@ fn take_key(
         .prepare_cached("SELECT fingerprint, id, conversation FROM idempotency WHERE agent = ?1 AND key = ?2")?
         .query_row(params![agent, key.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    match known {
-        Some((fingerprint, ..)) if fingerprint != key.fingerprint => Ok(Err(CommitError::KeyReused)),
-        Some((_, id, conversation)) => Ok(Err(CommitError::Repeated { id, conversation })),
-        None => {
-            transaction
-                .prepare_cached(
-                    "INSERT INTO idempotency (agent, key, fingerprint, id, conversation, at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                )?
-                .execute(params![agent, key.key, key.fingerprint, key.id, key.conversation, now])?;
-            Ok(Ok(()))
-        }
-    }
+    Ok(match known {
+        Some((fingerprint, ..)) if fingerprint != key.fingerprint => Err(CommitError::KeyReused),
+        Some((_, id, conversation)) => Err(CommitError::Repeated { id, conversation }),
+        None => Ok(()),
+    })
+}
+
+/// Gives a client's key to its message.
+fn write_key(transaction: &Transaction<'_>, agent: &str, key: &IdempotencyKey) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO idempotency (agent, key, fingerprint, id, conversation, at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![agent, key.key, key.fingerprint, key.id, key.conversation, key.at.cast_signed()])
+        .map(|_| ())
 }
 
 fn write_attempt(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Result<()> {
     let attempt = serde_json::to_string(&failed.attempt).expect("an attempt is numbers and text");
     transaction
         .prepare_cached("INSERT OR REPLACE INTO attempt (seq, number, again_at, attempt) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![
-            failed.seq.cast_signed(),
-            failed.attempt.number,
-            failed.again_at.cast_signed(),
-            attempt
-        ])
+        .execute(params![failed.seq.cast_signed(), failed.attempt.number, failed.again_at.cast_signed(), attempt])
         .map(|_| ())
 }
 

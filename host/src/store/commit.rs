@@ -29,6 +29,8 @@ pub(crate) struct Commit {
     pub(crate) key: Option<IdempotencyKey>,
     /// The schedule that fired.
     pub(crate) fired: Option<Fired>,
+    /// The row of the conversation that ends.
+    pub(crate) ended: Option<u64>,
     /// Hears what became of it.
     pub(crate) done: Done,
 }
@@ -48,6 +50,7 @@ impl Commit {
             sends: Vec::new(),
             key: None,
             fired: None,
+            ended: None,
             done,
         }
     }

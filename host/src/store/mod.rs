@@ -11,6 +11,7 @@
 mod batch;
 mod checkpoint;
 mod commit;
+mod conversation;
 mod history;
 mod kept;
 mod query;
@@ -36,6 +37,7 @@ use self::history::History;
 pub(crate) use commit::{
     Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange, Writes,
 };
+pub(crate) use conversation::{ConversationCounts, Conversations, Expired};
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};
 pub(crate) use query::EventFilter;
 pub(crate) use queue::{Dead, DeadCount, DeadFilter, Kept, Queued, Threaded};
@@ -92,6 +94,8 @@ pub(crate) struct Store {
     /// The version that the last write of state has.
     version: Arc<AtomicU64>,
     keeps_messages: bool,
+    /// Conversations that are open.
+    pub(crate) conversations: Arc<Conversations>,
     /// Held for as long as the store is open.
     _lock: File,
 }
@@ -111,13 +115,24 @@ impl Store {
         let connection = schema::open(&database, settings.durability)?;
         let wrong = |source| StoreError::Database { path: database.clone(), source };
         let history = History::load(&connection, settings.history, settings.dead_letters).map_err(wrong)?;
-        let counters = Counters::load(&connection, keeps_messages, history).map_err(wrong)?;
+        let conversations = Arc::new(Conversations::load(&connection).map_err(wrong)?);
+        let counters =
+            Counters::load(&connection, keeps_messages, history, Arc::clone(&conversations)).map_err(wrong)?;
         let version = Arc::clone(&counters.version);
         let checkpoints = schema::open(&database, settings.durability)?;
         let writer = writer::Writer::start(connection, checkpoints, counters);
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Self { folder: folder.to_owned(), database, id, writer, version, keeps_messages, _lock: lock }))
+        Ok(Arc::new(Self {
+            folder: folder.to_owned(),
+            database,
+            id,
+            writer,
+            version,
+            keeps_messages,
+            conversations,
+            _lock: lock,
+        }))
     }
 
     /// A version for a write of state: greater than all before.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use caxton_control::RevisionId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::{Fault, wit};
 use crate::trace::Trace;
@@ -154,19 +155,81 @@ pub(crate) trait Inbox: Any + Send + Sync {
     fn put(&self, envelope: Box<Envelope>) -> bool;
     /// Starts whoever handles what was put.
     fn work(self: Arc<Self>);
+    /// Keeps a place for a message that its receiver has to hear.
+    fn reserve_beyond(&self);
     /// Gives up the place.
     fn release(&self);
+}
+
+/// A new id: in order of time, unique everywhere (RFC 9562, version 7).
+pub(crate) fn new_id() -> String {
+    let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+    Uuid::now_v7().hyphenated().encode_lower(&mut buffer).to_owned()
 }
 
 /// A message that was admitted, with the place that is kept for it. Dropping it gives the place up.
 pub(crate) struct Sent {
     inner: Option<(Arc<dyn Inbox>, Box<Envelope>)>,
+    /// The sender's own mailbox, where it hears that its message is not legal; none for what came from outside.
+    origin: Option<Arc<dyn Inbox>>,
+    /// Whether the host says it in an agent's place.
+    hosts: bool,
 }
 
 impl Sent {
     /// A message for whose delivery a place was kept in `inbox`.
     pub(crate) fn new(inbox: Arc<dyn Inbox>, envelope: Box<Envelope>) -> Self {
-        Self { inner: Some((inbox, envelope)) }
+        Self { inner: Some((inbox, envelope)), origin: None, hosts: false }
+    }
+
+    /// The same of an agent with this mailbox.
+    pub(crate) fn of(mut self, origin: Option<Arc<dyn Inbox>>) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// The same of the host, in an agent's place.
+    pub(crate) fn of_host(mut self) -> Self {
+        self.hosts = true;
+        self
+    }
+
+    /// Whether the host says it in an agent's place.
+    pub(crate) fn is_hosts(&self) -> bool {
+        self.hosts
+    }
+
+    /// Puts an answer to its sender in its place: it was not understood, for this reason. False, and nothing is
+    /// changed, if the sender has no mailbox.
+    pub(crate) fn refuse(&mut self, why: &str) -> bool {
+        let Some(origin) = self.origin.take() else { return false };
+        let Some((inbox, refused)) = self.inner.take() else { return false };
+        inbox.release();
+        let wit::Message { sender, receiver, protocol, conversation_id, id, reply_with, .. } = refused.message;
+        let message = wit::Message {
+            id: new_id(),
+            performative: wit::Performative::NotUnderstood,
+            sender: receiver,
+            receiver: sender,
+            content: why.as_bytes().to_vec(),
+            content_type: "text/plain; charset=utf-8".to_owned(),
+            ontology: None,
+            protocol,
+            conversation_id,
+            reply_with: None,
+            in_reply_to: Some(reply_with.unwrap_or(id)),
+            reply_by: None,
+            priority: wit::Priority::Normal,
+            sent_at: refused.message.sent_at,
+            attempt: 1,
+            headers: Vec::new(),
+        };
+        let envelope =
+            Envelope { hops: refused.hops, trace: refused.trace, ..Envelope::new(message, refused.accepted) };
+        // Whoever sent it has to hear it.
+        origin.reserve_beyond();
+        self.inner = Some((origin, Box::new(envelope)));
+        true
     }
 
     /// Delivers the message.

@@ -195,6 +195,7 @@ impl Inbox for Nowhere {
         false
     }
     fn work(self: Arc<Self>) {}
+    fn reserve_beyond(&self) {}
     fn release(&self) {}
 }
 
