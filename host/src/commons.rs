@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use caxton_control::Performative;
+use caxton_control::conversation::{Refused, Said};
 use caxton_control::desired::Order;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -18,9 +20,12 @@ use crate::events::Events;
 use crate::logs::{Line, Logs};
 use crate::receipts::Receipts;
 use crate::routes::Routes;
-use crate::store::Store;
+use crate::store::{Store, said};
 use crate::timers::Timers;
-use crate::wasm::{Answer, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waiter, Waits, Work, wit};
+use crate::wasm::{
+    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waiter, Waits, Work, act, new_id,
+    wit,
+};
 
 /// What all agents share.
 pub(crate) struct Commons {
@@ -132,13 +137,34 @@ impl Commons {
             let why = "a request is delivered at once: `delivery` has to be `now`".to_owned();
             return Err(wit::RequestError::NotSent(wit::SendError::Invalid(why)));
         }
-        let (agent, mut envelope) = self.address(who, work, draft).map_err(refused)?;
+        let (agent, envelope) = self.address(who, work, draft).map_err(refused)?;
         agent.check_breaker().map_err(refused)?;
         let mut waiting = work.waiting.as_deref().cloned().unwrap_or_default();
         waiting.push(Waits { agent: who.revision.agent.shared(), conversation: work.conversation.clone() });
         if let Some(cycle) = cycle(&waiting, &agent, &envelope.message.conversation_id) {
             return Err(wit::RequestError::Deadlock(cycle));
         }
+        let question = match self.ask_in_conversation(&envelope) {
+            Ok(question) => question,
+            // The way in which the protocols themselves say it.
+            Err(refused) => return Ok(not_understood(envelope.message, &refused.to_string())),
+        };
+        let answer = self.wait_for(&agent, envelope, deadline, waiting).await;
+        match self.answer_in_conversation(&question, answer.as_ref().ok()) {
+            Ok(()) => answer,
+            Err(why) => Err(wit::RequestError::Failed(why)),
+        }
+    }
+
+    /// Hands a request to an agent and waits for what it says.
+    async fn wait_for(
+        &self,
+        agent: &Arc<Agent>,
+        mut envelope: Box<Envelope>,
+        deadline: Instant,
+        waiting: Vec<Waits>,
+    ) -> Result<wit::Message, wit::RequestError> {
+        let refused = |error: crate::agent::AdmitError| wit::RequestError::NotSent(error.into());
         let patience = deadline.saturating_duration_since(Instant::now());
         let by = clock::now_ms().saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
         envelope.message.reply_by.get_or_insert(by);
@@ -148,7 +174,7 @@ impl Commons {
         envelope.waiter = Some(Waiter::Call(waiter));
         agent.reserve_place().map_err(refused)?;
         if agent.put(envelope) {
-            agent.work();
+            Arc::clone(agent).work();
         }
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Err(_) => Err(wit::RequestError::TimedOut),
@@ -165,6 +191,85 @@ impl Commons {
                 | Outcome::Gone(_) => Err(wit::RequestError::Failed(describe(&outcome))),
             },
         }
+    }
+}
+
+/// A question in a conversation, until it is answered.
+pub(crate) struct Question {
+    conversation: String,
+    from: String,
+    to: String,
+    key: String,
+}
+
+impl Commons {
+    /// Takes what is sent into its conversations; what is not legal and has nobody to hear it is dropped.
+    pub(crate) fn judged(&self, mut sends: Vec<Sent>) -> Vec<Sent> {
+        sends.retain_mut(|sent| self.store.conversations.judge_sent(sent).is_ok());
+        sends
+    }
+
+    /// Takes a question whose sender waits into its conversation.
+    ///
+    /// # Errors
+    /// It is not legal there.
+    pub(crate) fn ask_in_conversation(&self, envelope: &Envelope) -> Result<Question, Refused> {
+        let message = &envelope.message;
+        self.store.conversations.judge(&message.conversation_id, &said(envelope))?;
+        Ok(Question {
+            conversation: message.conversation_id.clone(),
+            from: message.sender.clone(),
+            to: message.receiver.clone(),
+            key: message.reply_with.clone().unwrap_or_else(|| message.id.clone()),
+        })
+    }
+
+    /// Takes its answer in; none if there was none, or the call failed.
+    ///
+    /// # Errors
+    /// The answer is not legal there.
+    pub(crate) fn answer_in_conversation(
+        &self,
+        question: &Question,
+        reply: Option<&wit::Message>,
+    ) -> Result<(), String> {
+        let Question { conversation, from, to, key } = question;
+        let said = Said {
+            from: to,
+            to: from,
+            act: reply.map_or(Performative::Failure, |reply| act(reply.performative)),
+            protocol: reply.and_then(|reply| reply.protocol.as_deref()),
+            id: reply.map_or("", |reply| &reply.id),
+            reply_with: reply.and_then(|reply| reply.reply_with.as_deref()),
+            in_reply_to: Some(key),
+            at: clock::now_ms(),
+        };
+        match reply {
+            Some(_) => self
+                .store
+                .conversations
+                .judge(conversation, &said)
+                .map_err(|refused| format!("the reply is not legal: {refused}")),
+            None => {
+                self.store.conversations.told(conversation, &said);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What an agent is told that said something it may not.
+fn not_understood(question: wit::Message, why: &str) -> wit::Message {
+    wit::Message {
+        id: new_id(),
+        performative: wit::Performative::NotUnderstood,
+        in_reply_to: Some(question.reply_with.clone().unwrap_or_else(|| question.id.clone())),
+        sender: question.receiver,
+        receiver: question.sender,
+        content: why.as_bytes().to_vec(),
+        content_type: "text/plain; charset=utf-8".to_owned(),
+        reply_with: None,
+        ..question
     }
 }
 

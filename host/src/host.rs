@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::bury_orphans;
 use crate::commons::Commons;
 use crate::config::{ConfigErrors, Loaded};
 use crate::control::{Control, Readiness, Wake};
@@ -26,7 +27,7 @@ use crate::shutdown::{Asked, Signals};
 use crate::store::Store;
 use crate::wasm::{Runtime, RuntimeOptions};
 use crate::watch::Followed;
-use crate::{admin, build, clock, http, metrics, sweep, timers};
+use crate::{admin, build, clock, http, metrics, schedules, sweep, timers};
 
 /// How a host is to be run.
 #[derive(Debug, Clone)]
@@ -161,6 +162,9 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
         build::run_all(&followed.builds, &loaded.dir).await?;
     }
     let commons = Commons::new(store).map_err(|error| anyhow::anyhow!("reading what waits in the store: {error}"))?;
+    commons.store.conversations.configure(desired.conversations.clone());
+    let orphans = commons.backlog.lock().take_others(|name| desired.agents.contains_key(name));
+    bury_orphans(&commons.store, orphans);
     let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
@@ -200,6 +204,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     ];
     tokio::spawn(sweep::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(timers::run(Arc::clone(&commons), stop.clone()));
+    tokio::spawn(schedules::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));
     let reconciler = tokio::spawn(reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;

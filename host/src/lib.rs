@@ -16,6 +16,7 @@ mod metrics;
 mod receipts;
 mod reconcile;
 mod routes;
+mod schedules;
 mod shutdown;
 mod status;
 mod store;

@@ -9,17 +9,15 @@ use caxton_control::RevisionId;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::agent::{Accepted, code, describe};
+use crate::agent::{Accepted, MEANINGS, code, describe};
 use crate::clock;
-use crate::store::Store;
+use crate::store::{Dead, Store};
 use crate::wasm::{Answer, Outcome, Waiter};
 
 /// Receipts that are kept; the oldest leave first, whatever their state.
 pub(crate) const KEPT: usize = 10_000;
 /// Agents that take many messages at once do not wait for one lock.
 const SHARDS: usize = 16;
-/// Why a message was given up, as stable codes (SPEC §7).
-const DEAD: [&str; 4] = ["attempts-exhausted", "expired", "invalid", "agent-removed"];
 /// The most of a reason that is kept, in characters.
 const MAX_REASON: usize = 1_000;
 
@@ -114,7 +112,7 @@ impl Receipts {
                 Some(dead) => State::Failed {
                     at: dead.at,
                     revision: dead.attempts.last().and_then(|attempt| revision(&attempt.revision)).map(Arc::new),
-                    code: DEAD.iter().find(|code| **code == dead.reason).copied().unwrap_or("gone"),
+                    code: dead_code(&dead),
                     reason: dead.error.chars().take(MAX_REASON).collect(),
                 },
                 None => {
@@ -144,6 +142,15 @@ impl Receipts {
             receipt.state = state;
         }
     }
+}
+
+/// Why a message was given up, as a sender is told: what its last attempt came to, if that was final.
+fn dead_code(dead: &Dead) -> &'static str {
+    let told = match dead.attempts.last() {
+        Some(last) if dead.reason == "invalid" => &last.code,
+        Some(_) | None => &dead.reason,
+    };
+    MEANINGS.iter().map(|meaning| meaning.code).find(|code| code == told).unwrap_or("gone")
 }
 
 /// A revision as it is written, such as `triage@7`.

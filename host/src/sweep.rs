@@ -1,11 +1,12 @@
-//! Ends instances that were idle for long, and keeps as many warm as agents ask for.
+//! Ends instances that were idle for long and conversations in which nothing is said, and keeps as many instances
+//! warm as agents ask for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, expire_conversations};
 use crate::commons::Commons;
 use crate::wasm::Kind;
 
@@ -21,6 +22,7 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
+        expire_conversations(&commons);
         let routes = commons.routes.load_full();
         for agent in routes.agents() {
             sweep(agent).await;

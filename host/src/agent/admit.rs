@@ -197,8 +197,9 @@ impl Agent {
             let receipts = &self.commons.receipts;
             envelope.waiter = Some(receipts.open(&accepted, self.name.shared(), clock::now_ms()));
         }
-        let sent = Sent::new(Arc::clone(self) as Arc<dyn Inbox>, envelope);
+        let mut sent = Sent::new(Arc::clone(self) as Arc<dyn Inbox>, envelope);
         if !keeps && key.is_none() {
+            self.commons.store.conversations.judge_sent(&mut sent).map_err(AdmitError::NotUnderstood)?;
             sent.deliver();
             return Ok(accepted);
         }
@@ -232,9 +233,16 @@ impl Agent {
 
     /// Takes a message from outside and waits for its answer.
     pub(crate) async fn ask(self: &Arc<Self>, arrival: Arrival) -> Result<(Accepted, Answer), AdmitError> {
+        self.check_breaker()?;
         let patience = arrival.patience;
+        // A call that is part of nothing larger leaves no record.
+        let part = arrival.protocol.is_some() || arrival.conversation.is_some();
         let (waiter, answer) = oneshot::channel();
         let (accepted, mut envelope) = self.accept(arrival)?;
+        let question = part.then(|| self.commons.ask_in_conversation(&envelope)).transpose().map_err(|refused| {
+            self.release();
+            AdmitError::NotUnderstood(refused.to_string())
+        })?;
         envelope.waiter = Some(Waiter::Call(waiter));
         let helping = self.put(envelope).then(|| Helping::new(self));
         let answer = async {
@@ -248,11 +256,17 @@ impl Agent {
             None => Ok(answer.await),
             Some(patience) => tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Time { limit: patience }),
         };
-        let answer = match outcome {
+        let mut answer = match outcome {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Answer { revision: None, outcome: Outcome::Gone("the host is stopping") },
             Err(fault) => Answer { revision: None, outcome: Outcome::Fault(fault) },
         };
+        if let Some(question) = question {
+            let reply = if let Outcome::Reply(reply) = &answer.outcome { Some(&**reply) } else { None };
+            if let Err(why) = self.commons.answer_in_conversation(&question, reply) {
+                answer.outcome = Outcome::BadReply(why);
+            }
+        }
         Ok((accepted, answer))
     }
 

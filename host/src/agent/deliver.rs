@@ -342,7 +342,8 @@ impl Agent {
         let handled = handling.acknowledges(&envelope);
         let keeps = self.commons.store.keeps_messages();
         if effects.writes.is_empty() && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
-            return self.finish(handling, *envelope, outcome, effects.sends);
+            let sends = self.commons.judged(effects.sends);
+            return self.finish(handling, *envelope, outcome, sends);
         }
         let mut commit = Commit::new(self.name.shared(), Box::new(|_| ()));
         commit.handled = handled;
@@ -429,7 +430,7 @@ impl Agent {
     /// Keeps what an HTTP call has done, and delivers what it sent; returns when it is safe.
     pub(super) async fn commit_call(&self, revision: &Revision, effects: Effects) -> Result<(), CommitError> {
         if effects.writes.is_empty() && (effects.sends.is_empty() || !self.commons.store.keeps_messages()) {
-            effects.sends.into_iter().for_each(Sent::deliver);
+            self.commons.judged(effects.sends).into_iter().for_each(Sent::deliver);
             return Ok(());
         }
         let mut sends = Vec::new();

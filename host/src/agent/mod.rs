@@ -13,6 +13,7 @@
 mod admit;
 mod code;
 mod deliver;
+mod expire;
 mod fail;
 mod http;
 mod pending;
@@ -41,8 +42,9 @@ use crate::wasm::{Envelope, Inbox, Kind, Lease, Pool, rank};
 
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
+pub(crate) use expire::expire_conversations;
 pub(crate) use http::HttpError;
-pub(crate) use queue::{Backlog, backlog};
+pub(crate) use queue::{Backlog, backlog, bury_orphans};
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
 

@@ -299,6 +299,7 @@ impl Reconciler {
                 }
                 self.declared = loaded;
                 self.http.store(Arc::new(self.declared.desired.http.clone()));
+                self.commons.store.conversations.configure(self.declared.desired.conversations.clone());
                 self.follow();
                 self.look_at_components(false);
                 changes

@@ -85,6 +85,9 @@ pub(crate) fn judge(spec: &AgentSpec, summary: &Summary) -> Result<(), String> {
     if summary.kind == Kind::Http && spec.http.iter().any(|route| route.mode == Mode::Enqueue) {
         return Err("it is an HTTP agent, which answers itself: a route with mode = \"enqueue\" is for agents that take messages".to_owned());
     }
+    if summary.kind == Kind::Http && !spec.schedules.is_empty() {
+        return Err("it is an HTTP agent: a schedule is for agents that take messages".to_owned());
+    }
     Ok(())
 }
 

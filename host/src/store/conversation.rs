@@ -76,7 +76,7 @@ pub(crate) struct Expired {
     /// Its id.
     pub(crate) name: String,
     /// Its row; none when it was never written.
-    pub(super) row: Option<u64>,
+    pub(crate) row: Option<u64>,
     /// What is to be told `failure`.
     pub(crate) unanswered: Vec<Unanswered>,
 }
@@ -250,7 +250,7 @@ impl Conversations {
             let names: Vec<Box<str>> = shard
                 .open
                 .iter()
-                .filter(|(_, open)| !open.dirty && open.record.expires_at(timeout) <= now)
+                .filter(|(_, open)| open.record.expires_at(timeout) <= now)
                 .take(most.saturating_sub(expired.len()))
                 .map(|(name, _)| name.clone())
                 .collect();
@@ -260,6 +260,8 @@ impl Conversations {
                     expired.push(Expired { name: name.into(), row, unanswered: open.record.expire() });
                 }
             }
+            let Shard { open, dirty, .. } = &mut *shard;
+            dirty.retain(|name| open.contains_key(name));
             // Those that ended are at the front sooner or later.
             while shard.order.front().is_some_and(|name| !shard.open.contains_key(name)) {
                 shard.order.pop_front();
