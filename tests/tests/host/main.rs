@@ -17,6 +17,7 @@ mod agents;
 mod durable;
 mod http;
 mod limits;
+mod messages;
 mod reload;
 mod start;
 mod stateful;

@@ -1,0 +1,196 @@
+//! Messages that are kept: across `kill -9`, in their order, in their time, in their protocol.
+
+use caxton_tests::Host;
+use http::Method;
+use serde_json::json;
+
+use crate::{agent, host};
+
+const LATER: &str = "[[agents.rogue.http]]\nroute = \"/later\"\nmode = \"enqueue\"\n";
+
+/// One agent `rogue` with these settings, called at `/rogue`, and at `/later` without waiting.
+fn rogue(settings: &str) -> Host {
+    host(&(agent("rogue", "rogue", settings) + LATER))
+}
+
+/// Enqueues an action in a conversation; gives where it can be looked up.
+fn later(host: &Host, conversation: &str, action: &serde_json::Value) -> String {
+    let reply =
+        host.client().send(Method::POST, "/later", &[("caxton-conversation", conversation)], action.to_string());
+    assert_eq!(reply.status.as_u16(), 202, "{}", reply.text());
+    reply.header("location").to_owned()
+}
+
+/// What `record` kept of a conversation.
+fn recorded(host: &Host, conversation: &str) -> String {
+    host.caxton(&["state", "get", "rogue", &format!("record/{conversation}")]).1
+}
+
+fn until_handled(host: &mut Host, count: u64) {
+    host.until_agent("rogue", "all is handled", |status| {
+        status["handled"].as_u64() >= Some(count) && status["mailbox_depth"] == 0 && status["in_flight"] == 0
+    });
+}
+
+#[test]
+fn what_was_accepted_is_handled_after_kill_9_in_its_order_and_once() {
+    let host = rogue("instances = { max = 2 }");
+    // Two hold both instances, so that the others wait when the host ends.
+    for conversation in ["x", "y"] {
+        later(&host, conversation, &json!({ "do": "sleep", "ms": 3_000 }));
+    }
+    let letters: Vec<String> = ('a'..='j').map(String::from).collect();
+    for letter in &letters {
+        for conversation in ["x", "y", "z"] {
+            later(&host, conversation, &json!({ "do": "record", "text": letter }));
+        }
+    }
+    let last = later(&host, "z", &json!({ "do": "record", "text": "end" }));
+    let mut host = host.kill().start();
+    assert_eq!(host.client().get(&last).json()["state"], "pending", "it is known after the restart");
+    until_handled(&mut host, 33);
+    for conversation in ["x", "y", "z"] {
+        let expected = if conversation == "z" { "abcdefghijend" } else { "abcdefghij" };
+        let found: String = recorded(&host, conversation).chars().filter(char::is_ascii_alphabetic).collect();
+        assert_eq!(found, expected, "{conversation}");
+    }
+    let told = host.client().get(&last).json();
+    assert_eq!((&told["state"], &told["revision"]), (&json!("handled"), &json!("rogue@1")));
+    // Nothing of it comes again.
+    let (code, setup) = host.stop();
+    assert_eq!(code, 0);
+    let host = setup.start();
+    let status = host.agent("rogue");
+    assert_eq!((&status["mailbox_depth"], &status["handled"]), (&json!(0), &json!(0)), "{status}");
+    assert_eq!(host.client().get(&last).json()["state"], "handled");
+}
+
+#[test]
+fn a_message_comes_at_its_time_once_also_when_the_host_was_not_there() {
+    let settings = "allow = { send = [\"rogue\"] }";
+    let host = rogue(settings);
+    let send = |host: &Host, name: &str, with: serde_json::Value| {
+        let content = json!({ "do": "increment", "key": name });
+        let action = json!({ "do": "send", "to": "rogue", "content": content, "with": with });
+        let told = host.client().post("/rogue", action.to_string()).json();
+        assert_eq!(told["errors"], json!([]), "{told}");
+    };
+    send(&host, "soon", json!({ "after-ms": 400 }));
+    send(&host, "past", json!({ "at-ms": 1_000 }));
+    send(&host, "later", json!({ "after-ms": 1_500 }));
+    let mut host = host.kill().start();
+    let count = |host: &Host, name: &str| host.caxton(&["state", "get", "rogue", name]).1.trim().to_owned();
+    host.until("all have come", |host| (count(host, "later") == "1").then_some(()));
+    for name in ["soon", "past", "later"] {
+        assert_eq!(count(&host, name), "1", "{name}");
+    }
+    let mut host = host.kill().start();
+    until_handled(&mut host, 0);
+    for name in ["soon", "past", "later"] {
+        assert_eq!(count(&host, name), "1", "{name} came once");
+    }
+}
+
+#[test]
+fn an_attempt_that_fails_leaves_nothing_and_the_next_comes_later_without_holding_up_others() {
+    let mut host = rogue("mailbox = { backoff = { first = \"300ms\", jitter = 0 } }\ninstances = { max = 1 }");
+    let failing = json!({ "do": "steps", "steps": [
+        { "do": "increment", "key": "tries" },
+        { "do": "fail-until", "attempt": 3, "cause": "unavailable" },
+        { "do": "record", "text": "a" },
+    ] });
+    later(&host, "x", &failing);
+    later(&host, "x", &json!({ "do": "record", "text": "b" }));
+    later(&host, "y", &json!({ "do": "record", "text": "c" }));
+    host.until("the other conversation goes on", |host| recorded(host, "y").contains('c').then_some(()));
+    assert!(!recorded(&host, "x").contains('b'), "it waits behind the one that is tried again");
+    until_handled(&mut host, 3);
+    let found: String = recorded(&host, "x").chars().filter(char::is_ascii_alphabetic).collect();
+    assert_eq!(found, "ab");
+    assert_eq!(host.caxton(&["state", "get", "rogue", "tries"]).1.trim(), "1", "failed attempts left nothing");
+}
+
+#[test]
+fn a_repeated_request_with_its_key_is_one_message() {
+    let host = rogue("");
+    let send = |host: &Host, key: &str, body: &str| {
+        host.client().send(Method::POST, "/later", &[("idempotency-key", key)], body.to_owned())
+    };
+    let body = r#"{"do":"increment","key":"n"}"#;
+    let first = send(&host, "k-1", body);
+    let again = send(&host, "k-1", body);
+    assert_eq!((first.status.as_u16(), again.status.as_u16()), (202, 202), "{}", again.text());
+    assert_eq!(first.json()["id"], again.json()["id"]);
+    let other = send(&host, "k-1", r#"{"do":"increment","key":"m"}"#);
+    assert_eq!((other.status.as_u16(), &other.json()["code"]), (422, &json!("key-reused")));
+    let mut host = host.kill().start();
+    assert_eq!(send(&host, "k-1", body).json()["id"], first.json()["id"], "also after a restart");
+    send(&host, "k-2", body);
+    host.until("both keys' messages are handled", |host| {
+        (host.caxton(&["state", "get", "rogue", "n"]).1.trim() == "2").then_some(())
+    });
+}
+
+#[test]
+fn urgent_messages_are_served_first() {
+    let mut host =
+        rogue("mailbox = { order = \"none\" }\ninstances = { max = 1 }\nallow = { send = [\"rogue\"] }");
+    let send = |rank: &str, content: serde_json::Value| {
+        let with = json!({ "priority": rank, "conversation": "all", "performative": "inform" });
+        json!({ "do": "send", "to": "rogue", "content": content, "with": with })
+    };
+    // All in one commit; the first holds the only instance until the others wait.
+    let ranks = ["low", "normal", "high", "critical"];
+    let sends = ranks.map(|rank| send(rank, json!({ "do": "record", "text": rank })));
+    let first = send("critical", json!({ "do": "sleep", "ms": 300 }));
+    let steps: Vec<serde_json::Value> = std::iter::once(first).chain(sends).collect();
+    let told = host.client().post("/rogue", json!({ "do": "steps", "steps": steps }).to_string());
+    assert_eq!(told.status.as_u16(), 200, "{}", told.text());
+    host.until("all are recorded", |host| recorded(host, "all").contains("low").then_some(()));
+    let found: serde_json::Value = serde_json::from_str(&recorded(&host, "all")).expect("a list");
+    assert_eq!(found, json!(["critical", "high", "normal", "low"]));
+}
+
+#[test]
+fn an_act_that_its_protocol_does_not_allow_is_answered_not_understood() {
+    let host = rogue("allow = { send = [\"rogue\"] }");
+    let said = |act: &str, conversation: &str| {
+        let headers = [
+            ("caxton-protocol", "fipa-request"),
+            ("caxton-performative", act),
+            ("caxton-conversation", conversation),
+        ];
+        host.client().send(Method::POST, "/rogue", &headers, r#"{"do":"reply","text":"done"}"#)
+    };
+    let illegal = said("propose", "c-1");
+    assert_eq!((illegal.status.as_u16(), &illegal.json()["code"]), (422, &json!("not-understood")));
+    let detail = illegal.json()["detail"].to_string();
+    assert!(detail.contains("fipa-request") && detail.contains("request"), "{detail}");
+    assert_eq!(said("request", "c-1").status.as_u16(), 200, "what was refused changed nothing");
+    assert_eq!(said("request", "c-1").status.as_u16(), 200, "a new request begins anew");
+    // Between agents.
+    let with = json!({ "protocol": "fipa-query", "performative": "agree", "conversation": "c-2" });
+    let ask = json!({ "do": "request", "to": "rogue", "content": { "do": "none" }, "with": with });
+    let told = host.client().post("/rogue", ask.to_string()).json();
+    assert_eq!(told["performative"], "not-understood", "{told}");
+}
+
+#[test]
+fn schedules_fire_at_their_times_and_never_twice() {
+    let schedule = "[[agents.rogue.schedule]]\ncron = \"* * * * * *\"\ncontent = '{\"do\":\"increment\",\"key\":\"ticks\"}'\nmissed = \"all\"\n";
+    let host = host(&(agent("rogue", "rogue", "") + schedule));
+    let ticks = |host: &Host| host.caxton(&["state", "get", "rogue", "ticks"]).1.trim().parse::<u64>().unwrap_or(0);
+    let mut host = host;
+    let began = std::time::SystemTime::now();
+    host.until("it fired twice", |host| (ticks(host) >= 2).then_some(()));
+    let setup = host.kill();
+    let mut host = setup.start();
+    host.until("it fired again", |host| (ticks(host) >= 5).then_some(()));
+    // One for each second, those without a host included, and none twice.
+    let (code, setup) = host.stop();
+    assert_eq!(code, 0);
+    let host = setup.start();
+    let seconds = began.elapsed().expect("the clock goes on").as_secs();
+    let fired = ticks(&host);
+    assert!(fired <= seconds + 2, "{fired} in {seconds} s");
+}
