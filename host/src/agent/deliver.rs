@@ -467,14 +467,27 @@ impl Agent {
         work: Work,
         time: Duration,
     ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, Duration), Fault> {
-        let mut lease = revision.pool.lease(work.deadline).await?;
+        let lease = revision.pool.lease(work.deadline).await;
+        if revision.pool.given_up().is_some() {
+            // The reconciler ends it.
+            self.commons.wake();
+        }
+        let mut lease = lease?;
         let result = tokio::select! {
             biased;
             result = lease.instance().handle(&envelope.message, work, time) => result,
             () = revision.interrupt.cancelled() => Err(Fault::Interrupted),
         };
         // After a fault the lease is dropped, and the instance with it.
-        let result = result?;
+        let result = match result {
+            Ok(result) => result,
+            Err(fault) => {
+                if fault.is_guests() {
+                    lease.fail(&fault);
+                }
+                return Err(fault);
+            }
+        };
         let (effects, cpu) = (lease.instance().take_effects(), lease.instance().cpu());
         lease.finish(true);
         Ok((result, effects, cpu))

@@ -254,6 +254,13 @@ impl Agent {
         self.start_workers();
     }
 
+    /// Sends no more messages to a revision that failed: they wait for another.
+    pub(crate) fn unset(&self, number: u64) {
+        if self.current().is_some_and(|current| current.id.number == number) {
+            self.current.store(None);
+        }
+    }
+
     /// Lets messages wait, or lets them go on.
     pub(crate) fn pause(self: &Arc<Self>, paused: bool) {
         self.inbox.lock().paused = paused;

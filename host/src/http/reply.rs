@@ -141,7 +141,7 @@ pub(super) fn name_conversation(headers: &mut HeaderMap, conversation: HeaderVal
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::new_id;
+    use crate::wasm::new_id;
 
     fn reply(headers: &[(&str, &str)]) -> wit::Message {
         wit::Message {

@@ -251,6 +251,26 @@ impl Reconciler {
         }
     }
 
+    /// Ends revisions whose instances fail to start again and again (SPEC §7, supervision).
+    pub(super) fn end_given_up(&mut self) {
+        let given_up: Vec<(RevisionId, String)> = self
+            .entries
+            .iter()
+            .flat_map(|(name, entry)| entry.revisions.iter().map(move |record| (name, record)))
+            .filter(|(_, record)| !record.state.is_terminal())
+            .filter_map(|(name, record)| {
+                let why = record.live.as_ref()?.pool.given_up()?;
+                Some((RevisionId { agent: name.clone(), number: record.number }, why.to_owned()))
+            })
+            .collect();
+        for (id, why) in given_up {
+            if let Some(entry) = self.entries.get(&id.agent) {
+                entry.agent.unset(id.number);
+            }
+            self.fail(&id, &why);
+        }
+    }
+
     fn fail(&mut self, id: &RevisionId, why: &str) {
         let runs = self.entries.get(&id.agent).and_then(|entry| entry.agent.current());
         match runs {

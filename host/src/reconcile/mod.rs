@@ -206,6 +206,7 @@ impl Reconciler {
 
     /// Observes, plans and acts until nothing more is safe to do at this moment.
     fn reconcile(&mut self) {
+        self.end_given_up();
         loop {
             if self.welcome() {
                 self.publish();

@@ -79,6 +79,20 @@ impl Fault {
         }
     }
 
+    /// Whether it is the guest's own doing, and not the host's or the caller's.
+    pub(crate) fn is_guests(&self) -> bool {
+        match self {
+            Self::Trap { .. }
+            | Self::Cpu { .. }
+            | Self::Fuel { .. }
+            | Self::Time { .. }
+            | Self::Start(_)
+            | Self::Restore(_)
+            | Self::NoResponse(_) => true,
+            Self::Interrupted | Self::Abandoned | Self::Overloaded | Self::Host(_) => false,
+        }
+    }
+
     /// What an error of wasmtime means, given the bounds that were in force.
     pub(super) fn of(error: &wasmtime::Error, cpu: Duration, fuel: Option<u64>) -> Self {
         if error.is::<CpuExhausted>() {

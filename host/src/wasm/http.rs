@@ -421,7 +421,10 @@ impl Lease {
     {
         let result = self.instance().serve_http(request, work, time, sender).await;
         let cpu = self.instance().cpu();
-        self.finish(result.is_ok());
+        match &result {
+            Err(fault) if fault.is_guests() => self.fail(fault),
+            Ok(()) | Err(_) => self.finish(result.is_ok()),
+        }
         HttpEnd { result, cpu }
     }
 }

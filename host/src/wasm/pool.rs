@@ -1,9 +1,10 @@
 //! The instances of one revision: warm ones wait here, at most so many live at once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use caxton_control::supervise::{Failure, Supervision, Verdict};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -13,6 +14,7 @@ use super::guest::{Identity, Outside};
 use super::inspect::Kind;
 use super::instance::Instance;
 use super::program::Program;
+use crate::clock;
 
 /// The instances of one revision.
 pub(crate) struct Pool {
@@ -31,6 +33,11 @@ pub(crate) struct Pool {
     /// Instances that live: idle ones and those in a call.
     live: AtomicU32,
     started: AtomicU32,
+    supervision: Mutex<Supervision>,
+    /// Whether something failed since an instance did well, so that well ones take no lock.
+    troubled: AtomicBool,
+    /// Why no more instances are started.
+    given_up: OnceLock<String>,
 }
 
 struct Idle {
@@ -68,6 +75,9 @@ impl Pool {
             max: AtomicU32::new(max),
             live: AtomicU32::new(0),
             started: AtomicU32::new(0),
+            supervision: Mutex::default(),
+            troubled: AtomicBool::new(false),
+            given_up: OnceLock::new(),
         });
         runtime.register(&pool);
         pool
@@ -128,10 +138,45 @@ impl Pool {
                 let place = tokio::time::timeout_at(deadline.into(), self.runtime.place())
                     .await
                     .map_err(|_| Fault::Overloaded)?;
-                (self.start().await?, place)
+                self.await_turn(deadline).await?;
+                let instance = self.start().await.inspect_err(|fault| self.failed(Failure::Start, fault))?;
+                (instance, place)
             }
         };
         Ok(Lease { pool: Arc::clone(self), held: Some(held), _turn: turn })
+    }
+
+    /// Waits until an instance may be started again after others failed (SPEC §7, supervision).
+    async fn await_turn(&self, deadline: Instant) -> Result<(), Fault> {
+        if let Some(why) = self.given_up.get() {
+            return Err(Fault::Start(why.clone()));
+        }
+        if !self.troubled.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let now = clock::now_ms();
+        let Some(at) = self.supervision.lock().may_start(now) else { return Ok(()) };
+        let pause = Duration::from_millis(at.saturating_sub(now));
+        if Instant::now() + pause >= deadline {
+            return Err(Fault::Overloaded);
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    /// An instance failed; the next is started later, or never.
+    fn failed(&self, kind: Failure, fault: &Fault) {
+        self.troubled.store(true, Ordering::Relaxed);
+        let verdict = self.supervision.lock().failed(clock::now_ms(), rand::random(), kind);
+        match verdict {
+            Verdict::Replace { .. } => {}
+            Verdict::GiveUp => drop(self.given_up.set(format!("its instances fail to start again and again: {fault}"))),
+        }
+    }
+
+    /// Why it starts no more instances; none if it does.
+    pub(crate) fn given_up(&self) -> Option<&str> {
+        self.given_up.get().map(String::as_str)
     }
 
     /// Starts an instance with nothing restored, asks it whether it can work, and drops it again.
@@ -230,11 +275,19 @@ impl Lease {
         &mut self.held.as_mut().expect("a lease holds its instance until it is finished").0
     }
 
+    /// Ends the instance, which failed at its work.
+    pub(crate) fn fail(self, fault: &Fault) {
+        self.pool.failed(Failure::Trap, fault);
+    }
+
     /// Gives the instance back. `well` says that the call ended well; otherwise the instance ends here.
     pub(crate) fn finish(mut self, well: bool) {
         let Some((mut instance, place)) = self.held.take() else { return };
         // The memory of a stateful agent is nowhere else.
         let keeps = self.pool.program.summary.kind == Kind::Stateful;
+        if well && self.pool.troubled.swap(false, Ordering::Relaxed) {
+            self.pool.supervision.lock().well();
+        }
         if well && (keeps || !instance.is_worn(self.pool.who.spec.instances.reuse)) {
             self.pool.idle.lock().push(Idle { instance, place, since: Instant::now() });
             self.pool.runtime.became_idle();

@@ -133,8 +133,7 @@ fn a_repeated_request_with_its_key_is_one_message() {
 
 #[test]
 fn urgent_messages_are_served_first() {
-    let mut host =
-        rogue("mailbox = { order = \"none\" }\ninstances = { max = 1 }\nallow = { send = [\"rogue\"] }");
+    let mut host = rogue("mailbox = { order = \"none\" }\ninstances = { max = 1 }\nallow = { send = [\"rogue\"] }");
     let send = |rank: &str, content: serde_json::Value| {
         let with = json!({ "priority": rank, "conversation": "all", "performative": "inform" });
         json!({ "do": "send", "to": "rogue", "content": content, "with": with })
@@ -155,11 +154,8 @@ fn urgent_messages_are_served_first() {
 fn an_act_that_its_protocol_does_not_allow_is_answered_not_understood() {
     let host = rogue("allow = { send = [\"rogue\"] }");
     let said = |act: &str, conversation: &str| {
-        let headers = [
-            ("caxton-protocol", "fipa-request"),
-            ("caxton-performative", act),
-            ("caxton-conversation", conversation),
-        ];
+        let headers =
+            [("caxton-protocol", "fipa-request"), ("caxton-performative", act), ("caxton-conversation", conversation)];
         host.client().send(Method::POST, "/rogue", &headers, r#"{"do":"reply","text":"done"}"#)
     };
     let illegal = said("propose", "c-1");
