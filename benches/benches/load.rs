@@ -8,7 +8,10 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use caxton_benches::{Load, Request, Server, bare_hyper, build_guests, drive, guest, host, median, wasmtime_serve};
+use caxton_benches::{
+    Load, Request, Server, agent, bare_hyper, build_guests, call, count, drive, exchange, guest, host, median,
+    wasmtime_serve,
+};
 use http_body_util::{BodyExt, Full};
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
@@ -32,23 +35,12 @@ fn main() {
     if wanted("messages") {
         messages();
     }
-    if wanted("durable") {
-        durable();
-    }
     if wanted("first") {
         first_calls();
     }
     if wanted("many") {
         many_agents();
     }
-}
-
-fn agent(name: &str, component: &str, more: &str) -> String {
-    let path = guest(component);
-    format!(
-        "[agents.{name}]\ncomponent = \"{}\"\n{more}\n[[agents.{name}.http]]\nroute = \"/{name}\"\n",
-        path.display()
-    )
 }
 
 fn echo(address: &str, path: &str) -> Request {
@@ -146,37 +138,6 @@ fn messages() {
     }
 }
 
-/// Messages between agents that write a key each, with everything on the disk.
-fn durable() {
-    let relay = |name: &str, peer: &str| {
-        let more = format!(
-            "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000, sends = 100000 }}\nmailbox = {{ depth = 100000 }}"
-        );
-        agent(name, "relay", &more)
-    };
-    let (caxton, _) = host(HOST, &format!("caxton = 1\n{}{}", relay("ping", "pong"), relay("pong", "ping")));
-    let handled = || -> u64 { ["ping", "pong"].iter().map(|name| count(&caxton, name)).sum() };
-    for (chains, hops) in [(1u32, 1_000u32), (1_000, 1_000), (10_000, 100)] {
-        let (before, all) = (handled(), u64::from(chains) * u64::from(hops + 1));
-        let content = [b"d".as_slice(), &chains.to_le_bytes(), &hops.to_le_bytes(), &[7; 256]].concat();
-        let began = Instant::now();
-        call(&caxton.address, "/ping", &content);
-        while handled() < before + all + 1 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let rate = all as f64 / began.elapsed().as_secs_f64();
-        println!("durable hop, {chains:>5} conversations: {rate:>8.0}/s, {:.2} us each", 1e6 / rate);
-    }
-}
-
-/// Messages that an agent has handled, as the management API counts them.
-fn count(server: &Server, agent: &str) -> u64 {
-    let head = format!("authorization: Bearer {}\r\n", server.token());
-    let text = exchange(&server.admin, "GET", &format!("/v1/agents/{agent}"), &head, &[]);
-    let status: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    status["handled"].as_u64().unwrap_or(0)
-}
-
 /// What the first call of an agent costs that has no instance, and of one that has.
 fn first_calls() {
     const AGENTS: usize = 200;
@@ -228,25 +189,6 @@ fn many_agents() {
     println!("10000 agents: a change of one runs after {:.2} s (goal 1)", began.elapsed().as_secs_f64());
     let request = |server: &Server| echo(&server.address, "/a00007");
     compare("a call among 10000 agents / among 10", &request(&many), &request(&few), "goal 1.00");
-}
-
-fn call(address: &str, path: &str, body: &[u8]) {
-    exchange(address, "POST", path, "", body);
-}
-
-/// One request on a connection of its own; gives the body.
-fn exchange(address: &str, method: &str, path: &str, head: &str, body: &[u8]) -> String {
-    let mut stream = TcpStream::connect(address).expect("the server listens");
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{head}connection: close\r\ncontent-length: {length}\r\n\r\n"
-    );
-    stream.write_all(&[request.as_bytes(), body].concat()).expect("the server reads");
-    let mut response = Vec::new();
-    stream.read_to_end(&mut response).expect("the server answers");
-    let text = String::from_utf8_lossy(&response).into_owned();
-    assert!(text.starts_with("HTTP/1.1 2"), "{method} {path}: {text}");
-    text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
 }
 
 /// One request on a connection that is kept.

@@ -1,9 +1,15 @@
 //! What the benches of the whole program share: servers as processes, and a load for them.
 
+mod ask;
 mod load;
+mod nats;
+mod plain;
 mod server;
 
+pub use ask::{agent, call, count, exchange};
 pub use load::{Load, Request, drive};
+pub use nats::jetstream;
+pub use plain::{plain_batches, plain_single};
 pub use server::{Server, bare_hyper, build_guests, guest, host, wasmtime_serve};
 
 /// The middle of some figures.

@@ -35,6 +35,18 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Ends a host as a power cut would, and starts it again in its folder. Gives also how long the start took.
+    ///
+    /// # Panics
+    /// It is no host.
+    pub fn again(mut self, binary: &str) -> (Self, Duration) {
+        let folder = self.folder.take().expect("a host has a folder");
+        drop(self);
+        host_in(binary, folder)
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -62,6 +74,11 @@ pub fn build_guests() {
 pub fn host(binary: &str, toml: &str) -> (Server, Duration) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("caxton.toml"), toml).expect("the folder can be written to");
+    host_in(binary, folder)
+}
+
+fn host_in(binary: &str, folder: tempfile::TempDir) -> (Server, Duration) {
+    let _ = std::fs::remove_file(folder.path().join("ports.json"));
     let began = Instant::now();
     let child = Command::new(binary)
         .current_dir(folder.path())

@@ -9,6 +9,7 @@
 //! | `h` HOPS | while HOPS is not 0: sends `h` HOPS - 1 to the peer |
 //! | `d` CHAINS HOPS | the same with `k` instead of `h` |
 //! | `k` HOPS | as `h`, and writes what is left of HOPS under a key of the conversation |
+//! | `w` COUNT | sends so many messages to the peer that are not due for a day |
 //! | `r` HOPS | while HOPS is not 0: asks the peer `r` HOPS - 1, and gives its answer; at 0 the answer is empty |
 //!
 //! The peer is `config.peer`, and this agent itself when that is not there.
@@ -21,6 +22,8 @@ use caxton_sdk::{Delivery, Priority};
 
 /// How long the whole chain of `r` may take.
 const PATIENCE_MS: u64 = 10_000;
+
+const A_DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 struct Relay;
 
@@ -62,7 +65,15 @@ impl Agent for Relay {
                 }
                 Ok(None)
             }
-            _ => Err(Failure::rejected("the content must begin with s, h, d, k or r")),
+            Some(b'w') => {
+                for number in 0..number(&content, 1)? {
+                    let conversation = format!("{}-{number}", message.id);
+                    let later = draft(peer(&message.receiver)?, content.clone(), Some(conversation));
+                    messaging::send(&Draft { delivery: Delivery::AfterMs(A_DAY_MS), ..later })?;
+                }
+                Ok(None)
+            }
+            _ => Err(Failure::rejected("the content must begin with s, h, d, k, w or r")),
         }
     }
 }
