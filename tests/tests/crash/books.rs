@@ -73,6 +73,11 @@ pub(crate) fn log(database: &Path) -> PathBuf {
     database.with_file_name(FILES[1])
 }
 
+/// What the processes that have a database open share.
+pub(crate) fn index(folder: &Path) -> PathBuf {
+    folder.join(DATA).join("caxton.db-shm")
+}
+
 impl Books {
     /// Of a host that does not run: of a copy, so that its next start finds what this one left.
     pub(crate) fn of(folder: &Path) -> Self {

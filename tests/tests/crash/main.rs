@@ -8,10 +8,12 @@
 //! ```sh
 //! CAXTON_CRASH_KILLS=100 CAXTON_CRASH_SEEDS=5 cargo test -p caxton-tests --test crash -- --nocapture
 //! ```
-//! A failure names its seed; `CAXTON_CRASH_SEED=7` begins with that one.
+//! `CAXTON_CRASH_IMAGES=50` is the number of copies of the data folder that are taken at any moment, and opened again
+//! whole and with a damaged log. A failure names its seed; `CAXTON_CRASH_SEED=7` begins with that one.
 
 mod bank;
 mod books;
+mod image;
 mod kill;
 mod load;
 
