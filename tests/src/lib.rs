@@ -44,13 +44,16 @@ pub struct Setup {
     folder: Arc<tempfile::TempDir>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// What a shell does before it becomes the host.
+    within: Option<String>,
 }
 
 impl Setup {
     /// A host of `binary` whose file has this text. `GUEST(name)` in it stands for the path of a built guest.
     pub fn new(binary: &str, toml: &str) -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
-        let setup = Self { binary: binary.into(), folder, arguments: Vec::new(), environment: Vec::new() };
+        let setup =
+            Self { binary: binary.into(), folder, arguments: Vec::new(), environment: Vec::new(), within: None };
         setup.write(toml);
         setup
     }
@@ -69,6 +72,13 @@ impl Setup {
         self
     }
 
+    /// Within what these commands of a shell set.
+    #[must_use]
+    pub fn within(mut self, commands: &str) -> Self {
+        self.within = Some(commands.to_owned());
+        self
+    }
+
     /// The folder of the file.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -79,7 +89,14 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = program(&self.binary);
+        let mut command = match &self.within {
+            None => program(&self.binary),
+            Some(commands) => {
+                let mut shell = program(Path::new("sh"));
+                shell.args(["-c", &format!("{commands} && exec \"$0\" \"$@\"")]).arg(&self.binary);
+                shell
+            }
+        };
         command
             .current_dir(self.folder.path())
             .args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ports-file", "ports.json"])
@@ -241,6 +258,11 @@ impl Host {
         (status.code().unwrap_or(-1), self.again())
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the process can be waited for").is_some()
+    }
+
     /// Waits for its end; gives its exit code.
     pub fn ended(&mut self) -> i32 {
         self.child.wait().expect("the process can be waited for").code().unwrap_or(-1)
@@ -252,6 +274,7 @@ impl Host {
             folder: Arc::clone(&self.folder),
             arguments: Vec::new(),
             environment: Vec::new(),
+            within: None,
         }
     }
 }

@@ -195,6 +195,11 @@ impl Transfer {
         (transfer, laps)
     }
 
+    /// Whether it has a place in a conversation.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.order.is_some()
+    }
+
     /// The path of the request.
     pub(crate) fn path(&self) -> String {
         format!("/{}", self.bank)

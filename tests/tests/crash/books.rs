@@ -68,6 +68,11 @@ pub(crate) fn copy(from: &Path, to: &Path) -> PathBuf {
     data.join(FILES[0])
 }
 
+/// The database of a host's folder.
+pub(crate) fn database(folder: &Path) -> PathBuf {
+    folder.join(DATA).join(FILES[0])
+}
+
 /// The log of a database.
 pub(crate) fn log(database: &Path) -> PathBuf {
     database.with_file_name(FILES[1])

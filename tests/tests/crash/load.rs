@@ -173,6 +173,10 @@ impl Load {
     /// Asks once more with the same key: the same message is meant. False when the connection broke.
     pub(crate) fn repeat(&self, client: &Client, index: usize) -> bool {
         let Sent { transfer, told } = self.sent.lock().expect("no client panics here")[index].clone();
+        if told == Told::Refused && transfer.is_ordered() {
+            // Those after it are there; now it would come too late.
+            return true;
+        }
         let again = self.ask(client, &transfer);
         if again != Told::Nothing {
             self.repeated.fetch_add(1, Ordering::SeqCst);

@@ -13,9 +13,11 @@
 
 mod bank;
 mod books;
+mod disk;
 mod image;
 mod kill;
 mod load;
+mod stop;
 
 use std::time::{Duration, Instant};
 
@@ -75,6 +77,7 @@ fn until_rest(host: &mut Host) -> (u64, u64) {
 fn until(what: &str, host: &mut Host, mut condition: impl FnMut(&mut Host) -> bool) {
     let began = Instant::now();
     while !condition(host) {
+        assert!(!host.has_ended(), "the host ended instead of {what}; it said:\n{}", host.said());
         assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", host.said());
         std::thread::yield_now();
     }
