@@ -185,14 +185,13 @@ impl Transfer {
         }
     }
 
-    /// One whose money goes round the banks so often.
-    pub(crate) fn round(id: String, laps: u64) -> (Self, u64) {
-        let stop = |bank| Stop { bank, account: ACCOUNTS[0], after_ms: None, priority: None, fail: None };
-        let stops = BANKS.iter().copied().map(stop).collect();
-        let (bank, from) = (BANKS[0], ACCOUNTS[1]);
-        let transfer =
-            Self { id, order: None, conversation: None, key: None, bank, from, amount: 1, fail: None, stops };
-        (transfer, laps)
+    /// One whose money goes round the banks, and comes back to the account that it left.
+    pub(crate) fn round(id: &str, number: u64) -> Self {
+        let account = ACCOUNTS[number as usize % ACCOUNTS.len()];
+        let stop = |bank| Stop { bank, account, after_ms: None, priority: None, fail: None };
+        let stops = BANKS.iter().rev().copied().map(stop).collect();
+        let (id, bank) = (id.to_owned(), BANKS[0]);
+        Self { id, order: None, conversation: None, key: None, bank, from: account, amount: 1, fail: None, stops }
     }
 
     /// Whether it has a place in a conversation.

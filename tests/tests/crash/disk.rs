@@ -1,11 +1,13 @@
 //! Disks that are full, and data folders that cannot be used.
 //!
 //! A limit on the size of files stands for a full disk: it needs no rights, and a write that meets it fails in the
-//! same place. It is set while the host runs, and taken away again.
+//! same place. It is set while the host runs, and taken away again. With `CAXTON_CRASH_DISK=/mnt/small`, a folder on a
+//! small file system, that one is filled instead, with a file beside the store.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use caxton_tests::{Host, Setup};
 use rand::RngCore;
@@ -15,41 +17,83 @@ use crate::kill::rest;
 use crate::load::Load;
 use crate::{BINARY, bank, books, chance, until};
 
-/// Bounds the files that a host writes to, from now on.
-fn limit_files(host: &Host, bytes: Option<u64>) {
-    prlimit(Some(host.pid()), Resource::Fsize, Rlimit { current: bytes, maximum: None }).expect("the limit can be set");
+/// What can become full.
+enum Disk {
+    /// A bound on the size of the host's files.
+    Bound,
+    /// A small file system.
+    Small(PathBuf),
+}
+
+impl Disk {
+    fn given() -> Self {
+        std::env::var_os("CAXTON_CRASH_DISK").map_or(Self::Bound, |folder| Self::Small(folder.into()))
+    }
+
+    /// Puts the data folder of a host onto it.
+    fn prepare(&self, setup: &Setup) {
+        let Self::Small(folder) = self else { return };
+        let data = folder.join("data");
+        let _ = fs::remove_dir_all(&data);
+        fs::create_dir(&data).expect("the small file system can be written to");
+        std::os::unix::fs::symlink(data, setup.folder().join(".caxton")).expect("the folder can be written to");
+    }
+
+    /// Leaves room for so many bytes more, about; none for as many as there were.
+    fn leave(&self, host: &Host, room: Option<u64>) {
+        match self {
+            Self::Bound => {
+                let log = fs::metadata(books::log(&books::database(host.folder()))).expect("there is a log").len();
+                let current = room.map(|room| if room == 0 { 0 } else { log + room });
+                let limit = Rlimit { current, maximum: None };
+                prlimit(Some(host.pid()), Resource::Fsize, limit).expect("the limit can be set");
+            }
+            Self::Small(folder) => {
+                let ballast = folder.join("ballast");
+                let _ = fs::remove_file(&ballast);
+                let Some(room) = room else { return };
+                let space = rustix::fs::statvfs(folder).expect("the file system is there");
+                let mut file = fs::File::create(ballast).expect("there is room for a name");
+                for _ in room / space.f_frsize..space.f_bavail {
+                    // The host takes room as well, until there is none.
+                    let _ = file.write_all(&vec![0; usize::try_from(space.f_frsize).expect("blocks are small")]);
+                }
+            }
+        }
+    }
 }
 
 #[test]
 fn a_full_disk_refuses_and_loses_nothing() {
     let load = Load::with(1, true);
-    let mut host = Setup::new(BINARY, &bank::file("history = 1_000_000")).start();
+    let disk = Disk::given();
+    let setup = Setup::new(BINARY, &bank::file("history = 1_000_000"));
+    disk.prepare(&setup);
+    let mut host = setup.start();
     bank::open(&host.client());
     for round in 0..3 {
         let clients = load.start(&host, round);
         let before = load.accepted();
         until("requests", &mut host, |_| load.accepted() >= before + 50);
-        // Full in the middle of a commit, where the log grows.
-        let log = fs::metadata(books::log(&books::database(host.folder()))).expect("there is a log").len();
-        limit_files(&host, Some(log + 50_000));
-        let before = load.refused();
-        until("refusals", &mut host, |_| load.refused() > before + 20);
-        // Full altogether.
-        limit_files(&host, Some(0));
-        let before = load.refused();
-        until("refusals", &mut host, |_| load.refused() > before + 20);
+        // Full in the middle of a commit, and then altogether.
+        for room in [50_000, 0] {
+            disk.leave(&host, Some(room));
+            let before = load.refused();
+            until("refusals", &mut host, |_| load.refused() > before + 20);
+        }
         let order = r#"{"do": "open", "account": "none", "amount": 1000000}"#;
         let reply = host.client().post("/bank-a/now", order);
         assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (503, &"not-committed".into()), "{}", reply.text());
         assert_eq!(host.api().get("/v1/agents").status.as_u16(), 200);
         if round == 1 {
             // It does not live to see space again.
+            disk.leave(&host, None);
             let setup = host.kill();
             clients.join();
             host = setup.start();
             continue;
         }
-        limit_files(&host, None);
+        disk.leave(&host, None);
         let before = load.accepted();
         until("requests", &mut host, |_| load.accepted() >= before + 50);
         clients.stop();

@@ -17,6 +17,7 @@ mod disk;
 mod image;
 mod kill;
 mod load;
+mod soak;
 mod stop;
 
 use std::time::{Duration, Instant};
