@@ -161,7 +161,10 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     if options.build {
         build::run_all(&followed.builds, &loaded.dir).await?;
     }
-    let commons = Commons::new(store).map_err(|error| anyhow::anyhow!("reading what waits in the store: {error}"))?;
+    let commons = Commons::new(store).map_err(|error| {
+        let data = data.display();
+        anyhow::anyhow!("the store in {data} cannot be read: {error}; if it is damaged, move it away and begin anew")
+    })?;
     commons.store.conversations.configure(desired.conversations.clone());
     let orphans = commons.backlog.lock().take_others(|name| desired.agents.contains_key(name));
     bury_orphans(&commons.store, orphans);

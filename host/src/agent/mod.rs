@@ -71,6 +71,8 @@ struct InboxState {
     held: bool,
     /// Why no message is taken any more.
     closed: Option<&'static str>,
+    /// Whether what the store has is left to the next start of the host.
+    leaving: bool,
     /// Tasks that deliver.
     workers: u32,
     breaker: Breaker,
@@ -190,6 +192,7 @@ impl Agent {
                 paused: false,
                 held,
                 closed: None,
+                leaving: false,
                 workers: 0,
                 breaker,
                 look_at: u64::MAX,
@@ -405,6 +408,11 @@ impl Inbox for Agent {
         let slot = self.slot(envelope);
         let start = {
             let mut inbox = self.inbox.lock();
+            if inbox.leaving && self.is_kept(&slot) {
+                self.forget(&slot);
+                inbox.mailbox.release();
+                return false;
+            }
             let now = clock::now_ms();
             match due.filter(|due| *due > now) {
                 Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),

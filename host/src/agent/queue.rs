@@ -92,6 +92,22 @@ impl Agent {
         }
     }
 
+    /// Whether the store has a message for the next start.
+    pub(super) fn is_kept(&self, slot: &Slot) -> bool {
+        match slot {
+            Slot::Here(envelope) => envelope.seq.is_some() && self.commons.store.keeps_messages(),
+            Slot::Kept(_) => true,
+        }
+    }
+
+    /// Lets go of a message in memory.
+    pub(super) fn forget(&self, slot: &Slot) {
+        match slot {
+            Slot::Here(envelope) if envelope.waiter.is_none() => self.commons.resident.give(weight(envelope)),
+            Slot::Here(_) | Slot::Kept(_) => {}
+        }
+    }
+
     /// Takes in what waited when the host started.
     pub(super) fn fill(&self, waiting: Vec<Queued>) {
         if waiting.is_empty() {
@@ -151,6 +167,10 @@ impl Agent {
         {
             let mut inbox = self.inbox.lock();
             match due {
+                _ if inbox.leaving && self.is_kept(&taken.message) => {
+                    self.forget(&taken.message);
+                    inbox.mailbox.done(taken.lane);
+                }
                 Some(due) => inbox.mailbox.defer(taken, due),
                 None => inbox.mailbox.put_back(taken),
             }
@@ -172,13 +192,14 @@ impl Agent {
         self.inbox.lock().held
     }
 
-    /// Lets go of messages that the store has; calls, whose senders wait, are still handled. For a host that
-    /// stops.
+    /// Lets go of messages that the store has, and of those that are still to come; calls, whose senders wait, are
+    /// still handled. For a host that stops.
     pub(crate) fn leave_queue(&self) {
         let mut inbox = self.inbox.lock();
         if !self.commons.store.keeps_messages() {
             return;
         }
+        inbox.leaving = true;
         let calls: Vec<Box<Envelope>> = inbox
             .mailbox
             .drain()

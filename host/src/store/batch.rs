@@ -116,6 +116,7 @@ impl Counters {
     /// Forgets what a transaction has not kept.
     fn undo(&mut self, seq_before: u64) {
         self.seq = seq_before;
+        self.history.undo();
         self.sizes.clear();
         self.resized.clear();
         self.keys = KeyCache::default();
@@ -185,6 +186,7 @@ impl Batch {
         jobs: impl Iterator<Item = Job>,
     ) -> rusqlite::Result<()> {
         let seq = counters.seq;
+        counters.history.begin();
         let written = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => self.write_all(transaction, counters, jobs),
             Err(error) => {

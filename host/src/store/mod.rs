@@ -82,6 +82,14 @@ pub(crate) enum StoreError {
         /// What SQLite says.
         source: rusqlite::Error,
     },
+    /// The database has something in it that no host wrote.
+    #[error("the store {} is damaged: {what}; move it away and begin anew, or save what can be read with `sqlite3 {} .recover`", path.display(), path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        what: String,
+    },
 }
 
 /// The data folder, held against other hosts, with its database.
@@ -113,6 +121,7 @@ impl Store {
             }
         }
         let connection = schema::open(&database, settings.durability)?;
+        schema::check(&connection, &database)?;
         let wrong = |source| StoreError::Database { path: database.clone(), source };
         let history = History::load(&connection, settings.history, settings.dead_letters).map_err(wrong)?;
         let conversations = Arc::new(Conversations::load(&connection).map_err(wrong)?);
