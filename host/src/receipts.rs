@@ -113,7 +113,7 @@ impl Receipts {
             Some((at, 0)) => match store.dead_of(id).map_err(unread).ok()? {
                 Some(dead) => State::Failed {
                     at: dead.at,
-                    revision: dead.attempts.last().and_then(|attempt| revision(&attempt.revision)).map(Arc::new),
+                    revision: dead.revision.and_then(|revision| revision.parse().ok()).map(Arc::new),
                     code: DEAD.iter().find(|code| **code == dead.reason).copied().unwrap_or("gone"),
                     reason: dead.error.chars().take(MAX_REASON).collect(),
                 },
@@ -142,12 +142,6 @@ impl Receipts {
             receipt.state = state;
         }
     }
-}
-
-/// A revision as it is written, such as `triage@7`.
-fn revision(text: &str) -> Option<RevisionId> {
-    let (agent, number) = text.split_once('@')?;
-    Some(RevisionId { agent: agent.parse().ok()?, number: number.parse().ok()? })
 }
 
 /// A receipt whose message is under way.

@@ -90,6 +90,17 @@ pub(crate) struct AgentStatus {
     pub(crate) failed: u64,
     /// Messages refused since the host started because the mailbox was full.
     pub(crate) refused: u64,
+    /// Attempts that failed since the host started and were followed by another.
+    pub(crate) retries: u64,
+    /// Messages that wait for a time: for their hour, or for another attempt.
+    pub(crate) later: u64,
+    /// Whether an operator lets its messages wait (`caxton mailbox pause`).
+    pub(crate) held: bool,
+    /// `closed`, `open` (it failed again and again, and is left alone for a while) or `half-open` (one message is
+    /// let through on trial).
+    pub(crate) breaker: String,
+    /// Dead letters that are kept of it.
+    pub(crate) dead_letters: u64,
     /// Bytes of its state.
     pub(crate) state_bytes: u64,
     /// Routes, such as `POST /tickets`.
@@ -193,6 +204,28 @@ pub(crate) struct StateKey {
     pub(crate) bytes: u64,
 }
 
+/// A mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct MailboxStatus {
+    /// Whose.
+    pub(crate) agent: String,
+    /// Messages that wait.
+    pub(crate) depth: u32,
+    /// Messages that may wait.
+    pub(crate) bound: u32,
+    /// How many of those that wait do so for a time: for their hour, or for another attempt.
+    pub(crate) later: u64,
+    /// Messages being handled.
+    pub(crate) in_flight: u32,
+    /// Whether an operator lets them wait.
+    pub(crate) held: bool,
+    /// `closed`, `open` or `half-open`.
+    pub(crate) breaker: String,
+    /// How long the message waits that could be handled and waits longest, in milliseconds, since the host started
+    /// at most; none when none waits.
+    pub(crate) oldest_ms: Option<u64>,
+}
+
 /// A message that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Sent {
@@ -232,6 +265,11 @@ pub(crate) mod tests {
             handled: 9,
             failed: 4,
             refused: 5,
+            retries: 6,
+            later: 1,
+            held: false,
+            breaker: "closed".to_owned(),
+            dead_letters: 3,
             state_bytes: 2_048,
             routes: vec![format!("POST /{name}")],
             capabilities: vec!["desk".to_owned()],

@@ -10,10 +10,12 @@
 
 mod agents;
 mod config;
+mod dead;
 mod extract;
 mod follow;
 mod guard;
 mod invoke;
+mod mailboxes;
 mod openapi;
 mod probes;
 mod problem;
@@ -37,6 +39,7 @@ use crate::commons::Commons;
 use crate::control::Control;
 use crate::metrics::Metrics;
 
+pub(crate) use dead::{DeadPage, DeadShown, DropResult, RedeliverResult};
 pub(crate) use guard::CLI_AGENT;
 pub(crate) use problem::Details;
 pub(crate) use token::{TOKEN_FILE, TokenError, read_token};
@@ -97,6 +100,13 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/agents/{name}/messages", post(invoke::send)),
         ("/v1/agents/{name}/state", get(state::list_keys)),
         ("/v1/agents/{name}/state/{*key}", get(state::get_value).put(state::put_value).delete(state::delete_value)),
+        ("/v1/dead-letters", get(dead::list).delete(dead::drop_some)),
+        ("/v1/dead-letters/redeliver", post(dead::redeliver_some)),
+        ("/v1/dead-letters/{number}", get(dead::show).delete(dead::drop_one)),
+        ("/v1/dead-letters/{number}/redeliver", post(dead::redeliver_one)),
+        ("/v1/mailboxes", get(mailboxes::list)),
+        ("/v1/mailboxes/{agent}/pause", post(mailboxes::pause)),
+        ("/v1/mailboxes/{agent}/resume", post(mailboxes::resume)),
         ("/v1/config/diff", get(config::diff)),
         ("/v1/config/apply", post(config::apply)),
         ("/v1/events", get(follow::events)),

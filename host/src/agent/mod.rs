@@ -17,6 +17,7 @@ mod fail;
 mod http;
 mod pending;
 mod queue;
+mod redeliver;
 mod reply;
 mod stats;
 
@@ -44,7 +45,8 @@ pub(crate) use admit::new_id;
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use http::HttpError;
-pub(crate) use queue::{Backlog, backlog};
+pub(crate) use queue::{Backlog, MailboxFigures, backlog};
+pub(crate) use redeliver::{Left, RedeliverError, Redelivered, redeliver};
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
 
@@ -351,11 +353,6 @@ impl Agent {
                 Err(AdmitError::BreakerOpen { after: Duration::from_millis(until.saturating_sub(now)) })
             }
         }
-    }
-
-    /// How its breaker stands: `closed`, `open` or `half-open`.
-    pub(crate) fn breaker(&self) -> &'static str {
-        self.inbox.lock().breaker.state(clock::now_ms()).as_str()
     }
 
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.

@@ -68,6 +68,10 @@ pub(super) enum Command {
     Events(Events),
     /// Look at what an agent keeps, and mend it
     State(State),
+    /// Look at messages that were given up, redeliver or drop them
+    Dead(super::operate::Dead),
+    /// Look at mailboxes, let messages wait or go on
+    Mailbox(super::operate::Mailbox),
     /// Print the contract between host and agents
     Wit(Wit),
     /// Check this machine for what a host and builds of agents need

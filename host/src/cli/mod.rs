@@ -12,10 +12,13 @@ mod args;
 mod change;
 mod check;
 mod client;
+mod dead;
 mod doctor;
 mod follow;
 mod invoke;
 mod machine;
+mod mailbox;
+mod operate;
 mod output;
 mod ps;
 mod sse;
@@ -65,6 +68,8 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::Logs(logs) => wait(follow::logs(&logs, out))?,
         Command::Events(events) => wait(follow::events(&events, out))?,
         Command::State(state) => wait(state::run(state.command, out))?,
+        Command::Dead(dead) => wait(dead::run(dead.command, out))?,
+        Command::Mailbox(mailbox) => wait(mailbox::run(mailbox.command, out))?,
         Command::Wit(wit) => wit::run(&wit, out)?,
         Command::Completion(completion) => {
             let mut script = Vec::new();

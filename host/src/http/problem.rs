@@ -239,8 +239,11 @@ mod tests {
             AdmitError::Full { depth: 1 },
             AdmitError::TooManyHops { limit: 1 },
             AdmitError::Invalid(String::new()),
-            AdmitError::Unsupported(""),
             AdmitError::Unavailable(""),
+            AdmitError::BreakerOpen { after: time },
+            AdmitError::NotKept(String::new()),
+            AdmitError::KeyReused,
+            AdmitError::NotUnderstood(String::new()),
         ] {
             assert_eq!(Problem::of_admission(&error).code(), error.code());
         }

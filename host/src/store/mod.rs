@@ -11,6 +11,7 @@
 mod batch;
 mod checkpoint;
 mod commit;
+mod dead;
 mod history;
 mod kept;
 mod query;
@@ -38,7 +39,8 @@ pub(crate) use commit::{
 };
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};
 pub(crate) use query::EventFilter;
-pub(crate) use queue::{Dead, DeadCount, DeadFilter, Kept, Queued, Threaded};
+pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
+pub(crate) use queue::{Kept, Queued, Threaded};
 
 /// The database within the data folder.
 const DATABASE: &str = "caxton.db";
