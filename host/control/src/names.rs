@@ -224,9 +224,14 @@ mod tests {
 
     #[test]
     fn revisions_are_an_agent_and_a_number() {
-        for (text, good) in
-            [("triage@7", true), ("triage@0", false), ("triage@+7", false), ("triage", false), ("@7", false), ("a b@7", false)]
-        {
+        for (text, good) in [
+            ("triage@7", true),
+            ("triage@0", false),
+            ("triage@+7", false),
+            ("triage", false),
+            ("@7", false),
+            ("a b@7", false),
+        ] {
             assert_eq!(text.parse::<RevisionId>().ok().map(|id| id.to_string()), good.then(|| text.to_owned()));
         }
     }

@@ -156,10 +156,7 @@ pub(super) async fn list(
     params(("number" = u64, Path, description = "Its number")),
     responses((status = 200, body = DeadShown)),
 )]
-pub(super) async fn show(
-    State(api): State<Api>,
-    Named(number): Named<String>,
-) -> Result<Json<DeadShown>, Problem> {
+pub(super) async fn show(State(api): State<Api>, Named(number): Named<String>) -> Result<Json<DeadShown>, Problem> {
     let DeadInFull { dead, attempts, headers, content } = find(&api, &number).await?;
     let content_base64 = BASE64.encode(&content);
     Ok(Json(DeadShown { dead, attempts, headers, text: String::from_utf8(content).ok(), content_base64 }))
@@ -264,7 +261,9 @@ fn filter(agent: Option<String>, reason: Option<String>, all: bool) -> Result<De
     match (agent.is_some() || reason.is_some(), all) {
         (true, false) | (false, true) => Ok(DeadFilter { agent, reason, ..DeadFilter::default() }),
         (false, false) => Err(Problem::bad_request("which dead letters? give `agent`, `reason`, or `all=true`")),
-        (true, true) => Err(Problem::bad_request("`all=true` means every dead letter; leave out `agent` and `reason`, or `all`")),
+        (true, true) => {
+            Err(Problem::bad_request("`all=true` means every dead letter; leave out `agent` and `reason`, or `all`"))
+        }
     }
 }
 

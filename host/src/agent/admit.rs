@@ -239,6 +239,7 @@ impl Agent {
 
     /// Takes a message from outside and waits for its answer.
     pub(crate) async fn ask(self: &Arc<Self>, arrival: Arrival) -> Result<(Accepted, Answer), AdmitError> {
+        self.check_breaker()?;
         let patience = arrival.patience;
         let (waiter, answer) = oneshot::channel();
         let (accepted, mut envelope) = self.accept(arrival)?;

@@ -395,7 +395,7 @@ impl Agent {
         if let Some(waiter) = envelope.waiter {
             waiter.tell(Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome });
         }
-        self.inbox.lock().breaker.well(clock::now_ms());
+        self.count_well();
         self.done(handling);
         next
     }

@@ -269,10 +269,10 @@ impl Agent {
         self.inbox.lock().closed = Some(why);
     }
 
-    /// Whether messages wait or are in hand.
+    /// Whether messages are in hand, or wait and will be handled: those that an operator lets wait will not.
     pub(crate) fn is_busy(&self) -> bool {
         let inbox = self.inbox.lock();
-        inbox.mailbox.depth() > 0 || inbox.mailbox.in_flight() > 0
+        (inbox.mailbox.depth() > 0 && !inbox.held) || inbox.mailbox.in_flight() > 0
     }
 
     /// Saves the memory of a stateful agent whose instance was idle for `age`, and ends the instance. Does

@@ -113,8 +113,7 @@ fn taker(commons: &Commons, name: &str, revision: Option<&RevisionId>) -> Result
 async fn redeliver_to(store: &Store, agent: &Arc<Agent>, mut filter: DeadFilter) -> Result<u64, RedeliverError> {
     let mut count = 0;
     loop {
-        let revived =
-            store.revive(filter.clone()).await.map_err(|error| RedeliverError::Store(error.to_string()))?;
+        let revived = store.revive(filter.clone()).await.map_err(|error| RedeliverError::Store(error.to_string()))?;
         if revived.envelopes.is_empty() {
             return Ok(count);
         }

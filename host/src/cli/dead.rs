@@ -90,9 +90,13 @@ fn detail(shown: &DeadShown, out: &Out) -> String {
     let mut shown: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
     for attempt in attempts {
         let (took, cpu) = (Duration::from_micros(attempt.took_us), Duration::from_micros(attempt.cpu_us));
-        let head = format!("attempt {} at {} by {}: {}", attempt.number, rfc3339(attempt.at), attempt.revision, attempt.code);
+        let head =
+            format!("attempt {} at {} by {}: {}", attempt.number, rfc3339(attempt.at), attempt.revision, attempt.code);
         let error = printable(attempt.error.trim_end()).replace('\n', "\n    ");
-        shown.push_str(&format!("\n{}\n    took {took:.1?}, {cpu:.1?} on a core\n    {error}\n", out.paint(&head, Style::Head)));
+        shown.push_str(&format!(
+            "\n{}\n    took {took:.1?}, {cpu:.1?} on a core\n    {error}\n",
+            out.paint(&head, Style::Head)
+        ));
     }
     let content = match text {
         Some(text) => printable(text),
@@ -112,12 +116,7 @@ fn filter<'a>(which: &'a Which, revision: Option<&'a str>) -> String {
     ])
 }
 
-async fn redeliver(
-    which: &Which,
-    revision: Option<&str>,
-    host: &HostArgs,
-    out: &mut Out,
-) -> Result<(), CliError> {
+async fn redeliver(which: &Which, revision: Option<&str>, host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(host)?;
     let mut result = RedeliverResult { redelivered: 0, left: Vec::new() };
     if which.numbers.is_empty() {
@@ -126,7 +125,8 @@ async fn redeliver(
     }
     for number in &which.numbers {
         let path = format!("/v1/dead-letters/{number}/redeliver{}", query(&[("revision", revision)]));
-        let one: RedeliverResult = client.json(Method::POST, &path).await.map_err(|error| after(result.redelivered, error))?;
+        let one: RedeliverResult =
+            client.json(Method::POST, &path).await.map_err(|error| after(result.redelivered, error))?;
         result.redelivered += one.redelivered;
     }
     match out.format() {

@@ -44,8 +44,7 @@ async fn hold(agent: &str, what: &str, host: &HostArgs, out: &mut Out) -> Result
 }
 
 fn table(mailboxes: &[MailboxStatus]) -> Table {
-    let mut table =
-        Table::new(&["AGENT", "STATE", ">WAITING", ">BOUND", ">FOR A TIME", ">IN FLIGHT", ">OLDEST"]);
+    let mut table = Table::new(&["AGENT", "STATE", ">WAITING", ">BOUND", ">FOR A TIME", ">IN FLIGHT", ">OLDEST"]);
     for mailbox in mailboxes {
         let (state, style) = match (mailbox.held, mailbox.breaker.as_str()) {
             (true, "closed") => ("paused".to_owned(), Style::Warn),

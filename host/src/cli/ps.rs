@@ -46,7 +46,8 @@ fn state(agent: &AgentStatus) -> Cell {
         "failed" => Style::Bad,
         _ => Style::Warn,
     };
-    let state = if unusual.is_empty() { agent.state.clone() } else { format!("{} ({})", agent.state, unusual.join(", ")) };
+    let state =
+        if unusual.is_empty() { agent.state.clone() } else { format!("{} ({})", agent.state, unusual.join(", ")) };
     Cell::styled(state, style)
 }
 

@@ -142,7 +142,8 @@ impl Store {
     /// All that is kept of a dead letter.
     pub(crate) fn dead_letter(&self, number: u64) -> Result<Option<DeadInFull>, String> {
         self.with_reader(|connection| {
-            let sql = format!("SELECT {COLUMNS}, at, reason, error, attempts, length(content) FROM dead WHERE seq = ?1");
+            let sql =
+                format!("SELECT {COLUMNS}, at, reason, error, attempts, length(content) FROM dead WHERE seq = ?1");
             connection.prepare_cached(&sql)?.query_row([number.cast_signed()], in_full).optional()
         })
     }
