@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::agent::{Agent, Backlog, Revision, backlog, describe};
 use crate::clock;
 use crate::events::Events;
+use crate::figures::Figures;
 use crate::logs::{Line, Logs};
 use crate::receipts::Receipts;
 use crate::routes::Routes;
@@ -32,6 +33,8 @@ pub(crate) struct Commons {
     pub(crate) logs: Logs,
     /// What happens.
     pub(crate) events: Events,
+    /// What is measured of all agents together.
+    pub(crate) figures: Arc<Figures>,
     /// What became of messages that nobody waits for.
     pub(crate) receipts: Arc<Receipts>,
     /// When agents look at their mailboxes again.
@@ -75,6 +78,7 @@ impl Commons {
             events: Events::new(Arc::clone(&store)),
             store,
             routes: ArcSwap::default(),
+            figures: Arc::default(),
             receipts: Arc::default(),
             timers: Timers::default(),
             resident: Resident::default(),

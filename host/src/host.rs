@@ -26,7 +26,7 @@ use crate::shutdown::{Asked, Signals};
 use crate::store::Store;
 use crate::wasm::{Runtime, RuntimeOptions};
 use crate::watch::Followed;
-use crate::{admin, build, clock, http, metrics, sweep, timers};
+use crate::{admin, build, clock, figures, http, metrics, sweep, timers};
 
 /// How a host is to be run.
 #[derive(Debug, Clone)]
@@ -199,6 +199,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
         tokio::spawn(admin::serve(admin_listener, admin_state, stop.clone())),
     ];
     tokio::spawn(sweep::run(Arc::clone(&commons), stop.clone()));
+    tokio::spawn(figures::run(Arc::clone(&commons.figures), stop.clone()));
     tokio::spawn(timers::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));
     let reconciler = tokio::spawn(reconciler.run(stop.clone()));

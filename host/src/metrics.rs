@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::figures;
 use crate::status::AgentStatus;
 
 /// Upper bounds of the buckets of all histograms, which are in seconds: from a call in memory to a slow agent.
@@ -155,11 +156,10 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
     }
     single(text, "caxton_ready", u8::from(sample.ready));
     single(text, "caxton_store_bytes", store_bytes(sample.data));
-    if let Some(bytes) = resident_bytes() {
+    if let Some(bytes) = figures::resident_bytes() {
         single(text, "process_resident_memory_bytes", bytes);
     }
-    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    single(text, "process_cpu_seconds_total", format!("{}.{:09}", cpu.tv_sec, cpu.tv_nsec));
+    single(text, "process_cpu_seconds_total", figures::cpu_time().as_secs_f64());
 }
 
 const AGENT_STATES: [&str; 4] = ["running", "starting", "failed", "leaving"];
@@ -198,13 +198,6 @@ fn line(text: &mut String, name: &str, labels: &str, value: impl Display) {
 fn store_bytes(data: &Path) -> u64 {
     let length = |name: &str| std::fs::metadata(data.join(name)).map_or(0, |metadata| metadata.len());
     ["caxton.db", "caxton.db-wal", "caxton.db-shm"].into_iter().map(length).sum()
-}
-
-/// Memory of this process in RAM; none where the system does not tell.
-fn resident_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }
 
 #[cfg(test)]

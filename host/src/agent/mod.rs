@@ -181,7 +181,7 @@ impl Agent {
         });
         let breaker = Breaker::new(spec.breaker.faults, millis(spec.breaker.reset));
         let (waiting, held) = commons.backlog.lock().take(spec.name.as_str());
-        let stats = Stats::new(spec.name.shared());
+        let stats = Stats::new(spec.name.shared(), Arc::clone(&commons.figures));
         let agent = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             name: spec.name.clone(),

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use caxton_control::breaker::Admission;
 use caxton_control::mailbox::Taken;
@@ -111,7 +112,11 @@ impl Agent {
                 Ok(envelope)
             }
             Slot::Kept(seq) => match self.commons.store.message(seq) {
-                Ok(Some(envelope)) => Ok(Box::new(envelope)),
+                Ok(Some(mut envelope)) => {
+                    let waited = Duration::from_millis(clock::now_ms().saturating_sub(envelope.message.sent_at));
+                    envelope.accepted = envelope.accepted.checked_sub(waited).unwrap_or(envelope.accepted);
+                    Ok(Box::new(envelope))
+                }
                 Ok(None) => Err((seq, "it is not in the store any more".to_owned())),
                 Err(error) => Err((seq, error)),
             },
