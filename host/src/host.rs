@@ -160,7 +160,9 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     if options.build {
         build::run_all(&followed.builds, &loaded.dir).await?;
     }
-    let commons = Commons::new(store).map_err(|error| anyhow::anyhow!("reading what waits in the store: {error}"))?;
+    let commons = Commons::new(store).map_err(|error| {
+        anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged", data.display())
+    })?;
     let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);

@@ -195,7 +195,7 @@ fn line(text: &mut String, name: &str, labels: &str, value: impl Display) {
 }
 
 /// The store's files on disk.
-fn store_bytes(data: &Path) -> u64 {
+pub(crate) fn store_bytes(data: &Path) -> u64 {
     let length = |name: &str| std::fs::metadata(data.join(name)).map_or(0, |metadata| metadata.len());
     ["caxton.db", "caxton.db-wal", "caxton.db-shm"].into_iter().map(length).sum()
 }

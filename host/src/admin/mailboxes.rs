@@ -18,11 +18,16 @@ use crate::wasm::Kind;
 /// The mailboxes of all agents that take messages, in order of name.
 #[utoipa::path(get, path = "/v1/mailboxes", tag = "mailboxes", responses((status = 200, body = [MailboxStatus])))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<MailboxStatus>>, Problem> {
+    Ok(Json(all(&api)))
+}
+
+/// The mailboxes of all agents that take messages, in order of name.
+pub(super) fn all(api: &Api) -> Vec<MailboxStatus> {
     let routes = api.commons.routes.load_full();
     let mut mailboxes: Vec<MailboxStatus> =
         routes.agents().filter(|agent| takes_messages(agent)).map(|agent| status(agent)).collect();
     mailboxes.sort_by(|a, b| a.agent.cmp(&b.agent));
-    Ok(Json(mailboxes))
+    mailboxes
 }
 
 /// Lets an agent's messages wait, those of callers included, until it is resumed: also after a restart.
@@ -80,7 +85,7 @@ fn takes_messages(agent: &Agent) -> bool {
 }
 
 /// How an agent's mailbox stands.
-pub(super) fn status(agent: &Arc<Agent>) -> MailboxStatus {
+fn status(agent: &Arc<Agent>) -> MailboxStatus {
     let mailbox = agent.mailbox();
     MailboxStatus {
         agent: agent.name().to_string(),

@@ -6,7 +6,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder}
 use utoipa::{Modify, OpenApi};
 
 use super::problem::Details;
-use super::{agents, config, dead, follow, invoke, mailboxes, probes, state};
+use super::{agents, config, dead, follow, invoke, mailboxes, probes, state, stats, store};
 
 /// The API.
 #[derive(OpenApi)]
@@ -32,6 +32,10 @@ use super::{agents, config, dead, follow, invoke, mailboxes, probes, state};
         mailboxes::list,
         mailboxes::pause,
         mailboxes::resume,
+        stats::show,
+        store::show,
+        store::check,
+        store::backup,
         config::diff,
         config::apply,
         follow::events,

@@ -23,6 +23,8 @@ mod output;
 mod ps;
 mod sse;
 mod state;
+mod stats;
+mod store;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -70,6 +72,8 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::State(state) => wait(state::run(state.command, out))?,
         Command::Dead(dead) => wait(dead::run(dead.command, out))?,
         Command::Mailbox(mailbox) => wait(mailbox::run(mailbox.command, out))?,
+        Command::Store(store) => wait(store::run(store.command, out))?,
+        Command::Stats(stats) => wait(stats::run(&stats, out))?,
         Command::Wit(wit) => wit::run(&wit, out)?,
         Command::Completion(completion) => {
             let mut script = Vec::new();

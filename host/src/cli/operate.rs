@@ -1,5 +1,7 @@
 //! The arguments of the commands that operate what waits and what is kept.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::args::HostArgs;
@@ -123,4 +125,78 @@ pub(super) enum MailboxCommand {
         #[command(flatten)]
         host: HostArgs,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A backup is what was committed at one moment; a host that runs goes on meanwhile. It needs as much room as the store \
+in the data folder, for as long as it is made. With no host on the data folder these commands look at the store \
+themselves; restore and compact need that.
+
+Examples:
+  caxton store show
+  caxton store backup backups/monday.db
+  caxton store check                            exit code 1 with what is wrong
+  caxton store restore backups/monday.db --force
+  caxton store compact")]
+pub(super) struct Store {
+    #[command(subcommand)]
+    pub(super) command: StoreCommand,
+}
+
+/// What to do with the store.
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Say how large the store is, and of what
+    Show {
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Copy the whole store into a file
+    Backup {
+        /// The file to make
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Take the place of a file that is there
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Put a backup in the place of the store; no host may run on the data folder
+    Restore {
+        /// The backup
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Keep a store that is there as caxton.db.old, in place of an earlier one
+        #[arg(long)]
+        force: bool,
+        /// The data folder
+        #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
+        data: PathBuf,
+    },
+    /// Look through the whole store for damage, and for what does not agree
+    Check {
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Give room that the store does not use back to the system; no host may run on the data folder
+    Compact {
+        /// The data folder
+        #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
+        data: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+All of it is measured; `-` stands for what was not. Rates are over the last five seconds, a delivery is from the \
+acceptance of a message to the end of its handling, its commit included.
+
+Examples:
+  caxton stats
+  caxton stats -o json | jq .messages.per_second")]
+pub(super) struct Stats {
+    #[command(flatten)]
+    pub(super) host: HostArgs,
 }
