@@ -27,7 +27,7 @@ use crate::shutdown::{Asked, Signals};
 use crate::store::Store;
 use crate::wasm::{Runtime, RuntimeOptions};
 use crate::watch::Followed;
-use crate::{admin, build, clock, http, metrics, schedules, sweep, timers};
+use crate::{admin, build, clock, figures, http, metrics, schedules, sweep, timers};
 
 /// How a host is to be run.
 #[derive(Debug, Clone)]
@@ -162,8 +162,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
         build::run_all(&followed.builds, &loaded.dir).await?;
     }
     let commons = Commons::new(store).map_err(|error| {
-        let data = data.display();
-        anyhow::anyhow!("the store in {data} cannot be read: {error}; if it is damaged, move it away and begin anew")
+        anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
     })?;
     commons.store.conversations.configure(desired.conversations.clone());
     let orphans = commons.backlog.lock().take_others(|name| desired.agents.contains_key(name));
@@ -206,6 +205,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
         tokio::spawn(admin::serve(admin_listener, admin_state, stop.clone())),
     ];
     tokio::spawn(sweep::run(Arc::clone(&commons), stop.clone()));
+    tokio::spawn(figures::run(Arc::clone(&commons.figures), stop.clone()));
     tokio::spawn(timers::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(schedules::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));

@@ -23,9 +23,10 @@ const ROWS: &[&[&str]] = &[
     &["host"],
     &["http", "admin"],
     &["reconcile", "watch", "build", "sweep"],
-    &["agent", "routes", "commons", "receipts"],
+    &["agent", "routes", "commons", "receipts", "timers"],
     &["wasm", "store", "events", "logs"],
     &["config", "control", "metrics", "telemetry", "shutdown"],
+    &["figures", "histogram"],
     &["status", "clock", "trace"],
 ];
 

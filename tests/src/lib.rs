@@ -133,6 +133,22 @@ impl Setup {
         Host { child, folder: self.folder, binary: self.binary, http: String::new(), admin: String::new(), output }
     }
 
+    /// Runs a command of the program in the folder, where no host runs; gives exit code, stdout and stderr.
+    pub fn caxton(&self, arguments: &[&str]) -> (i32, String, String) {
+        command(&self.binary, self.folder.path(), arguments)
+    }
+
+    /// The same once more, without arguments and variables of its own.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            binary: self.binary.clone(),
+            folder: Arc::clone(&self.folder),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
     /// Runs the host where it is expected not to start; gives its exit code and what it said.
     pub fn refused(self) -> (i32, String) {
         let output = self.command().output().expect("the host starts");
@@ -221,17 +237,7 @@ impl Host {
 
     /// Runs a command of the program against this host; gives exit code, stdout and stderr.
     pub fn caxton(&self, arguments: &[&str]) -> (i32, String, String) {
-        let output = program(&self.binary)
-            .current_dir(self.folder.path())
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .expect("the program starts");
-        (
-            output.status.code().unwrap_or(-1),
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        )
+        command(&self.binary, self.folder.path(), arguments)
     }
 
     /// The process.
@@ -297,6 +303,16 @@ fn program(binary: &Path) -> Command {
     }
     command.env("CAXTON_CACHE", cache());
     command
+}
+
+fn command(binary: &Path, folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output =
+        program(binary).current_dir(folder).args(arguments).stdin(Stdio::null()).output().expect("the program starts");
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 /// Compiled components are shared by all tests, so that each is compiled once.

@@ -18,6 +18,7 @@ mod fail;
 mod http;
 mod pending;
 mod queue;
+mod redeliver;
 mod reply;
 mod stats;
 
@@ -45,6 +46,7 @@ pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use expire::expire_conversations;
 pub(crate) use http::HttpError;
 pub(crate) use queue::{Backlog, backlog, bury_orphans};
+pub(crate) use redeliver::{Left, RedeliverError, Redelivered, redeliver};
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
 
@@ -181,7 +183,7 @@ impl Agent {
         });
         let breaker = Breaker::new(spec.breaker.faults, millis(spec.breaker.reset));
         let (waiting, held) = commons.backlog.lock().take(spec.name.as_str());
-        let stats = Stats::new(spec.name.shared());
+        let stats = Stats::new(spec.name.shared(), Arc::clone(&commons.figures));
         let agent = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             name: spec.name.clone(),
@@ -277,10 +279,10 @@ impl Agent {
         self.inbox.lock().closed = Some(why);
     }
 
-    /// Whether messages wait or are in hand.
+    /// Whether messages are in hand, or wait and will be handled: those that an operator lets wait will not.
     pub(crate) fn is_busy(&self) -> bool {
         let inbox = self.inbox.lock();
-        inbox.mailbox.depth() > 0 || inbox.mailbox.in_flight() > 0
+        (inbox.mailbox.depth() > 0 && !inbox.held) || inbox.mailbox.in_flight() > 0
     }
 
     /// Saves the memory of a stateful agent whose instance was idle for `age`, and ends the instance. Does
@@ -356,11 +358,6 @@ impl Agent {
                 Err(AdmitError::BreakerOpen { after: Duration::from_millis(until.saturating_sub(now)) })
             }
         }
-    }
-
-    /// How its breaker stands: `closed`, `open` or `half-open`.
-    pub(crate) fn breaker(&self) -> &'static str {
-        self.inbox.lock().breaker.state(clock::now_ms()).as_str()
     }
 
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.

@@ -12,14 +12,19 @@ mod args;
 mod change;
 mod check;
 mod client;
+mod dead;
 mod doctor;
 mod follow;
 mod invoke;
 mod machine;
+mod mailbox;
+mod operate;
 mod output;
 mod ps;
 mod sse;
 mod state;
+mod stats;
+mod store;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -65,6 +70,10 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::Logs(logs) => wait(follow::logs(&logs, out))?,
         Command::Events(events) => wait(follow::events(&events, out))?,
         Command::State(state) => wait(state::run(state.command, out))?,
+        Command::Dead(dead) => wait(dead::run(dead.command, out))?,
+        Command::Mailbox(mailbox) => wait(mailbox::run(mailbox.command, out))?,
+        Command::Store(store) => wait(store::run(store.command, out))?,
+        Command::Stats(stats) => wait(stats::run(&stats, out))?,
         Command::Wit(wit) => wit::run(&wit, out)?,
         Command::Completion(completion) => {
             let mut script = Vec::new();

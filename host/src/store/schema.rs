@@ -69,13 +69,9 @@ const MIGRATIONS: &[&str] = &[
 
 /// Opens the database for its writer, at the newest format.
 pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
-    let wrong = |source| StoreError::Database { path: path.to_owned(), source };
+    let wrong = |source| StoreError::of(path, source);
     let mut connection = Connection::open(path).map_err(wrong)?;
-    let known = i64::try_from(MIGRATIONS.len()).expect("there are few");
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(wrong)?;
-    if found > known {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known });
-    }
+    let found = format(&connection, path)?;
     configure(&connection, durability).map_err(wrong)?;
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
         let transaction = connection.transaction().map_err(wrong)?;
@@ -98,10 +94,26 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
         return Ok(());
     }
     let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-    match found.map_err(|source| StoreError::Database { path: path.to_owned(), source })? {
+    match found.map_err(|source| StoreError::of(path, source))? {
         fine if fine == "ok" => Ok(()),
-        what => Err(StoreError::Damaged { path: path.to_owned(), what }),
+        what => {
+            let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            let source = rusqlite::Error::SqliteFailure(corrupt, Some(what));
+            Err(StoreError::Damaged { path: path.to_owned(), source })
+        }
     }
+}
+
+/// The format that a database has; 0 for one that is empty.
+pub(super) fn format(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
+    let found: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|source| StoreError::of(path, source))?;
+    let known = i64::try_from(MIGRATIONS.len()).expect("there are few");
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    Ok(found)
 }
 
 fn configure(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
