@@ -112,16 +112,8 @@ fn timers_come_in_order_and_not_all_at_once() {
 #[test]
 fn a_timer_fires_once_whatever_the_clock_does() {
     // What the clock says, one after the other, and what comes then of 1 for 950, 2 for 2,000 and 3 for 60,000.
-    let steps: [(u64, &[u32]); 8] = [
-        (900, &[]),
-        (1_000, &[1]),
-        (100, &[]),
-        (960, &[]),
-        (59_999, &[2]),
-        (0, &[]),
-        (u64::MAX, &[3]),
-        (60_000, &[]),
-    ];
+    let steps: [(u64, &[u32]); 8] =
+        [(900, &[]), (1_000, &[1]), (100, &[]), (960, &[]), (59_999, &[2]), (0, &[]), (u64::MAX, &[3]), (60_000, &[])];
     let mut mailbox = Mailbox::new(Order::None, 100);
     for (message, due) in [(1, 950), (2, 2_000), (3, 60_000)] {
         mailbox.reserve().unwrap();
