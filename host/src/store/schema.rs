@@ -86,7 +86,7 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, St
 
 /// Bytes of a database that is read through before it is used, which takes a second about; what is damaged in a
 /// larger one shows when it is read.
-const MAX_CHECKED: u64 = 256 << 20;
+const MAX_CHECKED: u64 = 1 << 30;
 
 /// Looks for damage before anything is built on it.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
