@@ -161,7 +161,10 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
         build::run_all(&followed.builds, &loaded.dir).await?;
     }
     let commons = Commons::new(store).map_err(|error| {
-        anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged", data.display())
+        anyhow::anyhow!(
+            "reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged",
+            data.display()
+        )
     })?;
     let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
     let (command_sender, commands) = mpsc::channel(64);

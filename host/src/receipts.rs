@@ -114,10 +114,16 @@ impl Receipts {
                 Some(dead) => State::Failed {
                     at: dead.at,
                     revision: dead.revision.and_then(|revision| revision.parse().ok()).map(Arc::new),
-                    code: DEAD.iter().find(|code| **code == dead.reason).copied().unwrap_or("gone"),
+                    code: match dead.code.as_deref() {
+                        // What the agent said goes with it.
+                        Some("rejected") => "rejected",
+                        _ => DEAD.iter().find(|code| **code == dead.reason).copied().unwrap_or("gone"),
+                    },
                     reason: dead.error.chars().take(MAX_REASON).collect(),
                 },
-                None => State::Failed { at, revision: None, code: "gone", reason: "its dead letter was dropped".to_owned() },
+                None => {
+                    State::Failed { at, revision: None, code: "gone", reason: "its dead letter was dropped".to_owned() }
+                }
             },
             Some((at, number)) => {
                 let agent = kept.agent.parse().ok()?;

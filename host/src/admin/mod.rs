@@ -74,7 +74,14 @@ impl AdminState {
         metrics: Metrics,
         data: &Path,
     ) -> Result<Self, TokenError> {
-        Ok(Self { control, commons, metrics, data: data.to_owned(), token: token::load_or_make(data)?, copying: Arc::new(Semaphore::new(1)) })
+        Ok(Self {
+            control,
+            commons,
+            metrics,
+            data: data.to_owned(),
+            token: token::load_or_make(data)?,
+            copying: Arc::new(Semaphore::new(1)),
+        })
     }
 }
 

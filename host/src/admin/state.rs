@@ -165,13 +165,7 @@ fn etag(version: u64) -> String {
 }
 
 /// One commit, as a handler would make it: agents see all of it or nothing.
-async fn write(
-    api: &Api,
-    agent: &Agent,
-    key: &str,
-    value: Option<Bytes>,
-    headers: &HeaderMap,
-) -> Result<(), Problem> {
+async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Bytes>, headers: &HeaderMap) -> Result<(), Problem> {
     let mut reads = HashMap::new();
     if let Some(wanted) = headers.get(IF_MATCH) {
         let version = find(api, agent.name().as_str(), key)?.map_or(0, |read| read.version);

@@ -13,8 +13,8 @@ use super::deliver::Helping;
 use crate::clock;
 use crate::commons::Commons;
 use crate::routes::Routes;
-use crate::trace::Trace;
 use crate::store::{Commit, CommitError, Committed, IdempotencyKey};
+use crate::trace::Trace;
 use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Sent, Waiter, Work, performative, wit};
 
 /// The longest content type, ontology, protocol and so on, in characters (SPEC §7).

@@ -387,13 +387,7 @@ impl Agent {
 
     /// A handling ended well, and what it comes to is safe. Gives an agent that was sent something and that
     /// nobody works for yet.
-    fn finish(
-        &self,
-        handling: Handling,
-        envelope: Envelope,
-        outcome: Outcome,
-        sends: Vec<Sent>,
-    ) -> Option<Arc<Self>> {
+    fn finish(&self, handling: Handling, envelope: Envelope, outcome: Outcome, sends: Vec<Sent>) -> Option<Arc<Self>> {
         self.stats.ended(handling.end(&envelope, Some(true)));
         let next = deliver(sends);
         if let Some(waiter) = envelope.waiter {

@@ -45,10 +45,9 @@ fn next(outcome: &Outcome) -> Next {
 fn is_fault(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Gave(failure) => failure.cause == wit::Cause::Fault,
-        Outcome::Fault(fault) => !matches!(
-            fault,
-            Fault::Overloaded | Fault::Host(_) | Fault::Interrupted | Fault::Abandoned
-        ),
+        Outcome::Fault(fault) => {
+            !matches!(fault, Fault::Overloaded | Fault::Host(_) | Fault::Interrupted | Fault::Abandoned)
+        }
         Outcome::BadReply(_) | Outcome::Refused(_) => true,
         Outcome::NotCommitted(_) | Outcome::Gone(_) | Outcome::Reply(_) | Outcome::Done => false,
     }

@@ -45,7 +45,7 @@ pub(crate) use admit::new_id;
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use http::HttpError;
-pub(crate) use queue::{Backlog, MailboxFigures, backlog};
+pub(crate) use queue::{Backlog, backlog};
 pub(crate) use redeliver::{Left, RedeliverError, Redelivered, redeliver};
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};

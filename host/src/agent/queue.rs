@@ -307,7 +307,10 @@ impl Agent {
 /// Makes dead letters of what waits for agents that are not declared any more.
 pub(crate) fn bury_orphans(store: &Arc<Store>, orphans: Vec<(String, Vec<Queued>)>) {
     for (agent, waiting) in orphans {
-        tracing::warn!("{} messages wait for `{agent}`, which is not declared; they are dead letters now", waiting.len());
+        tracing::warn!(
+            "{} messages wait for `{agent}`, which is not declared; they are dead letters now",
+            waiting.len()
+        );
         for Queued { seq, .. } in waiting {
             match store.message(seq) {
                 Ok(Some(envelope)) => {

@@ -63,11 +63,7 @@ impl Counters {
     }
 
     /// Keeps a message. Its envelope says where from then on.
-    pub(super) fn insert(
-        &mut self,
-        insert: &mut CachedStatement<'_>,
-        envelope: &mut Envelope,
-    ) -> rusqlite::Result<()> {
+    pub(super) fn insert(&mut self, insert: &mut CachedStatement<'_>, envelope: &mut Envelope) -> rusqlite::Result<()> {
         let seq = self.next_seq();
         row::encode(envelope, &mut self.buffer);
         let message = &envelope.message;
@@ -186,10 +182,9 @@ impl Batch {
     fn set_aside(&mut self, job: Job) {
         match job {
             Job::Commit(commit) => self.commits.push((commit, Ok(()))),
-            Job::Snapshot(_, _, asker)
-            | Job::Revision(_, asker)
-            | Job::Other(_, asker)
-            | Job::Flush(asker) => self.askers.push((asker, Ok(()))),
+            Job::Snapshot(_, _, asker) | Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
+                self.askers.push((asker, Ok(())))
+            }
             Job::Event(_) => {}
             Job::Restart => self.restart = true,
         }
@@ -268,11 +263,7 @@ impl<'t> Writing<'t> {
     }
 
     /// Writes one commit, or says why nothing of it is written.
-    fn commit(
-        &mut self,
-        counters: &mut Counters,
-        commit: &mut Commit,
-    ) -> rusqlite::Result<Result<(), CommitError>> {
+    fn commit(&mut self, counters: &mut Counters, commit: &mut Commit) -> rusqlite::Result<Result<(), CommitError>> {
         if let Some(key) = &commit.key
             && let Err(error) = take_key(self.transaction, &commit.agent, key)?
         {
@@ -422,12 +413,7 @@ fn write_attempt(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Re
     let attempt = serde_json::to_string(&failed.attempt).expect("an attempt is numbers and text");
     transaction
         .prepare_cached("INSERT OR REPLACE INTO attempt (seq, number, again_at, attempt) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![
-            failed.seq.cast_signed(),
-            failed.attempt.number,
-            failed.again_at.cast_signed(),
-            attempt
-        ])
+        .execute(params![failed.seq.cast_signed(), failed.attempt.number, failed.again_at.cast_signed(), attempt])
         .map(|_| ())
 }
 

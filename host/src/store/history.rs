@@ -57,7 +57,9 @@ impl History {
         transaction
             .prepare_cached("DELETE FROM message WHERE seq IN (SELECT seq FROM ack WHERE seq <= ?1)")?
             .execute([up_to])?;
-        transaction.prepare_cached("DELETE FROM attempt WHERE seq IN (SELECT seq FROM ack WHERE seq <= ?1)")?.execute([up_to])?;
+        transaction
+            .prepare_cached("DELETE FROM attempt WHERE seq IN (SELECT seq FROM ack WHERE seq <= ?1)")?
+            .execute([up_to])?;
         transaction.prepare_cached("DELETE FROM ack WHERE seq <= ?1")?.execute([up_to])?;
         self.marks.pop_front();
         Ok(())

@@ -6,9 +6,9 @@ use std::hash::BuildHasher;
 use caxton_control::mailbox::Rank;
 use rusqlite::{OptionalExtension, params};
 
+use super::Store;
 use super::commit::CommitError;
 use super::row::{self, COLUMNS};
-use super::Store;
 use crate::wasm::{Attempt, Envelope};
 
 /// A message that waits, without what it says.
@@ -158,7 +158,8 @@ impl Store {
     /// Keeps whether a mailbox is paused.
     pub(crate) async fn keep_paused(&self, agent: String, paused: bool) -> Result<(), CommitError> {
         self.change(move |transaction, _| {
-            let sql = if paused { "INSERT OR IGNORE INTO paused VALUES (?1)" } else { "DELETE FROM paused WHERE agent = ?1" };
+            let sql =
+                if paused { "INSERT OR IGNORE INTO paused VALUES (?1)" } else { "DELETE FROM paused WHERE agent = ?1" };
             transaction.prepare_cached(sql)?.execute([agent]).map(|_| ())
         })
         .await

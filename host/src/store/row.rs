@@ -67,9 +67,8 @@ pub(super) const COLUMNS: &str = "seq, agent, conversation, rank, due, head, con
 /// A message of a row with [`COLUMNS`].
 pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
     let bytes = row.get_ref(5)?.as_blob()?;
-    let head: Head<'_> = postcard::from_bytes(bytes).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Blob, Box::new(error))
-    })?;
+    let head: Head<'_> = postcard::from_bytes(bytes)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Blob, Box::new(error)))?;
     let act = Performative::ALL.get(usize::from(head.performative));
     let act = *act.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, head.performative.into()))?;
     let seq: i64 = row.get(0)?;

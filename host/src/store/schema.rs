@@ -9,7 +9,8 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// What brings a database from one format to the next; the format is their count.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('version', 0);
     CREATE TABLE state (
@@ -29,7 +30,8 @@ const MIGRATIONS: &[&str] = &["
         data TEXT NOT NULL
     );
     CREATE INDEX event_agent ON event (agent, id);
-", "
+",
+    "
     INSERT INTO meta VALUES ('seq', 0);
     -- A message stays as it was written. That it is handled is said by a row of ack, which is only appended too.
     CREATE TABLE message (
@@ -62,7 +64,8 @@ const MIGRATIONS: &[&str] = &["
         messages INTEGER NOT NULL, record TEXT NOT NULL, ended INTEGER
     );
     CREATE INDEX conversation_last ON conversation (last);
-"];
+",
+];
 
 /// Opens the database for its writer, at the newest format.
 pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, StoreError> {

@@ -73,8 +73,14 @@ impl Writer {
         });
         let thread = {
             let telling = Telling::start();
-            let mut thread =
-                Thread { connection, counters, follow: follow.clone(), telling, written: checkpointer.written(), commits };
+            let mut thread = Thread {
+                connection,
+                counters,
+                follow: follow.clone(),
+                telling,
+                written: checkpointer.written(),
+                commits,
+            };
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
                 .spawn(move || thread.run(&queue))
