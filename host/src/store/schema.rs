@@ -99,7 +99,7 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
         what => {
             let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
             let source = rusqlite::Error::SqliteFailure(corrupt, Some(what));
-            Err(StoreError::Damaged { path: path.to_owned(), source })
+            Err(StoreError::Damaged { path: path.to_owned(), cause: source })
         }
     }
 }
