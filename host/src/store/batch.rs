@@ -280,15 +280,21 @@ impl<'t> Writing<'t> {
         {
             return Ok(Err(error));
         }
-        if let Some(state) = &mut commit.state
-            && let Err(error) = self.write_state(counters, &commit.agent, state)?
-        {
-            return Ok(Err(error));
-        }
+        let size = match &commit.state {
+            Some(state) => match self.check_state(counters, &commit.agent, state)? {
+                Ok(size) => size,
+                Err(error) => return Ok(Err(error)),
+            },
+            None => 0,
+        };
+        // The last that may refuse: from here on all of it is written.
         for sent in &mut commit.sends {
             if let Err(why) = counters.conversations.judge_sent(sent) {
                 return Ok(Err(CommitError::Illegal(why)));
             }
+        }
+        if let Some(state) = &mut commit.state {
+            self.write_state(counters, &commit.agent, state, size)?;
         }
         if let Some(key) = &commit.key {
             write_key(self.transaction, &commit.agent, key)?;
@@ -311,8 +317,8 @@ impl<'t> Writing<'t> {
         if let Some(fired) = &commit.fired {
             write_fired(self.transaction, &commit.agent, fired)?;
         }
-        if let Some(row) = commit.ended {
-            write_end(self.transaction, row, crate::clock::now_ms())?;
+        if let Some(ended) = &commit.ended {
+            write_end(self.transaction, ended, crate::clock::now_ms())?;
         }
         Ok(Ok(()))
     }
@@ -356,13 +362,14 @@ impl<'t> Writing<'t> {
         counters.history.buried(self.transaction)
     }
 
-    /// Writes one handler's changes, unless what it read has changed or its agent would keep too much.
-    fn write_state(
+    /// Whether one handler's changes can be made: not if what it read has changed, or its agent would keep too much.
+    /// Gives how much it keeps then.
+    fn check_state(
         &mut self,
         counters: &mut Counters,
         agent: &Arc<str>,
-        state: &mut StateChange,
-    ) -> rusqlite::Result<Result<(), CommitError>> {
+        state: &StateChange,
+    ) -> rusqlite::Result<Result<i64, CommitError>> {
         let mut found: HashMap<&str, Option<i64>> = HashMap::with_capacity(state.reads.len());
         for (key, seen) in &state.reads {
             let (version, length) = self.find(agent, key)?;
@@ -385,6 +392,17 @@ impl<'t> Writing<'t> {
         if grows && size.cast_unsigned() > state.quota {
             return Ok(Err(CommitError::Quota(state.quota)));
         }
+        Ok(Ok(size))
+    }
+
+    /// Makes one handler's changes.
+    fn write_state(
+        &mut self,
+        counters: &mut Counters,
+        agent: &Arc<str>,
+        state: &mut StateChange,
+        size: i64,
+    ) -> rusqlite::Result<()> {
         for (key, value) in &state.writes {
             match value {
                 Some(value) => self.set.execute(params![&**agent, key, &**value, state.version.cast_signed()])?,
@@ -394,7 +412,7 @@ impl<'t> Writing<'t> {
         counters.sizes.insert(Arc::clone(agent), size);
         counters.resized.insert(Arc::clone(agent));
         state.size = Some(size.max(0).cast_unsigned());
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// The version of a key (0: there is none) and the length of its value.

@@ -37,7 +37,7 @@ use self::history::History;
 pub(crate) use commit::{
     Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
 };
-pub(crate) use conversation::{ConversationCounts, Conversations, Expired, said};
+pub(crate) use conversation::{ConversationCounts, Conversations, said};
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};
 pub(crate) use query::EventFilter;
 pub(crate) use queue::{Dead, DeadCount, DeadFilter, Kept, Queued, Threaded};
