@@ -10,6 +10,7 @@
 
 mod agents;
 mod config;
+mod conversations;
 mod extract;
 mod follow;
 mod guard;
@@ -17,6 +18,7 @@ mod invoke;
 mod openapi;
 mod probes;
 mod problem;
+mod schedules;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -99,6 +101,9 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/agents/{name}/state/{*key}", get(state::get_value).put(state::put_value).delete(state::delete_value)),
         ("/v1/config/diff", get(config::diff)),
         ("/v1/config/apply", post(config::apply)),
+        ("/v1/conversations", get(conversations::list)),
+        ("/v1/conversations/{id}", get(conversations::show)),
+        ("/v1/schedules", get(schedules::list)),
         ("/v1/events", get(follow::events)),
         ("/v1/logs", get(follow::logs)),
         ("/v1/openapi.json", get(openapi::document)),

@@ -6,7 +6,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder}
 use utoipa::{Modify, OpenApi};
 
 use super::problem::Details;
-use super::{agents, config, follow, invoke, probes, state};
+use super::{agents, config, conversations, follow, invoke, probes, schedules, state};
 
 /// The API.
 #[derive(OpenApi)]
@@ -25,6 +25,9 @@ use super::{agents, config, follow, invoke, probes, state};
         state::delete_value,
         config::diff,
         config::apply,
+        conversations::list,
+        conversations::show,
+        schedules::list,
         follow::events,
         follow::logs,
         document,

@@ -12,12 +12,14 @@ mod args;
 mod change;
 mod check;
 mod client;
+mod conversation;
 mod doctor;
 mod follow;
 mod invoke;
 mod machine;
 mod output;
 mod ps;
+mod schedule;
 mod sse;
 mod state;
 #[cfg(test)]
@@ -64,6 +66,8 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::Send(send) => wait(invoke::send(&send, out))?,
         Command::Logs(logs) => wait(follow::logs(&logs, out))?,
         Command::Events(events) => wait(follow::events(&events, out))?,
+        Command::Conversation(conversation) => wait(conversation::run(conversation.command, out))?,
+        Command::Schedule(schedule) => wait(schedule::run(schedule.command, out))?,
         Command::State(state) => wait(state::run(state.command, out))?,
         Command::Wit(wit) => wit::run(&wit, out)?,
         Command::Completion(completion) => {
