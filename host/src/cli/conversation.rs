@@ -190,7 +190,12 @@ fn kept(thread: &Thread) -> String {
 
 #[cfg(test)]
 mod tests {
+    use caxton_control::Performative;
+    use caxton_control::conversation::Said;
+
     use super::*;
+    use crate::admin::tests::{Bench, File};
+    use crate::cli::output::Exit;
     use crate::status::OpenQuestion;
 
     fn conversation() -> ConversationStatus {
@@ -277,5 +282,44 @@ unanswered    triage -> billing (k)
 ";
         assert_eq!(shown(&thread, 1_709_251_320_000), expected);
         assert!(kept(&thread).starts_with("4 messages of 7 said; kept are"), "{}", kept(&thread));
+    }
+
+    #[tokio::test]
+    async fn one_that_has_ended_is_there_as_well() {
+        let bench = Bench::new(File::Good);
+        let host = HostArgs { data: bench.serve().await, admin: None, token_file: None };
+        let client = Client::find(&host).unwrap();
+        let (commons, now) = (&bench.commons, clock::now_ms());
+        for (name, ago) in [("old", 31 * 60_000), ("new", 60_000)] {
+            let said = |from, to, act| Said {
+                from,
+                to,
+                act,
+                protocol: None,
+                id: "m-1",
+                reply_with: None,
+                in_reply_to: None,
+                at: now - ago,
+            };
+            let all = &commons.store.conversations;
+            all.judge(name, &said("triage", "desk", Performative::Inform)).unwrap();
+            all.judge(name, &said("desk", "triage", Performative::Request)).unwrap();
+        }
+        crate::agent::expire_conversations(commons);
+        commons.store.flush().await.unwrap();
+        let list = |query: &'static str| client.get::<Vec<ConversationStatus>>(query);
+        let found = list("/v1/conversations").await.unwrap();
+        let states: Vec<_> = found.iter().map(|found| (found.id.as_str(), found.state.as_str())).collect();
+        assert_eq!(states, [("new", "open"), ("old", "ended")]);
+        assert_eq!((found[1].messages, found[1].unanswered.len()), (2, 1));
+        assert_eq!(list("/v1/conversations?limit=1").await.unwrap(), found[..1]);
+        assert_eq!(list("/v1/conversations?participant=desk").await.unwrap(), found);
+        assert_eq!(list("/v1/conversations?participant=ledger").await.unwrap(), []);
+        let thread: Thread = client.get("/v1/conversations/old").await.unwrap();
+        assert_eq!((thread.conversation.as_ref(), thread.messages.len()), (Some(&found[1]), 0));
+        let error = client.get::<Thread>("/v1/conversations/other").await.unwrap_err();
+        assert_eq!(error.exit, Exit::NotFound);
+        let message = "no conversation `other` is known; `caxton conversation ls` lists those that are";
+        assert_eq!(error.message.as_deref(), Some(message));
     }
 }

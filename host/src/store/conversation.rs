@@ -173,13 +173,23 @@ impl Conversations {
             self.told(name, &said);
             return Ok(());
         }
-        match self.take(name, &said, true) {
-            Ok(()) => Ok(()),
-            Err(refused) => {
-                let why = refused.to_string();
-                if sent.refuse(&why) { Ok(()) } else { Err(why) }
-            }
+        let Err(refused) = self.take(name, &said, true) else { return Ok(()) };
+        let why = refused.to_string();
+        if !sent.refuse(&why) {
+            return Err(why);
         }
+        self.told_refusal(sent.envelope());
+        Ok(())
+    }
+
+    /// Counts the answer to a message that was refused.
+    fn told_refusal(&self, answer: &Envelope) {
+        let name = &answer.message.conversation_id;
+        // It refuses nothing.
+        let _ = self.change(&mut self.shard(name).lock(), name, |record| {
+            record.told_refusal(&said(answer));
+            Ok(false)
+        });
     }
 
     /// Takes in what the host says in an agent's place, which is never refused. One that has ended does not begin

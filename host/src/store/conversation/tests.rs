@@ -3,6 +3,8 @@ use caxton_control::desired::Durability;
 
 use super::*;
 use crate::store::tests::settings;
+use crate::store::{Commit, CommitError, StateChange};
+use crate::wasm::{Inbox, wit};
 
 const TIMEOUT: u64 = 30 * 60 * 1_000;
 
@@ -150,4 +152,57 @@ fn what_is_not_legal_is_counted_and_changes_nothing() {
     let (counts, messages) = all.counts();
     assert_eq!((counts.open, counts.illegal, messages), (1, 2, 1));
     assert_eq!(all.expire(1 + 300_000, 10).len(), 1, "its timeout is the one that was set");
+}
+
+/// A mailbox that takes everything.
+struct Anywhere;
+
+impl Inbox for Anywhere {
+    fn put(&self, _: Box<Envelope>) -> bool {
+        false
+    }
+    fn work(self: std::sync::Arc<Self>) {}
+    fn reserve_beyond(&self) {}
+    fn release(&self) {}
+}
+
+#[tokio::test]
+async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let message = wit::Message {
+        id: "m-1".to_owned(),
+        performative: wit::Performative::Propose,
+        sender: "web".to_owned(),
+        receiver: "desk".to_owned(),
+        content: Vec::new(),
+        content_type: String::new(),
+        ontology: None,
+        protocol: Some("fipa-request".to_owned()),
+        conversation_id: "c-1".to_owned(),
+        reply_with: None,
+        in_reply_to: None,
+        reply_by: None,
+        priority: wit::Priority::Normal,
+        sent_at: 1,
+        attempt: 1,
+        headers: Vec::new(),
+    };
+    let envelope = Box::new(Envelope::new(message, std::time::Instant::now()));
+    let (told, result) = tokio::sync::oneshot::channel();
+    let mut commit = Commit::new("web".into(), Box::new(|done| drop(told.send(done.result))));
+    // Its sender has no mailbox in which it could hear of it.
+    commit.sends = vec![Sent::new(std::sync::Arc::new(Anywhere), envelope)];
+    commit.state = Some(StateChange {
+        reads: HashMap::new(),
+        writes: [("key".to_owned(), Some("value".into()))].into(),
+        version: 1,
+        bytes: std::sync::Arc::default(),
+        size: None,
+        quota: 100,
+    });
+    store.submit(commit);
+    let result = result.await.unwrap();
+    assert!(matches!(result, Err(CommitError::Illegal(_))), "{result:?}");
+    assert_eq!((store.read("web", "key").unwrap(), store.thread("c-1", 9).unwrap().len()), (None, 0));
 }
