@@ -47,6 +47,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 #[rustfmt::skip]
 const METRICS: &[Metric] = &[
     metric("caxton_messages_total", Kind::Counter, Unit::Count, "Messages and calls that were handled or failed for good, by agent and outcome."),
+    metric("caxton_messages_illegal_total", Kind::Counter, Unit::Count, "Messages and calls that were refused because their protocol or the bound of participants does not allow them."),
     metric("caxton_mailbox_wait_seconds", Kind::Histogram, Unit::Seconds, "Time for which a message waited in the mailbox, or a call for an instance, by agent."),
     metric("caxton_message_seconds", Kind::Histogram, Unit::Seconds, "Time to handle a message or call, waits and commit included, by agent."),
     metric("caxton_message_cpu_seconds", Kind::Histogram, Unit::Seconds, "Time on a core for a message or call, by agent."),

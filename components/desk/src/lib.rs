@@ -11,7 +11,7 @@
 //! | message | answer |
 //! |---|---|
 //! | `cfp` | `propose`, or `refuse` when the ticket is not its matter |
-//! | `accept-proposal` | `inform` with the answer |
+//! | `accept-proposal` | `inform` with the answer, or `failure` when the ticket is not its matter any more |
 //! | `reject-proposal` | none |
 //! | `query-ref` | `inform` with how many tickets it took, and how many of its proposals were rejected |
 
@@ -91,7 +91,9 @@ fn take(message: &Message) -> Handled {
     let call: Call = message.json()?;
     let specialities = read_specialities()?;
     let Some((best, _)) = best_match(&specialities, &call) else {
-        return Ok(Some(Reply::refuse("this desk knows nothing of the matter")));
+        // What is accepted cannot be refused any more.
+        let failure = Reply::text("this desk knows nothing of the matter any more");
+        return Ok(Some(failure.performative(Performative::Failure)));
     };
     let mut recent = recent(message.sent_at)?;
     recent.push(message.sent_at);

@@ -144,6 +144,11 @@ impl Conversation {
         self.count(said);
     }
 
+    /// Takes in the `not-understood` that a message brings back which was refused. It answers nothing that was said.
+    pub fn told_refusal(&mut self, said: &Said<'_>) {
+        self.count(&Said { in_reply_to: None, ..*said });
+    }
+
     /// When it expires if nothing more is said, in milliseconds since 1970.
     pub fn expires_at(&self, timeout_ms: u64) -> u64 {
         self.last.saturating_add(timeout_ms)

@@ -47,6 +47,17 @@ pub enum Missed {
     All,
 }
 
+impl Missed {
+    /// The name in the file: `skip`, `latest` or `all`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Latest => "latest",
+            Self::All => "all",
+        }
+    }
+}
+
 impl Schedule {
     /// The first time after this instant, as milliseconds since 1970; none beyond the year 4999.
     pub fn next_after(&self, after_ms: u64) -> Option<u64> {

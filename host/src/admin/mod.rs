@@ -10,6 +10,7 @@
 
 mod agents;
 mod config;
+mod conversations;
 mod dead;
 mod extract;
 mod follow;
@@ -19,6 +20,7 @@ mod mailboxes;
 mod openapi;
 mod probes;
 mod problem;
+mod schedules;
 mod state;
 mod stats;
 mod store;
@@ -128,6 +130,9 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/store/backup", post(store::backup)),
         ("/v1/config/diff", get(config::diff)),
         ("/v1/config/apply", post(config::apply)),
+        ("/v1/conversations", get(conversations::list)),
+        ("/v1/conversations/{id}", get(conversations::show)),
+        ("/v1/schedules", get(schedules::list)),
         ("/v1/events", get(follow::events)),
         ("/v1/logs", get(follow::logs)),
         ("/v1/openapi.json", get(openapi::document)),

@@ -6,7 +6,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder}
 use utoipa::{Modify, OpenApi};
 
 use super::problem::Details;
-use super::{agents, config, dead, follow, invoke, mailboxes, probes, state, stats, store};
+use super::{agents, config, conversations, dead, follow, invoke, mailboxes, probes, schedules, state, stats, store};
 
 /// The API.
 #[derive(OpenApi)]
@@ -38,6 +38,9 @@ use super::{agents, config, dead, follow, invoke, mailboxes, probes, state, stat
         store::backup,
         config::diff,
         config::apply,
+        conversations::list,
+        conversations::show,
+        schedules::list,
         follow::events,
         follow::logs,
         document,

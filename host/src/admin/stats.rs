@@ -8,7 +8,7 @@ use super::Api;
 use super::mailboxes;
 use super::problem::Problem;
 use crate::status::{DeliveryFigures, MailboxStatus, MessageFigures, ProcessFigures, Quantiles};
-use crate::store::{DeadCount, DeadFilter};
+use crate::store::{ConversationFigures, DeadCount, DeadFilter};
 
 /// Figures of the host as a whole. Each is measured; what was not is none.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -21,6 +21,8 @@ pub(crate) struct HostStats {
     pub(crate) delivery: DeliveryFigures,
     /// The mailboxes.
     pub(crate) mailboxes: Vec<MailboxStatus>,
+    /// Conversations.
+    pub(crate) conversations: ConversationFigures,
     /// Dead letters by agent and reason.
     pub(crate) dead_letters: Vec<DeadCount>,
     /// The store.
@@ -48,6 +50,7 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Prob
         messages: figures.messages(),
         delivery: figures.deliveries(),
         mailboxes: mailboxes::all(&api),
+        conversations: api.commons.store.conversations.figures(),
         dead_letters,
         store: StoreFigures {
             bytes: crate::metrics::store_bytes(&api.data),

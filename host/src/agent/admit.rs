@@ -3,28 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caxton_control::desired::Limits;
 use caxton_control::{AgentSpec, Performative, Receiver};
 use tokio::sync::oneshot;
 
 use super::Agent;
-use super::deliver::Helping;
+use super::draft::{self, MAX_ID};
+use super::worker::Helping;
 use crate::clock;
 use crate::commons::Commons;
 use crate::routes::Routes;
 use crate::store::{Commit, CommitError, Committed, IdempotencyKey};
 use crate::trace::Trace;
 use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Sent, Waiter, Work, new_id, performative, wit};
-
-/// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
-const MAX_WORD: usize = 100;
-/// The longest conversation id and `reply-with`, in characters.
-const MAX_ID: usize = 256;
-/// The most headers of a message, and the most bytes of all of them.
-const MAX_HEADERS: usize = 64;
-const MAX_HEADER_BYTES: usize = 16 << 10;
-/// How far ahead a message may be sent, in milliseconds: ten years.
-const MAX_DELAY: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 
 /// Why a message was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -277,9 +267,9 @@ impl Agent {
         if arrival.content.len() as u64 > limit {
             return Err(AdmitError::TooLarge { limit });
         }
-        check_words(&arrival.content_type, arrival.ontology.as_deref(), arrival.protocol.as_deref())?;
-        check_ids([arrival.conversation.as_deref()])?;
-        check_headers(&arrival.headers)?;
+        draft::check_words(&arrival.content_type, arrival.ontology.as_deref(), arrival.protocol.as_deref())?;
+        draft::check_ids([arrival.conversation.as_deref()])?;
+        draft::check_headers(&arrival.headers)?;
         self.reserve_place()?;
         let id = new_id();
         let conversation = arrival.conversation.unwrap_or_else(|| id.clone());
@@ -338,12 +328,12 @@ impl Commons {
         draft: wit::Draft,
     ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError> {
         let limits = &who.spec.limits;
-        check_draft(&draft, limits)?;
+        draft::check_draft(&draft, limits)?;
         if work.hops >= limits.hops {
             return Err(AdmitError::TooManyHops { limit: limits.hops });
         }
         let now = clock::now_ms();
-        let due = due(draft.delivery, now)?;
+        let due = draft::due(draft.delivery, now)?;
         let conversation = draft.conversation_id.unwrap_or_else(|| work.conversation.clone());
         let routes = self.routes.load();
         let agent = self.find_receiver(&routes, who, &draft.receiver, &conversation)?;
@@ -374,73 +364,6 @@ impl Commons {
             Envelope { hops: work.hops + 1, due, trace: work.trace.clone(), ..Envelope::new(message, Instant::now()) };
         Ok((agent, Box::new(envelope)))
     }
-}
-
-/// When a message is to be delivered, in milliseconds since 1970; none for at once.
-fn due(delivery: wit::Delivery, now: u64) -> Result<Option<u64>, AdmitError> {
-    let at = match delivery {
-        wit::Delivery::Now | wit::Delivery::AfterMs(0) => return Ok(None),
-        wit::Delivery::AfterMs(after) => now.saturating_add(after),
-        wit::Delivery::AtMs(at) => at,
-    };
-    if at > now.saturating_add(MAX_DELAY) {
-        return Err(AdmitError::Invalid("`delivery` may be at most ten years ahead".to_owned()));
-    }
-    Ok(Some(at).filter(|at| *at > now))
-}
-
-fn check_draft(draft: &wit::Draft, limits: &Limits) -> Result<(), AdmitError> {
-    if draft.content.len() as u64 > limits.message_bytes {
-        return Err(AdmitError::TooLarge { limit: limits.message_bytes });
-    }
-    check_words(&draft.content_type, draft.ontology.as_deref(), draft.protocol.as_deref())?;
-    check_ids([draft.conversation_id.as_deref(), draft.reply_with.as_deref(), draft.in_reply_to.as_deref()])?;
-    check_headers(&draft.headers)?;
-    Ok(())
-}
-
-pub(super) fn check_words(
-    content_type: &str,
-    ontology: Option<&str>,
-    protocol: Option<&str>,
-) -> Result<(), AdmitError> {
-    for (name, value) in [("content-type", Some(content_type)), ("ontology", ontology), ("protocol", protocol)] {
-        let Some(value) = value else { continue };
-        if value.is_empty() || value.len() > MAX_WORD || value.chars().any(char::is_control) {
-            let what = format!("`{name}` has to have 1 to {MAX_WORD} printable characters; it has {}", value.len());
-            return Err(AdmitError::Invalid(what));
-        }
-    }
-    Ok(())
-}
-
-fn check_ids<const N: usize>(ids: [Option<&str>; N]) -> Result<(), AdmitError> {
-    for id in ids.into_iter().flatten() {
-        if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) {
-            let what = format!("an id has to have 1 to {MAX_ID} printable characters; one has {}", id.len());
-            return Err(AdmitError::Invalid(what));
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn check_headers(headers: &[(String, String)]) -> Result<(), AdmitError> {
-    let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if headers.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
-        let what = format!(
-            "`headers` may have {MAX_HEADERS} entries of {MAX_HEADER_BYTES} bytes in all; it has {} of {bytes}",
-            headers.len()
-        );
-        return Err(AdmitError::Invalid(what));
-    }
-    let bad = |name: &str| {
-        name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase() && b != b':')
-    };
-    if let Some((name, _)) = headers.iter().find(|(name, value)| bad(name) || value.chars().any(char::is_control)) {
-        let what = format!("the header `{}` is not a lower-case name with a printable value", name.escape_debug());
-        return Err(AdmitError::Invalid(what));
-    }
-    Ok(())
 }
 
 impl Commons {

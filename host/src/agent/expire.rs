@@ -7,7 +7,7 @@ use caxton_control::conversation::Unanswered;
 
 use crate::clock;
 use crate::commons::Commons;
-use crate::store::{Commit, Committed, Expired};
+use crate::store::{Commit, Committed};
 use crate::wasm::{Envelope, Inbox, Sent, new_id, wit};
 
 /// Conversations that end at once.
@@ -16,9 +16,9 @@ const AT_ONCE: usize = 1_000;
 /// Ends conversations that are over their time, and tells those who still wait for an answer.
 pub(crate) fn expire_conversations(commons: &Arc<Commons>) {
     for expired in commons.store.conversations.expire(clock::now_ms(), AT_ONCE) {
-        let Expired { name, row, unanswered } = expired;
-        let sends: Vec<Sent> = unanswered.into_iter().filter_map(|left| failure(commons, &name, left)).collect();
-        if sends.is_empty() && row.is_none() {
+        let (name, unanswered) = (&expired.record.name, expired.record.clone().expire());
+        let sends: Vec<Sent> = unanswered.into_iter().filter_map(|left| failure(commons, name, left)).collect();
+        if sends.is_empty() && expired.row.is_none() {
             continue;
         }
         tracing::debug!(conversation = name, unanswered = sends.len(), "a conversation ended for want of activity");
@@ -28,7 +28,7 @@ pub(crate) fn expire_conversations(commons: &Arc<Commons>) {
             }
         });
         let mut commit = Commit::new("".into(), done);
-        (commit.sends, commit.ended) = (sends, row);
+        (commit.sends, commit.ended) = (sends, Some(Box::new(expired)));
         commons.store.submit(commit);
     }
 }
@@ -59,4 +59,65 @@ fn failure(commons: &Commons, conversation: &str, left: Unanswered) -> Option<Se
     agent.reserve_beyond();
     let envelope = Box::new(Envelope::new(message, Instant::now()));
     Some(Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope).of_host())
+}
+
+#[cfg(test)]
+mod tests {
+    use caxton_control::desired::Durability;
+
+    use super::*;
+    use crate::agent::Agent;
+    use crate::routes::Routes;
+    use crate::store::{Store, said};
+
+    #[tokio::test]
+    async fn who_still_waits_for_an_answer_is_told_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("caxton.toml");
+        std::fs::write(&path, "caxton = 1\n[agents.triage]\ncomponent = \"triage.wasm\"\n").unwrap();
+        let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
+        let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
+        let commons = Commons::new(store).unwrap();
+        let agent = Agent::new(Arc::clone(&desired.agents["triage"]), Arc::clone(&commons));
+        commons.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
+        let store = &commons.store;
+        let asked = |from: &str, conversation: &str, ago: u64| {
+            let message = wit::Message {
+                id: format!("of-{conversation}"),
+                performative: wit::Performative::Request,
+                sender: from.to_owned(),
+                receiver: "desk".to_owned(),
+                content: Vec::new(),
+                content_type: String::new(),
+                ontology: None,
+                protocol: None,
+                conversation_id: conversation.to_owned(),
+                reply_with: None,
+                in_reply_to: None,
+                reply_by: None,
+                priority: wit::Priority::Normal,
+                sent_at: clock::now_ms() - ago,
+                attempt: 1,
+                headers: Vec::new(),
+            };
+            let envelope = Envelope::new(message, Instant::now());
+            store.conversations.judge(conversation, &said(&envelope)).unwrap();
+        };
+        let minutes = |minutes: u64| minutes * 60_000;
+        asked("triage", "old", minutes(31));
+        asked("triage", "young", minutes(29));
+        // Nobody to tell: it came from outside, or from an agent that is gone.
+        asked("http:POST /", "outside", minutes(31));
+        asked("ledger", "gone", minutes(31));
+        expire_conversations(&commons);
+        store.flush().await.unwrap();
+        let thread = store.thread("old", 10).unwrap();
+        let told = &thread[0].envelope.message;
+        assert_eq!((thread.len(), told.performative), (1, wit::Performative::Failure));
+        assert_eq!((&*told.receiver, &*told.sender, told.in_reply_to.as_deref()), ("triage", "desk", Some("of-old")));
+        for other in ["young", "outside", "gone"] {
+            assert!(store.thread(other, 10).unwrap().is_empty(), "{other}");
+        }
+        assert_eq!(store.conversations.figures().open, 1, "only the young one");
+    }
 }

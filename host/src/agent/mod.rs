@@ -13,6 +13,7 @@
 mod admit;
 mod code;
 mod deliver;
+mod draft;
 mod expire;
 mod fail;
 mod http;
@@ -21,6 +22,7 @@ mod queue;
 mod redeliver;
 mod reply;
 mod stats;
+mod worker;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -375,7 +377,7 @@ impl Agent {
     fn start_worker(&self) {
         // Somebody holds this agent: it is asked to do something.
         if let Some(agent) = self.me.upgrade() {
-            tokio::spawn(deliver::work(agent));
+            tokio::spawn(worker::work(agent));
         }
     }
 
@@ -422,7 +424,7 @@ impl Inbox for Agent {
     }
 
     fn work(self: Arc<Self>) {
-        tokio::spawn(deliver::work(self));
+        tokio::spawn(worker::work(self));
     }
 
     fn reserve_beyond(&self) {

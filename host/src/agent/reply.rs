@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::admit::{self, AdmitError};
-use super::{Agent, Revision};
+use super::{AdmitError, Agent, Revision, draft};
 use crate::clock;
 use crate::wasm::{Envelope, Inbox, Outcome, Sent, new_id, wit};
 
@@ -58,8 +57,8 @@ impl Agent {
         if reply.content.len() as u64 > limit {
             return Err(AdmitError::TooLarge { limit });
         }
-        admit::check_words(&reply.content_type, reply.ontology.as_deref(), None)?;
-        admit::check_headers(&reply.headers)?;
+        draft::check_words(&reply.content_type, reply.ontology.as_deref(), None)?;
+        draft::check_headers(&reply.headers)?;
         let message = self.answer(&envelope.message, reply);
         if envelope.waiter.is_some() {
             return Ok((Outcome::Reply(Box::new(message)), None));

@@ -66,6 +66,10 @@ pub(super) enum Command {
     Logs(Logs),
     /// Show what happened in the host
     Events(Events),
+    /// Look at conversations and what was said in them
+    Conversation(super::conversation::Args),
+    /// Look at what agents get by the clock
+    Schedule(super::schedule::Args),
     /// Look at what an agent keeps, and mend it
     State(State),
     /// Look at messages that were given up, redeliver or drop them

@@ -12,6 +12,7 @@ mod args;
 mod change;
 mod check;
 mod client;
+mod conversation;
 mod dead;
 mod doctor;
 mod follow;
@@ -21,6 +22,7 @@ mod mailbox;
 mod operate;
 mod output;
 mod ps;
+mod schedule;
 mod sse;
 mod state;
 mod stats;
@@ -69,6 +71,8 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::Send(send) => wait(invoke::send(&send, out))?,
         Command::Logs(logs) => wait(follow::logs(&logs, out))?,
         Command::Events(events) => wait(follow::events(&events, out))?,
+        Command::Conversation(conversation) => wait(conversation::run(conversation.command, out))?,
+        Command::Schedule(schedule) => wait(schedule::run(schedule.command, out))?,
         Command::State(state) => wait(state::run(state.command, out))?,
         Command::Dead(dead) => wait(dead::run(dead.command, out))?,
         Command::Mailbox(mailbox) => wait(mailbox::run(mailbox.command, out))?,

@@ -39,7 +39,7 @@ pub(super) fn times(times: Option<&Quantiles>) -> String {
 }
 
 fn show(stats: &HostStats, colours: bool) -> String {
-    let HostStats { messages, delivery, process, store, .. } = stats;
+    let HostStats { messages, delivery, process, store, conversations, .. } = stats;
     let memory = process.resident_bytes.map_or_else(|| "-".to_owned(), size);
     let lines = [
         ("messages/s", format!("{:.1}, at most {:.1}", messages.per_second, messages.peak_per_second)),
@@ -53,6 +53,15 @@ fn show(stats: &HostStats, colours: bool) -> String {
                 messages.retried,
                 messages.refused,
                 messages.dropped
+            ),
+        ),
+        (
+            "conversations",
+            format!(
+                "{} open, {:.1} messages each; {} kept in all",
+                conversations.open,
+                conversations.mean_messages.unwrap_or(0.0),
+                conversations.written
             ),
         ),
         ("last minute", times(delivery.last_minute.as_ref())),
@@ -106,6 +115,7 @@ mod tests {
     use super::*;
     use crate::admin::StoreFigures;
     use crate::status::{DeliveryFigures, MailboxStatus, MessageFigures, ProcessFigures};
+    use crate::store::ConversationFigures;
     use crate::store::DeadCount;
 
     #[test]
@@ -138,6 +148,7 @@ mod tests {
                 dropped: 0,
             },
             delivery: DeliveryFigures { last_minute: None, since_start: Some(quantiles) },
+            conversations: ConversationFigures { open: 2, written: 5, mean_messages: Some(3.5), illegal: 0 },
             mailboxes: vec![MailboxStatus {
                 agent: "echo".to_owned(),
                 depth: 7,
@@ -155,6 +166,7 @@ mod tests {
         let expected = "\
 messages/s    12.3, at most 99.0
 messages      6 accepted, 5 handled, 1 failed, 2 retried, 3 refused, 0 given back
+conversations 2 open, 3.5 messages each; 5 kept in all
 last minute   -
 since start   p50 81.9µs, p90 100.0µs, p99 2.5ms, p99.9 2.5ms, at most 3.1s (4 of them)
 commits       -

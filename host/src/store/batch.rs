@@ -6,20 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::commit::{Commit, CommitError, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange};
+use super::commit::{Commit, CommitError, DeadLetter, Handled, StateChange};
 use super::conversation::{Conversations, write_end};
 use super::history::History;
-use super::kept::{Event, RevisionRecord, Snapshot};
+use super::kept::Event;
+use super::keys::KeyCache;
 use super::row;
+use super::rows::{find_key, write_attempt, write_event, write_fired, write_key, write_revision, write_snapshot};
 use super::writer::{Asker, Job};
 use crate::wasm::{Envelope, rank};
-
-/// Events that are kept; the oldest leave first.
-const MAX_EVENTS: i64 = 100_000;
-/// Surplus events are removed when there are this many.
-const PRUNE_EVENTS: i64 = 1_000;
-/// How long an idempotency key is remembered, in milliseconds.
-const KEY_LIFE: i64 = 24 * 60 * 60 * 1_000;
 
 /// What the writer knows without asking the database.
 pub(super) struct Counters {
@@ -131,36 +126,6 @@ impl Counters {
         let size = statement.query_row([&**agent], |row| row.get(0)).optional()?.unwrap_or(0);
         self.sizes.insert(Arc::clone(agent), size);
         Ok(size)
-    }
-}
-
-/// Keys whose version is remembered; beyond that all are forgotten.
-const MAX_KEYS: usize = 65_536;
-
-/// What is known of keys by agent: the version (0: there is none) and the length of the value.
-#[derive(Default)]
-struct KeyCache {
-    agents: HashMap<Arc<str>, HashMap<String, (u64, Option<i64>)>>,
-    count: usize,
-}
-
-impl KeyCache {
-    fn get(&self, agent: &str, key: &str) -> Option<(u64, Option<i64>)> {
-        self.agents.get(agent)?.get(key).copied()
-    }
-
-    fn set(&mut self, agent: &Arc<str>, key: &str, found: (u64, Option<i64>)) {
-        if self.count >= MAX_KEYS {
-            *self = Self::default();
-        }
-        let keys = self.agents.entry(Arc::clone(agent)).or_default();
-        match keys.get_mut(key) {
-            Some(known) => *known = found,
-            None => {
-                keys.insert(key.to_owned(), found);
-                self.count += 1;
-            }
-        }
     }
 }
 
@@ -316,15 +281,21 @@ impl<'t> Writing<'t> {
         {
             return Ok(Err(error));
         }
-        if let Some(state) = &mut commit.state
-            && let Err(error) = self.write_state(counters, &commit.agent, state)?
-        {
-            return Ok(Err(error));
-        }
+        let size = match &commit.state {
+            Some(state) => match self.check_state(counters, &commit.agent, state)? {
+                Ok(size) => size,
+                Err(error) => return Ok(Err(error)),
+            },
+            None => 0,
+        };
+        // The last that may refuse: from here on all of it is written.
         for sent in &mut commit.sends {
             if let Err(why) = counters.conversations.judge_sent(sent) {
                 return Ok(Err(CommitError::Illegal(why)));
             }
+        }
+        if let Some(state) = &mut commit.state {
+            self.write_state(counters, &commit.agent, state, size)?;
         }
         if let Some(key) = &commit.key {
             write_key(self.transaction, &commit.agent, key)?;
@@ -347,8 +318,8 @@ impl<'t> Writing<'t> {
         if let Some(fired) = &commit.fired {
             write_fired(self.transaction, &commit.agent, fired)?;
         }
-        if let Some(row) = commit.ended {
-            write_end(self.transaction, row, crate::clock::now_ms())?;
+        if let Some(ended) = &commit.ended {
+            write_end(self.transaction, ended, crate::clock::now_ms())?;
         }
         Ok(Ok(()))
     }
@@ -392,13 +363,14 @@ impl<'t> Writing<'t> {
         counters.history.buried(self.transaction)
     }
 
-    /// Writes one handler's changes, unless what it read has changed or its agent would keep too much.
-    fn write_state(
+    /// Whether one handler's changes can be made: not if what it read has changed, or its agent would keep too much.
+    /// Gives how much it keeps then.
+    fn check_state(
         &mut self,
         counters: &mut Counters,
         agent: &Arc<str>,
-        state: &mut StateChange,
-    ) -> rusqlite::Result<Result<(), CommitError>> {
+        state: &StateChange,
+    ) -> rusqlite::Result<Result<i64, CommitError>> {
         let mut found: HashMap<&str, Option<i64>> = HashMap::with_capacity(state.reads.len());
         for (key, seen) in &state.reads {
             let (version, length) = self.find(counters, agent, key)?;
@@ -421,13 +393,24 @@ impl<'t> Writing<'t> {
         if grows && size.cast_unsigned() > state.quota {
             return Ok(Err(CommitError::Quota(state.quota)));
         }
+        Ok(Ok(size))
+    }
+
+    /// Makes one handler's changes.
+    fn write_state(
+        &mut self,
+        counters: &mut Counters,
+        agent: &Arc<str>,
+        state: &mut StateChange,
+        size: i64,
+    ) -> rusqlite::Result<()> {
         for (key, value) in &state.writes {
             match value {
                 Some(value) => self.set.execute(params![&**agent, key, &**value, state.version.cast_signed()])?,
                 None => self.remove.execute(params![&**agent, key])?,
             };
             let known = match value {
-                Some(value) => (state.version, Some(bytes(value.len()))),
+                Some(value) => (state.version, Some(i64::try_from(value.len()).unwrap_or(i64::MAX))),
                 None => (0, None),
             };
             counters.keys.set(agent, key, known);
@@ -435,7 +418,7 @@ impl<'t> Writing<'t> {
         counters.sizes.insert(Arc::clone(agent), size);
         counters.resized.insert(Arc::clone(agent));
         state.size = Some(size.max(0).cast_unsigned());
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// The version of a key (0: there is none) and the length of its value.
@@ -446,89 +429,4 @@ impl<'t> Writing<'t> {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), Some(row.get(1)?)));
         Ok(self.find.query_row(params![agent, key], row).optional()?.unwrap_or((0, None)))
     }
-}
-
-/// Whether a client's key is free.
-fn find_key(
-    transaction: &Transaction<'_>,
-    agent: &str,
-    key: &IdempotencyKey,
-) -> rusqlite::Result<Result<(), CommitError>> {
-    let now = key.at.cast_signed();
-    transaction.prepare_cached("DELETE FROM idempotency WHERE at < ?1")?.execute([now - KEY_LIFE])?;
-    let known: Option<(Vec<u8>, String, String)> = transaction
-        .prepare_cached("SELECT fingerprint, id, conversation FROM idempotency WHERE agent = ?1 AND key = ?2")?
-        .query_row(params![agent, key.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    Ok(match known {
-        Some((fingerprint, ..)) if fingerprint != key.fingerprint => Err(CommitError::KeyReused),
-        Some((_, id, conversation)) => Err(CommitError::Repeated { id, conversation }),
-        None => Ok(()),
-    })
-}
-
-/// Gives a client's key to its message.
-fn write_key(transaction: &Transaction<'_>, agent: &str, key: &IdempotencyKey) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO idempotency (agent, key, fingerprint, id, conversation, at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?
-        .execute(params![agent, key.key, key.fingerprint, key.id, key.conversation, key.at.cast_signed()])
-        .map(|_| ())
-}
-
-fn write_attempt(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Result<()> {
-    let attempt = serde_json::to_string(&failed.attempt).expect("an attempt is numbers and text");
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO attempt (seq, number, again_at, attempt) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![failed.seq.cast_signed(), failed.attempt.number, failed.again_at.cast_signed(), attempt])
-        .map(|_| ())
-}
-
-fn write_fired(transaction: &Transaction<'_>, agent: &str, fired: &Fired) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO schedule (agent, schedule, fired_at) VALUES (?1, ?2, ?3)
-             ON CONFLICT (agent, schedule) DO UPDATE SET fired_at = excluded.fired_at",
-        )?
-        .execute(params![agent, fired.schedule, fired.at.cast_signed()])
-        .map(|_| ())
-}
-
-fn write_snapshot(transaction: &Transaction<'_>, agent: &str, snapshot: &Snapshot) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO snapshot (agent, revision, saved_at, data) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (agent) DO UPDATE
-             SET revision = excluded.revision, saved_at = excluded.saved_at, data = excluded.data",
-        )?
-        .execute(params![agent, snapshot.revision.cast_signed(), snapshot.saved_at.cast_signed(), snapshot.data])
-        .map(|_| ())
-}
-
-fn write_revision(transaction: &Transaction<'_>, record: &RevisionRecord) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO revision (agent, number, digest, settings, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![
-            &*record.agent,
-            record.number.cast_signed(),
-            record.digest,
-            record.settings,
-            record.created_at.cast_signed()
-        ])
-        .map(|_| ())
-}
-
-fn write_event(transaction: &Transaction<'_>, event: &Event) -> rusqlite::Result<i64> {
-    transaction
-        .prepare_cached("INSERT INTO event (at, agent, kind, data) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![event.at.cast_signed(), event.agent, event.kind, event.data.to_string()])?;
-    let id = transaction.last_insert_rowid();
-    if id % PRUNE_EVENTS == 0 {
-        transaction.prepare_cached("DELETE FROM event WHERE id <= ?1")?.execute([id - MAX_EVENTS])?;
-    }
-    Ok(id)
 }

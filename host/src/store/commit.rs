@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
+use super::conversation::Expired;
 use crate::wasm::{Attempt, Envelope, Sent};
 
 /// Keys that are written; none removes one.
@@ -29,8 +30,8 @@ pub(crate) struct Commit {
     pub(crate) key: Option<IdempotencyKey>,
     /// The schedule that fired.
     pub(crate) fired: Option<Fired>,
-    /// The row of the conversation that ends.
-    pub(crate) ended: Option<u64>,
+    /// The conversation that ends.
+    pub(crate) ended: Option<Box<Expired>>,
     /// Hears what became of it.
     pub(crate) done: Done,
 }

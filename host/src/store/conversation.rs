@@ -1,18 +1,19 @@
 //! Conversations that are open: who takes part, how far their protocols are, what waits for an answer.
 //!
-//! They are in memory, and written with the messages that change them. A conversation of one message is not written:
-//! there is nothing yet that a restart could lose.
+//! They are in memory, and written with the messages that change them. One that has nothing but a message from outside
+//! is not written: a restart would lose no more than its count. Those that have ended are kept for a look at them.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use caxton_control::conversation::{Conversation, Refused, Said, Unanswered};
+use caxton_control::conversation::{Conversation, Refused, Said};
 use caxton_control::desired;
 use parking_lot::Mutex;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::Store;
 use crate::wasm::{Envelope, Sent, act};
 
 /// Conversations are spread over so many parts, so that agents seldom wait for one another.
@@ -23,6 +24,21 @@ const MAX_OPEN: usize = 16_384;
 const MAX_ENDED: i64 = 100_000;
 /// Surplus ones leave when one of so many ends.
 const PRUNE: u64 = 1_000;
+/// Names of conversations that have ended which may be among those in order of age.
+const SLACK: usize = 1_024;
+
+/// How many conversations there are.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+pub(crate) struct ConversationFigures {
+    /// Those that are open.
+    pub(crate) open: u64,
+    /// All that ever had more than one message, since the store was made.
+    pub(crate) written: u64,
+    /// Messages of an open one, on average; none when none is open.
+    pub(crate) mean_messages: Option<f64>,
+    /// Messages that were refused as illegal, since the host started.
+    pub(crate) illegal: u64,
+}
 
 /// What holds until the declaration is applied.
 const DEFAULT: desired::Conversations =
@@ -60,6 +76,8 @@ struct Shard {
     order: VecDeque<Box<str>>,
     /// What is to be written.
     dirty: Vec<Box<str>>,
+    /// Those that were too many, until they are ended.
+    surplus: Vec<Expired>,
 }
 
 struct Open {
@@ -71,25 +89,19 @@ struct Open {
     changed: bool,
 }
 
-/// A conversation that ended, with what was left unanswered.
+/// A conversation that ended, as it was then.
+#[derive(Debug)]
 pub(crate) struct Expired {
-    /// Its id.
-    pub(crate) name: String,
     /// Its row; none when it was never written.
     pub(crate) row: Option<u64>,
-    /// What is to be told `failure`.
-    pub(crate) unanswered: Vec<Unanswered>,
+    /// What was known of it.
+    pub(crate) record: Conversation,
 }
 
-/// How many conversations there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConversationCounts {
-    /// Those that are open.
-    pub(crate) open: u64,
-    /// All that ever were.
-    pub(crate) total: u64,
-    /// Messages that were refused as illegal.
-    pub(crate) illegal: u64,
+impl Expired {
+    fn of(open: Open) -> Self {
+        Self { row: Some(open.row).filter(|row| *row != 0), record: open.record }
+    }
 }
 
 impl Conversations {
@@ -131,14 +143,24 @@ impl Conversations {
         &self.shards[hash]
     }
 
-    /// Takes a message into its conversation, or refuses it.
+    /// Takes a message that is not kept into its conversation, or refuses it.
     pub(crate) fn judge(&self, name: &str, said: &Said<'_>) -> Result<(), Refused> {
+        self.take(name, said, false)
+    }
+
+    /// Takes a message into its conversation, or refuses it; `kept` if it outlives the host.
+    fn take(&self, name: &str, said: &Said<'_>, kept: bool) -> Result<(), Refused> {
         let bound = usize::try_from(self.bounds.load().participants).unwrap_or(usize::MAX);
-        let judged = self.with(name, said, |record| record.judge(said, bound));
+        let mut shard = self.shard(name).lock();
+        let judged = match shard.open.contains_key(name) {
+            true => self.change(&mut shard, name, |record| record.judge(said, bound)),
+            false => self.begin(&mut shard, name, said, kept, bound),
+        };
         if judged.is_err() {
             self.illegal.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("caxton_messages_illegal_total").increment(1);
         }
-        judged.map(|_| ())
+        judged
     }
 
     /// Takes what is sent into its conversation. What an agent sent and is not legal there becomes its answer,
@@ -153,54 +175,79 @@ impl Conversations {
             self.told(name, &said);
             return Ok(());
         }
-        match self.judge(name, &said) {
-            Ok(()) => Ok(()),
-            Err(refused) => {
-                metrics::counter!("caxton_messages_illegal_total").increment(1);
-                let why = refused.to_string();
-                if sent.refuse(&why) { Ok(()) } else { Err(why) }
-            }
+        let Err(refused) = self.take(name, &said, true) else { return Ok(()) };
+        let why = refused.to_string();
+        if !sent.refuse(&why) {
+            return Err(why);
         }
+        self.told_refusal(sent.envelope());
+        Ok(())
     }
 
-    /// Takes in what the host says in an agent's place, which is never refused.
-    pub(crate) fn told(&self, name: &str, said: &Said<'_>) {
-        let _ = self.with(name, said, |record| {
-            record.told_failure(said);
-            Ok::<_, Refused>(true)
+    /// Counts the answer to a message that was refused.
+    fn told_refusal(&self, answer: &Envelope) {
+        let name = &answer.message.conversation_id;
+        // It refuses nothing.
+        let _ = self.change(&mut self.shard(name).lock(), name, |record| {
+            record.told_refusal(&said(answer));
+            Ok(false)
         });
     }
 
-    fn with(
-        &self,
-        name: &str,
-        said: &Said<'_>,
-        change: impl FnOnce(&mut Conversation) -> Result<bool, Refused>,
-    ) -> Result<bool, Refused> {
+    /// Takes in what the host says in an agent's place, which is never refused. One that has ended does not begin
+    /// again with it.
+    pub(crate) fn told(&self, name: &str, said: &Said<'_>) {
         let mut shard = self.shard(name).lock();
-        let shard = &mut *shard;
-        if let Some(open) = shard.open.get_mut(name) {
-            let changed = change(&mut open.record)?;
-            // The second message is the first that is written, and then everything is new.
-            open.changed |= changed || open.row == 0;
-            if open.row == 0 {
-                open.row = self.rows.fetch_add(1, Ordering::Relaxed) + 1;
-            }
-            if !open.dirty {
-                open.dirty = true;
-                shard.dirty.push(name.into());
-            }
-            return Ok(changed);
+        // It refuses nothing.
+        let _ = self.change(&mut shard, name, |record| {
+            record.told_failure(said);
+            Ok(true)
+        });
+    }
+
+    /// Changes a conversation that is open; nothing happens if it is not.
+    fn change(
+        &self,
+        shard: &mut Shard,
+        name: &str,
+        change: impl FnOnce(&mut Conversation) -> Result<bool, Refused>,
+    ) -> Result<(), Refused> {
+        let Some(open) = shard.open.get_mut(name) else { return Ok(()) };
+        let changed = change(&mut open.record)?;
+        // From the second message on it is written, and then everything is new.
+        open.changed |= changed || open.row == 0;
+        if open.row == 0 {
+            open.row = self.next_row();
         }
+        if !open.dirty {
+            open.dirty = true;
+            shard.dirty.push(name.into());
+        }
+        Ok(())
+    }
+
+    /// Begins a conversation with its first message.
+    fn begin(&self, shard: &mut Shard, name: &str, said: &Said<'_>, kept: bool, bound: usize) -> Result<(), Refused> {
         let mut record = Conversation::new(name, said.from, said.at);
-        let changed = change(&mut record)?;
+        record.judge(said, bound)?;
+        // Whom an agent began with, what it asked and how far a protocol is must be known when the answer comes, be it
+        // after a restart. Names of agents have no colon.
+        let written = kept && (!said.from.contains(':') || !record.runs.is_empty());
+        let row = if written { self.next_row() } else { 0 };
+        if written {
+            shard.dirty.push(name.into());
+        }
         shard.order.push_back(name.into());
-        shard.open.insert(name.into(), Open { record, row: 0, dirty: false, changed: false });
+        shard.open.insert(name.into(), Open { record, row, dirty: written, changed: written });
         while shard.open.len() > MAX_OPEN {
             let Some(oldest) = shard.order.pop_front() else { break };
-            shard.open.remove(&oldest);
+            shard.surplus.extend(shard.open.remove(&oldest).map(Expired::of));
         }
-        Ok(changed)
+        Ok(())
+    }
+
+    fn next_row(&self) -> u64 {
+        self.rows.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Who takes part in a conversation, as far as `wanted` picks one.
@@ -229,19 +276,24 @@ impl Conversations {
         found
     }
 
-    /// How many there are, with the messages of those that are open.
-    pub(crate) fn counts(&self) -> (ConversationCounts, u64) {
+    /// How many there are, and what was said in those that are open.
+    pub(crate) fn figures(&self) -> ConversationFigures {
         let (mut open, mut messages) = (0, 0);
         for shard in &self.shards {
             let shard = shard.lock();
             open += shard.open.len() as u64;
             messages += shard.open.values().map(|open| open.record.messages).sum::<u64>();
         }
-        let total = self.rows.load(Ordering::Relaxed).max(open);
-        (ConversationCounts { open, total, illegal: self.illegal.load(Ordering::Relaxed) }, messages)
+        ConversationFigures {
+            open,
+            // Those of one message have no row.
+            written: self.rows.load(Ordering::Relaxed),
+            mean_messages: (open > 0).then(|| messages as f64 / open as f64),
+            illegal: self.illegal.load(Ordering::Relaxed),
+        }
     }
 
-    /// Ends those in which nothing was said for too long, at most so many at once.
+    /// Ends those in which nothing was said for too long, at most so many at once, and those that were too many.
     pub(crate) fn expire(&self, now: u64, most: usize) -> Vec<Expired> {
         let timeout = u64::try_from(self.bounds.load().timeout.as_millis()).unwrap_or(u64::MAX);
         let mut expired = Vec::new();
@@ -254,17 +306,16 @@ impl Conversations {
                 .take(most.saturating_sub(expired.len()))
                 .map(|(name, _)| name.clone())
                 .collect();
-            for name in names {
-                if let Some(open) = shard.open.remove(&name) {
-                    let row = Some(open.row).filter(|row| *row != 0);
-                    expired.push(Expired { name: name.into(), row, unanswered: open.record.expire() });
-                }
-            }
-            let Shard { open, dirty, .. } = &mut *shard;
+            let Shard { open, order, dirty, surplus } = &mut *shard;
+            expired.extend(names.iter().filter_map(|name| open.remove(name)).map(Expired::of));
+            expired.append(surplus);
             dirty.retain(|name| open.contains_key(name));
-            // Those that ended are at the front sooner or later.
-            while shard.order.front().is_some_and(|name| !shard.open.contains_key(name)) {
-                shard.order.pop_front();
+            while order.front().is_some_and(|name| !open.contains_key(name)) {
+                order.pop_front();
+            }
+            // Behind one that goes on for ever the names of the others must not pile up.
+            if order.len() > 2 * open.len() + SLACK {
+                order.retain(|name| open.contains_key(name));
             }
         }
         expired
@@ -278,9 +329,9 @@ impl Conversations {
                 continue;
             }
             let mut whole = transaction.prepare_cached(
-                "INSERT INTO conversation (id, name, first, last, messages, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT (id) DO UPDATE
-                 SET last = excluded.last, messages = excluded.messages, record = excluded.record",
+                // In place of itself, and of one with its name that has ended.
+                "INSERT OR REPLACE INTO conversation (id, name, first, last, messages, record)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
             let mut count =
                 transaction.prepare_cached("UPDATE conversation SET last = ?2, messages = ?3 WHERE id = ?1")?;
@@ -317,11 +368,21 @@ impl Conversations {
     }
 }
 
-/// Keeps that a conversation has ended.
-pub(super) fn write_end(transaction: &Transaction<'_>, row: u64, now: u64) -> rusqlite::Result<()> {
+/// Keeps that a conversation has ended, unless another has begun under its name.
+pub(super) fn write_end(transaction: &Transaction<'_>, ended: &Expired, now: u64) -> rusqlite::Result<()> {
+    let Expired { row: Some(row), record } = ended else { return Ok(()) };
+    let text = serde_json::to_string(record).expect("a record is numbers and text");
+    let (first, last) = (record.first.cast_signed(), record.last.cast_signed());
+    let (messages, now) = (record.messages.cast_signed(), now.cast_signed());
     transaction
-        .prepare_cached("UPDATE conversation SET ended = ?2 WHERE id = ?1")?
-        .execute(params![row.cast_signed(), now.cast_signed()])?;
+        .prepare_cached(
+            "INSERT INTO conversation (id, name, first, last, messages, record, ended)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (id) DO UPDATE SET last = excluded.last, messages = excluded.messages,
+                 record = excluded.record, ended = excluded.ended
+             ON CONFLICT (name) DO NOTHING",
+        )?
+        .execute(params![row.cast_signed(), record.name, first, last, messages, text, now])?;
     if row % PRUNE == 0 {
         transaction
             .prepare_cached("DELETE FROM conversation WHERE ended IS NOT NULL AND id < ?1")?
@@ -329,3 +390,41 @@ pub(super) fn write_end(transaction: &Transaction<'_>, row: u64, now: u64) -> ru
     }
     Ok(())
 }
+
+/// A conversation that has ended, as it was then, and when it ended in milliseconds since 1970.
+type Ended = (Conversation, u64);
+
+impl Store {
+    /// Conversations that have ended, with the latest activity first, at most so many; only those of `participant`, if
+    /// one is given.
+    pub(crate) fn ended(&self, participant: Option<&str>, limit: u32) -> Result<Vec<Ended>, String> {
+        self.with_reader(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT record, ended FROM conversation
+                 WHERE ended IS NOT NULL AND (?1 IS NULL
+                     OR EXISTS (SELECT 1 FROM json_each(record, '$.participants') WHERE value = ?1))
+                 ORDER BY last DESC LIMIT ?2",
+            )?;
+            let rows = statement.query_map(params![participant, limit], read_ended)?;
+            rows.filter_map(Result::transpose).collect()
+        })
+    }
+
+    /// A conversation that has ended.
+    pub(crate) fn ended_conversation(&self, name: &str) -> Result<Option<Ended>, String> {
+        self.with_reader(|connection| {
+            let sql = "SELECT record, ended FROM conversation WHERE ended IS NOT NULL AND name = ?1";
+            Ok(connection.prepare_cached(sql)?.query_row([name], read_ended).optional()?.flatten())
+        })
+    }
+}
+
+/// None if this version cannot read the record.
+fn read_ended(row: &Row<'_>) -> rusqlite::Result<Option<Ended>> {
+    let text: String = row.get(0)?;
+    let record = serde_json::from_str(&text).ok();
+    Ok(record.zip(Some(row.get::<_, i64>(1)?.cast_unsigned())))
+}
+
+#[cfg(test)]
+mod tests;

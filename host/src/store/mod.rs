@@ -18,9 +18,11 @@ mod copy;
 mod dead;
 mod history;
 mod kept;
+mod keys;
 mod query;
 mod queue;
 mod row;
+mod rows;
 mod schema;
 mod size;
 mod writer;
@@ -44,12 +46,12 @@ pub(crate) use at_rest::{AtRest, restore};
 pub(crate) use commit::{
     Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
 };
-pub(crate) use conversation::{ConversationCounts, Conversations, Expired, said};
+pub(crate) use conversation::{ConversationFigures, Conversations, said};
 pub(crate) use copy::CopyError;
 pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};
 pub(crate) use query::EventFilter;
-pub(crate) use queue::{Kept, Queued, Threaded};
+pub(crate) use queue::{Queued, Threaded};
 
 /// The database within the data folder.
 const DATABASE: &str = "caxton.db";

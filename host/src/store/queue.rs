@@ -174,15 +174,4 @@ impl Store {
                 .optional()
         })
     }
-
-    /// Messages that were accepted and neither handled nor given up, and those that were given up and are kept.
-    pub(crate) fn counts(&self) -> Result<(u64, u64), String> {
-        self.with_reader(|connection| {
-            let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
-            Ok((
-                count("SELECT (SELECT count(*) FROM message) - (SELECT count(*) FROM ack)")?,
-                count("SELECT count(*) FROM dead")?,
-            ))
-        })
-    }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use caxton_control::{AgentSpec, RevisionId};
+use caxton_control::{AgentSpec, Receiver, RevisionId};
 use parking_lot::Mutex;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -58,11 +58,6 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    /// Whether there is nothing to be kept.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.writes.is_empty() && self.sends.is_empty()
-    }
-
     fn reset(&mut self) {
         self.sends.clear();
         self.writes.clear();
@@ -229,27 +224,62 @@ fn check_key(key: &str) -> Result<(), StateError> {
 
 impl types::Host for Ctx {}
 
+impl Ctx {
+    /// The call at hand, if it may send so many more messages.
+    fn may_send(&self, count: usize) -> Result<&Work, wit::SendError> {
+        let Some(work) = &self.work else {
+            return Err(wit::SendError::Unavailable("no message is being handled".to_owned()));
+        };
+        let effects = self.effects.lock();
+        if effects.closed {
+            let why = "the response has begun, and with it the commit is made";
+            return Err(wit::SendError::Unavailable(why.to_owned()));
+        }
+        let limit = self.limits().sends;
+        if effects.sends.len().saturating_add(count) > limit as usize {
+            return Err(wit::SendError::TooManySends(limit));
+        }
+        Ok(work)
+    }
+
+    /// Collects a message for each running agent with a capability, but for this one: all of them, or none.
+    fn send_to_all(&self, draft: &wit::Draft) -> Result<Vec<String>, wit::SendError> {
+        let Some(capability) = draft.receiver.strip_prefix("cap:") else {
+            let why = "`receiver` has to be `cap:NAME`: a broadcast goes to all who have a capability";
+            return Err(wit::SendError::Invalid(why.to_owned()));
+        };
+        // The grants of single agents are not one of all who may come.
+        let names = |grant: &Receiver| matches!(grant, Receiver::Capability(name) if name.as_str() == capability);
+        if !self.who.spec.allow.send.iter().any(names) {
+            return Err(wit::SendError::NotAllowed(draft.receiver.clone()));
+        }
+        let mut receivers = self.outside.find(capability);
+        receivers.retain(|name| name != self.who.name());
+        if receivers.is_empty() {
+            return Err(wit::SendError::UnknownReceiver(draft.receiver.clone()));
+        }
+        let work = self.may_send(receivers.len())?;
+        let admit = |receiver| self.outside.admit(&self.who, work, wit::Draft { receiver, ..draft.clone() });
+        // What was admitted before an error is dropped, and gives up its place.
+        let sent = receivers.into_iter().map(admit).collect::<Result<Vec<Sent>, _>>()?;
+        let ids = sent.iter().map(|sent| sent.id().to_owned()).collect();
+        self.effects.lock().sends.extend(sent);
+        Ok(ids)
+    }
+}
+
 impl messaging::Host for Ctx {
     fn send(&mut self, draft: wit::Draft) -> wasmtime::Result<Result<String, wit::SendError>> {
-        let Some(work) = &self.work else {
-            return Ok(Err(wit::SendError::Unavailable("no message is being handled".to_owned())));
-        };
-        let limit = self.who.spec.limits.sends;
-        {
-            let effects = self.effects.lock();
-            if effects.closed {
-                let why = "the response has begun, and with it the commit is made";
-                return Ok(Err(wit::SendError::Unavailable(why.to_owned())));
-            }
-            if effects.sends.len() >= limit as usize {
-                return Ok(Err(wit::SendError::TooManySends(limit)));
-            }
-        }
-        Ok(self.outside.admit(&self.who, work, draft).map(|sent| {
+        let admitted = self.may_send(1).and_then(|work| self.outside.admit(&self.who, work, draft));
+        Ok(admitted.map(|sent| {
             let id = sent.id().to_owned();
             self.effects.lock().sends.push(sent);
             id
         }))
+    }
+
+    fn broadcast(&mut self, draft: wit::Draft) -> wasmtime::Result<Result<Vec<String>, wit::SendError>> {
+        Ok(self.send_to_all(&draft))
     }
 
     async fn request(

@@ -158,6 +158,24 @@ impl Draft {
         messaging::send(self)
     }
 
+    /// Sends the message to each running agent that declares a capability, but not to the sender itself, when the
+    /// message being handled commits. The receiver has to be `cap:NAME`. Returns the ids that the messages have
+    /// then, in order of the agents' names.
+    ///
+    /// ```no_run
+    /// use caxton_sdk::prelude::*;
+    ///
+    /// # fn handle(message: Message) -> Handled {
+    /// Draft::to("cap:cache").performative(Performative::Inform).text("prices have changed").broadcast()?;
+    /// # Ok(None) }
+    /// ```
+    ///
+    /// # Errors
+    /// The reason why the host does not accept one of the messages; none of them will be sent.
+    pub fn broadcast(&self) -> Result<Vec<String>, SendError> {
+        messaging::broadcast(self)
+    }
+
     /// Sends the message at once and waits for its answer, but no longer than `timeout` and no later than the
     /// time of the message being handled. This is not undone when handling fails.
     ///

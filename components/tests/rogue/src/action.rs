@@ -111,6 +111,13 @@ pub(crate) enum Action {
         #[serde(default)]
         with: Fields,
     },
+    Broadcast {
+        to: String,
+        content: Option<Value>,
+        bytes: Option<usize>,
+        #[serde(default)]
+        with: Fields,
+    },
     Find {
         capability: String,
     },
@@ -236,6 +243,9 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
         Action::RequestAll { to, content, bytes, timeout_ms, with } => {
             let drafts = to.into_iter().map(|to| with.clone().into_draft(to, content.clone(), bytes));
             Ok(talk::request_all(&drafts.collect::<Result<Vec<_>, _>>()?, Duration::from_millis(timeout_ms)))
+        }
+        Action::Broadcast { to, content, bytes, with } => {
+            Ok(talk::broadcast(&with.into_draft(to, content, bytes)?))
         }
         Action::Find { capability } => Ok(json!(messaging::find(&capability))),
 

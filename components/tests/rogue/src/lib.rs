@@ -42,6 +42,7 @@
 //! | `send {to, content, bytes, count, with}` | sends it `count` times; `{"sent": [ID...], "errors": [{"error", "detail"}...]}` |
 //! | `request {to, content, bytes, timeout-ms, with}` | asks and answers `{"from", "performative", "reply"}`; with `content` another `request`, a chain or a circle |
 //! | `request-all {to: [NAME...], content, bytes, timeout-ms, with}` | asks all; a list of such answers |
+//! | `broadcast {to, content, bytes, with}` | sends it to all with a capability; `{"sent": [ID...]}` |
 //! | `find {capability}` | the names |
 //!
 //! `with` holds further fields of the draft or the reply: `performative`, `content-type`, `ontology`,

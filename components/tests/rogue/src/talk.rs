@@ -81,6 +81,10 @@ pub(crate) fn send(draft: &Draft, count: u32) -> Value {
     json!({ "sent": sent, "errors": errors })
 }
 
+pub(crate) fn broadcast(draft: &Draft) -> Value {
+    draft.broadcast().map_or_else(|error| describe_send_error(&error), |ids| json!({ "sent": ids }))
+}
+
 pub(crate) fn request(draft: &Draft, timeout: Duration) -> Value {
     describe_answer(draft.request(timeout))
 }

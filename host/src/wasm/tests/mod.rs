@@ -6,12 +6,13 @@ mod calls;
 mod findings;
 mod guests;
 mod pool;
+mod sends;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -147,12 +148,19 @@ fn the_compiler() {
 struct World {
     saved: Mutex<Option<Vec<u8>>>,
     logs: Mutex<Vec<String>>,
+    /// The agents that every capability finds; the mailbox of `full` is.
+    agents: Mutex<Vec<String>>,
+    places: Arc<AtomicU32>,
 }
 
 impl Outside for World {
-    fn admit(&self, _: &Identity, work: &Work, _: wit::Draft) -> Result<Sent, wit::SendError> {
+    fn admit(&self, _: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
+        if draft.receiver == "full" {
+            return Err(wit::SendError::MailboxFull(1));
+        }
+        self.places.fetch_add(1, Ordering::SeqCst);
         let envelope = Envelope { hops: work.hops + 1, ..Envelope::new(message(b""), Instant::now()) };
-        Ok(Sent::new(Arc::new(Nowhere), Box::new(envelope)))
+        Ok(Sent::new(Arc::new(Nowhere(Arc::clone(&self.places))), Box::new(envelope)))
     }
 
     /// Nobody ever answers.
@@ -167,7 +175,7 @@ impl Outside for World {
     }
 
     fn find(&self, _: &str) -> Vec<String> {
-        Vec::new()
+        self.agents.lock().clone()
     }
 
     fn read(&self, _: &str, _: &str) -> Result<Option<Read>, String> {
@@ -187,8 +195,8 @@ impl Outside for World {
     }
 }
 
-/// An inbox that keeps nothing.
-struct Nowhere;
+/// An inbox that keeps nothing but places.
+struct Nowhere(Arc<AtomicU32>);
 
 impl Inbox for Nowhere {
     fn put(&self, _: Box<Envelope>) -> bool {
@@ -196,7 +204,9 @@ impl Inbox for Nowhere {
     }
     fn work(self: Arc<Self>) {}
     fn reserve_beyond(&self) {}
-    fn release(&self) {}
+    fn release(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 fn message(content: &[u8]) -> wit::Message {

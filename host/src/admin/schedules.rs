@@ -1,0 +1,37 @@
+//! What agents get by the clock.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use super::Api;
+use super::extract::Params;
+use super::problem::Problem;
+use crate::clock;
+use crate::schedules;
+use crate::status::ScheduleStatus;
+
+/// Which schedules are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// Only this agent's.
+    agent: Option<String>,
+}
+
+/// Schedules with the times at which they fired last and fire next, in order of their agents' names.
+#[utoipa::path(
+    get, path = "/v1/schedules", tag = "schedules", params(ListParams),
+    responses((status = 200, body = [ScheduleStatus])),
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Vec<ScheduleStatus>>, Problem> {
+    let agent = match &params.agent {
+        Some(name) => Some(api.agent(name).await?),
+        None => None,
+    };
+    schedules::list(&api.commons, agent.as_deref(), clock::now_ms()).map(Json).map_err(Problem::host)
+}

@@ -1,0 +1,208 @@
+use caxton_control::Performative::{self, Inform, Propose, Request};
+use caxton_control::desired::Durability;
+
+use super::*;
+use crate::store::tests::settings;
+use crate::store::{Commit, CommitError, StateChange};
+use crate::wasm::{Inbox, wit};
+
+const TIMEOUT: u64 = 30 * 60 * 1_000;
+
+fn open(folder: &tempfile::TempDir) -> std::sync::Arc<Store> {
+    Store::open(folder.path(), &settings(Durability::Os)).unwrap()
+}
+
+/// What somebody says at a time; with a protocol if it is an act of one.
+fn say<'a>(from: &'a str, to: &'a str, act: Performative, at: u64) -> Said<'a> {
+    let protocol = Some("fipa-request").filter(|_| act == Propose);
+    Said { from, to, act, protocol, id: "m-1", reply_with: None, in_reply_to: None, at }
+}
+
+/// What the database has after this: the names of those that are open, and of those that have ended.
+async fn kept(store: &Store) -> (Vec<String>, Vec<String>) {
+    store.flush().await.unwrap();
+    store
+        .with_reader(|connection| {
+            let names = |ended: &str| -> rusqlite::Result<Vec<String>> {
+                let sql = format!("SELECT name FROM conversation WHERE ended IS {ended} NULL ORDER BY name");
+                connection.prepare(&sql)?.query_map([], |row| row.get(0))?.collect()
+            };
+            Ok((names("")?, names("NOT")?))
+        })
+        .unwrap()
+}
+
+/// Ends conversations as the host does.
+async fn end(store: &Store, expired: Vec<Expired>) {
+    for ended in expired {
+        store.change(move |transaction, _| write_end(transaction, &ended, 7)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_an_answer_needs_is_written_and_loaded_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let all = &store.conversations;
+    let said = |name, from, kept| all.take(name, &say(from, "desk", Request, 1), kept).unwrap();
+    said("from-outside", "http:POST /", true);
+    said("from-an-agent", "triage", true);
+    said("a-call", "triage", false);
+    said("two", "http:POST /", true);
+    said("two", "triage", true);
+    assert_eq!(kept(&store).await, (vec!["from-an-agent".to_owned(), "two".to_owned()], vec![]));
+    // Only the count and the time change.
+    all.take("two", &say("desk", "triage", Inform, 9), true).unwrap();
+    store.flush().await.unwrap();
+    let before = [all.get("from-an-agent"), all.get("two")];
+    assert_eq!(before[1].as_ref().map(|record| (record.messages, record.last)), Some((3, 9)));
+    drop(store);
+    let store = open(&folder);
+    assert_eq!([store.conversations.get("from-an-agent"), store.conversations.get("two")], before);
+    assert_eq!(store.conversations.figures().open, 2);
+    assert_eq!(store.conversations.list(Some("http:POST /"), 10).len(), 1);
+    assert_eq!(store.conversations.list(None, 1)[0].name, "two", "the latest activity first");
+}
+
+#[tokio::test]
+async fn one_in_which_nothing_is_said_ends_with_what_it_owes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let all = &store.conversations;
+    all.take("asked", &say("triage", "desk", Request, 1_000), true).unwrap();
+    all.take("later", &say("triage", "desk", Inform, 2_000), true).unwrap();
+    assert_eq!(kept(&store).await.0.len(), 2);
+    assert!(all.expire(1_000 + TIMEOUT - 1, 10).is_empty());
+    let expired = all.expire(1_000 + TIMEOUT, 10);
+    let owed: Vec<_> = expired.iter().flat_map(|ended| &ended.record.unanswered).collect();
+    assert_eq!((expired.len(), &*owed[0].from, &*owed[0].to, &*owed[0].key), (1, "triage", "desk", "m-1"));
+    end(&store, expired).await;
+    let (record, at) = store.ended_conversation("asked").unwrap().unwrap();
+    assert_eq!((record.messages, record.unanswered.len(), at), (1, 1, 7), "it is still there for a look");
+    assert_eq!(store.ended(Some("desk"), 10).unwrap().len(), 1);
+    assert_eq!(store.ended(Some("ledger"), 10).unwrap().len(), 0);
+    // What the host says of it does not begin it again.
+    all.told("asked", &say("desk", "triage", Performative::Failure, 3_000));
+    assert_eq!(all.get("asked"), None);
+    drop(store);
+    assert_eq!(open(&folder).conversations.figures().open, 1);
+}
+
+#[tokio::test]
+async fn a_name_may_come_again_after_its_conversation_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let all = &store.conversations;
+    all.take("visits", &say("triage", "desk", Inform, 1_000), true).unwrap();
+    store.flush().await.unwrap();
+    let expired = all.expire(1_000 + TIMEOUT, 10);
+    // One has ended and is written as such, another begins before that.
+    for late in [false, true] {
+        let (first, then) = if late { (vec![], all.expire(u64::MAX, 10)) } else { (all.expire(0, 0), vec![]) };
+        end(&store, first).await;
+        all.take("visits", &say("ledger", "desk", Inform, 2_000), true).unwrap();
+        store.flush().await.unwrap();
+        end(&store, then).await;
+        assert_eq!(kept(&store).await, (vec!["visits".to_owned()], vec![]), "{late}");
+    }
+    end(&store, expired).await;
+    assert_eq!(kept(&store).await, (vec!["visits".to_owned()], vec![]));
+    drop(store);
+    let store = open(&folder);
+    assert_eq!(store.conversations.get("visits").unwrap().initiator, "ledger");
+    end(&store, store.conversations.expire(u64::MAX, 10)).await;
+    assert_eq!(kept(&store).await, (vec![], vec!["visits".to_owned()]));
+}
+
+#[tokio::test]
+async fn the_oldest_of_too_many_end_before_their_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let all = &store.conversations;
+    // In one part of them, which is full sooner.
+    let first = all.shard("c");
+    let names = (0u32..).map(|number| format!("c-{number}")).filter(|name| std::ptr::eq(all.shard(name), first));
+    let names: Vec<String> = names.take(MAX_OPEN + 3).collect();
+    for (name, at) in names.iter().zip(1..) {
+        all.take(name, &say("triage", "desk", Request, at), false).unwrap();
+    }
+    all.take(&names[3], &say("desk", "triage", Inform, 9), true).unwrap();
+    assert_eq!(all.figures().open, MAX_OPEN as u64);
+    let ended: Vec<String> = all.expire(0, 10).into_iter().map(|ended| ended.record.name).collect();
+    assert_eq!(ended, names[..3]);
+    assert!(all.expire(0, 10).is_empty(), "each once");
+    // Those that ended leave nothing behind, also while the oldest goes on.
+    assert_eq!(all.expire(TIMEOUT + MAX_OPEN as u64 + 3, usize::MAX).len(), MAX_OPEN);
+    let left = first.lock().order.len();
+    assert_eq!((left, all.figures().open), (0, 0));
+}
+
+#[test]
+fn what_is_not_legal_is_counted_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let all = &store.conversations;
+    all.configure(desired::Conversations { timeout: std::time::Duration::from_secs(300), participants: 2 });
+    let refused = all.judge("c-1", &say("triage", "desk", Propose, 1)).unwrap_err();
+    assert!(matches!(refused, Refused::Illegal(_)), "{refused}");
+    assert_eq!(all.get("c-1"), None);
+    all.judge("c-1", &say("triage", "desk", Request, 1)).unwrap();
+    let refused = all.judge("c-1", &say("triage", "ledger", Request, 1)).unwrap_err();
+    assert!(matches!(refused, Refused::TooMany { bound: 2 }), "{refused}");
+    let figures = all.figures();
+    assert_eq!((figures.open, figures.illegal, figures.mean_messages), (1, 2, Some(1.0)));
+    assert_eq!(all.expire(1 + 300_000, 10).len(), 1, "its timeout is the one that was set");
+}
+
+/// A mailbox that takes everything.
+struct Anywhere;
+
+impl Inbox for Anywhere {
+    fn put(&self, _: Box<Envelope>) -> bool {
+        false
+    }
+    fn work(self: std::sync::Arc<Self>) {}
+    fn reserve_beyond(&self) {}
+    fn release(&self) {}
+}
+
+#[tokio::test]
+async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let message = wit::Message {
+        id: "m-1".to_owned(),
+        performative: wit::Performative::Propose,
+        sender: "web".to_owned(),
+        receiver: "desk".to_owned(),
+        content: Vec::new(),
+        content_type: String::new(),
+        ontology: None,
+        protocol: Some("fipa-request".to_owned()),
+        conversation_id: "c-1".to_owned(),
+        reply_with: None,
+        in_reply_to: None,
+        reply_by: None,
+        priority: wit::Priority::Normal,
+        sent_at: 1,
+        attempt: 1,
+        headers: Vec::new(),
+    };
+    let envelope = Box::new(Envelope::new(message, std::time::Instant::now()));
+    let (told, result) = tokio::sync::oneshot::channel();
+    let mut commit = Commit::new("web".into(), Box::new(|done| drop(told.send(done.result))));
+    // Its sender has no mailbox in which it could hear of it.
+    commit.sends = vec![Sent::new(std::sync::Arc::new(Anywhere), envelope)];
+    commit.state = Some(StateChange {
+        reads: HashMap::new(),
+        writes: [("key".to_owned(), Some("value".into()))].into(),
+        version: 1,
+        bytes: std::sync::Arc::default(),
+        size: None,
+        quota: 100,
+    });
+    store.submit(commit);
+    let result = result.await.unwrap();
+    assert!(matches!(result, Err(CommitError::Illegal(_))), "{result:?}");
+    assert_eq!((store.read("web", "key").unwrap(), store.thread("c-1", 9).unwrap().len()), (None, 0));
+}
