@@ -17,14 +17,20 @@ pub(crate) const PUT_IN: i64 = (BANKS.len() * ACCOUNTS.len()) as i64 * OPENING;
 
 /// The file of a host with the banks.
 pub(crate) fn file(store: &str) -> String {
+    file_of(&BANKS, store)
+}
+
+/// The file of a host with some of them.
+pub(crate) fn file_of(banks: &[&str], store: &str) -> String {
     let mut text = format!("caxton = 1\n[store]\n{store}\n");
-    for bank in BANKS {
+    for bank in banks {
         text.push_str(&format!(
             r#"
             [agents.{bank}]
             component = "GUEST(bank)"
             instances = {{ max = 4 }}
-            allow = {{ send = {BANKS:?} }}
+            config = {{ edition = "0" }}
+            allow = {{ send = {banks:?} }}
             limits = {{ cpu = "10s", time = "60s", hops = 1000000 }}
             mailbox = {{ depth = 100000, attempts = 3, backoff = {{ first = "100ms" }} }}
             breaker = {{ faults = 100, reset = "5s" }}
@@ -37,6 +43,11 @@ pub(crate) fn file(store: &str) -> String {
         ));
     }
     text
+}
+
+/// The same file with another configuration, so that every bank has to have another revision.
+pub(crate) fn edition(file: &str, number: u64) -> String {
+    file.replace(r#"edition = "0""#, &format!(r#"edition = "{number}""#))
 }
 
 /// Puts money into every account.

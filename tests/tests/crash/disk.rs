@@ -123,6 +123,9 @@ fn used() -> (Setup, u64) {
     (setup, size)
 }
 
+/// What happens to a database.
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[test]
 fn a_damaged_store_is_told_at_the_start() {
     let (used, size) = used();
@@ -133,7 +136,7 @@ fn a_damaged_store_is_told_at_the_start() {
         let file = fs::OpenOptions::new().write(true).open(path).expect("the copy can be written to");
         file.write_all_at(bytes, at).expect("the copy can be written to");
     };
-    let damages: [(&str, &dyn Fn(&Path)); 7] = [
+    let damages: [Damage<'_>; 7] = [
         ("garbage at the beginning", &|path| write(path, &noise, 0)),
         ("garbage after the head", &|path| write(path, &noise, 100)),
         ("garbage in the middle", &|path| write(path, &noise, size / 2)),

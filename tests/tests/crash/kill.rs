@@ -79,12 +79,15 @@ fn run(seed: u64, kills: u64) {
     // Every other host forgets what it has handled as soon as it may, and is then asked for less.
     let keeps = seed % 2 == 1;
     let history = if keeps { "history = 1_000_000" } else { "history = 0" };
-    let first = Setup::new(BINARY, &bank::file(history)).start();
+    let file = bank::file(history);
+    let first = Setup::new(BINARY, &file).start();
     bank::open(&first.client());
     let mut setup = first.kill();
     for number in 1..=kills {
         let moment = Moment::pick(&mut chance);
-        setup = live(setup.spawn(), &load, number, moment, &mut chance);
+        // Now and then every bank gets another revision meanwhile.
+        let edited = chance.random_bool(0.3).then(|| bank::edition(&file, number));
+        setup = live(setup.spawn(), edited, &load, number, moment, &mut chance);
         let books = Books::of(setup.folder());
         let sent = load.sent();
         println!(
@@ -104,7 +107,14 @@ fn run(seed: u64, kills: u64) {
 }
 
 /// The life of a host until it is killed.
-fn live(mut host: Host, load: &Arc<Load>, round: u64, moment: Moment, chance: &mut StdRng) -> Setup {
+fn live(
+    mut host: Host,
+    edited: Option<String>,
+    load: &Arc<Load>,
+    round: u64,
+    moment: Moment,
+    chance: &mut StdRng,
+) -> Setup {
     if let Moment::Starting(stage) = moment {
         until("the start", &mut host, |host| stage.is_reached(host));
         waver(chance);
@@ -113,6 +123,9 @@ fn live(mut host: Host, load: &Arc<Load>, round: u64, moment: Moment, chance: &m
     host.until_ready();
     let before = load.accepted();
     let clients = load.start(&host, round);
+    if let Some(edited) = edited {
+        host.edit(&edited);
+    }
     let api = host.api();
     let sum = |field: &str| -> u64 {
         let agents = api.get("/v1/agents").json();

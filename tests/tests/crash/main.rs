@@ -24,6 +24,7 @@ mod disk;
 mod image;
 mod kill;
 mod load;
+mod remove;
 mod soak;
 mod stop;
 

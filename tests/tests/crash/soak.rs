@@ -35,6 +35,9 @@ struct Sample {
     log: u64,
 }
 
+/// One of the sizes of a sample.
+type Size = fn(&Sample) -> u64;
+
 impl Sample {
     fn take(host: &Host, handled: u64) -> Self {
         let status = format!("/proc/{}/status", host.pid().as_raw_nonzero());
@@ -110,11 +113,11 @@ fn check_effects(books: &Books, transfers: u64) {
 
 /// No size grows without end.
 fn check_flat(samples: &[Sample], messages: u64) {
-    let quarter = |number: u64, size: fn(&Sample) -> u64| {
+    let quarter = |number: u64, size: Size| {
         let within = |sample: &&Sample| sample.handled * 4 / messages == number;
         samples.iter().filter(within).map(size).max().expect("every quarter has samples")
     };
-    let sizes: [(&str, fn(&Sample) -> u64); 3] =
+    let sizes: [(&str, Size); 3] =
         [("memory", |sample| sample.resident), ("database", |sample| sample.database), ("log", |sample| sample.log)];
     for (what, size) in sizes {
         let most: Vec<u64> = (0..4).map(|number| quarter(number, size)).collect();
