@@ -1,8 +1,11 @@
 //! Reading the clocks, in one place.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use rustix::time::{ClockId, clock_gettime};
 
-/// Milliseconds since 1970-01-01T00:00:00Z; 0 for a clock that is set before.
+/// Milliseconds since 1970-01-01T00:00:00Z, exact to the tick of the system's clock (mostly 1 to 4 ms) and never
+/// ahead of it: what is asked several times for every message is to cost little. 0 for a clock that is set before.
 pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000)
 }

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::agent::{Agent, Backlog, Revision, backlog, describe};
 use crate::clock;
 use crate::events::Events;
+use crate::figures::Figures;
 use crate::logs::{Line, Logs};
 use crate::receipts::Receipts;
 use crate::routes::Routes;
@@ -37,6 +38,8 @@ pub(crate) struct Commons {
     pub(crate) logs: Logs,
     /// What happens.
     pub(crate) events: Events,
+    /// What is measured of all agents together.
+    pub(crate) figures: Arc<Figures>,
     /// What became of messages that nobody waits for.
     pub(crate) receipts: Arc<Receipts>,
     /// When agents look at their mailboxes again.
@@ -80,6 +83,7 @@ impl Commons {
             events: Events::new(Arc::clone(&store)),
             store,
             routes: ArcSwap::default(),
+            figures: Arc::default(),
             receipts: Arc::default(),
             timers: Timers::default(),
             resident: Resident::default(),

@@ -27,7 +27,7 @@ use crate::shutdown::{Asked, Signals};
 use crate::store::Store;
 use crate::wasm::{Runtime, RuntimeOptions};
 use crate::watch::Followed;
-use crate::{admin, build, clock, http, metrics, schedules, sweep, timers};
+use crate::{admin, build, clock, figures, http, metrics, schedules, sweep, timers};
 
 /// How a host is to be run.
 #[derive(Debug, Clone)]
@@ -161,7 +161,9 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     if options.build {
         build::run_all(&followed.builds, &loaded.dir).await?;
     }
-    let commons = Commons::new(store).map_err(|error| anyhow::anyhow!("reading what waits in the store: {error}"))?;
+    let commons = Commons::new(store).map_err(|error| {
+        anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
+    })?;
     commons.store.conversations.configure(desired.conversations.clone());
     let orphans = commons.backlog.lock().take_others(|name| desired.agents.contains_key(name));
     bury_orphans(&commons.store, orphans);
@@ -203,6 +205,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
         tokio::spawn(admin::serve(admin_listener, admin_state, stop.clone())),
     ];
     tokio::spawn(sweep::run(Arc::clone(&commons), stop.clone()));
+    tokio::spawn(figures::run(Arc::clone(&commons.figures), stop.clone()));
     tokio::spawn(timers::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(schedules::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));

@@ -9,6 +9,8 @@ mod commons;
 mod config;
 mod control;
 mod events;
+mod figures;
+mod histogram;
 mod host;
 mod http;
 mod logs;

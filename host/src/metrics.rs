@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::figures;
 use crate::status::AgentStatus;
 
 /// Upper bounds of the buckets of all histograms, which are in seconds: from a call in memory to a slow agent.
@@ -54,9 +55,16 @@ const METRICS: &[Metric] = &[
     metric("caxton_http_seconds", Kind::Histogram, Unit::Seconds, "Time from an HTTP request to the head of its response, by agent."),
     metric("caxton_commit_seconds", Kind::Histogram, Unit::Seconds, "Time of a commit of the store, which may hold many messages' effects."),
     metric("caxton_handoff_seconds", Kind::Histogram, Unit::Seconds, "Time for which an agent's mailbox was held while its memory went to a new revision, by agent."),
+    metric("caxton_dead_letters_total", Kind::Counter, Unit::Count, "Messages that were given up, by agent and reason."),
+    metric("caxton_dead_letters_forgotten_total", Kind::Counter, Unit::Count, "Dead letters that left because there were more than store.dead-letters."),
     metric("caxton_log_lines_dropped_total", Kind::Counter, Unit::Count, "Lines that an agent said beyond its limits.log-lines, by agent."),
     metric("caxton_messages_accepted_total", Kind::ReadCounter, Unit::Count, "Messages taken into the mailbox, by agent."),
     metric("caxton_messages_refused_total", Kind::ReadCounter, Unit::Count, "Messages refused because the mailbox was full, by agent."),
+    metric("caxton_messages_retried_total", Kind::ReadCounter, Unit::Count, "Attempts that failed and were followed by another, by agent."),
+    metric("caxton_dead_letters", Kind::Gauge, Unit::Count, "Dead letters that are kept, by agent."),
+    metric("caxton_breaker_open", Kind::Gauge, Unit::Count, "1 while the agent is left alone because it failed again and again, else 0."),
+    metric("caxton_mailbox_held", Kind::Gauge, Unit::Count, "1 while an operator lets the agent's messages wait, else 0."),
+    metric("caxton_mailbox_later", Kind::Gauge, Unit::Count, "Messages that wait for a time: for their hour, or for another attempt, by agent."),
     metric("caxton_mailbox_depth", Kind::Gauge, Unit::Count, "Messages that wait, by agent."),
     metric("caxton_mailbox_bound", Kind::Gauge, Unit::Count, "Messages that may wait, by agent."),
     metric("caxton_in_flight", Kind::Gauge, Unit::Count, "Messages and calls being handled, by agent."),
@@ -133,6 +141,11 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
         };
         each("caxton_messages_accepted_total", |agent| agent.accepted);
         each("caxton_messages_refused_total", |agent| agent.refused);
+        each("caxton_messages_retried_total", |agent| agent.retries);
+        each("caxton_dead_letters", |agent| agent.dead_letters);
+        each("caxton_breaker_open", |agent| (agent.breaker == "open").into());
+        each("caxton_mailbox_held", |agent| agent.held.into());
+        each("caxton_mailbox_later", |agent| agent.later);
         each("caxton_mailbox_depth", |agent| agent.mailbox_depth.into());
         each("caxton_mailbox_bound", |agent| agent.mailbox_bound.into());
         each("caxton_in_flight", |agent| agent.in_flight.into());
@@ -144,11 +157,10 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
     }
     single(text, "caxton_ready", u8::from(sample.ready));
     single(text, "caxton_store_bytes", store_bytes(sample.data));
-    if let Some(bytes) = resident_bytes() {
+    if let Some(bytes) = figures::resident_bytes() {
         single(text, "process_resident_memory_bytes", bytes);
     }
-    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    single(text, "process_cpu_seconds_total", format!("{}.{:09}", cpu.tv_sec, cpu.tv_nsec));
+    single(text, "process_cpu_seconds_total", figures::cpu_time().as_secs_f64());
 }
 
 const AGENT_STATES: [&str; 4] = ["running", "starting", "failed", "leaving"];
@@ -184,16 +196,9 @@ fn line(text: &mut String, name: &str, labels: &str, value: impl Display) {
 }
 
 /// The store's files on disk.
-fn store_bytes(data: &Path) -> u64 {
+pub(crate) fn store_bytes(data: &Path) -> u64 {
     let length = |name: &str| std::fs::metadata(data.join(name)).map_or(0, |metadata| metadata.len());
     ["caxton.db", "caxton.db-wal", "caxton.db-shm"].into_iter().map(length).sum()
-}
-
-/// Memory of this process in RAM; none where the system does not tell.
-fn resident_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }
 
 #[cfg(test)]
@@ -213,6 +218,9 @@ mod tests {
         for expected in [
             "# TYPE caxton_mailbox_depth gauge\ncaxton_mailbox_depth{agent=\"echo\"} 2\n",
             "caxton_messages_accepted_total{agent=\"counter\"} 12\n",
+            "# TYPE caxton_messages_retried_total counter\ncaxton_messages_retried_total{agent=\"echo\"} 6\n",
+            "caxton_dead_letters{agent=\"counter\"} 3\n",
+            "caxton_breaker_open{agent=\"echo\"} 0\n",
             "caxton_agents{state=\"running\"} 2\ncaxton_agents{state=\"starting\"} 0\n",
             "caxton_revisions{state=\"running\"} 2\n",
             "caxton_ready 1\n",

@@ -111,8 +111,8 @@ impl Receipts {
             Some((at, 0)) => match store.dead_of(id).map_err(unread).ok()? {
                 Some(dead) => State::Failed {
                     at: dead.at,
-                    revision: dead.attempts.last().and_then(|attempt| revision(&attempt.revision)).map(Arc::new),
-                    code: dead_code(&dead),
+                    revision: dead.revision.as_deref().and_then(revision).map(Arc::new),
+                    code: dead_code(store, &dead),
                     reason: dead.error.chars().take(MAX_REASON).collect(),
                 },
                 None => {
@@ -145,12 +145,15 @@ impl Receipts {
 }
 
 /// Why a message was given up, as a sender is told: what its last attempt came to, if that was final.
-fn dead_code(dead: &Dead) -> &'static str {
-    let told = match dead.attempts.last() {
-        Some(last) if dead.reason == "invalid" => &last.code,
-        Some(_) | None => &dead.reason,
+fn dead_code(store: &Store, dead: &Dead) -> &'static str {
+    let last = match dead.reason.as_str() {
+        "invalid" => {
+            store.dead_letter(dead.number).ok().flatten().and_then(|letter| letter.attempts.into_iter().next_back())
+        }
+        _ => None,
     };
-    MEANINGS.iter().map(|meaning| meaning.code).find(|code| code == told).unwrap_or("gone")
+    let told = last.map_or_else(|| dead.reason.clone(), |attempt| attempt.code);
+    MEANINGS.iter().map(|meaning| meaning.code).find(|code| *code == told).unwrap_or("gone")
 }
 
 /// A revision as it is written, such as `triage@7`.

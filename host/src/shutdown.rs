@@ -16,6 +16,9 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Listened to so that it does not end the host: a write beyond the bound on the size of files (`ulimit -f`)
+    /// fails then as one to a full disk does.
+    _too_large: Signal,
 }
 
 impl Signals {
@@ -25,6 +28,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

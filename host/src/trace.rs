@@ -43,6 +43,16 @@ impl Trace {
         Self { span: nonzero(), ..self.clone() }
     }
 
+    /// Its bytes: the trace, the span and the flags.
+    pub(crate) fn parts(&self) -> ([u8; 16], [u8; 8], u8) {
+        (self.id, self.span, self.flags)
+    }
+
+    /// The trace with these bytes.
+    pub(crate) fn of((id, span, flags): ([u8; 16], [u8; 8], u8), state: Option<String>) -> Self {
+        Self { id, span, flags, state }
+    }
+
     /// The trace's id as 32 hexadecimal digits.
     pub(crate) fn id(&self) -> String {
         self.id.iter().map(|byte| format!("{byte:02x}")).collect()

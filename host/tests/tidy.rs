@@ -22,10 +22,11 @@ const ROWS: &[&[&str]] = &[
     &["cli"],
     &["host"],
     &["http", "admin"],
-    &["reconcile", "watch", "build", "sweep"],
-    &["agent", "routes", "commons", "receipts"],
+    &["reconcile", "watch", "build", "schedules", "sweep"],
+    &["agent", "routes", "commons", "receipts", "timers"],
     &["wasm", "store", "events", "logs"],
     &["config", "control", "metrics", "telemetry", "shutdown"],
+    &["figures", "histogram"],
     &["status", "clock", "trace"],
 ];
 

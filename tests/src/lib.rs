@@ -44,13 +44,16 @@ pub struct Setup {
     folder: Arc<tempfile::TempDir>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// What a shell does before it becomes the host.
+    within: Option<String>,
 }
 
 impl Setup {
     /// A host of `binary` whose file has this text. `GUEST(name)` in it stands for the path of a built guest.
     pub fn new(binary: &str, toml: &str) -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
-        let setup = Self { binary: binary.into(), folder, arguments: Vec::new(), environment: Vec::new() };
+        let setup =
+            Self { binary: binary.into(), folder, arguments: Vec::new(), environment: Vec::new(), within: None };
         setup.write(toml);
         setup
     }
@@ -69,6 +72,13 @@ impl Setup {
         self
     }
 
+    /// Within what these commands of a shell set.
+    #[must_use]
+    pub fn within(mut self, commands: &str) -> Self {
+        self.within = Some(commands.to_owned());
+        self
+    }
+
     /// The folder of the file.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -79,12 +89,18 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.within {
+            None => program(&self.binary),
+            Some(commands) => {
+                let mut shell = program(Path::new("sh"));
+                shell.args(["-c", &format!("{commands} && exec \"$0\" \"$@\"")]).arg(&self.binary);
+                shell
+            }
+        };
         command
             .current_dir(self.folder.path())
             .args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ports-file", "ports.json"])
             .args(&self.arguments)
-            .env("CAXTON_CACHE", cache())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -94,6 +110,13 @@ impl Setup {
 
     /// Starts the host and waits until its agents are ready or have failed.
     pub fn start(self) -> Host {
+        let mut host = self.spawn();
+        host.until_ready();
+        host
+    }
+
+    /// Starts the host and waits for nothing. Where it listens is known after [`Host::until_ready`].
+    pub fn spawn(self) -> Host {
         let _ = fs::remove_file(self.folder.path().join("ports.json"));
         let mut child = self.command().spawn().expect("the host starts");
         let output = Arc::new(Output::default());
@@ -107,18 +130,23 @@ impl Setup {
                 into.more.notify_all();
             }
         });
-        let mut host =
-            Host { child, folder: self.folder, binary: self.binary, http: String::new(), admin: String::new(), output };
-        let path = host.folder.path().join("ports.json");
-        let ports = host.until("the ports file", |host| {
-            if let Ok(Some(status)) = host.child.try_wait() {
-                panic!("the host ended with {status} before it was ready; it said:\n{}", host.said());
-            }
-            fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
-        });
-        host.http = ports["http"].as_str().expect("an address").to_owned();
-        host.admin = ports["admin"].as_str().expect("an address").to_owned();
-        host
+        Host { child, folder: self.folder, binary: self.binary, http: String::new(), admin: String::new(), output }
+    }
+
+    /// Runs a command of the program in the folder, where no host runs; gives exit code, stdout and stderr.
+    pub fn caxton(&self, arguments: &[&str]) -> (i32, String, String) {
+        command(&self.binary, self.folder.path(), arguments)
+    }
+
+    /// The same once more, without arguments and variables of its own.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            binary: self.binary.clone(),
+            folder: Arc::clone(&self.folder),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 
     /// Runs the host where it is expected not to start; gives its exit code and what it said.
@@ -132,6 +160,19 @@ impl Host {
     /// A host whose file has this text; see [`Setup::new`].
     pub fn start(binary: &str, toml: &str) -> Self {
         Setup::new(binary, toml).start()
+    }
+
+    /// Waits until its agents are ready or have failed.
+    pub fn until_ready(&mut self) {
+        let path = self.folder.path().join("ports.json");
+        let ports = self.until("the ports file", |host| {
+            if let Ok(Some(status)) = host.child.try_wait() {
+                panic!("the host ended with {status} before it was ready; it said:\n{}", host.said());
+            }
+            fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+        });
+        ports["http"].as_str().expect("an address").clone_into(&mut self.http);
+        ports["admin"].as_str().expect("an address").clone_into(&mut self.admin);
     }
 
     /// The folder of the file.
@@ -196,18 +237,7 @@ impl Host {
 
     /// Runs a command of the program against this host; gives exit code, stdout and stderr.
     pub fn caxton(&self, arguments: &[&str]) -> (i32, String, String) {
-        let output = Command::new(&self.binary)
-            .current_dir(self.folder.path())
-            .args(arguments)
-            .env("CAXTON_CACHE", cache())
-            .stdin(Stdio::null())
-            .output()
-            .expect("the program starts");
-        (
-            output.status.code().unwrap_or(-1),
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        )
+        command(&self.binary, self.folder.path(), arguments)
     }
 
     /// The process.
@@ -234,6 +264,11 @@ impl Host {
         (status.code().unwrap_or(-1), self.again())
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the process can be waited for").is_some()
+    }
+
     /// Waits for its end; gives its exit code.
     pub fn ended(&mut self) -> i32 {
         self.child.wait().expect("the process can be waited for").code().unwrap_or(-1)
@@ -245,6 +280,7 @@ impl Host {
             folder: Arc::clone(&self.folder),
             arguments: Vec::new(),
             environment: Vec::new(),
+            within: None,
         }
     }
 }
@@ -255,6 +291,28 @@ impl Drop for Host {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The program, without what the environment of the tests has for a host or for the tests themselves.
+fn program(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CAXTON_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("CAXTON_CACHE", cache());
+    command
+}
+
+fn command(binary: &Path, folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output =
+        program(binary).current_dir(folder).args(arguments).stdin(Stdio::null()).output().expect("the program starts");
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 /// Compiled components are shared by all tests, so that each is compiled once.

@@ -134,16 +134,20 @@ impl Breaker {
         }
     }
 
-    /// A message was handled without a fault. Under a trial that closes the breaker.
-    pub fn well(&mut self, _now: u64) {
+    /// A message was handled without a fault. True when this closed the breaker, as it does under a trial.
+    pub fn well(&mut self, _now: u64) -> bool {
         match self.phase {
             Phase::Closed => {
                 self.in_a_row = 0;
                 self.remember(false);
+                false
             }
-            Phase::Trying => self.close(),
+            Phase::Trying => {
+                self.close();
+                true
+            }
             // It was handed over before the breaker opened, and says nothing about now.
-            Phase::Open { .. } | Phase::HalfOpen => {}
+            Phase::Open { .. } | Phase::HalfOpen => false,
         }
     }
 
@@ -272,7 +276,7 @@ mod tests {
             breaker.abandoned();
             assert_eq!(breaker.admits(due), Admission::Trial, "one after the other");
             if ends_well {
-                breaker.well(due);
+                assert!(breaker.well(due));
             } else {
                 assert!(breaker.fault(due));
             }
@@ -284,7 +288,7 @@ mod tests {
     fn what_was_handed_over_before_it_opened_neither_closes_nor_opens_it() {
         let mut breaker = open();
         let before = breaker.clone();
-        breaker.well(NOON + 1);
+        assert!(!breaker.well(NOON + 1));
         assert!(!breaker.fault(NOON + 1));
         breaker.abandoned();
         assert_eq!(breaker, before);
@@ -390,7 +394,7 @@ mod tests {
                             breaker.well(now);
                         }
                     }
-                    Step::Well => breaker.well(now),
+                    Step::Well => prop_assert_eq!(breaker.well(now), trials == 1),
                     Step::Fault => prop_assert_eq!(breaker.fault(now), trials == 1),
                     Step::Abandoned => breaker.abandoned(),
                     Step::Later(ms) => now += ms,

@@ -168,6 +168,23 @@ impl Serialize for RevisionId {
     }
 }
 
+/// Why a text does not name a revision.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a revision is written as AGENT@NUMBER, such as `triage@7`")]
+pub struct RevisionError;
+
+impl FromStr for RevisionId {
+    type Err = RevisionError;
+
+    fn from_str(text: &str) -> Result<Self, RevisionError> {
+        let (agent, number) = text.split_once('@').ok_or(RevisionError)?;
+        let agent = agent.parse().map_err(|_| RevisionError)?;
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+        let number = number.parse().ok().filter(|number| digits && *number > 0);
+        Ok(Self { agent, number: number.ok_or(RevisionError)? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +219,20 @@ mod tests {
             [("triage", Some("triage")), ("cap:desk", Some("cap:desk")), ("cap:", None), ("cap:A", None)]
         {
             assert_eq!(text.parse::<Receiver>().ok().map(|r| r.to_string()).as_deref(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn revisions_are_an_agent_and_a_number() {
+        for (text, good) in [
+            ("triage@7", true),
+            ("triage@0", false),
+            ("triage@+7", false),
+            ("triage", false),
+            ("@7", false),
+            ("a b@7", false),
+        ] {
+            assert_eq!(text.parse::<RevisionId>().ok().map(|id| id.to_string()), good.then(|| text.to_owned()));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The host and its agents, as they are.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::State;
 
@@ -17,7 +19,7 @@ pub(super) async fn show_host(State(api): State<Api>) -> Result<Json<HostStatus>
 /// All agents, in order of name.
 #[utoipa::path(get, path = "/v1/agents", tag = "agents", responses((status = 200, body = [AgentStatus])))]
 pub(super) async fn list_agents(State(api): State<Api>) -> Result<Json<Vec<AgentStatus>>, Problem> {
-    Ok(Json(api.control.agents().await?))
+    Ok(Json(all(&api).await?))
 }
 
 /// One agent.
@@ -46,10 +48,24 @@ pub(super) async fn list_revisions(
     Ok(Json(find(&api, &name).await?.revisions))
 }
 
+/// All agents, in order of name.
+pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
+    let mut agents = api.control.agents().await?;
+    let dead: HashMap<String, u64> = api.read(|store| store.dead_by_agent()).await?.into_iter().collect();
+    for agent in &mut agents {
+        agent.dead_letters = dead.get(&agent.name).copied().unwrap_or(0);
+    }
+    Ok(agents)
+}
+
 /// The agent of a name, declared or leaving.
 pub(super) async fn find(api: &Api, name: &str) -> Result<AgentStatus, Problem> {
     match api.control.agent(name).await? {
-        Some(agent) => Ok(agent),
+        Some(mut agent) => {
+            let dead = api.read(|store| store.dead_by_agent()).await?;
+            agent.dead_letters = dead.iter().find(|(name, _)| *name == agent.name).map_or(0, |(_, count)| *count);
+            Ok(agent)
+        }
         None => {
             let agents = api.control.agents().await?;
             Err(Problem::no_agent(name, agents.iter().map(|agent| agent.name.as_str())))

@@ -11,15 +11,19 @@
 mod agents;
 mod config;
 mod conversations;
+mod dead;
 mod extract;
 mod follow;
 mod guard;
 mod invoke;
+mod mailboxes;
 mod openapi;
 mod probes;
 mod problem;
 mod schedules;
 mod state;
+mod stats;
+mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 mod token;
@@ -33,14 +37,19 @@ use axum::routing::{MethodRouter, get, post};
 use axum::serve::ListenerExt;
 use axum::{Router, middleware};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::commons::Commons;
 use crate::control::Control;
 use crate::metrics::Metrics;
 
+pub(crate) use dead::{DeadPage, DeadShown, DropResult, RedeliverResult};
 pub(crate) use guard::CLI_AGENT;
 pub(crate) use problem::Details;
+pub(crate) use stats::HostStats;
+#[cfg(test)]
+pub(crate) use stats::StoreFigures;
 pub(crate) use token::{TOKEN_FILE, TokenError, read_token};
 
 /// The largest body: the largest message that any agent may take (SPEC §5).
@@ -55,6 +64,8 @@ pub(crate) struct AdminState {
     metrics: Metrics,
     data: PathBuf,
     token: token::Token,
+    /// Lets one copy of the store be made and read at a time: each takes as much room as the store.
+    copying: Arc<Semaphore>,
 }
 
 impl AdminState {
@@ -65,7 +76,14 @@ impl AdminState {
         metrics: Metrics,
         data: &Path,
     ) -> Result<Self, TokenError> {
-        Ok(Self { control, commons, metrics, data: data.to_owned(), token: token::load_or_make(data)? })
+        Ok(Self {
+            control,
+            commons,
+            metrics,
+            data: data.to_owned(),
+            token: token::load_or_make(data)?,
+            copying: Arc::new(Semaphore::new(1)),
+        })
     }
 }
 
@@ -99,6 +117,17 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/agents/{name}/messages", post(invoke::send)),
         ("/v1/agents/{name}/state", get(state::list_keys)),
         ("/v1/agents/{name}/state/{*key}", get(state::get_value).put(state::put_value).delete(state::delete_value)),
+        ("/v1/dead-letters", get(dead::list).delete(dead::drop_some)),
+        ("/v1/dead-letters/redeliver", post(dead::redeliver_some)),
+        ("/v1/dead-letters/{number}", get(dead::show).delete(dead::drop_one)),
+        ("/v1/dead-letters/{number}/redeliver", post(dead::redeliver_one)),
+        ("/v1/mailboxes", get(mailboxes::list)),
+        ("/v1/mailboxes/{agent}/pause", post(mailboxes::pause)),
+        ("/v1/mailboxes/{agent}/resume", post(mailboxes::resume)),
+        ("/v1/stats", get(stats::show)),
+        ("/v1/store", get(store::show)),
+        ("/v1/store/check", get(store::check)),
+        ("/v1/store/backup", post(store::backup)),
         ("/v1/config/diff", get(config::diff)),
         ("/v1/config/apply", post(config::apply)),
         ("/v1/conversations", get(conversations::list)),

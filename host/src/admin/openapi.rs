@@ -6,7 +6,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder}
 use utoipa::{Modify, OpenApi};
 
 use super::problem::Details;
-use super::{agents, config, conversations, follow, invoke, probes, schedules, state};
+use super::{agents, config, conversations, dead, follow, invoke, mailboxes, probes, schedules, state, stats, store};
 
 /// The API.
 #[derive(OpenApi)]
@@ -23,6 +23,19 @@ use super::{agents, config, conversations, follow, invoke, probes, schedules, st
         state::get_value,
         state::put_value,
         state::delete_value,
+        dead::list,
+        dead::show,
+        dead::redeliver_one,
+        dead::redeliver_some,
+        dead::drop_one,
+        dead::drop_some,
+        mailboxes::list,
+        mailboxes::pause,
+        mailboxes::resume,
+        stats::show,
+        store::show,
+        store::check,
+        store::backup,
         config::diff,
         config::apply,
         conversations::list,

@@ -9,7 +9,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use super::Api;
+use super::{Api, agents};
 use crate::metrics::Sample;
 
 /// How long a scrape waits for the figures of agents before it does without.
@@ -54,7 +54,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     responses((status = 200, description = "Metrics", content_type = "text/plain", body = String)),
 )]
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
-    let agents = tokio::time::timeout(PATIENCE, api.control.agents()).await;
+    let agents = tokio::time::timeout(PATIENCE, agents::all(&api)).await;
     let agents = agents.ok().and_then(Result::ok);
     let sample = Sample { ready: api.control.readiness().ready, agents: agents.as_deref(), data: &api.data };
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&sample)).into_response()

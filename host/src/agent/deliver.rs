@@ -65,7 +65,11 @@ impl Handling {
     pub(super) fn end(&self, envelope: &Envelope, well: Option<bool>) -> End {
         End {
             well,
-            waited: self.began.saturating_duration_since(envelope.accepted),
+            waited: match envelope.due {
+                // Until then it had not to come.
+                Some(due) => Duration::from_millis(self.began_at.saturating_sub(due)),
+                None => self.began.saturating_duration_since(envelope.accepted),
+            },
             took: self.began.elapsed(),
             cpu: self.cpu,
         }
@@ -390,7 +394,7 @@ impl Agent {
         if let Some(waiter) = envelope.waiter {
             waiter.tell(Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome });
         }
-        self.inbox.lock().breaker.well(clock::now_ms());
+        self.count_well();
         self.done(handling);
         next
     }

@@ -207,7 +207,16 @@ impl Agent {
     pub(super) fn count_call(&self, fault: Option<&Fault>) {
         match fault {
             Some(fault) => self.count_fault(&Outcome::Fault(fault.clone())),
-            None => self.inbox.lock().breaker.well(clock::now_ms()),
+            None => self.count_well(),
+        }
+    }
+
+    /// Tells the breaker that a handling ended well.
+    pub(super) fn count_well(&self) {
+        let closed = self.inbox.lock().breaker.well(clock::now_ms());
+        if closed {
+            tracing::info!(agent = %self.name, "its breaker closes: it handled a message again");
+            self.commons.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
         }
     }
 

@@ -18,6 +18,7 @@ mod fail;
 mod http;
 mod pending;
 mod queue;
+mod redeliver;
 mod reply;
 mod stats;
 
@@ -45,6 +46,7 @@ pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use expire::expire_conversations;
 pub(crate) use http::HttpError;
 pub(crate) use queue::{Backlog, backlog, bury_orphans};
+pub(crate) use redeliver::{Left, RedeliverError, Redelivered, redeliver};
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
 
@@ -71,6 +73,8 @@ struct InboxState {
     held: bool,
     /// Why no message is taken any more.
     closed: Option<&'static str>,
+    /// Whether what the store has is left to the next start of the host.
+    leaving: bool,
     /// Tasks that deliver.
     workers: u32,
     breaker: Breaker,
@@ -179,7 +183,7 @@ impl Agent {
         });
         let breaker = Breaker::new(spec.breaker.faults, millis(spec.breaker.reset));
         let (waiting, held) = commons.backlog.lock().take(spec.name.as_str());
-        let stats = Stats::new(spec.name.shared());
+        let stats = Stats::new(spec.name.shared(), Arc::clone(&commons.figures));
         let agent = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             name: spec.name.clone(),
@@ -190,6 +194,7 @@ impl Agent {
                 paused: false,
                 held,
                 closed: None,
+                leaving: false,
                 workers: 0,
                 breaker,
                 look_at: u64::MAX,
@@ -274,10 +279,10 @@ impl Agent {
         self.inbox.lock().closed = Some(why);
     }
 
-    /// Whether messages wait or are in hand.
+    /// Whether messages are in hand, or wait and will be handled: those that an operator lets wait will not.
     pub(crate) fn is_busy(&self) -> bool {
         let inbox = self.inbox.lock();
-        inbox.mailbox.depth() > 0 || inbox.mailbox.in_flight() > 0
+        (inbox.mailbox.depth() > 0 && !inbox.held) || inbox.mailbox.in_flight() > 0
     }
 
     /// Saves the memory of a stateful agent whose instance was idle for `age`, and ends the instance. Does
@@ -355,11 +360,6 @@ impl Agent {
         }
     }
 
-    /// How its breaker stands: `closed`, `open` or `half-open`.
-    pub(crate) fn breaker(&self) -> &'static str {
-        self.inbox.lock().breaker.state(clock::now_ms()).as_str()
-    }
-
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.
     fn is_http(&self) -> bool {
         self.current.load().as_ref().is_some_and(|current| current.kind() == Kind::Http)
@@ -405,6 +405,11 @@ impl Inbox for Agent {
         let slot = self.slot(envelope);
         let start = {
             let mut inbox = self.inbox.lock();
+            if inbox.leaving && self.is_kept(&slot) {
+                self.forget(&slot);
+                inbox.mailbox.release();
+                return false;
+            }
             let now = clock::now_ms();
             match due.filter(|due| *due > now) {
                 Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),

@@ -1,7 +1,8 @@
 //! What waits: how much of it is in memory, what comes later, and what becomes of it when the agent ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use caxton_control::breaker::Admission;
 use caxton_control::mailbox::Taken;
@@ -32,11 +33,28 @@ pub(super) enum Slot {
     Kept(u64),
 }
 
-/// What waited when the host started, until its agents take it.
+/// What waited when the host started, until its agents take it, and whose mailboxes an operator has paused.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     waiting: HashMap<String, Vec<Queued>>,
-    held: Vec<String>,
+    held: HashSet<String>,
+}
+
+/// How a mailbox stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MailboxFigures {
+    /// Messages that wait.
+    pub(crate) depth: u32,
+    /// Messages that may wait.
+    pub(crate) bound: u32,
+    /// How many of them wait for a time.
+    pub(crate) later: u64,
+    /// Messages being handled or committed.
+    pub(crate) in_flight: u32,
+    /// Whether an operator lets them wait.
+    pub(crate) held: bool,
+    /// `closed`, `open` or `half-open`.
+    pub(crate) breaker: &'static str,
 }
 
 /// What the store has for agents that are yet to come.
@@ -44,13 +62,22 @@ pub(crate) struct Backlog {
 /// # Errors
 /// The store cannot be read.
 pub(crate) fn backlog(store: &Store) -> Result<Backlog, String> {
-    Ok(Backlog { waiting: store.queued(&*CONVERSATIONS)?, held: store.paused()? })
+    Ok(Backlog { waiting: store.queued(&*CONVERSATIONS)?, held: store.paused()?.into_iter().collect() })
 }
 
 impl Backlog {
     /// What waits for an agent, and whether an operator lets it wait.
     pub(super) fn take(&mut self, agent: &str) -> (Vec<Queued>, bool) {
-        (self.waiting.remove(agent).unwrap_or_default(), self.held.iter().any(|held| held == agent))
+        (self.waiting.remove(agent).unwrap_or_default(), self.held.contains(agent))
+    }
+
+    /// Remembers that an operator lets an agent's messages wait, or does not any more.
+    fn hold(&mut self, agent: &str, held: bool) {
+        if held {
+            self.held.insert(agent.to_owned());
+        } else {
+            self.held.remove(agent);
+        }
     }
 
     /// Takes what waits for agents that are not among these.
@@ -85,10 +112,30 @@ impl Agent {
                 Ok(envelope)
             }
             Slot::Kept(seq) => match self.commons.store.message(seq) {
-                Ok(Some(envelope)) => Ok(Box::new(envelope)),
+                Ok(Some(mut envelope)) => {
+                    let waited = Duration::from_millis(clock::now_ms().saturating_sub(envelope.message.sent_at));
+                    envelope.accepted = envelope.accepted.checked_sub(waited).unwrap_or(envelope.accepted);
+                    Ok(Box::new(envelope))
+                }
                 Ok(None) => Err((seq, "it is not in the store any more".to_owned())),
                 Err(error) => Err((seq, error)),
             },
+        }
+    }
+
+    /// Whether the store has a message for the next start.
+    pub(super) fn is_kept(&self, slot: &Slot) -> bool {
+        match slot {
+            Slot::Here(envelope) => envelope.seq.is_some() && self.commons.store.keeps_messages(),
+            Slot::Kept(_) => true,
+        }
+    }
+
+    /// Lets go of a message in memory.
+    pub(super) fn forget(&self, slot: &Slot) {
+        match slot {
+            Slot::Here(envelope) if envelope.waiter.is_none() => self.commons.resident.give(weight(envelope)),
+            Slot::Here(_) | Slot::Kept(_) => {}
         }
     }
 
@@ -151,6 +198,10 @@ impl Agent {
         {
             let mut inbox = self.inbox.lock();
             match due {
+                _ if inbox.leaving && self.is_kept(&taken.message) => {
+                    self.forget(&taken.message);
+                    inbox.mailbox.done(taken.lane);
+                }
                 Some(due) => inbox.mailbox.defer(taken, due),
                 None => inbox.mailbox.put_back(taken),
             }
@@ -161,24 +212,44 @@ impl Agent {
 
     /// Lets messages wait for an operator, or lets them go on.
     pub(crate) fn hold(&self, held: bool) {
+        // Also for an agent of this name that may come after this one.
+        self.commons.backlog.lock().hold(self.name.as_str(), held);
         self.inbox.lock().held = held;
         if !held {
             self.start_workers();
         }
     }
 
-    /// Whether an operator lets messages wait.
-    pub(crate) fn is_held(&self) -> bool {
-        self.inbox.lock().held
+    /// How its mailbox stands.
+    pub(crate) fn mailbox(&self) -> MailboxFigures {
+        let bound = self.spec.load().mailbox.depth;
+        let now = clock::now_ms();
+        let inbox = self.inbox.lock();
+        MailboxFigures {
+            depth: inbox.mailbox.depth(),
+            bound,
+            later: inbox.mailbox.later() as u64,
+            in_flight: inbox.mailbox.in_flight(),
+            held: inbox.held,
+            breaker: inbox.breaker.state(now).as_str(),
+        }
     }
 
-    /// Lets go of messages that the store has; calls, whose senders wait, are still handled. For a host that
-    /// stops.
+    /// How long the message has waited that could be handled and waits longest, in milliseconds, since this host
+    /// started at most; none when none waits. Takes time in proportion to the conversations that wait.
+    pub(crate) fn oldest_ms(&self) -> Option<u64> {
+        let since = self.inbox.lock().mailbox.oldest()?;
+        Some(clock::now_ms().saturating_sub(since))
+    }
+
+    /// Lets go of messages that the store has, and of those that are still to come; calls, whose senders wait, are
+    /// still handled. For a host that stops.
     pub(crate) fn leave_queue(&self) {
         let mut inbox = self.inbox.lock();
         if !self.commons.store.keeps_messages() {
             return;
         }
+        inbox.leaving = true;
         let calls: Vec<Box<Envelope>> = inbox
             .mailbox
             .drain()

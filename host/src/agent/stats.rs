@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::figures::{Figure, Figures};
+
 /// What can become of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcomes {
@@ -47,6 +49,8 @@ pub(crate) struct Stats {
     conflicts: AtomicU64,
     metrics: OnceLock<Handles>,
     http: OnceLock<HttpMetrics>,
+    /// Those of the whole host.
+    figures: Arc<Figures>,
 }
 
 /// The metrics of HTTP requests, looked up once.
@@ -116,7 +120,7 @@ pub(crate) struct Counts {
 
 impl Stats {
     /// Of an agent, with nothing counted.
-    pub(crate) fn new(agent: Arc<str>) -> Self {
+    pub(crate) fn new(agent: Arc<str>, figures: Arc<Figures>) -> Self {
         Self {
             agent,
             retries: AtomicU64::default(),
@@ -128,12 +132,14 @@ impl Stats {
             conflicts: AtomicU64::default(),
             metrics: OnceLock::new(),
             http: OnceLock::new(),
+            figures,
         }
     }
 
     /// Counts an attempt that failed and is followed by another.
     pub(crate) fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
+        self.figures.count(Figure::Retried);
     }
 
     fn cell(&self, outcome: Outcomes) -> &AtomicU64 {
@@ -149,6 +155,13 @@ impl Stats {
     /// Counts one.
     pub(crate) fn count(&self, outcome: Outcomes) {
         self.cell(outcome).fetch_add(1, Ordering::Relaxed);
+        self.figures.count(match outcome {
+            Outcomes::Accepted => Figure::Accepted,
+            Outcomes::Handled => Figure::Handled,
+            Outcomes::Failed => Figure::Failed,
+            Outcomes::Refused => Figure::Refused,
+            Outcomes::Dropped => Figure::Dropped,
+        });
     }
 
     /// Counts a handling that runs again.
@@ -165,7 +178,10 @@ impl Stats {
     pub(crate) fn ended(&self, end: End) {
         let End { well, waited, took, cpu } = end;
         match well {
-            Some(true) => self.count(Outcomes::Handled),
+            Some(true) => {
+                self.count(Outcomes::Handled);
+                self.figures.delivered(waited + took);
+            }
             Some(false) => self.count(Outcomes::Failed),
             None => {}
         }

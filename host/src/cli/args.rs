@@ -72,6 +72,14 @@ pub(super) enum Command {
     Schedule(super::schedule::Args),
     /// Look at what an agent keeps, and mend it
     State(State),
+    /// Look at messages that were given up, redeliver or drop them
+    Dead(super::operate::Dead),
+    /// Look at mailboxes, let messages wait or go on
+    Mailbox(super::operate::Mailbox),
+    /// Look at the store, copy it, check it
+    Store(super::operate::Store),
+    /// Show what is measured of the host: rates, times, depths, memory
+    Stats(super::operate::Stats),
     /// Print the contract between host and agents
     Wit(Wit),
     /// Check this machine for what a host and builds of agents need

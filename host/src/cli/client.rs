@@ -112,6 +112,29 @@ impl Client {
         Ok(Response::from_parts(head, body))
     }
 
+    /// Sends a request and hands its answer over as it comes, until it ends or `take` fails.
+    pub(super) async fn download(
+        &self,
+        method: Method,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let response = self.begin(method, path, None, Bytes::new()).await?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(problem(status, &collect(response.into_body()).await?));
+        }
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            // An answer that ends before its announced length is an error, too.
+            let frame = frame.map_err(broken_off)?;
+            if let Some(data) = frame.data_ref() {
+                take(data)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Follows a stream of events until it ends or `take` fails.
     pub(super) async fn follow(
         &self,
@@ -180,8 +203,11 @@ fn base(url: &str) -> Result<String, CliError> {
 
 async fn collect(body: Incoming) -> Result<Bytes, CliError> {
     let body = Limited::new(body, MAX_ANSWER).collect().await;
-    let body = body.map_err(|error| CliError::new(Exit::Failed, format!("the host broke off its answer: {error}")))?;
-    Ok(body.to_bytes())
+    Ok(body.map_err(broken_off)?.to_bytes())
+}
+
+fn broken_off(error: impl std::fmt::Display) -> CliError {
+    CliError::new(Exit::Failed, format!("the host broke off its answer: {error}"))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CliError> {

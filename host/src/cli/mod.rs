@@ -13,15 +13,20 @@ mod change;
 mod check;
 mod client;
 mod conversation;
+mod dead;
 mod doctor;
 mod follow;
 mod invoke;
 mod machine;
+mod mailbox;
+mod operate;
 mod output;
 mod ps;
 mod schedule;
 mod sse;
 mod state;
+mod stats;
+mod store;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -69,6 +74,10 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::Conversation(conversation) => wait(conversation::run(conversation.command, out))?,
         Command::Schedule(schedule) => wait(schedule::run(schedule.command, out))?,
         Command::State(state) => wait(state::run(state.command, out))?,
+        Command::Dead(dead) => wait(dead::run(dead.command, out))?,
+        Command::Mailbox(mailbox) => wait(mailbox::run(mailbox.command, out))?,
+        Command::Store(store) => wait(store::run(store.command, out))?,
+        Command::Stats(stats) => wait(stats::run(&stats, out))?,
         Command::Wit(wit) => wit::run(&wit, out)?,
         Command::Completion(completion) => {
             let mut script = Vec::new();

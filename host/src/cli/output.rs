@@ -180,6 +180,12 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
+/// The first line of a text, and whether there are more.
+pub(super) fn one_line(text: &str) -> String {
+    let line = printable(text.lines().next().unwrap_or_default());
+    if line == text { line } else { format!("{line} ...") }
+}
+
 /// A number of things in words: `1 error`, `2 errors`.
 pub(super) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::{Format, Ps};
 use super::client::{Client, encode};
-use super::output::{Cell, CliError, Out, Style, Table, count, printable, say};
+use super::output::{Cell, CliError, Out, Style, Table, count, one_line, printable, say};
 use super::time::{ago, size};
 use crate::status::{AgentStatus, HostStatus};
 
@@ -36,13 +36,19 @@ pub(super) async fn run(ps: &Ps, out: &mut Out) -> Result<(), CliError> {
     }
 }
 
+/// Its state, with what keeps its messages waiting.
 fn state(agent: &AgentStatus) -> Cell {
+    let (held, breaker) = (agent.held.then_some("paused"), agent.breaker.as_str());
+    let breaker = (breaker != "closed").then(|| format!("breaker {breaker}"));
+    let unusual: Vec<&str> = held.into_iter().chain(breaker.as_deref()).collect();
     let style = match agent.state.as_str() {
-        "running" => Style::Good,
+        "running" if unusual.is_empty() => Style::Good,
         "failed" => Style::Bad,
         _ => Style::Warn,
     };
-    Cell::styled(&agent.state, style)
+    let state =
+        if unusual.is_empty() { agent.state.clone() } else { format!("{} ({})", agent.state, unusual.join(", ")) };
+    Cell::styled(state, style)
 }
 
 fn or_dash(text: Option<&String>) -> &str {
@@ -79,11 +85,6 @@ fn table(agents: &[AgentStatus]) -> Table {
         ]);
     }
     table
-}
-
-fn one_line(text: &str) -> String {
-    let line = printable(text.lines().next().unwrap_or_default());
-    if line == text { line } else { format!("{line} ...") }
 }
 
 /// What is to be known when the file and what runs are not the same.
@@ -126,10 +127,15 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
         ("instances", format!("{} of at most {}", agent.instances, agent.max_instances)),
         ("in flight", agent.in_flight.to_string()),
         ("mailbox", format!("{} of at most {}", agent.mailbox_depth, agent.mailbox_bound)),
+        ("for a time", agent.later.to_string()),
+        ("paused", if agent.held { "yes; `caxton mailbox resume` lets its messages go on" } else { "no" }.to_owned()),
+        ("breaker", agent.breaker.clone()),
         ("accepted", agent.accepted.to_string()),
         ("handled", agent.handled.to_string()),
         ("failed", agent.failed.to_string()),
+        ("retried", agent.retries.to_string()),
         ("refused", agent.refused.to_string()),
+        ("dead letters", agent.dead_letters.to_string()),
         ("keeps", size(agent.state_bytes)),
     ];
     lines.retain(|(name, value)| *name != "waiting" || value != "-");
@@ -171,12 +177,29 @@ triage  failed   -         -              3/8          1        2        9      
     }
 
     #[test]
+    fn what_keeps_messages_waiting_is_told() {
+        for (held, breaker, expected) in [
+            (true, "closed", "running (paused)"),
+            (false, "open", "running (breaker open)"),
+            (true, "half-open", "running (paused, breaker half-open)"),
+        ] {
+            let agent = AgentStatus { held, breaker: breaker.to_owned(), ..agent("echo") };
+            assert!(table(&[agent]).render(false).contains(expected), "{expected}");
+        }
+    }
+
+    #[test]
     fn one_agent_is_shown_in_full() {
         let text = detail(&agent("echo"), false);
         for line in [
             "revision      echo@7",
             "instances     3 of at most 8",
             "mailbox       2 of at most 10000",
+            "for a time    1",
+            "paused        no",
+            "breaker       closed",
+            "retried       6",
+            "dead letters  3",
             "keeps         2.0 KiB",
             "REVISION  STATE    SINCE  IN FLIGHT  DIGEST        REASON",
             "echo@7    running     1m          1  abababababab",

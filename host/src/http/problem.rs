@@ -240,6 +240,10 @@ mod tests {
             AdmitError::TooManyHops { limit: 1 },
             AdmitError::Invalid(String::new()),
             AdmitError::Unavailable(""),
+            AdmitError::BreakerOpen { after: time },
+            AdmitError::NotKept(String::new()),
+            AdmitError::KeyReused,
+            AdmitError::NotUnderstood(String::new()),
         ] {
             assert_eq!(Problem::of_admission(&error).code(), error.code());
         }

@@ -113,6 +113,7 @@ impl Reconciler {
         let current = entry.and_then(|entry| entry.agent.current());
         let counts = entry.map(|entry| entry.agent.stats().counts());
         let sum = |get: fn(&crate::agent::Counts) -> u64| counts.as_ref().map_or(0, get);
+        let mailbox = entry.map(|entry| entry.agent.mailbox());
         Some(AgentStatus {
             name: name.to_owned(),
             state: state(entry, current.is_some()).to_owned(),
@@ -124,12 +125,18 @@ impl Reconciler {
             max_instances: current.as_ref().map_or(spec.instances.max, |current| current.pool.max()),
             started_instances: current.as_ref().map_or(0, |current| current.pool.started()),
             in_flight: entry.map_or(0, |entry| entry.lives().map(|live| live.in_flight()).sum()),
-            mailbox_depth: entry.map_or(0, |entry| entry.agent.depth()),
+            mailbox_depth: mailbox.map_or(0, |mailbox| mailbox.depth),
             mailbox_bound: spec.mailbox.depth,
             accepted: sum(|counts| counts.accepted),
             handled: sum(|counts| counts.handled),
             failed: sum(|counts| counts.failed),
             refused: sum(|counts| counts.refused),
+            retries: sum(|counts| counts.retries),
+            later: mailbox.map_or(0, |mailbox| mailbox.later),
+            held: mailbox.is_some_and(|mailbox| mailbox.held),
+            breaker: mailbox.map_or("closed", |mailbox| mailbox.breaker).to_owned(),
+            // The store knows, and is asked by whoever tells of it.
+            dead_letters: 0,
             state_bytes: entry.map_or(0, |entry| entry.agent.state_bytes().load(std::sync::atomic::Ordering::Relaxed)),
             routes: spec.http.iter().map(route).collect(),
             capabilities: spec.capabilities.iter().map(ToString::to_string).collect(),

@@ -37,6 +37,8 @@ pub(super) struct Counters {
     sizes: HashMap<Arc<str>, i64>,
     /// Agents whose state has another size than the database says.
     resized: HashSet<Arc<str>>,
+    /// Versions and lengths of keys that were written lately, as the transaction has them.
+    keys: KeyCache,
     /// Where heads are encoded.
     buffer: Vec<u8>,
 }
@@ -61,6 +63,7 @@ impl Counters {
             conversations,
             sizes: HashMap::new(),
             resized: HashSet::new(),
+            keys: KeyCache::default(),
             buffer: Vec::new(),
         })
     }
@@ -113,8 +116,10 @@ impl Counters {
     /// Forgets what a transaction has not kept.
     fn undo(&mut self, seq_before: u64) {
         self.seq = seq_before;
+        self.history.undo();
         self.sizes.clear();
         self.resized.clear();
+        self.keys = KeyCache::default();
         self.conversations.undo();
     }
 
@@ -126,6 +131,36 @@ impl Counters {
         let size = statement.query_row([&**agent], |row| row.get(0)).optional()?.unwrap_or(0);
         self.sizes.insert(Arc::clone(agent), size);
         Ok(size)
+    }
+}
+
+/// Keys whose version is remembered; beyond that all are forgotten.
+const MAX_KEYS: usize = 65_536;
+
+/// What is known of keys by agent: the version (0: there is none) and the length of the value.
+#[derive(Default)]
+struct KeyCache {
+    agents: HashMap<Arc<str>, HashMap<String, (u64, Option<i64>)>>,
+    count: usize,
+}
+
+impl KeyCache {
+    fn get(&self, agent: &str, key: &str) -> Option<(u64, Option<i64>)> {
+        self.agents.get(agent)?.get(key).copied()
+    }
+
+    fn set(&mut self, agent: &Arc<str>, key: &str, found: (u64, Option<i64>)) {
+        if self.count >= MAX_KEYS {
+            *self = Self::default();
+        }
+        let keys = self.agents.entry(Arc::clone(agent)).or_default();
+        match keys.get_mut(key) {
+            Some(known) => *known = found,
+            None => {
+                keys.insert(key.to_owned(), found);
+                self.count += 1;
+            }
+        }
     }
 }
 
@@ -151,6 +186,7 @@ impl Batch {
         jobs: impl Iterator<Item = Job>,
     ) -> rusqlite::Result<()> {
         let seq = counters.seq;
+        counters.history.begin();
         let written = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => self.write_all(transaction, counters, jobs),
             Err(error) => {
@@ -372,7 +408,7 @@ impl<'t> Writing<'t> {
     ) -> rusqlite::Result<Result<i64, CommitError>> {
         let mut found: HashMap<&str, Option<i64>> = HashMap::with_capacity(state.reads.len());
         for (key, seen) in &state.reads {
-            let (version, length) = self.find(agent, key)?;
+            let (version, length) = self.find(counters, agent, key)?;
             if version != *seen {
                 return Ok(Err(CommitError::Conflict));
             }
@@ -383,7 +419,7 @@ impl<'t> Writing<'t> {
         for (key, value) in &state.writes {
             let replaced = match found.get(key.as_str()) {
                 Some(length) => *length,
-                None => self.find(agent, key)?.1,
+                None => self.find(counters, agent, key)?.1,
             };
             size -= replaced.map_or(0, |length| length + bytes(key.len()));
             size += value.as_ref().map_or(0, |value| bytes(key.len() + value.len()));
@@ -408,6 +444,11 @@ impl<'t> Writing<'t> {
                 Some(value) => self.set.execute(params![&**agent, key, &**value, state.version.cast_signed()])?,
                 None => self.remove.execute(params![&**agent, key])?,
             };
+            let known = match value {
+                Some(value) => (state.version, Some(i64::try_from(value.len()).unwrap_or(i64::MAX))),
+                None => (0, None),
+            };
+            counters.keys.set(agent, key, known);
         }
         counters.sizes.insert(Arc::clone(agent), size);
         counters.resized.insert(Arc::clone(agent));
@@ -416,7 +457,10 @@ impl<'t> Writing<'t> {
     }
 
     /// The version of a key (0: there is none) and the length of its value.
-    fn find(&mut self, agent: &str, key: &str) -> rusqlite::Result<(u64, Option<i64>)> {
+    fn find(&mut self, counters: &Counters, agent: &str, key: &str) -> rusqlite::Result<(u64, Option<i64>)> {
+        if let Some(known) = counters.keys.get(agent, key) {
+            return Ok(known);
+        }
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), Some(row.get(1)?)));
         Ok(self.find.query_row(params![agent, key], row).optional()?.unwrap_or((0, None)))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 
 /// Handled messages between two marks, and the most that leave in one transaction beside its own work.
 const STEP: u64 = 1_000;
@@ -21,6 +21,18 @@ pub(super) struct History {
     /// After every [`STEP`]: how many were handled by then, and the highest place among them.
     marks: VecDeque<(u64, u64)>,
     dead: u64,
+    before: Before,
+}
+
+/// What was, before a transaction.
+#[derive(Debug, Default)]
+struct Before {
+    handled: u64,
+    highest: u64,
+    marks: usize,
+    /// The mark up to which handled messages leave in it.
+    left: Option<(u64, u64)>,
+    dead: u64,
 }
 
 impl History {
@@ -28,16 +40,35 @@ impl History {
     pub(super) fn load(connection: &Connection, keep: u64, keep_dead: u64) -> rusqlite::Result<Self> {
         let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
         let (handled, dead) = (count("SELECT count(*) FROM ack")?, count("SELECT count(*) FROM dead")?);
-        let mut history = Self { keep, keep_dead, handled: 0, highest: 0, marks: VecDeque::new(), dead };
+        let (marks, before) = (VecDeque::new(), Before::default());
+        let mut history = Self { keep, keep_dead, handled: 0, highest: 0, marks, dead, before };
         // Marks as they would have been set.
-        let mut statement = connection.prepare("SELECT seq FROM ack ORDER BY seq LIMIT 1 OFFSET ?1")?;
-        for at in (STEP..=handled).step_by(usize::try_from(STEP).unwrap_or(usize::MAX)) {
-            let seq: i64 = statement.query_row(params![(at - 1).cast_signed()], |row| row.get(0))?;
+        let sql = format!("SELECT seq FROM ack WHERE seq > ?1 ORDER BY seq LIMIT 1 OFFSET {}", STEP - 1);
+        let mut statement = connection.prepare(&sql)?;
+        let (mut at, mut last) = (0, i64::MIN);
+        while let Some(seq) = statement.query_row([last], |row| row.get::<_, i64>(0)).optional()? {
+            (at, last) = (at + STEP, seq);
             history.marks.push_back((at, seq.cast_unsigned()));
         }
         history.handled = handled;
         history.highest = history.marks.back().map_or(0, |(_, seq)| *seq);
         Ok(history)
+    }
+
+    /// A transaction begins.
+    pub(super) fn begin(&mut self) {
+        let Self { handled, highest, dead, .. } = *self;
+        self.before = Before { handled, highest, marks: self.marks.len(), left: None, dead };
+    }
+
+    /// Forgets what a transaction has not kept.
+    pub(super) fn undo(&mut self) {
+        let Before { handled, highest, marks, left, dead } = std::mem::take(&mut self.before);
+        (self.handled, self.highest, self.dead) = (handled, highest, dead);
+        if let Some(left) = left {
+            self.marks.push_front(left);
+        }
+        self.marks.truncate(marks);
     }
 
     /// A message is handled.
@@ -61,7 +92,7 @@ impl History {
             .prepare_cached("DELETE FROM attempt WHERE seq IN (SELECT seq FROM ack WHERE seq <= ?1)")?
             .execute([up_to])?;
         transaction.prepare_cached("DELETE FROM ack WHERE seq <= ?1")?.execute([up_to])?;
-        self.marks.pop_front();
+        self.before.left = self.marks.pop_front();
         Ok(())
     }
 
@@ -80,5 +111,72 @@ impl History {
     /// Dead letters were taken out.
     pub(super) fn revived(&mut self, count: u64) {
         self.dead = self.dead.saturating_sub(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE message (seq INTEGER PRIMARY KEY); CREATE TABLE attempt (seq INTEGER);
+                 CREATE TABLE ack (seq INTEGER PRIMARY KEY); CREATE TABLE dead (seq INTEGER PRIMARY KEY);",
+            )
+            .unwrap();
+        connection
+    }
+
+    fn rows(connection: &Connection, table: &str) -> i64 {
+        connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    }
+
+    /// Handles the messages of these places in one transaction.
+    fn handle(history: &mut History, transaction: &Transaction<'_>, places: std::ops::Range<u64>) {
+        history.begin();
+        for seq in places {
+            transaction.execute("INSERT INTO ack VALUES (?1)", [seq.cast_signed()]).unwrap();
+            history.handled(seq);
+        }
+        history.prune(transaction).unwrap();
+    }
+
+    #[test]
+    fn so_many_are_kept_as_are_to_be_and_after_opening_again_too() {
+        let mut connection = database();
+        let mut history = History::load(&connection, 2_000, 10).unwrap();
+        for thousand in 0..10 {
+            let transaction = connection.transaction().unwrap();
+            handle(&mut history, &transaction, thousand * 1_000..(thousand + 1) * 1_000);
+            transaction.commit().unwrap();
+            assert_eq!(rows(&connection, "ack"), 1_000 * i64::try_from(thousand.min(1) + 1).unwrap());
+        }
+        let mut again = History::load(&connection, 2_000, 10).unwrap();
+        assert_eq!((again.handled, &again.marks), (2_000, &VecDeque::from([(1_000, 8_999), (2_000, 9_999)])));
+        let transaction = connection.transaction().unwrap();
+        handle(&mut again, &transaction, 10_000..11_000);
+        transaction.commit().unwrap();
+        assert_eq!(rows(&connection, "ack"), 2_000);
+    }
+
+    #[test]
+    fn a_transaction_that_failed_counts_for_nothing() {
+        let mut connection = database();
+        let mut history = History::load(&connection, 1_000, 2).unwrap();
+        let transaction = connection.transaction().unwrap();
+        handle(&mut history, &transaction, 0..1_500);
+        transaction.commit().unwrap();
+        for _ in 0..5 {
+            let transaction = connection.transaction().unwrap();
+            handle(&mut history, &transaction, 1_500..2_500);
+            transaction.execute("INSERT INTO dead VALUES (7)", []).unwrap();
+            history.buried(&transaction).unwrap();
+            transaction.rollback().unwrap();
+            history.undo();
+            assert_eq!((history.handled, history.highest, history.dead), (1_500, 1_499, 0));
+            assert_eq!(history.marks, [(1_000, 999)]);
+        }
     }
 }

@@ -8,16 +8,21 @@
 //! One writer makes one commit of whatever came while the last fsync ran; nobody waits for company. Nobody
 //! hears "committed" before the data is as safe as `store.durability` asks.
 
+mod at_rest;
 mod batch;
+mod check;
 mod checkpoint;
 mod commit;
 mod conversation;
+mod copy;
+mod dead;
 mod history;
 mod kept;
 mod query;
 mod queue;
 mod row;
 mod schema;
+mod size;
 mod writer;
 
 use std::fs::{self, File, OpenOptions};
@@ -33,14 +38,18 @@ use rustix::fs::FlockOperation;
 
 use self::batch::Counters;
 use self::history::History;
+use crate::histogram::Histogram;
 
+pub(crate) use at_rest::{AtRest, restore};
 pub(crate) use commit::{
     Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
 };
 pub(crate) use conversation::{ConversationCounts, Conversations, said};
+pub(crate) use copy::CopyError;
+pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};
 pub(crate) use query::EventFilter;
-pub(crate) use queue::{Dead, DeadCount, DeadFilter, Kept, Queued, Threaded};
+pub(crate) use queue::{Kept, Queued, Threaded};
 
 /// The database within the data folder.
 const DATABASE: &str = "caxton.db";
@@ -74,14 +83,84 @@ pub(crate) enum StoreError {
         /// The newest format known.
         known: i64,
     },
-    /// The database cannot be opened or read.
-    #[error("the store {} cannot be used: {source}; if it is damaged, move it away and begin anew", path.display())]
+    /// There is none.
+    #[error("there is no store {}; say where it is with `--data DIR`", path.display())]
+    Missing {
+        /// The database.
+        path: PathBuf,
+    },
+    /// There is one, where none was expected.
+    #[error("there is a store {} already; with `--force` it is kept beside the new one", path.display())]
+    Exists {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{} is not a copy of a store; `caxton store backup FILE` makes one", path.display())]
+    NoStore {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its bytes are not as they have to be.
+    #[error("the store {} is damaged ({source}): `caxton store check` says more; put a backup in its place with `caxton store restore FILE --force`, or move it away to begin anew", path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// It, or its folder, cannot be written to.
+    #[error("the store {} cannot be opened for writing ({source}): mend the permissions of it and its folder, or choose another with `--data DIR`", path.display())]
+    ReadOnly {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The disk is full.
+    #[error("there is no room on the disk for the store {} ({source}): make some, or choose a folder elsewhere with `--data DIR`", path.display())]
+    Full {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// What is to be done would fill the disk.
+    #[error("this needs {} MiB beside the store {}, where {} MiB are free: make room first", needed >> 20, path.display(), free >> 20)]
+    NoRoom {
+        /// The database.
+        path: PathBuf,
+        /// The bytes that are needed.
+        needed: u64,
+        /// The bytes that are free.
+        free: u64,
+    },
+    /// It cannot be copied.
+    #[error(transparent)]
+    Copy(CopyError),
+    /// The database cannot be opened or read for another reason.
+    #[error("the store {} cannot be used: {source}; `caxton store check` says whether it is damaged", path.display())]
     Database {
         /// The database.
         path: PathBuf,
         /// What SQLite says.
         source: rusqlite::Error,
     },
+}
+
+impl StoreError {
+    /// Of what SQLite says of a database.
+    fn of(path: &Path, source: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, PermissionDenied, ReadOnly};
+
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path, source },
+            Some(ReadOnly | CannotOpen | PermissionDenied) => Self::ReadOnly { path, source },
+            Some(DiskFull) => Self::Full { path, source },
+            _ => Self::Database { path, source },
+        }
+    }
 }
 
 /// The data folder, held against other hosts, with its database.
@@ -96,6 +175,8 @@ pub(crate) struct Store {
     keeps_messages: bool,
     /// Conversations that are open.
     pub(crate) conversations: Arc<Conversations>,
+    /// How long commits took.
+    commits: Arc<Histogram>,
     /// Held for as long as the store is open.
     _lock: File,
 }
@@ -104,6 +185,7 @@ impl Store {
     /// Opens the store in a folder, making both when they are not there.
     pub(crate) fn open(folder: &Path, settings: &desired::Store) -> Result<Arc<Self>, StoreError> {
         let lock = lock(folder)?;
+        copy::clear(folder);
         let database = folder.join(DATABASE);
         let keeps_messages = settings.durability != Durability::Memory;
         if !keeps_messages {
@@ -113,14 +195,16 @@ impl Store {
             }
         }
         let connection = schema::open(&database, settings.durability)?;
-        let wrong = |source| StoreError::Database { path: database.clone(), source };
+        schema::check(&connection, &database)?;
+        let wrong = |source| StoreError::of(&database, source);
         let history = History::load(&connection, settings.history, settings.dead_letters).map_err(wrong)?;
         let conversations = Arc::new(Conversations::load(&connection).map_err(wrong)?);
         let counters =
             Counters::load(&connection, keeps_messages, history, Arc::clone(&conversations)).map_err(wrong)?;
         let version = Arc::clone(&counters.version);
         let checkpoints = schema::open(&database, settings.durability)?;
-        let writer = writer::Writer::start(connection, checkpoints, counters);
+        let commits = Arc::new(Histogram::default());
+        let writer = writer::Writer::start(connection, checkpoints, counters, Arc::clone(&commits));
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Self {
@@ -131,6 +215,7 @@ impl Store {
             version,
             keeps_messages,
             conversations,
+            commits,
             _lock: lock,
         }))
     }
@@ -143,6 +228,11 @@ impl Store {
     /// Whether messages are kept: not when the data is to live as long as the host.
     pub(crate) fn keeps_messages(&self) -> bool {
         self.keeps_messages
+    }
+
+    /// How long commits took since it was opened.
+    pub(crate) fn commits(&self) -> &Histogram {
+        &self.commits
     }
 
     /// The data folder.

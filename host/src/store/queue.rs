@@ -4,11 +4,9 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use caxton_control::mailbox::Rank;
-use rusqlite::{OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{OptionalExtension, params};
 
 use super::Store;
-use super::batch::INSERT_MESSAGE;
 use super::commit::CommitError;
 use super::row::{self, COLUMNS};
 use crate::wasm::{Attempt, Envelope};
@@ -39,74 +37,6 @@ pub(crate) struct Kept {
     pub(crate) accepted_at: u64,
     /// When it was handled, and the number of the revision that did.
     pub(crate) handled: Option<(u64, u64)>,
-}
-
-/// A message that was given up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub(crate) struct Dead {
-    /// The message's id.
-    pub(crate) id: String,
-    /// Names the dead letter, for `redeliver` and `drop`.
-    pub(crate) number: u64,
-    /// Who should have handled it.
-    pub(crate) agent: String,
-    /// Who sent it.
-    pub(crate) sender: String,
-    /// What it meant to do.
-    pub(crate) performative: String,
-    /// Its conversation.
-    pub(crate) conversation: String,
-    /// When it was sent, in milliseconds since 1970.
-    pub(crate) sent_at: u64,
-    /// When it was given up, in milliseconds since 1970.
-    pub(crate) at: u64,
-    /// Why, as a stable code.
-    pub(crate) reason: String,
-    /// Why, for a person.
-    pub(crate) error: String,
-    /// The media type of its content.
-    pub(crate) content_type: String,
-    /// Bytes of its content.
-    pub(crate) bytes: u64,
-    /// How often it was tried.
-    pub(crate) attempts: Vec<Attempt>,
-}
-
-/// Which dead letters are meant.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct DeadFilter {
-    /// Only this one.
-    pub(crate) number: Option<u64>,
-    /// Only this agent's.
-    pub(crate) agent: Option<String>,
-    /// Only those given up for this reason.
-    pub(crate) reason: Option<String>,
-    /// Only those after this number.
-    pub(crate) after: u64,
-}
-
-impl DeadFilter {
-    const SQL: &'static str =
-        "(?1 IS NULL OR seq = ?1) AND (?2 IS NULL OR agent = ?2) AND (?3 IS NULL OR reason = ?3) AND seq > ?4";
-
-    fn number(&self) -> Option<i64> {
-        self.number.map(u64::cast_signed)
-    }
-}
-
-/// Dead letters of one agent and reason, counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub(crate) struct DeadCount {
-    /// Whose.
-    pub(crate) agent: String,
-    /// Why they were given up.
-    pub(crate) reason: String,
-    /// How many.
-    pub(crate) count: u64,
-    /// Bytes of their contents.
-    pub(crate) bytes: u64,
-    /// When the oldest was given up, in milliseconds since 1970.
-    pub(crate) oldest: u64,
 }
 
 /// A message of a thread.
@@ -198,103 +128,6 @@ impl Store {
         })
     }
 
-    /// Dead letters in order of their numbers, at most so many.
-    pub(crate) fn dead(&self, filter: &DeadFilter, limit: u32) -> Result<Vec<Dead>, String> {
-        self.with_reader(|connection| {
-            let sql = format!(
-                "SELECT {COLUMNS}, at, reason, error, attempts FROM dead WHERE {} ORDER BY seq LIMIT ?5",
-                DeadFilter::SQL
-            );
-            let mut statement = connection.prepare_cached(&sql)?;
-            let values = params![filter.number(), filter.agent, filter.reason, filter.after.cast_signed(), limit];
-            statement.query_map(values, |row| read_dead(row).map(|(dead, _)| dead))?.collect()
-        })
-    }
-
-    /// A dead letter with its content.
-    pub(crate) fn dead_letter(&self, number: u64) -> Result<Option<(Dead, Vec<u8>)>, String> {
-        self.with_reader(|connection| {
-            let sql = format!("SELECT {COLUMNS}, at, reason, error, attempts FROM dead WHERE seq = ?1");
-            connection.prepare_cached(&sql)?.query_row([number.cast_signed()], read_dead).optional()
-        })
-    }
-
-    /// The dead letter of a message, by the message's id, among the newest.
-    pub(crate) fn dead_of(&self, id: &str) -> Result<Option<Dead>, String> {
-        self.with_reader(|connection| {
-            let sql = format!("SELECT {COLUMNS}, at, reason, error, attempts FROM dead ORDER BY seq DESC LIMIT 10000");
-            let mut statement = connection.prepare_cached(&sql)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let (dead, _) = read_dead(row)?;
-                if dead.id == id {
-                    return Ok(Some(dead));
-                }
-            }
-            Ok(None)
-        })
-    }
-
-    /// Dead letters by agent and reason.
-    pub(crate) fn dead_counts(&self) -> Result<Vec<DeadCount>, String> {
-        self.with_reader(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT agent, reason, count(*), sum(length(content)), min(at) FROM dead GROUP BY agent, reason",
-            )?;
-            let rows = statement.query_map([], |row| {
-                Ok(DeadCount {
-                    agent: row.get(0)?,
-                    reason: row.get(1)?,
-                    count: row.get::<_, i64>(2)?.cast_unsigned(),
-                    bytes: row.get::<_, i64>(3)?.cast_unsigned(),
-                    oldest: row.get::<_, i64>(4)?.cast_unsigned(),
-                })
-            })?;
-            rows.collect()
-        })
-    }
-
-    /// Takes dead letters out and lets them wait again, for the agent that they were for. Gives them as they wait.
-    pub(crate) async fn revive(&self, filter: DeadFilter, limit: u32) -> Result<Vec<Envelope>, CommitError> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.change(move |transaction, counters| {
-            let sql = format!("SELECT {COLUMNS} FROM dead WHERE {} ORDER BY seq LIMIT ?5", DeadFilter::SQL);
-            let values = params![filter.number(), filter.agent, filter.reason, filter.after.cast_signed(), limit];
-            let mut envelopes: Vec<Envelope> =
-                transaction.prepare_cached(&sql)?.query_map(values, row::decode)?.collect::<rusqlite::Result<_>>()?;
-            let mut insert = transaction.prepare_cached(INSERT_MESSAGE)?;
-            let mut forget = transaction.prepare_cached("DELETE FROM dead WHERE seq = ?1")?;
-            for envelope in &mut envelopes {
-                forget.execute([envelope.seq.unwrap_or(0).cast_signed()])?;
-                envelope.seq = None;
-                if counters.keeps_messages {
-                    counters.insert(&mut insert, envelope)?;
-                }
-            }
-            counters.history.revived(envelopes.len() as u64);
-            // Who asked may be gone.
-            let _ = sender.send(envelopes);
-            Ok(())
-        })
-        .await?;
-        receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))
-    }
-
-    /// Forgets dead letters. Gives how many there were.
-    pub(crate) async fn forget_dead(&self, filter: DeadFilter) -> Result<u64, CommitError> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.change(move |transaction, counters| {
-            let sql = format!("DELETE FROM dead WHERE {}", DeadFilter::SQL);
-            let values = params![filter.number(), filter.agent, filter.reason, filter.after.cast_signed()];
-            let count = transaction.prepare_cached(&sql)?.execute(values)? as u64;
-            counters.history.revived(count);
-            let _ = sender.send(count);
-            Ok(())
-        })
-        .await?;
-        receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))
-    }
-
     /// The messages of a conversation that are still kept, the newest so many, in the order of their commit.
     pub(crate) fn thread(&self, conversation: &str, limit: u32) -> Result<Vec<Threaded>, String> {
         self.with_reader(|connection| {
@@ -352,26 +185,4 @@ impl Store {
             ))
         })
     }
-}
-
-/// A dead letter of a row with [`COLUMNS`] and what only they have, with its content.
-fn read_dead(found: &Row<'_>) -> rusqlite::Result<(Dead, Vec<u8>)> {
-    let Envelope { message, .. } = row::decode(found)?;
-    let attempts: String = found.get(10)?;
-    let dead = Dead {
-        id: message.id,
-        number: found.get::<_, i64>(0)?.cast_unsigned(),
-        agent: message.receiver,
-        sender: message.sender,
-        performative: crate::wasm::act(message.performative).to_string(),
-        conversation: message.conversation_id,
-        sent_at: message.sent_at,
-        at: found.get::<_, i64>(7)?.cast_unsigned(),
-        reason: found.get(8)?,
-        error: found.get(9)?,
-        content_type: message.content_type,
-        bytes: message.content.len() as u64,
-        attempts: serde_json::from_str(&attempts).unwrap_or_default(),
-    };
-    Ok((dead, message.content))
 }

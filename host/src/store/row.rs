@@ -26,7 +26,7 @@ struct Head<'a> {
     reply_by: Option<u64>,
     sent_at: u64,
     hops: u32,
-    traceparent: Option<String>,
+    trace: Option<([u8; 16], [u8; 8], u8)>,
     tracestate: Option<Cow<'a, str>>,
     headers: Cow<'a, [(String, String)]>,
 }
@@ -34,7 +34,9 @@ struct Head<'a> {
 /// Encodes what has no column into `buffer`, in place of what was there.
 pub(super) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
     let message = &envelope.message;
-    let text = |value: &'_ Option<String>| value.as_deref().map(|value| Cow::Owned(value.to_owned()));
+    fn text(value: &Option<String>) -> Option<Cow<'_, str>> {
+        value.as_deref().map(Cow::Borrowed)
+    }
     let head = Head {
         id: Cow::Borrowed(&message.id),
         performative: message.performative as u8,
@@ -47,7 +49,7 @@ pub(super) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
         reply_by: message.reply_by,
         sent_at: message.sent_at,
         hops: envelope.hops,
-        traceparent: envelope.trace.as_ref().map(Trace::to_string),
+        trace: envelope.trace.as_ref().map(Trace::parts),
         tracestate: envelope.trace.as_ref().and_then(|trace| trace.state.as_deref()).map(Cow::Borrowed),
         headers: Cow::Borrowed(&message.headers),
     };
@@ -91,7 +93,8 @@ pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
         attempt: 1,
         headers: head.headers.into_owned(),
     };
-    let trace = head.traceparent.and_then(|parent| Trace::parse(&parent, head.tracestate.as_deref()));
+    let state = own(head.tracestate);
+    let trace = head.trace.map(|parts| Trace::of(parts, state));
     Ok(Envelope {
         seq: Some(seq.cast_unsigned()),
         due: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),

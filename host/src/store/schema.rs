@@ -69,13 +69,9 @@ const MIGRATIONS: &[&str] = &[
 
 /// Opens the database for its writer, at the newest format.
 pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
-    let wrong = |source| StoreError::Database { path: path.to_owned(), source };
+    let wrong = |source| StoreError::of(path, source);
     let mut connection = Connection::open(path).map_err(wrong)?;
-    let known = i64::try_from(MIGRATIONS.len()).expect("there are few");
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(wrong)?;
-    if found > known {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known });
-    }
+    let found = format(&connection, path)?;
     configure(&connection, durability).map_err(wrong)?;
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
         let transaction = connection.transaction().map_err(wrong)?;
@@ -86,6 +82,38 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, St
         transaction.commit().map_err(wrong)?;
     }
     Ok(connection)
+}
+
+/// Bytes of a database that is read through before it is used, which takes a second about; what is damaged in a
+/// larger one shows when it is read.
+const MAX_CHECKED: u64 = 256 << 20;
+
+/// Looks for damage before anything is built on it.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > MAX_CHECKED) {
+        return Ok(());
+    }
+    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match found.map_err(|source| StoreError::of(path, source))? {
+        fine if fine == "ok" => Ok(()),
+        what => {
+            let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            let source = rusqlite::Error::SqliteFailure(corrupt, Some(what));
+            Err(StoreError::Damaged { path: path.to_owned(), source })
+        }
+    }
+}
+
+/// The format that a database has; 0 for one that is empty.
+pub(super) fn format(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
+    let found: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|source| StoreError::of(path, source))?;
+    let known = i64::try_from(MIGRATIONS.len()).expect("there are few");
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    Ok(found)
 }
 
 fn configure(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::status::Checked;
 
 /// Settings with this durability and the defaults beside.
 pub(crate) fn settings(durability: Durability) -> desired::Store {
@@ -142,4 +143,137 @@ async fn memory_keeps_nothing() {
     drop(store);
     let store = open(&folder, Durability::Memory);
     assert!(store.read("counter", "a").unwrap().is_none());
+}
+
+/// What opening a store says that was changed like this while nobody had it.
+fn opened_after(change: impl FnOnce(&Path)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(&folder, Durability::Fsync));
+    change(&folder.path().join(DATABASE));
+    let opened = Store::open(folder.path(), &settings(Durability::Fsync));
+    opened.err().map(|error| error.to_string().replace(&folder.path().display().to_string(), "DIR")).unwrap_or_default()
+}
+
+#[test]
+fn a_store_that_cannot_be_used_says_which_and_what_to_do() {
+    let damaged = "`caxton store check` says more; put a backup in its place with `caxton store restore FILE --force`, or move it away to begin anew";
+    assert_eq!(
+        opened_after(|database| fs::write(database, "a text, and not a database at all").unwrap()),
+        format!("the store DIR/caxton.db is damaged (file is not a database): {damaged}")
+    );
+    assert_eq!(
+        opened_after(|database| {
+            let mut bytes = fs::read(database).unwrap();
+            bytes[100..].fill(0x55);
+            fs::write(database, bytes).unwrap();
+        }),
+        format!("the store DIR/caxton.db is damaged (database disk image is malformed): {damaged}")
+    );
+    assert_eq!(
+        opened_after(|database| {
+            fs::remove_file(database).unwrap();
+            fs::create_dir(database).unwrap();
+        }),
+        "the store DIR/caxton.db cannot be opened for writing (unable to open database file: DIR/caxton.db): mend the permissions of it and its folder, or choose another with `--data DIR`"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let missing = AtRest::open(folder.path()).err().unwrap().to_string();
+    assert!(missing.starts_with("there is no store ") && missing.ends_with("say where it is with `--data DIR`"));
+}
+
+#[tokio::test]
+async fn a_check_finds_what_does_not_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Os);
+    commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
+    assert_eq!(store.check().unwrap(), Checked { ok: true, defects: Vec::new() });
+    drop(store);
+    for (plant, code, count) in [
+        (
+            "INSERT INTO ack VALUES (1, 0, 0), (2, 0, 0); UPDATE meta SET value = 9 WHERE key = 'seq'",
+            "ack-without-message",
+            2,
+        ),
+        (
+            "INSERT INTO attempt VALUES (3, 1, 0, '{\"number\":1,\"at\":1,\"revision\":\"a@1\",\"code\":\"trap\",\"error\":\"\",\"took_us\":1,\"cpu_us\":1}')",
+            "attempt-without-message",
+            1,
+        ),
+        ("INSERT INTO snapshot VALUES ('counter', 7, 0, x'00')", "unknown-snapshot", 1),
+        ("UPDATE state SET value = x'3131'", "state-size", 1),
+        ("UPDATE state SET version = 99", "version-beyond-counter", 1),
+        (
+            "DELETE FROM ack; DELETE FROM attempt; DELETE FROM snapshot; UPDATE state SET value = x'31', version = 1;
+          INSERT INTO message VALUES (20, 'counter', 'c', 1, NULL, NULL, x'ff', x'00')",
+            "unreadable-message",
+            1,
+        ),
+    ] {
+        let at_rest = AtRest::open(folder.path()).unwrap();
+        at_rest.connection().execute_batch(plant).unwrap();
+        let found = at_rest.check();
+        let defect = found.defects.iter().find(|defect| defect.code == code);
+        assert_eq!(defect.map(|defect| defect.count), Some(count), "{plant}: {found:?}");
+        assert!(!found.ok);
+    }
+    let found = AtRest::open(folder.path()).unwrap().check();
+    let codes: Vec<&str> = found.defects.iter().map(|defect| defect.code.as_str()).collect();
+    assert_eq!(codes, ["place-beyond-counter", "unreadable-message"]);
+}
+
+#[tokio::test]
+async fn a_copy_has_what_was_committed_and_can_be_put_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Fsync);
+    commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
+    let copy = folder.path().join("backup.db");
+    std::io::copy(&mut store.copy().unwrap(), &mut File::create(&copy).unwrap()).unwrap();
+    commit(&store, change(&[("a", Some("2"))], &[("a", 1)])).await.unwrap();
+    assert_eq!(
+        fs::read_dir(folder.path())
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("copy-"))
+            .count(),
+        0,
+        "nothing is left behind"
+    );
+    let refused = restore(folder.path(), &copy, true).unwrap_err();
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    drop(store);
+    assert!(matches!(restore(folder.path(), &copy, false), Err(StoreError::Exists { .. })));
+    let text = folder.path().join("text");
+    fs::write(&text, "").unwrap();
+    assert!(matches!(restore(folder.path(), &text, true), Err(StoreError::NoStore { .. })));
+    let old = restore(folder.path(), &copy, true).unwrap().unwrap();
+    assert_eq!(old, folder.path().join("caxton.db.old"));
+    let store = open(&folder, Durability::Fsync);
+    assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"1");
+    assert!(store.check().unwrap().ok);
+    drop(store);
+    let old: String = Connection::open(old)
+        .unwrap()
+        .query_row("SELECT value FROM state", [], |row| {
+            row.get::<_, Vec<u8>>(0).map(|value| String::from_utf8(value).unwrap())
+        })
+        .unwrap();
+    assert_eq!(old, "2", "what was there is kept");
+}
+
+#[tokio::test]
+async fn compacting_gives_back_what_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Os);
+    let large = "x".repeat(500_000);
+    commit(&store, change(&[("a", Some(&large)), ("b", Some("1"))], &[])).await.unwrap();
+    commit(&store, change(&[("a", None)], &[])).await.unwrap();
+    assert!(store.size().unwrap().free_bytes > 400_000);
+    assert_eq!(store.size().unwrap().agents[0].state_bytes, 2);
+    assert!(store.size().unwrap().commits.unwrap().count >= 2);
+    drop(store);
+    let at_rest = AtRest::open(folder.path()).unwrap();
+    let (before, after) = at_rest.compact().unwrap();
+    assert!(before > 500_000 && after < 200_000, "{before} {after}");
+    assert_eq!((at_rest.size().unwrap().free_bytes, at_rest.size().unwrap().commits), (0, None));
+    drop(at_rest);
+    assert_eq!(open(&folder, Durability::Os).read("counter", "b").unwrap().unwrap().value, b"1");
 }

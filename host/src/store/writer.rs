@@ -14,6 +14,7 @@ use super::batch::{Batch, Counters};
 use super::checkpoint::Checkpointer;
 use super::commit::{Commit, CommitError, Committed};
 use super::kept::{Event, RevisionRecord, Snapshot};
+use crate::histogram::Histogram;
 
 /// The most that one transaction takes up, so that its answers are not held back for too long.
 const MAX_BATCH: usize = 4_096;
@@ -55,8 +56,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `checkpoints` is a connection of its own for whoever copies the log into the database.
-    pub(super) fn start(connection: Connection, checkpoints: Connection, counters: Counters) -> Self {
+    /// Starts the thread. `checkpoints` is a connection of its own for whoever copies the log into the database;
+    /// `commits` is told how long each commit took.
+    pub(super) fn start(
+        connection: Connection,
+        checkpoints: Connection,
+        counters: Counters,
+        commits: Arc<Histogram>,
+    ) -> Self {
         let (jobs, queue) = mpsc::channel();
         let follow = broadcast::channel(FOLLOW).0;
         let restart = jobs.clone();
@@ -66,8 +73,14 @@ impl Writer {
         });
         let thread = {
             let telling = Telling::start();
-            let mut thread =
-                Thread { connection, counters, follow: follow.clone(), telling, written: checkpointer.written() };
+            let mut thread = Thread {
+                connection,
+                counters,
+                follow: follow.clone(),
+                telling,
+                written: checkpointer.written(),
+                commits,
+            };
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
                 .spawn(move || thread.run(&queue))
@@ -149,6 +162,8 @@ struct Thread {
     follow: broadcast::Sender<Arc<Event>>,
     telling: Telling,
     written: super::checkpoint::Written,
+    /// How long commits took.
+    commits: Arc<Histogram>,
 }
 
 impl Thread {
@@ -161,7 +176,9 @@ impl Thread {
             let began = Instant::now();
             let mut batch = Batch::default();
             let kept = batch.write(&mut self.connection, &mut self.counters, jobs.drain(..));
-            seconds.record(began.elapsed());
+            let took = began.elapsed();
+            seconds.record(took);
+            self.commits.record(took);
             if batch.restart
                 && let Err(error) = super::checkpoint::copy(&self.connection)
             {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 1 a drain that sleeps | `reload::a_drain_ends_when_the_last_call_does` |
 //! | 2 limits checked by name | `limits` (every test calls the guest) |
-//! | 3 invented statistics | `agents::what_is_counted_is_what_happened` |
+//! | 3 invented statistics | `agents::what_is_counted_is_what_happened`, `store::what_is_measured_happened_and_rates_fall_to_nothing` |
 //! | 4 ok for what nobody received | `limits::a_full_mailbox_refuses`, `agents::enqueued_messages_are_handled` |
 //! | 5 security by constant | the engine's tests of artefacts, `host/src/wasm/tests` |
 //! | 6 a snapshot under the wrong revision | `stateful::a_new_revision_takes_up_what_the_old_one_kept` |
@@ -15,6 +15,7 @@
 
 mod agents;
 mod conversations;
+mod dead;
 mod durable;
 mod http;
 mod limits;
@@ -22,6 +23,7 @@ mod messages;
 mod reload;
 mod start;
 mod stateful;
+mod store;
 mod web;
 
 use caxton_tests::Host;

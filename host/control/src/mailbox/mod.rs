@@ -338,6 +338,14 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.later.len()
     }
 
+    /// Since when the message waits that could be handled, or comes after one in hand, and waits longest. Takes time
+    /// in proportion to the lanes that are open.
+    pub fn oldest(&self) -> Option<u64> {
+        let ready = self.ready.iter().filter_map(|queue| queue.front()).map(|taken| taken.since);
+        let behind = self.open.values().filter_map(|behind| behind.front()).map(|waiting| waiting.since);
+        ready.chain(behind).min()
+    }
+
     /// Whether [`take`](Self::take) would give one.
     pub fn has_ready(&self) -> bool {
         self.ready.iter().any(|queue| !queue.is_empty())

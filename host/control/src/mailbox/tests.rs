@@ -110,6 +110,23 @@ fn timers_come_in_order_and_not_all_at_once() {
 }
 
 #[test]
+fn a_timer_fires_once_whatever_the_clock_does() {
+    // What the clock says, one after the other, and what comes then of 1 for 950, 2 for 2,000 and 3 for 60,000.
+    let steps: [(u64, &[u32]); 8] =
+        [(900, &[]), (1_000, &[1]), (100, &[]), (960, &[]), (59_999, &[2]), (0, &[]), (u64::MAX, &[3]), (60_000, &[])];
+    let mut mailbox = Mailbox::new(Order::None, 100);
+    for (message, due) in [(1, 950), (2, 2_000), (3, 60_000)] {
+        mailbox.reserve().unwrap();
+        mailbox.push_later("a", Rank::Normal, due, message);
+    }
+    for (now, comes) in steps {
+        mailbox.release_due(now, 10);
+        let came: Vec<u32> = std::iter::from_fn(|| take(&mut mailbox, now)).collect();
+        assert_eq!(came, comes, "{now}");
+    }
+}
+
+#[test]
 fn a_mailbox_that_is_filled_again_waits_as_before() {
     let mut mailbox = Mailbox::new(Order::Conversation, 1);
     for _ in 0..3 {
@@ -133,6 +150,8 @@ enum Step {
     PutBack(usize),
     Defer(usize, u64),
     Pass(u64),
+    /// The clock is set.
+    Set(u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -144,6 +163,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0usize..8).prop_map(Step::PutBack),
         1 => (0usize..8, 0u64..3_000).prop_map(|(at, after)| Step::Defer(at, after)),
         2 => (0u64..1_000).prop_map(Step::Pass),
+        1 => (0u64..100_000).prop_map(Step::Set),
     ];
     prop::collection::vec(step, 0..200)
 }
@@ -203,6 +223,7 @@ proptest! {
                     let due = mailbox.release_due(now, usize::MAX);
                     prop_assert!(due.is_none_or(|due| due > now), "what is due has come");
                 }
+                Step::Set(time) => now = time,
                 Step::Done(_) | Step::PutBack(_) | Step::Defer(..) => {}
             }
             prop_assert_eq!(accepted, handled + flight.len() + mailbox.waiting());

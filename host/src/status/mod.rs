@@ -1,6 +1,10 @@
 //! What the host says of itself: the shapes that the management API gives and the command line prints.
 
+mod conversation;
+
 use serde::{Deserialize, Serialize};
+
+pub(crate) use conversation::{ConversationStatus, OpenQuestion, ScheduleStatus, Thread, ThreadMessage};
 
 /// The host as a whole.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -90,6 +94,17 @@ pub(crate) struct AgentStatus {
     pub(crate) failed: u64,
     /// Messages refused since the host started because the mailbox was full.
     pub(crate) refused: u64,
+    /// Attempts that failed since the host started and were followed by another.
+    pub(crate) retries: u64,
+    /// Messages that wait for a time: for their hour, or for another attempt.
+    pub(crate) later: u64,
+    /// Whether an operator lets its messages wait (`caxton mailbox pause`).
+    pub(crate) held: bool,
+    /// `closed`, `open` (it failed again and again, and is left alone for a while) or `half-open` (one message is
+    /// let through on trial).
+    pub(crate) breaker: String,
+    /// Dead letters that are kept of it.
+    pub(crate) dead_letters: u64,
     /// Bytes of its state.
     pub(crate) state_bytes: u64,
     /// Routes, such as `POST /tickets`.
@@ -193,108 +208,146 @@ pub(crate) struct StateKey {
     pub(crate) bytes: u64,
 }
 
-/// A conversation.
+/// A mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub(crate) struct ConversationStatus {
-    /// Its id.
-    pub(crate) id: String,
-    /// `open`, or `ended` for want of activity.
-    pub(crate) state: String,
-    /// Who sent its first message.
-    pub(crate) initiator: String,
-    /// Who sent a message or was sent one, in order of name.
-    pub(crate) participants: Vec<String>,
-    /// The protocol that its messages named last.
-    pub(crate) protocol: Option<String>,
-    /// Messages and calls that were said in it.
-    pub(crate) messages: u64,
-    /// When the first was said, in milliseconds since 1970.
-    pub(crate) first_at: u64,
-    /// When the latest was said, in milliseconds since 1970.
-    pub(crate) last_at: u64,
-    /// When it ended, in milliseconds since 1970.
-    pub(crate) ended_at: Option<u64>,
-    /// What waits for an answer, or waited in vain, the oldest first.
-    pub(crate) unanswered: Vec<OpenQuestion>,
-}
-
-/// A message that waits for its answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub(crate) struct OpenQuestion {
-    /// Who asked.
-    pub(crate) from: String,
-    /// Who was asked.
-    pub(crate) to: String,
-    /// What the answer's `in-reply-to` will be.
-    pub(crate) key: String,
-}
-
-/// A conversation with its messages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub(crate) struct Thread {
-    /// Its id.
-    pub(crate) id: String,
-    /// What is known of it; none when only messages of it are kept.
-    pub(crate) conversation: Option<ConversationStatus>,
-    /// The messages that are kept, in the order in which they were committed: those that wait, and the newest handled
-    /// ones (`store.history`). Calls, whose senders waited, are counted and not kept.
-    pub(crate) messages: Vec<ThreadMessage>,
-    /// Whether there are older ones that are kept as well.
-    pub(crate) more: bool,
-}
-
-/// A message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub(crate) struct ThreadMessage {
-    /// Its id.
-    pub(crate) id: String,
-    /// When it was sent, in milliseconds since 1970.
-    pub(crate) sent_at: u64,
-    /// Who sent it.
-    pub(crate) sender: String,
-    /// To whom.
-    pub(crate) receiver: String,
-    /// What it means to do.
-    pub(crate) performative: String,
-    /// The protocol that it names.
-    pub(crate) protocol: Option<String>,
-    /// What its answer is to carry.
-    pub(crate) reply_with: Option<String>,
-    /// The message that it answers.
-    pub(crate) in_reply_to: Option<String>,
-    /// `waiting`, `handled` or `dead-letter`.
-    pub(crate) state: String,
-    /// Not to be handled before, in milliseconds since 1970.
-    pub(crate) due_at: Option<u64>,
-    /// When it was handled or given up, in milliseconds since 1970.
-    pub(crate) done_at: Option<u64>,
-    /// The revision that handled it, such as `triage@7`.
-    pub(crate) revision: Option<String>,
-    /// The number of its dead letter.
-    pub(crate) dead_letter: Option<u64>,
-    /// The media type of its content.
-    pub(crate) content_type: String,
-    /// Bytes of its content.
-    pub(crate) bytes: u64,
-    /// The content, if it is UTF-8 of at most 1,024 bytes.
-    pub(crate) text: Option<String>,
-}
-
-/// A schedule of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub(crate) struct ScheduleStatus {
+pub(crate) struct MailboxStatus {
     /// Whose.
     pub(crate) agent: String,
-    /// The times.
-    pub(crate) cron: String,
-    /// Whose clock shows them.
-    pub(crate) timezone: String,
-    /// `skip`, `latest` or `all`: which times are made up for that pass while the host stands still.
-    pub(crate) missed: String,
-    /// The time for which it fired last, in milliseconds since 1970; none if it never did.
-    pub(crate) last_at: Option<u64>,
-    /// When it fires next, in milliseconds since 1970; none if it never does again.
-    pub(crate) next_at: Option<u64>,
+    /// Messages that wait.
+    pub(crate) depth: u32,
+    /// Messages that may wait.
+    pub(crate) bound: u32,
+    /// How many of those that wait do so for a time: for their hour, or for another attempt.
+    pub(crate) later: u64,
+    /// Messages being handled.
+    pub(crate) in_flight: u32,
+    /// Whether an operator lets them wait.
+    pub(crate) held: bool,
+    /// `closed`, `open` or `half-open`.
+    pub(crate) breaker: String,
+    /// How long the message waits that could be handled and waits longest, in milliseconds, since the host started
+    /// at most; none when none waits.
+    pub(crate) oldest_ms: Option<u64>,
+}
+
+/// How times lie, each told to within 3 %.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Quantiles {
+    /// How many there were.
+    pub(crate) count: u64,
+    /// Half of them took no longer, in microseconds.
+    pub(crate) p50_us: f64,
+    /// 90 % of them.
+    pub(crate) p90_us: f64,
+    /// 99 % of them.
+    pub(crate) p99_us: f64,
+    /// 99.9 % of them.
+    pub(crate) p999_us: f64,
+    /// The longest.
+    pub(crate) max_us: f64,
+}
+
+/// Messages and calls of all agents, those of agents that are gone included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct MessageFigures {
+    /// Handled or failed for good in a second, over the last five.
+    pub(crate) per_second: f64,
+    /// The most in any second since the host started.
+    pub(crate) peak_per_second: f64,
+    /// Taken into mailboxes since the host started.
+    pub(crate) accepted: u64,
+    /// Handled since the host started, calls of HTTP agents included.
+    pub(crate) handled: u64,
+    /// Failed for good since the host started.
+    pub(crate) failed: u64,
+    /// Attempts that failed and were followed by another.
+    pub(crate) retried: u64,
+    /// Refused because the mailbox was full, or the agent is left alone.
+    pub(crate) refused: u64,
+    /// Given back because their agent ended.
+    pub(crate) dropped: u64,
+}
+
+/// Times from the acceptance of a message, or from when it was due, to the end of its handling, its commit included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct DeliveryFigures {
+    /// Those of the last 50 to 60 seconds; none when nothing was delivered.
+    pub(crate) last_minute: Option<Quantiles>,
+    /// All; none when nothing was delivered.
+    pub(crate) since_start: Option<Quantiles>,
+}
+
+/// What the host's process takes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct ProcessFigures {
+    /// Memory in RAM; none where the system does not tell.
+    pub(crate) resident_bytes: Option<u64>,
+    /// Time on all cores since it started.
+    pub(crate) cpu_seconds: f64,
+    /// Cores in use over the last five seconds.
+    pub(crate) cores: f64,
+}
+
+/// The store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct StoreStatus {
+    /// The database.
+    pub(crate) path: String,
+    /// The format of its tables.
+    pub(crate) format: i64,
+    /// Bytes of the database.
+    pub(crate) bytes: u64,
+    /// Bytes of its log, which is copied into it from time to time.
+    pub(crate) log_bytes: u64,
+    /// Bytes within the database that are free: used again, or given back by `caxton store compact`.
+    pub(crate) free_bytes: u64,
+    /// Messages that wait or are being handled.
+    pub(crate) queued: u64,
+    /// Handled messages that are kept.
+    pub(crate) handled: u64,
+    /// Dead letters that are kept.
+    pub(crate) dead: u64,
+    /// What is kept for each agent, those included that are not declared any more.
+    pub(crate) agents: Vec<AgentKept>,
+    /// How long commits took since the host started; none when no host runs.
+    pub(crate) commits: Option<Quantiles>,
+}
+
+/// What is kept for an agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct AgentKept {
+    /// Its name.
+    pub(crate) agent: String,
+    /// Messages that wait or are being handled.
+    pub(crate) queued: u64,
+    /// Handled messages.
+    pub(crate) handled: u64,
+    /// Dead letters.
+    pub(crate) dead: u64,
+    /// Bytes of its state.
+    pub(crate) state_bytes: u64,
+    /// Bytes of the memory that it saved last.
+    pub(crate) snapshot_bytes: u64,
+}
+
+/// What a check of the store found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Checked {
+    /// Whether everything is as it has to be.
+    pub(crate) ok: bool,
+    /// What is not.
+    pub(crate) defects: Vec<Defect>,
+}
+
+/// Something in the store that is not as it has to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Defect {
+    /// Stable, for programs.
+    pub(crate) code: String,
+    /// What is wrong, for a person.
+    pub(crate) what: String,
+    /// How often.
+    pub(crate) count: u64,
 }
 
 /// A message that was accepted.
@@ -336,6 +389,11 @@ pub(crate) mod tests {
             handled: 9,
             failed: 4,
             refused: 5,
+            retries: 6,
+            later: 1,
+            held: false,
+            breaker: "closed".to_owned(),
+            dead_letters: 3,
             state_bytes: 2_048,
             routes: vec![format!("POST /{name}")],
             capabilities: vec!["desk".to_owned()],

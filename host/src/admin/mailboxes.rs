@@ -1,0 +1,100 @@
+//! Mailboxes: what waits in them, and letting it wait.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use http::StatusCode;
+use serde_json::json;
+
+use super::Api;
+use super::extract::Named;
+use super::guard::Who;
+use super::problem::Problem;
+use crate::agent::Agent;
+use crate::status::MailboxStatus;
+use crate::wasm::Kind;
+
+/// The mailboxes of all agents that take messages, in order of name.
+#[utoipa::path(get, path = "/v1/mailboxes", tag = "mailboxes", responses((status = 200, body = [MailboxStatus])))]
+pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<MailboxStatus>>, Problem> {
+    Ok(Json(all(&api)))
+}
+
+/// The mailboxes of all agents that take messages, in order of name.
+pub(super) fn all(api: &Api) -> Vec<MailboxStatus> {
+    let routes = api.commons.routes.load_full();
+    let mut mailboxes: Vec<MailboxStatus> =
+        routes.agents().filter(|agent| takes_messages(agent)).map(|agent| status(agent)).collect();
+    mailboxes.sort_by(|a, b| a.agent.cmp(&b.agent));
+    mailboxes
+}
+
+/// Lets an agent's messages wait, those of callers included, until it is resumed: also after a restart.
+///
+/// What is being handled is handled to its end; what comes is taken up to `mailbox.depth`.
+#[utoipa::path(
+    post, path = "/v1/mailboxes/{agent}/pause", tag = "mailboxes",
+    params(("agent" = String, Path, description = "Whose")),
+    responses((status = 200, body = MailboxStatus)),
+)]
+pub(super) async fn pause(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    Named(name): Named<String>,
+) -> Result<Json<MailboxStatus>, Problem> {
+    hold(api, who, &name, true).await
+}
+
+/// Lets an agent's messages go on.
+#[utoipa::path(
+    post, path = "/v1/mailboxes/{agent}/resume", tag = "mailboxes",
+    params(("agent" = String, Path, description = "Whose")),
+    responses((status = 200, body = MailboxStatus)),
+)]
+pub(super) async fn resume(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    Named(name): Named<String>,
+) -> Result<Json<MailboxStatus>, Problem> {
+    hold(api, who, &name, false).await
+}
+
+async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<MailboxStatus>, Problem> {
+    let agent = api.agent(name).await?;
+    if !takes_messages(&agent) {
+        let detail = format!("`{name}` is an HTTP agent: it has no mailbox to be paused");
+        return Err(Problem::new(StatusCode::CONFLICT, "http-agent", detail));
+    }
+    // Both or neither, also when whoever asked leaves meanwhile.
+    let work = async move {
+        api.commons.store.keep_paused(agent.name().to_string(), held).await?;
+        let was = agent.mailbox().held;
+        agent.hold(held);
+        if was != held {
+            let kind = if held { "mailbox.paused" } else { "mailbox.resumed" };
+            api.commons.events.tell(Some(agent.name().as_str()), kind, json!({ "by": who.to_string() }));
+        }
+        Ok(Json(status(&agent)))
+    };
+    tokio::spawn(work).await.map_err(|error| Problem::host(error.to_string()))?
+}
+
+fn takes_messages(agent: &Agent) -> bool {
+    agent.current().is_none_or(|current| current.kind() != Kind::Http)
+}
+
+/// How an agent's mailbox stands.
+fn status(agent: &Arc<Agent>) -> MailboxStatus {
+    let mailbox = agent.mailbox();
+    MailboxStatus {
+        agent: agent.name().to_string(),
+        depth: mailbox.depth,
+        bound: mailbox.bound,
+        later: mailbox.later,
+        in_flight: mailbox.in_flight,
+        held: mailbox.held,
+        breaker: mailbox.breaker.to_owned(),
+        oldest_ms: agent.oldest_ms(),
+    }
+}

@@ -1,0 +1,77 @@
+//! The store: how large it is, whether it is whole, and a copy of it.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use futures::StreamExt;
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::io::ReaderStream;
+
+use super::Api;
+use super::guard::Who;
+use super::problem::Problem;
+use crate::status::{Checked, StoreStatus};
+use crate::store::CopyError;
+
+/// Bytes of a copy that are read at once.
+const CHUNK: usize = 256 << 10;
+
+/// How much the store has, and of what.
+#[utoipa::path(get, path = "/v1/store", tag = "store", responses((status = 200, body = StoreStatus)))]
+pub(super) async fn show(State(api): State<Api>) -> Result<Json<StoreStatus>, Problem> {
+    Ok(Json(api.read(|store| store.size()).await?))
+}
+
+/// Looks through the whole store while the host runs. Takes long when it is large.
+#[utoipa::path(get, path = "/v1/store/check", tag = "store", responses((status = 200, body = Checked)))]
+pub(super) async fn check(State(api): State<Api>) -> Result<Json<Checked>, Problem> {
+    let _one = alone(&api)?;
+    Ok(Json(api.read(|store| store.check()).await?))
+}
+
+/// A copy of the store as it is at this moment, as a database of SQLite; the host goes on meanwhile.
+///
+/// It is made in the data folder first, which needs as much room as the store (507 if there is not), and is gone
+/// from there once it is sent. One is made at a time (409).
+#[utoipa::path(
+    post, path = "/v1/store/backup", tag = "store",
+    responses((status = 200, description = "The copy", content_type = "application/vnd.sqlite3", body = Vec<u8>)),
+)]
+pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who>) -> Result<Response, Problem> {
+    let one = alone(&api)?;
+    let store = std::sync::Arc::clone(&api.commons.store);
+    let made = tokio::task::spawn_blocking(move || store.copy()).await;
+    let copy = made.map_err(|error| Problem::host(error.to_string()))??;
+    let bytes = copy.metadata().map_err(|error| Problem::host(error.to_string()))?.len();
+    api.commons.events.tell(None, "store.backup", json!({ "by": who.to_string(), "bytes": bytes }));
+    let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(copy), CHUNK);
+    // The room that it takes is free again when the last chunk is sent, or nobody reads any more.
+    let chunks = chunks.inspect(move |_| {
+        let _: &OwnedSemaphorePermit = &one;
+    });
+    let headers = [(CONTENT_TYPE, "application/vnd.sqlite3".to_owned()), (CONTENT_LENGTH, bytes.to_string())];
+    Ok((headers, Body::from_stream(chunks)).into_response())
+}
+
+/// Nobody else copies or checks the store meanwhile.
+fn alone(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
+    std::sync::Arc::clone(&api.copying).try_acquire_owned().map_err(|_| {
+        let detail = "the store is being copied or checked for somebody else; try again when that is done";
+        Problem::new(StatusCode::CONFLICT, "busy", detail)
+    })
+}
+
+impl From<CopyError> for Problem {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::NoRoom { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-room", format!("{error}; make room first"))
+            }
+            CopyError::Failed { .. } => Self::host(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `caxton stats`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::args::Format;
+use super::client::Client;
+use super::operate::Stats;
+use super::output::{Cell, CliError, Out, Table};
+use super::time::{ago, size};
+use crate::admin::HostStats;
+use crate::status::Quantiles;
+
+/// Mailboxes that are listed, the deepest first.
+const SHOWN: usize = 10;
+
+/// Prints what is measured of the host.
+pub(super) async fn run(stats: &Stats, out: &mut Out) -> Result<(), CliError> {
+    let found: HostStats = Client::find(&stats.host)?.get("/v1/stats").await?;
+    match out.format() {
+        Format::Json => out.json(&found),
+        Format::Text => out.line(&show(&found, out.is_terminal())),
+    }
+}
+
+/// How times lie, in one line.
+pub(super) fn times(times: Option<&Quantiles>) -> String {
+    let Some(times) = times else { return "-".to_owned() };
+    let us = |us: f64| format!("{:.1?}", Duration::from_secs_f64(us / 1e6));
+    format!(
+        "p50 {}, p90 {}, p99 {}, p99.9 {}, at most {} ({} of them)",
+        us(times.p50_us),
+        us(times.p90_us),
+        us(times.p99_us),
+        us(times.p999_us),
+        us(times.max_us),
+        times.count
+    )
+}
+
+fn show(stats: &HostStats, colours: bool) -> String {
+    let HostStats { messages, delivery, process, store, .. } = stats;
+    let memory = process.resident_bytes.map_or_else(|| "-".to_owned(), size);
+    let lines = [
+        ("messages/s", format!("{:.1}, at most {:.1}", messages.per_second, messages.peak_per_second)),
+        (
+            "messages",
+            format!(
+                "{} accepted, {} handled, {} failed, {} retried, {} refused, {} given back",
+                messages.accepted,
+                messages.handled,
+                messages.failed,
+                messages.retried,
+                messages.refused,
+                messages.dropped
+            ),
+        ),
+        ("last minute", times(delivery.last_minute.as_ref())),
+        ("since start", times(delivery.since_start.as_ref())),
+        ("commits", times(store.commits.as_ref())),
+        ("store", size(store.bytes)),
+        ("memory", memory),
+        ("cores", format!("{:.2} now, {:.1} s in all", process.cores, process.cpu_seconds)),
+    ];
+    let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
+    let mut deep: Vec<_> = stats.mailboxes.iter().filter(|mailbox| mailbox.depth + mailbox.in_flight > 0).collect();
+    deep.sort_by(|a, b| b.depth.cmp(&a.depth).then_with(|| a.agent.cmp(&b.agent)));
+    if !deep.is_empty() {
+        let mut table = Table::new(&["MAILBOX", ">WAITING", ">FOR A TIME", ">IN FLIGHT"]);
+        for mailbox in deep.iter().take(SHOWN) {
+            table.row(vec![
+                Cell::new(&mailbox.agent),
+                Cell::new(mailbox.depth.to_string()),
+                Cell::new(mailbox.later.to_string()),
+                Cell::new(mailbox.in_flight.to_string()),
+            ]);
+        }
+        text.push_str(&format!("\n{}\n", table.render(colours)));
+        if deep.len() > SHOWN {
+            text.push_str(&format!("and {} more (caxton mailbox ls)\n", deep.len() - SHOWN));
+        }
+    }
+    let mut reasons: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+    for dead in &stats.dead_letters {
+        let (count, bytes, oldest) = reasons.entry(&dead.reason).or_insert((0, 0, u64::MAX));
+        (*count, *bytes, *oldest) = (*count + dead.count, *bytes + dead.bytes, dead.oldest.min(*oldest));
+    }
+    if !reasons.is_empty() {
+        let mut table = Table::new(&["DEAD LETTERS", ">COUNT", ">SIZE", ">OLDEST"]);
+        for (reason, (count, bytes, oldest)) in reasons {
+            let age = Duration::from_millis(stats.at.saturating_sub(oldest));
+            table.row(vec![
+                Cell::new(reason),
+                Cell::new(count.to_string()),
+                Cell::new(size(bytes)),
+                Cell::new(ago(age)),
+            ]);
+        }
+        text.push_str(&format!("\n{}\n", table.render(colours)));
+    }
+    text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::StoreFigures;
+    use crate::status::{DeliveryFigures, MailboxStatus, MessageFigures, ProcessFigures};
+    use crate::store::DeadCount;
+
+    #[test]
+    fn figures_are_for_people() {
+        let quantiles = Quantiles {
+            count: 4,
+            p50_us: 81.92,
+            p90_us: 100.0,
+            p99_us: 2_500.0,
+            p999_us: 2_500.0,
+            max_us: 3_100_000.0,
+        };
+        let dead = |agent: &str, count| DeadCount {
+            agent: agent.to_owned(),
+            reason: "expired".to_owned(),
+            count,
+            bytes: 1_024,
+            oldest: 1_000 * count,
+        };
+        let stats = HostStats {
+            at: 121_000,
+            messages: MessageFigures {
+                per_second: 12.34,
+                peak_per_second: 99.0,
+                accepted: 6,
+                handled: 5,
+                failed: 1,
+                retried: 2,
+                refused: 3,
+                dropped: 0,
+            },
+            delivery: DeliveryFigures { last_minute: None, since_start: Some(quantiles) },
+            mailboxes: vec![MailboxStatus {
+                agent: "echo".to_owned(),
+                depth: 7,
+                bound: 10,
+                later: 2,
+                in_flight: 1,
+                held: false,
+                breaker: "closed".to_owned(),
+                oldest_ms: None,
+            }],
+            dead_letters: vec![dead("echo", 1), dead("triage", 2)],
+            store: StoreFigures { bytes: 2_048, commits: None },
+            process: ProcessFigures { resident_bytes: Some(104_857_600), cpu_seconds: 1.25, cores: 0.5 },
+        };
+        let expected = "\
+messages/s    12.3, at most 99.0
+messages      6 accepted, 5 handled, 1 failed, 2 retried, 3 refused, 0 given back
+last minute   -
+since start   p50 81.9µs, p90 100.0µs, p99 2.5ms, p99.9 2.5ms, at most 3.1s (4 of them)
+commits       -
+store         2.0 KiB
+memory        100 MiB
+cores         0.50 now, 1.2 s in all
+
+MAILBOX  WAITING  FOR A TIME  IN FLIGHT
+echo           7           2          1
+
+DEAD LETTERS  COUNT     SIZE  OLDEST
+expired           3  2.0 KiB      2m";
+        assert_eq!(show(&stats, false), expected);
+    }
+}

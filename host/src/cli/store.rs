@@ -1,0 +1,209 @@
+//! `caxton store`: through the host that runs on the data folder, or without one.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use http::Method;
+use serde_json::json;
+
+use super::args::{Format, HostArgs};
+use super::client::Client;
+use super::operate::StoreCommand;
+use super::output::{Cell, CliError, Exit, Out, Style, Table, count, printable, say};
+use super::stats::times;
+use super::time::size;
+use crate::status::{Checked, StoreStatus};
+use crate::store::{AtRest, CopyError, StoreError, restore};
+
+/// Whom to ask.
+enum Place {
+    /// A host that runs.
+    Host(Client),
+    /// The store itself; hosts are kept away from it meanwhile.
+    Store(AtRest),
+}
+
+/// Looks at the store, copies it, checks it, mends it.
+pub(super) async fn run(command: StoreCommand, out: &mut Out) -> Result<(), CliError> {
+    match command {
+        StoreCommand::Show { host } => {
+            let status = match place(&host)? {
+                Place::Host(client) => client.get("/v1/store").await?,
+                Place::Store(store) => store.size()?,
+            };
+            match out.format() {
+                Format::Json => out.json(&status),
+                Format::Text => out.line(&show(&status, out.is_terminal())),
+            }
+        }
+        StoreCommand::Backup { file, force, host } => backup(&file, force, &host, out).await,
+        StoreCommand::Restore { file, force, data } => put_back(&file, force, &data, out),
+        StoreCommand::Check { host } => check(&host, out).await,
+        StoreCommand::Compact { data } => compact(&data, out),
+    }
+}
+
+fn place(args: &HostArgs) -> Result<Place, CliError> {
+    if args.admin.is_some() {
+        return Client::find(args).map(Place::Host);
+    }
+    match AtRest::open(&args.data) {
+        Ok(store) => Ok(Place::Store(store)),
+        Err(StoreError::InUse { .. }) => Client::find(args).map(Place::Host),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn show(status: &StoreStatus, colours: bool) -> String {
+    let lines = [
+        ("store", printable(&status.path)),
+        ("format", status.format.to_string()),
+        ("size", format!("{}, of which {} are free", size(status.bytes), size(status.free_bytes))),
+        ("log", size(status.log_bytes)),
+        ("waiting", status.queued.to_string()),
+        ("handled", format!("{} are kept", status.handled)),
+        ("dead letters", status.dead.to_string()),
+        ("commits", times(status.commits.as_ref())),
+    ];
+    let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
+    let mut table = Table::new(&["AGENT", ">WAITING", ">HANDLED", ">DEAD", ">STATE", ">MEMORY SAVED"]);
+    for kept in &status.agents {
+        table.row(vec![
+            Cell::new(printable(&kept.agent)),
+            Cell::new(kept.queued.to_string()),
+            Cell::new(kept.handled.to_string()),
+            Cell::new(kept.dead.to_string()),
+            Cell::new(size(kept.state_bytes)),
+            Cell::new(size(kept.snapshot_bytes)),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&table.render(colours));
+    text
+}
+
+async fn backup(file: &Path, force: bool, host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
+    if file.exists() && !force {
+        let message = format!("{} is there already; name another file, or give --force", file.display());
+        return Err(CliError::new(Exit::Conflict, message));
+    }
+    let wrong = |error: std::io::Error| CliError::new(Exit::Failed, format!("writing {}: {error}", file.display()));
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Whole or not at all.
+    let mut temporary = tempfile::Builder::new().prefix(".caxton-backup-").tempfile_in(folder).map_err(wrong)?;
+    match place(host)? {
+        Place::Host(client) => {
+            let write = |chunk: &[u8]| temporary.write_all(chunk).map_err(wrong);
+            client.download(Method::POST, "/v1/store/backup", write).await?;
+        }
+        Place::Store(store) => {
+            store.known()?;
+            store.copy_to(temporary.path())?;
+        }
+    }
+    temporary.as_file().sync_all().map_err(wrong)?;
+    let bytes = temporary.as_file().metadata().map_err(wrong)?.len();
+    temporary.persist(file).map_err(|error| wrong(error.error))?;
+    match out.format() {
+        Format::Json => out.json(&json!({ "file": file, "bytes": bytes })),
+        Format::Text => {
+            say(&format!("{} has the whole store ({})", file.display(), size(bytes)));
+            Ok(())
+        }
+    }
+}
+
+fn put_back(file: &Path, force: bool, data: &Path, out: &mut Out) -> Result<(), CliError> {
+    let old = restore(data, file, force)?;
+    match (out.format(), old) {
+        (Format::Json, old) => out.json(&json!({ "data": data, "old": old })),
+        (Format::Text, None) => {
+            say(&format!("{} has what was in the backup", data.display()));
+            Ok(())
+        }
+        (Format::Text, Some(old)) => {
+            say(&format!("{} has what was in the backup; what was there is {}", data.display(), old.display()));
+            Ok(())
+        }
+    }
+}
+
+async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
+    let checked: Checked = match place(host)? {
+        Place::Host(client) => client.get("/v1/store/check").await?,
+        Place::Store(store) => {
+            store_is_known(&store)?;
+            store.check()
+        }
+    };
+    match out.format() {
+        Format::Json => out.json(&checked)?,
+        Format::Text => {
+            for defect in &checked.defects {
+                let code = out.paint(&defect.code, Style::Bad);
+                out.line(&format!("{code}: {} ({})", printable(&defect.what), defect.count))?;
+            }
+            match checked.defects.len() {
+                0 => say("the store is as it has to be"),
+                defects => say(&format!(
+                    "the store has {}; `caxton store restore FILE` puts a backup in its place",
+                    count(defects, "defect")
+                )),
+            }
+        }
+    }
+    if checked.ok { Ok(()) } else { Err(CliError::quiet(Exit::Failed)) }
+}
+
+/// A store that is damaged is for the check to tell of; one of another version is not.
+fn store_is_known(store: &AtRest) -> Result<(), CliError> {
+    match store.known() {
+        Err(error @ StoreError::Newer { .. }) => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn compact(data: &PathBuf, out: &mut Out) -> Result<(), CliError> {
+    let store = AtRest::open(data).map_err(|error| match error {
+        StoreError::InUse { .. } => {
+            let message = format!(
+                "a host runs on {}, and every commit would have to wait: stop it first. Room that is free in the store is used again anyway (`caxton store show`)",
+                data.display()
+            );
+            CliError::new(Exit::Conflict, message)
+        }
+        error => error.into(),
+    })?;
+    let (before, after) = store.compact()?;
+    match out.format() {
+        Format::Json => out.json(&json!({ "before": before, "after": after })),
+        Format::Text => {
+            say(&format!("{} before, {} now", size(before), size(after)));
+            Ok(())
+        }
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let exit = match error {
+            StoreError::Missing { .. } => Exit::NotFound,
+            StoreError::InUse { .. } | StoreError::Exists { .. } | StoreError::Newer { .. } => Exit::Conflict,
+            StoreError::Folder { .. }
+            | StoreError::NoStore { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::ReadOnly { .. }
+            | StoreError::Full { .. }
+            | StoreError::NoRoom { .. }
+            | StoreError::Copy(_)
+            | StoreError::Database { .. } => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<CopyError> for CliError {
+    fn from(error: CopyError) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}

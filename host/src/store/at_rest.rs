@@ -1,0 +1,126 @@
+//! A store that no host runs on: what commands do with it themselves.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::copy::{CopyError, copy_into, free};
+use super::size::with_suffix;
+use super::{DATABASE, StoreError, check, lock, schema, size};
+use crate::status::{Checked, StoreStatus};
+
+/// What stands beside a database and belongs to it.
+const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
+
+/// A store that is held against hosts, and not changed unless that is asked for.
+pub(crate) struct AtRest {
+    database: PathBuf,
+    connection: Connection,
+    /// Held until this is dropped.
+    _lock: File,
+}
+
+impl AtRest {
+    /// Takes the store in a folder, if it is there and no host has it. Whether it can be read is not known then.
+    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let database = folder.join(DATABASE);
+        if !database.is_file() {
+            return Err(StoreError::Missing { path: database });
+        }
+        let lock = lock(folder)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection =
+            Connection::open_with_flags(&database, flags).map_err(|error| StoreError::of(&database, error))?;
+        Ok(Self { database, connection, _lock: lock })
+    }
+
+    /// For tests that plant what a check is to find.
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn wrong(&self) -> impl Fn(rusqlite::Error) -> StoreError {
+        |error| StoreError::of(&self.database, error)
+    }
+
+    /// Refuses a store that this version does not know. One that is older is brought up to date by the next host.
+    pub(crate) fn known(&self) -> Result<(), StoreError> {
+        schema::format(&self.connection, &self.database).map(|_| ())
+    }
+
+    /// Copies it into a file that is not there, or is empty.
+    pub(crate) fn copy_to(&self, file: &Path) -> Result<(), CopyError> {
+        copy_into(&self.connection, &self.database, file)
+    }
+
+    /// Looks through all of it.
+    pub(crate) fn check(&self) -> Checked {
+        check::check(&self.connection)
+    }
+
+    /// How much it has.
+    pub(crate) fn size(&self) -> Result<StoreStatus, StoreError> {
+        self.known()?;
+        size::size(&self.connection, &self.database).map_err(self.wrong())
+    }
+
+    /// Writes it anew without what is free in it. Gives the bytes before and after.
+    pub(crate) fn compact(&self) -> Result<(u64, u64), StoreError> {
+        let bytes = || self.database.metadata().map_or(0, |metadata| metadata.len());
+        self.known()?;
+        self.empty_log()?;
+        let before = bytes();
+        // The new database is made in a temporary file and in the log before it takes the old one's place.
+        let folder = self.database.parent().unwrap_or(Path::new("."));
+        if let Some(free) = free(folder).filter(|free| *free < 2 * before) {
+            return Err(StoreError::NoRoom { path: self.database.clone(), needed: 2 * before, free });
+        }
+        self.connection.execute_batch("VACUUM").map_err(self.wrong())?;
+        self.empty_log()?;
+        Ok((before, bytes()))
+    }
+
+    /// Copies the whole log into the database.
+    fn empty_log(&self) -> Result<(), StoreError> {
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(self.wrong())
+    }
+}
+
+/// Puts a copy in the place of the store of a folder, which no host may have. A store that is there is kept beside it
+/// if `replace` says so; gives where.
+pub(crate) fn restore(folder: &Path, copy: &Path, replace: bool) -> Result<Option<PathBuf>, StoreError> {
+    let no_store = || StoreError::NoStore { path: copy.to_owned() };
+    if !copy.is_file() {
+        return Err(no_store());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(copy, flags).map_err(|error| StoreError::of(copy, error))?;
+    if schema::format(&connection, copy)? == 0 {
+        return Err(no_store());
+    }
+    let lock = lock(folder)?;
+    let database = folder.join(DATABASE);
+    let old = with_suffix(&database, ".old");
+    let there = database.exists();
+    if there && !replace {
+        return Err(StoreError::Exists { path: database });
+    }
+    // Through SQLite, so that a file that was copied with a log beside it comes whole.
+    let folder_wrong = |source| StoreError::Folder { path: folder.to_owned(), source };
+    let temporary = tempfile::Builder::new().prefix("copy-").tempfile_in(folder).map_err(folder_wrong)?;
+    copy_into(&connection, copy, temporary.path()).map_err(StoreError::Copy)?;
+    File::open(temporary.path()).and_then(|file| file.sync_all()).map_err(folder_wrong)?;
+    for suffix in BESIDE {
+        let (from, to) = (with_suffix(&database, suffix), with_suffix(&old, suffix));
+        let _ = fs::remove_file(&to);
+        if from.exists() {
+            fs::rename(&from, &to).map_err(folder_wrong)?;
+        }
+    }
+    temporary.persist(&database).map_err(|error| folder_wrong(error.error))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(folder_wrong)?;
+    drop(lock);
+    Ok(there.then_some(old))
+}

@@ -1,0 +1,132 @@
+//! Whether a store is as it has to be: whole as a database, and in agreement with itself.
+
+use rusqlite::Connection;
+
+use super::Store;
+use super::row::{self, COLUMNS};
+use crate::status::{Checked, Defect};
+use crate::wasm::Attempt;
+
+/// Damages of the database that are told, at most.
+const DAMAGES: u32 = 20;
+
+/// What has to be so: a code, how many break it, and what that means.
+const RULES: &[(&str, &str, &str)] = &[
+    (
+        "ack-without-message",
+        "SELECT count(*) FROM ack WHERE NOT EXISTS (SELECT 1 FROM message WHERE message.seq = ack.seq)",
+        "handled messages are not there",
+    ),
+    (
+        "attempt-without-message",
+        "SELECT count(*) FROM attempt WHERE NOT EXISTS (SELECT 1 FROM message WHERE message.seq = attempt.seq)",
+        "attempts are of messages that are not there",
+    ),
+    (
+        "dead-and-waiting",
+        "SELECT count(*) FROM dead JOIN message USING (seq)
+         WHERE NOT EXISTS (SELECT 1 FROM ack WHERE ack.seq = dead.seq)",
+        "dead letters wait to be handled as well",
+    ),
+    (
+        "place-beyond-counter",
+        "SELECT count(*) FROM (SELECT seq FROM message UNION ALL SELECT seq FROM ack UNION ALL SELECT seq FROM dead)
+         WHERE seq > (SELECT value FROM meta WHERE key = 'seq')",
+        "places of messages are beyond their counter, so they would be given twice",
+    ),
+    (
+        "version-beyond-counter",
+        "SELECT count(*) FROM state WHERE version > (SELECT value FROM meta WHERE key = 'version')",
+        "keys of agents' states have versions beyond their counter",
+    ),
+    (
+        "state-size",
+        "SELECT count(*) FROM (
+            SELECT agent, sum(length(CAST(key AS BLOB)) + length(value)) AS bytes FROM state GROUP BY agent
+            UNION ALL SELECT agent, 0 FROM state_size WHERE agent NOT IN (SELECT agent FROM state)
+         ) AS found LEFT JOIN state_size AS told USING (agent) WHERE told.bytes IS NOT found.bytes",
+        "agents' states have another size than is told",
+    ),
+    (
+        "unknown-revision",
+        "SELECT count(*) FROM ack JOIN message USING (seq) WHERE ack.revision > 0 AND NOT EXISTS
+            (SELECT 1 FROM revision AS r WHERE r.agent = message.agent AND r.number = ack.revision)",
+        "messages were handled by revisions that are not known",
+    ),
+    (
+        "unknown-snapshot",
+        "SELECT count(*) FROM snapshot AS s WHERE NOT EXISTS
+            (SELECT 1 FROM revision AS r WHERE r.agent = s.agent AND r.number = s.revision)",
+        "agents' memories were saved by revisions that are not known",
+    ),
+];
+
+impl Store {
+    /// Looks through all of it, while commits go on. Takes long.
+    pub(crate) fn check(&self) -> Result<Checked, String> {
+        Ok(check(&self.connect().map_err(|error| error.to_string())?))
+    }
+}
+
+/// Looks through a whole database, as it is at one moment.
+pub(super) fn check(connection: &Connection) -> Checked {
+    let mut defects = Vec::new();
+    let looked = connection.unchecked_transaction().and_then(|transaction| look(&transaction, &mut defects));
+    if let Err(error) = looked {
+        defects.push(defect("unreadable", format!("the database cannot be read to its end: {error}"), 1));
+    }
+    Checked { ok: defects.is_empty(), defects }
+}
+
+fn defect(code: &str, what: impl Into<String>, count: u64) -> Defect {
+    Defect { code: code.to_owned(), what: what.into(), count }
+}
+
+fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<()> {
+    let mut damages = connection.prepare(&format!("PRAGMA integrity_check({DAMAGES})"))?;
+    for damage in damages.query_map([], |row| row.get::<_, String>(0))? {
+        let damage = damage?;
+        if damage != "ok" {
+            defects.push(defect("damaged", damage.replace('\n', "; "), 1));
+        }
+    }
+    for (code, sql, what) in RULES {
+        let count: i64 = connection.query_row(sql, [], |row| row.get(0))?;
+        if count > 0 {
+            defects.push(defect(code, *what, count.cast_unsigned()));
+        }
+    }
+    for (table, code) in [("message", "unreadable-message"), ("dead", "unreadable-dead-letter")] {
+        let count = unreadable(connection, table)?;
+        if count > 0 {
+            defects.push(defect(code, format!("rows of the table `{table}` cannot be read"), count));
+        }
+    }
+    let attempts: [(&str, fn(&str) -> bool); 2] = [
+        ("SELECT attempt FROM attempt", |text| serde_json::from_str::<Attempt>(text).is_ok()),
+        ("SELECT attempts FROM dead", |text| serde_json::from_str::<Vec<Attempt>>(text).is_ok()),
+    ];
+    let mut count = 0;
+    for (sql, is_good) in attempts {
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            count += u64::from(!row.get_ref(0)?.as_str().is_ok_and(is_good));
+        }
+    }
+    if count > 0 {
+        defects.push(defect("unreadable-attempt", "what is kept of attempts cannot be read", count));
+    }
+    Ok(())
+}
+
+/// How many messages of a table cannot be read.
+fn unreadable(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare(&format!("SELECT {COLUMNS} FROM {table}"))?;
+    let mut rows = statement.query([])?;
+    let mut count = 0;
+    while let Some(found) = rows.next()? {
+        count += u64::from(row::decode(found).is_err());
+    }
+    Ok(count)
+}

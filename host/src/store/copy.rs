@@ -1,0 +1,91 @@
+//! Copies of the whole store, made while it is in use.
+//!
+//! A copy is what was committed at one moment: SQLite reads one version of the database from its beginning to its
+//! end, with a connection of its own, while commits go on. Until it is made the log cannot begin anew, so it grows by
+//! what is committed meanwhile.
+
+use std::fs::{self, File};
+use std::io::Seek;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::Store;
+
+/// How the files of unfinished copies begin; a host that was killed leaves them behind.
+const UNFINISHED: &str = "copy-";
+/// Room that is left on the disk for what is committed meanwhile.
+const SPARE: u64 = 64 << 20;
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyError {
+    /// It would fill the disk.
+    #[error("a copy needs {} MiB in {}, where {} MiB are free", needed >> 20, folder.display(), free >> 20)]
+    NoRoom {
+        /// Where it would be.
+        folder: PathBuf,
+        /// The bytes that it needs.
+        needed: u64,
+        /// The bytes that are free.
+        free: u64,
+    },
+    /// The store cannot be read, or the copy not be written.
+    #[error("copying the store {}: {why}", path.display())]
+    Failed {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite or the system says.
+        why: String,
+    },
+}
+
+impl Store {
+    /// A copy as it is now, in a file that has no name any more: it is gone when it is closed. Takes long.
+    pub(crate) fn copy(&self) -> Result<File, CopyError> {
+        let failed = |why: String| CopyError::Failed { path: self.database.clone(), why };
+        let file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempfile_in(&self.folder)
+            .map_err(|error| failed(error.to_string()))?;
+        let connection = self.connect().map_err(|error| failed(error.to_string()))?;
+        copy_into(&connection, &self.database, file.path())?;
+        let mut copy = file.reopen().map_err(|error| failed(error.to_string()))?;
+        copy.rewind().map_err(|error| failed(error.to_string()))?;
+        Ok(copy)
+    }
+}
+
+/// Copies a database into a file that is not there, or is empty.
+pub(super) fn copy_into(connection: &Connection, database: &Path, into: &Path) -> Result<(), CopyError> {
+    let failed = |why: String| CopyError::Failed { path: database.to_owned(), why };
+    let bytes = |name: &str| -> rusqlite::Result<u64> {
+        connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
+    };
+    let needed = bytes("page_count").and_then(|pages| Ok(pages * bytes("page_size")?));
+    let needed = needed.map_err(|error| failed(error.to_string()))? + SPARE;
+    let folder = into.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Some(free) = free(folder).filter(|free| *free < needed) {
+        return Err(CopyError::NoRoom { folder: folder.to_owned(), needed, free });
+    }
+    let name = into.to_str().ok_or_else(|| failed(format!("{} is not UTF-8", into.display())))?;
+    connection.execute("VACUUM INTO ?1", [name]).map_err(|error| failed(error.to_string()))?;
+    Ok(())
+}
+
+/// Bytes that are free where a folder is; none where the system does not tell.
+pub(super) fn free(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Removes what hosts that were killed have left of copies.
+pub(super) fn clear(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            // What cannot be removed takes room, and nothing else.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Messages that were given up: looked at, let go again, forgotten.
+
+use std::borrow::Cow;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::Store;
+use super::batch::{Counters, INSERT_MESSAGE};
+use super::commit::CommitError;
+use super::row::{self, COLUMNS};
+use crate::clock;
+use crate::wasm::{Attempt, Envelope, act};
+
+/// Bytes of contents above which no further dead letter is let go in one transaction: they pass through memory.
+const REVIVE_BYTES: usize = 16 << 20;
+/// Dead letters that leave in one transaction, so that others' commits do not wait for long.
+const AT_ONCE: u32 = 1_000;
+
+/// A message that was given up, without what it says and what went wrong each time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Dead {
+    /// Names the dead letter, for `redeliver` and `drop`.
+    pub(crate) number: u64,
+    /// The message's id.
+    pub(crate) id: String,
+    /// Who should have handled it.
+    pub(crate) agent: String,
+    /// Who sent it.
+    pub(crate) sender: String,
+    /// What it meant to do.
+    pub(crate) performative: String,
+    /// Its conversation.
+    pub(crate) conversation: String,
+    /// When it was sent, in milliseconds since 1970.
+    pub(crate) sent_at: u64,
+    /// When it was given up, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// Why, as a stable code.
+    pub(crate) reason: String,
+    /// Why, for a person.
+    pub(crate) error: String,
+    /// How often it was tried.
+    pub(crate) tried: u64,
+    /// The revision that tried last, such as `triage@7`; none when it was never tried.
+    pub(crate) revision: Option<String>,
+    /// The media type of its content.
+    pub(crate) content_type: String,
+    /// Bytes of its content.
+    pub(crate) bytes: u64,
+}
+
+/// A dead letter with all that is kept of it.
+#[derive(Debug)]
+pub(crate) struct DeadInFull {
+    /// What it comes to.
+    pub(crate) dead: Dead,
+    /// Every attempt, the first first.
+    pub(crate) attempts: Vec<Attempt>,
+    /// The message's headers.
+    pub(crate) headers: Vec<(String, String)>,
+    /// What the message says.
+    pub(crate) content: Vec<u8>,
+}
+
+/// Which dead letters are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeadFilter {
+    /// Only this agent's.
+    pub(crate) agent: Option<String>,
+    /// Only those given up for this reason.
+    pub(crate) reason: Option<String>,
+    /// Only those after this number.
+    pub(crate) after: u64,
+    /// None after this number.
+    pub(crate) up_to: u64,
+}
+
+impl Default for DeadFilter {
+    /// All of them.
+    fn default() -> Self {
+        Self { agent: None, reason: None, after: 0, up_to: u64::MAX }
+    }
+}
+
+impl DeadFilter {
+    /// The one of a number.
+    pub(crate) fn one(number: u64) -> Self {
+        Self { after: number.saturating_sub(1), up_to: number, ..Self::default() }
+    }
+
+    /// A condition with the parameters of [`values`](Self::values). What is not asked for is no part of it, so that
+    /// what is asked for is looked up.
+    fn sql(&self) -> String {
+        let agent = if self.agent.is_some() { "agent = ?3" } else { "?3 IS NULL" };
+        let reason = if self.reason.is_some() { "reason = ?4" } else { "?4 IS NULL" };
+        format!("seq > ?1 AND seq <= ?2 AND {agent} AND {reason}")
+    }
+
+    fn values(&self) -> (i64, i64, Option<&str>, Option<&str>) {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        (number(self.after), number(self.up_to), self.agent.as_deref(), self.reason.as_deref())
+    }
+}
+
+/// Dead letters of one agent and reason, counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct DeadCount {
+    /// Whose.
+    pub(crate) agent: String,
+    /// Why they were given up.
+    pub(crate) reason: String,
+    /// How many.
+    pub(crate) count: u64,
+    /// Bytes of their contents.
+    pub(crate) bytes: u64,
+    /// When the oldest was given up, in milliseconds since 1970.
+    pub(crate) oldest: u64,
+}
+
+/// Dead letters that wait again.
+pub(crate) struct Revived {
+    /// The messages, as they wait.
+    pub(crate) envelopes: Vec<Envelope>,
+    /// The highest number among the dead letters that they were.
+    pub(crate) last: u64,
+}
+
+/// The columns of a dead letter without its content.
+const SUMMARY: &str = "seq, agent, conversation, rank, due, head, x'', at, reason, error, attempts, length(content)";
+
+impl Store {
+    /// Dead letters in order of their numbers, at most so many.
+    pub(crate) fn dead(&self, filter: &DeadFilter, limit: u32) -> Result<Vec<Dead>, String> {
+        self.with_reader(|connection| {
+            let sql = format!("SELECT {SUMMARY} FROM dead WHERE {} ORDER BY seq LIMIT {limit}", filter.sql());
+            connection.prepare_cached(&sql)?.query_map(filter.values(), summary)?.collect()
+        })
+    }
+
+    /// All that is kept of a dead letter.
+    pub(crate) fn dead_letter(&self, number: u64) -> Result<Option<DeadInFull>, String> {
+        self.with_reader(|connection| {
+            let sql =
+                format!("SELECT {COLUMNS}, at, reason, error, attempts, length(content) FROM dead WHERE seq = ?1");
+            connection.prepare_cached(&sql)?.query_row([number.cast_signed()], in_full).optional()
+        })
+    }
+
+    /// The dead letter of a message, by the message's id, among the newest.
+    pub(crate) fn dead_of(&self, id: &str) -> Result<Option<Dead>, String> {
+        self.with_reader(|connection| {
+            let sql = format!("SELECT {SUMMARY} FROM dead ORDER BY seq DESC LIMIT 10000");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let dead = summary(row)?;
+                if dead.id == id {
+                    return Ok(Some(dead));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Dead letters by agent and reason.
+    pub(crate) fn dead_counts(&self, filter: &DeadFilter) -> Result<Vec<DeadCount>, String> {
+        self.with_reader(|connection| {
+            let sql = format!(
+                "SELECT agent, reason, count(*), sum(length(content)), min(at) FROM dead WHERE {}
+                 GROUP BY agent, reason ORDER BY agent, reason",
+                filter.sql()
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_map(filter.values(), |row| {
+                Ok(DeadCount {
+                    agent: row.get(0)?,
+                    reason: row.get(1)?,
+                    count: row.get::<_, i64>(2)?.cast_unsigned(),
+                    bytes: row.get::<_, i64>(3)?.cast_unsigned(),
+                    oldest: row.get::<_, i64>(4)?.cast_unsigned(),
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// How many dead letters each agent has; agents without any are not named.
+    pub(crate) fn dead_by_agent(&self) -> Result<Vec<(String, u64)>, String> {
+        self.with_reader(|connection| by_agent(connection))
+    }
+
+    /// The highest number that a dead letter has; 0 when there is none.
+    pub(crate) fn last_dead(&self) -> Result<u64, String> {
+        self.with_reader(|connection| {
+            let last: Option<i64> = connection.query_row("SELECT max(seq) FROM dead", [], |row| row.get(0))?;
+            Ok(last.unwrap_or(0).cast_unsigned())
+        })
+    }
+
+    /// Takes dead letters out, the lowest numbers first and not very many at once, and lets them wait again for
+    /// the agent that they were for. Their time begins anew: they count as due now, and a `reply-by` that has
+    /// passed is taken away, or they would be given up as expired at once.
+    pub(crate) async fn revive(&self, filter: DeadFilter) -> Result<Revived, CommitError> {
+        let (sender, receiver) = oneshot::channel();
+        self.change(move |transaction, counters| {
+            let revived = revive(transaction, counters, &filter)?;
+            // Who asked may be gone.
+            let _ = sender.send(revived);
+            Ok(())
+        })
+        .await?;
+        receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))
+    }
+
+    /// Forgets dead letters, some at a time. Gives how many there were.
+    pub(crate) async fn forget_dead(&self, filter: DeadFilter) -> Result<u64, CommitError> {
+        let mut forgotten = 0;
+        loop {
+            let (sender, receiver) = oneshot::channel();
+            let filter = filter.clone();
+            self.change(move |transaction, counters| {
+                let sql = format!(
+                    "DELETE FROM dead WHERE seq IN (SELECT seq FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE})",
+                    filter.sql()
+                );
+                let count = transaction.prepare_cached(&sql)?.execute(filter.values())? as u64;
+                counters.history.revived(count);
+                let _ = sender.send(count);
+                Ok(())
+            })
+            .await?;
+            let count = receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))?;
+            forgotten += count;
+            if count < u64::from(AT_ONCE) {
+                return Ok(forgotten);
+            }
+        }
+    }
+}
+
+/// How many dead letters each agent has, of the index alone.
+pub(super) fn by_agent(connection: &Connection) -> rusqlite::Result<Vec<(String, u64)>> {
+    connection
+        .prepare_cached("SELECT agent, count(*) FROM dead GROUP BY agent")?
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?
+        .collect()
+}
+
+fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadFilter) -> rusqlite::Result<Revived> {
+    let mut envelopes: Vec<Envelope> = Vec::new();
+    {
+        let sql = format!("SELECT {COLUMNS} FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", filter.sql());
+        let mut statement = transaction.prepare_cached(&sql)?;
+        let mut rows = statement.query(filter.values())?;
+        let mut bytes = 0;
+        while bytes < REVIVE_BYTES
+            && let Some(found) = rows.next()?
+        {
+            let envelope = row::decode(found)?;
+            bytes += envelope.message.content.len();
+            envelopes.push(envelope);
+        }
+    }
+    let mut insert = transaction.prepare_cached(INSERT_MESSAGE)?;
+    let mut forget = transaction.prepare_cached("DELETE FROM dead WHERE seq = ?1")?;
+    // The message as it was given up may still be there, and two have no place under one id.
+    let mut unlist = transaction.prepare_cached("UPDATE message SET receipt = NULL WHERE receipt = ?1")?;
+    let now = clock::now_ms();
+    let mut last = filter.after;
+    for envelope in &mut envelopes {
+        last = envelope.seq.take().unwrap_or(last);
+        forget.execute([last.cast_signed()])?;
+        envelope.due = Some(now);
+        envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);
+        if counters.keeps_messages {
+            unlist.execute([&envelope.message.id])?;
+            counters.insert(&mut insert, envelope)?;
+        }
+    }
+    counters.history.revived(envelopes.len() as u64);
+    Ok(Revived { envelopes, last })
+}
+
+/// What is read of an attempt for a list.
+#[derive(Deserialize)]
+struct Tried<'a> {
+    #[serde(borrow)]
+    revision: Cow<'a, str>,
+}
+
+/// A dead letter of a row with [`SUMMARY`].
+fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
+    let Envelope { message, .. } = row::decode(found)?;
+    let attempts = found.get_ref(10)?.as_str()?;
+    let tried: Vec<Tried<'_>> = serde_json::from_str(attempts).unwrap_or_default();
+    Ok(Dead {
+        number: found.get::<_, i64>(0)?.cast_unsigned(),
+        id: message.id,
+        agent: message.receiver,
+        sender: message.sender,
+        performative: act(message.performative).to_string(),
+        conversation: message.conversation_id,
+        sent_at: message.sent_at,
+        at: found.get::<_, i64>(7)?.cast_unsigned(),
+        reason: found.get(8)?,
+        error: found.get(9)?,
+        tried: tried.len() as u64,
+        revision: tried.last().map(|tried| tried.revision.clone().into_owned()),
+        content_type: message.content_type,
+        bytes: found.get::<_, i64>(11)?.cast_unsigned(),
+    })
+}
+
+/// The same of a row with its content.
+fn in_full(found: &Row<'_>) -> rusqlite::Result<DeadInFull> {
+    let Envelope { message, .. } = row::decode(found)?;
+    let attempts = serde_json::from_str(found.get_ref(10)?.as_str()?).unwrap_or_default();
+    Ok(DeadInFull { dead: summary(found)?, attempts, headers: message.headers, content: message.content })
+}

@@ -1,0 +1,73 @@
+//! How much the store has, and of what.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::Store;
+use super::dead;
+use crate::status::{AgentKept, StoreStatus};
+
+impl Store {
+    /// How much it has. Looks at every message, so it takes a while.
+    pub(crate) fn size(&self) -> Result<StoreStatus, String> {
+        let connection = self.connect().map_err(|error| error.to_string())?;
+        let size = size(&connection, &self.database).map_err(|error| error.to_string())?;
+        Ok(StoreStatus { commits: self.commits.counted().quantiles(), ..size })
+    }
+}
+
+/// How much a database has, at one moment.
+pub(super) fn size(connection: &Connection, database: &Path) -> rusqlite::Result<StoreStatus> {
+    let transaction = connection.unchecked_transaction()?;
+    let number = |sql: &str| transaction.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
+    let page = number("PRAGMA page_size")?;
+    let mut agents: BTreeMap<String, AgentKept> = BTreeMap::new();
+    let mut add = |sql: &str, set: fn(&mut AgentKept, u64)| -> rusqlite::Result<()> {
+        let mut statement = transaction.prepare(sql)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?;
+        for row in rows {
+            let (agent, value): (String, u64) = row?;
+            let kept = AgentKept { agent: agent.clone(), ..AgentKept::default() };
+            set(agents.entry(agent).or_insert(kept), value);
+        }
+        Ok(())
+    };
+    add("SELECT agent, count(*) FROM message GROUP BY agent", |kept, count| kept.queued = count)?;
+    add("SELECT agent, count(*) FROM ack JOIN message USING (seq) GROUP BY agent", |kept, count| {
+        kept.handled = count;
+        kept.queued = kept.queued.saturating_sub(count);
+    })?;
+    add("SELECT agent, bytes FROM state_size", |kept, bytes| kept.state_bytes = bytes)?;
+    add("SELECT agent, length(data) FROM snapshot", |kept, bytes| kept.snapshot_bytes = bytes)?;
+    for (agent, count) in dead::by_agent(&transaction)? {
+        let kept = AgentKept { agent: agent.clone(), ..AgentKept::default() };
+        agents.entry(agent).or_insert(kept).dead = count;
+    }
+    let agents: Vec<AgentKept> = agents.into_values().collect();
+    let sum = |get: fn(&AgentKept) -> u64| agents.iter().map(get).sum();
+    Ok(StoreStatus {
+        path: database.display().to_string(),
+        format: transaction.pragma_query_value(None, "user_version", |row| row.get(0))?,
+        bytes: length(database),
+        log_bytes: length(&with_suffix(database, "-wal")),
+        free_bytes: number("PRAGMA freelist_count")? * page,
+        queued: sum(|kept| kept.queued),
+        handled: sum(|kept| kept.handled),
+        dead: sum(|kept| kept.dead),
+        agents,
+        commits: None,
+    })
+}
+
+fn length(path: &Path) -> u64 {
+    path.metadata().map_or(0, |metadata| metadata.len())
+}
+
+/// A file that stands beside a database.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,164 @@
+//! `kill -9` at any moment.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Instant;
+
+use caxton_tests::{Host, Setup};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::books::Books;
+use crate::load::Load;
+use crate::{BINARY, bank, chance, check, seconds, seeds, setting, until, until_rest};
+
+/// When a host is killed.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// It has taken so many transfers, and goes on with them.
+    Taken(u64),
+    /// It has handled so many messages.
+    Handled(u64),
+    /// It has taken so many transfers and no more come; most is done, the rest waits for its time.
+    Quiet(u64),
+    /// It starts, and has come so far.
+    Starting(Stage),
+}
+
+/// How far a host that starts has come.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    /// It has the data folder.
+    Holds,
+    /// It listens.
+    Listens,
+    /// Its agents handle what waited.
+    Works,
+}
+
+impl Moment {
+    fn pick(chance: &mut StdRng) -> Self {
+        match chance.random_range(0..10) {
+            0..4 => Self::Taken(chance.random_range(1..300)),
+            4..6 => Self::Handled(chance.random_range(1..1_000)),
+            6 | 7 => Self::Quiet(chance.random_range(10..100)),
+            _ => Self::Starting(match chance.random_range(0..3) {
+                0 => Stage::Holds,
+                1 => Stage::Listens,
+                _ => Stage::Works,
+            }),
+        }
+    }
+}
+
+impl Stage {
+    /// Whether the host has come so far.
+    fn is_reached(self, host: &Host) -> bool {
+        let pid = host.pid().as_raw_nonzero().to_string();
+        let names = |file: &str| fs::read_to_string(host.folder().join(file)).is_ok_and(|text| text.contains(&pid));
+        match self {
+            Self::Holds => names(".caxton/lock"),
+            Self::Listens => names(".caxton/host.json"),
+            Self::Works => host.folder().join("ports.json").exists(),
+        }
+    }
+}
+
+#[test]
+fn a_message_happens_once_or_not_at_all_whenever_the_host_is_killed() {
+    let kills = setting("CAXTON_CRASH_KILLS", 8);
+    for seed in seeds() {
+        run(seed, kills);
+    }
+}
+
+fn run(seed: u64, kills: u64) {
+    let began = Instant::now();
+    let mut chance = chance(seed, 1 << 8, 0);
+    let load = Load::new(seed);
+    // Every other host forgets what it has handled as soon as it may, and is then asked for less.
+    let keeps = seed % 2 == 1;
+    let history = if keeps { "history = 1_000_000" } else { "history = 0" };
+    let first = Setup::new(BINARY, &bank::file(history)).start();
+    bank::open(&first.client());
+    let mut setup = first.kill();
+    for number in 1..=kills {
+        let moment = Moment::pick(&mut chance);
+        setup = live(setup.spawn(), &load, number, moment, &mut chance);
+        let books = Books::of(setup.folder());
+        let sent = load.sent();
+        println!(
+            "seed {seed}, kill {number} of {kills} ({moment:?}): {} of {} transfers acknowledged, {} repeated; {} effects, {} messages wait, {} dead; {}",
+            load.accepted(),
+            sent.len(),
+            load.repeated(),
+            books.effects(),
+            books.waiting(),
+            books.dead(),
+            seconds(began),
+        );
+        let missing = if keeps { books.missing(&sent) } else { Vec::new() };
+        check(&format!("seed {seed}, kill {number} ({moment:?})"), &[books.wrong(), missing].concat());
+    }
+    rest(setup.start(), &load, &format!("seed {seed}, after {kills} kills"));
+}
+
+/// The life of a host until it is killed.
+fn live(mut host: Host, load: &Arc<Load>, round: u64, moment: Moment, chance: &mut StdRng) -> Setup {
+    if let Moment::Starting(stage) = moment {
+        until("the start", &mut host, |host| stage.is_reached(host));
+        waver(chance);
+        return host.kill();
+    }
+    host.until_ready();
+    let before = load.accepted();
+    let clients = load.start(&host, round);
+    let api = host.api();
+    let sum = |field: &str| -> u64 {
+        let agents = api.get("/v1/agents").json();
+        agents.as_array().expect("agents").iter().map(|agent| agent[field].as_u64().expect("a number")).sum()
+    };
+    match moment {
+        Moment::Starting(_) => {}
+        Moment::Taken(count) => until("requests", &mut host, |_| load.accepted() >= before + count),
+        Moment::Handled(count) => until("messages", &mut host, |_| sum("handled") >= count),
+        Moment::Quiet(count) => {
+            until("requests", &mut host, |_| load.accepted() >= before + count);
+            clients.stop();
+            until("quiet", &mut host, |_| sum("in_flight") == 0);
+        }
+    }
+    waver(chance);
+    let setup = host.kill();
+    clients.join();
+    setup
+}
+
+/// Lets some microseconds pass, so that what happens next to the moment is met as well.
+fn waver(chance: &mut StdRng) {
+    for _ in 0..chance.random_range(0..3_000) {
+        std::thread::yield_now();
+    }
+}
+
+/// Lets everything come to rest and looks at all of it, as the banks tell it and as the store has it.
+pub(crate) fn rest(mut host: Host, load: &Load, context: &str) {
+    let client = host.client();
+    load.repeat_all(&client);
+    until_rest(&mut host);
+    let sent = load.sent();
+    let (sum, seen) = (bank::sum(&client), bank::audit(&client));
+    let (code, setup) = host.stop();
+    assert_eq!(code, 0, "{context}");
+    let books = Books::of(setup.folder());
+    check(context, &[books.wrong(), books.unsettled(&sent)].concat());
+    assert_eq!((books.in_accounts(), books.seen()), (sum, seen), "{context}: the banks tell what the store has");
+    println!(
+        "{context}: {} transfers, {} acknowledged, {} repeated: {} effects, {} dead letters, all money is there",
+        sent.len(),
+        load.accepted(),
+        load.repeated(),
+        books.effects(),
+        books.dead()
+    );
+}

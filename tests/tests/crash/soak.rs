@@ -1,0 +1,128 @@
+//! Many messages, in as much memory and as large a store at the end as near the beginning.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use caxton_tests::{Client, Host, Setup};
+
+use crate::bank::{self, PUT_IN, Transfer};
+use crate::books::{self, Books};
+use crate::{BINARY, seconds, setting, until, until_rest};
+
+/// How often the money of a transfer goes round the four banks, after the first time.
+const LAPS: u64 = 249;
+/// Messages of a transfer: itself, and a deposit for each stop.
+const MESSAGES: u64 = 1 + bank::BANKS.len() as u64 * (LAPS + 1);
+/// Messages of transfers that are under way at once, at most.
+const UNDER_WAY: u64 = 64 * MESSAGES;
+/// Transfers share these names, so that the effects that are counted do not grow in number.
+const NAMES: u64 = 64;
+/// How often memory and store are looked at in a run.
+const SAMPLES: u64 = 200;
+/// How much larger the last quarter may be than the second. In the first everything has yet to reach its size.
+const GROWTH: f64 = 1.3;
+/// What may come and go beside that: the log of the store up to where it begins anew, and pools of the allocator.
+const SLACK: u64 = 48 << 20;
+
+/// What was found after so many messages.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    handled: u64,
+    resident: u64,
+    database: u64,
+    log: u64,
+}
+
+impl Sample {
+    fn take(host: &Host, handled: u64) -> Self {
+        let status = format!("/proc/{}/status", host.pid().as_raw_nonzero());
+        let status = fs::read_to_string(status).expect("the process is there");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB"));
+        let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+        let database = books::database(host.folder());
+        Self {
+            handled,
+            resident: resident.expect("a size").trim().parse::<u64>().expect("a size") << 10,
+            database: size(&database),
+            log: size(&books::log(&database)),
+        }
+    }
+}
+
+/// Messages handled since the host started.
+fn handled(api: &Client) -> u64 {
+    let agents = api.get("/v1/agents").json();
+    agents.as_array().expect("agents").iter().map(|agent| agent["handled"].as_u64().expect("a number")).sum()
+}
+
+#[test]
+fn soak_in_flat_memory_and_a_flat_store() {
+    let began = Instant::now();
+    let transfers = setting("CAXTON_SOAK", 100_000).div_ceil(MESSAGES);
+    let messages = transfers * MESSAGES;
+    let mut host = Setup::new(BINARY, &bank::file("history = 10_000")).start();
+    let (client, api) = (host.client(), host.api());
+    bank::open(&client);
+    let before = handled(&api);
+    let (mut sent, mut done, mut samples) = (0, 0, Vec::new());
+    while done < messages {
+        while sent < transfers && (sent + 1) * MESSAGES <= done + UNDER_WAY {
+            let transfer = Transfer::round(&format!("round-{}", sent % NAMES), sent);
+            let reply = client.post(&transfer.path(), transfer.body(LAPS));
+            assert_eq!(reply.status.as_u16(), 202, "{}", reply.text());
+            sent += 1;
+        }
+        let last = done;
+        until("another message", &mut host, |_| {
+            caxton_tests::pause();
+            done = handled(&api) - before;
+            done > last
+        });
+        if done * SAMPLES / messages > samples.len() as u64 {
+            samples.push(Sample::take(&host, done));
+        }
+    }
+    let rate = messages as f64 / began.elapsed().as_secs_f64();
+    until_rest(&mut host);
+    assert_eq!(bank::sum(&client), PUT_IN);
+    let (code, setup) = host.stop();
+    assert_eq!(code, 0);
+    check_effects(&Books::of(setup.folder()), transfers);
+    println!("{messages} messages in {}, {rate:.0} each second", seconds(began));
+    check_flat(&samples, messages);
+}
+
+/// Every message had its effect as often as there were such messages.
+fn check_effects(books: &Books, transfers: u64) {
+    let mut expected: BTreeMap<String, i64> = BTreeMap::new();
+    for number in 0..transfers {
+        let name = format!("round-{}", number % NAMES);
+        *expected.entry(format!("{name}/transfer")).or_default() += 1;
+        for at in 0..bank::BANKS.len() {
+            *expected.entry(format!("{name}/deposit-{at}")).or_default() += LAPS as i64 + 1;
+        }
+    }
+    assert_eq!(books.seen(), expected.into_iter().collect::<Vec<_>>());
+    assert_eq!((books.in_accounts(), books.waiting(), books.dead()), (PUT_IN, 0, 0));
+}
+
+/// No size grows without end.
+fn check_flat(samples: &[Sample], messages: u64) {
+    let quarter = |number: u64, size: fn(&Sample) -> u64| {
+        let within = |sample: &&Sample| sample.handled * 4 / messages == number;
+        samples.iter().filter(within).map(size).max().expect("every quarter has samples")
+    };
+    let sizes: [(&str, fn(&Sample) -> u64); 3] =
+        [("memory", |sample| sample.resident), ("database", |sample| sample.database), ("log", |sample| sample.log)];
+    for (what, size) in sizes {
+        let most: Vec<u64> = (0..4).map(|number| quarter(number, size)).collect();
+        println!(
+            "{what} in each quarter, at most: {:?} MB",
+            most.iter().map(|bytes| bytes / 1_000_000).collect::<Vec<_>>()
+        );
+        let limit = (most[1] as f64 * GROWTH) as u64 + SLACK;
+        assert!(most[3] <= limit, "the {what} grows: {most:?}");
+    }
+}

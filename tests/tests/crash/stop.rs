@@ -1,0 +1,41 @@
+//! Stopping as an operator does, under load.
+
+use std::time::{Duration, Instant};
+
+use caxton_tests::Setup;
+use rand::Rng;
+
+use crate::books::Books;
+use crate::kill::rest;
+use crate::load::Load;
+use crate::{BINARY, bank, chance, check, seconds, seeds, until};
+
+/// How long a stop may take where every handler is done in no time: far less than `host.drain`, which is for those
+/// that are not.
+const SOON: Duration = Duration::from_secs(15);
+
+#[test]
+fn a_stop_waits_for_nothing_that_is_kept() {
+    for seed in seeds() {
+        let mut chance = chance(seed, 4 << 8, 0);
+        let load = Load::with(seed, true);
+        let mut host = Setup::new(BINARY, &bank::file("history = 1_000_000\n[host]\ndrain = \"60s\"")).start();
+        bank::open(&host.client());
+        for round in 0..4 {
+            let clients = load.start(&host, round);
+            let enough = load.accepted() + chance.random_range(20..200);
+            until("requests", &mut host, |_| load.accepted() >= enough);
+            let began = Instant::now();
+            let (code, setup) = host.stop();
+            clients.join();
+            let context = format!("seed {seed}, stop {round}");
+            assert_eq!(code, 0, "{context}");
+            assert!(began.elapsed() < SOON, "{context} took {}", seconds(began));
+            let books = Books::of(setup.folder());
+            println!("{context} took {}; {} effects, {} wait", seconds(began), books.effects(), books.waiting());
+            check(&context, &[books.wrong(), books.missing(&load.sent())].concat());
+            host = setup.start();
+        }
+        rest(host, &load, &format!("seed {seed}, stopped"));
+    }
+}
