@@ -98,7 +98,7 @@ impl Figures {
             looks.ticks.pop_front();
         }
         looks.count += 1;
-        if looks.count % COPY_EVERY == 0 {
+        if looks.count.is_multiple_of(COPY_EVERY) {
             looks.copies.push_back(self.delivery.counted());
             if looks.copies.len() > COPIES {
                 looks.copies.pop_front();

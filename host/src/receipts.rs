@@ -112,7 +112,7 @@ impl Receipts {
                 Some(dead) => State::Failed {
                     at: dead.at,
                     revision: dead.revision.as_deref().and_then(revision).map(Arc::new),
-                    code: dead_code(store, &dead),
+                    code: dead_code(&dead),
                     reason: dead.error.chars().take(MAX_REASON).collect(),
                 },
                 None => {
@@ -145,14 +145,8 @@ impl Receipts {
 }
 
 /// Why a message was given up, as a sender is told: what its last attempt came to, if that was final.
-fn dead_code(store: &Store, dead: &Dead) -> &'static str {
-    let last = match dead.reason.as_str() {
-        "invalid" => {
-            store.dead_letter(dead.number).ok().flatten().and_then(|letter| letter.attempts.into_iter().next_back())
-        }
-        _ => None,
-    };
-    let told = last.map_or_else(|| dead.reason.clone(), |attempt| attempt.code);
+fn dead_code(dead: &Dead) -> &'static str {
+    let told = dead.code.as_deref().filter(|_| dead.reason == "invalid").unwrap_or(&dead.reason);
     MEANINGS.iter().map(|meaning| meaning.code).find(|code| *code == told).unwrap_or("gone")
 }
 

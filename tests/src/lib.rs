@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Reply};
@@ -29,6 +30,8 @@ pub struct Host {
     /// Where the management API is.
     pub admin: String,
     output: Arc<Output>,
+    /// Reads what it says, to its end.
+    reader: Option<JoinHandle<()>>,
 }
 
 /// What a host said.
@@ -122,7 +125,7 @@ impl Setup {
         let output = Arc::new(Output::default());
         let stderr = child.stderr.take().expect("stderr is a pipe");
         let into = Arc::clone(&output);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut text = into.text.lock().expect("no reader panics");
                 text.push_str(&line);
@@ -130,7 +133,15 @@ impl Setup {
                 into.more.notify_all();
             }
         });
-        Host { child, folder: self.folder, binary: self.binary, http: String::new(), admin: String::new(), output }
+        Host {
+            child,
+            folder: self.folder,
+            binary: self.binary,
+            http: String::new(),
+            admin: String::new(),
+            output,
+            reader: Some(reader),
+        }
     }
 
     /// Runs a command of the program in the folder, where no host runs; gives exit code, stdout and stderr.
@@ -151,8 +162,14 @@ impl Setup {
 
     /// Runs the host where it is expected not to start; gives its exit code and what it said.
     pub fn refused(self) -> (i32, String) {
-        let output = self.command().output().expect("the host starts");
-        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+        let mut host = self.spawn();
+        let ports = host.folder.path().join("ports.json");
+        host.until("the refusal", |host| {
+            assert!(!ports.exists(), "the host started; it said:\n{}", host.said());
+            host.has_ended().then_some(())
+        });
+        let code = host.ended();
+        (code, host.said())
     }
 }
 
@@ -269,9 +286,13 @@ impl Host {
         self.child.try_wait().expect("the process can be waited for").is_some()
     }
 
-    /// Waits for its end; gives its exit code.
+    /// Waits for its end, and until all that it said is read; gives its exit code.
     pub fn ended(&mut self) -> i32 {
-        self.child.wait().expect("the process can be waited for").code().unwrap_or(-1)
+        let status = self.child.wait().expect("the process can be waited for");
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("no reader panics");
+        }
+        status.code().unwrap_or(-1)
     }
 
     fn again(&self) -> Setup {

@@ -9,6 +9,7 @@ use super::Api;
 use super::extract::Named;
 use super::problem::Problem;
 use crate::status::{AgentStatus, HostStatus, RevisionStatus};
+use crate::store::Store;
 
 /// The host as a whole.
 #[utoipa::path(get, path = "/v1/host", tag = "host", responses((status = 200, body = HostStatus)))]
@@ -51,7 +52,7 @@ pub(super) async fn list_revisions(
 /// All agents, in order of name.
 pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
     let mut agents = api.control.agents().await?;
-    let dead: HashMap<String, u64> = api.read(|store| store.dead_by_agent()).await?.into_iter().collect();
+    let dead: HashMap<String, u64> = api.read(Store::dead_by_agent).await?.into_iter().collect();
     for agent in &mut agents {
         agent.dead_letters = dead.get(&agent.name).copied().unwrap_or(0);
     }
@@ -62,7 +63,7 @@ pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
 pub(super) async fn find(api: &Api, name: &str) -> Result<AgentStatus, Problem> {
     match api.control.agent(name).await? {
         Some(mut agent) => {
-            let dead = api.read(|store| store.dead_by_agent()).await?;
+            let dead = api.read(Store::dead_by_agent).await?;
             agent.dead_letters = dead.iter().find(|(name, _)| *name == agent.name).map_or(0, |(_, count)| *count);
             Ok(agent)
         }

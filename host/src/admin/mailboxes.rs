@@ -24,8 +24,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<MailboxStatu
 /// The mailboxes of all agents that take messages, in order of name.
 pub(super) fn all(api: &Api) -> Vec<MailboxStatus> {
     let routes = api.commons.routes.load_full();
-    let mut mailboxes: Vec<MailboxStatus> =
-        routes.agents().filter(|agent| takes_messages(agent)).map(|agent| status(agent)).collect();
+    let mut mailboxes: Vec<MailboxStatus> = routes.agents().filter(|agent| takes_messages(agent)).map(status).collect();
     mailboxes.sort_by(|a, b| a.agent.cmp(&b.agent));
     mailboxes
 }

@@ -15,7 +15,7 @@ use super::Api;
 use super::guard::Who;
 use super::problem::Problem;
 use crate::status::{Checked, StoreStatus};
-use crate::store::CopyError;
+use crate::store::{CopyError, Store};
 
 /// Bytes of a copy that are read at once.
 const CHUNK: usize = 256 << 10;
@@ -23,14 +23,14 @@ const CHUNK: usize = 256 << 10;
 /// How much the store has, and of what.
 #[utoipa::path(get, path = "/v1/store", tag = "store", responses((status = 200, body = StoreStatus)))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<StoreStatus>, Problem> {
-    Ok(Json(api.read(|store| store.size()).await?))
+    Ok(Json(api.read(Store::size).await?))
 }
 
 /// Looks through the whole store while the host runs. Takes long when it is large.
 #[utoipa::path(get, path = "/v1/store/check", tag = "store", responses((status = 200, body = Checked)))]
 pub(super) async fn check(State(api): State<Api>) -> Result<Json<Checked>, Problem> {
     let _one = alone(&api)?;
-    Ok(Json(api.read(|store| store.check()).await?))
+    Ok(Json(api.read(Store::check).await?))
 }
 
 /// A copy of the store as it is at this moment, as a database of SQLite; the host goes on meanwhile.

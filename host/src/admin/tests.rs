@@ -476,3 +476,59 @@ async fn a_stopped_reconciler_is_told_as_such() {
     let response = axum::response::IntoResponse::into_response(problem::Problem::from(error));
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
+
+#[tokio::test]
+async fn a_mailbox_is_paused_for_whoever_asks_and_that_is_told() {
+    let bench = Bench::new(File::Good);
+    let mailbox = bench.get("/v1/mailboxes").await.json()[0].clone();
+    let expected = json!({
+        "agent": "echo", "depth": 0, "bound": 2, "later": 0, "in_flight": 0, "held": false, "breaker": "closed",
+        "oldest_ms": null,
+    });
+    assert_eq!(mailbox, expected);
+    for _ in 0..2 {
+        assert_eq!(bench.ask("POST", "/v1/mailboxes/echo/pause", "").await.json()["held"], true);
+    }
+    assert_eq!(bench.commons.store.paused().unwrap(), ["echo"]);
+    assert_eq!(bench.ask("POST", "/v1/mailboxes/echo/resume", "").await.json()["held"], false);
+    assert!(bench.commons.store.paused().unwrap().is_empty());
+    assert_eq!(bench.ask("POST", "/v1/mailboxes/ecko/pause", "").await.code(), "no-agent");
+    bench.commons.store.flush().await.unwrap();
+    let events = bench.get("/v1/events?agent=echo").await.json();
+    let kinds: Vec<&str> = events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["mailbox.paused", "mailbox.resumed"], "each once");
+    assert!(events[0]["data"]["by"].as_str().unwrap().starts_with("api:"));
+}
+
+#[tokio::test]
+async fn the_store_is_copied_for_one_at_a_time() {
+    let bench = Bench::new(File::Good);
+    bench.ask("PUT", "/v1/agents/echo/state/a", "1").await;
+    let copy = bench.ask("POST", "/v1/store/backup", "").await;
+    assert_eq!((copy.status, &copy.body[..15]), (200, &b"SQLite format 3"[..]));
+    assert_eq!(copy.headers["content-length"], copy.body.len().to_string().as_str());
+    assert_eq!(bench.get("/v1/store/check").await.json(), json!({ "ok": true, "defects": [] }));
+    assert_eq!(bench.get("/v1/store").await.json()["agents"][0]["state_bytes"], 2);
+
+    let request = bench.request("POST", "/v1/store/backup").body(Body::empty()).unwrap();
+    let reading = bench.router.clone().oneshot(request).await.unwrap();
+    for path in ["/v1/store/backup", "/v1/store/check"] {
+        let method = if path.ends_with("check") { "GET" } else { "POST" };
+        let refused = bench.ask(method, path, "").await;
+        assert_eq!((refused.status, refused.code().as_str()), (409, "busy"), "{path}");
+    }
+    drop(reading);
+    assert_eq!(bench.get("/v1/store/check").await.status, 200, "who leaves is waited for no more");
+}
+
+#[tokio::test]
+async fn figures_are_of_what_happened() {
+    let bench = Bench::new(File::Good);
+    let stats = bench.get("/v1/stats").await.json();
+    assert_eq!((&stats["messages"]["accepted"], &stats["delivery"]["since_start"]), (&json!(0), &Value::Null));
+    bench.ask("POST", "/v1/agents/echo/messages", "hello").await;
+    let stats = bench.get("/v1/stats").await.json();
+    assert_eq!((&stats["messages"]["accepted"], &stats["mailboxes"][0]["depth"]), (&json!(1), &json!(1)));
+    assert!(stats["store"]["commits"]["count"].as_u64() > Some(0), "{stats}");
+    assert_eq!(stats["dead_letters"], json!([]));
+}

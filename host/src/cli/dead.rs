@@ -191,6 +191,7 @@ mod tests {
             reason: "attempts-exhausted".to_owned(),
             error: "fault: no\x1b[2J\nway".to_owned(),
             tried: 5,
+            code: Some("agent-fault".to_owned()),
             revision: Some("triage@7".to_owned()),
             content_type: "text/plain".to_owned(),
             bytes: 2_048,

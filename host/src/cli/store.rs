@@ -1,7 +1,7 @@
 //! `caxton store`: through the host that runs on the data folder, or without one.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use http::Method;
 use serde_json::json;
@@ -18,7 +18,7 @@ use crate::store::{AtRest, CopyError, StoreError, restore};
 /// Whom to ask.
 enum Place {
     /// A host that runs.
-    Host(Client),
+    Host(Box<Client>),
     /// The store itself; hosts are kept away from it meanwhile.
     Store(AtRest),
 }
@@ -45,11 +45,11 @@ pub(super) async fn run(command: StoreCommand, out: &mut Out) -> Result<(), CliE
 
 fn place(args: &HostArgs) -> Result<Place, CliError> {
     if args.admin.is_some() {
-        return Client::find(args).map(Place::Host);
+        return Client::find(args).map(|client| Place::Host(Box::new(client)));
     }
     match AtRest::open(&args.data) {
         Ok(store) => Ok(Place::Store(store)),
-        Err(StoreError::InUse { .. }) => Client::find(args).map(Place::Host),
+        Err(StoreError::InUse { .. }) => Client::find(args).map(|client| Place::Host(Box::new(client))),
         Err(error) => Err(error.into()),
     }
 }
@@ -163,7 +163,7 @@ fn store_is_known(store: &AtRest) -> Result<(), CliError> {
     }
 }
 
-fn compact(data: &PathBuf, out: &mut Out) -> Result<(), CliError> {
+fn compact(data: &Path, out: &mut Out) -> Result<(), CliError> {
     let store = AtRest::open(data).map_err(|error| match error {
         StoreError::InUse { .. } => {
             let message = format!(

@@ -108,7 +108,7 @@ pub(crate) fn restore(folder: &Path, copy: &Path, replace: bool) -> Result<Optio
         return Err(StoreError::Exists { path: database });
     }
     // Through SQLite, so that a file that was copied with a log beside it comes whole.
-    let folder_wrong = |source| StoreError::Folder { path: folder.to_owned(), source };
+    let folder_wrong = |cause| StoreError::Folder { path: folder.to_owned(), cause };
     let temporary = tempfile::Builder::new().prefix("copy-").tempfile_in(folder).map_err(folder_wrong)?;
     copy_into(&connection, copy, temporary.path()).map_err(StoreError::Copy)?;
     File::open(temporary.path()).and_then(|file| file.sync_all()).map_err(folder_wrong)?;

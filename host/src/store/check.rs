@@ -1,6 +1,7 @@
 //! Whether a store is as it has to be: whole as a database, and in agreement with itself.
 
 use rusqlite::Connection;
+use serde::de::DeserializeOwned;
 
 use super::Store;
 use super::row::{self, COLUMNS};
@@ -102,18 +103,8 @@ fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<
             defects.push(defect(code, format!("rows of the table `{table}` cannot be read"), count));
         }
     }
-    let attempts: [(&str, fn(&str) -> bool); 2] = [
-        ("SELECT attempt FROM attempt", |text| serde_json::from_str::<Attempt>(text).is_ok()),
-        ("SELECT attempts FROM dead", |text| serde_json::from_str::<Vec<Attempt>>(text).is_ok()),
-    ];
-    let mut count = 0;
-    for (sql, is_good) in attempts {
-        let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            count += u64::from(!row.get_ref(0)?.as_str().is_ok_and(is_good));
-        }
-    }
+    let count = unreadable_json::<Attempt>(connection, "SELECT attempt FROM attempt")?
+        + unreadable_json::<Vec<Attempt>>(connection, "SELECT attempts FROM dead")?;
     if count > 0 {
         defects.push(defect("unreadable-attempt", "what is kept of attempts cannot be read", count));
     }
@@ -127,6 +118,18 @@ fn unreadable(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
     let mut count = 0;
     while let Some(found) = rows.next()? {
         count += u64::from(row::decode(found).is_err());
+    }
+    Ok(count)
+}
+
+/// How many texts cannot be read as this.
+fn unreadable_json<T: DeserializeOwned>(connection: &Connection, sql: &str) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let good = row.get_ref(0)?.as_str().is_ok_and(|text| serde_json::from_str::<T>(text).is_ok());
+        count += u64::from(!good);
     }
     Ok(count)
 }

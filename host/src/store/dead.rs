@@ -43,6 +43,8 @@ pub(crate) struct Dead {
     pub(crate) error: String,
     /// How often it was tried.
     pub(crate) tried: u64,
+    /// What went wrong at the last attempt, as a stable code such as `trap`; none when it was never tried.
+    pub(crate) code: Option<String>,
     /// The revision that tried last, such as `triage@7`; none when it was never tried.
     pub(crate) revision: Option<String>,
     /// The media type of its content.
@@ -188,7 +190,7 @@ impl Store {
 
     /// How many dead letters each agent has; agents without any are not named.
     pub(crate) fn dead_by_agent(&self) -> Result<Vec<(String, u64)>, String> {
-        self.with_reader(|connection| by_agent(connection))
+        self.with_reader(by_agent)
     }
 
     /// The highest number that a dead letter has; 0 when there is none.
@@ -287,6 +289,8 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
 #[derive(Deserialize)]
 struct Tried<'a> {
     #[serde(borrow)]
+    code: Cow<'a, str>,
+    #[serde(borrow)]
     revision: Cow<'a, str>,
 }
 
@@ -307,6 +311,7 @@ fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
         reason: found.get(8)?,
         error: found.get(9)?,
         tried: tried.len() as u64,
+        code: tried.last().map(|tried| tried.code.clone().into_owned()),
         revision: tried.last().map(|tried| tried.revision.clone().into_owned()),
         content_type: message.content_type,
         bytes: found.get::<_, i64>(11)?.cast_unsigned(),

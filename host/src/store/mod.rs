@@ -54,16 +54,16 @@ pub(crate) use queue::{Kept, Queued, Threaded};
 /// The database within the data folder.
 const DATABASE: &str = "caxton.db";
 
-/// Why the store cannot be used.
+/// Why the store cannot be used. Each says what the system or SQLite said, and what to try.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The data folder cannot be made or written to.
-    #[error("the data folder {} cannot be used: {source}; choose another with `--data DIR` or `store.path`", path.display())]
+    #[error("the data folder {} cannot be used: {cause}; choose another with `--data DIR` or `store.path`", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Another host has it.
     #[error("the data folder {} is in use by another host{}; stop that one, or choose another folder with `--data DIR`", path.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
@@ -102,28 +102,28 @@ pub(crate) enum StoreError {
         path: PathBuf,
     },
     /// Its bytes are not as they have to be.
-    #[error("the store {} is damaged ({source}): `caxton store check` says more; put a backup in its place with `caxton store restore FILE --force`, or move it away to begin anew", path.display())]
+    #[error("the store {} is damaged ({cause}): `caxton store check` says more; put a backup in its place with `caxton store restore FILE --force`, or move it away to begin anew", path.display())]
     Damaged {
         /// The database.
         path: PathBuf,
         /// What SQLite says.
-        source: rusqlite::Error,
+        cause: rusqlite::Error,
     },
     /// It, or its folder, cannot be written to.
-    #[error("the store {} cannot be opened for writing ({source}): mend the permissions of it and its folder, or choose another with `--data DIR`", path.display())]
+    #[error("the store {} cannot be opened for writing ({cause}): mend the permissions of it and its folder, or choose another with `--data DIR`", path.display())]
     ReadOnly {
         /// The database.
         path: PathBuf,
         /// What SQLite says.
-        source: rusqlite::Error,
+        cause: rusqlite::Error,
     },
     /// The disk is full.
-    #[error("there is no room on the disk for the store {} ({source}): make some, or choose a folder elsewhere with `--data DIR`", path.display())]
+    #[error("there is no room on the disk for the store {} ({cause}): make some, or choose a folder elsewhere with `--data DIR`", path.display())]
     Full {
         /// The database.
         path: PathBuf,
         /// What SQLite says.
-        source: rusqlite::Error,
+        cause: rusqlite::Error,
     },
     /// What is to be done would fill the disk.
     #[error("this needs {} MiB beside the store {}, where {} MiB are free: make room first", needed >> 20, path.display(), free >> 20)]
@@ -139,26 +139,26 @@ pub(crate) enum StoreError {
     #[error(transparent)]
     Copy(CopyError),
     /// The database cannot be opened or read for another reason.
-    #[error("the store {} cannot be used: {source}; `caxton store check` says whether it is damaged", path.display())]
+    #[error("the store {} cannot be used: {cause}; `caxton store check` says whether it is damaged", path.display())]
     Database {
         /// The database.
         path: PathBuf,
         /// What SQLite says.
-        source: rusqlite::Error,
+        cause: rusqlite::Error,
     },
 }
 
 impl StoreError {
     /// Of what SQLite says of a database.
-    fn of(path: &Path, source: rusqlite::Error) -> Self {
+    fn of(path: &Path, cause: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, PermissionDenied, ReadOnly};
 
         let path = path.to_owned();
-        match source.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path, source },
-            Some(ReadOnly | CannotOpen | PermissionDenied) => Self::ReadOnly { path, source },
-            Some(DiskFull) => Self::Full { path, source },
-            _ => Self::Database { path, source },
+        match cause.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path, cause },
+            Some(ReadOnly | CannotOpen | PermissionDenied) => Self::ReadOnly { path, cause },
+            Some(DiskFull) => Self::Full { path, cause },
+            _ => Self::Database { path, cause },
         }
     }
 }
@@ -251,7 +251,7 @@ impl Store {
 
 /// Takes the folder for this process. The lock ends with the process, however it ends.
 fn lock(folder: &Path) -> Result<File, StoreError> {
-    let wrong = |source| StoreError::Folder { path: folder.to_owned(), source };
+    let wrong = |cause| StoreError::Folder { path: folder.to_owned(), cause };
     if !folder.is_dir() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
     }

@@ -86,7 +86,7 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, St
 
 /// Bytes of a database that is read through before it is used, which takes a second about; what is damaged in a
 /// larger one shows when it is read.
-const MAX_CHECKED: u64 = 256 << 20;
+const MAX_CHECKED: u64 = 1 << 30;
 
 /// Looks for damage before anything is built on it.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
@@ -99,7 +99,7 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
         what => {
             let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
             let source = rusqlite::Error::SqliteFailure(corrupt, Some(what));
-            Err(StoreError::Damaged { path: path.to_owned(), source })
+            Err(StoreError::Damaged { path: path.to_owned(), cause: source })
         }
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use caxton_tests::{Host, Setup};
 use rand::RngCore;
+use rusqlite::Connection;
 use rustix::process::{Resource, Rlimit, prlimit};
 
 use crate::kill::rest;
@@ -102,7 +103,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
     rest(host, &load, &format!("a full disk, {} refused", load.refused()));
 }
 
-/// A data folder in which a host has worked, with the size of its database.
+/// A data folder in which a host has worked, all of it in the database, with the size of that.
 fn used() -> (Setup, u64) {
     let load = Load::new(3);
     let mut host = Setup::new(BINARY, &bank::file("")).start();
@@ -113,14 +114,20 @@ fn used() -> (Setup, u64) {
     clients.join();
     let (code, setup) = host.stop();
     assert_eq!(code, 0);
-    let size = fs::metadata(books::database(setup.folder())).expect("there is a database").len();
+    let database = books::database(setup.folder());
+    let copy = Connection::open(&database).expect("the database can be opened");
+    let busy: i64 = copy.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).expect("it can be copied");
+    assert_eq!(busy, 0);
+    drop(copy);
+    let size = fs::metadata(database).expect("there is a database").len();
     (setup, size)
 }
 
 #[test]
 fn a_damaged_store_is_told_at_the_start() {
     let (used, size) = used();
-    let mut noise = vec![0; 20_000];
+    // Enough to meet more than what is free or a content.
+    let mut noise = vec![0; size as usize / 4];
     chance(1, 3 << 8, 0).fill_bytes(&mut noise);
     let write = |path: &Path, bytes: &[u8], at: u64| {
         let file = fs::OpenOptions::new().write(true).open(path).expect("the copy can be written to");
@@ -130,7 +137,7 @@ fn a_damaged_store_is_told_at_the_start() {
         ("garbage at the beginning", &|path| write(path, &noise, 0)),
         ("garbage after the head", &|path| write(path, &noise, 100)),
         ("garbage in the middle", &|path| write(path, &noise, size / 2)),
-        ("garbage near the end", &|path| write(path, &noise, size - 25_000)),
+        ("garbage at the end", &|path| write(path, &noise, size - noise.len() as u64)),
         ("cut in the middle", &|path| {
             fs::OpenOptions::new()
                 .write(true)

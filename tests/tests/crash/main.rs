@@ -8,8 +8,15 @@
 //! ```sh
 //! CAXTON_CRASH_KILLS=100 CAXTON_CRASH_SEEDS=5 cargo test -p caxton-tests --test crash -- --nocapture
 //! ```
-//! `CAXTON_CRASH_IMAGES=50` is the number of copies of the data folder that are taken at any moment, and opened again
-//! whole and with a damaged log. A failure names its seed; `CAXTON_CRASH_SEED=7` begins with that one.
+//! | variable | means | usually |
+//! |---|---|---|
+//! | `CAXTON_CRASH_KILLS` | how often a host is killed, for each seed | 8 |
+//! | `CAXTON_CRASH_IMAGES` | copies of the data folder that are opened whole and damaged, for each seed | 2 |
+//! | `CAXTON_CRASH_SEEDS`, `CAXTON_CRASH_SEED` | how many seeds, and the first; a failure names its own | 2, 1 |
+//! | `CAXTON_CRASH_DISK` | a folder on a file system of about 64 MB that may be filled | a bound on files is filled |
+//! | `CAXTON_SOAK` | messages of the [soak] (with `--release`, and `soak` to run nothing else) | 100,000 |
+//!
+//! A clock that jumps is a matter of the mailbox alone, whose tests set it (`host/control/src/mailbox/tests.rs`).
 
 mod bank;
 mod books;
