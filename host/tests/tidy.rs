@@ -22,7 +22,7 @@ const ROWS: &[&[&str]] = &[
     &["cli"],
     &["host"],
     &["http", "admin"],
-    &["reconcile", "watch", "build", "sweep"],
+    &["reconcile", "watch", "build", "schedules", "sweep"],
     &["agent", "routes", "commons", "receipts", "timers"],
     &["wasm", "store", "events", "logs"],
     &["config", "control", "metrics", "telemetry", "shutdown"],

@@ -157,6 +157,7 @@ impl Setup {
             folder: Arc::clone(&self.folder),
             arguments: Vec::new(),
             environment: Vec::new(),
+            within: None,
         }
     }
 

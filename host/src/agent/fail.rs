@@ -1,6 +1,7 @@
 //! What becomes of a message whose handling failed: another attempt, or a dead letter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use caxton_control::RevisionId;
 use caxton_control::mailbox::Taken;
@@ -13,6 +14,8 @@ use crate::clock;
 use crate::store::{Commit, Committed, DeadLetter, Failed, Handled};
 use crate::wasm::{Answer, Attempt, Envelope, Fault, Outcome, wit};
 
+/// The longest time until the next attempt that an agent may ask for: as long as a message may wait (SPEC §7).
+const MAX_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest text of an attempt's error, in characters; a backtrace is part of it.
 const MAX_ERROR: usize = 8_192;
 
@@ -38,6 +41,14 @@ fn next(outcome: &Outcome) -> Next {
         Outcome::Fault(_) | Outcome::BadReply(_) | Outcome::Refused(_) => Next::Again,
         // Not failures.
         Outcome::Reply(_) | Outcome::Done => Next::Later,
+    }
+}
+
+/// How long the agent wants at least to be left alone with the message.
+fn asked(outcome: &Outcome) -> Duration {
+    match outcome {
+        Outcome::Gave(wit::Failure { retry_after_ms: Some(ms), .. }) => Duration::from_millis(*ms).min(MAX_ASKED),
+        _ => Duration::ZERO,
     }
 }
 
@@ -89,7 +100,7 @@ impl Agent {
                 if made >= attempts {
                     return self.give_up(handling, envelope, "attempts-exhausted", why, outcome);
                 }
-                let delay = backoff.delay(made, rand::random());
+                let delay = backoff.delay(made, rand::random()).max(asked(&outcome));
                 self.try_again(handling, envelope, clock::now_ms() + super::millis(delay));
             }
         }

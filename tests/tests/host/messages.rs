@@ -190,3 +190,15 @@ fn schedules_fire_at_their_times_and_never_twice() {
     let fired = ticks(&host);
     assert!(fired <= seconds + 2, "{fired} in {seconds} s");
 }
+
+#[test]
+fn an_agent_says_how_long_to_wait_before_the_next_attempt() {
+    let mut host = rogue("mailbox = { attempts = 2, backoff = { first = \"100ms\", jitter = 0 } }");
+    later(&host, "x", &json!({ "do": "fail", "cause": "unavailable", "reason": "not yet", "retry-after-ms": 900 }));
+    let dead = host.until("it is given up", |host| {
+        let number = host.api().get("/v1/dead-letters").json()["dead_letters"][0]["number"].as_u64()?;
+        Some(host.api().get(&format!("/v1/dead-letters/{number}")).json())
+    });
+    let at = |attempt: usize| dead["attempts"][attempt]["at"].as_u64().unwrap_or_else(|| panic!("{dead}"));
+    assert!(at(1) - at(0) >= 900, "{dead}");
+}
