@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caxton_control::desired::Order;
-use caxton_control::mailbox::Mailbox;
+use caxton_control::mailbox::{Mailbox, Rank, Taken};
 use caxton_control::plan::{Actual, ActualAgent, Component, Revision, Wanted, plan};
 use caxton_control::{AgentSpec, Digest, lifecycle::State};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -17,15 +17,15 @@ fn mailbox(criterion: &mut Criterion) {
         let mut mailbox = Mailbox::<u64, u64>::new(Order::Conversation, u32::MAX);
         for message in 0..waiting {
             mailbox.reserve().expect("there is room");
-            mailbox.push(message, message);
+            mailbox.push(message, Rank::Normal, 0, message);
         }
         let mut next = waiting;
         group.bench_function(BenchmarkId::new("waiting", waiting), |b| {
             b.iter(|| {
                 next += 1;
                 mailbox.reserve().expect("there is room");
-                mailbox.push(next, next);
-                let (lane, message) = mailbox.take().expect("one is ready");
+                mailbox.push(next, Rank::Normal, 0, next);
+                let Taken { lane, message, .. } = mailbox.take(0).expect("one is ready");
                 mailbox.done(lane);
                 message
             });

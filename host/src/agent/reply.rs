@@ -64,7 +64,7 @@ impl Agent {
             return Ok((Outcome::Reply(Box::new(message)), None));
         }
         // Who asked from outside and did not wait gets nothing.
-        let sent = self.to_mailbox(envelope, message, |receiver| receiver.reserve_place())?;
+        let sent = self.to_mailbox(envelope, message, Self::reserve_place)?;
         Ok((Outcome::Done, sent))
     }
 

@@ -195,7 +195,7 @@ impl Batch {
         match job {
             Job::Commit(commit) => self.commits.push((commit, Ok(()))),
             Job::Snapshot(_, _, asker) | Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
-                self.askers.push((asker, Ok(())))
+                self.askers.push((asker, Ok(())));
             }
             Job::Event(_) => {}
             Job::Restart => self.restart = true,

@@ -75,7 +75,7 @@ impl History {
     pub(super) fn handled(&mut self, seq: u64) {
         self.handled += 1;
         self.highest = self.highest.max(seq);
-        if self.handled % STEP == 0 {
+        if self.handled.is_multiple_of(STEP) {
             self.marks.push_back((self.handled, self.highest));
         }
     }

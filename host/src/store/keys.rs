@@ -6,21 +6,24 @@ use std::sync::Arc;
 /// Keys whose version is remembered; beyond that all are forgotten.
 const MAX_KEYS: usize = 65_536;
 
+/// The version of a key (0: there is none) and the length of its value.
+type Known = (u64, Option<i64>);
+
 /// What is known of keys by agent: the version (0: there is none) and the length of the value.
 #[derive(Default)]
 pub(super) struct KeyCache {
-    agents: HashMap<Arc<str>, HashMap<String, (u64, Option<i64>)>>,
+    agents: HashMap<Arc<str>, HashMap<String, Known>>,
     count: usize,
 }
 
 impl KeyCache {
     /// What is known of a key.
-    pub(super) fn get(&self, agent: &str, key: &str) -> Option<(u64, Option<i64>)> {
+    pub(super) fn get(&self, agent: &str, key: &str) -> Option<Known> {
         self.agents.get(agent)?.get(key).copied()
     }
 
     /// Remembers what a key has become.
-    pub(super) fn set(&mut self, agent: &Arc<str>, key: &str, found: (u64, Option<i64>)) {
+    pub(super) fn set(&mut self, agent: &Arc<str>, key: &str, found: Known) {
         if self.count >= MAX_KEYS {
             *self = Self::default();
         }
