@@ -129,14 +129,14 @@ impl Draft {
         self
     }
 
-    /// Delivers the message so long after the commit that sends it.
+    /// Lets the message be handled no sooner than so long after it is sent. A restart of the host changes nothing.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delivery = Delivery::AfterMs(whole_millis(delay));
         self
     }
 
-    /// Delivers the message not before this time.
+    /// Lets the message be handled not before this time. A restart of the host changes nothing.
     #[must_use]
     pub fn at(mut self, time: SystemTime) -> Self {
         self.delivery = Delivery::AtMs(millis(time));
