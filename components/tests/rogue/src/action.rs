@@ -244,9 +244,7 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
             let drafts = to.into_iter().map(|to| with.clone().into_draft(to, content.clone(), bytes));
             Ok(talk::request_all(&drafts.collect::<Result<Vec<_>, _>>()?, Duration::from_millis(timeout_ms)))
         }
-        Action::Broadcast { to, content, bytes, with } => {
-            Ok(talk::broadcast(&with.into_draft(to, content, bytes)?))
-        }
+        Action::Broadcast { to, content, bytes, with } => Ok(talk::broadcast(&with.into_draft(to, content, bytes)?)),
         Action::Find { capability } => Ok(json!(messaging::find(&capability))),
 
         Action::Set { key, value, bytes, count } => {
