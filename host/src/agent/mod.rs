@@ -432,6 +432,14 @@ impl Inbox for Agent {
     }
 
     fn release(&self) {
-        self.inbox.lock().mailbox.release();
+        let last = {
+            let mut inbox = self.inbox.lock();
+            inbox.mailbox.release();
+            inbox.closed.is_some() && inbox.mailbox.depth() == 0
+        };
+        if last {
+            // The agent may end now, for which the reconciler waits.
+            self.commons.wake();
+        }
     }
 }

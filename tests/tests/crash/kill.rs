@@ -128,6 +128,8 @@ fn live(
     }
     let api = host.api();
     let sum = |field: &str| -> u64 {
+        // The API bears so many requests a second.
+        caxton_tests::pause();
         let agents = api.get("/v1/agents").json();
         agents.as_array().expect("agents").iter().map(|agent| agent[field].as_u64().expect("a number")).sum()
     };
