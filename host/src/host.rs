@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use caxton_control::Desired;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -161,12 +162,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     if options.build {
         build::run_all(&followed.builds, &loaded.dir).await?;
     }
-    let commons = Commons::new(store).map_err(|error| {
-        anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
-    })?;
-    commons.store.conversations.configure(desired.conversations.clone());
-    let orphans = commons.backlog.lock().take_others(|name| desired.agents.contains_key(name));
-    bury_orphans(&commons.store, orphans);
+    let commons = share(store, desired, &data)?;
     let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
@@ -212,6 +208,17 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     let reconciler = tokio::spawn(reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
     Ok(Host { commons, control, reconciler, settled, wakes: wake_sender, ports, closing, stop, listeners })
+}
+
+/// What all agents share, with what waited in the store for them.
+fn share(store: Arc<Store>, desired: &Desired, data: &Path) -> anyhow::Result<Arc<Commons>> {
+    let commons = Commons::new(store).map_err(|error| {
+        anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
+    })?;
+    commons.store.conversations.configure(desired.conversations.clone());
+    let orphans = commons.backlog.lock().take_others(|name| desired.agents.contains_key(name));
+    bury_orphans(&commons.store, orphans);
+    Ok(commons)
 }
 
 /// Compiled components may be shared by several hosts of one user.

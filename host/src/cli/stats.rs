@@ -72,6 +72,14 @@ fn show(stats: &HostStats, colours: bool) -> String {
         ("cores", format!("{:.2} now, {:.1} s in all", process.cores, process.cpu_seconds)),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
+    text.push_str(&mailboxes(stats, colours));
+    text.push_str(&dead_letters(stats, colours));
+    text.trim_end().to_owned()
+}
+
+/// The deepest mailboxes.
+fn mailboxes(stats: &HostStats, colours: bool) -> String {
+    let mut text = String::new();
     let mut deep: Vec<_> = stats.mailboxes.iter().filter(|mailbox| mailbox.depth + mailbox.in_flight > 0).collect();
     deep.sort_by(|a, b| b.depth.cmp(&a.depth).then_with(|| a.agent.cmp(&b.agent)));
     if !deep.is_empty() {
@@ -89,6 +97,12 @@ fn show(stats: &HostStats, colours: bool) -> String {
             text.push_str(&format!("and {} more (caxton mailbox ls)\n", deep.len() - SHOWN));
         }
     }
+    text
+}
+
+/// Dead letters by reason.
+fn dead_letters(stats: &HostStats, colours: bool) -> String {
+    let mut text = String::new();
     let mut reasons: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
     for dead in &stats.dead_letters {
         let (count, bytes, oldest) = reasons.entry(&dead.reason).or_insert((0, 0, u64::MAX));
@@ -107,7 +121,7 @@ fn show(stats: &HostStats, colours: bool) -> String {
         }
         text.push_str(&format!("\n{}\n", table.render(colours)));
     }
-    text.trim_end().to_owned()
+    text
 }
 
 #[cfg(test)]

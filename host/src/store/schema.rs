@@ -1,5 +1,6 @@
 //! The tables, by version.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -71,6 +72,9 @@ const MIGRATIONS: &[&str] = &[
 pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
     let wrong = |source| StoreError::of(path, source);
     let mut connection = Connection::open(path).map_err(wrong)?;
+    // Messages are for the owner's eyes, whatever the folder lets others see. A file system without modes has none
+    // to set.
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
     let found = format(&connection, path)?;
     configure(&connection, durability).map_err(wrong)?;
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
