@@ -26,11 +26,9 @@ impl Nats {
     fn start(synced: bool) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        let sync = if synced { "always" } else { "2m" };
-        let config = format!(
-            "port: {port}\njetstream {{ store_dir: \"{}\", sync_interval: {sync} }}\n",
-            folder.path().display()
-        );
+        // Without the word a server syncs every two minutes.
+        let sync = if synced { ", sync_interval: always" } else { "" };
+        let config = format!("port: {port}\njetstream {{ store_dir: \"{}\"{sync} }}\n", folder.path().display());
         let path = folder.path().join("nats.conf");
         std::fs::write(&path, config).map_err(|error| error.to_string())?;
         let child = Command::new("nats-server")
@@ -40,10 +38,17 @@ impl Nats {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|_| "no `nats-server`; Debian has it as a package of that name".to_owned())?;
-        let nats = Self { child, port, _folder: folder };
+            .map_err(|_| {
+                "no `nats-server`; `go install github.com/nats-io/nats-server/v2@v2.10.25` gets one".to_owned()
+            })?;
+        let mut nats = Self { child, port, _folder: folder };
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if let Ok(Some(status)) = nats.child.try_wait() {
+                return Err(format!(
+                    "`nats-server` ended with {status}; one of version 2.10 or newer is needed (`go install github.com/nats-io/nats-server/v2@v2.10.25`)"
+                ));
+            }
             if began.elapsed() > Duration::from_secs(10) {
                 return Err("`nats-server` does not listen".to_owned());
             }
