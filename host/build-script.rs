@@ -12,5 +12,6 @@ fn main() {
         .find(|package| package.contains("name = \"wasmtime\"\n"))
         .and_then(|package| package.split("version = \"").nth(1)?.split('"').next())
         .unwrap_or("unknown");
-    println!("cargo::rustc-env=CAXTON_WASMTIME_VERSION={version}");
+    // `cargo run` gives it to the program as well, where a name that begins as settings do would be one.
+    println!("cargo::rustc-env=WASMTIME_VERSION={version}");
 }

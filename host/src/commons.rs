@@ -24,7 +24,7 @@ use crate::routes::Routes;
 use crate::store::{Store, said};
 use crate::timers::Timers;
 use crate::wasm::{
-    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Sent, Waiter, Waits, Work, act, new_id,
+    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Waiter, Waits, Work, act, new_id,
     wit,
 };
 
@@ -311,17 +311,22 @@ impl Outside for Commons {
         self.routes.load().with_capability(capability).iter().map(|agent| agent.name().to_string()).collect()
     }
 
-    fn read(&self, agent: &str, key: &str) -> Result<Option<Read>, String> {
-        match self.routes.load().agent(agent).and_then(|agent| agent.under_way(key)) {
-            Some(read) => Ok(read),
-            None => self.store.read(agent, key),
+    fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
+        let routes = self.routes.load();
+        let under_way = || routes.agent(agent).and_then(|agent| agent.under_way(key));
+        if let Some(what) = under_way() {
+            return Ok(Seen { what, safe: false });
         }
+        let what = self.store.read(agent, key)?;
+        // What the store has and was not under way before may have been written meanwhile.
+        let safe = under_way().is_none();
+        Ok(Seen { what, safe })
     }
 
-    fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, String> {
+    fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
         match self.routes.load().agent(agent) {
             Some(agent) => agent.keys(prefix, after, limit),
-            None => self.store.keys(agent, prefix, after, limit),
+            None => Ok(Seen { what: self.store.keys(agent, prefix, after, limit)?, safe: true }),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Who is called by which path, name or capability: an immutable snapshot that calls read without a lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use caxton_control::desired::Mode;
 use caxton_control::route::RoutePattern;
 use caxton_control::{AgentName, Capability};
@@ -14,8 +15,8 @@ use crate::agent::Agent;
 /// The snapshot.
 #[derive(Default)]
 pub(crate) struct Routes {
-    agents: HashMap<AgentName, Arc<Agent>>,
-    capabilities: HashMap<Capability, Vec<Arc<Agent>>>,
+    agents: AHashMap<AgentName, Arc<Agent>>,
+    capabilities: AHashMap<Capability, Vec<Arc<Agent>>>,
     paths: matchit::Router<Vec<Target>>,
 }
 

@@ -32,7 +32,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use axum::serve::ListenerExt;
 use axum::{Router, middleware};
@@ -144,6 +146,19 @@ fn open_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
     vec![("/healthz", get(probes::healthz)), ("/readyz", get(probes::readyz)), ("/metrics", get(probes::metrics))]
 }
 
+/// What is answered from the store. The rest says how the host is, also while its disk stands still.
+const FROM_STORE: &[&str] = &["state", "dead-letters", "conversations", "schedules", "events"];
+
+/// Holds back what was read from the store until it is safe: nobody is to see what a power cut could take back.
+async fn safe(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let from_store = request.uri().path().split('/').any(|part| FROM_STORE.contains(&part));
+    let response = next.run(request).await;
+    if from_store {
+        api.commons.store.safe().await;
+    }
+    response
+}
+
 /// The whole API. What follows events and logs ends when `stop` is cancelled.
 pub(crate) fn router(state: AdminState, stop: CancellationToken) -> Router {
     build(Api(Arc::new(Shared { state, bucket: guard::Bucket::default(), stop })))
@@ -156,6 +171,7 @@ fn build(api: Api) -> Router {
         .fold(Router::new(), add)
         // A path that is not there is nobody's business without the token either.
         .route("/v1/{*rest}", axum::routing::any(guard::no_path))
+        .layer(middleware::from_fn_with_state(api.clone(), safe))
         .layer(middleware::from_fn_with_state(api.clone(), guard::authorise));
     open_routes()
         .into_iter()

@@ -228,7 +228,8 @@ impl Agent {
         let Content { outcome, effects } = content;
         let handled = handling.acknowledges(&envelope);
         let keeps = self.commons.store.keeps_messages();
-        if effects.writes.is_empty() && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
+        let lasts = !effects.writes.is_empty() || effects.ahead;
+        if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
             let sends = self.commons.judged(effects.sends);
             return self.finish(handling, *envelope, outcome, sends);
         }
@@ -298,10 +299,10 @@ impl Agent {
 
     /// What effects do to the agent's state; what they send goes to `sends`.
     fn change(&self, revision: &Revision, sends: &mut Vec<Sent>, effects: Effects) -> Option<StateChange> {
-        let Effects { sends: sent, writes, reads, .. } = effects;
+        let Effects { sends: sent, writes, reads, ahead, .. } = effects;
         *sends = sent;
         // What was only read matters when something else follows from it.
-        if writes.is_empty() && (reads.is_empty() || sends.is_empty()) {
+        if writes.is_empty() && (reads.is_empty() || (sends.is_empty() && !ahead)) {
             return None;
         }
         Some(StateChange {
@@ -316,7 +317,8 @@ impl Agent {
 
     /// Keeps what an HTTP call has done, and delivers what it sent; returns when it is safe.
     pub(super) async fn commit_call(&self, revision: &Revision, effects: Effects) -> Result<(), CommitError> {
-        if effects.writes.is_empty() && (effects.sends.is_empty() || !self.commons.store.keeps_messages()) {
+        let lasts = !effects.writes.is_empty() || effects.ahead;
+        if !lasts && (effects.sends.is_empty() || !self.commons.store.keeps_messages()) {
             self.commons.judged(effects.sends).into_iter().for_each(Sent::deliver);
             return Ok(());
         }

@@ -24,11 +24,11 @@ mod reply;
 mod stats;
 mod worker;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
+use ahash::RandomState;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use caxton_control::breaker::{Admission, Breaker};
 use caxton_control::mailbox::{Full, Mailbox};

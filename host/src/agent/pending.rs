@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::Agent;
 use crate::store::{Commit, StateChange, Store};
-use crate::wasm::Read;
+use crate::wasm::{Read, Seen};
 
 /// What an agent has written and the store has not committed.
 #[derive(Debug, Default)]
@@ -86,9 +86,10 @@ impl Agent {
     }
 
     /// Keys with a prefix, after a key, in byte order: at most `limit`, those under way included.
-    pub(crate) fn keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, String> {
+    pub(crate) fn keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
         // First what is under way: what is committed meanwhile is in the store then.
         let own = self.pending.keys(prefix, after);
+        let safe = own.is_empty();
         let removed = own.iter().filter(|(_, there)| !there).count();
         let ask = limit.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
         let mut keys: BTreeSet<String> =
@@ -102,6 +103,8 @@ impl Agent {
                 keys.insert(key);
             }
         }
-        Ok(keys.into_iter().take(limit as usize).collect())
+        let what = keys.into_iter().take(limit as usize).collect();
+        // Looked at again: what the store has may have been under way meanwhile.
+        Ok(Seen { what, safe: safe && self.pending.keys(prefix, after).is_empty() })
     }
 }

@@ -150,3 +150,12 @@ fn no_broken_file_panics() {
         }
     }
 }
+
+#[test]
+fn what_the_build_tells_the_program_is_no_setting() {
+    // `cargo run` gives the program the variables of its build script.
+    let script = include_str!("../../build-script.rs");
+    let given: Vec<_> = script.lines().filter_map(|line| line.split("rustc-env=").nth(1)).collect();
+    assert!(!given.is_empty());
+    assert!(given.iter().all(|name| !name.starts_with("CAXTON_")), "{given:?}");
+}

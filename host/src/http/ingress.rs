@@ -91,6 +91,7 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
     }
     if let Some(path) = head.uri.path().strip_prefix(OWN) {
         let response = status::answer(&line.server.commons, &head.method, path, &trace);
+        line.server.commons.store.safe().await;
         return (None, response.into());
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {

@@ -1,9 +1,9 @@
 //! One transaction: what the writer does with the jobs that came together.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ahash::{AHashMap, AHashSet};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::commit::{Commit, CommitError, DeadLetter, Handled, StateChange};
@@ -29,9 +29,9 @@ pub(super) struct Counters {
     /// Conversations that are open.
     conversations: Arc<Conversations>,
     /// Bytes of the agents' states, as far as they were asked for.
-    sizes: HashMap<Arc<str>, i64>,
+    sizes: AHashMap<Arc<str>, i64>,
     /// Agents whose state has another size than the database says.
-    resized: HashSet<Arc<str>>,
+    resized: AHashSet<Arc<str>>,
     /// Versions and lengths of keys that were written lately, as the transaction has them.
     keys: KeyCache,
     /// Where heads are encoded.
@@ -56,8 +56,8 @@ impl Counters {
             keeps_messages,
             history,
             conversations,
-            sizes: HashMap::new(),
-            resized: HashSet::new(),
+            sizes: AHashMap::new(),
+            resized: AHashSet::new(),
             keys: KeyCache::default(),
             buffer: Vec::new(),
         })
@@ -155,7 +155,7 @@ impl Batch {
         let written = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => self.write_all(transaction, counters, jobs),
             Err(error) => {
-                jobs.for_each(|job| self.set_aside(job));
+                self.refuse(jobs);
                 Err(error)
             }
         };
@@ -188,6 +188,11 @@ impl Batch {
             Some(error) => Err(error),
             None => counters.finish(&transaction, seq).and_then(|()| transaction.commit()),
         }
+    }
+
+    /// Takes in jobs none of which is written, so that everybody is told.
+    pub(super) fn refuse(&mut self, jobs: impl Iterator<Item = Job>) {
+        jobs.for_each(|job| self.set_aside(job));
     }
 
     /// Takes in a job that is not written, so that whoever waits is told.
@@ -371,7 +376,7 @@ impl<'t> Writing<'t> {
         agent: &Arc<str>,
         state: &StateChange,
     ) -> rusqlite::Result<Result<i64, CommitError>> {
-        let mut found: HashMap<&str, Option<i64>> = HashMap::with_capacity(state.reads.len());
+        let mut found: AHashMap<&str, Option<i64>> = AHashMap::with_capacity(state.reads.len());
         for (key, seen) in &state.reads {
             let (version, length) = self.find(counters, agent, key)?;
             if version != *seen {

@@ -1,9 +1,10 @@
 //! What one commit holds: all of it is kept, or nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use ahash::AHashMap;
 use bytes::Bytes;
 
 use super::conversation::Expired;
@@ -70,7 +71,7 @@ pub(crate) struct Handled {
 #[derive(Debug)]
 pub(crate) struct StateChange {
     /// Keys read, with the version seen (0: there was none); all must still be so.
-    pub(crate) reads: HashMap<String, u64>,
+    pub(crate) reads: AHashMap<String, u64>,
     /// Keys written.
     pub(crate) writes: Writes,
     /// The version that all keys written have then; of [`Store::next_version`](super::Store::next_version).

@@ -3,10 +3,10 @@
 //! They are in memory, and written with the messages that change them. One that has nothing but a message from outside
 //! is not written: a restart would lose no more than its count. Those that have ended are kept for a look at them.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ahash::{AHashMap, RandomState};
 use arc_swap::ArcSwap;
 use caxton_control::conversation::{Conversation, Refused, Said};
 use caxton_control::desired;
@@ -71,7 +71,7 @@ pub(crate) struct Conversations {
 
 #[derive(Default)]
 struct Shard {
-    open: HashMap<Box<str>, Open>,
+    open: AHashMap<Box<str>, Open>,
     /// The oldest first, with some that have ended.
     order: VecDeque<Box<str>>,
     /// What is to be written.
@@ -117,7 +117,10 @@ impl Conversations {
         let last: Option<i64> = connection.query_row("SELECT max(id) FROM conversation", [], |row| row.get(0))?;
         conversations.rows.store(last.unwrap_or(0).cast_unsigned(), Ordering::Relaxed);
         let mut statement = connection
-            .prepare("SELECT id, last, messages, record FROM conversation WHERE ended IS NULL ORDER BY id")?;
+            .prepare(
+                "SELECT id, activity.last, activity.messages, record FROM conversation
+                 JOIN activity ON activity.conversation = id WHERE ended IS NULL ORDER BY id",
+            )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let text: String = row.get(3)?;
@@ -333,8 +336,8 @@ impl Conversations {
                 "INSERT OR REPLACE INTO conversation (id, name, first, last, messages, record)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
-            let mut count =
-                transaction.prepare_cached("UPDATE conversation SET last = ?2, messages = ?3 WHERE id = ?1")?;
+            let mut count = transaction
+                .prepare_cached("INSERT OR REPLACE INTO activity (conversation, last, messages) VALUES (?1, ?2, ?3)")?;
             for name in std::mem::take(&mut shard.dirty) {
                 let Some(open) = shard.open.get_mut(&name) else { continue };
                 let record = &open.record;
@@ -343,9 +346,8 @@ impl Conversations {
                 if open.changed {
                     let text = serde_json::to_string(record).expect("a record is numbers and text");
                     whole.execute(params![row, name, record.first.cast_signed(), last, messages, text])?;
-                } else {
-                    count.execute(params![row, last, messages])?;
                 }
+                count.execute(params![row, last, messages])?;
                 (open.dirty, open.changed) = (false, false);
             }
         }
@@ -383,6 +385,7 @@ pub(super) fn write_end(transaction: &Transaction<'_>, ended: &Expired, now: u64
              ON CONFLICT (name) DO NOTHING",
         )?
         .execute(params![row.cast_signed(), record.name, first, last, messages, text, now])?;
+    transaction.prepare_cached("DELETE FROM activity WHERE conversation = ?1")?.execute([row.cast_signed()])?;
     if row % PRUNE == 0 {
         transaction
             .prepare_cached("DELETE FROM conversation WHERE ended IS NOT NULL AND id < ?1")?

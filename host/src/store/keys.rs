@@ -1,7 +1,8 @@
 //! What the writer remembers of keys that it has written lately, so that it need not ask.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use ahash::AHashMap;
 
 /// Keys whose version is remembered; beyond that all are forgotten.
 const MAX_KEYS: usize = 65_536;
@@ -12,7 +13,7 @@ type Known = (u64, Option<i64>);
 /// What is known of keys by agent: the version (0: there is none) and the length of the value.
 #[derive(Default)]
 pub(super) struct KeyCache {
-    agents: HashMap<Arc<str>, HashMap<String, Known>>,
+    agents: AHashMap<Arc<str>, AHashMap<String, Known>>,
     count: usize,
 }
 

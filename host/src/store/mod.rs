@@ -1,11 +1,12 @@
 //! What is kept: messages, agents' state and snapshots, revisions, events. An embedded SQLite in the data folder.
 //!
 //! ```text
-//! commit --> queue --> the writer: begin, all that waits, commit (one fsync) --> everybody is told, in order
+//! commit --> queue --> the writer: begin, all that waits, commit --> one fsync --> everybody is told, in order
 //! read   --> a connection of the reader's own thread, never behind the writer
 //! the log of the database --> copied into it by a thread of its own
 //! ```
-//! One writer makes one commit of whatever came while the last fsync ran; nobody waits for company. Nobody
+//! One writer makes one commit of whatever came while the last fsync ran; nobody waits for company. The next is
+//! written while the last is synced. Nobody
 //! hears "committed" before the data is as safe as `store.durability` asks.
 
 mod at_rest;
@@ -25,6 +26,8 @@ mod row;
 mod rows;
 mod schema;
 mod size;
+mod sync;
+mod tell;
 mod writer;
 
 use std::fs::{self, File, OpenOptions};
@@ -175,6 +178,8 @@ pub(crate) struct Store {
     /// The version that the last write of state has.
     version: Arc<AtomicU64>,
     keeps_messages: bool,
+    /// How far the writer is.
+    progress: Arc<sync::Progress>,
     /// Conversations that are open.
     pub(crate) conversations: Arc<Conversations>,
     /// How long commits took.
@@ -206,7 +211,14 @@ impl Store {
         let version = Arc::clone(&counters.version);
         let checkpoints = schema::open(&database, settings.durability)?;
         let commits = Arc::new(Histogram::default());
-        let writer = writer::Writer::start(connection, checkpoints, counters, Arc::clone(&commits));
+        let log = (settings.durability == Durability::Fsync).then(|| folder.join(format!("{DATABASE}-wal")));
+        if log.is_some() {
+            // Its commits are synced beside it.
+            connection.pragma_update(None, "synchronous", "NORMAL").map_err(wrong)?;
+        }
+        let progress = sync::Progress::new();
+        let syncing = (log, Arc::clone(&progress));
+        let writer = writer::Writer::start(connection, checkpoints, counters, syncing, Arc::clone(&commits));
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Self {
@@ -216,6 +228,7 @@ impl Store {
             writer,
             version,
             keeps_messages,
+            progress,
             conversations,
             commits,
             _lock: lock,

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
@@ -15,7 +15,7 @@ fn open(folder: &tempfile::TempDir, durability: Durability) -> Arc<Store> {
 
 fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> StateChange {
     StateChange {
-        reads: reads.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect::<HashMap<_, _>>(),
+        reads: reads.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
         writes: writes
             .iter()
             .map(|(k, v)| ((*k).to_owned(), v.map(|v| v.to_owned().into())))
@@ -104,7 +104,7 @@ fn a_store_of_a_newer_version_is_refused() {
     let database = folder.path().join(DATABASE);
     Connection::open(&database).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let text = Store::open(folder.path(), &settings(Durability::Os)).err().unwrap().to_string();
-    assert!(text.contains("has format 99, made by a newer version; this one knows formats up to 2"), "{text}");
+    assert!(text.contains("has format 99, made by a newer version; this one knows formats up to 3"), "{text}");
 }
 
 #[tokio::test]
@@ -276,4 +276,44 @@ async fn compacting_gives_back_what_is_free() {
     assert_eq!((at_rest.size().unwrap().free_bytes, at_rest.size().unwrap().commits), (0, None));
     drop(at_rest);
     assert_eq!(open(&folder, Durability::Os).read("counter", "b").unwrap().unwrap().value, b"1");
+}
+
+#[tokio::test]
+async fn what_is_being_written_is_safe_when_it_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Fsync);
+    commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
+    store.safe().await;
+    // Another program's transaction holds up the next.
+    let other = Connection::open(folder.path().join(DATABASE)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let begun = store.progress.begun();
+    let committed = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { commit(&store, change(&[("a", Some("2"))], &[])).await }
+    });
+    while store.progress.begun() == begun {
+        tokio::task::yield_now().await;
+    }
+    let mut safe = Box::pin(store.safe());
+    assert!(futures::poll!(safe.as_mut()).is_pending());
+    other.execute_batch("COMMIT").unwrap();
+    safe.await;
+    assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"2");
+    committed.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn after_a_sync_that_failed_nothing_is_committed_or_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Fsync);
+    // SQLite goes on with the file that it has open; it cannot be opened again to be synced.
+    std::fs::remove_file(folder.path().join(format!("{DATABASE}-wal"))).unwrap();
+    for _ in 0..2 {
+        let refused = commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap_err().to_string();
+        assert!(refused.contains("the disk failed to keep what was written"), "{refused}");
+    }
+    let unread = store.read("counter", "a").unwrap_err();
+    assert!(unread.contains("start the host again"), "{unread}");
+    store.safe().await;
 }

@@ -1,7 +1,7 @@
 //! The one writer: a thread that makes one transaction of whatever came while the last one was synced.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -12,16 +12,16 @@ use tokio::sync::{broadcast, oneshot};
 use super::Store;
 use super::batch::{Batch, Counters};
 use super::checkpoint::Checkpointer;
-use super::commit::{Commit, CommitError, Committed};
+use super::commit::{Commit, CommitError};
 use super::kept::{Event, RevisionRecord, Snapshot};
+use super::sync::{Done, Progress, Syncer, broken};
+use super::tell::Teller;
 use crate::histogram::Histogram;
 
 /// The most that one transaction takes up, so that its answers are not held back for too long.
 const MAX_BATCH: usize = 4_096;
 /// Events that a slow follower may be behind before it misses some.
 const FOLLOW: usize = 1_024;
-/// Up to so many commits the writer tells of itself; more are told by a task, while the next batch is written.
-const TOLD_HERE: usize = 16;
 
 /// Who asked for something to be kept, and waits.
 pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
@@ -57,11 +57,13 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread. `checkpoints` is a connection of its own for whoever copies the log into the database;
-    /// `commits` is told how long each commit took.
+    /// `commits` is told how long each commit took. `log` is the database's log, if commits are to reach the disk: it
+    /// is synced beside the `connection`, which therefore must not do so itself.
     pub(super) fn start(
         connection: Connection,
         checkpoints: Connection,
         counters: Counters,
+        (log, progress): (Option<PathBuf>, Arc<Progress>),
         commits: Arc<Histogram>,
     ) -> Self {
         let (jobs, queue) = mpsc::channel();
@@ -72,15 +74,9 @@ impl Writer {
             let _ = restart.send(Job::Restart);
         });
         let thread = {
-            let telling = Telling::start();
-            let mut thread = Thread {
-                connection,
-                counters,
-                follow: follow.clone(),
-                telling,
-                written: checkpointer.written(),
-                commits,
-            };
+            let teller = Teller::new(follow.clone(), commits);
+            let syncer = Syncer::start(log, teller, Arc::clone(&progress));
+            let mut thread = Thread { connection, counters, progress, syncer, written: checkpointer.written() };
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
                 .spawn(move || thread.run(&queue))
@@ -159,121 +155,35 @@ impl Store {
 struct Thread {
     connection: Connection,
     counters: Counters,
-    follow: broadcast::Sender<Arc<Event>>,
-    telling: Telling,
+    progress: Arc<Progress>,
+    syncer: Syncer,
     written: super::checkpoint::Written,
-    /// How long commits took.
-    commits: Arc<Histogram>,
 }
 
 impl Thread {
     fn run(&mut self, queue: &mpsc::Receiver<Job>) {
-        let seconds = metrics::histogram!("caxton_commit_seconds");
         let mut jobs = Vec::new();
-        while let Ok(first) = queue.recv() {
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| queue.recv().ok()) {
             jobs.push(first);
             jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
             let began = Instant::now();
             let mut batch = Batch::default();
-            let kept = batch.write(&mut self.connection, &mut self.counters, jobs.drain(..));
-            let took = began.elapsed();
-            seconds.record(took);
-            self.commits.record(took);
+            self.progress.begin();
+            let kept = if self.progress.is_broken() {
+                batch.refuse(jobs.drain(..));
+                Err(broken())
+            } else {
+                batch.write(&mut self.connection, &mut self.counters, jobs.drain(..))
+            };
+            self.written.commit();
             if batch.restart
                 && let Err(error) = super::checkpoint::copy(&self.connection)
             {
                 tracing::warn!(%error, "the store's log could not be copied; it grows until it can be");
             }
-            self.tell(batch, kept);
-            self.written.commit();
+            next = queue.try_recv().ok();
+            self.syncer.end(Done { batch, kept, began }, next.is_none());
         }
-    }
-
-    fn tell(&self, batch: Batch, kept: rusqlite::Result<()>) {
-        let failed = kept.err().map(|error| {
-            tracing::error!(%error, "a commit failed; nothing of it is kept");
-            CommitError::Store(error.to_string())
-        });
-        let Batch { commits, askers, events, restart: _ } = batch;
-        if failed.is_none() {
-            for event in events {
-                // Nobody may follow.
-                let _ = self.follow.send(Arc::new(event));
-            }
-        }
-        for (asker, result) in askers {
-            // Who asked may be gone.
-            let _ = asker.send(failed.clone().map_or(result, Err));
-        }
-        let told: Vec<Told> = commits
-            .into_iter()
-            .map(|(commit, result)| {
-                let Commit { done, sends, state, dead, .. } = *commit;
-                let result = failed.clone().map_or(result, Err);
-                if let (Ok(()), Some(state)) = (&result, &state)
-                    && let Some(size) = state.size
-                {
-                    state.bytes.store(size, Ordering::Relaxed);
-                }
-                Told { done, committed: Committed { result, sends, state, dead } }
-            })
-            .collect();
-        self.telling.tell(told);
-    }
-}
-
-/// Somebody to be told what became of a commit.
-struct Told {
-    done: super::commit::Done,
-    committed: Committed,
-}
-
-/// Tells of commits in their order: a few at once, many by a task, so that the disk does not wait.
-struct Telling {
-    runtime: Option<tokio::runtime::Handle>,
-    task: tokio::sync::mpsc::UnboundedSender<Vec<Told>>,
-    /// Batches that the task has not told of yet.
-    behind: Arc<AtomicUsize>,
-}
-
-impl Telling {
-    fn start() -> Self {
-        let runtime = tokio::runtime::Handle::try_current().ok();
-        let (task, mut batches) = tokio::sync::mpsc::unbounded_channel::<Vec<Told>>();
-        let behind = Arc::new(AtomicUsize::new(0));
-        if let Some(runtime) = &runtime {
-            let behind = Arc::clone(&behind);
-            runtime.spawn(async move {
-                while let Some(batch) = batches.recv().await {
-                    tell_all(batch);
-                    behind.fetch_sub(1, Ordering::SeqCst);
-                }
-            });
-        }
-        Self { runtime, task, behind }
-    }
-
-    fn tell(&self, batch: Vec<Told>) {
-        if batch.is_empty() {
-            return;
-        }
-        let in_order = self.behind.load(Ordering::SeqCst) == 0;
-        let Some(runtime) = &self.runtime else { return tell_all(batch) };
-        if in_order && batch.len() <= TOLD_HERE {
-            let _guard = runtime.enter();
-            return tell_all(batch);
-        }
-        self.behind.fetch_add(1, Ordering::SeqCst);
-        if let Err(unsent) = self.task.send(batch) {
-            // The runtime has ended; whoever still waits hears it here.
-            let _guard = runtime.enter();
-            tell_all(unsent.0);
-        }
-    }
-}
-
-fn tell_all(batch: Vec<Told>) {
-    for Told { done, committed } in batch {
-        done(committed);
     }
 }

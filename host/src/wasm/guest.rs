@@ -3,13 +3,14 @@
 //! A guest's sends and writes are not done but collected in [`Effects`]; whoever made the call commits or
 //! drops them. Reads look into what was collected first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ahash::AHashMap;
 use bytes::Bytes;
 use caxton_control::{AgentSpec, Receiver, RevisionId};
 use parking_lot::Mutex;
@@ -39,6 +40,16 @@ pub(crate) struct Read {
     pub(crate) version: u64,
 }
 
+/// What a call saw of its agent's state.
+#[derive(Debug)]
+pub(crate) struct Seen<T> {
+    /// What is there.
+    pub(crate) what: T,
+    /// Whether all of it is safe: what is still being committed may be seen, but nothing that follows from it may
+    /// be told before it is safe too.
+    pub(crate) safe: bool,
+}
+
 /// A write that was collected: a new value, or none to remove the key.
 pub(crate) type Write = Option<Bytes>;
 
@@ -50,7 +61,9 @@ pub(crate) struct Effects {
     /// Keys to be written.
     pub(crate) writes: BTreeMap<String, Write>,
     /// Keys that were read from the store, with the version seen; 0 where there was none.
-    pub(crate) reads: HashMap<String, u64>,
+    pub(crate) reads: AHashMap<String, u64>,
+    /// Whether something was seen that is not safe yet.
+    pub(crate) ahead: bool,
     /// How many writes were made, repeated ones included.
     write_count: u32,
     /// Whether the effects were taken already, so that no more can be added.
@@ -62,6 +75,7 @@ impl Effects {
         self.sends.clear();
         self.writes.clear();
         self.reads.clear();
+        self.ahead = false;
         self.write_count = 0;
         self.closed = false;
     }
@@ -120,10 +134,10 @@ pub(crate) trait Outside: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>>;
     /// Running agents with a capability.
     fn find(&self, capability: &str) -> Vec<String>;
-    /// A key as committed.
-    fn read(&self, agent: &str, key: &str) -> Result<Option<Read>, String>;
-    /// Committed keys with a prefix, after a key, in order: at most `limit`.
-    fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, String>;
+    /// A key as it was committed last, or will be.
+    fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String>;
+    /// Keys with a prefix, after a key, in order: at most `limit`.
+    fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String>;
     /// What a stateful agent saved last.
     fn saved(&self, agent: &str) -> Result<Option<Vec<u8>>, String>;
     /// A line for the agent's log.
@@ -161,10 +175,12 @@ impl Ctx {
         if let Some(written) = self.effects.lock().writes.get(key) {
             return Ok(written.as_ref().map(|value| value.to_vec()));
         }
-        let read = self.outside.read(self.who.name(), key).map_err(StateError::Unavailable)?;
+        let Seen { what: read, safe } = self.outside.read(self.who.name(), key).map_err(StateError::Unavailable)?;
         let version = read.as_ref().map_or(0, |read| read.version);
+        let mut effects = self.effects.lock();
         // The first version seen is the one that the commit checks.
-        self.effects.lock().reads.entry(key.to_owned()).or_insert(version);
+        effects.reads.entry(key.to_owned()).or_insert(version);
+        effects.ahead |= !safe;
         Ok(read.map(|read| read.value))
     }
 
@@ -206,7 +222,7 @@ impl Ctx {
         }
         let mut replaced = 0;
         for old in effects.writes.keys().map(String::as_str).chain([key]) {
-            if let Some(read) = self.outside.read(self.who.name(), old).map_err(StateError::Unavailable)? {
+            if let Some(read) = self.outside.read(self.who.name(), old).map_err(StateError::Unavailable)?.what {
                 replaced += size(old, &read.value);
             }
         }
@@ -353,12 +369,15 @@ impl state::Host for Ctx {
         limit: u32,
     ) -> wasmtime::Result<Result<wit::KeyPage, StateError>> {
         let limit = limit.clamp(1, MAX_PAGE);
-        let effects = self.effects.lock();
+        let mut effects = self.effects.lock();
         // Of the committed keys, at most as many can be hidden by this call's own removals as it made.
         let hidden = u32::try_from(effects.writes.values().filter(|value| value.is_none()).count()).unwrap_or(u32::MAX);
         let ask = limit.saturating_add(hidden).saturating_add(1);
         let kept = match self.outside.keys(self.who.name(), &prefix, cursor.as_deref(), ask) {
-            Ok(keys) => keys,
+            Ok(seen) => {
+                effects.ahead |= !seen.safe;
+                seen.what
+            }
             Err(why) => return Ok(Err(StateError::Unavailable(why))),
         };
         let after = |key: &String| cursor.as_ref().is_none_or(|cursor| key > cursor);

@@ -31,7 +31,7 @@ pub(crate) use bindings::types as wit;
 pub(crate) use compile::compile_child;
 pub(crate) use engine::{Runtime, RuntimeOptions};
 pub(crate) use fault::Fault;
-pub(crate) use guest::{Effects, Identity, LogLevel, Outside, Read, Work};
+pub(crate) use guest::{Effects, Identity, LogLevel, Outside, Read, Seen, Work};
 pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Sent, Waiter, Waits, new_id};
@@ -40,4 +40,4 @@ pub(crate) use program::{Program, digest};
 pub(crate) use words::{act, performative, priority, rank};
 
 /// What runs components, and its version.
-pub(crate) const ENGINE: (&str, &str) = ("wasmtime", env!("CAXTON_WASMTIME_VERSION"));
+pub(crate) const ENGINE: (&str, &str) = ("wasmtime", env!("WASMTIME_VERSION"));

@@ -1,7 +1,7 @@
 //! What is kept, and what a power cut takes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use caxton_tests::Client;
 use serde_json::json;
@@ -95,4 +95,44 @@ fn state_is_there_after_a_restart_and_revisions_keep_their_numbers() {
     let reply = host.client().post("/counter", r#"{"by": 0}"#);
     assert_eq!(reply.json()["count"], 3);
     assert_eq!(reply.header("caxton-revision"), "counter@1", "the same bytes and settings");
+}
+
+#[test]
+fn what_is_not_safe_yet_is_told_to_nobody() {
+    let mut host = host(&agent("rogue", "rogue", "instances = { min = 3, max = 3 }"));
+    // Another program's transaction holds up what the agent does.
+    let database = host.folder().join(".caxton/caxton.db");
+    let other = rusqlite::Connection::open(database).expect("the store is there");
+    other.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
+    let released = Arc::new(AtomicBool::new(false));
+    let address = host.http.clone();
+    let set = std::thread::spawn({
+        let (address, released) = (address.clone(), Arc::clone(&released));
+        move || {
+            let set = json!({"do": "set", "key": "a", "value": "1"});
+            let status = Client::new(&address, None).post("/rogue", set.to_string()).status;
+            assert!(released.load(Ordering::SeqCst), "the writer was answered before its commit");
+            assert_eq!(status.as_u16(), 200);
+        }
+    });
+    host.until_agent("rogue", "writes", |agent| agent["in_flight"] == 1);
+    let get = std::thread::spawn({
+        let released = Arc::clone(&released);
+        move || {
+            let client = Client::new(&address, None);
+            while client.post("/rogue", r#"{"do":"get","key":"a"}"#).json()["value"] != "1" {}
+            assert!(released.load(Ordering::SeqCst), "the value was told before it was safe");
+        }
+    });
+    // The reader has seen the value, and is answered or made to wait.
+    let mut before = None;
+    host.until("the reader is done, or waits", |host| {
+        let agent = host.agent("rogue");
+        let waits = agent["in_flight"] == 2 && before.replace(agent["handled"].clone()) == Some(agent["handled"].clone());
+        (waits || get.is_finished()).then_some(())
+    });
+    released.store(true, Ordering::SeqCst);
+    other.execute_batch("COMMIT").expect("the transaction is open");
+    set.join().expect("the writer");
+    get.join().expect("the reader");
 }

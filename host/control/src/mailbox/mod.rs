@@ -11,8 +11,10 @@
 //! costs the logarithm of how many such messages there are. Times are milliseconds, of any clock.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::hash::Hash;
+
+use ahash::AHashMap;
 
 use crate::desired::Order;
 
@@ -68,7 +70,7 @@ pub struct Mailbox<C, T> {
     in_flight: u32,
     /// By rank; each in the order in which they became ready.
     ready: [VecDeque<Taken<C, T>>; Rank::ALL.len()],
-    open: HashMap<Lane<C>, VecDeque<Waiting<T>>>,
+    open: AHashMap<Lane<C>, VecDeque<Waiting<T>>>,
     later: BinaryHeap<Later<C, T>>,
     /// Keeps what is due at the same time in the order in which it came.
     count: u64,
@@ -152,7 +154,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             held: 0,
             in_flight: 0,
             ready: Default::default(),
-            open: HashMap::new(),
+            open: AHashMap::new(),
             later: BinaryHeap::new(),
             count: 0,
         }

@@ -1,3 +1,4 @@
+use ahash::AHashMap;
 use caxton_control::Performative::{self, Inform, Propose, Request};
 use caxton_control::desired::Durability;
 
@@ -194,7 +195,7 @@ async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
     // Its sender has no mailbox in which it could hear of it.
     commit.sends = vec![Sent::new(std::sync::Arc::new(Anywhere), envelope)];
     commit.state = Some(StateChange {
-        reads: HashMap::new(),
+        reads: AHashMap::new(),
         writes: [("key".to_owned(), Some("value".into()))].into(),
         version: 1,
         bytes: std::sync::Arc::default(),

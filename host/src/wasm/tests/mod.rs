@@ -22,7 +22,7 @@ use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use super::guest::Read;
+use super::guest::{Read, Seen};
 use super::program::ProgramError;
 use super::{
     Envelope, Fault, Identity, Inbox, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent, Work, digest,
@@ -178,12 +178,12 @@ impl Outside for World {
         self.agents.lock().clone()
     }
 
-    fn read(&self, _: &str, _: &str) -> Result<Option<Read>, String> {
-        Ok(None)
+    fn read(&self, _: &str, _: &str) -> Result<Seen<Option<Read>>, String> {
+        Ok(Seen { what: None, safe: true })
     }
 
-    fn keys(&self, _: &str, _: &str, _: Option<&str>, _: u32) -> Result<Vec<String>, String> {
-        Ok(Vec::new())
+    fn keys(&self, _: &str, _: &str, _: Option<&str>, _: u32) -> Result<Seen<Vec<String>>, String> {
+        Ok(Seen { what: Vec::new(), safe: true })
     }
 
     fn saved(&self, _: &str) -> Result<Option<Vec<u8>>, String> {

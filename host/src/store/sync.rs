@@ -1,0 +1,185 @@
+//! Making safe what is written, while the next is being written.
+//!
+//! ```text
+//! the writer: write A | write B         | write C ...
+//! this:               | sync A, tell A  | sync B, tell B ...
+//! ```
+//! The writer appends a transaction to the database's log without a sync of its own; the log is synced here, and
+//! only then is anybody told. At most one transaction is ahead of the sync, so that many still share one. When
+//! nothing else waits the writer syncs by itself, which saves the way to another thread.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::Store;
+use super::batch::Batch;
+use super::tell::Teller;
+
+/// A transaction that is written, or that failed.
+pub(super) struct Done {
+    /// What was in it, and who is to be told.
+    pub(super) batch: Batch,
+    /// Whether it was written.
+    pub(super) kept: rusqlite::Result<()>,
+    /// When it began.
+    pub(super) began: Instant,
+}
+
+/// How far the writer is, for those who read what it writes.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// Transactions begun.
+    begun: AtomicU64,
+    /// Transactions that are over: safe, or refused.
+    over: watch::Sender<u64>,
+    /// Whether the log could not be synced: what is in it may be lost, so nothing is committed any more.
+    broken: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { begun: AtomicU64::new(0), over: watch::Sender::new(0), broken: AtomicBool::new(false) })
+    }
+
+    /// Transactions begun.
+    #[cfg(test)]
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// A transaction begins: readers may see it before it is safe.
+    pub(super) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether the store has failed for good.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
+    }
+}
+
+impl Store {
+    /// Returns when all that could be read so far is safe. Does not wait for what is written later.
+    pub(crate) async fn safe(&self) {
+        let begun = self.progress.begun.load(Ordering::SeqCst);
+        // The sender lives as long as the store.
+        let _ = self.progress.over.subscribe().wait_for(|over| *over >= begun).await;
+    }
+}
+
+/// What is said when the log could not be synced.
+pub(super) const BROKEN: &str = "the disk failed to keep what was written; start the host again once it is mended";
+
+/// Syncs the log and tells, one transaction after the other.
+struct Last {
+    /// The database's log; none if commits need not reach the disk.
+    log: Option<Log>,
+    teller: Teller,
+    progress: Arc<Progress>,
+}
+
+/// The log of the database, which is there from the first commit on.
+struct Log {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Log {
+    fn sync(&mut self) -> std::io::Result<()> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(&self.path)?,
+        };
+        let synced = file.sync_data();
+        self.file = Some(file);
+        synced
+    }
+}
+
+impl Last {
+    fn end(&mut self, done: Done) {
+        let Done { batch, mut kept, began } = done;
+        if kept.is_ok()
+            && let Some(log) = &mut self.log
+            && let Err(error) = log.sync()
+        {
+            tracing::error!(file = %log.path.display(), %error, "the store's log cannot be synced; nothing is committed any more");
+            self.progress.broken.store(true, Ordering::SeqCst);
+        }
+        if self.progress.is_broken() {
+            kept = kept.and(Err(broken()));
+        }
+        self.teller.tell(batch, kept, began.elapsed());
+        self.progress.over.send_modify(|over| *over += 1);
+    }
+}
+
+/// The error of everything after a sync that failed.
+pub(super) fn broken() -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+    rusqlite::Error::SqliteFailure(code, Some(BROKEN.to_owned()))
+}
+
+/// Where the writer hands over what it has written. Ends when this is dropped, after all of it.
+pub(super) struct Syncer {
+    last: Arc<Mutex<Last>>,
+    /// To the thread; a transaction is handed over when it takes it. None if nothing is synced.
+    thread: Option<(mpsc::SyncSender<Done>, JoinHandle<()>)>,
+    /// Transactions that the thread has not ended.
+    ahead: Arc<AtomicU64>,
+}
+
+impl Syncer {
+    /// `log` is the database's log, if commits are to reach the disk.
+    pub(super) fn start(log: Option<PathBuf>, teller: Teller, progress: Arc<Progress>) -> Self {
+        let synced = log.is_some();
+        let log = log.map(|path| Log { path, file: None });
+        let last = Arc::new(Mutex::new(Last { log, teller, progress }));
+        let ahead = Arc::new(AtomicU64::new(0));
+        let thread = synced.then(|| {
+            // Without room: who hands over waits until the one before is synced.
+            let (sender, receiver) = mpsc::sync_channel::<Done>(0);
+            let (last, ahead) = (Arc::clone(&last), Arc::clone(&ahead));
+            let thread = std::thread::Builder::new()
+                .name("caxton-sync".to_owned())
+                .spawn(move || {
+                    while let Ok(done) = receiver.recv() {
+                        last.lock().end(done);
+                        ahead.fetch_sub(1, Ordering::SeqCst);
+                    }
+                })
+                .expect("the system can start a thread");
+            (sender, thread)
+        });
+        Self { last, thread, ahead }
+    }
+
+    /// Makes a transaction safe and tells of it, after those before. `alone`: nothing else waits to be written.
+    pub(super) fn end(&self, done: Done, alone: bool) {
+        match &self.thread {
+            Some((sender, _)) if !alone || self.ahead.load(Ordering::SeqCst) > 0 => {
+                self.ahead.fetch_add(1, Ordering::SeqCst);
+                // The thread ends only after this.
+                let _ = sender.send(done);
+            }
+            Some(_) | None => self.last.lock().end(done),
+        }
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        if let Some((sender, thread)) = self.thread.take() {
+            drop(sender);
+            let _ = thread.join();
+        }
+    }
+}

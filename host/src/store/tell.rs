@@ -1,0 +1,123 @@
+//! Telling what became of commits, in their order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use super::batch::Batch;
+use super::commit::{Commit, CommitError, Committed, Done};
+use super::kept::Event;
+use crate::histogram::Histogram;
+
+/// Up to so many commits are told of where they were made; more are told by a task, so that the disk does not wait.
+const TOLD_HERE: usize = 16;
+
+/// Tells everybody what became of a transaction.
+pub(super) struct Teller {
+    follow: broadcast::Sender<Arc<Event>>,
+    telling: Telling,
+    seconds: metrics::Histogram,
+    /// How long commits took.
+    commits: Arc<Histogram>,
+}
+
+impl Teller {
+    /// Events go to `follow`; `commits` is told how long each transaction took.
+    pub(super) fn new(follow: broadcast::Sender<Arc<Event>>, commits: Arc<Histogram>) -> Self {
+        let seconds = metrics::histogram!("caxton_commit_seconds");
+        Self { follow, telling: Telling::start(), seconds, commits }
+    }
+
+    /// Tells of a transaction that is safe, or of which nothing is kept.
+    pub(super) fn tell(&self, batch: Batch, kept: rusqlite::Result<()>, took: Duration) {
+        self.seconds.record(took);
+        self.commits.record(took);
+        let failed = kept.err().map(|error| {
+            tracing::error!(%error, "a commit failed; nothing of it is kept");
+            CommitError::Store(error.to_string())
+        });
+        let Batch { commits, askers, events, restart: _ } = batch;
+        if failed.is_none() {
+            for event in events {
+                // Nobody may follow.
+                let _ = self.follow.send(Arc::new(event));
+            }
+        }
+        for (asker, result) in askers {
+            // Who asked may be gone.
+            let _ = asker.send(failed.clone().map_or(result, Err));
+        }
+        let told: Vec<Told> = commits
+            .into_iter()
+            .map(|(commit, result)| {
+                let Commit { done, sends, state, dead, .. } = *commit;
+                let result = failed.clone().map_or(result, Err);
+                if let (Ok(()), Some(state)) = (&result, &state)
+                    && let Some(size) = state.size
+                {
+                    state.bytes.store(size, Ordering::Relaxed);
+                }
+                Told { done, committed: Committed { result, sends, state, dead } }
+            })
+            .collect();
+        self.telling.tell(told);
+    }
+}
+
+/// Somebody to be told what became of a commit.
+struct Told {
+    done: Done,
+    committed: Committed,
+}
+
+/// Tells of commits in their order: a few at once, many by a task, so that the disk does not wait.
+struct Telling {
+    runtime: Option<tokio::runtime::Handle>,
+    task: tokio::sync::mpsc::UnboundedSender<Vec<Told>>,
+    /// Batches that the task has not told of yet.
+    behind: Arc<AtomicUsize>,
+}
+
+impl Telling {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        let (task, mut batches) = tokio::sync::mpsc::unbounded_channel::<Vec<Told>>();
+        let behind = Arc::new(AtomicUsize::new(0));
+        if let Some(runtime) = &runtime {
+            let behind = Arc::clone(&behind);
+            runtime.spawn(async move {
+                while let Some(batch) = batches.recv().await {
+                    tell_all(batch);
+                    behind.fetch_sub(1, Ordering::SeqCst);
+                }
+            });
+        }
+        Self { runtime, task, behind }
+    }
+
+    fn tell(&self, batch: Vec<Told>) {
+        if batch.is_empty() {
+            return;
+        }
+        let in_order = self.behind.load(Ordering::SeqCst) == 0;
+        let Some(runtime) = &self.runtime else { return tell_all(batch) };
+        if in_order && batch.len() <= TOLD_HERE {
+            let _guard = runtime.enter();
+            return tell_all(batch);
+        }
+        self.behind.fetch_add(1, Ordering::SeqCst);
+        if let Err(unsent) = self.task.send(batch) {
+            // The runtime has ended; whoever still waits hears it here.
+            let _guard = runtime.enter();
+            tell_all(unsent.0);
+        }
+    }
+}
+
+fn tell_all(batch: Vec<Told>) {
+    for Told { done, committed } in batch {
+        done(committed);
+    }
+}
