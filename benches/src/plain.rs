@@ -25,8 +25,12 @@ fn open(folder: &Path, name: &str) -> Connection {
     connection
 }
 
+/// Handled messages that are kept, and how many leave at once when there are more: as Caxton does it.
+const HISTORY: usize = 100_000;
+const STEP: usize = 1_000;
+
 /// Writes the rows of so many hops, each of a message, an acknowledgement, a key and a count, in transactions of so
-/// many hops over so many conversations. Gives hops per second.
+/// many hops over so many conversations, and lets go of the oldest messages as Caxton does. Gives hops per second.
 ///
 /// # Panics
 /// SQLite fails.
@@ -38,7 +42,7 @@ pub fn plain_batches(folder: &Path, hops: usize, batch: usize, conversations: us
     let keys: Vec<String> = (0..conversations).map(|id| format!("{CONVERSATION}{id}")).collect();
     let (head, content) = (vec![7u8; 150], vec![9u8; 261]);
     let began = Instant::now();
-    let mut seq = 0i64;
+    let (mut seq, mut gone) = (0i64, 0);
     while (seq as usize) < hops {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).expect("a transaction");
         {
@@ -58,6 +62,14 @@ pub fn plain_batches(folder: &Path, hops: usize, batch: usize, conversations: us
                 set.execute(params![agent, keys[at], &content[..4], seq]).expect("a row");
                 insert.execute(params![seq, agent, keys[at], head, content]).expect("a row");
                 counted.execute(params![at as i64, 1_700_000_000_000i64 + seq, seq]).expect("a row");
+            }
+            while seq as usize - gone >= HISTORY + STEP {
+                gone += STEP;
+                let up_to = [gone as i64];
+                prepare("DELETE FROM message WHERE seq IN (SELECT seq FROM ack WHERE seq <= ?1)")
+                    .execute(up_to)
+                    .expect("old messages leave");
+                prepare("DELETE FROM ack WHERE seq <= ?1").execute(up_to).expect("old acknowledgements leave");
             }
         }
         transaction.commit().expect("a commit");

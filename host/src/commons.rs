@@ -24,8 +24,8 @@ use crate::routes::Routes;
 use crate::store::{Store, said};
 use crate::timers::Timers;
 use crate::wasm::{
-    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Waiter, Waits, Work, act, new_id,
-    wit,
+    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Waiter, Waits, Work, act,
+    new_id, wit,
 };
 
 /// What all agents share.

@@ -4,9 +4,9 @@
 //! its own commit comes after the other's. If the other's is refused, so is its own, which read a version that
 //! never came to be, and it runs again.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 
+use ahash::AHashMap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -17,7 +17,8 @@ use crate::wasm::{Read, Seen};
 /// What an agent has written and the store has not committed.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    keys: Mutex<BTreeMap<String, Value>>,
+    /// Looked up with every message; those who want them in order, which is seldom, sort them.
+    keys: Mutex<AHashMap<String, Value>>,
 }
 
 /// The newest value of a key.
@@ -68,12 +69,8 @@ impl Pending {
     /// The keys under way among those with a prefix, after a key, and whether each will be there.
     fn keys(&self, prefix: &str, after: Option<&str>) -> Vec<(String, bool)> {
         let keys = self.keys.lock();
-        let from = match after.filter(|after| *after >= prefix) {
-            Some(after) => Bound::Excluded(after),
-            None => Bound::Included(prefix),
-        };
-        keys.range::<str, _>((from, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix))
+        keys.iter()
+            .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after))
             .map(|(key, value)| (key.clone(), value.value.is_some()))
             .collect()
     }

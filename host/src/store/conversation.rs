@@ -116,11 +116,10 @@ impl Conversations {
         };
         let last: Option<i64> = connection.query_row("SELECT max(id) FROM conversation", [], |row| row.get(0))?;
         conversations.rows.store(last.unwrap_or(0).cast_unsigned(), Ordering::Relaxed);
-        let mut statement = connection
-            .prepare(
-                "SELECT id, activity.last, activity.messages, record FROM conversation
+        let mut statement = connection.prepare(
+            "SELECT id, activity.last, activity.messages, record FROM conversation
                  JOIN activity ON activity.conversation = id WHERE ended IS NULL ORDER BY id",
-            )?;
+        )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let text: String = row.get(3)?;

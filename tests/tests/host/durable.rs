@@ -128,7 +128,8 @@ fn what_is_not_safe_yet_is_told_to_nobody() {
     let mut before = None;
     host.until("the reader is done, or waits", |host| {
         let agent = host.agent("rogue");
-        let waits = agent["in_flight"] == 2 && before.replace(agent["handled"].clone()) == Some(agent["handled"].clone());
+        let waits =
+            agent["in_flight"] == 2 && before.replace(agent["handled"].clone()) == Some(agent["handled"].clone());
         (waits || get.is_finished()).then_some(())
     });
     released.store(true, Ordering::SeqCst);
