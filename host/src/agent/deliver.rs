@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::queue::{STORE_PAUSE, Slot};
 use super::stats::End;
-use super::{Agent, InFlight, Revision};
+use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::{Commit, CommitError, Committed, StateChange};
 use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Outcome, Sent, Work, wit};
@@ -218,7 +218,21 @@ impl Agent {
         };
         let reply = result.map_err(Outcome::Gave)?;
         let routed = self.route_reply(&revision, envelope, reply);
-        let (outcome, extra) = routed.map_err(|error| Outcome::BadReply(error.to_string()))?;
+        let (outcome, extra) = routed.map_err(|error| match error {
+            // The asker's mailbox, not the agent's doing.
+            AdmitError::Full { .. } | AdmitError::Unavailable(_) => {
+                Outcome::NotCommitted(format!("its reply cannot go to `{}` now: {error}", envelope.message.sender))
+            }
+            AdmitError::UnknownReceiver(_)
+            | AdmitError::NotAllowed { .. }
+            | AdmitError::TooLarge { .. }
+            | AdmitError::TooManyHops { .. }
+            | AdmitError::Invalid(_)
+            | AdmitError::BreakerOpen { .. }
+            | AdmitError::NotKept(_)
+            | AdmitError::KeyReused
+            | AdmitError::NotUnderstood(_) => Outcome::BadReply(error.to_string()),
+        })?;
         effects.sends.extend(extra);
         Ok(Content { outcome, effects })
     }
