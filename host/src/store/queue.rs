@@ -29,6 +29,8 @@ pub(crate) struct Queued {
 /// What became of a message that was taken from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
+    /// Where it is kept; also the number of its dead letter, if it was given up.
+    pub(crate) seq: u64,
     /// Who got it.
     pub(crate) agent: String,
     /// The conversation that it is in.
@@ -118,6 +120,7 @@ impl Store {
                         _ => None,
                     };
                     Ok(Kept {
+                        seq: found.get::<_, i64>(0)?.cast_unsigned(),
                         agent: envelope.message.receiver,
                         conversation: envelope.message.conversation_id,
                         accepted_at: envelope.message.sent_at,

@@ -3,10 +3,62 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::status::Checked;
+use crate::wasm::{Envelope, Inbox, Sent, wit};
 
 /// Settings with this durability and the defaults beside.
 pub(crate) fn settings(durability: Durability) -> desired::Store {
     desired::Store { path: String::new(), durability, history: 100_000, dead_letters: 100_000 }
+}
+
+/// A message of an id, which is also its conversation's.
+pub(crate) fn message(id: &str, sender: &str, receiver: &str) -> Envelope {
+    let message = wit::Message {
+        id: id.to_owned(),
+        performative: wit::Performative::Inform,
+        sender: sender.to_owned(),
+        receiver: receiver.to_owned(),
+        content: Vec::new(),
+        content_type: String::new(),
+        ontology: None,
+        protocol: None,
+        conversation_id: id.to_owned(),
+        reply_with: None,
+        in_reply_to: None,
+        reply_by: None,
+        priority: wit::Priority::Normal,
+        sent_at: 1,
+        attempt: 1,
+        headers: Vec::new(),
+    };
+    Envelope::new(message, std::time::Instant::now())
+}
+
+/// A mailbox that takes everything and keeps nothing.
+pub(crate) struct Anywhere;
+
+impl Inbox for Anywhere {
+    fn put(&self, _: Box<Envelope>) -> bool {
+        false
+    }
+    fn work(self: Arc<Self>) {}
+    fn reserve_beyond(&self) {}
+    fn release(&self) {}
+}
+
+/// Commits a message that is sent, and gives it as it is kept.
+pub(crate) async fn kept(store: &Store, envelope: Envelope) -> Envelope {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let done = Box::new(|committed: Committed| sender.send(committed.sends[0].envelope().seq).unwrap());
+    let mut commit = Commit::new("".into(), done);
+    commit.sends = vec![Sent::new(Arc::new(Anywhere), Box::new(envelope))];
+    store.submit(commit);
+    let seq = receiver.await.unwrap().expect("it has a place");
+    store.message(seq).unwrap().expect("it is kept")
+}
+
+/// Changes the database beside all order.
+pub(crate) async fn plant(store: &Store, sql: &'static str) {
+    store.change(move |transaction, _| transaction.execute_batch(sql)).await.unwrap();
 }
 
 fn open(folder: &tempfile::TempDir, durability: Durability) -> Arc<Store> {

@@ -2,9 +2,9 @@ use caxton_control::Performative::{self, Inform, Propose, Request};
 use caxton_control::desired::Durability;
 
 use super::*;
-use crate::store::tests::settings;
+use crate::store::tests::{Anywhere, message, settings};
 use crate::store::{Commit, CommitError, StateChange};
-use crate::wasm::{Inbox, wit};
+use crate::wasm::wit;
 
 const TIMEOUT: u64 = 30 * 60 * 1_000;
 
@@ -154,41 +154,13 @@ fn what_is_not_legal_is_counted_and_changes_nothing() {
     assert_eq!(all.expire(1 + 300_000, 10).len(), 1, "its timeout is the one that was set");
 }
 
-/// A mailbox that takes everything.
-struct Anywhere;
-
-impl Inbox for Anywhere {
-    fn put(&self, _: Box<Envelope>) -> bool {
-        false
-    }
-    fn work(self: std::sync::Arc<Self>) {}
-    fn reserve_beyond(&self) {}
-    fn release(&self) {}
-}
-
 #[tokio::test]
 async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
-    let message = wit::Message {
-        id: "m-1".to_owned(),
-        performative: wit::Performative::Propose,
-        sender: "web".to_owned(),
-        receiver: "desk".to_owned(),
-        content: Vec::new(),
-        content_type: String::new(),
-        ontology: None,
-        protocol: Some("fipa-request".to_owned()),
-        conversation_id: "c-1".to_owned(),
-        reply_with: None,
-        in_reply_to: None,
-        reply_by: None,
-        priority: wit::Priority::Normal,
-        sent_at: 1,
-        attempt: 1,
-        headers: Vec::new(),
-    };
-    let envelope = Box::new(Envelope::new(message, std::time::Instant::now()));
+    let mut envelope = Box::new(message("c-1", "web", "desk"));
+    envelope.message.performative = wit::Performative::Propose;
+    envelope.message.protocol = Some("fipa-request".to_owned());
     let (told, result) = tokio::sync::oneshot::channel();
     let mut commit = Commit::new("web".into(), Box::new(|done| drop(told.send(done.result))));
     // Its sender has no mailbox in which it could hear of it.
