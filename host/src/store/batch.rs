@@ -50,8 +50,10 @@ impl Counters {
             let sql = "SELECT value FROM meta WHERE key = ?1";
             Ok(connection.query_row(sql, [key], |row| row.get::<_, i64>(0)).optional()?.unwrap_or(0).cast_unsigned())
         };
+        let seq = meta("seq")?;
+        conversations.safe_up_to(seq);
         Ok(Self {
-            seq: meta("seq")?,
+            seq,
             version: Arc::new(AtomicU64::new(meta("version")?)),
             keeps_messages,
             history,
@@ -159,7 +161,11 @@ impl Batch {
                 Err(error)
             }
         };
-        written.inspect_err(|_| counters.undo(seq))
+        match &written {
+            Ok(()) => counters.conversations.safe_up_to(counters.seq),
+            Err(_) => counters.undo(seq),
+        }
+        written
     }
 
     fn write_all(

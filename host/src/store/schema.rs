@@ -66,6 +66,10 @@ const MIGRATIONS: &[&str] = &[
     );
     CREATE INDEX conversation_last ON conversation (last);
 ",
+    "
+    -- No message of the conversation has a place before this one.
+    ALTER TABLE conversation ADD COLUMN began INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Opens the database for its writer, at the newest format.

@@ -2,6 +2,7 @@ use caxton_control::Performative::{self, Inform, Propose, Request};
 use caxton_control::desired::Durability;
 
 use super::*;
+use crate::store::Store;
 use crate::store::tests::{Anywhere, message, settings};
 use crate::store::{Commit, CommitError, StateChange};
 use crate::wasm::wit;
