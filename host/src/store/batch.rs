@@ -142,6 +142,8 @@ pub(super) struct Batch {
     pub(super) events: Vec<Event>,
     /// Whether the log is to begin anew.
     pub(super) restart: bool,
+    /// Who is to be told when the log is empty.
+    pub(super) emptying: Vec<Asker>,
 }
 
 impl Batch {
@@ -205,6 +207,7 @@ impl Batch {
             }
             Job::Event(_) => {}
             Job::Restart => self.restart = true,
+            Job::Empty(asker) => self.emptying.push(asker),
         }
     }
 
@@ -241,8 +244,8 @@ impl Batch {
                 self.askers.push((asker, Ok(())));
                 Ok(())
             }
-            Job::Restart => {
-                self.restart = true;
+            Job::Restart | Job::Empty(_) => {
+                self.set_aside(job);
                 Ok(())
             }
         }

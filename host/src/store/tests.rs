@@ -107,6 +107,25 @@ async fn what_is_committed_is_there_after_opening_again() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_emptied_leaves_all_in_the_database_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Fsync);
+    commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
+    let log = folder.path().join(format!("{DATABASE}-wal"));
+    assert!(fs::metadata(&log).unwrap().len() > 0);
+    // A thread that has read before holds a connection.
+    assert!(store.read("counter", "a").unwrap().is_some());
+    store.empty_log().await.unwrap();
+    assert_eq!(fs::metadata(&log).unwrap().len(), 0);
+    let copy = folder.path().join("copy.db");
+    fs::copy(folder.path().join(DATABASE), &copy).unwrap();
+    let found = Connection::open(copy).unwrap().query_row("SELECT value FROM state", [], |row| row.get(0));
+    assert_eq!(found, Ok(b"1".to_vec()));
+    commit(&store, change(&[("a", Some("2"))], &[])).await.unwrap();
+    assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"2", "it goes on");
+}
+
+#[tokio::test]
 async fn a_commit_that_read_what_has_changed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Os);

@@ -42,6 +42,8 @@ pub(super) enum Job {
     Flush(Asker),
     /// The log of the database is to begin anew: what is left of it is copied first.
     Restart,
+    /// All of the log is to be copied, and the log to be empty.
+    Empty(Asker),
 }
 
 /// A change that has no kind of its own.
@@ -144,6 +146,11 @@ impl Store {
         self.ask(Job::Flush).await
     }
 
+    /// Lets all that was given before be in the database itself, and its log be empty: for a host that ends.
+    pub(crate) async fn empty_log(&self) -> Result<(), CommitError> {
+        self.ask(Job::Empty).await
+    }
+
     /// Keeps an event. Nobody waits for it.
     pub(crate) fn keep_event(&self, event: Event) {
         self.writer.send(Job::Event(event));
@@ -184,7 +191,12 @@ impl Thread {
             {
                 tracing::warn!(%error, "the store's log could not be copied; it grows until it can be");
             }
+            let emptying = std::mem::take(&mut batch.emptying);
             self.tell(batch, kept);
+            for asker in emptying {
+                // Who asked may be gone.
+                let _ = asker.send(super::checkpoint::empty(&self.connection));
+            }
             self.written.commit();
         }
     }
@@ -194,7 +206,7 @@ impl Thread {
             tracing::error!(%error, "a commit failed; nothing of it is kept");
             CommitError::Store(error.to_string())
         });
-        let Batch { commits, askers, events, restart: _ } = batch;
+        let Batch { commits, askers, events, restart: _, emptying: _ } = batch;
         if failed.is_none() {
             for event in events {
                 // Nobody may follow.

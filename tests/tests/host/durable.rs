@@ -91,6 +91,8 @@ fn state_is_there_after_a_restart_and_revisions_keep_their_numbers() {
     host.client().post("/counter", r#"{"by": 3}"#);
     let (code, setup) = host.stop();
     assert_eq!(code, 0);
+    let log = std::fs::metadata(setup.folder().join(".caxton/caxton.db-wal"));
+    assert!(log.map_or(0, |log| log.len()) == 0, "all of it is in the database itself");
     let host = setup.start();
     let reply = host.client().post("/counter", r#"{"by": 0}"#);
     assert_eq!(reply.json()["count"], 3);
