@@ -6,7 +6,7 @@ use caxton_tests::Host;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::{agent, file, host};
+use crate::{agent, file, host, in_hand};
 
 const NET: &str = "fipa-contract-net";
 
@@ -168,7 +168,7 @@ fn an_answer_after_kill_9_finds_its_question() {
     let slow = json!({ "do": "sleep", "ms": 1_500 });
     let request = json!({ "performative": "request", "protocol": "fipa-request" });
     send(&host, "manager", "desk-a", "asked", &slow, &request);
-    host.until_agent("desk-a", "it works", |status| status["in_flight"] == 1);
+    host.until_agent("desk-a", "it works", in_hand);
     let mut host = host.kill().start();
     let found = said(&mut host, "asked", 2);
     assert_eq!(found[1], ("desk-a".to_owned(), "manager".to_owned(), "inform".to_owned()));

@@ -49,6 +49,12 @@ fn agent(name: &str, guest: &str, more: &str) -> String {
     format!("[agents.{name}]\ncomponent = \"GUEST({guest})\"\n{more}\n[[agents.{name}.http]]\nroute = \"/{name}\"\n")
 }
 
+/// Whether an agent has its only message in hand, or is done with it by now: on a busy machine it may be handled between
+/// two looks.
+fn in_hand(status: &serde_json::Value) -> bool {
+    status["in_flight"] == 1 || status["handled"] == 1
+}
+
 /// How many write at once.
 const WRITERS: u64 = 4;
 
