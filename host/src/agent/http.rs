@@ -74,6 +74,7 @@ impl Agent {
             agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
             agent.count_call(end.result.as_ref().err());
             if let Err(mut fault) = end.result {
+                agent.stats.failed_with(fault.code());
                 if let Fault::Time { limit } = &mut fault {
                     // What was left of it when the guest began says nothing to anyone.
                     *limit = flight.revision.spec.limits.time;

@@ -268,6 +268,15 @@ pub(crate) struct MessageFigures {
     pub(crate) dropped: u64,
 }
 
+/// Attempts at messages, and calls, that failed in the same way since the host started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct FailureCount {
+    /// What went wrong, as a stable code such as `trap` or `deadline-exceeded`.
+    pub(crate) code: String,
+    /// How many.
+    pub(crate) count: u64,
+}
+
 /// Times from the acceptance of a message, or from when it was due, to the end of its handling, its commit included.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct DeliveryFigures {

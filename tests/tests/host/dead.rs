@@ -94,6 +94,8 @@ fn a_failure_that_passes_needs_no_operator_and_a_rejected_message_no_second_atte
     let metrics = caxton_tests::Client::new(&host.admin, None).get("/metrics").text();
     for line in [
         r#"caxton_messages_retried_total{agent="rogue"} 2"#,
+        r#"caxton_failures_total{agent="rogue",code="agent-fault"} 2"#,
+        r#"caxton_failures_total{agent="rogue",code="rejected"} 1"#,
         r#"caxton_dead_letters_total{agent="rogue",reason="invalid"} 1"#,
         r#"caxton_dead_letters{agent="rogue"} 1"#,
     ] {

@@ -165,6 +165,7 @@ fn what_is_measured_happened_and_rates_fall_to_nothing() {
     assert!(us("p50_us") > 0.0 && us("p50_us") < 60_000.0, "{times}");
     assert!(us("max_us") >= 60_000.0, "the one that slept: {times}");
     assert_eq!(found["delivery"]["last_minute"], *times);
+    assert_eq!(found["failures"], json!([{"code": "trap", "count": 1}]), "{found}");
     let dead = &found["dead_letters"][0];
     assert_eq!((&dead["agent"], &dead["count"], &dead["bytes"]), (&json!("rogue"), &json!(1), &json!(13)), "{found}");
     assert!(found["process"]["resident_bytes"].as_u64() > Some(1 << 20), "{found}");
@@ -176,5 +177,5 @@ fn what_is_measured_happened_and_rates_fall_to_nothing() {
     assert!(idle["messages"]["peak_per_second"].as_f64() > Some(0.0));
     assert_eq!(idle["delivery"]["since_start"], *times, "nothing is added while nothing happens");
     let (code, text, _) = host.caxton(&["stats"]);
-    assert!(code == 0 && text.contains("messages/s    0.0, at most "), "{text}");
+    assert!(code == 0 && text.contains("messages/s    0.0, at most ") && text.contains("\ntrap "), "{text}");
 }
