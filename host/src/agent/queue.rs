@@ -146,17 +146,19 @@ impl Agent {
         }
         let mut inbox = self.inbox.lock();
         let now = clock::now_ms();
-        for Queued { seq, conversation, rank, due, again_at } in waiting {
+        for Queued { seq, conversation, rank, due, since, reply_by: _, again_at } in waiting {
             inbox.mailbox.reserve_beyond();
+            // After the clock was set back nothing waits since a time to come.
+            let since = since.unwrap_or(now).min(now);
             let slot = Slot::Kept(seq);
             match (again_at, due.filter(|due| *due > now)) {
-                (Some(again_at), _) => inbox.mailbox.push_again(conversation, rank, again_at, slot),
+                (Some(again_at), _) => inbox.mailbox.push_again(conversation, rank, since, again_at, slot),
                 (None, Some(due)) => inbox.mailbox.push_later(conversation, rank, due, slot),
                 // Timers that passed meanwhile come one after the other, like those that are yet to come.
                 (None, None) if due.is_some() => {
                     inbox.mailbox.push_later(conversation, rank, due.unwrap_or(now), slot);
                 }
-                (None, None) => inbox.mailbox.push(conversation, rank, now, slot),
+                (None, None) => inbox.mailbox.push(conversation, rank, since, slot),
             }
         }
         self.look_later(&mut inbox);
@@ -235,8 +237,8 @@ impl Agent {
         }
     }
 
-    /// How long the message has waited that could be handled and waits longest, in milliseconds, since this host
-    /// started at most; none when none waits. Takes time in proportion to the conversations that wait.
+    /// How long the message has waited that could be handled and waits longest, in milliseconds, the time without a
+    /// host included; none when none waits. Takes time in proportion to the conversations that wait.
     pub(crate) fn oldest_ms(&self) -> Option<u64> {
         let since = self.inbox.lock().mailbox.oldest()?;
         Some(clock::now_ms().saturating_sub(since))
@@ -349,5 +351,45 @@ pub(crate) fn bury_orphans(store: &Arc<Store>, orphans: Vec<(String, Vec<Queued>
                 Err(error) => tracing::error!(agent, seq, error, "a message of a removed agent stays in the store"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caxton_control::desired::Durability;
+
+    use super::*;
+    use crate::commons::Commons;
+    use crate::store::tests::{kept, message, settings};
+
+    /// The agent `triage` of a file with these settings of its mailbox, and a store in the folder.
+    fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {
+        let text = format!("caxton = 1\n[agents.triage]\ncomponent = \"triage.wasm\"\nmailbox = {{ {mailbox} }}\n");
+        let path = folder.path().join("caxton.toml");
+        std::fs::write(&path, text).unwrap();
+        let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
+        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let commons = Commons::new(store).unwrap();
+        Agent::new(Arc::clone(&desired.agents["triage"]), commons)
+    }
+
+    /// A message that was sent so long ago, as the store has it.
+    async fn sent(agent: &Agent, id: &str, ago: u64) -> Box<Envelope> {
+        let mut envelope = message(id, "http:POST /", "triage");
+        envelope.message.sent_at = clock::now_ms() - ago;
+        Box::new(kept(&agent.commons.store, envelope).await)
+    }
+
+    #[tokio::test]
+    async fn a_message_waits_since_it_was_accepted_also_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = agent(&folder, "");
+        for (id, ago) in [("m-1", 90_000), ("m-2", 5_000)] {
+            drop(sent(&first, id, ago).await);
+        }
+        drop(first);
+        let again = agent(&folder, "");
+        let oldest = again.oldest_ms().unwrap();
+        assert!((90_000..150_000).contains(&oldest), "{oldest}");
     }
 }

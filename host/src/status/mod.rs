@@ -225,8 +225,8 @@ pub(crate) struct MailboxStatus {
     pub(crate) held: bool,
     /// `closed`, `open` or `half-open`.
     pub(crate) breaker: String,
-    /// How long the message waits that could be handled and waits longest, in milliseconds, since the host started
-    /// at most; none when none waits.
+    /// How long the message waits that could be handled and waits longest, in milliseconds, the time without a host
+    /// included; none when none waits.
     pub(crate) oldest_ms: Option<u64>,
 }
 

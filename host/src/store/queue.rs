@@ -22,6 +22,10 @@ pub(crate) struct Queued {
     pub(crate) rank: Rank,
     /// Not to be handled before, in milliseconds since 1970.
     pub(crate) due: Option<u64>,
+    /// Since when it waits: when it was sent or due, in milliseconds since 1970; none if that cannot be read.
+    pub(crate) since: Option<u64>,
+    /// When its answer is of no use any more, in milliseconds since 1970.
+    pub(crate) reply_by: Option<u64>,
     /// When it is tried again, if it was tried before.
     pub(crate) again_at: Option<u64>,
 }
@@ -77,18 +81,22 @@ impl Store {
             }
             let mut queued: HashMap<String, Vec<Queued>> = HashMap::new();
             let mut messages = connection.prepare(
-                "SELECT seq, agent, conversation, rank, due FROM message AS m
+                "SELECT seq, agent, conversation, rank, due, head FROM message AS m
                  WHERE NOT EXISTS (SELECT 1 FROM ack WHERE ack.seq = m.seq) ORDER BY seq",
             )?;
             let mut rows = messages.query([])?;
             while let Some(found) = rows.next()? {
                 let seq: i64 = found.get(0)?;
                 let agent = found.get_ref(1)?.as_str()?;
+                let due = found.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned);
+                let times = row::times(found.get_ref(5)?.as_blob()?);
                 let message = Queued {
                     seq: seq.cast_unsigned(),
                     conversation: hasher.hash_one(found.get_ref(2)?.as_str()?),
                     rank: row::rank(found.get(3)?),
-                    due: found.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
+                    due,
+                    since: times.map(|(sent_at, _)| sent_at.max(due.unwrap_or(0))),
+                    reply_by: times.and_then(|(_, reply_by)| reply_by),
                     again_at: again.get(&seq).copied(),
                 };
                 match queued.get_mut(agent) {

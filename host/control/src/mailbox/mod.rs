@@ -187,20 +187,20 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.held = self.held.saturating_sub(1);
     }
 
-    /// Puts a message in the place that was kept for it.
-    pub fn push(&mut self, conversation: C, rank: Rank, now: u64, message: T) {
+    /// Puts a message in the place that was kept for it; it waits since `since`.
+    pub fn push(&mut self, conversation: C, rank: Rank, since: u64, message: T) {
         let lane = match self.order {
             Order::Conversation => Lane::Conversation(conversation),
             Order::Agent => Lane::Agent,
             Order::None => Lane::Free,
         };
         if lane == Lane::Free {
-            self.make_ready(Taken { lane, rank, since: now, message });
+            self.make_ready(Taken { lane, rank, since, message });
         } else if let Some(behind) = self.open.get_mut(&lane) {
-            behind.push_back(Waiting { rank, since: now, message });
+            behind.push_back(Waiting { rank, since, message });
         } else {
             self.open.insert(lane.clone(), VecDeque::new());
-            self.make_ready(Taken { lane, rank, since: now, message });
+            self.make_ready(Taken { lane, rank, since, message });
         }
     }
 
@@ -261,8 +261,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     }
 
     /// Puts a message that was tried before into its lane, as [`defer`](Self::defer) left it: for a mailbox that
-    /// is filled again. Its place was kept.
-    pub fn push_again(&mut self, conversation: C, rank: Rank, due: u64, message: T) {
+    /// is filled again. Its place was kept; it waits since `since`.
+    pub fn push_again(&mut self, conversation: C, rank: Rank, since: u64, due: u64, message: T) {
         let lane = match self.order {
             Order::Conversation => Lane::Conversation(conversation),
             Order::Agent => Lane::Agent,
@@ -270,12 +270,12 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         };
         if lane != Lane::Free {
             if let Some(behind) = self.open.get_mut(&lane) {
-                behind.push_back(Waiting { rank, since: due, message });
+                behind.push_back(Waiting { rank, since, message });
                 return;
             }
             self.open.insert(lane.clone(), VecDeque::new());
         }
-        self.wait_until(due, What::Again(Taken { lane, rank, since: due, message }));
+        self.wait_until(due, What::Again(Taken { lane, rank, since, message }));
     }
 
     /// Lets come what is due by now, but at most so many. Gives when the next is due, which may be already.
@@ -284,8 +284,9 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             if self.later.peek().is_none_or(|first| first.due > now) {
                 break;
             }
-            match self.later.pop()?.what {
-                What::Arrives(conversation, rank, message) => self.push(conversation, rank, now, message),
+            let Later { due, what, .. } = self.later.pop()?;
+            match what {
+                What::Arrives(conversation, rank, message) => self.push(conversation, rank, due, message),
                 What::Again(taken) => self.ready[taken.rank as usize].push_front(taken),
             }
         }
