@@ -190,7 +190,7 @@ impl Agent {
         });
     }
 
-    fn bury_with(
+    pub(super) fn bury_with(
         &self,
         dead: DeadLetter,
         sends: Vec<crate::wasm::Sent>,

@@ -21,6 +21,7 @@ mod pending;
 mod queue;
 mod redeliver;
 mod reply;
+mod save;
 mod stats;
 mod worker;
 
@@ -36,12 +37,12 @@ use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use self::expire::Watch;
 use self::pending::Pending;
 use self::queue::Slot;
 use crate::clock;
 use crate::commons::Commons;
-use crate::store::Snapshot;
-use crate::wasm::{Envelope, Inbox, Kind, Lease, Pool, rank};
+use crate::wasm::{Envelope, Inbox, Kind, Pool, rank};
 
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
@@ -82,6 +83,8 @@ struct InboxState {
     breaker: Breaker,
     /// When this agent looks at its mailbox again, in milliseconds since 1970; the end of time for never.
     look_at: u64,
+    /// When what waits is over.
+    watch: Watch,
 }
 
 impl InboxState {
@@ -200,6 +203,7 @@ impl Agent {
                 workers: 0,
                 breaker,
                 look_at: u64::MAX,
+                watch: Watch::default(),
             }),
             current: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
@@ -251,6 +255,8 @@ impl Agent {
             inbox.breaker.configure(spec.breaker.faults, millis(spec.breaker.reset));
         }
         self.spec.store(spec);
+        // Their time may be another now.
+        self.watch(&mut self.inbox.lock(), 0);
         self.start_workers();
     }
 
@@ -285,54 +291,6 @@ impl Agent {
     pub(crate) fn is_busy(&self) -> bool {
         let inbox = self.inbox.lock();
         (inbox.mailbox.depth() > 0 && !inbox.held) || inbox.mailbox.in_flight() > 0
-    }
-
-    /// Saves the memory of a stateful agent whose instance was idle for `age`, and ends the instance. Does
-    /// nothing for others, and nothing when a message is being handled.
-    pub(crate) async fn save_idle(&self, revision: &Revision, age: Duration) -> Result<(), String> {
-        if revision.kind() != Kind::Stateful {
-            return Ok(());
-        }
-        match revision.pool.lease_idle(age) {
-            Some(lease) => self.save(revision, lease).await,
-            None => Ok(()),
-        }
-    }
-
-    /// The same when the agent ends: waits for the message that is being handled.
-    pub(crate) async fn save_last(&self, revision: &Revision) -> Result<(), String> {
-        if revision.kind() != Kind::Stateful {
-            return Ok(());
-        }
-        match revision.pool.lease_at_rest().await {
-            Some(lease) => self.save(revision, lease).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn save(&self, revision: &Revision, mut lease: Lease) -> Result<(), String> {
-        match lease.instance().save(revision.spec.limits.time).await {
-            Ok(Some(Ok(data))) => {
-                let snapshot = Snapshot { revision: revision.id.number, saved_at: crate::clock::now_ms(), data };
-                // Dropping the lease ends the instance; giving it back keeps what could not be saved.
-                if let Err(error) = self.keep_snapshot(snapshot).await {
-                    lease.finish(true);
-                    return Err(format!("its memory could not be kept: {error}"));
-                }
-                Ok(())
-            }
-            Ok(Some(Err(why))) => {
-                lease.finish(true);
-                Err(format!("it refused to save its memory: {why}"))
-            }
-            Ok(None) => Ok(()),
-            Err(fault) => Err(format!("saving its memory: {fault}")),
-        }
-    }
-
-    /// Keeps what a stateful agent saved.
-    pub(crate) async fn keep_snapshot(&self, snapshot: Snapshot) -> Result<(), crate::store::CommitError> {
-        self.commons.store.save_snapshot(self.name.shared(), snapshot).await
     }
 
     /// Keeps a place for one message.
@@ -405,6 +363,7 @@ impl Inbox for Agent {
         let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
         let (rank, due) = (rank(envelope.message.priority), envelope.due);
         let slot = self.slot(envelope);
+        let over_at = self.over_at(&slot);
         let start = {
             let mut inbox = self.inbox.lock();
             if inbox.leaving && self.is_kept(&slot) {
@@ -412,6 +371,7 @@ impl Inbox for Agent {
                 inbox.mailbox.release();
                 return false;
             }
+            self.watch(&mut inbox, over_at);
             let now = clock::now_ms();
             match due.filter(|due| *due > now) {
                 Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),

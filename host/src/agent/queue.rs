@@ -30,7 +30,29 @@ pub(super) enum Slot {
     /// In memory.
     Here(Box<Envelope>),
     /// In the store.
-    Kept(u64),
+    Kept(Place),
+}
+
+/// A message in the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Where it is.
+    pub(super) seq: u64,
+    /// When it was sent or due, in milliseconds since 1970.
+    pub(super) since: u64,
+    /// When its answer is of no use any more, in milliseconds since 1970.
+    pub(super) reply_by: Option<u64>,
+}
+
+impl Place {
+    fn of(seq: u64, envelope: &Envelope) -> Self {
+        Self { seq, since: since(envelope), reply_by: envelope.message.reply_by }
+    }
+}
+
+/// When a message was sent or due, in milliseconds since 1970.
+pub(super) fn since(envelope: &Envelope) -> u64 {
+    envelope.due.unwrap_or(0).max(envelope.message.sent_at)
 }
 
 /// What waited when the host started, until its agents take it, and whose mailboxes an operator has paused.
@@ -97,13 +119,15 @@ impl Agent {
     pub(super) fn slot(&self, envelope: Box<Envelope>) -> Slot {
         let weight = weight(&envelope);
         match envelope.seq {
-            Some(seq) if envelope.waiter.is_none() && !self.commons.resident.take(weight, RESIDENT) => Slot::Kept(seq),
+            Some(seq) if envelope.waiter.is_none() && !self.commons.resident.take(weight, RESIDENT) => {
+                Slot::Kept(Place::of(seq, &envelope))
+            }
             Some(_) | None => Slot::Here(envelope),
         }
     }
 
     /// The message itself.
-    pub(super) fn fetch(&self, slot: Slot) -> Result<Box<Envelope>, (u64, String)> {
+    pub(super) fn fetch(&self, slot: Slot) -> Result<Box<Envelope>, (Place, String)> {
         match slot {
             Slot::Here(envelope) => {
                 if envelope.waiter.is_none() {
@@ -111,14 +135,14 @@ impl Agent {
                 }
                 Ok(envelope)
             }
-            Slot::Kept(seq) => match self.commons.store.message(seq) {
+            Slot::Kept(place) => match self.commons.store.message(place.seq) {
                 Ok(Some(mut envelope)) => {
                     let waited = Duration::from_millis(clock::now_ms().saturating_sub(envelope.message.sent_at));
                     envelope.accepted = envelope.accepted.checked_sub(waited).unwrap_or(envelope.accepted);
                     Ok(Box::new(envelope))
                 }
-                Ok(None) => Err((seq, "it is not in the store any more".to_owned())),
-                Err(error) => Err((seq, error)),
+                Ok(None) => Err((place, "it is not in the store any more".to_owned())),
+                Err(error) => Err((place, error)),
             },
         }
     }
@@ -146,11 +170,13 @@ impl Agent {
         }
         let mut inbox = self.inbox.lock();
         let now = clock::now_ms();
-        for Queued { seq, conversation, rank, due, since, reply_by: _, again_at } in waiting {
+        for Queued { seq, conversation, rank, due, since, reply_by, again_at } in waiting {
             inbox.mailbox.reserve_beyond();
             // After the clock was set back nothing waits since a time to come.
             let since = since.unwrap_or(now).min(now);
-            let slot = Slot::Kept(seq);
+            let place = Place { seq, since, reply_by };
+            let slot = Slot::Kept(place);
+            self.watch(&mut inbox, self.over_at(&slot));
             match (again_at, due.filter(|due| *due > now)) {
                 (Some(again_at), _) => inbox.mailbox.push_again(conversation, rank, since, again_at, slot),
                 (None, Some(due)) => inbox.mailbox.push_later(conversation, rank, due, slot),
@@ -168,6 +194,9 @@ impl Agent {
     pub(super) fn look_later(&self, inbox: &mut InboxState) {
         let now = clock::now_ms();
         let mut next = inbox.mailbox.next_due().map(|due| due.max(now + PAUSE));
+        if let Some(over_at) = inbox.watch.next() {
+            next = Some(next.map_or(over_at, |next| next.min(over_at)).max(now + 1));
+        }
         if inbox.mailbox.has_ready()
             && let Admission::No { until } = inbox.breaker.peek(now)
         {
@@ -182,13 +211,19 @@ impl Agent {
 
     /// Lets come what is due. Called at the time that [`look_later`](Self::look_later) asked for, or soon after.
     pub(crate) fn look(&self) {
-        {
-            let mut inbox = self.inbox.lock();
+        let over = {
+            let (mut inbox, now) = (self.inbox.lock(), clock::now_ms());
             inbox.look_at = u64::MAX;
-            inbox.mailbox.release_due(clock::now_ms(), AT_ONCE);
+            inbox.mailbox.release_due(now, AT_ONCE);
+            let over = self.take_over(&mut inbox, now);
             self.look_later(&mut inbox);
-        }
+            over
+        };
         self.start_workers();
+        if let (false, Some(agent)) = (over.is_empty(), self.me.upgrade()) {
+            // They may have to be read.
+            tokio::task::spawn_blocking(move || agent.bury_over(over));
+        }
     }
 
     /// Puts a message that was taken into the mailbox again, before any other of its conversation; `due` is when
@@ -197,8 +232,10 @@ impl Agent {
         if let Slot::Here(envelope) = taken.message {
             taken.message = self.slot(envelope);
         }
+        let over_at = self.over_at(&taken.message);
         {
             let mut inbox = self.inbox.lock();
+            self.watch(&mut inbox, over_at);
             match due {
                 _ if inbox.leaving && self.is_kept(&taken.message) => {
                     self.forget(&taken.message);
@@ -290,7 +327,7 @@ impl Agent {
                     let revision = None;
                     self.bury(envelope, "agent-removed", why.to_owned(), revision);
                 }
-                Err((seq, error)) => {
+                Err((Place { seq, .. }, error)) => {
                     tracing::error!(agent = %self.name, seq, error, "a message of a removed agent stays in the store");
                 }
             }
@@ -355,7 +392,7 @@ pub(crate) fn bury_orphans(store: &Arc<Store>, orphans: Vec<(String, Vec<Queued>
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
@@ -363,7 +400,7 @@ mod tests {
     use crate::store::tests::{kept, message, settings};
 
     /// The agent `triage` of a file with these settings of its mailbox, and a store in the folder.
-    fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {
+    pub(in crate::agent) fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {
         let text = format!("caxton = 1\n[agents.triage]\ncomponent = \"triage.wasm\"\nmailbox = {{ {mailbox} }}\n");
         let path = folder.path().join("caxton.toml");
         std::fs::write(&path, text).unwrap();
@@ -374,7 +411,7 @@ mod tests {
     }
 
     /// A message that was sent so long ago, as the store has it.
-    async fn sent(agent: &Agent, id: &str, ago: u64) -> Box<Envelope> {
+    pub(in crate::agent) async fn sent(agent: &Agent, id: &str, ago: u64) -> Box<Envelope> {
         let mut envelope = message(id, "http:POST /", "triage");
         envelope.message.sent_at = clock::now_ms() - ago;
         Box::new(kept(&agent.commons.store, envelope).await)

@@ -316,6 +316,23 @@ fn a_paused_mailbox_takes_messages_and_keeps_them_also_over_a_restart() {
 }
 
 #[test]
+fn a_message_expires_in_a_paused_mailbox() {
+    let mut host = host(&agent("counter", "counter", "mailbox = { timeout = \"1s\" }"));
+    assert_eq!(host.caxton(&["mailbox", "pause", "counter"]).0, 0);
+    let id = send(&host, "counter", &json!({"by": 2}));
+    let found = until_dead(&mut host, "counter", 1).remove(0);
+    assert_eq!(
+        (&found["id"], &found["reason"], &found["tried"]),
+        (&json!(id), &json!("expired"), &json!(0)),
+        "{found}"
+    );
+    let status = host.agent("counter");
+    assert_eq!((&status["mailbox_depth"], &status["failed"]), (&json!(0), &json!(1)), "{status}");
+    let receipt = host.client().get(&format!("/.caxton/messages/{id}")).json();
+    assert_eq!((&receipt["state"], &receipt["code"]), (&json!("failed"), &json!("expired")), "{receipt}");
+}
+
+#[test]
 fn an_agent_that_fails_again_and_again_is_left_alone_for_a_while() {
     let mut host = host(&tried("rogue", "rogue", "breaker = { faults = 3, reset = \"5s\" }"));
     let client = host.client();

@@ -233,6 +233,11 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// A message that was taken is handled; the next of its lane becomes ready.
     pub fn done(&mut self, lane: Lane<C>) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.advance(lane);
+    }
+
+    /// Lets the next of a lane come.
+    fn advance(&mut self, lane: Lane<C>) {
         if lane == Lane::Free {
             return;
         }
@@ -321,6 +326,49 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         }
         self.held = self.held.saturating_sub(u32::try_from(out.len()).unwrap_or(u32::MAX));
         out
+    }
+
+    /// Takes out what waits and is over; the next of its lane comes in its place. Takes time in proportion to all that
+    /// waits.
+    pub fn expire(&mut self, mut is_over: impl FnMut(&T) -> bool) -> Vec<T> {
+        let (mut over, mut advance) = (Vec::new(), Vec::new());
+        for behind in self.open.values_mut() {
+            if behind.iter().any(|waiting| is_over(&waiting.message)) {
+                for waiting in std::mem::take(behind) {
+                    if is_over(&waiting.message) { over.push(waiting.message) } else { behind.push_back(waiting) }
+                }
+            }
+        }
+        for queue in &mut self.ready {
+            if queue.iter().any(|taken| is_over(&taken.message)) {
+                for taken in std::mem::take(queue) {
+                    if is_over(&taken.message) {
+                        over.push(taken.message);
+                        advance.push(taken.lane);
+                    } else {
+                        queue.push_back(taken);
+                    }
+                }
+            }
+        }
+        let message = |later: &Later<C, T>| match &later.what {
+            What::Arrives(_, _, message) => is_over(message),
+            What::Again(taken) => is_over(&taken.message),
+        };
+        let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.later).into_iter().partition(message);
+        self.later = stay.into();
+        for later in gone {
+            match later.what {
+                What::Arrives(_, _, message) => over.push(message),
+                What::Again(taken) => {
+                    over.push(taken.message);
+                    advance.push(taken.lane);
+                }
+            }
+        }
+        advance.into_iter().for_each(|lane| self.advance(lane));
+        self.held = self.held.saturating_sub(u32::try_from(over.len()).unwrap_or(u32::MAX));
+        over
     }
 
     /// How many wait, reservations included.
