@@ -176,7 +176,7 @@ impl Commons {
         envelope.waiting = Some(Arc::new(waiting));
         let (waiter, answer) = oneshot::channel();
         envelope.waiter = Some(Waiter::Call(waiter));
-        agent.reserve_place().map_err(refused)?;
+        agent.reserve_place(Some(&envelope.message.conversation_id)).map_err(refused)?;
         if agent.put(envelope) {
             Arc::clone(agent).work();
         }
@@ -312,14 +312,14 @@ impl Outside for Commons {
     }
 
     fn read(&self, agent: &str, key: &str) -> Result<Option<Read>, String> {
-        match self.routes.load().agent(agent).and_then(|agent| agent.under_way(key)) {
+        match self.routes.load().present(agent).and_then(|agent| agent.under_way(key)) {
             Some(read) => Ok(read),
             None => self.store.read(agent, key),
         }
     }
 
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, String> {
-        match self.routes.load().agent(agent) {
+        match self.routes.load().present(agent) {
             Some(agent) => agent.keys(prefix, after, limit),
             None => self.store.keys(agent, prefix, after, limit),
         }

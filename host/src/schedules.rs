@@ -149,7 +149,7 @@ fn begin(
 /// Sends the message of a schedule that was due at a time.
 fn fire(commons: &Commons, agent: &Arc<Agent>, schedule: &Schedule, key: &str, at: u64, due: Option<u64>) {
     let name = agent.name().clone();
-    if let Err(error) = agent.reserve_place() {
+    if let Err(error) = agent.reserve_place(None) {
         tracing::warn!(agent = %name, cron = %schedule.cron, %error, "a schedule did not fire");
         commons.events.tell(
             Some(name.as_str()),

@@ -175,14 +175,14 @@ fn failure(commons: &Commons, conversation: &str, left: Unanswered) -> Option<Se
 mod tests {
     use caxton_control::desired::Durability;
 
-    use super::super::queue::tests::{agent, sent};
+    use super::super::tests::{agent, sent};
     use super::*;
     use crate::routes::Routes;
     use crate::store::{DeadFilter, Store, said};
 
     /// Takes a message into the mailbox.
     fn put(agent: &Agent, envelope: Box<Envelope>) {
-        agent.reserve_place().unwrap();
+        agent.reserve_place(None).unwrap();
         agent.put(envelope);
     }
 
@@ -190,6 +190,8 @@ mod tests {
     async fn given_up(agent: &Arc<Agent>, now: u64) -> Vec<String> {
         let over = agent.take_over(&mut agent.inbox.lock(), now);
         agent.bury_over(over);
+        // What is answered second comes after all that the first commits told.
+        agent.commons.store.flush().await.unwrap();
         agent.commons.store.flush().await.unwrap();
         let dead = agent.commons.store.dead(&DeadFilter::default(), 9).unwrap();
         dead.into_iter().map(|dead| format!("{} {}", dead.id, dead.reason)).collect()

@@ -93,9 +93,8 @@ impl Agent {
 
     /// Counts a call as in flight on the revision that new calls go to.
     fn enter(&self) -> Result<InFlight, AdmitError> {
-        if let Some(why) = self.inbox.lock().closed {
-            return Err(AdmitError::Unavailable(why));
-        }
+        // It knows no conversations.
+        self.check_open(None)?;
         let depth = self.spec.load().mailbox.depth;
         loop {
             let Some(current) = self.current.load_full() else {

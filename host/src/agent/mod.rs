@@ -74,8 +74,8 @@ struct InboxState {
     paused: bool,
     /// Whether an operator lets messages wait.
     held: bool,
-    /// Why no message is taken any more.
-    closed: Option<&'static str>,
+    /// Which messages are taken.
+    taking: Taking,
     /// Whether what the store has is left to the next start of the host.
     leaving: bool,
     /// Tasks that deliver.
@@ -85,6 +85,17 @@ struct InboxState {
     look_at: u64,
     /// When what waits is over.
     watch: Watch,
+}
+
+/// Which messages an agent takes.
+#[derive(Debug, Clone, Copy)]
+enum Taking {
+    /// All.
+    All,
+    /// It leaves: those of open conversations in which it takes part (SPEC §7), and why no others.
+    Open(&'static str),
+    /// None any more, and why.
+    Nothing(&'static str),
 }
 
 impl InboxState {
@@ -198,7 +209,7 @@ impl Agent {
                 mailbox,
                 paused: false,
                 held,
-                closed: None,
+                taking: Taking::All,
                 leaving: false,
                 workers: 0,
                 breaker,
@@ -282,9 +293,24 @@ impl Agent {
         }
     }
 
-    /// Takes no new messages, and goes on with those that wait.
+    /// Begins no new conversations, and goes on with what waits and is open.
     pub(crate) fn retire(&self, why: &'static str) {
-        self.inbox.lock().closed = Some(why);
+        self.inbox.lock().taking = Taking::Open(why);
+    }
+
+    /// Whether it takes a message of a conversation; none stands for one that begins.
+    pub(crate) fn check_open(&self, conversation: Option<&str>) -> Result<(), AdmitError> {
+        let taking = self.inbox.lock().taking;
+        match taking {
+            Taking::All => Ok(()),
+            Taking::Open(why) => {
+                let name = self.name.as_str();
+                let takes_part = |participant: &String| (participant == name).then_some(());
+                let open = conversation.and_then(|name| self.commons.store.conversations.find(name, takes_part));
+                open.ok_or(AdmitError::Unavailable(why))
+            }
+            Taking::Nothing(why) => Err(AdmitError::Unavailable(why)),
+        }
     }
 
     /// Whether messages are in hand, or wait and will be handled: those that an operator lets wait will not.
@@ -293,14 +319,16 @@ impl Agent {
         (inbox.mailbox.depth() > 0 && !inbox.held) || inbox.mailbox.in_flight() > 0
     }
 
-    /// Keeps a place for one message.
-    pub(crate) fn reserve_place(&self) -> Result<(), AdmitError> {
+    /// Keeps a place for one message of a conversation; none stands for one that begins.
+    pub(crate) fn reserve_place(&self, conversation: Option<&str>) -> Result<(), AdmitError> {
         if self.is_http() {
             return Err(AdmitError::Unavailable("it is an HTTP agent, which takes no messages"));
         }
         let mut inbox = self.inbox.lock();
-        if let Some(why) = inbox.closed {
-            return Err(AdmitError::Unavailable(why));
+        if !matches!(inbox.taking, Taking::All) {
+            drop(inbox);
+            self.check_open(conversation)?;
+            inbox = self.inbox.lock();
         }
         inbox.mailbox.reserve().map_err(|Full { depth }| {
             self.stats.count(Outcomes::Refused);
@@ -395,7 +423,7 @@ impl Inbox for Agent {
         let last = {
             let mut inbox = self.inbox.lock();
             inbox.mailbox.release();
-            inbox.closed.is_some() && inbox.mailbox.depth() == 0
+            !matches!(inbox.taking, Taking::All) && inbox.mailbox.depth() == 0
         };
         if last {
             // The agent may end now, for which the reconciler waits.
@@ -403,3 +431,6 @@ impl Inbox for Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use caxton_control::breaker::Admission;
 use caxton_control::mailbox::Taken;
 
-use super::{Agent, CONVERSATIONS, InboxState, Outcomes};
+use super::{Agent, CONVERSATIONS, InboxState, Outcomes, Taking};
 use crate::clock;
 use crate::store::{Commit, DeadLetter, Queued, Store};
 use crate::wasm::{Answer, Envelope, Inbox, Outcome};
@@ -336,7 +336,7 @@ impl Agent {
 
     fn end_queue(&self, why: &'static str) -> Vec<Slot> {
         let mut inbox = self.inbox.lock();
-        inbox.closed = Some(why);
+        inbox.taking = Taking::Nothing(why);
         inbox.mailbox.drain()
     }
 
@@ -388,45 +388,5 @@ pub(crate) fn bury_orphans(store: &Arc<Store>, orphans: Vec<(String, Vec<Queued>
                 Err(error) => tracing::error!(agent, seq, error, "a message of a removed agent stays in the store"),
             }
         }
-    }
-}
-
-#[cfg(test)]
-pub(super) mod tests {
-    use caxton_control::desired::Durability;
-
-    use super::*;
-    use crate::commons::Commons;
-    use crate::store::tests::{kept, message, settings};
-
-    /// The agent `triage` of a file with these settings of its mailbox, and a store in the folder.
-    pub(in crate::agent) fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {
-        let text = format!("caxton = 1\n[agents.triage]\ncomponent = \"triage.wasm\"\nmailbox = {{ {mailbox} }}\n");
-        let path = folder.path().join("caxton.toml");
-        std::fs::write(&path, text).unwrap();
-        let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
-        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
-        let commons = Commons::new(store).unwrap();
-        Agent::new(Arc::clone(&desired.agents["triage"]), commons)
-    }
-
-    /// A message that was sent so long ago, as the store has it.
-    pub(in crate::agent) async fn sent(agent: &Agent, id: &str, ago: u64) -> Box<Envelope> {
-        let mut envelope = message(id, "http:POST /", "triage");
-        envelope.message.sent_at = clock::now_ms() - ago;
-        Box::new(kept(&agent.commons.store, envelope).await)
-    }
-
-    #[tokio::test]
-    async fn a_message_waits_since_it_was_accepted_also_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = agent(&folder, "");
-        for (id, ago) in [("m-1", 90_000), ("m-2", 5_000)] {
-            drop(sent(&first, id, ago).await);
-        }
-        drop(first);
-        let again = agent(&folder, "");
-        let oldest = again.oldest_ms().unwrap();
-        assert!((90_000..150_000).contains(&oldest), "{oldest}");
     }
 }
