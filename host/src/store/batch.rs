@@ -165,7 +165,10 @@ impl Batch {
         };
         match &written {
             Ok(()) => counters.conversations.safe_up_to(counters.seq),
-            Err(_) => counters.undo(seq),
+            Err(_) => {
+                self.commits.iter_mut().rev().for_each(|(commit, _)| counters.conversations.forget(commit));
+                counters.undo(seq);
+            }
         }
         written
     }
@@ -299,8 +302,12 @@ impl<'t> Writing<'t> {
         };
         // The last that may refuse: from here on all of it is written.
         for sent in &mut commit.sends {
-            if let Err(why) = counters.conversations.judge_sent(sent) {
-                return Ok(Err(CommitError::Illegal(why)));
+            match counters.conversations.judge_sent(sent) {
+                Ok(change) => commit.changes.push(change),
+                Err(why) => {
+                    counters.conversations.forget(commit);
+                    return Ok(Err(CommitError::Illegal(why)));
+                }
             }
         }
         if let Some(state) = &mut commit.state {

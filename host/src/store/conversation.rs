@@ -10,11 +10,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use caxton_control::conversation::{Conversation, Refused, Said};
+use caxton_control::conversation::{Change, Conversation, Refused, Said};
 use caxton_control::desired;
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, params};
 
+use super::commit::Commit;
 use crate::wasm::{Envelope, Sent, act};
 
 /// Conversations are spread over so many parts, so that agents seldom wait for one another.
@@ -152,15 +153,15 @@ impl Conversations {
 
     /// Takes a message that is not kept into its conversation, or refuses it.
     pub(crate) fn judge(&self, name: &str, said: &Said<'_>) -> Result<(), Refused> {
-        self.take(name, said, false)
+        self.take(name, said, false).map(drop)
     }
 
     /// Takes a message into its conversation, or refuses it; `kept` if it outlives the host.
-    fn take(&self, name: &str, said: &Said<'_>, kept: bool) -> Result<(), Refused> {
+    fn take(&self, name: &str, said: &Said<'_>, kept: bool) -> Result<Change, Refused> {
         let bound = usize::try_from(self.bounds.load().participants).unwrap_or(usize::MAX);
         let mut shard = self.shard(name).lock();
         let judged = match shard.open.contains_key(name) {
-            true => self.change(&mut shard, name, |record| record.judge(said, bound)),
+            true => self.change(&mut shard, name, |record| record.judge_noting(said, bound)),
             false => self.begin(&mut shard, name, said, kept, bound),
         };
         if judged.is_err() {
@@ -170,46 +171,62 @@ impl Conversations {
         judged
     }
 
-    /// Takes what is sent into its conversation. What an agent sent and is not legal there becomes its answer,
-    /// `not-understood`.
+    /// Takes what is sent into its conversation; gives what to [take back](Self::take_back) if it is not kept. What an
+    /// agent sent and is not legal there becomes its answer, `not-understood`.
     ///
     /// # Errors
     /// It came from outside, where nobody waits for a message.
-    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<(), String> {
+    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<Change, String> {
         let envelope = sent.envelope();
         let (name, said) = (&envelope.message.conversation_id, said(envelope));
         if sent.is_hosts() {
-            self.told(name, &said);
-            return Ok(());
+            return Ok(self.told(name, &said));
         }
-        let Err(refused) = self.take(name, &said, true) else { return Ok(()) };
+        let refused = match self.take(name, &said, true) {
+            Ok(change) => return Ok(change),
+            Err(refused) => refused,
+        };
         let why = refused.to_string();
         if !sent.refuse(&why) {
             return Err(why);
         }
-        self.told_refusal(sent.envelope());
-        Ok(())
+        Ok(self.told_refusal(sent.envelope()))
+    }
+
+    /// Takes back what a commit sends that is not kept.
+    pub(super) fn forget(&self, commit: &mut Commit) {
+        let changes = std::mem::take(&mut commit.changes);
+        for (sent, change) in commit.sends.iter().zip(changes).rev() {
+            self.take_back(sent.envelope(), change);
+        }
+    }
+
+    /// Takes back what was sent, which is not kept: the last one first.
+    fn take_back(&self, envelope: &Envelope, change: Change) {
+        let name = &envelope.message.conversation_id;
+        let mut shard = self.shard(name).lock();
+        // It refuses nothing.
+        let _ = self.change(&mut shard, name, |record| Ok(record.take_back(&said(envelope), change)));
+        // One that began with it never was.
+        if shard.open.get(name.as_str()).is_some_and(|open| open.record.messages == 0) {
+            shard.open.remove(name.as_str());
+        }
     }
 
     /// Counts the answer to a message that was refused.
-    fn told_refusal(&self, answer: &Envelope) {
+    fn told_refusal(&self, answer: &Envelope) -> Change {
         let name = &answer.message.conversation_id;
+        let told = self.change(&mut self.shard(name).lock(), name, |record| Ok(record.told_refusal(&said(answer))));
         // It refuses nothing.
-        let _ = self.change(&mut self.shard(name).lock(), name, |record| {
-            record.told_refusal(&said(answer));
-            Ok(false)
-        });
+        told.unwrap_or_default()
     }
 
     /// Takes in what the host says in an agent's place, which is never refused. One that has ended does not begin
     /// again with it.
-    pub(crate) fn told(&self, name: &str, said: &Said<'_>) {
-        let mut shard = self.shard(name).lock();
+    pub(crate) fn told(&self, name: &str, said: &Said<'_>) -> Change {
+        let told = self.change(&mut self.shard(name).lock(), name, |record| Ok(record.told_failure(said)));
         // It refuses nothing.
-        let _ = self.change(&mut shard, name, |record| {
-            record.told_failure(said);
-            Ok(true)
-        });
+        told.unwrap_or_default()
     }
 
     /// Changes a conversation that is open; nothing happens if it is not.
@@ -217,12 +234,12 @@ impl Conversations {
         &self,
         shard: &mut Shard,
         name: &str,
-        change: impl FnOnce(&mut Conversation) -> Result<bool, Refused>,
-    ) -> Result<(), Refused> {
-        let Some(open) = shard.open.get_mut(name) else { return Ok(()) };
-        let changed = change(&mut open.record)?;
+        change: impl FnOnce(&mut Conversation) -> Result<Change, Refused>,
+    ) -> Result<Change, Refused> {
+        let Some(open) = shard.open.get_mut(name) else { return Ok(Change::default()) };
+        let change = change(&mut open.record)?;
         // From the second message on it is written, and then everything is new.
-        open.changed |= changed || open.row == 0;
+        open.changed |= change.is_more || open.row == 0;
         if open.row == 0 {
             open.row = self.next_row();
         }
@@ -230,13 +247,20 @@ impl Conversations {
             open.dirty = true;
             shard.dirty.push(name.into());
         }
-        Ok(())
+        Ok(change)
     }
 
     /// Begins a conversation with its first message.
-    fn begin(&self, shard: &mut Shard, name: &str, said: &Said<'_>, kept: bool, bound: usize) -> Result<(), Refused> {
+    fn begin(
+        &self,
+        shard: &mut Shard,
+        name: &str,
+        said: &Said<'_>,
+        kept: bool,
+        bound: usize,
+    ) -> Result<Change, Refused> {
         let mut record = Conversation::new(name, said.from, said.at);
-        record.judge(said, bound)?;
+        let change = record.judge_noting(said, bound)?;
         // Whom an agent began with, what it asked and how far a protocol is must be known when the answer comes, be it
         // after a restart. Names of agents have no colon.
         let written = kept && (!said.from.contains(':') || !record.runs.is_empty());
@@ -252,7 +276,7 @@ impl Conversations {
             let Some(oldest) = shard.order.pop_front() else { break };
             shard.surplus.extend(shard.open.remove(&oldest).map(Expired::of));
         }
-        Ok(())
+        Ok(change)
     }
 
     /// Takes note that all messages up to this place are safe.
