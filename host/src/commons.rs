@@ -176,7 +176,7 @@ impl Commons {
         envelope.waiting = Some(Arc::new(waiting));
         let (waiter, answer) = oneshot::channel();
         envelope.waiter = Some(Waiter::Call(waiter));
-        agent.reserve_place().map_err(refused)?;
+        agent.reserve_place(Some(&envelope.message.conversation_id)).map_err(refused)?;
         if agent.put(envelope) {
             Arc::clone(agent).work();
         }
@@ -313,7 +313,7 @@ impl Outside for Commons {
 
     fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
         let routes = self.routes.load();
-        let under_way = || routes.agent(agent).and_then(|agent| agent.under_way(key));
+        let under_way = || routes.present(agent).and_then(|agent| agent.under_way(key));
         if let Some(what) = under_way() {
             return Ok(Seen { what, safe: false });
         }
@@ -324,7 +324,7 @@ impl Outside for Commons {
     }
 
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
-        match self.routes.load().agent(agent) {
+        match self.routes.load().present(agent) {
             Some(agent) => agent.keys(prefix, after, limit),
             None => Ok(Seen { what: self.store.keys(agent, prefix, after, limit)?, safe: true }),
         }

@@ -1,7 +1,7 @@
 //! What is measured of the host as a whole: counts, rates and times. Nothing here is estimated; what was not
 //! measured is not there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::histogram::{Counted, Histogram, Sharded};
-use crate::status::{DeliveryFigures, MessageFigures, ProcessFigures};
+use crate::status::{DeliveryFigures, FailureCount, MessageFigures, ProcessFigures};
 
 /// How often the counts are looked at. A rate's peak is over so long.
 const TICK: Duration = Duration::from_secs(1);
@@ -45,6 +45,8 @@ pub(crate) struct Figures {
     counts: Sharded<[AtomicU64; FIGURES]>,
     /// From the acceptance of a message to the end of its handling.
     delivery: Histogram,
+    /// Attempts and calls that failed, by code. A lock is little beside what a failure costs.
+    failures: Mutex<BTreeMap<&'static str, u64>>,
     looks: Mutex<Looks>,
 }
 
@@ -63,7 +65,7 @@ impl Default for Figures {
         let first = (Instant::now(), 0, cpu_time());
         let delivery = Histogram::default();
         let looks = Looks { ticks: [first].into(), copies: [delivery.counted()].into(), count: 0, peak: 0.0 };
-        Self { counts: Sharded::new(Default::default), delivery, looks: Mutex::new(looks) }
+        Self { counts: Sharded::new(Default::default), delivery, failures: Mutex::default(), looks: Mutex::new(looks) }
     }
 }
 
@@ -76,6 +78,20 @@ impl Figures {
     /// Counts how long a message took from its acceptance to the end of its handling.
     pub(crate) fn delivered(&self, time: Duration) {
         self.delivery.record(time);
+    }
+
+    /// Counts an attempt or call that failed, by the code of what went wrong.
+    pub(crate) fn failed_with(&self, code: &'static str) {
+        *self.failures.lock().entry(code).or_default() += 1;
+    }
+
+    /// Attempts and calls that failed, by what went wrong, the most frequent first.
+    pub(crate) fn failures(&self) -> Vec<FailureCount> {
+        let failures = self.failures.lock();
+        let mut found: Vec<FailureCount> =
+            failures.iter().map(|(code, count)| FailureCount { code: (*code).to_owned(), count: *count }).collect();
+        found.sort_by_key(|failure| std::cmp::Reverse(failure.count));
+        found
     }
 
     fn sum(&self, figure: Figure) -> u64 {

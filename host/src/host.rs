@@ -300,6 +300,10 @@ async fn stop(host: Host) -> ExitCode {
         tracing::error!(%error, "the store did not take the last writes");
         return ExitCode::FAILURE;
     }
+    if let Err(error) = host.commons.store.empty_log().await {
+        // The next start finds it there.
+        tracing::warn!(%error, "a part of the store is left in its log");
+    }
     if left > 0 {
         tracing::warn!("{left} messages were given up; their senders were told");
     }

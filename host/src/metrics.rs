@@ -55,6 +55,7 @@ const METRICS: &[Metric] = &[
     metric("caxton_http_seconds", Kind::Histogram, Unit::Seconds, "Time from an HTTP request to the head of its response, by agent."),
     metric("caxton_commit_seconds", Kind::Histogram, Unit::Seconds, "Time of a commit of the store, which may hold many messages' effects."),
     metric("caxton_handoff_seconds", Kind::Histogram, Unit::Seconds, "Time for which an agent's mailbox was held while its memory went to a new revision, by agent."),
+    metric("caxton_failures_total", Kind::Counter, Unit::Count, "Attempts and calls that failed, by agent and what went wrong."),
     metric("caxton_dead_letters_total", Kind::Counter, Unit::Count, "Messages that were given up, by agent and reason."),
     metric("caxton_dead_letters_forgotten_total", Kind::Counter, Unit::Count, "Dead letters that left because there were more than store.dead-letters."),
     metric("caxton_log_lines_dropped_total", Kind::Counter, Unit::Count, "Lines that an agent said beyond its limits.log-lines, by agent."),

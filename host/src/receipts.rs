@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::agent::{Accepted, MEANINGS, code, describe};
 use crate::clock;
-use crate::store::{Dead, Store};
+use crate::store::{Dead, DeadFilter, Store};
 use crate::wasm::{Answer, Outcome, Waiter};
 
 /// Receipts that are kept; the oldest leave first, whatever their state.
@@ -108,7 +108,7 @@ impl Receipts {
         let state = match kept.handled {
             None => State::Pending,
             // A message that was given up is taken out as if no revision had handled it.
-            Some((at, 0)) => match store.dead_of(id).map_err(unread).ok()? {
+            Some((at, 0)) => match store.dead(&DeadFilter::one(kept.seq), 1).map_err(unread).ok()?.pop() {
                 Some(dead) => State::Failed {
                     at: dead.at,
                     revision: dead.revision.as_deref().and_then(revision).map(Arc::new),
@@ -194,7 +194,11 @@ impl Drop for Open {
 
 #[cfg(test)]
 mod tests {
+    use caxton_control::desired::Durability;
+
     use super::*;
+    use crate::store::tests::{kept, message, plant, settings};
+    use crate::store::{Commit, DeadLetter};
     use crate::wasm::new_id;
 
     fn open(receipts: &Arc<Receipts>) -> (String, Waiter) {
@@ -222,6 +226,34 @@ mod tests {
 
         assert_eq!(receipts.get("no id"), None);
         assert_eq!(receipts.get(&new_id()), None);
+    }
+
+    #[tokio::test]
+    async fn why_a_message_was_given_up_is_known_for_as_long_as_its_dead_letter() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let receipts = Receipts::default();
+        let envelope = kept(&store, message("m-1", "http:POST /", "triage")).await;
+        let dead = DeadLetter { envelope: Box::new(envelope), reason: "expired", error: "too late".to_owned(), at: 7 };
+        let mut commit = Commit::new("triage".into(), Box::new(|_| ()));
+        commit.dead = Some(Box::new(dead));
+        store.submit(commit);
+        // Given up after it, more than any list has room for.
+        let mut later = Commit::new("triage".into(), Box::new(|_| ()));
+        let envelope = Box::new(message("m-2", "http:POST /", "triage"));
+        later.dead = Some(Box::new(DeadLetter { envelope, reason: "invalid", error: String::new(), at: 8 }));
+        store.submit(later);
+        let copies = "INSERT INTO dead WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+             SELECT seq + i, agent, conversation, rank, due, head, content, at, reason, error, attempts
+             FROM dead, n WHERE reason = 'invalid'";
+        plant(&store, copies).await;
+        let State::Failed { at, code, reason, .. } = receipts.find(&store, "m-1").unwrap().state else {
+            panic!("not failed")
+        };
+        assert_eq!((at, code, &*reason), (7, "expired", "too late"));
+        store.forget_dead(DeadFilter::default()).await.unwrap();
+        let State::Failed { reason, .. } = receipts.find(&store, "m-1").unwrap().state else { panic!("not failed") };
+        assert_eq!(reason, "its dead letter was dropped");
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::agent::Agent;
 #[derive(Default)]
 pub(crate) struct Routes {
     agents: AHashMap<AgentName, Arc<Agent>>,
+    /// Those that are not declared any more and go on with their conversations.
+    leaving: AHashMap<AgentName, Arc<Agent>>,
     capabilities: AHashMap<Capability, Vec<Arc<Agent>>>,
     paths: matchit::Router<Vec<Target>>,
 }
@@ -77,6 +79,22 @@ impl Routes {
     /// The agent of a name.
     pub(crate) fn agent(&self, name: &str) -> Option<&Arc<Agent>> {
         self.agents.get(name)
+    }
+
+    /// The same routes, with agents that leave.
+    pub(crate) fn with_leaving(self, leaving: AHashMap<AgentName, Arc<Agent>>) -> Self {
+        Self { leaving, ..self }
+    }
+
+    /// The agent of a name, also one that leaves.
+    pub(crate) fn present(&self, name: &str) -> Option<&Arc<Agent>> {
+        self.agents.get(name).or_else(|| self.leaving.get(name))
+    }
+
+    /// The agent of a name for a message of a conversation; one that leaves is there for those that are open.
+    pub(crate) fn receiver(&self, name: &str, conversation: &str) -> Option<&Arc<Agent>> {
+        let open = |agent: &&Arc<Agent>| agent.check_open(Some(conversation)).is_ok();
+        self.agents.get(name).or_else(|| self.leaving.get(name).filter(open))
     }
 
     /// All agents.

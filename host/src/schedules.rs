@@ -22,13 +22,22 @@ const LOOK: Duration = Duration::from_secs(1);
 const MOST_MISSED: usize = 1_000;
 /// How far apart those come, in milliseconds.
 const APART: u64 = 10;
+/// A clock that is set back by more than this, in milliseconds, was wrong before: what it showed then counts no more.
+/// One that is set back by less shows some times twice, of which the second do not count.
+const SET_BACK: u64 = 60 * 60 * 1_000;
 
-/// When schedules fire next, by agent and the schedule's key.
-type Next = HashMap<(String, String), Option<u64>>;
+/// When schedules fire next.
+#[derive(Default)]
+struct Next {
+    /// By agent and the schedule's key.
+    times: HashMap<(String, String), Option<u64>>,
+    /// The latest time that the clock has shown since it was right, in milliseconds since 1970.
+    latest: u64,
+}
 
 /// Lets schedules fire until `stop`.
 pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
-    let mut next = Next::new();
+    let mut next = Next::default();
     loop {
         let soonest = look(&commons, &mut next, clock::now_ms());
         let pause = soonest.map_or(LOOK, |at| Duration::from_millis(at.saturating_sub(clock::now_ms())).min(LOOK));
@@ -55,67 +64,92 @@ pub(crate) fn list(commons: &Commons, agent: Option<&Agent>, now: u64) -> Result
         for schedule in &agent.spec().schedules {
             // Before it fires for the first time the store has since when its times count.
             let fired = |at: &u64| schedule.next_after(at.saturating_sub(1)) == Some(*at);
+            let last = commons.store.fired_at(agent.name().as_str(), &schedule.key())?;
             found.push(ScheduleStatus {
                 agent: agent.name().to_string(),
                 cron: schedule.cron.as_str().to_owned(),
                 timezone: schedule.timezone.to_string(),
                 missed: schedule.missed.as_str().to_owned(),
-                last_at: commons.store.fired_at(agent.name().as_str(), &schedule.key())?.filter(fired),
-                next_at: schedule.next_after(now),
+                last_at: last.filter(fired),
+                next_at: schedule.next_after(counts_from(last, now)),
             });
         }
     }
     Ok(found)
 }
 
+/// The time after which a schedule's times count that fired last at `last`.
+fn counts_from(last: Option<u64>, now: u64) -> u64 {
+    last.filter(|last| last.saturating_sub(now) <= SET_BACK).unwrap_or(now).max(now)
+}
+
 /// Lets fire what is due; gives when the next is.
 fn look(commons: &Commons, next: &mut Next, now: u64) -> Option<u64> {
-    let mut seen = Next::new();
+    let anew = now.saturating_add(SET_BACK) < next.latest;
+    if anew {
+        let back = Duration::from_millis(next.latest - now);
+        tracing::warn!(?back, "the clock was set back; schedules go by what it shows now");
+        commons.events.tell(None, "schedule.clock-set-back", serde_json::json!({ "seconds": back.as_secs() }));
+        *next = Next::default();
+    }
+    next.latest = next.latest.max(now);
+    let mut seen = HashMap::new();
     for agent in commons.routes.load().agents() {
         for schedule in &agent.spec().schedules {
             let key = (agent.name().to_string(), schedule.key());
-            let at = match next.remove(&key) {
+            let at = match next.times.remove(&key) {
                 Some(Some(at)) if at <= now => {
                     fire(commons, agent, schedule, &key.1, at, None);
                     schedule.next_after(now)
                 }
-                // A clock that was set back must not make it wait for the time that was.
-                Some(Some(at)) => schedule.next_after(now).map(|first| first.min(at)),
-                Some(None) => None,
-                None => begin(commons, agent, schedule, &key.1, now),
+                // Also when the clock was set back a little: the times before have been.
+                Some(at) => at,
+                None => begin(commons, agent, schedule, &key.1, now, !anew),
             };
             seen.insert(key, at);
         }
     }
-    *next = seen;
-    next.values().flatten().min().copied()
+    next.times = seen;
+    next.times.values().flatten().min().copied()
 }
 
-/// Takes up a schedule: makes up for what was missed, and gives when it fires next.
-fn begin(commons: &Commons, agent: &Arc<Agent>, schedule: &Schedule, key: &str, now: u64) -> Option<u64> {
-    match commons.store.fired_at(agent.name().as_str(), key) {
-        Ok(Some(last)) => {
+/// Takes up a schedule: makes up for what was missed, if that is wanted, and gives when it fires next.
+fn begin(
+    commons: &Commons,
+    agent: &Arc<Agent>,
+    schedule: &Schedule,
+    key: &str,
+    now: u64,
+    make_up: bool,
+) -> Option<u64> {
+    let last = match commons.store.fired_at(agent.name().as_str(), key) {
+        Ok(last) => last,
+        Err(error) => {
+            tracing::error!(agent = %agent.name(), error, "when a schedule fired last cannot be read; what it missed is not made up for");
+            return schedule.next_after(now);
+        }
+    };
+    match last {
+        Some(last) if make_up => {
             for (at, index) in schedule.missed(last, now, MOST_MISSED).into_iter().zip(0..) {
                 fire(commons, agent, schedule, key, at, Some(now + index * APART));
             }
         }
+        Some(_) => {}
         // From now on is counted.
-        Ok(None) => {
+        None => {
             let mut commit = Commit::new(agent.name().shared(), Box::new(|_| ()));
             commit.fired = Some(Fired { schedule: key.to_owned(), at: now });
             commons.store.submit(commit);
         }
-        Err(error) => {
-            tracing::error!(agent = %agent.name(), error, "when a schedule fired last cannot be read; what it missed is not made up for");
-        }
     }
-    schedule.next_after(now)
+    schedule.next_after(counts_from(last, now))
 }
 
 /// Sends the message of a schedule that was due at a time.
 fn fire(commons: &Commons, agent: &Arc<Agent>, schedule: &Schedule, key: &str, at: u64, due: Option<u64>) {
     let name = agent.name().clone();
-    if let Err(error) = agent.reserve_place() {
+    if let Err(error) = agent.reserve_place(None) {
         tracing::warn!(agent = %name, cron = %schedule.cron, %error, "a schedule did not fire");
         commons.events.tell(
             Some(name.as_str()),
@@ -211,7 +245,7 @@ mod tests {
     async fn each_time_fires_once_from_when_it_is_declared() {
         let folder = tempfile::tempdir().unwrap();
         let commons = open(&folder, "all", 100);
-        let mut next = Next::new();
+        let mut next = Next::default();
         for (at, count) in [
             (BEGAN + 30_000, 0),
             (BEGAN + MINUTE - 1, 0),
@@ -231,18 +265,69 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_clock_that_is_set_back_makes_nothing_fire_twice_unless_it_was_quite_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let commons = open(&folder, "all", 100);
+        let mut next = Next::default();
+        let hours = |hours: u64| hours * 60 * MINUTE;
+        let noon = BEGAN + hours(12);
+        for (at, soonest, count) in [
+            (noon + 30_000, noon + MINUTE, 0),
+            (noon + MINUTE, noon + 2 * MINUTE, 1),
+            // Set back a little: the minutes that have been do not come again.
+            (noon - MINUTE, noon + 2 * MINUTE, 1),
+            (noon - 30 * MINUTE, noon + 2 * MINUTE, 1),
+            (noon + MINUTE, noon + 2 * MINUTE, 1),
+            (noon + 2 * MINUTE, noon + 3 * MINUTE, 2),
+            // Set back by so much that it must have been wrong, in two steps.
+            (noon - 30 * MINUTE, noon + 3 * MINUTE, 2),
+            (noon - hours(1), noon - 59 * MINUTE, 2),
+            (noon - 59 * MINUTE, noon - 58 * MINUTE, 3),
+        ] {
+            assert_eq!(look(&commons, &mut next, at), Some(soonest), "{}", at.cast_signed() - noon.cast_signed());
+            assert_eq!(waiting(&commons).await, count, "{}", at.cast_signed() - noon.cast_signed());
+        }
+        let told: Vec<_> = commons.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
+        let told: Vec<_> = told.iter().map(|event| (event.kind.as_str(), event.data["seconds"].as_u64())).collect();
+        assert_eq!(told, [("schedule.clock-set-back", Some(62 * 60))]);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_while_the_host_is_stopped_makes_nothing_fire_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let noon = BEGAN + 12 * 60 * MINUTE;
+        let commons = open(&folder, "all", 100);
+        let mut next = Next::default();
+        look(&commons, &mut next, noon - 1_000);
+        look(&commons, &mut next, noon);
+        assert_eq!(waiting(&commons).await, 1);
+        close(commons).await;
+        for (now, soonest) in [
+            (noon - 2_000, noon + MINUTE),
+            (noon - 60 * MINUTE, noon + MINUTE),
+            (noon - 61 * MINUTE, noon - 60 * MINUTE),
+        ] {
+            let commons = open(&folder, "all", 100);
+            assert_eq!(look(&commons, &mut Next::default(), now), Some(soonest), "{}", noon - now);
+            assert_eq!(status(&commons, now).1, Some(soonest), "as it is listed");
+            assert_eq!(waiting(&commons).await, 1, "{}", noon - now);
+            close(commons).await;
+        }
+    }
+
+    #[tokio::test]
     async fn what_a_stop_missed_is_made_up_for_as_declared_and_once() {
         for (missed, count) in [("skip", 0), ("latest", 1), ("all", 3)] {
             let folder = tempfile::tempdir().unwrap();
             let commons = open(&folder, missed, 100);
-            look(&commons, &mut Next::new(), BEGAN + 1_000);
+            look(&commons, &mut Next::default(), BEGAN + 1_000);
             assert_eq!(waiting(&commons).await, 0, "{missed}");
             assert_eq!(status(&commons, BEGAN), (None, Some(BEGAN + MINUTE)), "{missed}: it never fired");
             close(commons).await;
             let now = BEGAN + 3 * MINUTE + 2_000;
             for round in ["first", "second"] {
                 let commons = open(&folder, missed, 100);
-                look(&commons, &mut Next::new(), now);
+                look(&commons, &mut Next::default(), now);
                 assert_eq!(waiting(&commons).await, count, "{missed}, {round} start");
                 close(commons).await;
             }
@@ -253,7 +338,7 @@ mod tests {
     async fn a_full_mailbox_gets_no_more_and_it_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let commons = open(&folder, "skip", 1);
-        let mut next = Next::new();
+        let mut next = Next::default();
         for minute in 0..=3 {
             look(&commons, &mut next, BEGAN + minute * MINUTE);
         }

@@ -49,6 +49,23 @@ pub struct Unanswered {
     pub to: String,
 }
 
+/// What a message changed in its conversation beside the count.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// Whether anything changed but the count and the time.
+    pub is_more: bool,
+    new_sender: bool,
+    new_receiver: bool,
+    /// The protocol and its runs as they were.
+    steps: Option<(Option<String>, Vec<Run>)>,
+    /// What it answered, and where that was.
+    answered: Option<(usize, Unanswered)>,
+    /// Whether it waits for an answer.
+    asked: bool,
+    /// The question that had to go for it.
+    forgotten: Option<Unanswered>,
+}
+
 /// What matters of a message to the conversation that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Said<'a> {
@@ -109,44 +126,86 @@ impl Conversation {
     /// # Errors
     /// The message is refused; the conversation stays as it was.
     pub fn judge(&mut self, said: &Said<'_>, participants_bound: usize) -> Result<bool, Refused> {
+        self.judge_noting(said, participants_bound).map(|change| change.is_more)
+    }
+
+    /// The same, and says what to [take back](Self::take_back) if the message is not sent after all.
+    ///
+    /// # Errors
+    /// The message is refused; the conversation stays as it was.
+    pub fn judge_noting(&mut self, said: &Said<'_>, participants_bound: usize) -> Result<Change, Refused> {
         let new_sender = !self.participants.contains(said.from);
         let new_receiver = said.to != said.from && !self.participants.contains(said.to);
         let joining = usize::from(new_sender) + usize::from(new_receiver);
         if joining > 0 && self.participants.len() + joining > participants_bound {
             return Err(Refused::TooMany { bound: participants_bound });
         }
+        let steps = said.protocol.map(|_| (self.protocol.clone(), self.runs.clone()));
         // The last that may refuse: from here on the message is in.
-        let mut changed = self.follow(said)? || joining > 0;
+        let followed = self.follow(said)?;
+        let mut change =
+            Change { is_more: followed || joining > 0, new_sender, new_receiver, steps, ..Change::default() };
         if new_sender {
             self.participants.insert(said.from.to_owned());
         }
         if new_receiver {
             self.participants.insert(said.to.to_owned());
         }
-        changed |= self.count(said);
+        change.answered = self.count(said);
+        change.is_more |= change.answered.is_some();
         if awaits_answer(said.act) {
-            changed = true;
+            (change.is_more, change.asked) = (true, true);
             if self.unanswered.len() >= MAX_UNANSWERED {
-                self.unanswered.pop_front();
+                change.forgotten = self.unanswered.pop_front();
             }
             let key = said.reply_with.unwrap_or(said.id).to_owned();
             self.unanswered.push_back(Unanswered { key, from: said.from.to_owned(), to: said.to.to_owned() });
         }
-        Ok(changed)
+        Ok(change)
+    }
+
+    /// Takes back a message that was taken in and is not sent after all, the last one first. Its time stays.
+    pub fn take_back(&mut self, said: &Said<'_>, change: Change) -> Change {
+        let Change { is_more: _, new_sender, new_receiver, steps, answered, asked, forgotten } = change;
+        self.messages = self.messages.saturating_sub(1);
+        if asked {
+            let key = said.reply_with.unwrap_or(said.id);
+            let own = |left: &Unanswered| left.key == key && left.from == said.from && left.to == said.to;
+            if let Some(at) = self.unanswered.iter().rposition(own) {
+                self.unanswered.remove(at);
+            }
+        }
+        if let Some(forgotten) = forgotten {
+            self.unanswered.push_front(forgotten);
+        }
+        if let Some((at, answered)) = answered {
+            self.unanswered.insert(at.min(self.unanswered.len()), answered);
+        }
+        if new_sender {
+            self.participants.remove(said.from);
+        }
+        if new_receiver {
+            self.participants.remove(said.to);
+        }
+        if let Some((protocol, runs)) = steps {
+            (self.protocol, self.runs) = (protocol, runs);
+        }
+        Change { is_more: true, ..Change::default() }
     }
 
     /// Takes in a `failure` that the host tells in an agent's name because the agent's message finally failed
     /// (SPEC §7). It is not judged: whatever the protocol expects of that agent, its part is over.
-    pub fn told_failure(&mut self, said: &Said<'_>) {
+    pub fn told_failure(&mut self, said: &Said<'_>) -> Change {
+        let steps = Some((self.protocol.clone(), self.runs.clone()));
         for run in &mut self.runs {
             run.give_up(said.from, said.to);
         }
-        self.count(said);
+        Change { is_more: true, steps, answered: self.count(said), ..Change::default() }
     }
 
     /// Takes in the `not-understood` that a message brings back which was refused. It answers nothing that was said.
-    pub fn told_refusal(&mut self, said: &Said<'_>) {
-        self.count(&Said { in_reply_to: None, ..*said });
+    pub fn told_refusal(&mut self, said: &Said<'_>) -> Change {
+        Change { answered: self.count(&Said { in_reply_to: None, ..*said }), ..Change::default() }
     }
 
     /// When it expires if nothing more is said, in milliseconds since 1970.
@@ -197,21 +256,18 @@ impl Conversation {
         Ok(())
     }
 
-    /// Counts a message, and lets it answer. Says whether it answered something.
-    fn count(&mut self, said: &Said<'_>) -> bool {
+    /// Counts a message, and lets it answer. Gives what it answered, and where that was.
+    fn count(&mut self, said: &Said<'_>) -> Option<(usize, Unanswered)> {
         self.messages = self.messages.saturating_add(1);
         // A clock that was set back does not make the conversation shorter than nothing.
         self.last = self.last.max(said.at);
-        let Some(key) = said.in_reply_to else { return false };
+        let key = said.in_reply_to?;
         // Several may have been asked with one key: it is the answer of the one that gives it. Another's counts
         // if it answers in that one's place.
         let asked = |waiting: &Unanswered| waiting.key == key && waiting.from == said.to;
         let answered = self.unanswered.iter().position(|waiting| asked(waiting) && waiting.to == said.from);
-        if let Some(at) = answered.or_else(|| self.unanswered.iter().position(asked)) {
-            self.unanswered.remove(at);
-            return true;
-        }
-        false
+        let at = answered.or_else(|| self.unanswered.iter().position(asked))?;
+        Some((at, self.unanswered.remove(at)?))
     }
 }
 

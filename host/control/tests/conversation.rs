@@ -248,3 +248,27 @@ proptest! {
         prop_assert!(conversation.unanswered.is_empty(), "{:?}", keys(&conversation));
     }
 }
+
+#[test]
+fn what_is_taken_back_was_never_said() {
+    let mut conversation = Conversation::new("c", "triage", 1);
+    let mut said = |from: &'static str, to: &'static str, act, protocol, id, in_reply_to| {
+        let said = Said { from, to, act, protocol, id, reply_with: None, in_reply_to, at: 1 };
+        let before = conversation.clone();
+        let change = conversation.judge_noting(&said, 10).unwrap();
+        assert_ne!(conversation, before, "{id}");
+        conversation.take_back(&said, change);
+        assert_eq!(conversation, before, "{id}");
+        conversation.judge(&said, 10).unwrap();
+    };
+    let fipa = Some("fipa-request");
+    said("triage", "desk", Performative::Request, fipa, "m-1", None);
+    said("desk", "ledger", Performative::QueryIf, None, "m-2", None);
+    said("desk", "triage", Performative::Agree, fipa, "m-3", Some("m-1"));
+    said("ledger", "desk", Performative::Inform, Some("other"), "m-4", Some("m-2"));
+    said("desk", "triage", Performative::Inform, fipa, "m-5", None);
+    let ids: Vec<String> = (0..=caxton_control::conversation::MAX_UNANSWERED).map(|n| format!("q-{n}")).collect();
+    for id in &ids {
+        said("triage", "triage", Performative::Cfp, None, id.clone().leak(), None);
+    }
+}

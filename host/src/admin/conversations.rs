@@ -78,7 +78,7 @@ pub(super) async fn show(
 ) -> Result<Json<Thread>, Problem> {
     let limit = page(params.limit, THREAD)?;
     let store = std::sync::Arc::clone(&api.commons.store);
-    // All messages that are kept are looked through, which may take a while.
+    // All messages that were committed since it began are looked through, which may take a while.
     let found = tokio::task::spawn_blocking(move || {
         let conversation = match store.conversations.get(&id) {
             Some(record) => Some(status(record, None)),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::mailboxes;
 use super::problem::Problem;
-use crate::status::{DeliveryFigures, MailboxStatus, MessageFigures, ProcessFigures, Quantiles};
+use crate::status::{DeliveryFigures, FailureCount, MailboxStatus, MessageFigures, ProcessFigures, Quantiles};
 use crate::store::{ConversationFigures, DeadCount, DeadFilter};
 
 /// Figures of the host as a whole. Each is measured; what was not is none.
@@ -17,6 +17,8 @@ pub(crate) struct HostStats {
     pub(crate) at: u64,
     /// Counts and rates.
     pub(crate) messages: MessageFigures,
+    /// Attempts and calls that failed, by what went wrong, the most frequent first.
+    pub(crate) failures: Vec<FailureCount>,
     /// How long deliveries took.
     pub(crate) delivery: DeliveryFigures,
     /// The mailboxes.
@@ -40,7 +42,7 @@ pub(crate) struct StoreFigures {
     pub(crate) commits: Option<Quantiles>,
 }
 
-/// What is measured of the host as a whole: rates, times, depths, dead letters, memory.
+/// What is measured of the host as a whole: rates, times, depths, failures, dead letters, memory.
 #[utoipa::path(get, path = "/v1/stats", tag = "host", responses((status = 200, body = HostStats)))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Problem> {
     let figures = &api.commons.figures;
@@ -48,6 +50,7 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Prob
     Ok(Json(HostStats {
         at: crate::clock::now_ms(),
         messages: figures.messages(),
+        failures: figures.failures(),
         delivery: figures.deliveries(),
         mailboxes: mailboxes::all(&api),
         conversations: api.commons.store.conversations.figures(),

@@ -270,7 +270,7 @@ impl Agent {
         draft::check_words(&arrival.content_type, arrival.ontology.as_deref(), arrival.protocol.as_deref())?;
         draft::check_ids([arrival.conversation.as_deref()])?;
         draft::check_headers(&arrival.headers)?;
-        self.reserve_place()?;
+        self.reserve_place(arrival.conversation.as_deref())?;
         let id = new_id();
         let conversation = arrival.conversation.unwrap_or_else(|| id.clone());
         let patience = arrival.patience;
@@ -314,7 +314,7 @@ impl Commons {
     /// Checks a draft of an agent and keeps a place for it.
     pub(crate) fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, AdmitError> {
         let (agent, envelope) = self.address(who, work, draft)?;
-        agent.reserve_place()?;
+        agent.reserve_place(Some(&envelope.message.conversation_id))?;
         // Only what names a protocol can be illegal, but for too many participants, which its sender may learn as well.
         let origin = self.routes.load().agent(who.name()).filter(|origin| !origin.is_http()).cloned();
         Ok(Sent::new(agent, envelope).of(origin.map(|origin| origin as Arc<dyn Inbox>)))
@@ -395,7 +395,7 @@ impl Commons {
                 .or_else(|| routes.pick(capability, conversation))
                 .ok_or_else(|| AdmitError::UnknownReceiver(receiver.to_owned()));
         }
-        let agent = routes.agent(receiver);
+        let agent = routes.receiver(receiver, conversation);
         // A grant of a capability covers those who have it, also when they are called by name.
         let granted = allow.iter().any(|grant| match grant {
             Receiver::Agent(name) => name.as_str() == receiver,

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use caxton_control::mailbox::{Lane, Rank, Taken};
 use tokio::sync::oneshot;
 
-use super::queue::{STORE_PAUSE, Slot};
+use super::queue::{STORE_PAUSE, Slot, since};
 use super::stats::End;
-use super::{Agent, InFlight, Revision};
+use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::{Commit, CommitError, Committed, StateChange};
 use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Outcome, Sent, Work, wit};
@@ -136,11 +136,11 @@ impl Agent {
         let Taken { lane, rank, since, message } = taken;
         let mut envelope = match self.fetch(message) {
             Ok(envelope) => envelope,
-            Err((seq, error)) => {
-                tracing::error!(agent = %self.name, seq, error, "a message cannot be read; it waits");
+            Err((place, error)) => {
+                tracing::error!(agent = %self.name, seq = place.seq, error, "a message cannot be read; it waits");
                 drop(flight);
                 self.inbox.lock().breaker.abandoned();
-                let taken = Taken { lane, rank, since, message: Slot::Kept(seq) };
+                let taken = Taken { lane, rank, since, message: Slot::Kept(place) };
                 self.again(taken, Some(clock::now_ms() + STORE_PAUSE));
                 return None;
             }
@@ -173,7 +173,7 @@ impl Agent {
     }
 
     /// Why a message is too old to be handled (SPEC §7, message timeout), or nobody wants it any more.
-    fn expired(&self, envelope: &Envelope) -> Option<&'static str> {
+    pub(super) fn expired(&self, envelope: &Envelope) -> Option<&'static str> {
         if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Some("nobody waits for the answer any more");
         }
@@ -185,8 +185,8 @@ impl Agent {
             return Some("it came to be handled after its reply-by");
         }
         let timeout = self.spec.load().mailbox.timeout?;
-        let since = envelope.due.unwrap_or(0).max(envelope.message.sent_at);
-        (now.saturating_sub(since) > super::millis(timeout)).then_some("it waited longer than mailbox.timeout")
+        (now.saturating_sub(since(envelope)) > super::millis(timeout))
+            .then_some("it waited longer than mailbox.timeout")
     }
 
     /// Runs the handler once.
@@ -218,7 +218,21 @@ impl Agent {
         };
         let reply = result.map_err(Outcome::Gave)?;
         let routed = self.route_reply(&revision, envelope, reply);
-        let (outcome, extra) = routed.map_err(|error| Outcome::BadReply(error.to_string()))?;
+        let (outcome, extra) = routed.map_err(|error| match error {
+            // The asker's mailbox, not the agent's doing.
+            AdmitError::Full { .. } | AdmitError::Unavailable(_) => {
+                Outcome::NotCommitted(format!("its reply cannot go to `{}` now: {error}", envelope.message.sender))
+            }
+            AdmitError::UnknownReceiver(_)
+            | AdmitError::NotAllowed { .. }
+            | AdmitError::TooLarge { .. }
+            | AdmitError::TooManyHops { .. }
+            | AdmitError::Invalid(_)
+            | AdmitError::BreakerOpen { .. }
+            | AdmitError::NotKept(_)
+            | AdmitError::KeyReused
+            | AdmitError::NotUnderstood(_) => Outcome::BadReply(error.to_string()),
+        })?;
         effects.sends.extend(extra);
         Ok(Content { outcome, effects })
     }

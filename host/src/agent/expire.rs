@@ -1,17 +1,127 @@
-//! The end of conversations in which nothing is said any more (SPEC §7).
+//! What is over its time: messages that wait, conversations in which nothing is said any more (SPEC §7).
+//!
+//! A message that is over when its turn comes is given up there. What waits in a mailbox that is paused or slow is looked
+//! through when the first of it may be over, and not before.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::conversation::Unanswered;
 
+use super::queue::{Slot, since};
+use super::{Agent, InboxState, Outcomes};
 use crate::clock;
 use crate::commons::Commons;
-use crate::store::{Commit, Committed};
-use crate::wasm::{Envelope, Inbox, Sent, new_id, wit};
+use crate::store::{Commit, Committed, DeadLetter};
+use crate::wasm::{Answer, Envelope, Inbox, Outcome, Sent, new_id, wit};
 
 /// Conversations that end at once.
 const AT_ONCE: usize = 1_000;
+/// How long until what waits is looked through again, at least, in milliseconds: however many messages there are, and
+/// however many of them are over soon, it takes little of the time.
+const PAUSE: u64 = 1_000;
+
+/// When what waits in a mailbox has to be looked through.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// No message that waits is over before, in milliseconds since 1970; the end of time if none ever is.
+    over_at: u64,
+    /// Not to be looked through before.
+    rests_until: u64,
+}
+
+impl Default for Watch {
+    /// Of a mailbox without messages.
+    fn default() -> Self {
+        Self { over_at: u64::MAX, rests_until: 0 }
+    }
+}
+
+impl Watch {
+    /// When to look; none for never.
+    pub(super) fn next(&self) -> Option<u64> {
+        (self.over_at < u64::MAX).then(|| self.over_at.max(self.rests_until))
+    }
+}
+
+impl Agent {
+    /// When a message that waits is over, in milliseconds since 1970; the end of time for never. A call is over when its
+    /// sender waits no longer.
+    pub(super) fn over_at(&self, slot: &Slot) -> u64 {
+        let (since, reply_by) = match slot {
+            Slot::Here(envelope) if envelope.is_call() => return u64::MAX,
+            Slot::Here(envelope) => (since(envelope), envelope.message.reply_by),
+            Slot::Kept(place) => (place.since, place.reply_by),
+        };
+        let timeout = self.spec.load().mailbox.timeout;
+        let timed_out = timeout.map_or(u64::MAX, |timeout| since.saturating_add(super::millis(timeout) + 1));
+        timed_out.min(reply_by.unwrap_or(u64::MAX))
+    }
+
+    /// Takes note that a message which waits is over at a time.
+    pub(super) fn watch(&self, inbox: &mut InboxState, over_at: u64) {
+        if over_at < inbox.watch.over_at {
+            inbox.watch.over_at = over_at;
+            self.look_later(inbox);
+        }
+    }
+
+    /// Takes out what waits and is over, if something may be.
+    pub(super) fn take_over(&self, inbox: &mut InboxState, now: u64) -> Vec<Slot> {
+        if inbox.watch.next().is_none_or(|next| next > now) {
+            return Vec::new();
+        }
+        let mut next = u64::MAX;
+        let over = inbox.mailbox.expire(|slot| {
+            let over_at = self.over_at(slot);
+            if over_at > now {
+                next = next.min(over_at);
+            }
+            over_at <= now
+        });
+        inbox.watch = Watch { over_at: next, rests_until: now + PAUSE };
+        over
+    }
+
+    /// Makes dead letters of messages that were never taken and are over.
+    pub(super) fn bury_over(self: &Arc<Self>, over: Vec<Slot>) {
+        for slot in over {
+            match self.fetch(slot) {
+                Ok(envelope) => self.bury_one_over(envelope),
+                Err((place, error)) => {
+                    let seq = place.seq;
+                    tracing::error!(agent = %self.name, seq, error, "a message that is over stays in the store");
+                }
+            }
+        }
+        // An agent that leaves may have nothing more to do.
+        self.commons.wake();
+    }
+
+    fn bury_one_over(self: &Arc<Self>, mut envelope: Box<Envelope>) {
+        let why = self.expired(&envelope).unwrap_or("its time is over");
+        let sends = self.failure_for(&envelope, why).into_iter().collect();
+        let waiter = envelope.waiter.take();
+        let (reason, error, at) = ("expired", why.to_owned(), clock::now_ms());
+        let agent = Arc::clone(self);
+        self.bury_with(DeadLetter { envelope, reason, error, at }, sends, move |buried| match buried {
+            Ok(()) => {
+                agent.stats.count(Outcomes::Failed);
+                if let Some(waiter) = waiter {
+                    waiter.tell(Answer { revision: None, outcome: Outcome::Gone(why) });
+                }
+            }
+            // Still in the store: it waits, and is given up again.
+            Err(mut envelope) => {
+                envelope.waiter = waiter;
+                agent.reserve_beyond();
+                if agent.put(envelope) {
+                    agent.work();
+                }
+            }
+        });
+    }
+}
 
 /// Ends conversations that are over their time, and tells those who still wait for an answer.
 pub(crate) fn expire_conversations(commons: &Arc<Commons>) {
@@ -65,10 +175,67 @@ fn failure(commons: &Commons, conversation: &str, left: Unanswered) -> Option<Se
 mod tests {
     use caxton_control::desired::Durability;
 
+    use super::super::tests::{agent, sent};
     use super::*;
-    use crate::agent::Agent;
     use crate::routes::Routes;
-    use crate::store::{Store, said};
+    use crate::store::{DeadFilter, Store, said};
+
+    /// Takes a message into the mailbox.
+    fn put(agent: &Agent, envelope: Box<Envelope>) {
+        agent.reserve_place(None).unwrap();
+        agent.put(envelope);
+    }
+
+    /// Gives up what is over by `now`, and gives the ids of the dead letters.
+    async fn given_up(agent: &Arc<Agent>, now: u64) -> Vec<String> {
+        let over = agent.take_over(&mut agent.inbox.lock(), now);
+        agent.bury_over(over);
+        // What is answered second comes after all that the first commits told.
+        agent.commons.store.flush().await.unwrap();
+        agent.commons.store.flush().await.unwrap();
+        let dead = agent.commons.store.dead(&DeadFilter::default(), 9).unwrap();
+        dead.into_iter().map(|dead| format!("{} {}", dead.id, dead.reason)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_message_is_over_in_time_also_in_a_mailbox_that_is_paused() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = agent(&folder, "timeout = \"1m\"");
+        agent.hold(true);
+        let now = clock::now_ms();
+        put(&agent, sent(&agent, "m-1", 50_000).await);
+        let mut asked = sent(&agent, "m-2", 0).await;
+        asked.message.reply_by = Some(now + 5_000);
+        put(&agent, asked);
+        let mut later = sent(&agent, "m-3", 70_000).await;
+        later.due = Some(now + 9_000);
+        put(&agent, later);
+        let look_at = agent.inbox.lock().look_at;
+        assert!((now + 4_000..=now + 5_000).contains(&look_at), "{look_at}");
+        assert_eq!(given_up(&agent, now + 4_000).await, [""; 0]);
+        assert_eq!(given_up(&agent, now + 5_000).await, ["m-2 expired"]);
+        assert_eq!(given_up(&agent, now + 11_000).await, ["m-1 expired", "m-2 expired"]);
+        assert_eq!((agent.depth(), agent.stats.counts().failed), (1, 2));
+        assert_eq!(given_up(&agent, now + 60_000).await.len(), 2, "it counts from when it is due");
+        assert_eq!(given_up(&agent, now + 70_000).await.len(), 3);
+        assert_eq!((agent.depth(), agent.inbox.lock().watch.next()), (0, None));
+    }
+
+    #[tokio::test]
+    async fn what_waited_at_a_start_is_over_in_time_by_the_settings_of_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = agent(&folder, "");
+        let now = clock::now_ms();
+        drop(sent(&first, "m-1", 50_000).await);
+        drop(first);
+        let agent = agent(&folder, "");
+        assert_eq!(agent.inbox.lock().watch.next(), None);
+        let mut spec = (*agent.spec()).clone();
+        spec.mailbox.timeout = Some(std::time::Duration::from_secs(60));
+        agent.configure(Arc::new(spec));
+        assert_eq!(given_up(&agent, now).await, [""; 0]);
+        assert_eq!(given_up(&agent, now + 11_000).await, ["m-1 expired"]);
+    }
 
     #[tokio::test]
     async fn who_still_waits_for_an_answer_is_told_failure() {

@@ -65,6 +65,9 @@ fn is_fault(outcome: &Outcome) -> bool {
 impl Agent {
     /// A handling failed: tells whoever waits, or arranges what is next.
     pub(super) fn failed(&self, handling: Handling, mut envelope: Box<Envelope>, outcome: Outcome) {
+        if let Some(code) = code(&outcome) {
+            self.stats.failed_with(code);
+        }
         if let Outcome::Fault(Fault::Interrupted) = outcome {
             envelope.message.attempt += 1;
             self.stats.ended(handling.end(&envelope, None));
@@ -187,7 +190,7 @@ impl Agent {
         });
     }
 
-    fn bury_with(
+    pub(super) fn bury_with(
         &self,
         dead: DeadLetter,
         sends: Vec<crate::wasm::Sent>,

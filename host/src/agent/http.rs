@@ -74,6 +74,7 @@ impl Agent {
             agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
             agent.count_call(end.result.as_ref().err());
             if let Err(mut fault) = end.result {
+                agent.stats.failed_with(fault.code());
                 if let Fault::Time { limit } = &mut fault {
                     // What was left of it when the guest began says nothing to anyone.
                     *limit = flight.revision.spec.limits.time;
@@ -92,9 +93,8 @@ impl Agent {
 
     /// Counts a call as in flight on the revision that new calls go to.
     fn enter(&self) -> Result<InFlight, AdmitError> {
-        if let Some(why) = self.inbox.lock().closed {
-            return Err(AdmitError::Unavailable(why));
-        }
+        // It knows no conversations.
+        self.check_open(None)?;
         let depth = self.spec.load().mailbox.depth;
         loop {
             let Some(current) = self.current.load_full() else {

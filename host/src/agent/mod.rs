@@ -21,6 +21,7 @@ mod pending;
 mod queue;
 mod redeliver;
 mod reply;
+mod save;
 mod stats;
 mod worker;
 
@@ -36,12 +37,12 @@ use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use self::expire::Watch;
 use self::pending::Pending;
 use self::queue::Slot;
 use crate::clock;
 use crate::commons::Commons;
-use crate::store::Snapshot;
-use crate::wasm::{Envelope, Inbox, Kind, Lease, Pool, rank};
+use crate::wasm::{Envelope, Inbox, Kind, Pool, rank};
 
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
@@ -73,8 +74,8 @@ struct InboxState {
     paused: bool,
     /// Whether an operator lets messages wait.
     held: bool,
-    /// Why no message is taken any more.
-    closed: Option<&'static str>,
+    /// Which messages are taken.
+    taking: Taking,
     /// Whether what the store has is left to the next start of the host.
     leaving: bool,
     /// Tasks that deliver.
@@ -82,6 +83,19 @@ struct InboxState {
     breaker: Breaker,
     /// When this agent looks at its mailbox again, in milliseconds since 1970; the end of time for never.
     look_at: u64,
+    /// When what waits is over.
+    watch: Watch,
+}
+
+/// Which messages an agent takes.
+#[derive(Debug, Clone, Copy)]
+enum Taking {
+    /// All.
+    All,
+    /// It leaves: those of open conversations in which it takes part (SPEC §7), and why no others.
+    Open(&'static str),
+    /// None any more, and why.
+    Nothing(&'static str),
 }
 
 impl InboxState {
@@ -195,11 +209,12 @@ impl Agent {
                 mailbox,
                 paused: false,
                 held,
-                closed: None,
+                taking: Taking::All,
                 leaving: false,
                 workers: 0,
                 breaker,
                 look_at: u64::MAX,
+                watch: Watch::default(),
             }),
             current: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
@@ -251,6 +266,8 @@ impl Agent {
             inbox.breaker.configure(spec.breaker.faults, millis(spec.breaker.reset));
         }
         self.spec.store(spec);
+        // Their time may be another now.
+        self.watch(&mut self.inbox.lock(), 0);
         self.start_workers();
     }
 
@@ -276,9 +293,24 @@ impl Agent {
         }
     }
 
-    /// Takes no new messages, and goes on with those that wait.
+    /// Begins no new conversations, and goes on with what waits and is open.
     pub(crate) fn retire(&self, why: &'static str) {
-        self.inbox.lock().closed = Some(why);
+        self.inbox.lock().taking = Taking::Open(why);
+    }
+
+    /// Whether it takes a message of a conversation; none stands for one that begins.
+    pub(crate) fn check_open(&self, conversation: Option<&str>) -> Result<(), AdmitError> {
+        let taking = self.inbox.lock().taking;
+        match taking {
+            Taking::All => Ok(()),
+            Taking::Open(why) => {
+                let name = self.name.as_str();
+                let takes_part = |participant: &String| (participant == name).then_some(());
+                let open = conversation.and_then(|name| self.commons.store.conversations.find(name, takes_part));
+                open.ok_or(AdmitError::Unavailable(why))
+            }
+            Taking::Nothing(why) => Err(AdmitError::Unavailable(why)),
+        }
     }
 
     /// Whether messages are in hand, or wait and will be handled: those that an operator lets wait will not.
@@ -287,62 +319,16 @@ impl Agent {
         (inbox.mailbox.depth() > 0 && !inbox.held) || inbox.mailbox.in_flight() > 0
     }
 
-    /// Saves the memory of a stateful agent whose instance was idle for `age`, and ends the instance. Does
-    /// nothing for others, and nothing when a message is being handled.
-    pub(crate) async fn save_idle(&self, revision: &Revision, age: Duration) -> Result<(), String> {
-        if revision.kind() != Kind::Stateful {
-            return Ok(());
-        }
-        match revision.pool.lease_idle(age) {
-            Some(lease) => self.save(revision, lease).await,
-            None => Ok(()),
-        }
-    }
-
-    /// The same when the agent ends: waits for the message that is being handled.
-    pub(crate) async fn save_last(&self, revision: &Revision) -> Result<(), String> {
-        if revision.kind() != Kind::Stateful {
-            return Ok(());
-        }
-        match revision.pool.lease_at_rest().await {
-            Some(lease) => self.save(revision, lease).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn save(&self, revision: &Revision, mut lease: Lease) -> Result<(), String> {
-        match lease.instance().save(revision.spec.limits.time).await {
-            Ok(Some(Ok(data))) => {
-                let snapshot = Snapshot { revision: revision.id.number, saved_at: crate::clock::now_ms(), data };
-                // Dropping the lease ends the instance; giving it back keeps what could not be saved.
-                if let Err(error) = self.keep_snapshot(snapshot).await {
-                    lease.finish(true);
-                    return Err(format!("its memory could not be kept: {error}"));
-                }
-                Ok(())
-            }
-            Ok(Some(Err(why))) => {
-                lease.finish(true);
-                Err(format!("it refused to save its memory: {why}"))
-            }
-            Ok(None) => Ok(()),
-            Err(fault) => Err(format!("saving its memory: {fault}")),
-        }
-    }
-
-    /// Keeps what a stateful agent saved.
-    pub(crate) async fn keep_snapshot(&self, snapshot: Snapshot) -> Result<(), crate::store::CommitError> {
-        self.commons.store.save_snapshot(self.name.shared(), snapshot).await
-    }
-
-    /// Keeps a place for one message.
-    pub(crate) fn reserve_place(&self) -> Result<(), AdmitError> {
+    /// Keeps a place for one message of a conversation; none stands for one that begins.
+    pub(crate) fn reserve_place(&self, conversation: Option<&str>) -> Result<(), AdmitError> {
         if self.is_http() {
             return Err(AdmitError::Unavailable("it is an HTTP agent, which takes no messages"));
         }
         let mut inbox = self.inbox.lock();
-        if let Some(why) = inbox.closed {
-            return Err(AdmitError::Unavailable(why));
+        if !matches!(inbox.taking, Taking::All) {
+            drop(inbox);
+            self.check_open(conversation)?;
+            inbox = self.inbox.lock();
         }
         inbox.mailbox.reserve().map_err(|Full { depth }| {
             self.stats.count(Outcomes::Refused);
@@ -405,6 +391,7 @@ impl Inbox for Agent {
         let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
         let (rank, due) = (rank(envelope.message.priority), envelope.due);
         let slot = self.slot(envelope);
+        let over_at = self.over_at(&slot);
         let start = {
             let mut inbox = self.inbox.lock();
             if inbox.leaving && self.is_kept(&slot) {
@@ -412,6 +399,7 @@ impl Inbox for Agent {
                 inbox.mailbox.release();
                 return false;
             }
+            self.watch(&mut inbox, over_at);
             let now = clock::now_ms();
             match due.filter(|due| *due > now) {
                 Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),
@@ -435,7 +423,7 @@ impl Inbox for Agent {
         let last = {
             let mut inbox = self.inbox.lock();
             inbox.mailbox.release();
-            inbox.closed.is_some() && inbox.mailbox.depth() == 0
+            !matches!(inbox.taking, Taking::All) && inbox.mailbox.depth() == 0
         };
         if last {
             // The agent may end now, for which the reconciler waits.
@@ -443,3 +431,6 @@ impl Inbox for Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use caxton_control::breaker::Admission;
 use caxton_control::mailbox::Taken;
 
-use super::{Agent, CONVERSATIONS, InboxState, Outcomes};
+use super::{Agent, CONVERSATIONS, InboxState, Outcomes, Taking};
 use crate::clock;
 use crate::store::{Commit, DeadLetter, Queued, Store};
 use crate::wasm::{Answer, Envelope, Inbox, Outcome};
@@ -30,7 +30,29 @@ pub(super) enum Slot {
     /// In memory.
     Here(Box<Envelope>),
     /// In the store.
-    Kept(u64),
+    Kept(Place),
+}
+
+/// A message in the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Where it is.
+    pub(super) seq: u64,
+    /// When it was sent or due, in milliseconds since 1970.
+    pub(super) since: u64,
+    /// When its answer is of no use any more, in milliseconds since 1970.
+    pub(super) reply_by: Option<u64>,
+}
+
+impl Place {
+    fn of(seq: u64, envelope: &Envelope) -> Self {
+        Self { seq, since: since(envelope), reply_by: envelope.message.reply_by }
+    }
+}
+
+/// When a message was sent or due, in milliseconds since 1970.
+pub(super) fn since(envelope: &Envelope) -> u64 {
+    envelope.due.unwrap_or(0).max(envelope.message.sent_at)
 }
 
 /// What waited when the host started, until its agents take it, and whose mailboxes an operator has paused.
@@ -97,13 +119,15 @@ impl Agent {
     pub(super) fn slot(&self, envelope: Box<Envelope>) -> Slot {
         let weight = weight(&envelope);
         match envelope.seq {
-            Some(seq) if envelope.waiter.is_none() && !self.commons.resident.take(weight, RESIDENT) => Slot::Kept(seq),
+            Some(seq) if envelope.waiter.is_none() && !self.commons.resident.take(weight, RESIDENT) => {
+                Slot::Kept(Place::of(seq, &envelope))
+            }
             Some(_) | None => Slot::Here(envelope),
         }
     }
 
     /// The message itself.
-    pub(super) fn fetch(&self, slot: Slot) -> Result<Box<Envelope>, (u64, String)> {
+    pub(super) fn fetch(&self, slot: Slot) -> Result<Box<Envelope>, (Place, String)> {
         match slot {
             Slot::Here(envelope) => {
                 if envelope.waiter.is_none() {
@@ -111,14 +135,14 @@ impl Agent {
                 }
                 Ok(envelope)
             }
-            Slot::Kept(seq) => match self.commons.store.message(seq) {
+            Slot::Kept(place) => match self.commons.store.message(place.seq) {
                 Ok(Some(mut envelope)) => {
                     let waited = Duration::from_millis(clock::now_ms().saturating_sub(envelope.message.sent_at));
                     envelope.accepted = envelope.accepted.checked_sub(waited).unwrap_or(envelope.accepted);
                     Ok(Box::new(envelope))
                 }
-                Ok(None) => Err((seq, "it is not in the store any more".to_owned())),
-                Err(error) => Err((seq, error)),
+                Ok(None) => Err((place, "it is not in the store any more".to_owned())),
+                Err(error) => Err((place, error)),
             },
         }
     }
@@ -146,17 +170,21 @@ impl Agent {
         }
         let mut inbox = self.inbox.lock();
         let now = clock::now_ms();
-        for Queued { seq, conversation, rank, due, again_at } in waiting {
+        for Queued { seq, conversation, rank, due, since, reply_by, again_at } in waiting {
             inbox.mailbox.reserve_beyond();
-            let slot = Slot::Kept(seq);
+            // After the clock was set back nothing waits since a time to come.
+            let since = since.unwrap_or(now).min(now);
+            let place = Place { seq, since, reply_by };
+            let slot = Slot::Kept(place);
+            self.watch(&mut inbox, self.over_at(&slot));
             match (again_at, due.filter(|due| *due > now)) {
-                (Some(again_at), _) => inbox.mailbox.push_again(conversation, rank, again_at, slot),
+                (Some(again_at), _) => inbox.mailbox.push_again(conversation, rank, since, again_at, slot),
                 (None, Some(due)) => inbox.mailbox.push_later(conversation, rank, due, slot),
                 // Timers that passed meanwhile come one after the other, like those that are yet to come.
                 (None, None) if due.is_some() => {
                     inbox.mailbox.push_later(conversation, rank, due.unwrap_or(now), slot);
                 }
-                (None, None) => inbox.mailbox.push(conversation, rank, now, slot),
+                (None, None) => inbox.mailbox.push(conversation, rank, since, slot),
             }
         }
         self.look_later(&mut inbox);
@@ -166,6 +194,9 @@ impl Agent {
     pub(super) fn look_later(&self, inbox: &mut InboxState) {
         let now = clock::now_ms();
         let mut next = inbox.mailbox.next_due().map(|due| due.max(now + PAUSE));
+        if let Some(over_at) = inbox.watch.next() {
+            next = Some(next.map_or(over_at, |next| next.min(over_at)).max(now + 1));
+        }
         if inbox.mailbox.has_ready()
             && let Admission::No { until } = inbox.breaker.peek(now)
         {
@@ -180,13 +211,19 @@ impl Agent {
 
     /// Lets come what is due. Called at the time that [`look_later`](Self::look_later) asked for, or soon after.
     pub(crate) fn look(&self) {
-        {
-            let mut inbox = self.inbox.lock();
+        let over = {
+            let (mut inbox, now) = (self.inbox.lock(), clock::now_ms());
             inbox.look_at = u64::MAX;
-            inbox.mailbox.release_due(clock::now_ms(), AT_ONCE);
+            inbox.mailbox.release_due(now, AT_ONCE);
+            let over = self.take_over(&mut inbox, now);
             self.look_later(&mut inbox);
-        }
+            over
+        };
         self.start_workers();
+        if let (false, Some(agent)) = (over.is_empty(), self.me.upgrade()) {
+            // They may have to be read.
+            tokio::task::spawn_blocking(move || agent.bury_over(over));
+        }
     }
 
     /// Puts a message that was taken into the mailbox again, before any other of its conversation; `due` is when
@@ -195,8 +232,10 @@ impl Agent {
         if let Slot::Here(envelope) = taken.message {
             taken.message = self.slot(envelope);
         }
+        let over_at = self.over_at(&taken.message);
         {
             let mut inbox = self.inbox.lock();
+            self.watch(&mut inbox, over_at);
             match due {
                 _ if inbox.leaving && self.is_kept(&taken.message) => {
                     self.forget(&taken.message);
@@ -235,8 +274,8 @@ impl Agent {
         }
     }
 
-    /// How long the message has waited that could be handled and waits longest, in milliseconds, since this host
-    /// started at most; none when none waits. Takes time in proportion to the conversations that wait.
+    /// How long the message has waited that could be handled and waits longest, in milliseconds, the time without a
+    /// host included; none when none waits. Takes time in proportion to the conversations that wait.
     pub(crate) fn oldest_ms(&self) -> Option<u64> {
         let since = self.inbox.lock().mailbox.oldest()?;
         Some(clock::now_ms().saturating_sub(since))
@@ -288,7 +327,7 @@ impl Agent {
                     let revision = None;
                     self.bury(envelope, "agent-removed", why.to_owned(), revision);
                 }
-                Err((seq, error)) => {
+                Err((Place { seq, .. }, error)) => {
                     tracing::error!(agent = %self.name, seq, error, "a message of a removed agent stays in the store");
                 }
             }
@@ -297,7 +336,7 @@ impl Agent {
 
     fn end_queue(&self, why: &'static str) -> Vec<Slot> {
         let mut inbox = self.inbox.lock();
-        inbox.closed = Some(why);
+        inbox.taking = Taking::Nothing(why);
         inbox.mailbox.drain()
     }
 

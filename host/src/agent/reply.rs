@@ -64,7 +64,9 @@ impl Agent {
             return Ok((Outcome::Reply(Box::new(message)), None));
         }
         // Who asked from outside and did not wait gets nothing.
-        let sent = self.to_mailbox(envelope, message, Self::reserve_place)?;
+        let sent = self.to_mailbox(envelope, message, |receiver| {
+            receiver.reserve_place(Some(&envelope.message.conversation_id))
+        })?;
         Ok((Outcome::Done, sent))
     }
 
@@ -137,7 +139,8 @@ impl Agent {
             return Ok(None);
         }
         let routes = self.commons.routes.load();
-        let Some(receiver) = routes.agent(&message.receiver).filter(|receiver| !receiver.is_http()) else {
+        let found = routes.receiver(&message.receiver, &message.conversation_id);
+        let Some(receiver) = found.filter(|receiver| !receiver.is_http()) else {
             // Its agent was removed, or speaks HTTP and can only wait for answers, which it did not.
             tracing::debug!(agent = %self.name, receiver = message.receiver, "a reply has nobody to go to");
             return Ok(None);

@@ -142,6 +142,13 @@ impl Stats {
         self.figures.count(Figure::Retried);
     }
 
+    /// Counts an attempt or call that failed, by the code of what went wrong.
+    pub(crate) fn failed_with(&self, code: &'static str) {
+        self.figures.failed_with(code);
+        let labels = [("agent", self.agent.to_string()), ("code", code.to_owned())];
+        metrics::counter!("caxton_failures_total", &labels).increment(1);
+    }
+
     fn cell(&self, outcome: Outcomes) -> &AtomicU64 {
         match outcome {
             Outcomes::Accepted => &self.accepted,

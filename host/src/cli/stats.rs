@@ -73,6 +73,7 @@ fn show(stats: &HostStats, colours: bool) -> String {
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
     text.push_str(&mailboxes(stats, colours));
+    text.push_str(&failures(stats, colours));
     text.push_str(&dead_letters(stats, colours));
     text.trim_end().to_owned()
 }
@@ -98,6 +99,18 @@ fn mailboxes(stats: &HostStats, colours: bool) -> String {
         }
     }
     text
+}
+
+/// Failed attempts and calls by what went wrong.
+fn failures(stats: &HostStats, colours: bool) -> String {
+    if stats.failures.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["FAILURES", ">COUNT"]);
+    for failure in &stats.failures {
+        table.row(vec![Cell::new(&failure.code), Cell::new(failure.count.to_string())]);
+    }
+    format!("\n{}\n", table.render(colours))
 }
 
 /// Dead letters by reason.
@@ -128,7 +141,7 @@ fn dead_letters(stats: &HostStats, colours: bool) -> String {
 mod tests {
     use super::*;
     use crate::admin::StoreFigures;
-    use crate::status::{DeliveryFigures, MailboxStatus, MessageFigures, ProcessFigures};
+    use crate::status::{DeliveryFigures, FailureCount, MailboxStatus, MessageFigures, ProcessFigures};
     use crate::store::ConversationFigures;
     use crate::store::DeadCount;
 
@@ -149,6 +162,7 @@ mod tests {
             bytes: 1_024,
             oldest: 1_000 * count,
         };
+        let failure = |code: &str, count| FailureCount { code: code.to_owned(), count };
         let stats = HostStats {
             at: 121_000,
             messages: MessageFigures {
@@ -161,6 +175,7 @@ mod tests {
                 refused: 3,
                 dropped: 0,
             },
+            failures: vec![failure("trap", 21), failure("deadline-exceeded", 3)],
             delivery: DeliveryFigures { last_minute: None, since_start: Some(quantiles) },
             conversations: ConversationFigures { open: 2, written: 5, mean_messages: Some(3.5), illegal: 0 },
             mailboxes: vec![MailboxStatus {
@@ -190,6 +205,10 @@ cores         0.50 now, 1.2 s in all
 
 MAILBOX  WAITING  FOR A TIME  IN FLIGHT
 echo           7           2          1
+
+FAILURES           COUNT
+trap                  21
+deadline-exceeded      3
 
 DEAD LETTERS  COUNT     SIZE  OLDEST
 expired           3  2.0 KiB      2m";

@@ -262,13 +262,12 @@ impl Reconciler {
 
     /// Publishes who is called by what.
     fn publish(&self) {
-        let agents = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| !entry.retired)
-            .map(|(name, entry)| (name.clone(), Arc::clone(&entry.agent)))
-            .collect();
-        self.commons.routes.store(Arc::new(Routes::new(&agents)));
+        let agents = |retired: bool| {
+            let those = self.entries.iter().filter(move |(_, entry)| entry.retired == retired);
+            those.map(|(name, entry)| (name.clone(), Arc::clone(&entry.agent)))
+        };
+        let routes = Routes::new(&agents(false).collect()).with_leaving(agents(true).collect());
+        self.commons.routes.store(Arc::new(routes));
     }
 
     fn wake(&mut self, wake: Wake) {

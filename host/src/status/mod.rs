@@ -225,8 +225,8 @@ pub(crate) struct MailboxStatus {
     pub(crate) held: bool,
     /// `closed`, `open` or `half-open`.
     pub(crate) breaker: String,
-    /// How long the message waits that could be handled and waits longest, in milliseconds, since the host started
-    /// at most; none when none waits.
+    /// How long the message waits that could be handled and waits longest, in milliseconds, the time without a host
+    /// included; none when none waits.
     pub(crate) oldest_ms: Option<u64>,
 }
 
@@ -266,6 +266,15 @@ pub(crate) struct MessageFigures {
     pub(crate) refused: u64,
     /// Given back because their agent ended.
     pub(crate) dropped: u64,
+}
+
+/// Attempts at messages, and calls, that failed in the same way since the host started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct FailureCount {
+    /// What went wrong, as a stable code such as `trap` or `deadline-exceeded`.
+    pub(crate) code: String,
+    /// How many.
+    pub(crate) count: u64,
 }
 
 /// Times from the acceptance of a message, or from when it was due, to the end of its handling, its commit included.

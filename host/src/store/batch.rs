@@ -50,8 +50,10 @@ impl Counters {
             let sql = "SELECT value FROM meta WHERE key = ?1";
             Ok(connection.query_row(sql, [key], |row| row.get::<_, i64>(0)).optional()?.unwrap_or(0).cast_unsigned())
         };
+        let seq = meta("seq")?;
+        conversations.safe_up_to(seq);
         Ok(Self {
-            seq: meta("seq")?,
+            seq,
             version: Arc::new(AtomicU64::new(meta("version")?)),
             keeps_messages,
             history,
@@ -140,6 +142,8 @@ pub(super) struct Batch {
     pub(super) events: Vec<Event>,
     /// Whether the log is to begin anew.
     pub(super) restart: bool,
+    /// Who is to be told when the log is empty.
+    pub(super) emptying: Vec<Asker>,
 }
 
 impl Batch {
@@ -159,7 +163,14 @@ impl Batch {
                 Err(error)
             }
         };
-        written.inspect_err(|_| counters.undo(seq))
+        match &written {
+            Ok(()) => counters.conversations.safe_up_to(counters.seq),
+            Err(_) => {
+                self.commits.iter_mut().rev().for_each(|(commit, _)| counters.conversations.forget(commit));
+                counters.undo(seq);
+            }
+        }
+        written
     }
 
     fn write_all(
@@ -204,6 +215,7 @@ impl Batch {
             }
             Job::Event(_) => {}
             Job::Restart => self.restart = true,
+            Job::Empty(asker) => self.emptying.push(asker),
         }
     }
 
@@ -240,8 +252,8 @@ impl Batch {
                 self.askers.push((asker, Ok(())));
                 Ok(())
             }
-            Job::Restart => {
-                self.restart = true;
+            Job::Restart | Job::Empty(_) => {
+                self.set_aside(job);
                 Ok(())
             }
         }
@@ -295,8 +307,12 @@ impl<'t> Writing<'t> {
         };
         // The last that may refuse: from here on all of it is written.
         for sent in &mut commit.sends {
-            if let Err(why) = counters.conversations.judge_sent(sent) {
-                return Ok(Err(CommitError::Illegal(why)));
+            match counters.conversations.judge_sent(sent) {
+                Ok(change) => commit.changes.push(change),
+                Err(why) => {
+                    counters.conversations.forget(commit);
+                    return Ok(Err(CommitError::Illegal(why)));
+                }
             }
         }
         if let Some(state) = &mut commit.state {

@@ -12,6 +12,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 
+use super::commit::CommitError;
+
 /// How long to wait after a copy before the next.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Pages (of 4 KiB) in the log above which it is to begin anew.
@@ -107,4 +109,14 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
 /// Copies what is safe to copy now. Gives the pages in the log.
 pub(super) fn copy(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
+}
+
+/// Copies all of the log and empties it. Waits for who reads, but not for long.
+pub(super) fn empty(connection: &Connection) -> Result<(), CommitError> {
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+    match busy {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(CommitError::Store("somebody still reads it".to_owned())),
+        Err(error) => Err(CommitError::Store(error.to_string())),
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use ahash::AHashMap;
 use bytes::Bytes;
+use caxton_control::conversation::Change;
 
 use super::conversation::Expired;
 use crate::wasm::{Attempt, Envelope, Sent};
@@ -27,6 +28,8 @@ pub(crate) struct Commit {
     pub(crate) state: Option<StateChange>,
     /// What is sent, the reply included. Delivered when it is safe.
     pub(crate) sends: Vec<Sent>,
+    /// What those changed in their conversations, as far as they were taken in.
+    pub(super) changes: Vec<Change>,
     /// The client's own name for the message that is accepted.
     pub(crate) key: Option<IdempotencyKey>,
     /// The schedule that fired.
@@ -50,6 +53,7 @@ impl Commit {
             dead: None,
             state: None,
             sends: Vec::new(),
+            changes: Vec::new(),
             key: None,
             fired: None,
             ended: None,

@@ -3,29 +3,29 @@
 //! They are in memory, and written with the messages that change them. One that has nothing but a message from outside
 //! is not written: a restart would lose no more than its count. Those that have ended are kept for a look at them.
 
+mod ended;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::{AHashMap, RandomState};
 use arc_swap::ArcSwap;
-use caxton_control::conversation::{Conversation, Refused, Said};
+use caxton_control::conversation::{Change, Conversation, Refused, Said};
 use caxton_control::desired;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
-use super::Store;
+use super::commit::Commit;
 use crate::wasm::{Envelope, Sent, act};
 
 /// Conversations are spread over so many parts, so that agents seldom wait for one another.
 const SHARDS: usize = 16;
 /// Open conversations of one part; beyond that the oldest end before their time.
 const MAX_OPEN: usize = 16_384;
-/// Conversations that have ended and are still listed; the oldest leave first.
-const MAX_ENDED: i64 = 100_000;
-/// Surplus ones leave when one of so many ends.
-const PRUNE: u64 = 1_000;
 /// Names of conversations that have ended which may be among those in order of age.
 const SLACK: usize = 1_024;
+
+pub(super) use ended::write_end;
 
 /// How many conversations there are.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -66,6 +66,8 @@ pub(crate) struct Conversations {
     bounds: ArcSwap<desired::Conversations>,
     /// The last one's row.
     rows: AtomicU64,
+    /// The last message's place that is safe.
+    place: AtomicU64,
     illegal: AtomicU64,
 }
 
@@ -83,6 +85,8 @@ struct Shard {
 struct Open {
     record: Conversation,
     row: u64,
+    /// No message of it has a place before this one; 0 if that is not known.
+    began: u64,
     /// Whether it is in `dirty`.
     dirty: bool,
     /// Whether more than its count and time is to be written.
@@ -96,11 +100,13 @@ pub(crate) struct Expired {
     pub(crate) row: Option<u64>,
     /// What was known of it.
     pub(crate) record: Conversation,
+    /// No message of it has a place before this one; 0 if that is not known.
+    began: u64,
 }
 
 impl Expired {
     fn of(open: Open) -> Self {
-        Self { row: Some(open.row).filter(|row| *row != 0), record: open.record }
+        Self { row: Some(open.row).filter(|row| *row != 0), record: open.record, began: open.began }
     }
 }
 
@@ -112,13 +118,14 @@ impl Conversations {
             shards: std::array::from_fn(|_| Mutex::default()),
             bounds: ArcSwap::from_pointee(DEFAULT),
             rows: AtomicU64::new(0),
+            place: AtomicU64::new(0),
             illegal: AtomicU64::new(0),
         };
         let last: Option<i64> = connection.query_row("SELECT max(id) FROM conversation", [], |row| row.get(0))?;
         conversations.rows.store(last.unwrap_or(0).cast_unsigned(), Ordering::Relaxed);
         let mut statement = connection.prepare(
-            "SELECT id, activity.last, activity.messages, record FROM conversation
-                 JOIN activity ON activity.conversation = id WHERE ended IS NULL ORDER BY id",
+            "SELECT id, activity.last, activity.messages, record, began FROM conversation
+             JOIN activity ON activity.conversation = id WHERE ended IS NULL ORDER BY id",
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -126,11 +133,12 @@ impl Conversations {
             let Ok(mut record) = serde_json::from_str::<Conversation>(&text) else { continue };
             record.last = row.get::<_, i64>(1)?.cast_unsigned();
             record.messages = row.get::<_, i64>(2)?.cast_unsigned();
+            let began = row.get::<_, i64>(4)?.cast_unsigned();
             let row = row.get::<_, i64>(0)?.cast_unsigned();
             let name: Box<str> = record.name.as_str().into();
             let mut shard = conversations.shard(&name).lock();
             shard.order.push_back(name.clone());
-            shard.open.insert(name, Open { record, row, dirty: false, changed: false });
+            shard.open.insert(name, Open { record, row, began, dirty: false, changed: false });
         }
         Ok(conversations)
     }
@@ -147,15 +155,15 @@ impl Conversations {
 
     /// Takes a message that is not kept into its conversation, or refuses it.
     pub(crate) fn judge(&self, name: &str, said: &Said<'_>) -> Result<(), Refused> {
-        self.take(name, said, false)
+        self.take(name, said, false).map(drop)
     }
 
     /// Takes a message into its conversation, or refuses it; `kept` if it outlives the host.
-    fn take(&self, name: &str, said: &Said<'_>, kept: bool) -> Result<(), Refused> {
+    fn take(&self, name: &str, said: &Said<'_>, kept: bool) -> Result<Change, Refused> {
         let bound = usize::try_from(self.bounds.load().participants).unwrap_or(usize::MAX);
         let mut shard = self.shard(name).lock();
         let judged = match shard.open.contains_key(name) {
-            true => self.change(&mut shard, name, |record| record.judge(said, bound)),
+            true => self.change(&mut shard, name, |record| record.judge_noting(said, bound)),
             false => self.begin(&mut shard, name, said, kept, bound),
         };
         if judged.is_err() {
@@ -165,46 +173,62 @@ impl Conversations {
         judged
     }
 
-    /// Takes what is sent into its conversation. What an agent sent and is not legal there becomes its answer,
-    /// `not-understood`.
+    /// Takes what is sent into its conversation; gives what to [take back](Self::take_back) if it is not kept. What an
+    /// agent sent and is not legal there becomes its answer, `not-understood`.
     ///
     /// # Errors
     /// It came from outside, where nobody waits for a message.
-    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<(), String> {
+    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<Change, String> {
         let envelope = sent.envelope();
         let (name, said) = (&envelope.message.conversation_id, said(envelope));
         if sent.is_hosts() {
-            self.told(name, &said);
-            return Ok(());
+            return Ok(self.told(name, &said));
         }
-        let Err(refused) = self.take(name, &said, true) else { return Ok(()) };
+        let refused = match self.take(name, &said, true) {
+            Ok(change) => return Ok(change),
+            Err(refused) => refused,
+        };
         let why = refused.to_string();
         if !sent.refuse(&why) {
             return Err(why);
         }
-        self.told_refusal(sent.envelope());
-        Ok(())
+        Ok(self.told_refusal(sent.envelope()))
+    }
+
+    /// Takes back what a commit sends that is not kept.
+    pub(super) fn forget(&self, commit: &mut Commit) {
+        let changes = std::mem::take(&mut commit.changes);
+        for (sent, change) in commit.sends.iter().zip(changes).rev() {
+            self.take_back(sent.envelope(), change);
+        }
+    }
+
+    /// Takes back what was sent, which is not kept: the last one first.
+    fn take_back(&self, envelope: &Envelope, change: Change) {
+        let name = &envelope.message.conversation_id;
+        let mut shard = self.shard(name).lock();
+        // It refuses nothing.
+        let _ = self.change(&mut shard, name, |record| Ok(record.take_back(&said(envelope), change)));
+        // One that began with it never was.
+        if shard.open.get(name.as_str()).is_some_and(|open| open.record.messages == 0) {
+            shard.open.remove(name.as_str());
+        }
     }
 
     /// Counts the answer to a message that was refused.
-    fn told_refusal(&self, answer: &Envelope) {
+    fn told_refusal(&self, answer: &Envelope) -> Change {
         let name = &answer.message.conversation_id;
+        let told = self.change(&mut self.shard(name).lock(), name, |record| Ok(record.told_refusal(&said(answer))));
         // It refuses nothing.
-        let _ = self.change(&mut self.shard(name).lock(), name, |record| {
-            record.told_refusal(&said(answer));
-            Ok(false)
-        });
+        told.unwrap_or_default()
     }
 
     /// Takes in what the host says in an agent's place, which is never refused. One that has ended does not begin
     /// again with it.
-    pub(crate) fn told(&self, name: &str, said: &Said<'_>) {
-        let mut shard = self.shard(name).lock();
+    pub(crate) fn told(&self, name: &str, said: &Said<'_>) -> Change {
+        let told = self.change(&mut self.shard(name).lock(), name, |record| Ok(record.told_failure(said)));
         // It refuses nothing.
-        let _ = self.change(&mut shard, name, |record| {
-            record.told_failure(said);
-            Ok(true)
-        });
+        told.unwrap_or_default()
     }
 
     /// Changes a conversation that is open; nothing happens if it is not.
@@ -212,12 +236,12 @@ impl Conversations {
         &self,
         shard: &mut Shard,
         name: &str,
-        change: impl FnOnce(&mut Conversation) -> Result<bool, Refused>,
-    ) -> Result<(), Refused> {
-        let Some(open) = shard.open.get_mut(name) else { return Ok(()) };
-        let changed = change(&mut open.record)?;
+        change: impl FnOnce(&mut Conversation) -> Result<Change, Refused>,
+    ) -> Result<Change, Refused> {
+        let Some(open) = shard.open.get_mut(name) else { return Ok(Change::default()) };
+        let change = change(&mut open.record)?;
         // From the second message on it is written, and then everything is new.
-        open.changed |= changed || open.row == 0;
+        open.changed |= change.is_more || open.row == 0;
         if open.row == 0 {
             open.row = self.next_row();
         }
@@ -225,27 +249,46 @@ impl Conversations {
             open.dirty = true;
             shard.dirty.push(name.into());
         }
-        Ok(())
+        Ok(change)
     }
 
     /// Begins a conversation with its first message.
-    fn begin(&self, shard: &mut Shard, name: &str, said: &Said<'_>, kept: bool, bound: usize) -> Result<(), Refused> {
+    fn begin(
+        &self,
+        shard: &mut Shard,
+        name: &str,
+        said: &Said<'_>,
+        kept: bool,
+        bound: usize,
+    ) -> Result<Change, Refused> {
         let mut record = Conversation::new(name, said.from, said.at);
-        record.judge(said, bound)?;
+        let change = record.judge_noting(said, bound)?;
         // Whom an agent began with, what it asked and how far a protocol is must be known when the answer comes, be it
         // after a restart. Names of agents have no colon.
         let written = kept && (!said.from.contains(':') || !record.runs.is_empty());
         let row = if written { self.next_row() } else { 0 };
+        // Ids are made by the host and never twice: one that has the name of its first message was not there before.
+        let began = if said.id == name { self.place.load(Ordering::Relaxed) + 1 } else { 0 };
         if written {
             shard.dirty.push(name.into());
         }
         shard.order.push_back(name.into());
-        shard.open.insert(name.into(), Open { record, row, dirty: written, changed: written });
+        shard.open.insert(name.into(), Open { record, row, began, dirty: written, changed: written });
         while shard.open.len() > MAX_OPEN {
             let Some(oldest) = shard.order.pop_front() else { break };
             shard.surplus.extend(shard.open.remove(&oldest).map(Expired::of));
         }
-        Ok(())
+        Ok(change)
+    }
+
+    /// Takes note that all messages up to this place are safe.
+    pub(super) fn safe_up_to(&self, place: u64) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    /// The place before which no message of an open conversation is; 0 if that is not known.
+    pub(super) fn began(&self, name: &str) -> u64 {
+        self.shard(name).lock().open.get(name).map_or(0, |open| open.began)
     }
 
     fn next_row(&self) -> u64 {
@@ -332,8 +375,8 @@ impl Conversations {
             }
             let mut whole = transaction.prepare_cached(
                 // In place of itself, and of one with its name that has ended.
-                "INSERT OR REPLACE INTO conversation (id, name, first, last, messages, record)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT OR REPLACE INTO conversation (id, name, first, last, messages, record, began)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?;
             let mut count = transaction
                 .prepare_cached("INSERT OR REPLACE INTO activity (conversation, last, messages) VALUES (?1, ?2, ?3)")?;
@@ -344,7 +387,8 @@ impl Conversations {
                     (open.row.cast_signed(), record.last.cast_signed(), record.messages.cast_signed());
                 if open.changed {
                     let text = serde_json::to_string(record).expect("a record is numbers and text");
-                    whole.execute(params![row, name, record.first.cast_signed(), last, messages, text])?;
+                    let (first, began) = (record.first.cast_signed(), open.began.cast_signed());
+                    whole.execute(params![row, name, first, last, messages, text, began])?;
                 }
                 count.execute(params![row, last, messages])?;
                 (open.dirty, open.changed) = (false, false);
@@ -367,65 +411,6 @@ impl Conversations {
             }
         }
     }
-}
-
-/// Keeps that a conversation has ended, unless another has begun under its name.
-pub(super) fn write_end(transaction: &Transaction<'_>, ended: &Expired, now: u64) -> rusqlite::Result<()> {
-    let Expired { row: Some(row), record } = ended else { return Ok(()) };
-    let text = serde_json::to_string(record).expect("a record is numbers and text");
-    let (first, last) = (record.first.cast_signed(), record.last.cast_signed());
-    let (messages, now) = (record.messages.cast_signed(), now.cast_signed());
-    transaction
-        .prepare_cached(
-            "INSERT INTO conversation (id, name, first, last, messages, record, ended)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             ON CONFLICT (id) DO UPDATE SET last = excluded.last, messages = excluded.messages,
-                 record = excluded.record, ended = excluded.ended
-             ON CONFLICT (name) DO NOTHING",
-        )?
-        .execute(params![row.cast_signed(), record.name, first, last, messages, text, now])?;
-    transaction.prepare_cached("DELETE FROM activity WHERE conversation = ?1")?.execute([row.cast_signed()])?;
-    if row % PRUNE == 0 {
-        transaction
-            .prepare_cached("DELETE FROM conversation WHERE ended IS NOT NULL AND id < ?1")?
-            .execute([row.cast_signed() - MAX_ENDED])?;
-    }
-    Ok(())
-}
-
-/// A conversation that has ended, as it was then, and when it ended in milliseconds since 1970.
-type Ended = (Conversation, u64);
-
-impl Store {
-    /// Conversations that have ended, with the latest activity first, at most so many; only those of `participant`, if
-    /// one is given.
-    pub(crate) fn ended(&self, participant: Option<&str>, limit: u32) -> Result<Vec<Ended>, String> {
-        self.with_reader(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT record, ended FROM conversation
-                 WHERE ended IS NOT NULL AND (?1 IS NULL
-                     OR EXISTS (SELECT 1 FROM json_each(record, '$.participants') WHERE value = ?1))
-                 ORDER BY last DESC LIMIT ?2",
-            )?;
-            let rows = statement.query_map(params![participant, limit], read_ended)?;
-            rows.filter_map(Result::transpose).collect()
-        })
-    }
-
-    /// A conversation that has ended.
-    pub(crate) fn ended_conversation(&self, name: &str) -> Result<Option<Ended>, String> {
-        self.with_reader(|connection| {
-            let sql = "SELECT record, ended FROM conversation WHERE ended IS NOT NULL AND name = ?1";
-            Ok(connection.prepare_cached(sql)?.query_row([name], read_ended).optional()?.flatten())
-        })
-    }
-}
-
-/// None if this version cannot read the record.
-fn read_ended(row: &Row<'_>) -> rusqlite::Result<Option<Ended>> {
-    let text: String = row.get(0)?;
-    let record = serde_json::from_str(&text).ok();
-    Ok(record.zip(Some(row.get::<_, i64>(1)?.cast_unsigned())))
 }
 
 #[cfg(test)]

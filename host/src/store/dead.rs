@@ -150,22 +150,6 @@ impl Store {
         })
     }
 
-    /// The dead letter of a message, by the message's id, among the newest.
-    pub(crate) fn dead_of(&self, id: &str) -> Result<Option<Dead>, String> {
-        self.with_reader(|connection| {
-            let sql = format!("SELECT {SUMMARY} FROM dead ORDER BY seq DESC LIMIT 10000");
-            let mut statement = connection.prepare_cached(&sql)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let dead = summary(row)?;
-                if dead.id == id {
-                    return Ok(Some(dead));
-                }
-            }
-            Ok(None)
-        })
-    }
-
     /// Dead letters by agent and reason.
     pub(crate) fn dead_counts(&self, filter: &DeadFilter) -> Result<Vec<DeadCount>, String> {
         self.with_reader(|connection| {

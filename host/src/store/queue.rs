@@ -22,6 +22,10 @@ pub(crate) struct Queued {
     pub(crate) rank: Rank,
     /// Not to be handled before, in milliseconds since 1970.
     pub(crate) due: Option<u64>,
+    /// Since when it waits: when it was sent or due, in milliseconds since 1970; none if that cannot be read.
+    pub(crate) since: Option<u64>,
+    /// When its answer is of no use any more, in milliseconds since 1970.
+    pub(crate) reply_by: Option<u64>,
     /// When it is tried again, if it was tried before.
     pub(crate) again_at: Option<u64>,
 }
@@ -29,6 +33,8 @@ pub(crate) struct Queued {
 /// What became of a message that was taken from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
+    /// Where it is kept; also the number of its dead letter, if it was given up.
+    pub(crate) seq: u64,
     /// Who got it.
     pub(crate) agent: String,
     /// The conversation that it is in.
@@ -48,6 +54,20 @@ pub(crate) struct Threaded {
     pub(crate) handled: Option<(u64, u64)>,
 }
 
+/// Selects the messages of conversation `?1`, the newest `?2`; none is before place `?3`. The first message of one that
+/// came from outside may have its id for its name.
+fn thread_sql() -> String {
+    format!(
+        "SELECT {COLUMNS}, (SELECT at FROM ack WHERE ack.seq = m.seq), (SELECT revision FROM ack WHERE ack.seq = m.seq)
+         FROM message AS m
+         WHERE conversation = ?1 AND seq >= max(
+             ?3,
+             coalesce((SELECT began FROM conversation WHERE name = ?1), 0),
+             coalesce((SELECT seq FROM message WHERE receipt = ?1), 0))
+         ORDER BY seq DESC LIMIT ?2"
+    )
+}
+
 impl Store {
     /// All messages that wait, by agent, in the order in which they were committed. `hasher` hashes their
     /// conversations.
@@ -61,18 +81,22 @@ impl Store {
             }
             let mut queued: HashMap<String, Vec<Queued>> = HashMap::new();
             let mut messages = connection.prepare(
-                "SELECT seq, agent, conversation, rank, due FROM message AS m
+                "SELECT seq, agent, conversation, rank, due, head FROM message AS m
                  WHERE NOT EXISTS (SELECT 1 FROM ack WHERE ack.seq = m.seq) ORDER BY seq",
             )?;
             let mut rows = messages.query([])?;
             while let Some(found) = rows.next()? {
                 let seq: i64 = found.get(0)?;
                 let agent = found.get_ref(1)?.as_str()?;
+                let due = found.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned);
+                let times = row::times(found.get_ref(5)?.as_blob()?);
                 let message = Queued {
                     seq: seq.cast_unsigned(),
                     conversation: hasher.hash_one(found.get_ref(2)?.as_str()?),
                     rank: row::rank(found.get(3)?),
-                    due: found.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
+                    due,
+                    since: times.map(|(sent_at, _)| sent_at.max(due.unwrap_or(0))),
+                    reply_by: times.and_then(|(_, reply_by)| reply_by),
                     again_at: again.get(&seq).copied(),
                 };
                 match queued.get_mut(agent) {
@@ -118,6 +142,7 @@ impl Store {
                         _ => None,
                     };
                     Ok(Kept {
+                        seq: found.get::<_, i64>(0)?.cast_unsigned(),
                         agent: envelope.message.receiver,
                         conversation: envelope.message.conversation_id,
                         accepted_at: envelope.message.sent_at,
@@ -129,14 +154,14 @@ impl Store {
     }
 
     /// The messages of a conversation that are still kept, the newest so many, in the order of their commit.
+    ///
+    /// Looks through those that were committed since the conversation began, as far as that is known, and else through
+    /// all: an index would cost each message a quarter of the writer's time.
     pub(crate) fn thread(&self, conversation: &str, limit: u32) -> Result<Vec<Threaded>, String> {
+        let began = self.conversations.began(conversation).cast_signed();
         self.with_reader(|connection| {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {COLUMNS}, (SELECT at FROM ack WHERE ack.seq = m.seq),
-                    (SELECT revision FROM ack WHERE ack.seq = m.seq)
-                 FROM message AS m WHERE conversation = ?1 ORDER BY seq DESC LIMIT ?2"
-            ))?;
-            let rows = statement.query_map(params![conversation, limit], |found| {
+            let mut statement = connection.prepare_cached(&thread_sql())?;
+            let rows = statement.query_map(params![conversation, limit, began], |found| {
                 let at: Option<i64> = found.get(7)?;
                 let revision: Option<i64> = found.get(8)?;
                 let handled = at.map(|at| (at.cast_unsigned(), revision.unwrap_or(0).cast_unsigned()));
@@ -173,5 +198,67 @@ impl Store {
                 .query_row([agent, schedule], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))
                 .optional()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caxton_control::desired::Durability;
+
+    use super::*;
+    use crate::store::tests::{kept, message, settings};
+
+    #[tokio::test]
+    async fn a_thread_is_read_from_where_its_conversation_began() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let in_conversation = |id: &str, from: &str, name: &str| {
+            let mut envelope = message(id, from, "desk");
+            envelope.message.conversation_id = name.to_owned();
+            envelope
+        };
+        for (id, from, name) in [
+            ("m-1", "http:POST /", "m-1"),
+            ("m-2", "triage", "m-2"),
+            ("m-3", "triage", "named"),
+            ("m-4", "http:POST /", "m-4"),
+            ("m-5", "desk", "m-1"),
+            ("m-6", "desk", "m-2"),
+            ("m-7", "desk", "named"),
+        ] {
+            kept(&store, in_conversation(id, from, name)).await;
+        }
+        let threads = |store: &Store| {
+            ["m-1", "m-2", "named", "m-4", "none"].map(|name| {
+                let thread = store.thread(name, 9).unwrap();
+                thread.into_iter().map(|found| found.envelope.message.id).collect::<Vec<_>>().join(" ")
+            })
+        };
+        let expected = ["m-1 m-5", "m-2 m-6", "m-3 m-7", "m-4", ""];
+        assert_eq!(threads(&store), expected);
+        let began = |store: &Store| ["m-1", "m-2", "named", "m-4", "none"].map(|name| store.conversations.began(name));
+        assert_eq!(began(&store), [1, 2, 0, 4, 0]);
+        drop(store);
+        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        assert_eq!(threads(&store), expected, "after opening again");
+        assert_eq!(began(&store), [1, 2, 0, 0, 0], "m-4 had nothing but a message from outside");
+        kept(&store, in_conversation("m-8", "desk", "m-4")).await;
+        assert_eq!(threads(&store)[3], "m-4 m-8");
+        let plan: Vec<String> = store
+            .with_reader(|connection| {
+                let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", thread_sql()))?;
+                plan.query_map(params!["m-1", 9, 1], |row| row.get(3))?.collect()
+            })
+            .unwrap();
+        let reads: Vec<&String> =
+            plan.iter().filter(|step| step.contains(" m ") || step.contains(" message ")).collect();
+        assert_eq!(
+            reads,
+            [
+                "SEARCH m USING INTEGER PRIMARY KEY (rowid>?)",
+                "SEARCH message USING COVERING INDEX message_receipt (receipt=?)"
+            ],
+            "{plan:?}"
+        );
     }
 }

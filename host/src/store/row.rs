@@ -58,6 +58,12 @@ pub(super) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
     *buffer = postcard::to_extend(&head, taken).expect("a vector takes whatever is written");
 }
 
+/// When a message was sent and when its answer is of no use any more, of what [`encode`] made of it; none if this version
+/// cannot read it.
+pub(super) fn times(head: &[u8]) -> Option<(u64, Option<u64>)> {
+    postcard::from_bytes::<Head<'_>>(head).ok().map(|head| (head.sent_at, head.reply_by))
+}
+
 /// The rank of a column; normal for one that no version has written.
 pub(super) fn rank(column: i64) -> Rank {
     usize::try_from(column).ok().and_then(|index| Rank::ALL.get(index).copied()).unwrap_or(Rank::Normal)

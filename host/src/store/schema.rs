@@ -67,6 +67,8 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX conversation_last ON conversation (last);
 ",
     "
+    -- No message of the conversation has a place before this one.
+    ALTER TABLE conversation ADD COLUMN began INTEGER NOT NULL DEFAULT 0;
     -- What changes with every message is apart from the rest, in rows so short that a page has hundreds of them.
     CREATE TABLE activity (conversation INTEGER PRIMARY KEY, last INTEGER NOT NULL, messages INTEGER NOT NULL);
     INSERT INTO activity SELECT id, last, messages FROM conversation WHERE ended IS NULL;

@@ -3,10 +3,62 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::status::Checked;
+use crate::wasm::{Envelope, Inbox, Sent, wit};
 
 /// Settings with this durability and the defaults beside.
 pub(crate) fn settings(durability: Durability) -> desired::Store {
     desired::Store { path: String::new(), durability, history: 100_000, dead_letters: 100_000 }
+}
+
+/// A message of an id, which is also its conversation's.
+pub(crate) fn message(id: &str, sender: &str, receiver: &str) -> Envelope {
+    let message = wit::Message {
+        id: id.to_owned(),
+        performative: wit::Performative::Inform,
+        sender: sender.to_owned(),
+        receiver: receiver.to_owned(),
+        content: Vec::new(),
+        content_type: String::new(),
+        ontology: None,
+        protocol: None,
+        conversation_id: id.to_owned(),
+        reply_with: None,
+        in_reply_to: None,
+        reply_by: None,
+        priority: wit::Priority::Normal,
+        sent_at: 1,
+        attempt: 1,
+        headers: Vec::new(),
+    };
+    Envelope::new(message, std::time::Instant::now())
+}
+
+/// A mailbox that takes everything and keeps nothing.
+pub(crate) struct Anywhere;
+
+impl Inbox for Anywhere {
+    fn put(&self, _: Box<Envelope>) -> bool {
+        false
+    }
+    fn work(self: Arc<Self>) {}
+    fn reserve_beyond(&self) {}
+    fn release(&self) {}
+}
+
+/// Commits a message that is sent, and gives it as it is kept.
+pub(crate) async fn kept(store: &Store, envelope: Envelope) -> Envelope {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let done = Box::new(|committed: Committed| sender.send(committed.sends[0].envelope().seq).unwrap());
+    let mut commit = Commit::new("".into(), done);
+    commit.sends = vec![Sent::new(Arc::new(Anywhere), Box::new(envelope))];
+    store.submit(commit);
+    let seq = receiver.await.unwrap().expect("it has a place");
+    store.message(seq).unwrap().expect("it is kept")
+}
+
+/// Changes the database beside all order.
+pub(crate) async fn plant(store: &Store, sql: &'static str) {
+    store.change(move |transaction, _| transaction.execute_batch(sql)).await.unwrap();
 }
 
 fn open(folder: &tempfile::TempDir, durability: Durability) -> Arc<Store> {
@@ -52,6 +104,25 @@ async fn what_is_committed_is_there_after_opening_again() {
     assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"1");
     assert_eq!(store.read("counter", "b").unwrap(), None);
     assert_eq!(store.state_bytes("counter").unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_log_that_is_emptied_leaves_all_in_the_database_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Fsync);
+    commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
+    let log = folder.path().join(format!("{DATABASE}-wal"));
+    assert!(fs::metadata(&log).unwrap().len() > 0);
+    // A thread that has read before holds a connection.
+    assert!(store.read("counter", "a").unwrap().is_some());
+    store.empty_log().await.unwrap();
+    assert_eq!(fs::metadata(&log).unwrap().len(), 0);
+    let copy = folder.path().join("copy.db");
+    fs::copy(folder.path().join(DATABASE), &copy).unwrap();
+    let found = Connection::open(copy).unwrap().query_row("SELECT value FROM state", [], |row| row.get(0));
+    assert_eq!(found, Ok(b"1".to_vec()));
+    commit(&store, change(&[("a", Some("2"))], &[])).await.unwrap();
+    assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"2", "it goes on");
 }
 
 #[tokio::test]

@@ -42,6 +42,8 @@ pub(super) enum Job {
     Flush(Asker),
     /// The log of the database is to begin anew: what is left of it is copied first.
     Restart,
+    /// All of the log is to be copied, and the log to be empty.
+    Empty(Asker),
 }
 
 /// A change that has no kind of its own.
@@ -140,6 +142,11 @@ impl Store {
         self.ask(Job::Flush).await
     }
 
+    /// Lets all that was given before be in the database itself, and its log be empty: for a host that ends.
+    pub(crate) async fn empty_log(&self) -> Result<(), CommitError> {
+        self.ask(Job::Empty).await
+    }
+
     /// Keeps an event. Nobody waits for it.
     pub(crate) fn keep_event(&self, event: Event) {
         self.writer.send(Job::Event(event));
@@ -182,8 +189,13 @@ impl Thread {
             {
                 tracing::warn!(%error, "the store's log could not be copied; it grows until it can be");
             }
+            let emptying = std::mem::take(&mut batch.emptying);
             next = queue.try_recv().ok();
             self.syncer.end(Done { batch, kept, began }, next.is_none());
+            for asker in emptying {
+                // Who asked may be gone.
+                let _ = asker.send(super::checkpoint::empty(&self.connection));
+            }
         }
     }
 }

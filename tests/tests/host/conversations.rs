@@ -6,7 +6,7 @@ use caxton_tests::Host;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::{agent, file, host};
+use crate::{agent, file, host, in_hand};
 
 const NET: &str = "fipa-contract-net";
 
@@ -168,12 +168,33 @@ fn an_answer_after_kill_9_finds_its_question() {
     let slow = json!({ "do": "sleep", "ms": 1_500 });
     let request = json!({ "performative": "request", "protocol": "fipa-request" });
     send(&host, "manager", "desk-a", "asked", &slow, &request);
-    host.until_agent("desk-a", "it works", |status| status["in_flight"] == 1);
+    host.until_agent("desk-a", "it works", in_hand);
     let mut host = host.kill().start();
     let found = said(&mut host, "asked", 2);
     assert_eq!(found[1], ("desk-a".to_owned(), "manager".to_owned(), "inform".to_owned()));
     assert_eq!(metric(&host, "caxton_messages_illegal_total"), 0);
     assert_eq!(thread(&host, "asked")["conversation"]["initiator"], "manager");
+}
+
+#[test]
+fn an_agent_that_leaves_hears_the_answers_to_what_it_asked() {
+    let limits = "limits = { time = \"60s\" }\nallow = { send = [\"desk\"] }";
+    let desk = agent("desk", "rogue", "");
+    let mut host = host(&(agent("leaver", "rogue", limits) + &desk));
+    assert_eq!(host.caxton(&["mailbox", "pause", "desk"]).0, 0);
+    send(&host, "leaver", "desk", "asked", &answering("inform"), &plain("request"));
+    // Something in hand, so that it does not leave at once.
+    let sent = host.api().post("/v1/agents/leaver/messages", r#"{"do":"sleep","ms":50000}"#);
+    assert_eq!(sent.status.as_u16(), 202, "{}", sent.text());
+    host.until_agent("leaver", "it works", |status| status["in_flight"] == 1);
+    host.edit(&file(&desk));
+    host.until_agent("leaver", "it leaves", |status| status["state"] == "leaving");
+    assert_eq!(host.caxton(&["mailbox", "resume", "desk"]).0, 0);
+    let answer = |host: &Host| thread(host, "asked")["messages"][1].clone();
+    host.until("the answer is handled", |host| (answer(host)["state"] == "handled").then_some(()));
+    assert_eq!((&answer(&host)["sender"], &answer(&host)["revision"]), (&json!("desk"), &json!("leaver@1")));
+    let sent = host.api().post("/v1/agents/leaver/messages", r#"{"do":"none"}"#);
+    assert_ne!(sent.status.as_u16(), 202, "a new conversation: {}", sent.text());
 }
 
 #[test]

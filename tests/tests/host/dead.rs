@@ -94,6 +94,8 @@ fn a_failure_that_passes_needs_no_operator_and_a_rejected_message_no_second_atte
     let metrics = caxton_tests::Client::new(&host.admin, None).get("/metrics").text();
     for line in [
         r#"caxton_messages_retried_total{agent="rogue"} 2"#,
+        r#"caxton_failures_total{agent="rogue",code="agent-fault"} 2"#,
+        r#"caxton_failures_total{agent="rogue",code="rejected"} 1"#,
         r#"caxton_dead_letters_total{agent="rogue",reason="invalid"} 1"#,
         r#"caxton_dead_letters{agent="rogue"} 1"#,
     ] {
@@ -311,6 +313,23 @@ fn a_paused_mailbox_takes_messages_and_keeps_them_also_over_a_restart() {
         events.as_array().expect("events").iter().filter_map(|event| event["kind"].as_str()).collect();
     let paused = kinds.iter().filter(|kind| kind.starts_with("mailbox.")).collect::<Vec<_>>();
     assert_eq!(paused, [&"mailbox.paused", &"mailbox.resumed"]);
+}
+
+#[test]
+fn a_message_expires_in_a_paused_mailbox() {
+    let mut host = host(&agent("counter", "counter", "mailbox = { timeout = \"1s\" }"));
+    assert_eq!(host.caxton(&["mailbox", "pause", "counter"]).0, 0);
+    let id = send(&host, "counter", &json!({"by": 2}));
+    let found = until_dead(&mut host, "counter", 1).remove(0);
+    assert_eq!(
+        (&found["id"], &found["reason"], &found["tried"]),
+        (&json!(id), &json!("expired"), &json!(0)),
+        "{found}"
+    );
+    let status = host.agent("counter");
+    assert_eq!((&status["mailbox_depth"], &status["failed"]), (&json!(0), &json!(1)), "{status}");
+    let receipt = host.client().get(&format!("/.caxton/messages/{id}")).json();
+    assert_eq!((&receipt["state"], &receipt["code"]), (&json!("failed"), &json!("expired")), "{receipt}");
 }
 
 #[test]

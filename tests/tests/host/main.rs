@@ -26,7 +26,11 @@ mod stateful;
 mod store;
 mod web;
 
-use caxton_tests::Host;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use caxton_tests::{Client, Host};
 
 /// The host as users have it.
 const BINARY: &str = env!("CARGO_BIN_EXE_caxton-under-test");
@@ -43,4 +47,51 @@ fn file(toml: &str) -> String {
 /// An agent of a guest, called at `/NAME`.
 fn agent(name: &str, guest: &str, more: &str) -> String {
     format!("[agents.{name}]\ncomponent = \"GUEST({guest})\"\n{more}\n[[agents.{name}.http]]\nroute = \"/{name}\"\n")
+}
+
+/// Whether an agent has its only message in hand, or is done with it by now: on a busy machine it may be handled between
+/// two looks.
+fn in_hand(status: &serde_json::Value) -> bool {
+    status["in_flight"] == 1 || status["handled"] == 1
+}
+
+/// How many write at once.
+const WRITERS: u64 = 4;
+
+/// Callers of `/counter`, each in a thread, from now until the host ends.
+struct Writers {
+    counted: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Writers {
+    fn start(host: &Host) -> Self {
+        let counted = Arc::new(AtomicU64::new(0));
+        let write = |_| {
+            let (address, counted) = (host.http.clone(), Arc::clone(&counted));
+            std::thread::spawn(move || {
+                let client = Client::new(&address, None);
+                while let Ok(reply) = client.try_send(::http::Method::POST, "/counter", &[], "") {
+                    if reply.status.as_u16() == 200 {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            })
+        };
+        let threads = (0..WRITERS).map(write).collect();
+        Self { counted, threads }
+    }
+
+    /// Writes that were acknowledged by now. As many as there are writers may have been made beside.
+    fn acknowledged(&self) -> u64 {
+        self.counted.load(Ordering::SeqCst)
+    }
+
+    /// Waits for their end, which comes with that of the host; gives the writes that were acknowledged.
+    fn join(self) -> u64 {
+        for thread in self.threads {
+            thread.join().expect("a writer ends with the host");
+        }
+        self.counted.load(Ordering::SeqCst)
+    }
 }

@@ -202,3 +202,32 @@ fn an_agent_says_how_long_to_wait_before_the_next_attempt() {
     let at = |attempt: usize| dead["attempts"][attempt]["at"].as_u64().unwrap_or_else(|| panic!("{dead}"));
     assert!(at(1) - at(0) >= 900, "{dead}");
 }
+
+#[test]
+fn a_reply_that_finds_no_place_is_no_fault_of_the_agent_that_gave_it() {
+    let asker = agent("asker", "rogue", "mailbox = { depth = 1 }\nallow = { send = [\"answerer\"] }");
+    let strict = "mailbox = { attempts = 1 }\nbreaker = { faults = 1 }";
+    let mut host = host(&(asker + &agent("answerer", "rogue", strict)));
+    let send = |host: &Host, action: &serde_json::Value| {
+        let reply = host.api().post("/v1/agents/asker/messages", action.to_string());
+        assert_eq!(reply.status.as_u16(), 202, "{}", reply.text());
+    };
+    let told = |host: &Host, what: &str, agent: &str| assert_eq!(host.caxton(&["mailbox", what, agent]).0, 0);
+    told(&host, "pause", "answerer");
+    let question = json!({ "do": "reply", "text": r#"{"do":"none"}"# });
+    send(&host, &json!({ "do": "send", "to": "answerer", "content": question }));
+    host.until_agent("asker", "it asks", |status| status["handled"] == 1);
+    told(&host, "pause", "asker");
+    send(&host, &json!({ "do": "none" }));
+    told(&host, "resume", "answerer");
+    host.until_agent("asker", "the answer finds no place", |status| status["refused"].as_u64() >= Some(1));
+    assert_eq!(host.agent("answerer")["dead_letters"], 0);
+    told(&host, "resume", "asker");
+    host.until_agent("asker", "the answer comes", |status| status["handled"] == 3);
+    let status = host.agent("answerer");
+    assert_eq!(
+        (&status["handled"], &status["failed"], &status["dead_letters"], &status["breaker"]),
+        (&json!(1), &json!(0), &json!(0), &json!("closed")),
+        "{status}"
+    );
+}

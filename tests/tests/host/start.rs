@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use caxton_tests::{Client, Setup, guest};
 use serde_json::json;
 
-use crate::{BINARY, agent, file, host};
+use crate::{BINARY, agent, file, host, in_hand};
 
 #[test]
 fn a_component_that_cannot_be_used_is_refused_with_the_reason() {
@@ -107,7 +107,7 @@ fn sigterm_lets_what_is_in_hand_finish() {
     let mut host = host(&agent("rogue", "rogue", "limits = { time = \"30s\" }"));
     let address = host.http.clone();
     let slow = std::thread::spawn(move || Client::new(&address, None).post("/rogue", r#"{"do":"sleep","ms":1000}"#));
-    host.until_agent("rogue", "the call is in hand", |status| status["in_flight"] == 1);
+    host.until_agent("rogue", "the call is in hand", in_hand);
     let (code, _) = host.stop();
     assert_eq!(code, 0);
     assert_eq!(slow.join().expect("the call is answered").status.as_u16(), 200);

@@ -1,13 +1,11 @@
 //! The store as an operator has it: copied, checked, put back, looked at; and what is measured of the host.
 
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use caxton_tests::{Client, Host};
+use caxton_tests::Host;
 use serde_json::{Value, json};
 
-use crate::{agent, host};
+use crate::{WRITERS, Writers, agent, host};
 
 fn json_of(host: &Host, arguments: &[&str]) -> Value {
     let (code, stdout, stderr) = host.caxton(arguments);
@@ -26,29 +24,16 @@ fn a_backup_of_a_busy_host_has_all_that_was_acknowledged_before_it() {
     }
     host.api().post("/v1/agents/rogue/messages", r#"{"do":"trap"}"#);
     host.until_agent("rogue", "its message is given up", |status| status["dead_letters"] == 1);
-    let (address, counted) = (host.http.clone(), Arc::new(AtomicU64::new(0)));
-    let writers: Vec<_> = (0..4)
-        .map(|_| {
-            let (address, counted) = (address.clone(), Arc::clone(&counted));
-            std::thread::spawn(move || {
-                let client = Client::new(&address, None);
-                while let Ok(reply) = client.try_send(http::Method::POST, "/counter", &[], "") {
-                    if reply.status.as_u16() == 200 {
-                        counted.fetch_add(1, Ordering::SeqCst);
-                    }
-                }
-            })
-        })
-        .collect();
+    let writers = Writers::start(&host);
     let backups: Vec<(u64, u64)> = (0..3)
         .map(|number| {
             let target = 50 * (number + 1);
-            host.until("writes are acknowledged", |_| (counted.load(Ordering::SeqCst) >= target).then_some(()));
-            let before = counted.load(Ordering::SeqCst);
+            host.until("writes are acknowledged", |_| (writers.acknowledged() >= target).then_some(()));
+            let before = writers.acknowledged();
             let (code, _, stderr) = host.caxton(&["store", "backup", &format!("backup-{number}.db")]);
             assert_eq!(code, 0, "{stderr}");
             // What was sent and is not acknowledged yet may be in it: at most one a writer.
-            (before, counted.load(Ordering::SeqCst) + 4)
+            (before, writers.acknowledged() + WRITERS)
         })
         .collect();
     let checked = json_of(&host, &["store", "check", "-o", "json"]);
@@ -57,9 +42,7 @@ fn a_backup_of_a_busy_host_has_all_that_was_acknowledged_before_it() {
     assert!(code == 4 && stderr.contains("is there already"), "{stderr}");
     let folder = host.folder().join(".caxton");
     let mut setup = Some(host.kill());
-    for writer in writers {
-        writer.join().expect("a writer ends with the host");
-    }
+    writers.join();
     for (number, (least, most)) in backups.into_iter().enumerate() {
         // Commands need a host's folder, and no host.
         let host = setup.take().expect("one is left").start();
@@ -182,6 +165,7 @@ fn what_is_measured_happened_and_rates_fall_to_nothing() {
     assert!(us("p50_us") > 0.0 && us("p50_us") < 60_000.0, "{times}");
     assert!(us("max_us") >= 60_000.0, "the one that slept: {times}");
     assert_eq!(found["delivery"]["last_minute"], *times);
+    assert_eq!(found["failures"], json!([{"code": "trap", "count": 1}]), "{found}");
     let dead = &found["dead_letters"][0];
     assert_eq!((&dead["agent"], &dead["count"], &dead["bytes"]), (&json!("rogue"), &json!(1), &json!(13)), "{found}");
     assert!(found["process"]["resident_bytes"].as_u64() > Some(1 << 20), "{found}");
@@ -193,5 +177,5 @@ fn what_is_measured_happened_and_rates_fall_to_nothing() {
     assert!(idle["messages"]["peak_per_second"].as_f64() > Some(0.0));
     assert_eq!(idle["delivery"]["since_start"], *times, "nothing is added while nothing happens");
     let (code, text, _) = host.caxton(&["stats"]);
-    assert!(code == 0 && text.contains("messages/s    0.0, at most "), "{text}");
+    assert!(code == 0 && text.contains("messages/s    0.0, at most ") && text.contains("\ntrap "), "{text}");
 }

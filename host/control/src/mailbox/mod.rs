@@ -189,20 +189,20 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.held = self.held.saturating_sub(1);
     }
 
-    /// Puts a message in the place that was kept for it.
-    pub fn push(&mut self, conversation: C, rank: Rank, now: u64, message: T) {
+    /// Puts a message in the place that was kept for it; it waits since `since`.
+    pub fn push(&mut self, conversation: C, rank: Rank, since: u64, message: T) {
         let lane = match self.order {
             Order::Conversation => Lane::Conversation(conversation),
             Order::Agent => Lane::Agent,
             Order::None => Lane::Free,
         };
         if lane == Lane::Free {
-            self.make_ready(Taken { lane, rank, since: now, message });
+            self.make_ready(Taken { lane, rank, since, message });
         } else if let Some(behind) = self.open.get_mut(&lane) {
-            behind.push_back(Waiting { rank, since: now, message });
+            behind.push_back(Waiting { rank, since, message });
         } else {
             self.open.insert(lane.clone(), VecDeque::new());
-            self.make_ready(Taken { lane, rank, since: now, message });
+            self.make_ready(Taken { lane, rank, since, message });
         }
     }
 
@@ -235,6 +235,11 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// A message that was taken is handled; the next of its lane becomes ready.
     pub fn done(&mut self, lane: Lane<C>) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.advance(lane);
+    }
+
+    /// Lets the next of a lane come.
+    fn advance(&mut self, lane: Lane<C>) {
         if lane == Lane::Free {
             return;
         }
@@ -263,8 +268,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     }
 
     /// Puts a message that was tried before into its lane, as [`defer`](Self::defer) left it: for a mailbox that
-    /// is filled again. Its place was kept.
-    pub fn push_again(&mut self, conversation: C, rank: Rank, due: u64, message: T) {
+    /// is filled again. Its place was kept; it waits since `since`.
+    pub fn push_again(&mut self, conversation: C, rank: Rank, since: u64, due: u64, message: T) {
         let lane = match self.order {
             Order::Conversation => Lane::Conversation(conversation),
             Order::Agent => Lane::Agent,
@@ -272,12 +277,12 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         };
         if lane != Lane::Free {
             if let Some(behind) = self.open.get_mut(&lane) {
-                behind.push_back(Waiting { rank, since: due, message });
+                behind.push_back(Waiting { rank, since, message });
                 return;
             }
             self.open.insert(lane.clone(), VecDeque::new());
         }
-        self.wait_until(due, What::Again(Taken { lane, rank, since: due, message }));
+        self.wait_until(due, What::Again(Taken { lane, rank, since, message }));
     }
 
     /// Lets come what is due by now, but at most so many. Gives when the next is due, which may be already.
@@ -286,8 +291,9 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             if self.later.peek().is_none_or(|first| first.due > now) {
                 break;
             }
-            match self.later.pop()?.what {
-                What::Arrives(conversation, rank, message) => self.push(conversation, rank, now, message),
+            let Later { due, what, .. } = self.later.pop()?;
+            match what {
+                What::Arrives(conversation, rank, message) => self.push(conversation, rank, due, message),
                 What::Again(taken) => self.ready[taken.rank as usize].push_front(taken),
             }
         }
@@ -322,6 +328,49 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         }
         self.held = self.held.saturating_sub(u32::try_from(out.len()).unwrap_or(u32::MAX));
         out
+    }
+
+    /// Takes out what waits and is over; the next of its lane comes in its place. Takes time in proportion to all that
+    /// waits.
+    pub fn expire(&mut self, mut is_over: impl FnMut(&T) -> bool) -> Vec<T> {
+        let (mut over, mut advance) = (Vec::new(), Vec::new());
+        for behind in self.open.values_mut() {
+            if behind.iter().any(|waiting| is_over(&waiting.message)) {
+                for waiting in std::mem::take(behind) {
+                    if is_over(&waiting.message) { over.push(waiting.message) } else { behind.push_back(waiting) }
+                }
+            }
+        }
+        for queue in &mut self.ready {
+            if queue.iter().any(|taken| is_over(&taken.message)) {
+                for taken in std::mem::take(queue) {
+                    if is_over(&taken.message) {
+                        over.push(taken.message);
+                        advance.push(taken.lane);
+                    } else {
+                        queue.push_back(taken);
+                    }
+                }
+            }
+        }
+        let message = |later: &Later<C, T>| match &later.what {
+            What::Arrives(_, _, message) => is_over(message),
+            What::Again(taken) => is_over(&taken.message),
+        };
+        let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.later).into_iter().partition(message);
+        self.later = stay.into();
+        for later in gone {
+            match later.what {
+                What::Arrives(_, _, message) => over.push(message),
+                What::Again(taken) => {
+                    over.push(taken.message);
+                    advance.push(taken.lane);
+                }
+            }
+        }
+        advance.into_iter().for_each(|lane| self.advance(lane));
+        self.held = self.held.saturating_sub(u32::try_from(over.len()).unwrap_or(u32::MAX));
+        over
     }
 
     /// How many wait, reservations included.

@@ -64,6 +64,44 @@ fn what_is_put_back_comes_first_again() {
 }
 
 #[test]
+fn what_waits_longest_is_told_from_when_it_could_be_handled_first() {
+    let mut mailbox = Mailbox::new(Order::Conversation, 100);
+    assert_eq!(mailbox.oldest(), None);
+    mailbox.push_later("a", Rank::Normal, 700, 1);
+    assert_eq!(mailbox.oldest(), None, "it is not due");
+    // Late, as after a stop.
+    mailbox.release_due(900, 10);
+    assert_eq!(mailbox.oldest(), Some(700));
+    mailbox.push_again("b", Rank::Normal, 300, 950, 2);
+    mailbox.release_due(950, 10);
+    assert_eq!(mailbox.oldest(), Some(300), "since it came, and not since its last attempt");
+}
+
+#[test]
+fn what_is_over_leaves_and_the_next_of_its_conversation_comes() {
+    for order in [Order::Conversation, Order::Agent, Order::None] {
+        let mut mailbox = filled(order, &[("a", 1), ("a", 2), ("a", 3), ("b", 14), ("b", 15), ("c", 6), ("d", 7)]);
+        let again = mailbox.take(0).unwrap();
+        assert_eq!(again.message, 1, "{order:?}");
+        mailbox.defer(again, 500);
+        mailbox.reserve().unwrap();
+        mailbox.push_later("a", Rank::Normal, 600, 8);
+        let mut over = mailbox.expire(|message| [1, 3, 14, 7, 8].contains(message));
+        over.sort_unstable();
+        assert_eq!((over, mailbox.depth(), mailbox.next_due()), (vec![1, 3, 7, 8, 14], 3, None), "{order:?}");
+        assert!(mailbox.expire(|_| false).is_empty(), "{order:?}");
+        let mut left = Vec::new();
+        while let Some(taken) = mailbox.take(0) {
+            left.push(taken.message);
+            mailbox.done(taken.lane);
+        }
+        left.sort_unstable();
+        assert_eq!((left, mailbox.depth(), mailbox.in_flight()), (vec![2, 6, 15], 0, 0), "{order:?}");
+        assert!(mailbox.open.is_empty(), "{order:?}");
+    }
+}
+
+#[test]
 fn urgent_messages_come_first_and_those_that_waited_long_before_them() {
     let mut mailbox = Mailbox::new(Order::None, 100);
     let ranks = [(Rank::Low, 0), (Rank::Normal, 0), (Rank::High, 0), (Rank::Critical, 0), (Rank::Critical, 9_001)];
@@ -132,7 +170,7 @@ fn a_mailbox_that_is_filled_again_waits_as_before() {
     for _ in 0..3 {
         mailbox.reserve_beyond();
     }
-    mailbox.push_again("a", Rank::Normal, 500, 1);
+    mailbox.push_again("a", Rank::Normal, 500, 500, 1);
     mailbox.push("a", Rank::Normal, 0, 2);
     mailbox.push("b", Rank::Normal, 0, 3);
     assert_eq!((take(&mut mailbox, 0), take(&mut mailbox, 0)), (Some(3), None));

@@ -3,9 +3,10 @@ use caxton_control::Performative::{self, Inform, Propose, Request};
 use caxton_control::desired::Durability;
 
 use super::*;
-use crate::store::tests::settings;
+use crate::store::Store;
+use crate::store::tests::{self, Anywhere, message, settings};
 use crate::store::{Commit, CommitError, StateChange};
-use crate::wasm::{Inbox, wit};
+use crate::wasm::wit;
 
 const TIMEOUT: u64 = 30 * 60 * 1_000;
 
@@ -155,45 +156,18 @@ fn what_is_not_legal_is_counted_and_changes_nothing() {
     assert_eq!(all.expire(1 + 300_000, 10).len(), 1, "its timeout is the one that was set");
 }
 
-/// A mailbox that takes everything.
-struct Anywhere;
-
-impl Inbox for Anywhere {
-    fn put(&self, _: Box<Envelope>) -> bool {
-        false
-    }
-    fn work(self: std::sync::Arc<Self>) {}
-    fn reserve_beyond(&self) {}
-    fn release(&self) {}
-}
-
 #[tokio::test]
 async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
-    let message = wit::Message {
-        id: "m-1".to_owned(),
-        performative: wit::Performative::Propose,
-        sender: "web".to_owned(),
-        receiver: "desk".to_owned(),
-        content: Vec::new(),
-        content_type: String::new(),
-        ontology: None,
-        protocol: Some("fipa-request".to_owned()),
-        conversation_id: "c-1".to_owned(),
-        reply_with: None,
-        in_reply_to: None,
-        reply_by: None,
-        priority: wit::Priority::Normal,
-        sent_at: 1,
-        attempt: 1,
-        headers: Vec::new(),
-    };
-    let envelope = Box::new(Envelope::new(message, std::time::Instant::now()));
+    let mut envelope = Box::new(message("c-1", "web", "desk"));
+    envelope.message.performative = wit::Performative::Propose;
+    envelope.message.protocol = Some("fipa-request".to_owned());
     let (told, result) = tokio::sync::oneshot::channel();
     let mut commit = Commit::new("web".into(), Box::new(|done| drop(told.send(done.result))));
+    let legal = Box::new(message("c-2", "web", "desk"));
     // Its sender has no mailbox in which it could hear of it.
-    commit.sends = vec![Sent::new(std::sync::Arc::new(Anywhere), envelope)];
+    commit.sends = [legal, envelope].map(|envelope| Sent::new(std::sync::Arc::new(Anywhere), envelope)).into();
     commit.state = Some(StateChange {
         reads: AHashMap::new(),
         writes: [("key".to_owned(), Some("value".into()))].into(),
@@ -206,4 +180,41 @@ async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
     let result = result.await.unwrap();
     assert!(matches!(result, Err(CommitError::Illegal(_))), "{result:?}");
     assert_eq!((store.read("web", "key").unwrap(), store.thread("c-1", 9).unwrap().len()), (None, 0));
+    assert_eq!((store.conversations.get("c-2"), store.conversations.figures().open), (None, 0));
+}
+
+#[tokio::test]
+async fn messages_of_a_commit_that_fails_were_never_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let asks = |id: &str, from: &str, to: &str, act: wit::Performative, answers: Option<&str>| {
+        let mut envelope = message(id, from, to);
+        envelope.message.conversation_id = "c-1".to_owned();
+        envelope.message.performative = act;
+        envelope.message.protocol = Some("fipa-request".to_owned());
+        envelope.message.in_reply_to = answers.map(str::to_owned);
+        envelope
+    };
+    tests::kept(&store, asks("m-1", "triage", "desk", wit::Performative::Request, None)).await;
+    let before = store.conversations.get("c-1").unwrap();
+    // Its place is taken, so that the database refuses the next message.
+    tests::plant(&store, "INSERT INTO message VALUES (3, 'x', 'x', 1, NULL, NULL, x'00', x'00')").await;
+    let answer = || asks("m-2", "desk", "triage", wit::Performative::Inform, Some("m-1"));
+    for _ in 0..2 {
+        let (told, result) = tokio::sync::oneshot::channel();
+        let mut commit = Commit::new("desk".into(), Box::new(|done| drop(told.send(done.result))));
+        let own = message("c-3", "desk", "ledger");
+        commit.sends =
+            [answer(), own].map(|envelope| Sent::new(std::sync::Arc::new(Anywhere), Box::new(envelope))).into();
+        store.submit(commit);
+        let result = result.await.unwrap();
+        assert!(matches!(result, Err(CommitError::Store(_))), "{result:?}");
+        assert_eq!((store.conversations.get("c-1"), store.conversations.get("c-3")), (Some(before.clone()), None));
+    }
+    tests::plant(&store, "DELETE FROM message WHERE seq = 3").await;
+    tests::kept(&store, answer()).await;
+    let after = store.conversations.get("c-1").unwrap();
+    assert_eq!((after.messages, after.unanswered.len()), (2, 0), "it is legal still");
+    drop(store);
+    assert_eq!(open(&folder).conversations.get("c-1"), Some(after));
 }
