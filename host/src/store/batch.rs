@@ -260,11 +260,6 @@ impl Batch {
     }
 }
 
-/// The statement that keeps a message.
-pub(super) const INSERT_MESSAGE: &str =
-    "INSERT INTO message (seq, agent, conversation, rank, due, receipt, head, content)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-
 /// A transaction with the statements that every commit needs.
 struct Writing<'t> {
     transaction: &'t Transaction<'t>,
@@ -279,7 +274,7 @@ impl<'t> Writing<'t> {
     fn prepare(transaction: &'t Transaction<'t>) -> rusqlite::Result<Self> {
         Ok(Self {
             transaction,
-            insert: transaction.prepare_cached(INSERT_MESSAGE)?,
+            insert: transaction.prepare_cached(row::INSERT)?,
             acknowledge: transaction.prepare_cached("INSERT INTO ack (seq, at, revision) VALUES (?1, ?2, ?3)")?,
             find: transaction
                 .prepare_cached("SELECT version, length(value) FROM state WHERE agent = ?1 AND key = ?2")?,

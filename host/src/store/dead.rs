@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::Store;
-use super::batch::{Counters, INSERT_MESSAGE};
+use super::batch::Counters;
 use super::commit::CommitError;
 use super::row::{self, COLUMNS};
 use crate::clock;
@@ -249,7 +249,7 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
             envelopes.push(envelope);
         }
     }
-    let mut insert = transaction.prepare_cached(INSERT_MESSAGE)?;
+    let mut insert = transaction.prepare_cached(row::INSERT)?;
     let mut forget = transaction.prepare_cached("DELETE FROM dead WHERE seq = ?1")?;
     // The message as it was given up may still be there, and two have no place under one id.
     let mut unlist = transaction.prepare_cached("UPDATE message SET receipt = NULL WHERE receipt = ?1")?;

@@ -69,6 +69,10 @@ pub(super) fn rank(column: i64) -> Rank {
     usize::try_from(column).ok().and_then(|index| Rank::ALL.get(index).copied()).unwrap_or(Rank::Normal)
 }
 
+/// The statement that keeps a message.
+pub(super) const INSERT: &str = "INSERT INTO message (seq, agent, conversation, rank, due, receipt, head, content)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+
 /// The columns that [`decode`] reads, in its order.
 pub(super) const COLUMNS: &str = "seq, agent, conversation, rank, due, head, content";
 
