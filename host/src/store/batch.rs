@@ -76,8 +76,7 @@ impl Counters {
         let seq = self.next_seq();
         row::encode(envelope, &mut self.buffer);
         let message = &envelope.message;
-        // Names of agents have no colon; what came from outside is looked up by its id.
-        let receipt = message.sender.contains(':').then_some(message.id.as_str());
+        let receipt = row::receipt(message);
         insert.execute(params![
             seq.cast_signed(),
             message.receiver,
@@ -358,8 +357,8 @@ impl<'t> Writing<'t> {
         let attempts = serde_json::to_string(&envelope.failed).expect("attempts are numbers and text");
         self.transaction
             .prepare_cached(
-                "INSERT INTO dead (seq, agent, conversation, rank, due, head, content, at, reason, error, attempts)
-                 VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT INTO dead (seq, agent, conversation, rank, due, head, content, at, reason, error, attempts, receipt)
+                 VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
             .execute(params![
                 seq.cast_signed(),
@@ -372,6 +371,7 @@ impl<'t> Writing<'t> {
                 dead.reason,
                 dead.error,
                 attempts,
+                row::receipt(message),
             ])?;
         if !envelope.failed.is_empty() {
             self.transaction.prepare_cached("DELETE FROM attempt WHERE seq = ?1")?.execute([seq.cast_signed()])?;

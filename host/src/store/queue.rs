@@ -126,30 +126,20 @@ impl Store {
         })
     }
 
-    /// What became of a message that was taken from outside; none if it is not known, or was given up.
+    /// What became of a message that was taken from outside; none if it is not known.
     pub(crate) fn kept(&self, id: &str) -> Result<Option<Kept>, String> {
         self.with_reader(|connection| {
-            connection
-                .prepare_cached(&format!(
-                    "SELECT {COLUMNS}, (SELECT at FROM ack WHERE ack.seq = m.seq),
-                        (SELECT revision FROM ack WHERE ack.seq = m.seq)
-                     FROM message AS m WHERE receipt = ?1"
-                ))?
-                .query_row([id], |found| {
-                    let envelope = row::decode(found)?;
-                    let handled = match (found.get::<_, Option<i64>>(7)?, found.get::<_, Option<i64>>(8)?) {
-                        (Some(at), Some(revision)) => Some((at.cast_unsigned(), revision.cast_unsigned())),
-                        _ => None,
-                    };
-                    Ok(Kept {
-                        seq: found.get::<_, i64>(0)?.cast_unsigned(),
-                        agent: envelope.message.receiver,
-                        conversation: envelope.message.conversation_id,
-                        accepted_at: envelope.message.sent_at,
-                        handled,
-                    })
-                })
-                .optional()
+            let find = |sql: String| connection.prepare_cached(&sql)?.query_row([id], read_kept).optional();
+            let message = find(format!(
+                "SELECT {COLUMNS}, (SELECT at FROM ack WHERE ack.seq = m.seq),
+                    (SELECT revision FROM ack WHERE ack.seq = m.seq)
+                 FROM message AS m WHERE receipt = ?1"
+            ))?;
+            match message {
+                Some(kept) => Ok(Some(kept)),
+                // A dead letter may be kept for longer than what was handled at the time.
+                None => find(format!("SELECT {COLUMNS}, at, 0 FROM dead WHERE receipt = ?1 ORDER BY seq DESC LIMIT 1")),
+            }
         })
     }
 
@@ -199,6 +189,21 @@ impl Store {
                 .optional()
         })
     }
+}
+
+fn read_kept(row: &rusqlite::Row<'_>) -> rusqlite::Result<Kept> {
+    let envelope = row::decode(row)?;
+    let handled = match (row.get::<_, Option<i64>>(7)?, row.get::<_, Option<i64>>(8)?) {
+        (Some(at), Some(revision)) => Some((at.cast_unsigned(), revision.cast_unsigned())),
+        _ => None,
+    };
+    Ok(Kept {
+        seq: row.get::<_, i64>(0)?.cast_unsigned(),
+        agent: envelope.message.receiver,
+        conversation: envelope.message.conversation_id,
+        accepted_at: envelope.message.sent_at,
+        handled,
+    })
 }
 
 #[cfg(test)]

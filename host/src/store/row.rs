@@ -69,6 +69,11 @@ pub(super) fn rank(column: i64) -> Rank {
     usize::try_from(column).ok().and_then(|index| Rank::ALL.get(index).copied()).unwrap_or(Rank::Normal)
 }
 
+/// By what a message is looked up from outside: its id. What agents send, whose names have no colon, nobody looks up.
+pub(super) fn receipt(message: &wit::Message) -> Option<&str> {
+    message.sender.contains(':').then_some(message.id.as_str())
+}
+
 /// The statement that keeps a message.
 pub(super) const INSERT: &str = "INSERT INTO message (seq, agent, conversation, rank, due, receipt, head, content)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";

@@ -69,6 +69,10 @@ const MIGRATIONS: &[&str] = &[
     "
     -- No message of the conversation has a place before this one.
     ALTER TABLE conversation ADD COLUMN began INTEGER NOT NULL DEFAULT 0;
+    -- A dead letter is found by its id as long as it is kept, which may be longer than its message is.
+    ALTER TABLE dead ADD COLUMN receipt TEXT;
+    UPDATE dead SET receipt = (SELECT receipt FROM message WHERE message.seq = dead.seq);
+    CREATE INDEX dead_receipt ON dead (receipt) WHERE receipt IS NOT NULL;
     -- What changes with every message is apart from the rest, in rows so short that a page has hundreds of them.
     CREATE TABLE activity (conversation INTEGER PRIMARY KEY, last INTEGER NOT NULL, messages INTEGER NOT NULL);
     INSERT INTO activity SELECT id, last, messages FROM conversation WHERE ended IS NULL;
