@@ -5,7 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use caxton_benches::{Server, agent, build_guests, call, count, host, jetstream, median, plain_batches, plain_single};
+use caxton_benches::{
+    Server, agent, build_guests, call, count, delivery_p99, host, jetstream, median, plain_batches, plain_single,
+};
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
 const ROUNDS: usize = 3;
@@ -63,10 +65,11 @@ fn chains(server: &Server, kind: u8, chains: u32, hops: u32) -> f64 {
 /// A handler that runs, writes a key and sends a message, against the same rows without any handler.
 fn hop() {
     for (conversations, hops) in [(1_000u32, 500u32), (10_000, 50)] {
-        let (mut ours, mut plain, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ours, mut plain, mut ratios, mut latest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let (caxton, _) = host(HOST, &relays("fsync"));
             let rate = chains(&caxton, b'd', conversations, hops);
+            latest.push(delivery_p99(&caxton));
             drop(caxton);
             let folder = tempfile::tempdir().expect("a temporary folder");
             let batch = conversations.min(4_096) as usize;
@@ -76,10 +79,11 @@ fn hop() {
             ratios.push(rate / bare);
         }
         println!(
-            "durable hop, {conversations:>5} conversations: {:>7.0}/s (goal 100000), {:.2} x plain SQLite in batches, {:.0}/s (goal 0.60)",
+            "durable hop, {conversations:>5} conversations: {:>7.0}/s (goal 100000), {:.2} x plain SQLite in batches, {:.0}/s (goal 0.60); p99 {:.1} ms (goal at most 20)",
             median(&mut ours),
             median(&mut ratios),
-            median(&mut plain)
+            median(&mut plain),
+            median(&mut latest)
         );
     }
 }

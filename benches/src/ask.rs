@@ -14,12 +14,21 @@ pub fn agent(name: &str, component: &str, more: &str) -> String {
     )
 }
 
+/// What the management API says at a path.
+fn asked(server: &Server, path: &str) -> serde_json::Value {
+    let head = format!("authorization: Bearer {}\r\n", server.token());
+    serde_json::from_str(&exchange(&server.admin, "GET", path, &head, &[])).unwrap_or_default()
+}
+
 /// Messages that an agent has handled, as the management API counts them.
 pub fn count(server: &Server, agent: &str) -> u64 {
-    let head = format!("authorization: Bearer {}\r\n", server.token());
-    let text = exchange(&server.admin, "GET", &format!("/v1/agents/{agent}"), &head, &[]);
-    let status: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    status["handled"].as_u64().unwrap_or(0)
+    asked(server, &format!("/v1/agents/{agent}"))["handled"].as_u64().unwrap_or(0)
+}
+
+/// The time within which 99 of a hundred messages were delivered, from their commit to that of what their handler
+/// did, in milliseconds.
+pub fn delivery_p99(server: &Server) -> f64 {
+    asked(server, "/v1/stats")["delivery"]["since_start"]["p99_us"].as_f64().unwrap_or(f64::NAN) / 1e3
 }
 
 /// One call of a path.

@@ -6,7 +6,7 @@ mod nats;
 mod plain;
 mod server;
 
-pub use ask::{agent, call, count, exchange};
+pub use ask::{agent, call, count, delivery_p99, exchange};
 pub use load::{Load, Request, drive};
 pub use nats::jetstream;
 pub use plain::{plain_batches, plain_single};
