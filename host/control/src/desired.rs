@@ -141,6 +141,12 @@ impl AgentSpec {
             && self.allow == other.allow
             && self.limits == other.limits
     }
+
+    /// What makes a revision another one beside its bytes, as text that is kept: equal texts are the same revision.
+    pub fn revision_settings(&self) -> String {
+        let Self { config, allow, limits, .. } = self;
+        serde_json::json!({ "config": config, "allow": allow, "limits": limits }).to_string()
+    }
 }
 
 /// `build`: the command that makes the component.

@@ -1,0 +1,256 @@
+//! What is known of an agent beyond the moment: its rollouts, the revisions that are kept, what was refused.
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Command, Refused};
+use super::settings::Settings;
+use super::strategy::Strategy;
+use super::{CannotHold, Instances, Rollout, Side, Status};
+use crate::names::{AgentName, Digest};
+
+/// Rollouts that are remembered of an agent, the one under way included; the oldest leave first.
+pub const MAX_ROLLOUTS: usize = 50;
+
+/// Refusals that are remembered of an agent; the oldest leave first.
+pub const MAX_DECLINED: usize = 20;
+
+/// An agent's record. Persisted whole, whenever it changed; the bytes, and the snapshots that were given at a
+/// handoff, are kept beside it by number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Ledger {
+    /// Whose.
+    pub agent: AgentName,
+    /// Its rollouts, the oldest first. Only the last may be under way.
+    pub rollouts: Vec<Rollout>,
+    /// The revisions that ran, in the order in which they last came to. The last is the one that runs, and the one
+    /// that a host begins with, whatever is declared meanwhile.
+    pub ran: Vec<Side>,
+    /// What is not tried again until it changes, or somebody asks for it.
+    pub declined: Vec<Declined>,
+    /// The next rollout's id.
+    next: u64,
+}
+
+/// Bytes with settings that were refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declined {
+    /// The bytes.
+    pub digest: Digest,
+    /// The settings.
+    pub settings: String,
+    /// Why, for a person to read.
+    pub why: String,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+}
+
+/// What is declared, against what is known.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wish<'a> {
+    /// It runs, or is on its way.
+    Present,
+    /// It was tried, and is not again.
+    Declined(&'a Declined),
+    /// It is to be rolled out by this strategy.
+    New(Strategy),
+}
+
+impl Ledger {
+    /// The record of an agent that never ran.
+    pub fn new(agent: AgentName) -> Self {
+        Self { agent, rollouts: Vec::new(), ran: Vec::new(), declined: Vec::new(), next: 1 }
+    }
+
+    /// The rollout under way.
+    pub fn open(&self) -> Option<&Rollout> {
+        self.rollouts.last().filter(|rollout| !rollout.status.is_terminal())
+    }
+
+    /// The same, to be changed. [`Ledger::settle`] follows.
+    pub fn open_mut(&mut self) -> Option<&mut Rollout> {
+        self.rollouts.last_mut().filter(|rollout| !rollout.status.is_terminal())
+    }
+
+    /// The revision that runs.
+    pub fn current(&self) -> Option<&Side> {
+        self.ran.last()
+    }
+
+    /// Notes the revision that runs without a rollout: an agent's first, or the one a host began with.
+    pub fn runs(&mut self, side: Side) {
+        self.ran.retain(|ran| ran.number != side.number);
+        self.ran.push(side);
+    }
+
+    /// What these bytes and settings are to the agent. `deploy` and `reload` are the strategies as declared.
+    pub fn wish(&self, digest: Digest, settings: &str, deploy: &super::Deploy, reload: &super::Reload) -> Wish<'_> {
+        let is = |side: &Side| side.digest == digest && side.settings == settings;
+        match self.open() {
+            Some(rollout) if is(&rollout.to) && !matches!(rollout.status, Status::RollingBack { .. }) => {
+                return Wish::Present;
+            }
+            Some(_) | None => {}
+        }
+        let declined = |declined: &&Declined| declined.digest == digest && declined.settings == settings;
+        let Some(current) = self.current() else { return Wish::Present };
+        if self.open().is_none() && is(current) {
+            return Wish::Present;
+        }
+        if let Some(declined) = self.declined.iter().find(declined) {
+            return Wish::Declined(declined);
+        }
+        match Strategy::of(current.settings != settings, current.digest != digest, deploy, reload) {
+            Some(strategy) => Wish::New(strategy),
+            None => Wish::Present,
+        }
+    }
+
+    /// Begins a rollout from the revision that runs.
+    ///
+    /// # Errors
+    /// The strategy cannot hold for this agent.
+    pub fn begin(
+        &mut self,
+        to: Side,
+        who: &str,
+        settings: Settings,
+        instances: Instances,
+        stateful: bool,
+        now: u64,
+    ) -> Result<&Rollout, CannotHold> {
+        let from = self.ran.last().cloned().unwrap_or_else(|| to.clone());
+        let rollout = Rollout::begin(self.next, self.agent.clone(), from, to, who, settings, instances, stateful, now)?;
+        self.next += 1;
+        self.rollouts.push(rollout);
+        if self.rollouts.len() > MAX_ROLLOUTS {
+            self.rollouts.remove(0);
+        }
+        Ok(&self.rollouts[self.rollouts.len() - 1])
+    }
+
+    /// Draws the conclusions from a rollout that has just ended. Says whether it has; to be asked whenever the
+    /// rollout under way was observed, commanded or superseded.
+    pub fn settle(&mut self, now: u64) -> bool {
+        let Some(rollout) = self.rollouts.last().filter(|rollout| rollout.status.is_terminal()) else { return false };
+        let (to, why) = (rollout.to.clone(), rollout.why.clone());
+        let runs = match rollout.status {
+            Status::Completed => true,
+            // There was nothing to go back to.
+            Status::Failed => rollout.weight == 100,
+            _ => false,
+        };
+        let declines = matches!(rollout.status, Status::Failed | Status::Cancelled | Status::RolledBack);
+        if runs && self.current() != Some(&to) {
+            self.runs(to.clone());
+        }
+        if declines && !runs {
+            self.decline(to, why, now);
+        }
+        true
+    }
+
+    /// Remembers that these bytes with these settings are not to be tried again.
+    pub fn decline(&mut self, side: Side, why: String, at: u64) {
+        let Side { digest, settings, .. } = side;
+        if self.declined.iter().any(|declined| declined.digest == digest && declined.settings == settings) {
+            return;
+        }
+        self.declined.push(Declined { digest, settings, why, at });
+        if self.declined.len() > MAX_DECLINED {
+            self.declined.remove(0);
+        }
+    }
+
+    /// Follows a command. Undo of what has ended begins a rollout of its own, to the revision `to` or else to the one
+    /// that ran before; `settings` and `instances` are as declared now, `stateful` of the revision that runs. Retry
+    /// forgets what was refused, and what is declared is rolled out again when it is next looked at.
+    ///
+    /// # Errors
+    /// It cannot be followed now.
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
+    pub fn command(
+        &mut self,
+        command: Command,
+        who: &str,
+        to: Option<u64>,
+        settings: Settings,
+        instances: Instances,
+        stateful: bool,
+        now: u64,
+    ) -> Result<(), Refused> {
+        match (self.open_mut(), command) {
+            // From one under way, back is where it came from; anything else first needs that.
+            (Some(rollout), _) => {
+                let from = rollout.from.number;
+                if let (Command::Undo, Some(number)) = (command, to.filter(|number| *number != from)) {
+                    return Err(Refused::NotKept { number, kept: vec![from] });
+                }
+                rollout.command(command, who, now)?;
+                self.settle(now);
+                Ok(())
+            }
+            (None, Command::Undo) => {
+                let target = self.undo_target(to, settings.rollback.keep)?.clone();
+                let settings = Settings { strategy: Strategy::Undo, rehearse: 0, ..settings };
+                let current = self.current().cloned();
+                self.begin(target.clone(), who, settings, instances, stateful, now)
+                    .map_err(|_| Refused::NothingKept { keep: 0 })?;
+                // What is asked for by hand is wanted, whatever became of it before.
+                self.declined.retain(|d| d.digest != target.digest || d.settings != target.settings);
+                if let Some(current) = current {
+                    self.decline(current, format!("undone by {who}"), now);
+                }
+                Ok(())
+            }
+            (None, Command::Retry) => match self.rollouts.last().map(|rollout| rollout.status) {
+                Some(Status::Completed) => Err(Refused::Ended { status: Status::Completed.as_str() }),
+                Some(_) => {
+                    self.declined.clear();
+                    Ok(())
+                }
+                None => Err(Refused::NoRollout),
+            },
+            (None, Command::Pause | Command::Resume | Command::Promote | Command::Abort) => {
+                Err(match self.rollouts.last() {
+                    Some(rollout) => Refused::Ended { status: rollout.status.as_str() },
+                    None => Refused::NoRollout,
+                })
+            }
+        }
+    }
+
+    /// Which revision an undo goes to: `to`, or else the one that ran before.
+    ///
+    /// # Errors
+    /// It is not kept.
+    pub fn undo_target(&self, to: Option<u64>, keep: u32) -> Result<&Side, Refused> {
+        let kept = self.kept(keep);
+        match to {
+            None => kept.last().ok_or(Refused::NothingKept { keep }),
+            Some(number) => kept
+                .iter()
+                .find(|side| side.number == number)
+                .ok_or_else(|| Refused::NotKept { number, kept: kept.iter().map(|side| side.number).collect() }),
+        }
+    }
+
+    /// The revisions that are kept for an undo, the one that ran last at the end.
+    pub fn kept(&self, keep: u32) -> &[Side] {
+        let earlier = &self.ran[..self.ran.len().saturating_sub(1)];
+        &earlier[earlier.len().saturating_sub(keep as usize)..]
+    }
+
+    /// Forgets the revisions that are kept no more, and says which: their bytes and snapshots may go. What a rollout
+    /// under way needs stays.
+    pub fn expire(&mut self, keep: u32) -> Vec<u64> {
+        let needed: Vec<u64> =
+            self.open().map(|rollout| vec![rollout.from.number, rollout.to.number]).unwrap_or_default();
+        let earlier = self.ran.len().saturating_sub(1);
+        let beyond = earlier.saturating_sub(keep as usize);
+        let gone: Vec<u64> =
+            self.ran[..beyond].iter().map(|side| side.number).filter(|number| !needed.contains(number)).collect();
+        self.ran.retain(|side| !gone.contains(&side.number));
+        gone
+    }
+}
