@@ -113,6 +113,8 @@ impl Rollout {
     fn promote(&mut self, who: &str, now: u64) -> Result<(), Refused> {
         let step = self.step + 1;
         match self.steps.get(self.step) {
+            // It has to have the traffic before it can have had enough of it.
+            Some(Step::Weight { percent, .. }) if self.reached != *percent => Err(Refused::NothingToPromote { step }),
             Some(Step::Weight { .. } | Step::Shadow { .. } | Step::Pause | Step::KeepWarm { .. }) => {
                 self.go_on();
                 self.become_status(Status::InProgress, format!("step {step} was promoted by {who}"), now);

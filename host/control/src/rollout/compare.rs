@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::path::{Part, Pattern};
+use super::path::Part;
 
-pub use super::path::{Ignore, PathError};
+pub use super::path::{Ignore, PathError, Pattern};
 
 /// The longest text of a value that is listed, in characters.
 const MAX_SHOWN: usize = 200;

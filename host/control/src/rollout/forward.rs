@@ -69,11 +69,11 @@ impl Rollout {
             Status::Preparing if text.contains("instances") => Status::Starting,
             present => present,
         };
-        if self.status != Status::Paused && self.status != present {
-            let why = format!("step {} of {}", self.step + 1, self.steps.len());
-            self.become_status(present, why, now);
+        let text = format!("step {} of {}: {text}", self.step + 1, self.steps.len());
+        if self.status != Status::Paused {
+            self.become_status(present, text.clone(), now);
         }
-        decision.waits = Some(format!("step {} of {}: {text}", self.step + 1, self.steps.len()));
+        decision.waits = Some(text);
     }
 
     /// Why the candidate is not to go on, whatever the step.
@@ -108,7 +108,8 @@ impl Rollout {
     /// With stable failed there is nothing to go back to, and without the candidate nobody is served.
     fn take_over_from_failed(&mut self, seen: &Observation, now: u64) {
         let Some(State::Failed { reason }) = seen.stable.as_ref().map(|seen| &seen.state) else { return };
-        if self.weight == 100 {
+        // Memory that is on its way arrives, or does not, first.
+        if self.weight == 100 || self.moves_memory() && is_busy(&seen.candidate) {
             return;
         }
         let why = format!("{} failed: {reason}; {} takes over", self.stable(), self.candidate());
@@ -124,7 +125,9 @@ impl Rollout {
             return None;
         }
         let (stable, candidate) = (self.stable(), self.candidate());
-        let old = if self.weight < 100 {
+        let old = if self.moves_memory() && is_busy(&seen.candidate) {
+            None
+        } else if self.weight < 100 {
             bring_up(seen.stable.as_ref(), &stable, self.instances.min, decision)
         } else {
             None

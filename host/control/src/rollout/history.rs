@@ -33,27 +33,18 @@ pub struct Ledger {
 }
 
 /// Bytes with settings that were refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Declined {
     /// The bytes.
     pub digest: Digest,
     /// The settings.
     pub settings: String,
+    /// The strategy by which they were tried: by another they are again. None if they are not by any.
+    pub strategy: Option<Strategy>,
     /// Why, for a person to read.
     pub why: String,
     /// When, in milliseconds since 1970.
     pub at: u64,
-}
-
-/// What is declared, against what is known.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Wish<'a> {
-    /// It runs, or is on its way.
-    Present,
-    /// It was tried, and is not again.
-    Declined(&'a Declined),
-    /// It is to be rolled out by this strategy.
-    New(Strategy),
 }
 
 impl Ledger {
@@ -81,29 +72,6 @@ impl Ledger {
     pub fn runs(&mut self, side: Side) {
         self.ran.retain(|ran| ran.number != side.number);
         self.ran.push(side);
-    }
-
-    /// What these bytes and settings are to the agent. `deploy` and `reload` are the strategies as declared.
-    pub fn wish(&self, digest: Digest, settings: &str, deploy: &super::Deploy, reload: &super::Reload) -> Wish<'_> {
-        let is = |side: &Side| side.digest == digest && side.settings == settings;
-        match self.open() {
-            Some(rollout) if is(&rollout.to) && !matches!(rollout.status, Status::RollingBack { .. }) => {
-                return Wish::Present;
-            }
-            Some(_) | None => {}
-        }
-        let declined = |declined: &&Declined| declined.digest == digest && declined.settings == settings;
-        let Some(current) = self.current() else { return Wish::Present };
-        if self.open().is_none() && is(current) {
-            return Wish::Present;
-        }
-        if let Some(declined) = self.declined.iter().find(declined) {
-            return Wish::Declined(declined);
-        }
-        match Strategy::of(current.settings != settings, current.digest != digest, deploy, reload) {
-            Some(strategy) => Wish::New(strategy),
-            None => Wish::Present,
-        }
     }
 
     /// Begins a rollout from the revision that runs.
@@ -134,6 +102,7 @@ impl Ledger {
     pub fn settle(&mut self, now: u64) -> bool {
         let Some(rollout) = self.rollouts.last().filter(|rollout| rollout.status.is_terminal()) else { return false };
         let (to, why) = (rollout.to.clone(), rollout.why.clone());
+        let strategy = rollout.settings.strategy.clone();
         let runs = match rollout.status {
             Status::Completed => true,
             // There was nothing to go back to.
@@ -145,18 +114,21 @@ impl Ledger {
             self.runs(to.clone());
         }
         if declines && !runs {
-            self.decline(to, why, now);
+            self.decline(to, Some(strategy), why, now);
         }
         true
     }
 
     /// Remembers that these bytes with these settings are not to be tried again.
-    pub fn decline(&mut self, side: Side, why: String, at: u64) {
+    pub fn decline(&mut self, side: Side, strategy: Option<Strategy>, why: String, at: u64) {
         let Side { digest, settings, .. } = side;
-        if self.declined.iter().any(|declined| declined.digest == digest && declined.settings == settings) {
+        let new = Declined { digest, settings, strategy, why, at };
+        let same =
+            |old: &Declined| (old.digest, &old.settings, &old.strategy) == (new.digest, &new.settings, &new.strategy);
+        if self.declined.iter().any(same) {
             return;
         }
-        self.declined.push(Declined { digest, settings, why, at });
+        self.declined.push(new);
         if self.declined.len() > MAX_DECLINED {
             self.declined.remove(0);
         }
@@ -192,14 +164,14 @@ impl Ledger {
             }
             (None, Command::Undo) => {
                 let target = self.undo_target(to, settings.rollback.keep)?.clone();
-                let settings = Settings { strategy: Strategy::Undo, rehearse: 0, ..settings };
+                let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
                 let current = self.current().cloned();
                 self.begin(target.clone(), who, settings, instances, stateful, now)
                     .map_err(|_| Refused::NothingKept { keep: 0 })?;
                 // What is asked for by hand is wanted, whatever became of it before.
                 self.declined.retain(|d| d.digest != target.digest || d.settings != target.settings);
                 if let Some(current) = current {
-                    self.decline(current, format!("undone by {who}"), now);
+                    self.decline(current, None, format!("undone by {who}"), now);
                 }
                 Ok(())
             }
@@ -218,6 +190,26 @@ impl Ledger {
                 })
             }
         }
+    }
+
+    /// What runs failed for good, and no rollout is under way: begins one to the last revision that ran before, if
+    /// one is kept (SPEC §7, supervision), and does not try what failed again. Says whether.
+    pub fn recover(&mut self, why: &str, settings: &Settings, instances: Instances, stateful: bool, now: u64) -> bool {
+        if self.open().is_some() {
+            return false;
+        }
+        // Not to one that failed before: it would go round and round.
+        let declined = |side: &Side| {
+            self.declined.iter().any(|known| known.digest == side.digest && known.settings == side.settings)
+        };
+        let target = self.kept(settings.rollback.keep).iter().rev().find(|side| !declined(side)).cloned();
+        let (Some(target), Some(failed)) = (target, self.current().cloned()) else { return false };
+        let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
+        let begun = self.begin(target, "supervision", settings, instances, stateful, now).is_ok();
+        if begun {
+            self.decline(failed, None, why.to_owned(), now);
+        }
+        begun
     }
 
     /// Which revision an undo goes to: `to`, or else the one that ran before.

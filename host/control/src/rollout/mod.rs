@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `strategy` has the eight strategies, `settings` what else is declared, `analysis` the judgement, `compare` the
-//! comparison of two answers, `split` who is answered by which revision, `history` the ledger, `turn` how many go at
+//! comparison of two answers, `split` who is answered by which revision, `history` the ledger and `follow` what it makes
+//! of a declaration, `turn` how many go at
 //! a time, `tidy` what ends when no rollout holds it. `forward` takes a rollout one step on, `back` takes it back.
 //!
 //! There is no workflow beside the index of the step. Whoever carries out actions observes again afterwards, and
@@ -20,6 +21,7 @@ pub mod analysis;
 mod back;
 mod command;
 pub mod compare;
+mod follow;
 mod forward;
 pub mod history;
 mod holds;
@@ -41,6 +43,7 @@ use crate::names::{AgentName, Digest, RevisionId};
 use crate::units::print_duration;
 
 pub use command::{Command, Refused};
+pub use follow::{Declared, Next, Wish};
 pub use history::Ledger;
 pub use holds::{CannotHold, can_hold};
 pub use observation::{Action, Decision, Observation, Rehearsal, Seen, Windows};
@@ -86,6 +89,8 @@ pub struct Rollout {
     pub since: u64,
     /// How much of the traffic the candidate is to have, of a hundred; stable has the rest.
     pub weight: u8,
+    /// How much it was last seen to have.
+    pub reached: u8,
     /// When the weight became what; for [`split::Split`].
     pub weights: Vec<(u64, u8)>,
     /// Whether the memory went from stable to the candidate.
@@ -167,6 +172,7 @@ impl Rollout {
             why: "it waits for its turn".to_owned(),
             since: now,
             weight: 0,
+            reached: 0,
             weights: Vec::new(),
             handed_over: false,
             figures: Figures::default(),
@@ -184,6 +190,9 @@ impl Rollout {
         }
         self.tick(now);
         self.figures = self.carried.and(seen.figures);
+        if self.is_in_force(seen, self.weight) {
+            self.reached = self.weight;
+        }
         self.forward(seen, now, &mut decision);
         if let Status::RollingBack { end } = self.status {
             // Nothing of what was meant for the way forward holds on the way back.
@@ -222,7 +231,9 @@ impl Rollout {
     /// Whether all traffic is with the candidate for good, and only the end of the old revision is left.
     pub fn has_moved(&self) -> bool {
         let left = self.steps.get(self.step..).unwrap_or_default();
-        self.weight == 100 && !left.iter().any(|step| strategy::is_last(step) || matches!(step, Step::Weight { .. }))
+        self.weight == 100
+            && self.reached == 100
+            && !left.iter().any(|step| strategy::is_last(step) || matches!(step, Step::Weight { .. }))
     }
 
     /// The revision that ran before.

@@ -369,7 +369,7 @@ fn graceful(common: Common) -> Vec<Step> {
 
 fn reload_immediate(common: Common) -> Vec<Step> {
     // A probe that fails afterwards takes it back.
-    [common.ready(common.situation.min), vec![common.switch(), Step::Stop, Step::Probe]].concat()
+    [common.ready(common.situation.min), common.rehearsed(), vec![common.switch(), Step::Stop, Step::Probe]].concat()
 }
 
 fn parallel(hold: Duration, min_messages: u64, match_percent: f64, common: Common) -> Vec<Step> {

@@ -35,7 +35,8 @@ impl Turn {
 /// Which of a host's rollouts may be carried out, in the order in which they were asked for.
 ///
 /// One that waits for a person, or only for the end of its old revision, keeps nobody from his turn: a canary that
-/// is paused overnight would block the host. It goes on at once when it is resumed, also as a sixth.
+/// is paused overnight would block the host. It goes on at once when it is resumed, and goes
+/// back at once when it has to, also as a sixth.
 pub fn turns<'a>(rollouts: impl IntoIterator<Item = &'a Rollout>) -> Vec<(AgentName, Turn)> {
     let mut rollouts: Vec<&Rollout> = rollouts.into_iter().filter(|rollout| !rollout.status.is_terminal()).collect();
     rollouts.sort_by(|one, other| (one.began, &one.agent).cmp(&(other.began, &other.agent)));
