@@ -179,6 +179,7 @@ impl Agent {
         let moves = self.revisions.values().any(|rev| rev.work == Some(Work::Handoff));
         ensure(!moves, || "traffic moves while the memory does".to_owned())?;
         ensure(percent <= 100, || format!("{percent}% and what is left of 100 are more than 100"))?;
+        let percent = if bug == Some(Bug::SplitsMemory) && percent == 100 { 60 } else { percent };
         let lost = bug == Some(Bug::LosesTraffic) && percent == 0;
         for (number, share) in [(stable, 100 - percent), (candidate, percent)] {
             let share = if lost { 0 } else { share };

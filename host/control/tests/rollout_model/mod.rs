@@ -45,8 +45,6 @@ pub(crate) enum Bug {
     LosesTraffic,
     /// All go at a time.
     NoTurns,
-    /// Refused candidates go on.
-    NoJudgement,
     /// A stateful candidate gets a part of the traffic.
     SplitsMemory,
     /// Copies go on when the step is over.
@@ -327,7 +325,7 @@ impl World {
                 let agent = self.agents.get_mut(&name).unwrap();
                 let was_open = agent.ledger.open().is_some();
                 let turn = turns.get(&name).filter(|_| bug != Some(Bug::NoTurns));
-                let (decided, look) = agent.decide(turn, now, bug)?;
+                let (decided, look) = agent.decide(turn, now)?;
                 self.look_again_in = [self.look_again_in, look].into_iter().flatten().min();
                 for action in decided.into_iter().map(|action| (name.clone(), action)) {
                     if !actions.contains(&action) {
@@ -404,23 +402,13 @@ impl World {
 
 impl Agent {
     /// What is safe to do for this agent now.
-    fn decide(
-        &mut self,
-        turn: Option<&Turn>,
-        now: u64,
-        bug: Option<Bug>,
-    ) -> Result<(Vec<Action>, Option<Duration>), Broken> {
+    fn decide(&mut self, turn: Option<&Turn>, now: u64) -> Result<(Vec<Action>, Option<Duration>), Broken> {
         let (mut actions, mut look) = (Vec::new(), None);
         let waits = turn.and_then(Turn::waits);
         if let Some(waits) = waits {
             self.waits.push(waits);
         } else if self.ledger.open().is_some() {
             let seen = self.observation();
-            let seen = if bug == Some(Bug::NoJudgement) {
-                Observation { windows: Windows { step: usize::MAX, ..seen.windows }, ..seen }
-            } else {
-                seen
-            };
             let rollout = self.ledger.open_mut().unwrap();
             let mut again = rollout.clone();
             let before = rollout.step;
