@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::backoff::Backoff;
 use crate::names::{AgentName, Capability, Receiver};
+use crate::rollout::declaration::Declaration;
 use crate::route::RoutePattern;
 use crate::schedule::Schedule;
 
@@ -130,6 +131,9 @@ pub struct AgentSpec {
     pub http: Vec<Route>,
     /// How changed bytes reach traffic.
     pub reload: Reload,
+    /// How a change is rolled out and goes back. Shown once the file may say something of it.
+    #[serde(skip)]
+    pub rollout: Declaration,
 }
 
 impl AgentSpec {

@@ -9,6 +9,7 @@ use super::node::{Entry, Node, Place, Table, Value};
 use super::read::{Element, Findings, Scalar, example, read, wrong_type};
 use super::schema::{Default, Field, Fields, Key, Kind};
 use crate::cron::Cron;
+use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
 
@@ -116,6 +117,10 @@ impl<'a> Section<'a> {
     /// is required and missing, or if there is no default.
     pub(super) fn get<T: FromScalar>(&self, name: &str, inherited: Option<T>, findings: &mut Findings) -> Option<T> {
         let key = self.field(name).key;
+        if key.kind == Kind::Later {
+            // If it was written, that was reported.
+            return inherited;
+        }
         if let Some(entry) = self.entry(name) {
             return read(key, name, &entry.node, &self.key(name), findings).and_then(T::from_scalar);
         }
@@ -187,6 +192,9 @@ from_scalar! {
     Cron: Scalar::Cron(cron) => Some(cron);
     Timezone: Scalar::Timezone(zone) => Some(zone);
     RoutePattern: Scalar::Route(route) => Some(route);
+    Batch: Scalar::Batch(batch) => Some(batch);
+    Vec<CanaryStep>: Scalar::CanarySteps(steps) => Some(steps);
+    Vec<u8>: Scalar::Weights(weights) => Some(weights);
     Vec<(Element, Place)>: Scalar::List(elements) => Some(elements);
     Vec<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
     BTreeSet<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());

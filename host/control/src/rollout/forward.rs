@@ -171,11 +171,11 @@ impl Rollout {
     /// Instances of the candidate that stand by now.
     fn candidate_instances(&self) -> u32 {
         let begun = self.steps.iter().take(self.step + 1);
-        let instances = begun.filter_map(|step| match step {
+        let mut instances = begun.filter_map(|step| match step {
             Step::Prepare { instances } | Step::Start { instances } => Some(*instances),
             _ => None,
         });
-        instances.last().unwrap_or(self.instances.min)
+        instances.next_back().unwrap_or(self.instances.min)
     }
 }
 

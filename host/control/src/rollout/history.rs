@@ -146,7 +146,7 @@ impl Ledger {
         command: Command,
         who: &str,
         to: Option<u64>,
-        settings: Settings,
+        settings: &Settings,
         instances: Instances,
         stateful: bool,
         now: u64,

@@ -21,6 +21,7 @@ pub mod analysis;
 mod back;
 mod command;
 pub mod compare;
+pub mod declaration;
 mod follow;
 mod forward;
 pub mod history;

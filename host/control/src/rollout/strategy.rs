@@ -417,3 +417,114 @@ impl Common {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::Settings;
+
+    /// Steps in short.
+    fn short(steps: &[Step]) -> String {
+        let one = |step: &Step| match step {
+            Step::Prepare { instances } => format!("prepare {instances}"),
+            Step::Start { instances } => format!("start {instances}"),
+            Step::Probe => "probe".to_owned(),
+            Step::Rehearse { messages } => format!("rehearse {messages}"),
+            Step::Shadow { hold, min_messages, match_percent } => {
+                format!("shadow {}s {min_messages} {match_percent}%", hold.as_secs())
+            }
+            Step::Weight { percent, hold, judged } => {
+                format!("{percent}% {}s{}", hold.as_secs(), if *judged { " judged" } else { "" })
+            }
+            Step::Shrink { instances } => format!("shrink {instances}"),
+            Step::Pause => "pause".to_owned(),
+            Step::Handoff => "handoff".to_owned(),
+            Step::TakeBack => "take back".to_owned(),
+            Step::KeepWarm { hold } => format!("warm {}s", hold.as_secs()),
+            Step::Drain => "drain".to_owned(),
+            Step::Stop => "stop".to_owned(),
+        };
+        steps.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn each_strategy_has_the_steps_of_the_specification() {
+        use Strategy::{Deploy as D, Reload as R};
+        let rolling = |batch| D(Deploy::Rolling { batch });
+        for (strategy, stateful, expected) in [
+            (D(Deploy::Immediate), false, "prepare 2, 100% 0s, stop"),
+            (
+                rolling(Batch::Count(2)),
+                false,
+                "prepare 2, probe, 40% 0s, shrink 3, start 4, probe, 80% 0s, shrink 1, start 5, probe, 100% 0s, drain, stop",
+            ),
+            (rolling(Batch::Percent(100)), false, "prepare 5, probe, 100% 0s, drain, stop"),
+            (rolling(Batch::Count(1)), true, "prepare 0, probe, handoff, drain, stop"),
+            (D(Deploy::blue_green()), false, "prepare 5, probe, 100% 0s, warm 300s, drain, stop"),
+            (D(Deploy::blue_green()), true, "prepare 0, probe, handoff, warm 300s, drain, stop"),
+            (
+                D(Deploy::canary()),
+                false,
+                "prepare 2, probe, 5% 300s judged, 25% 600s judged, 50% 600s judged, 100% 0s, drain, stop",
+            ),
+            (R(Reload::Graceful), false, "prepare 2, probe, 100% 0s, drain, stop"),
+            (R(Reload::Graceful), true, "prepare 0, probe, handoff, drain, stop"),
+            (R(Reload::Immediate), false, "prepare 2, 100% 0s, stop, probe"),
+            (R(Reload::parallel()), false, "prepare 2, probe, shadow 60s 100 100%, 100% 0s, drain, stop"),
+            (
+                R(Reload::traffic_splitting()),
+                false,
+                "prepare 2, probe, 5% 30s judged, 10% 30s judged, 25% 30s judged, 50% 30s judged, 75% 30s judged, \
+                 100% 30s judged, drain, stop",
+            ),
+            (Strategy::Undo, false, "prepare 2, 100% 0s, drain, stop"),
+            (Strategy::Undo, true, "prepare 0, take back, drain, stop"),
+        ] {
+            let situation = Situation { instances: 5, min: 2, stable_stateful: stateful, candidate_stateful: stateful };
+            let steps = Settings::new(strategy.clone()).steps(situation).unwrap();
+            assert_eq!(short(&steps), expected, "{strategy:?} {stateful}");
+        }
+    }
+
+    #[test]
+    fn a_rehearsal_comes_before_any_traffic() {
+        let situation = Situation { instances: 1, min: 0, stable_stateful: false, candidate_stateful: false };
+        for strategy in [
+            Strategy::Deploy(Deploy::Immediate),
+            Strategy::Deploy(Deploy::default()),
+            Strategy::Deploy(Deploy::blue_green()),
+            Strategy::Deploy(Deploy::canary()),
+            Strategy::Reload(Reload::Graceful),
+            Strategy::Reload(Reload::Immediate),
+            Strategy::Reload(Reload::parallel()),
+            Strategy::Reload(Reload::traffic_splitting()),
+        ] {
+            let steps = Settings { rehearse: 9, ..Settings::new(strategy.clone()) }.steps(situation).unwrap();
+            let rehearse = steps.iter().position(|step| *step == Step::Rehearse { messages: 9 });
+            let weight = steps.iter().position(|step| matches!(step, Step::Weight { .. }));
+            assert!(rehearse.is_some() && rehearse < weight, "{strategy:?}");
+        }
+    }
+
+    #[test]
+    fn memory_that_is_discarded_is_not_handed_over() {
+        let situation = Situation { instances: 1, min: 0, stable_stateful: true, candidate_stateful: true };
+        let settings = Settings { state: Memory::Discard, ..Settings::new(Strategy::Reload(Reload::Graceful)) };
+        assert_eq!(short(&settings.steps(situation).unwrap()), "prepare 0, probe, 100% 0s, drain, stop");
+    }
+
+    #[test]
+    fn batches_are_rounded_up_and_never_too_many() {
+        for (batch, instances, expected) in [
+            (Batch::Count(1), 1, 1),
+            (Batch::Count(3), 2, 2),
+            (Batch::Count(1), 1_000, 10),
+            (Batch::Percent(25), 5, 2),
+            (Batch::Percent(1), 5, 1),
+            (Batch::Percent(100), 7, 7),
+            (Batch::Count(1), 0, 1),
+        ] {
+            assert_eq!(batch.of(instances), expected, "{batch:?} of {instances}");
+        }
+    }
+}

@@ -385,7 +385,7 @@ impl World {
         let agent = self.agents.get_mut(name).unwrap();
         let (settings, stateful) = (agent.declared.deploy.clone(), agent.stateful());
         let instances = agent.instances;
-        let answer = agent.ledger.command(command, "anna", to, settings, instances, stateful, now);
+        let answer = agent.ledger.command(command, "anna", to, &settings, instances, stateful, now);
         if answer.is_ok()
             && command == Command::Undo
             && agent.ledger.open().is_some_and(|r| r.status == Status::Pending)
