@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// One setting, or a table of settings.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// The keys from the root, joined with `.`; `NAME` stands for an agent's name.
     pub path: &'static str,
