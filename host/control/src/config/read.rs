@@ -352,32 +352,6 @@ impl Default {
     }
 }
 
-impl Element {
-    /// The text, if it is text.
-    pub(super) fn text(self) -> Option<String> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Capability(_) | Self::Receiver(_) => None,
-        }
-    }
-
-    /// The capability, if it is one.
-    pub(super) fn capability(self) -> Option<Capability> {
-        match self {
-            Self::Capability(name) => Some(name),
-            Self::Text(_) | Self::Receiver(_) => None,
-        }
-    }
-
-    /// The receiver, if it is one.
-    pub(super) fn receiver(self) -> Option<Receiver> {
-        match self {
-            Self::Receiver(receiver) => Some(receiver),
-            Self::Text(_) | Self::Capability(_) => None,
-        }
-    }
-}
-
 impl Kind {
     /// The bounds in words, if it has any.
     pub(super) fn bounds(&self) -> Option<String> {

@@ -9,6 +9,7 @@ use super::node::{Entry, Node, Place, Table, Value};
 use super::read::{Element, Findings, Scalar, example, read, wrong_type};
 use super::schema::{Default, Field, Fields, Key, Kind};
 use crate::cron::Cron;
+use crate::names::{Capability, Receiver};
 use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
@@ -157,6 +158,32 @@ impl<'a> Section<'a> {
     /// The schema's key of this name.
     pub(super) fn schema(&self, name: &str) -> &'static Key {
         self.field(name).key
+    }
+}
+
+impl Element {
+    /// The text, if it is text.
+    pub(super) fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Capability(_) | Self::Receiver(_) => None,
+        }
+    }
+
+    /// The capability, if it is one.
+    pub(super) fn capability(self) -> Option<Capability> {
+        match self {
+            Self::Capability(name) => Some(name),
+            Self::Text(_) | Self::Receiver(_) => None,
+        }
+    }
+
+    /// The receiver, if it is one.
+    pub(super) fn receiver(self) -> Option<Receiver> {
+        match self {
+            Self::Receiver(receiver) => Some(receiver),
+            Self::Text(_) | Self::Capability(_) => None,
+        }
     }
 }
 

@@ -246,3 +246,95 @@ impl Ledger {
         gone
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::{Deploy, Reload};
+
+    fn side(number: u64) -> Side {
+        Side { number, digest: Digest([number as u8; 32]), settings: "{}".to_owned() }
+    }
+
+    fn ran(numbers: &[u64]) -> Ledger {
+        let mut ledger = Ledger::new("echo".parse().unwrap());
+        numbers.iter().for_each(|number| ledger.runs(side(*number)));
+        ledger
+    }
+
+    fn numbers(sides: &[Side]) -> Vec<u64> {
+        sides.iter().map(|side| side.number).collect()
+    }
+
+    #[test]
+    fn the_last_that_ran_are_kept() {
+        // ran, keep, kept, gone
+        for (ran_before, keep, kept, gone) in [
+            (&[][..], 3, &[][..], &[][..]),
+            (&[1], 3, &[], &[]),
+            (&[1, 2, 3, 4], 3, &[1, 2, 3], &[]),
+            (&[1, 2, 3, 4, 5], 3, &[2, 3, 4], &[1]),
+            (&[1, 2, 3], 0, &[], &[1, 2]),
+            // Back to 2: what ran last before it is 3.
+            (&[1, 2, 3, 2], 1, &[3], &[1]),
+        ] {
+            let mut ledger = ran(ran_before);
+            assert_eq!(numbers(ledger.kept(keep)), kept, "{ran_before:?} {keep}");
+            assert_eq!(ledger.expire(keep), gone, "{ran_before:?} {keep}");
+            assert_eq!(numbers(ledger.kept(keep)), kept, "{ran_before:?} {keep}");
+        }
+    }
+
+    #[test]
+    fn an_undo_goes_to_what_is_kept() {
+        let ledger = ran(&[1, 2, 3, 4, 5]);
+        assert_eq!(ledger.undo_target(None, 3).unwrap().number, 4);
+        assert_eq!(ledger.undo_target(Some(2), 3).unwrap().number, 2);
+        for number in [1, 5, 9] {
+            let refused = ledger.undo_target(Some(number), 3).unwrap_err();
+            assert_eq!(refused, Refused::NotKept { number, kept: vec![2, 3, 4] });
+        }
+        assert_eq!(ran(&[1]).undo_target(None, 3), Err(Refused::NothingKept { keep: 3 }));
+    }
+
+    #[test]
+    fn an_undo_is_not_undone_by_the_file() {
+        use crate::rollout::{Declared, Next, Wish};
+        let mut ledger = ran(&[1, 2]);
+        let settings = |strategy| Settings::new(strategy);
+        let declared = Declared {
+            digest: side(2).digest,
+            settings: "{}".to_owned(),
+            deploy: settings(Strategy::Deploy(Deploy::default())),
+            reload: settings(Strategy::Reload(Reload::default())),
+        };
+        assert_eq!(ledger.wish(&declared), Wish::Present);
+        ledger.command(Command::Undo, "anna", None, &declared.deploy, Instances::default(), false, 5).unwrap();
+        assert_eq!(ledger.open().map(|rollout| rollout.to.number), Some(1));
+        let next = ledger.follow(&declared, None, "reconcile", Instances::default(), &|_| false, 6);
+        assert!(matches!(next, Next::Wait(why) if why.ends_with("undone by anna")));
+        let again = Declared { digest: side(3).digest, ..declared };
+        let next = ledger.follow(&again, None, "reconcile", Instances::default(), &|_| false, 7);
+        assert_eq!(next, Next::Create, "what is declared anew is");
+    }
+
+    #[test]
+    fn commands_need_something_to_command() {
+        let settings = Settings::new(Strategy::Undo);
+        for command in [Command::Pause, Command::Resume, Command::Promote, Command::Abort, Command::Retry] {
+            let answer = ran(&[1]).command(command, "anna", None, &settings, Instances::default(), false, 5);
+            assert_eq!(answer, Err(Refused::NoRollout), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound() {
+        let mut ledger = ran(&[1]);
+        for number in 0..100_u64 {
+            ledger.decline(side(number), None, "it traps".to_owned(), number);
+            ledger.decline(side(number), None, "it traps".to_owned(), number);
+        }
+        assert_eq!(ledger.declined.len(), MAX_DECLINED);
+        assert_eq!(ledger.declined[0].at, 80);
+    }
+}

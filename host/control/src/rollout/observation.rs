@@ -1,4 +1,17 @@
 //! What a rollout is told, and what it answers.
+//!
+//! Whoever carries rollouts out does, whenever something may have changed:
+//!
+//! 1. [`Ledger::follow`](super::Ledger::follow) for each agent with what is declared; a revision that it asks for is
+//!    made and given to it.
+//! 2. [`turns`](super::turns) over all rollouts under way; those whose turn it is are [observed](super::Rollout::observe)
+//!    and [settled](super::Ledger::settle). For an agent whose rollout has just ended, once more from 1: what is
+//!    declared may be something else than what came of it.
+//! 3. [`tidy`](super::tidy) for each agent, after all of 2, since it ends what no rollout holds.
+//! 4. Persists each ledger that changed, and then does what was listed; and all this again until nothing is.
+//!
+//! What was measured, compared and rehearsed is of the rollout under way: it begins anew with another rollout's id, and
+//! the windows also with another step. Work that ends after its rollout did says nothing about the next.
 
 use std::time::Duration;
 
