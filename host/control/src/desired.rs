@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::backoff::Backoff;
 use crate::names::{AgentName, Capability, Receiver};
+use crate::rollout::declaration::Declaration;
 use crate::route::RoutePattern;
 use crate::schedule::Schedule;
 
@@ -130,6 +131,9 @@ pub struct AgentSpec {
     pub http: Vec<Route>,
     /// How changed bytes reach traffic.
     pub reload: Reload,
+    /// How a change is rolled out and goes back. Shown once the file may say something of it.
+    #[serde(skip)]
+    pub rollout: Declaration,
 }
 
 impl AgentSpec {
@@ -140,6 +144,12 @@ impl AgentSpec {
             && self.config == other.config
             && self.allow == other.allow
             && self.limits == other.limits
+    }
+
+    /// What makes a revision another one beside its bytes, as text that is kept: equal texts are the same revision.
+    pub fn revision_settings(&self) -> String {
+        let Self { config, allow, limits, .. } = self;
+        serde_json::json!({ "config": config, "allow": allow, "limits": limits }).to_string()
     }
 }
 

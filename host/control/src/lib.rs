@@ -22,6 +22,7 @@ pub mod names;
 pub mod performative;
 pub mod plan;
 pub mod protocol;
+pub mod rollout;
 pub mod route;
 pub mod schedule;
 pub mod supervise;

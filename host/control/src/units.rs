@@ -156,6 +156,15 @@ pub mod serde_duration {
         serializer.serialize_str(&super::print_duration(*duration))
     }
 
+    /// Reads what [`serialize`] writes.
+    ///
+    /// # Errors
+    /// It is not a duration.
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+        super::parse_duration(&text).map_err(serde::de::Error::custom)
+    }
+
     /// The same of a duration that may be absent.
     pub mod option {
         use std::time::Duration;

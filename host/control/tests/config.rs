@@ -87,6 +87,10 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::List(Item::Method) => json!(["PUT"]),
         Kind::List(_) => json!(["another"]),
         Kind::TextMap => json!({ "a": "b" }),
+        Kind::Percent { least, .. } => json!(format!("{least}%")),
+        Kind::Batch => json!("33%"),
+        Kind::CanarySteps => json!([{ "pause": true }]),
+        Kind::Weights => json!([7]),
         Kind::Format | Kind::Table | Kind::Tables | Kind::Agents | Kind::Later => return None,
     };
     Some(value)

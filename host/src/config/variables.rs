@@ -64,6 +64,8 @@ fn takes_text(kind: Kind) -> bool {
         Kind::AnyText | Kind::ContentType | Kind::Cron | Kind::Timezone => true,
         // Of the map itself this is not so, but no text is right for that either.
         Kind::TextMap => true,
+        // They take both, and a percentage is no TOML of another type.
+        Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights => false,
         Kind::Table | Kind::Tables | Kind::Agents | Kind::Integer { .. } | Kind::Size { .. } => false,
         Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Later => false,
     }

@@ -151,7 +151,8 @@ fn agent_spec(
     let capabilities: BTreeSet<Capability> =
         capabilities.into_iter().filter_map(|(element, _)| element.capability()).collect();
     cross.capabilities(&capabilities);
-    let Inherited { limits, instances, mailbox, breaker, reload, .. } = Inherited::read(section, Some(base), findings);
+    let Inherited { limits, instances, mailbox, breaker, reload, rollout, .. } =
+        Inherited::read(section, Some(base), findings);
     AgentSpec {
         component: component.unwrap_or_default(),
         build: section.written("build", findings).map(|build| Build {
@@ -168,6 +169,7 @@ fn agent_spec(
         breaker,
         http: routes(section, written, cross, findings),
         reload,
+        rollout,
         name,
     }
 }

@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::error::{At, ConfigError};
 use super::node::Place;
 use super::read::Findings;
+use super::rollout::{DeployTable, ReloadTable, ignore};
 use super::section::Section;
 use crate::backoff::Backoff;
 use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
+use crate::rollout::declaration::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
+use crate::rollout::{Memory, Rollback};
 use crate::units::print_duration;
 
 /// What an agent takes from `[defaults]` unless it says otherwise.
@@ -17,6 +20,7 @@ pub(super) struct Inherited {
     pub(super) mailbox: MailboxSpec,
     pub(super) breaker: BreakerSpec,
     pub(super) reload: Reload,
+    pub(super) rollout: Declaration,
     /// Of `min` and `max` of the instances.
     instances_ends: Ends,
     /// Of `first` and `max` of the backoff.
@@ -37,6 +41,11 @@ impl Inherited {
             mailbox,
             breaker: breaker(section, base.map(|b| &b.breaker), findings),
             reload: reload(section, base.map(|b| &b.reload), findings),
+            rollout: Declaration {
+                deploy: deploy(section, base.map(|b| &b.rollout.deploy), findings),
+                reload: reloaded(section, base.map(|b| &b.rollout.reload), findings),
+                rollback: rollback(section, base.map(|b| &b.rollout.rollback), findings),
+            },
             instances_ends,
             backoff_ends,
         }
@@ -80,11 +89,74 @@ fn breaker(section: &Section<'_>, base: Option<&BreakerSpec>, findings: &mut Fin
 
 fn reload(section: &Section<'_>, base: Option<&Reload>, findings: &mut Findings) -> Reload {
     let section = written_or_base!(section, "reload", base, findings);
-    // Read to check it; there is one strategy so far.
-    section.get::<&'static str>("strategy", None, findings);
     Reload {
         watch: section.get("watch", base.map(|b| b.watch), findings).unwrap_or_default(),
         drain: section.get("drain", base.map(|b| b.drain), findings).unwrap_or_default(),
+    }
+}
+
+/// The strategy of `deploy`. What the file may not have yet is as unless declared otherwise.
+fn deploy(section: &Section<'_>, base: Option<&DeploySpec>, findings: &mut Findings) -> DeploySpec {
+    let section = written_or_base!(section, "deploy", base, findings);
+    let absent = DeploySpec::default();
+    let base = base.unwrap_or(&absent);
+    let strategy = section.get("strategy", None, findings);
+    let own = DeployTable {
+        strategy: strategy.unwrap_or(base.name()),
+        batch: section.get("batch", None, findings),
+        keep_warm: section.get("keep-warm", None, findings),
+        steps: section.get("steps", None, findings),
+    };
+    DeploySpec {
+        strategy: own.strategy(&base.strategy),
+        timeout: section.get("timeout", Some(base.timeout), findings).unwrap_or(base.timeout),
+    }
+}
+
+/// The strategy of `reload`.
+fn reloaded(section: &Section<'_>, base: Option<&ReloadSpec>, findings: &mut Findings) -> ReloadSpec {
+    // What is unknown in it was found when `reload` was read.
+    let mut again = Findings::default();
+    let section = written_or_base!(section, "reload", base, &mut again);
+    let absent = ReloadSpec::default();
+    let base = base.unwrap_or(&absent);
+    let at = At { key: section.key("ignore"), place: section.place("ignore") };
+    let paths: Option<Vec<String>> = section.get("ignore", None, findings);
+    let own = ReloadTable {
+        strategy: section.get("strategy", Some(base.name()), findings).unwrap_or(base.name()),
+        hold: section.get("for", None, findings),
+        min_messages: section.get("min-messages", None, findings),
+        match_percent: section.get("match", None, findings),
+        ignore: paths.map(|paths| ignore(&paths, at, findings)),
+        steps: section.get("steps", None, findings),
+        every: section.get("every", None, findings),
+    };
+    ReloadSpec {
+        strategy: own.strategy(&base.strategy),
+        state: match section.get("state", None, findings) {
+            Some("discard") => Memory::Discard,
+            Some(_) => Memory::Migrate,
+            None => base.state,
+        },
+        timeout: section.get("timeout", Some(base.timeout), findings).unwrap_or(base.timeout),
+    }
+}
+
+fn rollback(section: &Section<'_>, base: Option<&RollbackSpec>, findings: &mut Findings) -> RollbackSpec {
+    let section = written_or_base!(section, "rollback", base, findings);
+    let absent = RollbackSpec::default();
+    let RollbackSpec { rules, rehearse } = base.unwrap_or(&absent);
+    RollbackSpec {
+        rules: Rollback {
+            automatic: section.get("automatic", Some(rules.automatic), findings).unwrap_or(rules.automatic),
+            errors: section.get("errors", Some(rules.errors), findings).unwrap_or(rules.errors),
+            slower: section.get("slower", Some(rules.slower), findings).unwrap_or(rules.slower),
+            probes: section.get("probes", Some(rules.probes), findings).unwrap_or(rules.probes),
+            memory_bytes: section.get("memory", rules.memory_bytes, findings),
+            min_messages: section.get("min-messages", Some(rules.min_messages), findings).unwrap_or(rules.min_messages),
+            keep: section.get("keep", Some(rules.keep), findings).unwrap_or(rules.keep),
+        },
+        rehearse: section.get("rehearse", Some(*rehearse), findings).unwrap_or(*rehearse),
     }
 }
 

@@ -102,6 +102,18 @@ fn scalar(key: &Key) -> Value {
         Kind::Route => json!({ "type": "string", "pattern": "^/" }),
         Kind::List(item) => json!({ "type": "array", "uniqueItems": true, "items": element(item) }),
         Kind::TextMap => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        Kind::Percent { least, most } => json!({ "oneOf": [
+            { "type": "string", "pattern": "^[0-9.]+%$" },
+            { "type": "number", "minimum": least, "maximum": most },
+        ] }),
+        Kind::Batch => json!({ "oneOf": [
+            { "type": "string", "pattern": "^[0-9.]+%$" },
+            { "type": "integer", "minimum": 1, "maximum": 100 },
+        ] }),
+        Kind::CanarySteps => json!({ "type": "array", "minItems": 1, "items": { "type": "object" } }),
+        Kind::Weights => {
+            json!({ "type": "array", "minItems": 1, "items": { "type": "integer", "minimum": 1, "maximum": 100 } })
+        }
         Kind::Table | Kind::Tables | Kind::Agents | Kind::Later => json!({}),
     }
 }

@@ -19,6 +19,7 @@ mod json_schema;
 mod node;
 mod read;
 mod reference;
+mod rollout;
 pub mod schema;
 mod section;
 mod suggest;

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::error::{At, ConfigError};
 use super::node::{Node, Place, Value};
+use super::rollout;
 use super::schema::{Default, Item, KEYS, Key, Kind, METHODS};
 use super::suggest::Suggest;
 use crate::cron::Cron;
 use crate::names::{Capability, Receiver};
+use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
 use crate::units::{parse_bytes, parse_duration, print_bytes, print_duration};
@@ -28,6 +30,9 @@ pub(super) enum Scalar {
     Timezone(Timezone),
     List(Vec<(Element, Place)>),
     TextMap(Vec<(String, String)>),
+    Batch(Batch),
+    CanarySteps(Vec<CanaryStep>),
+    Weights(Vec<u8>),
 }
 
 /// An element of a list.
@@ -51,6 +56,12 @@ pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mu
     let result = match (key.kind, &node.value) {
         (Kind::List(item), Value::Array(nodes)) => return read_list(item, nodes, path, findings).map(Scalar::List),
         (Kind::TextMap, Value::Table(_)) => return read_text_map(node, path, findings).map(Scalar::TextMap),
+        (Kind::Percent { least, most }, _) => {
+            rollout::percent(node, least, most, at).map(|p| Some(Scalar::Fraction(p)))
+        }
+        (Kind::Batch, _) => rollout::batch(node, at).map(|batch| Some(Scalar::Batch(batch))),
+        (Kind::CanarySteps, _) => return rollout::canary_steps(node, path, findings).map(Scalar::CanarySteps),
+        (Kind::Weights, _) => return rollout::weights(node, path, findings).map(Scalar::Weights),
         (kind, value) => read_one(kind, value, at, findings),
     };
     let error = match result {
@@ -341,32 +352,6 @@ impl Default {
     }
 }
 
-impl Element {
-    /// The text, if it is text.
-    pub(super) fn text(self) -> Option<String> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Capability(_) | Self::Receiver(_) => None,
-        }
-    }
-
-    /// The capability, if it is one.
-    pub(super) fn capability(self) -> Option<Capability> {
-        match self {
-            Self::Capability(name) => Some(name),
-            Self::Text(_) | Self::Receiver(_) => None,
-        }
-    }
-
-    /// The receiver, if it is one.
-    pub(super) fn receiver(self) -> Option<Receiver> {
-        match self {
-            Self::Receiver(receiver) => Some(receiver),
-            Self::Text(_) | Self::Capability(_) => None,
-        }
-    }
-}
-
 impl Kind {
     /// The bounds in words, if it has any.
     pub(super) fn bounds(&self) -> Option<String> {
@@ -374,6 +359,8 @@ impl Kind {
         match self {
             Self::Integer { least, most } => Some(format!("{least} to {most}")),
             Self::Number { least, most } => Some(format!("{least} to {most}")),
+            Self::Percent { least, most } => Some(format!("{least}% to {most}%")),
+            Self::Batch => Some("1 to 100".to_owned()),
             Self::Size { least, most } => Some(format!("{} to {}", print_bytes(*least), print_bytes(*most))),
             Self::Time { least, most } => Some(format!("{} to {}", print_time(*least), print_time(*most))),
             _ => None,
@@ -398,6 +385,9 @@ impl Kind {
             Self::Address { .. } => "an address",
             Self::Route => "a route",
             Self::List(item) => return format!("a list of {}", item.plural()),
+            Self::Percent { .. } => "a percentage",
+            Self::Batch => "a number or a percentage",
+            Self::CanarySteps | Self::Weights => "a list of steps",
             Self::Later => "nothing",
         };
         text.to_owned()

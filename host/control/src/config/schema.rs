@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// One setting, or a table of settings.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// The keys from the root, joined with `.`; `NAME` stands for an agent's name.
     pub path: &'static str,
@@ -87,6 +87,19 @@ pub enum Kind {
     List(Item),
     /// Any keys, each with text.
     TextMap,
+    /// A percentage, as text such as `5%` or as a number.
+    Percent {
+        /// The smallest.
+        least: f64,
+        /// The largest.
+        most: f64,
+    },
+    /// A number of instances, or a percentage of them.
+    Batch,
+    /// The steps of a canary.
+    CanarySteps,
+    /// Weights that rise.
+    Weights,
     /// Known, but this version does not act on it.
     Later,
 }
@@ -154,6 +167,15 @@ const fn table(path: &'static str, doc: &'static str) -> Key {
 
 const fn later(path: &'static str, doc: &'static str) -> Key {
     key(path, Kind::Later, Default::Unset(""), doc)
+}
+
+/// A key that is read and checked, and that no host carries out yet: without this it is.
+const fn not_yet(key: Key) -> Key {
+    Key { kind: Kind::Later, default: Default::Unset(""), ..key }
+}
+
+const fn percent(path: &'static str, least: f64, most: f64, default: &'static str, doc: &'static str) -> Key {
+    key(path, Kind::Percent { least, most }, Default::Text(default), doc)
 }
 
 const fn integer(path: &'static str, least: u64, most: u64, default: i64, doc: &'static str) -> Key {
@@ -296,7 +318,18 @@ pub static KEYS: &[Key] = &[
         "How the content is to be read."),
     word("agents.NAME.schedule.missed", &["skip", "latest", "all"], &[], "latest",
         "Which times are made up for that passed while the host stood still: none, the last, or each."),
-    later("agents.NAME.deploy", "How a changed declaration reaches traffic."),
+    table("agents.NAME.deploy", "How a changed declaration reaches traffic."),
+    not_yet(word("agents.NAME.deploy.strategy", &["immediate", "rolling", "blue-green", "canary"], &[], "rolling",
+        "At once, in batches of instances, by a full second set, or by weight.")),
+    not_yet(key("agents.NAME.deploy.batch", Kind::Batch, Default::Integer(1),
+        "rolling: instances that are replaced at a time, or how many of a hundred, such as `25%`.")),
+    not_yet(time("agents.NAME.deploy.keep-warm", 0, 24 * HOUR, "5m",
+        "blue-green: how long the old instances stand for an instant undo.")),
+    not_yet(key("agents.NAME.deploy.steps", Kind::CanarySteps,
+        Default::Unset("[{ weight = 5, for = \"5m\" }, { pause = true }, { weight = 50, for = \"10m\" }]"),
+        "canary: the weights in percent and how long each is held; a pause lasts until `caxton rollout promote`.")),
+    not_yet(time("agents.NAME.deploy.timeout", 30 * SECOND, 30 * MINUTE, "5m",
+        "How long the host's own work may take; pauses, step times and waits for messages are not counted.")),
     table("agents.NAME.reload", "How changed bytes of the component reach traffic."),
     word("agents.NAME.reload.strategy", &["graceful"], &["immediate", "parallel", "traffic-splitting"], "graceful",
         "The new revision is ready before the old one takes no more and drains."),
@@ -304,12 +337,33 @@ pub static KEYS: &[Key] = &[
         "Whether a change of the component's file is taken up at once."),
     time("agents.NAME.reload.drain", 5 * SECOND, 10 * MINUTE, "60s",
         "How long the old revision may take to finish what is in flight."),
-    later("agents.NAME.reload.state", "What becomes of the state in memory."),
-    later("agents.NAME.reload.steps", "The weights of a split."),
-    later("agents.NAME.reload.for", "How long to compare."),
-    later("agents.NAME.reload.min-messages", "How many messages to compare."),
-    later("agents.NAME.reload.match", "How many answers must agree."),
-    later("agents.NAME.rollback", "When a new revision is taken back."),
+    not_yet(word("agents.NAME.reload.state", &["migrate", "discard"], &[], "migrate",
+        "What becomes of the state in memory: the new revision takes it over, or begins anew.")),
+    not_yet(key("agents.NAME.reload.steps", Kind::Weights, Default::Unset("[5, 10, 25, 50, 75, 100]"),
+        "traffic-splitting: the weights in percent.")),
+    not_yet(time("agents.NAME.reload.every", SECOND, 24 * HOUR, "30s", "traffic-splitting: how long each weight is held.")),
+    not_yet(time("agents.NAME.reload.for", SECOND, HOUR, "60s", "parallel: how long to compare, at most.")),
+    not_yet(integer("agents.NAME.reload.min-messages", 1, 1_000_000, 100, "parallel: how many messages are enough.")),
+    not_yet(percent("agents.NAME.reload.match", 0.0, 100.0, "100%", "parallel: how many answers must agree.")),
+    not_yet(list("agents.NAME.reload.ignore", Item::Text, "[\"reply.at\", \"**.id\"]",
+        "parallel: where answers may differ.")),
+    not_yet(time("agents.NAME.reload.timeout", 30 * SECOND, 30 * MINUTE, "5m",
+        "How long the host's own work may take; pauses, step times and waits for messages are not counted.")),
+    table("agents.NAME.rollback", "When a new revision is taken back, and what is kept to go back to."),
+    not_yet(key("agents.NAME.rollback.automatic", Kind::Boolean, Default::Boolean(true),
+        "Whether a new revision that does worse is taken back without being asked.")),
+    not_yet(percent("agents.NAME.rollback.errors", 0.0, 100.0, "5%", "Above so many failed messages of the new revision.")),
+    not_yet(percent("agents.NAME.rollback.slower", 0.0, 10_000.0, "50%",
+        "When its p95 is above that of the old one, in the same window, by more than this.")),
+    not_yet(percent("agents.NAME.rollback.probes", 0.0, 100.0, "50%", "Below so many probes that passed.")),
+    not_yet(key("agents.NAME.rollback.memory", Kind::Size { least: MIB, most: 4 * GIB }, Default::Unset("\"100MiB\""),
+        "Above so much memory of one instance. Off unless set.")),
+    not_yet(integer("agents.NAME.rollback.min-messages", 0, 1_000_000, 100,
+        "With fewer messages a new revision is not judged, and is never healthy.")),
+    not_yet(integer("agents.NAME.rollback.rehearse", 0, 10_000, 0,
+        "How many of the last messages a new revision has to handle on a copy before any traffic moves.")),
+    not_yet(integer("agents.NAME.rollback.keep", 0, 100, 3,
+        "Old revisions that are kept for an undo, with their bytes, settings and snapshots.")),
 
     later("ceilings", "Limits that no agent may exceed."),
     later("policy", "Rules for components."),

@@ -9,6 +9,8 @@ use super::node::{Entry, Node, Place, Table, Value};
 use super::read::{Element, Findings, Scalar, example, read, wrong_type};
 use super::schema::{Default, Field, Fields, Key, Kind};
 use crate::cron::Cron;
+use crate::names::{Capability, Receiver};
+use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
 
@@ -116,6 +118,10 @@ impl<'a> Section<'a> {
     /// is required and missing, or if there is no default.
     pub(super) fn get<T: FromScalar>(&self, name: &str, inherited: Option<T>, findings: &mut Findings) -> Option<T> {
         let key = self.field(name).key;
+        if key.kind == Kind::Later {
+            // If it was written, that was reported.
+            return inherited;
+        }
         if let Some(entry) = self.entry(name) {
             return read(key, name, &entry.node, &self.key(name), findings).and_then(T::from_scalar);
         }
@@ -155,6 +161,32 @@ impl<'a> Section<'a> {
     }
 }
 
+impl Element {
+    /// The text, if it is text.
+    pub(super) fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Capability(_) | Self::Receiver(_) => None,
+        }
+    }
+
+    /// The capability, if it is one.
+    pub(super) fn capability(self) -> Option<Capability> {
+        match self {
+            Self::Capability(name) => Some(name),
+            Self::Text(_) | Self::Receiver(_) => None,
+        }
+    }
+
+    /// The receiver, if it is one.
+    pub(super) fn receiver(self) -> Option<Receiver> {
+        match self {
+            Self::Receiver(receiver) => Some(receiver),
+            Self::Text(_) | Self::Capability(_) => None,
+        }
+    }
+}
+
 /// A type that a setting is kept in.
 pub(super) trait FromScalar: Sized {
     /// The value, if the kind of the setting is the one for this type.
@@ -187,6 +219,9 @@ from_scalar! {
     Cron: Scalar::Cron(cron) => Some(cron);
     Timezone: Scalar::Timezone(zone) => Some(zone);
     RoutePattern: Scalar::Route(route) => Some(route);
+    Batch: Scalar::Batch(batch) => Some(batch);
+    Vec<CanaryStep>: Scalar::CanarySteps(steps) => Some(steps);
+    Vec<u8>: Scalar::Weights(weights) => Some(weights);
     Vec<(Element, Place)>: Scalar::List(elements) => Some(elements);
     Vec<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
     BTreeSet<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());

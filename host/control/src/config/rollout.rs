@@ -1,0 +1,411 @@
+//! `deploy`, `reload` and `rollback`: how a change reaches traffic and when it goes back (SPEC §2–§4).
+//!
+//! Which of these keys a file may have is for [`super::schema`] to say: a key that is `later` there, or a word that
+//! is, is refused before it gets here, and what is not written has its default. A host that learns to carry out
+//! another makes the row known; nothing here changes.
+
+use std::time::Duration;
+
+use super::error::{At, ConfigError};
+use super::node::{Node, Value};
+use super::read::{Findings, Scalar, read};
+use super::schema::{Default, Key, Kind};
+use crate::rollout::compare::Ignore;
+use crate::rollout::strategy::{Batch, CanaryStep, MAX_WEIGHTS};
+use crate::rollout::{Deploy, Reload};
+use crate::units::parse_percent;
+
+const DAY: u64 = 24 * 60 * 60 * 1_000;
+
+/// A percentage such as `5%` or `0.5%`, or a number of a hundred.
+///
+/// # Errors
+/// It is neither, or out of bounds.
+pub(super) fn percent(node: &Node, least: f64, most: f64, at: At) -> Result<f64, ConfigError> {
+    let given = match &node.value {
+        Value::String(text) => parse_percent(text).ok(),
+        #[allow(clippy::cast_precision_loss, reason = "what is within bounds is small")]
+        Value::Integer(number) => Some(*number as f64),
+        Value::Float(number) => Some(*number),
+        Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
+    };
+    match given {
+        Some(percent) if (least..=most).contains(&percent) => Ok(percent),
+        Some(percent) => {
+            let [given, least, most] = [percent, least, most].map(|percent| format!("{percent}%"));
+            Err(ConfigError::OutOfBounds { at, given, least, most })
+        }
+        None => Err(ConfigError::WrongType {
+            at,
+            expected: "a percentage".to_owned(),
+            found: node.value.describe(),
+            example: "\"5%\"".to_owned(),
+        }),
+    }
+}
+
+/// How many instances at a time: a number, or a percentage.
+///
+/// # Errors
+/// It is neither, or not from 1 to 100.
+pub(super) fn batch(node: &Node, at: At) -> Result<Batch, ConfigError> {
+    match &node.value {
+        Value::Integer(_) => percent(node, 1.0, 100.0, at).map(|count| Batch::Count(count as u32)),
+        _ => percent(node, 1.0, 100.0, at).map(|percent| Batch::Percent(percent.ceil() as u32)),
+    }
+}
+
+/// The steps of a canary: tables with `weight` and `for`, or `pause = true`. Weights rise.
+pub(super) fn canary_steps(node: &Node, path: &str, findings: &mut Findings) -> Option<Vec<CanaryStep>> {
+    let nodes = steps(node, path, "steps = [{ weight = 5, for = \"5m\" }, { pause = true }]", findings)?;
+    let before = findings.errors.len();
+    let mut found = Vec::with_capacity(nodes.len());
+    let mut last = 0;
+    for (index, node) in nodes.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let step = canary_step(node, &path, findings);
+        if let Some(CanaryStep::Weight { percent, .. }) = step {
+            rising(&mut last, percent, &path, node, findings);
+        }
+        found.extend(step);
+    }
+    (findings.errors.len() == before).then_some(found)
+}
+
+fn canary_step(node: &Node, path: &str, findings: &mut Findings) -> Option<CanaryStep> {
+    let at = |node: &Node, key: &str| At { key: format!("{path}{key}"), place: node.place.clone() };
+    let Value::Table(table) = &node.value else {
+        findings.errors.push(ConfigError::WrongType {
+            at: at(node, ""),
+            expected: "a table".to_owned(),
+            found: node.value.describe(),
+            example: "{ weight = 5, for = \"5m\" }".to_owned(),
+        });
+        return None;
+    };
+    const KNOWN: [&str; 3] = ["weight", "for", "pause"];
+    let unknown = table.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str()));
+    for (name, entry) in unknown {
+        let suggestion = findings.suggest.nearest(name, KNOWN).map(str::to_owned);
+        let at = At { key: format!("{path}.{name}"), place: entry.key.clone() };
+        findings.errors.push(ConfigError::UnknownKey { at, suggestion, known: KNOWN.to_vec() });
+    }
+    let hold = Kind::Time { least: 0, most: DAY };
+    match (table.get("weight"), table.get("pause")) {
+        (None, Some(pause)) => match (&pause.node.value, table.get("for")) {
+            (Value::Boolean(true), None) => Some(CanaryStep::Pause),
+            _ => {
+                findings.errors.push(ConfigError::WrongType {
+                    at: at(&pause.node, ".pause"),
+                    expected: "true, and nothing beside it: a pause lasts until `caxton rollout promote`".to_owned(),
+                    found: pause.node.value.describe(),
+                    example: "{ pause = true }".to_owned(),
+                });
+                None
+            }
+        },
+        (Some(weight), None) => {
+            let percent = match percent(&weight.node, 1.0, 100.0, at(&weight.node, ".weight")) {
+                Ok(percent) => percent as u8,
+                Err(error) => {
+                    findings.errors.push(error);
+                    return None;
+                }
+            };
+            let hold = match table.get("for") {
+                Some(entry) => time(hold, "for", &entry.node, &format!("{path}.for"), findings)?,
+                None => Duration::ZERO,
+            };
+            Some(CanaryStep::Weight { percent, hold })
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            findings.errors.push(ConfigError::WrongType {
+                at: at(node, ""),
+                expected: "a table with `weight`, or with `pause`".to_owned(),
+                found: "a table with both or none",
+                example: "{ weight = 5, for = \"5m\" }".to_owned(),
+            });
+            None
+        }
+    }
+}
+
+/// The weights of a split, rising.
+pub(super) fn weights(node: &Node, path: &str, findings: &mut Findings) -> Option<Vec<u8>> {
+    let nodes = steps(node, path, "steps = [5, 25, 50, 100]", findings)?;
+    let before = findings.errors.len();
+    let (mut found, mut last) = (Vec::with_capacity(nodes.len()), 0);
+    for (index, node) in nodes.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        match percent(node, 1.0, 100.0, At { key: path.clone(), place: node.place.clone() }) {
+            Ok(percent) => {
+                rising(&mut last, percent as u8, &path, node, findings);
+                found.push(percent as u8);
+            }
+            Err(error) => findings.errors.push(error),
+        }
+    }
+    (findings.errors.len() == before).then_some(found)
+}
+
+/// Paths that may differ when answers are compared.
+pub(super) fn ignore(paths: &[String], at: At, findings: &mut Findings) -> Vec<String> {
+    if let Some((given, reason)) = paths.iter().find_map(|path| Some((path, Ignore::new([path.as_str()]).err()?))) {
+        findings.errors.push(ConfigError::WrongType {
+            at,
+            expected: format!("paths, and `{given}` is none: {reason}"),
+            found: "another text",
+            example: "ignore = [\"reply.at\", \"**.id\"]".to_owned(),
+        });
+    }
+    paths.to_vec()
+}
+
+fn steps<'a>(node: &'a Node, path: &str, example: &str, findings: &mut Findings) -> Option<&'a [Node]> {
+    let at = At { key: path.to_owned(), place: node.place.clone() };
+    let Value::Array(nodes) = &node.value else {
+        let (expected, found) = ("a list of steps".to_owned(), node.value.describe());
+        findings.errors.push(ConfigError::WrongType { at, expected, found, example: example.to_owned() });
+        return None;
+    };
+    if nodes.is_empty() || nodes.len() > MAX_WEIGHTS {
+        let given = format!("{} steps", nodes.len());
+        let (least, most) = ("1".to_owned(), MAX_WEIGHTS.to_string());
+        findings.errors.push(ConfigError::OutOfBounds { at, given, least, most });
+        return None;
+    }
+    Some(nodes)
+}
+
+/// Reports a weight that is not above the one before: a conversation stays on the revision that it began with while
+/// weights rise, which could not be kept if they fell.
+fn rising(last: &mut u8, percent: u8, path: &str, node: &Node, findings: &mut Findings) {
+    if percent <= *last {
+        let at = At { key: path.to_owned(), place: node.place.clone() };
+        let (given, least) = (format!("{percent}%"), format!("{}%", last.saturating_add(1)));
+        findings.errors.push(ConfigError::OutOfBounds { at, given, least, most: "100%".to_owned() });
+    }
+    *last = percent.max(*last);
+}
+
+fn time(kind: Kind, name: &'static str, node: &Node, path: &str, findings: &mut Findings) -> Option<Duration> {
+    let key = Key { path: name, kind, default: Default::Unset("\"5m\""), doc: "" };
+    match read(&key, name, node, path, findings)? {
+        Scalar::Time(time) => Some(time),
+        _ => None,
+    }
+}
+
+/// What a `deploy` table means.
+pub(super) struct DeployTable {
+    pub(super) strategy: &'static str,
+    pub(super) batch: Option<Batch>,
+    pub(super) keep_warm: Option<Duration>,
+    pub(super) steps: Option<Vec<CanaryStep>>,
+}
+
+impl DeployTable {
+    /// The strategy, with the settings that it has of its own; the others are as in `base` if it is the same there.
+    pub(super) fn strategy(self, base: &Deploy) -> Deploy {
+        let base = match (self.strategy, base) {
+            ("immediate", _) => Deploy::Immediate,
+            ("blue-green", Deploy::BlueGreen { .. }) | ("canary", Deploy::Canary { .. }) => base.clone(),
+            ("blue-green", _) => Deploy::blue_green(),
+            ("canary", _) => Deploy::canary(),
+            (_, Deploy::Rolling { .. }) => base.clone(),
+            _ => Deploy::default(),
+        };
+        match base {
+            Deploy::Rolling { batch } => Deploy::Rolling { batch: self.batch.unwrap_or(batch) },
+            Deploy::BlueGreen { keep_warm } => Deploy::BlueGreen { keep_warm: self.keep_warm.unwrap_or(keep_warm) },
+            Deploy::Canary { steps } => Deploy::Canary { steps: self.steps.unwrap_or(steps) },
+            Deploy::Immediate => base,
+        }
+    }
+}
+
+/// What a `reload` table means.
+pub(super) struct ReloadTable {
+    pub(super) strategy: &'static str,
+    pub(super) hold: Option<Duration>,
+    pub(super) min_messages: Option<u64>,
+    pub(super) match_percent: Option<f64>,
+    pub(super) ignore: Option<Vec<String>>,
+    pub(super) steps: Option<Vec<u8>>,
+    pub(super) every: Option<Duration>,
+}
+
+impl ReloadTable {
+    /// The strategy, with the settings that it has of its own; the others are as in `base` if it is the same there.
+    pub(super) fn strategy(self, base: &Reload) -> Reload {
+        let base = match (self.strategy, base) {
+            ("immediate", _) => Reload::Immediate,
+            ("parallel", Reload::Parallel { .. }) | ("traffic-splitting", Reload::TrafficSplitting { .. }) => {
+                base.clone()
+            }
+            ("parallel", _) => Reload::parallel(),
+            ("traffic-splitting", _) => Reload::traffic_splitting(),
+            _ => Reload::Graceful,
+        };
+        match base {
+            Reload::Parallel { hold, min_messages, match_percent, ignore } => Reload::Parallel {
+                hold: self.hold.unwrap_or(hold),
+                min_messages: self.min_messages.unwrap_or(min_messages),
+                match_percent: self.match_percent.unwrap_or(match_percent),
+                ignore: self.ignore.unwrap_or(ignore),
+            },
+            Reload::TrafficSplitting { steps, every } => {
+                Reload::TrafficSplitting { steps: self.steps.unwrap_or(steps), every: self.every.unwrap_or(every) }
+            }
+            Reload::Graceful | Reload::Immediate => base,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Entry, Place, Table};
+
+    fn tree(value: &serde_json::Value) -> Node {
+        let place = Place::File { start: 0, end: 0 };
+        let value = match value {
+            serde_json::Value::Object(fields) => {
+                let entry = |(key, value)| (String::clone(key), Entry { key: place.clone(), node: tree(value) });
+                Value::Table(fields.iter().map(entry).collect::<Table>())
+            }
+            serde_json::Value::Array(values) => Value::Array(values.iter().map(tree).collect()),
+            serde_json::Value::String(text) => Value::String(text.clone()),
+            serde_json::Value::Number(number) => match number.as_i64() {
+                Some(number) => Value::Integer(number),
+                None => Value::Float(number.as_f64().unwrap()),
+            },
+            serde_json::Value::Bool(truth) => Value::Boolean(*truth),
+            serde_json::Value::Null => panic!("a file has no null"),
+        };
+        Node { value, place }
+    }
+
+    fn at() -> At {
+        At { key: "x".to_owned(), place: Place::Default }
+    }
+
+    /// The places of the errors.
+    fn places(findings: &Findings) -> Vec<String> {
+        findings.errors.iter().map(|error| error.at().key.clone()).collect()
+    }
+
+    #[test]
+    fn percentages_are_read_within_their_bounds() {
+        for (given, expected) in [
+            (serde_json::json!("5%"), Some(5.0)),
+            (serde_json::json!("0.5%"), Some(0.5)),
+            (serde_json::json!(5), Some(5.0)),
+            (serde_json::json!(2.5), Some(2.5)),
+            (serde_json::json!("101%"), None),
+            (serde_json::json!(-1), None),
+            (serde_json::json!("5"), None),
+            (serde_json::json!(true), None),
+        ] {
+            assert_eq!(percent(&tree(&given), 0.0, 100.0, at()).ok(), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn batches_are_numbers_or_percentages() {
+        for (given, expected) in [
+            (serde_json::json!(1), Some(Batch::Count(1))),
+            (serde_json::json!("25%"), Some(Batch::Percent(25))),
+            (serde_json::json!(0), None),
+            (serde_json::json!(101), None),
+            (serde_json::json!("0%"), None),
+        ] {
+            assert_eq!(batch(&tree(&given), at()).ok(), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn canaries_are_read_and_all_that_is_wrong_with_them_is_told() {
+        let weight = |percent, seconds| CanaryStep::Weight { percent, hold: Duration::from_secs(seconds) };
+        for (given, expected, wrong) in [
+            (
+                serde_json::json!([{ "weight": 5, "for": "5m" }, { "pause": true }, { "weight": "50%" }]),
+                Some(vec![weight(5, 300), CanaryStep::Pause, weight(50, 0)]),
+                vec![],
+            ),
+            (serde_json::json!([]), None, vec!["x"]),
+            (serde_json::json!("x"), None, vec!["x"]),
+            (serde_json::json!([5]), None, vec!["x[0]"]),
+            (serde_json::json!([{}]), None, vec!["x[0]"]),
+            (serde_json::json!([{ "weight": 5, "pause": true }]), None, vec!["x[0]"]),
+            (serde_json::json!([{ "pause": false }]), None, vec!["x[0].pause"]),
+            (serde_json::json!([{ "pause": true, "for": "5m" }]), None, vec!["x[0].pause"]),
+            (serde_json::json!([{ "weight": 0 }, { "weight": 101 }]), None, vec!["x[0].weight", "x[1].weight"]),
+            (serde_json::json!([{ "weight": 50 }, { "weight": 50 }]), None, vec!["x[1]"]),
+            (serde_json::json!([{ "weight": 50, "for": "25h" }]), None, vec!["x[0].for"]),
+            (serde_json::json!([{ "weight": 50, "fro": "5m" }]), None, vec!["x[0].fro"]),
+        ] {
+            let mut findings = Findings::default();
+            assert_eq!(canary_steps(&tree(&given), "x", &mut findings), expected, "{given}");
+            assert_eq!(places(&findings), wrong, "{given}");
+        }
+    }
+
+    #[test]
+    fn weights_rise() {
+        for (given, expected, wrong) in [
+            (serde_json::json!([5, "50%", 100]), Some(vec![5, 50, 100]), vec![]),
+            (serde_json::json!([5, 5]), None, vec!["x[1]"]),
+            (serde_json::json!([50, 5, 60]), None, vec!["x[1]"]),
+            (serde_json::json!([0]), None, vec!["x[0]"]),
+        ] {
+            let mut findings = Findings::default();
+            assert_eq!(weights(&tree(&given), "x", &mut findings), expected, "{given}");
+            assert_eq!(places(&findings), wrong, "{given}");
+        }
+    }
+
+    #[test]
+    fn paths_to_ignore_are_checked() {
+        for (path, errors) in [("reply.at", 0), ("**.id", 0), ("a..b", 1)] {
+            let mut findings = Findings::default();
+            ignore(&[path.to_owned()], at(), &mut findings);
+            assert_eq!(findings.errors.len(), errors, "{path}");
+        }
+    }
+
+    #[test]
+    fn settings_of_a_strategy_are_inherited_by_the_same() {
+        let table = |strategy| DeployTable { strategy, batch: None, keep_warm: Some(Duration::ZERO), steps: None };
+        let pauses = Deploy::Canary { steps: vec![CanaryStep::Pause] };
+        for (strategy, base, expected) in [
+            ("canary", &pauses, pauses.clone()),
+            ("canary", &Deploy::Immediate, Deploy::canary()),
+            ("blue-green", &pauses, Deploy::BlueGreen { keep_warm: Duration::ZERO }),
+            ("rolling", &Deploy::Rolling { batch: Batch::Percent(7) }, Deploy::Rolling { batch: Batch::Percent(7) }),
+            ("rolling", &pauses, Deploy::default()),
+            ("immediate", &pauses, Deploy::Immediate),
+        ] {
+            assert_eq!(table(strategy).strategy(base), expected, "{strategy} {base:?}");
+        }
+        let table = |strategy| ReloadTable {
+            strategy,
+            hold: None,
+            min_messages: None,
+            match_percent: Some(90.0),
+            ignore: None,
+            steps: Some(vec![9]),
+            every: None,
+        };
+        let nine = Reload::TrafficSplitting { steps: vec![9], every: Duration::from_secs(30) };
+        for (strategy, base, expected) in [
+            ("graceful", &nine, Reload::Graceful),
+            ("immediate", &nine, Reload::Immediate),
+            ("traffic-splitting", &Reload::Graceful, nine.clone()),
+        ] {
+            assert_eq!(table(strategy).strategy(base), expected, "{strategy} {base:?}");
+        }
+        let Reload::Parallel { match_percent, min_messages, .. } = table("parallel").strategy(&nine) else { panic!() };
+        assert_eq!((match_percent, min_messages), (90.0, 100));
+    }
+}

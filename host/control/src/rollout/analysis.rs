@@ -1,0 +1,302 @@
+//! Whether a candidate does as well as what runs (SPEC §4): a judgement over what was measured, and nothing else.
+//!
+//! Both revisions are measured in the same window, which begins anew with each step. What people who know canaries
+//! from elsewhere expect holds here too, and where tools differ it is this:
+//!
+//! - With fewer than `min-messages` of the candidate nothing is healthy: the step waits and says how many it has of
+//!   how many. No traffic is not good traffic. A person who knows better promotes; `min-messages = 0` goes by time.
+//! - What is certain is not waited for: once more messages failed than `errors` allows of `min-messages`, no further
+//!   message could make it good, and it is refused at once. One failure of one message refuses nothing.
+//! - Memory is a fact, not a rate: one instance above the bound refuses.
+//! - Slower is judged when both have `min-messages`: one slow message is no trend, and at 100 % there is nothing to
+//!   compare with.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::settings::Rollback;
+use crate::units::{print_bytes, print_duration};
+
+/// Fewer probes than this say nothing: SPEC §2 takes three failures for unhealthy.
+const MIN_PROBES: u64 = 3;
+
+/// What was measured of one revision in one window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Window {
+    /// Messages and calls that it ended, well or not. Shed load and refusals are none.
+    pub messages: u64,
+    /// How many of them failed by the guest's fault: traps, limits, results marked as faults.
+    pub faults: u64,
+    /// The time that 95 of 100 stayed below; none without messages.
+    pub p95: Option<Duration>,
+    /// The most memory that one of its instances had, in bytes.
+    pub memory_bytes: u64,
+    /// Probes that passed.
+    pub probes_passed: u64,
+    /// Probes that did not.
+    pub probes_failed: u64,
+}
+
+/// How copies of live messages were answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Compared {
+    /// How many were compared.
+    pub copies: u64,
+    /// How many were answered alike.
+    pub alike: u64,
+}
+
+/// What makes a candidate be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// Too few probes passed.
+    Probes,
+    /// Too many messages failed.
+    Errors,
+    /// It takes too long.
+    Slower,
+    /// An instance has too much memory.
+    Memory,
+    /// It answers otherwise.
+    Match,
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Probes => "probes",
+            Self::Errors => "errors",
+            Self::Slower => "slower",
+            Self::Memory => "memory",
+            Self::Match => "match",
+        })
+    }
+}
+
+/// What follows from the figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is too little to judge by.
+    Waiting {
+        /// So many messages there are.
+        have: u64,
+        /// So many are needed.
+        need: u64,
+    },
+    /// It does as well.
+    Healthy,
+    /// It does not.
+    Refused {
+        /// By which rule.
+        trigger: Trigger,
+        /// The figures, for a person to read.
+        figures: String,
+    },
+}
+
+impl Verdict {
+    fn refused(trigger: Trigger, figures: String) -> Self {
+        Self::Refused { trigger, figures }
+    }
+}
+
+/// Judges a candidate by what was measured of both in the same window.
+pub fn judge(rules: &Rollback, stable: &Window, candidate: &Window) -> Verdict {
+    let refused = memory(rules, candidate)
+        .or_else(|| probes(rules, candidate))
+        .or_else(|| errors(rules, candidate))
+        .or_else(|| slower(rules, stable, candidate));
+    match refused {
+        Some(verdict) => verdict,
+        None if candidate.messages < rules.min_messages => {
+            Verdict::Waiting { have: candidate.messages, need: rules.min_messages }
+        }
+        None => Verdict::Healthy,
+    }
+}
+
+/// Judges a candidate by how it answered copies. `over` tells that the time for it is: then fewer are enough, but
+/// never none.
+pub fn judge_copies(min_messages: u64, match_percent: f64, compared: Compared, over: bool) -> Verdict {
+    let Compared { copies, alike } = compared;
+    let unlike = copies.saturating_sub(alike);
+    let need = if over { 1 } else { min_messages.max(1) };
+    if percent(unlike, copies.max(need)) > 100.0 - match_percent {
+        let figures = format!("{unlike} of {copies} copies were answered otherwise, {match_percent}% have to agree");
+        return Verdict::refused(Trigger::Match, figures);
+    }
+    if copies < need { Verdict::Waiting { have: copies, need: min_messages.max(1) } } else { Verdict::Healthy }
+}
+
+fn memory(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
+    let bound = rules.memory_bytes.filter(|bound| candidate.memory_bytes > *bound)?;
+    let figures = format!("an instance had {} of memory, more than {}", bytes(candidate.memory_bytes), bytes(bound));
+    Some(Verdict::refused(Trigger::Memory, figures))
+}
+
+fn probes(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
+    let (passed, all) = (candidate.probes_passed, candidate.probes_passed + candidate.probes_failed);
+    (all >= MIN_PROBES && percent(passed, all) < rules.probes).then(|| {
+        let figures = format!("{passed} of {all} probes passed, fewer than {}%", rules.probes);
+        Verdict::refused(Trigger::Probes, figures)
+    })
+}
+
+fn errors(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
+    let Window { messages, faults, .. } = *candidate;
+    // As if all that is missing went well: what fires now would fire then.
+    let of = messages.max(rules.min_messages);
+    (faults > 0 && percent(faults, of) > rules.errors).then(|| {
+        let rest = if messages < of { format!(" of {of} whatever the rest does") } else { String::new() };
+        let figures = format!("{faults} of {messages} messages failed, more than {}%{rest}", rules.errors);
+        Verdict::refused(Trigger::Errors, figures)
+    })
+}
+
+fn slower(rules: &Rollback, stable: &Window, candidate: &Window) -> Option<Verdict> {
+    let enough = |window: &Window| window.messages >= rules.min_messages.max(1);
+    let (before, now) = (stable.p95?, candidate.p95?);
+    let bound = before.mul_f64(1.0 + rules.slower / 100.0);
+    (enough(stable) && enough(candidate) && now > bound).then(|| {
+        let figures = format!(
+            "95 of 100 messages took up to {}, with the running revision {}; more than {}% slower",
+            time(now),
+            time(before),
+            rules.slower
+        );
+        Verdict::refused(Trigger::Slower, figures)
+    })
+}
+
+/// So many of so many, of a hundred; none of none is none.
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+}
+
+fn bytes(bytes: u64) -> String {
+    // Measured sizes are seldom whole in any unit that helps.
+    if bytes >= 10 << 20 { print_bytes(bytes >> 20 << 20) } else { print_bytes(bytes) }
+}
+
+fn time(time: Duration) -> String {
+    if time < Duration::from_millis(10) { format!("{}µs", time.as_micros()) } else { print_duration(time) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn window(messages: u64, faults: u64, p95: u64) -> Window {
+        let p95 = (messages > 0).then(|| MS(p95));
+        Window { messages, faults, p95, memory_bytes: 64 << 20, probes_passed: 3, probes_failed: 0 }
+    }
+
+    /// What a verdict is, in short.
+    fn short(verdict: &Verdict) -> String {
+        match verdict {
+            Verdict::Waiting { have, need } => format!("{have} of {need}"),
+            Verdict::Healthy => "healthy".to_owned(),
+            Verdict::Refused { trigger, .. } => trigger.to_string(),
+        }
+    }
+
+    #[test]
+    fn each_trigger_fires_with_cause_and_not_without() {
+        let good = window(1_000, 0, 20);
+        let with = |change: fn(&mut Window)| {
+            let mut window = window(100, 0, 20);
+            change(&mut window);
+            window
+        };
+        let rules = Rollback { memory_bytes: Some(128 << 20), ..Rollback::default() };
+        for (name, candidate, expected) in [
+            ("as good", window(100, 0, 20), "healthy"),
+            ("no traffic is not good traffic", window(0, 0, 0), "0 of 100"),
+            ("one too few", window(99, 0, 20), "99 of 100"),
+            ("one of one is no rate", window(1, 1, 20), "1 of 100"),
+            ("five of a hundred are allowed", window(100, 5, 20), "healthy"),
+            ("six are not", window(100, 6, 20), "errors"),
+            ("six of ten will be six of a hundred at best", window(10, 6, 20), "errors"),
+            ("five of ten may still be five of a hundred", window(10, 5, 20), "10 of 100"),
+            ("half as slow again is allowed", window(100, 0, 30), "healthy"),
+            ("more is not", window(100, 0, 31), "slower"),
+            ("with too few it is no trend", window(99, 0, 900), "99 of 100"),
+            ("memory at the bound", with(|w| w.memory_bytes = 128 << 20), "healthy"),
+            ("memory above it", with(|w| w.memory_bytes = (128 << 20) + 1), "memory"),
+            (
+                "memory is a fact, also with no messages",
+                Window { memory_bytes: 1 << 30, ..Window::default() },
+                "memory",
+            ),
+            ("half of the probes", with(|w| (w.probes_passed, w.probes_failed) = (2, 2)), "healthy"),
+            ("fewer than half", with(|w| (w.probes_passed, w.probes_failed) = (2, 3)), "probes"),
+            ("two probes say nothing", with(|w| (w.probes_passed, w.probes_failed) = (0, 2)), "healthy"),
+        ] {
+            assert_eq!(short(&judge(&rules, &good, &candidate)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn slower_needs_somebody_to_compare_with() {
+        let slow = window(100, 0, 900);
+        for (name, stable, expected) in [
+            ("stable has no messages any more", window(0, 0, 0), "healthy"),
+            ("stable has too few", window(99, 0, 1), "healthy"),
+            ("stable is as slow", window(100, 0, 900), "healthy"),
+            ("stable is not", window(100, 0, 100), "slower"),
+        ] {
+            assert_eq!(short(&judge(&Rollback::default(), &stable, &slow)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn rules_can_be_off() {
+        let off = Rollback { errors: 100.0, slower: 10_000.0, probes: 0.0, min_messages: 0, ..Rollback::default() };
+        let bad = Window { probes_passed: 0, probes_failed: 9, ..window(100, 100, 900) };
+        for candidate in [bad, Window::default()] {
+            assert_eq!(judge(&off, &window(100, 0, 20), &candidate), Verdict::Healthy);
+        }
+    }
+
+    #[test]
+    fn copies_have_to_agree() {
+        // min-messages, match, copies, alike, over
+        for (min, percent, copies, alike, over, expected) in [
+            (100, 100.0, 100, 100, false, "healthy"),
+            (100, 100.0, 99, 99, false, "99 of 100"),
+            (100, 100.0, 1, 0, false, "match"),
+            (100, 99.0, 1, 0, false, "1 of 100"),
+            (100, 99.0, 100, 99, false, "healthy"),
+            (100, 99.0, 100, 98, false, "match"),
+            (100, 100.0, 7, 7, true, "healthy"),
+            (100, 100.0, 0, 0, true, "0 of 100"),
+            (100, 90.0, 7, 6, true, "match"),
+            (100, 0.0, 7, 0, true, "healthy"),
+        ] {
+            let verdict = judge_copies(min, percent, Compared { copies, alike }, over);
+            assert_eq!(short(&verdict), expected, "{min} {percent} {copies} {alike} {over}");
+        }
+    }
+
+    #[test]
+    fn figures_are_told() {
+        let told = |stable: Window, candidate: Window| match judge(&Rollback::default(), &stable, &candidate) {
+            Verdict::Refused { figures, .. } => figures,
+            other => panic!("{other:?}"),
+        };
+        let good = window(200, 0, 4);
+        assert_eq!(told(good, window(200, 11, 4)), "11 of 200 messages failed, more than 5%");
+        assert_eq!(told(good, window(8, 6, 4)), "6 of 8 messages failed, more than 5% of 100 whatever the rest does");
+        assert_eq!(
+            told(good, window(200, 0, 40)),
+            "95 of 100 messages took up to 40ms, with the running revision 4000µs; more than 50% slower"
+        );
+    }
+}

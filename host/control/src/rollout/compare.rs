@@ -1,0 +1,438 @@
+//! Whether two revisions answered a message alike (SPEC §3, parallel).
+//!
+//! Compared are the reply and the effects: writes to state by key, sent messages in order. What is JSON is compared
+//! by structure, so that neither spaces nor the order of keys matter; all else byte by byte. Every difference is
+//! listed with its path, such as `reply.items[0].price` or `state.total`.
+//!
+//! A pattern names paths that may differ, with everything below them: `reply.at`, `sends[*].content.id`, and
+//! `**.at` at any depth. Stable against itself shows what differs by nature (a time, a random id): [`Ignore::learn`]
+//! takes such differences in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::path::Part;
+
+pub use super::path::{Ignore, PathError, Pattern};
+
+/// The longest text of a value that is listed, in characters.
+const MAX_SHOWN: usize = 200;
+
+/// The most differences that are listed of one message.
+pub const MAX_LISTED: usize = 100;
+
+/// What a revision made of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Its reply, if it had one, or why it failed.
+    pub reply: Result<Option<Content>, String>,
+    /// What it did to the system, in order; none of it left.
+    pub effects: Vec<Effect>,
+}
+
+/// Bytes that are meant for somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// How they are to be read.
+    pub content_type: String,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// One thing that a handler did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Wrote to state.
+    Set {
+        /// Where.
+        key: String,
+        /// What.
+        value: Vec<u8>,
+    },
+    /// Deleted from state.
+    Delete {
+        /// What.
+        key: String,
+    },
+    /// Counted in state.
+    Increment {
+        /// Where.
+        key: String,
+        /// By how much.
+        by: i64,
+    },
+    /// Sent a message.
+    Send {
+        /// To whom.
+        receiver: String,
+        /// Meaning what.
+        performative: String,
+        /// Saying what.
+        content: Content,
+        /// After so many milliseconds.
+        after_ms: Option<u64>,
+    },
+}
+
+/// One place in which two answers differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Where.
+    pub path: String,
+    /// What stable has there, for a person to read; none if nothing.
+    pub stable: Option<String>,
+    /// What the candidate has there.
+    pub candidate: Option<String>,
+}
+
+/// Compares two answers to one message. Nothing is listed of what `ignore` covers, and no more than
+/// [`MAX_LISTED`] of what it does not.
+pub fn compare(stable: &Answer, candidate: &Answer, ignore: &Ignore) -> Vec<Difference> {
+    let mut found = Found { ignore, path: Vec::new(), differences: Vec::new() };
+    found.at("reply", |found| found.replies(&stable.reply, &candidate.reply));
+    let (old, new) = (writes(&stable.effects), writes(&candidate.effects));
+    let keys: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
+    found.at("state", |found| {
+        for key in keys {
+            found.at(key, |found| found.written(old.get(key), new.get(key)));
+        }
+    });
+    let (old, new) = (sends(&stable.effects), sends(&candidate.effects));
+    found.at("sends", |found| {
+        for at in 0..old.len().max(new.len()) {
+            found.within(Part::Index(at), |found| found.sent(old.get(at).copied(), new.get(at).copied()));
+        }
+    });
+    found.differences
+}
+
+/// What is written to a key in the end: the last value or its deletion, and what was counted after that.
+#[derive(Default, PartialEq)]
+struct Written<'a> {
+    value: Option<Option<&'a [u8]>>,
+    added: i64,
+}
+
+fn writes(effects: &[Effect]) -> BTreeMap<&str, Written<'_>> {
+    let mut writes: BTreeMap<&str, Written<'_>> = BTreeMap::new();
+    for effect in effects {
+        match effect {
+            Effect::Set { key, value } => _ = writes.insert(key, Written { value: Some(Some(value)), added: 0 }),
+            Effect::Delete { key } => _ = writes.insert(key, Written { value: Some(None), added: 0 }),
+            Effect::Increment { key, by } => {
+                let written = writes.entry(key).or_default();
+                written.added = written.added.saturating_add(*by);
+            }
+            Effect::Send { .. } => {}
+        }
+    }
+    writes
+}
+
+fn sends(effects: &[Effect]) -> Vec<&Effect> {
+    effects.iter().filter(|effect| matches!(effect, Effect::Send { .. })).collect()
+}
+
+struct Found<'a> {
+    ignore: &'a Ignore,
+    path: Vec<Part>,
+    differences: Vec<Difference>,
+}
+
+impl Found<'_> {
+    fn at(&mut self, key: &str, compare: impl FnOnce(&mut Self)) {
+        self.within(Part::Key(key.to_owned()), compare);
+    }
+
+    fn within(&mut self, part: Part, compare: impl FnOnce(&mut Self)) {
+        self.path.push(part);
+        compare(self);
+        self.path.pop();
+    }
+
+    fn differs(&mut self, stable: Option<String>, candidate: Option<String>) {
+        if self.differences.len() < MAX_LISTED && !self.ignore.covers(&self.path) {
+            let path = Pattern(self.path.clone()).to_string();
+            let [stable, candidate] = [stable, candidate].map(|text| text.map(cut));
+            self.differences.push(Difference { path, stable, candidate });
+        }
+    }
+
+    fn texts(&mut self, stable: &str, candidate: &str) {
+        if stable != candidate {
+            self.differs(Some(stable.to_owned()), Some(candidate.to_owned()));
+        }
+    }
+
+    fn replies(&mut self, stable: &Result<Option<Content>, String>, candidate: &Result<Option<Content>, String>) {
+        match (stable, candidate) {
+            (Ok(Some(old)), Ok(Some(new))) => self.contents(old, new),
+            (Ok(None), Ok(None)) => {}
+            (Err(old), Err(new)) => self.at("failure", |found| found.texts(old, new)),
+            (old, new) => {
+                let told = |reply: &Result<Option<Content>, String>| match reply {
+                    Ok(Some(content)) => Some(shown(&content.bytes)),
+                    Ok(None) => None,
+                    Err(why) => Some(format!("failed: {why}")),
+                };
+                self.differs(told(old), told(new));
+            }
+        }
+    }
+
+    fn contents(&mut self, stable: &Content, candidate: &Content) {
+        if stable.content_type != candidate.content_type {
+            self.at("content-type", |found| found.texts(&stable.content_type, &candidate.content_type));
+        }
+        let json = |content: &Content| content.content_type.to_ascii_lowercase().contains("json");
+        self.bytes(&stable.bytes, &candidate.bytes, json(stable) && json(candidate));
+    }
+
+    /// Bytes; those that are JSON by structure, also where nobody says so if they are an object or a list.
+    fn bytes(&mut self, stable: &[u8], candidate: &[u8], said: bool) {
+        if stable == candidate {
+            return;
+        }
+        let parsed = |bytes: &[u8]| {
+            let value: Option<Value> = serde_json::from_slice(bytes).ok();
+            value.filter(|value| said || value.is_object() || value.is_array())
+        };
+        match (parsed(stable), parsed(candidate)) {
+            (Some(old), Some(new)) => self.values(&old, &new),
+            _ => self.differs(Some(shown(stable)), Some(shown(candidate))),
+        }
+    }
+
+    fn values(&mut self, stable: &Value, candidate: &Value) {
+        match (stable, candidate) {
+            (Value::Object(old), Value::Object(new)) => {
+                let added = new.keys().filter(|key| !old.contains_key(*key));
+                for key in old.keys().chain(added) {
+                    self.at(key, |found| found.maybe(old.get(key), new.get(key)));
+                }
+            }
+            (Value::Array(old), Value::Array(new)) => {
+                for at in 0..old.len().max(new.len()) {
+                    self.within(Part::Index(at), |found| found.maybe(old.get(at), new.get(at)));
+                }
+            }
+            // 1 and 1.0 are one number.
+            (Value::Number(old), Value::Number(new))
+                if old == new || old.as_f64() == new.as_f64() && is_float(old, new) => {}
+            (old, new) if old == new => {}
+            (old, new) => self.differs(Some(old.to_string()), Some(new.to_string())),
+        }
+    }
+
+    fn maybe(&mut self, stable: Option<&Value>, candidate: Option<&Value>) {
+        match (stable, candidate) {
+            (Some(old), Some(new)) => self.values(old, new),
+            (old, new) => self.differs(old.map(Value::to_string), new.map(Value::to_string)),
+        }
+    }
+
+    fn written(&mut self, stable: Option<&Written<'_>>, candidate: Option<&Written<'_>>) {
+        if let (Some(old), Some(new)) = (stable, candidate)
+            && let (Some(Some(before)), Some(Some(after))) = (old.value, new.value)
+            && old.added == new.added
+        {
+            return self.bytes(before, after, false);
+        }
+        if stable != candidate {
+            self.differs(stable.map(Written::told), candidate.map(Written::told));
+        }
+    }
+
+    fn sent(&mut self, stable: Option<&Effect>, candidate: Option<&Effect>) {
+        let (
+            Some(Effect::Send { receiver, performative, content, after_ms }),
+            Some(Effect::Send { receiver: to, performative: act, content: new, after_ms: after }),
+        ) = (stable, candidate)
+        else {
+            let told = |effect: &Effect| match effect {
+                Effect::Send { receiver, content, .. } => format!("to {receiver}: {}", shown(&content.bytes)),
+                Effect::Set { key, .. } | Effect::Delete { key } | Effect::Increment { key, .. } => key.clone(),
+            };
+            return self.differs(stable.map(told), candidate.map(told));
+        };
+        self.at("receiver", |found| found.texts(receiver, to));
+        self.at("performative", |found| found.texts(performative, act));
+        self.at("content", |found| found.contents(content, new));
+        if after_ms != after {
+            let told = |after: &Option<u64>| after.map(|ms| format!("{ms}ms"));
+            self.at("after", |found| found.differs(told(after_ms), told(after)));
+        }
+    }
+}
+
+/// Whether at least one of them has a fraction, and both fit where fractions do.
+fn is_float(one: &serde_json::Number, other: &serde_json::Number) -> bool {
+    one.is_f64() || other.is_f64()
+}
+
+impl Written<'_> {
+    fn told(&self) -> String {
+        let value = match self.value {
+            None => None,
+            Some(None) => Some("deleted".to_owned()),
+            Some(Some(bytes)) => Some(shown(bytes)),
+        };
+        match (value, self.added) {
+            (None, added) => format!("{added:+}"),
+            (Some(value), 0) => value,
+            (Some(value), added) => format!("{value} and {added:+}"),
+        }
+    }
+}
+
+/// Bytes for a person: text as it is, all else by its length and beginning.
+fn shown(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => {
+            let first: String = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+            format!("{} bytes, {first}…", bytes.len())
+        }
+    }
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(text: &str) -> Answer {
+        let content_type = if text.starts_with(['{', '[']) { "application/json" } else { "text/plain" };
+        let content = Content { content_type: content_type.to_owned(), bytes: text.into() };
+        Answer { reply: Ok(Some(content)), effects: Vec::new() }
+    }
+
+    fn does(effects: &[Effect]) -> Answer {
+        Answer { reply: Ok(None), effects: effects.to_vec() }
+    }
+
+    fn set(key: &str, value: &str) -> Effect {
+        Effect::Set { key: key.to_owned(), value: value.into() }
+    }
+
+    fn add(key: &str, by: i64) -> Effect {
+        Effect::Increment { key: key.to_owned(), by }
+    }
+
+    fn send(receiver: &str, text: &str) -> Effect {
+        let content = reply(text).reply.unwrap().unwrap();
+        Effect::Send { receiver: receiver.to_owned(), performative: "inform".to_owned(), content, after_ms: None }
+    }
+
+    /// The differences as one line: `path: stable | candidate`.
+    fn told(stable: &Answer, candidate: &Answer, ignore: &[&str]) -> String {
+        let ignore = Ignore::new(ignore.iter().copied()).unwrap();
+        let line = |difference: Difference| {
+            let side = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+            format!("{}: {} | {}", difference.path, side(difference.stable), side(difference.candidate))
+        };
+        compare(stable, candidate, &ignore).into_iter().map(line).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn replies_are_compared_as_what_they_are() {
+        for (stable, candidate, ignore, expected) in [
+            ("same", "same", &[][..], ""),
+            ("same", "other", &[], "reply: same | other"),
+            (r#"{"a":1,"b":[1,2]}"#, r#"{ "b": [1, 2.0], "a": 1 }"#, &[], ""),
+            (r#"{"a":1}"#, r#"{"a":2}"#, &[], "reply.a: 1 | 2"),
+            (r#"{"a":1}"#, r#"{"a":1,"b":null}"#, &[], "reply.b: - | null"),
+            (r#"{"a":{"x y":"1"}}"#, r#"{"a":{"x y":1}}"#, &[], "reply.a[\"x y\"]: \"1\" | 1"),
+            ("[1,2,3]", "[1,3]", &[], "reply[1]: 2 | 3; reply[2]: 3 | -"),
+            (r#"{"at":1,"b":1}"#, r#"{"at":2,"b":2}"#, &["reply.at"], "reply.b: 1 | 2"),
+            (r#"{"l":[{"at":1},{"at":2}]}"#, r#"{"l":[{"at":3},{"at":4}]}"#, &["reply.l[*].at"], ""),
+            (r#"{"l":[{"at":1},{"x":2}]}"#, r#"{"l":[{"at":3},{"x":4}]}"#, &["**.at"], "reply.l[1].x: 2 | 4"),
+            (r#"{"l":[{"at":1}]}"#, r#"{"l":[{"at":3}]}"#, &["reply.l"], ""),
+            (
+                r#"{"a":1}"#,
+                "broken",
+                &[],
+                "reply.content-type: application/json | text/plain; reply: {\"a\":1} | broken",
+            ),
+            ("9007199254740993", "9007199254740992", &[], "reply: 9007199254740993 | 9007199254740992"),
+        ] {
+            assert_eq!(told(&reply(stable), &reply(candidate), ignore), expected, "{stable} {candidate}");
+        }
+        let failed = |why: &str| Answer { reply: Err(why.to_owned()), effects: Vec::new() };
+        assert_eq!(told(&reply("same"), &failed("trap"), &[]), "reply: same | failed: trap");
+        assert_eq!(told(&failed("one"), &failed("two"), &[]), "reply.failure: one | two");
+        assert_eq!(told(&does(&[]), &reply("same"), &[]), "reply: - | same");
+    }
+
+    #[test]
+    fn effects_are_compared_as_what_comes_of_them() {
+        for (name, stable, candidate, expected) in [
+            ("the same", vec![set("a", "1"), add("n", 2)], vec![add("n", 2), set("a", "1")], ""),
+            ("the last write counts", vec![set("a", "0"), set("a", "1")], vec![set("a", "1")], ""),
+            ("so does the sum", vec![add("n", 1), add("n", 1)], vec![add("n", 2)], ""),
+            ("another value", vec![set("a", "1")], vec![set("a", "2")], "state.a: 1 | 2"),
+            ("by structure", vec![set("a", r#"{"x":1,"y":2}"#)], vec![set("a", r#"{"y":2,"x":1}"#)], ""),
+            ("deleted", vec![set("a", "1")], vec![Effect::Delete { key: "a".to_owned() }], "state.a: 1 | deleted"),
+            ("not written", vec![set("a", "1")], vec![], "state.a: 1 | -"),
+            ("counted otherwise", vec![add("n", 1)], vec![add("n", 2)], "state.n: +1 | +2"),
+            ("sent to another", vec![send("bert", "x")], vec![send("cleo", "x")], "sends[0].receiver: bert | cleo"),
+            ("not sent", vec![send("bert", "x")], vec![], "sends[0]: to bert: x | -"),
+            (
+                "in another order",
+                vec![send("bert", "1"), send("bert", "2")],
+                vec![send("bert", "2"), send("bert", "1")],
+                "sends[0].content: 1 | 2; sends[1].content: 2 | 1",
+            ),
+        ] {
+            assert_eq!(told(&does(&stable), &does(&candidate), &[]), expected, "{name}");
+        }
+        let bytes = |bytes: &[u8]| does(&[Effect::Set { key: "b".to_owned(), value: bytes.to_vec() }]);
+        assert_eq!(told(&bytes(&[0xff, 1]), &bytes(&[0xff]), &[]), "state.b: 2 bytes, ff01… | 1 bytes, ff…");
+    }
+
+    #[test]
+    fn what_differs_by_nature_is_learned() {
+        let one = reply(r#"{"id":"a","lines":[{"at":1,"price":5}]}"#);
+        let again = reply(r#"{"id":"b","lines":[{"at":2,"price":5}]}"#);
+        let mut ignore = Ignore::default();
+        ignore.learn(&compare(&one, &again, &ignore));
+        ignore.learn(&compare(&one, &again, &ignore));
+        assert_eq!(ignore.paths(), ["reply.id", "reply.lines[*].at"]);
+        let candidate = reply(r#"{"id":"c","lines":[{"at":3,"price":5},{"at":4,"price":6}]}"#);
+        let more = reply(r#"{"id":"d","lines":[{"at":3,"price":5},{"at":4,"price":7}]}"#);
+        let paths: Vec<String> = compare(&more, &candidate, &ignore).into_iter().map(|d| d.path).collect();
+        assert_eq!(paths, ["reply.lines[1].price"]);
+    }
+
+    #[test]
+    fn patterns_are_read_as_they_are_printed() {
+        for text in ["reply", "reply.items[0].price", "sends[*].content", "state[\"a.b \\\"c\\\"\"].x", "**.at", "a.**"]
+        {
+            let pattern: Pattern = text.parse().unwrap_or_else(|_| panic!("{text}"));
+            assert_eq!(pattern.to_string(), text);
+        }
+        for text in ["", ".a", "a.", "a..b", "a[", "a[x]", "a[\"x]", "a[0]b"] {
+            assert_eq!(text.parse::<Pattern>(), Err(PathError), "{text}");
+        }
+        assert_eq!("a.*".parse::<Pattern>().unwrap().to_string(), "a[*]");
+    }
+
+    #[test]
+    fn what_is_listed_has_a_bound() {
+        let many = |value: u32| {
+            let list: Vec<u32> = (0..1_000).map(|_| value).collect();
+            reply(&serde_json::to_string(&list).unwrap())
+        };
+        assert_eq!(compare(&many(1), &many(2), &Ignore::default()).len(), MAX_LISTED);
+        let long = compare(&reply(&"x".repeat(10_000)), &reply("y"), &Ignore::default());
+        assert_eq!(long[0].stable.as_ref().map(|text| text.chars().count()), Some(MAX_SHOWN + 1));
+    }
+}

@@ -1,0 +1,213 @@
+//! A rollout on its way forward.
+
+use std::time::Duration;
+
+use super::analysis::{self, Verdict};
+use super::observation::{Action, Decision, Observation, Seen};
+use super::reach::Reached;
+use super::settings::JUDGED_EVERY;
+use super::{End, Rollout, Status, Step, Strategy};
+use crate::lifecycle::State;
+use crate::names::RevisionId;
+
+impl Rollout {
+    /// Takes it on as far as what stands allows. Leaves it rolling back when the candidate is refused.
+    pub(super) fn forward(&mut self, seen: &Observation, now: u64, decision: &mut Decision) {
+        if matches!(self.status, Status::RollingBack { .. }) {
+            return;
+        }
+        if self.status == Status::Pending {
+            self.become_status(Status::Preparing, "it has its turn".to_owned(), now);
+        }
+        if let Some((end, why)) = self.refusal(seen) {
+            return self.fall_back(end, why, now);
+        }
+        self.take_over_from_failed(seen, now);
+        let standing = self.stand(seen, decision);
+        self.loosen(seen, decision);
+        if let Some(wait) = standing {
+            return self.rest(Reached::Works(wait), now, decision);
+        }
+        let held = self.status == Status::Paused && self.steps.get(self.step) != Some(&Step::Pause);
+        if held {
+            let why = self.why.clone();
+            decision.look_again(JUDGED_EVERY);
+            return self.rest(Reached::Waits(why), now, decision);
+        }
+        while self.step < self.steps.len() {
+            match self.reach(seen, now, decision) {
+                Reached::Yes => self.go_on(),
+                wait => return self.rest(wait, now, decision),
+            }
+        }
+        let why = match seen.stable.as_ref().map(|seen| &seen.state) {
+            Some(State::Failed { reason }) => format!("{} runs; {} failed: {reason}", self.candidate(), self.stable()),
+            Some(_) | None => format!("{} runs", self.candidate()),
+        };
+        self.finish(Status::Completed, why, now);
+    }
+
+    /// Notes what it waits for, and whether that is too long.
+    fn rest(&mut self, wait: Reached, now: u64, decision: &mut Decision) {
+        let (working, text) = match wait {
+            Reached::Yes => return,
+            Reached::Refused(end, why) => return self.fall_back(end, why, now),
+            Reached::Works(text) => (true, text),
+            Reached::Waits(text) => (false, text),
+        };
+        self.clock.working = working && self.status != Status::Paused;
+        if let Some(why) = self.is_late() {
+            let end = if self.weights.is_empty() { End::Failed } else { End::RolledBack };
+            return self.fall_back(end, format!("{why}: {text}"), now);
+        }
+        if self.clock.working {
+            let left = self.settings.timeout.saturating_sub(Duration::from_millis(self.clock.worked));
+            decision.look_again(left + Duration::from_millis(1));
+        }
+        let present = match self.present() {
+            // Compiled, and its instances start.
+            Status::Preparing if text.contains("instances") => Status::Starting,
+            present => present,
+        };
+        let text = format!("step {} of {}: {text}", self.step + 1, self.steps.len());
+        if self.status != Status::Paused {
+            self.become_status(present, text.clone(), now);
+        }
+        decision.waits = Some(text);
+    }
+
+    /// Why the candidate is not to go on, whatever the step.
+    fn refusal(&self, seen: &Observation) -> Option<(End, String)> {
+        let candidate = self.candidate();
+        let ran = !self.weights.is_empty();
+        if let Some(State::Failed { reason }) = seen.candidate.as_ref().map(|seen| &seen.state) {
+            let end = if ran { End::RolledBack } else { End::Failed };
+            return Some((end, format!("{candidate} failed: {reason}")));
+        }
+        // Who goes back by hand wants to be there, and not to be sent forth again.
+        if self.weight == 0 || !self.settings.rollback.automatic || self.settings.strategy == Strategy::Undo {
+            return None;
+        }
+        let probes = seen.candidate.as_ref().and_then(|seen| seen.probes);
+        if probes.and_then(|probes| probes.healthy(&self.settings.probe)) == Some(false) {
+            let failed = self.settings.probe.failures;
+            return Some((End::RolledBack, format!("probes: {failed} in a row of {candidate} failed")));
+        }
+        match self.verdict(seen) {
+            Verdict::Refused { trigger, figures } => Some((End::RolledBack, format!("{trigger}: {figures}"))),
+            Verdict::Healthy | Verdict::Waiting { .. } => None,
+        }
+    }
+
+    /// What the figures of this step say.
+    pub(super) fn verdict(&self, seen: &Observation) -> Verdict {
+        let windows = if seen.windows.step == self.step { seen.windows } else { super::Windows::default() };
+        analysis::judge(&self.settings.rollback, &windows.stable, &windows.candidate)
+    }
+
+    /// With stable failed there is nothing to go back to, and without the candidate nobody is served.
+    fn take_over_from_failed(&mut self, seen: &Observation, now: u64) {
+        let Some(State::Failed { reason }) = seen.stable.as_ref().map(|seen| &seen.state) else { return };
+        // Memory that is on its way arrives, or does not, first.
+        if self.weight == 100 || self.moves_memory() && is_busy(&seen.candidate) {
+            return;
+        }
+        let why = format!("{} failed: {reason}; {} takes over", self.stable(), self.candidate());
+        self.steps.truncate(self.step);
+        self.steps.push(Step::Weight { percent: 100, hold: Duration::ZERO, judged: false });
+        self.set_weight(100, now);
+        self.become_status(Status::InProgress, why, now);
+    }
+
+    /// Brings up what has to stand at this step and does not, as after a restart. Says what it waits for.
+    fn stand(&self, seen: &Observation, decision: &mut Decision) -> Option<String> {
+        if self.moves_memory() && self.is_in_force(seen, 100) {
+            return None;
+        }
+        let (stable, candidate) = (self.stable(), self.candidate());
+        let old = if self.moves_memory() && is_busy(&seen.candidate) {
+            None
+        } else if self.weight < 100 {
+            bring_up(seen.stable.as_ref(), &stable, self.instances.min, decision)
+        } else {
+            None
+        };
+        let new = bring_up(seen.candidate.as_ref(), &candidate, self.candidate_instances(), decision);
+        // Until the candidate stands, stable has everything; that it stood before is not enough.
+        let weight = if new.is_none() { self.weight } else { 0 };
+        if old.is_none() && (new.is_none() || weight < 100) && !self.is_in_force(seen, weight) {
+            let can = |seen: &Option<Seen>| seen.as_ref().is_some_and(Seen::can_take);
+            if (weight == 100 || can(&seen.stable)) && (weight == 0 || can(&seen.candidate)) {
+                decision.act(Action::Weigh { stable, candidate, percent: weight });
+            }
+        }
+        old.or(new)
+    }
+
+    /// Whether the present step moves traffic together with memory.
+    pub(super) fn moves_memory(&self) -> bool {
+        matches!(self.steps.get(self.step), Some(Step::Handoff | Step::TakeBack))
+    }
+
+    /// Ends what belongs to another step than the present one.
+    fn loosen(&self, seen: &Observation, decision: &mut Decision) {
+        let step = self.steps.get(self.step);
+        // While a person lets it wait, messages do not; a handoff that is under way comes to its end first.
+        let needed = step == Some(&Step::Handoff) && (self.status != Status::Paused || is_busy(&seen.candidate));
+        if seen.paused && !needed {
+            decision.act(Action::Resume { agent: self.agent.clone() });
+        }
+        if seen.shadowed && !matches!(step, Some(Step::Shadow { .. })) {
+            decision.act(Action::Shadow { revision: self.candidate(), on: false });
+        }
+    }
+
+    /// Whether traffic is split like this, and those who have some run.
+    pub(super) fn is_in_force(&self, seen: &Observation, weight: u8) -> bool {
+        let runs = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| seen.state == State::Running);
+        seen.weight == weight && runs(&seen.stable) == (weight < 100) && runs(&seen.candidate) == (weight > 0)
+    }
+
+    /// Instances of the candidate that stand by now.
+    fn candidate_instances(&self) -> u32 {
+        let begun = self.steps.iter().take(self.step + 1);
+        let mut instances = begun.filter_map(|step| match step {
+            Step::Prepare { instances } | Step::Start { instances } => Some(*instances),
+            _ => None,
+        });
+        instances.next_back().unwrap_or(self.instances.min)
+    }
+}
+
+/// Whether the host works on it.
+pub(super) fn is_busy(seen: &Option<Seen>) -> bool {
+    seen.as_ref().is_some_and(|seen| seen.busy)
+}
+
+/// Brings a revision to where it can take messages. Says what it waits for; none once it can.
+pub(super) fn bring_up(
+    seen: Option<&Seen>,
+    revision: &RevisionId,
+    instances: u32,
+    decision: &mut Decision,
+) -> Option<String> {
+    let Some(seen) = seen else {
+        decision.act(Action::Revive { revision: revision.clone() });
+        return Some(format!("{revision} is brought back"));
+    };
+    match &seen.state {
+        State::Unloaded => {
+            if !seen.busy {
+                decision.act(Action::Prepare { revision: revision.clone(), instances });
+            }
+            Some(format!("{revision} is being validated and compiled"))
+        }
+        State::Loaded => Some(format!("{revision} is starting its instances")),
+        State::Ready | State::Running | State::Draining => None,
+        State::Stopped => {
+            decision.act(Action::Revive { revision: revision.clone() });
+            Some(format!("{revision} is brought back"))
+        }
+        State::Failed { reason } => Some(format!("{revision} failed: {reason}")),
+    }
+}

@@ -1,0 +1,340 @@
+//! What is known of an agent beyond the moment: its rollouts, the revisions that are kept, what was refused.
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Command, Refused};
+use super::settings::Settings;
+use super::strategy::Strategy;
+use super::{CannotHold, Instances, Rollout, Side, Status};
+use crate::names::{AgentName, Digest};
+
+/// Rollouts that are remembered of an agent, the one under way included; the oldest leave first.
+pub const MAX_ROLLOUTS: usize = 50;
+
+/// Refusals that are remembered of an agent; the oldest leave first.
+pub const MAX_DECLINED: usize = 20;
+
+/// An agent's record. Persisted whole, whenever it changed; the bytes, and the snapshots that were given at a
+/// handoff, are kept beside it by number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Ledger {
+    /// Whose.
+    pub agent: AgentName,
+    /// Its rollouts, the oldest first. Only the last may be under way.
+    pub rollouts: Vec<Rollout>,
+    /// The revisions that ran, in the order in which they last came to. The last is the one that runs, and the one
+    /// that a host begins with, whatever is declared meanwhile.
+    pub ran: Vec<Side>,
+    /// What is not tried again until it changes, or somebody asks for it.
+    pub declined: Vec<Declined>,
+    /// The next rollout's id.
+    next: u64,
+}
+
+/// Bytes with settings that were refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Declined {
+    /// The bytes.
+    pub digest: Digest,
+    /// The settings.
+    pub settings: String,
+    /// The strategy by which they were tried: by another they are again. None if they are not by any.
+    pub strategy: Option<Strategy>,
+    /// Why, for a person to read.
+    pub why: String,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+}
+
+impl Ledger {
+    /// The record of an agent that never ran.
+    pub fn new(agent: AgentName) -> Self {
+        Self { agent, rollouts: Vec::new(), ran: Vec::new(), declined: Vec::new(), next: 1 }
+    }
+
+    /// The rollout under way.
+    pub fn open(&self) -> Option<&Rollout> {
+        self.rollouts.last().filter(|rollout| !rollout.status.is_terminal())
+    }
+
+    /// The same, to be changed. [`Ledger::settle`] follows.
+    pub fn open_mut(&mut self) -> Option<&mut Rollout> {
+        self.rollouts.last_mut().filter(|rollout| !rollout.status.is_terminal())
+    }
+
+    /// The revision that runs.
+    pub fn current(&self) -> Option<&Side> {
+        self.ran.last()
+    }
+
+    /// Notes the revision that runs without a rollout: an agent's first, or the one a host began with.
+    pub fn runs(&mut self, side: Side) {
+        self.ran.retain(|ran| ran.number != side.number);
+        self.ran.push(side);
+    }
+
+    /// Begins a rollout from the revision that runs.
+    ///
+    /// # Errors
+    /// The strategy cannot hold for this agent.
+    pub fn begin(
+        &mut self,
+        to: Side,
+        who: &str,
+        settings: Settings,
+        instances: Instances,
+        stateful: bool,
+        now: u64,
+    ) -> Result<&Rollout, CannotHold> {
+        let from = self.ran.last().cloned().unwrap_or_else(|| to.clone());
+        let rollout = Rollout::begin(self.next, self.agent.clone(), from, to, who, settings, instances, stateful, now)?;
+        self.next += 1;
+        self.rollouts.push(rollout);
+        if self.rollouts.len() > MAX_ROLLOUTS {
+            self.rollouts.remove(0);
+        }
+        Ok(&self.rollouts[self.rollouts.len() - 1])
+    }
+
+    /// Draws the conclusions from a rollout that has just ended. Says whether it has; to be asked whenever the
+    /// rollout under way was observed, commanded or superseded.
+    pub fn settle(&mut self, now: u64) -> bool {
+        let Some(rollout) = self.rollouts.last().filter(|rollout| rollout.status.is_terminal()) else { return false };
+        let (to, why) = (rollout.to.clone(), rollout.why.clone());
+        let strategy = rollout.settings.strategy.clone();
+        let runs = match rollout.status {
+            Status::Completed => true,
+            // There was nothing to go back to.
+            Status::Failed => rollout.weight == 100,
+            _ => false,
+        };
+        let declines = matches!(rollout.status, Status::Failed | Status::Cancelled | Status::RolledBack);
+        if runs && self.current() != Some(&to) {
+            self.runs(to.clone());
+        }
+        if declines && !runs {
+            self.decline(to, Some(strategy), why, now);
+        }
+        true
+    }
+
+    /// Remembers that these bytes with these settings are not to be tried again.
+    pub fn decline(&mut self, side: Side, strategy: Option<Strategy>, why: String, at: u64) {
+        let Side { digest, settings, .. } = side;
+        let new = Declined { digest, settings, strategy, why, at };
+        let same =
+            |old: &Declined| (old.digest, &old.settings, &old.strategy) == (new.digest, &new.settings, &new.strategy);
+        if self.declined.iter().any(same) {
+            return;
+        }
+        self.declined.push(new);
+        if self.declined.len() > MAX_DECLINED {
+            self.declined.remove(0);
+        }
+    }
+
+    /// Follows a command. Undo of what has ended begins a rollout of its own, to the revision `to` or else to the one
+    /// that ran before; `settings` and `instances` are as declared now, `stateful` of the revision that runs. Retry
+    /// forgets what was refused, and what is declared is rolled out again when it is next looked at.
+    ///
+    /// # Errors
+    /// It cannot be followed now.
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
+    pub fn command(
+        &mut self,
+        command: Command,
+        who: &str,
+        to: Option<u64>,
+        settings: &Settings,
+        instances: Instances,
+        stateful: bool,
+        now: u64,
+    ) -> Result<(), Refused> {
+        match (self.open_mut(), command) {
+            // From one under way, back is where it came from; anything else first needs that.
+            (Some(rollout), _) => {
+                let from = rollout.from.number;
+                if let (Command::Undo, Some(number)) = (command, to.filter(|number| *number != from)) {
+                    return Err(Refused::NotKept { number, kept: vec![from] });
+                }
+                rollout.command(command, who, now)?;
+                self.settle(now);
+                Ok(())
+            }
+            (None, Command::Undo) => {
+                let target = self.undo_target(to, settings.rollback.keep)?.clone();
+                let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
+                let current = self.current().cloned();
+                self.begin(target.clone(), who, settings, instances, stateful, now)
+                    .map_err(|_| Refused::NothingKept { keep: 0 })?;
+                // What is asked for by hand is wanted, whatever became of it before.
+                self.declined.retain(|d| d.digest != target.digest || d.settings != target.settings);
+                if let Some(current) = current {
+                    self.decline(current, None, format!("undone by {who}"), now);
+                }
+                Ok(())
+            }
+            (None, Command::Retry) => match self.rollouts.last().map(|rollout| rollout.status) {
+                Some(Status::Completed) => Err(Refused::Ended { status: Status::Completed.as_str() }),
+                Some(_) => {
+                    self.declined.clear();
+                    Ok(())
+                }
+                None => Err(Refused::NoRollout),
+            },
+            (None, Command::Pause | Command::Resume | Command::Promote | Command::Abort) => {
+                Err(match self.rollouts.last() {
+                    Some(rollout) => Refused::Ended { status: rollout.status.as_str() },
+                    None => Refused::NoRollout,
+                })
+            }
+        }
+    }
+
+    /// What runs failed for good, and no rollout is under way: begins one to the last revision that ran before, if
+    /// one is kept (SPEC §7, supervision), and does not try what failed again. Says whether.
+    pub fn recover(&mut self, why: &str, settings: &Settings, instances: Instances, stateful: bool, now: u64) -> bool {
+        if self.open().is_some() {
+            return false;
+        }
+        // Not to one that failed before: it would go round and round.
+        let declined = |side: &Side| {
+            self.declined.iter().any(|known| known.digest == side.digest && known.settings == side.settings)
+        };
+        let target = self.kept(settings.rollback.keep).iter().rev().find(|side| !declined(side)).cloned();
+        let (Some(target), Some(failed)) = (target, self.current().cloned()) else { return false };
+        let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
+        let begun = self.begin(target, "supervision", settings, instances, stateful, now).is_ok();
+        if begun {
+            self.decline(failed, None, why.to_owned(), now);
+        }
+        begun
+    }
+
+    /// Which revision an undo goes to: `to`, or else the one that ran before.
+    ///
+    /// # Errors
+    /// It is not kept.
+    pub fn undo_target(&self, to: Option<u64>, keep: u32) -> Result<&Side, Refused> {
+        let kept = self.kept(keep);
+        match to {
+            None => kept.last().ok_or(Refused::NothingKept { keep }),
+            Some(number) => kept
+                .iter()
+                .find(|side| side.number == number)
+                .ok_or_else(|| Refused::NotKept { number, kept: kept.iter().map(|side| side.number).collect() }),
+        }
+    }
+
+    /// The revisions that are kept for an undo, the one that ran last at the end.
+    pub fn kept(&self, keep: u32) -> &[Side] {
+        let earlier = &self.ran[..self.ran.len().saturating_sub(1)];
+        &earlier[earlier.len().saturating_sub(keep as usize)..]
+    }
+
+    /// Forgets the revisions that are kept no more, and says which: their bytes and snapshots may go. What a rollout
+    /// under way needs stays.
+    pub fn expire(&mut self, keep: u32) -> Vec<u64> {
+        let needed: Vec<u64> =
+            self.open().map(|rollout| vec![rollout.from.number, rollout.to.number]).unwrap_or_default();
+        let earlier = self.ran.len().saturating_sub(1);
+        let beyond = earlier.saturating_sub(keep as usize);
+        let gone: Vec<u64> =
+            self.ran[..beyond].iter().map(|side| side.number).filter(|number| !needed.contains(number)).collect();
+        self.ran.retain(|side| !gone.contains(&side.number));
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::{Deploy, Reload};
+
+    fn side(number: u64) -> Side {
+        Side { number, digest: Digest([number as u8; 32]), settings: "{}".to_owned() }
+    }
+
+    fn ran(numbers: &[u64]) -> Ledger {
+        let mut ledger = Ledger::new("echo".parse().unwrap());
+        numbers.iter().for_each(|number| ledger.runs(side(*number)));
+        ledger
+    }
+
+    fn numbers(sides: &[Side]) -> Vec<u64> {
+        sides.iter().map(|side| side.number).collect()
+    }
+
+    #[test]
+    fn the_last_that_ran_are_kept() {
+        // ran, keep, kept, gone
+        for (ran_before, keep, kept, gone) in [
+            (&[][..], 3, &[][..], &[][..]),
+            (&[1], 3, &[], &[]),
+            (&[1, 2, 3, 4], 3, &[1, 2, 3], &[]),
+            (&[1, 2, 3, 4, 5], 3, &[2, 3, 4], &[1]),
+            (&[1, 2, 3], 0, &[], &[1, 2]),
+            // Back to 2: what ran last before it is 3.
+            (&[1, 2, 3, 2], 1, &[3], &[1]),
+        ] {
+            let mut ledger = ran(ran_before);
+            assert_eq!(numbers(ledger.kept(keep)), kept, "{ran_before:?} {keep}");
+            assert_eq!(ledger.expire(keep), gone, "{ran_before:?} {keep}");
+            assert_eq!(numbers(ledger.kept(keep)), kept, "{ran_before:?} {keep}");
+        }
+    }
+
+    #[test]
+    fn an_undo_goes_to_what_is_kept() {
+        let ledger = ran(&[1, 2, 3, 4, 5]);
+        assert_eq!(ledger.undo_target(None, 3).unwrap().number, 4);
+        assert_eq!(ledger.undo_target(Some(2), 3).unwrap().number, 2);
+        for number in [1, 5, 9] {
+            let refused = ledger.undo_target(Some(number), 3).unwrap_err();
+            assert_eq!(refused, Refused::NotKept { number, kept: vec![2, 3, 4] });
+        }
+        assert_eq!(ran(&[1]).undo_target(None, 3), Err(Refused::NothingKept { keep: 3 }));
+    }
+
+    #[test]
+    fn an_undo_is_not_undone_by_the_file() {
+        use crate::rollout::{Declared, Next, Wish};
+        let mut ledger = ran(&[1, 2]);
+        let settings = |strategy| Settings::new(strategy);
+        let declared = Declared {
+            digest: side(2).digest,
+            settings: "{}".to_owned(),
+            deploy: settings(Strategy::Deploy(Deploy::default())),
+            reload: settings(Strategy::Reload(Reload::default())),
+        };
+        assert_eq!(ledger.wish(&declared), Wish::Present);
+        ledger.command(Command::Undo, "anna", None, &declared.deploy, Instances::default(), false, 5).unwrap();
+        assert_eq!(ledger.open().map(|rollout| rollout.to.number), Some(1));
+        let next = ledger.follow(&declared, None, "reconcile", Instances::default(), &|_| false, 6);
+        assert!(matches!(next, Next::Wait(why) if why.ends_with("undone by anna")));
+        let again = Declared { digest: side(3).digest, ..declared };
+        let next = ledger.follow(&again, None, "reconcile", Instances::default(), &|_| false, 7);
+        assert_eq!(next, Next::Create, "what is declared anew is");
+    }
+
+    #[test]
+    fn commands_need_something_to_command() {
+        let settings = Settings::new(Strategy::Undo);
+        for command in [Command::Pause, Command::Resume, Command::Promote, Command::Abort, Command::Retry] {
+            let answer = ran(&[1]).command(command, "anna", None, &settings, Instances::default(), false, 5);
+            assert_eq!(answer, Err(Refused::NoRollout), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound() {
+        let mut ledger = ran(&[1]);
+        for number in 0..100_u64 {
+            ledger.decline(side(number), None, "it traps".to_owned(), number);
+            ledger.decline(side(number), None, "it traps".to_owned(), number);
+        }
+        assert_eq!(ledger.declined.len(), MAX_DECLINED);
+        assert_eq!(ledger.declined[0].at, 80);
+    }
+}

@@ -1,0 +1,155 @@
+//! Places in an answer, and patterns that name them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::compare::Difference;
+
+/// Paths that may differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ignore(Vec<Pattern>);
+
+/// One of them, such as `reply.items[*].at`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(pub(super) Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    Key(String),
+    Index(usize),
+    /// `*`: any one key or index.
+    Any,
+    /// `**`: any number of them.
+    Depth,
+}
+
+/// Why a text is not a path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a path is written as `reply.items[*].at`, a key with other characters as `state[\"a b\"]`, any depth as `**.at`"
+)]
+pub struct PathError;
+
+impl FromStr for Pattern {
+    type Err = PathError;
+
+    fn from_str(text: &str) -> Result<Self, PathError> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (part, after) = if let Some(inner) = rest.strip_prefix("[\"") {
+                let (key, after) = unquoted(inner).ok_or(PathError)?;
+                (Part::Key(key), after.strip_prefix(']').ok_or(PathError)?)
+            } else if let Some(inner) = rest.strip_prefix('[') {
+                let (index, after) = inner.split_once(']').ok_or(PathError)?;
+                let part = if index == "*" { Part::Any } else { Part::Index(index.parse().map_err(|_| PathError)?) };
+                (part, after)
+            } else {
+                let rest = if parts.is_empty() { rest } else { rest.strip_prefix('.').ok_or(PathError)? };
+                let (key, after) = rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()));
+                let part = match key {
+                    "" => return Err(PathError),
+                    "*" => Part::Any,
+                    "**" => Part::Depth,
+                    key => Part::Key(key.to_owned()),
+                };
+                (part, after)
+            };
+            parts.push(part);
+            rest = after;
+        }
+        if parts.is_empty() { Err(PathError) } else { Ok(Self(parts)) }
+    }
+}
+
+/// The key before the closing quote, and what follows it.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let mut key = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, char)) = chars.next() {
+        match char {
+            '"' => return Some((key, &text[at + 1..])),
+            '\\' => key.push(chars.next()?.1),
+            char => key.push(char),
+        }
+    }
+    None
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, part) in self.0.iter().enumerate() {
+            let dot = if at == 0 { "" } else { "." };
+            match part {
+                Part::Key(key) if is_plain(key) => write!(f, "{dot}{key}")?,
+                Part::Key(key) => write!(f, "[\"{}\"]", key.replace('\\', "\\\\").replace('"', "\\\""))?,
+                Part::Index(index) => write!(f, "[{index}]")?,
+                Part::Any => f.write_str("[*]")?,
+                Part::Depth => write!(f, "{dot}**")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_plain(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'/')
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Ignore {
+    /// Paths as declared.
+    ///
+    /// # Errors
+    /// The first that is none.
+    pub fn new<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<Self, PathError> {
+        paths.into_iter().map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Takes in what differed when stable was compared with itself: the same places are not looked at any more,
+    /// in a list at any index.
+    pub fn learn(&mut self, differences: &[Difference]) {
+        for difference in differences {
+            let Ok(Pattern(parts)) = difference.path.parse() else { continue };
+            let general = |part| if let Part::Index(_) = part { Part::Any } else { part };
+            let pattern = Pattern(parts.into_iter().map(general).collect());
+            if !self.covers(&pattern.0) {
+                self.0.push(pattern);
+            }
+        }
+    }
+
+    /// The paths, as text.
+    pub fn paths(&self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
+
+    pub(super) fn covers(&self, path: &[Part]) -> bool {
+        self.0.iter().any(|pattern| matches(&pattern.0, path))
+    }
+}
+
+/// Whether a path is one of those that a pattern names, or below one.
+fn matches(pattern: &[Part], path: &[Part]) -> bool {
+    match (pattern, path) {
+        ([], _) => true,
+        ([Part::Depth, rest @ ..], _) => (0..=path.len()).any(|skipped| matches(rest, &path[skipped..])),
+        ([Part::Any, rest @ ..], [_, path @ ..]) => matches(rest, path),
+        ([part, rest @ ..], [first, path @ ..]) => part == first && matches(rest, path),
+        (_, []) => false,
+    }
+}

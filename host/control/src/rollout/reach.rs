@@ -1,0 +1,257 @@
+//! What each step asks for, and when it is reached.
+
+use std::time::Duration;
+
+use super::analysis::{self, Verdict};
+use super::observation::{Action, Decision, Observation, Rehearsal, Seen};
+use super::settings::JUDGED_EVERY;
+use super::{End, Rollout, Status, Step};
+use crate::lifecycle::State;
+use crate::units::print_duration;
+
+/// Whether a step is reached, or what it waits for.
+pub(super) enum Reached {
+    Yes,
+    /// The host works: this time counts against the timeout.
+    Works(String),
+    /// Time, messages or a person are waited for: this one does not.
+    Waits(String),
+    /// The candidate is refused.
+    Refused(End, String),
+}
+
+impl Rollout {
+    /// Judges the present step.
+    pub(super) fn reach(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> Reached {
+        let (stable, candidate) = (self.stable(), self.candidate());
+        let (old, new) = (seen.stable.as_ref(), seen.candidate.as_ref());
+        match self.steps[self.step].clone() {
+            Step::Prepare { .. } => self.prepared(seen),
+            Step::Start { instances } => match new {
+                Some(new) if new.instances >= instances => Reached::Yes,
+                Some(new) => {
+                    if !new.busy {
+                        decision.act(Action::Start { revision: candidate.clone(), instances });
+                    }
+                    Reached::Works(format!("{} of {instances} instances of {candidate} stand", new.instances))
+                }
+                None => Reached::Works(format!("{candidate} is not there")),
+            },
+            Step::Probe => self.probed(seen, now, decision),
+            Step::Rehearse { messages } => match &seen.rehearsal {
+                Rehearsal::Passed => Reached::Yes,
+                Rehearsal::Failed(why) => Reached::Refused(End::Failed, format!("the rehearsal failed: {why}")),
+                Rehearsal::Open => {
+                    if new.is_some_and(|new| !new.busy) {
+                        decision.act(Action::Rehearse { revision: candidate.clone(), messages });
+                    }
+                    Reached::Works(format!("{candidate} rehearses the last {messages} messages"))
+                }
+            },
+            Step::Shadow { hold, min_messages, match_percent } => {
+                self.shadowed(seen, hold, min_messages, match_percent, decision)
+            }
+            Step::Weight { percent, hold, judged } => self.weighed(seen, percent, hold, judged, now, decision),
+            Step::Shrink { instances } => {
+                if old.is_none_or(|old| old.cap == Some(instances)) {
+                    return Reached::Yes;
+                }
+                decision.act(Action::Cap { revision: stable.clone(), instances: Some(instances) });
+                Reached::Works(format!("{stable} keeps {instances} instances"))
+            }
+            Step::Pause => {
+                self.become_status(Status::Paused, format!("step {} waits for `promote`", self.step + 1), now);
+                Reached::Waits("it is paused until somebody promotes".to_owned())
+            }
+            Step::Handoff => self.handed_over(seen, now, decision),
+            Step::TakeBack => self.taken_back(seen, now, decision),
+            Step::KeepWarm { hold } => match old {
+                Some(old) if old.state == State::Draining => self.held(hold, decision, |left| {
+                    format!("{stable} stays warm for {left} more; undo takes no time until then")
+                }),
+                // After a restart it is not warm any more.
+                Some(_) | None => Reached::Yes,
+            },
+            Step::Drain => self.drained(old, now, decision),
+            Step::Stop => match old {
+                Some(old) if !old.state.is_terminal() => {
+                    if !old.busy {
+                        decision.act(Action::Stop { revision: stable.clone() });
+                    }
+                    Reached::Works(format!("{stable} ends"))
+                }
+                Some(_) | None => Reached::Yes,
+            },
+        }
+    }
+
+    /// The candidate stands, and what it is is known: the rest of the steps is made for that.
+    fn prepared(&mut self, seen: &Observation) -> Reached {
+        let (Some(stable), Some(candidate)) = (&seen.stable, &seen.candidate) else { return Reached::Yes };
+        let situation = self.instances.situation(stable.stateful, candidate.stateful);
+        match self.settings.steps(situation) {
+            Ok(steps) => {
+                self.steps = steps;
+                Reached::Yes
+            }
+            Err(why) => Reached::Refused(End::Failed, why.to_string()),
+        }
+    }
+
+    fn probed(&self, seen: &Observation, now: u64, decision: &mut Decision) -> Reached {
+        let Some(candidate) = &seen.candidate else { return Reached::Works("it is not there".to_owned()) };
+        let Some(probes) = &candidate.probes else { return Reached::Yes };
+        let (probe, id) = (&self.settings.probe, self.candidate());
+        match probes.healthy(probe) {
+            Some(true) => Reached::Yes,
+            Some(false) => {
+                let end = if self.weights.is_empty() { End::Failed } else { End::RolledBack };
+                Reached::Refused(end, format!("probes: {} in a row of {id} failed", probe.failures))
+            }
+            None => {
+                let wait = probes.next_in(probe, candidate.since, true, now);
+                if !wait.is_zero() {
+                    decision.look_again(wait);
+                } else if !candidate.busy {
+                    decision.act(Action::Probe { revision: id.clone() });
+                }
+                let (passed, need) = (probes.passed_in_a_row, probe.successes);
+                Reached::Works(format!("{passed} of {need} probes in a row of {id} passed"))
+            }
+        }
+    }
+
+    fn shadowed(
+        &self,
+        seen: &Observation,
+        hold: Duration,
+        min_messages: u64,
+        match_percent: f64,
+        decision: &mut Decision,
+    ) -> Reached {
+        let over = Duration::from_millis(self.clock.step) >= hold;
+        match analysis::judge_copies(min_messages, match_percent, seen.compared, over) {
+            Verdict::Refused { trigger, figures } if self.settings.rollback.automatic => {
+                Reached::Refused(End::RolledBack, format!("{trigger}: {figures}"))
+            }
+            Verdict::Healthy => Reached::Yes,
+            verdict @ (Verdict::Waiting { .. } | Verdict::Refused { .. }) => {
+                if !seen.shadowed {
+                    decision.act(Action::Shadow { revision: self.candidate(), on: true });
+                }
+                decision.look_again(
+                    hold.saturating_sub(Duration::from_millis(self.clock.step)).clamp(MOMENT, JUDGED_EVERY),
+                );
+                Reached::Waits(told(&verdict, "copies"))
+            }
+        }
+    }
+
+    fn weighed(
+        &mut self,
+        seen: &Observation,
+        percent: u8,
+        hold: Duration,
+        judged: bool,
+        now: u64,
+        decision: &mut Decision,
+    ) -> Reached {
+        self.set_weight(percent, now);
+        if !self.is_in_force(seen, percent) {
+            self.clock.step = 0;
+            let (stable, candidate) = (self.stable(), self.candidate());
+            decision.act(Action::Weigh { stable, candidate, percent });
+            return Reached::Works(format!("{} gets {percent}% of the traffic", self.candidate()));
+        }
+        if let wait @ Reached::Waits(_) = self.held(hold, decision, |left| format!("{percent}% for {left} more")) {
+            return wait;
+        }
+        match self.verdict(seen) {
+            Verdict::Healthy => Reached::Yes,
+            _ if !judged => Reached::Yes,
+            verdict => {
+                decision.look_again(JUDGED_EVERY);
+                Reached::Waits(format!("{percent}%: {}", told(&verdict, "messages")))
+            }
+        }
+    }
+
+    fn handed_over(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> Reached {
+        let (stable, candidate) = (self.stable(), self.candidate());
+        if seen.weight == 100 && self.is_in_force(seen, 100) {
+            self.handed_over = true;
+            self.set_weight(100, now);
+            if seen.paused {
+                decision.act(Action::Resume { agent: self.agent.clone() });
+            }
+            return Reached::Yes;
+        }
+        let in_flight = seen.stable.as_ref().map_or(0, |seen| seen.in_flight);
+        let waited = Duration::from_millis(self.clock.step);
+        if in_flight > 0 && waited >= self.settings.drain {
+            // To break it off would cost the memory; the agent goes on as it was.
+            let limit = print_duration(self.settings.drain);
+            let why = format!("the handoff was given up: {stable} still had {in_flight} in flight after {limit}");
+            return Reached::Refused(End::Failed, why);
+        }
+        if !seen.paused {
+            decision.act(Action::Pause { agent: self.agent.clone() });
+            return Reached::Works("the mailbox is held".to_owned());
+        }
+        if in_flight > 0 {
+            decision.look_again(self.settings.drain.saturating_sub(waited));
+            return Reached::Works(format!("the handoff waits for {in_flight} in flight"));
+        }
+        if seen.candidate.as_ref().is_some_and(|seen| !seen.busy) {
+            decision.act(Action::Handoff { revision: candidate.clone() });
+        }
+        Reached::Works(format!("{candidate} takes over the state"))
+    }
+
+    fn taken_back(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> Reached {
+        let candidate = self.candidate();
+        if seen.weight == 100 && self.is_in_force(seen, 100) {
+            self.set_weight(100, now);
+            return Reached::Yes;
+        }
+        if seen.candidate.as_ref().is_some_and(|seen| !seen.busy) {
+            decision.act(Action::TakeBack { revision: candidate.clone() });
+        }
+        Reached::Works(format!("{candidate} restores the state that it handed over"))
+    }
+
+    fn drained(&self, old: Option<&Seen>, now: u64, decision: &mut Decision) -> Reached {
+        let Some(old) = old.filter(|old| old.state == State::Draining) else { return Reached::Yes };
+        let passed = Duration::from_millis(now.saturating_sub(old.since));
+        if old.in_flight == 0 || passed >= self.settings.drain {
+            return Reached::Yes;
+        }
+        decision.look_again(self.settings.drain - passed);
+        Reached::Waits(format!("{} drains: {} in flight", self.stable(), old.in_flight))
+    }
+
+    /// Whether the step has its time.
+    fn held(&self, hold: Duration, decision: &mut Decision, tell: impl Fn(String) -> String) -> Reached {
+        let left = hold.saturating_sub(Duration::from_millis(self.clock.step));
+        if left.is_zero() {
+            return Reached::Yes;
+        }
+        decision.look_again(left.min(JUDGED_EVERY));
+        // To the second: who watches reads it again and again.
+        Reached::Waits(tell(print_duration(Duration::from_secs(left.as_millis().div_ceil(1_000) as u64))))
+    }
+}
+
+/// The shortest time to look again in.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// What has to come before it can be judged, or what a person has to decide.
+fn told(verdict: &Verdict, what: &str) -> String {
+    match verdict {
+        Verdict::Waiting { have, need } => format!("{have} of {need} {what} to judge by"),
+        Verdict::Healthy => "healthy".to_owned(),
+        Verdict::Refused { trigger, figures } => {
+            format!("{trigger}: {figures}; it does not go back by itself: promote or abort it")
+        }
+    }
+}

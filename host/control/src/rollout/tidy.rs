@@ -1,0 +1,45 @@
+//! What no rollout holds any more.
+
+use std::time::Duration;
+
+use super::observation::{Action, Decision, Seen};
+use crate::lifecycle::State;
+use crate::names::{AgentName, RevisionId};
+use crate::units::print_duration;
+
+/// Ends the revisions of an agent that are neither the one that runs nor part of a rollout under way: those that
+/// drain at rest or after `drain`, all others now. With no rollout under way (`free`) it also lets the mailbox go
+/// on. `held` are the numbers that are left alone.
+pub fn tidy(
+    agent: &AgentName,
+    revisions: &[(u64, Seen)],
+    held: &[u64],
+    paused: bool,
+    free: bool,
+    drain: Duration,
+    now: u64,
+) -> Decision {
+    let mut decision = Decision::default();
+    let mut waits = Vec::new();
+    if free && paused {
+        decision.act(Action::Resume { agent: agent.clone() });
+    }
+    for (number, seen) in revisions.iter().filter(|(number, _)| !held.contains(number)) {
+        let revision = RevisionId { agent: agent.clone(), number: *number };
+        let left = drain.saturating_sub(Duration::from_millis(now.saturating_sub(seen.since)));
+        match seen.state {
+            State::Running | State::Stopped | State::Failed { .. } => {}
+            _ if seen.busy => waits.push(format!("{revision} ends when its present step does")),
+            State::Draining if seen.in_flight > 0 && !left.is_zero() => {
+                decision.look_again(left);
+                let (count, left) = (seen.in_flight, print_duration(left));
+                waits.push(format!("{revision} drains: {count} in flight, for {left} more at most"));
+            }
+            State::Unloaded | State::Loaded | State::Ready | State::Draining => {
+                decision.act(Action::Stop { revision });
+            }
+        }
+    }
+    decision.waits = (!waits.is_empty()).then(|| waits.join("; "));
+    decision
+}

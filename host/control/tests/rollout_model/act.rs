@@ -1,0 +1,394 @@
+//! Doing what a rollout asks for, and what must hold.
+
+use caxton_control::AgentName;
+use caxton_control::lifecycle::State;
+use caxton_control::rollout::analysis::Compared;
+use caxton_control::rollout::{AT_A_TIME, Action, Deploy, Rehearsal, Reload, Status, Strategy};
+
+use super::{Agent, Broken, Bug, Rev, Work, World, ensure, id, is, measured};
+
+impl World {
+    /// Does one action.
+    pub(crate) fn apply(&mut self, name: &AgentName, action: &Action) -> Result<(), Broken> {
+        let (now, bug) = (self.now, self.bug);
+        let agent = self.agents.get_mut(name).unwrap();
+        agent.apply(action, now, bug)?;
+        agent.flow();
+        agent.holds()
+    }
+
+    /// Ends what a revision is busy with.
+    pub(crate) fn finish(&mut self, name: &AgentName, number: u64, result: Result<(), &str>) -> Result<(), Broken> {
+        let now = self.now;
+        let agent = self.agents.get_mut(name).unwrap();
+        agent.finish(number, result, now)?;
+        agent.flow();
+        agent.holds()
+    }
+
+    /// So many messages arrive.
+    pub(crate) fn take(&mut self, name: &AgentName, count: u32) {
+        let agent = self.agents.get_mut(name).unwrap();
+        agent.waiting += count;
+        agent.flow();
+    }
+
+    /// A revision answers so many of what it has in hand.
+    pub(crate) fn answer(&mut self, name: &AgentName, number: u64, count: u32) -> Result<(), Broken> {
+        let agent = self.agents.get_mut(name).unwrap();
+        agent.answer(number, count)?;
+        agent.flow();
+        Ok(())
+    }
+
+    /// What must hold when nothing more is safe to do.
+    pub(crate) fn rests(&mut self) -> Result<(), Broken> {
+        let mut begun = 0;
+        for (name, agent) in &mut self.agents {
+            agent.holds()?;
+            if let Some(rollout) = agent.ledger.open() {
+                let works = matches!(rollout.status, Status::Preparing | Status::Starting);
+                begun += usize::from(works || rollout.status == Status::InProgress && !rollout.has_moved());
+                let waits = !agent.waits.is_empty();
+                ensure(waits, || format!("{name} is {} and says nothing", rollout.status.as_str()))?;
+            } else {
+                ensure(!agent.paused, || format!("{name} is paused for nothing"))?;
+                ensure(!agent.shadowed, || format!("{name} makes copies for nothing"))?;
+            }
+            agent.ended_stay()?;
+        }
+        // A few that were paused may have been resumed beyond it, and what goes back waits for nobody.
+        let paused = self.agents.values().flat_map(|agent| &agent.ledger.rollouts).any(|r| r.why.contains("resumed"));
+        ensure(begun <= AT_A_TIME || paused || self.resumed, || format!("{begun} rollouts go at a time"))
+    }
+}
+
+impl Agent {
+    fn rev(&mut self, number: u64) -> Result<&mut Rev, Broken> {
+        self.revisions.get_mut(&number).ok_or_else(|| format!("there is no @{number}"))
+    }
+
+    fn idle(&mut self, number: u64) -> Result<&mut Rev, Broken> {
+        let rev = self.rev(number)?;
+        ensure(rev.work.is_none(), || format!("@{number} is touched while it is busy"))?;
+        Ok(rev)
+    }
+
+    fn go(&mut self, number: u64, to: State, now: u64) -> Result<(), Broken> {
+        let rev = self.rev(number)?;
+        rev.seen.state = rev.seen.state.transition(to).map_err(|error| format!("@{number}: {error}"))?;
+        rev.seen.since = now;
+        Ok(())
+    }
+
+    fn apply(&mut self, action: &Action, now: u64, bug: Option<Bug>) -> Result<(), Broken> {
+        match action {
+            Action::Revive { revision } => self.revive(revision.number, now),
+            Action::Prepare { revision, instances } => {
+                let rev = self.idle(revision.number)?;
+                ensure(rev.seen.state == State::Unloaded, || format!("{revision} is prepared as {}", rev.seen.state))?;
+                rev.work = Some(Work::Prepare { instances: *instances });
+                if bug == Some(Bug::WeighsUnready) {
+                    self.shares.insert(revision.number, 5);
+                }
+                Ok(())
+            }
+            Action::Start { revision, instances } => {
+                let rev = self.idle(revision.number)?;
+                rev.seen.instances = *instances;
+                Ok(())
+            }
+            Action::Cap { revision, instances } => {
+                let rev = self.rev(revision.number)?;
+                rev.seen.cap = *instances;
+                rev.seen.instances = instances.unwrap_or(rev.seen.instances).min(rev.seen.instances);
+                Ok(())
+            }
+            Action::Probe { revision } => self.begin(revision.number, Work::Probe),
+            Action::Rehearse { revision, .. } => self.begin(revision.number, Work::Rehearse),
+            Action::Shadow { on: false, .. } if bug == Some(Bug::ShadowStays) => Ok(()),
+            Action::Shadow { revision, on } => {
+                ensure(self.rev(revision.number)?.seen.state == State::Ready || !on, || {
+                    "copies go to what is not ready".to_owned()
+                })?;
+                self.shadowed = *on;
+                Ok(())
+            }
+            Action::Weigh { stable, candidate, percent } => {
+                let percent = if bug == Some(Bug::TooMuch) { percent.saturating_mul(3) } else { *percent };
+                self.weigh(stable.number, candidate.number, percent, now, bug)
+            }
+            Action::Pause { .. } => {
+                self.paused = true;
+                Ok(())
+            }
+            Action::Resume { .. } if bug == Some(Bug::NoResume) => Ok(()),
+            Action::Resume { .. } => {
+                let moves = self.revisions.values().any(|rev| rev.work == Some(Work::Handoff));
+                ensure(!moves, || "messages are handled while the memory moves".to_owned())?;
+                self.paused = false;
+                Ok(())
+            }
+            Action::Handoff { revision } => {
+                ensure(self.paused, || "memory is saved while messages are handled".to_owned())?;
+                if bug == Some(Bug::HandsOffBusy) {
+                    self.paused = false;
+                    self.waiting += 1;
+                    self.flow();
+                }
+                let current: Vec<u64> = self.shares.iter().filter(|(_, share)| **share > 0).map(|(n, _)| *n).collect();
+                for number in current {
+                    let in_flight = self.rev(number)?.seen.in_flight;
+                    ensure(in_flight == 0, || format!("memory is saved with {in_flight} in flight"))?;
+                }
+                self.begin(revision.number, Work::Handoff)
+            }
+            Action::TakeBack { revision } => {
+                ensure(self.snapshots.contains_key(&revision.number) || self.is_undo(), || {
+                    format!("{revision} takes back what it never handed over")
+                })?;
+                self.begin(revision.number, Work::TakeBack)
+            }
+            Action::Stop { revision } => self.stop(revision.number, now),
+        }
+    }
+
+    fn is_undo(&self) -> bool {
+        self.ledger.open().is_some_and(|rollout| rollout.settings.strategy == Strategy::Undo)
+    }
+
+    fn revive(&mut self, number: u64, now: u64) -> Result<(), Broken> {
+        let is_there = self.revisions.get(&number).is_some_and(|rev| !rev.seen.state.is_terminal());
+        ensure(!is_there, || format!("@{number} is brought back and stands"))?;
+        ensure(self.store.contains_key(&number), || format!("@{number} is kept no more"))?;
+        let rev = self.fresh(number, now);
+        self.revisions.insert(number, rev);
+        Ok(())
+    }
+
+    fn begin(&mut self, number: u64, work: Work) -> Result<(), Broken> {
+        let rev = self.idle(number)?;
+        let stands = matches!(rev.seen.state, State::Ready | State::Running | State::Draining);
+        ensure(stands, || format!("{work:?} of @{number}, which is {}", rev.seen.state))?;
+        rev.work = Some(work);
+        Ok(())
+    }
+
+    /// Splits traffic, with the states that follow from it.
+    fn weigh(&mut self, stable: u64, candidate: u64, percent: u8, now: u64, bug: Option<Bug>) -> Result<(), Broken> {
+        let moves = self.revisions.values().any(|rev| rev.work == Some(Work::Handoff));
+        ensure(!moves, || "traffic moves while the memory does".to_owned())?;
+        ensure(percent <= 100, || format!("{percent}% and what is left of 100 are more than 100"))?;
+        let percent = if bug == Some(Bug::SplitsMemory) && percent == 100 { 60 } else { percent };
+        let lost = bug == Some(Bug::LosesTraffic) && percent == 0;
+        for (number, share) in [(stable, 100 - percent), (candidate, percent)] {
+            let share = if lost { 0 } else { share };
+            if share > 0 {
+                let rev = self.rev(number)?;
+                if rev.seen.state != State::Running {
+                    self.go(number, State::Running, now)?;
+                }
+            } else if self.revisions.get(&number).is_some_and(|rev| rev.seen.state == State::Running) {
+                self.go(number, State::Draining, now)?;
+            }
+            self.shares.insert(number, share);
+        }
+        self.shares.retain(|_, share| *share > 0);
+        if bug == Some(Bug::StopsWithTraffic) && percent > 0 && percent < 100 {
+            self.stop(stable, now)?;
+        }
+        if bug == Some(Bug::NoDrain) && percent == 100 {
+            self.stop(stable, now)?;
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, number: u64, now: u64) -> Result<(), Broken> {
+        let share = self.shares.get(&number).copied().unwrap_or(0);
+        let drain = self.declared.reload.drain.as_millis() as u64;
+        let at_once = self.ledger.open().is_some_and(|rollout| {
+            let immediate = matches!(
+                rollout.settings.strategy,
+                Strategy::Deploy(Deploy::Immediate) | Strategy::Reload(Reload::Immediate)
+            );
+            immediate && rollout.from.number == number
+        });
+        let rev = self.idle(number)?;
+        ensure(share == 0 && rev.seen.state != State::Running, || {
+            format!("@{number} is stopped with {share}% of the traffic")
+        })?;
+        let over = now >= rev.seen.since + drain;
+        let in_flight = std::mem::take(&mut rev.seen.in_flight);
+        ensure(in_flight == 0 || over || at_once, || {
+            format!("@{number} is stopped with {in_flight} in flight before its deadline")
+        })?;
+        rev.seen.instances = 0;
+        let to = if rev.seen.state.can_stop() { State::Stopped } else { State::failed("superseded") };
+        self.go(number, to, now)?;
+        self.waiting += in_flight;
+        Ok(())
+    }
+
+    fn finish(&mut self, number: u64, result: Result<(), &str>, now: u64) -> Result<(), Broken> {
+        let rev = self.rev(number)?;
+        let Some(work) = rev.work.take() else { return Err(format!("@{number} is not busy")) };
+        let digest = rev.digest;
+        let bad = |what: &str| is(digest, what);
+        let why = match work {
+            Work::Prepare { .. } if bad("unready") => Some("it traps as it starts"),
+            Work::Handoff if bad("forgets") => Some("it refused to restore"),
+            _ => result.err(),
+        };
+        match (work, why) {
+            (Work::Probe, why) => {
+                if let Some(probes) = &mut rev.seen.probes {
+                    probes.count(why.is_none() && !bad("sick"), now);
+                }
+            }
+            (Work::Rehearse, Some(_)) => {}
+            (Work::Rehearse, None) => {
+                let failed = "message 17: it traps".to_owned();
+                let rehearsal = if bad("unrehearsed") { Rehearsal::Failed(failed) } else { Rehearsal::Passed };
+                // One that was superseded meanwhile says nothing about its successor.
+                if self.ledger.open().is_some_and(|rollout| rollout.to.number == number) {
+                    self.rehearsal = rehearsal;
+                }
+            }
+            (Work::TakeBack, Some(_)) => {}
+            (Work::Prepare { .. } | Work::Handoff, Some(why)) => {
+                rev.seen.instances = 0;
+                self.go(number, State::failed(why), now)?;
+            }
+            (Work::Prepare { instances }, None) => {
+                rev.seen.stateful = bad("memory");
+                rev.seen.instances = instances;
+                self.go(number, State::Loaded, now)?;
+                self.go(number, State::Ready, now)?;
+            }
+            (Work::Handoff, None) => {
+                let (old, _) = self.shares.iter().next().map(|(n, s)| (*n, *s)).ok_or("nobody hands over")?;
+                self.snapshots.insert(old, self.memory);
+                self.weigh(old, number, 100, now, None)?;
+            }
+            (Work::TakeBack, None) => {
+                self.memory = self.snapshots.get(&number).copied().unwrap_or(0);
+                let others: Vec<u64> = self.shares.keys().copied().filter(|other| *other != number).collect();
+                for other in others {
+                    self.weigh(number, other, 0, now, None)?;
+                }
+                if self.shares.is_empty() {
+                    self.go(number, State::Running, now)?;
+                    self.shares = [(number, 100)].into();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages that wait go to those who run, by weight.
+    fn flow(&mut self) {
+        while self.waiting > 0 && !self.paused {
+            let place = (self.dealt * 37 % 100) as u8;
+            let mut above = 0;
+            let to = self.shares.iter().find(|(_, share)| {
+                above += **share;
+                place < above
+            });
+            let Some(rev) = to.and_then(|(number, _)| self.revisions.get_mut(number)) else { return };
+            if rev.seen.state != State::Running {
+                return;
+            }
+            rev.seen.in_flight += 1;
+            self.waiting -= 1;
+            self.dealt += 1;
+        }
+    }
+
+    fn answer(&mut self, number: u64, count: u32) -> Result<(), Broken> {
+        let rev = self.rev(number)?;
+        let count = count.min(rev.seen.in_flight);
+        rev.seen.in_flight -= count;
+        let (digest, state) = (rev.digest, rev.seen.state.clone());
+        self.memory += u64::from(count) * u64::from(state == State::Running);
+        let Some(rollout) = self.ledger.open() else { return Ok(()) };
+        let (from, to) = (rollout.from.number, rollout.to.number);
+        let new = self.revisions.get(&to).map(|rev| rev.digest);
+        if number == from {
+            self.windows.stable = measured(digest, u64::from(count), &self.windows.stable);
+            self.figures.stable_messages += u64::from(count);
+            if let (true, Some(new)) = (self.shadowed, new) {
+                let Compared { copies, alike } = self.compared;
+                let like = if is(new, "unlike") { count / 2 } else { count };
+                self.compared = Compared { copies: copies + u64::from(count), alike: alike + u64::from(like) };
+            }
+        } else if number == to {
+            self.windows.candidate = measured(digest, u64::from(count), &self.windows.candidate);
+            self.figures.candidate_messages += u64::from(count);
+        }
+        Ok(())
+    }
+
+    /// What must hold always.
+    fn holds(&self) -> Result<(), Broken> {
+        let all: u32 = self.shares.values().map(|share| u32::from(*share)).sum();
+        ensure(all == 100 || self.shares.is_empty(), || format!("the weights are {all}"))?;
+        for (number, share) in &self.shares {
+            let rev = self.revisions.get(number).ok_or_else(|| format!("@{number} has {share}% and is not there"))?;
+            // Who failed by himself has nobody's traffic to give yet.
+            let takes = matches!(rev.seen.state, State::Running | State::Failed { .. });
+            ensure(takes, || format!("@{number} has {share}% and is {}", rev.seen.state))?;
+            ensure(*share == 100 || !rev.seen.stateful, || format!("@{number} keeps memory and has {share}%"))?;
+        }
+        for (number, rev) in &self.revisions {
+            let share = self.shares.contains_key(number);
+            ensure(share || rev.seen.state != State::Running, || format!("@{number} runs without traffic"))?;
+        }
+        // Once somebody serves, somebody does: nothing goes down but by its own failure.
+        let stands = self.revisions.values().any(|rev| rev.seen.state == State::Draining);
+        let failed = self.revisions.values().any(|rev| matches!(rev.seen.state, State::Failed { .. }));
+        ensure(!self.shares.is_empty() || !stands || failed, || "nobody has the traffic".to_owned())
+    }
+
+    /// Rollouts that ended do not move.
+    fn ended_stay(&mut self) -> Result<(), Broken> {
+        for rollout in &self.ledger.rollouts {
+            if !rollout.status.is_terminal() {
+                continue;
+            }
+            match self.ended.get(&rollout.id) {
+                Some(first) => ensure(first == rollout, || {
+                    format!("rollout {} ended and moves: {first:?}, {rollout:?}", rollout.id)
+                })?,
+                None => _ = self.ended.insert(rollout.id, rollout.clone()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Something of what runs breaks for good.
+    pub(crate) fn break_down(&mut self, number: u64, now: u64) -> Result<(), Broken> {
+        self.go(number, State::failed("its instances do not start"), now)?;
+        let rev = self.rev(number)?;
+        let in_flight = std::mem::take(&mut rev.seen.in_flight);
+        (rev.work, rev.seen.instances) = (None, 0);
+        self.waiting += in_flight;
+        Ok(())
+    }
+
+    /// What is busy.
+    pub(crate) fn busy(&self) -> Vec<u64> {
+        self.revisions.iter().filter(|(_, rev)| rev.work.is_some()).map(|(number, _)| *number).collect()
+    }
+
+    /// Plants a defect in what is remembered.
+    pub(crate) fn corrupt(&mut self) {
+        if let Some(rollout) = self.ledger.rollouts.iter_mut().find(|rollout| rollout.status.is_terminal()) {
+            rollout.why.push('!');
+        }
+    }
+
+    /// The revision's name, for messages.
+    pub(crate) fn id(&self, number: u64) -> String {
+        id(&self.ledger.agent, number).to_string()
+    }
+}

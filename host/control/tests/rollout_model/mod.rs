@@ -1,0 +1,480 @@
+//! A host that carries out rollouts and nothing else, without tasks, files and time of its own: it does what
+//! [`Rollout::observe`] lists, and long work ends when the test says so. It checks what must hold at every moment.
+
+#![allow(dead_code, reason = "each test that includes this uses a part of it")]
+
+pub(crate) mod act;
+pub(crate) mod show;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use caxton_control::lifecycle::State;
+use caxton_control::rollout::analysis::{Compared, Window};
+use caxton_control::rollout::{
+    Action, Command, Declared, Deploy, Figures, Instances, Ledger, Next, Observation, Probes, Rehearsal, Reload,
+    Rollout, Seen, Settings, Side, Status, Strategy, Turn, Windows, tidy, turns,
+};
+use caxton_control::{AgentName, Digest, RevisionId};
+
+/// What is wrong.
+pub(crate) type Broken = String;
+
+/// A defect, planted between the machine and the host, that the invariants have to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// Traffic is given to a revision before it is ready.
+    WeighsUnready,
+    /// Stable is stopped as soon as the candidate has some traffic.
+    StopsWithTraffic,
+    /// Drains end at once.
+    NoDrain,
+    /// A handoff does not wait for what is in flight.
+    HandsOffBusy,
+    /// The mailbox is not let go after a handoff.
+    NoResume,
+    /// Weights above 100.
+    TooMuch,
+    /// A rollout that ended is written again.
+    EndedMoves,
+    /// A rolled back rollout is begun again.
+    ForgetsDeclined,
+    /// Nothing is persisted but what is there at the beginning.
+    PersistsNothing,
+    /// What goes back gives its traffic to nobody.
+    LosesTraffic,
+    /// All go at a time.
+    NoTurns,
+    /// A stateful candidate gets a part of the traffic.
+    SplitsMemory,
+    /// Copies go on when the step is over.
+    ShadowStays,
+}
+
+/// What a busy revision is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    Prepare { instances: u32 },
+    Probe,
+    Rehearse,
+    Handoff,
+    TakeBack,
+}
+
+/// A revision in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Rev {
+    pub(crate) seen: Seen,
+    pub(crate) work: Option<Work>,
+    pub(crate) digest: Digest,
+    /// Messages that its memory knows of, if it keeps state there.
+    pub(crate) memory: u64,
+}
+
+/// An agent.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent {
+    pub(crate) ledger: Ledger,
+    /// What is declared.
+    pub(crate) declared: Declared,
+    pub(crate) instances: Instances,
+    pub(crate) revisions: BTreeMap<u64, Rev>,
+    /// Who has what share of the traffic.
+    pub(crate) shares: BTreeMap<u64, u8>,
+    pub(crate) paused: bool,
+    pub(crate) shadowed: bool,
+    pub(crate) waiting: u32,
+    compared: Compared,
+    rehearsal: Rehearsal,
+    windows: Windows,
+    figures: Figures,
+    /// The rollout that is measured.
+    measured: Option<u64>,
+    /// Counts messages, to deal them out.
+    dealt: u64,
+    /// All revisions ever made, by number.
+    store: BTreeMap<u64, (Digest, String)>,
+    /// The memory that was handed over, by number.
+    snapshots: BTreeMap<u64, u64>,
+    /// The memory that counts.
+    memory: u64,
+    /// The ledger as it was at the beginning.
+    persisted: String,
+    /// The rollouts that ended, as they ended.
+    ended: BTreeMap<u64, Rollout>,
+    /// What it said last.
+    pub(crate) waits: Vec<String>,
+}
+
+/// The host.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) agents: BTreeMap<AgentName, Agent>,
+    pub(crate) bug: Option<Bug>,
+    pub(crate) look_again_in: Option<Duration>,
+    /// Whether somebody resumed a rollout that was paused.
+    pub(crate) resumed: bool,
+    /// Revisions made at the last plan.
+    pub(crate) created: Vec<String>,
+}
+
+/// The bytes of this name. What they are like follows from it: see [`is`].
+pub(crate) fn digest(name: &str) -> Digest {
+    let mut digest = [0; 32];
+    name.bytes().take(32).enumerate().for_each(|(at, byte)| digest[at] = byte);
+    Digest(digest)
+}
+
+/// The name of bytes.
+pub(crate) fn name_of(digest: Digest) -> String {
+    String::from_utf8_lossy(&digest.0).trim_end_matches('\0').to_owned()
+}
+
+/// Whether bytes are `memory…`, `traps…`, `slow…`, `leaks…`, `unready…`, `sick…`, `unlike…`, `forgets…`.
+pub(crate) fn is(digest: Digest, like: &str) -> bool {
+    name_of(digest).split('-').any(|part| part == like)
+}
+
+pub(crate) fn ensure(holds: bool, broken: impl FnOnce() -> Broken) -> Result<(), Broken> {
+    if holds { Ok(()) } else { Err(broken()) }
+}
+
+impl Agent {
+    /// An agent of which the first revision runs.
+    pub(crate) fn new(name: &AgentName, bytes: &str, deploy: Deploy, reload: Reload, instances: u32, now: u64) -> Self {
+        let declared = Declared {
+            digest: digest(bytes),
+            settings: "{}".to_owned(),
+            deploy: Settings::new(Strategy::Deploy(deploy)),
+            reload: Settings::new(Strategy::Reload(reload)),
+        };
+        let mut ledger = Ledger::new(name.clone());
+        ledger.runs(Side { number: 1, digest: declared.digest, settings: declared.settings.clone() });
+        let mut agent = Self {
+            store: [(1, (declared.digest, declared.settings.clone()))].into(),
+            ledger,
+            declared,
+            instances: Instances { standing: instances, min: instances.min(1) },
+            revisions: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            paused: false,
+            shadowed: false,
+            waiting: 0,
+            compared: Compared::default(),
+            rehearsal: Rehearsal::Open,
+            windows: Windows::default(),
+            figures: Figures::default(),
+            measured: None,
+            dealt: 0,
+            snapshots: BTreeMap::new(),
+            memory: 0,
+            persisted: String::new(),
+            ended: BTreeMap::new(),
+            waits: Vec::new(),
+        };
+        agent.boot(now);
+        agent.persisted = serde_json::to_string(&agent.ledger).unwrap();
+        agent
+    }
+
+    /// Without a rollout under way, a host begins with the revision that ran.
+    fn boot(&mut self, now: u64) {
+        if self.ledger.open().is_some() {
+            return;
+        }
+        let Some(side) = self.ledger.current().cloned() else { return };
+        let stands = |rev: &Rev| matches!(rev.seen.state, State::Running | State::Failed { .. });
+        if self.revisions.get(&side.number).is_some_and(stands) {
+            return;
+        }
+        let mut rev = self.fresh(side.number, now);
+        rev.seen.state = State::Running;
+        rev.seen.stateful = is(rev.digest, "memory");
+        rev.seen.instances = self.instances.standing;
+        rev.memory = self.memory;
+        self.revisions.insert(side.number, rev);
+        self.shares = [(side.number, 100)].into();
+    }
+
+    /// A revision of which nothing is in memory yet.
+    fn fresh(&self, number: u64, now: u64) -> Rev {
+        let digest = self.store[&number].0;
+        let seen = Seen {
+            state: State::Unloaded,
+            since: now,
+            busy: false,
+            stateful: false,
+            in_flight: 0,
+            instances: 0,
+            cap: None,
+            probes: (!is(digest, "probeless")).then(Probes::default),
+        };
+        Rev { seen, work: None, digest, memory: 0 }
+    }
+
+    /// Whether what ran failed for good.
+    pub(crate) fn is_down(&self) -> bool {
+        let current = self.ledger.current().and_then(|side| self.revisions.get(&side.number));
+        current.is_some_and(|rev| matches!(rev.seen.state, State::Failed { .. }))
+    }
+
+    /// The newest revision, if it was made of what is declared and has not begun to run.
+    fn newest(&self) -> Option<u64> {
+        let (number, rev) = self.revisions.last_key_value()?;
+        let made = self.store[number] == (self.declared.digest, self.declared.settings.clone());
+        let known = self.ledger.rollouts.iter().any(|r| r.to.number == *number || r.from.number == *number);
+        (made && !known && rev.seen.state == State::Unloaded && *number > 1).then_some(*number)
+    }
+
+    fn observation(&self) -> Observation {
+        let Some(rollout) = self.ledger.open() else { return Observation::default() };
+        let seen =
+            |number: u64| self.revisions.get(&number).map(|rev| Seen { busy: rev.work.is_some(), ..rev.seen.clone() });
+        Observation {
+            stable: seen(rollout.from.number),
+            candidate: seen(rollout.to.number),
+            weight: self.shares.get(&rollout.to.number).copied().unwrap_or(0),
+            paused: self.paused,
+            shadowed: self.shadowed,
+            compared: self.compared,
+            rehearsal: self.rehearsal.clone(),
+            windows: self.windows,
+            figures: self.figures,
+        }
+    }
+
+    /// Takes up what is declared. Says which revisions were made for it.
+    fn follow(&mut self, now: u64, bug: Option<Bug>) -> Vec<String> {
+        let (declared, mut created) = (self.declared.clone(), Vec::new());
+        let failed = self.ledger.current().and_then(|side| match &self.revisions.get(&side.number)?.seen.state {
+            State::Failed { reason } => Some(reason.clone()),
+            _ => None,
+        });
+        if self.ledger.open().is_none() && failed.is_none() {
+            self.boot(now);
+        }
+        if let Some(why) = failed {
+            let (instances, stateful) = (self.instances, self.stateful());
+            if !self.ledger.recover(&why, &declared.deploy, instances, stateful, now) && self.ledger.open().is_none() {
+                self.waits.push(format!("what ran failed: {why}"));
+            }
+        }
+        for _ in 0..2 {
+            if bug == Some(Bug::ForgetsDeclined) {
+                self.ledger.declined.clear();
+            }
+            let store = self.store.clone();
+            let (fresh, stateful) =
+                (self.newest(), |number: u64| store.get(&number).is_some_and(|made| is(made.0, "memory")));
+            match self.ledger.follow(&declared, fresh, "reconcile", self.instances, &stateful, now) {
+                Next::Create => {
+                    let number = self.store.keys().max().unwrap() + 1;
+                    self.store.insert(number, (declared.digest, declared.settings.clone()));
+                    self.revisions.insert(number, self.fresh(number, now));
+                    created.push(format!("create {}", id(&self.ledger.agent, number)));
+                }
+                Next::Wait(why) => {
+                    self.waits.push(why);
+                    break;
+                }
+                Next::Rest => break,
+            }
+        }
+        // What was measured belongs to a rollout.
+        let open = self.ledger.open().map(|rollout| rollout.id);
+        if open != self.measured {
+            self.measured = open;
+            (self.compared, self.windows, self.figures) = Default::default();
+            (self.shadowed, self.rehearsal) = (false, Rehearsal::Open);
+        }
+        created
+    }
+
+    fn stateful(&self) -> bool {
+        self.ledger.current().is_some_and(|side| is(side.digest, "memory"))
+    }
+}
+
+impl World {
+    pub(crate) fn new(bug: Option<Bug>) -> Self {
+        Self { now: 1_000_000, agents: BTreeMap::new(), bug, look_again_in: None, resumed: false, created: Vec::new() }
+    }
+
+    /// Follows declarations, and gives each agent what is safe to do for it now.
+    pub(crate) fn plan(&mut self) -> Result<Vec<(AgentName, Action)>, Broken> {
+        self.created.clear();
+        self.look_again_in = None;
+        let (now, bug) = (self.now, self.bug);
+        let (mut created, mut actions) = (Vec::new(), Vec::new());
+        self.agents.values_mut().for_each(|agent| agent.waits.clear());
+        let mut names: Vec<AgentName> = self.agents.keys().cloned().collect();
+        // What is declared may be something else than what came of a rollout that has just ended.
+        for round in 0.. {
+            if names.is_empty() {
+                break;
+            }
+            ensure(round < 10, || "rollouts begin and end and begin".to_owned())?;
+            for name in &names {
+                created.extend(self.agents.get_mut(name).unwrap().follow(now, bug));
+            }
+            let turns: BTreeMap<AgentName, Turn> =
+                turns(self.agents.values().filter_map(|agent| agent.ledger.open())).into_iter().collect();
+            let mut ended = Vec::new();
+            for name in names {
+                let agent = self.agents.get_mut(&name).unwrap();
+                let was_open = agent.ledger.open().is_some();
+                let turn = turns.get(&name).filter(|_| bug != Some(Bug::NoTurns));
+                let (decided, look) = agent.decide(turn, now)?;
+                self.look_again_in = [self.look_again_in, look].into_iter().flatten().min();
+                for action in decided.into_iter().map(|action| (name.clone(), action)) {
+                    if !actions.contains(&action) {
+                        actions.push(action);
+                    }
+                }
+                if was_open && agent.ledger.open().is_none() {
+                    agent.waits.clear();
+                    ended.push(name);
+                }
+            }
+            names = ended;
+        }
+        for (name, agent) in &mut self.agents {
+            let (tidied, look) = agent.tidy(now);
+            self.look_again_in = [self.look_again_in, look].into_iter().flatten().min();
+            actions.extend(
+                tidied
+                    .into_iter()
+                    .map(|action| (name.clone(), action))
+                    .filter(|a| !actions.contains(a))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        self.created = created;
+        Ok(actions)
+    }
+
+    /// The host ends and starts again: all that is left is what was persisted.
+    pub(crate) fn restart(&mut self) -> Vec<String> {
+        let (now, bug) = (self.now, self.bug);
+        let mut told = Vec::new();
+        for (name, agent) in &mut self.agents {
+            // It is persisted whenever it changes, and so is what it is now.
+            let persisted = serde_json::to_string(&agent.ledger).unwrap();
+            let kept = if bug == Some(Bug::PersistsNothing) { &agent.persisted } else { &persisted };
+            let before = std::mem::replace(&mut agent.ledger, serde_json::from_str(kept).unwrap());
+            debug_assert!(bug.is_some() || before == agent.ledger, "what is persisted is all there is");
+            agent.waiting += agent.revisions.values().map(|rev| rev.seen.in_flight).sum::<u32>();
+            // The memory of what runs is kept with each commit.
+            agent.revisions.clear();
+            agent.shares.clear();
+            (agent.paused, agent.shadowed, agent.rehearsal) = (false, false, Rehearsal::Open);
+            (agent.compared, agent.windows, agent.figures) = Default::default();
+            if let Some(rollout) = agent.ledger.open_mut() {
+                told.push(format!("{name}: {}", rollout.restarted(now)));
+                agent.windows.step = rollout.step;
+            }
+            agent.boot(now);
+        }
+        told
+    }
+
+    /// Somebody says something.
+    pub(crate) fn command(&mut self, name: &AgentName, command: Command, to: Option<u64>) -> Result<(), String> {
+        let now = self.now;
+        let agent = self.agents.get_mut(name).unwrap();
+        let (settings, stateful) = (agent.declared.deploy.clone(), agent.stateful());
+        let instances = agent.instances;
+        let answer = agent.ledger.command(command, "anna", to, &settings, instances, stateful, now);
+        if answer.is_ok()
+            && command == Command::Undo
+            && agent.ledger.open().is_some_and(|r| r.status == Status::Pending)
+        {
+            let to = agent.ledger.open().unwrap().to.number;
+            if agent.revisions.get(&to).is_none_or(|rev| rev.seen.state.is_terminal()) {
+                agent.revisions.remove(&to);
+            }
+        }
+        self.resumed |= command == Command::Resume || command == Command::Promote;
+        answer.map_err(|refused| refused.to_string())
+    }
+}
+
+impl Agent {
+    /// What is safe to do for this agent now.
+    fn decide(&mut self, turn: Option<&Turn>, now: u64) -> Result<(Vec<Action>, Option<Duration>), Broken> {
+        let (mut actions, mut look) = (Vec::new(), None);
+        let waits = turn.and_then(Turn::waits);
+        if let Some(waits) = waits {
+            self.waits.push(waits);
+        } else if self.ledger.open().is_some() {
+            let seen = self.observation();
+            let rollout = self.ledger.open_mut().unwrap();
+            let mut again = rollout.clone();
+            let before = rollout.step;
+            let decision = rollout.observe(&seen, now);
+            let same = again.observe(&seen, now);
+            ensure(same == decision && again == *rollout, || "the same question has two answers".to_owned())?;
+            if rollout.step != before {
+                (self.windows, self.compared) =
+                    (Windows { step: rollout.step, ..Windows::default() }, Compared::default());
+            }
+            (actions, look) = (decision.actions, decision.look_again_in);
+            self.waits.extend(decision.waits);
+            self.ledger.settle(now);
+        }
+        Ok((actions, look))
+    }
+
+    /// Ends what no rollout holds.
+    fn tidy(&mut self, now: u64) -> (Vec<Action>, Option<Duration>) {
+        let open = self.ledger.open();
+        let mut held: Vec<u64> = Vec::new();
+        held.extend(open.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]));
+        held.extend(self.ledger.current().map(|side| side.number));
+        let rest: Vec<(u64, Seen)> = self
+            .revisions
+            .iter()
+            .map(|(number, rev)| (*number, Seen { busy: rev.work.is_some(), ..rev.seen.clone() }))
+            .collect();
+        let drain = self.declared.reload.drain;
+        let tidied = tidy(&self.ledger.agent, &rest, &held, self.paused, open.is_none(), drain, now);
+        self.waits.extend(tidied.waits);
+        self.expire();
+        (tidied.actions, tidied.look_again_in)
+    }
+
+    /// Drops what is over.
+    fn expire(&mut self) {
+        let keep = self.declared.deploy.rollback.keep;
+        for number in self.ledger.expire(keep) {
+            self.store.remove(&number);
+        }
+        let open = self.ledger.open().map(|rollout| [rollout.from.number, rollout.to.number]);
+        let current = self.ledger.current().map(|side| side.number);
+        let needed = |number: &u64| current == Some(*number) || open.is_some_and(|open| open.contains(number));
+        self.revisions.retain(|number, rev| needed(number) || !rev.seen.state.is_terminal());
+        // Who failed for good has no traffic any more.
+        let gone = self.shares.keys().all(|number| !self.revisions.contains_key(number));
+        if gone {
+            self.shares.clear();
+        }
+    }
+}
+
+/// A revision's id.
+pub(crate) fn id(agent: &AgentName, number: u64) -> RevisionId {
+    RevisionId { agent: agent.clone(), number }
+}
+
+/// What a number of messages of these bytes measures.
+pub(crate) fn measured(digest: Digest, messages: u64, before: &Window) -> Window {
+    let messages = before.messages + messages;
+    Window {
+        messages,
+        faults: if is(digest, "traps") { messages.div_ceil(10) } else { 0 },
+        p95: Some(Duration::from_millis(if is(digest, "slow") { 90 } else { 20 })),
+        memory_bytes: if is(digest, "leaks") { 512 << 20 } else { 8 << 20 },
+        ..*before
+    }
+}

@@ -1,0 +1,91 @@
+//! Rollouts for people.
+
+use std::fmt::Write as _;
+
+use caxton_control::AgentName;
+use caxton_control::lifecycle::State;
+use caxton_control::rollout::Action;
+
+use super::{Agent, World, name_of};
+
+impl World {
+    /// The agent, and those with a rollout under way; without one all.
+    pub(crate) fn show(&self, named: Option<&AgentName>) -> String {
+        let shown = |(name, agent): &(&AgentName, &Agent)| {
+            named.is_none_or(|named| named == *name) || agent.ledger.open().is_some()
+        };
+        self.agents.iter().filter(shown).map(|(name, agent)| agent.show(name)).collect()
+    }
+}
+
+impl Agent {
+    fn show(&self, name: &AgentName) -> String {
+        let parts: Vec<String> = self
+            .revisions
+            .iter()
+            .map(|(number, rev)| {
+                let mut text = format!("@{number} {} {}", name_of(rev.digest), rev.seen.state);
+                if let State::Failed { reason } = &rev.seen.state {
+                    _ = write!(text, " ({reason})");
+                }
+                if let Some(share) = self.shares.get(number).filter(|_| self.shares.len() > 1) {
+                    _ = write!(text, " {share}%");
+                }
+                if rev.work.is_some() {
+                    text.push_str(" (busy)");
+                }
+                if rev.seen.in_flight > 0 {
+                    _ = write!(text, " ({} in flight)", rev.seen.in_flight);
+                }
+                if let Some(cap) = rev.seen.cap {
+                    _ = write!(text, " (at most {cap})");
+                }
+                text
+            })
+            .collect();
+        let mut text = format!("{name}: {}", parts.join(", "));
+        if self.paused {
+            text.push_str(", held");
+        }
+        if self.shadowed {
+            text.push_str(", copied");
+        }
+        if self.waiting > 0 {
+            _ = write!(text, ", {} waiting", self.waiting);
+        }
+        text.push('\n');
+        if let Some(rollout) = self.ledger.rollouts.last() {
+            let (status, why) = (rollout.status.as_str(), &rollout.why);
+            let strategy = rollout.settings.strategy.as_str();
+            _ = writeln!(text, "{name}: {strategy} to @{}: {status}: {why}", rollout.to.number);
+        }
+        let why = self.ledger.open().map_or("", |rollout| rollout.why.as_str());
+        for waits in self.waits.iter().filter(|waits| *waits != why) {
+            _ = writeln!(text, "... {name}: {waits}");
+        }
+        text
+    }
+}
+
+/// An action as a line.
+pub(crate) fn action(action: &Action) -> String {
+    match action {
+        Action::Revive { revision } => format!("bring back {revision}"),
+        Action::Prepare { revision, instances } => format!("prepare {revision} with {instances} instances"),
+        Action::Start { revision, instances } => format!("start {revision} up to {instances} instances"),
+        Action::Cap { revision, instances: Some(most) } => format!("keep {revision} to {most} instances"),
+        Action::Cap { revision, instances: None } => format!("let {revision} have its instances"),
+        Action::Probe { revision } => format!("probe {revision}"),
+        Action::Rehearse { revision, messages } => format!("rehearse {revision} with {messages} messages"),
+        Action::Shadow { revision, on: true } => format!("copy messages to {revision}"),
+        Action::Shadow { revision, on: false } => format!("copy no more messages to {revision}"),
+        Action::Weigh { stable, candidate, percent } => {
+            format!("weigh {stable} {}%, {candidate} {percent}%", 100 - percent)
+        }
+        Action::Pause { agent } => format!("hold the mailbox of {agent}"),
+        Action::Resume { agent } => format!("let the mailbox of {agent} go on"),
+        Action::Handoff { revision } => format!("hand off to {revision}"),
+        Action::TakeBack { revision } => format!("take the memory back to {revision}"),
+        Action::Stop { revision } => format!("stop {revision}"),
+    }
+}

@@ -1,0 +1,255 @@
+//! Whole stories of rollouts as text: what happens in, what is done out.
+//!
+//! A line of a script that is not indented is something that happens; the indented lines under it are what the host
+//! does about it until nothing more is safe to do, with the time in brackets, then what stands of the agent and of
+//! those with a rollout under way, how far it is and what it waits for. `UPDATE_GOLDEN=1` writes them anew.
+//!
+//! ```text
+//! agent NAME BYTES [KEY=VALUE...]    an agent of which the first revision runs; keys: deploy, reload, instances,
+//!                                    rehearse, automatic, min-messages, drain, memory (the bound)
+//! declare NAME BYTES [KEY=VALUE...]  the file declares it so; keys also: config
+//! done NAME@N, fails NAME@N REASON   what the revision was busy with has succeeded, or failed
+//! all done                           … all of them, until nobody is busy
+//! breaks NAME@N                      its instances do not start any more
+//! takes NAME N                       so many messages arrive
+//! answers NAME@N N                   so many of those that it has in hand are answered
+//! handles NAME N                     so many arrive and are answered
+//! after DURATION                     time passes, and the host looks again when it meant to
+//! pause|resume|promote|abort|retry NAME, undo NAME [N]
+//! restart                            the host starts again
+//! ```
+//! What bytes are like follows from their name: `memory` exports `snapshot`, `traps` fails one message of ten, `slow`,
+//! `leaks`, `unready`, `sick` (its probes fail), `unlike` (answers otherwise), `unrehearsed`, `forgets` (cannot
+//! restore); `v2-traps` is both.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod rollout_model;
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use caxton_control::rollout::strategy::{Batch, CanaryStep};
+use caxton_control::rollout::{Command, Deploy, Reload, Settings, Strategy};
+use caxton_control::units::{parse_bytes, parse_duration, print_duration};
+use caxton_control::{AgentName, RevisionId};
+use rollout_model::{Agent, Broken, World, digest, show};
+
+/// A plan that goes on for longer never ends.
+const MAX_ROUNDS: usize = 40;
+
+fn revision(text: &str) -> RevisionId {
+    text.parse().unwrap_or_else(|_| panic!("`{text}` is no revision"))
+}
+
+/// `canary:5/5m,pause,50/10m`, `rolling:25%`, `blue-green:1m`.
+fn deploy(text: &str) -> Deploy {
+    let (name, detail) = text.split_once(':').unwrap_or((text, ""));
+    let step = |step: &str| match step.split_once('/') {
+        Some((percent, hold)) => {
+            CanaryStep::Weight { percent: percent.parse().unwrap(), hold: parse_duration(hold).unwrap() }
+        }
+        None => CanaryStep::Pause,
+    };
+    match (name, detail) {
+        ("immediate", _) => Deploy::Immediate,
+        ("rolling", "") => Deploy::default(),
+        ("rolling", detail) => Deploy::Rolling {
+            batch: match detail.strip_suffix('%') {
+                Some(percent) => Batch::Percent(percent.parse().unwrap()),
+                None => Batch::Count(detail.parse().unwrap()),
+            },
+        },
+        ("blue-green", "") => Deploy::blue_green(),
+        ("blue-green", detail) => Deploy::BlueGreen { keep_warm: parse_duration(detail).unwrap() },
+        ("canary", "") => Deploy::canary(),
+        ("canary", detail) => Deploy::Canary { steps: detail.split(',').map(step).collect() },
+        _ => panic!("no strategy `{text}`"),
+    }
+}
+
+fn reload(text: &str) -> Reload {
+    match text {
+        "graceful" => Reload::Graceful,
+        "immediate" => Reload::Immediate,
+        "parallel" => Reload::parallel(),
+        "traffic-splitting" => Reload::traffic_splitting(),
+        _ => panic!("no strategy `{text}`"),
+    }
+}
+
+/// Applies `KEY=VALUE`s to a declaration.
+fn declare(agent: &mut Agent, words: &[&str]) {
+    for (key, value) in words.iter().map(|word| word.split_once('=').unwrap()) {
+        let declared = &mut agent.declared;
+        let mut both = |change: &dyn Fn(&mut Settings)| {
+            change(&mut declared.deploy);
+            change(&mut declared.reload);
+        };
+        match key {
+            "config" => declared.settings = format!("{{\"mood\":\"{value}\"}}"),
+            "deploy" => declared.deploy.strategy = Strategy::Deploy(deploy(value)),
+            "reload" => declared.reload.strategy = Strategy::Reload(reload(value)),
+            "rehearse" => both(&|settings| settings.rehearse = value.parse().unwrap()),
+            "automatic" => both(&|settings| settings.rollback.automatic = value.parse().unwrap()),
+            "min-messages" => both(&|settings| settings.rollback.min_messages = value.parse().unwrap()),
+            "memory" => both(&|settings| settings.rollback.memory_bytes = Some(parse_bytes(value).unwrap())),
+            "drain" => both(&|settings| settings.drain = parse_duration(value).unwrap()),
+            "instances" => agent.instances.standing = value.parse().unwrap(),
+            _ => panic!("unknown key `{key}`"),
+        }
+    }
+}
+
+struct Story {
+    world: World,
+    out: String,
+}
+
+impl Story {
+    /// Lets one thing happen.
+    fn happen(&mut self, line: &str) -> Result<(), Broken> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let name = || words[1].parse::<AgentName>().unwrap();
+        let number = |at: usize| words.get(at).map(|word| word.parse::<u32>().unwrap());
+        let said = match words[0] {
+            "pause" => Some(Command::Pause),
+            "resume" => Some(Command::Resume),
+            "promote" => Some(Command::Promote),
+            "abort" => Some(Command::Abort),
+            "retry" => Some(Command::Retry),
+            "undo" => Some(Command::Undo),
+            _ => None,
+        };
+        if let Some(command) = said {
+            if let Err(refused) = self.world.command(&name(), command, number(2).map(u64::from)) {
+                writeln!(self.out, "    refused: {refused}").unwrap();
+            }
+            return self.reconcile();
+        }
+        match words[0] {
+            "agent" => {
+                let agent = Agent::new(&name(), words[2], Deploy::default(), Reload::default(), 1, self.world.now);
+                self.world.agents.insert(name(), agent);
+                declare(self.world.agents.get_mut(&name()).unwrap(), &words[3..]);
+            }
+            "declare" => {
+                let agent = self.world.agents.get_mut(&name()).unwrap();
+                agent.declared.digest = digest(words[2]);
+                declare(agent, &words[3..]);
+            }
+            "all" => return self.all_done(),
+            "done" => {
+                let id = revision(words[1]);
+                self.world.finish(&id.agent, id.number, Ok(()))?;
+            }
+            "fails" => {
+                let id = revision(words[1]);
+                self.world.finish(&id.agent, id.number, Err(&words[2..].join(" ")))?;
+            }
+            "breaks" => {
+                let (id, now) = (revision(words[1]), self.world.now);
+                self.world.agents.get_mut(&id.agent).unwrap().break_down(id.number, now)?;
+            }
+            "takes" => self.world.take(&name(), number(2).unwrap()),
+            "answers" => {
+                let id = revision(words[1]);
+                self.world.answer(&id.agent, id.number, number(2).unwrap())?;
+            }
+            "handles" => {
+                self.world.take(&name(), number(2).unwrap());
+                let numbers: Vec<u64> = self.world.agents[&name()].revisions.keys().copied().collect();
+                for number in numbers {
+                    self.world.answer(&name(), number, u32::MAX)?;
+                }
+            }
+            "after" => return self.after(parse_duration(words[1]).unwrap()),
+            "restart" => {
+                for told in self.world.restart() {
+                    writeln!(self.out, "    {told}").unwrap();
+                }
+            }
+            verb => panic!("unknown: `{verb}`"),
+        }
+        self.reconcile()
+    }
+
+    fn reconcile(&mut self) -> Result<(), Broken> {
+        for _ in 0..MAX_ROUNDS {
+            let actions = self.world.plan()?;
+            let at = print_duration(Duration::from_millis(self.world.now - 1_000_000));
+            for created in &self.world.created {
+                writeln!(self.out, "    [{at}] {created}").unwrap();
+            }
+            if actions.is_empty() {
+                return self.world.rests();
+            }
+            for (name, action) in actions {
+                writeln!(self.out, "    [{at}] {}", show::action(&action)).unwrap();
+                self.world.apply(&name, &action)?;
+            }
+        }
+        Err("the plan chases its tail".to_owned())
+    }
+
+    fn all_done(&mut self) -> Result<(), Broken> {
+        for _ in 0..MAX_ROUNDS {
+            let busy = self.world.agents.iter().find_map(|(name, agent)| Some((name.clone(), *agent.busy().first()?)));
+            let Some((name, number)) = busy else { return Ok(()) };
+            self.world.finish(&name, number, Ok(()))?;
+            self.reconcile()?;
+        }
+        Err("somebody is always busy".to_owned())
+    }
+
+    fn after(&mut self, time: Duration) -> Result<(), Broken> {
+        let end = self.world.now + time.as_millis() as u64;
+        while self.world.now < end {
+            let next = self.world.look_again_in.map_or(end, |after| self.world.now + after.as_millis().max(1) as u64);
+            self.world.now = next.min(end);
+            self.reconcile()?;
+        }
+        Ok(())
+    }
+}
+
+fn run(script: &str) -> String {
+    let mut story = Story { world: World::new(None), out: String::new() };
+    let mut named: Option<AgentName> = None;
+    for line in script.lines().filter(|line| !line.starts_with(' ')) {
+        writeln!(story.out, "{line}").unwrap();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Err(broken) = story.happen(line) {
+            writeln!(story.out, "    BROKEN: {broken}").unwrap();
+        }
+        let word = line.split(' ').nth(1).and_then(|word| word.split('@').next()?.parse().ok());
+        named = word.filter(|name| story.world.agents.contains_key(name)).or(named);
+        for line in story.world.show(named.as_ref()).lines() {
+            writeln!(story.out, "    {line}").unwrap();
+        }
+    }
+    story.out
+}
+
+#[test]
+fn stories_go_as_they_are_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rollouts");
+    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() >= 10, "{} has no scripts", folder.display());
+    let mut differ = Vec::new();
+    for path in paths {
+        let script = std::fs::read_to_string(&path).unwrap();
+        let now = run(&script);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, now).unwrap();
+        } else if now != script {
+            let line = script.lines().zip(now.lines()).take_while(|(a, b)| a == b).count() + 1;
+            differ.push(format!("{}:{line}\n{now}", path.display()));
+        }
+    }
+    assert!(differ.is_empty(), "UPDATE_GOLDEN=1 takes these:\n{}", differ.join("\n"));
+}
