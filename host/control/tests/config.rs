@@ -241,8 +241,8 @@ fn ten_thousand_agents_are_checked_in_a_moment() {
     let bad_took = started.elapsed() - good_took;
     assert_eq!((desired.agents.len(), errors.len()), (10_000, 19_999));
     println!("good {good_took:?}, bad {bad_took:?}");
-    // Generous, for a busy machine; a quadratic pass takes minutes.
-    assert!(good_took < Duration::from_secs(3) && bad_took < Duration::from_secs(5), "{good_took:?} {bad_took:?}");
+    // A quadratic pass takes minutes; what a busy machine does to it is no matter.
+    assert!(good_took < Duration::from_secs(60) && bad_took < Duration::from_secs(60), "{good_took:?} {bad_took:?}");
 }
 
 /// Any value, of any depth.
