@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ahash::AHashMap;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -167,7 +166,7 @@ fn etag(version: u64) -> String {
 
 /// One commit, as a handler would make it: agents see all of it or nothing.
 async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Bytes>, headers: &HeaderMap) -> Result<(), Problem> {
-    let mut reads = AHashMap::new();
+    let mut reads = BTreeMap::new();
     if let Some(wanted) = headers.get(IF_MATCH) {
         let version = find(api, agent.name().as_str(), key)?.map_or(0, |read| read.version);
         if wanted.as_bytes() != etag(version).as_bytes() {

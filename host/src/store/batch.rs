@@ -1,5 +1,6 @@
 //! One transaction: what the writer does with the jobs that came together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -387,7 +388,7 @@ impl<'t> Writing<'t> {
         agent: &Arc<str>,
         state: &StateChange,
     ) -> rusqlite::Result<Result<i64, CommitError>> {
-        let mut found: AHashMap<&str, Option<i64>> = AHashMap::with_capacity(state.reads.len());
+        let mut found: BTreeMap<&str, Option<i64>> = BTreeMap::new();
         for (key, seen) in &state.reads {
             let (version, length) = self.find(counters, agent, key)?;
             if version != *seen {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use ahash::AHashMap;
 use bytes::Bytes;
 use caxton_control::conversation::Change;
 
@@ -75,7 +74,7 @@ pub(crate) struct Handled {
 #[derive(Debug)]
 pub(crate) struct StateChange {
     /// Keys read, with the version seen (0: there was none); all must still be so.
-    pub(crate) reads: AHashMap<String, u64>,
+    pub(crate) reads: BTreeMap<String, u64>,
     /// Keys written.
     pub(crate) writes: Writes,
     /// The version that all keys written have then; of [`Store::next_version`](super::Store::next_version).

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ahash::AHashMap;
 use bytes::Bytes;
 use caxton_control::{AgentSpec, Receiver, RevisionId};
 use parking_lot::Mutex;
@@ -61,7 +60,7 @@ pub(crate) struct Effects {
     /// Keys to be written.
     pub(crate) writes: BTreeMap<String, Write>,
     /// Keys that were read from the store, with the version seen; 0 where there was none.
-    pub(crate) reads: AHashMap<String, u64>,
+    pub(crate) reads: BTreeMap<String, u64>,
     /// Whether something was seen that is not safe yet.
     pub(crate) ahead: bool,
     /// How many writes were made, repeated ones included.

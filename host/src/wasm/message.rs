@@ -7,7 +7,7 @@ use std::time::Instant;
 use caxton_control::RevisionId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use uuid::Uuid;
+use uuid::{ContextV7, Timestamp, Uuid};
 
 use super::{Fault, wit};
 use crate::trace::Trace;
@@ -163,8 +163,12 @@ pub(crate) trait Inbox: Any + Send + Sync {
 
 /// A new id: in order of time, unique everywhere (RFC 9562, version 7).
 pub(crate) fn new_id() -> String {
+    thread_local! {
+        // The one that all threads share has a lock.
+        static CONTEXT: ContextV7 = const { ContextV7::new() };
+    }
     let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
-    Uuid::now_v7().hyphenated().encode_lower(&mut buffer).to_owned()
+    CONTEXT.with(|context| Uuid::new_v7(Timestamp::now(context))).hyphenated().encode_lower(&mut buffer).to_owned()
 }
 
 /// A message that was admitted, with the place that is kept for it. Dropping it gives the place up.

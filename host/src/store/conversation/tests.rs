@@ -1,4 +1,5 @@
-use ahash::AHashMap;
+use std::collections::BTreeMap;
+
 use caxton_control::Performative::{self, Inform, Propose, Request};
 use caxton_control::desired::Durability;
 
@@ -169,7 +170,7 @@ async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
     // Its sender has no mailbox in which it could hear of it.
     commit.sends = [legal, envelope].map(|envelope| Sent::new(std::sync::Arc::new(Anywhere), envelope)).into();
     commit.state = Some(StateChange {
-        reads: AHashMap::new(),
+        reads: BTreeMap::new(),
         writes: [("key".to_owned(), Some("value".into()))].into(),
         version: 1,
         bytes: std::sync::Arc::default(),
