@@ -245,7 +245,11 @@ impl Sent {
 
     /// Puts the message into its mailbox. Gives the mailbox back when somebody has to work for it now.
     pub(crate) fn put(mut self) -> Option<Arc<dyn Inbox>> {
-        let (inbox, envelope) = self.inner.take()?;
+        let (inbox, mut envelope) = self.inner.take()?;
+        if envelope.seq.is_some() {
+            // Until its commit it was not accepted.
+            envelope.accepted = Instant::now();
+        }
         inbox.put(envelope).then_some(inbox)
     }
 
