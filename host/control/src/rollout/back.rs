@@ -7,7 +7,7 @@ use crate::lifecycle::State;
 
 impl Rollout {
     /// Puts traffic back on stable and everything as it was. What the candidate still has in flight it finishes:
-    /// [`super::tidy`] drains it when this is over.
+    /// [`tidy`](super::tidy()) drains it when this is over.
     pub(super) fn back(&mut self, end: End, seen: &Observation, now: u64, decision: &mut Decision) {
         let (stable, candidate) = (self.stable(), self.candidate());
         if self.moves_memory() {

@@ -16,9 +16,9 @@ pub enum Command {
     Promote,
     /// End, with traffic back on stable.
     Abort,
-    /// Begin again what ended badly; of the agent, see [`Ledger::command`].
+    /// Begin again what ended badly; of the agent, see [`Ledger::command`](super::Ledger::command).
     Retry,
-    /// Go back to what ran before, also when all is done; of the agent, see [`Ledger::command`].
+    /// Go back to what ran before, also when all is done; of the agent, see [`Ledger::command`](super::Ledger::command).
     Undo,
 }
 

@@ -7,7 +7,7 @@
 //! 2. [`turns`](super::turns) over all rollouts under way; those whose turn it is are [observed](super::Rollout::observe)
 //!    and [settled](super::Ledger::settle). For an agent whose rollout has just ended, once more from 1: what is
 //!    declared may be something else than what came of it.
-//! 3. [`tidy`](super::tidy) for each agent, after all of 2, since it ends what no rollout holds.
+//! 3. [`tidy`](super::tidy()) for each agent, after all of 2, since it ends what no rollout holds.
 //! 4. Persists each ledger that changed, and then does what was listed; and all this again until nothing is.
 //!
 //! What was measured, compared and rehearsed is of the rollout under way: it begins anew with another rollout's id, and
