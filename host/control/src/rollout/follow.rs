@@ -86,10 +86,7 @@ impl Ledger {
             Wish::Present => return Next::Rest,
             Wish::Declined(declined) => {
                 let short = declared.digest.short();
-                return Next::Wait(format!(
-                    "{short} is not tried again until it changes or `rollout retry`: {}",
-                    declined.why
-                ));
+                return Next::Wait(format!("{}; {short} is not tried again until it changes", declined.why));
             }
             Wish::Back => {
                 if let Some(rollout) = self.open_mut() {
