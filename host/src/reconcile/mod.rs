@@ -13,6 +13,7 @@ mod apply;
 mod bytes;
 mod entry;
 mod files;
+mod history;
 mod prepare;
 mod report;
 mod roll;

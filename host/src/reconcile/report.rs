@@ -52,6 +52,12 @@ impl Reconciler {
                 agents.sort_by(|a, b| a.name.cmp(&b.name));
                 let _ = answer.send(agents);
             }
+            Command::Rollouts(agent, answer) => {
+                let _ = answer.send(self.rollouts(agent.as_deref()));
+            }
+            Command::Rollout(wish, answer) => {
+                let _ = answer.send(self.wish(wish));
+            }
             Command::Agents(Some(name), answer) => {
                 let _ = answer.send(self.agent_status(&name).into_iter().collect());
             }

@@ -86,7 +86,10 @@ impl Ledger {
             Wish::Present => return Next::Rest,
             Wish::Declined(declined) => {
                 let short = declared.digest.short();
-                return Next::Wait(format!("{}; {short} is not tried again until it changes", declined.why));
+                return Next::Wait(format!(
+                    "{}; {short} is not tried again until it changes or `caxton rollout retry`",
+                    declined.why
+                ));
             }
             Wish::Back => {
                 if let Some(rollout) = self.open_mut() {
