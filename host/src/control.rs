@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::status::{AgentStatus, Applied, Change, FileError, HostStatus};
+use crate::status::{AgentStatus, Applied, Change, FileError, HostStatus, RolloutStatus, RolloutWish};
 
 /// Why the reconciler looks again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub(crate) enum Command {
     Status(oneshot::Sender<HostStatus>),
     /// Say how the agents are, in order of name; or only this one.
     Agents(Option<String>, oneshot::Sender<Vec<AgentStatus>>),
+    /// Say how an agent's rollouts went, the newest first; or the newest of each agent.
+    Rollouts(Option<String>, oneshot::Sender<Vec<RolloutStatus>>),
+    /// Do something to an agent's rollout; why not, if it cannot be done now.
+    Rollout(RolloutWish, oneshot::Sender<Result<Option<RolloutStatus>, String>>),
 }
 
 /// Why a wish got no answer.
@@ -98,6 +102,16 @@ impl Control {
     /// How an agent is; none when there is none of that name.
     pub(crate) async fn agent(&self, name: &str) -> Result<Option<AgentStatus>, ControlError> {
         Ok(self.ask(|answer| Command::Agents(Some(name.to_owned()), answer)).await?.pop())
+    }
+
+    /// How an agent's rollouts went, the newest first; or the newest of each agent, in order of name.
+    pub(crate) async fn rollouts(&self, agent: Option<String>) -> Result<Vec<RolloutStatus>, ControlError> {
+        self.ask(|answer| Command::Rollouts(agent, answer)).await
+    }
+
+    /// Does something to an agent's rollout, which then is as it is told; or why it cannot be done now.
+    pub(crate) async fn roll(&self, wish: RolloutWish) -> Result<Result<Option<RolloutStatus>, String>, ControlError> {
+        self.ask(|answer| Command::Rollout(wish, answer)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ControlError> {

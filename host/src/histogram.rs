@@ -102,6 +102,12 @@ impl Counted {
         })
     }
 
+    /// The time that a part of all did not exceed; none when nothing was counted.
+    pub(crate) fn quantile(&self, part: f64) -> Option<Duration> {
+        let count: u64 = self.0.iter().sum();
+        (count > 0).then(|| Duration::from_nanos(self.at(count, part)))
+    }
+
     /// The time, in nanoseconds, that a part of `count` times did not exceed.
     fn at(&self, count: u64, part: f64) -> u64 {
         let rank = ((count as f64 * part).ceil() as u64).clamp(1, count);

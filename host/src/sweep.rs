@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Agent, expire_conversations};
+use crate::agent::{Agent, Revision, expire_conversations};
 use crate::commons::Commons;
 use crate::wasm::Kind;
 
@@ -31,13 +31,18 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
 }
 
 async fn sweep(agent: &Arc<Agent>) {
-    let Some(current) = agent.current() else { return };
+    for revision in agent.serving() {
+        sweep_revision(agent, &revision).await;
+    }
+}
+
+async fn sweep_revision(agent: &Arc<Agent>, current: &Arc<Revision>) {
     let spec = agent.spec();
     let (min, idle) = (spec.instances.min, spec.instances.idle);
     if current.kind() == Kind::Stateful {
         if min == 0
             && current.pool.idle() > 0
-            && let Err(why) = agent.save_idle(&current, idle).await
+            && let Err(why) = agent.save_idle(current, idle).await
         {
             tracing::error!(agent = %agent.name(), why, "an idle instance was not saved");
         }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
 use crate::names::{AgentName, Capability, Receiver};
@@ -140,16 +140,32 @@ impl AgentSpec {
     /// Whether `other` needs a new revision: component, config, grants or limits differ (DESIGN §5). All else
     /// applies in place.
     pub fn same_revision(&self, other: &Self) -> bool {
-        self.component == other.component
-            && self.config == other.config
-            && self.allow == other.allow
-            && self.limits == other.limits
+        self.component == other.component && self.same_settings(other)
+    }
+
+    /// Whether the settings are the same that make a revision beside its bytes.
+    pub fn same_settings(&self, other: &Self) -> bool {
+        self.config == other.config && self.allow == other.allow && self.limits == other.limits
     }
 
     /// What makes a revision another one beside its bytes, as text that is kept: equal texts are the same revision.
     pub fn revision_settings(&self) -> String {
         let Self { config, allow, limits, .. } = self;
         serde_json::json!({ "config": config, "allow": allow, "limits": limits }).to_string()
+    }
+}
+
+impl AgentSpec {
+    /// The same declaration with the settings of a kept revision; none if this host cannot read them.
+    pub fn with_settings(&self, settings: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Kept {
+            config: BTreeMap<String, String>,
+            allow: Allow,
+            limits: Limits,
+        }
+        let Kept { config, allow, limits } = serde_json::from_str(settings).ok()?;
+        Some(Self { config, allow, limits, ..self.clone() })
     }
 }
 
@@ -177,7 +193,7 @@ pub struct Instances {
 }
 
 /// `allow`: what the agent may reach. Empty lists allow nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allow {
     /// To whom it may send.
     pub send: BTreeSet<Receiver>,
@@ -186,7 +202,7 @@ pub struct Allow {
 }
 
 /// `limits`: what the agent may use (SPEC §5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Linear memories and tables of one instance, summed, in bytes.
     pub memory_bytes: u64,

@@ -103,13 +103,27 @@ fn paths(key: &Key) -> Vec<String> {
     std::iter::once(key.path.to_owned()).chain(inherited).collect()
 }
 
+/// The strategy that a key belongs to, if it belongs to one that is not the default.
+fn strategy(key: &Key) -> Option<&'static str> {
+    match key.path {
+        "agents.NAME.deploy.keep-warm" => Some("blue-green"),
+        "agents.NAME.deploy.steps" => Some("canary"),
+        "agents.NAME.reload.steps" | "agents.NAME.reload.every" => Some("traffic-splitting"),
+        _ => None,
+    }
+}
+
 #[test]
 fn every_key_has_an_effect() {
-    let before = check(&base()).unwrap();
     for key in KEYS {
         let Some(value) = another(key) else { continue };
         for path in paths(key) {
             let mut root = base();
+            if let (Some(strategy), Some((table, _))) = (strategy(key), path.rsplit_once('.')) {
+                let at = format!("{table}.strategy");
+                set(&mut root, &at.split('.').collect::<Vec<_>>(), tree(&json!(strategy)));
+            }
+            let before = check(&root).unwrap();
             set(&mut root, &path.split('.').collect::<Vec<_>>(), tree(&value));
             let after = check(&root).unwrap_or_else(|errors| panic!("{path} = {value}: {errors:?}"));
             assert_ne!(after, before, "{path} = {value} changes nothing");

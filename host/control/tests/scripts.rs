@@ -24,6 +24,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use caxton_control::plan::Action;
+use caxton_control::rollout::Action as Do;
 use caxton_control::units::{parse_duration, print_duration};
 use caxton_control::{AgentName, RevisionId};
 use model::{Broken, Host};
@@ -75,12 +76,20 @@ fn show(host: &Host, action: &Action) -> String {
     match action {
         Action::Create { agent, digest, .. } => format!("create {agent} of {}", host.name_of(*digest)),
         Action::Configure { agent, .. } => format!("configure {agent}"),
-        Action::Prepare { revision } => format!("prepare {revision}"),
+        Action::Roll(action) => match action {
+            Do::Revive { revision } => format!("bring {revision} back"),
+            Do::Prepare { revision, .. } => format!("prepare {revision}"),
+            Do::Weigh { candidate, percent, .. } => format!("{percent}% to {candidate}"),
+            Do::Pause { agent } => format!("pause {agent}"),
+            Do::Handoff { revision } => format!("hand off to {revision}"),
+            Do::TakeBack { revision } => format!("{revision} takes back"),
+            Do::Resume { agent } => format!("resume {agent}"),
+            Do::Stop { revision } => format!("stop {revision}"),
+            Do::Start { .. } | Do::Cap { .. } | Do::Probe { .. } | Do::Rehearse { .. } | Do::Shadow { .. } => {
+                format!("{action:?}")
+            }
+        },
         Action::Switch { revision } => format!("switch to {revision}"),
-        Action::Pause { agent } => format!("pause {agent}"),
-        Action::Handoff { revision } => format!("hand off to {revision}"),
-        Action::Resume { agent } => format!("resume {agent}"),
-        Action::Stop { revision } => format!("stop {revision}"),
         Action::Retire { agent } => format!("retire {agent}"),
         Action::Forget { agent } => format!("forget {agent}"),
     }

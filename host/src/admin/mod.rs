@@ -20,6 +20,7 @@ mod mailboxes;
 mod openapi;
 mod probes;
 mod problem;
+mod rollouts;
 mod schedules;
 mod state;
 mod stats;
@@ -126,6 +127,9 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/mailboxes", get(mailboxes::list)),
         ("/v1/mailboxes/{agent}/pause", post(mailboxes::pause)),
         ("/v1/mailboxes/{agent}/resume", post(mailboxes::resume)),
+        ("/v1/rollouts", get(rollouts::list)),
+        ("/v1/rollouts/{agent}", get(rollouts::show)),
+        ("/v1/rollouts/{agent}/{command}", post(rollouts::command)),
         ("/v1/stats", get(stats::show)),
         ("/v1/store", get(store::show)),
         ("/v1/store/check", get(store::check)),

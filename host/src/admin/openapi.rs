@@ -6,7 +6,9 @@ use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder}
 use utoipa::{Modify, OpenApi};
 
 use super::problem::Details;
-use super::{agents, config, conversations, dead, follow, invoke, mailboxes, probes, schedules, state, stats, store};
+use super::{
+    agents, config, conversations, dead, follow, invoke, mailboxes, probes, rollouts, schedules, state, stats, store,
+};
 
 /// The API.
 #[derive(OpenApi)]
@@ -32,6 +34,9 @@ use super::{agents, config, conversations, dead, follow, invoke, mailboxes, prob
         mailboxes::list,
         mailboxes::pause,
         mailboxes::resume,
+        rollouts::list,
+        rollouts::show,
+        rollouts::command,
         stats::show,
         store::show,
         store::check,

@@ -75,6 +75,8 @@ async fn answer(mut commands: mpsc::Receiver<Command>, file: File) {
             (Command::Diff(answer), File::Bad) => drop(answer.send(Err(vec![file_error()]))),
             (Command::Diff(answer), _) => drop(answer.send(Ok(vec![change()]))),
             (Command::Status(answer), _) => drop(answer.send(host())),
+            (Command::Rollouts(_, answer), _) => drop(answer.send(Vec::new())),
+            (Command::Rollout(wish, answer), _) => drop(answer.send(Err(format!("no {:?}", wish.command)))),
             (Command::Agents(None, answer), _) => drop(answer.send(vec![agent("echo"), agent("triage")])),
             (Command::Agents(Some(name), answer), _) => {
                 let known = ["echo", "triage"].contains(&name.as_str());
@@ -493,6 +495,11 @@ async fn a_mailbox_is_paused_for_whoever_asks_and_that_is_told() {
     assert_eq!(bench.ask("POST", "/v1/mailboxes/echo/resume", "").await.json()["held"], false);
     assert!(bench.commons.store.paused().unwrap().is_empty());
     assert_eq!(bench.ask("POST", "/v1/mailboxes/ecko/pause", "").await.code(), "no-agent");
+    assert_eq!(bench.get("/v1/rollouts").await.json(), json!([]));
+    for (path, code) in [("echo/undo?to=3", "rollout-refused"), ("ecko/undo", "no-agent"), ("echo/jump", "bad-request")]
+    {
+        assert_eq!(bench.ask("POST", &format!("/v1/rollouts/{path}"), "").await.code(), code, "{path}");
+    }
     bench.commons.store.flush().await.unwrap();
     let events = bench.get("/v1/events?agent=echo").await.json();
     let kinds: Vec<&str> = events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();

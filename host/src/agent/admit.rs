@@ -306,7 +306,10 @@ impl Agent {
 
     /// The largest message that the agent takes: that of its running revision.
     pub(super) fn message_limit(&self, spec: &AgentSpec) -> u64 {
-        self.current.load().as_ref().map_or(spec.limits.message_bytes, |current| current.spec.limits.message_bytes)
+        self.traffic
+            .load()
+            .as_ref()
+            .map_or(spec.limits.message_bytes, |traffic| traffic.stable().spec.limits.message_bytes)
     }
 }
 

@@ -90,23 +90,23 @@ impl Agent {
     /// The next message, with the revision that is to handle it; none ends a worker.
     pub(super) fn take(&self) -> Option<(InFlight, Taken<u64, Slot>)> {
         let mut inbox = self.inbox.lock();
-        let current = self.current.load_full();
+        let traffic = self.traffic.load_full();
         let now = clock::now_ms();
-        let taken = match &current {
-            Some(current) if inbox.workers <= current.pool.max() && inbox.is_ready(now) => {
+        let taken = match &traffic {
+            Some(traffic) if inbox.workers <= traffic.max() && inbox.is_ready(now) => {
                 // It is ready, so this is the trial if one is due.
                 inbox.breaker.admits(now);
                 inbox.mailbox.take(now)
             }
             Some(_) | None => None,
         };
-        let (Some(current), Some(taken)) = (current, taken) else {
+        let (Some(traffic), Some(taken)) = (traffic, taken) else {
             inbox.workers -= 1;
             self.look_later(&mut inbox);
             return None;
         };
         // Counted under the lock, so that a handoff that pauses the mailbox sees either this or nothing.
-        Some((self.in_flight(current), taken))
+        Some((self.in_flight(Arc::clone(traffic.stable())), taken))
     }
 
     /// Ends a worker; what is ready meanwhile is left to a task.
@@ -145,6 +145,7 @@ impl Agent {
                 return None;
             }
         };
+        let flight = self.pass_on(flight, &envelope);
         let mut handling = Handling {
             agent: Arc::clone(self),
             flight,
@@ -288,6 +289,7 @@ impl Agent {
     /// nobody works for yet.
     fn finish(&self, handling: Handling, envelope: Envelope, outcome: Outcome, sends: Vec<Sent>) -> Option<Arc<Self>> {
         self.stats.ended(handling.end(&envelope, Some(true)));
+        handling.measure(false);
         let next = deliver(sends);
         if let Some(waiter) = envelope.waiter {
             waiter.tell(Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome });

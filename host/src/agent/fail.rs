@@ -62,6 +62,11 @@ fn is_fault(outcome: &Outcome) -> bool {
     }
 }
 
+/// Whether the agent ended the message, if not well; otherwise it was not its turn, or the host could not do its part.
+fn is_answer(outcome: &Outcome) -> bool {
+    is_fault(outcome) || matches!(outcome, Outcome::Gave(_))
+}
+
 impl Agent {
     /// A handling failed: tells whoever waits, or arranges what is next.
     pub(super) fn failed(&self, handling: Handling, mut envelope: Box<Envelope>, outcome: Outcome) {
@@ -75,6 +80,9 @@ impl Agent {
             return;
         }
         self.count_fault(&outcome);
+        if is_answer(&outcome) {
+            handling.measure(is_fault(&outcome));
+        }
         let why = describe(&outcome);
         let revision = Arc::clone(&handling.revision().id);
         let text = format!("message {} from {} failed: {why}", envelope.message.id, envelope.message.sender);

@@ -48,7 +48,7 @@ impl Agent {
     {
         let began = Instant::now();
         self.check_breaker()?;
-        let flight = self.enter()?;
+        let flight = self.enter(conversation.as_deref())?;
         let revision = Arc::clone(&flight.revision);
         let limits = &revision.spec.limits;
         let deadline = began + limits.time;
@@ -73,6 +73,9 @@ impl Agent {
             let well = Some(end.result.is_ok());
             agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
             agent.count_call(end.result.as_ref().err());
+            if end.result.as_ref().err().is_none_or(Fault::is_guests) {
+                flight.revision.measure(called.elapsed(), end.result.is_err());
+            }
             if let Err(mut fault) = end.result {
                 agent.stats.failed_with(fault.code());
                 if let Fault::Time { limit } = &mut fault {
@@ -91,24 +94,17 @@ impl Agent {
         Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
     }
 
-    /// Counts a call as in flight on the revision that new calls go to.
-    fn enter(&self) -> Result<InFlight, AdmitError> {
-        // It knows no conversations.
+    /// Counts a call as in flight on the revision that answers it.
+    fn enter(&self, conversation: Option<&str>) -> Result<InFlight, AdmitError> {
+        // It knows no conversations that are kept.
         self.check_open(None)?;
         let depth = self.spec.load().mailbox.depth;
-        loop {
-            let Some(current) = self.current.load_full() else {
-                return Err(AdmitError::Unavailable("no revision of it is ready"));
-            };
-            if current.in_flight() >= depth.saturating_add(current.pool.max()) {
-                self.stats.count(super::Outcomes::Refused);
-                return Err(AdmitError::Full { depth });
-            }
-            let flight = self.in_flight(Arc::clone(&current));
-            // A switch between the two: the old revision may have been seen at rest already.
-            if self.current.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, &current)) {
-                return Ok(flight);
-            }
+        let flight = self.enter_on(conversation).ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
+        // It counts itself.
+        if flight.revision.in_flight() > depth.saturating_add(flight.revision.pool.max()) {
+            self.stats.count(super::Outcomes::Refused);
+            return Err(AdmitError::Full { depth });
         }
+        Ok(flight)
     }
 }

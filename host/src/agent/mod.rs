@@ -17,12 +17,14 @@ mod draft;
 mod expire;
 mod fail;
 mod http;
+mod measure;
 mod pending;
 mod queue;
 mod redeliver;
 mod reply;
 mod save;
 mod stats;
+mod traffic;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -38,6 +40,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::expire::Watch;
+use self::measure::Measures;
 use self::pending::Pending;
 use self::queue::Slot;
 use crate::clock;
@@ -52,6 +55,7 @@ pub(crate) use queue::{Backlog, backlog, bury_orphans};
 pub(crate) use redeliver::{Left, RedeliverError, Redelivered, redeliver};
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
+pub(crate) use traffic::Traffic;
 
 /// An agent: the same through all its revisions.
 pub(crate) struct Agent {
@@ -61,8 +65,8 @@ pub(crate) struct Agent {
     /// The settings that apply in place.
     spec: ArcSwap<AgentSpec>,
     inbox: Mutex<InboxState>,
-    /// The revision that new calls go to; also in `inbox`, for those who hold it.
-    current: ArcSwapOption<Revision>,
+    /// Who answers.
+    traffic: ArcSwapOption<Traffic>,
     state_bytes: Arc<AtomicU64>,
     pending: Pending,
     stats: Stats,
@@ -127,6 +131,10 @@ pub(crate) struct Revision {
     interrupt: CancellationToken,
     /// Whether the reconciler waits for nothing to be in flight.
     awaited: AtomicBool,
+    /// Messages and calls that it ended.
+    answered: AtomicU64,
+    /// What is measured while a rollout goes by it.
+    measures: ArcSwapOption<Measures>,
 }
 
 /// Counts a message or call as in flight until it is dropped.
@@ -155,6 +163,8 @@ impl Revision {
             in_flight: AtomicU32::new(0),
             interrupt: CancellationToken::new(),
             awaited: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
+            measures: ArcSwapOption::empty(),
         })
     }
 
@@ -216,7 +226,7 @@ impl Agent {
                 look_at: u64::MAX,
                 watch: Watch::default(),
             }),
-            current: ArcSwapOption::empty(),
+            traffic: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             pending: Pending::default(),
             stats,
@@ -235,9 +245,14 @@ impl Agent {
         self.spec.load_full()
     }
 
-    /// The revision that new messages go to.
+    /// The revision that new messages go to; while traffic is split, the one that had all of it before.
     pub(crate) fn current(&self) -> Option<Arc<Revision>> {
-        self.current.load_full()
+        self.traffic.load().as_ref().map(|traffic| Arc::clone(traffic.stable()))
+    }
+
+    /// All revisions that new messages go to.
+    pub(crate) fn serving(&self) -> Vec<Arc<Revision>> {
+        self.traffic.load().as_ref().map_or_else(Vec::new, |traffic| traffic.revisions().cloned().collect())
     }
 
     /// What was counted.
@@ -257,9 +272,6 @@ impl Agent {
 
     /// Applies settings that need no new revision.
     pub(crate) fn configure(self: &Arc<Self>, spec: Arc<AgentSpec>) {
-        if let Some(current) = self.current() {
-            current.pool.set_max(spec.instances.max);
-        }
         {
             let mut inbox = self.inbox.lock();
             inbox.mailbox.configure(spec.mailbox.order, spec.mailbox.depth);
@@ -271,18 +283,10 @@ impl Agent {
         self.start_workers();
     }
 
-    /// Sends all new messages to `revision`.
-    pub(crate) fn switch(self: &Arc<Self>, revision: Arc<Revision>) {
-        revision.pool.set_max(self.spec().instances.max);
-        self.current.store(Some(revision));
+    /// Says who answers from now on; nobody lets messages wait.
+    pub(crate) fn direct(self: &Arc<Self>, traffic: Option<Arc<Traffic>>) {
+        self.traffic.store(traffic);
         self.start_workers();
-    }
-
-    /// Sends no more messages to a revision that failed: they wait for another.
-    pub(crate) fn unset(&self, number: u64) {
-        if self.current().is_some_and(|current| current.id.number == number) {
-            self.current.store(None);
-        }
     }
 
     /// Lets messages wait, or lets them go on.
@@ -350,7 +354,7 @@ impl Agent {
 
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.
     fn is_http(&self) -> bool {
-        self.current.load().as_ref().is_some_and(|current| current.kind() == Kind::Http)
+        self.traffic.load().as_ref().is_some_and(|traffic| traffic.stable().kind() == Kind::Http)
     }
 
     /// Starts as many workers as can do something.
@@ -373,8 +377,8 @@ impl Agent {
             self.look_later(inbox);
             return false;
         }
-        let Some(current) = &*self.current.load() else { return false };
-        if inbox.workers >= current.pool.max() {
+        let Some(traffic) = &*self.traffic.load() else { return false };
+        if inbox.workers >= traffic.max() {
             return false;
         }
         inbox.workers += 1;

@@ -51,6 +51,16 @@ impl Agent {
         }
     }
 
+    /// Keeps what a stateful agent saved as it handed over, also for the revision that did.
+    pub(crate) async fn keep_handoff(&self, snapshot: Snapshot) -> Result<(), CommitError> {
+        self.commons.store.keep_handoff(self.name.shared(), snapshot).await
+    }
+
+    /// Makes what a revision saved as it handed over the agent's memory again.
+    pub(crate) async fn take_back(&self, revision: u64) -> Result<(), CommitError> {
+        self.commons.store.take_back(self.name.shared(), revision).await
+    }
+
     /// Keeps what a stateful agent saved.
     pub(crate) async fn keep_snapshot(&self, snapshot: Snapshot) -> Result<(), CommitError> {
         self.commons.store.save_snapshot(self.name.shared(), snapshot).await

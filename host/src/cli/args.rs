@@ -13,7 +13,7 @@ use crate::telemetry::DEFAULT_FILTER;
     version,
     max_term_width = 100,
     after_help = "\
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 conflict, 5 timeout.
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 conflict, 5 timeout, 6 rolled back.
 
 Begin with:
   caxton doctor             what this machine has and lacks
@@ -76,6 +76,8 @@ pub(super) enum Command {
     Dead(super::operate::Dead),
     /// Look at mailboxes, let messages wait or go on
     Mailbox(super::operate::Mailbox),
+    /// Look at rollouts, let them wait, go on or go back
+    Rollout(super::rollout::Rollout),
     /// Look at the store, copy it, check it
     Store(super::operate::Store),
     /// Show what is measured of the host: rates, times, depths, memory

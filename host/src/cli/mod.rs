@@ -22,6 +22,7 @@ mod mailbox;
 mod operate;
 mod output;
 mod ps;
+mod rollout;
 mod schedule;
 mod sse;
 mod state;
@@ -76,6 +77,7 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::State(state) => wait(state::run(state.command, out))?,
         Command::Dead(dead) => wait(dead::run(dead.command, out))?,
         Command::Mailbox(mailbox) => wait(mailbox::run(mailbox.command, out))?,
+        Command::Rollout(rollout) => wait(rollout::run(rollout.command, out))?,
         Command::Store(store) => wait(store::run(store.command, out))?,
         Command::Stats(stats) => wait(stats::run(&stats, out))?,
         Command::Wit(wit) => wit::run(&wit, out)?,

@@ -21,6 +21,8 @@ pub(super) enum Exit {
     Conflict = 4,
     /// It took too long.
     Timeout = 5,
+    /// A rollout was taken back.
+    RolledBack = 6,
     /// Ctrl-C, as shells count it.
     Interrupted = 130,
 }

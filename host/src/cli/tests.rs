@@ -33,6 +33,7 @@ and not with `NO_COLOR`.
 | 3 | what it is about is not there |
 | 4 | what it is about is not as it would have to be |
 | 5 | it took too long |
+| 6 | a rollout was taken back |
 | 130 | Ctrl-C |
 ";
 

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use caxton_control::lifecycle::State;
 use caxton_control::plan::Action;
+use caxton_control::rollout::{Ledger, Probes};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 
 use super::{Entry, Reconciler, Record, Report};
-use crate::agent::Agent;
+use crate::agent::{Agent, Traffic};
 
 impl Reconciler {
     /// Does one action. Says whether who is called by what has changed.
@@ -21,21 +22,12 @@ impl Reconciler {
             Action::Configure { agent, spec } => {
                 if let Some(entry) = self.entries.get(&agent) {
                     entry.agent.configure(spec);
+                    entry.bound_instances();
                 }
                 true
             }
-            Action::Prepare { revision } => {
-                self.prepare(&revision);
-                false
-            }
             Action::Switch { revision } => self.switch(&revision),
-            Action::Pause { agent } => self.pause(&agent, true),
-            Action::Resume { agent } => self.pause(&agent, false),
-            Action::Handoff { revision } => {
-                self.hand_off(&revision);
-                false
-            }
-            Action::Stop { revision } => self.stop(&revision),
+            Action::Roll(action) => self.roll(action),
             Action::Retire { agent } => self.retire(&agent),
             Action::Forget { agent } => {
                 if let Some(entry) = self.entries.remove(&agent) {
@@ -43,6 +35,7 @@ impl Reconciler {
                     self.commons.events.tell(Some(agent.as_str()), "agent.removed", serde_json::json!({}));
                     tracing::info!(agent = %agent, "removed");
                 }
+                self.forget_ledger(&agent);
                 true
             }
         }
@@ -56,7 +49,7 @@ impl Reconciler {
             if !self.entries.contains_key(name) {
                 any = true;
                 let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.commons));
-                let entry = Entry { agent, revisions: Vec::new(), next_number: None, paused: false, retired: false };
+                let entry = Entry::new(agent);
                 self.entries.insert(name.clone(), entry);
             }
         }
@@ -64,70 +57,55 @@ impl Reconciler {
     }
 
     fn create(&mut self, name: &AgentName, digest: Digest, spec: Arc<AgentSpec>) {
+        let now = self.now();
+        let known = self.ledgers.get(name).map_or(0, Ledger::last_number);
         let Some(entry) = self.entries.get_mut(name) else { return };
-        let number = entry.next_number.unwrap_or_else(|| {
+        let next = entry.next_number.unwrap_or_else(|| {
             let last = self.commons.store.last_revision(name.as_str()).unwrap_or_else(|error| {
                 tracing::error!(agent = %name, error, "an agent's last revision cannot be read; its numbers begin anew");
                 None
             });
             // The same bytes and settings as before a restart are the same revision.
             last.map_or(1, |(number, kept, before)| {
-                if kept == digest.to_string() && before == settings(&spec) { number } else { number + 1 }
+                if kept == digest.to_string() && before == spec.revision_settings() { number } else { number + 1 }
             })
         });
+        // One that its ledger knows is not the same again.
+        let number = next.max(known + 1);
         entry.next_number = Some(number + 1);
         // Of those that ended only the newest is of interest, and that is this one now.
         entry.revisions.retain(|record| !record.state.is_terminal());
-        let (state, since) = (State::Unloaded, Instant::now());
-        entry.revisions.push(Record { number, spec, digest, state, since, busy: false, live: None });
+        entry.revisions.push(Record::new(number, spec, digest, now));
     }
 
-    /// Sends new messages to a revision that is ready; the one that ran drains.
-    pub(super) fn switch(&mut self, revision: &RevisionId) -> bool {
-        let Some(entry) = self.entries.get_mut(&revision.agent) else { return false };
-        let Some(live) = entry.record(revision.number).and_then(|record| record.live.clone()) else { return false };
-        let old = entry.revisions.iter().find(|record| record.state == State::Running).map(|record| record.number);
-        entry.agent.switch(live);
-        self.go(revision, State::Running, None);
-        if let Some(number) = old {
-            self.go(&RevisionId { agent: revision.agent.clone(), number }, State::Draining, None);
-        }
-        match old {
-            Some(old) => tracing::info!(agent = %revision.agent, "{revision} runs; {}@{old} drains", revision.agent),
-            None => tracing::debug!(agent = %revision.agent, "{revision} runs"),
-        }
-        // Capabilities are of running agents only.
-        true
-    }
-
-    fn pause(&mut self, name: &AgentName, paused: bool) -> bool {
+    pub(super) fn pause(&mut self, name: &AgentName, paused: bool) {
         if let Some(entry) = self.entries.get_mut(name) {
+            if paused {
+                entry.paused_since.get_or_insert_with(Instant::now);
+            } else if let Some(since) = entry.paused_since.take() {
+                let pause = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                entry.longest_pause_ms = entry.longest_pause_ms.max(pause);
+            }
             entry.paused = paused;
             if let Some(current) = entry.agent.current() {
                 current.tell_when_idle(paused);
             }
             entry.agent.pause(paused);
         }
-        false
     }
 
-    fn hand_off(&mut self, revision: &RevisionId) {
+    pub(super) fn hand_off(&mut self, revision: &RevisionId) {
         let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
-        let (agent, old) = (Arc::clone(&entry.agent), entry.agent.current());
-        let Some(record) = entry.record(revision.number) else { return };
-        let (Some(new), Some(old)) = (record.live.clone(), old) else { return };
-        record.busy = true;
-        let (name, number, reports) = (revision.agent.clone(), revision.number, self.reports.0.clone());
-        tokio::spawn(async move {
+        let (agent, Some(old)) = (Arc::clone(&entry.agent), entry.agent.current()) else { return };
+        self.work_on(revision, move |new, id| async move {
             let result = super::prepare::hand_off(&agent, &old, &new).await;
-            // The reconciler is gone only when the host stops.
-            let _ = reports.send(Report::HandedOff { agent: name, number, result }).await;
+            Report::HandedOff { agent: id.agent, number: id.number, result }
         });
     }
 
-    fn stop(&mut self, revision: &RevisionId) -> bool {
+    pub(super) fn stop(&mut self, revision: &RevisionId) -> bool {
         let Some(entry) = self.entries.get_mut(&revision.agent) else { return false };
-        let agent = Arc::clone(&entry.agent);
+        let (agent, entry_current) = (Arc::clone(&entry.agent), entry.agent.current());
         let Some(record) = entry.record(revision.number) else { return false };
         let Some(live) = record.live.clone() else {
             // It never came to be; there is nothing to end.
@@ -138,7 +116,9 @@ impl Reconciler {
         };
         // At rest, or past its time: then what it still has is broken off.
         live.interrupt();
-        if live.kind() == crate::wasm::Kind::Stateful {
+        let current = entry_current.filter(|current| current.id.number != revision.number);
+        let taken_over = current.is_some_and(|current| current.kind() == crate::wasm::Kind::Stateful);
+        if live.kind() == crate::wasm::Kind::Stateful && !taken_over {
             // Its memory is kept: the agent, or a revision that takes it up, may come back. After a handoff there
             // is no instance of it any more, and nothing is saved.
             record.busy = true;
@@ -171,7 +151,7 @@ impl Reconciler {
         entry.retired = true;
         entry.agent.retire("the agent is no longer declared");
         if entry.paused {
-            entry.paused = false;
+            (entry.paused, entry.paused_since) = (false, None);
             entry.agent.pause(false);
         }
         let numbers: Vec<(u64, State)> = entry.revisions.iter().map(|r| (r.number, r.state.clone())).collect();
@@ -186,13 +166,14 @@ impl Reconciler {
 
     /// Takes a revision to another state and tells of it.
     pub(super) fn go(&mut self, revision: &RevisionId, to: State, reason: Option<&str>) {
+        let now = self.now();
         let Some(record) = self.entries.get_mut(&revision.agent).and_then(|entry| entry.record(revision.number)) else {
             return;
         };
         match record.state.transition(to) {
             Ok(to) => {
                 let from = std::mem::replace(&mut record.state, to);
-                record.since = Instant::now();
+                record.since = now;
                 if let Some(live) = &record.live {
                     live.tell_when_idle(record.state == State::Draining);
                 }
@@ -219,11 +200,29 @@ impl Reconciler {
                 };
                 record.busy = false;
                 match result {
-                    Ok(live) => {
-                        record.live = Some(live);
+                    Ok((live, stood)) => {
+                        record.probes = live.pool.program.summary.health.then(Probes::default);
+                        (record.live, record.stood) = (Some(live), stood);
                         self.go(&id, State::Ready, None);
                     }
                     Err(why) => self.fail(&id, &why),
+                }
+            }
+            Report::Stands { agent, number, instances, result } => {
+                let id = RevisionId { agent, number };
+                if let Some(record) = self.entries.get_mut(&id.agent).and_then(|entry| entry.record(number)) {
+                    record.busy = false;
+                    record.stood = record.stood.max(instances);
+                }
+                if let Err(why) = result {
+                    self.fail(&id, &why);
+                }
+            }
+            Report::Probed { agent, number, passed } => {
+                let now = self.now();
+                if let Some(record) = self.entries.get_mut(&agent).and_then(|entry| entry.record(number)) {
+                    record.busy = false;
+                    record.count_probe(passed, now);
                 }
             }
             Report::HandedOff { agent, number, result } => {
@@ -234,11 +233,11 @@ impl Reconciler {
                 match result {
                     Ok(()) => {
                         self.switch(&id);
-                        self.pause(&id.agent, false);
                         self.publish();
                     }
                     Err(why) => self.fail(&id, &why),
                 }
+                self.pause(&id.agent, false);
             }
             Report::Stopped { agent, number } => {
                 let id = RevisionId { agent, number };
@@ -264,14 +263,22 @@ impl Reconciler {
             })
             .collect();
         for (id, why) in given_up {
-            if let Some(entry) = self.entries.get(&id.agent) {
-                entry.agent.unset(id.number);
-            }
+            self.unset(&id);
             self.fail(&id, &why);
         }
     }
 
-    fn fail(&mut self, id: &RevisionId, why: &str) {
+    /// Sends no more messages to a revision that failed: another that has some gets all, or they wait.
+    fn unset(&mut self, id: &RevisionId) {
+        let Some(entry) = self.entries.get_mut(&id.agent) else { return };
+        let other = entry.agent.serving().into_iter().find(|serving| serving.id.number != id.number);
+        if entry.shares.iter().any(|(number, _)| *number == id.number) {
+            entry.shares = other.iter().map(|other| (other.id.number, 100)).collect();
+            entry.agent.direct(other.map(Traffic::whole));
+        }
+    }
+
+    pub(super) fn fail(&mut self, id: &RevisionId, why: &str) {
         let runs = self.entries.get(&id.agent).and_then(|entry| entry.agent.current());
         match runs {
             Some(running) => tracing::error!(agent = %id.agent, "{id} failed: {why}; {} goes on", running.id),
@@ -284,15 +291,4 @@ impl Reconciler {
         }
         self.go(id, State::failed(why), None);
     }
-}
-
-impl Entry {
-    pub(super) fn record(&mut self, number: u64) -> Option<&mut Record> {
-        self.revisions.iter_mut().find(|record| record.number == number)
-    }
-}
-
-/// What makes a revision another one, as text that is kept.
-pub(super) fn settings(spec: &AgentSpec) -> String {
-    serde_json::json!({ "config": spec.config, "allow": spec.allow, "limits": spec.limits }).to_string()
 }

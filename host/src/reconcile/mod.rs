@@ -4,14 +4,19 @@
 //! file, builds, signals, API, ends of work --> wake
 //!   wake: observe --> caxton_control::plan --> apply each action --> observe again, until nothing is safe to do
 //! ```
-//! Long work (compiling, starting, saving) runs in tasks of its own, which report here when they end; a
+//! The agents' ledgers of rollouts are this task's own; what the plan changed in them is persisted before its actions
+//! are done. Long work (compiling, starting, saving) runs in tasks of its own, which report here when they end; a
 //! revision that is worked on is `busy` and left alone until then. What runs is published as an immutable
 //! [`Routes`] snapshot.
 
 mod apply;
+mod bytes;
+mod entry;
 mod files;
+mod history;
 mod prepare;
 mod report;
+mod roll;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,11 +27,13 @@ use arc_swap::ArcSwap;
 use caxton_control::desired::Http;
 use caxton_control::lifecycle::State;
 use caxton_control::plan::{self, Actual, ActualAgent, Component, Plan, Wanted};
-use caxton_control::{AgentName, AgentSpec, Desired, Digest};
+use caxton_control::rollout::Ledger;
+use caxton_control::{AgentName, Desired};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Revision};
+use crate::clock;
 use crate::commons::Commons;
 use crate::config::{self, Loaded};
 use crate::control::{Command, Readiness, Wake};
@@ -35,6 +42,7 @@ use crate::status::{Applied, FileError, Waiting};
 use crate::wasm::Runtime;
 use crate::watch::Followed;
 
+use entry::{Entry, Record, Report};
 pub(crate) use files::Files;
 
 /// Where the declaration comes from.
@@ -54,39 +62,6 @@ impl Source {
     }
 }
 
-/// What a task reports when it ends.
-enum Report {
-    /// A revision's component is compiled.
-    Loaded { agent: AgentName, number: u64 },
-    /// A revision is ready, or failed.
-    Prepared { agent: AgentName, number: u64, result: Result<Arc<Revision>, String> },
-    /// A stateful agent's memory is with the new revision, or stays with the old.
-    HandedOff { agent: AgentName, number: u64, result: Result<(), String> },
-    /// A revision that had to be saved first has ended.
-    Stopped { agent: AgentName, number: u64 },
-}
-
-/// An agent with its revisions.
-struct Entry {
-    agent: Arc<Agent>,
-    revisions: Vec<Record>,
-    /// The number of the next revision; none until the store was asked.
-    next_number: Option<u64>,
-    paused: bool,
-    retired: bool,
-}
-
-/// A revision with its place in its life.
-struct Record {
-    number: u64,
-    spec: Arc<AgentSpec>,
-    digest: Digest,
-    state: State,
-    since: Instant,
-    busy: bool,
-    live: Option<Arc<Revision>>,
-}
-
 /// Someone who waits until all is as declared.
 type Settling = (oneshot::Sender<Result<Applied, Vec<FileError>>>, Vec<crate::status::Change>);
 
@@ -103,8 +78,13 @@ pub(crate) struct Reconciler {
     files: Files,
     wanted: BTreeMap<AgentName, Wanted>,
     entries: BTreeMap<AgentName, Entry>,
+    ledgers: BTreeMap<AgentName, Ledger>,
+    bytes: bytes::Bytes,
+    /// Whether bytes may be kept that nobody asks for any more.
+    unused: bool,
     plan: Plan,
-    origin: Instant,
+    /// When the host started: by a clock that nobody sets, and in milliseconds since 1970.
+    origin: (Instant, u64),
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     commands: mpsc::Receiver<Command>,
     wakes: mpsc::Receiver<Wake>,
@@ -147,7 +127,12 @@ pub(crate) use report::{Facts, route};
 impl Reconciler {
     /// A reconciler that has done nothing yet.
     pub(crate) fn new(setup: Setup) -> Self {
+        let started = clock::now_ms();
+        let ledgers = roll::load(&setup.commons.store, started);
         let mut reconciler = Self {
+            ledgers,
+            bytes: bytes::Bytes::new(setup.commons.store.folder()),
+            unused: false,
             commons: setup.commons,
             runtime: setup.runtime,
             source: setup.source,
@@ -159,7 +144,7 @@ impl Reconciler {
             wanted: BTreeMap::new(),
             entries: BTreeMap::new(),
             plan: Plan::default(),
-            origin: Instant::now(),
+            origin: (Instant::now(), started),
             reports: mpsc::channel(4_096),
             commands: setup.commands,
             wakes: setup.wakes,
@@ -170,7 +155,13 @@ impl Reconciler {
             facts: setup.facts,
         };
         reconciler.look_at_components(true);
+        reconciler.bytes.retain(&reconciler.used(), true);
         reconciler
+    }
+
+    /// The time in milliseconds since 1970, which goes on evenly whatever is done to the clock.
+    fn now(&self) -> u64 {
+        self.origin.1.saturating_add(u64::try_from(self.origin.0.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Keeps what runs as it is declared, until `stop`.
@@ -211,10 +202,14 @@ impl Reconciler {
             if self.welcome() {
                 self.publish();
             }
+            self.measure();
             let actual = self.observe();
-            let plan = plan::plan(&self.wanted, &actual, self.origin.elapsed());
-            let actions = plan.actions.clone();
+            let now = self.now();
+            let plan = plan::plan(&self.wanted, &actual, &mut self.ledgers, now);
+            let (actions, changed, gone) = (plan.actions.clone(), plan.changed.clone(), plan.gone.clone());
             self.plan = plan;
+            gone.iter().for_each(|name| self.forget_ledger(name));
+            self.persist(&changed);
             if actions.is_empty() {
                 break;
             }
@@ -232,28 +227,23 @@ impl Reconciler {
     fn observe(&self) -> Actual {
         let agents = self.entries.iter().map(|(name, entry)| {
             let revisions = entry.revisions.iter().map(|record| {
-                let live = record.live.as_ref();
-                let mut in_flight = live.map_or(0, |live| live.in_flight());
+                let mut seen = record.seen();
                 // An agent that leaves first handles what it has accepted.
                 if entry.retired && entry.agent.is_busy() {
-                    in_flight = in_flight.max(1);
+                    seen.in_flight = seen.in_flight.max(1);
                 }
-                plan::Revision {
-                    number: record.number,
-                    spec: Arc::clone(&record.spec),
-                    digest: record.digest,
-                    state: record.state.clone(),
-                    since: record.since.saturating_duration_since(self.origin),
-                    busy: record.busy,
-                    stateful: live.is_some_and(|live| live.kind() == crate::wasm::Kind::Stateful),
-                    in_flight,
-                }
+                plan::Revision { number: record.number, spec: Arc::clone(&record.spec), digest: record.digest, seen }
             });
+            let open = self.ledgers.get(name).and_then(Ledger::open);
+            let (windows, figures) = open.map(|rollout| entry.measured(rollout)).unwrap_or_default();
             let actual = ActualAgent {
                 applied: entry.agent.spec(),
                 paused: entry.paused,
                 retired: entry.retired,
                 revisions: revisions.collect(),
+                shares: entry.shares.clone(),
+                windows,
+                figures,
             };
             (name.clone(), actual)
         });
@@ -325,12 +315,17 @@ impl Reconciler {
         for entry in self.entries.values_mut() {
             entry.revisions.retain(|record| !matches!(record.state, State::Failed { .. }));
         }
+        self.ledgers.values_mut().for_each(Ledger::forgive);
     }
 
-    /// Whether nothing is under way that will end by itself soon; drains may be.
+    /// Whether nothing is under way that will end by itself soon; drains may be, and rollouts that wait for time,
+    /// messages or people.
     fn is_settled(&self) -> bool {
         self.plan.actions.is_empty()
-            && self.entries.values().all(|entry| {
+            && self.entries.iter().all(|(name, entry)| {
+                if let Some(rollout) = self.ledgers.get(name).and_then(Ledger::open) {
+                    return !rollout.is_working();
+                }
                 !entry.paused
                     && entry.revisions.iter().all(|record| match record.state {
                         State::Unloaded | State::Loaded | State::Ready => false,
@@ -343,10 +338,8 @@ impl Reconciler {
     fn is_as_declared(&self) -> bool {
         let runs = |(name, wanted): (&AgentName, &Wanted)| {
             self.entries.get(name).is_some_and(|entry| {
-                entry.revisions.iter().any(|record| {
-                    record.state == State::Running
-                        && record.spec.same_revision(&wanted.spec)
-                        && wanted.component == Component::Found(record.digest)
+                entry.agent.current().is_some_and(|current| {
+                    current.spec.same_settings(&wanted.spec) && wanted.component == Component::Found(current.digest)
                 })
             })
         };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use caxton_control::desired::Mode;
 use caxton_control::{AgentSpec, Digest, RevisionId};
 
-use super::apply::settings;
+use super::bytes::Bytes;
 use super::{Reconciler, Report};
 use crate::agent::{Agent, Revision};
 use crate::clock;
@@ -27,18 +27,22 @@ struct Preparation {
     spec: Arc<AgentSpec>,
     digest: Digest,
     path: PathBuf,
-    /// Whether another revision runs, which keeps the state of a stateful agent.
-    running: bool,
+    bytes: Bytes,
+    /// Instances that are to stand; with 0 one is started to try it.
+    instances: u32,
+    /// Whether no other revision has the memory of a stateful agent, or is to have it.
+    alone: bool,
     /// Whether the store knows this revision already.
     known: bool,
 }
 
 impl Reconciler {
     /// Begins to take a revision from unloaded to ready.
-    pub(super) fn prepare(&mut self, revision: &RevisionId) {
+    pub(super) fn prepare(&mut self, revision: &RevisionId, instances: u32) {
         let path_of = |spec: &AgentSpec| self.declared.dir.join(&spec.component);
         let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
-        let (agent, running) = (Arc::clone(&entry.agent), entry.agent.current().is_some());
+        let agent = Arc::clone(&entry.agent);
+        let alone = self.ledgers.get(&revision.agent).is_none_or(|ledger| ledger.open().is_none());
         let Some(record) = entry.record(revision.number) else { return };
         record.busy = true;
         let (spec, digest) = (Arc::clone(&record.spec), record.digest);
@@ -50,7 +54,9 @@ impl Reconciler {
             path: path_of(&spec),
             spec,
             digest,
-            running,
+            bytes: self.bytes.clone(),
+            instances,
+            alone,
             known: false,
         };
         let reports = self.reports.0.clone();
@@ -96,12 +102,13 @@ impl Preparation {
     async fn load(&self) -> Result<Arc<Program>, String> {
         self.keep().await?;
         let shown = self.spec.component.as_str();
+        let path = tokio::task::block_in_place(|| self.bytes.keep(self.digest, &self.path));
         let began = Instant::now();
         let mut compiling = false;
         let name = self.id.agent.clone();
         let program = self
             .runtime
-            .program(&self.path, self.digest, self.spec.limits.fuel.is_some(), |bytes| {
+            .program(&path, self.digest, self.spec.limits.fuel.is_some(), |bytes| {
                 compiling = true;
                 tracing::info!(agent = %name, "compiling {shown} ({} kB); this is done once", bytes / 1_000);
             })
@@ -124,14 +131,14 @@ impl Preparation {
             agent: self.id.agent.shared(),
             number: self.id.number,
             digest: self.digest.to_string(),
-            settings: settings(&self.spec),
+            settings: self.spec.revision_settings(),
             created_at: clock::now_ms(),
         };
         self.commons.store.keep_revision(record).await.map_err(|error| error.to_string())
     }
 
     /// Starts the first instances and asks them whether they can work.
-    async fn start(&self, program: Arc<Program>) -> Result<Arc<Revision>, String> {
+    async fn start(&self, program: Arc<Program>) -> Result<(Arc<Revision>, u32), String> {
         let stateful = program.summary.kind == Kind::Stateful;
         let who = Arc::new(Identity {
             revision: Arc::clone(&self.id),
@@ -141,21 +148,40 @@ impl Preparation {
         let outside = Arc::clone(&self.commons) as Arc<dyn crate::wasm::Outside>;
         let instances = &self.spec.instances;
         let pool = Pool::new(&self.runtime, program, who, outside, instances.max);
-        let stand = async {
-            match (stateful, self.running) {
-                // The running revision has the state until the handoff.
-                (true, true) => pool.try_out().await,
-                (true, false) => pool.warm(1).await,
-                (false, _) if instances.min == 0 => pool.try_out().await,
-                (false, _) => pool.warm(instances.min).await,
-            }
-        };
+        // Another has the memory until the handoff; one that is alone has to show that it can take it up.
+        let count = if stateful { u32::from(self.alone) } else { self.instances };
+        let stand = async { if count == 0 { pool.try_out().await } else { pool.warm(count).await } };
         match tokio::time::timeout(TRANSITION, stand).await {
-            Ok(Ok(())) => Ok(Revision::new(Arc::clone(&self.id), Arc::clone(&self.spec), self.digest, pool)),
+            Ok(Ok(())) => {
+                let revision = Revision::new(Arc::clone(&self.id), Arc::clone(&self.spec), self.digest, pool);
+                Ok((revision, self.instances))
+            }
             Ok(Err(fault)) => Err(fault.to_string()),
             Err(_) => Err(format!("its instances did not stand within {} s", TRANSITION.as_secs())),
         }
     }
+}
+
+/// Lets so many instances of a revision stand.
+pub(super) async fn stand(revision: &Revision, instances: u32) -> Result<(), String> {
+    match tokio::time::timeout(TRANSITION, revision.pool.warm(instances)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(fault)) => Err(fault.to_string()),
+        Err(_) => Err(format!("its instances did not stand within {} s", TRANSITION.as_secs())),
+    }
+}
+
+/// Gives a revision back the memory that it handed over; what the `old` one remembered since is dropped. The mailbox
+/// is paused.
+pub(super) async fn take_back(agent: &Agent, old: Option<&Arc<Revision>>, new: &Arc<Revision>) -> Result<(), String> {
+    if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, new)) {
+        // What it has in hand is handled again, by the other.
+        old.interrupt();
+        // Its instance ends with the lease.
+        drop(old.pool.lease_at_rest().await);
+    }
+    agent.take_back(new.id.number).await.map_err(|error| format!("its memory could not be taken back: {error}"))?;
+    stand(new, 1).await
 }
 
 /// Takes the memory of a stateful agent from its running revision to a ready one. The mailbox is paused and
@@ -169,7 +195,7 @@ pub(super) async fn hand_off(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revis
         Some(mut lease) => match lease.instance().save(time).await {
             Ok(Some(Ok(data))) => {
                 let snapshot = Snapshot { revision: old.id.number, saved_at: clock::now_ms(), data };
-                let kept = agent.keep_snapshot(snapshot).await;
+                let kept = agent.keep_handoff(snapshot).await;
                 if let Err(error) = kept {
                     lease.finish(true);
                     return Err(format!("the memory of {} could not be kept: {error}", old.id));

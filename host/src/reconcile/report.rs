@@ -1,7 +1,6 @@
 //! What the reconciler tells of what runs.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use caxton_control::lifecycle::State;
 use caxton_control::{Desired, diff};
@@ -52,6 +51,12 @@ impl Reconciler {
                 let mut agents: Vec<AgentStatus> = agents.filter_map(|name| self.agent_status(name.as_str())).collect();
                 agents.sort_by(|a, b| a.name.cmp(&b.name));
                 let _ = answer.send(agents);
+            }
+            Command::Rollouts(agent, answer) => {
+                let _ = answer.send(self.rollouts(agent.as_deref()));
+            }
+            Command::Rollout(wish, answer) => {
+                let _ = answer.send(self.wish(wish));
             }
             Command::Agents(Some(name), answer) => {
                 let _ = answer.send(self.agent_status(&name).into_iter().collect());
@@ -140,7 +145,7 @@ impl Reconciler {
             state_bytes: entry.map_or(0, |entry| entry.agent.state_bytes().load(std::sync::atomic::Ordering::Relaxed)),
             routes: spec.http.iter().map(route).collect(),
             capabilities: spec.capabilities.iter().map(ToString::to_string).collect(),
-            revisions: entry.map(Entry::revisions).unwrap_or_default(),
+            revisions: entry.map(|entry| entry.revisions(self.now())).unwrap_or_default(),
             waiting: (!why.is_empty()).then(|| why.join("; ")),
         })
     }
@@ -165,12 +170,11 @@ fn state(entry: Option<&Entry>, runs: bool) -> &'static str {
 }
 
 impl Entry {
-    fn lives(&self) -> impl Iterator<Item = &Arc<crate::agent::Revision>> {
+    pub(super) fn lives(&self) -> impl Iterator<Item = &Arc<crate::agent::Revision>> {
         self.revisions.iter().filter_map(|record| record.live.as_ref())
     }
 
-    fn revisions(&self) -> Vec<RevisionStatus> {
-        let now = Instant::now();
+    fn revisions(&self, now: u64) -> Vec<RevisionStatus> {
         self.revisions
             .iter()
             .map(|record| RevisionStatus {
@@ -182,7 +186,7 @@ impl Entry {
                 },
                 digest: record.digest.to_string(),
                 in_flight: record.live.as_ref().map_or(0, |live| live.in_flight()),
-                since_ms: u64::try_from(now.saturating_duration_since(record.since).as_millis()).unwrap_or(u64::MAX),
+                since_ms: now.saturating_sub(record.since),
             })
             .collect()
     }

@@ -1,10 +1,12 @@
 //! What the host says of itself: the shapes that the management API gives and the command line prints.
 
 mod conversation;
+mod rollout;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use conversation::{ConversationStatus, OpenQuestion, ScheduleStatus, Thread, ThreadMessage};
+pub(crate) use rollout::{RolloutStatus, RolloutWish};
 
 /// The host as a whole.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]

@@ -300,6 +300,11 @@ impl Conversations {
         self.shard(name).lock().open.get(name)?.record.participants.iter().find_map(wanted)
     }
 
+    /// When an open conversation began, in milliseconds since 1970.
+    pub(crate) fn first(&self, name: &str) -> Option<u64> {
+        self.shard(name).lock().open.get(name).map(|open| open.record.first)
+    }
+
     /// A conversation that is open.
     pub(crate) fn get(&self, name: &str) -> Option<Conversation> {
         self.shard(name).lock().open.get(name).map(|open| open.record.clone())

@@ -20,6 +20,7 @@ mod dead;
 mod history;
 mod kept;
 mod keys;
+mod ledger;
 mod query;
 mod queue;
 mod row;

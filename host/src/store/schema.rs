@@ -79,6 +79,14 @@ const MIGRATIONS: &[&str] = &[
     DROP INDEX conversation_last;
     CREATE INDEX conversation_ended ON conversation (last) WHERE ended IS NOT NULL;
 ",
+    "
+    CREATE TABLE ledger (agent TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+    -- The memory that each kept revision gave when it handed over, to be taken back.
+    CREATE TABLE handoff (
+        agent TEXT NOT NULL, revision INTEGER NOT NULL, saved_at INTEGER NOT NULL, data BLOB NOT NULL,
+        PRIMARY KEY (agent, revision)
+    ) WITHOUT ROWID;
+",
 ];
 
 /// Opens the database for its writer, at the newest format.

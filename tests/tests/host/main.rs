@@ -21,6 +21,7 @@ mod http;
 mod limits;
 mod messages;
 mod reload;
+mod rollouts;
 mod start;
 mod stateful;
 mod store;

@@ -87,7 +87,7 @@ impl Ledger {
             Wish::Declined(declined) => {
                 let short = declared.digest.short();
                 return Next::Wait(format!(
-                    "{short} is not tried again until it changes or `rollout retry`: {}",
+                    "{}; {short} is not tried again until it changes or `caxton rollout retry`",
                     declined.why
                 ));
             }

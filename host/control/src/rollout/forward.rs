@@ -79,7 +79,7 @@ impl Rollout {
     /// Why the candidate is not to go on, whatever the step.
     fn refusal(&self, seen: &Observation) -> Option<(End, String)> {
         let candidate = self.candidate();
-        let ran = !self.weights.is_empty();
+        let ran = self.reached > 0;
         if let Some(State::Failed { reason }) = seen.candidate.as_ref().map(|seen| &seen.state) {
             let end = if ran { End::RolledBack } else { End::Failed };
             return Some((end, format!("{candidate} failed: {reason}")));

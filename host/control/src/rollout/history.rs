@@ -14,6 +14,9 @@ pub const MAX_ROLLOUTS: usize = 50;
 /// Refusals that are remembered of an agent; the oldest leave first.
 pub const MAX_DECLINED: usize = 20;
 
+/// Who goes back when what runs failed for good.
+const SUPERVISION: &str = "supervision";
+
 /// An agent's record. Persisted whole, whenever it changed; the bytes, and the snapshots that were given at a
 /// handoff, are kept beside it by number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,7 +50,53 @@ pub struct Declined {
     pub at: u64,
 }
 
+/// What of a ledger is persisted as soon as it changes. Times and figures go with the next of these.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    rollouts: u64,
+    last: Option<(Status, usize, usize, u8, u8, bool)>,
+    ran: Vec<u64>,
+    declined: Vec<u64>,
+}
+
 impl Ledger {
+    /// What tells whether it is to be persisted again.
+    pub fn mark(&self) -> Mark {
+        let last = |r: &Rollout| (r.status, r.step, r.steps.len(), r.weight, r.reached, r.handed_over);
+        Mark {
+            rollouts: self.next,
+            last: self.rollouts.last().map(last),
+            ran: self.ran.iter().map(|side| side.number).collect(),
+            declined: self.declined.iter().map(|declined| declined.at).collect(),
+        }
+    }
+
+    /// What is known of a revision that is kept or takes part in the rollout under way.
+    pub fn side(&self, number: u64) -> Option<&Side> {
+        let open = self.open().into_iter().flat_map(|rollout| [&rollout.from, &rollout.to]);
+        self.ran.iter().chain(open).find(|side| side.number == number)
+    }
+
+    /// The highest number of a revision that it knows; 0 for none.
+    pub fn last_number(&self) -> u64 {
+        let rolled = self.rollouts.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]);
+        self.ran.iter().map(|side| side.number).chain(rolled).max().unwrap_or(0)
+    }
+
+    /// Lets be tried again what never came to take messages, or failed at it for good. What did worse, or was ended by
+    /// hand, stays refused.
+    pub fn forgive(&mut self) {
+        let rollouts = &self.rollouts;
+        self.declined.retain(|declined| {
+            let is = |side: &Side| (side.digest, &side.settings) == (declined.digest, &declined.settings);
+            let failed = match declined.strategy {
+                Some(_) => rollouts.iter().rfind(|r| is(&r.to)).is_some_and(|r| r.status == Status::Failed),
+                None => rollouts.iter().rfind(|r| is(&r.from)).is_some_and(|r| r.who == SUPERVISION),
+            };
+            !failed
+        });
+    }
+
     /// The record of an agent that never ran.
     pub fn new(agent: AgentName) -> Self {
         Self { agent, rollouts: Vec::new(), ran: Vec::new(), declined: Vec::new(), next: 1 }
@@ -205,7 +254,7 @@ impl Ledger {
         let target = self.kept(settings.rollback.keep).iter().rev().find(|side| !declined(side)).cloned();
         let (Some(target), Some(failed)) = (target, self.current().cloned()) else { return false };
         let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
-        let begun = self.begin(target, "supervision", settings, instances, stateful, now).is_ok();
+        let begun = self.begin(target, SUPERVISION, settings, instances, stateful, now).is_ok();
         if begun {
             self.decline(failed, None, why.to_owned(), now);
         }
@@ -312,7 +361,7 @@ mod tests {
         ledger.command(Command::Undo, "anna", None, &declared.deploy, Instances::default(), false, 5).unwrap();
         assert_eq!(ledger.open().map(|rollout| rollout.to.number), Some(1));
         let next = ledger.follow(&declared, None, "reconcile", Instances::default(), &|_| false, 6);
-        assert!(matches!(next, Next::Wait(why) if why.ends_with("undone by anna")));
+        assert!(matches!(next, Next::Wait(why) if why.starts_with("undone by anna")));
         let again = Declared { digest: side(3).digest, ..declared };
         let next = ledger.follow(&again, None, "reconcile", Instances::default(), &|_| false, 7);
         assert_eq!(next, Next::Create, "what is declared anew is");

@@ -45,7 +45,7 @@ use crate::units::print_duration;
 
 pub use command::{Command, Refused};
 pub use follow::{Declared, Next, Wish};
-pub use history::Ledger;
+pub use history::{Ledger, Mark};
 pub use holds::{CannotHold, can_hold};
 pub use observation::{Action, Decision, Observation, Rehearsal, Seen, Windows};
 pub use settings::{HealthProbe, Probes, Rollback, Settings};
@@ -235,6 +235,14 @@ impl Rollout {
         self.weight == 100
             && self.reached == 100
             && !left.iter().any(|step| strategy::is_last(step) || matches!(step, Step::Weight { .. }))
+    }
+
+    /// Whether it goes on by the host's own work, or its turn, and not by time, messages or people.
+    pub fn is_working(&self) -> bool {
+        match self.status {
+            Status::Pending | Status::RollingBack { .. } => true,
+            _ => self.clock.working && !self.status.is_terminal(),
+        }
     }
 
     /// The revision that ran before.

@@ -12,6 +12,7 @@ use caxton_control::backoff::Backoff;
 use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
 use caxton_control::lifecycle::State;
 use caxton_control::plan::{Action, Actual, ActualAgent, Component, Plan, Revision, Wanted, plan};
+use caxton_control::rollout::{Action as Do, Ledger, Seen, Status};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 
 /// A defect, planted in the host or between it and the planner, that the invariants have to find.
@@ -35,8 +36,6 @@ pub(crate) enum Bug {
     NumberAgain,
     /// A restarted host begins with 1.
     NumbersForgotten,
-    /// A candidate that was given up stays the newest revision.
-    GivenUpStays,
     /// A revision stays busy when its work fails.
     BusyAfterFailure,
     /// An agent that leaves is forgotten with the messages that it has in hand.
@@ -50,6 +49,8 @@ pub(crate) enum Work {
     Prepare,
     /// Taking over the memory of the running revision.
     Handoff,
+    /// Taking back the memory that it handed over.
+    TakeBack,
     /// Saving its memory because the agent leaves.
     Save,
 }
@@ -87,6 +88,8 @@ type Made = (Digest, String);
 pub(crate) struct Host {
     pub(crate) wanted: BTreeMap<AgentName, Wanted>,
     pub(crate) entries: BTreeMap<AgentName, Entry>,
+    /// The agents' ledgers; they survive a restart.
+    pub(crate) ledgers: BTreeMap<AgentName, Ledger>,
     pub(crate) now: Duration,
     pub(crate) bug: Option<Bug>,
     /// The newest revision of each agent that was kept; survives a restart.
@@ -149,6 +152,24 @@ fn made(spec: &AgentSpec, digest: Digest) -> Made {
     (digest, serde_json::json!({ "config": spec.config, "allow": spec.allow, "limits": spec.limits }).to_string())
 }
 
+/// A revision of which nothing is in memory.
+fn unloaded(now: Duration) -> Seen {
+    Seen {
+        state: State::Unloaded,
+        since: millis(now),
+        busy: false,
+        stateful: false,
+        in_flight: 0,
+        instances: 0,
+        cap: None,
+        probes: None,
+    }
+}
+
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
+}
+
 /// What must hold does not.
 pub(crate) type Broken = String;
 
@@ -185,21 +206,22 @@ impl Host {
 
     pub(crate) fn observe(&self) -> Actual {
         let agents = self.entries.iter().map(|(name, entry)| {
-            let busy = entry.waiting > 0 || entry.revisions.iter().any(|r| r.seen.in_flight > 0);
+            let busy = entry.waiting > 0 || entry.revisions.iter().any(|r| r.seen.seen.in_flight > 0);
             let revisions = entry.revisions.iter().map(|record| {
                 let mut seen = record.seen.clone();
-                seen.busy = record.work.is_some();
+                seen.seen.busy = record.work.is_some();
                 // An agent that leaves first handles what it has accepted.
                 if entry.retired && busy {
-                    seen.in_flight = seen.in_flight.max(1);
+                    seen.seen.in_flight = seen.seen.in_flight.max(1);
                 }
                 seen
             });
             let seen = ActualAgent {
-                applied: Arc::clone(&entry.applied),
                 paused: entry.paused,
                 retired: entry.retired,
                 revisions: revisions.collect(),
+                shares: entry.current.map(|number| (number, 100)).into_iter().collect(),
+                ..ActualAgent::new(Arc::clone(&entry.applied))
             };
             (name.clone(), seen)
         });
@@ -207,21 +229,21 @@ impl Host {
     }
 
     /// The plan for what is observed now, as the planted defect lets it be.
-    pub(crate) fn plan(&self) -> Plan {
+    pub(crate) fn plan(&mut self) -> Plan {
         let (mut actual, mut now) = (self.observe(), self.now);
         let revisions = actual.agents.values_mut().flat_map(|agent| agent.revisions.iter_mut());
         match self.bug {
             Some(Bug::TimeAhead) => now += Duration::from_secs(86_400),
-            Some(Bug::NothingInFlight) => revisions.for_each(|r| r.in_flight = 0),
-            Some(Bug::NothingBusy) => revisions.for_each(|r| r.busy = false),
+            Some(Bug::NothingInFlight) => revisions.for_each(|r| r.seen.in_flight = 0),
+            Some(Bug::NothingBusy) => revisions.for_each(|r| r.seen.busy = false),
             _ => {}
         }
-        let mut plan = plan(&self.wanted, &actual, now);
+        let mut plan = plan(&self.wanted, &actual, &mut self.ledgers, millis(now));
         match self.bug {
-            Some(Bug::NoResume) => plan.actions.retain(|action| !matches!(action, Action::Resume { .. })),
+            Some(Bug::NoResume) => plan.actions.retain(|action| !matches!(action, Action::Roll(Do::Resume { .. }))),
             Some(Bug::SwitchUnready) => {
                 for action in &mut plan.actions {
-                    if let Action::Prepare { revision } = action {
+                    if let Action::Roll(Do::Prepare { revision, .. }) = action {
                         *action = Action::Switch { revision: revision.clone() };
                     }
                 }
@@ -240,26 +262,16 @@ impl Host {
         match action {
             Action::Create { agent, digest, spec } => self.create(agent, *digest, spec)?,
             Action::Configure { agent, spec } => self.entry(agent)?.applied = Arc::clone(spec),
-            Action::Prepare { revision } => {
-                let record = self.idle_record(revision)?;
-                ensure(record.seen.state == State::Unloaded, || format!("{revision} is prepared twice"))?;
-                record.work = Some(Work::Prepare);
-                let made = made(&record.seen.spec, record.seen.digest);
-                self.kept.insert(revision.agent.clone(), (revision.number, made));
-            }
             Action::Switch { revision } => {
                 self.idle_record(revision)?;
                 self.switch(revision)?;
             }
-            Action::Pause { agent } => self.entry(agent)?.paused = true,
-            Action::Resume { agent } => self.entry(agent)?.paused = false,
-            Action::Handoff { revision } => self.hand_off(revision)?,
-            Action::Stop { revision } => self.stop(revision)?,
+            Action::Roll(action) => self.roll(action)?,
             Action::Retire { agent } => self.retire(agent)?,
             Action::Forget { agent } => {
                 let entry = self.entry(agent)?;
                 ensure(entry.retired, || format!("{agent} is forgotten though it is declared"))?;
-                let open = entry.revisions.iter().find(|r| !r.seen.state.is_terminal()).map(|r| r.seen.number);
+                let open = entry.revisions.iter().find(|r| !r.seen.seen.state.is_terminal()).map(|r| r.seen.number);
                 ensure(open.is_none(), || format!("{agent} is forgotten while {open:?} is not ended"))?;
                 self.entries.remove(agent);
             }
@@ -268,37 +280,84 @@ impl Host {
         self.holds()
     }
 
+    /// Does one action of a rollout.
+    fn roll(&mut self, action: &Do) -> Result<(), Broken> {
+        match action {
+            Do::Revive { revision } => self.revive(revision),
+            Do::Prepare { revision, .. } => {
+                let record = self.idle_record(revision)?;
+                ensure(record.seen.seen.state == State::Unloaded, || format!("{revision} is prepared twice"))?;
+                record.work = Some(Work::Prepare);
+                let made = made(&record.seen.spec, record.seen.digest);
+                let kept = self.kept.entry(revision.agent.clone()).or_insert_with(|| (revision.number, made.clone()));
+                if kept.0 < revision.number {
+                    *kept = (revision.number, made);
+                }
+                Ok(())
+            }
+            Do::Weigh { stable, candidate, percent } => {
+                let to = if *percent == 100 { candidate } else { stable };
+                ensure([0, 100].contains(percent), || format!("{percent}% of one instance"))?;
+                self.idle_record(to)?;
+                self.switch(to)
+            }
+            Do::Pause { agent } => {
+                self.entry(agent)?.paused = true;
+                Ok(())
+            }
+            Do::Resume { agent } => {
+                self.entry(agent)?.paused = false;
+                Ok(())
+            }
+            Do::Handoff { revision } => self.hand_off(revision),
+            Do::TakeBack { revision } => {
+                self.idle_record(revision)?.work = Some(Work::TakeBack);
+                Ok(())
+            }
+            Do::Stop { revision } => self.stop(revision),
+            Do::Start { .. } | Do::Cap { .. } | Do::Probe { .. } | Do::Rehearse { .. } | Do::Shadow { .. } => {
+                Err(format!("not asked for by what is declared here: {action:?}"))
+            }
+        }
+    }
+
+    /// Gives a kept revision a new life.
+    fn revive(&mut self, revision: &RevisionId) -> Result<(), Broken> {
+        let ledger = self.ledgers.get(&revision.agent).ok_or("there is no ledger")?;
+        let side = ledger.side(revision.number).ok_or_else(|| format!("{revision} is not kept"))?.clone();
+        let wanted = self.wanted.get(&revision.agent).ok_or("it is not declared")?;
+        let spec = wanted.spec.with_settings(&side.settings).ok_or("its settings cannot be read")?;
+        let digest = side.digest;
+        let seen = Revision { number: side.number, spec: Arc::new(spec), digest, seen: unloaded(self.now) };
+        let next = self.kept.get(&revision.agent).map_or(1, |(number, _)| number + 1).max(ledger.last_number() + 1);
+        let entry = self.entries.entry(revision.agent.clone()).or_insert_with(|| Entry::new(&wanted.spec, next));
+        ensure(
+            entry.revisions.iter().all(|r| r.seen.number != side.number || r.seen.seen.state.is_terminal()),
+            || format!("{revision} is brought back and stands"),
+        )?;
+        entry.revisions.retain(|record| record.seen.number != side.number);
+        entry.revisions.push(Record { seen, work: None, live: false });
+        entry.revisions.sort_by_key(|record| record.seen.number);
+        Ok(())
+    }
+
     fn create(&mut self, name: &AgentName, digest: Digest, spec: &Arc<AgentSpec>) -> Result<(), Broken> {
         let made = made(spec, digest);
         let kept = self.kept.get(name).filter(|_| self.bug != Some(Bug::NumbersForgotten));
-        let first = kept.map_or(1, |(number, before)| if *before == made { *number } else { number + 1 });
+        // One that its ledger knows is not the same again.
+        let known = self.ledgers.get(name).map_or(0, Ledger::last_number);
+        let first =
+            kept.map_or(1, |(number, before)| if *before == made { *number } else { number + 1 }).max(known + 1);
         let new = !self.entries.contains_key(name);
-        let entry = self.entries.entry(name.clone()).or_insert_with(|| Entry {
-            applied: Arc::clone(spec),
-            paused: false,
-            retired: false,
-            revisions: Vec::new(),
-            next_number: first,
-            current: None,
-            waiting: 0,
-            ran: false,
-        });
-        if self.bug == Some(Bug::NumberAgain) && entry.revisions.last().is_some_and(|r| r.seen.state.is_terminal()) {
+        let entry = self.entries.entry(name.clone()).or_insert_with(|| Entry::new(spec, first));
+        if self.bug == Some(Bug::NumberAgain) && entry.revisions.last().is_some_and(|r| r.seen.seen.state.is_terminal())
+        {
             entry.next_number -= 1;
         }
         let number = entry.next_number;
         entry.next_number += 1;
-        entry.revisions.retain(|record| !record.seen.state.is_terminal());
-        let seen = Revision {
-            number,
-            spec: Arc::clone(spec),
-            digest,
-            state: State::Unloaded,
-            since: self.now,
-            busy: false,
-            stateful: false,
-            in_flight: 0,
-        };
+        entry.revisions.retain(|record| !record.seen.seen.state.is_terminal());
+        let seen = Revision { number, spec: Arc::clone(spec), digest, seen: unloaded(self.now) };
         entry.revisions.push(Record { seen, work: None, live: false });
         let id = RevisionId { agent: name.clone(), number };
         let before = self.given.insert(id.clone(), made.clone());
@@ -310,10 +369,13 @@ impl Host {
 
     fn switch(&mut self, revision: &RevisionId) -> Result<(), Broken> {
         let no_drain = self.bug == Some(Bug::NoDrain);
+        let is_current = self.entry(&revision.agent)?.current == Some(revision.number);
         let record = self.record(revision)?;
-        ensure(record.seen.state.can_start() && record.live, || {
-            format!("{revision} gets messages though it is {}", record.seen.state)
-        })?;
+        if is_current && record.seen.seen.state == State::Running {
+            return Ok(());
+        }
+        let stands = record.seen.seen.state.can_start() || record.seen.seen.state == State::Draining;
+        ensure(stands && record.live, || format!("{revision} gets messages though it is {}", record.seen.seen.state))?;
         let old = self.entry(&revision.agent)?.running().map(|record| record.seen.number);
         self.go(revision, State::Running)?;
         if let Some(number) = old {
@@ -332,7 +394,7 @@ impl Host {
         self.idle_record(revision)?;
         let entry = self.entry(&revision.agent)?;
         ensure(entry.paused, || format!("{revision} takes over the state while messages are handled"))?;
-        let in_flight = entry.running().map(|old| old.seen.in_flight);
+        let in_flight = entry.running().map(|old| old.seen.seen.in_flight);
         ensure(in_flight == Some(0), || format!("the state for {revision} is taken with {in_flight:?} in flight"))?;
         self.record(revision)?.work = Some(Work::Handoff);
         Ok(())
@@ -342,7 +404,7 @@ impl Host {
         let entry = self.entry(&revision.agent)?;
         let (retired, current) = (entry.retired, entry.current == Some(revision.number));
         let record = self.idle_record(revision)?;
-        ensure(record.seen.state != State::Running || retired, || format!("{revision} is stopped while it runs"))?;
+        ensure(record.seen.seen.state != State::Running || retired, || format!("{revision} is stopped while it runs"))?;
         let saves = retired && current && record.live;
         if !saves {
             return self.end(revision);
@@ -356,11 +418,16 @@ impl Host {
     /// Nothing in flight is interrupted before its deadline.
     fn has_had_its_time(&mut self, revision: &RevisionId) -> Result<(), Broken> {
         let now = self.now;
+        // What goes by a rollout has the time that was declared when it began.
+        let mut rollouts = self.ledgers.get(&revision.agent).into_iter().flat_map(|ledger| &ledger.rollouts);
+        let rollout = rollouts.rfind(|rollout| rollout.from.number == revision.number);
+        let begun = rollout.map(|rollout| rollout.settings.drain);
         let entry = self.entry(&revision.agent)?;
-        let (waits, limit) = (entry.retired && entry.waiting > 0, entry.applied.reload.drain);
-        let Revision { in_flight, state, since, .. } = &self.record(revision)?.seen;
+        let waits = entry.retired && entry.waiting > 0;
+        let limit = begun.map_or(entry.applied.reload.drain, |begun| begun.min(entry.applied.reload.drain));
+        let Seen { in_flight, state, since, .. } = &self.record(revision)?.seen.seen;
         let rests = *in_flight == 0 && !(waits && state.is_active());
-        ensure(rests || now >= *since + limit, || {
+        ensure(rests || millis(now) >= *since + millis(limit), || {
             format!("{revision} is stopped with {in_flight} in flight before its deadline")
         })
     }
@@ -368,17 +435,14 @@ impl Host {
     /// Ends a revision; what it has in hand goes back to the mailbox.
     fn end(&mut self, revision: &RevisionId) -> Result<(), Broken> {
         self.has_had_its_time(revision)?;
-        let stays = self.bug == Some(Bug::GivenUpStays);
         let record = self.record(revision)?;
-        let in_flight = std::mem::take(&mut record.seen.in_flight);
+        let in_flight = std::mem::take(&mut record.seen.seen.in_flight);
         (record.live, record.work) = (false, None);
-        let to = if record.seen.state.can_stop() { State::Stopped } else { State::failed("superseded") };
+        let to = if record.seen.seen.state.can_stop() { State::Stopped } else { State::failed("superseded") };
         self.go(revision, to)?;
         let entry = self.entry(&revision.agent)?;
         entry.waiting += in_flight;
-        if !stays {
-            entry.revisions.retain(|record| record.seen.number != revision.number);
-        }
+        entry.revisions.retain(|record| record.seen.number != revision.number);
         Ok(())
     }
 
@@ -386,7 +450,7 @@ impl Host {
         let entry = self.entry(name)?;
         (entry.retired, entry.paused) = (true, false);
         let drain: Vec<u64> =
-            entry.revisions.iter().filter(|r| r.seen.state.can_drain()).map(|r| r.seen.number).collect();
+            entry.revisions.iter().filter(|r| r.seen.seen.state.can_drain()).map(|r| r.seen.number).collect();
         for number in drain {
             self.go(&RevisionId { agent: name.clone(), number }, State::Draining)?;
         }
@@ -400,20 +464,21 @@ impl Host {
         let Some(work) = record.work.take() else { return Err(format!("{revision} is not busy")) };
         match (work, result) {
             (Work::Prepare, Ok(())) => {
-                if record.seen.state == State::Unloaded {
+                if record.seen.seen.state == State::Unloaded {
                     self.go(revision, State::Loaded)?;
                 }
                 let digest = self.record(revision)?.seen.digest;
                 let stateful = self.is_stateful(digest);
                 let record = self.record(revision)?;
-                (record.seen.stateful, record.live) = (stateful, true);
+                (record.seen.seen.stateful, record.live) = (stateful, true);
                 self.go(revision, State::Ready)?;
             }
-            (Work::Handoff, Ok(())) => {
+            (Work::Handoff | Work::TakeBack, Ok(())) => {
                 self.switch(revision)?;
                 self.entry(&revision.agent)?.paused = false;
             }
             (Work::Save, _) => self.end(revision)?,
+            (Work::TakeBack, Err(_)) => {}
             (Work::Prepare | Work::Handoff, Err(why)) => {
                 record.live = false;
                 if bug == Some(Bug::BusyAfterFailure) {
@@ -449,7 +514,7 @@ impl Host {
         for entry in self.entries.values_mut().filter(|entry| !entry.paused) {
             let takes = |r: &&mut Record| Some(r.seen.number) == entry.current && r.live && r.work.is_none();
             if let Some(record) = entry.revisions.iter_mut().find(takes) {
-                record.seen.in_flight += std::mem::take(&mut entry.waiting);
+                record.seen.seen.in_flight += std::mem::take(&mut entry.waiting);
             }
         }
     }
@@ -457,21 +522,36 @@ impl Host {
     /// A revision finishes so many of the messages that it has in hand.
     pub(crate) fn answer(&mut self, revision: &RevisionId, count: u32) -> Result<(), Broken> {
         let record = self.record(revision)?;
-        record.seen.in_flight = record.seen.in_flight.saturating_sub(count);
+        record.seen.seen.in_flight = record.seen.seen.in_flight.saturating_sub(count);
         Ok(())
     }
 
     /// Forgets failures, so that they are tried again.
     pub(crate) fn retry(&mut self) {
         for entry in self.entries.values_mut() {
-            entry.revisions.retain(|record| !matches!(record.seen.state, State::Failed { .. }));
+            entry.revisions.retain(|record| !matches!(record.seen.seen.state, State::Failed { .. }));
         }
+        self.ledgers.values_mut().for_each(Ledger::forgive);
     }
 
     /// The host ends and starts again: all that is left is what was kept.
     pub(crate) fn restart(&mut self) {
         self.entries.clear();
+        let now = millis(self.now);
+        for ledger in self.ledgers.values_mut() {
+            // As text is all that there is in between.
+            *ledger = serde_json::from_str(&serde_json::to_string(ledger).unwrap()).unwrap();
+            if let Some(rollout) = ledger.open_mut() {
+                rollout.restarted(now);
+            }
+        }
         self.given_now.clear();
+    }
+
+    /// Whether its last rollout was taken back.
+    pub(crate) fn went_back(&self, name: &AgentName) -> bool {
+        let last = self.ledgers.get(name).and_then(|ledger| ledger.rollouts.last());
+        last.is_some_and(|rollout| rollout.status == Status::RolledBack)
     }
 
     /// All that is busy.
@@ -483,7 +563,8 @@ impl Host {
     /// What must hold whenever nothing is safe to do.
     pub(crate) fn rests(&self) -> Result<(), Broken> {
         for (name, entry) in &self.entries {
-            let takes_over = entry.revisions.last().is_some_and(|r| r.seen.state == State::Ready && r.seen.stateful);
+            let takes_over =
+                entry.revisions.last().is_some_and(|r| r.seen.seen.state == State::Ready && r.seen.seen.stateful);
             ensure(!entry.paused || takes_over, || format!("{name} is paused for nothing"))?;
         }
         Ok(())
@@ -492,7 +573,7 @@ impl Host {
     /// What must hold always.
     fn holds(&self) -> Result<(), Broken> {
         for (name, entry) in &self.entries {
-            let running = entry.revisions.iter().filter(|r| r.seen.state == State::Running).count();
+            let running = entry.revisions.iter().filter(|r| r.seen.seen.state == State::Running).count();
             ensure(running <= 1, || format!("{running} revisions of {name} run"))?;
             let serves = running == 1 || !entry.ran || entry.retired;
             ensure(serves, || format!("no revision of {name} runs any more"))?;
@@ -503,8 +584,9 @@ impl Host {
     fn go(&mut self, revision: &RevisionId, to: State) -> Result<(), Broken> {
         let now = self.now;
         let record = self.record(revision)?;
-        record.seen.state = record.seen.state.transition(to).map_err(|error| format!("{revision}: {error}"))?;
-        record.seen.since = now;
+        record.seen.seen.state =
+            record.seen.seen.state.transition(to).map_err(|error| format!("{revision}: {error}"))?;
+        record.seen.seen.since = millis(now);
         Ok(())
     }
 
@@ -540,7 +622,7 @@ impl Host {
     }
 
     fn show_record(&self, record: &Record) -> String {
-        let Revision { number, digest, state, in_flight, .. } = &record.seen;
+        let Revision { number, digest, seen: Seen { state, in_flight, .. }, .. } = &record.seen;
         let mut text = format!("@{number} {} {state}", self.name_of(*digest));
         if record.work.is_some() {
             text.push_str(" (busy)");
@@ -553,7 +635,20 @@ impl Host {
 }
 
 impl Entry {
+    fn new(spec: &Arc<AgentSpec>, next_number: u64) -> Self {
+        Self {
+            applied: Arc::clone(spec),
+            paused: false,
+            retired: false,
+            revisions: Vec::new(),
+            next_number,
+            current: None,
+            waiting: 0,
+            ran: false,
+        }
+    }
+
     pub(crate) fn running(&self) -> Option<&Record> {
-        self.revisions.iter().find(|record| record.seen.state == State::Running)
+        self.revisions.iter().find(|record| record.seen.seen.state == State::Running)
     }
 }

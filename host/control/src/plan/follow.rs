@@ -1,0 +1,150 @@
+//! What is to be done for one agent, beside the steps of its rollout.
+
+use std::sync::Arc;
+
+use super::{Action, ActualAgent, Component, Plan, Revision, Wanted};
+use crate::lifecycle::State;
+use crate::names::{AgentName, RevisionId};
+use crate::rollout::{self, Declared, Ledger, Next};
+
+impl Plan {
+    pub(super) fn create(&mut self, wanted: &Wanted) {
+        let agent = &wanted.spec.name;
+        match &wanted.component {
+            Component::Found(digest) => {
+                self.act(Action::Create { agent: agent.clone(), digest: *digest, spec: Arc::clone(&wanted.spec) });
+            }
+            Component::Unusable(why) => self.wait(agent, why),
+        }
+    }
+
+    /// Takes up what is declared of an agent.
+    pub(super) fn follow(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, now: u64) {
+        let name = &wanted.spec.name;
+        if !Arc::ptr_eq(&agent.applied, &wanted.spec) && agent.applied != wanted.spec {
+            self.act(Action::Configure { agent: name.clone(), spec: Arc::clone(&wanted.spec) });
+        }
+        let running = agent.revisions.iter().find(|r| r.seen.state == State::Running);
+        let Some(current) = ledger.current().map(|side| side.number) else {
+            let Some(running) = running else { return self.first(wanted, agent) };
+            ledger.runs(running.side());
+            return self.follow(wanted, agent, ledger, now);
+        };
+        if ledger.open().is_none() {
+            let as_declared = |running: &Revision| running.number == current && is_as_declared(running, wanted);
+            let next =
+                if running.is_some_and(as_declared) { Next::Rest } else { self.change(wanted, agent, ledger, now) };
+            if ledger.open().is_none() {
+                self.stand(wanted, agent, ledger, next == Next::Create, now);
+            }
+        } else {
+            self.change(wanted, agent, ledger, now);
+        }
+        if let Component::Unusable(why) = &wanted.component {
+            self.wait(name, why);
+        }
+    }
+
+    /// Makes a rollout of what is declared, if that is another than what runs.
+    fn change(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, now: u64) -> Next {
+        let settings = wanted.spec.revision_settings();
+        // Bytes that cannot be read are taken for those that run, or are on their way.
+        let known = ledger.open().map(|rollout| &rollout.to).filter(|to| to.settings == settings);
+        let digest = match (&wanted.component, known.or(ledger.current())) {
+            (Component::Found(digest), _) => *digest,
+            (Component::Unusable(_), Some(side)) => side.digest,
+            (Component::Unusable(_), None) => return Next::Rest,
+        };
+        let (deploy, reload) = wanted.spec.rollout.settings(wanted.spec.reload.drain);
+        let declared = Declared { digest, settings, deploy, reload };
+        let fresh = agent.revisions.last().filter(|newest| {
+            let known = ledger.ran.iter().any(|side| side.number == newest.number)
+                || ledger.rollouts.iter().any(|r| r.to.number == newest.number || r.from.number == newest.number);
+            let side = newest.side();
+            !known
+                && newest.seen.state == State::Unloaded
+                && (side.digest, &side.settings) == (declared.digest, &declared.settings)
+        });
+        let stateful = |number: u64| agent.revision(number).is_some_and(|revision| revision.seen.stateful);
+        let instances = agent.instances(ledger);
+        let next = ledger.follow(&declared, fresh.map(|fresh| fresh.number), "reconcile", instances, &stateful, now);
+        match &next {
+            Next::Rest => {}
+            Next::Wait(why) => self.wait(&wanted.spec.name, why),
+            Next::Create => {
+                self.create(&Wanted { spec: Arc::clone(&wanted.spec), component: Component::Found(digest) });
+            }
+        }
+        next
+    }
+
+    /// Brings an agent's first revision up.
+    fn first(&mut self, wanted: &Wanted, agent: &ActualAgent) {
+        let name = &wanted.spec.name;
+        let Some(newest) = agent.revisions.last() else { return self.create(wanted) };
+        if let Component::Unusable(why) = &wanted.component {
+            self.wait(name, why);
+        }
+        if is_as_declared(newest, wanted) && newest.seen.state != State::Stopped {
+            return self.bring_up(name, newest, wanted);
+        }
+        match newest.seen.state {
+            State::Unloaded | State::Loaded | State::Ready if newest.seen.busy => {
+                self.wait(name, format!("{} is superseded; it ends when its present step does", newest.id(name)));
+            }
+            State::Unloaded | State::Loaded | State::Ready => {
+                self.act(Action::Roll(rollout::Action::Stop { revision: newest.id(name) }));
+            }
+            State::Running | State::Draining | State::Stopped | State::Failed { .. } => {
+                if let Component::Found(_) = wanted.component {
+                    self.create(wanted);
+                }
+            }
+        }
+    }
+
+    /// Takes a revision beside which none runs one step on.
+    fn bring_up(&mut self, name: &AgentName, revision: &Revision, wanted: &Wanted) {
+        let id = revision.id(name);
+        match &revision.seen.state {
+            State::Unloaded if !revision.seen.busy => {
+                let instances = wanted.spec.instances.min;
+                self.act(Action::Roll(rollout::Action::Prepare { revision: id, instances }));
+            }
+            State::Unloaded => self.wait(name, format!("{id} is being validated and compiled")),
+            State::Loaded => self.wait(name, format!("{id} is starting its instances")),
+            State::Ready | State::Draining => self.act(Action::Switch { revision: id }),
+            State::Failed { reason } => self.wait(name, format!("{id} failed: {reason}")),
+            State::Running | State::Stopped => {}
+        }
+    }
+
+    /// With no rollout under way, what ran last runs; when it failed for good, what ran before it does again.
+    fn stand(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, changes: bool, now: u64) {
+        let name = &wanted.spec.name;
+        let Some(number) = ledger.current().map(|side| side.number) else { return };
+        let Some(current) = agent.revision(number).filter(|current| current.seen.state != State::Stopped) else {
+            let revision = RevisionId { agent: name.clone(), number };
+            return self.act(Action::Roll(rollout::Action::Revive { revision }));
+        };
+        if let State::Failed { reason } = &current.seen.state {
+            let (deploy, _) = wanted.spec.rollout.settings(wanted.spec.reload.drain);
+            let (instances, stateful) = (agent.instances(ledger), current.seen.stateful);
+            if changes || ledger.recover(reason, &deploy, instances, stateful, now) {
+                return;
+            }
+        }
+        self.bring_up(name, current, wanted);
+    }
+}
+
+/// Whether a revision is what is declared. Bytes that cannot be read are taken for those that run.
+fn is_as_declared(revision: &Revision, wanted: &Wanted) -> bool {
+    // Settings are compared by content only where they are not the very same.
+    let settings = Arc::ptr_eq(&revision.spec, &wanted.spec) || revision.spec.same_settings(&wanted.spec);
+    settings
+        && match &wanted.component {
+            Component::Found(digest) => revision.digest == *digest,
+            Component::Unusable(_) => true,
+        }
+}

@@ -1,0 +1,380 @@
+//! What to do next, given what is declared and what runs.
+//!
+//! A plan lists only what is safe at this moment. Beside the agents' ledgers there is no stored workflow: after each
+//! action the host observes again and asks again, so an action that failed needs no path of its own.
+//!
+//! ```text
+//! a first revision, or what ran when the host ended:   Create | Revive -> Prepare -> Switch
+//! a change:          Create -> a rollout of the agent's ledger, step by step (see `rollout`)
+//! an agent leaves:   Retire -> its revisions drain -> Stop -> Forget
+//! ```
+
+mod follow;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::desired::AgentSpec;
+use crate::names::{AgentName, Digest, RevisionId};
+use crate::rollout::{self, Decision, Figures, Instances, Ledger, Observation, Seen, Side, Turn, Windows, tidy, turns};
+
+/// What is declared of one agent, with what its component's file holds now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// The declaration.
+    pub spec: Arc<AgentSpec>,
+    /// The component's file.
+    pub component: Component,
+}
+
+/// A component's file, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Component {
+    /// Bytes with this digest.
+    Found(Digest),
+    /// No usable bytes, and why.
+    Unusable(String),
+}
+
+/// What runs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Actual {
+    /// The agents of the host, also those that leave.
+    pub agents: BTreeMap<AgentName, ActualAgent>,
+}
+
+/// What runs of one agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActualAgent {
+    /// The declaration whose in-place settings (routes, mailbox, instances, reload) are in force.
+    pub applied: Arc<AgentSpec>,
+    /// Whether its mailbox is held for a handoff.
+    pub paused: bool,
+    /// Whether it takes no new messages because it leaves.
+    pub retired: bool,
+    /// Its revisions that are not ended, and the newest even if it is, in order of number.
+    pub revisions: Vec<Revision>,
+    /// Who has how much of the traffic, by number, of a hundred.
+    pub shares: Vec<(u64, u8)>,
+    /// What was measured at the present step of its rollout.
+    pub windows: Windows,
+    /// What was measured since its rollout began, or the host started.
+    pub figures: Figures,
+}
+
+/// A revision, as observed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Revision {
+    /// Counts the agent's revisions.
+    pub number: u64,
+    /// The settings it was made with.
+    pub spec: Arc<AgentSpec>,
+    /// The bytes it was made with.
+    pub digest: Digest,
+    /// How it is.
+    pub seen: Seen,
+}
+
+/// What is safe to do now, and what is not done yet.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Plan {
+    /// In any order: none depends on another.
+    pub actions: Vec<Action>,
+    /// What is not as declared and why nothing is done about it now.
+    pub waiting: Vec<Waiting>,
+    /// Whose ledgers changed: they are persisted before anything is done.
+    #[serde(skip)]
+    pub changed: Vec<AgentName>,
+    /// Whose ledgers are forgotten.
+    #[serde(skip)]
+    pub gone: Vec<AgentName>,
+    /// When to look again although nothing happened.
+    #[serde(skip)]
+    pub look_again_in: Option<Duration>,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// Make a new revision of these bytes and settings; a first one brings the agent into being.
+    Create {
+        /// Whose.
+        agent: AgentName,
+        /// With these bytes.
+        digest: Digest,
+        /// With these settings.
+        #[serde(skip)]
+        spec: Arc<AgentSpec>,
+    },
+    /// Apply changed settings that need no new revision.
+    Configure {
+        /// Whose.
+        agent: AgentName,
+        /// The settings.
+        #[serde(skip)]
+        spec: Arc<AgentSpec>,
+    },
+    /// Send all messages to a ready revision beside which none runs.
+    Switch {
+        /// To which.
+        revision: RevisionId,
+    },
+    /// What brings revisions up, moves traffic and ends them.
+    Roll(rollout::Action),
+    /// Take an agent that is no longer declared out of the routes and drain it.
+    Retire {
+        /// Whose.
+        agent: AgentName,
+    },
+    /// Remove the last trace of a retired agent.
+    Forget {
+        /// Whose.
+        agent: AgentName,
+    },
+}
+
+/// Something that is not as declared yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// Whose.
+    pub agent: AgentName,
+    /// For what, for a person to read.
+    pub why: String,
+}
+
+/// Compares what is declared with what runs, and takes the agents' ledgers on. `now` is in milliseconds since 1970, as
+/// [`Seen::since`] is.
+pub fn plan(
+    desired: &BTreeMap<AgentName, Wanted>,
+    actual: &Actual,
+    ledgers: &mut BTreeMap<AgentName, Ledger>,
+    now: u64,
+) -> Plan {
+    let mut plan = Plan::default();
+    // An agent that is gone has no history: one of its name is another.
+    ledgers.retain(|name, _| {
+        let stays = desired.contains_key(name) || actual.agents.contains_key(name);
+        if !stays {
+            plan.gone.push(name.clone());
+        }
+        stays
+    });
+    let mut present = BTreeMap::new();
+    for (name, wanted) in desired {
+        match actual.agents.get(name) {
+            // An agent that was declared again while it leaves: first it leaves.
+            Some(agent) if agent.retired => plan.leave(name, agent, now),
+            Some(agent) => _ = present.insert(name, (wanted, agent.clone())),
+            None => {
+                let spec = Arc::clone(&wanted.spec);
+                _ = present.insert(name, (wanted, ActualAgent::new(spec)));
+            }
+        }
+    }
+    for (name, agent) in &actual.agents {
+        if !desired.contains_key(name) {
+            plan.leave(name, agent, now);
+        }
+    }
+    plan.roll(&present, ledgers, now);
+    plan
+}
+
+/// What is declared and what is there of each agent that is to be.
+type Present<'a> = BTreeMap<&'a AgentName, (&'a Wanted, ActualAgent)>;
+
+/// More rounds than this, and rollouts begin and end and begin: the rest is left to the next plan.
+const MAX_ROUNDS: usize = 10;
+
+impl Plan {
+    /// Whether all is as declared.
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.waiting.is_empty()
+    }
+
+    fn wait(&mut self, agent: &AgentName, why: impl Into<String>) {
+        self.waiting.push(Waiting { agent: agent.clone(), why: why.into() });
+    }
+
+    fn look_again(&mut self, after: Duration) {
+        self.look_again_in = Some(self.look_again_in.map_or(after, |soonest| soonest.min(after)));
+    }
+
+    fn act(&mut self, action: Action) {
+        if !self.actions.contains(&action) {
+            self.actions.push(action);
+        }
+    }
+
+    fn take(&mut self, agent: &AgentName, decision: Decision) {
+        decision.actions.into_iter().for_each(|action| self.act(Action::Roll(action)));
+        if let Some(waits) = decision.waits {
+            self.wait(agent, waits);
+        }
+        if let Some(after) = decision.look_again_in {
+            self.look_again(after);
+        }
+    }
+
+    /// Brings the agents to what is declared: each by itself, and their rollouts in turn.
+    fn roll(&mut self, present: &Present<'_>, ledgers: &mut BTreeMap<AgentName, Ledger>, now: u64) {
+        let mut names: Vec<&AgentName> = present.keys().copied().collect();
+        // What is declared may be something else than what came of a rollout that has just ended.
+        for _ in 0..MAX_ROUNDS {
+            for name in &names {
+                let (wanted, agent) = &present[*name];
+                let ledger = ledgers.entry((*name).clone()).or_insert_with(|| Ledger::new((*name).clone()));
+                let before = ledger.mark();
+                self.follow(wanted, agent, ledger, now);
+                self.note(ledger, &before);
+            }
+            names = self.observe(&names, present, ledgers, now);
+            if names.is_empty() {
+                break;
+            }
+        }
+        for (name, (_, agent)) in present {
+            if let Some(ledger) = ledgers.get(*name).filter(|ledger| ledger.current().is_some()) {
+                self.tidy(agent, ledger, now);
+            }
+        }
+    }
+
+    fn note(&mut self, ledger: &Ledger, before: &rollout::Mark) {
+        if ledger.mark() != *before && !self.changed.contains(&ledger.agent) {
+            self.changed.push(ledger.agent.clone());
+        }
+    }
+
+    /// Takes the rollouts on whose turn it is. Says whose have ended.
+    fn observe<'a>(
+        &mut self,
+        names: &[&'a AgentName],
+        present: &Present<'a>,
+        ledgers: &mut BTreeMap<AgentName, Ledger>,
+        now: u64,
+    ) -> Vec<&'a AgentName> {
+        let mut ended = Vec::new();
+        for (name, turn) in turns(ledgers.values().filter_map(Ledger::open)) {
+            // One that leaves is not rolled out any more.
+            let Ok(at) = names.binary_search(&&name) else { continue };
+            let name = names[at];
+            let ((_, agent), Some(ledger)) = (&present[name], ledgers.get_mut(name)) else { continue };
+            if let Turn::Waits { .. } = turn {
+                self.wait(name, turn.waits().unwrap_or_default());
+                continue;
+            }
+            let before = ledger.mark();
+            if let Some(rollout) = ledger.open_mut() {
+                let seen = agent.observation(rollout.from.number, rollout.to.number);
+                let decision = rollout.observe(&seen, now);
+                self.take(name, decision);
+            }
+            ledger.settle(now);
+            self.note(ledger, &before);
+            if ledger.open().is_none() {
+                self.waiting.retain(|waiting| waiting.agent != *name);
+                ended.push(name);
+            }
+        }
+        ended.sort();
+        ended
+    }
+
+    /// Ends what no rollout holds.
+    fn tidy(&mut self, agent: &ActualAgent, ledger: &Ledger, now: u64) {
+        let (name, open) = (&ledger.agent, ledger.open());
+        let current = ledger.current().map(|side| side.number);
+        if open.is_none() && !agent.paused && agent.revisions.iter().all(|revision| Some(revision.number) == current) {
+            return;
+        }
+        let mut held: Vec<u64> = current.into_iter().collect();
+        held.extend(open.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]));
+        let revisions: Vec<(u64, Seen)> = agent.revisions.iter().map(|r| (r.number, r.seen.clone())).collect();
+        let drain = agent.applied.reload.drain;
+        self.take(name, tidy(name, &revisions, &held, agent.paused, open.is_none(), drain, now));
+    }
+
+    /// Takes an agent that is not declared one step towards its end.
+    fn leave(&mut self, name: &AgentName, agent: &ActualAgent, now: u64) {
+        if !agent.retired {
+            self.actions.push(Action::Retire { agent: name.clone() });
+            return;
+        }
+        let mut open = false;
+        for revision in agent.revisions.iter().filter(|r| !r.seen.state.is_terminal()) {
+            open = true;
+            self.drain(name, revision, agent.applied.reload.drain, now);
+        }
+        if !open {
+            self.actions.push(Action::Forget { agent: name.clone() });
+        }
+    }
+
+    /// Ends a revision of an agent that leaves, once it is at rest or its time is over.
+    fn drain(&mut self, name: &AgentName, old: &Revision, limit: Duration, now: u64) {
+        let revision = old.id(name);
+        let left = limit.saturating_sub(Duration::from_millis(now.saturating_sub(old.seen.since)));
+        if old.seen.busy {
+            self.wait(name, format!("{revision} is stopping"));
+        } else if old.seen.in_flight == 0 || left.is_zero() {
+            self.actions.push(Action::Roll(rollout::Action::Stop { revision }));
+        } else {
+            self.look_again(left);
+            self.wait(name, format!("{revision} drains: {} in flight", old.seen.in_flight));
+        }
+    }
+}
+
+impl ActualAgent {
+    /// An agent of which nothing is there yet.
+    pub fn new(applied: Arc<AgentSpec>) -> Self {
+        Self {
+            applied,
+            paused: false,
+            retired: false,
+            revisions: Vec::new(),
+            shares: Vec::new(),
+            windows: Windows::default(),
+            figures: Figures::default(),
+        }
+    }
+
+    fn revision(&self, number: u64) -> Option<&Revision> {
+        self.revisions.iter().find(|revision| revision.number == number)
+    }
+
+    fn instances(&self, ledger: &Ledger) -> Instances {
+        let current = ledger.current().and_then(|side| self.revision(side.number));
+        Instances { standing: current.map_or(0, |current| current.seen.instances), min: self.applied.instances.min }
+    }
+
+    fn observation(&self, stable: u64, candidate: u64) -> Observation {
+        let seen = |number| self.revision(number).map(|revision| revision.seen.clone());
+        let share = |number| self.shares.iter().find(|(of, _)| *of == number).map_or(0, |(_, share)| *share);
+        Observation {
+            stable: seen(stable),
+            candidate: seen(candidate),
+            weight: share(candidate),
+            paused: self.paused,
+            windows: self.windows,
+            figures: self.figures,
+            ..Observation::default()
+        }
+    }
+}
+
+impl Revision {
+    /// What it is made of.
+    pub fn side(&self) -> Side {
+        Side { number: self.number, digest: self.digest, settings: self.spec.revision_settings() }
+    }
+
+    fn id(&self, agent: &AgentName) -> RevisionId {
+        RevisionId { agent: agent.clone(), number: self.number }
+    }
+}

@@ -1,0 +1,79 @@
+//! Rollouts: how new revisions take over, and what people do about it.
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use caxton_control::rollout::Command;
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::Api;
+use super::extract::{Named, Params};
+use super::guard::Who;
+use super::problem::Problem;
+use crate::status::{RolloutStatus, RolloutWish};
+
+/// The newest rollout of each agent, in order of name.
+#[utoipa::path(get, path = "/v1/rollouts", tag = "rollouts", responses((status = 200, body = [RolloutStatus])))]
+pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<RolloutStatus>>, Problem> {
+    Ok(Json(api.control.rollouts(None).await?))
+}
+
+/// The rollouts of an agent that are remembered, the newest first.
+#[utoipa::path(
+    get, path = "/v1/rollouts/{agent}", tag = "rollouts",
+    params(("agent" = String, Path, description = "Whose")),
+    responses((status = 200, body = [RolloutStatus])),
+)]
+pub(super) async fn show(
+    State(api): State<Api>,
+    Named(name): Named<String>,
+) -> Result<Json<Vec<RolloutStatus>>, Problem> {
+    api.agent(&name).await?;
+    Ok(Json(api.control.rollouts(Some(name)).await?))
+}
+
+/// Where to go.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct To {
+    /// For `undo`: the number of the revision to go back to; the one that ran before, unless given.
+    to: Option<u64>,
+}
+
+/// Does something to an agent's rollout, and tells how it is then.
+///
+/// `pause` and `resume`, `promote` to the next step, `abort`, `undo` also after its end, and `retry` of what was
+/// refused.
+#[utoipa::path(
+    post, path = "/v1/rollouts/{agent}/{command}", tag = "rollouts",
+    params(
+        ("agent" = String, Path, description = "Whose"),
+        ("command" = String, Path, description = "`pause`, `resume`, `promote`, `abort`, `undo` or `retry`"),
+        To,
+    ),
+    responses((status = 200, body = RolloutStatus)),
+)]
+pub(super) async fn command(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    Named((name, command)): Named<(String, String)>,
+    Params(To { to }): Params<To>,
+) -> Result<Json<RolloutStatus>, Problem> {
+    api.agent(&name).await?;
+    let command = match command.as_str() {
+        "pause" => Command::Pause,
+        "resume" => Command::Resume,
+        "promote" => Command::Promote,
+        "abort" => Command::Abort,
+        "undo" => Command::Undo,
+        "retry" => Command::Retry,
+        other => {
+            let detail = format!("`{}` is nothing that can be done to a rollout", other.escape_debug());
+            return Err(Problem::bad_request(detail));
+        }
+    };
+    let wish = RolloutWish { agent: name, command, to, who: who.to_string() };
+    let refused = |why: String| Problem::new(StatusCode::CONFLICT, "rollout-refused", why);
+    let done = api.control.roll(wish).await?.map_err(refused)?;
+    done.map(Json).ok_or_else(|| refused("there is no rollout".to_owned()))
+}

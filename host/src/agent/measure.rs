@@ -1,0 +1,56 @@
+//! What is measured of a revision while it takes part in a rollout.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use caxton_control::rollout::analysis::Window;
+
+use super::Revision;
+use crate::histogram::Histogram;
+
+/// What was measured since a step began.
+#[derive(Debug, Default)]
+pub(crate) struct Measures {
+    messages: AtomicU64,
+    faults: AtomicU64,
+    took: Histogram,
+}
+
+impl Revision {
+    /// Begins to measure, or begins anew.
+    pub(crate) fn begin_window(&self) {
+        self.measures.store(Some(Arc::new(Measures::default())));
+    }
+
+    /// Measures no more.
+    pub(crate) fn end_window(&self) {
+        self.measures.store(None);
+    }
+
+    /// Counts a message or call that it ended; `faulty` by its own fault.
+    pub(super) fn measure(&self, took: Duration, faulty: bool) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if let Some(measures) = &*self.measures.load() {
+            measures.messages.fetch_add(1, Ordering::Relaxed);
+            measures.faults.fetch_add(u64::from(faulty), Ordering::Relaxed);
+            measures.took.record(took);
+        }
+    }
+
+    /// Messages and calls that it ended, ever.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// What was measured since the window began.
+    pub(crate) fn window(&self) -> Window {
+        let Some(measures) = self.measures.load_full() else { return Window::default() };
+        Window {
+            messages: measures.messages.load(Ordering::Relaxed),
+            faults: measures.faults.load(Ordering::Relaxed),
+            p95: measures.took.counted().quantile(0.95),
+            ..Window::default()
+        }
+    }
+}

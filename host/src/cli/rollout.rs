@@ -1,0 +1,166 @@
+//! `caxton rollout`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use http::Method;
+
+use super::args::{Format, HostArgs};
+use super::client::{Client, encode};
+use super::output::{Cell, CliError, Exit, Out, Style, Table, say};
+use super::time::ago;
+use crate::status::RolloutStatus;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+How a rollout goes is declared with `deploy`, `reload` and `rollback`. `undo` works at any time, also when a rollout is \
+over: the revision that ran before is kept with its bytes, its settings and the state that it handed over. What was \
+refused is not tried again until it changes or `retry`.
+
+`status` ends with 6 if the newest rollout was taken back.
+
+Examples:
+  caxton rollout status triage
+  caxton rollout promote triage
+  caxton rollout undo triage --to 3
+  caxton rollout history triage -o json | jq '.[] | select(.status == \"rolled-back\") | .why'")]
+pub(super) struct Rollout {
+    #[command(subcommand)]
+    pub(super) command: RolloutCommand,
+}
+
+/// An agent, at a host.
+#[derive(Debug, Args)]
+pub(super) struct Of {
+    /// Whose
+    agent: String,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+/// What to do with rollouts.
+#[derive(Debug, Subcommand)]
+pub(super) enum RolloutCommand {
+    /// Show the newest rollout of each agent
+    Ls {
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Show how far an agent's rollout is
+    Status(Of),
+    /// Show an agent's rollouts, the newest first
+    History(Of),
+    /// Let it stay where it is
+    Pause(Of),
+    /// Let it go on after a pause
+    Resume(Of),
+    /// Let it go on to the next step
+    Promote(Of),
+    /// End it; the revision before has all traffic again
+    Abort(Of),
+    /// Try again what was refused
+    Retry(Of),
+    /// Go back to a revision that ran before
+    Undo {
+        #[command(flatten)]
+        of: Of,
+        /// The number of the revision; the one that ran last before, unless given
+        #[arg(long, value_name = "NUMBER")]
+        to: Option<u64>,
+    },
+}
+
+/// Shows rollouts, or does something to one.
+pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), CliError> {
+    match command {
+        RolloutCommand::Ls { host } => {
+            list(&Client::find(&host)?.get::<Vec<RolloutStatus>>("/v1/rollouts").await?, out)
+        }
+        RolloutCommand::History(of) => list(&rollouts(&of).await?, out),
+        RolloutCommand::Status(of) => {
+            let newest = rollouts(&of).await?.into_iter().next();
+            let newest = newest.ok_or_else(|| {
+                CliError::new(Exit::NotFound, format!("{} has had no rollout: its first revision runs", of.agent))
+            })?;
+            show(&newest, out)?;
+            if newest.status == "rolled-back" { Err(CliError::quiet(Exit::RolledBack)) } else { Ok(()) }
+        }
+        RolloutCommand::Pause(of) => act(&of, "pause", None, out).await,
+        RolloutCommand::Resume(of) => act(&of, "resume", None, out).await,
+        RolloutCommand::Promote(of) => act(&of, "promote", None, out).await,
+        RolloutCommand::Abort(of) => act(&of, "abort", None, out).await,
+        RolloutCommand::Retry(of) => act(&of, "retry", None, out).await,
+        RolloutCommand::Undo { of, to } => act(&of, "undo", to, out).await,
+    }
+}
+
+async fn rollouts(of: &Of) -> Result<Vec<RolloutStatus>, CliError> {
+    Client::find(&of.host)?.get(&format!("/v1/rollouts/{}", encode(&of.agent))).await
+}
+
+async fn act(of: &Of, what: &str, to: Option<u64>, out: &mut Out) -> Result<(), CliError> {
+    let query = to.map(|number| format!("?to={number}")).unwrap_or_default();
+    let path = format!("/v1/rollouts/{}/{what}{query}", encode(&of.agent));
+    let rollout: RolloutStatus = Client::find(&of.host)?.json(Method::POST, &path).await?;
+    match out.format() {
+        Format::Json => out.json(&rollout),
+        Format::Text if what == "retry" => {
+            say(&format!("what {} declares is tried again", of.agent));
+            Ok(())
+        }
+        Format::Text => {
+            say(&format!("the rollout of {} is {}: {}", rollout.to, rollout.status, rollout.why));
+            Ok(())
+        }
+    }
+}
+
+fn show(rollout: &RolloutStatus, out: &mut Out) -> Result<(), CliError> {
+    match out.format() {
+        Format::Json => out.json(rollout),
+        Format::Text => out.line(&text(rollout)),
+    }
+}
+
+fn text(rollout: &RolloutStatus) -> String {
+    let RolloutStatus { from, to, strategy, status, why, step, steps, weight, .. } = rollout;
+    let took = ago(Duration::from_millis(rollout.took_ms));
+    let (stable, candidate) = (rollout.stable_messages, rollout.candidate_messages);
+    format!(
+        "{to} after {from}, {strategy}: {status} since {took}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}"
+    )
+}
+
+fn list(rollouts: &[RolloutStatus], out: &mut Out) -> Result<(), CliError> {
+    match out.format() {
+        Format::Json => out.json(&rollouts),
+        Format::Text if rollouts.is_empty() => {
+            say("there was no rollout");
+            Ok(())
+        }
+        Format::Text => out.line(&table(rollouts).render(out.is_terminal())),
+    }
+}
+
+fn table(rollouts: &[RolloutStatus]) -> Table {
+    let mut table = Table::new(&["TO", "FROM", "STRATEGY", "STATUS", ">STEP", ">WEIGHT", ">TOOK", "BY", "WHY"]);
+    for rollout in rollouts {
+        let style = match rollout.status.as_str() {
+            "completed" => Style::Good,
+            "failed" | "rolled-back" => Style::Bad,
+            _ => Style::Warn,
+        };
+        table.row(vec![
+            Cell::new(&rollout.to),
+            Cell::new(&rollout.from),
+            Cell::new(&rollout.strategy),
+            Cell::styled(rollout.status.clone(), style),
+            Cell::new(format!("{}/{}", rollout.step, rollout.steps)),
+            Cell::new(format!("{}%", rollout.weight)),
+            Cell::new(ago(Duration::from_millis(rollout.took_ms))),
+            Cell::new(&rollout.who),
+            Cell::new(&rollout.why),
+        ]);
+    }
+    table
+}

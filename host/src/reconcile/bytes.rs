@@ -1,0 +1,103 @@
+//! The bytes of the revisions that are kept, whatever their files hold by now.
+//!
+//! A file's name is the digest of what it holds, and it gets that name when all of it is on the disk: one that is
+//! there is whole.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use caxton_control::Digest;
+
+use crate::wasm::digest;
+
+/// The folder of bytes within the data folder.
+#[derive(Debug, Clone)]
+pub(super) struct Bytes(Arc<Path>);
+
+impl Bytes {
+    /// The folder in the data folder; it is made when the first are kept.
+    pub(super) fn new(data: &Path) -> Self {
+        Self(data.join("components").into())
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.0.join(format!("{digest}.wasm"))
+    }
+
+    /// Where the bytes are: as they are kept, or else in the file, from which they are kept if it still holds them.
+    /// Blocks.
+    pub(super) fn keep(&self, of: Digest, file: &Path) -> PathBuf {
+        let kept = self.path(of);
+        if kept.exists() {
+            return kept;
+        }
+        match fs::read(file) {
+            // What else is wrong with the file is found when it is loaded.
+            Ok(bytes) if digest(&bytes) == of => match self.write(&kept, &bytes) {
+                Ok(()) => kept,
+                Err(error) => {
+                    tracing::warn!(%error, "a component's bytes are not kept: there is no undo to them once its file changes");
+                    file.to_owned()
+                }
+            },
+            Ok(_) | Err(_) => file.to_owned(),
+        }
+    }
+
+    fn write(&self, kept: &Path, bytes: &[u8]) -> io::Result<()> {
+        fs::create_dir_all(&self.0)?;
+        let temporary = self.0.join(format!("{}.tmp", uuid::Uuid::now_v7()));
+        let written = OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        let named = written.and_then(|()| fs::rename(&temporary, kept));
+        if named.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        named?;
+        File::open(&self.0)?.sync_all()
+    }
+
+    /// Removes all but these, and with `all` what a host that was killed left unfinished.
+    pub(super) fn retain(&self, used: &HashSet<Digest>, all: bool) {
+        let names: HashSet<String> = used.iter().map(|digest| format!("{digest}.wasm")).collect();
+        let Ok(files) = fs::read_dir(&self.0) else { return };
+        for file in files.flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let unfinished = name.ends_with(".tmp") && all;
+            if unfinished || (name.ends_with(".wasm") && !names.contains(&name)) {
+                // What cannot be removed now is found again at the next start.
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_outlive_their_file_until_nobody_uses_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (bytes, file) = (Bytes::new(folder.path()), folder.path().join("agent.wasm"));
+        let [one, two] = [digest(b"one"), digest(b"two")];
+        fs::write(&file, "one").unwrap();
+        let kept = bytes.keep(one, &file);
+        fs::write(&file, "two").unwrap();
+        assert_eq!(bytes.keep(one, &file), kept);
+        assert_eq!(fs::read(&kept).unwrap(), b"one");
+        assert_eq!(bytes.keep(digest(b"three"), &file), file, "the file holds other bytes");
+        let second = bytes.keep(two, &file);
+        fs::write(folder.path().join("components/half.tmp"), "tw").unwrap();
+        bytes.retain(&[two].into(), false);
+        assert_eq!((kept.exists(), second.exists()), (false, true));
+        bytes.retain(&[two].into(), true);
+        let left = fs::read_dir(folder.path().join("components")).unwrap().count();
+        assert_eq!(left, 1, "nothing unfinished is left");
+    }
+}

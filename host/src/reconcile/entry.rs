@@ -1,0 +1,113 @@
+//! An agent with its revisions, as the reconciler has them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use caxton_control::lifecycle::State;
+use caxton_control::rollout::{Probes, Seen, Status};
+use caxton_control::{AgentName, AgentSpec, Digest};
+
+use super::roll::Measuring;
+use crate::agent::{Agent, Revision};
+
+/// What a task reports when it ends.
+pub(super) enum Report {
+    /// A revision's component is compiled.
+    Loaded { agent: AgentName, number: u64 },
+    /// A revision is ready with so many instances, or failed.
+    Prepared { agent: AgentName, number: u64, result: Result<(Arc<Revision>, u32), String> },
+    /// So many instances of a revision stand, or do not.
+    Stands { agent: AgentName, number: u64, instances: u32, result: Result<(), String> },
+    /// A revision's `health` was asked.
+    Probed { agent: AgentName, number: u64, passed: bool },
+    /// A stateful agent's memory is with this revision, or stays where it was.
+    HandedOff { agent: AgentName, number: u64, result: Result<(), String> },
+    /// A revision that had to be saved first has ended.
+    Stopped { agent: AgentName, number: u64 },
+}
+
+/// An agent with its revisions.
+pub(super) struct Entry {
+    pub(super) agent: Arc<Agent>,
+    pub(super) revisions: Vec<Record>,
+    /// The number of the next revision; none until the store was asked.
+    pub(super) next_number: Option<u64>,
+    pub(super) paused: bool,
+    pub(super) retired: bool,
+    /// Who has how much of the traffic, of a hundred.
+    pub(super) shares: Vec<(u64, u8)>,
+    /// What is measured.
+    pub(super) measuring: Option<Measuring>,
+    /// Since when its mailbox is held for a handoff, and the longest time that it ever was.
+    pub(super) paused_since: Option<Instant>,
+    pub(super) longest_pause_ms: u64,
+    /// The rollout that was told of last, with the status that it had.
+    pub(super) told: Option<(u64, Status)>,
+}
+
+/// A revision with its place in its life.
+pub(super) struct Record {
+    pub(super) number: u64,
+    pub(super) spec: Arc<AgentSpec>,
+    pub(super) digest: Digest,
+    pub(super) state: State,
+    /// In milliseconds since 1970, as [`Reconciler::now`] has it.
+    pub(super) since: u64,
+    pub(super) busy: bool,
+    pub(super) live: Option<Arc<Revision>>,
+    /// Instances that were made to stand. Later they may end when idle.
+    pub(super) stood: u32,
+    /// The bound that a rollout put on its instances.
+    pub(super) cap: Option<u32>,
+    /// What its probes said; none before it is ready, and if it exports no `health`.
+    pub(super) probes: Option<Probes>,
+}
+
+impl Record {
+    pub(super) fn new(number: u64, spec: Arc<AgentSpec>, digest: Digest, now: u64) -> Self {
+        let state = State::Unloaded;
+        Self { number, spec, digest, state, since: now, busy: false, live: None, stood: 0, cap: None, probes: None }
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        let live = self.live.as_ref();
+        Seen {
+            state: self.state.clone(),
+            since: self.since,
+            busy: self.busy,
+            stateful: live.is_some_and(|live| live.kind() == crate::wasm::Kind::Stateful),
+            in_flight: live.map_or(0, |live| live.in_flight()),
+            instances: live.map_or(0, |live| live.pool.live()).max(self.stood),
+            cap: self.cap,
+            probes: self.probes,
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn new(agent: Arc<Agent>) -> Self {
+        Self {
+            agent,
+            revisions: Vec::new(),
+            next_number: None,
+            paused: false,
+            retired: false,
+            shares: Vec::new(),
+            measuring: None,
+            paused_since: None,
+            longest_pause_ms: 0,
+            told: None,
+        }
+    }
+
+    pub(super) fn record(&mut self, number: u64) -> Option<&mut Record> {
+        self.revisions.iter_mut().find(|record| record.number == number)
+    }
+}
+
+impl Record {
+    /// Counts a probe.
+    pub(super) fn count_probe(&mut self, passed: bool, now: u64) {
+        self.probes.get_or_insert_with(Probes::default).count(passed, now);
+    }
+}

@@ -1,0 +1,73 @@
+//! What people ask of rollouts, and are told of them.
+
+use caxton_control::rollout::{self, Instances, Rollout};
+
+use super::Reconciler;
+use crate::status::{RolloutStatus, RolloutWish};
+
+impl Reconciler {
+    /// The rollouts of an agent, the newest first; or the newest of each, in order of name.
+    pub(super) fn rollouts(&self, agent: Option<&str>) -> Vec<RolloutStatus> {
+        let now = self.now();
+        let count = if agent.is_some() { usize::MAX } else { 1 };
+        self.ledgers
+            .values()
+            .filter(|ledger| agent.is_none_or(|name| ledger.agent.as_str() == name))
+            .flat_map(|ledger| ledger.rollouts.iter().rev().take(count))
+            .map(|rollout| status(rollout, now))
+            .collect()
+    }
+
+    /// Does what somebody wants of a rollout. Gives how it is then; none if there is none.
+    pub(super) fn wish(&mut self, wish: RolloutWish) -> Result<Option<RolloutStatus>, String> {
+        let RolloutWish { agent, command, to, who } = wish;
+        let now = self.now();
+        let known = self.entries.iter_mut().find(|(name, _)| name.as_str() == agent);
+        let (name, entry) = known.ok_or_else(|| format!("there is no agent `{agent}`"))?;
+        let (Some(wanted), Some(ledger)) = (self.wanted.get(name), self.ledgers.get_mut(name)) else {
+            return Err(format!("`{agent}` has no rollout"));
+        };
+        let (deploy, _) = wanted.spec.rollout.settings(wanted.spec.reload.drain);
+        let current = ledger.current().and_then(|side| entry.revisions.iter().find(|r| r.number == side.number));
+        let seen = current.map(super::Record::seen);
+        let standing = seen.as_ref().map_or(0, |seen| seen.instances);
+        let instances = Instances { standing, min: wanted.spec.instances.min };
+        let stateful = seen.is_some_and(|seen| seen.stateful);
+        ledger.command(command, &who, to, &deploy, instances, stateful, now).map_err(|why| why.to_string())?;
+        if command == rollout::Command::Undo
+            && let Some(to) = ledger.open().map(|rollout| rollout.to.number)
+        {
+            // It gets a new life.
+            entry.revisions.retain(|record| record.number != to || !record.state.is_terminal());
+        }
+        let told = ledger.rollouts.last().map(|rollout| status(rollout, now));
+        let name = name.clone();
+        let data = serde_json::json!({ "command": command, "by": who });
+        self.commons.events.tell(Some(name.as_str()), "rollout.command", data);
+        self.persist(&[name]);
+        Ok(told)
+    }
+}
+
+fn status(rollout: &Rollout, now: u64) -> RolloutStatus {
+    let figures = &rollout.figures;
+    RolloutStatus {
+        agent: rollout.agent.to_string(),
+        rollout: rollout.id,
+        from: rollout.stable().to_string(),
+        to: rollout.candidate().to_string(),
+        strategy: rollout.settings.strategy.as_str().to_owned(),
+        status: rollout.status.as_str().to_owned(),
+        ended: rollout.status.is_terminal(),
+        why: rollout.why.clone(),
+        step: (rollout.step + 1).min(rollout.steps.len()),
+        steps: rollout.steps.len(),
+        weight: rollout.weight,
+        who: rollout.who.clone(),
+        began_at: rollout.began,
+        took_ms: u64::try_from(rollout.duration(now).as_millis()).unwrap_or(u64::MAX),
+        stable_messages: figures.stable_messages,
+        candidate_messages: figures.candidate_messages,
+        longest_pause_ms: figures.longest_pause_ms,
+    }
+}

@@ -1,0 +1,338 @@
+//! Doing what a rollout asks for.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caxton_control::lifecycle::State;
+use caxton_control::rollout::split::Split;
+use caxton_control::rollout::{Action, Figures, Ledger, Rollout, Windows};
+use caxton_control::{AgentName, RevisionId};
+
+use super::{Entry, Reconciler, Record, Report};
+use crate::agent::{Revision, Traffic};
+use crate::store::Store;
+
+/// The ledgers as they were persisted, each told that the host started again.
+pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
+    let records = store.ledgers().unwrap_or_else(|error| {
+        tracing::error!(error, "the rollouts cannot be read; all agents begin with what is declared");
+        Vec::new()
+    });
+    let mut ledgers = BTreeMap::new();
+    for (agent, record) in records {
+        match serde_json::from_str::<Ledger>(&record) {
+            Ok(mut ledger) => {
+                if let Some(rollout) = ledger.open_mut() {
+                    let told = rollout.restarted(now);
+                    tracing::info!(agent, "rollout {} to {}: {told}", rollout.id, rollout.candidate());
+                }
+                ledgers.insert(ledger.agent.clone(), ledger);
+            }
+            Err(error) => {
+                tracing::error!(agent, %error, "its rollouts cannot be read; it begins with what is declared");
+            }
+        }
+    }
+    ledgers
+}
+
+/// The rollout that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Measuring {
+    rollout: u64,
+    step: usize,
+    /// What stable and the candidate had answered when the rollout began, or the host started.
+    answered: (u64, u64),
+}
+
+impl Reconciler {
+    /// Does one action of a rollout. Says whether who is called by what has changed.
+    pub(super) fn roll(&mut self, action: Action) -> bool {
+        match action {
+            Action::Revive { revision } => self.revive(&revision),
+            Action::Prepare { revision, instances } => self.prepare(&revision, instances),
+            Action::Start { revision, instances } => self.start_more(&revision, instances),
+            Action::Cap { revision, instances } => self.cap(&revision, instances),
+            Action::Probe { revision } => self.probe(&revision),
+            Action::Weigh { stable, candidate, percent } => return self.weigh(&stable, &candidate, percent),
+            Action::Pause { agent } => self.pause(&agent, true),
+            Action::Resume { agent } => self.pause(&agent, false),
+            Action::Handoff { revision } => self.hand_off(&revision),
+            Action::TakeBack { revision } => self.take_back(&revision),
+            Action::Stop { revision } => return self.stop(&revision),
+            // The file cannot ask for these.
+            Action::Rehearse { revision, .. } | Action::Shadow { revision, .. } => {
+                tracing::error!(%revision, "a step is asked for that this host cannot do");
+            }
+        }
+        false
+    }
+
+    /// Persists ledgers before anything is done that they ask for, and tells how their rollouts go on.
+    pub(super) fn persist(&mut self, changed: &[AgentName]) {
+        for name in changed {
+            let Some(wanted) = self.wanted.get(name) else { continue };
+            let Some(ledger) = self.ledgers.get_mut(name) else { continue };
+            let gone = ledger.expire(wanted.spec.rollout.rollback.rules.keep);
+            let record = serde_json::to_string(ledger).expect("a ledger is text and numbers");
+            self.commons.store.keep_ledger(name.shared(), Some(record));
+            if !gone.is_empty() {
+                self.commons.store.forget_handoffs(name.shared(), gone);
+                self.unused = true;
+            }
+            let Some(rollout) = ledger.rollouts.last() else { continue };
+            let Some(entry) = self.entries.get_mut(name) else { continue };
+            let told = Some((rollout.id, rollout.status));
+            if entry.told != told {
+                entry.told = told;
+                tell(&self.commons, rollout);
+            }
+        }
+        if std::mem::take(&mut self.unused) {
+            self.bytes.retain(&self.used(), false);
+        }
+    }
+
+    /// The bytes that somebody may ask for.
+    pub(super) fn used(&self) -> HashSet<caxton_control::Digest> {
+        let kept = self.ledgers.values().flat_map(|ledger| {
+            let open = ledger.open().into_iter().flat_map(|rollout| [rollout.from.digest, rollout.to.digest]);
+            ledger.ran.iter().map(|side| side.digest).chain(open)
+        });
+        let present = self.entries.values().flat_map(|entry| entry.revisions.iter().map(|record| record.digest));
+        kept.chain(present).collect()
+    }
+
+    /// Forgets the ledgers of agents that are gone.
+    pub(super) fn forget_ledger(&mut self, name: &AgentName) {
+        self.ledgers.remove(name);
+        self.commons.store.keep_ledger(name.shared(), None);
+        self.unused = true;
+    }
+
+    /// Gives a kept revision a new life.
+    fn revive(&mut self, revision: &RevisionId) {
+        let now = self.now();
+        let Some(wanted) = self.wanted.get(&revision.agent) else { return };
+        let side = self.ledgers.get(&revision.agent).and_then(|ledger| ledger.side(revision.number));
+        let (Some(side), Some(entry)) = (side, self.entries.get_mut(&revision.agent)) else { return };
+        let kept = wanted.spec.with_settings(&side.settings);
+        let (spec, state) = match kept {
+            Some(kept) if kept.same_settings(&wanted.spec) => (Arc::clone(&wanted.spec), State::Unloaded),
+            Some(kept) => (Arc::new(kept), State::Unloaded),
+            None => (Arc::clone(&wanted.spec), State::failed("its settings cannot be read by this version")),
+        };
+        let mut record = Record::new(side.number, spec, side.digest, now);
+        record.state = state;
+        entry.revisions.retain(|record| record.number != revision.number);
+        entry.revisions.push(record);
+        entry.revisions.sort_by_key(|record| record.number);
+    }
+
+    /// Lets more instances stand.
+    fn start_more(&mut self, revision: &RevisionId, instances: u32) {
+        self.work_on(revision, move |live, id| async move {
+            let result = super::prepare::stand(&live, instances).await;
+            Report::Stands { agent: id.agent, number: id.number, instances, result }
+        });
+    }
+
+    /// Asks a revision's `health` once.
+    fn probe(&mut self, revision: &RevisionId) {
+        let Some(ledger) = self.ledgers.get(&revision.agent) else { return };
+        let time = ledger.open().map_or(Duration::from_secs(5), |rollout| rollout.settings.probe.timeout);
+        self.work_on(revision, move |live, id| async move {
+            let passed = live.pool.probe(Instant::now() + time).await;
+            if let Err(why) = &passed {
+                tracing::warn!(agent = %id.agent, "a probe of {id} failed: {why}");
+            }
+            Report::Probed { agent: id.agent, number: id.number, passed: passed.is_ok() }
+        });
+    }
+
+    /// Gives a revision back the memory that it handed over.
+    fn take_back(&mut self, revision: &RevisionId) {
+        let Some(entry) = self.entries.get(&revision.agent) else { return };
+        let (agent, old) = (Arc::clone(&entry.agent), entry.agent.current());
+        self.pause(&revision.agent, true);
+        self.work_on(revision, move |live, id| async move {
+            let result = super::prepare::take_back(&agent, old.as_ref(), &live).await;
+            Report::HandedOff { agent: id.agent, number: id.number, result }
+        });
+    }
+
+    /// Does long work for a revision, which is left alone until it ends.
+    pub(super) fn work_on<F>(
+        &mut self,
+        revision: &RevisionId,
+        work: impl FnOnce(Arc<Revision>, RevisionId) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Report> + Send,
+    {
+        let Some(record) = self.entries.get_mut(&revision.agent).and_then(|entry| entry.record(revision.number)) else {
+            return;
+        };
+        let Some(live) = record.live.clone() else { return };
+        record.busy = true;
+        let (id, reports) = (revision.clone(), self.reports.0.clone());
+        tokio::spawn(async move {
+            let report = work(live, id).await;
+            // The reconciler is gone only when the host stops.
+            let _ = reports.send(report).await;
+        });
+    }
+
+    /// Bounds the instances of a revision.
+    fn cap(&mut self, revision: &RevisionId, instances: Option<u32>) {
+        let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
+        if let Some(record) = entry.record(revision.number) {
+            record.cap = instances;
+        }
+        entry.bound_instances();
+    }
+
+    /// Sends traffic to a revision beside which none runs.
+    pub(super) fn switch(&mut self, revision: &RevisionId) -> bool {
+        self.weigh(revision, revision, 100)
+    }
+
+    /// Splits traffic, with the states that follow from it. Says whether it did.
+    fn weigh(&mut self, stable: &RevisionId, candidate: &RevisionId, percent: u8) -> bool {
+        let Some(entry) = self.entries.get_mut(&stable.agent) else { return false };
+        let live = |number: u64| entry.revisions.iter().find(|r| r.number == number).and_then(|r| r.live.clone());
+        let all = |id: &RevisionId| live(id.number).map(Traffic::whole);
+        let traffic = match percent {
+            0 => all(stable),
+            100.. => all(candidate),
+            _ => live(stable.number).zip(live(candidate.number)).map(|(stable, candidate)| {
+                let rollout = self.ledgers.get(&stable.id.agent).and_then(Ledger::open);
+                let split = rollout.map(|rollout| Split::new(rollout.id, &rollout.weights)).unwrap_or_default();
+                Traffic::parted(stable, candidate, split)
+            }),
+        };
+        let Some(traffic) = traffic else { return false };
+        let before = std::mem::take(&mut entry.shares);
+        entry.shares = [(stable.number, 100 - percent), (candidate.number, percent)]
+            .into_iter()
+            .filter(|(_, share)| *share > 0)
+            .collect();
+        let (agent, serving) = (Arc::clone(&entry.agent), entry.shares.clone());
+        entry.bound_instances();
+        agent.direct(Some(traffic));
+        let running: Vec<u64> =
+            entry.revisions.iter().filter(|r| r.state == State::Running).map(|record| record.number).collect();
+        let id = |number| RevisionId { agent: stable.agent.clone(), number };
+        for (number, _) in serving.iter().filter(|(number, _)| !running.contains(number)) {
+            self.go(&id(*number), State::Running, None);
+        }
+        let over = |number: &&u64| !serving.iter().any(|(serves, _)| serves == *number);
+        let drained: Vec<u64> = running.iter().filter(over).copied().collect();
+        for number in &drained {
+            self.go(&id(*number), State::Draining, None);
+        }
+        if before != serving {
+            let share = |(number, share): &(u64, u8)| match share {
+                100 => format!("{} runs", id(*number)),
+                part => format!("{} has {part}%", id(*number)),
+            };
+            let drains = drained.iter().map(|number| format!("{} drains", id(*number)));
+            let told: Vec<String> = serving.iter().map(share).chain(drains).collect();
+            if before.is_empty() {
+                tracing::debug!(agent = %stable.agent, "{}", told.join("; "));
+            } else {
+                tracing::info!(agent = %stable.agent, "{}", told.join("; "));
+            }
+        }
+        // Capabilities are of running agents only.
+        true
+    }
+
+    /// Begins to measure anew where a rollout came to another step.
+    pub(super) fn measure(&mut self) {
+        for (name, entry) in &mut self.entries {
+            let open = self.ledgers.get(name).and_then(Ledger::open);
+            let Some(rollout) = open else {
+                if entry.measuring.take().is_some() {
+                    entry.lives().for_each(|live| live.end_window());
+                }
+                continue;
+            };
+            let lives = [rollout.from.number, rollout.to.number].map(|number| entry.live(number));
+            let same = entry.measuring.filter(|measuring| measuring.rollout == rollout.id);
+            let answered = |live: &Option<Arc<Revision>>| live.as_ref().map_or(0, |live| live.answered());
+            let base = same.map_or_else(|| (answered(&lives[0]), answered(&lives[1])), |same| same.answered);
+            let now = Measuring { rollout: rollout.id, step: rollout.step, answered: base };
+            if entry.measuring != Some(now) {
+                entry.measuring = Some(now);
+                lives.iter().flatten().for_each(|live| live.begin_window());
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn live(&self, number: u64) -> Option<Arc<Revision>> {
+        self.revisions.iter().find(|record| record.number == number).and_then(|record| record.live.clone())
+    }
+
+    /// Lets each revision have as many instances as it may.
+    pub(super) fn bound_instances(&self) {
+        let max = self.agent.spec().instances.max;
+        for (record, live) in self.revisions.iter().filter_map(|record| Some((record, record.live.as_ref()?))) {
+            live.pool.set_max(record.cap.map_or(max, |cap| cap.min(max)).max(1));
+            if let Some(cap) = record.cap {
+                live.pool.trim(cap, Duration::ZERO);
+            }
+        }
+    }
+
+    /// What was measured of a rollout.
+    pub(super) fn measured(&self, rollout: &Rollout) -> (Windows, Figures) {
+        let Some(measuring) = self.measuring.filter(|measuring| measuring.rollout == rollout.id) else {
+            return Default::default();
+        };
+        let [stable, candidate] = [rollout.from.number, rollout.to.number].map(|number| self.live(number));
+        let window = |live: &Option<Arc<Revision>>, number: u64| {
+            let mut window = live.as_ref().map(|live| live.window()).unwrap_or_default();
+            let probes = self.revisions.iter().find(|record| record.number == number).and_then(|record| record.probes);
+            (window.probes_passed, window.probes_failed) = probes.map_or((0, 0), |p| (p.passed, p.failed));
+            window
+        };
+        let windows = Windows {
+            step: measuring.step,
+            stable: window(&stable, rollout.from.number),
+            candidate: window(&candidate, rollout.to.number),
+        };
+        let since =
+            |live: &Option<Arc<Revision>>, base| live.as_ref().map_or(0, |live| live.answered().saturating_sub(base));
+        let figures = Figures {
+            started: candidate.as_ref().map_or(0, |live| u64::from(live.pool.started())),
+            longest_pause_ms: self.longest_pause_ms,
+            stable_messages: since(&stable, measuring.answered.0),
+            candidate_messages: since(&candidate, measuring.answered.1),
+            probes_passed: windows.candidate.probes_passed,
+            probes_failed: windows.candidate.probes_failed,
+            ..Figures::default()
+        };
+        (windows, figures)
+    }
+}
+
+/// Tells how far a rollout is.
+fn tell(commons: &crate::commons::Commons, rollout: &Rollout) {
+    let (agent, status, why) = (&rollout.agent, rollout.status.as_str(), &rollout.why);
+    let strategy = rollout.settings.strategy.as_str();
+    let data = serde_json::json!({
+        "rollout": rollout.id, "from": rollout.from.number, "to": rollout.to.number, "strategy": strategy,
+        "status": status, "why": why,
+    });
+    commons.events.tell(Some(agent.as_str()), "rollout.status", data);
+    let candidate = rollout.candidate();
+    match rollout.status {
+        caxton_control::rollout::Status::RolledBack | caxton_control::rollout::Status::Failed => {
+            tracing::warn!(%agent, "the rollout of {candidate} ({strategy}) is {status}: {why}");
+        }
+        _ => tracing::debug!(%agent, "the rollout of {candidate} ({strategy}) is {status}: {why}"),
+    }
+}

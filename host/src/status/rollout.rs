@@ -1,0 +1,55 @@
+//! Rollouts, as the management API and the commands tell of them.
+
+use serde::{Deserialize, Serialize};
+
+/// A rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct RolloutStatus {
+    /// Whose.
+    pub(crate) agent: String,
+    /// Counts the agent's rollouts from 1.
+    pub(crate) rollout: u64,
+    /// The revision that ran before, such as `echo@1`.
+    pub(crate) from: String,
+    /// The new one.
+    pub(crate) to: String,
+    /// How it takes over, such as `canary`.
+    pub(crate) strategy: String,
+    /// How far it is, such as `in-progress` or `rolled-back`.
+    pub(crate) status: String,
+    /// Whether nothing follows.
+    pub(crate) ended: bool,
+    /// Why it is there, for a person.
+    pub(crate) why: String,
+    /// The step it is at, from 1.
+    pub(crate) step: usize,
+    /// How many there are.
+    pub(crate) steps: usize,
+    /// How much of a hundred messages the new one is to have.
+    pub(crate) weight: u8,
+    /// Who began it.
+    pub(crate) who: String,
+    /// When, in milliseconds since 1970.
+    pub(crate) began_at: u64,
+    /// How long it took, or takes already, in milliseconds.
+    pub(crate) took_ms: u64,
+    /// Messages and calls that the revision before answered meanwhile.
+    pub(crate) stable_messages: u64,
+    /// Those that the new one answered.
+    pub(crate) candidate_messages: u64,
+    /// The longest time for which the mailbox was held for a handoff, in milliseconds.
+    pub(crate) longest_pause_ms: u64,
+}
+
+/// What somebody wants of an agent's rollout.
+#[derive(Debug, Clone)]
+pub(crate) struct RolloutWish {
+    /// Whose.
+    pub(crate) agent: String,
+    /// What.
+    pub(crate) command: caxton_control::rollout::Command,
+    /// For `undo`, the number of the revision to go back to.
+    pub(crate) to: Option<u64>,
+    /// Who.
+    pub(crate) who: String,
+}

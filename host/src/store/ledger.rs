@@ -1,0 +1,89 @@
+//! The agents' ledgers of rollouts, and the memory that each revision gave when it handed over.
+
+use std::sync::Arc;
+
+use rusqlite::params;
+use tokio::sync::oneshot;
+
+use super::Store;
+use super::commit::CommitError;
+use super::kept::Snapshot;
+use super::rows::write_snapshot;
+use super::writer::Job;
+
+impl Store {
+    /// All ledgers, by agent.
+    pub(crate) fn ledgers(&self) -> Result<Vec<(String, String)>, String> {
+        self.with_reader(|connection| {
+            connection
+                .prepare_cached("SELECT agent, record FROM ledger")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })
+    }
+
+    /// Keeps an agent's ledger in place of what was kept before; none forgets it, with what its revisions handed
+    /// over. Nobody waits: whatever is kept later is later on the disk too.
+    pub(crate) fn keep_ledger(&self, agent: Arc<str>, record: Option<String>) {
+        self.tell_writer(move |transaction| {
+            let Some(record) = record else {
+                transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1")?.execute([&*agent])?;
+                return transaction.prepare_cached("DELETE FROM ledger WHERE agent = ?1")?.execute([&*agent]);
+            };
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO ledger (agent, record) VALUES (?1, ?2)")?
+                .execute(params![&*agent, record])
+        });
+    }
+
+    /// Forgets what revisions handed over that are kept no more.
+    pub(crate) fn forget_handoffs(&self, agent: Arc<str>, revisions: Vec<u64>) {
+        self.tell_writer(move |transaction| {
+            let mut statement = transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1 AND revision = ?2")?;
+            for revision in revisions {
+                statement.execute(params![&*agent, revision.cast_signed()])?;
+            }
+            Ok(0)
+        });
+    }
+
+    fn tell_writer(&self, change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static) {
+        let other = Box::new(move |transaction: &rusqlite::Transaction<'_>, _: &mut _| change(transaction).map(|_| ()));
+        self.writer.send(Job::Other(other, oneshot::channel().0));
+    }
+
+    /// Keeps the memory that a revision hands over, as the agent's and as its own; returns when it is safe.
+    pub(crate) async fn keep_handoff(&self, agent: Arc<str>, snapshot: Snapshot) -> Result<(), CommitError> {
+        self.change(move |transaction, _| {
+            write_snapshot(transaction, &agent, &snapshot)?;
+            transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO handoff (agent, revision, saved_at, data) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![
+                    &*agent,
+                    snapshot.revision.cast_signed(),
+                    snapshot.saved_at.cast_signed(),
+                    snapshot.data
+                ])
+                .map(|_| ())
+        })
+        .await
+    }
+
+    /// Makes the memory that a revision handed over the agent's again; without one the agent begins anew. Returns
+    /// when it is safe.
+    pub(crate) async fn take_back(&self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {
+        self.change(move |transaction, _| {
+            transaction.prepare_cached("DELETE FROM snapshot WHERE agent = ?1")?.execute([&*agent])?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO snapshot (agent, revision, saved_at, data)
+                     SELECT agent, revision, saved_at, data FROM handoff WHERE agent = ?1 AND revision = ?2",
+                )?
+                .execute(params![&*agent, revision.cast_signed()])
+                .map(|_| ())
+        })
+        .await
+    }
+}

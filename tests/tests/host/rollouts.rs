@@ -1,0 +1,271 @@
+//! How a new revision takes over under load, step by step, and goes back.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+
+use caxton_tests::{Client, Host, Setup, guest};
+use serde_json::{Value, json};
+
+use crate::{agent, file, host};
+
+/// What came of calls: how many each revision answered, and what was not a success.
+#[derive(Debug, Default)]
+struct Calls {
+    answered: BTreeMap<String, usize>,
+    wrong: Vec<String>,
+}
+
+/// Calls without pause from several connections, until told to stop; `body` makes the nth call of a connection.
+struct Load {
+    stop: Vec<mpsc::Sender<()>>,
+    callers: Vec<std::thread::JoinHandle<Calls>>,
+}
+
+impl Load {
+    fn new(host: &Host, path: &'static str, connections: usize, body: fn(usize) -> String) -> Self {
+        let (stop, stopped): (Vec<_>, Vec<_>) = (0..connections).map(|_| mpsc::channel::<()>()).unzip();
+        let call = |stopped: mpsc::Receiver<()>| {
+            let address = host.http.clone();
+            std::thread::spawn(move || {
+                let (client, mut calls) = (Client::new(&address, None), Calls::default());
+                for nth in 0.. {
+                    if stopped.try_recv() != Err(mpsc::TryRecvError::Empty) {
+                        break;
+                    }
+                    match client.try_send(http::Method::POST, path, &[], body(nth)) {
+                        Ok(reply) if reply.status.as_u16() == 200 => {
+                            *calls.answered.entry(reply.header("caxton-revision").to_owned()).or_default() += 1;
+                        }
+                        Ok(reply) => calls.wrong.push(format!("{} {}", reply.status, reply.text())),
+                        Err(error) => calls.wrong.push(error),
+                    }
+                }
+                calls
+            })
+        };
+        Self { stop, callers: stopped.into_iter().map(call).collect() }
+    }
+
+    fn end(self) -> Calls {
+        drop(self.stop);
+        let mut all = Calls::default();
+        for caller in self.callers {
+            let calls = caller.join().expect("a caller ends well");
+            all.wrong.extend(calls.wrong);
+            for (revision, count) in calls.answered {
+                *all.answered.entry(revision).or_default() += count;
+            }
+        }
+        all
+    }
+}
+
+fn states(status: &Value) -> Vec<(u64, String)> {
+    let revisions = status["revisions"].as_array().into_iter().flatten();
+    revisions
+        .map(|revision| {
+            (revision["number"].as_u64().unwrap_or_default(), revision["state"].as_str().unwrap_or_default().to_owned())
+        })
+        .collect()
+}
+
+fn states_are(status: &Value, wanted: &[(u64, &str)]) -> bool {
+    let states = states(status);
+    states.iter().map(|(number, state)| (*number, state.as_str())).eq(wanted.iter().copied())
+}
+
+/// The component `agent.wasm` of a host's folder becomes another.
+fn put(setup: &std::path::Path, name: &str) {
+    let temporary = setup.join("new.wasm");
+    std::fs::copy(guest(name), &temporary).expect("the guest can be copied");
+    std::fs::rename(temporary, setup.join("agent.wasm")).expect("the folder can be written to");
+}
+
+const OWN: &str = "[agents.echo]\ncomponent = \"agent.wasm\"\n[[agents.echo.http]]\nroute = \"/echo\"\n";
+
+#[test]
+fn a_canary_has_its_share_at_each_step_and_no_call_fails() {
+    let steps =
+        "deploy = { strategy = \"canary\", steps = [{ weight = 20, for = \"3s\" }, { weight = 60, for = \"1s\" }] }\n";
+    let settings = format!("{steps}rollback = {{ min-messages = 20, slower = \"10000%\" }}\n");
+    let mut host = host(&agent("echo", "echo", &settings));
+    let load = Load::new(&host, "/echo", 3, |_| "ping".to_owned());
+    host.edit(&file(&agent("echo", "echo", &format!("{settings}config = {{ n = \"2\" }}\n"))));
+    host.until_agent("echo", "both run", |status| states_are(status, &[(1, "running"), (2, "running")]));
+    // From here to the next step the shares are those of the first.
+    let sample = Load::new(&host, "/echo", 1, |_| "ping".to_owned());
+    host.until_agent("echo", "the step is half over", |status| {
+        status["waiting"].as_str().is_some_and(|why| why.contains("20% for 1s more"))
+    });
+    let sample = sample.end();
+    let counts = ["echo@1", "echo@2"].map(|name| sample.answered.get(name).copied().unwrap_or_default());
+    let share = counts[1] as f64 / (counts[0] + counts[1]) as f64;
+    assert!((0.1..0.3).contains(&share), "{share} of {counts:?}");
+    host.until_agent("echo", "all is with the new one", |status| states_are(status, &[(2, "running")]));
+    let calls = load.end();
+    assert_eq!(calls.wrong, Vec::<String>::new(), "of {:?}", calls.answered);
+    host.until_said("echo@2 runs; echo@1 drains");
+}
+
+#[test]
+fn a_rolling_deployment_replaces_instances_in_batches() {
+    let settings = "instances = { min = 4, max = 4 }\ndeploy = { strategy = \"rolling\", batch = 2 }\n";
+    let mut host = host(&agent("echo", "echo", settings));
+    let load = Load::new(&host, "/echo", 2, |_| "ping".to_owned());
+    host.edit(&file(&agent("echo", "echo", &format!("{settings}config = {{ n = \"2\" }}\n"))));
+    host.until_agent("echo", "all is with the new one", |status| states_are(status, &[(2, "running")]));
+    let calls = load.end();
+    assert_eq!(calls.wrong, Vec::<String>::new(), "of {:?}", calls.answered);
+    host.until_said("echo@1 has 50%; echo@2 has 50%");
+    host.until_agent("echo", "all instances stand", |status| status["instances"] == 4);
+}
+
+#[test]
+fn blue_green_keeps_the_old_set_warm() {
+    let settings = "deploy = { strategy = \"blue-green\", keep-warm = \"1h\" }\n";
+    let mut host = host(&agent("echo", "echo", settings));
+    host.edit(&file(&agent("echo", "echo", &format!("{settings}config = {{ n = \"2\" }}\n"))));
+    host.until_agent("echo", "the old one stays", |status| states_are(status, &[(1, "draining"), (2, "running")]));
+    host.until_agent("echo", "it is told of", |status| {
+        status["waiting"].as_str().is_some_and(|why| why.contains("echo@1 stays warm"))
+    });
+    let (code, _, said) = host.caxton(&["rollout", "undo", "echo"]);
+    assert_eq!(code, 0, "{said}");
+    host.until_agent("echo", "the old one has all again", |status| {
+        states(status).contains(&(1, "running".to_owned())) && status["revision"] == "echo@1"
+    });
+    let (code, told, _) = host.caxton(&["rollout", "status", "echo"]);
+    assert_eq!(code, 6, "{told}");
+    assert!(told.contains("undone by"), "{told}");
+    // Nobody waits for it: a newer change goes on at once.
+    host.edit(&file(&agent("echo", "echo", &format!("{settings}config = {{ n = \"3\" }}\n"))));
+    host.until_agent("echo", "the newest runs", |status| status["revision"] == "echo@3");
+}
+
+/// `echo` answers this as it is; `rogue` does what it says, and one in ten traps.
+fn one_in_ten_traps(nth: usize) -> String {
+    if nth % 10 == 9 { r#"{"do":"trap"}"#.to_owned() } else { r#"{"do":"reply","text":"well"}"#.to_owned() }
+}
+
+#[test]
+fn a_candidate_that_traps_is_taken_back_and_not_tried_again_until_it_changes() {
+    let rules = "reload = { strategy = \"traffic-splitting\", steps = [50, 100], every = \"1h\" }\nrollback = { min-messages = 20, slower = \"10000%\" }\nbreaker = { faults = 100 }\n";
+    let toml = file(&OWN.replace("[[", &format!("{rules}[[")));
+    let setup = Setup::new(crate::BINARY, &toml);
+    put(setup.folder(), "echo");
+    let mut host = setup.start();
+    let load = Load::new(&host, "/echo", 2, one_in_ten_traps);
+    put(host.folder(), "rogue");
+    host.until_agent("echo", "it is refused", |status| {
+        status["waiting"].as_str().is_some_and(|why| why.starts_with("errors:") && why.contains("not tried again"))
+    });
+    let calls = load.end();
+    assert!(calls.wrong.iter().all(|wrong| wrong.starts_with("500")), "{:?}", calls.wrong.first());
+    host.until_agent("echo", "the old one has all again", |status| states_are(status, &[(1, "running")]));
+    assert_eq!(host.agent("echo")["revision"], "echo@1");
+    // Also not when somebody asks for all to be as declared, and not by another host on the same folder.
+    host.caxton(&["apply"]);
+    assert_eq!(host.agent("echo")["revision"], "echo@1");
+    let mut host = host.kill().start();
+    assert_eq!(host.agent("echo")["revision"], "echo@1");
+    assert_eq!(host.client().post("/echo", "still").text(), "still", "by the bytes that ran");
+    put(host.folder(), "session");
+    host.until_agent("echo", "other bytes are tried", |status| states(status).iter().any(|(number, _)| *number == 3));
+}
+
+#[test]
+fn a_host_killed_in_the_middle_goes_on() {
+    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1h\" }] }\n";
+    let mut host = host(&agent("echo", "echo", steps));
+    host.edit(&file(&agent("echo", "echo", &format!("{steps}config = {{ n = \"2\" }}\n"))));
+    host.until_agent("echo", "both run", |status| states_are(status, &[(1, "running"), (2, "running")]));
+    let mut host = host.kill().start();
+    host.until_said("the host started again: it goes on with step");
+    host.until_agent("echo", "both run again", |status| states_are(status, &[(1, "running"), (2, "running")]));
+    let client = host.client();
+    let answered: Vec<String> =
+        (0..4).map(|_| client.post("/echo", "x").header("caxton-revision").to_owned()).collect();
+    assert_eq!(answered.iter().filter(|revision| *revision == "echo@2").count(), 2, "{answered:?}");
+    // What is declared again is what ran.
+    host.edit(&file(&agent("echo", "echo", steps)));
+    host.until_agent("echo", "it goes back", |status| states_are(status, &[(1, "running")]));
+}
+
+#[test]
+fn a_conversation_stays_where_it_began() {
+    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1h\" }] }\n";
+    let mut host = host(&agent("echo", "echo", steps));
+    let call = |host: &Host, name: &str| {
+        let headers = [("caxton-conversation", name)];
+        let reply = host.client().send(http::Method::POST, "/echo", &headers, "x");
+        assert_eq!(reply.status.as_u16(), 200, "{}", reply.text());
+        reply.header("caxton-revision").to_owned()
+    };
+    let early: Vec<String> = (0..8).map(|nth| format!("early-{nth}")).collect();
+    assert!(early.iter().all(|name| call(&host, name) == "echo@1"));
+    host.edit(&file(&agent("echo", "echo", &format!("{steps}config = {{ n = \"2\" }}\n"))));
+    host.until_agent("echo", "both run", |status| states_are(status, &[(1, "running"), (2, "running")]));
+    assert!(early.iter().all(|name| call(&host, name) == "echo@1"), "they began before");
+    let late: Vec<String> = (0..32).map(|nth| format!("late-{nth}")).collect();
+    let first: Vec<String> = late.iter().map(|name| call(&host, name)).collect();
+    assert!(first.iter().any(|revision| revision == "echo@2") && first.iter().any(|revision| revision == "echo@1"));
+    let again: Vec<String> = late.iter().map(|name| call(&host, name)).collect();
+    assert_eq!(first, again);
+}
+
+#[test]
+fn a_pause_lasts_until_somebody_promotes() {
+    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 10, for = \"0s\" }, { pause = true }] }\nrollback = { min-messages = 0 }\n";
+    let mut host = host(&agent("echo", "echo", steps));
+    let (code, _, said) = host.caxton(&["rollout", "status", "echo"]);
+    assert_eq!(code, 3, "{said}");
+    host.edit(&file(&agent("echo", "echo", &format!("{steps}config = {{ n = \"2\" }}\n"))));
+    host.until_agent("echo", "it is paused", |status| {
+        status["waiting"].as_str().is_some_and(|why| why.contains("until somebody promotes"))
+    });
+    let (code, _, said) = host.caxton(&["rollout", "resume", "echo"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("waits for `promote`"), "{said}");
+    let (code, _, said) = host.caxton(&["rollout", "promote", "echo"]);
+    assert_eq!(code, 0, "{said}");
+    host.until_agent("echo", "all is with the new one", |status| states_are(status, &[(2, "running")]));
+    let (code, told, said) = host.caxton(&["rollout", "history", "echo", "-o", "json"]);
+    assert_eq!(code, 0, "{said}");
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!((&told[0]["status"], &told[0]["to"]), (&json!("completed"), &json!("echo@2")), "{told}");
+    // By the bytes and settings that ran.
+    host.caxton(&["rollout", "undo", "echo"]);
+    host.until_agent("echo", "the first one runs again", |status| states_are(status, &[(1, "running")]));
+    host.until_agent("echo", "the file does not undo it", |status| {
+        status["waiting"].as_str().is_some_and(|why| why.contains("undone by"))
+    });
+    host.caxton(&["rollout", "retry", "echo"]);
+}
+
+#[test]
+fn an_undo_gives_a_stateful_agent_the_memory_that_it_handed_over() {
+    let mut host = host(&agent("session", "session", ""));
+    let remember = |host: &Host, text: &str| {
+        let headers = [("caxton-conversation", "c")];
+        host.client().send(http::Method::POST, "/session", &headers, text.to_owned()).json()["remembered"].clone()
+    };
+    assert_eq!((remember(&host, "one"), remember(&host, "two")), (json!(1), json!(2)));
+    host.edit(&file(&agent("session", "session", "config = { n = \"2\" }")));
+    host.until_agent("session", "it is handed over", |status| states_are(status, &[(2, "running")]));
+    assert_eq!(remember(&host, "three"), 3);
+    let (code, _, said) = host.caxton(&["rollout", "undo", "session"]);
+    assert_eq!(code, 0, "{said}");
+    host.until_agent("session", "the first one runs again", |status| states_are(status, &[(1, "running")]));
+    assert_eq!(remember(&host, "again three"), 3);
+}
+
+#[test]
+fn a_stateful_agent_is_not_split() {
+    let mut host = host(&agent("session", "session", ""));
+    let canary = "deploy = { strategy = \"canary\" }\nconfig = { n = \"2\" }\n";
+    host.edit(&file(&agent("session", "session", canary)));
+    host.until_agent("session", "it is refused with the way out", |status| {
+        status["waiting"].as_str().is_some_and(|why| why.contains("blue-green"))
+    });
+    assert_eq!(host.agent("session")["revision"], json!("session@1"));
+}
