@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use caxton_control::desired::Order;
 use caxton_control::mailbox::{Mailbox, Rank, Taken};
 use caxton_control::plan::{Actual, ActualAgent, Component, Revision, Wanted, plan};
+use caxton_control::rollout::{Ledger, Seen, Side};
 use caxton_control::{AgentSpec, Digest, lifecycle::State};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
@@ -51,27 +51,34 @@ fn route(criterion: &mut Criterion) {
 fn planning(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan when nothing changed");
     for agents in [10u64, 10_000] {
-        let (mut desired, mut actual) = (BTreeMap::new(), Actual::default());
+        let (mut desired, mut actual, mut ledgers) = (BTreeMap::new(), Actual::default(), BTreeMap::new());
         for number in 0..agents {
             let spec = Arc::new(spec(number));
             let digest = Digest([7; 32]);
-            let revision = Revision {
-                number: 1,
-                spec: Arc::clone(&spec),
-                digest,
+            let seen = Seen {
                 state: State::Running,
-                since: Duration::ZERO,
+                since: 0,
                 busy: false,
                 stateful: false,
                 in_flight: 0,
+                instances: 1,
+                cap: None,
+                probes: None,
             };
-            let agent =
-                ActualAgent { applied: Arc::clone(&spec), paused: false, retired: false, revisions: vec![revision] };
+            let revision = Revision { number: 1, spec: Arc::clone(&spec), digest, seen };
+            let agent = ActualAgent {
+                revisions: vec![revision],
+                shares: vec![(1, 100)],
+                ..ActualAgent::new(Arc::clone(&spec))
+            };
+            let mut ledger = Ledger::new(spec.name.clone());
+            ledger.runs(Side { number: 1, digest, settings: spec.revision_settings() });
+            ledgers.insert(spec.name.clone(), ledger);
             actual.agents.insert(spec.name.clone(), agent);
             desired.insert(spec.name.clone(), Wanted { spec, component: Component::Found(digest) });
         }
         group.bench_function(BenchmarkId::new("agents", agents), |b| {
-            b.iter_batched(|| (), |()| plan(&desired, &actual, Duration::from_secs(1)), BatchSize::SmallInput);
+            b.iter_batched(|| (), |()| plan(&desired, &actual, &mut ledgers, 1_000), BatchSize::SmallInput);
         });
     }
 }

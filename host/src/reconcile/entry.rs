@@ -51,7 +51,7 @@ pub(super) struct Record {
     pub(super) spec: Arc<AgentSpec>,
     pub(super) digest: Digest,
     pub(super) state: State,
-    /// In milliseconds since 1970, as [`Reconciler::now`] has it.
+    /// In milliseconds since 1970, as the reconciler counts it.
     pub(super) since: u64,
     pub(super) busy: bool,
     pub(super) live: Option<Arc<Revision>>,
