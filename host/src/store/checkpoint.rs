@@ -17,7 +17,7 @@ use super::commit::CommitError;
 /// How long to wait after a copy before the next.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Pages (of 4 KiB) in the log above which it is to begin anew.
-const MAX_PAGES: i64 = 65_536;
+const MAX_PAGES: i64 = 16_384;
 
 /// What the writer and the copying thread share.
 #[derive(Default)]
