@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use caxton_control::AgentSpec;
 use caxton_control::config::json_schema;
+use caxton_control::rollout::can_hold;
 use serde::Serialize;
 use serde_json::json;
 
@@ -97,6 +98,15 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> C
     };
     if let Some(Err(message)) = summary.map(|summary| judge(spec, summary)) {
         findings.push(Problem { code: "settings", message, help: "change the setting, or the component".to_owned() });
+    }
+    if summary.is_some_and(|summary| summary.kind == Kind::Stateful) {
+        let (deploy, reload) = spec.rollout.settings(spec.reload.drain);
+        for (table, settings) in [("deploy", deploy), ("reload", reload)] {
+            if let Err(why) = can_hold(&settings.strategy, true) {
+                let help = format!("change `{table}.strategy` of {}", spec.name);
+                findings.push(Problem { code: "strategy", message: why.to_string(), help });
+            }
+        }
     }
     Checked {
         agent: spec.name.to_string(),

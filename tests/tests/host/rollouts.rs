@@ -268,4 +268,7 @@ fn a_stateful_agent_is_not_split() {
         status["waiting"].as_str().is_some_and(|why| why.contains("blue-green"))
     });
     assert_eq!(host.agent("session")["revision"], json!("session@1"));
+    let (code, told, said) = host.caxton(&["check"]);
+    assert_eq!(code, 2, "{told}{said}");
+    assert!((told + &said).contains("blue-green"));
 }
