@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Agent;
-use crate::store::{Commit, StateChange, Store};
+use crate::store::{Commit, CommitError, StateChange, Store};
 use crate::wasm::{Read, Seen};
 
 /// What an agent has written and the store has not committed.
@@ -29,12 +29,29 @@ struct Value {
     value: Option<Bytes>,
 }
 
+/// Whether something that was read has been written anew since.
+fn is_stale(keys: &AHashMap<String, Value>, state: &StateChange) -> bool {
+    state.reads.iter().any(|(key, seen)| {
+        keys.get(key).is_some_and(|newest| {
+            // A key that is removed is seen as one that never was.
+            let version = if newest.value.is_some() { newest.version } else { 0 };
+            version != *seen
+        })
+    })
+}
+
 impl Pending {
-    /// Hands a commit to the store; what it writes can be read from now on.
+    /// Hands a commit to the store; what it writes can be read from now on. One that is sure to be refused is told so at
+    /// once.
     pub(super) fn submit(&self, store: &Store, mut commit: Commit) {
         match &mut commit.state {
             Some(state) if !state.writes.is_empty() => {
                 let mut keys = self.keys.lock();
+                // What others would read of it, and build on, would never come to be.
+                if is_stale(&keys, state) {
+                    drop(keys);
+                    return commit.refuse(CommitError::Conflict);
+                }
                 state.version = store.next_version();
                 for (key, value) in &state.writes {
                     keys.insert(key.clone(), Value { version: state.version, value: value.clone() });

@@ -61,6 +61,14 @@ impl Commit {
     }
 }
 
+impl Commit {
+    /// Tells that nothing of it is kept, without a way to the disk.
+    pub(crate) fn refuse(self, why: CommitError) {
+        let Self { done, sends, state, dead, .. } = self;
+        done(Committed { result: Err(why), sends, state, dead });
+    }
+}
+
 /// A message that is handled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Handled {
