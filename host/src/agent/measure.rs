@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use caxton_control::rollout::analysis::Window;
+use caxton_control::rollout::analysis::{P95, Window};
 
 use super::Revision;
 use crate::histogram::Histogram;
@@ -46,10 +46,13 @@ impl Revision {
     /// What was measured since the window began.
     pub(crate) fn window(&self) -> Window {
         let Some(measures) = self.measures.load_full() else { return Window::default() };
+        let messages = measures.messages.load(Ordering::Relaxed);
+        let took = measures.took.counted();
+        let [low, at, high] = P95::ranks(messages).map(|rank| took.quantile(rank));
         Window {
-            messages: measures.messages.load(Ordering::Relaxed),
+            messages,
             faults: measures.faults.load(Ordering::Relaxed),
-            p95: measures.took.counted().quantile(0.95),
+            p95: low.zip(at).zip(high).map(|((low, at), high)| P95 { low, at, high }),
             ..Window::default()
         }
     }

@@ -125,9 +125,10 @@ fn show(rollout: &RolloutStatus, out: &mut Out) -> Result<(), CliError> {
 fn text(rollout: &RolloutStatus) -> String {
     let RolloutStatus { from, to, strategy, status, why, step, steps, weight, .. } = rollout;
     let took = ago(Duration::from_millis(rollout.took_ms));
+    let passed = if rollout.ended { format!("took {took}") } else { format!("for {took}") };
     let (stable, candidate) = (rollout.stable_messages, rollout.candidate_messages);
     format!(
-        "{to} after {from}, {strategy}: {status} since {took}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}"
+        "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}"
     )
 }
 

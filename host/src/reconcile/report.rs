@@ -53,6 +53,8 @@ impl Reconciler {
                 let _ = answer.send(agents);
             }
             Command::Rollouts(agent, answer) => {
+                // With the figures of this moment.
+                self.reconcile();
                 let _ = answer.send(self.rollouts(agent.as_deref()));
             }
             Command::Rollout(wish, answer) => {

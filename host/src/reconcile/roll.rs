@@ -38,12 +38,25 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
 }
 
 /// The rollout that is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Measuring {
     rollout: u64,
     step: usize,
-    /// What stable and the candidate had answered when the rollout began, or the host started.
-    answered: (u64, u64),
+    /// Stable and the candidate, as they lived last: what they answered counts also when they have ended.
+    sides: [Option<Measured>; 2],
+}
+
+/// A revision that is measured.
+#[derive(Clone)]
+struct Measured {
+    live: Arc<Revision>,
+    /// What it had answered when it was first seen in this rollout.
+    before: u64,
+}
+
+impl Measured {
+    fn answered(&self) -> u64 {
+        self.live.answered().saturating_sub(self.before)
+    }
 }
 
 impl Reconciler {
@@ -258,16 +271,31 @@ impl Reconciler {
                 }
                 continue;
             };
-            let lives = [rollout.from.number, rollout.to.number].map(|number| entry.live(number));
-            let same = entry.measuring.filter(|measuring| measuring.rollout == rollout.id);
-            let answered = |live: &Option<Arc<Revision>>| live.as_ref().map_or(0, |live| live.answered());
-            let base = same.map_or_else(|| (answered(&lives[0]), answered(&lives[1])), |same| same.answered);
-            let now = Measuring { rollout: rollout.id, step: rollout.step, answered: base };
-            if entry.measuring != Some(now) {
-                entry.measuring = Some(now);
-                lives.iter().flatten().for_each(|live| live.begin_window());
+            let [stable, candidate] = [rollout.from.number, rollout.to.number].map(|number| entry.live(number));
+            let same = entry.measuring.take().filter(|measuring| measuring.rollout == rollout.id);
+            if same.is_none() {
+                entry.longest_pause_ms = 0;
             }
+            let step = same.as_ref().map(|same| same.step);
+            let [first, second] = same.map_or([None, None], |same| same.sides);
+            let sides = [seen_last(first, stable), seen_last(second, candidate)];
+            if step != Some(rollout.step) {
+                sides.iter().flatten().for_each(|side| side.live.begin_window());
+            }
+            entry.measuring = Some(Measuring { rollout: rollout.id, step: rollout.step, sides });
         }
+    }
+}
+
+/// Who is measured: the one that lives, or else the one that did.
+fn seen_last(known: Option<Measured>, live: Option<Arc<Revision>>) -> Option<Measured> {
+    match (known, live) {
+        (Some(known), Some(live)) if Arc::ptr_eq(&known.live, &live) => Some(known),
+        (_, Some(live)) => {
+            live.begin_window();
+            Some(Measured { before: live.answered(), live })
+        }
+        (known, None) => known,
     }
 }
 
@@ -289,31 +317,29 @@ impl Entry {
 
     /// What was measured of a rollout.
     pub(super) fn measured(&self, rollout: &Rollout) -> (Windows, Figures) {
-        let Some(measuring) = self.measuring.filter(|measuring| measuring.rollout == rollout.id) else {
+        let Some(measuring) = self.measuring.as_ref().filter(|measuring| measuring.rollout == rollout.id) else {
             return Default::default();
         };
-        let [stable, candidate] = [rollout.from.number, rollout.to.number].map(|number| self.live(number));
-        let window = |live: &Option<Arc<Revision>>, number: u64| {
-            let mut window = live.as_ref().map(|live| live.window()).unwrap_or_default();
+        let [stable, candidate] = &measuring.sides;
+        let window = |side: &Option<Measured>, number: u64| {
+            let mut window = side.as_ref().map(|side| side.live.window()).unwrap_or_default();
             let probes = self.revisions.iter().find(|record| record.number == number).and_then(|record| record.probes);
             (window.probes_passed, window.probes_failed) = probes.map_or((0, 0), |p| (p.passed, p.failed));
             window
         };
         let windows = Windows {
             step: measuring.step,
-            stable: window(&stable, rollout.from.number),
-            candidate: window(&candidate, rollout.to.number),
+            stable: window(stable, rollout.from.number),
+            candidate: window(candidate, rollout.to.number),
         };
-        let since =
-            |live: &Option<Arc<Revision>>, base| live.as_ref().map_or(0, |live| live.answered().saturating_sub(base));
+        let answered = |side: &Option<Measured>| side.as_ref().map_or(0, Measured::answered);
         let figures = Figures {
-            started: candidate.as_ref().map_or(0, |live| u64::from(live.pool.started())),
+            started: candidate.as_ref().map_or(0, |side| u64::from(side.live.pool.started())),
             longest_pause_ms: self.longest_pause_ms,
-            stable_messages: since(&stable, measuring.answered.0),
-            candidate_messages: since(&candidate, measuring.answered.1),
+            stable_messages: answered(stable),
+            candidate_messages: answered(candidate),
             probes_passed: windows.candidate.probes_passed,
             probes_failed: windows.candidate.probes_failed,
-            ..Figures::default()
         };
         (windows, figures)
     }

@@ -272,3 +272,26 @@ fn a_stateful_agent_is_not_split() {
     assert_eq!(code, 2, "{told}{said}");
     assert!((told + &said).contains("blue-green"));
 }
+
+#[test]
+fn what_each_side_answered_is_told_while_it_goes_on_and_when_it_is_over() {
+    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1s\" }, { pause = true }] }\n";
+    let settings = format!("{steps}rollback = {{ min-messages = 0, slower = \"10000%\" }}\n");
+    let mut host = host(&agent("echo", "echo", &settings));
+    assert_eq!(host.client().post("/echo", "before").status.as_u16(), 200);
+    host.edit(&file(&agent("echo", "echo", &format!("{settings}config = {{ n = \"2\" }}\n"))));
+    let newest = |host: &Host| host.api().get("/v1/rollouts/echo").json()[0].clone();
+    host.until("a person is waited for", |host| (newest(host)["status"] == "paused").then_some(()));
+    let client = host.client();
+    (0..20).for_each(|_| assert_eq!(client.post("/echo", "ping").status.as_u16(), 200));
+    let answered = |rollout: &Value| (rollout["stable_messages"].clone(), rollout["candidate_messages"].clone());
+    assert_eq!(answered(&newest(&host)), (json!(10), json!(10)));
+    let (code, _, said) = host.caxton(&["rollout", "promote", "echo"]);
+    assert_eq!(code, 0, "{said}");
+    host.until("it is over", |host| (newest(host)["status"] == "completed").then_some(()));
+    // The old revision has ended, and what it did is known.
+    host.until_agent("echo", "the old one has ended", |status| states_are(status, &[(2, "running")]));
+    assert_eq!(answered(&newest(&host)), (json!(10), json!(10)));
+    let (_, told, _) = host.caxton(&["rollout", "status", "echo"]);
+    assert!(told.contains("completed, took ") && told.contains("echo@1 answered 10, echo@2 10"), "{told}");
+}

@@ -9,7 +9,8 @@
 //!   message could make it good, and it is refused at once. One failure of one message refuses nothing.
 //! - Memory is a fact, not a rate: one instance above the bound refuses.
 //! - Slower is judged when both have `min-messages`: one slow message is no trend, and at 100 % there is nothing to
-//!   compare with.
+//!   compare with. A p95 of a hundred messages is itself known only roughly, so what is compared is the least that the
+//!   candidate's can be with the most that stable's can be: what chance alone explains refuses nothing.
 
 use std::fmt;
 use std::time::Duration;
@@ -31,13 +32,39 @@ pub struct Window {
     /// How many of them failed by the guest's fault: traps, limits, results marked as faults.
     pub faults: u64,
     /// The time that 95 of 100 stayed below; none without messages.
-    pub p95: Option<Duration>,
+    pub p95: Option<P95>,
     /// The most memory that one of its instances had, in bytes.
     pub memory_bytes: u64,
     /// Probes that passed.
     pub probes_passed: u64,
     /// Probes that did not.
     pub probes_failed: u64,
+}
+
+/// The time that 95 of 100 messages stayed below, and how well it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct P95 {
+    /// The least that it can be, short of chance.
+    pub low: Duration,
+    /// As it was measured.
+    pub at: Duration,
+    /// The most that it can be, short of chance.
+    pub high: Duration,
+}
+
+impl P95 {
+    /// Which parts of `messages`, in order of their time, are [low](Self::low), [at](Self::at) and [high](Self::high):
+    /// how many of them are below the true p95 is binomial, and these are two of its deviations apart.
+    pub fn ranks(messages: u64) -> [f64; 3] {
+        let deviation = (0.95 * 0.05 / messages.max(1) as f64).sqrt();
+        [0.95 - 2.0 * deviation, 0.95, 0.95 + 2.0 * deviation].map(|rank| rank.clamp(0.0, 1.0))
+    }
+
+    /// What is known exactly.
+    pub fn exactly(at: Duration) -> Self {
+        Self { low: at, at, high: at }
+    }
 }
 
 /// How copies of live messages were answered.
@@ -161,12 +188,12 @@ fn errors(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
 fn slower(rules: &Rollback, stable: &Window, candidate: &Window) -> Option<Verdict> {
     let enough = |window: &Window| window.messages >= rules.min_messages.max(1);
     let (before, now) = (stable.p95?, candidate.p95?);
-    let bound = before.mul_f64(1.0 + rules.slower / 100.0);
-    (enough(stable) && enough(candidate) && now > bound).then(|| {
+    let bound = before.high.mul_f64(1.0 + rules.slower / 100.0);
+    (enough(stable) && enough(candidate) && now.low > bound).then(|| {
         let figures = format!(
             "95 of 100 messages took up to {}, with the running revision {}; more than {}% slower",
-            time(now),
-            time(before),
+            time(now.at),
+            time(before.at),
             rules.slower
         );
         Verdict::refused(Trigger::Slower, figures)
@@ -194,7 +221,7 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     fn window(messages: u64, faults: u64, p95: u64) -> Window {
-        let p95 = (messages > 0).then(|| MS(p95));
+        let p95 = (messages > 0).then(|| P95::exactly(MS(p95)));
         Window { messages, faults, p95, memory_bytes: 64 << 20, probes_passed: 3, probes_failed: 0 }
     }
 
@@ -253,6 +280,51 @@ mod tests {
             ("stable is not", window(100, 0, 100), "slower"),
         ] {
             assert_eq!(short(&judge(&Rollback::default(), &stable, &slow)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_chance_explains_is_not_slower() {
+        let near = |messages, low, at, high| Window {
+            p95: Some(P95 { low: MS(low), at: MS(at), high: MS(high) }),
+            ..window(messages, 0, at)
+        };
+        let stable = near(100, 18, 20, 30);
+        for (name, candidate, expected) in [
+            ("twice as slow, with some luck", near(100, 25, 40, 90), "healthy"),
+            ("twice as slow, in any case", near(100, 46, 50, 90), "slower"),
+        ] {
+            assert_eq!(short(&judge(&Rollback::default(), &stable, &candidate)), expected, "{name}");
+        }
+    }
+
+    /// Equal revisions, thousands of times, with times that vary as those of real calls do.
+    #[test]
+    fn the_same_is_not_slower_than_itself() {
+        let mut seed = 7_u64;
+        let mut times = |messages: u64, factor: f64| {
+            let mut times: Vec<f64> = (0..messages)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let part = ((seed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+                    // Most take their time, and a tail as of queues takes many times that.
+                    factor * (1.0 - part).powf(-0.5)
+                })
+                .collect();
+            times.sort_by(f64::total_cmp);
+            let [low, at, high] = P95::ranks(messages)
+                .map(|rank| times[((rank * messages as f64).ceil() as usize).clamp(1, times.len()) - 1])
+                .map(Duration::from_secs_f64);
+            Window { messages, p95: Some(P95 { low, at, high }), ..Window::default() }
+        };
+        for (messages, at_most, at_least) in [(100, 10, 400), (300, 2, 1_900), (1_000, 0, 1_990)] {
+            let rules = Rollback { min_messages: 20, ..Rollback::default() };
+            let fires = |times: &mut dyn FnMut(u64, f64) -> Window, factor| {
+                let mut judged = |_: &u32| short(&judge(&rules, &times(messages, 1.0), &times(messages, factor)));
+                (0..2_000).filter(|run| judged(run) == "slower").count()
+            };
+            let (same, slow) = (fires(&mut times, 1.0), fires(&mut times, 4.0));
+            assert!(same <= at_most && slow >= at_least, "{messages} messages: {same}, {slow}");
         }
     }
 

@@ -95,20 +95,12 @@ impl From<End> for Status {
 pub struct Figures {
     /// Instances of the candidate that stood.
     pub started: u64,
-    /// Instances of the candidate that did not.
-    pub failed: u64,
     /// The longest time for which the agent handled nothing although something waited, in milliseconds.
     pub longest_pause_ms: u64,
     /// Messages and calls that stable answered.
     pub stable_messages: u64,
     /// Messages and calls that the candidate answered.
     pub candidate_messages: u64,
-    /// Accepted messages that were not answered: 0, or it is a defect.
-    pub lost: u64,
-    /// The most memory that an instance of the candidate had, in bytes.
-    pub memory_bytes: u64,
-    /// Fuel that the candidate used, where it is counted, or else microseconds on a core.
-    pub work: u64,
     /// Probes of the candidate that passed.
     pub probes_passed: u64,
     /// Probes of the candidate that did not.
@@ -120,13 +112,9 @@ impl Figures {
     pub(super) fn and(self, later: Self) -> Self {
         Self {
             started: self.started + later.started,
-            failed: self.failed + later.failed,
             longest_pause_ms: self.longest_pause_ms.max(later.longest_pause_ms),
             stable_messages: self.stable_messages + later.stable_messages,
             candidate_messages: self.candidate_messages + later.candidate_messages,
-            lost: self.lost + later.lost,
-            memory_bytes: self.memory_bytes.max(later.memory_bytes),
-            work: self.work + later.work,
             probes_passed: self.probes_passed + later.probes_passed,
             probes_failed: self.probes_failed + later.probes_failed,
         }

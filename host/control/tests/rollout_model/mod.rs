@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use caxton_control::lifecycle::State;
-use caxton_control::rollout::analysis::{Compared, Window};
+use caxton_control::rollout::analysis::{Compared, P95, Window};
 use caxton_control::rollout::{
     Action, Command, Declared, Deploy, Figures, Instances, Ledger, Next, Observation, Probes, Rehearsal, Reload,
     Rollout, Seen, Settings, Side, Status, Strategy, Turn, Windows, tidy, turns,
@@ -473,7 +473,7 @@ pub(crate) fn measured(digest: Digest, messages: u64, before: &Window) -> Window
     Window {
         messages,
         faults: if is(digest, "traps") { messages.div_ceil(10) } else { 0 },
-        p95: Some(Duration::from_millis(if is(digest, "slow") { 90 } else { 20 })),
+        p95: Some(P95::exactly(Duration::from_millis(if is(digest, "slow") { 90 } else { 20 }))),
         memory_bytes: if is(digest, "leaks") { 512 << 20 } else { 8 << 20 },
         ..*before
     }
