@@ -42,10 +42,15 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Vec<ConversationStatus>>, Problem> {
     let limit = page(params.limit, PAGE)?;
-    let participant = params.participant.as_deref();
-    let store = &api.commons.store;
-    let open = store.conversations.list(participant, limit as usize).into_iter().map(|record| (record, None));
-    let ended = store.ended(participant, limit).map_err(Problem::host)?;
+    let store = std::sync::Arc::clone(&api.commons.store);
+    // Who takes part is known to the records alone, which are many.
+    let found = tokio::task::spawn_blocking(move || {
+        let participant = params.participant.as_deref();
+        Ok((store.conversations.list(participant, limit as usize), store.ended(participant, limit)?))
+    });
+    let found: Result<_, String> = found.await.map_err(|error| Problem::host(error.to_string()))?;
+    let (open, ended) = found.map_err(Problem::host)?;
+    let open = open.into_iter().map(|record| (record, None));
     let ended = ended.into_iter().map(|(record, at)| (record, Some(at)));
     let mut found: Vec<ConversationStatus> = open.chain(ended).map(|(record, at)| status(record, at)).collect();
     found.sort_by_key(|conversation| std::cmp::Reverse(conversation.last_at));

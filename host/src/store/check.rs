@@ -65,7 +65,7 @@ const RULES: &[(&str, &str, &str)] = &[
 impl Store {
     /// Looks through all of it, while commits go on. Takes long.
     pub(crate) fn check(&self) -> Result<Checked, String> {
-        Ok(check(&self.connect().map_err(|error| error.to_string())?))
+        Ok(check(&super::connect(&self.database).map_err(|error| error.to_string())?))
     }
 }
 

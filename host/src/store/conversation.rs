@@ -1,29 +1,29 @@
 //! Conversations that are open: who takes part, how far their protocols are, what waits for an answer.
 //!
 //! They are in memory, and written with the messages that change them. One that has nothing but a message from outside
-//! is not written: a restart would lose no more than its count. Those that have ended are kept for a look at them.
+//! is not written: a restart would lose no more than its count. Those in which nothing was said for a while [leave
+//! memory](away) and come back with their next message. Those that have ended are kept for a look at them.
 
+mod away;
 mod ended;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::{AHashMap, RandomState};
 use arc_swap::ArcSwap;
 use caxton_control::conversation::{Change, Conversation, Refused, Said};
 use caxton_control::desired;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, params};
 
+use self::away::Away;
 use super::commit::Commit;
 use crate::wasm::{Envelope, Sent, act};
 
 /// Conversations are spread over so many parts, so that agents seldom wait for one another.
 const SHARDS: usize = 16;
-/// Open conversations of one part; beyond that the oldest end before their time.
+/// Open conversations of one part; beyond that those end before their time in which nothing was said for longest.
 const MAX_OPEN: usize = 16_384;
-/// Names of conversations that have ended which may be among those in order of age.
-const SLACK: usize = 1_024;
 
 pub(super) use ended::write_end;
 
@@ -64,22 +64,28 @@ pub(crate) struct Conversations {
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
     bounds: ArcSwap<desired::Conversations>,
+    /// Reads those that are away.
+    reader: Mutex<Connection>,
     /// The last one's row.
     rows: AtomicU64,
     /// The last message's place that is safe.
     place: AtomicU64,
+    /// How often something was written, the last time included that is under way.
+    writes: AtomicU64,
+    /// Up to where in `writes` all is in the database.
+    written: AtomicU64,
     illegal: AtomicU64,
 }
 
 #[derive(Default)]
 struct Shard {
     open: AHashMap<Box<str>, Open>,
-    /// The oldest first, with some that have ended.
-    order: VecDeque<Box<str>>,
     /// What is to be written.
     dirty: Vec<Box<str>>,
-    /// Those that were too many, until they are ended.
-    surplus: Vec<Expired>,
+    /// Open ones that are in the database alone, by the hash of their names.
+    away: AHashMap<u64, Away>,
+    /// Those that were too many, until they are ended: some in memory, some in the database.
+    surplus: (Vec<Expired>, Vec<Away>),
 }
 
 struct Open {
@@ -91,6 +97,8 @@ struct Open {
     dirty: bool,
     /// Whether more than its count and time is to be written.
     changed: bool,
+    /// When it was written last, as [`Conversations::writes`] counts.
+    written: u64,
 }
 
 /// A conversation that ended, as it was then.
@@ -111,35 +119,21 @@ impl Expired {
 }
 
 impl Conversations {
-    /// Those that the database has open.
-    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+    /// Those that the database has open: they are away until something is said in them. `reader` is a connection for
+    /// them alone.
+    pub(super) fn load(reader: Connection) -> rusqlite::Result<Self> {
         let conversations = Self {
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
             bounds: ArcSwap::from_pointee(DEFAULT),
+            reader: Mutex::new(reader),
             rows: AtomicU64::new(0),
             place: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             illegal: AtomicU64::new(0),
         };
-        let last: Option<i64> = connection.query_row("SELECT max(id) FROM conversation", [], |row| row.get(0))?;
-        conversations.rows.store(last.unwrap_or(0).cast_unsigned(), Ordering::Relaxed);
-        let mut statement = connection.prepare(
-            "SELECT id, activity.last, activity.messages, record, began FROM conversation
-             JOIN activity ON activity.conversation = id WHERE ended IS NULL ORDER BY id",
-        )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let text: String = row.get(3)?;
-            let Ok(mut record) = serde_json::from_str::<Conversation>(&text) else { continue };
-            record.last = row.get::<_, i64>(1)?.cast_unsigned();
-            record.messages = row.get::<_, i64>(2)?.cast_unsigned();
-            let began = row.get::<_, i64>(4)?.cast_unsigned();
-            let row = row.get::<_, i64>(0)?.cast_unsigned();
-            let name: Box<str> = record.name.as_str().into();
-            let mut shard = conversations.shard(&name).lock();
-            shard.order.push_back(name.clone());
-            shard.open.insert(name, Open { record, row, began, dirty: false, changed: false });
-        }
+        conversations.find_away()?;
         Ok(conversations)
     }
 
@@ -148,9 +142,18 @@ impl Conversations {
         self.bounds.store(bounds.into());
     }
 
-    fn shard(&self, name: &str) -> &Mutex<Shard> {
-        let hash = usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).unwrap_or(0);
-        &self.shards[hash]
+    /// The part where a conversation is, which is in memory if it is open.
+    fn shard(&self, name: &str) -> MutexGuard<'_, Shard> {
+        let hash = self.hasher.hash_one(name);
+        let mut shard = self.part(hash).lock();
+        if !shard.away.is_empty() {
+            self.bring_back(&mut shard, name, hash);
+        }
+        shard
+    }
+
+    fn part(&self, hash: u64) -> &Mutex<Shard> {
+        &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
     }
 
     /// Takes a message that is not kept into its conversation, or refuses it.
@@ -161,7 +164,7 @@ impl Conversations {
     /// Takes a message into its conversation, or refuses it; `kept` if it outlives the host.
     fn take(&self, name: &str, said: &Said<'_>, kept: bool) -> Result<Change, Refused> {
         let bound = usize::try_from(self.bounds.load().participants).unwrap_or(usize::MAX);
-        let mut shard = self.shard(name).lock();
+        let mut shard = self.shard(name);
         let judged = match shard.open.contains_key(name) {
             true => self.change(&mut shard, name, |record| record.judge_noting(said, bound)),
             false => self.begin(&mut shard, name, said, kept, bound),
@@ -206,7 +209,7 @@ impl Conversations {
     /// Takes back what was sent, which is not kept: the last one first.
     fn take_back(&self, envelope: &Envelope, change: Change) {
         let name = &envelope.message.conversation_id;
-        let mut shard = self.shard(name).lock();
+        let mut shard = self.shard(name);
         // It refuses nothing.
         let _ = self.change(&mut shard, name, |record| Ok(record.take_back(&said(envelope), change)));
         // One that began with it never was.
@@ -218,7 +221,7 @@ impl Conversations {
     /// Counts the answer to a message that was refused.
     fn told_refusal(&self, answer: &Envelope) -> Change {
         let name = &answer.message.conversation_id;
-        let told = self.change(&mut self.shard(name).lock(), name, |record| Ok(record.told_refusal(&said(answer))));
+        let told = self.change(&mut self.shard(name), name, |record| Ok(record.told_refusal(&said(answer))));
         // It refuses nothing.
         told.unwrap_or_default()
     }
@@ -226,7 +229,7 @@ impl Conversations {
     /// Takes in what the host says in an agent's place, which is never refused. One that has ended does not begin
     /// again with it.
     pub(crate) fn told(&self, name: &str, said: &Said<'_>) -> Change {
-        let told = self.change(&mut self.shard(name).lock(), name, |record| Ok(record.told_failure(said)));
+        let told = self.change(&mut self.shard(name), name, |record| Ok(record.told_failure(said)));
         // It refuses nothing.
         told.unwrap_or_default()
     }
@@ -272,11 +275,11 @@ impl Conversations {
         if written {
             shard.dirty.push(name.into());
         }
-        shard.order.push_back(name.into());
-        shard.open.insert(name.into(), Open { record, row, began, dirty: written, changed: written });
-        while shard.open.len() > MAX_OPEN {
-            let Some(oldest) = shard.order.pop_front() else { break };
-            shard.surplus.extend(shard.open.remove(&oldest).map(Expired::of));
+        let open = Open { record, row, began, dirty: written, changed: written, written: 0 };
+        shard.open.insert(name.into(), open);
+        if shard.open.len() > 2 * MAX_OPEN {
+            // Faster than the sweep.
+            shard.let_go(&self.hasher, said.at, self.written.load(Ordering::Acquire));
         }
         Ok(change)
     }
@@ -284,11 +287,12 @@ impl Conversations {
     /// Takes note that all messages up to this place are safe.
     pub(super) fn safe_up_to(&self, place: u64) {
         self.place.store(place, Ordering::Relaxed);
+        self.written.store(self.writes.load(Ordering::Relaxed), Ordering::Release);
     }
 
     /// The place before which no message of an open conversation is; 0 if that is not known.
     pub(super) fn began(&self, name: &str) -> u64 {
-        self.shard(name).lock().open.get(name).map_or(0, |open| open.began)
+        self.shard(name).open.get(name).map_or(0, |open| open.began)
     }
 
     fn next_row(&self) -> u64 {
@@ -297,33 +301,17 @@ impl Conversations {
 
     /// Who takes part in a conversation, as far as `wanted` picks one.
     pub(crate) fn find<T>(&self, name: &str, wanted: impl FnMut(&String) -> Option<T>) -> Option<T> {
-        self.shard(name).lock().open.get(name)?.record.participants.iter().find_map(wanted)
+        self.shard(name).open.get(name)?.record.participants.iter().find_map(wanted)
     }
 
     /// When an open conversation began, in milliseconds since 1970.
     pub(crate) fn first(&self, name: &str) -> Option<u64> {
-        self.shard(name).lock().open.get(name).map(|open| open.record.first)
+        self.shard(name).open.get(name).map(|open| open.record.first)
     }
 
     /// A conversation that is open.
     pub(crate) fn get(&self, name: &str) -> Option<Conversation> {
-        self.shard(name).lock().open.get(name).map(|open| open.record.clone())
-    }
-
-    /// Open conversations with the latest activity first, at most so many; only those of `participant`, if one is
-    /// given.
-    pub(crate) fn list(&self, participant: Option<&str>, limit: usize) -> Vec<Conversation> {
-        let mut found: Vec<Conversation> = Vec::new();
-        for shard in &self.shards {
-            let shard = shard.lock();
-            let takes_part = |open: &&Open| participant.is_none_or(|name| open.record.participants.contains(name));
-            let mut own: Vec<&Open> = shard.open.values().filter(takes_part).collect();
-            own.sort_unstable_by_key(|open| std::cmp::Reverse(open.record.last));
-            found.extend(own.into_iter().take(limit).map(|open| open.record.clone()));
-        }
-        found.sort_unstable_by_key(|record| std::cmp::Reverse(record.last));
-        found.truncate(limit);
-        found
+        self.shard(name).open.get(name).map(|open| open.record.clone())
     }
 
     /// How many there are, and what was said in those that are open.
@@ -331,8 +319,9 @@ impl Conversations {
         let (mut open, mut messages) = (0, 0);
         for shard in &self.shards {
             let shard = shard.lock();
-            open += shard.open.len() as u64;
+            open += (shard.open.len() + shard.away.len()) as u64;
             messages += shard.open.values().map(|open| open.record.messages).sum::<u64>();
+            messages += shard.away.values().map(|away| away.messages).sum::<u64>();
         }
         ConversationFigures {
             open,
@@ -343,36 +332,37 @@ impl Conversations {
         }
     }
 
-    /// Ends those in which nothing was said for too long, at most so many at once, and those that were too many.
+    /// Ends those in which nothing was said for too long, at most so many at once, and those that were too many. Others
+    /// leave memory.
     pub(crate) fn expire(&self, now: u64, most: usize) -> Vec<Expired> {
         let timeout = u64::try_from(self.bounds.load().timeout.as_millis()).unwrap_or(u64::MAX);
         let mut expired = Vec::new();
+        let mut away = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
+            let rest = most.saturating_sub(expired.len() + away.len());
+            away.extend(shard.end_away(now, timeout, rest));
             let names: Vec<Box<str>> = shard
                 .open
                 .iter()
                 .filter(|(_, open)| open.record.expires_at(timeout) <= now)
-                .take(most.saturating_sub(expired.len()))
+                .take(most.saturating_sub(expired.len() + away.len()))
                 .map(|(name, _)| name.clone())
                 .collect();
-            let Shard { open, order, dirty, surplus } = &mut *shard;
-            expired.extend(names.iter().filter_map(|name| open.remove(name)).map(Expired::of));
-            expired.append(surplus);
+            expired.extend(names.iter().filter_map(|name| shard.open.remove(name)).map(Expired::of));
+            shard.let_go(&self.hasher, now, self.written.load(Ordering::Acquire));
+            expired.append(&mut shard.surplus.0);
+            away.append(&mut shard.surplus.1);
+            let Shard { open, dirty, .. } = &mut *shard;
             dirty.retain(|name| open.contains_key(name));
-            while order.front().is_some_and(|name| !open.contains_key(name)) {
-                order.pop_front();
-            }
-            // Behind one that goes on for ever the names of the others must not pile up.
-            if order.len() > 2 * open.len() + SLACK {
-                order.retain(|name| open.contains_key(name));
-            }
         }
+        expired.extend(away.iter().filter_map(|away| self.read(away)).map(Expired::of));
         expired
     }
 
     /// Writes what has changed.
     pub(super) fn write(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let written = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
         for shard in &self.shards {
             let mut shard = shard.lock();
             if shard.dirty.is_empty() {
@@ -396,7 +386,7 @@ impl Conversations {
                     whole.execute(params![row, name, first, last, messages, text, began])?;
                 }
                 count.execute(params![row, last, messages])?;
-                (open.dirty, open.changed) = (false, false);
+                (open.dirty, open.changed, open.written) = (false, false, written);
             }
         }
         Ok(())

@@ -48,7 +48,7 @@ impl Store {
             .prefix(UNFINISHED)
             .tempfile_in(&self.folder)
             .map_err(|error| failed(error.to_string()))?;
-        let connection = self.connect().map_err(|error| failed(error.to_string()))?;
+        let connection = super::connect(&self.database).map_err(|error| failed(error.to_string()))?;
         copy_into(&connection, &self.database, file.path())?;
         let mut copy = file.reopen().map_err(|error| failed(error.to_string()))?;
         copy.rewind().map_err(|error| failed(error.to_string()))?;

@@ -206,7 +206,8 @@ impl Store {
         schema::check(&connection, &database)?;
         let wrong = |source| StoreError::of(&database, source);
         let history = History::load(&connection, settings.history, settings.dead_letters).map_err(wrong)?;
-        let conversations = Arc::new(Conversations::load(&connection).map_err(wrong)?);
+        let conversations = Conversations::load(connect(&database).map_err(wrong)?);
+        let conversations = Arc::new(conversations.map_err(wrong)?);
         let counters =
             Counters::load(&connection, keeps_messages, history, Arc::clone(&conversations)).map_err(wrong)?;
         let version = Arc::clone(&counters.version);
@@ -255,14 +256,15 @@ impl Store {
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
+}
 
-    fn connect(&self) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.database, flags)?;
-        connection.set_prepared_statement_cache_capacity(32);
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        Ok(connection)
-    }
+/// A connection that only reads.
+fn connect(database: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(database, flags)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    Ok(connection)
 }
 
 /// Takes the folder for this process. The lock ends with the process, however it ends.

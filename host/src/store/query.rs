@@ -41,7 +41,7 @@ impl Store {
         READER.with_borrow_mut(|reader| {
             let stale = reader.as_ref().is_none_or(|(id, _)| *id != self.id);
             if stale {
-                let connection = self.connect().map_err(|error| error.to_string())?;
+                let connection = super::connect(&self.database).map_err(|error| error.to_string())?;
                 *reader = Some((self.id, connection));
             }
             let (_, connection) = reader.as_ref().expect("it was set just now");

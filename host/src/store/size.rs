@@ -12,7 +12,7 @@ use crate::status::{AgentKept, StoreStatus};
 impl Store {
     /// How much it has. Looks at every message, so it takes a while.
     pub(crate) fn size(&self) -> Result<StoreStatus, String> {
-        let connection = self.connect().map_err(|error| error.to_string())?;
+        let connection = super::connect(&self.database).map_err(|error| error.to_string())?;
         let size = size(&connection, &self.database).map_err(|error| error.to_string())?;
         Ok(StoreStatus { commits: self.commits.counted().quantiles(), ..size })
     }

@@ -65,7 +65,7 @@ fn soak_in_flat_memory_and_a_flat_store() {
     let began = Instant::now();
     let transfers = setting("CAXTON_SOAK", 100_000).div_ceil(MESSAGES);
     let messages = transfers * MESSAGES;
-    let mut host = Setup::new(BINARY, &bank::file("history = 10_000")).start();
+    let mut host = Setup::new(BINARY, &bank::file("history = 10_000\n[conversations]\ntimeout = \"5m\"")).start();
     let (client, api) = (host.client(), host.api());
     bank::open(&client);
     let before = handled(&api);

@@ -118,26 +118,78 @@ async fn a_name_may_come_again_after_its_conversation_has_ended() {
 }
 
 #[tokio::test]
-async fn the_oldest_of_too_many_end_before_their_time() {
+async fn those_that_are_quiet_leave_memory_and_come_back_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let all = &store.conversations;
+    for (name, at) in [("one", 1_000), ("two", 2_000), ("three", 3_000)] {
+        all.take(name, &say("triage", "desk", Request, at), true).unwrap();
+    }
+    let in_memory = || all.shards.iter().map(|shard| shard.lock().open.len()).sum::<usize>();
+    // What is not in the database yet stays, however long nothing was said.
+    assert!(all.expire(900_000, 10).is_empty());
+    assert_eq!((in_memory(), all.figures().open), (3, 3));
+    store.flush().await.unwrap();
+    let before = ["one", "two", "three"].map(|name| all.get(name).unwrap());
+    assert!(all.expire(61_999, 10).is_empty());
+    assert_eq!(
+        (in_memory(), all.figures()),
+        (2, ConversationFigures { open: 3, written: 3, mean_messages: Some(1.0), illegal: 0 })
+    );
+    all.expire(900_000, 10);
+    assert_eq!((in_memory(), all.figures().open), (0, 3));
+    let names = |found: Vec<Conversation>| found.into_iter().map(|record| record.name).collect::<Vec<_>>();
+    assert_eq!(names(all.list(None, 2)), ["three", "two"]);
+    assert_eq!(names(all.list(Some("desk"), 9)), ["three", "two", "one"]);
+    assert_eq!(names(all.list(Some("ledger"), 9)), [""; 0]);
+    assert_eq!(in_memory(), 0, "a look brings nothing back");
+    // With an answer: the question is known still.
+    let answer = Said { in_reply_to: Some("m-1"), id: "m-2", ..say("desk", "triage", Inform, 4_000) };
+    let change = all.take("two", &answer, true).unwrap();
+    assert!(change.is_more && all.get("two").unwrap().unanswered.is_empty());
+    assert_eq!((in_memory(), all.get("two").unwrap().messages), (1, 2));
+    assert_eq!(names(all.list(None, 9)), ["two", "three", "one"]);
+    assert_eq!([all.get("one"), all.get("three")], [Some(before[0].clone()), Some(before[2].clone())]);
+    store.flush().await.unwrap();
+    all.expire(900_000, 10);
+    let ended = all.expire(3_000 + TIMEOUT, 10);
+    let owed: Vec<_> = ended.iter().map(|ended| (&*ended.record.name, ended.record.unanswered.len())).collect();
+    assert_eq!((owed.len(), in_memory(), all.figures().open), (2, 0, 1));
+    assert!(owed.contains(&("one", 1)) && owed.contains(&("three", 1)), "{owed:?}");
+}
+
+#[tokio::test]
+async fn those_without_room_leave_memory_and_then_end_the_quietest_first() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
     let all = &store.conversations;
     // In one part of them, which is full sooner.
-    let first = all.shard("c");
-    let names = (0u32..).map(|number| format!("c-{number}")).filter(|name| std::ptr::eq(all.shard(name), first));
-    let names: Vec<String> = names.take(MAX_OPEN + 3).collect();
+    let first: *const _ = all.part(all.hasher.hash_one("c"));
+    let same = |name: &String| std::ptr::eq(all.part(all.hasher.hash_one(name)), first);
+    let named = |what: &str, count: usize| -> Vec<String> {
+        (0u32..).map(|number| format!("{what}-{number}")).filter(same).take(count).collect()
+    };
+    let names = named("c", MAX_OPEN + 3);
     for (name, at) in names.iter().zip(1..) {
-        all.take(name, &say("triage", "desk", Request, at), false).unwrap();
+        all.take(name, &say("triage", "desk", Request, at), true).unwrap();
     }
-    all.take(&names[3], &say("desk", "triage", Inform, 9), true).unwrap();
-    assert_eq!(all.figures().open, MAX_OPEN as u64);
+    all.take(&names[1], &say("desk", "triage", Inform, MAX_OPEN as u64 + 9), true).unwrap();
+    store.flush().await.unwrap();
+    let in_memory = || all.shards.iter().map(|shard| shard.lock().open.len()).sum::<usize>();
     let ended: Vec<String> = all.expire(0, 10).into_iter().map(|ended| ended.record.name).collect();
-    assert_eq!(ended, names[..3]);
+    assert!(in_memory() < MAX_OPEN / 2, "{} are in memory", in_memory());
+    assert_eq!(all.figures().open, MAX_OPEN as u64);
+    let expected = [&names[0], &names[2], &names[3]];
+    assert!(ended.len() == 3 && expected.iter().all(|name| ended.contains(name)), "{ended:?}");
     assert!(all.expire(0, 10).is_empty(), "each once");
-    // Those that ended leave nothing behind, also while the oldest goes on.
-    assert_eq!(all.expire(TIMEOUT + MAX_OPEN as u64 + 3, usize::MAX).len(), MAX_OPEN);
-    let left = first.lock().order.len();
-    assert_eq!((left, all.figures().open), (0, 0));
+    // Those with one message from outside are nowhere else.
+    for (name, at) in named("from-outside", 9_000).iter().zip(MAX_OPEN as u64 + 10..) {
+        all.take(name, &say("http:POST /", "desk", Inform, at), true).unwrap();
+    }
+    all.expire(0, 10);
+    assert!(in_memory() < 9_000 && all.figures().open <= MAX_OPEN as u64, "{} are in memory", in_memory());
+    all.expire(TIMEOUT * 2, usize::MAX);
+    assert_eq!(all.figures().open, 0);
 }
 
 #[test]

@@ -1,0 +1,164 @@
+//! Open conversations that are in the database alone: nothing was said in them for a while, or there are too many.
+//!
+//! Of each is known where it is and when it is over, so that memory does not grow with the conversations that are open,
+//! nor the time of a start. The next message brings one back.
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
+
+use ahash::RandomState;
+use caxton_control::conversation::Conversation;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::{Conversations, Expired, MAX_OPEN, Open, Shard};
+
+/// Those in which nothing was said for so long leave memory, in milliseconds.
+const QUIET: u64 = 60_000;
+/// What the open ones of a part may have of memory, in bytes, as far as it is [known](weight); beyond that those leave
+/// in which nothing was said for longest.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Where a conversation is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Away {
+    row: u64,
+    last: u64,
+    /// How many messages were said.
+    pub(super) messages: u64,
+}
+
+impl Away {
+    fn of(open: &Open) -> Self {
+        Self { row: open.row, last: open.record.last, messages: open.record.messages }
+    }
+}
+
+/// What a conversation has of memory, roughly.
+fn weight(record: &Conversation) -> usize {
+    const RECORD: usize = 600;
+    let questions = record.unanswered.iter().map(|left| 96 + left.key.len() + left.from.len() + left.to.len());
+    let names = record.participants.iter().map(|name| 48 + name.len());
+    RECORD + 3 * record.name.len() + questions.sum::<usize>() + names.sum::<usize>() + 256 * record.runs.len()
+}
+
+impl Shard {
+    /// Takes out of those that are away what is over, at most so many.
+    pub(super) fn end_away(&mut self, now: u64, timeout: u64, most: usize) -> Vec<Away> {
+        let over = |away: &&Away| away.last.saturating_add(timeout) <= now;
+        let over: Vec<u64> =
+            self.away.iter().filter(|(_, away)| over(away)).take(most).map(|(hash, _)| *hash).collect();
+        over.iter().filter_map(|hash| self.away.remove(hash)).collect()
+    }
+
+    /// Lets those leave memory that may: `written` is up to where all is in the database. Those that are too many even
+    /// there are surplus, and so are those that have no row when there is no room.
+    pub(super) fn let_go(&mut self, hasher: &RandomState, now: u64, written: u64) {
+        let quiet = |open: &Open| open.row != 0 && open.record.last.saturating_add(QUIET) <= now;
+        let mut bytes: usize = self.open.values().map(|open| weight(&open.record)).sum();
+        let full = |bytes, open, away| bytes > MAX_BYTES || open + away > MAX_OPEN;
+        if !full(bytes, self.open.len(), self.away.len()) && !self.open.values().any(quiet) {
+            return;
+        }
+        let may = self.open.iter().filter(|(_, open)| !open.dirty && open.written <= written);
+        let mut may: Vec<(u64, Box<str>)> = may.map(|(name, open)| (open.record.last, name.clone())).collect();
+        may.sort_unstable();
+        for (_, name) in may {
+            let full = full(bytes, self.open.len(), self.away.len());
+            let Some(open) = self.open.get(&name).filter(|open| full || quiet(open)) else { continue };
+            bytes = bytes.saturating_sub(weight(&open.record));
+            match self.open.remove(&name) {
+                // It has one message, from outside.
+                Some(open) if open.row == 0 => self.surplus.0.push(Expired::of(open)),
+                Some(open) => {
+                    self.away.insert(hasher.hash_one(&*name), Away::of(&open));
+                }
+                None => {}
+            }
+        }
+        self.bound_away();
+    }
+
+    /// Lets go what is too much even away.
+    fn bound_away(&mut self) {
+        let surplus = (self.open.len() + self.away.len()).saturating_sub(MAX_OPEN).min(self.away.len());
+        if surplus > 0 {
+            let mut oldest: Vec<(u64, u64)> = self.away.iter().map(|(hash, away)| (away.last, *hash)).collect();
+            oldest.sort_unstable();
+            let surplus = oldest.iter().take(surplus).filter_map(|(_, hash)| self.away.remove(hash));
+            self.surplus.1.extend(surplus);
+        }
+    }
+}
+
+impl Conversations {
+    /// Finds those that are open in the database.
+    pub(super) fn find_away(&self) -> rusqlite::Result<()> {
+        let reader = self.reader.lock();
+        let last: Option<i64> = reader.query_row("SELECT max(id) FROM conversation", [], |row| row.get(0))?;
+        self.rows.store(last.unwrap_or(0).cast_unsigned(), Ordering::Relaxed);
+        let mut statement = reader.prepare(
+            "SELECT id, name, activity.last, activity.messages FROM conversation
+             JOIN activity ON activity.conversation = id WHERE ended IS NULL",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+            let away = Away { row: number(0)?, last: number(2)?, messages: number(3)? };
+            let hash = self.hasher.hash_one(row.get_ref(1)?.as_str()?);
+            self.part(hash).lock().away.insert(hash, away);
+        }
+        Ok(())
+    }
+
+    /// Lets a conversation that is away be in memory.
+    pub(super) fn bring_back(&self, shard: &mut Shard, name: &str, hash: u64) {
+        let Some(away) = shard.away.get(&hash) else { return };
+        if let Some(open) = self.read(away).filter(|open| open.record.name == name) {
+            shard.away.remove(&hash);
+            shard.open.insert(name.into(), open);
+        }
+    }
+
+    /// A conversation that is away; none if it cannot be read.
+    pub(super) fn read(&self, away: &Away) -> Option<Open> {
+        let read = |reader: &Connection| {
+            let sql = "SELECT record, began FROM conversation WHERE id = ?1 AND ended IS NULL";
+            let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+            reader.prepare_cached(sql)?.query_row([away.row.cast_signed()], read).optional()
+        };
+        let (text, began) = match read(&self.reader.lock()) {
+            Ok(found) => found?,
+            Err(error) => {
+                tracing::error!(%error, row = away.row, "a conversation cannot be read: what is said in it begins anew");
+                return None;
+            }
+        };
+        // None if this version cannot read the record.
+        let mut record: Conversation = serde_json::from_str(&text).ok()?;
+        (record.last, record.messages) = (away.last, away.messages);
+        let (row, began) = (away.row, began.cast_unsigned());
+        Some(Open { record, row, began, dirty: false, changed: false, written: 0 })
+    }
+
+    /// Open conversations with the latest activity first, at most so many; only those of `participant`, if one is
+    /// given.
+    pub(crate) fn list(&self, participant: Option<&str>, limit: usize) -> Vec<Conversation> {
+        let takes_part = |record: &Conversation| participant.is_none_or(|name| record.participants.contains(name));
+        let (mut found, mut away) = (Vec::new(), Vec::new());
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let mut own: Vec<&Open> = shard.open.values().filter(|open| takes_part(&open.record)).collect();
+            own.sort_unstable_by_key(|open| Reverse(open.record.last));
+            found.extend(own.into_iter().take(limit).map(|open| open.record.clone()));
+            away.extend(shard.away.values().copied());
+        }
+        found.sort_unstable_by_key(|record| Reverse(record.last));
+        away.sort_unstable_by_key(|away| Reverse(away.last));
+        let beaten = found.get(limit.saturating_sub(1)).map_or(0, |record| record.last);
+        let away = away.iter().take_while(|away| away.last >= beaten).filter_map(|away| self.read(away));
+        found.extend(away.map(|open| open.record).filter(takes_part).take(limit));
+        found.sort_unstable_by_key(|record| Reverse(record.last));
+        found.truncate(limit);
+        found
+    }
+}
