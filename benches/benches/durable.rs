@@ -1,12 +1,12 @@
 //! Messages that last: `cargo bench -p caxton-benches --bench durable [-- NAME...]`.
 //!
 //! Every figure is a ratio of two measurements of this run, or stands beside what it is held against. Names: `hop`,
-//! `single`, `nats`, `memory`, `depth`, `start`.
+//! `single`, `nats`, `memory`, `start`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use caxton_benches::{
-    Server, agent, build_guests, call, count, delivery_p99, host, jetstream, median, plain_batches, plain_single,
+    build_guests, call, chains, delivery_p99, host, jetstream, median, plain_batches, plain_single, relays,
 };
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
@@ -28,38 +28,9 @@ fn main() {
     if wanted("memory") {
         memory();
     }
-    if wanted("depth") {
-        depth();
-    }
     if wanted("start") {
         start();
     }
-}
-
-/// Two agents that pass messages to each other.
-fn relays(durability: &str) -> String {
-    let relay = |name: &str, peer: &str| {
-        let more = format!(
-            "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000, sends = 100000 }}\nmailbox = {{ depth = 1000000 }}"
-        );
-        agent(name, "relay", &more)
-    };
-    format!("caxton = 1\n[store]\ndurability = \"{durability}\"\n{}{}", relay("ping", "pong"), relay("pong", "ping"))
-}
-
-/// Lets so many chains of messages run at once, each of so many hops; gives messages per second. `kind` is `d` for
-/// messages that write a key and `s` for others.
-fn chains(server: &Server, kind: u8, chains: u32, hops: u32) -> f64 {
-    let handled = || -> u64 { ["ping", "pong"].iter().map(|name| count(server, name)).sum() };
-    let (before, all) = (handled(), u64::from(chains) * u64::from(hops + 1));
-    let content = [[kind].as_slice(), &chains.to_le_bytes(), &hops.to_le_bytes(), &[7; 256]].concat();
-    let began = Instant::now();
-    call(&server.address, "/ping", &content);
-    // Asked seldom: each question costs the host what some hundred messages cost.
-    while handled() < before + all + 1 {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    all as f64 / began.elapsed().as_secs_f64()
 }
 
 /// A handler that runs, writes a key and sends a message, against the same rows without any handler.
@@ -68,7 +39,7 @@ fn hop() {
         let (mut ours, mut plain, mut ratios, mut latest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let (caxton, _) = host(HOST, &relays("fsync"));
-            let rate = chains(&caxton, b'd', conversations, hops);
+            let rate = chains(&caxton, "ping", b'd', conversations, hops);
             latest.push(delivery_p99(&caxton));
             drop(caxton);
             let folder = tempfile::tempdir().expect("a temporary folder");
@@ -93,7 +64,7 @@ fn single() {
     let (caxton, _) = host(HOST, &relays("fsync"));
     let (mut ratios, mut each) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let ours = 1e6 / chains(&caxton, b'd', 1, 1_000);
+        let ours = 1e6 / chains(&caxton, "ping", b'd', 1, 1_000);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let bare = plain_single(folder.path(), 1_000);
         ratios.push(ours / bare);
@@ -120,7 +91,7 @@ fn against_nats() {
                 }
             };
             let (caxton, _) = host(HOST, &relays("fsync"));
-            let rate = chains(&caxton, b'd', 1_000, 500);
+            let rate = chains(&caxton, "ping", b'd', 1_000, 500);
             ours.push(rate);
             theirs.push(nats);
             ratios.push(rate / nats);
@@ -137,20 +108,8 @@ fn against_nats() {
 /// Nothing is kept: messages only.
 fn memory() {
     let (caxton, _) = host(HOST, &relays("memory"));
-    let mut rates: Vec<f64> = (0..ROUNDS).map(|_| chains(&caxton, b's', 1_000, 2_000)).collect();
+    let mut rates: Vec<f64> = (0..ROUNDS).map(|_| chains(&caxton, "ping", b's', 1_000, 2_000)).collect();
     println!("messages in memory, 1000 conversations: {:.0}/s (goal 500000)", median(&mut rates));
-}
-
-/// What a message costs beside few and beside many others, in memory, where nothing else hides it.
-fn depth() {
-    let (caxton, _) = host(HOST, &relays("memory"));
-    let mut first = None;
-    for (conversations, hops) in [(100u32, 20_000u32), (1_000, 2_000), (10_000, 200), (50_000, 40)] {
-        let mut rates: Vec<f64> = (0..ROUNDS).map(|_| chains(&caxton, b's', conversations, hops)).collect();
-        let rate = median(&mut rates);
-        let first = *first.get_or_insert(rate);
-        println!("messages in memory, {conversations:>5} conversations: {:.2} x those of 100", rate / first);
-    }
 }
 
 /// A start with a million messages that wait.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caxton_benches::{
-    Load, Request, Server, agent, bare_hyper, build_guests, call, count, drive, exchange, guest, host, median,
+    Load, Request, Server, agent, bare_hyper, build_guests, chains, drive, exchange, guest, host, median, relays,
     wasmtime_serve,
 };
 use http_body_util::{BodyExt, Full};
@@ -110,31 +110,12 @@ fn against_wasmtime() {
 
 /// Messages from agent to agent through real components.
 fn messages() {
-    let relay = |name: &str, peer: &str| {
-        let more = format!(
-            "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000 }}"
-        );
-        agent(name, "relay", &more)
-    };
-    let memory = "caxton = 1\n[store]\ndurability = \"memory\"\n";
-    let (caxton, _) = host(HOST, &format!("{memory}{}{}", relay("ping", "pong"), relay("pong", "ping")));
-    let handled = || -> u64 { ["ping", "pong"].iter().map(|name| count(&caxton, name)).sum() };
-    for (chains, hops) in [(1u32, 999_990u32), (16, 99_990), (1_000, 1_990)] {
-        let mut rates = Vec::new();
-        for _ in 0..ROUNDS {
-            let (before, all) = (handled(), u64::from(chains) * u64::from(hops + 1));
-            let content = [b"s".as_slice(), &chains.to_le_bytes(), &hops.to_le_bytes()].concat();
-            let began = Instant::now();
-            call(&caxton.address, "/ping", &content);
-            // Asked seldom: each question costs the host what some hundred messages cost.
-            while handled() < before + all + 1 {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            rates.push(all as f64 / began.elapsed().as_secs_f64());
-        }
+    let (caxton, _) = host(HOST, &relays("memory"));
+    for (count, hops) in [(1u32, 999_990u32), (16, 99_990), (1_000, 1_990)] {
+        let mut rates: Vec<f64> = (0..ROUNDS).map(|_| chains(&caxton, "ping", b's', count, hops)).collect();
         let rate = median(&mut rates);
-        let each = if chains == 1 { format!(", {:.2} us a hop (goal 5)", 1e6 / rate) } else { String::new() };
-        println!("agent to agent, {chains:>4} chains: {rate:>8.0} messages/s (goal 300000){each}");
+        let each = if count == 1 { format!(", {:.2} us a hop (goal 5)", 1e6 / rate) } else { String::new() };
+        println!("agent to agent, {count:>4} chains: {rate:>8.0} messages/s (goal 300000){each}");
     }
 }
 

@@ -20,9 +20,16 @@ fn asked(server: &Server, path: &str) -> serde_json::Value {
     serde_json::from_str(&exchange(&server.admin, "GET", path, &head, &[])).unwrap_or_default()
 }
 
-/// Messages that an agent has handled, as the management API counts them.
-pub fn count(server: &Server, agent: &str) -> u64 {
-    asked(server, &format!("/v1/agents/{agent}"))["handled"].as_u64().unwrap_or(0)
+/// Messages that were handled since the host started, as the management API counts them.
+pub fn handled(server: &Server) -> u64 {
+    asked(server, "/v1/stats")["messages"]["handled"].as_u64().unwrap_or(0)
+}
+
+/// Lets an agent's mailbox wait, or go on.
+pub fn pause(server: &Server, agent: &str, paused: bool) {
+    let (word, head) =
+        (if paused { "pause" } else { "resume" }, format!("authorization: Bearer {}\r\n", server.token()));
+    exchange(&server.admin, "POST", &format!("/v1/mailboxes/{agent}/{word}"), &head, &[]);
 }
 
 /// The time within which 99 of a hundred messages were delivered, from their commit to that of what their handler

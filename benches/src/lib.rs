@@ -4,12 +4,14 @@ mod ask;
 mod load;
 mod nats;
 mod plain;
+mod relay;
 mod server;
 
-pub use ask::{agent, call, count, delivery_p99, exchange};
+pub use ask::{agent, call, delivery_p99, exchange, handled, pause};
 pub use load::{Load, Request, drive};
 pub use nats::jetstream;
 pub use plain::{plain_batches, plain_single};
+pub use relay::{chains, order, relays, ring, wait_for};
 pub use server::{Server, bare_hyper, build_guests, guest, host, wasmtime_serve};
 
 /// The middle of some figures.

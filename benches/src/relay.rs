@@ -1,0 +1,46 @@
+//! Agents that pass messages to each other.
+
+use std::time::{Duration, Instant};
+
+use crate::{Server, agent, call, handled};
+
+/// Two agents that pass messages to each other.
+pub fn relays(durability: &str) -> String {
+    ring(durability, &["ping".to_owned(), "pong".to_owned()], "")
+}
+
+/// Agents each of which passes messages to the next, with further settings for all.
+pub fn ring(durability: &str, names: &[String], more: &str) -> String {
+    let relay = |(at, name): (usize, &String)| {
+        let peer = &names[(at + 1) % names.len()];
+        let settings = format!(
+            "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000, sends = 100000 }}\nmailbox = {{ depth = 1000000 }}\n{more}"
+        );
+        agent(name, "relay", &settings)
+    };
+    let agents: String = names.iter().enumerate().map(relay).collect();
+    format!("caxton = 1\n[store]\ndurability = \"{durability}\"\n{agents}")
+}
+
+/// What to do with so many chains of so many hops.
+pub fn order(kind: u8, chains: u32, hops: u32) -> Vec<u8> {
+    [[kind].as_slice(), &chains.to_le_bytes(), &hops.to_le_bytes(), &[7; 256]].concat()
+}
+
+/// Lets so many chains of messages run at once from an agent on, each of so many hops; gives messages per second. `kind`
+/// is `d` for messages that write a key and `s` for others.
+pub fn chains(server: &Server, first: &str, kind: u8, chains: u32, hops: u32) -> f64 {
+    let (before, all) = (handled(server), u64::from(chains) * u64::from(hops + 1));
+    let began = Instant::now();
+    call(&server.address, &format!("/{first}"), &order(kind, chains, hops));
+    wait_for(server, before + all + 1);
+    all as f64 / began.elapsed().as_secs_f64()
+}
+
+/// Returns when so many messages were handled since the host started.
+pub fn wait_for(server: &Server, messages: u64) {
+    // Asked seldom: each question costs the host what some hundred messages cost.
+    while handled(server) < messages {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
