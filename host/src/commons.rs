@@ -247,6 +247,7 @@ impl Commons {
             reply_with: reply.and_then(|reply| reply.reply_with.as_deref()),
             in_reply_to: Some(key),
             at: clock::now_ms(),
+            is_call: false,
         };
         match reply {
             Some(_) => self

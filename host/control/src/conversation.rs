@@ -47,6 +47,9 @@ pub struct Unanswered {
     pub from: String,
     /// Who was asked.
     pub to: String,
+    /// Whether it was a call, whose sender waits no longer than the host runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_call: bool,
 }
 
 /// What a message changed in its conversation beside the count.
@@ -85,6 +88,8 @@ pub struct Said<'a> {
     pub in_reply_to: Option<&'a str>,
     /// When it was said, in milliseconds since 1970.
     pub at: u64,
+    /// Whether it is a call, whose sender waits no longer than the host runs.
+    pub is_call: bool,
 }
 
 /// Why a message is not taken into its conversation.
@@ -159,7 +164,8 @@ impl Conversation {
                 change.forgotten = self.unanswered.pop_front();
             }
             let key = said.reply_with.unwrap_or(said.id).to_owned();
-            self.unanswered.push_back(Unanswered { key, from: said.from.to_owned(), to: said.to.to_owned() });
+            let (from, to) = (said.from.to_owned(), said.to.to_owned());
+            self.unanswered.push_back(Unanswered { key, from, to, is_call: said.is_call });
         }
         Ok(change)
     }
@@ -206,6 +212,17 @@ impl Conversation {
     /// Takes in the `not-understood` that a message brings back which was refused. It answers nothing that was said.
     pub fn told_refusal(&mut self, said: &Said<'_>) -> Change {
         Change { answered: self.count(&Said { in_reply_to: None, ..*said }), ..Change::default() }
+    }
+
+    /// The host has ended meanwhile: nobody waits for the answers to calls any more, and their parts of protocols are
+    /// over. Who asks again begins anew.
+    pub fn lose_calls(&mut self) {
+        let (lost, left) = std::mem::take(&mut self.unanswered).into_iter().partition(|left| left.is_call);
+        self.unanswered = left;
+        let lost: VecDeque<Unanswered> = lost;
+        for Unanswered { from, to, .. } in &lost {
+            self.runs.iter_mut().for_each(|run| run.give_up(to, from));
+        }
     }
 
     /// When it expires if nothing more is said, in milliseconds since 1970.

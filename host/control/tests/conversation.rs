@@ -11,7 +11,7 @@ const NOON: u64 = 1_000_000_000;
 
 fn said<'a>(from: &'a str, to: &'a str, act: &str, id: &'a str) -> Said<'a> {
     let act = act.parse().unwrap();
-    Said { from, to, act, protocol: None, id, reply_with: None, in_reply_to: None, at: NOON }
+    Said { from, to, act, protocol: None, id, reply_with: None, in_reply_to: None, at: NOON, is_call: false }
 }
 
 fn in_protocol<'a>(protocol: &'a str, from: &'a str, to: &'a str, act: &str) -> Said<'a> {
@@ -137,6 +137,23 @@ fn a_failure_that_the_host_tells_ends_the_part() {
 }
 
 #[test]
+fn a_call_ends_with_the_host_and_a_message_does_not() {
+    let mut conversation = Conversation::new("x", "a", NOON);
+    let asked = |from, to, is_call| Said { is_call, ..in_protocol("fipa-request", from, to, "request") };
+    conversation.judge(&asked("a", "b", false), 10).unwrap();
+    conversation.judge(&asked("b", "c", true), 10).unwrap();
+    assert!(conversation.clone().judge(&asked("b", "c", true), 10).is_err(), "it is answered first");
+    conversation.lose_calls();
+    let left: Vec<_> = conversation.unanswered.iter().map(|left| (&*left.from, &*left.to)).collect();
+    assert_eq!(left, [("a", "b")]);
+    conversation.judge(&asked("b", "c", true), 10).unwrap();
+    let answer = |from, to| Said { in_reply_to: Some("id"), ..in_protocol("fipa-request", from, to, "inform") };
+    conversation.judge(&answer("c", "b"), 10).unwrap();
+    conversation.judge(&answer("b", "a"), 10).unwrap();
+    assert!(conversation.unanswered.is_empty() && conversation.runs.iter().all(Run::is_over));
+}
+
+#[test]
 fn it_expires_after_the_last_activity() {
     let mut conversation = Conversation::new("x", "a", NOON);
     for (at, expires) in [(NOON, NOON + 10), (NOON + 7, NOON + 17), (NOON - 7, NOON + 17)] {
@@ -184,7 +201,7 @@ proptest! {
             let id = n.to_string();
             let Line { from, to, act, protocol, reply_with, in_reply_to, at } = *line;
             let before = conversation.clone();
-            match conversation.judge(&Said { from, to, act, protocol, id: &id, reply_with, in_reply_to, at }, bound) {
+            match conversation.judge(&Said { from, to, act, protocol, id: &id, reply_with, in_reply_to, at, is_call: false }, bound) {
                 Ok(_) => {
                     taken += 1;
                     prop_assert!(conversation.participants.contains(from) && conversation.participants.contains(to));
@@ -253,7 +270,7 @@ proptest! {
 fn what_is_taken_back_was_never_said() {
     let mut conversation = Conversation::new("c", "triage", 1);
     let mut said = |from: &'static str, to: &'static str, act, protocol, id, in_reply_to| {
-        let said = Said { from, to, act, protocol, id, reply_with: None, in_reply_to, at: 1 };
+        let said = Said { from, to, act, protocol, id, reply_with: None, in_reply_to, at: 1, is_call: false };
         let before = conversation.clone();
         let change = conversation.judge_noting(&said, 10).unwrap();
         assert_ne!(conversation, before, "{id}");

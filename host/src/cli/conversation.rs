@@ -300,6 +300,7 @@ unanswered    triage -> billing (k)
                 reply_with: None,
                 in_reply_to: None,
                 at: now - ago,
+                is_call: false,
             };
             let all = &commons.store.conversations;
             all.judge(name, &said("triage", "desk", Performative::Inform)).unwrap();

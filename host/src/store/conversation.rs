@@ -56,6 +56,7 @@ pub(crate) fn said(envelope: &Envelope) -> Said<'_> {
         reply_with: message.reply_with.as_deref(),
         in_reply_to: message.in_reply_to.as_deref(),
         at: message.sent_at,
+        is_call: envelope.is_call(),
     }
 }
 

@@ -25,11 +25,13 @@ pub(super) struct Away {
     last: u64,
     /// How many messages were said.
     pub(super) messages: u64,
+    /// Whether it is as the host left it that ran before.
+    is_older: bool,
 }
 
 impl Away {
     fn of(open: &Open) -> Self {
-        Self { row: open.row, last: open.record.last, messages: open.record.messages }
+        Self { row: open.row, last: open.record.last, messages: open.record.messages, is_older: open.changed }
     }
 }
 
@@ -103,7 +105,7 @@ impl Conversations {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-            let away = Away { row: number(0)?, last: number(2)?, messages: number(3)? };
+            let away = Away { row: number(0)?, last: number(2)?, messages: number(3)?, is_older: true };
             let hash = self.hasher.hash_one(row.get_ref(1)?.as_str()?);
             self.part(hash).lock().away.insert(hash, away);
         }
@@ -136,8 +138,12 @@ impl Conversations {
         // None if this version cannot read the record.
         let mut record: Conversation = serde_json::from_str(&text).ok()?;
         (record.last, record.messages) = (away.last, away.messages);
+        if away.is_older {
+            record.lose_calls();
+        }
         let (row, began) = (away.row, began.cast_unsigned());
-        Some(Open { record, row, began, dirty: false, changed: false, written: 0 })
+        // What was lost is written with what is said next.
+        Some(Open { record, row, began, dirty: false, changed: away.is_older, written: 0 })
     }
 
     /// Open conversations with the latest activity first, at most so many; only those of `participant`, if one is

@@ -18,7 +18,7 @@ fn open(folder: &tempfile::TempDir) -> std::sync::Arc<Store> {
 /// What somebody says at a time; with a protocol if it is an act of one.
 fn say<'a>(from: &'a str, to: &'a str, act: Performative, at: u64) -> Said<'a> {
     let protocol = Some("fipa-request").filter(|_| act == Propose);
-    Said { from, to, act, protocol, id: "m-1", reply_with: None, in_reply_to: None, at }
+    Said { from, to, act, protocol, id: "m-1", reply_with: None, in_reply_to: None, at, is_call: false }
 }
 
 /// What the database has after this: the names of those that are open, and of those that have ended.
@@ -156,6 +156,27 @@ async fn those_that_are_quiet_leave_memory_and_come_back_whole() {
     let owed: Vec<_> = ended.iter().map(|ended| (&*ended.record.name, ended.record.unanswered.len())).collect();
     assert_eq!((owed.len(), in_memory(), all.figures().open), (2, 0, 1));
     assert!(owed.contains(&("one", 1)) && owed.contains(&("three", 1)), "{owed:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_ended_with_the_host_can_be_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(&folder);
+    let call = |at| Said { protocol: Some("fipa-request"), is_call: true, ..say("triage", "desk", Request, at) };
+    store.conversations.take("c-1", &call(1), true).unwrap();
+    for at in [2, 3] {
+        assert!(store.conversations.judge("c-1", &call(at)).is_err(), "it is under way");
+        store.flush().await.unwrap();
+        // Also when it has left memory meanwhile.
+        store.conversations.expire(at * 100_000, 10);
+        drop(store);
+        store = open(&folder);
+        for again in [false, true] {
+            assert_eq!(store.conversations.get("c-1").unwrap().unanswered.len(), 0);
+            assert!(again || store.conversations.expire(at * 100_000, 10).is_empty());
+        }
+        store.conversations.judge("c-1", &call(at)).unwrap();
+    }
 }
 
 #[tokio::test]
