@@ -178,6 +178,11 @@ impl Breaker {
         }
     }
 
+    /// Another revision has the traffic: what the one before did says nothing of it.
+    pub fn renew(&mut self) {
+        self.close();
+    }
+
     /// What it looks like from outside.
     pub fn state(&self, now: u64) -> BreakerState {
         match self.phase {

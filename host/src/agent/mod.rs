@@ -285,7 +285,12 @@ impl Agent {
 
     /// Says who answers from now on; nobody lets messages wait.
     pub(crate) fn direct(self: &Arc<Self>, traffic: Option<Arc<Traffic>>) {
+        let stable = |traffic: &Traffic| traffic.stable().id.number;
+        let (before, now) = (self.traffic.load().as_deref().map(stable), traffic.as_deref().map(stable));
         self.traffic.store(traffic);
+        if now.is_some() && now != before {
+            self.inbox.lock().breaker.renew();
+        }
         self.start_workers();
     }
 

@@ -221,12 +221,12 @@ impl Transfer {
         conversation.into_iter().chain(self.key.as_deref().map(|key| ("idempotency-key", key))).collect()
     }
 
-    /// The body of the request.
+    /// The body of the request. What goes round and round is told, since nobody would ever answer.
     pub(crate) fn body(&self, laps: u64) -> String {
         let path: Vec<Value> = self.stops.iter().map(Stop::json).collect();
         json!({
             "do": "transfer", "id": self.id, "from": self.from, "amount": self.amount, "path": path,
-            "laps": laps, "order": self.order, "fail": self.fail.map(Fail::name),
+            "laps": laps, "order": self.order, "fail": self.fail.map(Fail::name), "told": laps > 0,
         })
         .to_string()
     }

@@ -70,6 +70,27 @@ fn a_revision_that_refuses_to_save_stays() {
     assert_eq!((reply.text().as_str(), reply.header("caxton-revision")), ("first", "fragile@1"));
 }
 
+/// It takes as long as ten failures with the pauses between them do.
+#[test]
+fn the_last_good_revision_takes_over_from_one_that_cannot_start_any_more() {
+    let settings = "instances = { idle = \"1s\" }\nmailbox = { attempts = 20, backoff = { max = \"1s\" } }\n";
+    let route = "[[agents.fragile.http]]\nroute = \"/later\"\nmode = \"enqueue\"\n";
+    let declare = |more: &str| agent("fragile", "fragile", &format!("{settings}{more}")) + route;
+    let mut host = host(&declare(""));
+    let client = host.client();
+    client.post("/fragile", "good");
+    host.edit(&file(&declare("config = { dislikes = \"bad\" }")));
+    host.until_agent("fragile", "the second runs", |status| status["revision"] == "fragile@2");
+    assert_eq!(client.post("/fragile", "bad").text(), "good");
+    host.until_agent("fragile", "its memory is saved", |status| status["instances"] == 0);
+    assert_eq!(client.post("/later", "after").status.as_u16(), 202);
+    host.until_agent("fragile", "the first runs again", |status| status["revision"] == "fragile@1");
+    let why = host.agent("fragile")["waiting"].as_str().expect("it says why").to_owned();
+    assert!(why.contains("config.dislikes"), "{why}");
+    host.until_agent("fragile", "the message is handled", |status| status["mailbox_depth"] == 0);
+    assert_eq!(client.post("/fragile", "next").text(), "after");
+}
+
 #[test]
 fn calls_during_a_handoff_wait_and_are_answered() {
     let host = host(&agent("session", "session", ""));

@@ -5,12 +5,13 @@
 //! | order | effect |
 //! |---|---|
 //! | `open {account, amount}` | money comes into being |
-//! | `transfer {id, from, amount, path, laps, order, fail}` | takes the amount from an account and sends it on its path |
-//! | `deposit {id, amount, path, at, laps}` | what a transfer sends: the amount comes to the stop `at`, and goes on |
+//! | `transfer {id, from, amount, path, laps, order, fail, told}` | takes the amount from an account and sends it on its path |
+//! | `deposit {id, amount, path, at, laps, told}` | what a transfer sends: the amount comes to the stop `at`, and goes on |
 //! | `sum` | answers `{"sum", "accounts"}` |
 //! | `audit {after, limit}` | answers a page of effect counts, `{"seen": {KEY: COUNT}, "next"}` |
 //!
 //! A stop of a path is `{agent, account, after-ms, priority, fail}`. With `laps` the path is gone along again as often.
+//! With `told` nobody is asked to take the money: it is told, and no answer is waited for.
 //! `fail` makes a handler end badly after it has written and sent: `twice`, `trap-once` (both by the message's
 //! attempt), `always`, `reject`.
 //!
@@ -49,6 +50,8 @@ struct Transfer {
     laps: u32,
     order: Option<i64>,
     fail: Option<Fail>,
+    #[serde(default)]
+    told: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,6 +61,8 @@ struct Deposit {
     path: Vec<Stop>,
     at: usize,
     laps: u32,
+    #[serde(default)]
+    told: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,8 +123,8 @@ impl Transfer {
         }
         state::increment(&format!("account/{}", self.from), -self.amount)?;
         state::increment(&format!("seen/{}/transfer", self.id), 1)?;
-        let Self { id, amount, path, laps, fail, .. } = self;
-        Deposit { id, amount, path, at: 0, laps }.send()?;
+        let Self { id, amount, path, laps, fail, told, .. } = self;
+        Deposit { id, amount, path, at: 0, laps, told }.send()?;
         end(fail, message.attempt)
     }
 }
@@ -133,6 +138,9 @@ impl Deposit {
         let mut draft = Draft::to(&stop.agent).reply_with(reference).json(&order)?;
         if let Some(after) = stop.after_ms {
             draft = draft.after(Duration::from_millis(after));
+        }
+        if self.told {
+            draft = draft.performative(Performative::Inform);
         }
         draft = match stop.priority {
             None => draft,

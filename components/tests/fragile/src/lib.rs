@@ -1,6 +1,6 @@
 //! Remembers the last content, in its memory, and fails where its `config` says so:
 //! `health`, `save` and `restore` give the error that the function of that name answers with; `trap` names the
-//! function that traps instead.
+//! function that traps instead, and `dislikes` a memory that cannot be restored.
 
 use caxton_sdk::config;
 use caxton_sdk::prelude::*;
@@ -33,6 +33,9 @@ impl StatefulAgent for Fragile {
 
     fn restore(saved: &[u8]) -> Result<Self, String> {
         fail_if_told("restore")?;
+        if config::get("dislikes").map_err(|failure| failure.reason)?.is_some_and(|bad| bad.as_bytes() == saved) {
+            return Err("config.dislikes names this memory".to_owned());
+        }
         Ok(Self { last: saved.to_vec() })
     }
 
