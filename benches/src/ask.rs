@@ -15,7 +15,7 @@ pub fn agent(name: &str, component: &str, more: &str) -> String {
 }
 
 /// What the management API says at a path.
-fn asked(server: &Server, path: &str) -> serde_json::Value {
+pub fn asked(server: &Server, path: &str) -> serde_json::Value {
     let head = format!("authorization: Bearer {}\r\n", server.token());
     serde_json::from_str(&exchange(&server.admin, "GET", path, &head, &[])).unwrap_or_default()
 }
@@ -27,9 +27,12 @@ pub fn handled(server: &Server) -> u64 {
 
 /// Lets an agent's mailbox wait, or go on.
 pub fn pause(server: &Server, agent: &str, paused: bool) {
-    let (word, head) =
-        (if paused { "pause" } else { "resume" }, format!("authorization: Bearer {}\r\n", server.token()));
-    exchange(&server.admin, "POST", &format!("/v1/mailboxes/{agent}/{word}"), &head, &[]);
+    command(server, &format!("/v1/mailboxes/{agent}/{}", if paused { "pause" } else { "resume" }));
+}
+
+/// Asks the management API to do something.
+pub fn command(server: &Server, path: &str) {
+    exchange(&server.admin, "POST", path, &format!("authorization: Bearer {}\r\n", server.token()), &[]);
 }
 
 /// The time within which 99 of a hundred messages were delivered, from their commit to that of what their handler
@@ -48,6 +51,15 @@ pub fn call(address: &str, path: &str, body: &[u8]) {
 /// # Panics
 /// There is no successful response: then there is nothing to measure.
 pub fn exchange(address: &str, method: &str, path: &str, head: &str, body: &[u8]) -> String {
+    let text = response(address, method, path, head, body);
+    text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+}
+
+/// One request on a connection of its own; gives the whole response.
+///
+/// # Panics
+/// There is no successful response: then there is nothing to measure.
+pub fn response(address: &str, method: &str, path: &str, head: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     let length = body.len();
     let request = format!(
@@ -58,5 +70,5 @@ pub fn exchange(address: &str, method: &str, path: &str, head: &str, body: &[u8]
     stream.read_to_end(&mut response).expect("the server answers");
     let text = String::from_utf8_lossy(&response).into_owned();
     assert!(text.starts_with("HTTP/1.1 2"), "{method} {path}: {text}");
-    text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+    text
 }

@@ -7,12 +7,12 @@ mod plain;
 mod relay;
 mod server;
 
-pub use ask::{agent, call, delivery_p99, exchange, handled, pause};
+pub use ask::{agent, asked, call, command, delivery_p99, exchange, handled, pause, response};
 pub use load::{Load, Request, drive};
 pub use nats::jetstream;
 pub use plain::{plain_batches, plain_single};
 pub use relay::{chains, order, relays, ring, wait_for};
-pub use server::{Server, bare_hyper, build_guests, guest, host, wasmtime_serve};
+pub use server::{Server, bare_hyper, build_guests, guest, host, host_with, wasmtime_serve};
 
 /// The middle of some figures.
 pub fn median(figures: &mut [f64]) -> f64 {

@@ -77,6 +77,14 @@ pub fn host(binary: &str, toml: &str) -> (Server, Duration) {
     host_in(binary, folder)
 }
 
+/// Starts a host with this file in a folder that has more, and waits until its agents are ready.
+pub fn host_with(binary: &str, toml: &str, more: impl FnOnce(&Path)) -> Server {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("caxton.toml"), toml).expect("the folder can be written to");
+    more(folder.path());
+    host_in(binary, folder).0
+}
+
 fn host_in(binary: &str, folder: tempfile::TempDir) -> (Server, Duration) {
     let _ = std::fs::remove_file(folder.path().join("ports.json"));
     let began = Instant::now();
