@@ -46,10 +46,12 @@ impl Watch {
 
 impl Agent {
     /// When a message that waits is over, in milliseconds since 1970; the end of time for never. A call is over when its
-    /// sender waits no longer.
+    /// sender waits no longer, which is looked at then.
     pub(super) fn over_at(&self, slot: &Slot) -> u64 {
         let (since, reply_by) = match slot {
-            Slot::Here(envelope) if envelope.is_call() => return u64::MAX,
+            Slot::Here(envelope) if envelope.is_call() => {
+                return envelope.message.reply_by.map_or(u64::MAX, |by| by.saturating_add(1));
+            }
             Slot::Here(envelope) => (since(envelope), envelope.message.reply_by),
             Slot::Kept(place) => (place.since, place.reply_by),
         };
@@ -74,10 +76,15 @@ impl Agent {
         let mut next = u64::MAX;
         let over = inbox.mailbox.expire(|slot| {
             let over_at = self.over_at(slot);
-            if over_at > now {
+            let over = match slot {
+                // By the time that its sender counts, whatever the clock was set to.
+                Slot::Here(envelope) if envelope.is_call() => envelope.is_abandoned(),
+                Slot::Here(_) | Slot::Kept(_) => over_at <= now,
+            };
+            if !over {
                 next = next.min(over_at);
             }
-            over_at <= now
+            over
         });
         inbox.watch = Watch { over_at: next, rests_until: now + PAUSE };
         over
@@ -87,6 +94,8 @@ impl Agent {
     pub(super) fn bury_over(self: &Arc<Self>, over: Vec<Slot>) {
         for slot in over {
             match self.fetch(slot) {
+                // Nobody waits for it, and it was never kept.
+                Ok(envelope) if envelope.is_call() => self.stats.count(Outcomes::Dropped),
                 Ok(envelope) => self.bury_one_over(envelope),
                 Err((place, error)) => {
                     let seq = place.seq;
@@ -179,6 +188,7 @@ mod tests {
     use super::*;
     use crate::routes::Routes;
     use crate::store::{DeadFilter, Store, said};
+    use crate::wasm::Waiter;
 
     /// Takes a message into the mailbox.
     fn put(agent: &Agent, envelope: Box<Envelope>) {
@@ -219,6 +229,35 @@ mod tests {
         assert_eq!(given_up(&agent, now + 60_000).await.len(), 2, "it counts from when it is due");
         assert_eq!(given_up(&agent, now + 70_000).await.len(), 3);
         assert_eq!((agent.depth(), agent.inbox.lock().watch.next()), (0, None));
+    }
+
+    #[tokio::test]
+    async fn calls_for_which_nobody_waits_leave_a_mailbox_that_is_paused() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = agent(&folder, "");
+        agent.hold(true);
+        let now = clock::now_ms();
+        let call = |deadline: Option<Instant>| {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let mut envelope = crate::store::tests::message("m-1", "http:POST /", "triage");
+            (envelope.deadline, envelope.message.reply_by) = (deadline, Some(now + 1_000));
+            envelope.waiter = Some(Waiter::Call(sender));
+            put(&agent, Box::new(envelope));
+            receiver
+        };
+        let later = Instant::now() + std::time::Duration::from_secs(900);
+        let waits = [call(Some(later)), call(None)];
+        drop(call(Some(later)));
+        let timed_out = call(Some(Instant::now()));
+        assert_eq!(given_up(&agent, now + 1_000).await, [""; 0]);
+        assert_eq!(agent.depth(), 4, "nobody looks before the first may be over");
+        assert_eq!(given_up(&agent, now + 1_001).await, [""; 0], "they are no dead letters");
+        assert_eq!((agent.depth(), agent.stats.counts().dropped), (2, 2));
+        assert_eq!(waits.map(|mut waits| waits.try_recv().is_ok()), [false; 2], "they wait still");
+        drop(timed_out);
+        // Whatever the clock says.
+        assert_eq!(given_up(&agent, now + 900_000).await, [""; 0]);
+        assert_eq!(agent.depth(), 0, "those have left meanwhile");
     }
 
     #[tokio::test]

@@ -61,6 +61,12 @@ impl Envelope {
     pub(crate) fn is_call(&self) -> bool {
         matches!(self.waiter, Some(Waiter::Call(_)))
     }
+
+    /// Whether it is a call for whose answer nobody waits any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let Some(Waiter::Call(answer)) = &self.waiter else { return false };
+        answer.is_closed() || self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
 }
 
 /// An attempt that failed.
