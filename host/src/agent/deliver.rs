@@ -220,7 +220,7 @@ impl Agent {
         let reply = result.map_err(Outcome::Gave)?;
         let routed = self.route_reply(&revision, envelope, reply);
         let (outcome, extra) = routed.map_err(|error| match error {
-            // The asker's mailbox, not the agent's doing.
+            // The asker's state, not the agent's doing.
             AdmitError::Full { .. } | AdmitError::Unavailable(_) => {
                 Outcome::NotCommitted(format!("its reply cannot go to `{}` now: {error}", envelope.message.sender))
             }
