@@ -12,6 +12,7 @@
 
 mod admit;
 mod code;
+mod copy;
 mod deliver;
 mod draft;
 mod expire;
@@ -20,6 +21,7 @@ mod http;
 mod measure;
 mod pending;
 mod queue;
+mod recent;
 mod redeliver;
 mod reply;
 mod save;
@@ -43,11 +45,13 @@ use self::expire::Watch;
 use self::measure::Measures;
 use self::pending::Pending;
 use self::queue::Slot;
+use self::recent::Recent;
 use crate::clock;
 use crate::commons::Commons;
 use crate::wasm::{Envelope, Inbox, Kind, Pool, rank};
 
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
+pub(crate) use copy::{Rehearsal, Rehearsed, Shadow, Shadowed};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use expire::expire_conversations;
 pub(crate) use http::HttpError;
@@ -69,6 +73,10 @@ pub(crate) struct Agent {
     traffic: ArcSwapOption<Traffic>,
     state_bytes: Arc<AtomicU64>,
     pending: Pending,
+    /// Where copies of its messages go.
+    shadow: ArcSwapOption<Shadow>,
+    /// Which of its last messages are kept.
+    recent: Mutex<Recent>,
     stats: Stats,
 }
 
@@ -183,6 +191,11 @@ impl Revision {
         self.interrupt.cancel();
     }
 
+    /// Told when it is broken off.
+    pub(crate) fn interrupted(&self) -> CancellationToken {
+        self.interrupt.clone()
+    }
+
     /// Breaks off what it has in hand, and drops its instances.
     pub(crate) fn stop(&self) {
         self.interrupt();
@@ -229,6 +242,8 @@ impl Agent {
             traffic: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             pending: Pending::default(),
+            shadow: ArcSwapOption::empty(),
+            recent: Mutex::default(),
             stats,
         });
         agent.fill(waiting);
@@ -277,7 +292,10 @@ impl Agent {
             inbox.mailbox.configure(spec.mailbox.order, spec.mailbox.depth);
             inbox.breaker.configure(spec.breaker.faults, millis(spec.breaker.reset));
         }
-        self.spec.store(spec);
+        let before = self.spec.swap(spec);
+        if before.rollout.rollback.rehearse > 0 && self.spec.load().rollout.rollback.rehearse == 0 {
+            self.forget_recent();
+        }
         // Their time may be another now.
         self.watch(&mut self.inbox.lock(), 0);
         self.start_workers();

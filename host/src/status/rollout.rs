@@ -39,6 +39,12 @@ pub(crate) struct RolloutStatus {
     pub(crate) candidate_messages: u64,
     /// The longest time for which the mailbox was held for a handoff, in milliseconds.
     pub(crate) longest_pause_ms: u64,
+    /// Copies of messages whose answers were compared (`parallel`).
+    pub(crate) copies: u64,
+    /// How many of them were answered alike.
+    pub(crate) copies_alike: u64,
+    /// Messages of which no copy was compared: there was no time, or what it needs is not known any more.
+    pub(crate) copies_set_aside: u64,
 }
 
 /// What somebody wants of an agent's rollout.
@@ -52,4 +58,43 @@ pub(crate) struct RolloutWish {
     pub(crate) to: Option<u64>,
     /// Who.
     pub(crate) who: String,
+}
+
+/// Where copies of messages were answered otherwise in a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Differences {
+    /// Whose.
+    pub(crate) agent: String,
+    /// The rollout, counted from 1.
+    pub(crate) rollout: u64,
+    /// What differs when the running revision is compared with itself, and was not looked at.
+    pub(crate) by_nature: Vec<String>,
+    /// The first messages that were answered otherwise.
+    pub(crate) messages: Vec<Differing>,
+}
+
+/// A message whose copy was answered otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Differing {
+    /// Its id.
+    pub(crate) message: String,
+    /// Who sent it.
+    pub(crate) sender: String,
+    /// The conversation that it is in.
+    pub(crate) conversation: String,
+    /// When it was found, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// Where the answers differ.
+    pub(crate) differences: Vec<PathDiffers>,
+}
+
+/// One place in which two answers differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct PathDiffers {
+    /// Where, such as `reply.items[0].price`.
+    pub(crate) path: String,
+    /// What the running revision has there; none if nothing.
+    pub(crate) stable: Option<String>,
+    /// What the new one has there.
+    pub(crate) candidate: Option<String>,
 }

@@ -83,6 +83,12 @@ impl Pool {
         pool
     }
 
+    /// A pool of one instance of the same revision for calls that are copies: what they leave in its memory is never
+    /// met by others, and who else calls it does not wait for them.
+    pub(crate) fn for_copies(&self, outside: Arc<dyn Outside>) -> Arc<Self> {
+        Self::new(&self.runtime, Arc::clone(&self.program), Arc::clone(&self.who), outside, 1)
+    }
+
     /// How many calls can be in instances at once.
     pub(crate) fn max(&self) -> u32 {
         self.max.load(Ordering::Relaxed)
