@@ -37,6 +37,7 @@ use super::{
         rollouts::list,
         rollouts::show,
         rollouts::command,
+        rollouts::differences,
         stats::show,
         store::show,
         store::check,

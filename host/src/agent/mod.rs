@@ -51,8 +51,8 @@ use crate::commons::Commons;
 use crate::wasm::{Envelope, Inbox, Kind, Pool, rank};
 
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
-pub(crate) use copy::{Rehearsal, Rehearsed, Shadow, Shadowed};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
+pub(crate) use copy::{Rehearsal, Rehearsed, Shadow, Shadowed};
 pub(crate) use expire::expire_conversations;
 pub(crate) use http::HttpError;
 pub(crate) use queue::{Backlog, backlog, bury_orphans};

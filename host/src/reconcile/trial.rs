@@ -20,7 +20,9 @@ impl Reconciler {
             entry.agent.end_shadow();
             return;
         }
-        let Strategy::Reload(Reload::Parallel { min_messages, ignore, .. }) = &rollout.settings.strategy else { return };
+        let Strategy::Reload(Reload::Parallel { min_messages, ignore, .. }) = &rollout.settings.strategy else {
+            return;
+        };
         let lives = entry.live(rollout.from.number).zip(entry.live(rollout.to.number));
         let Some((stable, candidate)) = lives else { return };
         // They were read as paths when the file was.

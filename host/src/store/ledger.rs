@@ -50,7 +50,10 @@ impl Store {
     }
 
     /// Makes a change that nobody waits for.
-    pub(super) fn tell_writer(&self, change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static) {
+    pub(super) fn tell_writer(
+        &self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static,
+    ) {
         let other = Box::new(move |transaction: &rusqlite::Transaction<'_>, _: &mut _| change(transaction).map(|_| ()));
         self.writer.send(Job::Other(other, oneshot::channel().0));
     }

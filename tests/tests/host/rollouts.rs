@@ -75,7 +75,7 @@ fn states_are(status: &Value, wanted: &[(u64, &str)]) -> bool {
 }
 
 /// The component `agent.wasm` of a host's folder becomes another.
-fn put(setup: &std::path::Path, name: &str) {
+pub(crate) fn put(setup: &std::path::Path, name: &str) {
     let temporary = setup.join("new.wasm");
     std::fs::copy(guest(name), &temporary).expect("the guest can be copied");
     std::fs::rename(temporary, setup.join("agent.wasm")).expect("the folder can be written to");

@@ -80,9 +80,10 @@ impl Outside for Overlay {
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
         let own: Vec<(String, bool)> = {
             let own = self.own.lock();
-            let below = own.keys.iter().filter(|(key, _)| {
-                key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
-            });
+            let below = own
+                .keys
+                .iter()
+                .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
             below.map(|(key, value)| (key.clone(), value.is_some())).collect()
         };
         let removed = own.iter().filter(|(_, there)| !there).count();

@@ -73,7 +73,8 @@ impl Agent {
         // What was handled before this is asked for is there.
         self.commons.store.flush().await.map_err(|error| error.to_string())?;
         let envelopes = tokio::task::block_in_place(|| self.commons.store.recent(self.name.as_str(), messages))?;
-        let mut done = Rehearsed { messages: u32::try_from(envelopes.len()).unwrap_or(u32::MAX), ..Rehearsed::default() };
+        let mut done =
+            Rehearsed { messages: u32::try_from(envelopes.len()).unwrap_or(u32::MAX), ..Rehearsed::default() };
         let takes_up = migrates && candidate.program.summary.kind == Kind::Stateful;
         let saved = match &stable {
             Some(stable) if takes_up => self.live_memory(stable).await?,
