@@ -96,3 +96,111 @@ fn one_that_answers_alike_is_promoted_and_its_copies_leave_nothing() {
     let found = host.api().get("/v1/rollouts/rogue/differences").json();
     assert_eq!(found["messages"], json!([]), "{found}");
 }
+
+/// Whoever calls hears nothing of it.
+fn every_call_is_answered(host: &Host, calls: usize, action: &Value) {
+    (0..calls).for_each(|_| drop(tell(host, action)));
+}
+
+#[test]
+fn one_that_answers_otherwise_is_taken_back_and_the_differences_are_kept() {
+    // `echo` gives the message back, `rogue` what comes of it.
+    let mut host = start("rogue", &parallel("min-messages = 5"));
+    put(host.folder(), "echo");
+    until_shadowed(&mut host);
+    let action = json!({ "do": "increment", "key": "n", "by": 3 });
+    assert_eq!(tell(&host, &action), json!({ "sum": 3 }));
+    let ended = until_ended(&mut host, "rolled-back");
+    assert!(ended["why"].as_str().is_some_and(|why| why.starts_with("match: 1 of 1 copies")), "{ended}");
+    assert_eq!((&ended["copies"], &ended["copies_alike"]), (&json!(1), &json!(0)), "{ended}");
+    assert_eq!(tell(&host, &action), json!({ "sum": 6 }), "by the one that ran");
+    // Also after the host started again.
+    let host = host.kill().start();
+    assert_eq!(host.agent("rogue")["revision"], "rogue@1", "it is not tried again");
+    let (code, told, said) = host.caxton(&["rollout", "differences", "rogue", "-o", "json"]);
+    assert_eq!(code, 0, "{said}");
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let found = |path: &str| {
+        let differences = told["messages"][0]["differences"].as_array().cloned().unwrap_or_default();
+        let found = differences.into_iter().find(|found| found["path"] == path);
+        found.map(|found| (found["stable"].clone(), found["candidate"].clone()))
+    };
+    assert_eq!(found("reply.sum"), Some((json!("3"), json!(null))), "{told}");
+    assert_eq!(found("reply.by"), Some((json!(null), json!("3"))), "{told}");
+    assert_eq!(found("state.n"), Some((json!("3"), json!(null))), "{told}");
+    let (code, table, said) = host.caxton(&["rollout", "differences", "rogue"]);
+    assert_eq!(code, 0, "{said}");
+    let id = told["messages"][0]["message"].as_str().expect("an id");
+    assert!(table.contains(id) && table.contains("CANDIDATE") && table.contains("reply.sum"), "{table}");
+}
+
+#[test]
+fn what_differs_by_nature_is_learned() {
+    let mut host = start("rogue", &parallel("min-messages = 3"));
+    put_alike(host.folder(), "rogue");
+    until_shadowed(&mut host);
+    let steps =
+        [json!({ "do": "random", "bytes": 16 }), json!({ "do": "clock" }), json!({ "do": "increment", "key": "n" })];
+    every_call_is_answered(&host, 3, &json!({ "do": "steps", "steps": steps }));
+    until_ended(&mut host, "completed");
+    let found = host.api().get("/v1/rollouts/rogue/differences").json();
+    let learned: Vec<&str> = found["by_nature"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert!(learned.iter().any(|path| path.starts_with("reply[*].")), "{found}");
+    assert!(!learned.contains(&"state.n"), "{found}");
+    assert_eq!(found["messages"], json!([]), "{found}");
+}
+
+#[test]
+fn what_may_differ_is_not_looked_at() {
+    let ignore = "min-messages = 2, ignore = [\"reply\", \"head\", \"state.n\"]";
+    let mut host = start("rogue", &parallel(ignore));
+    put(host.folder(), "echo");
+    until_shadowed(&mut host);
+    every_call_is_answered(&host, 2, &json!({ "do": "increment", "key": "n" }));
+    until_ended(&mut host, "completed");
+    let found = host.api().get("/v1/rollouts/rogue/differences").json();
+    assert_eq!((&found["by_nature"], &found["messages"]), (&json!([]), &json!([])));
+}
+
+#[test]
+fn one_that_traps_on_copies_is_taken_back_and_no_caller_sees_it() {
+    // `fragile` is made to trap by nobody, `counter` refuses what it does not know; `bank` has no such order.
+    let mut host = start("echo", &parallel("min-messages = 5"));
+    put(host.folder(), "rogue");
+    until_shadowed(&mut host);
+    let action = json!({ "do": "trap" });
+    let load = 20;
+    for _ in 0..load {
+        assert_eq!(tell(&host, &action), action);
+    }
+    let ended = until_ended(&mut host, "rolled-back");
+    assert!(ended["why"].as_str().is_some_and(|why| why.starts_with("match:")), "{ended}");
+    assert_eq!(tell(&host, &action), action);
+    let status = host.agent("rogue");
+    assert_eq!(
+        (&status["handled"], &status["failed"], &status["revision"]),
+        (&json!(load + 1), &json!(0), &json!("rogue@1"))
+    );
+    let found = host.api().get("/v1/rollouts/rogue/differences").json();
+    assert_eq!(found["messages"][0]["differences"][0]["candidate"], "failed: trap", "{found}");
+}
+
+#[test]
+fn a_host_killed_while_it_compares_goes_on() {
+    let mut host = start("rogue", &parallel("min-messages = 4"));
+    put_alike(host.folder(), "rogue");
+    until_shadowed(&mut host);
+    let action = json!({ "do": "increment", "key": "n" });
+    every_call_is_answered(&host, 2, &action);
+    host.until("they are compared", |host| (newest(host)["copies"] == 2).then_some(()));
+    let mut host = host.kill().start();
+    host.until_said("the host started again: it goes on with step");
+    host.until("copies are made again", |host| {
+        host.said().contains("rogue@2 handles copies of what rogue@1 handles").then_some(())
+    });
+    until_shadowed(&mut host);
+    assert_eq!(newest(&host)["status"], "in-progress");
+    every_call_is_answered(&host, 4, &action);
+    until_ended(&mut host, "completed");
+    assert_eq!(host.api().get("/v1/agents/rogue/state/n").text(), "6");
+}
