@@ -1,15 +1,18 @@
 //! Trying a candidate on copies: of live messages while it waits, of the last ones before it does.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use caxton_control::AgentName;
-use caxton_control::RevisionId;
 use caxton_control::rollout::analysis::Compared;
 use caxton_control::rollout::compare::Ignore;
 use caxton_control::rollout::{self, Ledger, Memory, Reload, Strategy};
+use caxton_control::{AgentName, RevisionId};
+use tokio::sync::oneshot;
 
 use super::{Entry, Reconciler, Report};
-use crate::agent::{Rehearsal, Rehearsed, Shadowed};
+use crate::agent::{Agent, Rehearsal, Rehearsed, Revision, Shadowed};
+use crate::status::{self, NotRehearsed, RehearsalFailure, RehearsalWish};
+use crate::wasm::{Identity, Kind, Runtime, digest};
 
 impl Reconciler {
     /// Lets a candidate handle copies of live messages, or no more of them.
@@ -111,5 +114,95 @@ impl Entry {
         if self.rehearsal.as_ref().is_some_and(|(rollout, _)| Some(*rollout) != open) {
             self.rehearsal = None;
         }
+    }
+}
+
+/// The number of a revision that never comes to be.
+const NONE: u64 = 0;
+
+impl Reconciler {
+    /// Tries a component by hand on the last messages of an agent.
+    pub(super) fn rehearse_by_hand(
+        &self,
+        wish: RehearsalWish,
+        mut answer: oneshot::Sender<Result<status::Rehearsal, NotRehearsed>>,
+    ) {
+        let entry = self.entries.iter().find(|(name, _)| name.as_str() == wish.agent).map(|(_, entry)| entry);
+        let Some((entry, stable)) = entry.and_then(|entry| Some((entry, entry.agent.current()?))) else {
+            let why = format!("no revision of `{}` runs", wish.agent);
+            // Who asked may be gone.
+            let _ = answer.send(Err(NotRehearsed::Unavailable(why)));
+            return;
+        };
+        let by_hand = ByHand {
+            runtime: Arc::clone(&self.runtime),
+            agent: Arc::clone(&entry.agent),
+            stable,
+            folder: self.commons.store.folder().to_owned(),
+            wish,
+        };
+        tokio::spawn(async move {
+            // Nobody rehearses for one who left.
+            let rehearsed = tokio::select! {
+                () = answer.closed() => return,
+                rehearsed = by_hand.rehearse() => rehearsed,
+            };
+            let _ = answer.send(rehearsed);
+        });
+    }
+}
+
+/// A component that is tried by hand.
+struct ByHand {
+    runtime: Arc<Runtime>,
+    agent: Arc<Agent>,
+    stable: Arc<Revision>,
+    /// The data folder, where its bytes are while it is compiled.
+    folder: PathBuf,
+    wish: RehearsalWish,
+}
+
+impl ByHand {
+    async fn rehearse(self) -> Result<status::Rehearsal, NotRehearsed> {
+        let Self { runtime, agent, stable, folder, wish } = self;
+        let host = |error: std::io::Error| NotRehearsed::Host(format!("the component cannot be kept: {error}"));
+        let unusable = |why: String| NotRehearsed::Component(why);
+        let spec = agent.spec();
+        let digest = digest(&wish.component);
+        let program = {
+            let file = tempfile::Builder::new().prefix("rehearse-").suffix(".tmp").tempfile_in(folder).map_err(host)?;
+            tokio::fs::write(file.path(), &wish.component).await.map_err(host)?;
+            let program = runtime.program(file.path(), digest, spec.limits.fuel.is_some(), |_| ()).await;
+            program.map_err(|error| unusable(error.to_string()))?
+        };
+        if program.summary.kind == Kind::Http {
+            let why = "it is an HTTP agent, whose calls are not kept: there is nothing to rehearse with";
+            return Err(unusable(why.to_owned()));
+        }
+        super::judge(&spec, &program.summary).map_err(unusable)?;
+        let id = Arc::new(RevisionId { agent: agent.name().clone(), number: NONE });
+        let who = Identity { revision: id, spec: Arc::clone(&spec), state_bytes: Arc::clone(agent.state_bytes()) };
+        let candidate = stable.pool.of_other(program, Arc::new(who));
+        let rehearsal = Rehearsal {
+            candidate,
+            stable: Some(Arc::clone(&stable)),
+            messages: wish.messages,
+            migrates: spec.rollout.reload.state == Memory::Migrate,
+            until_first: false,
+            stop: stable.interrupted(),
+        };
+        let done = agent.rehearse(rehearsal).await.map_err(NotRehearsed::Host)?;
+        let failed = |(message, why)| RehearsalFailure { message, why };
+        Ok(status::Rehearsal {
+            agent: wish.agent,
+            stable: stable.id.to_string(),
+            digest: digest.to_string(),
+            passed: done.refusal().is_none(),
+            messages: done.messages,
+            handled: done.passed,
+            set_aside: done.set_aside,
+            failed: done.failed.into_iter().map(failed).collect(),
+            unready: done.unready,
+        })
     }
 }

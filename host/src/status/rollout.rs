@@ -98,3 +98,60 @@ pub(crate) struct PathDiffers {
     /// What the new one has there.
     pub(crate) candidate: Option<String>,
 }
+
+/// A component that somebody wants to be tried on an agent's last messages.
+#[derive(Debug)]
+pub(crate) struct RehearsalWish {
+    /// Whose messages.
+    pub(crate) agent: String,
+    /// The component's bytes.
+    pub(crate) component: bytes::Bytes,
+    /// How many of the last messages.
+    pub(crate) messages: u32,
+}
+
+/// What came of a component that was tried on an agent's last messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Rehearsal {
+    /// Whose messages.
+    pub(crate) agent: String,
+    /// What runs, such as `triage@7`.
+    pub(crate) stable: String,
+    /// The component's SHA-256.
+    pub(crate) digest: String,
+    /// Whether it handled what it could be judged by.
+    pub(crate) passed: bool,
+    /// Messages that were there to rehearse with.
+    pub(crate) messages: u32,
+    /// How many it handled.
+    pub(crate) handled: u32,
+    /// How many say nothing of it: what runs fails at them now as well, or the host could not do its part.
+    pub(crate) set_aside: u32,
+    /// The first that it failed at.
+    pub(crate) failed: Vec<RehearsalFailure>,
+    /// Why it did not start, or did not take up the memory of what runs.
+    pub(crate) unready: Option<String>,
+}
+
+/// A message that a component failed at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct RehearsalFailure {
+    /// Its id.
+    pub(crate) message: String,
+    /// What went wrong, for a person.
+    pub(crate) why: String,
+}
+
+/// Why a component was not tried.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotRehearsed {
+    /// It is not one that the agent could have.
+    #[error("{0}")]
+    Component(String),
+    /// The agent does not run.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The host could not do its part.
+    #[error("{0}")]
+    Host(String),
+}

@@ -89,6 +89,11 @@ impl Pool {
         Self::new(&self.runtime, Arc::clone(&self.program), Arc::clone(&self.who), outside, 1)
     }
 
+    /// A pool of one instance of another program, with the same around it.
+    pub(crate) fn of_other(&self, program: Arc<Program>, who: Arc<Identity>) -> Arc<Self> {
+        Self::new(&self.runtime, program, who, Arc::clone(&self.outside), 1)
+    }
+
     /// How many calls can be in instances at once.
     pub(crate) fn max(&self) -> u32 {
         self.max.load(Ordering::Relaxed)

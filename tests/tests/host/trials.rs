@@ -204,3 +204,150 @@ fn a_host_killed_while_it_compares_goes_on() {
     until_ended(&mut host, "completed");
     assert_eq!(host.api().get("/v1/agents/rogue/state/n").text(), "6");
 }
+
+/// As soon as the newest rollout is no more under way.
+fn until_over(host: &mut Host) -> Value {
+    host.until("the end", |host| {
+        let newest = newest(host);
+        (newest["ended"] == true).then_some(newest)
+    })
+}
+
+/// Messages that were handled, one of which makes `rogue` trap but `echo` not.
+fn messages_of_which_one_traps(host: &Host) -> String {
+    every_call_is_answered(host, 3, &json!({ "do": "increment", "key": "n" }));
+    let bad = host.client().send(http::Method::POST, "/rogue", &[], r#"{"do":"trap"}"#);
+    assert_eq!(bad.status.as_u16(), 200, "{}", bad.text());
+    every_call_is_answered(host, 2, &json!({ "do": "reply", "text": "\"well\"" }));
+    bad.header("caxton-message-id").to_owned()
+}
+
+#[test]
+fn a_candidate_that_fails_at_one_of_the_last_messages_is_refused() {
+    let mut host = start("echo", &rogue("rollback = { rehearse = 5 }"));
+    let id = messages_of_which_one_traps(&host);
+    put(host.folder(), "rogue");
+    let ended = until_over(&mut host);
+    assert_eq!(ended["status"], "failed", "{ended}");
+    let why = ended["why"].as_str().expect("a reason");
+    assert!(why.starts_with("the rehearsal failed: message ") && why.contains("trapped"), "{why}");
+    if !id.is_empty() {
+        assert!(why.contains(&id), "{why} does not name {id}");
+    }
+    assert_eq!(host.agent("rogue")["revision"], "rogue@1");
+    host.until_agent("rogue", "it is told of", |status| {
+        status["waiting"].as_str().is_some_and(|why| why.contains("trapped") && why.contains("not tried again"))
+    });
+    // Only the last five are kept: the one that traps leaves, also after the host started again.
+    let mut host = host.kill().start();
+    every_call_is_answered(&host, 4, &json!({ "do": "increment", "key": "n" }));
+    put_alike(host.folder(), "rogue");
+    let ended = until_over_after(&mut host, 1);
+    assert_eq!(ended["status"], "completed", "{ended}");
+    host.until_said("rogue@3 handled 5 of the last 5 messages on a copy");
+    // What was rehearsed is on a copy: the state is the one that `echo` left, which writes none.
+    assert_eq!(host.api().get("/v1/agents/rogue/state/n").status.as_u16(), 404);
+}
+
+fn until_over_after(host: &mut Host, rollout: u64) -> Value {
+    host.until("the end", |host| {
+        let newest = newest(host);
+        (newest["ended"] == true && newest["rollout"].as_u64() > Some(rollout)).then_some(newest)
+    })
+}
+
+#[test]
+fn what_the_running_revision_fails_at_as_well_is_not_held_against_a_candidate() {
+    let mut host = start("rogue", &rogue("rollback = { rehearse = 10 }"));
+    // A rehearsal asks nobody, so that this one fails in both.
+    tell(&host, &json!({ "do": "request", "to": "other", "content": { "do": "reply", "text": "x" } }));
+    let fails_later = json!({ "do": "steps", "steps": [{ "do": "increment", "key": "n" }] });
+    every_call_is_answered(&host, 2, &fails_later);
+    // From now on counting fails: `n` is no number any more.
+    tell(&host, &json!({ "do": "set", "key": "n", "value": "none" }));
+    put_alike(host.folder(), "rogue");
+    let ended = until_over(&mut host);
+    assert_eq!(ended["status"], "completed", "{ended}");
+}
+
+#[test]
+fn a_stateful_candidate_takes_up_the_live_memory_first() {
+    let own = "[agents.rogue]\ncomponent = \"agent.wasm\"\nrollback = { rehearse = 10 }\n[[agents.rogue.http]]\nroute = \"/rogue\"\n";
+    let mut host = start("session", own);
+    let remember = |host: &Host, text: &str| {
+        let reply = host.client().send(http::Method::POST, "/rogue", &[("caxton-conversation", "c")], text.to_owned());
+        reply.json()["remembered"].clone()
+    };
+    assert_eq!((remember(&host, "one"), remember(&host, "two")), (json!(1), json!(2)));
+    put_alike(host.folder(), "session");
+    let ended = until_over(&mut host);
+    assert_eq!(ended["status"], "completed", "{ended}");
+    host.until_said("rogue@2 handled 2 of the last 2 messages on a copy");
+    assert_eq!(remember(&host, "three"), json!(3), "as if it had never been rehearsed");
+    // One that cannot read the memory.
+    put(host.folder(), "counter");
+    let ended = until_over_after(&mut host, 1);
+    assert_eq!(ended["status"], "failed", "{ended}");
+    assert!(ended["why"].as_str().is_some_and(|why| why.contains("the rehearsal failed: message ")), "{ended}");
+    assert_eq!(remember(&host, "four"), json!(4));
+}
+
+#[test]
+fn a_component_is_rehearsed_by_hand() {
+    let mut host = start("echo", &rogue("rollback = { rehearse = 5 }"));
+    let good = caxton_tests::guest("echo").display().to_string();
+    let (code, _, said) = host.caxton(&["rehearse", "rogue", "--component", &good]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("no message to rehearse with"), "{said}");
+    messages_of_which_one_traps(&host);
+    let (code, told, said) = host.caxton(&["rehearse", "rogue", "--component", &good]);
+    assert_eq!((code, told.as_str()), (0, ""), "{said}");
+    assert!(said.contains("it handled 5 of the last 5 messages of rogue"), "{said}");
+    let bad = caxton_tests::guest("rogue").display().to_string();
+    let (code, told, said) = host.caxton(&["rehearse", "rogue", "--component", &bad, "--messages", "3", "-o", "json"]);
+    assert_eq!(code, 1, "{told}{said}");
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!((&told["passed"], &told["messages"], &told["handled"]), (&json!(false), &json!(3), &json!(2)), "{told}");
+    assert!(told["failed"][0]["why"].as_str().is_some_and(|why| why.contains("trapped")), "{told}");
+    let (code, table, said) = host.caxton(&["rehearse", "rogue", "--component", &bad]);
+    assert_eq!(code, 1, "{said}");
+    assert!(table.contains(told["failed"][0]["message"].as_str().expect("an id")), "{table}");
+    for (arguments, code) in [
+        (&["rehearse", "rogue", "--component", "nothing.wasm"][..], 2),
+        (&["rehearse", "rogue", "--component", "caxton.toml"], 2),
+        (&["rehearse", "nobody", "--component", &good], 3),
+        (&["rehearse", "rogue", "--component", &good, "--messages", "10001"], 2),
+    ] {
+        let (ended, told, said) = host.caxton(arguments);
+        assert_eq!(ended, code, "{arguments:?}: {told}{said}");
+    }
+    // Nothing of it stays.
+    assert_eq!(host.agent("rogue")["revision"], "rogue@1");
+    let left = std::fs::read_dir(host.folder().join(".caxton")).expect("the data folder").flatten();
+    let names: Vec<String> = left.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+    assert!(!names.iter().any(|name| name.starts_with("rehearse-")), "{names:?}");
+    host.until_agent("rogue", "it goes on", |status| status["handled"] == 6);
+}
+
+#[test]
+fn what_cannot_hold_is_refused_by_the_check() {
+    let parallel = "reload = { strategy = \"parallel\" }";
+    let rehearse = "rollback = { rehearse = 10 }";
+    for (guest, settings, part) in [
+        ("session", parallel, "with `rehearse = 100`"),
+        ("web-echo", parallel, "traffic-splitting"),
+        ("web-echo", rehearse, "set it to 0"),
+        ("echo", "reload = { strategy = \"parallel\", ignore = [\"a..b\"] }", "a path is written as"),
+        ("echo", "rollback = { rehearse = 10001 }", "10000"),
+    ] {
+        let setup = Setup::new(crate::BINARY, &file(&agent("one", guest, settings)));
+        let (code, told, said) = setup.caxton(&["check"]);
+        assert_eq!(code, 2, "{guest} {settings}: {told}{said}");
+        assert!((told.clone() + &said).contains(part), "{guest} {settings}: {told}{said}");
+    }
+    for settings in [parallel, rehearse] {
+        let setup = Setup::new(crate::BINARY, &file(&agent("one", "counter", settings)));
+        let (code, told, said) = setup.caxton(&["check"]);
+        assert_eq!(code, 0, "{settings}: {told}{said}");
+    }
+}
