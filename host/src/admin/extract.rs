@@ -56,18 +56,17 @@ impl<S: Send + Sync> FromRequest<S> for Content {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| broken(&rejection, MAX_BODY as u64))
-    }
-}
-
-/// Why a body of which so much is taken could not be read.
-pub(super) fn broken(rejection: &BytesRejection, limit: u64) -> Problem {
-    match rejection {
-        BytesRejection::FailedToBufferBody(failed) if failed.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            let why = format!("the body is larger than {limit} bytes");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(limit)
-        }
-        _ => Problem::new(StatusCode::BAD_REQUEST, "body-broken", "the body could not be read to its end"),
+        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection {
+            BytesRejection::FailedToBufferBody(failed) if failed.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Problem::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "too-large",
+                    format!("the body is larger than {MAX_BODY} bytes"),
+                )
+                .limit(MAX_BODY as u64)
+            }
+            _ => Problem::new(StatusCode::BAD_REQUEST, "body-broken", "the body could not be read to its end"),
+        })
     }
 }
 

@@ -47,7 +47,6 @@ use tokio_util::sync::CancellationToken;
 use crate::commons::Commons;
 use crate::control::Control;
 use crate::metrics::Metrics;
-use crate::wasm::MAX_COMPONENT;
 
 pub(crate) use dead::{DeadPage, DeadShown, DropResult, RedeliverResult};
 pub(crate) use guard::CLI_AGENT;
@@ -123,10 +122,7 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/agents/{name}/revisions", get(agents::list_revisions)),
         ("/v1/agents/{name}/invoke", post(invoke::invoke)),
         ("/v1/agents/{name}/messages", post(invoke::send)),
-        (
-            "/v1/agents/{name}/rehearse",
-            post(rehearse::rehearse).layer(DefaultBodyLimit::max(usize::try_from(MAX_COMPONENT).unwrap_or(usize::MAX))),
-        ),
+        ("/v1/agents/{name}/rehearse", post(rehearse::rehearse)),
         ("/v1/agents/{name}/state", get(state::list_keys)),
         ("/v1/agents/{name}/state/{*key}", get(state::get_value).put(state::put_value).delete(state::delete_value)),
         ("/v1/dead-letters", get(dead::list).delete(dead::drop_some)),

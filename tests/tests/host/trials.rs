@@ -164,7 +164,6 @@ fn what_may_differ_is_not_looked_at() {
 
 #[test]
 fn one_that_traps_on_copies_is_taken_back_and_no_caller_sees_it() {
-    // `fragile` is made to trap by nobody, `counter` refuses what it does not know; `bank` has no such order.
     let mut host = start("echo", &parallel("min-messages = 5"));
     put(host.folder(), "rogue");
     until_shadowed(&mut host);
@@ -230,10 +229,8 @@ fn a_candidate_that_fails_at_one_of_the_last_messages_is_refused() {
     let ended = until_over(&mut host);
     assert_eq!(ended["status"], "failed", "{ended}");
     let why = ended["why"].as_str().expect("a reason");
-    assert!(why.starts_with("the rehearsal failed: message ") && why.contains("trapped"), "{why}");
-    if !id.is_empty() {
-        assert!(why.contains(&id), "{why} does not name {id}");
-    }
+    let expected = format!("the rehearsal failed: message {id}: trapped");
+    assert!(!id.is_empty() && why.starts_with(&expected), "{why}; {expected}");
     assert_eq!(host.agent("rogue")["revision"], "rogue@1");
     host.until_agent("rogue", "it is told of", |status| {
         status["waiting"].as_str().is_some_and(|why| why.contains("trapped") && why.contains("not tried again"))
@@ -258,16 +255,18 @@ fn until_over_after(host: &mut Host, rollout: u64) -> Value {
 
 #[test]
 fn what_the_running_revision_fails_at_as_well_is_not_held_against_a_candidate() {
-    let mut host = start("rogue", &rogue("rollback = { rehearse = 10 }"));
-    // A rehearsal asks nobody, so that this one fails in both.
-    tell(&host, &json!({ "do": "request", "to": "other", "content": { "do": "reply", "text": "x" } }));
-    let fails_later = json!({ "do": "steps", "steps": [{ "do": "increment", "key": "n" }] });
-    every_call_is_answered(&host, 2, &fails_later);
-    // From now on counting fails: `n` is no number any more.
-    tell(&host, &json!({ "do": "set", "key": "n", "value": "none" }));
+    let settings = "rollback = { rehearse = 10 }\nmailbox = { backoff = { first = \"100ms\" } }";
+    let mut host = start("rogue", &rogue(settings));
+    let fails_first = r#"{"do":"fail-until","attempt":2}"#;
+    let (code, _, said) = host.caxton(&["send", "rogue", fails_first]);
+    assert_eq!(code, 0, "{said}");
+    host.until_agent("rogue", "the second attempt is done", |status| status["handled"] == 1);
+    tell(&host, &json!({ "do": "increment", "key": "n" }));
     put_alike(host.folder(), "rogue");
     let ended = until_over(&mut host);
     assert_eq!(ended["status"], "completed", "{ended}");
+    host.until_said("rogue@2 handled 1 of the last 2 messages on a copy");
+    assert_eq!(host.api().get("/v1/agents/rogue/state/n").text(), "1");
 }
 
 #[test]
@@ -290,6 +289,25 @@ fn a_stateful_candidate_takes_up_the_live_memory_first() {
     assert_eq!(ended["status"], "failed", "{ended}");
     assert!(ended["why"].as_str().is_some_and(|why| why.contains("the rehearsal failed: message ")), "{ended}");
     assert_eq!(remember(&host, "four"), json!(4));
+}
+
+#[test]
+fn one_that_refuses_the_live_memory_is_refused() {
+    let fragile = |config: &str| file(&agent("rogue", "fragile", &format!("rollback = {{ rehearse = 10 }}\n{config}")));
+    let mut host = Host::start(crate::BINARY, &fragile(""));
+    let remember = |host: &Host, text: &str| host.client().post("/rogue", text.to_owned()).text();
+    assert_eq!((remember(&host, "one"), remember(&host, "two")), (String::new(), "one".to_owned()));
+    host.edit(&fragile("config = { restore = \"it is not mine\" }"));
+    let ended = until_over(&mut host);
+    assert_eq!(ended["status"], "failed", "{ended}");
+    let why = "the rehearsal failed: the saved state was refused: it is not mine";
+    assert!(ended["why"].as_str().is_some_and(|told| told.starts_with(why)), "{ended}");
+    assert_eq!(remember(&host, "three"), "two");
+    // One that is content with it.
+    host.edit(&fragile("config = { n = \"2\" }"));
+    let ended = until_over_after(&mut host, 1);
+    assert_eq!(ended["status"], "completed", "{ended}");
+    assert_eq!(remember(&host, "four"), "three");
 }
 
 #[test]
