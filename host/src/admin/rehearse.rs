@@ -67,7 +67,7 @@ pub(super) async fn rehearse(
 }
 
 fn unread(error: &axum::Error) -> Problem {
-    let too_large = std::error::Error::source(error).is_some_and(|source| source.is::<LengthLimitError>());
+    let too_large = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
     if too_large {
         let why = format!("the component is larger than {MAX_COMPONENT} bytes");
         return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_COMPONENT);

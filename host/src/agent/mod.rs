@@ -18,6 +18,7 @@ mod draft;
 mod expire;
 mod fail;
 mod http;
+mod inbox;
 mod measure;
 mod pending;
 mod queue;
@@ -48,7 +49,7 @@ use self::queue::Slot;
 use self::recent::Recent;
 use crate::clock;
 use crate::commons::Commons;
-use crate::wasm::{Envelope, Inbox, Kind, Pool, rank};
+use crate::wasm::{Kind, Pool};
 
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
@@ -406,52 +407,6 @@ impl Agent {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Inbox for Agent {
-    fn put(&self, envelope: Box<Envelope>) -> bool {
-        let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
-        let (rank, due) = (rank(envelope.message.priority), envelope.due);
-        let slot = self.slot(envelope);
-        let over_at = self.over_at(&slot);
-        let start = {
-            let mut inbox = self.inbox.lock();
-            if inbox.leaving && self.is_kept(&slot) {
-                self.forget(&slot);
-                inbox.mailbox.release();
-                return false;
-            }
-            self.watch(&mut inbox, over_at);
-            let now = clock::now_ms();
-            match due.filter(|due| *due > now) {
-                Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),
-                None => inbox.mailbox.push(conversation, rank, now, slot),
-            }
-            self.may_start(&mut inbox)
-        };
-        self.stats.count(Outcomes::Accepted);
-        start
-    }
-
-    fn work(self: Arc<Self>) {
-        tokio::spawn(worker::work(self));
-    }
-
-    fn reserve_beyond(&self) {
-        self.inbox.lock().mailbox.reserve_beyond();
-    }
-
-    fn release(&self) {
-        let last = {
-            let mut inbox = self.inbox.lock();
-            inbox.mailbox.release();
-            !matches!(inbox.taking, Taking::All) && inbox.mailbox.depth() == 0
-        };
-        if last {
-            // The agent may end now, for which the reconciler waits.
-            self.commons.wake();
-        }
-    }
 }
 
 #[cfg(test)]

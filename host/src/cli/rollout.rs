@@ -132,7 +132,7 @@ async fn differences(of: &Of, rollout: Option<u64>, out: &mut Out) -> Result<(),
     match out.format() {
         Format::Json => return out.json(&found),
         Format::Text if found.messages.is_empty() => {
-            say(&format!("no copy of a message to {} was answered otherwise", of.agent))
+            say(&format!("no copy of a message to {} was answered otherwise", of.agent));
         }
         Format::Text => out.line(&side_by_side(&found).render(out.is_terminal()))?,
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::{Probes, Rehearsal, Seen, Status};
 use caxton_control::{AgentName, AgentSpec, Digest};
+use tokio_util::sync::CancellationToken;
 
 use super::roll::Measuring;
 use crate::agent::{Agent, Rehearsed, Revision, Shadow};
@@ -47,6 +48,8 @@ pub(super) struct Entry {
     pub(super) told: Option<(u64, Status)>,
     /// Where copies of its messages go, or went in the rollout under way.
     pub(super) shadow: Option<Arc<Shadow>>,
+    /// Ends the rehearsal that is under way, and of which rollout it is.
+    pub(super) rehearsing: Option<(u64, CancellationToken)>,
     /// What came of a candidate's rehearsal, and of which rollout.
     pub(super) rehearsal: Option<(u64, Rehearsal)>,
 }
@@ -104,6 +107,7 @@ impl Entry {
             longest_pause_ms: 0,
             told: None,
             shadow: None,
+            rehearsing: None,
             rehearsal: None,
         }
     }

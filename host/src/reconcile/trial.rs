@@ -8,6 +8,7 @@ use caxton_control::rollout::compare::Ignore;
 use caxton_control::rollout::{self, Ledger, Memory, Reload, Strategy};
 use caxton_control::{AgentName, RevisionId};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Reconciler, Report};
 use crate::agent::{Agent, Rehearsal, Rehearsed, Revision, Shadowed};
@@ -38,11 +39,13 @@ impl Reconciler {
     /// Lets a candidate handle the last messages on a copy.
     pub(super) fn rehearse(&mut self, revision: &RevisionId, messages: u32) {
         let Some(rollout) = self.ledgers.get(&revision.agent).and_then(Ledger::open) else { return };
-        let Some(entry) = self.entries.get(&revision.agent) else { return };
+        let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
         let (agent, stable) = (Arc::clone(&entry.agent), entry.live(rollout.from.number));
         let (id, migrates) = (rollout.id, rollout.settings.state == Memory::Migrate);
+        let stop = CancellationToken::new();
+        entry.rehearsing = Some((id, stop.clone()));
         self.work_on(revision, move |live, revision| async move {
-            let (candidate, stop) = (Arc::clone(&live.pool), live.interrupted());
+            let candidate = Arc::clone(&live.pool);
             let rehearsal = Rehearsal { candidate, stable, messages, migrates, until_first: true, stop };
             let result = agent.rehearse(rehearsal).await;
             Report::Rehearsed { agent: revision.agent, number: revision.number, rollout: id, result }
@@ -110,6 +113,10 @@ impl Entry {
         if self.shadow.as_ref().is_some_and(|shadow| Some(shadow.rollout()) != open) {
             self.agent.end_shadow();
             self.shadow = None;
+        }
+        // Who waits for its end waits no longer for it.
+        if let Some((_, stop)) = self.rehearsing.take_if(|(rollout, _)| Some(*rollout) != open) {
+            stop.cancel();
         }
         if self.rehearsal.as_ref().is_some_and(|(rollout, _)| Some(*rollout) != open) {
             self.rehearsal = None;

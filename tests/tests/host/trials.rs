@@ -5,7 +5,7 @@ use std::path::Path;
 use caxton_tests::{Host, Setup};
 use serde_json::{Value, json};
 
-use crate::rollouts::put;
+use crate::rollouts::{Load, put};
 use crate::{agent, file};
 
 /// An agent `rogue` of its own file `agent.wasm`, which does what it is told, and `other`, to whom it may send.
@@ -182,6 +182,56 @@ fn one_that_traps_on_copies_is_taken_back_and_no_caller_sees_it() {
     );
     let found = host.api().get("/v1/rollouts/rogue/differences").json();
     assert_eq!(found["messages"][0]["differences"][0]["candidate"], "failed: trap", "{found}");
+}
+
+#[test]
+fn a_slow_candidate_delays_nobody() {
+    let mut host = start("echo", &parallel("min-messages = 1000000"));
+    put(host.folder(), "rogue");
+    until_shadowed(&mut host);
+    let action = json!({ "do": "sleep", "ms": 9_000 });
+    let (began, calls) = (std::time::Instant::now(), 600);
+    every_call_is_answered(&host, calls, &action);
+    let took = began.elapsed();
+    // As many as wait, and one or two in hand.
+    let told = host.until("what does not wait is counted", |host| {
+        let newest = newest(host);
+        (newest["copies_set_aside"].as_u64() >= Some(300)).then_some(newest)
+    });
+    assert_eq!(told["stable_messages"], calls, "{told}");
+    assert!(took.as_secs() < 60, "{calls} calls took {took:?}, and each copy takes 9 s");
+    // Nobody waits for the copy in hand.
+    let (code, _, said) = host.caxton(&["rollout", "abort", "rogue"]);
+    assert_eq!(code, 0, "{said}");
+    until_ended(&mut host, "cancelled");
+    host.until_agent("rogue", "only the old one is left", |status| {
+        status["revisions"].as_array().is_some_and(|revisions| revisions.len() == 1)
+    });
+}
+
+#[test]
+fn what_many_write_at_once_is_compared_with_what_each_saw() {
+    let mut host = start("rogue", &parallel("min-messages = 200"));
+    put_alike(host.folder(), "rogue");
+    until_shadowed(&mut host);
+    let load = Load::new(&host, "/rogue", 4, |nth| {
+        let own = json!({ "do": "set", "key": format!("own{}", nth % 7), "value": format!("{nth}") });
+        let steps = [
+            json!({ "do": "increment", "key": "n" }),
+            own,
+            json!({ "do": "keys" }),
+            json!({ "do": "get", "key": "own3" }),
+        ];
+        json!({ "do": "steps", "steps": steps }).to_string()
+    });
+    let ended = until_ended(&mut host, "completed");
+    let calls = load.end();
+    assert_eq!(calls.wrong, Vec::<String>::new());
+    assert_eq!(ended["copies"], ended["copies_alike"], "{ended}");
+    let found = host.api().get("/v1/rollouts/rogue/differences").json();
+    assert_eq!(found["by_nature"], json!([]), "what is replayed is what was seen");
+    let answered: usize = calls.answered.values().sum();
+    assert_eq!(host.api().get("/v1/agents/rogue/state/n").text(), answered.to_string(), "none was counted twice");
 }
 
 #[test]

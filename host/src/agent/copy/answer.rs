@@ -71,7 +71,7 @@ pub(super) fn size(answer: &Answer) -> usize {
 
 /// Bytes that effects would have in an answer.
 pub(super) fn size_of(effects: &Effects) -> usize {
-    let writes = effects.writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len()));
+    let writes = effects.writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, bytes::Bytes::len));
     let sends = effects.sends.iter().map(|sent| sent.envelope().message.content.len());
     writes.sum::<usize>() + sends.sum::<usize>()
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use caxton_control::rollout::analysis::Compared;
 use caxton_control::rollout::compare::{Answer, Ignore, compare};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Agent, Revision};
@@ -24,9 +24,11 @@ use crate::wasm::{Outside, Pool, wit};
 /// waits for a copy.
 const WAITING: usize = 256;
 const WAITING_BYTES: usize = 32 << 20;
+/// Handlings that are recorded at once.
+const RECORDED: usize = 32;
 /// Keys that are remembered as written since a copy was made. When there are more, all are forgotten, and what copies made
 /// until then ask for beyond what was recorded is not known any more.
-const WRITTEN: usize = 50_000;
+const WRITTEN: usize = 10_000;
 /// The first so many copies are also handled by the running revision once more, to learn what differs by nature.
 const CONTROLS: u32 = 20;
 /// When the candidate differs, the running revision handles the copy so often at most: what differs by nature may come
@@ -53,11 +55,13 @@ pub(crate) struct Shadowed {
 
 /// A candidate that handles copies.
 pub(crate) struct Shadow {
+    agent: Arc<str>,
     rollout: u64,
     /// The number of the revision whose messages are copied.
     stable: u64,
     copies: mpsc::Sender<Copy>,
     bytes: AtomicUsize,
+    recorded: Arc<Semaphore>,
     compared: AtomicU64,
     alike: AtomicU64,
     set_aside: AtomicU64,
@@ -123,6 +127,12 @@ impl Shadow {
     /// Counts a message that is not compared.
     pub(super) fn set_aside(&self) {
         self.set_aside.fetch_add(1, Ordering::Relaxed);
+        self.count("set-aside");
+    }
+
+    fn count(&self, outcome: &'static str) {
+        let labels = [("agent", self.agent.to_string()), ("outcome", outcome.to_owned())];
+        metrics::counter!("caxton_copies_total", &labels).increment(1);
     }
 
     /// Takes a copy in, if there is room.
@@ -159,10 +169,12 @@ impl Agent {
     ) -> Arc<Shadow> {
         let (copies, receiver) = mpsc::channel(WAITING);
         let shadow = Arc::new(Shadow {
+            agent: self.name.shared(),
             rollout: what.rollout,
             stable: stable.id.number,
             copies,
             bytes: AtomicUsize::new(0),
+            recorded: Arc::new(Semaphore::new(RECORDED)),
             compared: AtomicU64::new(0),
             alike: AtomicU64::new(0),
             set_aside: AtomicU64::new(0),
@@ -173,7 +185,6 @@ impl Agent {
         let comparer = Comparer {
             shadow: Arc::clone(&shadow),
             commons: Arc::clone(&self.commons),
-            agent: self.name.shared(),
             stable: stable.pool.for_copies(nothing()),
             candidate: candidate.pool.for_copies(nothing()),
             enough: what.enough,
@@ -198,12 +209,14 @@ impl Agent {
     pub(in crate::agent) fn record(&self, revision: &Revision, hops: u32) -> Option<Box<Recording>> {
         let shadow = self.shadow.load();
         let shadow = shadow.as_ref().filter(|shadow| shadow.stable == revision.id.number)?;
-        if shadow.copies.capacity() == 0 || shadow.bytes.load(Ordering::Relaxed) >= WAITING_BYTES {
+        let full = shadow.copies.capacity() == 0 || shadow.bytes.load(Ordering::Relaxed) >= WAITING_BYTES;
+        let turn = if full { None } else { Arc::clone(&shadow.recorded).try_acquire_owned().ok() };
+        let Some(turn) = turn else {
             shadow.set_aside();
             return None;
-        }
+        };
         let began = shadow.written.lock().count;
-        Some(Recording::new(Arc::clone(shadow), Arc::clone(&self.commons), began, hops))
+        Some(Recording::new(Arc::clone(shadow), Arc::clone(&self.commons), began, hops, turn))
     }
 
     /// Notes that keys are written, for copies that are made of messages handled before.
@@ -218,7 +231,6 @@ impl Agent {
 struct Comparer {
     shadow: Arc<Shadow>,
     commons: Arc<Commons>,
-    agent: Arc<str>,
     stable: Arc<Pool>,
     candidate: Arc<Pool>,
     enough: u64,
@@ -234,7 +246,8 @@ struct Comparer {
 impl Comparer {
     async fn run(mut self, mut copies: mpsc::Receiver<Copy>) {
         let stop = self.shadow.stop.clone();
-        self.kept = self.commons.store.differences_size(&self.agent, self.shadow.rollout).unwrap_or((KEPT, KEPT_BYTES));
+        self.kept =
+            self.commons.store.differences_size(&self.shadow.agent, self.shadow.rollout).unwrap_or((KEPT, KEPT_BYTES));
         loop {
             let copy = tokio::select! {
                 biased;
@@ -261,6 +274,7 @@ impl Comparer {
         self.shadow.alike.fetch_add(u64::from(alike), Ordering::Relaxed);
         let copies = self.shadow.compared.fetch_add(1, Ordering::Relaxed) + 1;
         let unlike = copies.saturating_sub(self.shadow.alike.load(Ordering::Relaxed));
+        self.shadow.count(if alike { "alike" } else { "unlike" });
         if !alike {
             self.keep(copy, differences);
         }
@@ -303,10 +317,10 @@ impl Comparer {
         if news.is_empty() {
             return;
         }
-        tracing::info!(agent = %self.agent, "differs by nature, and is not compared: {}", news.join(", "));
+        tracing::info!(agent = %self.shadow.agent, "differs by nature, and is not compared: {}", news.join(", "));
         self.learned.extend(news.iter().map(|path| cut(path)));
         let learned = serde_json::to_string(&self.learned).expect("paths are text");
-        self.commons.store.keep_difference(Arc::clone(&self.agent), self.shadow.rollout, 0, learned);
+        self.commons.store.keep_difference(Arc::clone(&self.shadow.agent), self.shadow.rollout, 0, learned);
     }
 
     /// What a revision makes of a copy; none if it is not its doing that this cannot be known.
@@ -342,7 +356,12 @@ impl Comparer {
         let record = serde_json::to_string(&differing).expect("it is text and numbers");
         self.kept = (messages + 1, bytes + record.len() as u64);
         if bytes + record.len() as u64 <= KEPT_BYTES {
-            self.commons.store.keep_difference(Arc::clone(&self.agent), self.shadow.rollout, messages + 1, record);
+            self.commons.store.keep_difference(
+                Arc::clone(&self.shadow.agent),
+                self.shadow.rollout,
+                messages + 1,
+                record,
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use caxton_control::rollout::compare::{Answer, Effect};
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::{answer, faulty, question, size, size_of};
 use super::shadow::{Copy, Shadow};
@@ -15,7 +16,7 @@ use crate::commons::Commons;
 use crate::wasm::{Effects, Fault, Identity, LogLevel, Outside, Read, Seen, Sent, Work, wit};
 
 /// Bytes of one recording: what sees more is not copied.
-const MAX_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 2 << 20;
 /// Keys that were written unread and whose value before is looked up, at most: a copy that asks for another cannot be
 /// compared.
 const MAX_UNREAD: usize = 64;
@@ -139,13 +140,21 @@ pub(crate) struct Recording {
     began: u64,
     hops: u32,
     answer: Option<Answer>,
+    /// One of few: what they hold is in memory.
+    turn: OwnedSemaphorePermit,
 }
 
 impl Recording {
     /// Of a handling that is about to begin.
-    pub(super) fn new(shadow: Arc<Shadow>, commons: Arc<Commons>, began: u64, hops: u32) -> Box<Self> {
+    pub(super) fn new(
+        shadow: Arc<Shadow>,
+        commons: Arc<Commons>,
+        began: u64,
+        hops: u32,
+        turn: OwnedSemaphorePermit,
+    ) -> Box<Self> {
         let recorder = Arc::new(Recorder { commons, tape: Mutex::default() });
-        Box::new(Self { shadow, recorder, began, hops, answer: None })
+        Box::new(Self { shadow, recorder, began, hops, answer: None, turn })
     }
 
     /// What the handling is to reach in place of what it reaches otherwise.
@@ -183,7 +192,7 @@ impl Recording {
 
     /// The handling is over, and what it came to is safe: a copy of the message is handled when there is time for it.
     pub(in crate::agent) fn copy(self, message: wit::Message) {
-        let Self { shadow, recorder, began, hops, answer } = self;
+        let Self { shadow, recorder, began, hops, answer, turn: _turn } = self;
         let tape = std::mem::take(&mut *recorder.tape.lock());
         match answer {
             Some(answer) if tape.bytes <= MAX_BYTES => {
