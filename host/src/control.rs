@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::status::{AgentStatus, Applied, Change, FileError, HostStatus, RolloutStatus, RolloutWish};
+use crate::status::{
+    AgentStatus, Applied, Change, FileError, HostStatus, NotRehearsed, Rehearsal, RehearsalWish, RolloutStatus,
+    RolloutWish,
+};
 
 /// Why the reconciler looks again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub(crate) enum Command {
     Rollouts(Option<String>, oneshot::Sender<Vec<RolloutStatus>>),
     /// Do something to an agent's rollout; why not, if it cannot be done now.
     Rollout(RolloutWish, oneshot::Sender<Result<Option<RolloutStatus>, String>>),
+    /// Try a component on an agent's last messages.
+    Rehearse(RehearsalWish, oneshot::Sender<Result<Rehearsal, NotRehearsed>>),
 }
 
 /// Why a wish got no answer.
@@ -112,6 +117,11 @@ impl Control {
     /// Does something to an agent's rollout, which then is as it is told; or why it cannot be done now.
     pub(crate) async fn roll(&self, wish: RolloutWish) -> Result<Result<Option<RolloutStatus>, String>, ControlError> {
         self.ask(|answer| Command::Rollout(wish, answer)).await
+    }
+
+    /// Tries a component on an agent's last messages, however long that takes.
+    pub(crate) async fn rehearse(&self, wish: RehearsalWish) -> Result<Result<Rehearsal, NotRehearsed>, ControlError> {
+        self.ask(|answer| Command::Rehearse(wish, answer)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ControlError> {

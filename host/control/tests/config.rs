@@ -109,6 +109,10 @@ fn strategy(key: &Key) -> Option<&'static str> {
         "agents.NAME.deploy.keep-warm" => Some("blue-green"),
         "agents.NAME.deploy.steps" => Some("canary"),
         "agents.NAME.reload.steps" | "agents.NAME.reload.every" => Some("traffic-splitting"),
+        "agents.NAME.reload.for"
+        | "agents.NAME.reload.min-messages"
+        | "agents.NAME.reload.match"
+        | "agents.NAME.reload.ignore" => Some("parallel"),
         _ => None,
     }
 }

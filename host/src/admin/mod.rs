@@ -20,6 +20,7 @@ mod mailboxes;
 mod openapi;
 mod probes;
 mod problem;
+mod rehearse;
 mod rollouts;
 mod schedules;
 mod state;
@@ -69,6 +70,8 @@ pub(crate) struct AdminState {
     token: token::Token,
     /// Lets one copy of the store be made and read at a time: each takes as much room as the store.
     copying: Arc<Semaphore>,
+    /// Lets one component be tried by hand at a time: its bytes are in memory.
+    rehearsing: Arc<Semaphore>,
 }
 
 impl AdminState {
@@ -86,6 +89,7 @@ impl AdminState {
             data: data.to_owned(),
             token: token::load_or_make(data)?,
             copying: Arc::new(Semaphore::new(1)),
+            rehearsing: Arc::new(Semaphore::new(1)),
         })
     }
 }
@@ -118,6 +122,7 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/agents/{name}/revisions", get(agents::list_revisions)),
         ("/v1/agents/{name}/invoke", post(invoke::invoke)),
         ("/v1/agents/{name}/messages", post(invoke::send)),
+        ("/v1/agents/{name}/rehearse", post(rehearse::rehearse)),
         ("/v1/agents/{name}/state", get(state::list_keys)),
         ("/v1/agents/{name}/state/{*key}", get(state::get_value).put(state::put_value).delete(state::delete_value)),
         ("/v1/dead-letters", get(dead::list).delete(dead::drop_some)),
@@ -129,6 +134,7 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/mailboxes/{agent}/resume", post(mailboxes::resume)),
         ("/v1/rollouts", get(rollouts::list)),
         ("/v1/rollouts/{agent}", get(rollouts::show)),
+        ("/v1/rollouts/{agent}/differences", get(rollouts::differences)),
         ("/v1/rollouts/{agent}/{command}", post(rollouts::command)),
         ("/v1/stats", get(stats::show)),
         ("/v1/store", get(store::show)),

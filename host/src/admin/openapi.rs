@@ -7,7 +7,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::Details;
 use super::{
-    agents, config, conversations, dead, follow, invoke, mailboxes, probes, rollouts, schedules, state, stats, store,
+    agents, config, conversations, dead, follow, invoke, mailboxes, probes, rehearse, rollouts, schedules, state,
+    stats, store,
 };
 
 /// The API.
@@ -37,6 +38,8 @@ use super::{
         rollouts::list,
         rollouts::show,
         rollouts::command,
+        rollouts::differences,
+        rehearse::rehearse,
         stats::show,
         store::show,
         store::check,

@@ -10,7 +10,7 @@ use super::Api;
 use super::extract::{Named, Params};
 use super::guard::Who;
 use super::problem::Problem;
-use crate::status::{RolloutStatus, RolloutWish};
+use crate::status::{Differences, RolloutStatus, RolloutWish};
 
 /// The newest rollout of each agent, in order of name.
 #[utoipa::path(get, path = "/v1/rollouts", tag = "rollouts", responses((status = 200, body = [RolloutStatus])))]
@@ -30,6 +30,50 @@ pub(super) async fn show(
 ) -> Result<Json<Vec<RolloutStatus>>, Problem> {
     api.agent(&name).await?;
     Ok(Json(api.control.rollouts(Some(name)).await?))
+}
+
+/// Which rollout is meant.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
+    /// The rollout, as it is counted; the newest that has differences, unless given.
+    rollout: Option<u64>,
+}
+
+/// Where copies of an agent's messages were answered otherwise (`parallel`), the first messages of a rollout.
+#[utoipa::path(
+    get, path = "/v1/rollouts/{agent}/differences", tag = "rollouts",
+    params(("agent" = String, Path, description = "Whose"), Which),
+    responses((status = 200, body = Differences)),
+)]
+pub(super) async fn differences(
+    State(api): State<Api>,
+    Named(name): Named<String>,
+    Params(Which { rollout }): Params<Which>,
+) -> Result<Json<Differences>, Problem> {
+    let agent = api.agent(&name).await?;
+    let store = &api.commons.store;
+    // What was found a moment ago is to be told, too.
+    store.flush().await.map_err(|error| Problem::host(error.to_string()))?;
+    let found = match rollout {
+        Some(rollout) => Ok(Some(rollout)),
+        None => store.newest_difference(agent.name().as_str()),
+    };
+    let rollout = match found.map_err(Problem::host)? {
+        Some(rollout) => rollout,
+        None => api.control.rollouts(Some(name)).await?.first().map_or(0, |newest| newest.rollout),
+    };
+    let mut told =
+        Differences { agent: agent.name().to_string(), rollout, by_nature: Vec::new(), messages: Vec::new() };
+    for (number, record) in store.differences(&told.agent, rollout).map_err(Problem::host)? {
+        let read = match number {
+            0 => serde_json::from_str(&record).map(|paths| told.by_nature = paths),
+            _ => serde_json::from_str(&record).map(|message| told.messages.push(message)),
+        };
+        read.map_err(|error| Problem::host(format!("a difference cannot be read: {error}")))?;
+    }
+    Ok(Json(told))
 }
 
 /// Where to go.

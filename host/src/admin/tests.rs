@@ -19,7 +19,7 @@ use crate::control::{Command, Readiness};
 use crate::logs::Line;
 use crate::routes::Routes;
 use crate::status::tests::{agent, host};
-use crate::status::{Applied, Change, FileError};
+use crate::status::{Applied, Change, FileError, NotRehearsed};
 use crate::store::Store;
 
 /// An API with one agent, `echo`, of which no revision runs.
@@ -77,6 +77,9 @@ async fn answer(mut commands: mpsc::Receiver<Command>, file: File) {
             (Command::Status(answer), _) => drop(answer.send(host())),
             (Command::Rollouts(_, answer), _) => drop(answer.send(Vec::new())),
             (Command::Rollout(wish, answer), _) => drop(answer.send(Err(format!("no {:?}", wish.command)))),
+            (Command::Rehearse(wish, answer), _) => {
+                drop(answer.send(Err(NotRehearsed::Component(format!("{} bytes", wish.component.len())))));
+            }
             (Command::Agents(None, answer), _) => drop(answer.send(vec![agent("echo"), agent("triage")])),
             (Command::Agents(Some(name), answer), _) => {
                 let known = ["echo", "triage"].contains(&name.as_str());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use caxton_control::mailbox::{Lane, Rank, Taken};
 use tokio::sync::oneshot;
 
+use super::copy::Recording;
 use super::queue::{STORE_PAUSE, Slot, since};
 use super::stats::End;
 use super::{AdmitError, Agent, InFlight, Revision};
@@ -31,6 +32,8 @@ pub(super) struct Handling {
     /// How long it took until the handler was done.
     took: Duration,
     cpu: Duration,
+    /// What is noted for a copy, if one is made.
+    recording: Option<Box<Recording>>,
 }
 
 impl Handling {
@@ -71,6 +74,11 @@ impl Handling {
             took: self.began.elapsed(),
             cpu: self.cpu,
         }
+    }
+
+    /// What is noted for a copy, if one is made.
+    pub(super) fn take_recording(&mut self) -> Option<Box<Recording>> {
+        self.recording.take()
     }
 
     /// Its place, to be taken again.
@@ -156,6 +164,7 @@ impl Agent {
             began_at: clock::now_ms(),
             took: Duration::ZERO,
             cpu: Duration::ZERO,
+            recording: None,
         };
         let attempt = u32::try_from(envelope.failed.len()).unwrap_or(u32::MAX).saturating_add(1);
         envelope.message.attempt = envelope.message.attempt.max(attempt);
@@ -200,22 +209,32 @@ impl Agent {
             deadline = theirs;
             limit = theirs.saturating_duration_since(envelope.accepted);
         }
+        handling.recording = self.record(&revision, envelope.hops);
         let work = Work {
             conversation: envelope.message.conversation_id.clone(),
             hops: envelope.hops,
             deadline,
             waiting: envelope.waiting.clone(),
             trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
+            outside: handling.recording.as_deref().map(Recording::outside),
         };
         let time = deadline.saturating_duration_since(Instant::now());
         let (result, mut effects) = match self.call(&revision, envelope, work, time).await {
             Ok((result, effects, cpu)) => {
                 handling.cpu = cpu;
+                if let Some(recording) = &mut handling.recording {
+                    recording.answered(self.name.as_str(), &result, &effects);
+                }
                 (result, effects)
             }
-            // What is told is the whole of the time, not what was left of it for this call.
-            Err(Fault::Time { .. }) => return Err(Outcome::Fault(Fault::Time { limit })),
-            Err(fault) => return Err(Outcome::Fault(fault)),
+            Err(fault) => {
+                if let Some(recording) = &mut handling.recording {
+                    recording.failed(&fault);
+                }
+                // What is told is the whole of the time, not what was left of it for this call.
+                let whole = if let Fault::Time { .. } = fault { Fault::Time { limit } } else { fault };
+                return Err(Outcome::Fault(whole));
+            }
         };
         let reply = result.map_err(Outcome::Gave)?;
         let routed = self.route_reply(&revision, envelope, reply);
@@ -281,18 +300,28 @@ impl Agent {
                 }
             }
         });
-        self.pending.submit(&self.commons.store, commit);
+        self.submit(commit);
         None
     }
 
     /// A handling ended well, and what it comes to is safe. Gives an agent that was sent something and that
     /// nobody works for yet.
-    fn finish(&self, handling: Handling, envelope: Envelope, outcome: Outcome, sends: Vec<Sent>) -> Option<Arc<Self>> {
+    fn finish(
+        &self,
+        mut handling: Handling,
+        envelope: Envelope,
+        outcome: Outcome,
+        sends: Vec<Sent>,
+    ) -> Option<Arc<Self>> {
         self.stats.ended(handling.end(&envelope, Some(true)));
         handling.measure(false);
         let next = deliver(sends);
+        self.keep_recent(&envelope.message, envelope.hops);
         if let Some(waiter) = envelope.waiter {
             waiter.tell(Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome });
+        }
+        if let Some(recording) = handling.take_recording() {
+            recording.copy(envelope.message);
         }
         self.count_well();
         self.done(handling);
@@ -343,6 +372,13 @@ impl Agent {
         self.commit(state, sends).await
     }
 
+    fn submit(&self, commit: Commit) {
+        if let Some(state) = &commit.state {
+            self.note_writes(state.writes.keys());
+        }
+        self.pending.submit(&self.commons.store, commit);
+    }
+
     /// Changes the agent's state and sends, outside any handling; returns when it is safe.
     pub(crate) async fn commit(&self, state: Option<StateChange>, sends: Vec<Sent>) -> Result<(), CommitError> {
         let (sender, receiver) = oneshot::channel();
@@ -360,7 +396,7 @@ impl Agent {
         });
         let mut commit = Commit::new(self.name.shared(), done);
         (commit.state, commit.sends) = (state, sends);
-        self.pending.submit(&self.commons.store, commit);
+        self.submit(commit);
         receiver.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
     }
 

@@ -69,7 +69,13 @@ fn is_answer(outcome: &Outcome) -> bool {
 
 impl Agent {
     /// A handling failed: tells whoever waits, or arranges what is next.
-    pub(super) fn failed(&self, handling: Handling, mut envelope: Box<Envelope>, outcome: Outcome) {
+    pub(super) fn failed(&self, mut handling: Handling, mut envelope: Box<Envelope>, outcome: Outcome) {
+        if let Some(recording) = handling.take_recording()
+            && matches!(&outcome, Outcome::Gave(_) | Outcome::Fault(_))
+            && is_answer(&outcome)
+        {
+            recording.copy(envelope.message.clone());
+        }
         if let Some(code) = code(&outcome) {
             self.stats.failed_with(code);
         }

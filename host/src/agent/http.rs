@@ -55,7 +55,14 @@ impl Agent {
         let lease = revision.pool.lease(deadline).await.map_err(HttpFailure::Fault)?;
         let called = Instant::now();
         let traced = trace.clone();
-        let work = Work { conversation: conversation.unwrap_or_else(new_id), hops: 0, deadline, waiting: None, trace };
+        let work = Work {
+            conversation: conversation.unwrap_or_else(new_id),
+            hops: 0,
+            deadline,
+            waiting: None,
+            trace,
+            outside: None,
+        };
         let call = HttpCall {
             request,
             work,

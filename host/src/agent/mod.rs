@@ -12,14 +12,17 @@
 
 mod admit;
 mod code;
+mod copy;
 mod deliver;
 mod draft;
 mod expire;
 mod fail;
 mod http;
+mod inbox;
 mod measure;
 mod pending;
 mod queue;
+mod recent;
 mod redeliver;
 mod reply;
 mod save;
@@ -43,12 +46,14 @@ use self::expire::Watch;
 use self::measure::Measures;
 use self::pending::Pending;
 use self::queue::Slot;
+use self::recent::Recent;
 use crate::clock;
 use crate::commons::Commons;
-use crate::wasm::{Envelope, Inbox, Kind, Pool, rank};
+use crate::wasm::{Kind, Pool};
 
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
+pub(crate) use copy::{Rehearsal, Rehearsed, Shadow, Shadowed};
 pub(crate) use expire::expire_conversations;
 pub(crate) use http::HttpError;
 pub(crate) use queue::{Backlog, backlog, bury_orphans};
@@ -69,6 +74,10 @@ pub(crate) struct Agent {
     traffic: ArcSwapOption<Traffic>,
     state_bytes: Arc<AtomicU64>,
     pending: Pending,
+    /// Where copies of its messages go.
+    shadow: ArcSwapOption<Shadow>,
+    /// Which of its last messages are kept.
+    recent: Mutex<Recent>,
     stats: Stats,
 }
 
@@ -183,6 +192,11 @@ impl Revision {
         self.interrupt.cancel();
     }
 
+    /// Told when it is broken off.
+    pub(crate) fn interrupted(&self) -> CancellationToken {
+        self.interrupt.clone()
+    }
+
     /// Breaks off what it has in hand, and drops its instances.
     pub(crate) fn stop(&self) {
         self.interrupt();
@@ -229,6 +243,8 @@ impl Agent {
             traffic: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             pending: Pending::default(),
+            shadow: ArcSwapOption::empty(),
+            recent: Mutex::default(),
             stats,
         });
         agent.fill(waiting);
@@ -277,7 +293,10 @@ impl Agent {
             inbox.mailbox.configure(spec.mailbox.order, spec.mailbox.depth);
             inbox.breaker.configure(spec.breaker.faults, millis(spec.breaker.reset));
         }
-        self.spec.store(spec);
+        let before = self.spec.swap(spec);
+        if before.rollout.rollback.rehearse > 0 && self.spec.load().rollout.rollback.rehearse == 0 {
+            self.forget_recent();
+        }
         // Their time may be another now.
         self.watch(&mut self.inbox.lock(), 0);
         self.start_workers();
@@ -393,52 +412,6 @@ impl Agent {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Inbox for Agent {
-    fn put(&self, envelope: Box<Envelope>) -> bool {
-        let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
-        let (rank, due) = (rank(envelope.message.priority), envelope.due);
-        let slot = self.slot(envelope);
-        let over_at = self.over_at(&slot);
-        let start = {
-            let mut inbox = self.inbox.lock();
-            if inbox.leaving && self.is_kept(&slot) {
-                self.forget(&slot);
-                inbox.mailbox.release();
-                return false;
-            }
-            self.watch(&mut inbox, over_at);
-            let now = clock::now_ms();
-            match due.filter(|due| *due > now) {
-                Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),
-                None => inbox.mailbox.push(conversation, rank, now, slot),
-            }
-            self.may_start(&mut inbox)
-        };
-        self.stats.count(Outcomes::Accepted);
-        start
-    }
-
-    fn work(self: Arc<Self>) {
-        tokio::spawn(worker::work(self));
-    }
-
-    fn reserve_beyond(&self) {
-        self.inbox.lock().mailbox.reserve_beyond();
-    }
-
-    fn release(&self) {
-        let last = {
-            let mut inbox = self.inbox.lock();
-            inbox.mailbox.release();
-            !matches!(inbox.taking, Taking::All) && inbox.mailbox.depth() == 0
-        };
-        if last {
-            // The agent may end now, for which the reconciler waits.
-            self.commons.wake();
-        }
-    }
 }
 
 #[cfg(test)]

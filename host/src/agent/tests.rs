@@ -6,6 +6,7 @@ use super::*;
 use crate::commons::Commons;
 use crate::store::tests::{kept, message, settings};
 use crate::store::{Store, said};
+use crate::wasm::Envelope;
 
 /// The agent `triage` of a file with these settings of its mailbox, and a store in the folder.
 pub(super) fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {

@@ -78,6 +78,8 @@ pub(super) enum Command {
     Mailbox(super::operate::Mailbox),
     /// Look at rollouts, let them wait, go on or go back
     Rollout(super::rollout::Rollout),
+    /// Let a component handle an agent's last messages on a copy
+    Rehearse(super::rehearse::Rehearse),
     /// Look at the store, copy it, check it
     Store(super::operate::Store),
     /// Show what is measured of the host: rates, times, depths, memory

@@ -22,6 +22,7 @@ mod mailbox;
 mod operate;
 mod output;
 mod ps;
+mod rehearse;
 mod rollout;
 mod schedule;
 mod sse;
@@ -78,6 +79,7 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::Dead(dead) => wait(dead::run(dead.command, out))?,
         Command::Mailbox(mailbox) => wait(mailbox::run(mailbox.command, out))?,
         Command::Rollout(rollout) => wait(rollout::run(rollout.command, out))?,
+        Command::Rehearse(rehearse) => wait(rehearse::run(&rehearse, out))?,
         Command::Store(store) => wait(store::run(store.command, out))?,
         Command::Stats(stats) => wait(stats::run(&stats, out))?,
         Command::Wit(wit) => wit::run(&wit, out)?,

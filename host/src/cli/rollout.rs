@@ -9,7 +9,7 @@ use super::args::{Format, HostArgs};
 use super::client::{Client, encode};
 use super::output::{Cell, CliError, Exit, Out, Style, Table, say};
 use super::time::ago;
-use crate::status::RolloutStatus;
+use crate::status::{Differences, RolloutStatus};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -21,6 +21,7 @@ refused is not tried again until it changes or `retry`.
 
 Examples:
   caxton rollout status triage
+  caxton rollout differences triage
   caxton rollout promote triage
   caxton rollout undo triage --to 3
   caxton rollout history triage -o json | jq '.[] | select(.status == \"rolled-back\") | .why'")]
@@ -50,6 +51,14 @@ pub(super) enum RolloutCommand {
     Status(Of),
     /// Show an agent's rollouts, the newest first
     History(Of),
+    /// Show what copies of messages were answered otherwise, with both answers side by side
+    Differences {
+        #[command(flatten)]
+        of: Of,
+        /// The rollout, as `history -o json` counts it; the newest that has some, unless given
+        #[arg(long, value_name = "NUMBER")]
+        rollout: Option<u64>,
+    },
     /// Let it stay where it is
     Pause(Of),
     /// Let it go on after a pause
@@ -85,6 +94,7 @@ pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), Cl
             show(&newest, out)?;
             if newest.status == "rolled-back" { Err(CliError::quiet(Exit::RolledBack)) } else { Ok(()) }
         }
+        RolloutCommand::Differences { of, rollout } => differences(&of, rollout, out).await,
         RolloutCommand::Pause(of) => act(&of, "pause", None, out).await,
         RolloutCommand::Resume(of) => act(&of, "resume", None, out).await,
         RolloutCommand::Promote(of) => act(&of, "promote", None, out).await,
@@ -115,6 +125,35 @@ async fn act(of: &Of, what: &str, to: Option<u64>, out: &mut Out) -> Result<(), 
     }
 }
 
+async fn differences(of: &Of, rollout: Option<u64>, out: &mut Out) -> Result<(), CliError> {
+    let query = rollout.map(|number| format!("?rollout={number}")).unwrap_or_default();
+    let path = format!("/v1/rollouts/{}/differences{query}", encode(&of.agent));
+    let found: Differences = Client::find(&of.host)?.get(&path).await?;
+    match out.format() {
+        Format::Json => return out.json(&found),
+        Format::Text if found.messages.is_empty() => {
+            say(&format!("no copy of a message to {} was answered otherwise", of.agent));
+        }
+        Format::Text => out.line(&side_by_side(&found).render(out.is_terminal()))?,
+    }
+    if !found.by_nature.is_empty() {
+        say(&format!("not compared, since it differs by nature: {}", found.by_nature.join(", ")));
+    }
+    Ok(())
+}
+
+fn side_by_side(found: &Differences) -> Table {
+    let mut table = Table::new(&["MESSAGE", "FROM", "PATH", "STABLE", "CANDIDATE"]);
+    for message in &found.messages {
+        for found in &message.differences {
+            let side = |side: &Option<String>| Cell::new(side.clone().unwrap_or_else(|| "-".to_owned()));
+            let cells = [Cell::new(&message.message), Cell::new(&message.sender), Cell::new(&found.path)];
+            table.row(cells.into_iter().chain([side(&found.stable), side(&found.candidate)]).collect());
+        }
+    }
+    table
+}
+
 fn show(rollout: &RolloutStatus, out: &mut Out) -> Result<(), CliError> {
     match out.format() {
         Format::Json => out.json(rollout),
@@ -127,8 +166,14 @@ fn text(rollout: &RolloutStatus) -> String {
     let took = ago(Duration::from_millis(rollout.took_ms));
     let passed = if rollout.ended { format!("took {took}") } else { format!("for {took}") };
     let (stable, candidate) = (rollout.stable_messages, rollout.candidate_messages);
+    let (copies, alike) = (rollout.copies, rollout.copies_alike);
+    let compared = match rollout.copies_set_aside {
+        0 if copies == 0 => String::new(),
+        0 => format!("\n{alike} of {copies} copies were answered alike"),
+        more => format!("\n{alike} of {copies} copies were answered alike; {more} more could not be compared"),
+    };
     format!(
-        "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}"
+        "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}{compared}"
     )
 }
 

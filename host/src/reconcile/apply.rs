@@ -225,6 +225,7 @@ impl Reconciler {
                     record.count_probe(passed, now);
                 }
             }
+            Report::Rehearsed { agent, number, rollout, result } => self.rehearsed(&agent, number, rollout, result),
             Report::HandedOff { agent, number, result } => {
                 let id = RevisionId { agent, number };
                 if let Some(record) = self.entries.get_mut(&id.agent).and_then(|entry| entry.record(number)) {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::lifecycle::State;
-use caxton_control::rollout::{Probes, Seen, Status};
+use caxton_control::rollout::{Probes, Rehearsal, Seen, Status};
 use caxton_control::{AgentName, AgentSpec, Digest};
+use tokio_util::sync::CancellationToken;
 
 use super::roll::Measuring;
-use crate::agent::{Agent, Revision};
+use crate::agent::{Agent, Rehearsed, Revision, Shadow};
 
 /// What a task reports when it ends.
 pub(super) enum Report {
@@ -20,6 +21,8 @@ pub(super) enum Report {
     Stands { agent: AgentName, number: u64, instances: u32, result: Result<(), String> },
     /// A revision's `health` was asked.
     Probed { agent: AgentName, number: u64, passed: bool },
+    /// A revision has handled the last messages on a copy, for this rollout; or that could not be done.
+    Rehearsed { agent: AgentName, number: u64, rollout: u64, result: Result<Rehearsed, String> },
     /// A stateful agent's memory is with this revision, or stays where it was.
     HandedOff { agent: AgentName, number: u64, result: Result<(), String> },
     /// A revision that had to be saved first has ended.
@@ -43,6 +46,12 @@ pub(super) struct Entry {
     pub(super) longest_pause_ms: u64,
     /// The rollout that was told of last, with the status that it had.
     pub(super) told: Option<(u64, Status)>,
+    /// Where copies of its messages go, or went in the rollout under way.
+    pub(super) shadow: Option<Arc<Shadow>>,
+    /// Ends the rehearsal that is under way, and of which rollout it is.
+    pub(super) rehearsing: Option<(u64, CancellationToken)>,
+    /// What came of a candidate's rehearsal, and of which rollout.
+    pub(super) rehearsal: Option<(u64, Rehearsal)>,
 }
 
 /// A revision with its place in its life.
@@ -97,6 +106,9 @@ impl Entry {
             paused_since: None,
             longest_pause_ms: 0,
             told: None,
+            shadow: None,
+            rehearsing: None,
+            rehearsal: None,
         }
     }
 

@@ -69,5 +69,8 @@ fn status(rollout: &Rollout, now: u64) -> RolloutStatus {
         stable_messages: figures.stable_messages,
         candidate_messages: figures.candidate_messages,
         longest_pause_ms: figures.longest_pause_ms,
+        copies: figures.compared.copies,
+        copies_alike: figures.compared.alike,
+        copies_set_aside: figures.compared.set_aside,
     }
 }

@@ -17,6 +17,7 @@ mod history;
 mod prepare;
 mod report;
 mod roll;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -244,6 +245,9 @@ impl Reconciler {
                 shares: entry.shares.clone(),
                 windows,
                 figures,
+                shadowed: open.is_some_and(|rollout| entry.is_shadowed(rollout.id)),
+                compared: figures.compared,
+                rehearsal: open.map(|rollout| entry.rehearsed(rollout.id)).unwrap_or_default(),
             };
             (name.clone(), actual)
         });

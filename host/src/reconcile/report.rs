@@ -60,6 +60,7 @@ impl Reconciler {
             Command::Rollout(wish, answer) => {
                 let _ = answer.send(self.wish(wish));
             }
+            Command::Rehearse(wish, answer) => self.rehearse_by_hand(wish, answer),
             Command::Agents(Some(name), answer) => {
                 let _ = answer.send(self.agent_status(&name).into_iter().collect());
             }

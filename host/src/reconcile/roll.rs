@@ -74,10 +74,8 @@ impl Reconciler {
             Action::Handoff { revision } => self.hand_off(&revision),
             Action::TakeBack { revision } => self.take_back(&revision),
             Action::Stop { revision } => return self.stop(&revision),
-            // The file cannot ask for these.
-            Action::Rehearse { revision, .. } | Action::Shadow { revision, .. } => {
-                tracing::error!(%revision, "a step is asked for that this host cannot do");
-            }
+            Action::Rehearse { revision, messages } => self.rehearse(&revision, messages),
+            Action::Shadow { revision, on } => self.shadow(&revision, on),
         }
         false
     }
@@ -265,6 +263,7 @@ impl Reconciler {
     pub(super) fn measure(&mut self) {
         for (name, entry) in &mut self.entries {
             let open = self.ledgers.get(name).and_then(Ledger::open);
+            entry.end_trials(open.map(|rollout| rollout.id));
             let Some(rollout) = open else {
                 if entry.measuring.take().is_some() {
                     entry.lives().for_each(|live| live.end_window());
@@ -300,7 +299,7 @@ fn seen_last(known: Option<Measured>, live: Option<Arc<Revision>>) -> Option<Mea
 }
 
 impl Entry {
-    fn live(&self, number: u64) -> Option<Arc<Revision>> {
+    pub(super) fn live(&self, number: u64) -> Option<Arc<Revision>> {
         self.revisions.iter().find(|record| record.number == number).and_then(|record| record.live.clone())
     }
 
@@ -340,6 +339,7 @@ impl Entry {
             candidate_messages: answered(candidate),
             probes_passed: windows.candidate.probes_passed,
             probes_failed: windows.candidate.probes_failed,
+            compared: self.compared(rollout.id),
         };
         (windows, figures)
     }

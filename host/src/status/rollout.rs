@@ -39,6 +39,12 @@ pub(crate) struct RolloutStatus {
     pub(crate) candidate_messages: u64,
     /// The longest time for which the mailbox was held for a handoff, in milliseconds.
     pub(crate) longest_pause_ms: u64,
+    /// Copies of messages whose answers were compared (`parallel`).
+    pub(crate) copies: u64,
+    /// How many of them were answered alike.
+    pub(crate) copies_alike: u64,
+    /// Messages of which no copy was compared: there was no time, or what it needs is not known any more.
+    pub(crate) copies_set_aside: u64,
 }
 
 /// What somebody wants of an agent's rollout.
@@ -52,4 +58,100 @@ pub(crate) struct RolloutWish {
     pub(crate) to: Option<u64>,
     /// Who.
     pub(crate) who: String,
+}
+
+/// Where copies of messages were answered otherwise in a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Differences {
+    /// Whose.
+    pub(crate) agent: String,
+    /// The rollout, counted from 1.
+    pub(crate) rollout: u64,
+    /// What differs when the running revision is compared with itself, and was not looked at.
+    pub(crate) by_nature: Vec<String>,
+    /// The first messages that were answered otherwise.
+    pub(crate) messages: Vec<Differing>,
+}
+
+/// A message whose copy was answered otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Differing {
+    /// Its id.
+    pub(crate) message: String,
+    /// Who sent it.
+    pub(crate) sender: String,
+    /// The conversation that it is in.
+    pub(crate) conversation: String,
+    /// When it was found, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// Where the answers differ.
+    pub(crate) differences: Vec<PathDiffers>,
+}
+
+/// One place in which two answers differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct PathDiffers {
+    /// Where, such as `reply.items[0].price`.
+    pub(crate) path: String,
+    /// What the running revision has there; none if nothing.
+    pub(crate) stable: Option<String>,
+    /// What the new one has there.
+    pub(crate) candidate: Option<String>,
+}
+
+/// A component that somebody wants to be tried on an agent's last messages.
+#[derive(Debug)]
+pub(crate) struct RehearsalWish {
+    /// Whose messages.
+    pub(crate) agent: String,
+    /// The component's bytes.
+    pub(crate) component: bytes::Bytes,
+    /// How many of the last messages.
+    pub(crate) messages: u32,
+}
+
+/// What came of a component that was tried on an agent's last messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Rehearsal {
+    /// Whose messages.
+    pub(crate) agent: String,
+    /// What runs, such as `triage@7`.
+    pub(crate) stable: String,
+    /// The component's SHA-256.
+    pub(crate) digest: String,
+    /// Whether it handled what it could be judged by.
+    pub(crate) passed: bool,
+    /// Messages that were there to rehearse with.
+    pub(crate) messages: u32,
+    /// How many it handled.
+    pub(crate) handled: u32,
+    /// How many say nothing of it: what runs fails at them now as well, or the host could not do its part.
+    pub(crate) set_aside: u32,
+    /// The first that it failed at.
+    pub(crate) failed: Vec<RehearsalFailure>,
+    /// Why it did not start, or did not take up the memory of what runs.
+    pub(crate) unready: Option<String>,
+}
+
+/// A message that a component failed at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct RehearsalFailure {
+    /// Its id.
+    pub(crate) message: String,
+    /// What went wrong, for a person.
+    pub(crate) why: String,
+}
+
+/// Why a component was not tried.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotRehearsed {
+    /// It is not one that the agent could have.
+    #[error("{0}")]
+    Component(String),
+    /// The agent does not run.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The host could not do its part.
+    #[error("{0}")]
+    Host(String),
 }

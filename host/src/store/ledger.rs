@@ -28,6 +28,8 @@ impl Store {
         self.tell_writer(move |transaction| {
             let Some(record) = record else {
                 transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1")?.execute([&*agent])?;
+                transaction.prepare_cached("DELETE FROM difference WHERE agent = ?1")?.execute([&*agent])?;
+                transaction.prepare_cached("DELETE FROM recent WHERE agent = ?1")?.execute([&*agent])?;
                 return transaction.prepare_cached("DELETE FROM ledger WHERE agent = ?1")?.execute([&*agent]);
             };
             transaction
@@ -47,7 +49,11 @@ impl Store {
         });
     }
 
-    fn tell_writer(&self, change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static) {
+    /// Makes a change that nobody waits for.
+    pub(super) fn tell_writer(
+        &self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static,
+    ) {
         let other = Box::new(move |transaction: &rusqlite::Transaction<'_>, _: &mut _| change(transaction).map(|_| ()));
         self.writer.send(Job::Other(other, oneshot::channel().0));
     }

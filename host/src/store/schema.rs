@@ -87,6 +87,18 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (agent, revision)
     ) WITHOUT ROWID;
 ",
+    "
+    -- What copies of messages were answered otherwise, by rollout.
+    CREATE TABLE difference (
+        agent TEXT NOT NULL, rollout INTEGER NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL,
+        PRIMARY KEY (agent, rollout, number)
+    ) WITHOUT ROWID;
+    -- The last messages of agents whose changes are rehearsed.
+    CREATE TABLE recent (
+        agent TEXT NOT NULL, seq INTEGER NOT NULL, conversation TEXT NOT NULL, rank INTEGER NOT NULL, due INTEGER,
+        head BLOB NOT NULL, content BLOB NOT NULL, PRIMARY KEY (agent, seq)
+    );
+",
 ];
 
 /// Opens the database for its writer, at the newest format.

@@ -111,6 +111,8 @@ pub(crate) struct Work {
     pub(crate) waiting: Option<Arc<Vec<Waits>>>,
     /// Its trace.
     pub(crate) trace: Option<Trace>,
+    /// What it reaches in place of what its instance does: a call that is recorded, or is a copy of another.
+    pub(crate) outside: Option<Arc<dyn Outside>>,
 }
 
 /// How important a line in a log is (`wasi:logging`).
@@ -143,6 +145,12 @@ pub(crate) trait Outside: Send + Sync {
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str);
 }
 
+impl std::fmt::Debug for dyn Outside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outside")
+    }
+}
+
 /// The data of a store.
 pub(crate) struct Ctx {
     pub(super) who: Arc<Identity>,
@@ -165,6 +173,11 @@ impl Ctx {
         self.work = work;
     }
 
+    /// What lies outside for this call.
+    fn outside(&self) -> &dyn Outside {
+        self.work.as_ref().and_then(|work| work.outside.as_deref()).unwrap_or(&*self.outside)
+    }
+
     fn limits(&self) -> &caxton_control::desired::Limits {
         &self.who.spec.limits
     }
@@ -174,7 +187,7 @@ impl Ctx {
         if let Some(written) = self.effects.lock().writes.get(key) {
             return Ok(written.as_ref().map(|value| value.to_vec()));
         }
-        let Seen { what: read, safe } = self.outside.read(self.who.name(), key).map_err(StateError::Unavailable)?;
+        let Seen { what: read, safe } = self.outside().read(self.who.name(), key).map_err(StateError::Unavailable)?;
         let version = read.as_ref().map_or(0, |read| read.version);
         let mut effects = self.effects.lock();
         // The first version seen is the one that the commit checks.
@@ -221,7 +234,7 @@ impl Ctx {
         }
         let mut replaced = 0;
         for old in effects.writes.keys().map(String::as_str).chain([key]) {
-            if let Some(read) = self.outside.read(self.who.name(), old).map_err(StateError::Unavailable)?.what {
+            if let Some(read) = self.outside().read(self.who.name(), old).map_err(StateError::Unavailable)?.what {
                 replaced += size(old, &read.value);
             }
         }
@@ -268,13 +281,13 @@ impl Ctx {
         if !self.who.spec.allow.send.iter().any(names) {
             return Err(wit::SendError::NotAllowed(draft.receiver.clone()));
         }
-        let mut receivers = self.outside.find(capability);
+        let mut receivers = self.outside().find(capability);
         receivers.retain(|name| name != self.who.name());
         if receivers.is_empty() {
             return Err(wit::SendError::UnknownReceiver(draft.receiver.clone()));
         }
         let work = self.may_send(receivers.len())?;
-        let admit = |receiver| self.outside.admit(&self.who, work, wit::Draft { receiver, ..draft.clone() });
+        let admit = |receiver| self.outside().admit(&self.who, work, wit::Draft { receiver, ..draft.clone() });
         // What was admitted before an error is dropped, and gives up its place.
         let sent = receivers.into_iter().map(admit).collect::<Result<Vec<Sent>, _>>()?;
         let ids = sent.iter().map(|sent| sent.id().to_owned()).collect();
@@ -285,7 +298,7 @@ impl Ctx {
 
 impl messaging::Host for Ctx {
     fn send(&mut self, draft: wit::Draft) -> wasmtime::Result<Result<String, wit::SendError>> {
-        let admitted = self.may_send(1).and_then(|work| self.outside.admit(&self.who, work, draft));
+        let admitted = self.may_send(1).and_then(|work| self.outside().admit(&self.who, work, draft));
         Ok(admitted.map(|sent| {
             let id = sent.id().to_owned();
             self.effects.lock().sends.push(sent);
@@ -306,7 +319,7 @@ impl messaging::Host for Ctx {
             let why = "no message is being handled".to_owned();
             return Ok(Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why))));
         };
-        Ok(self.outside.request(&self.who, work, draft, Duration::from_millis(timeout_ms)).await)
+        Ok(self.outside().request(&self.who, work, draft, Duration::from_millis(timeout_ms)).await)
     }
 
     async fn request_all(
@@ -324,12 +337,12 @@ impl messaging::Host for Ctx {
             return Ok(drafts.iter().map(|_| refuse(wit::SendError::TooManySends(limit))).collect());
         }
         let timeout = Duration::from_millis(timeout_ms);
-        let requests = drafts.into_iter().map(|draft| self.outside.request(&self.who, work, draft, timeout));
+        let requests = drafts.into_iter().map(|draft| self.outside().request(&self.who, work, draft, timeout));
         Ok(futures::future::join_all(requests).await)
     }
 
     fn find(&mut self, capability: String) -> wasmtime::Result<Vec<String>> {
-        Ok(self.outside.find(&capability))
+        Ok(self.outside().find(&capability))
     }
 }
 
@@ -372,7 +385,7 @@ impl state::Host for Ctx {
         // Of the committed keys, at most as many can be hidden by this call's own removals as it made.
         let hidden = u32::try_from(effects.writes.values().filter(|value| value.is_none()).count()).unwrap_or(u32::MAX);
         let ask = limit.saturating_add(hidden).saturating_add(1);
-        let kept = match self.outside.keys(self.who.name(), &prefix, cursor.as_deref(), ask) {
+        let kept = match self.outside().keys(self.who.name(), &prefix, cursor.as_deref(), ask) {
             Ok(seen) => {
                 effects.ahead |= !seen.safe;
                 seen.what
@@ -408,7 +421,7 @@ impl config::store::Host for Ctx {
 
 impl logging::logging::Host for Ctx {
     fn log(&mut self, level: LogLevel, context: String, message: String) -> wasmtime::Result<()> {
-        self.outside.log(&self.who, level, &context, &message);
+        self.outside().log(&self.who, level, &context, &message);
         Ok(())
     }
 }

@@ -83,6 +83,17 @@ impl Pool {
         pool
     }
 
+    /// A pool of one instance of the same revision for calls that are copies: what they leave in its memory is never
+    /// met by others, and who else calls it does not wait for them.
+    pub(crate) fn for_copies(&self, outside: Arc<dyn Outside>) -> Arc<Self> {
+        Self::new(&self.runtime, Arc::clone(&self.program), Arc::clone(&self.who), outside, 1)
+    }
+
+    /// A pool of one instance of another program, with the same around it.
+    pub(crate) fn of_other(&self, program: Arc<Program>, who: Arc<Identity>) -> Arc<Self> {
+        Self::new(&self.runtime, program, who, Arc::clone(&self.outside), 1)
+    }
+
     /// How many calls can be in instances at once.
     pub(crate) fn max(&self) -> u32 {
         self.max.load(Ordering::Relaxed)

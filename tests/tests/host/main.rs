@@ -25,6 +25,7 @@ mod rollouts;
 mod start;
 mod stateful;
 mod store;
+mod trials;
 mod web;
 
 use std::sync::Arc;

@@ -10,19 +10,19 @@ use crate::{agent, file, host};
 
 /// What came of calls: how many each revision answered, and what was not a success.
 #[derive(Debug, Default)]
-struct Calls {
-    answered: BTreeMap<String, usize>,
-    wrong: Vec<String>,
+pub(crate) struct Calls {
+    pub(crate) answered: BTreeMap<String, usize>,
+    pub(crate) wrong: Vec<String>,
 }
 
 /// Calls without pause from several connections, until told to stop; `body` makes the nth call of a connection.
-struct Load {
+pub(crate) struct Load {
     stop: Vec<mpsc::Sender<()>>,
     callers: Vec<std::thread::JoinHandle<Calls>>,
 }
 
 impl Load {
-    fn new(host: &Host, path: &'static str, connections: usize, body: fn(usize) -> String) -> Self {
+    pub(crate) fn new(host: &Host, path: &'static str, connections: usize, body: fn(usize) -> String) -> Self {
         let (stop, stopped): (Vec<_>, Vec<_>) = (0..connections).map(|_| mpsc::channel::<()>()).unzip();
         let call = |stopped: mpsc::Receiver<()>| {
             let address = host.http.clone();
@@ -46,7 +46,7 @@ impl Load {
         Self { stop, callers: stopped.into_iter().map(call).collect() }
     }
 
-    fn end(self) -> Calls {
+    pub(crate) fn end(self) -> Calls {
         drop(self.stop);
         let mut all = Calls::default();
         for caller in self.callers {
@@ -75,7 +75,7 @@ fn states_are(status: &Value, wanted: &[(u64, &str)]) -> bool {
 }
 
 /// The component `agent.wasm` of a host's folder becomes another.
-fn put(setup: &std::path::Path, name: &str) {
+pub(crate) fn put(setup: &std::path::Path, name: &str) {
     let temporary = setup.join("new.wasm");
     std::fs::copy(guest(name), &temporary).expect("the guest can be copied");
     std::fs::rename(temporary, setup.join("agent.wasm")).expect("the folder can be written to");

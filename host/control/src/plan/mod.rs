@@ -19,7 +19,10 @@ use serde::Serialize;
 
 use crate::desired::AgentSpec;
 use crate::names::{AgentName, Digest, RevisionId};
-use crate::rollout::{self, Decision, Figures, Instances, Ledger, Observation, Seen, Side, Turn, Windows, tidy, turns};
+use crate::rollout::analysis::Compared;
+use crate::rollout::{
+    self, Decision, Figures, Instances, Ledger, Observation, Rehearsal, Seen, Side, Turn, Windows, tidy, turns,
+};
 
 /// What is declared of one agent, with what its component's file holds now.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +66,12 @@ pub struct ActualAgent {
     pub windows: Windows,
     /// What was measured since its rollout began, or the host started.
     pub figures: Figures,
+    /// Whether copies of messages go to its candidate.
+    pub shadowed: bool,
+    /// How the copies were answered in this life of the host.
+    pub compared: Compared,
+    /// What came of its candidate's rehearsal.
+    pub rehearsal: Rehearsal,
 }
 
 /// A revision, as observed.
@@ -341,6 +350,9 @@ impl ActualAgent {
             shares: Vec::new(),
             windows: Windows::default(),
             figures: Figures::default(),
+            shadowed: false,
+            compared: Compared::default(),
+            rehearsal: Rehearsal::default(),
         }
     }
 
@@ -363,7 +375,9 @@ impl ActualAgent {
             paused: self.paused,
             windows: self.windows,
             figures: self.figures,
-            ..Observation::default()
+            shadowed: self.shadowed,
+            compared: self.compared,
+            rehearsal: self.rehearsal.clone(),
         }
     }
 }

@@ -75,6 +75,8 @@ pub struct Compared {
     pub copies: u64,
     /// How many were answered alike.
     pub alike: u64,
+    /// How many more were not compared: there was no time for them, or what they need is not known any more.
+    pub set_aside: u64,
 }
 
 /// What makes a candidate be refused.
@@ -150,7 +152,7 @@ pub fn judge(rules: &Rollback, stable: &Window, candidate: &Window) -> Verdict {
 /// Judges a candidate by how it answered copies. `over` tells that the time for it is: then fewer are enough, but
 /// never none.
 pub fn judge_copies(min_messages: u64, match_percent: f64, compared: Compared, over: bool) -> Verdict {
-    let Compared { copies, alike } = compared;
+    let Compared { copies, alike, .. } = compared;
     let unlike = copies.saturating_sub(alike);
     let need = if over { 1 } else { min_messages.max(1) };
     if percent(unlike, copies.max(need)) > 100.0 - match_percent {
@@ -352,7 +354,7 @@ mod tests {
             (100, 90.0, 7, 6, true, "match"),
             (100, 0.0, 7, 0, true, "healthy"),
         ] {
-            let verdict = judge_copies(min, percent, Compared { copies, alike }, over);
+            let verdict = judge_copies(min, percent, Compared { copies, alike, set_aside: 7 }, over);
             assert_eq!(short(&verdict), expected, "{min} {percent} {copies} {alike} {over}");
         }
     }

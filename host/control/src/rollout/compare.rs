@@ -1,6 +1,6 @@
 //! Whether two revisions answered a message alike (SPEC §3, parallel).
 //!
-//! Compared are the reply and the effects: writes to state by key, sent messages in order. What is JSON is compared
+//! Compared are the reply and the effects: writes to state by key, sent messages and questions in order. What is JSON is compared
 //! by structure, so that neither spaces nor the order of keys matter; all else byte by byte. Every difference is
 //! listed with its path, such as `reply.items[0].price` or `state.total`.
 //!
@@ -26,6 +26,8 @@ pub const MAX_LISTED: usize = 100;
 /// What a revision made of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
+    /// What its reply says beside the content, such as the performative, by name.
+    pub head: BTreeMap<String, String>,
     /// Its reply, if it had one, or why it failed.
     pub reply: Result<Option<Content>, String>,
     /// What it did to the system, in order; none of it left.
@@ -74,6 +76,15 @@ pub enum Effect {
         /// After so many milliseconds.
         after_ms: Option<u64>,
     },
+    /// Asked somebody and waited for the answer.
+    Request {
+        /// Whom.
+        receiver: String,
+        /// Meaning what.
+        performative: String,
+        /// Saying what.
+        content: Content,
+    },
 }
 
 /// One place in which two answers differ.
@@ -92,6 +103,9 @@ pub struct Difference {
 pub fn compare(stable: &Answer, candidate: &Answer, ignore: &Ignore) -> Vec<Difference> {
     let mut found = Found { ignore, path: Vec::new(), differences: Vec::new() };
     found.at("reply", |found| found.replies(&stable.reply, &candidate.reply));
+    if let (Ok(Some(_)), Ok(Some(_))) = (&stable.reply, &candidate.reply) {
+        found.at("head", |found| found.heads(&stable.head, &candidate.head));
+    }
     let (old, new) = (writes(&stable.effects), writes(&candidate.effects));
     let keys: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
     found.at("state", |found| {
@@ -103,6 +117,12 @@ pub fn compare(stable: &Answer, candidate: &Answer, ignore: &Ignore) -> Vec<Diff
     found.at("sends", |found| {
         for at in 0..old.len().max(new.len()) {
             found.within(Part::Index(at), |found| found.sent(old.get(at).copied(), new.get(at).copied()));
+        }
+    });
+    let (old, new) = (requests(&stable.effects), requests(&candidate.effects));
+    found.at("requests", |found| {
+        for at in 0..old.len().max(new.len()) {
+            found.within(Part::Index(at), |found| found.asked(old.get(at).copied(), new.get(at).copied()));
         }
     });
     found.differences
@@ -125,7 +145,7 @@ fn writes(effects: &[Effect]) -> BTreeMap<&str, Written<'_>> {
                 let written = writes.entry(key).or_default();
                 written.added = written.added.saturating_add(*by);
             }
-            Effect::Send { .. } => {}
+            Effect::Send { .. } | Effect::Request { .. } => {}
         }
     }
     writes
@@ -133,6 +153,10 @@ fn writes(effects: &[Effect]) -> BTreeMap<&str, Written<'_>> {
 
 fn sends(effects: &[Effect]) -> Vec<&Effect> {
     effects.iter().filter(|effect| matches!(effect, Effect::Send { .. })).collect()
+}
+
+fn requests(effects: &[Effect]) -> Vec<&Effect> {
+    effects.iter().filter(|effect| matches!(effect, Effect::Request { .. })).collect()
 }
 
 struct Found<'a> {
@@ -178,6 +202,16 @@ impl Found<'_> {
                     Err(why) => Some(format!("failed: {why}")),
                 };
                 self.differs(told(old), told(new));
+            }
+        }
+    }
+
+    fn heads(&mut self, stable: &BTreeMap<String, String>, candidate: &BTreeMap<String, String>) {
+        let names: BTreeSet<&String> = stable.keys().chain(candidate.keys()).collect();
+        for name in names {
+            let (old, new) = (stable.get(name), candidate.get(name));
+            if old != new {
+                self.at(name, |found| found.differs(old.cloned(), new.cloned()));
             }
         }
     }
@@ -251,11 +285,7 @@ impl Found<'_> {
             Some(Effect::Send { receiver: to, performative: act, content: new, after_ms: after }),
         ) = (stable, candidate)
         else {
-            let told = |effect: &Effect| match effect {
-                Effect::Send { receiver, content, .. } => format!("to {receiver}: {}", shown(&content.bytes)),
-                Effect::Set { key, .. } | Effect::Delete { key } | Effect::Increment { key, .. } => key.clone(),
-            };
-            return self.differs(stable.map(told), candidate.map(told));
+            return self.differs(stable.map(Effect::told), candidate.map(Effect::told));
         };
         self.at("receiver", |found| found.texts(receiver, to));
         self.at("performative", |found| found.texts(performative, act));
@@ -263,6 +293,31 @@ impl Found<'_> {
         if after_ms != after {
             let told = |after: &Option<u64>| after.map(|ms| format!("{ms}ms"));
             self.at("after", |found| found.differs(told(after_ms), told(after)));
+        }
+    }
+
+    fn asked(&mut self, stable: Option<&Effect>, candidate: Option<&Effect>) {
+        let (
+            Some(Effect::Request { receiver, performative, content }),
+            Some(Effect::Request { receiver: to, performative: act, content: new }),
+        ) = (stable, candidate)
+        else {
+            return self.differs(stable.map(Effect::told), candidate.map(Effect::told));
+        };
+        self.at("receiver", |found| found.texts(receiver, to));
+        self.at("performative", |found| found.texts(performative, act));
+        self.at("content", |found| found.contents(content, new));
+    }
+}
+
+impl Effect {
+    /// For a person: what was said to whom, or where it wrote.
+    fn told(&self) -> String {
+        match self {
+            Self::Send { receiver, content, .. } | Self::Request { receiver, content, .. } => {
+                format!("to {receiver}: {}", shown(&content.bytes))
+            }
+            Self::Set { key, .. } | Self::Delete { key } | Self::Increment { key, .. } => key.clone(),
         }
     }
 }
@@ -312,11 +367,11 @@ mod tests {
     fn reply(text: &str) -> Answer {
         let content_type = if text.starts_with(['{', '[']) { "application/json" } else { "text/plain" };
         let content = Content { content_type: content_type.to_owned(), bytes: text.into() };
-        Answer { reply: Ok(Some(content)), effects: Vec::new() }
+        Answer { head: BTreeMap::new(), reply: Ok(Some(content)), effects: Vec::new() }
     }
 
     fn does(effects: &[Effect]) -> Answer {
-        Answer { reply: Ok(None), effects: effects.to_vec() }
+        Answer { head: BTreeMap::new(), reply: Ok(None), effects: effects.to_vec() }
     }
 
     fn set(key: &str, value: &str) -> Effect {
@@ -330,6 +385,19 @@ mod tests {
     fn send(receiver: &str, text: &str) -> Effect {
         let content = reply(text).reply.unwrap().unwrap();
         Effect::Send { receiver: receiver.to_owned(), performative: "inform".to_owned(), content, after_ms: None }
+    }
+
+    fn ask(receiver: &str, text: &str) -> Effect {
+        let content = reply(text).reply.unwrap().unwrap();
+        Effect::Request { receiver: receiver.to_owned(), performative: "query-ref".to_owned(), content }
+    }
+
+    #[test]
+    fn how_a_reply_is_meant_is_compared_too() {
+        let meant = |act: &str| Answer { head: [("performative".to_owned(), act.to_owned())].into(), ..reply("same") };
+        assert_eq!(told(&meant("inform"), &meant("inform"), &[]), "");
+        assert_eq!(told(&meant("inform"), &meant("failure"), &[]), "head.performative: inform | failure");
+        assert_eq!(told(&meant("inform"), &meant("failure"), &["head"]), "");
     }
 
     /// The differences as one line: `path: stable | candidate`.
@@ -366,7 +434,7 @@ mod tests {
         ] {
             assert_eq!(told(&reply(stable), &reply(candidate), ignore), expected, "{stable} {candidate}");
         }
-        let failed = |why: &str| Answer { reply: Err(why.to_owned()), effects: Vec::new() };
+        let failed = |why: &str| Answer { head: BTreeMap::new(), reply: Err(why.to_owned()), effects: Vec::new() };
         assert_eq!(told(&reply("same"), &failed("trap"), &[]), "reply: same | failed: trap");
         assert_eq!(told(&failed("one"), &failed("two"), &[]), "reply.failure: one | two");
         assert_eq!(told(&does(&[]), &reply("same"), &[]), "reply: - | same");
@@ -391,6 +459,9 @@ mod tests {
                 vec![send("bert", "2"), send("bert", "1")],
                 "sends[0].content: 1 | 2; sends[1].content: 2 | 1",
             ),
+            ("asked the same", vec![ask("bert", "x")], vec![ask("bert", "x")], ""),
+            ("asked otherwise", vec![ask("bert", "x")], vec![ask("bert", "y")], "requests[0].content: x | y"),
+            ("asked more", vec![], vec![ask("bert", "y")], "requests[0]: - | to bert: y"),
         ] {
             assert_eq!(told(&does(&stable), &does(&candidate), &[]), expected, "{name}");
         }

@@ -142,7 +142,11 @@ impl Rollout {
                 decision.look_again(
                     hold.saturating_sub(Duration::from_millis(self.clock.step)).clamp(MOMENT, JUDGED_EVERY),
                 );
-                Reached::Waits(told(&verdict, "copies"))
+                let aside = match seen.compared.set_aside {
+                    0 => String::new(),
+                    count => format!("; {count} more could not be compared"),
+                };
+                Reached::Waits(format!("{}{aside}", told(&verdict, "copies")))
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::analysis::Compared;
+
 /// How far a rollout is (SPEC §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "kebab-case")]
@@ -105,6 +107,9 @@ pub struct Figures {
     pub probes_passed: u64,
     /// Probes of the candidate that did not.
     pub probes_failed: u64,
+    /// Copies of live messages, and how they were answered.
+    #[serde(default)]
+    pub compared: Compared,
 }
 
 impl Figures {
@@ -117,6 +122,11 @@ impl Figures {
             candidate_messages: self.candidate_messages + later.candidate_messages,
             probes_passed: self.probes_passed + later.probes_passed,
             probes_failed: self.probes_failed + later.probes_failed,
+            compared: Compared {
+                copies: self.compared.copies + later.compared.copies,
+                alike: self.compared.alike + later.compared.alike,
+                set_aside: self.compared.set_aside + later.compared.set_aside,
+            },
         }
     }
 }

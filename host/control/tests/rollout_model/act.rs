@@ -317,9 +317,10 @@ impl Agent {
             self.windows.stable = measured(digest, u64::from(count), &self.windows.stable);
             self.figures.stable_messages += u64::from(count);
             if let (true, Some(new)) = (self.shadowed, new) {
-                let Compared { copies, alike } = self.compared;
+                let Compared { copies, alike, set_aside } = self.compared;
                 let like = if is(new, "unlike") { count / 2 } else { count };
-                self.compared = Compared { copies: copies + u64::from(count), alike: alike + u64::from(like) };
+                let (copies, alike) = (copies + u64::from(count), alike + u64::from(like));
+                self.compared = Compared { copies, alike, set_aside };
             }
         } else if number == to {
             self.windows.candidate = measured(digest, u64::from(count), &self.windows.candidate);

@@ -1,0 +1,110 @@
+//! What lies outside a message that is rehearsed: the state that is, with what earlier messages of the rehearsal wrote.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::replay::nowhere;
+use crate::commons::Commons;
+use crate::wasm::{Identity, LogLevel, Outside, Read, Seen, Sent, Work, wit};
+
+/// Bytes that a rehearsal may write, at most: they are in memory.
+const MAX_BYTES: usize = 64 << 20;
+
+/// A copy of an agent's state that is written to; what is not written is read from the state itself.
+pub(super) struct Overlay {
+    commons: Arc<Commons>,
+    own: Mutex<Own>,
+}
+
+#[derive(Default)]
+struct Own {
+    /// None for a key that is removed.
+    keys: BTreeMap<String, Option<Bytes>>,
+    bytes: usize,
+}
+
+impl Overlay {
+    pub(super) fn new(commons: &Arc<Commons>) -> Arc<Self> {
+        Arc::new(Self { commons: Arc::clone(commons), own: Mutex::default() })
+    }
+
+    /// What a message wrote is there for the next. False when there is no room for more.
+    pub(super) fn write(&self, writes: BTreeMap<String, Option<Bytes>>) -> bool {
+        let mut own = self.own.lock();
+        let size = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        for (key, value) in writes {
+            own.bytes += key.len() + size(&value);
+            let length = key.len();
+            if let Some(before) = own.keys.insert(key, value) {
+                own.bytes -= length + size(&before);
+            }
+        }
+        own.bytes <= MAX_BYTES
+    }
+}
+
+impl Outside for Overlay {
+    fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
+        nowhere(&self.commons, who, work, draft)
+    }
+
+    fn request<'a>(
+        &'a self,
+        _: &'a Identity,
+        _: &'a Work,
+        _: wit::Draft,
+        _: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+        let why = "a rehearsal asks nobody".to_owned();
+        Box::pin(std::future::ready(Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why)))))
+    }
+
+    fn find(&self, capability: &str) -> Vec<String> {
+        self.commons.find(capability)
+    }
+
+    fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
+        if let Some(own) = self.own.lock().keys.get(key) {
+            let what = own.as_ref().map(|value| Read { value: value.to_vec(), version: 0 });
+            return Ok(Seen { what, safe: true });
+        }
+        self.commons.read(agent, key)
+    }
+
+    fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
+        let own: Vec<(String, bool)> = {
+            let own = self.own.lock();
+            let below = own
+                .keys
+                .iter()
+                .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
+            below.map(|(key, value)| (key.clone(), value.is_some())).collect()
+        };
+        let removed = own.iter().filter(|(_, there)| !there).count();
+        let ask = limit.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
+        let kept = self.commons.keys(agent, prefix, after, ask)?.what;
+        // Beyond the last one of a full page there are more, which come with the next.
+        let end = if kept.len() >= ask as usize { kept.last().cloned() } else { None };
+        let mut keys: BTreeSet<String> = kept.into_iter().collect();
+        for (key, there) in own {
+            if !there {
+                keys.remove(&key);
+            } else if end.as_ref().is_none_or(|end| key <= *end) {
+                keys.insert(key);
+            }
+        }
+        Ok(Seen { what: keys.into_iter().take(limit as usize).collect(), safe: true })
+    }
+
+    fn saved(&self, _: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(None)
+    }
+
+    fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}
+}

@@ -1,0 +1,191 @@
+//! What a copy sees: what the live handling saw.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use caxton_control::rollout::compare::Effect;
+use parking_lot::Mutex;
+
+use super::Nowhere;
+use super::answer::question;
+use super::shadow::Shadow;
+use super::tape::Tape;
+use crate::commons::Commons;
+use crate::wasm::{Identity, Inbox, LogLevel, Outside, Read, Seen, Sent, Work, wit};
+
+/// What lies outside a copy.
+pub(super) struct Replay {
+    commons: Arc<Commons>,
+    shadow: Arc<Shadow>,
+    tape: Arc<Tape>,
+    began: u64,
+    heard: Mutex<Heard>,
+}
+
+/// What a copy has asked for until now.
+#[derive(Default)]
+struct Heard {
+    asked: Vec<Effect>,
+    /// Which recorded answers it has had.
+    answered: Vec<usize>,
+    /// Which recorded sends it has made.
+    sent: Vec<usize>,
+    /// Whether it asked for something that is not known any more.
+    lost: bool,
+}
+
+impl Replay {
+    pub(super) fn new(commons: &Arc<Commons>, shadow: &Arc<Shadow>, tape: &Arc<Tape>, began: u64) -> Arc<Self> {
+        Arc::new(Self {
+            commons: Arc::clone(commons),
+            shadow: Arc::clone(shadow),
+            tape: Arc::clone(tape),
+            began,
+            heard: Mutex::default(),
+        })
+    }
+
+    /// Whether it asked for something that is not known any more, so that nothing can be said of what it did.
+    pub(super) fn is_lost(&self) -> bool {
+        self.heard.lock().lost
+    }
+
+    /// The questions for whose answers it waited.
+    pub(super) fn asked(&self) -> Vec<Effect> {
+        std::mem::take(&mut self.heard.lock().asked)
+    }
+
+    fn lose<T>(&self) -> Result<T, String> {
+        self.heard.lock().lost = true;
+        Err("it has changed since the message was handled".to_owned())
+    }
+
+    /// What came of the question when the live handling asked it; of one to the same agent, if it put it otherwise.
+    fn answer(&self, draft: &wit::Draft) -> Result<wit::Message, wit::RequestError> {
+        let mut heard = self.heard.lock();
+        heard.asked.push(question(draft));
+        let alike = |asked: &wit::Draft| asked.receiver == draft.receiver;
+        let same = |asked: &wit::Draft| {
+            alike(asked) && asked.content == draft.content && asked.performative == draft.performative
+        };
+        let left = || self.tape.asked.iter().enumerate().filter(|(at, _)| !heard.answered.contains(at));
+        let found = left().find(|(_, (asked, _))| same(asked)).or_else(|| left().find(|(_, (asked, _))| alike(asked)));
+        match found.map(|(at, (_, answer))| (at, answer.clone())) {
+            Some((at, answer)) => {
+                heard.answered.push(at);
+                answer.unwrap_or(Err(wit::RequestError::TimedOut))
+            }
+            None => {
+                let why = "a copy of a message asks nobody, and the running revision did not ask this".to_owned();
+                Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why)))
+            }
+        }
+    }
+}
+
+impl Outside for Replay {
+    fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
+        let refused = {
+            let mut heard = self.heard.lock();
+            let mut left = self.tape.sent.iter().enumerate().filter(|(at, _)| !heard.sent.contains(at));
+            let found = left.find(|(_, (receiver, _))| *receiver == draft.receiver);
+            let found = found.map(|(at, (_, refused))| (at, refused.clone()));
+            found.and_then(|(at, refused)| {
+                heard.sent.push(at);
+                refused
+            })
+        };
+        refused.map_or_else(|| nowhere(&self.commons, who, work, draft), Err)
+    }
+
+    fn request<'a>(
+        &'a self,
+        _: &'a Identity,
+        _: &'a Work,
+        draft: wit::Draft,
+        _: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+        Box::pin(std::future::ready(self.answer(&draft)))
+    }
+
+    fn find(&self, capability: &str) -> Vec<String> {
+        self.tape.found.get(capability).cloned().unwrap_or_else(|| self.commons.find(capability))
+    }
+
+    fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
+        if let Some(read) = self.tape.reads.get(key) {
+            return Ok(Seen { what: read.clone(), safe: true });
+        }
+        let seen = self.commons.read(agent, key)?;
+        if self.shadow.changed(key, self.began) { self.lose() } else { Ok(seen) }
+    }
+
+    fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
+        let listing = (prefix.to_owned(), after.map(str::to_owned), limit);
+        if let Some(keys) = self.tape.lists.get(&listing) {
+            return Ok(Seen { what: keys.clone(), safe: true });
+        }
+        let seen = self.commons.keys(agent, prefix, after, limit)?;
+        if self.shadow.changed_below(prefix, self.began) { self.lose() } else { Ok(seen) }
+    }
+
+    fn saved(&self, _: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(None)
+    }
+
+    fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}
+}
+
+/// Checks a draft as if it were sent.
+pub(super) fn nowhere(
+    commons: &Commons,
+    who: &Identity,
+    work: &Work,
+    draft: wit::Draft,
+) -> Result<Sent, wit::SendError> {
+    let (_, envelope) = commons.address(who, work, draft)?;
+    Ok(Sent::new(Arc::new(Nowhere) as Arc<dyn Inbox>, envelope))
+}
+
+/// What lies outside an instance between its copies: nothing, but for the memory that it begins with.
+pub(super) struct Nothing {
+    /// The memory of a stateful agent, as it was saved.
+    pub(super) saved: Option<Vec<u8>>,
+}
+
+impl Outside for Nothing {
+    fn admit(&self, _: &Identity, _: &Work, _: wit::Draft) -> Result<Sent, wit::SendError> {
+        Err(wit::SendError::Unavailable("no message is being handled".to_owned()))
+    }
+
+    fn request<'a>(
+        &'a self,
+        _: &'a Identity,
+        _: &'a Work,
+        _: wit::Draft,
+        _: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+        let why = "no message is being handled".to_owned();
+        Box::pin(std::future::ready(Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why)))))
+    }
+
+    fn find(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn read(&self, _: &str, _: &str) -> Result<Seen<Option<Read>>, String> {
+        Ok(Seen { what: None, safe: true })
+    }
+
+    fn keys(&self, _: &str, _: &str, _: Option<&str>, _: u32) -> Result<Seen<Vec<String>>, String> {
+        Ok(Seen { what: Vec::new(), safe: true })
+    }
+
+    fn saved(&self, _: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.saved.clone())
+    }
+
+    fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}
+}

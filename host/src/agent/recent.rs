@@ -1,0 +1,82 @@
+//! The last messages that an agent handled, kept where its changes are to be rehearsed with them.
+
+use std::collections::VecDeque;
+
+use super::Agent;
+use crate::wasm::{Envelope, wit};
+
+/// The most bytes that are kept of one agent's messages.
+const MAX_BYTES: usize = 64 << 20;
+
+/// Which messages the store keeps, the oldest first; none until it was asked.
+#[derive(Debug, Default)]
+pub(super) struct Recent(Option<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    next: u64,
+    /// Bytes of each.
+    sizes: VecDeque<usize>,
+    bytes: usize,
+}
+
+impl Recent {
+    /// Takes one more in. Gives its number, and the number of the first that is still kept.
+    fn push(&mut self, load: impl FnOnce() -> Vec<(u64, usize)>, bytes: usize, limit: usize) -> (u64, u64) {
+        let kept = self.0.get_or_insert_with(|| {
+            let known = load();
+            Kept {
+                next: known.last().map_or(1, |(seq, _)| seq + 1),
+                bytes: known.iter().map(|(_, bytes)| bytes).sum(),
+                sizes: known.into_iter().map(|(_, bytes)| bytes).collect(),
+            }
+        });
+        let seq = kept.next;
+        kept.next += 1;
+        kept.sizes.push_back(bytes);
+        kept.bytes += bytes;
+        while kept.sizes.len() > limit || kept.bytes > MAX_BYTES {
+            let Some(gone) = kept.sizes.pop_front() else { break };
+            kept.bytes -= gone;
+        }
+        (seq, kept.next - kept.sizes.len() as u64)
+    }
+}
+
+impl Agent {
+    /// Keeps a message that was handled well, if changes of this agent are rehearsed.
+    pub(super) fn keep_recent(&self, message: &wit::Message, hops: u32) {
+        let limit = self.spec.load().rollout.rollback.rehearse;
+        if limit == 0 {
+            return;
+        }
+        let envelope = Envelope { hops, ..Envelope::new(message.clone(), std::time::Instant::now()) };
+        let mut recent = self.recent.lock();
+        let load = || self.commons.store.recent_sizes(self.name.as_str()).unwrap_or_default();
+        let (seq, first) = recent.push(load, message.content.len(), limit as usize);
+        // Under the lock: their numbers come to the store in order.
+        self.commons.store.keep_recent(seq, first, Box::new(envelope));
+    }
+
+    /// Forgets what was kept.
+    pub(super) fn forget_recent(&self) {
+        *self.recent.lock() = Recent(None);
+        self.commons.store.forget_recent(self.name.shared());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_are_kept_within_their_bounds() {
+        let mut recent = Recent::default();
+        let known = || vec![(7, 10), (8, 10)];
+        assert_eq!(recent.push(known, 10, 3), (9, 7));
+        assert_eq!(recent.push(Vec::new, 10, 3), (10, 8));
+        assert_eq!(recent.push(Vec::new, 10, 1), (11, 11), "a lower limit");
+        assert_eq!(recent.push(Vec::new, MAX_BYTES, 9), (12, 12), "too many bytes");
+        assert_eq!(Recent::default().push(Vec::new, 1, 9), (1, 1));
+    }
+}

@@ -1,0 +1,91 @@
+//! `caxton rehearse`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use http::Method;
+
+use super::args::{Format, HostArgs};
+use super::client::{Client, encode, query};
+use super::output::{Cell, CliError, Exit, Out, Table, count, say};
+use crate::status;
+use crate::wasm::MAX_COMPONENT;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The component handles the messages with the agent's settings, on a copy of its state and its memory as they are now; \
+nothing of what it does leaves, and nothing is changed. `rollback.rehearse = N` keeps the last N messages of an agent \
+for this, and rehearses each new revision with them before any traffic moves; without it, what the store has of the \
+messages that were not calls is used. A message that the running revision fails at now in the same way says nothing of \
+the component and is set aside.
+
+Exit code 0 when no message failed, 1 when one did, 2 when the component cannot be used, 3 when there is no such agent \
+or no message to rehearse with, 4 when another rehearsal is under way.
+
+Examples:
+  caxton rehearse triage --component components/dist/triage.wasm
+  caxton rehearse triage --component new.wasm --messages 1000 -o json | jq '.failed[].message'")]
+pub(super) struct Rehearse {
+    /// Whose messages
+    #[arg(value_name = "AGENT")]
+    agent: String,
+    /// The component to try
+    #[arg(long, value_name = "FILE")]
+    component: PathBuf,
+    /// How many of the last messages, up to 10000; as many as the agent declares, or else 100, unless given
+    #[arg(long, value_name = "NUMBER")]
+    messages: Option<u32>,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+/// Has a component tried, and says what came of it.
+pub(super) async fn run(rehearse: &Rehearse, out: &mut Out) -> Result<(), CliError> {
+    let file = rehearse.component.display();
+    let unusable = |why: String| CliError::new(Exit::Usage, format!("the component {file}: {why}"));
+    let size = std::fs::metadata(&rehearse.component).map_err(|error| unusable(error.to_string()))?.len();
+    if size > MAX_COMPONENT {
+        return Err(unusable(format!("it has {size} bytes, more than {MAX_COMPONENT}")));
+    }
+    let component = std::fs::read(&rehearse.component).map_err(|error| unusable(error.to_string()))?;
+    let messages = rehearse.messages.map(|messages| messages.to_string());
+    let path =
+        format!("/v1/agents/{}/rehearse{}", encode(&rehearse.agent), query(&[("messages", messages.as_deref())]));
+    let client = Client::find(&rehearse.host)?;
+    let response = client.send(Method::POST, &path, Some("application/wasm"), component.into()).await?;
+    let done: status::Rehearsal = serde_json::from_slice(response.body()).map_err(anyhow::Error::from)?;
+    match out.format() {
+        Format::Json => out.json(&done)?,
+        Format::Text => print(&done, out)?,
+    }
+    match (done.passed, done.messages, &done.unready) {
+        (true, 0, None) => {
+            let why = format!(
+                "there is no message to rehearse with; `agents.{}.rollback.rehearse = 100` keeps the last 100",
+                done.agent
+            );
+            Err(CliError::new(Exit::NotFound, why))
+        }
+        (true, ..) => Ok(()),
+        (false, ..) => Err(CliError::quiet(Exit::Failed)),
+    }
+}
+
+fn print(done: &status::Rehearsal, out: &mut Out) -> Result<(), CliError> {
+    if !done.failed.is_empty() {
+        let mut table = Table::new(&["MESSAGE", "FAILED"]);
+        done.failed.iter().for_each(|failed| table.row(vec![Cell::new(&failed.message), Cell::new(&failed.why)]));
+        out.line(&table.render(out.is_terminal()))?;
+    }
+    if let Some(why) = &done.unready {
+        say(&format!("it does not begin: {why}"));
+        return Ok(());
+    }
+    let messages = count(done.messages as usize, "message");
+    let aside = match done.set_aside {
+        0 => String::new(),
+        aside => format!("; {aside} say nothing of it, since {} fails at them as well", done.stable),
+    };
+    say(&format!("it handled {} of the last {messages} of {}{aside}", done.handled, done.agent));
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! Trying a candidate on copies: of live messages while it waits, of the last ones before it does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use caxton_control::rollout::analysis::Compared;
+use caxton_control::rollout::compare::Ignore;
+use caxton_control::rollout::{self, Ledger, Memory, Reload, Strategy};
+use caxton_control::{AgentName, RevisionId};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{Entry, Reconciler, Report};
+use crate::agent::{Agent, Rehearsal, Rehearsed, Revision, Shadowed};
+use crate::status::{self, NotRehearsed, RehearsalFailure, RehearsalWish};
+use crate::wasm::{Identity, Kind, Runtime, digest};
+
+impl Reconciler {
+    /// Lets a candidate handle copies of live messages, or no more of them.
+    pub(super) fn shadow(&mut self, revision: &RevisionId, on: bool) {
+        let Some(rollout) = self.ledgers.get(&revision.agent).and_then(Ledger::open) else { return };
+        let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
+        if !on {
+            entry.agent.end_shadow();
+            return;
+        }
+        let Strategy::Reload(Reload::Parallel { min_messages, ignore, .. }) = &rollout.settings.strategy else {
+            return;
+        };
+        let lives = entry.live(rollout.from.number).zip(entry.live(rollout.to.number));
+        let Some((stable, candidate)) = lives else { return };
+        // They were read as paths when the file was.
+        let ignore = Ignore::new(ignore.iter().map(String::as_str)).unwrap_or_default();
+        let what = Shadowed { rollout: rollout.id, enough: *min_messages, ignore };
+        tracing::info!(agent = %revision.agent, "{revision} handles copies of what {} handles", stable.id);
+        entry.shadow = Some(entry.agent.begin_shadow(&stable, &candidate, what));
+    }
+
+    /// Lets a candidate handle the last messages on a copy.
+    pub(super) fn rehearse(&mut self, revision: &RevisionId, messages: u32) {
+        let Some(rollout) = self.ledgers.get(&revision.agent).and_then(Ledger::open) else { return };
+        let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
+        let (agent, stable) = (Arc::clone(&entry.agent), entry.live(rollout.from.number));
+        let (id, migrates) = (rollout.id, rollout.settings.state == Memory::Migrate);
+        let stop = CancellationToken::new();
+        entry.rehearsing = Some((id, stop.clone()));
+        self.work_on(revision, move |live, revision| async move {
+            let candidate = Arc::clone(&live.pool);
+            let rehearsal = Rehearsal { candidate, stable, messages, migrates, until_first: true, stop };
+            let result = agent.rehearse(rehearsal).await;
+            Report::Rehearsed { agent: revision.agent, number: revision.number, rollout: id, result }
+        });
+    }
+
+    /// Takes in what came of a rehearsal.
+    pub(super) fn rehearsed(
+        &mut self,
+        agent: &AgentName,
+        number: u64,
+        rollout: u64,
+        result: Result<Rehearsed, String>,
+    ) {
+        let Some(entry) = self.entries.get_mut(agent) else { return };
+        if let Some(record) = entry.record(number) {
+            record.busy = false;
+        }
+        let told = RevisionId { agent: agent.clone(), number };
+        let (outcome, data) = match result {
+            Ok(done) => {
+                let Rehearsed { messages, passed, set_aside, .. } = done;
+                let refusal = done.refusal();
+                match &refusal {
+                    None => tracing::info!(%agent, "{told} handled {passed} of the last {messages} messages on a copy"),
+                    Some(why) => tracing::warn!(%agent, "the rehearsal of {told} failed: {why}"),
+                }
+                let data = serde_json::json!({
+                    "revision": number, "messages": messages, "passed": passed, "set_aside": set_aside,
+                    "failed": refusal,
+                });
+                (refusal.map_or(rollout::Rehearsal::Passed, rollout::Rehearsal::Failed), data)
+            }
+            Err(why) => {
+                tracing::warn!(%agent, "{told} could not be rehearsed: {why}");
+                let data = serde_json::json!({ "revision": number, "failed": why });
+                (rollout::Rehearsal::Failed(why), data)
+            }
+        };
+        entry.rehearsal = Some((rollout, outcome));
+        self.commons.events.tell(Some(agent.as_str()), "rollout.rehearsed", data);
+    }
+}
+
+impl Entry {
+    /// Whether copies are made for this rollout.
+    pub(super) fn is_shadowed(&self, rollout: u64) -> bool {
+        self.shadow.as_ref().is_some_and(|shadow| shadow.rollout() == rollout && shadow.is_on())
+    }
+
+    /// How the copies of a rollout were answered.
+    pub(super) fn compared(&self, rollout: u64) -> Compared {
+        let shadow = self.shadow.as_ref().filter(|shadow| shadow.rollout() == rollout);
+        shadow.map(|shadow| shadow.compared()).unwrap_or_default()
+    }
+
+    /// What came of a rollout's rehearsal.
+    pub(super) fn rehearsed(&self, rollout: u64) -> rollout::Rehearsal {
+        let known = self.rehearsal.as_ref().filter(|(of, _)| *of == rollout);
+        known.map(|(_, rehearsal)| rehearsal.clone()).unwrap_or_default()
+    }
+
+    /// Ends what was tried for another rollout than the one that is open.
+    pub(super) fn end_trials(&mut self, open: Option<u64>) {
+        if self.shadow.as_ref().is_some_and(|shadow| Some(shadow.rollout()) != open) {
+            self.agent.end_shadow();
+            self.shadow = None;
+        }
+        // Who waits for its end waits no longer for it.
+        if let Some((_, stop)) = self.rehearsing.take_if(|(rollout, _)| Some(*rollout) != open) {
+            stop.cancel();
+        }
+        if self.rehearsal.as_ref().is_some_and(|(rollout, _)| Some(*rollout) != open) {
+            self.rehearsal = None;
+        }
+    }
+}
+
+/// The number of a revision that never comes to be.
+const NONE: u64 = 0;
+
+impl Reconciler {
+    /// Tries a component by hand on the last messages of an agent.
+    pub(super) fn rehearse_by_hand(
+        &self,
+        wish: RehearsalWish,
+        mut answer: oneshot::Sender<Result<status::Rehearsal, NotRehearsed>>,
+    ) {
+        let entry = self.entries.iter().find(|(name, _)| name.as_str() == wish.agent).map(|(_, entry)| entry);
+        let Some((entry, stable)) = entry.and_then(|entry| Some((entry, entry.agent.current()?))) else {
+            let why = format!("no revision of `{}` runs", wish.agent);
+            // Who asked may be gone.
+            let _ = answer.send(Err(NotRehearsed::Unavailable(why)));
+            return;
+        };
+        let by_hand = ByHand {
+            runtime: Arc::clone(&self.runtime),
+            agent: Arc::clone(&entry.agent),
+            stable,
+            folder: self.commons.store.folder().to_owned(),
+            wish,
+        };
+        tokio::spawn(async move {
+            // Nobody rehearses for one who left.
+            let rehearsed = tokio::select! {
+                () = answer.closed() => return,
+                rehearsed = by_hand.rehearse() => rehearsed,
+            };
+            let _ = answer.send(rehearsed);
+        });
+    }
+}
+
+/// A component that is tried by hand.
+struct ByHand {
+    runtime: Arc<Runtime>,
+    agent: Arc<Agent>,
+    stable: Arc<Revision>,
+    /// The data folder, where its bytes are while it is compiled.
+    folder: PathBuf,
+    wish: RehearsalWish,
+}
+
+impl ByHand {
+    async fn rehearse(self) -> Result<status::Rehearsal, NotRehearsed> {
+        let Self { runtime, agent, stable, folder, wish } = self;
+        let host = |error: std::io::Error| NotRehearsed::Host(format!("the component cannot be kept: {error}"));
+        let unusable = |why: String| NotRehearsed::Component(why);
+        let spec = agent.spec();
+        let digest = digest(&wish.component);
+        let program = {
+            let file = tempfile::Builder::new().prefix("rehearse-").suffix(".tmp").tempfile_in(folder).map_err(host)?;
+            tokio::fs::write(file.path(), &wish.component).await.map_err(host)?;
+            let program = runtime.program(file.path(), digest, spec.limits.fuel.is_some(), |_| ()).await;
+            program.map_err(|error| unusable(error.to_string()))?
+        };
+        if program.summary.kind == Kind::Http {
+            let why = "it is an HTTP agent, whose calls are not kept: there is nothing to rehearse with";
+            return Err(unusable(why.to_owned()));
+        }
+        super::judge(&spec, &program.summary).map_err(unusable)?;
+        let id = Arc::new(RevisionId { agent: agent.name().clone(), number: NONE });
+        let who = Identity { revision: id, spec: Arc::clone(&spec), state_bytes: Arc::clone(agent.state_bytes()) };
+        let candidate = stable.pool.of_other(program, Arc::new(who));
+        let rehearsal = Rehearsal {
+            candidate,
+            stable: Some(Arc::clone(&stable)),
+            messages: wish.messages,
+            migrates: spec.rollout.reload.state == Memory::Migrate,
+            until_first: false,
+            stop: stable.interrupted(),
+        };
+        let done = agent.rehearse(rehearsal).await.map_err(NotRehearsed::Host)?;
+        let failed = |(message, why)| RehearsalFailure { message, why };
+        Ok(status::Rehearsal {
+            agent: wish.agent,
+            stable: stable.id.to_string(),
+            digest: digest.to_string(),
+            passed: done.refusal().is_none(),
+            messages: done.messages,
+            handled: done.passed,
+            set_aside: done.set_aside,
+            failed: done.failed.into_iter().map(failed).collect(),
+            unready: done.unready,
+        })
+    }
+}

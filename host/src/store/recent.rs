@@ -1,0 +1,88 @@
+//! The last messages of an agent: those that are kept for rehearsals, or else what the history has.
+
+use std::sync::Arc;
+
+use rusqlite::params;
+
+use super::Store;
+use super::row::{self, COLUMNS};
+use crate::wasm::{Envelope, rank};
+
+/// The bytes of messages that are read for one rehearsal.
+const MAX_BYTES: usize = 64 << 20;
+
+impl Store {
+    /// Keeps a message that was handled well as number `seq` of its agent, and forgets those before `first`. Nobody waits:
+    /// whether it is kept changes nothing of what was told.
+    pub(crate) fn keep_recent(&self, seq: u64, first: u64, envelope: Box<Envelope>) {
+        self.tell_writer(move |transaction| {
+            let mut head = Vec::new();
+            row::encode(&envelope, &mut head);
+            let message = &envelope.message;
+            transaction
+                .prepare_cached("DELETE FROM recent WHERE agent = ?1 AND seq < ?2")?
+                .execute(params![message.receiver, first.cast_signed()])?;
+            transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO recent (agent, seq, conversation, rank, due, head, content)
+                     VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6)",
+                )?
+                .execute(params![
+                    message.receiver,
+                    seq.cast_signed(),
+                    message.conversation_id,
+                    rank(message.priority) as i64,
+                    head,
+                    message.content,
+                ])
+        });
+    }
+
+    /// Forgets the messages that are kept of an agent.
+    pub(crate) fn forget_recent(&self, agent: Arc<str>) {
+        self.tell_writer(move |transaction| {
+            transaction.prepare_cached("DELETE FROM recent WHERE agent = ?1")?.execute([&*agent])
+        });
+    }
+
+    /// The numbers of the messages that are kept of an agent, the oldest first, with the bytes of each.
+    pub(crate) fn recent_sizes(&self, agent: &str) -> Result<Vec<(u64, usize)>, String> {
+        self.with_reader(|connection| {
+            connection
+                .prepare_cached("SELECT seq, length(content) FROM recent WHERE agent = ?1 ORDER BY seq")?
+                .query_map([agent], |row| {
+                    Ok((row.get::<_, i64>(0)?.cast_unsigned(), usize::try_from(row.get::<_, i64>(1)?).unwrap_or(0)))
+                })?
+                .collect()
+        })
+    }
+
+    /// The last messages that an agent handled well, the oldest first: at most so many, and not more than fit into
+    /// memory. Blocks; without any that are kept for this it looks through the whole history.
+    pub(crate) fn recent(&self, agent: &str, limit: u32) -> Result<Vec<Envelope>, String> {
+        let kept = format!("SELECT {COLUMNS} FROM recent WHERE agent = ?1 ORDER BY seq DESC LIMIT ?2");
+        let history = format!(
+            "SELECT {COLUMNS} FROM message JOIN ack USING (seq) WHERE agent = ?1 AND ack.revision <> 0
+             ORDER BY seq DESC LIMIT ?2"
+        );
+        self.with_reader(|connection| {
+            let read = |sql: &str| -> rusqlite::Result<Vec<Envelope>> {
+                let (mut found, mut bytes) = (Vec::new(), 0);
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut rows = statement.query(params![agent, limit])?;
+                while let Some(row) = rows.next()? {
+                    let envelope = row::decode(row)?;
+                    bytes += envelope.message.content.len();
+                    if bytes > MAX_BYTES {
+                        break;
+                    }
+                    found.push(envelope);
+                }
+                found.reverse();
+                Ok(found)
+            };
+            let found = read(&kept)?;
+            if found.is_empty() { read(&history) } else { Ok(found) }
+        })
+    }
+}
