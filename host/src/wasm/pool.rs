@@ -186,23 +186,31 @@ impl Pool {
         check(&mut instance).await
     }
 
-    /// Asks an instance whether it can work: one that waits for a call, or one that is started for this.
-    pub(crate) async fn probe(self: &Arc<Self>, deadline: Instant) -> Result<(), String> {
-        let asked = async {
-            // The memory of a stateful agent is not taken up for a question.
-            if self.program.summary.kind == Kind::Stateful && self.live() == 0 {
-                return self.try_out().await.map_err(|fault| fault.to_string());
+    /// Asks an instance whether it can work, which it has to say within `time`: one that waits for a call, or one that
+    /// is started for this. None if all had messages in hand for so long, which says nothing about their health.
+    pub(crate) async fn probe(self: &Arc<Self>, time: Duration) -> Option<Result<(), String>> {
+        // The memory of a stateful agent is not taken up for a question.
+        let lease = if self.program.summary.kind == Kind::Stateful && self.live() == 0 {
+            None
+        } else {
+            match self.lease(Instant::now() + time).await {
+                Ok(lease) => Some(lease),
+                Err(Fault::Overloaded) => return None,
+                Err(fault) => return Some(Err(fault.to_string())),
             }
-            let mut lease = self.lease(deadline).await.map_err(|fault| fault.to_string())?;
-            let time = deadline.saturating_duration_since(Instant::now());
+        };
+        let asked = async {
+            let Some(mut lease) = lease else {
+                return self.try_out().await.map_err(|fault| fault.to_string());
+            };
             let answer = lease.instance().check(time).await.map_err(|fault| fault.to_string())?;
             lease.finish(true);
             answer
         };
-        match tokio::time::timeout_at(deadline.into(), asked).await {
+        Some(match tokio::time::timeout(time, asked).await {
             Ok(answer) => answer,
             Err(_) => Err("it did not answer in time".to_owned()),
-        }
+        })
     }
 
     /// Starts instances until so many are warm; each has its saved state and says that it can work.

@@ -229,6 +229,9 @@ fn a_pause_lasts_until_somebody_promotes() {
     let (code, _, said) = host.caxton(&["rollout", "promote", "echo"]);
     assert_eq!(code, 0, "{said}");
     host.until_agent("echo", "all is with the new one", |status| states_are(status, &[(2, "running")]));
+    host.until("it was watched enough", |host| {
+        (host.api().get("/v1/rollouts/echo").json()[0]["status"] == "completed").then_some(())
+    });
     let (code, told, said) = host.caxton(&["rollout", "history", "echo", "-o", "json"]);
     assert_eq!(code, 0, "{said}");
     let told: Value = serde_json::from_str(&told).expect("JSON");

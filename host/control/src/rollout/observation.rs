@@ -40,7 +40,7 @@ pub struct Observation {
     pub compared: Compared,
     /// What came of the rehearsal.
     pub rehearsal: Rehearsal,
-    /// What was measured since this step began.
+    /// What was measured since [`super::Rollout::window`] began.
     pub windows: Windows,
     /// What was measured since the rollout began, or the host started.
     pub figures: Figures,
@@ -86,10 +86,10 @@ pub enum Rehearsal {
     Failed(String),
 }
 
-/// What was measured of both at one step. The one who measures begins anew when [`super::Rollout::step`] changes.
+/// What was measured of both since one step. The one who measures begins anew when [`super::Rollout::window`] changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Windows {
-    /// The step; what was measured at another is not looked at.
+    /// The step since which; what was measured since another is not looked at.
     pub step: usize,
     /// Of the running revision.
     pub stable: Window,
