@@ -75,7 +75,7 @@ impl Reconciler {
             Action::Weigh { stable, candidate, percent } => return self.weigh(&stable, &candidate, percent),
             Action::Pause { agent } => self.pause(&agent, true),
             Action::Resume { agent } => self.pause(&agent, false),
-            Action::Handoff { revision } => self.hand_off(&revision),
+            Action::Handoff { revision, memory } => self.hand_off(&revision, memory),
             Action::TakeBack { revision } => self.take_back(&revision),
             Action::Stop { revision } => return self.stop(&revision),
             // The file cannot ask for these.

@@ -119,6 +119,11 @@ impl Pool {
         self.started.load(Ordering::Relaxed)
     }
 
+    /// The most memory that one of its instances ever had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.who.peak_memory.load(Ordering::Relaxed)
+    }
+
     /// A warm instance, or a new one. Waits for a turn until `deadline`.
     pub(crate) async fn lease(self: &Arc<Self>, deadline: Instant) -> Result<Lease, Fault> {
         let turn = match Arc::clone(&self.turns).try_acquire_owned() {
@@ -227,11 +232,27 @@ impl Pool {
         Ok(())
     }
 
+    /// Lets one instance of a stateful agent stand that remembers nothing and says that it can work.
+    pub(crate) async fn begin_anew(&self) -> Result<(), Fault> {
+        let place = self.runtime.place().await;
+        let mut instance = self.start_with(false).await?;
+        if let Err(fault) = check(&mut instance).await {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            return Err(fault);
+        }
+        self.idle.lock().push(Idle { instance, place, since: Instant::now() });
+        Ok(())
+    }
+
     /// A new instance, with the state that was saved last.
     async fn start(&self) -> Result<Instance, Fault> {
+        self.start_with(true).await
+    }
+
+    async fn start_with(&self, memory: bool) -> Result<Instance, Fault> {
         let mut instance = Instance::start(&self.program, &self.who, &self.outside).await?;
-        if self.program.summary.kind == Kind::Stateful {
-            let saved = self.outside.saved(self.who.name()).map_err(Fault::Host)?;
+        if memory && self.program.summary.kind == Kind::Stateful {
+            let saved = self.outside.saved(&self.who.revision).map_err(Fault::Host)?;
             if let Some(saved) = saved {
                 instance.restore(&saved, self.who.spec.limits.time).await?;
             }

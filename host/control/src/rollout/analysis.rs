@@ -33,7 +33,7 @@ pub struct Window {
     pub faults: u64,
     /// The time that 95 of 100 stayed below; none without messages.
     pub p95: Option<P95>,
-    /// The most memory that one of its instances had, in bytes.
+    /// The most memory that one of its instances ever had, in bytes: linear memories and tables.
     pub memory_bytes: u64,
     /// Probes that passed.
     pub probes_passed: u64,

@@ -20,6 +20,7 @@ use serde::Serialize;
 use super::analysis::{Compared, Window};
 use super::settings::Probes;
 use super::status::Figures;
+use super::strategy::Memory;
 use crate::lifecycle::State;
 use crate::names::{AgentName, RevisionId};
 
@@ -193,11 +194,14 @@ pub enum Action {
         /// Whose.
         agent: AgentName,
     },
-    /// Save the memory of the one that runs and keep it as its snapshot, restore it in this one, check, and give it
-    /// all traffic. When it fails the old one still has everything, and this one shows as failed.
+    /// Save the memory of the one that runs and keep it as its snapshot, restore it in this one (or let this one begin
+    /// anew), check, and give it all traffic. When it fails the old one still has everything, and this one shows as
+    /// failed.
     Handoff {
         /// To which.
         revision: RevisionId,
+        /// Whether it takes the memory over.
+        memory: Memory,
     },
     /// Start this one's instance with the snapshot that it gave when it handed its memory over, and give it all
     /// traffic. What others remembered since is dropped.

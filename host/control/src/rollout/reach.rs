@@ -209,7 +209,7 @@ impl Rollout {
             return Reached::Works(format!("the handoff waits for {in_flight} in flight"));
         }
         if seen.candidate.as_ref().is_some_and(|seen| !seen.busy) {
-            decision.act(Action::Handoff { revision: candidate.clone() });
+            decision.act(Action::Handoff { revision: candidate.clone(), memory: self.settings.state });
         }
         Reached::Works(format!("{candidate} takes over the state"))
     }

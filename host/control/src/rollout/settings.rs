@@ -198,7 +198,7 @@ impl Settings {
     /// # Errors
     /// The strategy cannot hold for this agent.
     pub fn steps(&self, situation: Situation) -> Result<Vec<Step>, CannotHold> {
-        strategy::steps(&self.strategy, Common { situation, memory: self.state, rehearse: self.rehearse })
+        strategy::steps(&self.strategy, Common { situation, rehearse: self.rehearse })
     }
 }
 

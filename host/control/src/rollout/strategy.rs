@@ -265,7 +265,7 @@ pub enum Step {
     /// Somebody promoted.
     Pause,
     /// Memory and traffic are with the candidate: the mailbox waits until nothing is in flight, the running
-    /// revision saves, the candidate restores and is checked.
+    /// revision saves, the candidate restores or begins anew, and is checked.
     Handoff,
     /// Traffic is with the candidate, which has the memory that it had when it handed it over.
     TakeBack,
@@ -292,7 +292,6 @@ pub enum Step {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Common {
     pub(crate) situation: Situation,
-    pub(crate) memory: Memory,
     pub(crate) rehearse: u32,
 }
 
@@ -432,10 +431,11 @@ impl Common {
 
     fn switch(&self) -> Step {
         let Situation { stable_stateful, candidate_stateful, .. } = self.situation;
-        match self.memory {
-            Memory::Migrate if stable_stateful && candidate_stateful => Step::Handoff,
-            Memory::Migrate | Memory::Discard => Step::Weight { percent: 100, hold: Duration::ZERO, judged: false },
+        if stable_stateful && candidate_stateful {
+            // Also where the new one begins anew: what the old one remembers is kept for an undo.
+            return Step::Handoff;
         }
+        Step::Weight { percent: 100, hold: Duration::ZERO, judged: false }
     }
 }
 
@@ -529,10 +529,10 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_discarded_is_not_handed_over() {
+    fn memory_that_is_discarded_is_saved_first() {
         let situation = Situation { instances: 1, min: 0, stable_stateful: true, candidate_stateful: true };
         let settings = Settings { state: Memory::Discard, ..Settings::new(Strategy::Reload(Reload::Graceful)) };
-        assert_eq!(short(&settings.steps(situation).unwrap()), "prepare 0, probe, 100% 0s, drain, stop, watch 300s");
+        assert_eq!(short(&settings.steps(situation).unwrap()), "prepare 0, probe, handoff, drain, stop, watch 300s");
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Agent {
                 self.paused = false;
                 Ok(())
             }
-            Action::Handoff { revision } => {
+            Action::Handoff { revision, .. } => {
                 ensure(self.paused, || "memory is saved while messages are handled".to_owned())?;
                 if bug == Some(Bug::HandsOffBusy) {
                     self.paused = false;
