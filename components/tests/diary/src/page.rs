@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `traps` | traps at each message whose id is 7 beyond a multiple of 20 |
 //! | `slow` | takes 600 ms for a message |
-//! | `leaks` | keeps a MiB of each message |
+//! | `leaks` | keeps 8 MiB of each message |
 //! | `unready` | is never healthy |
 //! | `faints` | is healthy until it has handled a message |
 //! | `forgets` | refuses what was saved, if it keeps its state in memory |
@@ -80,7 +80,7 @@ pub(crate) fn write(message: &Message, total: Option<&mut u64>) -> Handled {
         "slow" => std::thread::sleep(Duration::from_millis(600)),
         "leaks" => {
             if let Ok(mut kept) = KEPT.lock() {
-                kept.push(vec![1; 1 << 20]);
+                kept.push(vec![1; 8 << 20]);
             }
         }
         _ => {}

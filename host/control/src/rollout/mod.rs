@@ -248,10 +248,11 @@ impl Rollout {
         }
     }
 
-    /// Whether it goes on by the host's own work, or its turn, and not by time, messages or people.
+    /// Whether it goes on by the host's own work, and not by time, messages or people. One that waits for its turn goes
+    /// on as those do that it waits for.
     pub fn is_working(&self) -> bool {
         match self.status {
-            Status::Pending | Status::RollingBack { .. } => true,
+            Status::RollingBack { .. } => true,
             _ => self.clock.working && !self.status.is_terminal(),
         }
     }

@@ -178,9 +178,9 @@ impl Agent {
         agent
     }
 
-    /// Without a rollout under way, a host begins with the revision that ran.
+    /// Without a rollout that has begun, a host begins with the revision that ran.
     fn boot(&mut self, now: u64) {
-        if self.ledger.open().is_some() {
+        if self.ledger.open().is_some_and(|rollout| rollout.status != Status::Pending) {
             return;
         }
         let Some(side) = self.ledger.current().cloned() else { return };
