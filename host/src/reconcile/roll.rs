@@ -346,11 +346,13 @@ impl Entry {
                 ..side.live.window()
             }
         };
-        let windows = Windows {
+        let mut windows = Windows {
             step: measuring.window,
             stable: window(stable, rollout.from.number),
             candidate: window(candidate, rollout.to.number),
         };
+        let has_all = self.agent.current().is_some_and(|current| current.id.number == rollout.to.number);
+        windows.candidate.breaker_open = has_all && self.agent.is_left_alone();
         let (probes_passed, probes_failed) = probed(&self.revisions, rollout.to.number);
         let answered = |side: &Option<Measured>| side.as_ref().map_or(0, Measured::answered);
         let figures = Figures {
