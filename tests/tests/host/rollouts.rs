@@ -318,16 +318,16 @@ fn what_fails_on_the_candidate_is_tried_on_stable_next() {
     host.until_agent("diary", "all are handled", |status| status["handled"] == 40);
     let rollout = host.api().get("/v1/rollouts/diary").json()[0].clone();
     assert_eq!((&rollout["stable_messages"], &rollout["weight"]), (&json!(40), &json!(50)), "{rollout}");
-    // Who traps so often has pauses between its instances, and some did not come to it: they were passed on as well.
+    // Half was meant for it. Who traps so often has pauses between its instances, and what came in them found none.
     let tried = rollout["candidate_messages"].as_u64().unwrap_or_default();
-    assert!((1..=20).contains(&tried), "{rollout}");
+    assert!((5..=20).contains(&tried), "{rollout}");
     host.caxton(&["rollout", "abort", "diary"]);
     host.until_agent("diary", "the old one has all", |status| states_are(status, &[(1, "running")]));
     let page = client.post("/diary", json!({ "audit": null, "limit": 100 }).to_string()).json();
     let did: BTreeMap<String, Vec<(String, u32)>> = serde_json::from_value(page["did"].clone()).expect("a page");
     let by = |attempt| did.values().filter(|list| **list == [("old".to_owned(), attempt)]).count();
     assert_eq!((did.len(), by(1) + by(2)), (40, 40), "{did:?}");
-    assert_eq!(by(2), 20, "of what belongs to no conversation half is the candidate's: {did:?}");
+    assert_eq!(by(2) as u64, tried, "what failed on the candidate, and nothing else, had a second attempt: {did:?}");
 }
 
 #[test]
