@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use caxton_control::Performative;
 use caxton_control::conversation::{Refused, Said};
 use caxton_control::desired::Order;
+use caxton_control::{Performative, RevisionId};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{Notify, oneshot};
@@ -331,8 +331,8 @@ impl Outside for Commons {
         }
     }
 
-    fn saved(&self, agent: &str) -> Result<Option<Vec<u8>>, String> {
-        Ok(self.store.snapshot(agent)?.map(|snapshot| snapshot.data))
+    fn saved(&self, revision: &RevisionId) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.store.snapshot(revision.agent.as_str(), revision.number)?.map(|snapshot| snapshot.data))
     }
 
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {

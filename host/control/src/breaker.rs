@@ -178,9 +178,12 @@ impl Breaker {
         }
     }
 
-    /// Another revision has the traffic: what the one before did says nothing of it.
-    pub fn renew(&mut self) {
+    /// Another revision answers from now on, and what came before says nothing about it. True when this closed the
+    /// breaker.
+    pub fn begin_anew(&mut self) -> bool {
+        let was_closed = self.phase == Phase::Closed;
         self.close();
+        !was_closed
     }
 
     /// What it looks like from outside.
@@ -364,6 +367,16 @@ mod tests {
             1 => (0u64..200_000).prop_map(Step::SetBack),
         ];
         prop::collection::vec(step, 0..400)
+    }
+
+    #[test]
+    fn another_revision_begins_with_it_closed() {
+        let mut breaker = Breaker::new(2, RESET);
+        breaker.fault(NOON);
+        assert!(!breaker.begin_anew());
+        assert!(!breaker.fault(NOON), "the one before counts no more");
+        assert!(breaker.fault(NOON) && breaker.state(NOON) == BreakerState::Open);
+        assert!(breaker.begin_anew() && breaker.admits(NOON) == Admission::Yes);
     }
 
     proptest! {

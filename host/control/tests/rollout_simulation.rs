@@ -193,6 +193,8 @@ impl Run {
             "leaks",
             "unready",
             "sick",
+            "faints",
+            "memory-faints",
             "unlike",
             "unrehearsed",
             "probeless",

@@ -14,12 +14,13 @@
 //! takes NAME N                       so many messages arrive
 //! answers NAME@N N                   so many of those that it has in hand are answered
 //! handles NAME N                     so many arrive and are answered
+//! watched NAME                       enough messages and probes for one that has all traffic to be judged by
 //! after DURATION                     time passes, and the host looks again when it meant to
 //! pause|resume|promote|abort|retry NAME, undo NAME [N]
 //! restart                            the host starts again
 //! ```
 //! What bytes are like follows from their name: `memory` exports `snapshot`, `traps` fails one message of ten, `slow`,
-//! `leaks`, `unready`, `sick` (its probes fail), `unlike` (answers otherwise), `unrehearsed`, `forgets` (cannot
+//! `leaks`, `unready`, `sick` (its probes fail), `faints` (they do once it has traffic), `unlike` (answers otherwise), `unrehearsed`, `forgets` (cannot
 //! restore); `v2-traps` is both.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -30,11 +31,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use caxton_control::lifecycle::State;
 use caxton_control::rollout::strategy::{Batch, CanaryStep};
-use caxton_control::rollout::{Command, Deploy, Reload, Settings, Strategy};
+use caxton_control::rollout::{Command, Deploy, Reload, Settings, Step, Strategy};
 use caxton_control::units::{parse_bytes, parse_duration, print_duration};
 use caxton_control::{AgentName, RevisionId};
-use rollout_model::{Agent, Broken, World, digest, show};
+use rollout_model::{Agent, Broken, Rev, Work, World, digest, show};
 
 /// A plan that goes on for longer never ends.
 const MAX_ROUNDS: usize = 40;
@@ -157,13 +159,8 @@ impl Story {
                 let id = revision(words[1]);
                 self.world.answer(&id.agent, id.number, number(2).unwrap())?;
             }
-            "handles" => {
-                self.world.take(&name(), number(2).unwrap());
-                let numbers: Vec<u64> = self.world.agents[&name()].revisions.keys().copied().collect();
-                for number in numbers {
-                    self.world.answer(&name(), number, u32::MAX)?;
-                }
-            }
+            "handles" => self.handle(&name(), number(2).unwrap())?,
+            "watched" => return self.watched(&name()),
             "after" => return self.after(parse_duration(words[1]).unwrap()),
             "restart" => {
                 for told in self.world.restart() {
@@ -203,14 +200,49 @@ impl Story {
         Err("somebody is always busy".to_owned())
     }
 
+    fn handle(&mut self, name: &AgentName, count: u32) -> Result<(), Broken> {
+        self.world.take(name, count);
+        let numbers: Vec<u64> = self.world.agents[name].revisions.keys().copied().collect();
+        numbers.into_iter().try_for_each(|number| self.world.answer(name, number, u32::MAX))
+    }
+
+    fn watched(&mut self, name: &AgentName) -> Result<(), Broken> {
+        self.handle(name, 100)?;
+        self.reconcile()?;
+        for _ in 0..MAX_ROUNDS {
+            let open = self.world.agents[name].ledger.open();
+            if !open.is_some_and(|rollout| matches!(rollout.steps.get(rollout.step), Some(Step::Watch { .. }))) {
+                return Ok(());
+            }
+            self.after(Duration::from_secs(1))?;
+        }
+        Err("it is watched for ever".to_owned())
+    }
+
     fn after(&mut self, time: Duration) -> Result<(), Broken> {
         let end = self.world.now + time.as_millis() as u64;
         while self.world.now < end {
             let next = self.world.look_again_in.map_or(end, |after| self.world.now + after.as_millis().max(1) as u64);
             self.world.now = next.min(end);
             self.reconcile()?;
+            self.probed()?;
         }
         Ok(())
+    }
+
+    /// Who has traffic is probed now and then, which takes no time here.
+    fn probed(&mut self) -> Result<(), Broken> {
+        for _ in 0..MAX_ROUNDS {
+            let asked = self.world.agents.iter().find_map(|(name, agent)| {
+                let probed =
+                    |(_, rev): &(&u64, &Rev)| rev.work == Some(Work::Probe) && rev.seen.state == State::Running;
+                Some((name.clone(), *agent.revisions.iter().find(probed)?.0))
+            });
+            let Some((name, number)) = asked else { return Ok(()) };
+            self.world.finish(&name, number, Ok(()))?;
+            self.reconcile()?;
+        }
+        Err("it is probed for ever".to_owned())
     }
 }
 

@@ -81,7 +81,7 @@ fn show(host: &Host, action: &Action) -> String {
             Do::Prepare { revision, .. } => format!("prepare {revision}"),
             Do::Weigh { candidate, percent, .. } => format!("{percent}% to {candidate}"),
             Do::Pause { agent } => format!("pause {agent}"),
-            Do::Handoff { revision } => format!("hand off to {revision}"),
+            Do::Handoff { revision, .. } => format!("hand off to {revision}"),
             Do::TakeBack { revision } => format!("{revision} takes back"),
             Do::Resume { agent } => format!("resume {agent}"),
             Do::Stop { revision } => format!("stop {revision}"),

@@ -201,6 +201,8 @@ impl Run {
             }
             match self.host.plan().look_again_in {
                 Some(after) => {
+                    // It looks again each second while one is watched; a host that is late does no harm.
+                    let after = after.max(Duration::from_secs(30));
                     self.tell(format!("after {after:?}"));
                     self.host.now += after;
                 }

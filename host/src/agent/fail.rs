@@ -9,7 +9,7 @@ use caxton_control::mailbox::Taken;
 use super::deliver::Handling;
 use super::queue::{STORE_PAUSE, Slot};
 use super::reply::{code, describe};
-use super::{Agent, Outcomes};
+use super::{Agent, Outcomes, Revision};
 use crate::clock;
 use crate::store::{Commit, Committed, DeadLetter, Failed, Handled};
 use crate::wasm::{Answer, Attempt, Envelope, Fault, Outcome, wit};
@@ -85,7 +85,7 @@ impl Agent {
             self.retake(handling, envelope, None);
             return;
         }
-        self.count_fault(&outcome);
+        self.count_fault(&outcome, handling.revision());
         if is_answer(&outcome) {
             handling.measure(is_fault(&outcome));
         }
@@ -232,9 +232,9 @@ impl Agent {
     }
 
     /// Tells the breaker how an HTTP call ended.
-    pub(super) fn count_call(&self, fault: Option<&Fault>) {
+    pub(super) fn count_call(&self, fault: Option<&Fault>, revision: &Arc<Revision>) {
         match fault {
-            Some(fault) => self.count_fault(&Outcome::Fault(fault.clone())),
+            Some(fault) => self.count_fault(&Outcome::Fault(fault.clone()), revision),
             None => self.count_well(),
         }
     }
@@ -248,12 +248,22 @@ impl Agent {
         }
     }
 
-    /// Tells the breaker how a handling ended that failed.
-    fn count_fault(&self, outcome: &Outcome) {
+    /// Closes the breaker, since another revision answers from now on.
+    pub(super) fn trust(&self) {
+        if self.inbox.lock().breaker.begin_anew() {
+            tracing::info!(agent = %self.name, "its breaker closes: another revision answers");
+            self.commons.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
+        }
+    }
+
+    /// Tells the breaker how a handling ended that failed. What a new revision does with its part of the traffic is its
+    /// rollout's affair: it must not keep the other part from who handles it well.
+    fn count_fault(&self, outcome: &Outcome, revision: &Arc<Revision>) {
+        let on_trial = !self.current().is_some_and(|current| Arc::ptr_eq(&current, revision));
         let opened = {
             let mut inbox = self.inbox.lock();
             let now = clock::now_ms();
-            if is_fault(outcome) {
+            if is_fault(outcome) && !on_trial {
                 inbox.breaker.fault(now)
             } else {
                 inbox.breaker.abandoned();

@@ -79,7 +79,7 @@ impl Agent {
             let waited = called.saturating_duration_since(began);
             let well = Some(end.result.is_ok());
             agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
-            agent.count_call(end.result.as_ref().err());
+            agent.count_call(end.result.as_ref().err(), &flight.revision);
             if end.result.as_ref().err().is_none_or(Fault::is_guests) {
                 flight.revision.measure(called.elapsed(), end.result.is_err());
             }

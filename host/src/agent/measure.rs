@@ -52,6 +52,7 @@ impl Revision {
         Window {
             messages,
             faults: measures.faults.load(Ordering::Relaxed),
+            memory_bytes: self.pool.peak_memory(),
             p95: low.zip(at).zip(high).map(|((low, at), high)| P95 { low, at, high }),
             ..Window::default()
         }

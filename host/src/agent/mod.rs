@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use ahash::RandomState;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use caxton_control::breaker::{Admission, Breaker};
+use caxton_control::breaker::{Admission, Breaker, BreakerState};
 use caxton_control::mailbox::{Full, Mailbox};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 use parking_lot::Mutex;
@@ -286,6 +286,11 @@ impl Agent {
         self.inbox.lock().mailbox.depth()
     }
 
+    /// Whether its breaker is open, or lets through no more than a trial.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        self.inbox.lock().breaker.state(clock::now_ms()) != BreakerState::Closed
+    }
+
     /// Applies settings that need no new revision.
     pub(crate) fn configure(self: &Arc<Self>, spec: Arc<AgentSpec>) {
         {
@@ -304,11 +309,13 @@ impl Agent {
 
     /// Says who answers from now on; nobody lets messages wait.
     pub(crate) fn direct(self: &Arc<Self>, traffic: Option<Arc<Traffic>>) {
-        let stable = |traffic: &Traffic| traffic.stable().id.number;
-        let (before, now) = (self.traffic.load().as_deref().map(stable), traffic.as_deref().map(stable));
-        self.traffic.store(traffic);
-        if now.is_some() && now != before {
-            self.inbox.lock().breaker.renew();
+        let stable = |traffic: &Arc<Traffic>| Arc::clone(traffic.stable());
+        let now = traffic.as_ref().map(stable);
+        let before = self.traffic.swap(traffic).as_ref().map(stable);
+        if let Some(now) = now
+            && before.is_none_or(|before| !Arc::ptr_eq(&before, &now))
+        {
+            self.trust();
         }
         self.start_workers();
     }

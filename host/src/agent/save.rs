@@ -56,6 +56,16 @@ impl Agent {
         self.commons.store.keep_handoff(self.name.shared(), snapshot).await
     }
 
+    /// Keeps what the agent saved last, by whichever revision, as what this one hands over.
+    pub(crate) async fn keep_saved_as_handoff(&self, revision: u64) -> Result<(), CommitError> {
+        self.commons.store.keep_saved_as_handoff(self.name.shared(), revision).await
+    }
+
+    /// Drops what a stateful agent saved last; what revisions handed over stays.
+    pub(crate) async fn discard(&self) -> Result<(), CommitError> {
+        self.commons.store.discard(self.name.shared()).await
+    }
+
     /// Makes what a revision saved as it handed over the agent's memory again.
     pub(crate) async fn take_back(&self, revision: u64) -> Result<(), CommitError> {
         self.commons.store.take_back(self.name.shared(), revision).await

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use caxton_control::lifecycle::State;
 use caxton_control::plan::Action;
-use caxton_control::rollout::{Ledger, Probes};
+use caxton_control::rollout::{Ledger, Memory, Probes};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 
 use super::{Entry, Reconciler, Record, Report};
@@ -94,11 +94,11 @@ impl Reconciler {
         }
     }
 
-    pub(super) fn hand_off(&mut self, revision: &RevisionId) {
+    pub(super) fn hand_off(&mut self, revision: &RevisionId, memory: Memory) {
         let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
         let (agent, Some(old)) = (Arc::clone(&entry.agent), entry.agent.current()) else { return };
         self.work_on(revision, move |new, id| async move {
-            let result = super::prepare::hand_off(&agent, &old, &new).await;
+            let result = super::prepare::hand_off(&agent, &old, &new, memory).await;
             Report::HandedOff { agent: id.agent, number: id.number, result }
         });
     }

@@ -19,8 +19,8 @@ pub(super) enum Report {
     Prepared { agent: AgentName, number: u64, result: Result<(Arc<Revision>, u32), String> },
     /// So many instances of a revision stand, or do not.
     Stands { agent: AgentName, number: u64, instances: u32, result: Result<(), String> },
-    /// A revision's `health` was asked.
-    Probed { agent: AgentName, number: u64, passed: bool },
+    /// A revision's `health` was asked; none if it could not be.
+    Probed { agent: AgentName, number: u64, passed: Option<bool> },
     /// A revision has handled the last messages on a copy, for this rollout; or that could not be done.
     Rehearsed { agent: AgentName, number: u64, rollout: u64, result: Result<Rehearsed, String> },
     /// A stateful agent's memory is with this revision, or stays where it was.
@@ -119,7 +119,11 @@ impl Entry {
 
 impl Record {
     /// Counts a probe.
-    pub(super) fn count_probe(&mut self, passed: bool, now: u64) {
-        self.probes.get_or_insert_with(Probes::default).count(passed, now);
+    pub(super) fn count_probe(&mut self, passed: Option<bool>, now: u64) {
+        let probes = self.probes.get_or_insert_with(Probes::default);
+        match passed {
+            Some(passed) => probes.count(passed, now),
+            None => probes.skip(now),
+        }
     }
 }

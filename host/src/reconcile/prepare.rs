@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caxton_control::desired::Mode;
+use caxton_control::rollout::Memory;
 use caxton_control::rollout::Reload;
 use caxton_control::{AgentSpec, Digest, RevisionId};
 
@@ -14,7 +15,7 @@ use crate::agent::{Agent, Revision};
 use crate::clock;
 use crate::commons::Commons;
 use crate::store::{RevisionRecord, Snapshot};
-use crate::wasm::{Identity, Kind, Pool, Program, Runtime, Summary};
+use crate::wasm::{Identity, Kind, Lease, Pool, Program, Runtime, Summary};
 
 /// How long the instances of a revision may take to stand (SPEC §1). Compiling has its own bound.
 const TRANSITION: Duration = Duration::from_secs(30);
@@ -151,6 +152,7 @@ impl Preparation {
             revision: Arc::clone(&self.id),
             spec: Arc::clone(&self.spec),
             state_bytes: Arc::clone(self.agent.state_bytes()),
+            peak_memory: Arc::default(),
         });
         let outside = Arc::clone(&self.commons) as Arc<dyn crate::wasm::Outside>;
         let instances = &self.spec.instances;
@@ -191,49 +193,69 @@ pub(super) async fn take_back(agent: &Agent, old: Option<&Arc<Revision>>, new: &
     stand(new, 1).await
 }
 
-/// Takes the memory of a stateful agent from its running revision to a ready one. The mailbox is paused and
-/// the old instance at rest. When this fails the old revision still has everything.
-pub(super) async fn hand_off(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Result<(), String> {
+/// Takes the memory of a stateful agent from its running revision to a ready one, or lets that one begin anew. The
+/// mailbox is paused and the old instance at rest. When this fails the old revision still has everything.
+pub(super) async fn hand_off(
+    agent: &Agent,
+    old: &Arc<Revision>,
+    new: &Arc<Revision>,
+    memory: Memory,
+) -> Result<(), String> {
     let began = Instant::now();
-    let time = old.spec.limits.time;
-    // Without an instance the memory was saved when that one ended.
-    let lease = match old.pool.lease_at_rest().await {
-        None => None,
-        Some(mut lease) => match lease.instance().save(time).await {
-            Ok(Some(Ok(data))) => {
-                let snapshot = Snapshot { revision: old.id.number, saved_at: clock::now_ms(), data };
-                let kept = agent.keep_handoff(snapshot).await;
-                if let Err(error) = kept {
-                    lease.finish(true);
-                    return Err(format!("the memory of {} could not be kept: {error}", old.id));
-                }
-                Some(lease)
-            }
-            Ok(Some(Err(why))) => {
-                lease.finish(true);
-                return Err(format!("{} refused to save its memory: {why}", old.id));
-            }
-            Ok(None) => Some(lease),
-            Err(fault) => return Err(format!("{} failed to save its memory: {fault}", old.id)),
-        },
+    let lease = match save(agent, old).await {
+        Ok(lease) => lease,
+        // Perhaps that is why it is discarded. What was saved before is still there for an undo.
+        Err(why) if memory == Memory::Discard => {
+            tracing::warn!(agent = %agent.name(), "{why}; an undo has only what it saved before");
+            None
+        }
+        Err(why) => return Err(why),
     };
-    let restored = tokio::time::timeout(TRANSITION, new.pool.warm(1)).await;
-    match restored {
+    let stands = async {
+        match memory {
+            Memory::Migrate => new.pool.warm(1).await.map_err(|fault| fault.to_string()),
+            Memory::Discard => {
+                new.pool.begin_anew().await.map_err(|fault| fault.to_string())?;
+                agent.discard().await.map_err(|error| format!("the old memory could not be discarded: {error}"))
+            }
+        }
+    };
+    let why = match tokio::time::timeout(TRANSITION, stands).await {
         Ok(Ok(())) => {
             metrics::histogram!("caxton_handoff_seconds").record(began.elapsed());
-            Ok(())
+            return Ok(());
         }
-        Ok(Err(fault)) => {
-            if let Some(lease) = lease {
+        Ok(Err(why)) => why,
+        Err(_) => format!("it did not take up the memory within {} s", TRANSITION.as_secs()),
+    };
+    if let Some(lease) = lease {
+        lease.finish(true);
+    }
+    Err(why)
+}
+
+/// Saves the memory of a revision as the agent's and as what that revision handed over. Gives its instance, which is
+/// not used until it is given back; none if it has none.
+async fn save(agent: &Agent, old: &Arc<Revision>) -> Result<Option<Lease>, String> {
+    let not_kept = |error| format!("the memory of {} could not be kept: {error}", old.id);
+    let kept = |data| Snapshot { revision: old.id.number, saved_at: clock::now_ms(), data };
+    let Some(mut lease) = old.pool.lease_at_rest().await else {
+        // Its memory was saved when its instance ended.
+        return agent.keep_saved_as_handoff(old.id.number).await.map(|()| None).map_err(not_kept);
+    };
+    match lease.instance().save(old.spec.limits.time).await {
+        Ok(Some(Ok(data))) => match agent.keep_handoff(kept(data)).await {
+            Ok(()) => Ok(Some(lease)),
+            Err(error) => {
                 lease.finish(true);
+                Err(not_kept(error))
             }
-            Err(fault.to_string())
+        },
+        Ok(Some(Err(why))) => {
+            lease.finish(true);
+            Err(format!("{} refused to save its memory: {why}", old.id))
         }
-        Err(_) => {
-            if let Some(lease) = lease {
-                lease.finish(true);
-            }
-            Err(format!("it did not take up the memory within {} s", TRANSITION.as_secs()))
-        }
+        Ok(None) => Ok(Some(lease)),
+        Err(fault) => Err(format!("{} failed to save its memory: {fault}", old.id)),
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use caxton_control::lifecycle::State;
+use caxton_control::rollout::analysis::Window;
 use caxton_control::rollout::split::Split;
 use caxton_control::rollout::{Action, Figures, Ledger, Rollout, Windows};
 use caxton_control::{AgentName, RevisionId};
@@ -40,7 +41,8 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
 /// The rollout that is measured.
 pub(super) struct Measuring {
     rollout: u64,
-    step: usize,
+    /// See [`Rollout::window`].
+    window: usize,
     /// Stable and the candidate, as they lived last: what they answered counts also when they have ended.
     sides: [Option<Measured>; 2],
 }
@@ -51,6 +53,8 @@ struct Measured {
     live: Arc<Revision>,
     /// What it had answered when it was first seen in this rollout.
     before: u64,
+    /// Its probes that passed, and that did not, when the window began.
+    probed: (u64, u64),
 }
 
 impl Measured {
@@ -71,7 +75,7 @@ impl Reconciler {
             Action::Weigh { stable, candidate, percent } => return self.weigh(&stable, &candidate, percent),
             Action::Pause { agent } => self.pause(&agent, true),
             Action::Resume { agent } => self.pause(&agent, false),
-            Action::Handoff { revision } => self.hand_off(&revision),
+            Action::Handoff { revision, memory } => self.hand_off(&revision, memory),
             Action::TakeBack { revision } => self.take_back(&revision),
             Action::Stop { revision } => return self.stop(&revision),
             Action::Rehearse { revision, messages } => self.rehearse(&revision, messages),
@@ -154,11 +158,11 @@ impl Reconciler {
         let Some(ledger) = self.ledgers.get(&revision.agent) else { return };
         let time = ledger.open().map_or(Duration::from_secs(5), |rollout| rollout.settings.probe.timeout);
         self.work_on(revision, move |live, id| async move {
-            let passed = live.pool.probe(Instant::now() + time).await;
-            if let Err(why) = &passed {
+            let answer = live.pool.probe(time).await;
+            if let Some(Err(why)) = &answer {
                 tracing::warn!(agent = %id.agent, "a probe of {id} failed: {why}");
             }
-            Report::Probed { agent: id.agent, number: id.number, passed: passed.is_ok() }
+            Report::Probed { agent: id.agent, number: id.number, passed: answer.map(|answer| answer.is_ok()) }
         });
     }
 
@@ -275,15 +279,26 @@ impl Reconciler {
             if same.is_none() {
                 entry.longest_pause_ms = 0;
             }
-            let step = same.as_ref().map(|same| same.step);
+            let (before, window) = (same.as_ref().map(|same| same.window), rollout.window());
             let [first, second] = same.map_or([None, None], |same| same.sides);
-            let sides = [seen_last(first, stable), seen_last(second, candidate)];
-            if step != Some(rollout.step) {
-                sides.iter().flatten().for_each(|side| side.live.begin_window());
+            let mut sides = [seen_last(first, stable), seen_last(second, candidate)];
+            if before != Some(window) {
+                let numbers = [rollout.from.number, rollout.to.number];
+                for (side, number) in sides.iter_mut().zip(numbers) {
+                    let Some(side) = side else { continue };
+                    side.live.begin_window();
+                    side.probed = probed(&entry.revisions, number);
+                }
             }
-            entry.measuring = Some(Measuring { rollout: rollout.id, step: rollout.step, sides });
+            entry.measuring = Some(Measuring { rollout: rollout.id, window, sides });
         }
     }
+}
+
+/// How many probes of a revision passed, and how many did not.
+fn probed(revisions: &[Record], number: u64) -> (u64, u64) {
+    let probes = revisions.iter().find(|record| record.number == number).and_then(|record| record.probes);
+    probes.map_or((0, 0), |probes| (probes.passed, probes.failed))
 }
 
 /// Who is measured: the one that lives, or else the one that did.
@@ -292,7 +307,8 @@ fn seen_last(known: Option<Measured>, live: Option<Arc<Revision>>) -> Option<Mea
         (Some(known), Some(live)) if Arc::ptr_eq(&known.live, &live) => Some(known),
         (_, Some(live)) => {
             live.begin_window();
-            Some(Measured { before: live.answered(), live })
+            // Its probes begin with it.
+            Some(Measured { before: live.answered(), live, probed: (0, 0) })
         }
         (known, None) => known,
     }
@@ -321,24 +337,30 @@ impl Entry {
         };
         let [stable, candidate] = &measuring.sides;
         let window = |side: &Option<Measured>, number: u64| {
-            let mut window = side.as_ref().map(|side| side.live.window()).unwrap_or_default();
-            let probes = self.revisions.iter().find(|record| record.number == number).and_then(|record| record.probes);
-            (window.probes_passed, window.probes_failed) = probes.map_or((0, 0), |p| (p.passed, p.failed));
-            window
+            let Some(side) = side else { return Window::default() };
+            let ((passed, failed), (passed_before, failed_before)) = (probed(&self.revisions, number), side.probed);
+            Window {
+                probes_passed: passed.saturating_sub(passed_before),
+                probes_failed: failed.saturating_sub(failed_before),
+                ..side.live.window()
+            }
         };
-        let windows = Windows {
-            step: measuring.step,
+        let mut windows = Windows {
+            step: measuring.window,
             stable: window(stable, rollout.from.number),
             candidate: window(candidate, rollout.to.number),
         };
+        let has_all = self.agent.current().is_some_and(|current| current.id.number == rollout.to.number);
+        windows.candidate.breaker_open = has_all && self.agent.is_left_alone();
+        let (probes_passed, probes_failed) = probed(&self.revisions, rollout.to.number);
         let answered = |side: &Option<Measured>| side.as_ref().map_or(0, Measured::answered);
         let figures = Figures {
             started: candidate.as_ref().map_or(0, |side| u64::from(side.live.pool.started())),
             longest_pause_ms: self.longest_pause_ms,
             stable_messages: answered(stable),
             candidate_messages: answered(candidate),
-            probes_passed: windows.candidate.probes_passed,
-            probes_failed: windows.candidate.probes_failed,
+            probes_passed,
+            probes_failed,
             compared: self.compared(rollout.id),
         };
         (windows, figures)

@@ -188,7 +188,12 @@ impl ByHand {
         }
         super::judge(&spec, &program.summary).map_err(unusable)?;
         let id = Arc::new(RevisionId { agent: agent.name().clone(), number: NONE });
-        let who = Identity { revision: id, spec: Arc::clone(&spec), state_bytes: Arc::clone(agent.state_bytes()) };
+        let who = Identity {
+            revision: id,
+            spec: Arc::clone(&spec),
+            state_bytes: Arc::clone(agent.state_bytes()),
+            peak_memory: Arc::default(),
+        };
         let candidate = stable.pool.of_other(program, Arc::new(who));
         let rehearsal = Rehearsal {
             candidate,

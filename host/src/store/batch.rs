@@ -28,7 +28,7 @@ pub(super) struct Counters {
     /// Handled messages, until they leave.
     pub(super) history: History,
     /// Conversations that are open.
-    conversations: Arc<Conversations>,
+    pub(super) conversations: Arc<Conversations>,
     /// Bytes of the agents' states, as far as they were asked for.
     sizes: AHashMap<Arc<str>, i64>,
     /// Agents whose state has another size than the database says.

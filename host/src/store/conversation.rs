@@ -65,8 +65,8 @@ pub(crate) struct Conversations {
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
     bounds: ArcSwap<desired::Conversations>,
-    /// Reads those that are away.
-    reader: Mutex<Connection>,
+    /// Reads those that are away; none once the store is closed.
+    reader: Mutex<Option<Connection>>,
     /// The last one's row.
     rows: AtomicU64,
     /// The last message's place that is safe.
@@ -127,7 +127,7 @@ impl Conversations {
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
             bounds: ArcSwap::from_pointee(DEFAULT),
-            reader: Mutex::new(reader),
+            reader: Mutex::new(Some(reader)),
             rows: AtomicU64::new(0),
             place: AtomicU64::new(0),
             writes: AtomicU64::new(0),
@@ -136,6 +136,11 @@ impl Conversations {
         };
         conversations.find_away()?;
         Ok(conversations)
+    }
+
+    /// Closes their connection.
+    pub(super) fn close(&self) {
+        *self.reader.lock() = None;
     }
 
     /// Applies settings in place.

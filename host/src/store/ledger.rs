@@ -77,6 +77,29 @@ impl Store {
         .await
     }
 
+    /// Keeps the memory that the agent saved last, if there is any, as what a revision hands over; returns when it is
+    /// safe.
+    pub(crate) async fn keep_saved_as_handoff(&self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {
+        self.change(move |transaction, _| {
+            transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO handoff (agent, revision, saved_at, data)
+                     SELECT agent, ?2, saved_at, data FROM snapshot WHERE agent = ?1",
+                )?
+                .execute(params![&*agent, revision.cast_signed()])
+                .map(|_| ())
+        })
+        .await
+    }
+
+    /// Drops the memory that the agent saved last; returns when it is safe.
+    pub(crate) async fn discard(&self, agent: Arc<str>) -> Result<(), CommitError> {
+        self.change(move |transaction, _| {
+            transaction.prepare_cached("DELETE FROM snapshot WHERE agent = ?1")?.execute([&*agent]).map(|_| ())
+        })
+        .await
+    }
+
     /// Makes the memory that a revision handed over the agent's again; without one the agent begins anew. Returns
     /// when it is safe.
     pub(crate) async fn take_back(&self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {

@@ -112,12 +112,17 @@ impl Store {
         })
     }
 
-    /// The memory that a stateful agent saved last.
-    pub(crate) fn snapshot(&self, agent: &str) -> Result<Option<Snapshot>, String> {
+    /// The memory that a stateful agent saved last. Without one, that which `revision` handed over: a host that was
+    /// killed between a handoff to one that begins anew and the switch has it nowhere else.
+    pub(crate) fn snapshot(&self, agent: &str, revision: u64) -> Result<Option<Snapshot>, String> {
         self.with_reader(|connection| {
             connection
-                .prepare_cached("SELECT revision, saved_at, data FROM snapshot WHERE agent = ?1")?
-                .query_row([agent], |row| {
+                .prepare_cached(
+                    "SELECT revision, saved_at, data FROM snapshot WHERE agent = ?1
+                     UNION ALL SELECT revision, saved_at, data FROM handoff WHERE agent = ?1 AND revision = ?2
+                     LIMIT 1",
+                )?
+                .query_row(params![agent, revision.cast_signed()], |row| {
                     Ok(Snapshot {
                         revision: row.get::<_, i64>(0)?.cast_unsigned(),
                         saved_at: row.get::<_, i64>(1)?.cast_unsigned(),

@@ -81,7 +81,11 @@ impl Writer {
             let mut thread = Thread { connection, counters, progress, syncer, written: checkpointer.written() };
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
-                .spawn(move || thread.run(&queue))
+                .spawn(move || {
+                    thread.run(&queue);
+                    // Whoever closes the database last empties its log, and that cannot be a connection that only reads.
+                    thread.counters.conversations.close();
+                })
                 .expect("the system can start a thread")
         };
         Self { jobs: Some(jobs), follow, thread: Some(thread), checkpointer: Some(checkpointer) }

@@ -89,6 +89,8 @@ pub(crate) struct Identity {
     pub(crate) spec: Arc<AgentSpec>,
     /// Bytes of state that the agent keeps; written by the store after each commit.
     pub(crate) state_bytes: Arc<AtomicU64>,
+    /// The most memory that one of the revision's instances ever had, in bytes: linear memories and tables.
+    pub(crate) peak_memory: Arc<AtomicU64>,
 }
 
 impl Identity {
@@ -140,7 +142,7 @@ pub(crate) trait Outside: Send + Sync {
     /// Keys with a prefix, after a key, in order: at most `limit`.
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String>;
     /// What a stateful agent saved last.
-    fn saved(&self, agent: &str) -> Result<Option<Vec<u8>>, String>;
+    fn saved(&self, revision: &RevisionId) -> Result<Option<Vec<u8>>, String>;
     /// A line for the agent's log.
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str);
 }

@@ -267,7 +267,7 @@ fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, meter: &Arc<Meter>) 
         outside: Arc::clone(outside),
         work: None,
         effects: Arc::default(),
-        memory: MemoryBound::new(who.spec.limits.memory_bytes),
+        memory: MemoryBound::new(who.spec.limits.memory_bytes, Arc::clone(&who.peak_memory)),
         meter: Arc::clone(meter),
         table,
         wasi: wasi.build(),

@@ -18,13 +18,15 @@ const TABLE_ENTRY_BYTES: usize = 8;
 pub(super) struct MemoryBound {
     limit: usize,
     used: usize,
+    /// The most that an instance of the same revision ever used.
+    peak: Arc<AtomicU64>,
     /// Whether the guest was refused more, so that a trap after it can be explained.
     pub(super) refused: bool,
 }
 
 impl MemoryBound {
-    pub(super) fn new(limit_bytes: u64) -> Self {
-        Self { limit: usize::try_from(limit_bytes).unwrap_or(usize::MAX), used: 0, refused: false }
+    pub(super) fn new(limit_bytes: u64, peak: Arc<AtomicU64>) -> Self {
+        Self { limit: usize::try_from(limit_bytes).unwrap_or(usize::MAX), used: 0, peak, refused: false }
     }
 
     /// Bytes in use.
@@ -36,6 +38,7 @@ impl MemoryBound {
         match self.used.checked_add(by) {
             Some(sum) if sum <= self.limit => {
                 self.used = sum;
+                self.peak.fetch_max(sum as u64, Ordering::Relaxed);
                 true
             }
             _ => {
@@ -126,12 +129,16 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_as_a_sum() {
-        let mut bound = MemoryBound::new(1_000);
+        let peak = Arc::new(AtomicU64::new(0));
+        let mut bound = MemoryBound::new(1_000, Arc::clone(&peak));
         assert!(bound.memory_growing(0, 600, None).unwrap());
         assert!(!bound.memory_growing(0, 600, None).unwrap(), "a second memory counts too");
         assert!(bound.refused);
         assert!(bound.table_growing(0, 50, None).unwrap());
         assert_eq!(bound.used(), 1_000);
         assert!(!bound.table_growing(50, 51, None).unwrap());
+        let mut another = MemoryBound::new(1_000, Arc::clone(&peak));
+        assert!(another.memory_growing(0, 999, None).unwrap());
+        assert_eq!(peak.load(Ordering::Relaxed), 1_000, "the most of one, not the last and not the sum");
     }
 }

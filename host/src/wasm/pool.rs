@@ -130,6 +130,11 @@ impl Pool {
         self.started.load(Ordering::Relaxed)
     }
 
+    /// The most memory that one of its instances ever had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.who.peak_memory.load(Ordering::Relaxed)
+    }
+
     /// A warm instance, or a new one. Waits for a turn until `deadline`.
     pub(crate) async fn lease(self: &Arc<Self>, deadline: Instant) -> Result<Lease, Fault> {
         let turn = match Arc::clone(&self.turns).try_acquire_owned() {
@@ -197,23 +202,31 @@ impl Pool {
         check(&mut instance).await
     }
 
-    /// Asks an instance whether it can work: one that waits for a call, or one that is started for this.
-    pub(crate) async fn probe(self: &Arc<Self>, deadline: Instant) -> Result<(), String> {
-        let asked = async {
-            // The memory of a stateful agent is not taken up for a question.
-            if self.program.summary.kind == Kind::Stateful && self.live() == 0 {
-                return self.try_out().await.map_err(|fault| fault.to_string());
+    /// Asks an instance whether it can work, which it has to say within `time`: one that waits for a call, or one that
+    /// is started for this. None if all had messages in hand for so long, which says nothing about their health.
+    pub(crate) async fn probe(self: &Arc<Self>, time: Duration) -> Option<Result<(), String>> {
+        // The memory of a stateful agent is not taken up for a question.
+        let lease = if self.program.summary.kind == Kind::Stateful && self.live() == 0 {
+            None
+        } else {
+            match self.lease(Instant::now() + time).await {
+                Ok(lease) => Some(lease),
+                Err(Fault::Overloaded) => return None,
+                Err(fault) => return Some(Err(fault.to_string())),
             }
-            let mut lease = self.lease(deadline).await.map_err(|fault| fault.to_string())?;
-            let time = deadline.saturating_duration_since(Instant::now());
+        };
+        let asked = async {
+            let Some(mut lease) = lease else {
+                return self.try_out().await.map_err(|fault| fault.to_string());
+            };
             let answer = lease.instance().check(time).await.map_err(|fault| fault.to_string())?;
             lease.finish(true);
             answer
         };
-        match tokio::time::timeout_at(deadline.into(), asked).await {
+        Some(match tokio::time::timeout(time, asked).await {
             Ok(answer) => answer,
             Err(_) => Err("it did not answer in time".to_owned()),
-        }
+        })
     }
 
     /// Starts instances until so many are warm; each has its saved state and says that it can work.
@@ -230,11 +243,27 @@ impl Pool {
         Ok(())
     }
 
+    /// Lets one instance of a stateful agent stand that remembers nothing and says that it can work.
+    pub(crate) async fn begin_anew(&self) -> Result<(), Fault> {
+        let place = self.runtime.place().await;
+        let mut instance = self.start_with(false).await?;
+        if let Err(fault) = check(&mut instance).await {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            return Err(fault);
+        }
+        self.idle.lock().push(Idle { instance, place, since: Instant::now() });
+        Ok(())
+    }
+
     /// A new instance, with the state that was saved last.
     async fn start(&self) -> Result<Instance, Fault> {
+        self.start_with(true).await
+    }
+
+    async fn start_with(&self, memory: bool) -> Result<Instance, Fault> {
         let mut instance = Instance::start(&self.program, &self.who, &self.outside).await?;
-        if self.program.summary.kind == Kind::Stateful {
-            let saved = self.outside.saved(self.who.name()).map_err(Fault::Host)?;
+        if memory && self.program.summary.kind == Kind::Stateful {
+            let saved = self.outside.saved(&self.who.revision).map_err(Fault::Host)?;
             if let Some(saved) = saved {
                 instance.restore(&saved, self.who.spec.limits.time).await?;
             }

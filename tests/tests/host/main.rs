@@ -14,6 +14,7 @@
 //! 7 and 10 are of rollouts with analysis and of moves between machines, which this program does not have.
 
 mod agents;
+mod candidates;
 mod conversations;
 mod dead;
 mod durable;

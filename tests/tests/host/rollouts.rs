@@ -229,6 +229,9 @@ fn a_pause_lasts_until_somebody_promotes() {
     let (code, _, said) = host.caxton(&["rollout", "promote", "echo"]);
     assert_eq!(code, 0, "{said}");
     host.until_agent("echo", "all is with the new one", |status| states_are(status, &[(2, "running")]));
+    host.until("it was watched enough", |host| {
+        (host.api().get("/v1/rollouts/echo").json()[0]["status"] == "completed").then_some(())
+    });
     let (code, told, said) = host.caxton(&["rollout", "history", "echo", "-o", "json"]);
     assert_eq!(code, 0, "{said}");
     let told: Value = serde_json::from_str(&told).expect("JSON");
@@ -245,10 +248,6 @@ fn a_pause_lasts_until_somebody_promotes() {
 #[test]
 fn an_undo_gives_a_stateful_agent_the_memory_that_it_handed_over() {
     let mut host = host(&agent("session", "session", ""));
-    let remember = |host: &Host, text: &str| {
-        let headers = [("caxton-conversation", "c")];
-        host.client().send(http::Method::POST, "/session", &headers, text.to_owned()).json()["remembered"].clone()
-    };
     assert_eq!((remember(&host, "one"), remember(&host, "two")), (json!(1), json!(2)));
     host.edit(&file(&agent("session", "session", "config = { n = \"2\" }")));
     host.until_agent("session", "it is handed over", |status| states_are(status, &[(2, "running")]));
@@ -257,6 +256,105 @@ fn an_undo_gives_a_stateful_agent_the_memory_that_it_handed_over() {
     assert_eq!(code, 0, "{said}");
     host.until_agent("session", "the first one runs again", |status| states_are(status, &[(1, "running")]));
     assert_eq!(remember(&host, "again three"), 3);
+}
+
+fn remember(host: &Host, text: &str) -> Value {
+    let headers = [("caxton-conversation", "c")];
+    host.client().send(http::Method::POST, "/session", &headers, text.to_owned()).json()["remembered"].clone()
+}
+
+#[test]
+fn memory_that_is_discarded_is_there_again_after_an_undo() {
+    let discards = "reload = { state = \"discard\" }\n";
+    let mut host = host(&agent("session", "session", discards));
+    assert_eq!((remember(&host, "one"), remember(&host, "two")), (json!(1), json!(2)));
+    host.edit(&file(&agent("session", "session", &format!("{discards}config = {{ n = \"2\" }}"))));
+    host.until_agent("session", "the new one runs", |status| states_are(status, &[(2, "running")]));
+    assert_eq!(remember(&host, "another one"), 1);
+    // Also for the next host: what is there now is what the new one remembers.
+    let (_, setup) = host.stop();
+    let mut host = setup.start();
+    assert_eq!(remember(&host, "another two"), 2);
+    let (code, _, said) = host.caxton(&["rollout", "undo", "session"]);
+    assert_eq!(code, 0, "{said}");
+    host.until_agent("session", "the first one runs again", |status| states_are(status, &[(1, "running")]));
+    assert_eq!(remember(&host, "three"), 3);
+}
+
+#[test]
+fn memory_that_was_saved_when_idle_is_there_again_after_an_undo() {
+    let idle = "instances = { min = 0, idle = \"1s\" }\n";
+    let mut host = host(&agent("session", "session", idle));
+    assert_eq!((remember(&host, "one"), remember(&host, "two")), (json!(1), json!(2)));
+    host.until_agent("session", "its memory is saved", |status| status["instances"] == 0);
+    host.edit(&file(&agent("session", "session", &format!("{idle}config = {{ n = \"2\" }}"))));
+    host.until_agent("session", "it is handed over", |status| states_are(status, &[(2, "running")]));
+    assert_eq!(remember(&host, "three"), 3);
+    let (code, _, said) = host.caxton(&["rollout", "undo", "session"]);
+    assert_eq!(code, 0, "{said}");
+    host.until_agent("session", "the first one runs again", |status| states_are(status, &[(1, "running")]));
+    assert_eq!(remember(&host, "three again"), 3);
+}
+
+#[test]
+fn what_fails_on_the_candidate_is_tried_on_stable_next() {
+    let settings = |like: &str| {
+        let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1h\" }] }";
+        let rules = "rollback = { min-messages = 10_000 }\nmailbox = { backoff = { first = \"100ms\" } }";
+        let route = "[[agents.diary.http]]\nroute = \"/keep\"\nmode = \"enqueue\"\n";
+        let toml = agent("diary", "diary", &format!("config = {{ like = \"{like}\" }}\n{steps}\n{rules}"));
+        file(&(toml + route))
+    };
+    let mut host = Host::start(crate::BINARY, &settings("old"));
+    host.edit(&settings("traps"));
+    host.until_agent("diary", "both run", |status| states_are(status, &[(1, "running"), (2, "running")]));
+    let client = host.client();
+    for nth in 0..40 {
+        // Each of these ids is one that the candidate traps at.
+        let body = json!({ "conversation": format!("c{nth}"), "n": 0, "id": 7 });
+        let sent = client.post("/keep", body.to_string());
+        assert_eq!(sent.status.as_u16(), 202, "{}", sent.text());
+    }
+    host.until_agent("diary", "all are handled", |status| status["handled"] == 40);
+    let rollout = host.api().get("/v1/rollouts/diary").json()[0].clone();
+    assert_eq!((&rollout["stable_messages"], &rollout["weight"]), (&json!(40), &json!(50)), "{rollout}");
+    // Half was meant for it. Who traps so often has pauses between its instances, and what came in them found none.
+    let tried = rollout["candidate_messages"].as_u64().unwrap_or_default();
+    assert!((5..=20).contains(&tried), "{rollout}");
+    host.caxton(&["rollout", "abort", "diary"]);
+    host.until_agent("diary", "the old one has all", |status| states_are(status, &[(1, "running")]));
+    let page = client.post("/diary", json!({ "audit": null, "limit": 100 }).to_string()).json();
+    let did: BTreeMap<String, Vec<(String, u32)>> = serde_json::from_value(page["did"].clone()).expect("a page");
+    let by = |attempt| did.values().filter(|list| **list == [("old".to_owned(), attempt)]).count();
+    assert_eq!((did.len(), by(1) + by(2)), (40, 40), "{did:?}");
+    assert_eq!(by(2) as u64, tried, "what failed on the candidate, and nothing else, had a second attempt: {did:?}");
+}
+
+#[test]
+fn one_that_always_fails_is_taken_back_and_leaves_no_breaker_open() {
+    // It opens long before there are messages enough to judge by.
+    let breaker = "breaker = { faults = 3 }\n";
+    let settings = |like: &str| file(&agent("diary", "diary", &format!("config = {{ like = \"{like}\" }}\n{breaker}")));
+    let mut host = Host::start(crate::BINARY, &settings("old"));
+    host.edit(&settings("traps"));
+    host.until_agent("diary", "it has all traffic", |status| states_are(status, &[(2, "running")]));
+    let client = host.client();
+    let ask = |nth: u64| {
+        let body = json!({ "conversation": format!("c{nth}"), "n": 0, "id": 7 });
+        client.post("/diary", body.to_string()).status.as_u16()
+    };
+    assert!((0..3).all(|nth| ask(nth) == 500), "it traps at each of them");
+    host.until_said("its breaker opens");
+    host.until_agent("diary", "the old one runs again", |status| states_are(status, &[(1, "running")]));
+    assert_eq!((ask(3), &host.agent("diary")["breaker"]), (200, &json!("closed")));
+    let (code, told, _) = host.caxton(&["rollout", "status", "diary"]);
+    assert_eq!(code, 6, "{told}");
+    assert!(
+        told.contains("rolled-back") && told.contains("errors: 3 of 3 messages failed, and its breaker opened"),
+        "{told}"
+    );
+    let (_, told, _) = host.caxton(&["ps"]);
+    assert!(told.contains("errors: 3 of 3 messages failed"), "{told}");
 }
 
 #[test]

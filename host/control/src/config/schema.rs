@@ -169,11 +169,6 @@ const fn later(path: &'static str, doc: &'static str) -> Key {
     key(path, Kind::Later, Default::Unset(""), doc)
 }
 
-/// A key that is read and checked, and that no host carries out yet: without this it is.
-const fn not_yet(key: Key) -> Key {
-    Key { kind: Kind::Later, default: Default::Unset(""), ..key }
-}
-
 const fn percent(path: &'static str, least: f64, most: f64, default: &'static str, doc: &'static str) -> Key {
     key(path, Kind::Percent { least, most }, Default::Text(default), doc)
 }
@@ -337,8 +332,8 @@ pub static KEYS: &[Key] = &[
         "Whether a change of the component's file is taken up at once."),
     time("agents.NAME.reload.drain", 5 * SECOND, 10 * MINUTE, "60s",
         "How long the old revision may take to finish what is in flight."),
-    not_yet(word("agents.NAME.reload.state", &["migrate", "discard"], &[], "migrate",
-        "What becomes of the state in memory: the new revision takes it over, or begins anew.")),
+    word("agents.NAME.reload.state", &["migrate", "discard"], &[], "migrate",
+        "What becomes of the state in memory: the new revision takes it over, or begins anew."),
     key("agents.NAME.reload.steps", Kind::Weights, Default::Unset("[5, 10, 25, 50, 75, 100]"),
         "traffic-splitting: the weights in percent."),
     time("agents.NAME.reload.every", SECOND, 24 * HOUR, "30s", "traffic-splitting: how long each weight is held."),
@@ -358,8 +353,8 @@ pub static KEYS: &[Key] = &[
     percent("agents.NAME.rollback.slower", 0.0, 10_000.0, "50%",
         "When its p95 is above that of the old one, in the same window, by more than this."),
     percent("agents.NAME.rollback.probes", 0.0, 100.0, "50%", "Below so many probes that passed."),
-    not_yet(key("agents.NAME.rollback.memory", Kind::Size { least: MIB, most: 4 * GIB }, Default::Unset("\"100MiB\""),
-        "Above so much memory of one instance. Off unless set.")),
+    key("agents.NAME.rollback.memory", Kind::Size { least: MIB, most: 4 * GIB }, Default::Unset("\"100MiB\""),
+        "Above so much memory of one instance of the new revision. Off unless set."),
     integer("agents.NAME.rollback.min-messages", 0, 1_000_000, 100,
         "With fewer messages a new revision is not judged, and is never healthy."),
     integer("agents.NAME.rollback.rehearse", 0, 10_000, 0,

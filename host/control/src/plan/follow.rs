@@ -120,7 +120,7 @@ impl Plan {
     }
 
     /// With no rollout under way, what ran last runs; when it failed for good, what ran before it does again.
-    fn stand(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, changes: bool, now: u64) {
+    pub(super) fn stand(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, changes: bool, now: u64) {
         let name = &wanted.spec.name;
         let Some(number) = ledger.current().map(|side| side.number) else { return };
         let Some(current) = agent.revision(number).filter(|current| current.seen.state != State::Stopped) else {

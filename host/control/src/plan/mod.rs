@@ -272,8 +272,10 @@ impl Plan {
             // One that leaves is not rolled out any more.
             let Ok(at) = names.binary_search(&&name) else { continue };
             let name = names[at];
-            let ((_, agent), Some(ledger)) = (&present[name], ledgers.get_mut(name)) else { continue };
+            let ((wanted, agent), Some(ledger)) = (&present[name], ledgers.get_mut(name)) else { continue };
             if let Turn::Waits { .. } = turn {
+                // Until then what ran runs, also when the host has just started.
+                self.stand(wanted, agent, ledger, false, now);
                 self.wait(name, turn.waits().unwrap_or_default());
                 continue;
             }

@@ -7,6 +7,7 @@
 //!   how many. No traffic is not good traffic. A person who knows better promotes; `min-messages = 0` goes by time.
 //! - What is certain is not waited for: once more messages failed than `errors` allows of `min-messages`, no further
 //!   message could make it good, and it is refused at once. One failure of one message refuses nothing.
+//! - One that failed so often that its breaker opened is refused: nobody sends it more to judge it by.
 //! - Memory is a fact, not a rate: one instance above the bound refuses.
 //! - Slower is judged when both have `min-messages`: one slow message is no trend, and at 100 % there is nothing to
 //!   compare with. A p95 of a hundred messages is itself known only roughly, so what is compared is the least that the
@@ -33,8 +34,12 @@ pub struct Window {
     pub faults: u64,
     /// The time that 95 of 100 stayed below; none without messages.
     pub p95: Option<P95>,
-    /// The most memory that one of its instances had, in bytes.
+    /// The most memory that one of its instances ever had, in bytes: linear memories and tables.
     pub memory_bytes: u64,
+    /// Whether it has all the traffic and failed so often that it is left alone for a while: no more messages come that
+    /// could tell how it does.
+    #[serde(default)]
+    pub breaker_open: bool,
     /// Probes that passed.
     pub probes_passed: u64,
     /// Probes that did not.
@@ -177,7 +182,13 @@ fn probes(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
 }
 
 fn errors(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
-    let Window { messages, faults, .. } = *candidate;
+    let Window { messages, faults, breaker_open, .. } = *candidate;
+    if breaker_open {
+        return Some(Verdict::refused(
+            Trigger::Errors,
+            format!("{faults} of {messages} messages failed, and its breaker opened"),
+        ));
+    }
     // As if all that is missing went well: what fires now would fire then.
     let of = messages.max(rules.min_messages);
     (faults > 0 && percent(faults, of) > rules.errors).then(|| {
@@ -224,7 +235,15 @@ mod tests {
 
     fn window(messages: u64, faults: u64, p95: u64) -> Window {
         let p95 = (messages > 0).then(|| P95::exactly(MS(p95)));
-        Window { messages, faults, p95, memory_bytes: 64 << 20, probes_passed: 3, probes_failed: 0 }
+        Window {
+            messages,
+            faults,
+            p95,
+            memory_bytes: 64 << 20,
+            breaker_open: false,
+            probes_passed: 3,
+            probes_failed: 0,
+        }
     }
 
     /// What a verdict is, in short.
@@ -250,6 +269,7 @@ mod tests {
             ("no traffic is not good traffic", window(0, 0, 0), "0 of 100"),
             ("one too few", window(99, 0, 20), "99 of 100"),
             ("one of one is no rate", window(1, 1, 20), "1 of 100"),
+            ("one that is left alone", with(|window| (window.faults, window.breaker_open) = (3, true)), "errors"),
             ("five of a hundred are allowed", window(100, 5, 20), "healthy"),
             ("six are not", window(100, 6, 20), "errors"),
             ("six of ten will be six of a hundred at best", window(10, 6, 20), "errors"),

@@ -115,7 +115,9 @@ impl Rollout {
         match self.steps.get(self.step) {
             // It has to have the traffic before it can have had enough of it.
             Some(Step::Weight { percent, .. }) if self.reached != *percent => Err(Refused::NothingToPromote { step }),
-            Some(Step::Weight { .. } | Step::Shadow { .. } | Step::Pause | Step::KeepWarm { .. }) => {
+            Some(
+                Step::Weight { .. } | Step::Shadow { .. } | Step::Pause | Step::KeepWarm { .. } | Step::Watch { .. },
+            ) => {
                 self.go_on();
                 self.become_status(Status::InProgress, format!("step {step} was promoted by {who}"), now);
                 Ok(())

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::analysis::{self, Verdict};
-use super::observation::{Action, Decision, Observation, Seen};
+use super::analysis::{self, Verdict, Window};
+use super::observation::{Action, Decision, Observation, Seen, Windows};
 use super::reach::Reached;
 use super::settings::JUDGED_EVERY;
 use super::{End, Rollout, Status, Step, Strategy};
@@ -26,18 +26,18 @@ impl Rollout {
         let standing = self.stand(seen, decision);
         self.loosen(seen, decision);
         if let Some(wait) = standing {
-            return self.rest(Reached::Works(wait), now, decision);
+            return self.rest(Reached::Works(wait), seen, now, decision);
         }
         let held = self.status == Status::Paused && self.steps.get(self.step) != Some(&Step::Pause);
         if held {
             let why = self.why.clone();
             decision.look_again(JUDGED_EVERY);
-            return self.rest(Reached::Waits(why), now, decision);
+            return self.rest(Reached::Waits(why), seen, now, decision);
         }
         while self.step < self.steps.len() {
             match self.reach(seen, now, decision) {
                 Reached::Yes => self.go_on(),
-                wait => return self.rest(wait, now, decision),
+                wait => return self.rest(wait, seen, now, decision),
             }
         }
         let why = match seen.stable.as_ref().map(|seen| &seen.state) {
@@ -48,13 +48,14 @@ impl Rollout {
     }
 
     /// Notes what it waits for, and whether that is too long.
-    fn rest(&mut self, wait: Reached, now: u64, decision: &mut Decision) {
+    fn rest(&mut self, wait: Reached, seen: &Observation, now: u64, decision: &mut Decision) {
         let (working, text) = match wait {
             Reached::Yes => return,
             Reached::Refused(end, why) => return self.fall_back(end, why, now),
             Reached::Works(text) => (true, text),
             Reached::Waits(text) => (false, text),
         };
+        self.ask(seen, now, decision);
         self.clock.working = working && self.status != Status::Paused;
         if let Some(why) = self.is_late() {
             let end = if self.weights.is_empty() { End::Failed } else { End::RolledBack };
@@ -101,8 +102,15 @@ impl Rollout {
 
     /// What the figures of this step say.
     pub(super) fn verdict(&self, seen: &Observation) -> Verdict {
-        let windows = if seen.windows.step == self.step { seen.windows } else { super::Windows::default() };
+        let windows = self.windows(seen);
         analysis::judge(&self.settings.rollback, &windows.stable, &windows.candidate)
+    }
+
+    /// What was measured since [`Rollout::window`] began.
+    pub(super) fn windows(&self, seen: &Observation) -> Windows {
+        let windows = if seen.windows.step == self.window() { seen.windows } else { Windows::default() };
+        // What the old one still answers while it drains is nothing to compare with.
+        if self.weight == 100 { Windows { stable: Window::default(), ..windows } } else { windows }
     }
 
     /// With stable failed there is nothing to go back to, and without the candidate nobody is served.

@@ -200,6 +200,14 @@ impl Ledger {
         stateful: bool,
         now: u64,
     ) -> Result<(), Refused> {
+        let elsewhere = |rollout: &Rollout| to.is_some_and(|number| number != rollout.from.number);
+        if command == Command::Undo
+            && let Some(rollout) = self.open_mut().filter(|rollout| rollout.has_moved() && elsewhere(rollout))
+        {
+            // It has all the traffic for good, and what is asked for is something else than to take that back.
+            rollout.supersede("an undo", now);
+            self.settle(now);
+        }
         match (self.open_mut(), command) {
             // From one under way, back is where it came from; anything else first needs that.
             (Some(rollout), _) => {

@@ -48,7 +48,7 @@ pub use follow::{Declared, Next, Wish};
 pub use history::{Ledger, Mark};
 pub use holds::{CannotHold, can_hold};
 pub use observation::{Action, Decision, Observation, Rehearsal, Seen, Windows};
-pub use settings::{HealthProbe, Probes, Rollback, Settings};
+pub use settings::{HealthProbe, Pace, Probes, Rollback, Settings, WATCHED};
 pub use status::{End, Figures, Status};
 pub use strategy::{Deploy, Memory, Reload, Situation, Step, Strategy};
 pub use tidy::tidy;
@@ -237,10 +237,22 @@ impl Rollout {
             && !left.iter().any(|step| strategy::is_last(step) || matches!(step, Step::Weight { .. }))
     }
 
-    /// Whether it goes on by the host's own work, or its turn, and not by time, messages or people.
+    /// The step since which is measured what it is judged by: the present one, or, once all traffic has moved, the
+    /// one that moved it.
+    pub fn window(&self) -> usize {
+        let (past, left) = self.steps.split_at(self.step.min(self.steps.len()));
+        let moves = |step: &Step| strategy::is_last(step) || matches!(step, Step::Weight { .. });
+        match past.iter().rposition(strategy::is_last) {
+            Some(moved) if self.weight == 100 && !left.iter().any(moves) => moved,
+            Some(_) | None => self.step,
+        }
+    }
+
+    /// Whether it goes on by the host's own work, and not by time, messages or people. One that waits for its turn goes
+    /// on as those do that it waits for.
     pub fn is_working(&self) -> bool {
         match self.status {
-            Status::Pending | Status::RollingBack { .. } => true,
+            Status::RollingBack { .. } => true,
             _ => self.clock.working && !self.status.is_terminal(),
         }
     }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use super::analysis::{Compared, Window};
 use super::settings::Probes;
 use super::status::Figures;
+use super::strategy::Memory;
 use crate::lifecycle::State;
 use crate::names::{AgentName, RevisionId};
 
@@ -40,7 +41,7 @@ pub struct Observation {
     pub compared: Compared,
     /// What came of the rehearsal.
     pub rehearsal: Rehearsal,
-    /// What was measured since this step began.
+    /// What was measured since [`super::Rollout::window`] began.
     pub windows: Windows,
     /// What was measured since the rollout began, or the host started.
     pub figures: Figures,
@@ -86,10 +87,10 @@ pub enum Rehearsal {
     Failed(String),
 }
 
-/// What was measured of both at one step. The one who measures begins anew when [`super::Rollout::step`] changes.
+/// What was measured of both since one step. The one who measures begins anew when [`super::Rollout::window`] changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Windows {
-    /// The step; what was measured at another is not looked at.
+    /// The step since which; what was measured since another is not looked at.
     pub step: usize,
     /// Of the running revision.
     pub stable: Window,
@@ -193,11 +194,14 @@ pub enum Action {
         /// Whose.
         agent: AgentName,
     },
-    /// Save the memory of the one that runs and keep it as its snapshot, restore it in this one, check, and give it
-    /// all traffic. When it fails the old one still has everything, and this one shows as failed.
+    /// Save the memory of the one that runs and keep it as its snapshot, restore it in this one (or let this one begin
+    /// anew), check, and give it all traffic. When it fails the old one still has everything, and this one shows as
+    /// failed.
     Handoff {
         /// To which.
         revision: RevisionId,
+        /// Whether it takes the memory over.
+        memory: Memory,
     },
     /// Start this one's instance with the snapshot that it gave when it handed its memory over, and give it all
     /// traffic. What others remembered since is dropped.

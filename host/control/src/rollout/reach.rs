@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::analysis::{self, Verdict};
+use super::forward::is_busy;
 use super::observation::{Action, Decision, Observation, Rehearsal, Seen};
-use super::settings::JUDGED_EVERY;
-use super::{End, Rollout, Status, Step};
+use super::settings::{JUDGED_EVERY, PROBES_WATCHED, Pace, WATCHED_EVERY};
+use super::{End, Rollout, Status, Step, Strategy};
 use crate::lifecycle::State;
 use crate::units::print_duration;
 
@@ -82,6 +83,7 @@ impl Rollout {
                 }
                 Some(_) | None => Reached::Yes,
             },
+            Step::Watch { hold } => self.watched(seen, hold, decision),
         }
     }
 
@@ -109,7 +111,7 @@ impl Rollout {
                 Reached::Refused(end, format!("probes: {} in a row of {id} failed", probe.failures))
             }
             None => {
-                let wait = probes.next_in(probe, candidate.since, true, now);
+                let wait = probes.next_in(probe, candidate.since, Pace::AtOnce, now);
                 if !wait.is_zero() {
                     decision.look_again(wait);
                 } else if !candidate.busy {
@@ -190,6 +192,10 @@ impl Rollout {
             }
             return Reached::Yes;
         }
+        if !is_busy(&seen.candidate) && !self.is_in_force(seen, 0) {
+            // After a restart: who hands over has to have taken over first.
+            return Reached::Works(format!("{stable} has all traffic until it hands over"));
+        }
         let in_flight = seen.stable.as_ref().map_or(0, |seen| seen.in_flight);
         let waited = Duration::from_millis(self.clock.step);
         if in_flight > 0 && waited >= self.settings.drain {
@@ -207,7 +213,7 @@ impl Rollout {
             return Reached::Works(format!("the handoff waits for {in_flight} in flight"));
         }
         if seen.candidate.as_ref().is_some_and(|seen| !seen.busy) {
-            decision.act(Action::Handoff { revision: candidate.clone() });
+            decision.act(Action::Handoff { revision: candidate.clone(), memory: self.settings.state });
         }
         Reached::Works(format!("{candidate} takes over the state"))
     }
@@ -232,6 +238,54 @@ impl Rollout {
         }
         decision.look_again(self.settings.drain - passed);
         Reached::Waits(format!("{} drains: {} in flight", self.stable(), old.in_flight))
+    }
+
+    /// What would refuse it was looked at before: see [`Rollout::forward`].
+    fn watched(&self, seen: &Observation, hold: Duration, decision: &mut Decision) -> Reached {
+        let left = hold.saturating_sub(Duration::from_millis(self.clock.step));
+        if left.is_zero() || !self.settings.rollback.automatic {
+            return Reached::Yes;
+        }
+        let mut missing = Vec::new();
+        if let Verdict::Waiting { have, need } = self.verdict(seen) {
+            missing.push(format!("{have} of {need} messages"));
+        }
+        if let Some(probed) = self.probes_missing(seen) {
+            missing.push(format!("{probed} of {PROBES_WATCHED} probes"));
+        }
+        if missing.is_empty() {
+            return Reached::Yes;
+        }
+        decision.look_again(left.clamp(MOMENT, WATCHED_EVERY));
+        let left = print_duration(Duration::from_secs(left.as_millis().div_ceil(1_000) as u64));
+        let (candidate, missing) = (self.candidate(), missing.join(", "));
+        Reached::Waits(format!("{candidate} has all traffic and is watched for {left} more at most: {missing}"))
+    }
+
+    /// How many probes there were since all traffic moved, while they are too few.
+    fn probes_missing(&self, seen: &Observation) -> Option<u64> {
+        seen.candidate.as_ref()?.probes?;
+        let window = self.windows(seen).candidate;
+        Some(window.probes_passed + window.probes_failed).filter(|probed| *probed < PROBES_WATCHED)
+    }
+
+    /// Goes on asking the candidate's `health` while it has traffic.
+    pub(super) fn ask(&self, seen: &Observation, now: u64, decision: &mut Decision) {
+        let Some((candidate, probes)) = seen.candidate.as_ref().and_then(|seen| Some((seen, seen.probes?))) else {
+            return;
+        };
+        let nothing_follows = self.settings.strategy == Strategy::Undo;
+        if candidate.state != State::Running || self.moves_memory() || nothing_follows {
+            return;
+        }
+        let watched = matches!(self.steps.get(self.step), Some(Step::Watch { .. }));
+        let pace = if watched && self.probes_missing(seen).is_some() { Pace::Soon } else { Pace::NowAndThen };
+        let wait = probes.next_in(&self.settings.probe, candidate.since, pace, now);
+        if !wait.is_zero() {
+            decision.look_again(wait);
+        } else if !candidate.busy {
+            decision.act(Action::Probe { revision: self.candidate() });
+        }
     }
 
     /// Whether the step has its time.

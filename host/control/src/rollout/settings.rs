@@ -11,6 +11,17 @@ use crate::units::serde_duration;
 /// How often traffic that is split is judged (SPEC §3).
 pub const JUDGED_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a new revision with all the traffic is watched at most, for it to be judged by `min-messages` and its
+/// probes. An agent that has so few messages is not kept from being done by them for ever, and what comes up later is
+/// supervision's affair, or a person's.
+pub const WATCHED: Duration = Duration::from_secs(300);
+
+/// So many probes of a revision with all the traffic are enough: as many as would refuse it.
+pub(super) const PROBES_WATCHED: u64 = 3;
+
+/// How often one that is watched is looked at: it has all the traffic.
+pub(super) const WATCHED_EVERY: Duration = Duration::from_secs(1);
+
 /// A probe that failed while a rollout waits for it is repeated after this time and not after `every`: who never
 /// becomes healthy is found out in seconds.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -114,17 +125,35 @@ impl Probes {
         }
     }
 
-    /// In how long the next is due; zero for now. `hurry` while a rollout waits for it.
-    pub fn next_in(&self, probe: &HealthProbe, ready_since: u64, hurry: bool, now: u64) -> Duration {
-        let (from, wait) = match (self.last, hurry) {
-            (None, true) => return Duration::ZERO,
-            (None, false) => (ready_since, probe.first),
-            (Some(_), true) if self.failed_in_a_row == 0 => return Duration::ZERO,
-            (Some(last), true) => (last, AGAIN.min(probe.every)),
-            (Some(last), false) => (last, probe.every),
+    /// One could not be asked: all instances had messages in hand.
+    pub fn skip(&mut self, now: u64) {
+        self.last = Some(now);
+    }
+
+    /// In how long the next is due; zero for now.
+    pub fn next_in(&self, probe: &HealthProbe, ready_since: u64, pace: Pace, now: u64) -> Duration {
+        let (from, wait) = match (self.last, pace) {
+            (None, Pace::AtOnce | Pace::Soon) => return Duration::ZERO,
+            (None, Pace::NowAndThen) => (ready_since, probe.first),
+            (Some(_), Pace::AtOnce) if self.failed_in_a_row == 0 => return Duration::ZERO,
+            (Some(last), Pace::AtOnce | Pace::Soon) => (last, AGAIN.min(probe.every)),
+            // Who failed once is asked again soon.
+            (Some(last), Pace::NowAndThen) if self.failed_in_a_row > 0 => (last, AGAIN.min(probe.every)),
+            (Some(last), Pace::NowAndThen) => (last, probe.every),
         };
         wait.saturating_sub(Duration::from_millis(now.saturating_sub(from)))
     }
+}
+
+/// How urgent the next probe is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// A rollout waits for it before traffic moves.
+    AtOnce,
+    /// A rollout waits for it, and wants to know how it goes on.
+    Soon,
+    /// Nothing waits for it.
+    NowAndThen,
 }
 
 /// Everything that a rollout goes by, as it was declared when it began. What is changed afterwards is for the next.
@@ -169,7 +198,7 @@ impl Settings {
     /// # Errors
     /// The strategy cannot hold for this agent.
     pub fn steps(&self, situation: Situation) -> Result<Vec<Step>, CannotHold> {
-        strategy::steps(&self.strategy, Common { situation, memory: self.state, rehearse: self.rehearse })
+        strategy::steps(&self.strategy, Common { situation, rehearse: self.rehearse })
     }
 }
 
@@ -200,22 +229,26 @@ mod tests {
     #[test]
     fn a_rollout_that_waits_asks_at_once_and_later_it_is_asked_now_and_then() {
         let probe = HealthProbe::default();
-        // answers at 100 s, ready since 95 s, hurry, now in s, next in s
-        for (answers, hurry, now, next) in [
-            ("", true, 100, 0),
-            ("", false, 100, 5),
-            ("", false, 200, 0),
-            ("+", true, 100, 0),
-            ("-", true, 100, 1),
-            ("-", true, 101, 0),
-            ("+", false, 110, 20),
-            ("-", false, 130, 0),
-            ("+", false, 90, 30),
+        use Pace::{AtOnce, NowAndThen, Soon};
+        // answers at 100 s, ready since 95 s, pace, now in s, next in s
+        for (answers, pace, now, next) in [
+            ("", AtOnce, 100, 0),
+            ("", Soon, 100, 0),
+            ("", NowAndThen, 100, 5),
+            ("", NowAndThen, 200, 0),
+            ("+", AtOnce, 100, 0),
+            ("+", Soon, 100, 1),
+            ("-", AtOnce, 100, 1),
+            ("-", AtOnce, 101, 0),
+            ("+", NowAndThen, 110, 20),
+            ("-", NowAndThen, 100, 1),
+            ("-", NowAndThen, 130, 0),
+            ("+", NowAndThen, 90, 30),
         ] {
             let mut probes = Probes::default();
             answers.chars().for_each(|answer| probes.count(answer == '+', 100_000));
-            let wait = probes.next_in(&probe, 95_000, hurry, now * 1_000);
-            assert_eq!(wait, Duration::from_secs(next), "{answers} {hurry} {now}");
+            let wait = probes.next_in(&probe, 95_000, pace, now * 1_000);
+            assert_eq!(wait, Duration::from_secs(next), "{answers} {pace:?} {now}");
         }
     }
 }

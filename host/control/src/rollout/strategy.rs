@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::holds::{CannotHold, can_hold};
+use super::settings::WATCHED;
 use crate::units::serde_duration;
 
 /// The most steps of weight that a canary or a split may have. A weight is a whole percent, so more cannot rise.
@@ -264,7 +265,7 @@ pub enum Step {
     /// Somebody promoted.
     Pause,
     /// Memory and traffic are with the candidate: the mailbox waits until nothing is in flight, the running
-    /// revision saves, the candidate restores and is checked.
+    /// revision saves, the candidate restores or begins anew, and is checked.
     Handoff,
     /// Traffic is with the candidate, which has the memory that it had when it handed it over.
     TakeBack,
@@ -278,20 +279,26 @@ pub enum Step {
     Drain,
     /// The old revision ended.
     Stop,
+    /// The new revision handled enough, and was probed often enough, to be judged with all the traffic; or its time
+    /// for that is over.
+    Watch {
+        /// How long at most.
+        #[serde(rename = "for", with = "serde_duration")]
+        hold: Duration,
+    },
 }
 
 /// What all eight have in common.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Common {
     pub(crate) situation: Situation,
-    pub(crate) memory: Memory,
     pub(crate) rehearse: u32,
 }
 
 /// The steps of a strategy, or why it cannot hold for this agent.
 pub(crate) fn steps(strategy: &Strategy, common: Common) -> Result<Vec<Step>, CannotHold> {
     can_hold(strategy, common.situation.is_stateful())?;
-    Ok(match strategy {
+    let mut steps = match strategy {
         Strategy::Deploy(Deploy::Immediate) => deploy_immediate(common),
         Strategy::Deploy(Deploy::Rolling { batch }) => rolling(*batch, common),
         Strategy::Deploy(Deploy::BlueGreen { keep_warm }) => blue_green(*keep_warm, common),
@@ -303,7 +310,20 @@ pub(crate) fn steps(strategy: &Strategy, common: Common) -> Result<Vec<Step>, Ca
         }
         Strategy::Reload(Reload::TrafficSplitting { steps, every }) => traffic_splitting(steps, *every, common),
         Strategy::Undo => undo(common),
-    })
+    };
+    steps.extend(watched(strategy));
+    Ok(steps)
+}
+
+/// However it came to have all the traffic, only then it shows how it bears it. One that ran before has shown it.
+fn watched(strategy: &Strategy) -> Option<Step> {
+    let warm = match strategy {
+        Strategy::Undo => return None,
+        // It is watched while the old one is warm.
+        Strategy::Deploy(Deploy::BlueGreen { keep_warm }) => *keep_warm,
+        Strategy::Deploy(_) | Strategy::Reload(_) => Duration::ZERO,
+    };
+    Some(Step::Watch { hold: WATCHED.saturating_sub(warm) })
 }
 
 fn deploy_immediate(common: Common) -> Vec<Step> {
@@ -368,8 +388,8 @@ fn graceful(common: Common) -> Vec<Step> {
 }
 
 fn reload_immediate(common: Common) -> Vec<Step> {
-    // A probe that fails afterwards takes it back.
-    [common.ready(common.situation.min), common.rehearsed(), vec![common.switch(), Step::Stop, Step::Probe]].concat()
+    // What would be found out before is found out while it is watched.
+    [common.ready(common.situation.min), common.rehearsed(), vec![common.switch(), Step::Stop]].concat()
 }
 
 fn parallel(hold: Duration, min_messages: u64, match_percent: f64, common: Common) -> Vec<Step> {
@@ -411,10 +431,11 @@ impl Common {
 
     fn switch(&self) -> Step {
         let Situation { stable_stateful, candidate_stateful, .. } = self.situation;
-        match self.memory {
-            Memory::Migrate if stable_stateful && candidate_stateful => Step::Handoff,
-            Memory::Migrate | Memory::Discard => Step::Weight { percent: 100, hold: Duration::ZERO, judged: false },
+        if stable_stateful && candidate_stateful {
+            // Also where the new one begins anew: what the old one remembers is kept for an undo.
+            return Step::Handoff;
         }
+        Step::Weight { percent: 100, hold: Duration::ZERO, judged: false }
     }
 }
 
@@ -443,6 +464,7 @@ mod tests {
             Step::KeepWarm { hold } => format!("warm {}s", hold.as_secs()),
             Step::Drain => "drain".to_owned(),
             Step::Stop => "stop".to_owned(),
+            Step::Watch { hold } => format!("watch {}s", hold.as_secs()),
         };
         steps.iter().map(one).collect::<Vec<_>>().join(", ")
     }
@@ -452,30 +474,30 @@ mod tests {
         use Strategy::{Deploy as D, Reload as R};
         let rolling = |batch| D(Deploy::Rolling { batch });
         for (strategy, stateful, expected) in [
-            (D(Deploy::Immediate), false, "prepare 2, 100% 0s, stop"),
+            (D(Deploy::Immediate), false, "prepare 2, 100% 0s, stop, watch 300s"),
             (
                 rolling(Batch::Count(2)),
                 false,
-                "prepare 2, probe, 40% 0s, shrink 3, start 4, probe, 80% 0s, shrink 1, start 5, probe, 100% 0s, drain, stop",
+                "prepare 2, probe, 40% 0s, shrink 3, start 4, probe, 80% 0s, shrink 1, start 5, probe, 100% 0s, drain, stop, watch 300s",
             ),
-            (rolling(Batch::Percent(100)), false, "prepare 5, probe, 100% 0s, drain, stop"),
-            (rolling(Batch::Count(1)), true, "prepare 0, probe, handoff, drain, stop"),
-            (D(Deploy::blue_green()), false, "prepare 5, probe, 100% 0s, warm 300s, drain, stop"),
-            (D(Deploy::blue_green()), true, "prepare 0, probe, handoff, warm 300s, drain, stop"),
+            (rolling(Batch::Percent(100)), false, "prepare 5, probe, 100% 0s, drain, stop, watch 300s"),
+            (rolling(Batch::Count(1)), true, "prepare 0, probe, handoff, drain, stop, watch 300s"),
+            (D(Deploy::blue_green()), false, "prepare 5, probe, 100% 0s, warm 300s, drain, stop, watch 0s"),
+            (D(Deploy::blue_green()), true, "prepare 0, probe, handoff, warm 300s, drain, stop, watch 0s"),
             (
                 D(Deploy::canary()),
                 false,
-                "prepare 2, probe, 5% 300s judged, 25% 600s judged, 50% 600s judged, 100% 0s, drain, stop",
+                "prepare 2, probe, 5% 300s judged, 25% 600s judged, 50% 600s judged, 100% 0s, drain, stop, watch 300s",
             ),
-            (R(Reload::Graceful), false, "prepare 2, probe, 100% 0s, drain, stop"),
-            (R(Reload::Graceful), true, "prepare 0, probe, handoff, drain, stop"),
-            (R(Reload::Immediate), false, "prepare 2, 100% 0s, stop, probe"),
-            (R(Reload::parallel()), false, "prepare 2, probe, shadow 60s 100 100%, 100% 0s, drain, stop"),
+            (R(Reload::Graceful), false, "prepare 2, probe, 100% 0s, drain, stop, watch 300s"),
+            (R(Reload::Graceful), true, "prepare 0, probe, handoff, drain, stop, watch 300s"),
+            (R(Reload::Immediate), false, "prepare 2, 100% 0s, stop, watch 300s"),
+            (R(Reload::parallel()), false, "prepare 2, probe, shadow 60s 100 100%, 100% 0s, drain, stop, watch 300s"),
             (
                 R(Reload::traffic_splitting()),
                 false,
                 "prepare 2, probe, 5% 30s judged, 10% 30s judged, 25% 30s judged, 50% 30s judged, 75% 30s judged, \
-                 100% 30s judged, drain, stop",
+                 100% 30s judged, drain, stop, watch 300s",
             ),
             (Strategy::Undo, false, "prepare 2, 100% 0s, drain, stop"),
             (Strategy::Undo, true, "prepare 0, take back, drain, stop"),
@@ -507,10 +529,10 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_discarded_is_not_handed_over() {
+    fn memory_that_is_discarded_is_saved_first() {
         let situation = Situation { instances: 1, min: 0, stable_stateful: true, candidate_stateful: true };
         let settings = Settings { state: Memory::Discard, ..Settings::new(Strategy::Reload(Reload::Graceful)) };
-        assert_eq!(short(&settings.steps(situation).unwrap()), "prepare 0, probe, 100% 0s, drain, stop");
+        assert_eq!(short(&settings.steps(situation).unwrap()), "prepare 0, probe, handoff, drain, stop, watch 300s");
     }
 
     #[test]

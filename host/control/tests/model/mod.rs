@@ -309,7 +309,7 @@ impl Host {
                 self.entry(agent)?.paused = false;
                 Ok(())
             }
-            Do::Handoff { revision } => self.hand_off(revision),
+            Do::Handoff { revision, .. } => self.hand_off(revision),
             Do::TakeBack { revision } => {
                 self.idle_record(revision)?.work = Some(Work::TakeBack);
                 Ok(())

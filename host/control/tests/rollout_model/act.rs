@@ -129,7 +129,7 @@ impl Agent {
                 self.paused = false;
                 Ok(())
             }
-            Action::Handoff { revision } => {
+            Action::Handoff { revision, .. } => {
                 ensure(self.paused, || "memory is saved while messages are handled".to_owned())?;
                 if bug == Some(Bug::HandsOffBusy) {
                     self.paused = false;
@@ -241,8 +241,14 @@ impl Agent {
         };
         match (work, why) {
             (Work::Probe, why) => {
+                // Some fall ill only by what they have to do.
+                let well = why.is_none() && !bad("sick") && !(bad("faints") && rev.seen.state == State::Running);
                 if let Some(probes) = &mut rev.seen.probes {
-                    probes.count(why.is_none() && !bad("sick"), now);
+                    probes.count(well, now);
+                }
+                if self.ledger.open().is_some_and(|rollout| rollout.to.number == number) {
+                    let window = &mut self.windows.candidate;
+                    *(if well { &mut window.probes_passed } else { &mut window.probes_failed }) += 1;
                 }
             }
             (Work::Rehearse, Some(_)) => {}

@@ -131,7 +131,7 @@ pub(crate) fn name_of(digest: Digest) -> String {
     String::from_utf8_lossy(&digest.0).trim_end_matches('\0').to_owned()
 }
 
-/// Whether bytes are `memory…`, `traps…`, `slow…`, `leaks…`, `unready…`, `sick…`, `unlike…`, `forgets…`.
+/// Whether bytes are `memory…`, `traps…`, `slow…`, `leaks…`, `unready…`, `sick…`, `faints…`, `unlike…`, `forgets…`.
 pub(crate) fn is(digest: Digest, like: &str) -> bool {
     name_of(digest).split('-').any(|part| part == like)
 }
@@ -178,9 +178,9 @@ impl Agent {
         agent
     }
 
-    /// Without a rollout under way, a host begins with the revision that ran.
+    /// Without a rollout that has begun, a host begins with the revision that ran.
     fn boot(&mut self, now: u64) {
-        if self.ledger.open().is_some() {
+        if self.ledger.open().is_some_and(|rollout| rollout.status != Status::Pending) {
             return;
         }
         let Some(side) = self.ledger.current().cloned() else { return };
@@ -372,7 +372,7 @@ impl World {
             (agent.compared, agent.windows, agent.figures) = Default::default();
             if let Some(rollout) = agent.ledger.open_mut() {
                 told.push(format!("{name}: {}", rollout.restarted(now)));
-                agent.windows.step = rollout.step;
+                agent.windows.step = rollout.window();
             }
             agent.boot(now);
         }
@@ -408,22 +408,27 @@ impl Agent {
         if let Some(waits) = waits {
             self.waits.push(waits);
         } else if self.ledger.open().is_some() {
+            self.measure();
             let seen = self.observation();
             let rollout = self.ledger.open_mut().unwrap();
             let mut again = rollout.clone();
-            let before = rollout.step;
             let decision = rollout.observe(&seen, now);
             let same = again.observe(&seen, now);
             ensure(same == decision && again == *rollout, || "the same question has two answers".to_owned())?;
-            if rollout.step != before {
-                (self.windows, self.compared) =
-                    (Windows { step: rollout.step, ..Windows::default() }, Compared::default());
-            }
+            self.measure();
             (actions, look) = (decision.actions, decision.look_again_in);
             self.waits.extend(decision.waits);
             self.ledger.settle(now);
         }
         Ok((actions, look))
+    }
+
+    /// Begins to measure anew where the rollout came to another step.
+    fn measure(&mut self) {
+        let Some(step) = self.ledger.open().map(Rollout::window).filter(|step| *step != self.windows.step) else {
+            return;
+        };
+        (self.windows, self.compared) = (Windows { step, ..Windows::default() }, Compared::default());
     }
 
     /// Ends what no rollout holds.

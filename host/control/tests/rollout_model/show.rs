@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use caxton_control::AgentName;
 use caxton_control::lifecycle::State;
-use caxton_control::rollout::Action;
+use caxton_control::rollout::{Action, Memory};
 
 use super::{Agent, World, name_of};
 
@@ -84,7 +84,8 @@ pub(crate) fn action(action: &Action) -> String {
         }
         Action::Pause { agent } => format!("hold the mailbox of {agent}"),
         Action::Resume { agent } => format!("let the mailbox of {agent} go on"),
-        Action::Handoff { revision } => format!("hand off to {revision}"),
+        Action::Handoff { revision, memory: Memory::Migrate } => format!("hand off to {revision}"),
+        Action::Handoff { revision, memory: Memory::Discard } => format!("hand off to {revision}, which begins anew"),
         Action::TakeBack { revision } => format!("take the memory back to {revision}"),
         Action::Stop { revision } => format!("stop {revision}"),
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use caxton_control::RevisionId;
 use parking_lot::Mutex;
 
 use super::replay::nowhere;
@@ -102,7 +103,7 @@ impl Outside for Overlay {
         Ok(Seen { what: keys.into_iter().take(limit as usize).collect(), safe: true })
     }
 
-    fn saved(&self, _: &str) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, _: &RevisionId) -> Result<Option<Vec<u8>>, String> {
         Ok(None)
     }
 

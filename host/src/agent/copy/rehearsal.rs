@@ -123,7 +123,11 @@ impl Agent {
         }
         // Between two messages, as a message would come.
         let Some(mut lease) = stable.pool.lease_at_rest().await else {
-            return Ok(self.commons.store.snapshot(self.name.as_str())?.map(|snapshot| snapshot.data));
+            return Ok(self
+                .commons
+                .store
+                .snapshot(self.name.as_str(), stable.id.number)?
+                .map(|snapshot| snapshot.data));
         };
         match lease.instance().save(stable.spec.limits.time).await {
             Ok(Some(Ok(data))) => {

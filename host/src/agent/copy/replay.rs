@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use caxton_control::RevisionId;
 use caxton_control::rollout::compare::Effect;
 use parking_lot::Mutex;
 
@@ -131,7 +132,7 @@ impl Outside for Replay {
         if self.shadow.changed_below(prefix, self.began) { self.lose() } else { Ok(seen) }
     }
 
-    fn saved(&self, _: &str) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, _: &RevisionId) -> Result<Option<Vec<u8>>, String> {
         Ok(None)
     }
 
@@ -183,7 +184,7 @@ impl Outside for Nothing {
         Ok(Seen { what: Vec::new(), safe: true })
     }
 
-    fn saved(&self, _: &str) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, _: &RevisionId) -> Result<Option<Vec<u8>>, String> {
         Ok(self.saved.clone())
     }
 

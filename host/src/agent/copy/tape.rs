@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use caxton_control::RevisionId;
 use caxton_control::rollout::compare::{Answer, Effect};
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
@@ -123,8 +124,8 @@ impl Outside for Recorder {
         Ok(seen)
     }
 
-    fn saved(&self, agent: &str) -> Result<Option<Vec<u8>>, String> {
-        self.commons.saved(agent)
+    fn saved(&self, revision: &RevisionId) -> Result<Option<Vec<u8>>, String> {
+        self.commons.saved(revision)
     }
 
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {

@@ -96,6 +96,7 @@ impl Conversations {
     /// Finds those that are open in the database.
     pub(super) fn find_away(&self) -> rusqlite::Result<()> {
         let reader = self.reader.lock();
+        let Some(reader) = reader.as_ref() else { return Ok(()) };
         let last: Option<i64> = reader.query_row("SELECT max(id) FROM conversation", [], |row| row.get(0))?;
         self.rows.store(last.unwrap_or(0).cast_unsigned(), Ordering::Relaxed);
         let mut statement = reader.prepare(
@@ -128,7 +129,7 @@ impl Conversations {
             let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
             reader.prepare_cached(sql)?.query_row([away.row.cast_signed()], read).optional()
         };
-        let (text, began) = match read(&self.reader.lock()) {
+        let (text, began) = match read(self.reader.lock().as_ref()?) {
             Ok(found) => found?,
             Err(error) => {
                 tracing::error!(%error, row = away.row, "a conversation cannot be read: what is said in it begins anew");

@@ -82,6 +82,7 @@ impl Bench {
             revision: Arc::new(RevisionId { agent: spec.name.clone(), number: 1 }),
             spec: Arc::new(spec),
             state_bytes: Arc::new(AtomicU64::new(0)),
+            peak_memory: Arc::default(),
         };
         Pool::new(&self.runtime, program, Arc::new(who), Arc::clone(&self.world) as Arc<dyn Outside>, max)
     }
@@ -187,7 +188,7 @@ impl Outside for World {
         Ok(Seen { what: Vec::new(), safe: true })
     }
 
-    fn saved(&self, _: &str) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, _: &RevisionId) -> Result<Option<Vec<u8>>, String> {
         Ok(self.saved.lock().clone())
     }
 
