@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Agent, Revision};
 use super::answer::{answer, faulty};
+use super::call::CallCopy;
 use super::handle;
 use super::replay::{Nothing, Replay};
 use super::tape::{Recording, Tape};
@@ -80,10 +81,17 @@ struct Written {
     forgotten: u64,
 }
 
-/// A message that was handled, to be handled once more.
+/// What is handled once more.
+pub(super) enum Asked {
+    /// A message, with the length of its causes.
+    Message(Box<wit::Message>, u32),
+    /// A call over HTTP.
+    Call(Box<CallCopy>),
+}
+
+/// A message or call that was handled, to be handled once more.
 pub(super) struct Copy {
-    pub(super) message: wit::Message,
-    pub(super) hops: u32,
+    pub(super) asked: Asked,
     pub(super) tape: Arc<Tape>,
     /// How much was written when it was handled.
     pub(super) began: u64,
@@ -326,12 +334,23 @@ impl Comparer {
     /// What a revision makes of a copy; none if it is not its doing that this cannot be known.
     async fn answer(&self, pool: &Arc<Pool>, copy: &Copy) -> Option<Answer> {
         let replay = Replay::new(&self.commons, &self.shadow, &copy.tape, copy.began);
-        let said = handle(pool, &copy.message, copy.hops, Arc::clone(&replay) as Arc<dyn Outside>).await;
+        let outside = Arc::clone(&replay) as Arc<dyn Outside>;
+        let said = match &copy.asked {
+            Asked::Message(message, hops) => handle(pool, message, *hops, outside)
+                .await
+                .map(|(result, effects)| answer(&result, &effects, replay.asked())),
+            Asked::Call(call) => super::call::handle(pool, call, outside).await.map(|mut answer| {
+                if answer.reply.is_ok() {
+                    answer.effects.extend(replay.asked());
+                }
+                answer
+            }),
+        };
         if replay.is_lost() {
             return None;
         }
         match said {
-            Ok((result, effects)) => Some(answer(&result, &effects, replay.asked())),
+            Ok(answer) => Some(answer),
             Err(fault) if fault.is_guests() => Some(faulty(&fault)),
             Err(_) => None,
         }
@@ -343,10 +362,15 @@ impl Comparer {
         if messages >= KEPT || bytes >= KEPT_BYTES {
             return;
         }
+        let (message, sender, conversation) = match &copy.asked {
+            Asked::Message(message, _) => (message.id.clone(), message.sender.clone(), message.conversation_id.clone()),
+            // A call has no id of its own.
+            Asked::Call(call) => (call.conversation.clone(), call.line(), call.conversation.clone()),
+        };
         let differing = Differing {
-            message: copy.message.id.clone(),
-            sender: copy.message.sender.clone(),
-            conversation: copy.message.conversation_id.clone(),
+            message,
+            sender,
+            conversation,
             at: clock::now_ms(),
             differences: differences
                 .into_iter()
