@@ -1,14 +1,17 @@
 //! Copies of calls over HTTP.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use caxton_control::rollout::compare::{Answer, Content, Effect};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http_body::Body;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Limited};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +22,10 @@ use crate::wasm::{BodyError, Effects, Fault, HttpCall, HttpFailure, Outside, Poo
 /// A call that was handled, to be handled once more.
 pub(super) struct CallCopy {
     head: http::request::Parts,
+    /// What was read of the body.
     body: Bytes,
+    /// Whether that is all of it.
+    whole: bool,
     pub(super) conversation: String,
 }
 
@@ -116,10 +122,9 @@ impl CallRecording {
 
     fn copy(&self, answer: Option<Answer>) {
         let body = self.body.lock().take();
-        // What the one left unread the other may want.
-        let whole = body.filter(|body| self.length == Some(body.len() as u64));
-        let call = whole.map(|body| CallCopy {
+        let call = body.map(|body| CallCopy {
             head: self.head.clone(),
+            whole: self.length == Some(body.len() as u64),
             body: body.into(),
             conversation: self.conversation.clone(),
         });
@@ -132,7 +137,8 @@ pub(super) async fn handle(pool: &Arc<Pool>, call: &CallCopy, outside: Arc<dyn O
     let time = pool.who.spec.limits.time;
     let deadline = Instant::now() + time;
     let lease = pool.lease(deadline).await?;
-    let body = Full::new(call.body.clone()).map_err(|never| -> BodyError { match never {} });
+    let lost = Arc::new(AtomicBool::new(false));
+    let body = Part { read: Some(call.body.clone()), whole: call.whole, lost: Arc::clone(&lost) };
     let conversation = call.conversation.clone();
     let work = Work { conversation, hops: 0, deadline, waiting: None, trace: None, outside: Some(outside) };
     let request = http::Request::from_parts(call.head.clone(), body);
@@ -145,6 +151,7 @@ pub(super) async fn handle(pool: &Arc<Pool>, call: &CallCopy, outside: Arc<dyn O
     let ended = HttpCall { request, work, time, interrupt }.run(lease, commit, Box::new(|_| ())).await;
     let response = match ended {
         Ok(response) => response,
+        Err(HttpFailure::Fault(_)) if lost.load(Ordering::Relaxed) => return Err(unknown()),
         Err(HttpFailure::Fault(fault)) => return Err(fault),
         Err(HttpFailure::NotCommitted(why)) => return Err(Fault::Host(why)),
     };
@@ -153,7 +160,39 @@ pub(super) async fn handle(pool: &Arc<Pool>, call: &CallCopy, outside: Arc<dyn O
         Ok(body) => Ok(Some(Content { content_type, bytes: body.to_bytes().to_vec() })),
         Err(error) => Err(error.to_string()),
     };
+    if lost.load(Ordering::Relaxed) {
+        return Err(unknown());
+    }
     Ok(Answer { head, reply, effects: effects.into_inner() })
+}
+
+/// What a copy wants to know is not known.
+fn unknown() -> Fault {
+    Fault::Host("nobody knows the rest of the request".to_owned())
+}
+
+/// The body of a request as far as it was read when it was live.
+struct Part {
+    read: Option<Bytes>,
+    whole: bool,
+    /// Told when more is asked for than is known.
+    lost: Arc<AtomicBool>,
+}
+
+impl Body for Part {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(read) = self.read.take().filter(|read| !read.is_empty()) {
+            return Poll::Ready(Some(Ok(Frame::data(read))));
+        }
+        if self.whole {
+            return Poll::Ready(None);
+        }
+        self.lost.store(true, Ordering::Relaxed);
+        Poll::Ready(Some(Err(BodyError::TooLarge { limit: 0 })))
+    }
 }
 
 /// Status and headers; those that only frame the body are seen by it.
