@@ -91,8 +91,28 @@ impl Agent {
             }
             agent.commit_call(&committer, effects).await.map_err(|error| error.to_string())
         };
+        let ended = self.call_ended(flight, began, called, traced);
+        let mut response = call.run(lease, commit, ended).await.inspect_err(|failure| {
+            if let Some(recording) = &recording {
+                recording.failed(failure);
+            }
+        })?;
+        if let Some(recording) = recording {
+            recording.answered(&mut response);
+        }
+        Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
+    }
+
+    /// What is counted and told when a call has ended.
+    fn call_ended(
+        self: &Arc<Self>,
+        flight: InFlight,
+        began: Instant,
+        called: Instant,
+        traced: Option<Trace>,
+    ) -> Box<dyn FnOnce(HttpEnd) + Send> {
         let agent = Arc::clone(self);
-        let ended = Box::new(move |end: HttpEnd| {
+        Box::new(move |end: HttpEnd| {
             let waited = called.saturating_duration_since(began);
             let well = Some(end.result.is_ok());
             agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
@@ -113,16 +133,7 @@ impl Agent {
                 agent.commons.note(&flight.revision, "error", &text, &Outcome::Fault(fault));
             }
             drop(flight);
-        });
-        let mut response = call.run(lease, commit, ended).await.inspect_err(|failure| {
-            if let Some(recording) = &recording {
-                recording.failed(failure);
-            }
-        })?;
-        if let Some(recording) = recording {
-            recording.answered(&mut response);
-        }
-        Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
+        })
     }
 
     /// Counts a call as in flight on the revision that answers it.
