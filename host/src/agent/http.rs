@@ -6,8 +6,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use caxton_control::RevisionId;
 use http_body::Body;
+use http_body_util::BodyExt;
 
 use super::admit::AdmitError;
+use super::copy::CallRecording;
 use super::stats::End;
 use super::{Agent, InFlight};
 use crate::trace::Trace;
@@ -55,13 +57,24 @@ impl Agent {
         let lease = revision.pool.lease(deadline).await.map_err(HttpFailure::Fault)?;
         let called = Instant::now();
         let traced = trace.clone();
+        let conversation = conversation.unwrap_or_else(new_id);
+        let recording = self.record(&revision, 0).map(|one| CallRecording::new(one, &request, &conversation));
+        let reading = recording.clone();
+        let request = request.map(|body| {
+            body.map_frame(move |frame| {
+                if let (Some(recording), Some(data)) = (&reading, frame.data_ref()) {
+                    recording.read(data);
+                }
+                frame
+            })
+        });
         let work = Work {
-            conversation: conversation.unwrap_or_else(new_id),
+            conversation,
             hops: 0,
             deadline,
             waiting: None,
             trace,
-            outside: None,
+            outside: recording.as_ref().map(|recording| recording.outside()),
         };
         let call = HttpCall {
             request,
@@ -71,11 +84,35 @@ impl Agent {
         };
         let agent = Arc::clone(self);
         let committer = Arc::clone(&revision);
+        let committing = recording.clone();
         let commit = move |effects| async move {
+            if let Some(recording) = committing {
+                recording.committing(agent.name.as_str(), &effects);
+            }
             agent.commit_call(&committer, effects).await.map_err(|error| error.to_string())
         };
+        let ended = self.call_ended(flight, began, called, traced);
+        let mut response = call.run(lease, commit, ended).await.inspect_err(|failure| {
+            if let Some(recording) = &recording {
+                recording.failed(failure);
+            }
+        })?;
+        if let Some(recording) = recording {
+            recording.answered(&mut response);
+        }
+        Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
+    }
+
+    /// What is counted and told when a call has ended.
+    fn call_ended(
+        self: &Arc<Self>,
+        flight: InFlight,
+        began: Instant,
+        called: Instant,
+        traced: Option<Trace>,
+    ) -> Box<dyn FnOnce(HttpEnd) + Send> {
         let agent = Arc::clone(self);
-        let ended = Box::new(move |end: HttpEnd| {
+        Box::new(move |end: HttpEnd| {
             let waited = called.saturating_duration_since(began);
             let well = Some(end.result.is_ok());
             agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
@@ -96,9 +133,7 @@ impl Agent {
                 agent.commons.note(&flight.revision, "error", &text, &Outcome::Fault(fault));
             }
             drop(flight);
-        });
-        let response = call.run(lease, commit, ended).await?;
-        Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
+        })
     }
 
     /// Counts a call as in flight on the revision that answers it.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use caxton_control::desired::Mode;
 use caxton_control::rollout::Memory;
-use caxton_control::rollout::Reload;
 use caxton_control::{AgentSpec, Digest, RevisionId};
 
 use super::bytes::Bytes;
@@ -92,9 +91,6 @@ pub(crate) fn judge(spec: &AgentSpec, summary: &Summary) -> Result<(), String> {
     }
     if summary.kind == Kind::Http && spec.http.iter().any(|route| route.mode == Mode::Enqueue) {
         return Err("it is an HTTP agent, which answers itself: a route with mode = \"enqueue\" is for agents that take messages".to_owned());
-    }
-    if summary.kind == Kind::Http && matches!(spec.rollout.reload.strategy, Reload::Parallel { .. }) {
-        return Err("it is an HTTP agent, of whose calls no copies are made: `reload.strategy = \"parallel\"` is for agents that take messages; use \"traffic-splitting\", which compares errors and times".to_owned());
     }
     if summary.kind == Kind::Http && spec.rollout.rollback.rehearse > 0 {
         return Err("it is an HTTP agent, whose calls are not kept: `rollback.rehearse` is for agents that take messages; set it to 0".to_owned());

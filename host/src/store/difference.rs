@@ -64,3 +64,41 @@ impl Store {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use caxton_control::desired::Durability;
+
+    use super::*;
+    use crate::store::tests::settings;
+
+    #[tokio::test]
+    async fn differences_are_kept_as_long_as_their_rollout_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let keep = |agent: &str, rollout, number, text: &str| {
+            store.keep_difference(agent.into(), rollout, number, text.to_owned());
+        };
+        keep("desk", 1, 1, "one");
+        keep("desk", 1, 0, "by nature");
+        keep("desk", 1, 2, "two");
+        keep("desk", 1, 1, "one again");
+        keep("triage", 7, 1, "another's");
+        store.flush().await.unwrap();
+        let found = store.differences("desk", 1).unwrap();
+        let found: Vec<(u64, &str)> = found.iter().map(|(number, text)| (*number, text.as_str())).collect();
+        assert_eq!(found, [(0, "by nature"), (1, "one again"), (2, "two")]);
+        assert_eq!(store.differences_size("desk", 1), Ok((2, 12)));
+        assert_eq!(store.differences_size("desk", 2), Ok((0, 0)));
+        keep("desk", ROLLOUTS, 1, "later");
+        store.flush().await.unwrap();
+        assert_eq!((store.newest_difference("desk"), store.newest_difference("bert")), (Ok(Some(ROLLOUTS)), Ok(None)));
+        assert_eq!(store.differences("desk", 1).unwrap().len(), 3);
+        keep("desk", ROLLOUTS + 1, 1, "later still");
+        store.flush().await.unwrap();
+        assert_eq!(store.differences("desk", 1), Ok(Vec::new()));
+        store.keep_ledger("desk".into(), None);
+        store.flush().await.unwrap();
+        assert_eq!((store.newest_difference("desk"), store.newest_difference("triage")), (Ok(None), Ok(Some(7))));
+    }
+}

@@ -86,3 +86,37 @@ impl Store {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use caxton_control::desired::Durability;
+
+    use super::*;
+    use crate::store::tests::{message, settings};
+
+    #[tokio::test]
+    async fn the_last_messages_are_those_that_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let ids = |store: &Store, limit| -> Vec<String> {
+            let found = store.recent("desk", limit).unwrap();
+            found.into_iter().map(|envelope| envelope.message.id).collect()
+        };
+        assert_eq!(ids(&store, 9), Vec::<String>::new());
+        for seq in 1..=5_u64 {
+            let envelope = message(&format!("m-{seq}"), "http:POST /", "desk");
+            store.keep_recent(seq, seq.saturating_sub(2), Box::new(envelope));
+        }
+        store.keep_recent(1, 1, Box::new(message("other", "http:POST /", "triage")));
+        store.flush().await.unwrap();
+        assert_eq!(ids(&store, 9), ["m-3", "m-4", "m-5"]);
+        assert_eq!(ids(&store, 2), ["m-4", "m-5"]);
+        drop(store);
+        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let numbers: Vec<u64> = store.recent_sizes("desk").unwrap().into_iter().map(|(seq, _)| seq).collect();
+        assert_eq!(numbers, [3, 4, 5], "after opening again");
+        store.forget_recent("desk".into());
+        store.flush().await.unwrap();
+        assert_eq!((ids(&store, 9).len(), store.recent("triage", 9).unwrap().len()), (0, 1));
+    }
+}

@@ -23,6 +23,7 @@ use wasmtime_wasi_http::{Error as WasiHttpError, RequestOptions, WasiBody, WasiH
 use super::Fault;
 use super::guest::{Effects, Work};
 use super::pool::Lease;
+use super::tap::Tap;
 
 /// Why an HTTP agent brought no response.
 #[derive(Debug, thiserror::Error)]
@@ -261,6 +262,8 @@ pub(crate) struct Open {
     ahead: VecDeque<Frame<Bytes>>,
     body: HyperOutgoingBody,
     hearing: Hearing,
+    /// Hears what the body is.
+    pub(super) tap: Option<Tap>,
 }
 
 /// Why a guest's response ends before its end.
@@ -280,7 +283,7 @@ pub(crate) enum ResponseError {
 impl ResponseBody {
     /// A body that is not known to its end, of a guest that has ended or is to be added.
     fn open(body: HyperOutgoingBody, ahead: VecDeque<Frame<Bytes>>) -> Self {
-        Self::Open(Box::new(Open { running: None, failed: None, ahead, body, hearing: Hearing(None) }))
+        Self::Open(Box::new(Open { running: None, failed: None, ahead, body, hearing: Hearing(None), tap: None }))
     }
 
     /// The body of a guest that has ended well: mostly it is one piece by now.
@@ -322,6 +325,14 @@ impl Open {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        let polled = self.poll_body(cx);
+        if let (Some(tap), Poll::Ready(part)) = (&mut self.tap, &polled) {
+            tap.hear(part.as_ref());
+        }
+        polled
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         if let Some(frame) = self.ahead.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }

@@ -23,6 +23,7 @@ mod message;
 mod pool;
 mod program;
 mod stdio;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -37,6 +38,7 @@ pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Sent, Waiter, Waits, new_id};
 pub(crate) use pool::{Lease, Pool};
 pub(crate) use program::{Program, digest};
+pub(crate) use tap::Tap;
 pub(crate) use words::{act, performative, priority, rank};
 
 /// What runs components, and its version.

@@ -403,7 +403,6 @@ fn what_cannot_hold_is_refused_by_the_check() {
     let rehearse = "rollback = { rehearse = 10 }";
     for (guest, settings, part) in [
         ("session", parallel, "with `rehearse = 100`"),
-        ("web-echo", parallel, "traffic-splitting"),
         ("web-echo", rehearse, "set it to 0"),
         ("echo", "reload = { strategy = \"parallel\", ignore = [\"a..b\"] }", "a path is written as"),
         ("echo", "rollback = { rehearse = 10001 }", "10000"),
@@ -413,9 +412,71 @@ fn what_cannot_hold_is_refused_by_the_check() {
         assert_eq!(code, 2, "{guest} {settings}: {told}{said}");
         assert!((told.clone() + &said).contains(part), "{guest} {settings}: {told}{said}");
     }
-    for settings in [parallel, rehearse] {
-        let setup = Setup::new(crate::BINARY, &file(&agent("one", "counter", settings)));
+    for (guest, settings) in [("counter", parallel), ("counter", rehearse), ("web-echo", parallel)] {
+        let setup = Setup::new(crate::BINARY, &file(&agent("one", guest, settings)));
         let (code, told, said) = setup.caxton(&["check"]);
         assert_eq!(code, 0, "{settings}: {told}{said}");
     }
+}
+
+/// An HTTP agent `rogue` of its own file that sends to `other`, and compares.
+fn web(more: &str) -> String {
+    let own =
+        "[agents.rogue]\ncomponent = \"agent.wasm\"\nconfig = { peer = \"other\" }\nallow = { send = [\"other\"] }\n";
+    let reload = format!("reload = {{ strategy = \"parallel\", for = \"1h\", {more} }}\n");
+    format!("{own}{reload}[[agents.rogue.http]]\nroute = \"/{{*rest}}\"\n{}", agent("other", "echo", ""))
+}
+
+#[test]
+fn calls_of_an_http_agent_are_compared_too() {
+    let mut host = start("web-effects", &web("min-messages = 8"));
+    put_alike(host.folder(), "web-effects");
+    until_shadowed(&mut host);
+    let paths = ["/visit", "/status-404", "/status-500", "/trap", "/late", "/ask", "/nothing", "/visit"];
+    let statuses: Vec<u16> = paths.iter().map(|path| host.client().get(path).status.as_u16()).collect();
+    assert_eq!(statuses, [200, 404, 500, 500, 200, 200, 400, 200]);
+    let ended = until_ended(&mut host, "completed");
+    assert_eq!((&ended["copies"], &ended["copies_alike"]), (&json!(8), &json!(8)), "{ended}");
+    let found = host.api().get("/v1/rollouts/rogue/differences").json();
+    assert_eq!((&found["by_nature"], &found["messages"]), (&json!([]), &json!([])), "{found}");
+    assert_eq!(host.api().get("/v1/agents/rogue/state/visits").text(), "6");
+    // One message for each of the six that lasted, and one request: none of a copy.
+    host.until_agent("other", "it has heard all", |status| status["handled"] == 7);
+    assert_eq!(host.agent("other")["accepted"], 7);
+}
+
+#[test]
+fn an_http_agent_that_answers_otherwise_is_taken_back() {
+    let mut host = start("web-effects", &web("min-messages = 8"));
+    put(host.folder(), "web-echo");
+    until_shadowed(&mut host);
+    let reply = host.client().send(http::Method::POST, "/status-404", &[], "a body");
+    assert_eq!((reply.status.as_u16(), reply.text()), (404, "1".to_owned()));
+    until_ended(&mut host, "rolled-back");
+    let found = host.api().get("/v1/rollouts/rogue/differences").json();
+    let message = &found["messages"][0];
+    assert_eq!(message["sender"], "http:POST /status-404", "{found}");
+    let paths: Vec<&str> =
+        message["differences"].as_array().into_iter().flatten().filter_map(|found| found["path"].as_str()).collect();
+    assert_eq!(paths, ["reply.content-type", "reply", "head.status", "state.visits", "sends[0]"], "{found}");
+    assert_eq!(
+        (&message["differences"][2]["stable"], &message["differences"][2]["candidate"]),
+        (&json!("404"), &json!("200"))
+    );
+}
+
+#[test]
+fn bodies_that_come_in_parts_are_compared_when_they_have_gone_out() {
+    let own = "[agents.rogue]\ncomponent = \"agent.wasm\"\nreload = { strategy = \"parallel\", for = \"1h\", min-messages = 3 }\n";
+    let mut host = start("web", &format!("{own}[[agents.rogue.http]]\nroute = \"/{{*rest}}\"\n"));
+    put_alike(host.folder(), "web");
+    until_shadowed(&mut host);
+    let client = host.client();
+    assert_eq!(client.get("/stream?bytes=300000").text().len(), 300_000);
+    assert_eq!(client.post("/upper", "x".repeat(200_000)).text().len(), 200_000);
+    assert_eq!(client.get("/stream?bytes=3000000").text().len(), 3_000_000, "more than is compared");
+    assert_eq!(client.post("/sum", "abc").json()["bytes"], 3);
+    let ended = until_ended(&mut host, "completed");
+    let counts = [&ended["copies"], &ended["copies_alike"], &ended["copies_set_aside"]];
+    assert_eq!(counts, [&json!(3), &json!(3), &json!(1)], "{ended}");
 }

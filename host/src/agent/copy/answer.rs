@@ -13,6 +13,20 @@ pub(super) fn answer(
     effects: &Effects,
     asked: Vec<Effect>,
 ) -> Answer {
+    let (head, reply) = match result {
+        Ok(Some(reply)) => (head(reply), Ok(Some(content(&reply.content, &reply.content_type)))),
+        Ok(None) => (BTreeMap::new(), Ok(None)),
+        // One that gave up leaves nothing behind.
+        Err(failure) => {
+            let why = reply::describe(&Outcome::Gave(failure.clone()));
+            return Answer { head: BTreeMap::new(), reply: Err(why), effects: asked };
+        }
+    };
+    Answer { head, reply, effects: effects_of(effects).into_iter().chain(asked).collect() }
+}
+
+/// What a handler did, but for its questions.
+pub(super) fn effects_of(effects: &Effects) -> Vec<Effect> {
     let writes = effects.writes.iter().map(|(key, value)| match value {
         Some(value) => Effect::Set { key: key.clone(), value: value.to_vec() },
         None => Effect::Delete { key: key.clone() },
@@ -26,16 +40,7 @@ pub(super) fn answer(
             after_ms: due.map(|due| due.saturating_sub(message.sent_at)),
         }
     });
-    let (head, reply) = match result {
-        Ok(Some(reply)) => (head(reply), Ok(Some(content(&reply.content, &reply.content_type)))),
-        Ok(None) => (BTreeMap::new(), Ok(None)),
-        // One that gave up leaves nothing behind.
-        Err(failure) => {
-            let why = reply::describe(&Outcome::Gave(failure.clone()));
-            return Answer { head: BTreeMap::new(), reply: Err(why), effects: asked };
-        }
-    };
-    Answer { head, reply, effects: writes.chain(sends).chain(asked).collect() }
+    writes.chain(sends).collect()
 }
 
 /// A call that brought no result. How a trap puts it may change with every build, so only what it was is compared.

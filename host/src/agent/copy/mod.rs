@@ -12,6 +12,7 @@
 //! answer that stable got, or none.
 
 mod answer;
+mod call;
 mod overlay;
 mod rehearsal;
 mod replay;
@@ -21,6 +22,7 @@ mod tape;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(super) use call::CallRecording;
 pub(crate) use rehearsal::{Rehearsal, Rehearsed};
 pub(crate) use shadow::{Shadow, Shadowed};
 pub(super) use tape::Recording;

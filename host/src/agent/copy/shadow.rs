@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Agent, Revision};
 use super::answer::{answer, faulty};
+use super::call::CallCopy;
 use super::handle;
 use super::replay::{Nothing, Replay};
 use super::tape::{Recording, Tape};
@@ -80,10 +81,17 @@ struct Written {
     forgotten: u64,
 }
 
-/// A message that was handled, to be handled once more.
+/// What is handled once more.
+pub(super) enum Asked {
+    /// A message, with the length of its causes.
+    Message(Box<wit::Message>, u32),
+    /// A call over HTTP.
+    Call(Box<CallCopy>),
+}
+
+/// A message or call that was handled, to be handled once more.
 pub(super) struct Copy {
-    pub(super) message: wit::Message,
-    pub(super) hops: u32,
+    pub(super) asked: Asked,
     pub(super) tape: Arc<Tape>,
     /// How much was written when it was handled.
     pub(super) began: u64,
@@ -114,14 +122,12 @@ impl Shadow {
 
     /// Whether a key may have been written since a copy was made.
     pub(super) fn changed(&self, key: &str, began: u64) -> bool {
-        let written = self.written.lock();
-        written.forgotten > began || written.keys.get(key).is_some_and(|at| *at > began)
+        self.written.lock().changed(key, began)
     }
 
     /// The same of all keys with a prefix.
     pub(super) fn changed_below(&self, prefix: &str, began: u64) -> bool {
-        let written = self.written.lock();
-        written.forgotten > began || written.keys.iter().any(|(key, at)| *at > began && key.starts_with(prefix))
+        self.written.lock().changed_below(prefix, began)
     }
 
     /// Counts a message that is not compared.
@@ -144,18 +150,26 @@ impl Shadow {
             self.set_aside();
         }
     }
+}
 
-    fn wrote<'a>(&self, keys: impl Iterator<Item = &'a String>) {
-        let mut written = self.written.lock();
-        written.count += 1;
-        let count = written.count;
+impl Written {
+    fn note<'a>(&mut self, keys: impl Iterator<Item = &'a String>) {
+        self.count += 1;
         for key in keys {
-            if written.keys.len() >= WRITTEN && !written.keys.contains_key(key) {
-                written.keys.clear();
-                written.forgotten = count;
+            if self.keys.len() >= WRITTEN && !self.keys.contains_key(key) {
+                self.keys.clear();
+                self.forgotten = self.count;
             }
-            written.keys.insert(key.clone(), count);
+            self.keys.insert(key.clone(), self.count);
         }
+    }
+
+    fn changed(&self, key: &str, began: u64) -> bool {
+        self.forgotten > began || self.keys.get(key).is_some_and(|at| *at > began)
+    }
+
+    fn changed_below(&self, prefix: &str, began: u64) -> bool {
+        self.forgotten > began || self.keys.iter().any(|(key, at)| *at > began && key.starts_with(prefix))
     }
 }
 
@@ -222,7 +236,7 @@ impl Agent {
     /// Notes that keys are written, for copies that are made of messages handled before.
     pub(in crate::agent) fn note_writes<'a>(&self, keys: impl Iterator<Item = &'a String>) {
         if let Some(shadow) = &*self.shadow.load() {
-            shadow.wrote(keys);
+            shadow.written.lock().note(keys);
         }
     }
 }
@@ -326,12 +340,23 @@ impl Comparer {
     /// What a revision makes of a copy; none if it is not its doing that this cannot be known.
     async fn answer(&self, pool: &Arc<Pool>, copy: &Copy) -> Option<Answer> {
         let replay = Replay::new(&self.commons, &self.shadow, &copy.tape, copy.began);
-        let said = handle(pool, &copy.message, copy.hops, Arc::clone(&replay) as Arc<dyn Outside>).await;
+        let outside = Arc::clone(&replay) as Arc<dyn Outside>;
+        let said = match &copy.asked {
+            Asked::Message(message, hops) => handle(pool, message, *hops, outside)
+                .await
+                .map(|(result, effects)| answer(&result, &effects, replay.asked())),
+            Asked::Call(call) => super::call::handle(pool, call, outside).await.map(|mut answer| {
+                if answer.reply.is_ok() {
+                    answer.effects.extend(replay.asked());
+                }
+                answer
+            }),
+        };
         if replay.is_lost() {
             return None;
         }
         match said {
-            Ok((result, effects)) => Some(answer(&result, &effects, replay.asked())),
+            Ok(answer) => Some(answer),
             Err(fault) if fault.is_guests() => Some(faulty(&fault)),
             Err(_) => None,
         }
@@ -343,10 +368,15 @@ impl Comparer {
         if messages >= KEPT || bytes >= KEPT_BYTES {
             return;
         }
+        let (message, sender, conversation) = match &copy.asked {
+            Asked::Message(message, _) => (message.id.clone(), message.sender.clone(), message.conversation_id.clone()),
+            // A call has no id of its own.
+            Asked::Call(call) => (call.conversation.clone(), call.line(), call.conversation.clone()),
+        };
         let differing = Differing {
-            message: copy.message.id.clone(),
-            sender: copy.message.sender.clone(),
-            conversation: copy.message.conversation_id.clone(),
+            message,
+            sender,
+            conversation,
             at: clock::now_ms(),
             differences: differences
                 .into_iter()
@@ -370,5 +400,29 @@ fn cut(path: &str) -> String {
     match path.char_indices().nth(MAX_PATH) {
         Some((end, _)) => format!("{}…", &path[..end]),
         None => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_since_is_known_or_taken_for_so() {
+        let mut written = Written::default();
+        let keys = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        written.note(keys(&["a/1", "b"]).iter());
+        let began = written.count;
+        written.note(keys(&["a/2", "b"]).iter());
+        for (key, changed) in [("a/1", false), ("a/2", true), ("b", true), ("c", false)] {
+            assert_eq!(written.changed(key, began), changed, "{key}");
+        }
+        assert!(written.changed_below("a/", began) && !written.changed_below("c", began));
+        assert!(!written.changed_below("", written.count));
+        // More than can be remembered: nothing is known of what was then.
+        let many: Vec<String> = (0..=WRITTEN).map(|nth| format!("k{nth}")).collect();
+        written.note(many.iter());
+        assert!(written.changed("c", began) && written.keys.len() <= WRITTEN);
+        assert!(!written.changed("c", written.count), "what comes after it is known again");
     }
 }

@@ -12,12 +12,13 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::{answer, faulty, question, size, size_of};
-use super::shadow::{Copy, Shadow};
+use super::call::CallCopy;
+use super::shadow::{Asked, Copy, Shadow};
 use crate::commons::Commons;
 use crate::wasm::{Effects, Fault, Identity, LogLevel, Outside, Read, Seen, Sent, Work, wit};
 
 /// Bytes of one recording: what sees more is not copied.
-const MAX_BYTES: usize = 2 << 20;
+pub(super) const MAX_BYTES: usize = 2 << 20;
 /// Keys that were written unread and whose value before is looked up, at most: a copy that asks for another cannot be
 /// compared.
 const MAX_UNREAD: usize = 64;
@@ -173,15 +174,34 @@ impl Recording {
         if size_of(effects) > MAX_BYTES {
             return;
         }
-        // What the candidate may read first, and is there no more when it does.
-        let unread = |key: &&String| !self.recorder.tape.lock().reads.contains_key(*key);
-        for key in effects.writes.keys().filter(unread).take(MAX_UNREAD) {
-            if Outside::read(&*self.recorder, agent, key).is_err() {
-                return;
-            }
-        }
+        self.note_unread(agent, effects);
         let asked = self.recorder.tape.lock().questions();
         self.answer = Some(answer(result, effects, asked));
+    }
+
+    /// Notes what was written unread, as it was before: the candidate may read it first, and then it is there no more.
+    pub(super) fn note_unread(&self, agent: &str, effects: &Effects) {
+        let unread = |key: &&String| !self.recorder.tape.lock().reads.contains_key(*key);
+        for key in effects.writes.keys().filter(unread).take(MAX_UNREAD) {
+            // What cannot be read now is not known to the copy either.
+            let _ = Outside::read(&*self.recorder, agent, key);
+        }
+    }
+
+    /// A call over HTTP is over; none of what is not known of it.
+    pub(super) fn copy_call(&self, call: Option<CallCopy>, answer: Option<Answer>) {
+        let tape = std::mem::take(&mut *self.recorder.tape.lock());
+        match call.zip(answer) {
+            Some((call, mut answer)) if tape.bytes <= MAX_BYTES && size(&answer) <= 2 * MAX_BYTES => {
+                if answer.reply.is_ok() {
+                    answer.effects.extend(tape.questions());
+                }
+                let bytes = call.bytes() + tape.bytes + size(&answer);
+                let (asked, began) = (Asked::Call(Box::new(call)), self.began);
+                self.shadow.offer(Copy { asked, tape: Arc::new(tape), began, answer, bytes });
+            }
+            Some(_) | None => self.shadow.set_aside(),
+        }
     }
 
     /// The handler brought no result.
@@ -198,7 +218,8 @@ impl Recording {
         match answer {
             Some(answer) if tape.bytes <= MAX_BYTES => {
                 let bytes = message.content.len() + tape.bytes + size(&answer);
-                shadow.offer(Copy { message, hops, tape: Arc::new(tape), began, answer, bytes });
+                let asked = Asked::Message(Box::new(message), hops);
+                shadow.offer(Copy { asked, tape: Arc::new(tape), began, answer, bytes });
             }
             Some(_) | None => shadow.set_aside(),
         }
