@@ -221,6 +221,7 @@ impl Reconciler {
                 self.publish();
             }
         }
+        self.persist_figures();
         self.tell_readiness();
     }
 

@@ -6,7 +6,7 @@ mod rollout;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use conversation::{ConversationStatus, OpenQuestion, ScheduleStatus, Thread, ThreadMessage};
-pub(crate) use rollout::{RolloutStatus, RolloutWish};
+pub(crate) use rollout::{RolloutStatus, RolloutWish, SideStatus};
 
 /// The host as a whole.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]

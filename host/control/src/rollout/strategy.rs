@@ -2,13 +2,14 @@
 //!
 //! Eight short functions give steps over few primitives; nothing else knows one strategy from another.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::holds::{CannotHold, can_hold};
 use super::settings::WATCHED;
-use crate::units::serde_duration;
+use crate::units::{print_duration, serde_duration};
 
 /// The most steps of weight that a canary or a split may have. A weight is a whole percent, so more cannot rise.
 pub const MAX_WEIGHTS: usize = 100;
@@ -286,6 +287,29 @@ pub enum Step {
         #[serde(rename = "for", with = "serde_duration")]
         hold: Duration,
     },
+}
+
+/// In a few words, for a person.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prepare { instances } => write!(f, "prepare {}", (*instances).max(1)),
+            Self::Start { instances } => write!(f, "start {instances}"),
+            Self::Probe => f.write_str("probe"),
+            Self::Rehearse { messages } => write!(f, "rehearse {messages}"),
+            Self::Shadow { hold, .. } => write!(f, "shadow {}", print_duration(*hold)),
+            Self::Weight { percent, hold, .. } if hold.is_zero() => write!(f, "{percent}%"),
+            Self::Weight { percent, hold, .. } => write!(f, "{percent}% for {}", print_duration(*hold)),
+            Self::Shrink { instances } => write!(f, "shrink to {instances}"),
+            Self::Pause => f.write_str("pause"),
+            Self::Handoff => f.write_str("hand over"),
+            Self::TakeBack => f.write_str("take back"),
+            Self::KeepWarm { hold } => write!(f, "keep warm {}", print_duration(*hold)),
+            Self::Drain => f.write_str("drain"),
+            Self::Stop => f.write_str("stop the old one"),
+            Self::Watch { .. } => f.write_str("watch"),
+        }
+    }
 }
 
 /// What all eight have in common.
