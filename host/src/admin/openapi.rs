@@ -36,6 +36,7 @@ use super::{
         mailboxes::resume,
         rollouts::list,
         rollouts::show,
+        rollouts::follow,
         rollouts::command,
         stats::show,
         store::show,

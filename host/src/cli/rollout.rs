@@ -8,7 +8,7 @@ use http::Method;
 use super::args::{Format, HostArgs};
 use super::client::{Client, encode};
 use super::output::{Cell, CliError, Exit, Out, Style, Table, say};
-use super::time::ago;
+use super::time::{ago, size};
 use crate::status::RolloutStatus;
 
 #[derive(Debug, Args)]
@@ -17,10 +17,12 @@ How a rollout goes is declared with `deploy`, `reload` and `rollback`. `undo` wo
 over: the revision that ran before is kept with its bytes, its settings and the state that it handed over. What was \
 refused is not tried again until it changes or `retry`.
 
-`status` ends with 6 if the newest rollout was taken back.
+`status` ends with 6 if the newest rollout was taken back, and so does `watch` if the one that it followed came to \
+nothing.
 
 Examples:
   caxton rollout status triage
+  caxton rollout watch triage
   caxton rollout promote triage
   caxton rollout undo triage --to 3
   caxton rollout history triage -o json | jq '.[] | select(.status == \"rolled-back\") | .why'")]
@@ -33,9 +35,9 @@ pub(super) struct Rollout {
 #[derive(Debug, Args)]
 pub(super) struct Of {
     /// Whose
-    agent: String,
+    pub(super) agent: String,
     #[command(flatten)]
-    host: HostArgs,
+    pub(super) host: HostArgs,
 }
 
 /// What to do with rollouts.
@@ -48,6 +50,8 @@ pub(super) enum RolloutCommand {
     },
     /// Show how far an agent's rollout is
     Status(Of),
+    /// Follow an agent's rollout until it ends: its steps, its weights, and what it is judged by
+    Watch(Of),
     /// Show an agent's rollouts, the newest first
     History(Of),
     /// Let it stay where it is
@@ -85,6 +89,7 @@ pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), Cl
             show(&newest, out)?;
             if newest.status == "rolled-back" { Err(CliError::quiet(Exit::RolledBack)) } else { Ok(()) }
         }
+        RolloutCommand::Watch(of) => super::watch::watch(&of, out).await,
         RolloutCommand::Pause(of) => act(&of, "pause", None, out).await,
         RolloutCommand::Resume(of) => act(&of, "resume", None, out).await,
         RolloutCommand::Promote(of) => act(&of, "promote", None, out).await,
@@ -128,7 +133,19 @@ fn text(rollout: &RolloutStatus) -> String {
     let passed = if rollout.ended { format!("took {took}") } else { format!("for {took}") };
     let (stable, candidate) = (rollout.stable_messages, rollout.candidate_messages);
     format!(
-        "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}"
+        "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}\n{}",
+        figures(rollout)
+    )
+}
+
+/// What was measured of the new revision.
+pub(super) fn figures(rollout: &RolloutStatus) -> String {
+    let RolloutStatus { to, started_instances, failed_instances, probes_passed, probes_failed, .. } = rollout;
+    let memory = size(rollout.peak_memory_bytes);
+    let pause = ago(Duration::from_millis(rollout.longest_pause_ms));
+    format!(
+        "{to}: {started_instances} instances started, {failed_instances} failed; {probes_passed} probes passed, \
+         {probes_failed} failed; {memory} of memory at most; longest pause {pause}"
     )
 }
 

@@ -79,6 +79,7 @@ fn status(rollout: &Rollout, windows: Option<Windows>, now: u64) -> RolloutStatu
         why: rollout.why.clone(),
         step: (rollout.step + 1).min(rollout.steps.len()),
         steps: rollout.steps.len(),
+        moved: rollout.has_moved(),
         weight: rollout.weight,
         who: rollout.who.clone(),
         began_at: rollout.began,

@@ -25,6 +25,8 @@ pub(crate) struct RolloutStatus {
     pub(crate) step: usize,
     /// How many there are.
     pub(crate) steps: usize,
+    /// Whether all traffic is with the new one, and only the end of the old one, or more to judge by, is waited for.
+    pub(crate) moved: bool,
     /// How much of a hundred messages the new one is to have.
     pub(crate) weight: u8,
     /// Who began it.
