@@ -65,6 +65,10 @@ impl ConfigError {
             }
             Self::Repeated { .. } => "remove one of the two".to_owned(),
             Self::MinAboveMax { low, high, .. } => format!("raise {} or lower {}", name(high), name(low)),
+            Self::OtherStrategy { at, belongs, .. } => {
+                let (table, key) = at.key.rsplit_once('.').unwrap_or(("", &at.key));
+                format!("set `strategy = \"{belongs}\"` in `{table}`, or remove `{key}`")
+            }
             Self::RouteClash { clash, .. } => clash_help(&clash.overlap),
             Self::UnknownAgent { suggestion: Some(name), .. } => did_you_mean(name),
             Self::UnknownAgent { name, suggestion: None, .. } => {
