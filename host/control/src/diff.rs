@@ -57,7 +57,11 @@ pub fn diff(old: &Desired, new: &Desired) -> Vec<Difference> {
             None => differences.push(agent(spec, Kind::Add, Vec::new())),
             Some(before) if before != spec => {
                 let kind = if before.same_revision(spec) { Kind::InPlace } else { Kind::NewRevision };
-                differences.push(agent(spec, kind, settings(&**before, &**spec)));
+                let mut details = settings(&**before, &**spec);
+                // Of `reload` each has a part.
+                details.extend(settings(&before.rollout, &spec.rollout));
+                details.sort();
+                differences.push(agent(spec, kind, details));
             }
             Some(_) => {}
         }
@@ -201,7 +205,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_kind_and_its_details() {
-        let table: [(&str, Change, &[&str]); 24] = [
+        let table: [(&str, Change, &[&str]); 26] = [
             ("nothing", |_| {}, &[]),
             (
                 "an agent more",
@@ -277,6 +281,16 @@ mod tests {
                 &["echo in-place schedule: [] -> [0 */5 * * * * UTC text/plain latest]"],
             ),
             ("reload", |d| echo(d).reload.drain = Duration::from_secs(5), &["echo in-place reload.drain: 1m -> 5s"]),
+            (
+                "when it goes back",
+                |d| echo(d).rollout.rollback.rules.errors = 2.5,
+                &["echo in-place rollback.errors: 5.0 -> 2.5"],
+            ),
+            (
+                "how it takes over",
+                |d| echo(d).rollout.deploy.strategy = crate::rollout::Deploy::Immediate,
+                &["echo in-place deploy.batch.count: 1 -> none; deploy.strategy: rolling -> immediate"],
+            ),
             ("no route", |d| echo(d).http.clear(), &["echo in-place http: [/echo request] -> []"]),
             (
                 "in place and not",

@@ -117,16 +117,21 @@ fn strategy(key: &Key) -> Option<&'static str> {
     }
 }
 
+/// Chooses the strategy that a key belongs to.
+fn set_strategy(root: &mut Node, key: &Key, path: &str) {
+    if let (Some(strategy), Some((table, _))) = (strategy(key), path.rsplit_once('.')) {
+        let at = format!("{table}.strategy");
+        set(root, &at.split('.').collect::<Vec<_>>(), tree(&json!(strategy)));
+    }
+}
+
 #[test]
 fn every_key_has_an_effect() {
     for key in KEYS {
         let Some(value) = another(key) else { continue };
         for path in paths(key) {
             let mut root = base();
-            if let (Some(strategy), Some((table, _))) = (strategy(key), path.rsplit_once('.')) {
-                let at = format!("{table}.strategy");
-                set(&mut root, &at.split('.').collect::<Vec<_>>(), tree(&json!(strategy)));
-            }
+            set_strategy(&mut root, key, &path);
             let before = check(&root).unwrap();
             set(&mut root, &path.split('.').collect::<Vec<_>>(), tree(&value));
             let after = check(&root).unwrap_or_else(|errors| panic!("{path} = {value}: {errors:?}"));
@@ -137,7 +142,6 @@ fn every_key_has_an_effect() {
 
 #[test]
 fn every_key_has_its_default() {
-    let before = check(&base()).unwrap();
     for key in KEYS {
         let value = match key.default {
             Default::Text(text) => json!(text),
@@ -148,6 +152,8 @@ fn every_key_has_its_default() {
         };
         for path in paths(key) {
             let mut root = base();
+            set_strategy(&mut root, key, &path);
+            let before = check(&root).unwrap();
             set(&mut root, &path.split('.').collect::<Vec<_>>(), tree(&value));
             assert_eq!(check(&root).as_ref(), Ok(&before), "{path} = {value}");
         }
@@ -183,6 +189,7 @@ fn every_bound_is_kept() {
         // So that each `max` can be as small as it may be, and `min` as large.
         set(&mut root, &["agents", "NAME", "instances", "max"], tree(&json!(1_000)));
         set(&mut root, &["agents", "NAME", "mailbox", "backoff", "first"], tree(&json!("100ms")));
+        set_strategy(&mut root, key, key.path);
         let path: Vec<&str> = key.path.split('.').collect();
         for value in inside_and_outside.0.as_array().unwrap() {
             set(&mut root, &path, tree(value));

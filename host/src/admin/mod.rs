@@ -135,6 +135,7 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/rollouts", get(rollouts::list)),
         ("/v1/rollouts/{agent}", get(rollouts::show)),
         ("/v1/rollouts/{agent}/differences", get(rollouts::differences)),
+        ("/v1/rollouts/{agent}/events", get(rollouts::follow)),
         ("/v1/rollouts/{agent}/{command}", post(rollouts::command)),
         ("/v1/stats", get(stats::show)),
         ("/v1/store", get(store::show)),

@@ -37,6 +37,7 @@ use super::{
         mailboxes::resume,
         rollouts::list,
         rollouts::show,
+        rollouts::follow,
         rollouts::command,
         rollouts::differences,
         rehearse::rehearse,

@@ -1,6 +1,11 @@
 //! Rollouts: how new revisions take over, and what people do about it.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use axum::extract::State;
+use axum::response::sse::{Event as Frame, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use caxton_control::rollout::Command;
 use http::StatusCode;
@@ -74,6 +79,70 @@ pub(super) async fn differences(
         read.map_err(|error| Problem::host(format!("a difference cannot be read: {error}")))?;
     }
     Ok(Json(told))
+}
+
+/// How an agent's newest rollout goes on, as server-sent events: each is the rollout as it is, and comes when it has
+/// changed, at most twice a second. The stream ends when the rollout does.
+#[utoipa::path(
+    get, path = "/v1/rollouts/{agent}/events", tag = "rollouts",
+    params(("agent" = String, Path, description = "Whose")),
+    responses((status = 200, description = "A stream of the rollout", body = RolloutStatus)),
+)]
+pub(super) async fn follow(State(api): State<Api>, Named(name): Named<String>) -> Result<Response, Problem> {
+    api.agent(&name).await?;
+    let first = api.control.rollouts(Some(name.clone())).await?.into_iter().next();
+    let first = first.ok_or_else(|| {
+        let detail = format!("{name} has had no rollout: its first revision runs");
+        Problem::new(StatusCode::NOT_FOUND, "no-rollout", detail)
+    })?;
+    let following = Following { api, name, last: None, next: Some(first) };
+    let frames = futures::stream::unfold(following, |mut following| async move {
+        let status = following.next().await?;
+        // Text and numbers have a form in JSON.
+        let frame: Result<Frame, Infallible> = Ok(Frame::default().json_data(&status).unwrap_or_default());
+        Some((frame, following))
+    });
+    Ok(Sse::new(frames).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// How often a rollout that is followed is looked at.
+const LOOKED_AT: Duration = Duration::from_millis(500);
+
+/// Somebody who follows a rollout.
+struct Following {
+    api: Api,
+    name: String,
+    /// As it was told last.
+    last: Option<RolloutStatus>,
+    /// As it is told next, if that is known.
+    next: Option<RolloutStatus>,
+}
+
+impl Following {
+    /// The rollout, once it is another than it was.
+    async fn next(&mut self) -> Option<RolloutStatus> {
+        if self.last.as_ref().is_some_and(|last| last.ended) {
+            return None;
+        }
+        loop {
+            let now = match self.next.take() {
+                Some(first) => first,
+                None => {
+                    tokio::select! {
+                        () = self.api.0.stop.cancelled() => return None,
+                        () = tokio::time::sleep(LOOKED_AT) => {}
+                    }
+                    self.api.control.rollouts(Some(self.name.clone())).await.ok()?.into_iter().next()?
+                }
+            };
+            // That time passed is no change.
+            let same = |last: &RolloutStatus| RolloutStatus { took_ms: now.took_ms, ..last.clone() } == now;
+            if !self.last.as_ref().is_some_and(same) {
+                self.last = Some(now.clone());
+                return Some(now);
+            }
+        }
+    }
 }
 
 /// Where to go.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caxton_control::RevisionId;
+use caxton_control::breaker::BreakerState;
 use caxton_control::mailbox::Taken;
 
 use super::deliver::Handling;
@@ -246,6 +247,11 @@ impl Agent {
             tracing::info!(agent = %self.name, "its breaker closes: it handled a message again");
             self.commons.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
         }
+    }
+
+    /// Whether its breaker is open, or lets through no more than a trial.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        self.inbox.lock().breaker.state(clock::now_ms()) != BreakerState::Closed
     }
 
     /// Closes the breaker, since another revision answers from now on.

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use ahash::RandomState;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use caxton_control::breaker::{Admission, Breaker, BreakerState};
+use caxton_control::breaker::{Admission, Breaker};
 use caxton_control::mailbox::{Full, Mailbox};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 use parking_lot::Mutex;
@@ -284,11 +284,6 @@ impl Agent {
     /// How many messages wait.
     pub(crate) fn depth(&self) -> u32 {
         self.inbox.lock().mailbox.depth()
-    }
-
-    /// Whether its breaker is open, or lets through no more than a trial.
-    pub(crate) fn is_left_alone(&self) -> bool {
-        self.inbox.lock().breaker.state(clock::now_ms()) != BreakerState::Closed
     }
 
     /// Applies settings that need no new revision.

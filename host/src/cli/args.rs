@@ -195,17 +195,22 @@ pub(super) struct Diff {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A host follows its file by itself; this makes it look now, try again what failed, and waits. Exit code 0 when \
-everything is as declared, 1 when something is not, 2 when the file has errors (nothing is changed then), 5 when \
-it takes too long (the host goes on).
+A host follows its file by itself; this makes it look now, try again what failed, and waits until the rollouts that \
+come of it have ended, wait for a person, or have all traffic and did well with it for 5 s; `caxton rollout watch` \
+follows one to its end. Exit code 0 when everything is as declared, 1 when something is not, 2 when the file has errors \
+(nothing is changed then), 5 when it takes too long (the host goes on), 6 when a rollout was taken back or failed.
 
 Examples:
   caxton apply
-  caxton apply --timeout 30s")]
+  caxton apply --timeout 30s
+  caxton apply --no-wait")]
 pub(super) struct Apply {
     /// How long to wait
     #[arg(long, default_value = "5m", value_name = "TIME")]
     pub(super) timeout: String,
+    /// Do not wait for rollouts that go on by time or messages
+    #[arg(long)]
+    pub(super) no_wait: bool,
     #[command(flatten)]
     pub(super) host: HostArgs,
 }

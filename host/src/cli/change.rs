@@ -1,13 +1,16 @@
 //! `caxton diff` and `caxton apply`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
+use caxton_control::units::parse_duration;
 use http::Method;
 
 use super::args::{Apply, Diff, Format};
 use super::client::{Client, query};
 use super::output::{CliError, Exit, Out, Style, printable, say};
-use crate::status::{self, Applied, Change, Waiting};
+use crate::status::{self, Applied, Change, RolloutStatus, Waiting};
 
 /// Says what the file would change.
 pub(super) async fn diff(diff: &Diff, out: &mut Out) -> Result<(), CliError> {
@@ -22,27 +25,116 @@ pub(super) async fn diff(diff: &Diff, out: &mut Out) -> Result<(), CliError> {
     }
 }
 
-/// Makes what runs what the file says.
+/// Makes what runs what the file says, and waits for the rollouts that come of it.
 pub(super) async fn apply(apply: &Apply, out: &mut Out) -> Result<ExitCode, CliError> {
+    let began = Instant::now();
+    let timeout =
+        parse_duration(&apply.timeout).map_err(|error| CliError::new(Exit::Usage, format!("--timeout: {error}")))?;
     let client = Client::find(&apply.host)?;
     if out.format() == Format::Text && out.is_terminal() {
         say("waiting until everything is as declared ...");
     }
+    let before = rollouts(&client).await?;
     let path = format!("/v1/config/apply{}", query(&[("timeout", Some(&apply.timeout))]));
     let applied: Applied = client.json(Method::POST, &path).await?;
     match out.format() {
         Format::Json => out.json(&applied)?,
-        Format::Text => {
-            print(&applied.changes, out)?;
-            waiting(&applied.waiting);
-            match (applied.settled, applied.changes.is_empty()) {
-                (true, true) => say("nothing changed: what runs is what the file says"),
-                (true, false) => say("everything is as declared"),
-                (false, _) => say("not everything is as declared; `caxton ps` and `caxton logs` say more"),
+        Format::Text => print(&applied.changes, out)?,
+    }
+    let mut came = Came { before, moved: BTreeMap::new(), told: BTreeMap::new() };
+    let now = loop {
+        let now = came.of(rollouts(&client).await?);
+        if out.format() == Format::Text {
+            came.tell(&now);
+        }
+        if apply.no_wait || !now.iter().any(|rollout| came.is_under_way(rollout)) {
+            break now;
+        }
+        if began.elapsed() > timeout {
+            let why = "the rollouts go on; `caxton rollout watch AGENT` follows one to its end";
+            return Err(CliError::new(Exit::Timeout, why));
+        }
+        tokio::time::sleep(LOOKED_AT).await;
+    };
+    conclude(&applied, &came.before, &now, out)
+}
+
+/// Says what came of it.
+fn conclude(
+    applied: &Applied,
+    before: &[RolloutStatus],
+    rollouts: &[RolloutStatus],
+    out: &Out,
+) -> Result<ExitCode, CliError> {
+    let went_back = |rollout: &&RolloutStatus| rollout.ended && rollout.status != "completed";
+    // What was refused before and is declared still is as bad as what is now.
+    let refused = before.iter().filter(|b| applied.waiting.iter().any(|w| w.agent == b.agent));
+    let bad: Vec<&RolloutStatus> = rollouts.iter().chain(refused).filter(went_back).collect();
+    let serves = |agent: &str| rollouts.iter().any(|r| r.agent == agent && (r.moved || r.status == "completed"));
+    let settled = bad.is_empty() && (applied.settled || applied.waiting.iter().all(|w| serves(&w.agent)));
+    if out.format() == Format::Text {
+        let old = applied.waiting.iter().filter(|w| !rollouts.iter().any(|rollout| rollout.agent == w.agent));
+        waiting(old);
+        match (settled, applied.changes.is_empty() && rollouts.is_empty()) {
+            (true, true) => say("nothing changed: what runs is what the file says"),
+            (true, false) => say("everything is as declared"),
+            (false, _) => say("not everything is as declared; `caxton ps` and `caxton logs` say more"),
+        }
+    }
+    match (settled, bad.is_empty()) {
+        (true, _) => Ok(ExitCode::SUCCESS),
+        (false, false) => Err(CliError::quiet(Exit::RolledBack)),
+        (false, true) => Err(CliError::quiet(Exit::Failed)),
+    }
+}
+
+/// How often rollouts that are waited for are looked at.
+const LOOKED_AT: Duration = Duration::from_millis(500);
+
+/// For so long one that has all traffic is waited for: how it does then shows by its probes and the messages that come.
+const BEARS: Duration = Duration::from_secs(5);
+
+async fn rollouts(client: &Client) -> Result<Vec<RolloutStatus>, CliError> {
+    client.get("/v1/rollouts").await
+}
+
+/// The rollouts that came of an apply.
+struct Came {
+    /// The newest of each agent before.
+    before: Vec<RolloutStatus>,
+    /// Since when those have all traffic that do, by agent.
+    moved: BTreeMap<String, Instant>,
+    /// What was told last, by agent.
+    told: BTreeMap<String, String>,
+}
+
+impl Came {
+    /// Those that were under way when it was asked for, or began since.
+    fn of(&mut self, now: Vec<RolloutStatus>) -> Vec<RolloutStatus> {
+        let over = |rollout: &RolloutStatus| {
+            self.before.iter().any(|b| b.agent == rollout.agent && b.rollout == rollout.rollout && b.ended)
+        };
+        let now: Vec<RolloutStatus> = now.into_iter().filter(|rollout| !over(rollout)).collect();
+        for rollout in now.iter().filter(|rollout| rollout.moved) {
+            self.moved.entry(rollout.agent.clone()).or_insert_with(Instant::now);
+        }
+        now
+    }
+
+    /// Whether it is to be waited for.
+    fn is_under_way(&self, rollout: &RolloutStatus) -> bool {
+        let bears = self.moved.get(&rollout.agent).is_some_and(|since| since.elapsed() >= BEARS);
+        !rollout.ended && rollout.status != "paused" && !bears
+    }
+
+    fn tell(&mut self, now: &[RolloutStatus]) {
+        for rollout in now {
+            let place = format!("{} {} {}", rollout.rollout, rollout.step, rollout.status);
+            if self.told.insert(rollout.agent.clone(), place.clone()) != Some(place) {
+                say(&super::watch::line(rollout));
             }
         }
     }
-    if applied.settled { Ok(ExitCode::SUCCESS) } else { Err(CliError::quiet(Exit::Failed)) }
 }
 
 fn print(changes: &[Change], out: &mut Out) -> Result<(), CliError> {
@@ -63,7 +155,7 @@ fn print(changes: &[Change], out: &mut Out) -> Result<(), CliError> {
 }
 
 /// Says what is not as declared.
-pub(super) fn waiting(waiting: &[Waiting]) {
+pub(super) fn waiting<'a>(waiting: impl IntoIterator<Item = &'a Waiting>) {
     for waiting in waiting {
         say(&format!("{}: {}", waiting.agent, printable(&waiting.why)));
     }

@@ -33,6 +33,7 @@ mod store;
 mod tests;
 mod time;
 mod up;
+mod watch;
 mod wit;
 
 use std::future::Future;

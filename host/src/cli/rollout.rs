@@ -8,7 +8,7 @@ use http::Method;
 use super::args::{Format, HostArgs};
 use super::client::{Client, encode};
 use super::output::{Cell, CliError, Exit, Out, Style, Table, say};
-use super::time::ago;
+use super::time::{ago, size};
 use crate::status::{Differences, RolloutStatus};
 
 #[derive(Debug, Args)]
@@ -17,11 +17,13 @@ How a rollout goes is declared with `deploy`, `reload` and `rollback`. `undo` wo
 over: the revision that ran before is kept with its bytes, its settings and the state that it handed over. What was \
 refused is not tried again until it changes or `retry`.
 
-`status` ends with 6 if the newest rollout was taken back.
+`status` ends with 6 if the newest rollout was taken back, and so does `watch` if the one that it followed came to \
+nothing.
 
 Examples:
   caxton rollout status triage
   caxton rollout differences triage
+  caxton rollout watch triage
   caxton rollout promote triage
   caxton rollout undo triage --to 3
   caxton rollout history triage -o json | jq '.[] | select(.status == \"rolled-back\") | .why'")]
@@ -34,9 +36,9 @@ pub(super) struct Rollout {
 #[derive(Debug, Args)]
 pub(super) struct Of {
     /// Whose
-    agent: String,
+    pub(super) agent: String,
     #[command(flatten)]
-    host: HostArgs,
+    pub(super) host: HostArgs,
 }
 
 /// What to do with rollouts.
@@ -49,6 +51,8 @@ pub(super) enum RolloutCommand {
     },
     /// Show how far an agent's rollout is
     Status(Of),
+    /// Follow an agent's rollout until it ends: its steps, its weights, and what it is judged by
+    Watch(Of),
     /// Show an agent's rollouts, the newest first
     History(Of),
     /// Show what copies of messages were answered otherwise, with both answers side by side
@@ -95,6 +99,7 @@ pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), Cl
             if newest.status == "rolled-back" { Err(CliError::quiet(Exit::RolledBack)) } else { Ok(()) }
         }
         RolloutCommand::Differences { of, rollout } => differences(&of, rollout, out).await,
+        RolloutCommand::Watch(of) => super::watch::watch(&of, out).await,
         RolloutCommand::Pause(of) => act(&of, "pause", None, out).await,
         RolloutCommand::Resume(of) => act(&of, "resume", None, out).await,
         RolloutCommand::Promote(of) => act(&of, "promote", None, out).await,
@@ -173,7 +178,19 @@ fn text(rollout: &RolloutStatus) -> String {
         more => format!("\n{alike} of {copies} copies were answered alike; {more} more could not be compared"),
     };
     format!(
-        "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}{compared}"
+        "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}{compared}\n{}",
+        figures(rollout)
+    )
+}
+
+/// What was measured of the new revision.
+pub(super) fn figures(rollout: &RolloutStatus) -> String {
+    let RolloutStatus { to, started_instances, failed_instances, probes_passed, probes_failed, .. } = rollout;
+    let memory = size(rollout.peak_memory_bytes);
+    let pause = ago(Duration::from_millis(rollout.longest_pause_ms));
+    format!(
+        "{to}: {started_instances} instances started, {failed_instances} failed; {probes_passed} probes passed, \
+         {probes_failed} failed; {memory} of memory at most; longest pause {pause}"
     )
 }
 

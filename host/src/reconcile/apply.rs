@@ -205,7 +205,11 @@ impl Reconciler {
                         (record.live, record.stood) = (Some(live), stood);
                         self.go(&id, State::Ready, None);
                     }
-                    Err(why) => self.fail(&id, &why),
+                    Err(why) => {
+                        // It was compiled, so that an instance was what failed.
+                        record.failures += u64::from(record.state == State::Loaded);
+                        self.fail(&id, &why);
+                    }
                 }
             }
             Report::Stands { agent, number, instances, result } => {
@@ -213,6 +217,7 @@ impl Reconciler {
                 if let Some(record) = self.entries.get_mut(&id.agent).and_then(|entry| entry.record(number)) {
                     record.busy = false;
                     record.stood = record.stood.max(instances);
+                    record.failures += u64::from(result.is_err());
                 }
                 if let Err(why) = result {
                     self.fail(&id, &why);

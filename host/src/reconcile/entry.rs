@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::lifecycle::State;
-use caxton_control::rollout::{Probes, Rehearsal, Seen, Status};
+use caxton_control::rollout::{Figures, Probes, Rehearsal, Seen, Status};
 use caxton_control::{AgentName, AgentSpec, Digest};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,8 @@ pub(super) struct Entry {
     /// Since when its mailbox is held for a handoff, and the longest time that it ever was.
     pub(super) paused_since: Option<Instant>,
     pub(super) longest_pause_ms: u64,
+    /// The figures of its rollout that were persisted last, and when.
+    pub(super) kept: Option<(Instant, Figures)>,
     /// The rollout that was told of last, with the status that it had.
     pub(super) told: Option<(u64, Status)>,
     /// Where copies of its messages go, or went in the rollout under way.
@@ -68,6 +70,8 @@ pub(super) struct Record {
     pub(super) stood: u32,
     /// The bound that a rollout put on its instances.
     pub(super) cap: Option<u32>,
+    /// Instances that did not come to stand while it was made ready.
+    pub(super) failures: u64,
     /// What its probes said; none before it is ready, and if it exports no `health`.
     pub(super) probes: Option<Probes>,
 }
@@ -75,7 +79,8 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn new(number: u64, spec: Arc<AgentSpec>, digest: Digest, now: u64) -> Self {
         let state = State::Unloaded;
-        Self { number, spec, digest, state, since: now, busy: false, live: None, stood: 0, cap: None, probes: None }
+        let (busy, live, stood, cap, failures, probes) = (false, None, 0, None, 0, None);
+        Self { number, spec, digest, state, since: now, busy, live, stood, cap, failures, probes }
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -105,6 +110,7 @@ impl Entry {
             measuring: None,
             paused_since: None,
             longest_pause_ms: 0,
+            kept: None,
             told: None,
             shadow: None,
             rehearsing: None,

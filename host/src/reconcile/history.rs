@@ -1,9 +1,10 @@
 //! What people ask of rollouts, and are told of them.
 
-use caxton_control::rollout::{self, Instances, Rollout};
+use caxton_control::rollout::analysis::Window;
+use caxton_control::rollout::{self, Instances, Rollout, Windows};
 
 use super::Reconciler;
-use crate::status::{RolloutStatus, RolloutWish};
+use crate::status::{RolloutStatus, RolloutWish, SideStatus};
 
 impl Reconciler {
     /// The rollouts of an agent, the newest first; or the newest of each, in order of name.
@@ -14,8 +15,14 @@ impl Reconciler {
             .values()
             .filter(|ledger| agent.is_none_or(|name| ledger.agent.as_str() == name))
             .flat_map(|ledger| ledger.rollouts.iter().rev().take(count))
-            .map(|rollout| status(rollout, now))
+            .map(|rollout| status(rollout, self.windows(rollout), now))
             .collect()
+    }
+
+    /// What a rollout under way is judged by now.
+    fn windows(&self, rollout: &Rollout) -> Option<Windows> {
+        let entry = self.entries.get(&rollout.agent).filter(|_| !rollout.status.is_terminal())?;
+        Some(entry.measured(rollout).0)
     }
 
     /// Does what somebody wants of a rollout. Gives how it is then; none if there is none.
@@ -40,7 +47,8 @@ impl Reconciler {
             // It gets a new life.
             entry.revisions.retain(|record| record.number != to || !record.state.is_terminal());
         }
-        let told = ledger.rollouts.last().map(|rollout| status(rollout, now));
+        let windows = ledger.open().map(|rollout| entry.measured(rollout).0);
+        let told = ledger.rollouts.last().map(|rollout| status(rollout, windows, now));
         let name = name.clone();
         let data = serde_json::json!({ "command": command, "by": who });
         self.commons.events.tell(Some(name.as_str()), "rollout.command", data);
@@ -49,7 +57,16 @@ impl Reconciler {
     }
 }
 
-fn status(rollout: &Rollout, now: u64) -> RolloutStatus {
+fn side(window: &Window) -> SideStatus {
+    SideStatus {
+        messages: window.messages,
+        failed: window.faults,
+        p95_us: window.p95.map(|p95| u64::try_from(p95.at.as_micros()).unwrap_or(u64::MAX)),
+        memory_bytes: window.memory_bytes,
+    }
+}
+
+fn status(rollout: &Rollout, windows: Option<Windows>, now: u64) -> RolloutStatus {
     let figures = &rollout.figures;
     RolloutStatus {
         agent: rollout.agent.to_string(),
@@ -62,12 +79,20 @@ fn status(rollout: &Rollout, now: u64) -> RolloutStatus {
         why: rollout.why.clone(),
         step: (rollout.step + 1).min(rollout.steps.len()),
         steps: rollout.steps.len(),
+        moved: rollout.has_moved(),
         weight: rollout.weight,
         who: rollout.who.clone(),
         began_at: rollout.began,
         took_ms: u64::try_from(rollout.duration(now).as_millis()).unwrap_or(u64::MAX),
         stable_messages: figures.stable_messages,
         candidate_messages: figures.candidate_messages,
+        started_instances: figures.started,
+        failed_instances: figures.failed,
+        peak_memory_bytes: figures.peak_memory_bytes,
+        probes_passed: figures.probes_passed,
+        probes_failed: figures.probes_failed,
+        plan: rollout.steps.iter().map(ToString::to_string).collect(),
+        measured: windows.map(|windows| [side(&windows.stable), side(&windows.candidate)]),
         longest_pause_ms: figures.longest_pause_ms,
         copies: figures.compared.copies,
         copies_alike: figures.compared.alike,

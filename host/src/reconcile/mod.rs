@@ -222,6 +222,7 @@ impl Reconciler {
                 self.publish();
             }
         }
+        self.persist_figures();
         self.tell_readiness();
     }
 

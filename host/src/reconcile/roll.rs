@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::analysis::Window;
@@ -37,6 +37,9 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
     }
     ledgers
 }
+
+/// How often figures are persisted that changed and nothing else.
+const FIGURES_EVERY: Duration = Duration::from_secs(5);
 
 /// The rollout that is measured.
 pub(super) struct Measuring {
@@ -98,6 +101,7 @@ impl Reconciler {
             }
             let Some(rollout) = ledger.rollouts.last() else { continue };
             let Some(entry) = self.entries.get_mut(name) else { continue };
+            entry.kept = Some((Instant::now(), rollout.figures));
             let told = Some((rollout.id, rollout.status));
             if entry.told != told {
                 entry.told = told;
@@ -107,6 +111,21 @@ impl Reconciler {
         if std::mem::take(&mut self.unused) {
             self.bytes.retain(&self.used(), false);
         }
+    }
+
+    /// Persists the figures of rollouts under way that changed since they were, now and then: a host that is killed
+    /// loses no more of them than that.
+    pub(super) fn persist_figures(&mut self) {
+        let mut due = Vec::new();
+        for (name, rollout) in self.ledgers.iter().filter_map(|(name, ledger)| Some((name, ledger.open()?))) {
+            let Some(entry) = self.entries.get_mut(name) else { continue };
+            match entry.kept {
+                Some((_, figures)) if figures == rollout.figures => {}
+                Some((at, _)) if at.elapsed() < FIGURES_EVERY => {}
+                Some(_) | None => due.push(name.clone()),
+            }
+        }
+        self.persist(&due);
     }
 
     /// The bytes that somebody may ask for.
@@ -354,8 +373,12 @@ impl Entry {
         windows.candidate.breaker_open = has_all && self.agent.is_left_alone();
         let (probes_passed, probes_failed) = probed(&self.revisions, rollout.to.number);
         let answered = |side: &Option<Measured>| side.as_ref().map_or(0, Measured::answered);
+        let failures = self.revisions.iter().find(|r| r.number == rollout.to.number).map_or(0, |r| r.failures);
+        let of_pool = |get: fn(&crate::wasm::Pool) -> u64| candidate.as_ref().map_or(0, |side| get(&side.live.pool));
         let figures = Figures {
-            started: candidate.as_ref().map_or(0, |side| u64::from(side.live.pool.started())),
+            started: of_pool(|pool| u64::from(pool.started())),
+            failed: failures + of_pool(|pool| u64::from(pool.failures())),
+            peak_memory_bytes: of_pool(crate::wasm::Pool::peak_memory),
             longest_pause_ms: self.longest_pause_ms,
             stable_messages: answered(stable),
             candidate_messages: answered(candidate),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use conversation::{ConversationStatus, OpenQuestion, ScheduleStatus, Thread, ThreadMessage};
 pub(crate) use rollout::{
     Differences, Differing, NotRehearsed, PathDiffers, Rehearsal, RehearsalFailure, RehearsalWish, RolloutStatus,
-    RolloutWish,
+    RolloutWish, SideStatus,
 };
 
 /// The host as a whole.

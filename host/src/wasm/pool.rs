@@ -33,6 +33,7 @@ pub(crate) struct Pool {
     /// Instances that live: idle ones and those in a call.
     live: AtomicU32,
     started: AtomicU32,
+    failures: AtomicU32,
     supervision: Mutex<Supervision>,
     /// Whether something failed since an instance did well, so that well ones take no lock.
     troubled: AtomicBool,
@@ -75,6 +76,7 @@ impl Pool {
             max: AtomicU32::new(max),
             live: AtomicU32::new(0),
             started: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
             supervision: Mutex::default(),
             troubled: AtomicBool::new(false),
             given_up: OnceLock::new(),
@@ -130,6 +132,11 @@ impl Pool {
         self.started.load(Ordering::Relaxed)
     }
 
+    /// Instances that did not come to stand, or failed at their work.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
     /// The most memory that one of its instances ever had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         self.who.peak_memory.load(Ordering::Relaxed)
@@ -183,6 +190,7 @@ impl Pool {
     /// An instance failed; the next is started later, or never.
     fn failed(&self, kind: Failure, fault: &Fault) {
         self.troubled.store(true, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
         let verdict = self.supervision.lock().failed(clock::now_ms(), rand::random(), kind);
         match verdict {
             Verdict::Replace { .. } => {}

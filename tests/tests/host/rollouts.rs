@@ -358,6 +358,79 @@ fn one_that_always_fails_is_taken_back_and_leaves_no_breaker_open() {
 }
 
 #[test]
+fn a_rollout_is_watched_to_its_end() {
+    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1s\" }] }\n";
+    let settings = |like: &str| {
+        let rules = "rollback = { min-messages = 20, slower = \"10000%\" }";
+        file(&agent("diary", "diary", &format!("config = {{ like = \"{like}\" }}\n{steps}{rules}\n")))
+    };
+    let mut host = Host::start(crate::BINARY, &settings("old"));
+    let (code, _, said) = host.caxton(&["rollout", "watch", "diary"]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("has had no rollout"), "{said}");
+    let load =
+        Load::new(&host, "/diary", 2, |nth| json!({ "conversation": "c", "n": nth, "id": 20 * nth }).to_string());
+    host.edit(&settings("good"));
+    host.until_agent("diary", "it began", |status| states(status).len() == 2);
+    let (code, told, said) = host.caxton(&["rollout", "watch", "diary"]);
+    assert_eq!(code, 0, "{told}{said}");
+    let lines: Vec<&str> = told.lines().collect();
+    let at = |part: &str| lines.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {told}"));
+    assert!(at("in-progress 50%: ") < at("completed 100%: diary@2 runs"), "{told}");
+    assert!(told.contains("probes passed, 0 failed"), "{told}");
+    let (code, told, _) = host.caxton(&["rollout", "watch", "diary", "-o", "json"]);
+    assert_eq!(code, 0, "what is over is told as well");
+    let last: Value = serde_json::from_str(told.trim()).expect("one rollout on a line");
+    assert_eq!(
+        (&last["status"], &last["failed_instances"], &last["measured"]),
+        (&json!("completed"), &json!(0), &Value::Null)
+    );
+    assert!(
+        last["peak_memory_bytes"].as_u64() > Some(1 << 20) && last["started_instances"].as_u64() > Some(0),
+        "{last}"
+    );
+    load.end();
+    // One that comes to nothing, seen by who applies it and by who watches.
+    host.edit(&settings("unready"));
+    let (code, told, said) = host.caxton(&["apply"]);
+    assert_eq!(code, 6, "{told}{said}");
+    assert!(said.contains("told not to be ready"), "{said}");
+    let (code, told, _) = host.caxton(&["rollout", "watch", "diary", "-o", "json"]);
+    let last: Value = serde_json::from_str(told.trim()).expect("one rollout on a line");
+    assert_eq!((code, &last["status"], &last["failed_instances"]), (6, &json!("failed"), &json!(1)), "{last}");
+    let (code, _, said) = host.caxton(&["apply"]);
+    assert_eq!(code, 6, "{said}");
+    host.edit(&settings("good"));
+    let (code, _, said) = host.caxton(&["apply", "--no-wait"]);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn the_figures_of_a_rollout_survive_a_kill() {
+    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1h\" }] }\n";
+    let mut host = host(&agent("echo", "echo", steps));
+    host.edit(&file(&agent("echo", "echo", &format!("{steps}config = {{ n = \"2\" }}\n"))));
+    host.until_agent("echo", "both run", |status| states_are(status, &[(1, "running"), (2, "running")]));
+    let client = host.client();
+    (0..40).for_each(|_| assert_eq!(client.post("/echo", "ping").status.as_u16(), 200));
+    let kept = host.folder().join(".caxton/caxton.db");
+    let database = rusqlite::Connection::open(kept).expect("the store is there");
+    host.until("they are kept", |_| {
+        let record: String = database.query_row("SELECT record FROM ledger", [], |row| row.get(0)).ok()?;
+        let ledger: Value = serde_json::from_str(&record).ok()?;
+        let figures = &ledger["rollouts"][0]["figures"];
+        (figures["stable-messages"] == 20 && figures["candidate-messages"] == 20).then_some(())
+    });
+    drop(database);
+    let host = host.kill().start();
+    let newest = host.api().get("/v1/rollouts/echo").json()[0].clone();
+    assert_eq!((&newest["stable_messages"], &newest["candidate_messages"]), (&json!(20), &json!(20)), "{newest}");
+    (0..10).for_each(|_| assert_eq!(host.client().post("/echo", "ping").status.as_u16(), 200));
+    let newest = host.api().get("/v1/rollouts/echo").json()[0].clone();
+    assert_eq!((&newest["stable_messages"], &newest["candidate_messages"]), (&json!(25), &json!(25)), "{newest}");
+}
+
+#[test]
 fn a_stateful_agent_is_not_split() {
     let mut host = host(&agent("session", "session", ""));
     let canary = "deploy = { strategy = \"canary\" }\nconfig = { n = \"2\" }\n";

@@ -73,7 +73,7 @@ fn a_revision_that_refuses_to_save_stays() {
 /// It takes as long as ten failures with the pauses between them do.
 #[test]
 fn the_last_good_revision_takes_over_from_one_that_cannot_start_any_more() {
-    let settings = "instances = { idle = \"1s\" }\nmailbox = { attempts = 20, backoff = { max = \"1s\" } }\n";
+    let settings = "rollback = { automatic = false }\ninstances = { idle = \"1s\" }\nmailbox = { attempts = 20, backoff = { max = \"1s\" } }\n";
     let route = "[[agents.fragile.http]]\nroute = \"/later\"\nmode = \"enqueue\"\n";
     let declare = |more: &str| agent("fragile", "fragile", &format!("{settings}{more}")) + route;
     let mut host = host(&declare(""));

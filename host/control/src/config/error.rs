@@ -290,6 +290,16 @@ pub enum ConfigError {
         /// Where the other one comes from.
         other: Place,
     },
+    /// A key of another strategy than the one that is chosen, which would be read by nothing.
+    #[error("belongs to `strategy = \"{belongs}\"`, and the strategy is {chosen}")]
+    OtherStrategy {
+        /// The key.
+        at: At,
+        /// The strategy that it belongs to.
+        belongs: &'static str,
+        /// The strategy that is in force.
+        chosen: &'static str,
+    },
     /// Two routes that match the same requests.
     #[error("`{}` clashes with `{}` of agent `{}`", clash.route, clash.other_route, clash.other_agent)]
     RouteClash {
@@ -367,6 +377,7 @@ by_variant! {
     UnknownMethod "unknown-method",
     Repeated "repeated",
     MinAboveMax "min-above-max",
+    OtherStrategy "other-strategy",
     RouteClash "route-clash",
     UnknownAgent "unknown-agent",
     UnknownCapability "unknown-capability",

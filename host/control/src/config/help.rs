@@ -65,11 +65,10 @@ impl ConfigError {
             }
             Self::Repeated { .. } => "remove one of the two".to_owned(),
             Self::MinAboveMax { low, high, .. } => format!("raise {} or lower {}", name(high), name(low)),
+            Self::OtherStrategy { at, belongs, .. } => strategy_help(&at.key, belongs),
             Self::RouteClash { clash, .. } => clash_help(&clash.overlap),
             Self::UnknownAgent { suggestion: Some(name), .. } => did_you_mean(name),
-            Self::UnknownAgent { name, suggestion: None, .. } => {
-                format!("declare `[agents.{name}]` or remove the grant")
-            }
+            Self::UnknownAgent { name, .. } => format!("declare `[agents.{name}]` or remove the grant"),
             Self::UnknownCapability { suggestion: Some(name), .. } => did_you_mean(&format!("cap:{name}")),
             Self::UnknownCapability { name, suggestion: None, .. } => {
                 format!("add `capabilities = [\"{name}\"]` to an agent or remove the grant")
@@ -109,6 +108,11 @@ fn cron_help(reason: &CronError) -> String {
         }
         CronError::Never => "name days that a month has".to_owned(),
     }
+}
+
+fn strategy_help(key: &str, belongs: &str) -> String {
+    let (table, key) = key.rsplit_once('.').unwrap_or(("", key));
+    format!("set `strategy = \"{belongs}\"` in `{table}`, or remove `{key}`")
 }
 
 /// What to do about two routes.

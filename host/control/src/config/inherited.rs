@@ -107,9 +107,30 @@ fn deploy(section: &Section<'_>, base: Option<&DeploySpec>, findings: &mut Findi
         keep_warm: section.get("keep-warm", None, findings),
         steps: section.get("steps", None, findings),
     };
+    let keys = [
+        (own.batch.is_some(), "batch", "rolling"),
+        (own.keep_warm.is_some(), "keep-warm", "blue-green"),
+        (own.steps.is_some(), "steps", "canary"),
+    ];
+    of_its_strategy(&section, own.strategy, &keys, findings);
     DeploySpec {
         strategy: own.strategy(&base.strategy),
         timeout: section.get("timeout", Some(base.timeout), findings).unwrap_or(base.timeout),
+    }
+}
+
+/// Reports keys that are written and belong to another strategy than the one in force.
+fn of_its_strategy(
+    section: &Section<'_>,
+    chosen: &'static str,
+    keys: &[(bool, &'static str, &'static str)],
+    findings: &mut Findings,
+) {
+    for (_, key, belongs) in keys.iter().filter(|(read, _, belongs)| *read && *belongs != chosen) {
+        // What nobody wrote has its default.
+        let Some(entry) = section.entry(key) else { continue };
+        let at = At { key: section.key(key), place: entry.key.clone() };
+        findings.errors.push(ConfigError::OtherStrategy { at, belongs, chosen });
     }
 }
 
@@ -131,6 +152,15 @@ fn reloaded(section: &Section<'_>, base: Option<&ReloadSpec>, findings: &mut Fin
         steps: section.get("steps", None, findings),
         every: section.get("every", None, findings),
     };
+    let keys = [
+        (own.hold.is_some(), "for", "parallel"),
+        (own.min_messages.is_some(), "min-messages", "parallel"),
+        (own.match_percent.is_some(), "match", "parallel"),
+        (own.ignore.is_some(), "ignore", "parallel"),
+        (own.steps.is_some(), "steps", "traffic-splitting"),
+        (own.every.is_some(), "every", "traffic-splitting"),
+    ];
+    of_its_strategy(&section, own.strategy, &keys, findings);
     ReloadSpec {
         strategy: own.strategy(&base.strategy),
         state: match section.get("state", None, findings) {

@@ -32,6 +32,7 @@ mod reach;
 pub mod settings;
 pub mod split;
 mod status;
+mod step;
 pub mod strategy;
 mod tidy;
 mod turn;

@@ -62,6 +62,8 @@ impl Rollout {
             }
             Step::Pause => {
                 self.become_status(Status::Paused, format!("step {} waits for `promote`", self.step + 1), now);
+                // Who is paused is judged too.
+                decision.look_again(JUDGED_EVERY);
                 Reached::Waits("it is paused until somebody promotes".to_owned())
             }
             Step::Handoff => self.handed_over(seen, now, decision),
@@ -236,7 +238,7 @@ impl Rollout {
         if old.in_flight == 0 || passed >= self.settings.drain {
             return Reached::Yes;
         }
-        decision.look_again(self.settings.drain - passed);
+        decision.look_again((self.settings.drain - passed).min(WATCHED_EVERY));
         Reached::Waits(format!("{} drains: {} in flight", self.stable(), old.in_flight))
     }
 

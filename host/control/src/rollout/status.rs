@@ -97,6 +97,12 @@ impl From<End> for Status {
 pub struct Figures {
     /// Instances of the candidate that stood.
     pub started: u64,
+    /// Instances of the candidate that did not come to stand, or ended in a trap or beyond a limit.
+    #[serde(default)]
+    pub failed: u64,
+    /// The most memory that one of its instances had, in bytes: linear memories and tables.
+    #[serde(default)]
+    pub peak_memory_bytes: u64,
     /// The longest time for which the agent handled nothing although something waited, in milliseconds.
     pub longest_pause_ms: u64,
     /// Messages and calls that stable answered.
@@ -117,6 +123,8 @@ impl Figures {
     pub(super) fn and(self, later: Self) -> Self {
         Self {
             started: self.started + later.started,
+            failed: self.failed + later.failed,
+            peak_memory_bytes: self.peak_memory_bytes.max(later.peak_memory_bytes),
             longest_pause_ms: self.longest_pause_ms.max(later.longest_pause_ms),
             stable_messages: self.stable_messages + later.stable_messages,
             candidate_messages: self.candidate_messages + later.candidate_messages,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::holds::{CannotHold, can_hold};
 use super::settings::WATCHED;
+pub use super::step::Step;
 use crate::units::serde_duration;
 
 /// The most steps of weight that a canary or a split may have. A weight is a whole percent, so more cannot rise.
@@ -213,79 +214,6 @@ impl Situation {
     pub fn is_stateful(self) -> bool {
         self.stable_stateful || self.candidate_stateful
     }
-}
-
-/// One thing to reach before the next. Persisted with the rollout, so that another version of the host goes on with
-/// the steps that were begun.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "kebab-case")]
-pub enum Step {
-    /// The candidate is valid, compiled, and so many of its instances stand.
-    Prepare {
-        /// With 0 one is started to try it.
-        instances: u32,
-    },
-    /// So many instances of the candidate stand.
-    Start {
-        /// All of them, not only the further ones.
-        instances: u32,
-    },
-    /// The candidate's probe is healthy.
-    Probe,
-    /// The candidate restored the live snapshot and handled the last messages on a copy.
-    Rehearse {
-        /// How many.
-        messages: u32,
-    },
-    /// Copies of live messages were answered alike.
-    Shadow {
-        /// How long at most.
-        #[serde(rename = "for", with = "serde_duration")]
-        hold: Duration,
-        /// How many copies are enough.
-        min_messages: u64,
-        /// How many of a hundred have to agree.
-        match_percent: f64,
-    },
-    /// The candidate takes so much of the traffic, and did for so long.
-    Weight {
-        /// Of a hundred; the running revision has the rest.
-        percent: u8,
-        /// How long.
-        #[serde(rename = "for", with = "serde_duration")]
-        hold: Duration,
-        /// Whether it has to be found healthy before it goes on: with too few messages it waits.
-        judged: bool,
-    },
-    /// So few instances of the running revision are left.
-    Shrink {
-        /// How many.
-        instances: u32,
-    },
-    /// Somebody promoted.
-    Pause,
-    /// Memory and traffic are with the candidate: the mailbox waits until nothing is in flight, the running
-    /// revision saves, the candidate restores or begins anew, and is checked.
-    Handoff,
-    /// Traffic is with the candidate, which has the memory that it had when it handed it over.
-    TakeBack,
-    /// The old revision stands for so long, without traffic.
-    KeepWarm {
-        /// How long.
-        #[serde(rename = "for", with = "serde_duration")]
-        hold: Duration,
-    },
-    /// Nothing of the old revision is in flight, or its time is over.
-    Drain,
-    /// The old revision ended.
-    Stop,
-    /// The new revision handled enough, and was probed often enough, to be judged with all the traffic; or its time
-    /// for that is over.
-    Watch {
-        /// How long at most.
-        #[serde(rename = "for", with = "serde_duration")]
-        hold: Duration,
-    },
 }
 
 /// What all eight have in common.
