@@ -29,7 +29,7 @@ fn guests_export_what_hosts_look_for() {
         let (imports, exports) = read(&name);
         let expected: &[&str] = match name.as_str() {
             "web" | "web-echo" | "rogue-web" | "web-effects" => &[HTTP],
-            "session" | "fragile" => &[HANDLER, HEALTH, SNAPSHOT],
+            "session" | "fragile" | "memoir" => &[HANDLER, HEALTH, SNAPSHOT],
             "by-record" | "by-resource" => &["read-all", "read-content", "read-routing"],
             _ if language == "rust" => &[HANDLER, HEALTH],
             _ => &[HANDLER],
