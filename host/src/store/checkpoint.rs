@@ -14,8 +14,9 @@ use rusqlite::Connection;
 
 use super::commit::CommitError;
 
-/// How long to wait after a copy before the next.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait after a copy before the next. What is left of the log when it begins anew is copied by the writer, for
+/// which commits wait: it is what came in this time.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Pages (of 4 KiB) in the log above which it is to begin anew.
 const MAX_PAGES: i64 = 16_384;
 
@@ -98,7 +99,10 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
         if stopped() {
             return;
         }
-        match copy(connection) {
+        // What came during a copy is little, and what came during the next one is less: the writer has to wait for the
+        // rest.
+        let copied = copy(connection).and_then(|pages| if pages > MAX_PAGES { copy(connection) } else { Ok(pages) });
+        match copied {
             Ok(pages) if pages > MAX_PAGES => restart(),
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the store's log could not be copied; it grows until it can be"),
