@@ -61,17 +61,18 @@ fn edit(server: &Server, toml: &str) {
     std::fs::rename(new, server.folder().join("caxton.toml")).expect("the folder can be written to");
 }
 
-/// The newest rollout of an agent, when that many of them have ended.
-fn rollout(server: &Server, agent: &str, number: u64) -> serde_json::Value {
-    loop {
+/// The rollout of an agent to a revision, when it is over; none when `enough` before.
+fn rollout(server: &Server, agent: &str, number: u64, enough: impl Fn() -> bool) -> Option<serde_json::Value> {
+    while !enough() {
         let newest = asked(server, &format!("/v1/rollouts/{agent}"))[0].clone();
         let is_it = newest["to"] == format!("{agent}@{number}");
         if is_it && newest["ended"] == true {
             assert_eq!(newest["status"], "completed", "{newest}");
-            return newest;
+            return Some(newest);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+    None
 }
 
 /// Calls of an agent while it is replaced again and again, against calls while it is not.
@@ -87,9 +88,12 @@ fn under_load() {
         ("reload", "traffic-splitting", "steps = [50, 100], every = \"1s\""),
     ];
     for (kind, name, more) in strategies {
+        // Those that move by weight are judged; what is watched with all the traffic costs nothing and takes its time.
+        let rollback =
+            if more.contains("steps") { "min-messages = 20, slower = \"10000%\"" } else { "automatic = false" };
         let comma = if more.is_empty() { "" } else { ", " };
         let settings = format!(
-            "instances = {{ min = 2, max = 4 }}\nrollback = {{ min-messages = 20, slower = \"10000%\" }}\n{kind} = {{ strategy = \"{name}\"{comma}{more} }}\n"
+            "instances = {{ min = 2, max = 4 }}\nrollback = {{ {rollback} }}\n{kind} = {{ strategy = \"{name}\"{comma}{more} }}\n"
         );
         let file = |number: usize| {
             let config = if kind == "deploy" { format!("config = {{ n = \"{number}\" }}\n") } else { String::new() };
@@ -105,16 +109,18 @@ fn under_load() {
         let quiet = drive(&request, CONNECTIONS, TIME);
         let (during, rollouts) = std::thread::scope(|scope| {
             let load = scope.spawn(|| drive(&request, CONNECTIONS, TIME));
-            let mut number = 1;
+            let (mut number, mut done) = (1, 0);
             while !load.is_finished() {
                 number += 1;
                 match kind {
                     "deploy" => edit(&server, &file(number)),
                     _ => put(server.folder(), "echo", number),
                 }
-                rollout(&server, "echo", number as u64);
+                if rollout(&server, "echo", number as u64, || load.is_finished()).is_some() {
+                    done += 1;
+                }
             }
-            (load.join().expect("the load ends well"), number - 1)
+            (load.join().expect("the load ends well"), done)
         });
         println!(
             "{kind} {name:<17} {rollouts:>3} in {} s of load: {:.2} x the calls/s of a quiet time ({:.0}/s), p99 {:.2} ms, {:.1} x",
@@ -131,7 +137,14 @@ fn under_load() {
 fn handoff() {
     const ROLLOUTS: u64 = 100;
     let file = |number: u64| {
-        format!("caxton = 1\n{}", agent("session", "session", &format!("config = {{ n = \"{number}\" }}")))
+        format!(
+            "caxton = 1\n{}",
+            agent(
+                "session",
+                "session",
+                &format!("rollback = {{ automatic = false }}\nconfig = {{ n = \"{number}\" }}")
+            )
+        )
     };
     let (server, _) = host(HOST, &file(1));
     let note = "n".repeat(1_000);
@@ -142,7 +155,8 @@ fn handoff() {
     let mut pauses: Vec<f64> = (2..ROLLOUTS + 2)
         .map(|number| {
             edit(&server, &file(number));
-            rollout(&server, "session", number)["longest_pause_ms"].as_f64().unwrap_or(f64::NAN)
+            let done = rollout(&server, "session", number, || false).expect("it goes on until it is over");
+            done["longest_pause_ms"].as_f64().unwrap_or(f64::NAN)
         })
         .collect();
     pauses.sort_by(f64::total_cmp);
