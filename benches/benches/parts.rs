@@ -72,7 +72,7 @@ fn planning(criterion: &mut Criterion) {
                 ..ActualAgent::new(Arc::clone(&spec))
             };
             let mut ledger = Ledger::new(spec.name.clone());
-            ledger.runs(Side { number: 1, digest, settings: spec.revision_settings() });
+            ledger.runs(Side { number: 1, digest, settings: spec.revision_settings().to_owned() });
             ledgers.insert(spec.name.clone(), ledger);
             actual.agents.insert(spec.name.clone(), agent);
             desired.insert(spec.name.clone(), Wanted { spec, component: Component::Found(digest) });

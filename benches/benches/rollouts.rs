@@ -219,7 +219,8 @@ fn many() {
         if agents.as_array().is_some_and(|agents| agents.len() == AGENTS && agents.iter().all(runs)) {
             return;
         }
-        std::thread::sleep(Duration::from_millis(20));
+        // Seldom: it costs the host what some rollouts cost.
+        std::thread::sleep(Duration::from_millis(250));
     };
     for (number, what) in [(2, "an edit of the settings of"), (3, "new bytes for")] {
         let began = Instant::now();

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -134,6 +134,9 @@ pub struct AgentSpec {
     /// How a change is rolled out and goes back. Shown once the file may say something of it.
     #[serde(skip)]
     pub rollout: Declaration,
+    /// Its settings as text, once somebody has asked.
+    #[serde(skip)]
+    pub printed: Printed,
 }
 
 impl AgentSpec {
@@ -149,9 +152,29 @@ impl AgentSpec {
     }
 
     /// What makes a revision another one beside its bytes, as text that is kept: equal texts are the same revision.
-    pub fn revision_settings(&self) -> String {
-        let Self { config, allow, limits, .. } = self;
-        serde_json::json!({ "config": config, "allow": allow, "limits": limits }).to_string()
+    pub fn revision_settings(&self) -> &str {
+        self.printed.0.get_or_init(|| {
+            let Self { config, allow, limits, .. } = self;
+            serde_json::json!({ "config": config, "allow": allow, "limits": limits }).to_string()
+        })
+    }
+}
+
+/// Text that is made once of a declaration that stays as it is, since thousands are compared at every look. A copy,
+/// which may be changed, begins without it.
+#[derive(Debug, Default)]
+pub struct Printed(OnceLock<String>);
+
+impl Clone for Printed {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Printed {
+    /// It follows from the rest.
+    fn eq(&self, _: &Self) -> bool {
+        true
     }
 }
 

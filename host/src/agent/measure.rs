@@ -1,10 +1,11 @@
 //! What is measured of a revision while it takes part in a rollout.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use caxton_control::rollout::analysis::{P95, Window};
+use parking_lot::Mutex;
 
 use super::Revision;
 use crate::histogram::Histogram;
@@ -14,7 +15,22 @@ use crate::histogram::Histogram;
 pub(crate) struct Measures {
     messages: AtomicU64,
     faults: AtomicU64,
-    took: Histogram,
+    /// Of thousands that begin to be measured at once most have nothing to do.
+    took: OnceLock<Box<Histogram>>,
+    /// The times as they were looked at last, and of how many messages.
+    looked_at: Mutex<(u64, Option<P95>)>,
+}
+
+impl Measures {
+    fn p95(&self, messages: u64) -> Option<P95> {
+        let mut looked_at = self.looked_at.lock();
+        if looked_at.0 != messages {
+            let took = self.took.get()?.counted();
+            let [low, at, high] = P95::ranks(messages).map(|rank| took.quantile(rank));
+            *looked_at = (messages, low.zip(at).zip(high).map(|((low, at), high)| P95 { low, at, high }));
+        }
+        looked_at.1
+    }
 }
 
 impl Revision {
@@ -34,7 +50,7 @@ impl Revision {
         if let Some(measures) = &*self.measures.load() {
             measures.messages.fetch_add(1, Ordering::Relaxed);
             measures.faults.fetch_add(u64::from(faulty), Ordering::Relaxed);
-            measures.took.record(took);
+            measures.took.get_or_init(Box::default).record(took);
         }
     }
 
@@ -47,13 +63,11 @@ impl Revision {
     pub(crate) fn window(&self) -> Window {
         let Some(measures) = self.measures.load_full() else { return Window::default() };
         let messages = measures.messages.load(Ordering::Relaxed);
-        let took = measures.took.counted();
-        let [low, at, high] = P95::ranks(messages).map(|rank| took.quantile(rank));
         Window {
             messages,
             faults: measures.faults.load(Ordering::Relaxed),
             memory_bytes: self.pool.peak_memory(),
-            p95: low.zip(at).zip(high).map(|((low, at), high)| P95 { low, at, high }),
+            p95: measures.p95(messages),
             ..Window::default()
         }
     }

@@ -135,7 +135,7 @@ impl Preparation {
             agent: self.id.agent.shared(),
             number: self.id.number,
             digest: self.digest.to_string(),
-            settings: self.spec.revision_settings(),
+            settings: self.spec.revision_settings().to_owned(),
             created_at: clock::now_ms(),
         };
         self.commons.store.keep_revision(record).await.map_err(|error| error.to_string())

@@ -154,6 +154,7 @@ fn agent_spec(
     let Inherited { limits, instances, mailbox, breaker, reload, rollout, .. } =
         Inherited::read(section, Some(base), findings);
     AgentSpec {
+        printed: Default::default(),
         component: component.unwrap_or_default(),
         build: section.written("build", findings).map(|build| Build {
             command: build.get("command", None, findings).unwrap_or_default(),

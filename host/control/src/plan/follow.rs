@@ -47,7 +47,7 @@ impl Plan {
 
     /// Makes a rollout of what is declared, if that is another than what runs.
     fn change(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, now: u64) -> Next {
-        let settings = wanted.spec.revision_settings();
+        let settings = wanted.spec.revision_settings().to_owned();
         // Bytes that cannot be read are taken for those that run, or are on their way.
         let known = ledger.open().map(|rollout| &rollout.to).filter(|to| to.settings == settings);
         let digest = match (&wanted.component, known.or(ledger.current())) {

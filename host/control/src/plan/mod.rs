@@ -387,7 +387,7 @@ impl ActualAgent {
 impl Revision {
     /// What it is made of.
     pub fn side(&self) -> Side {
-        Side { number: self.number, digest: self.digest, settings: self.spec.revision_settings() }
+        Side { number: self.number, digest: self.digest, settings: self.spec.revision_settings().to_owned() }
     }
 
     fn id(&self, agent: &AgentName) -> RevisionId {

@@ -114,6 +114,7 @@ pub(crate) fn digest(name: &str) -> Digest {
 /// A declaration with every setting at some value.
 pub(crate) fn spec(name: &AgentName) -> AgentSpec {
     AgentSpec {
+        printed: Default::default(),
         name: name.clone(),
         component: format!("{name}.wasm"),
         build: None,

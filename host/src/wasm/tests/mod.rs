@@ -91,6 +91,7 @@ impl Bench {
 /// The declaration of an agent with limits that no well-behaved guest meets.
 fn spec() -> AgentSpec {
     AgentSpec {
+        printed: Default::default(),
         name: "guest".parse().unwrap(),
         component: "guest.wasm".to_owned(),
         build: None,
