@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use caxton_control::lifecycle::State;
+use caxton_control::rollout::{Ledger, Status};
 use caxton_control::{Desired, diff};
 
 use super::{Entry, Reconciler};
@@ -93,8 +94,16 @@ impl Reconciler {
         changes
     }
 
+    /// Whether what an agent waits for is only the end of a rollout to what is declared, which has all the traffic.
+    fn only_ends(&self, name: &str) -> bool {
+        let open = self.ledgers.get(name).and_then(Ledger::open);
+        let reasons = self.plan.waiting.iter().filter(|waiting| waiting.agent.as_str() == name).count();
+        reasons == 1 && open.is_some_and(|rollout| rollout.status == Status::InProgress && rollout.has_moved())
+    }
+
     fn status(&self) -> HostStatus {
         let waiting = self.waiting();
+        let in_sync = self.file_errors.is_empty() && waiting.iter().all(|waiting| self.only_ends(&waiting.agent));
         HostStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             file: self.source.file.display().to_string(),
@@ -102,7 +111,7 @@ impl Reconciler {
             http: self.facts.http.clone(),
             admin: self.facts.admin.clone(),
             ready: self.ready.borrow().ready,
-            in_sync: self.file_errors.is_empty() && waiting.is_empty(),
+            in_sync,
             file_errors: self.file_errors.clone(),
             waiting,
             instances: self.runtime.live(),

@@ -117,6 +117,12 @@ fn a_rolling_deployment_replaces_instances_in_batches() {
     let calls = load.end();
     assert_eq!(calls.wrong, Vec::<String>::new(), "of {:?}", calls.answered);
     host.until_said("echo@1 has 50%; echo@2 has 50%");
+    // It is still watched, but what is declared runs.
+    host.until("it is watched", |host| {
+        let why = host.agent("echo")["waiting"].as_str().unwrap_or_default().to_owned();
+        why.contains("is watched").then_some(())
+    });
+    assert_eq!(host.api().get("/v1/host").json()["in_sync"], true);
     host.until_agent("echo", "all instances stand", |status| status["instances"] == 4);
 }
 
