@@ -1,6 +1,5 @@
 //! One transaction: what the writer does with the jobs that came together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +10,7 @@ use super::commit::{Commit, CommitError, DeadLetter, Handled, StateChange};
 use super::conversation::{Conversations, write_end};
 use super::history::History;
 use super::kept::Event;
-use super::keys::KeyCache;
+use super::keys::{KeyCache, Known};
 use super::row;
 use super::rows::{find_key, write_attempt, write_event, write_fired, write_key, write_revision, write_snapshot};
 use super::writer::{Asker, Job};
@@ -37,6 +36,8 @@ pub(super) struct Counters {
     keys: KeyCache,
     /// Where heads are encoded.
     buffer: Vec<u8>,
+    /// When the transaction began, in milliseconds since 1970.
+    now: u64,
 }
 
 impl Counters {
@@ -63,6 +64,7 @@ impl Counters {
             resized: AHashSet::new(),
             keys: KeyCache::default(),
             buffer: Vec::new(),
+            now: 0,
         })
     }
 
@@ -116,7 +118,7 @@ impl Counters {
         self.history.undo();
         self.sizes.clear();
         self.resized.clear();
-        self.keys = KeyCache::default();
+        self.keys.clear();
         self.conversations.undo();
     }
 
@@ -156,6 +158,7 @@ impl Batch {
     ) -> rusqlite::Result<()> {
         let seq = counters.seq;
         counters.history.begin();
+        counters.now = crate::clock::now_ms();
         let written = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => self.write_all(transaction, counters, jobs),
             Err(error) => {
@@ -279,8 +282,8 @@ impl<'t> Writing<'t> {
             find: transaction
                 .prepare_cached("SELECT version, length(value) FROM state WHERE agent = ?1 AND key = ?2")?,
             set: transaction.prepare_cached(
-                "INSERT INTO state (agent, key, value, version) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (agent, key) DO UPDATE SET value = excluded.value, version = excluded.version",
+                // Without a look for the row that it replaces.
+                "REPLACE INTO state (agent, key, value, version) VALUES (?1, ?2, ?3, ?4)",
             )?,
             remove: transaction.prepare_cached("DELETE FROM state WHERE agent = ?1 AND key = ?2")?,
         })
@@ -335,14 +338,14 @@ impl<'t> Writing<'t> {
             write_fired(self.transaction, &commit.agent, fired)?;
         }
         if let Some(ended) = &commit.ended {
-            write_end(self.transaction, ended, crate::clock::now_ms())?;
+            write_end(self.transaction, ended, counters.now)?;
         }
         Ok(Ok(()))
     }
 
     fn acknowledge(&mut self, counters: &mut Counters, handled: Handled) -> rusqlite::Result<()> {
-        let now = crate::clock::now_ms().cast_signed();
-        self.acknowledge.execute(params![handled.seq.cast_signed(), now, handled.revision.cast_signed()])?;
+        let at = counters.now.cast_signed();
+        self.acknowledge.execute(params![handled.seq.cast_signed(), at, handled.revision.cast_signed()])?;
         counters.history.handled(handled.seq);
         Ok(())
     }
@@ -388,21 +391,15 @@ impl<'t> Writing<'t> {
         agent: &Arc<str>,
         state: &StateChange,
     ) -> rusqlite::Result<Result<i64, CommitError>> {
-        let mut found: BTreeMap<&str, Option<i64>> = BTreeMap::new();
         for (key, seen) in &state.reads {
-            let (version, length) = self.find(counters, agent, key)?;
-            if version != *seen {
+            if self.find(counters, agent, key)?.0 != *seen {
                 return Ok(Err(CommitError::Conflict));
             }
-            found.insert(key, length);
         }
         let bytes = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
         let mut size = counters.size(self.transaction, agent)?;
         for (key, value) in &state.writes {
-            let replaced = match found.get(key.as_str()) {
-                Some(length) => *length,
-                None => self.find(counters, agent, key)?.1,
-            };
+            let replaced = self.find(counters, agent, key)?.1;
             size -= replaced.map_or(0, |length| length + bytes(key.len()));
             size += value.as_ref().map_or(0, |value| bytes(key.len() + value.len()));
         }
@@ -439,11 +436,13 @@ impl<'t> Writing<'t> {
     }
 
     /// The version of a key (0: there is none) and the length of its value.
-    fn find(&mut self, counters: &Counters, agent: &str, key: &str) -> rusqlite::Result<(u64, Option<i64>)> {
+    fn find(&mut self, counters: &mut Counters, agent: &Arc<str>, key: &str) -> rusqlite::Result<Known> {
         if let Some(known) = counters.keys.get(agent, key) {
             return Ok(known);
         }
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), Some(row.get(1)?)));
-        Ok(self.find.query_row(params![agent, key], row).optional()?.unwrap_or((0, None)))
+        let known = self.find.query_row(params![&**agent, key], row).optional()?.unwrap_or((0, None));
+        counters.keys.set(agent, key, known);
+        Ok(known)
     }
 }

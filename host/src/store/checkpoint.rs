@@ -17,8 +17,8 @@ use super::commit::CommitError;
 /// How long to wait after a copy before the next. What is left of the log when it begins anew is copied by the writer, for
 /// which commits wait: it is what came in this time.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Pages (of 4 KiB) in the log above which it is to begin anew.
-const MAX_PAGES: i64 = 16_384;
+/// Bytes in the log above which it is to begin anew.
+const MAX_LOG: i64 = 64 << 20;
 
 /// What the writer and the copying thread share.
 #[derive(Default)]
@@ -83,6 +83,8 @@ impl Drop for Checkpointer {
 }
 
 fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
+    let page = connection.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0)).unwrap_or(4_096);
+    let max_pages = MAX_LOG / page.max(512);
     let stopped = || shared.stop.load(Ordering::SeqCst);
     loop {
         {
@@ -101,9 +103,9 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
         }
         // What came during a copy is little, and what came during the next one is less: the writer has to wait for the
         // rest.
-        let copied = copy(connection).and_then(|pages| if pages > MAX_PAGES { copy(connection) } else { Ok(pages) });
+        let copied = copy(connection).and_then(|pages| if pages > max_pages { copy(connection) } else { Ok(pages) });
         match copied {
-            Ok(pages) if pages > MAX_PAGES => restart(),
+            Ok(pages) if pages > max_pages => restart(),
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the store's log could not be copied; it grows until it can be"),
         }

@@ -13,6 +13,7 @@ use ahash::{AHashMap, RandomState};
 use arc_swap::ArcSwap;
 use caxton_control::conversation::{Change, Conversation, Refused, Said};
 use caxton_control::desired;
+use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, params};
 
@@ -80,9 +81,10 @@ pub(crate) struct Conversations {
 
 #[derive(Default)]
 struct Shard {
-    open: AHashMap<Box<str>, Open>,
-    /// What is to be written.
-    dirty: Vec<Box<str>>,
+    /// By the hash of their names, which is made once for every message.
+    open: HashTable<Open>,
+    /// The hashes of those that are to be written: of as many as there are that are [`Open::dirty`].
+    dirty: Vec<u64>,
     /// Open ones that are in the database alone, by the hash of their names.
     away: AHashMap<u64, Away>,
     /// Those that were too many, until they are ended: some in memory, some in the database.
@@ -90,6 +92,8 @@ struct Shard {
 }
 
 struct Open {
+    /// Of its name.
+    hash: u64,
     record: Conversation,
     row: u64,
     /// No message of it has a place before this one; 0 if that is not known.
@@ -116,6 +120,33 @@ pub(crate) struct Expired {
 impl Expired {
     fn of(open: Open) -> Self {
         Self { row: Some(open.row).filter(|row| *row != 0), record: open.record, began: open.began }
+    }
+}
+
+impl Shard {
+    /// One that is in memory, by its name and the hash of that.
+    fn get(&self, name: &str, hash: u64) -> Option<&Open> {
+        self.open.find(hash, |open| open.record.name == name)
+    }
+
+    fn get_mut(&mut self, name: &str, hash: u64) -> Option<&mut Open> {
+        self.open.find_mut(hash, |open| open.record.name == name)
+    }
+
+    /// Adds one that is not there.
+    fn insert(&mut self, open: Open) {
+        self.open.insert_unique(open.hash, open, |open| open.hash);
+    }
+
+    fn remove(&mut self, name: &str, hash: u64) -> Option<Open> {
+        let found = self.open.find_entry(hash, |open| open.record.name == name);
+        found.ok().map(|entry| entry.remove().0)
+    }
+
+    /// Looks anew which are to be written.
+    fn find_dirty(&mut self) {
+        self.dirty.clear();
+        self.dirty.extend(self.open.iter().filter(|open| open.dirty).map(|open| open.hash));
     }
 }
 
@@ -148,18 +179,19 @@ impl Conversations {
         self.bounds.store(bounds.into());
     }
 
-    /// The part where a conversation is, which is in memory if it is open.
-    fn shard(&self, name: &str) -> MutexGuard<'_, Shard> {
+    /// The part where a conversation is, which is in memory if it is open, and the hash of its name.
+    fn shard(&self, name: &str) -> (MutexGuard<'_, Shard>, u64) {
         let hash = self.hasher.hash_one(name);
         let mut shard = self.part(hash).lock();
         if !shard.away.is_empty() {
             self.bring_back(&mut shard, name, hash);
         }
-        shard
+        (shard, hash)
     }
 
     fn part(&self, hash: u64) -> &Mutex<Shard> {
-        &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
+        // Not by the bits that place it within its part.
+        &self.shards[usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0)]
     }
 
     /// Takes a message that is not kept into its conversation, or refuses it.
@@ -170,11 +202,10 @@ impl Conversations {
     /// Takes a message into its conversation, or refuses it; `kept` if it outlives the host.
     fn take(&self, name: &str, said: &Said<'_>, kept: bool) -> Result<Change, Refused> {
         let bound = usize::try_from(self.bounds.load().participants).unwrap_or(usize::MAX);
-        let mut shard = self.shard(name);
-        let judged = match shard.open.contains_key(name) {
-            true => self.change(&mut shard, name, |record| record.judge_noting(said, bound)),
-            false => self.begin(&mut shard, name, said, kept, bound),
-        };
+        let (mut shard, hash) = self.shard(name);
+        let judged = self
+            .change(&mut shard, (name, hash), |record| record.judge_noting(said, bound))
+            .unwrap_or_else(|| self.begin(&mut shard, (name, hash), said, kept, bound));
         if judged.is_err() {
             self.illegal.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("caxton_messages_illegal_total").increment(1);
@@ -215,40 +246,48 @@ impl Conversations {
     /// Takes back what was sent, which is not kept: the last one first.
     fn take_back(&self, envelope: &Envelope, change: Change) {
         let name = &envelope.message.conversation_id;
-        let mut shard = self.shard(name);
+        let (mut shard, hash) = self.shard(name);
         // It refuses nothing.
-        let _ = self.change(&mut shard, name, |record| Ok(record.take_back(&said(envelope), change)));
+        let _ = self.change(&mut shard, (name, hash), |record| Ok(record.take_back(&said(envelope), change)));
         // One that began with it never was.
-        if shard.open.get(name.as_str()).is_some_and(|open| open.record.messages == 0) {
-            shard.open.remove(name.as_str());
+        if shard.get(name, hash).is_some_and(|open| open.record.messages == 0)
+            && shard.remove(name, hash).is_some_and(|open| open.dirty)
+        {
+            shard.find_dirty();
         }
     }
 
     /// Counts the answer to a message that was refused.
     fn told_refusal(&self, answer: &Envelope) -> Change {
         let name = &answer.message.conversation_id;
-        let told = self.change(&mut self.shard(name), name, |record| Ok(record.told_refusal(&said(answer))));
-        // It refuses nothing.
-        told.unwrap_or_default()
+        self.tell(name, |record| record.told_refusal(&said(answer)))
     }
 
     /// Takes in what the host says in an agent's place, which is never refused. One that has ended does not begin
     /// again with it.
     pub(crate) fn told(&self, name: &str, said: &Said<'_>) -> Change {
-        let told = self.change(&mut self.shard(name), name, |record| Ok(record.told_failure(said)));
-        // It refuses nothing.
-        told.unwrap_or_default()
+        self.tell(name, |record| record.told_failure(said))
     }
 
-    /// Changes a conversation that is open; nothing happens if it is not.
+    /// Takes in what is never refused; nothing happens if the conversation is not open.
+    fn tell(&self, name: &str, change: impl FnOnce(&mut Conversation) -> Change) -> Change {
+        let (mut shard, hash) = self.shard(name);
+        let told = self.change(&mut shard, (name, hash), |record| Ok(change(record)));
+        told.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Changes a conversation that is open; none if it is not.
     fn change(
         &self,
         shard: &mut Shard,
-        name: &str,
+        (name, hash): (&str, u64),
         change: impl FnOnce(&mut Conversation) -> Result<Change, Refused>,
-    ) -> Result<Change, Refused> {
-        let Some(open) = shard.open.get_mut(name) else { return Ok(Change::default()) };
-        let change = change(&mut open.record)?;
+    ) -> Option<Result<Change, Refused>> {
+        let open = shard.get_mut(name, hash)?;
+        let change = match change(&mut open.record) {
+            Ok(change) => change,
+            Err(refused) => return Some(Err(refused)),
+        };
         // From the second message on it is written, and then everything is new.
         open.changed |= change.is_more || open.row == 0;
         if open.row == 0 {
@@ -256,16 +295,16 @@ impl Conversations {
         }
         if !open.dirty {
             open.dirty = true;
-            shard.dirty.push(name.into());
+            shard.dirty.push(hash);
         }
-        Ok(change)
+        Some(Ok(change))
     }
 
     /// Begins a conversation with its first message.
     fn begin(
         &self,
         shard: &mut Shard,
-        name: &str,
+        (name, hash): (&str, u64),
         said: &Said<'_>,
         kept: bool,
         bound: usize,
@@ -279,13 +318,12 @@ impl Conversations {
         // Ids are made by the host and never twice: one that has the name of its first message was not there before.
         let began = if said.id == name { self.place.load(Ordering::Relaxed) + 1 } else { 0 };
         if written {
-            shard.dirty.push(name.into());
+            shard.dirty.push(hash);
         }
-        let open = Open { record, row, began, dirty: written, changed: written, written: 0 };
-        shard.open.insert(name.into(), open);
+        shard.insert(Open { hash, record, row, began, dirty: written, changed: written, written: 0 });
         if shard.open.len() > 2 * MAX_OPEN {
             // Faster than the sweep.
-            shard.let_go(&self.hasher, said.at, self.written.load(Ordering::Acquire));
+            shard.let_go(said.at, self.written.load(Ordering::Acquire));
         }
         Ok(change)
     }
@@ -298,7 +336,8 @@ impl Conversations {
 
     /// The place before which no message of an open conversation is; 0 if that is not known.
     pub(super) fn began(&self, name: &str) -> u64 {
-        self.shard(name).open.get(name).map_or(0, |open| open.began)
+        let (shard, hash) = self.shard(name);
+        shard.get(name, hash).map_or(0, |open| open.began)
     }
 
     fn next_row(&self) -> u64 {
@@ -307,17 +346,20 @@ impl Conversations {
 
     /// Who takes part in a conversation, as far as `wanted` picks one.
     pub(crate) fn find<T>(&self, name: &str, wanted: impl FnMut(&String) -> Option<T>) -> Option<T> {
-        self.shard(name).open.get(name)?.record.participants.iter().find_map(wanted)
+        let (shard, hash) = self.shard(name);
+        shard.get(name, hash)?.record.participants.iter().find_map(wanted)
     }
 
     /// When an open conversation began, in milliseconds since 1970.
     pub(crate) fn first(&self, name: &str) -> Option<u64> {
-        self.shard(name).open.get(name).map(|open| open.record.first)
+        let (shard, hash) = self.shard(name);
+        shard.get(name, hash).map(|open| open.record.first)
     }
 
     /// A conversation that is open.
     pub(crate) fn get(&self, name: &str) -> Option<Conversation> {
-        self.shard(name).open.get(name).map(|open| open.record.clone())
+        let (shard, hash) = self.shard(name);
+        shard.get(name, hash).map(|open| open.record.clone())
     }
 
     /// How many there are, and what was said in those that are open.
@@ -326,7 +368,7 @@ impl Conversations {
         for shard in &self.shards {
             let shard = shard.lock();
             open += (shard.open.len() + shard.away.len()) as u64;
-            messages += shard.open.values().map(|open| open.record.messages).sum::<u64>();
+            messages += shard.open.iter().map(|open| open.record.messages).sum::<u64>();
             messages += shard.away.values().map(|away| away.messages).sum::<u64>();
         }
         ConversationFigures {
@@ -348,19 +390,13 @@ impl Conversations {
             let mut shard = shard.lock();
             let rest = most.saturating_sub(expired.len() + away.len());
             away.extend(shard.end_away(now, timeout, rest));
-            let names: Vec<Box<str>> = shard
-                .open
-                .iter()
-                .filter(|(_, open)| open.record.expires_at(timeout) <= now)
-                .take(most.saturating_sub(expired.len() + away.len()))
-                .map(|(name, _)| name.clone())
-                .collect();
-            expired.extend(names.iter().filter_map(|name| shard.open.remove(name)).map(Expired::of));
-            shard.let_go(&self.hasher, now, self.written.load(Ordering::Acquire));
+            let most = most.saturating_sub(expired.len() + away.len());
+            let over = shard.open.extract_if(|open| open.record.expires_at(timeout) <= now).take(most);
+            expired.extend(over.map(Expired::of));
+            shard.let_go(now, self.written.load(Ordering::Acquire));
             expired.append(&mut shard.surplus.0);
             away.append(&mut shard.surplus.1);
-            let Shard { open, dirty, .. } = &mut *shard;
-            dirty.retain(|name| open.contains_key(name));
+            shard.find_dirty();
         }
         expired.extend(away.iter().filter_map(|away| self.read(away)).map(Expired::of));
         expired
@@ -381,15 +417,16 @@ impl Conversations {
             )?;
             let mut count = transaction
                 .prepare_cached("INSERT OR REPLACE INTO activity (conversation, last, messages) VALUES (?1, ?2, ?3)")?;
-            for name in std::mem::take(&mut shard.dirty) {
-                let Some(open) = shard.open.get_mut(&name) else { continue };
+            let Shard { open, dirty, .. } = &mut *shard;
+            for hash in dirty.drain(..) {
+                let Some(open) = open.find_mut(hash, |open| open.dirty) else { continue };
                 let record = &open.record;
                 let (row, last, messages) =
                     (open.row.cast_signed(), record.last.cast_signed(), record.messages.cast_signed());
                 if open.changed {
                     let text = serde_json::to_string(record).expect("a record is numbers and text");
                     let (first, began) = (record.first.cast_signed(), open.began.cast_signed());
-                    whole.execute(params![row, name, first, last, messages, text, began])?;
+                    whole.execute(params![row, record.name, first, last, messages, text, began])?;
                 }
                 count.execute(params![row, last, messages])?;
                 (open.dirty, open.changed, open.written) = (false, false, written);
@@ -402,14 +439,10 @@ impl Conversations {
     pub(super) fn undo(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let shard = &mut *shard;
-            for (name, open) in shard.open.iter_mut().filter(|(_, open)| open.row != 0) {
-                open.changed = true;
-                if !open.dirty {
-                    open.dirty = true;
-                    shard.dirty.push(name.clone());
-                }
+            for open in shard.open.iter_mut().filter(|open| open.row != 0) {
+                (open.changed, open.dirty) = (true, true);
             }
+            shard.find_dirty();
         }
     }
 }

@@ -1,40 +1,53 @@
-//! What the writer remembers of keys that it has written lately, so that it need not ask.
+//! What the writer remembers of keys that it has written or looked for lately, so that it need not ask.
 
 use std::sync::Arc;
 
-use ahash::AHashMap;
+use ahash::RandomState;
+use hashbrown::HashTable;
 
-/// Keys whose version is remembered; beyond that all are forgotten.
+/// Keys that are remembered; beyond that all are forgotten.
 const MAX_KEYS: usize = 65_536;
 
 /// The version of a key (0: there is none) and the length of its value.
-type Known = (u64, Option<i64>);
+pub(super) type Known = (u64, Option<i64>);
 
-/// What is known of keys by agent: the version (0: there is none) and the length of the value.
+/// What is known of the agents' keys.
 #[derive(Default)]
 pub(super) struct KeyCache {
-    agents: AHashMap<Arc<str>, AHashMap<String, Known>>,
-    count: usize,
+    hasher: RandomState,
+    keys: HashTable<Key>,
+}
+
+struct Key {
+    hash: u64,
+    agent: Arc<str>,
+    key: Box<str>,
+    known: Known,
 }
 
 impl KeyCache {
     /// What is known of a key.
     pub(super) fn get(&self, agent: &str, key: &str) -> Option<Known> {
-        self.agents.get(agent)?.get(key).copied()
+        let hash = self.hasher.hash_one((agent, key));
+        self.keys.find(hash, |known| *known.key == *key && *known.agent == *agent).map(|found| found.known)
     }
 
     /// Remembers what a key has become.
-    pub(super) fn set(&mut self, agent: &Arc<str>, key: &str, found: Known) {
-        if self.count >= MAX_KEYS {
-            *self = Self::default();
+    pub(super) fn set(&mut self, agent: &Arc<str>, key: &str, known: Known) {
+        let hash = self.hasher.hash_one((&**agent, key));
+        if let Some(found) = self.keys.find_mut(hash, |known| *known.key == *key && *known.agent == **agent) {
+            found.known = known;
+            return;
         }
-        let keys = self.agents.entry(Arc::clone(agent)).or_default();
-        match keys.get_mut(key) {
-            Some(known) => *known = found,
-            None => {
-                keys.insert(key.to_owned(), found);
-                self.count += 1;
-            }
+        if self.keys.len() >= MAX_KEYS {
+            self.keys.clear();
         }
+        let key = Key { hash, agent: Arc::clone(agent), key: key.into(), known };
+        self.keys.insert_unique(hash, key, |key| key.hash);
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.keys.clear();
     }
 }

@@ -343,7 +343,7 @@ async fn compacting_gives_back_what_is_free() {
     drop(store);
     let at_rest = AtRest::open(folder.path()).unwrap();
     let (before, after) = at_rest.compact().unwrap();
-    assert!(before > 500_000 && after < 200_000, "{before} {after}");
+    assert!(before > 500_000 && before - after > 450_000, "{before} {after}");
     assert_eq!((at_rest.size().unwrap().free_bytes, at_rest.size().unwrap().commits), (0, None));
     drop(at_rest);
     assert_eq!(open(&folder, Durability::Os).read("counter", "b").unwrap().unwrap().value, b"1");

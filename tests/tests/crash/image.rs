@@ -18,9 +18,9 @@ use crate::books::{self, Books};
 use crate::load::{Load, Sent, Told};
 use crate::{BINARY, bank, chance, check, seconds, seeds, setting, until, until_rest};
 
-/// Bytes of the head of a log, and of a page in it with its own head.
+/// Bytes of the head of a log, and of the head of each page in it.
 const LOG_HEAD: u64 = 32;
-const LOG_PAGE: u64 = 24 + 4096;
+const PAGE_HEAD: u64 = 24;
 
 /// What happened to a copy.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +98,8 @@ fn loose(index: &Path, log: &Path) -> std::ops::RangeInclusive<u64> {
     fs::File::open(index).and_then(|mut file| file.read_exact(&mut head)).expect("a host that works has an index");
     let number = |at: usize| u64::from(u32::from_ne_bytes(head[at..at + 4].try_into().expect("four bytes")));
     let (last, begun) = (number(16), number(128));
-    let place = |page: u64| LOG_HEAD + page * LOG_PAGE;
+    let size = u64::from(u16::from_ne_bytes([head[14], head[15]]));
+    let place = |page: u64| LOG_HEAD + page * (PAGE_HEAD + size);
     let end = fs::metadata(log).expect("a host that works has a log").len();
     place(begun).min(end)..=place(last.max(begun)).min(end)
 }

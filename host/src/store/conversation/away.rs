@@ -6,7 +6,6 @@
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 
-use ahash::RandomState;
 use caxton_control::conversation::Conversation;
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -54,27 +53,28 @@ impl Shard {
 
     /// Lets those leave memory that may: `written` is up to where all is in the database. Those that are too many even
     /// there are surplus, and so are those that have no row when there is no room.
-    pub(super) fn let_go(&mut self, hasher: &RandomState, now: u64, written: u64) {
+    pub(super) fn let_go(&mut self, now: u64, written: u64) {
         let quiet = |open: &Open| open.row != 0 && open.record.last.saturating_add(QUIET) <= now;
-        let mut bytes: usize = self.open.values().map(|open| weight(&open.record)).sum();
+        let mut bytes: usize = self.open.iter().map(|open| weight(&open.record)).sum();
         let full = |bytes, open, away| bytes > MAX_BYTES || open + away > MAX_OPEN;
-        if !full(bytes, self.open.len(), self.away.len()) && !self.open.values().any(quiet) {
+        if !full(bytes, self.open.len(), self.away.len()) && !self.open.iter().any(quiet) {
             return;
         }
-        let may = self.open.iter().filter(|(_, open)| !open.dirty && open.written <= written);
-        let mut may: Vec<(u64, Box<str>)> = may.map(|(name, open)| (open.record.last, name.clone())).collect();
-        may.sort_unstable();
-        for (_, name) in may {
+        let may = |open: &Open| !open.dirty && open.written <= written;
+        let mut oldest: Vec<(u64, u64)> =
+            self.open.iter().filter(|open| may(open)).map(|open| (open.record.last, open.hash)).collect();
+        oldest.sort_unstable();
+        for (last, hash) in oldest {
             let full = full(bytes, self.open.len(), self.away.len());
-            let Some(open) = self.open.get(&name).filter(|open| full || quiet(open)) else { continue };
+            let leaves = |open: &Open| may(open) && open.record.last == last && (full || quiet(open));
+            let Ok(entry) = self.open.find_entry(hash, leaves) else { continue };
+            let open = entry.remove().0;
             bytes = bytes.saturating_sub(weight(&open.record));
-            match self.open.remove(&name) {
+            if open.row == 0 {
                 // It has one message, from outside.
-                Some(open) if open.row == 0 => self.surplus.0.push(Expired::of(open)),
-                Some(open) => {
-                    self.away.insert(hasher.hash_one(&*name), Away::of(&open));
-                }
-                None => {}
+                self.surplus.0.push(Expired::of(open));
+            } else {
+                self.away.insert(hash, Away::of(&open));
             }
         }
         self.bound_away();
@@ -118,7 +118,7 @@ impl Conversations {
         let Some(away) = shard.away.get(&hash) else { return };
         if let Some(open) = self.read(away).filter(|open| open.record.name == name) {
             shard.away.remove(&hash);
-            shard.open.insert(name.into(), open);
+            shard.insert(open);
         }
     }
 
@@ -142,9 +142,9 @@ impl Conversations {
         if away.is_older {
             record.lose_calls();
         }
-        let (row, began) = (away.row, began.cast_unsigned());
+        let (hash, row, began) = (self.hasher.hash_one(&record.name), away.row, began.cast_unsigned());
         // What was lost is written with what is said next.
-        Some(Open { record, row, began, dirty: false, changed: away.is_older, written: 0 })
+        Some(Open { hash, record, row, began, dirty: false, changed: away.is_older, written: 0 })
     }
 
     /// Open conversations with the latest activity first, at most so many; only those of `participant`, if one is
@@ -154,7 +154,7 @@ impl Conversations {
         let (mut found, mut away) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             let shard = shard.lock();
-            let mut own: Vec<&Open> = shard.open.values().filter(|open| takes_part(&open.record)).collect();
+            let mut own: Vec<&Open> = shard.open.iter().filter(|open| takes_part(&open.record)).collect();
             own.sort_unstable_by_key(|open| Reverse(open.record.last));
             found.extend(own.into_iter().take(limit).map(|open| open.record.clone()));
             away.extend(shard.away.values().copied());
