@@ -86,6 +86,7 @@ fn under_load() {
         ("reload", "graceful", ""),
         ("reload", "immediate", ""),
         ("reload", "traffic-splitting", "steps = [50, 100], every = \"1s\""),
+        ("reload", "parallel", "for = \"1s\", min-messages = 1000"),
     ];
     for (kind, name, more) in strategies {
         // Those that move by weight are judged; what is watched with all the traffic costs nothing and takes its time.

@@ -98,9 +98,9 @@ impl Agent {
     /// The next message, with the revision that is to handle it; none ends a worker.
     pub(super) fn take(&self) -> Option<(InFlight, Taken<u64, Slot>)> {
         let mut inbox = self.inbox.lock();
-        let traffic = self.traffic.load_full();
+        let traffic = self.traffic.load();
         let now = clock::now_ms();
-        let taken = match &traffic {
+        let taken = match &*traffic {
             Some(traffic) if inbox.workers <= traffic.max() && inbox.is_ready(now) => {
                 // It is ready, so this is the trial if one is due.
                 inbox.breaker.admits(now);
@@ -108,7 +108,7 @@ impl Agent {
             }
             Some(_) | None => None,
         };
-        let (Some(traffic), Some(taken)) = (traffic, taken) else {
+        let (Some(traffic), Some(taken)) = (&*traffic, taken) else {
             inbox.workers -= 1;
             self.look_later(&mut inbox);
             return None;
@@ -218,7 +218,7 @@ impl Agent {
             trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
             outside: handling.recording.as_deref().map(Recording::outside),
         };
-        let time = deadline.saturating_duration_since(Instant::now());
+        let time = deadline.saturating_duration_since(handling.began);
         let (result, mut effects) = match self.call(&revision, envelope, work, time).await {
             Ok((result, effects, cpu)) => {
                 handling.cpu = cpu;

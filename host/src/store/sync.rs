@@ -6,7 +6,8 @@
 //! ```
 //! The writer appends a transaction to the database's log without a sync of its own; the log is synced here, and
 //! only then is anybody told. At most one transaction is ahead of the sync, so that many still share one. When
-//! nothing else waits the writer syncs by itself, which saves the way to another thread.
+//! nothing else waits, or the disk is faster than the writer, the writer syncs by itself: that saves the way to another
+//! thread, and more transactions share one sync.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -84,6 +85,22 @@ struct Last {
     log: Option<Log>,
     teller: Teller,
     progress: Arc<Progress>,
+    took: Arc<SyncTime>,
+}
+
+/// How long syncs take, in nanoseconds: an average in which each counts an eighth of those before.
+#[derive(Debug, Default)]
+struct SyncTime(AtomicU64);
+
+impl SyncTime {
+    fn took(&self, took: Duration) {
+        let (before, took) = (self.get(), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.0.store(before - before / 8 + took / 8, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The log of the database, which is there from the first commit on.
@@ -107,6 +124,7 @@ impl Log {
 impl Last {
     fn end(&mut self, done: Done) {
         let Done { batch, mut kept, began } = done;
+        let syncing = Instant::now();
         if kept.is_ok()
             && let Some(log) = &mut self.log
             && let Err(error) = log.sync()
@@ -114,6 +132,7 @@ impl Last {
             tracing::error!(file = %log.path.display(), %error, "the store's log cannot be synced; nothing is committed any more");
             self.progress.broken.store(true, Ordering::SeqCst);
         }
+        self.took.took(syncing.elapsed());
         if self.progress.is_broken() {
             kept = kept.and(Err(broken()));
         }
@@ -135,6 +154,7 @@ pub(super) struct Syncer {
     thread: Option<(mpsc::SyncSender<Done>, JoinHandle<()>)>,
     /// Transactions that the thread has not ended.
     ahead: Arc<AtomicU64>,
+    took: Arc<SyncTime>,
 }
 
 impl Syncer {
@@ -142,7 +162,8 @@ impl Syncer {
     pub(super) fn start(log: Option<PathBuf>, teller: Teller, progress: Arc<Progress>) -> Self {
         let synced = log.is_some();
         let log = log.map(|path| Log { path, file: None });
-        let last = Arc::new(Mutex::new(Last { log, teller, progress }));
+        let took = Arc::<SyncTime>::default();
+        let last = Arc::new(Mutex::new(Last { log, teller, progress, took: Arc::clone(&took) }));
         let ahead = Arc::new(AtomicU64::new(0));
         let thread = synced.then(|| {
             // Without room: who hands over waits until the one before is synced.
@@ -159,13 +180,15 @@ impl Syncer {
                 .expect("the system can start a thread");
             (sender, thread)
         });
-        Self { last, thread, ahead }
+        Self { last, thread, ahead, took }
     }
 
     /// Makes a transaction safe and tells of it, after those before. `alone`: nothing else waits to be written.
     pub(super) fn end(&self, done: Done, alone: bool) {
+        let wrote = u64::try_from(done.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let beside = !alone && self.took.get() > wrote;
         match &self.thread {
-            Some((sender, _)) if !alone || self.ahead.load(Ordering::SeqCst) > 0 => {
+            Some((sender, _)) if beside || self.ahead.load(Ordering::SeqCst) > 0 => {
                 self.ahead.fetch_add(1, Ordering::SeqCst);
                 // The thread ends only after this.
                 let _ = sender.send(done);

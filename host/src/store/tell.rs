@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::batch::Batch;
-use super::commit::{Commit, CommitError, Committed, Done};
+use super::commit::{Commit, CommitError, Committed};
 use super::kept::Event;
 use crate::histogram::Histogram;
 
@@ -49,33 +49,36 @@ impl Teller {
             // Who asked may be gone.
             let _ = asker.send(failed.clone().map_or(result, Err));
         }
-        let told: Vec<Told> = commits
-            .into_iter()
-            .map(|(commit, result)| {
-                let Commit { done, sends, state, dead, .. } = *commit;
-                let result = failed.clone().map_or(result, Err);
-                if let (Ok(()), Some(state)) = (&result, &state)
-                    && let Some(size) = state.size
-                {
-                    state.bytes.store(size, Ordering::Relaxed);
-                }
-                Told { done, committed: Committed { result, sends, state, dead } }
-            })
-            .collect();
-        self.telling.tell(told);
+        self.telling.tell(Told { commits, failed });
     }
 }
 
-/// Somebody to be told what became of a commit.
+/// Commits of one transaction, whoever made them to be told what became of each.
 struct Told {
-    done: Done,
-    committed: Committed,
+    commits: Vec<(Box<Commit>, Result<(), CommitError>)>,
+    /// Why nothing of the transaction is kept.
+    failed: Option<CommitError>,
+}
+
+impl Told {
+    fn tell(self) {
+        for (commit, result) in self.commits {
+            let Commit { done, sends, state, dead, .. } = *commit;
+            let result = self.failed.clone().map_or(result, Err);
+            if let (Ok(()), Some(state)) = (&result, &state)
+                && let Some(size) = state.size
+            {
+                state.bytes.store(size, Ordering::Relaxed);
+            }
+            done(Committed { result, sends, state, dead });
+        }
+    }
 }
 
 /// Tells of commits in their order: a few at once, many by a task, so that the disk does not wait.
 struct Telling {
     runtime: Option<tokio::runtime::Handle>,
-    task: tokio::sync::mpsc::UnboundedSender<Vec<Told>>,
+    task: tokio::sync::mpsc::UnboundedSender<Told>,
     /// Batches that the task has not told of yet.
     behind: Arc<AtomicUsize>,
 }
@@ -83,13 +86,13 @@ struct Telling {
 impl Telling {
     fn start() -> Self {
         let runtime = tokio::runtime::Handle::try_current().ok();
-        let (task, mut batches) = tokio::sync::mpsc::unbounded_channel::<Vec<Told>>();
+        let (task, mut batches) = tokio::sync::mpsc::unbounded_channel::<Told>();
         let behind = Arc::new(AtomicUsize::new(0));
         if let Some(runtime) = &runtime {
             let behind = Arc::clone(&behind);
             runtime.spawn(async move {
                 while let Some(batch) = batches.recv().await {
-                    tell_all(batch);
+                    batch.tell();
                     behind.fetch_sub(1, Ordering::SeqCst);
                 }
             });
@@ -97,27 +100,21 @@ impl Telling {
         Self { runtime, task, behind }
     }
 
-    fn tell(&self, batch: Vec<Told>) {
-        if batch.is_empty() {
+    fn tell(&self, batch: Told) {
+        if batch.commits.is_empty() {
             return;
         }
         let in_order = self.behind.load(Ordering::SeqCst) == 0;
-        let Some(runtime) = &self.runtime else { return tell_all(batch) };
-        if in_order && batch.len() <= TOLD_HERE {
+        let Some(runtime) = &self.runtime else { return batch.tell() };
+        if in_order && batch.commits.len() <= TOLD_HERE {
             let _guard = runtime.enter();
-            return tell_all(batch);
+            return batch.tell();
         }
         self.behind.fetch_add(1, Ordering::SeqCst);
         if let Err(unsent) = self.task.send(batch) {
             // The runtime has ended; whoever still waits hears it here.
             let _guard = runtime.enter();
-            tell_all(unsent.0);
+            unsent.0.tell();
         }
-    }
-}
-
-fn tell_all(batch: Vec<Told>) {
-    for Told { done, committed } in batch {
-        done(committed);
     }
 }

@@ -179,7 +179,7 @@ impl Thread {
             jobs.push(first);
             jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
             let began = Instant::now();
-            let mut batch = Batch::default();
+            let mut batch = Batch::of(jobs.len());
             self.progress.begin();
             let kept = if self.progress.is_broken() {
                 batch.refuse(jobs.drain(..));

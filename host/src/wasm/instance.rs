@@ -99,9 +99,9 @@ impl Instance {
     }
 
     /// Whether it should not be used again, now that a call of it ended well.
-    pub(crate) fn is_worn(&mut self, reuse: u32) -> bool {
+    pub(crate) fn is_worn(&mut self, reuse: u32, now: Instant) -> bool {
         let left = self.store.data_mut().table.iter_mut().take(MAX_LEFT + 1).count();
-        self.calls >= reuse || self.born.elapsed() > MAX_AGE || self.has_grown() || left > MAX_LEFT
+        self.calls >= reuse || now.saturating_duration_since(self.born) > MAX_AGE || self.has_grown() || left > MAX_LEFT
     }
 
     /// Whether it holds more than half of what it may, and much more than it began with: a guest that leaks

@@ -355,8 +355,9 @@ impl Lease {
         if well && self.pool.troubled.swap(false, Ordering::Relaxed) {
             self.pool.supervision.lock().well();
         }
-        if well && (keeps || !instance.is_worn(self.pool.who.spec.instances.reuse)) {
-            self.pool.idle.lock().push(Idle { instance, place, since: Instant::now() });
+        let since = Instant::now();
+        if well && (keeps || !instance.is_worn(self.pool.who.spec.instances.reuse, since)) {
+            self.pool.idle.lock().push(Idle { instance, place, since });
             self.pool.runtime.became_idle();
         } else {
             self.pool.live.fetch_sub(1, Ordering::Relaxed);
