@@ -139,8 +139,13 @@ impl Agent {
         InFlight { revision, commons: Arc::clone(&self.commons) }
     }
 
-    /// Handles a message that was taken. Gives an agent that it sent something and that nobody works for yet.
-    pub(super) async fn handle(self: &Arc<Self>, flight: InFlight, taken: Taken<u64, Slot>) -> Option<Arc<Self>> {
+    /// Handles a message that was taken. Gives how long its handler took, and an agent that it sent something and that
+    /// nobody works for yet.
+    pub(super) async fn handle(
+        self: &Arc<Self>,
+        flight: InFlight,
+        taken: Taken<u64, Slot>,
+    ) -> (Duration, Option<Arc<Self>>) {
         let Taken { lane, rank, since, message } = taken;
         let mut envelope = match self.fetch(message) {
             Ok(envelope) => envelope,
@@ -150,7 +155,7 @@ impl Agent {
                 self.inbox.lock().breaker.abandoned();
                 let taken = Taken { lane, rank, since, message: Slot::Kept(place) };
                 self.again(taken, Some(clock::now_ms() + STORE_PAUSE));
-                return None;
+                return (Duration::ZERO, None);
             }
         };
         let flight = self.pass_on(flight, &envelope);
@@ -172,14 +177,16 @@ impl Agent {
             Some(why) => Err(Outcome::Gone(why)),
             None => self.attempt(&mut handling, &mut envelope).await,
         };
-        handling.took = handling.began.elapsed();
-        match result {
+        let took = handling.began.elapsed();
+        handling.took = took;
+        let next = match result {
             Ok(content) => self.settle(handling, envelope, content),
             Err(outcome) => {
                 self.failed(handling, envelope, outcome);
                 None
             }
-        }
+        };
+        (took, next)
     }
 
     /// Why a message is too old to be handled (SPEC §7, message timeout), or nobody wants it any more.

@@ -10,6 +10,7 @@ impl Inbox for Agent {
     fn put(&self, envelope: Box<Envelope>) -> bool {
         let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
         let (rank, due) = (rank(envelope.message.priority), envelope.due);
+        let is_call = envelope.is_call();
         let slot = self.slot(envelope);
         let over_at = self.over_at(&slot);
         let start = {
@@ -25,7 +26,8 @@ impl Inbox for Agent {
                 Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),
                 None => inbox.mailbox.push(conversation, rank, now, slot),
             }
-            self.may_start(&mut inbox)
+            // Who waits for an answer works for it meanwhile.
+            self.may_start(&mut inbox) || (is_call && self.may_start_another(&mut inbox))
         };
         self.stats.count(Outcomes::Accepted);
         start

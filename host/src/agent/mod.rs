@@ -93,6 +93,8 @@ struct InboxState {
     leaving: bool,
     /// Tasks that deliver.
     workers: u32,
+    /// Those of them that wait for something, while a message is in their hands.
+    waiting_workers: u32,
     breaker: Breaker,
     /// When this agent looks at its mailbox again, in milliseconds since 1970; the end of time for never.
     look_at: u64,
@@ -236,6 +238,7 @@ impl Agent {
                 taking: Taking::All,
                 leaving: false,
                 workers: 0,
+                waiting_workers: 0,
                 breaker,
                 look_at: u64::MAX,
                 watch: Watch::default(),
@@ -397,14 +400,39 @@ impl Agent {
         }
     }
 
-    /// Counts one more worker if it has something to do and may be.
+    /// Starts one more worker beside those that are at work, if it has something to do and may be.
+    fn start_another(&self) {
+        if self.may_start_another(&mut self.inbox.lock()) {
+            self.start_worker();
+        }
+    }
+
+    /// A worker has to wait: what is ready is for another.
+    fn worker_waits(&self) {
+        let start = {
+            let mut inbox = self.inbox.lock();
+            inbox.waiting_workers += 1;
+            self.may_start(&mut inbox)
+        };
+        if start {
+            self.start_worker();
+        }
+    }
+
+    /// Counts one more worker if it has something to do, may be, and nobody else is at work, who would [come to
+    /// it](worker).
     fn may_start(&self, inbox: &mut InboxState) -> bool {
         if !inbox.is_ready(clock::now_ms()) {
             self.look_later(inbox);
             return false;
         }
+        inbox.workers <= inbox.waiting_workers && self.may_start_another(inbox)
+    }
+
+    /// The same beside those that are at work.
+    fn may_start_another(&self, inbox: &mut InboxState) -> bool {
         let Some(traffic) = &*self.traffic.load() else { return false };
-        if inbox.workers >= traffic.max() {
+        if inbox.workers >= traffic.max() || !inbox.is_ready(clock::now_ms()) {
             return false;
         }
         inbox.workers += 1;

@@ -1,22 +1,39 @@
 //! Who works: tasks that live while a mailbox has something, and callers that wait for an answer.
+//!
+//! A mailbox has one worker as long as that gets on: messages that are handled in microseconds cost less one after the
+//! other, in one instance, than side by side. When the worker has to wait, or is at it for longer than [`ALONE`], another
+//! begins beside it, up to as many as there may be instances.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use caxton_control::mailbox::Taken;
 use tokio::sync::oneshot;
 
-use super::Agent;
+use super::queue::Slot;
+use super::{Agent, InFlight};
 use crate::wasm::Inbox;
+
+/// How long one worker handles messages before another begins beside it.
+const ALONE: Duration = Duration::from_millis(1);
 
 /// Handles what is ready, until nothing is.
 pub(super) async fn work(mut agent: Arc<Agent>) {
+    let mut worked = Duration::ZERO;
     loop {
         match step(Arc::clone(&agent)).await {
-            Step::Handled => {}
+            Step::Handled(took) => {
+                worked += took;
+                if worked > ALONE {
+                    worked = Duration::ZERO;
+                    agent.start_another();
+                }
+            }
             Step::Ended => return,
             // A chain of messages stays in one task, which nobody has to wake.
-            Step::GoOn(next) => agent = next,
+            Step::GoOn(next) => (agent, worked) = (next, Duration::ZERO),
         }
         // A mailbox that never runs dry must not keep others from this thread.
         tokio::task::coop::consume_budget().await;
@@ -25,8 +42,8 @@ pub(super) async fn work(mut agent: Arc<Agent>) {
 
 /// What a worker has done, and is to do.
 enum Step {
-    /// It handled a message, and there may be another.
-    Handled,
+    /// It handled a message in this time, and there may be another.
+    Handled(Duration),
     /// There was none.
     Ended,
     /// There is none any more, but this agent, which it sent something, has nobody who works for it.
@@ -36,12 +53,53 @@ enum Step {
 /// Handles one message.
 async fn step(agent: Arc<Agent>) -> Step {
     let Some((flight, taken)) = agent.take() else { return Step::Ended };
-    let Some(next) = agent.handle(flight, taken).await else { return Step::Handled };
+    let (took, next) = handle(&agent, flight, taken).await;
+    let Some(next) = next else { return Step::Handled(took) };
     if agent.leave() {
         return Step::GoOn(next);
     }
     next.work();
-    Step::Handled
+    Step::Handled(took)
+}
+
+/// Handles a message that was taken; says meanwhile when this has to wait.
+async fn handle(agent: &Arc<Agent>, flight: InFlight, taken: Taken<u64, Slot>) -> (Duration, Option<Arc<Agent>>) {
+    let mut handled = pin!(agent.handle(flight, taken));
+    let mut wait = Wait { agent, waits: false };
+    std::future::poll_fn(|cx| {
+        wait.end();
+        let polled = handled.as_mut().poll(cx);
+        if polled.is_pending() {
+            wait.begin();
+        }
+        polled
+    })
+    .await
+}
+
+/// A worker that may have to wait, until it is dropped.
+struct Wait<'a> {
+    agent: &'a Agent,
+    waits: bool,
+}
+
+impl Wait<'_> {
+    fn begin(&mut self) {
+        self.waits = true;
+        self.agent.worker_waits();
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            self.agent.inbox.lock().waiting_workers -= 1;
+        }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 /// A worker whose work is done by somebody who waits for an answer: mostly that to the message just sent,
@@ -92,7 +150,7 @@ impl Helping {
         };
         match step.as_mut().poll(cx) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Step::Handled) => self.state = State::Free,
+            Poll::Ready(Step::Handled(_)) => self.state = State::Free,
             Poll::Ready(Step::Ended) => self.state = State::Ended,
             Poll::Ready(Step::GoOn(next)) => {
                 self.agent = next;
@@ -113,7 +171,7 @@ impl Drop for Helping {
                 if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                     runtime.spawn(async move {
                         match step.await {
-                            Step::Handled => work(agent).await,
+                            Step::Handled(_) => work(agent).await,
                             Step::GoOn(next) => work(next).await,
                             Step::Ended => {}
                         }
