@@ -89,7 +89,10 @@ impl History {
             .prepare_cached("DELETE FROM message WHERE seq IN (SELECT seq FROM ack WHERE seq <= ?1)")?
             .execute([up_to])?;
         transaction
-            .prepare_cached("DELETE FROM attempt WHERE seq IN (SELECT seq FROM ack WHERE seq <= ?1)")?
+            .prepare_cached(
+                // Of few messages there is one.
+                "DELETE FROM attempt WHERE seq <= ?1 AND EXISTS (SELECT 1 FROM ack WHERE ack.seq = attempt.seq)",
+            )?
             .execute([up_to])?;
         transaction.prepare_cached("DELETE FROM ack WHERE seq <= ?1")?.execute([up_to])?;
         self.before.left = self.marks.pop_front();
