@@ -21,6 +21,7 @@ mod durable;
 mod http;
 mod limits;
 mod messages;
+mod passed_over;
 mod reload;
 mod rollouts;
 mod start;

@@ -196,6 +196,10 @@ impl Case {
         };
         let most = if kill { most + 2 } else { most };
         for (conversation, moves) in told.moves() {
+            if name == "traps" && conversation.contains("-a") {
+                // While the candidate cannot take calls, the one before it answers them.
+                continue;
+            }
             assert!(moves <= most, "{case}: {conversation} went {moves} times to another revision");
         }
         let by = |like: &str| told.did.values().flatten().filter(|(who, _)| who == like).count() as u64;
