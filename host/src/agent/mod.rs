@@ -19,6 +19,7 @@ mod expire;
 mod fail;
 mod http;
 mod inbox;
+mod lost;
 mod measure;
 mod pending;
 mod queue;

@@ -16,6 +16,7 @@ mod conversation;
 mod dead;
 mod doctor;
 mod follow;
+mod happened;
 mod invoke;
 mod machine;
 mod mailbox;

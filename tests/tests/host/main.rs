@@ -27,6 +27,7 @@ mod rollouts;
 mod start;
 mod stateful;
 mod store;
+mod told;
 mod trials;
 mod web;
 
