@@ -22,6 +22,7 @@ mod machine;
 mod mailbox;
 mod operate;
 mod output;
+mod picture;
 mod ps;
 mod rehearse;
 mod rollout;

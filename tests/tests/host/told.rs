@@ -1,6 +1,6 @@
 //! What is told of rollouts: what was lost in them, and how they went on.
 
-use caxton_tests::Host;
+use caxton_tests::{Host, screen};
 use serde_json::{Value, json};
 
 use crate::rollouts::Load;
@@ -123,4 +123,30 @@ fn each_step_of_a_rollout_is_an_event_and_told_in_words() {
         .filter_map(|event| event["data"]["weight"].as_u64())
         .collect();
     assert!(weights.is_sorted_by(|one, two| one <= two || *two == 0) && weights.contains(&60), "{weights:?}");
+}
+
+#[test]
+fn a_rollout_is_drawn_on_a_terminal_and_leaves_nothing_of_what_was_drawn_before() {
+    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 20, for = \"1s\" }, { weight = 60, for = \"1s\" }] }\nrollback = { min-messages = 0 }\n";
+    for (columns, rows) in [(46, 12), (120, 30), (20, 5)] {
+        let settings = |n: &str| file(&agent("echo", "echo", &format!("{steps}config = {{ n = \"{n}\" }}\n")));
+        let mut host = Host::start(crate::BINARY, &settings("1"));
+        host.edit(&settings("2"));
+        host.until("it begins", |host| host.api().get("/v1/rollouts/echo").json().get(0).map(drop));
+        let (code, written) = host.caxton_on_terminal(&["rollout", "watch", "echo"], columns, rows);
+        assert_eq!(code, 0, "{written}");
+        let (columns, rows) = (usize::from(columns), usize::from(rows));
+        assert!(written.matches("\x1b[J").count() >= 2, "it is drawn anew: {written:?}");
+        let shown = screen(&written, columns, rows);
+        let heads = shown.iter().filter(|line| line.starts_with("echo@2 after echo")).count();
+        assert_eq!(heads, 1, "{columns}x{rows}:\n{}", shown.join("\n"));
+        assert!(shown[0].starts_with("echo@2 after echo"), "{columns}x{rows}:\n{}", shown.join("\n"));
+        if columns > 40 {
+            assert!(shown[0].starts_with("echo@2 after echo@1, canary: completed"), "{}", shown[0]);
+            assert!(shown.iter().any(|line| line.starts_with("echo@2: ")), "the figures:\n{}", shown.join("\n"));
+            assert!(!shown.iter().any(|line| line.contains("REVISION")), "nothing is measured any more");
+        }
+        // One line remains for the cursor.
+        assert_eq!(shown[rows - 1], "", "{columns}x{rows}:\n{}", shown.join("\n"));
+    }
 }
