@@ -89,6 +89,11 @@ impl Setup {
         self.folder.path()
     }
 
+    /// Puts another text in place of the file, where no host runs.
+    pub fn edit(&self, toml: &str) {
+        self.write(toml);
+    }
+
     fn write(&self, toml: &str) {
         fs::write(self.folder.path().join("caxton.toml"), expand(toml)).expect("the folder can be written to");
     }
@@ -230,6 +235,14 @@ impl Host {
             }
             assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", self.said());
             pause();
+        }
+    }
+
+    /// The same for what is over in a moment: looks again and again, and gives nothing away between.
+    pub fn until_at_once(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !condition() {
+            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", self.said());
         }
     }
 

@@ -58,6 +58,7 @@ pub(crate) use copy::{Rehearsal, Rehearsed, Shadow, Shadowed};
 pub(crate) use expire::expire_conversations;
 pub(crate) use http::HttpError;
 pub(crate) use queue::{Backlog, backlog, bury_orphans};
+pub(crate) use recent::forget_unwanted;
 pub(crate) use redeliver::{Left, RedeliverError, Redelivered, redeliver};
 pub(crate) use reply::{code, describe};
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};

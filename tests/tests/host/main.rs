@@ -18,6 +18,7 @@ mod candidates;
 mod conversations;
 mod dead;
 mod durable;
+mod handoffs;
 mod http;
 mod limits;
 mod messages;

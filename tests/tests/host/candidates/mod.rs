@@ -89,7 +89,7 @@ const MEMORY_RELOAD: [Case; 2] = [
 ];
 
 /// The bytes of a guest that is like this.
-fn bytes(name: &str, like: &str) -> Vec<u8> {
+pub(crate) fn bytes(name: &str, like: &str) -> Vec<u8> {
     let mut bytes = std::fs::read(guest(name)).expect("the guest is built");
     let mark = b"LIKE=old";
     let at = bytes.windows(mark.len()).position(|window| window == mark).expect("the guest has its mark");
