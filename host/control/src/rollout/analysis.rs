@@ -245,6 +245,7 @@ mod tests {
         Window {
             messages,
             faults,
+            untaken: 0,
             p95,
             memory_bytes: 64 << 20,
             breaker_open: false,
