@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::bury_orphans;
+use crate::agent::{bury_orphans, forget_unwanted};
 use crate::commons::Commons;
 use crate::config::{ConfigErrors, Loaded};
 use crate::control::{Control, Readiness, Wake};
@@ -218,6 +218,7 @@ fn share(store: Arc<Store>, desired: &Desired, data: &Path) -> anyhow::Result<Ar
     commons.store.conversations.configure(desired.conversations.clone());
     let orphans = commons.backlog.lock().take_others(|name| desired.agents.contains_key(name));
     bury_orphans(&commons.store, orphans);
+    forget_unwanted(&commons.store, desired);
     Ok(commons)
 }
 

@@ -5,6 +5,7 @@
 
 mod client;
 mod guests;
+mod screen;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, Reply};
 pub use guests::{guest, has_language};
+pub use screen::screen;
 
 /// How long anything may take before a test gives up: generous, for a slow machine under load.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -85,6 +87,11 @@ impl Setup {
     /// The folder of the file.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Puts another text in place of the file, where no host runs.
+    pub fn edit(&self, toml: &str) {
+        self.write(toml);
     }
 
     fn write(&self, toml: &str) {
@@ -231,6 +238,14 @@ impl Host {
         }
     }
 
+    /// The same for what is over in a moment: looks again and again, and gives nothing away between.
+    pub fn until_at_once(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !condition() {
+            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", self.said());
+        }
+    }
+
     /// A client of its agents.
     pub fn client(&self) -> Client {
         Client::new(&self.http, None)
@@ -256,6 +271,13 @@ impl Host {
     /// Runs a command of the program against this host; gives exit code, stdout and stderr.
     pub fn caxton(&self, arguments: &[&str]) -> (i32, String, String) {
         command(&self.binary, self.folder.path(), arguments)
+    }
+
+    /// The same on a terminal of this size; gives exit code and what was written to the terminal.
+    pub fn caxton_on_terminal(&self, arguments: &[&str], columns: u16, rows: u16) -> (i32, String) {
+        let mut command = program(&self.binary);
+        command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
+        screen::run_on_terminal(command, columns, rows)
     }
 
     /// The process.

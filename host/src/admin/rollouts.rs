@@ -95,7 +95,7 @@ pub(super) async fn follow(State(api): State<Api>, Named(name): Named<String>) -
         let detail = format!("{name} has had no rollout: its first revision runs");
         Problem::new(StatusCode::NOT_FOUND, "no-rollout", detail)
     })?;
-    let following = Following { api, name, last: None, next: Some(first) };
+    let following = Following { api, name, last: None, next: Some(first), holds: HOLDS };
     let frames = futures::stream::unfold(following, |mut following| async move {
         let status = following.next().await?;
         // Text and numbers have a form in JSON.
@@ -116,7 +116,12 @@ struct Following {
     last: Option<RolloutStatus>,
     /// As it is told next, if that is known.
     next: Option<RolloutStatus>,
+    /// How often its end is still held back until lost messages are counted.
+    holds: u32,
 }
+
+/// How often that is at first.
+const HOLDS: u32 = 4;
 
 impl Following {
     /// The rollout, once it is another than it was.
@@ -135,6 +140,11 @@ impl Following {
                     self.api.control.rollouts(Some(self.name.clone())).await.ok()?.into_iter().next()?
                 }
             };
+            let counts = self.api.commons.store.keeps_messages() && now.ended && now.lost_messages.is_none();
+            if counts && self.holds > 0 {
+                self.holds -= 1;
+                continue;
+            }
             // That time passed is no change.
             let same = |last: &RolloutStatus| RolloutStatus { took_ms: now.took_ms, ..last.clone() } == now;
             if !self.last.as_ref().is_some_and(same) {

@@ -1,6 +1,5 @@
 //! Handling the messages of a mailbox.
 
-use std::any::Any;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -9,12 +8,13 @@ use caxton_control::mailbox::{Lane, Rank, Taken};
 use tokio::sync::oneshot;
 
 use super::copy::Recording;
+use super::inbox;
 use super::queue::{STORE_PAUSE, Slot, since};
 use super::stats::End;
 use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::{Commit, CommitError, Committed, StateChange};
-use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Outcome, Sent, Work, wit};
+use crate::wasm::{Answer, Effects, Envelope, Fault, Lease, Outcome, Sent, Work, wit};
 
 /// A handling whose state has changed meanwhile runs again at most so often; each time at least one other
 /// handling of the agent was committed.
@@ -55,6 +55,17 @@ impl Handling {
     /// How long the handler took.
     pub(super) fn took(&self) -> Duration {
         self.took
+    }
+
+    /// When its handling has to be done, and how long it may take: by the limit of who handles it, or by what its sender
+    /// waits.
+    fn time(&self, envelope: &Envelope) -> (Instant, Duration) {
+        let limit = self.revision().spec.limits.time;
+        let deadline = self.began + limit;
+        match envelope.deadline.filter(|theirs| *theirs < deadline) {
+            Some(theirs) => (theirs, theirs.saturating_duration_since(envelope.accepted)),
+            None => (deadline, limit),
+        }
     }
 
     /// Its time on a core.
@@ -158,7 +169,14 @@ impl Agent {
                 return (Duration::ZERO, None);
             }
         };
-        let flight = self.pass_on(flight, &envelope);
+        let flight = match self.spare_workers(self.pass_on(flight, &envelope), &envelope) {
+            Ok(flight) => flight,
+            Err(until) => {
+                self.inbox.lock().breaker.abandoned();
+                self.again(Taken { lane, rank, since, message: Slot::Here(envelope) }, Some(until));
+                return (Duration::ZERO, None);
+            }
+        };
         let mut handling = Handling {
             agent: Arc::clone(self),
             flight,
@@ -208,14 +226,10 @@ impl Agent {
 
     /// Runs the handler once.
     async fn attempt(&self, handling: &mut Handling, envelope: &mut Envelope) -> Result<Content, Outcome> {
+        let (deadline, _) = handling.time(envelope);
+        let lease = self.lease(&mut handling.flight, envelope.is_call(), deadline).await.map_err(Outcome::Fault)?;
         let revision = Arc::clone(handling.revision());
-        // How long it may take, and since when that counts: its own limit, or what its sender waits.
-        let mut limit = revision.spec.limits.time;
-        let mut deadline = handling.began + limit;
-        if let Some(theirs) = envelope.deadline.filter(|theirs| *theirs < deadline) {
-            deadline = theirs;
-            limit = theirs.saturating_duration_since(envelope.accepted);
-        }
+        let (deadline, limit) = handling.time(envelope);
         handling.recording = self.record(&revision, envelope.hops);
         let work = Work {
             conversation: envelope.message.conversation_id.clone(),
@@ -226,7 +240,7 @@ impl Agent {
             outside: handling.recording.as_deref().map(Recording::outside),
         };
         let time = deadline.saturating_duration_since(handling.began);
-        let (result, mut effects) = match self.call(&revision, envelope, work, time).await {
+        let (result, mut effects) = match self.call(&revision, lease, envelope, work, time).await {
             Ok((result, effects, cpu)) => {
                 handling.cpu = cpu;
                 if let Some(recording) = &mut handling.recording {
@@ -322,7 +336,7 @@ impl Agent {
     ) -> Option<Arc<Self>> {
         self.stats.ended(handling.end(&envelope, Some(true)));
         handling.measure(false);
-        let next = deliver(sends);
+        let next = inbox::deliver(sends);
         self.keep_recent(&envelope.message, envelope.hops);
         if let Some(waiter) = envelope.waiter {
             waiter.tell(Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome });
@@ -350,7 +364,7 @@ impl Agent {
     }
 
     /// What effects do to the agent's state; what they send goes to `sends`.
-    fn change(&self, revision: &Revision, sends: &mut Vec<Sent>, effects: Effects) -> Option<StateChange> {
+    pub(super) fn change(&self, revision: &Revision, sends: &mut Vec<Sent>, effects: Effects) -> Option<StateChange> {
         let Effects { sends: sent, writes, reads, ahead, .. } = effects;
         *sends = sent;
         // What was only read matters when something else follows from it.
@@ -365,18 +379,6 @@ impl Agent {
             size: None,
             quota: revision.spec.limits.state_bytes,
         })
-    }
-
-    /// Keeps what an HTTP call has done, and delivers what it sent; returns when it is safe.
-    pub(super) async fn commit_call(&self, revision: &Revision, effects: Effects) -> Result<(), CommitError> {
-        let lasts = !effects.writes.is_empty() || effects.ahead;
-        if !lasts && (effects.sends.is_empty() || !self.commons.store.keeps_messages()) {
-            self.commons.judged(effects.sends).into_iter().for_each(Sent::deliver);
-            return Ok(());
-        }
-        let mut sends = Vec::new();
-        let state = self.change(revision, &mut sends, effects);
-        self.commit(state, sends).await
     }
 
     fn submit(&self, commit: Commit) {
@@ -411,16 +413,11 @@ impl Agent {
     async fn call(
         &self,
         revision: &Arc<Revision>,
+        mut lease: Lease,
         envelope: &Envelope,
         work: Work,
         time: Duration,
     ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, Duration), Fault> {
-        let lease = revision.pool.lease(work.deadline).await;
-        if revision.pool.given_up().is_some() {
-            // The reconciler ends it.
-            self.commons.wake();
-        }
-        let mut lease = lease?;
         let result = tokio::select! {
             biased;
             result = lease.instance().handle(&envelope.message, work, time) => result,
@@ -440,18 +437,4 @@ impl Agent {
         lease.finish(true);
         Ok((result, effects, cpu))
     }
-}
-
-/// Delivers what was sent. Of the agents that nobody works for yet, one is left to the caller.
-fn deliver(sends: Vec<Sent>) -> Option<Arc<Agent>> {
-    let mut left: Option<Arc<dyn Inbox>> = None;
-    for sent in sends {
-        if let Some(inbox) = sent.put()
-            && let Some(earlier) = left.replace(inbox)
-        {
-            earlier.work();
-        }
-    }
-    let left: Arc<dyn Any + Send + Sync> = left?;
-    Some(left.downcast().expect("agents are the only inboxes of a host"))
 }

@@ -11,9 +11,12 @@ use http_body_util::BodyExt;
 use super::admit::AdmitError;
 use super::copy::CallRecording;
 use super::stats::End;
-use super::{Agent, InFlight};
+use super::{Agent, InFlight, Revision};
+use crate::store::CommitError;
 use crate::trace::Trace;
-use crate::wasm::{BodyError, Fault, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Work, new_id};
+use crate::wasm::{
+    BodyError, Effects, Fault, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Sent, Work, new_id,
+};
 
 /// An HTTP agent's response, whose body may still be coming.
 pub(crate) struct HttpAnswer {
@@ -50,11 +53,11 @@ impl Agent {
     {
         let began = Instant::now();
         self.check_breaker()?;
-        let flight = self.enter(conversation.as_deref())?;
+        let mut flight = self.enter(conversation.as_deref())?;
+        let deadline = began + flight.revision.spec.limits.time;
+        let lease = self.lease(&mut flight, true, deadline).await.map_err(HttpFailure::Fault)?;
         let revision = Arc::clone(&flight.revision);
-        let limits = &revision.spec.limits;
-        let deadline = began + limits.time;
-        let lease = revision.pool.lease(deadline).await.map_err(HttpFailure::Fault)?;
+        let deadline = began + revision.spec.limits.time;
         let called = Instant::now();
         let traced = trace.clone();
         let conversation = conversation.unwrap_or_else(new_id);
@@ -103,6 +106,18 @@ impl Agent {
         Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
     }
 
+    /// Keeps what an HTTP call has done, and delivers what it sent; returns when it is safe.
+    async fn commit_call(&self, revision: &Revision, effects: Effects) -> Result<(), CommitError> {
+        let lasts = !effects.writes.is_empty() || effects.ahead;
+        if !lasts && (effects.sends.is_empty() || !self.commons.store.keeps_messages()) {
+            self.commons.judged(effects.sends).into_iter().for_each(Sent::deliver);
+            return Ok(());
+        }
+        let mut sends = Vec::new();
+        let state = self.change(revision, &mut sends, effects);
+        self.commit(state, sends).await
+    }
+
     /// What is counted and told when a call has ended.
     fn call_ended(
         self: &Arc<Self>,
@@ -140,12 +155,11 @@ impl Agent {
     fn enter(&self, conversation: Option<&str>) -> Result<InFlight, AdmitError> {
         // It knows no conversations that are kept.
         self.check_open(None)?;
-        let depth = self.spec.load().mailbox.depth;
         let flight = self.enter_on(conversation).ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
         // It counts itself.
-        if flight.revision.in_flight() > depth.saturating_add(flight.revision.pool.max()) {
+        if flight.revision.in_flight() > self.most_in_flight(&flight.revision) {
             self.stats.count(super::Outcomes::Refused);
-            return Err(AdmitError::Full { depth });
+            return Err(AdmitError::Full { depth: self.spec.load().mailbox.depth });
         }
         Ok(flight)
     }

@@ -1,10 +1,11 @@
 //! The mailbox as those who send see it: a place that is kept, and then filled.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use super::{Agent, CONVERSATIONS, Outcomes, Taking, worker};
 use crate::clock;
-use crate::wasm::{Envelope, Inbox, rank};
+use crate::wasm::{Envelope, Inbox, Sent, rank};
 
 impl Inbox for Agent {
     fn put(&self, envelope: Box<Envelope>) -> bool {
@@ -52,4 +53,18 @@ impl Inbox for Agent {
             self.commons.wake();
         }
     }
+}
+
+/// Delivers what was sent. Of the agents that nobody works for yet, one is left to the caller.
+pub(super) fn deliver(sends: Vec<Sent>) -> Option<Arc<Agent>> {
+    let mut left: Option<Arc<dyn Inbox>> = None;
+    for sent in sends {
+        if let Some(inbox) = sent.put()
+            && let Some(earlier) = left.replace(inbox)
+        {
+            earlier.work();
+        }
+    }
+    let left: Arc<dyn Any + Send + Sync> = left?;
+    Some(left.downcast().expect("agents are the only inboxes of a host"))
 }

@@ -15,6 +15,8 @@ use crate::histogram::Histogram;
 pub(crate) struct Measures {
     messages: AtomicU64,
     faults: AtomicU64,
+    /// Calls that it could not take: they took no time of its.
+    untaken: AtomicU64,
     /// Of thousands that begin to be measured at once most have nothing to do.
     took: OnceLock<Box<Histogram>>,
     /// The times as they were looked at last, and of how many messages.
@@ -54,6 +56,13 @@ impl Revision {
         }
     }
 
+    /// Counts a call that it could not take, since its instances failed.
+    pub(super) fn measure_untaken(&self) {
+        if let Some(measures) = &*self.measures.load() {
+            measures.untaken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Messages and calls that it ended, ever.
     pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
@@ -63,9 +72,11 @@ impl Revision {
     pub(crate) fn window(&self) -> Window {
         let Some(measures) = self.measures.load_full() else { return Window::default() };
         let messages = measures.messages.load(Ordering::Relaxed);
+        let untaken = measures.untaken.load(Ordering::Relaxed);
         Window {
-            messages,
-            faults: measures.faults.load(Ordering::Relaxed),
+            messages: messages + untaken,
+            faults: measures.faults.load(Ordering::Relaxed) + untaken,
+            untaken,
             memory_bytes: self.pool.peak_memory(),
             p95: measures.p95(messages),
             ..Window::default()

@@ -318,8 +318,10 @@ impl Agent {
         }
     }
 
-    /// Takes no more messages, because the agent is removed: what waits becomes dead letters.
+    /// Takes no more messages, because the agent is removed: what waits becomes dead letters, and what was kept for
+    /// rehearsals goes.
     pub(crate) fn remove(&self, why: &'static str) {
+        self.forget_recent();
         for slot in self.end_queue(why) {
             match self.fetch(slot) {
                 Ok(envelope) if envelope.is_call() => self.give_back(*envelope, why),

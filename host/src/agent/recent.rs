@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
+use caxton_control::{AgentSpec, Desired};
+
 use super::Agent;
+use crate::store::Store;
 use crate::wasm::{Envelope, wit};
 
 /// The most bytes that are kept of one agent's messages.
@@ -43,10 +46,29 @@ impl Recent {
     }
 }
 
+/// Lets go of messages that were kept for rehearsals which nobody wants any more: of agents that are not declared, or
+/// whose `rehearse` became 0 while no host ran.
+pub(crate) fn forget_unwanted(store: &Store, desired: &Desired) {
+    let agents = store.recent_agents().unwrap_or_else(|error| {
+        tracing::error!(error, "which messages are kept for rehearsals cannot be read; they stay");
+        Vec::new()
+    });
+    let wanted = |name: &String| desired.agents.get(name.as_str()).is_some_and(|spec| rehearsed(spec) > 0);
+    for name in agents.into_iter().filter(|name| !wanted(name)) {
+        tracing::debug!(agent = name, "the messages that were kept for rehearsals are let go");
+        store.forget_recent(name.into());
+    }
+}
+
+/// How many of an agent's last messages are kept.
+fn rehearsed(spec: &AgentSpec) -> u32 {
+    spec.rollout.rollback.rehearse
+}
+
 impl Agent {
     /// Keeps a message that was handled well, if changes of this agent are rehearsed.
     pub(super) fn keep_recent(&self, message: &wit::Message, hops: u32) {
-        let limit = self.spec.load().rollout.rollback.rehearse;
+        let limit = rehearsed(&self.spec.load());
         if limit == 0 {
             return;
         }

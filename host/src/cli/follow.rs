@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::args::{Events, Format, Logs};
 use super::client::{Client, query};
+use super::happened::{pairs, words};
 use super::output::{CliError, Out, Style, printable, say};
 use super::time::rfc3339;
 use crate::status::{EventEntry, LogEntry};
@@ -83,16 +84,7 @@ fn log_line(line: &LogEntry, out: &Out) -> String {
 
 fn event_line(event: &EventEntry, out: &Out) -> String {
     let whose = event.agent.as_deref().unwrap_or("-");
-    let data = match &event.data {
-        Value::Object(map) => {
-            let parts = map.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| match value {
-                Value::String(text) => format!("{name}={}", printable(text).replace('\n', " ")),
-                other => format!("{name}={other}"),
-            });
-            parts.collect::<Vec<_>>().join(" ")
-        }
-        other => other.to_string(),
-    };
+    let data = words(event).unwrap_or_else(|| pairs(&event.data));
     let line = format!("{} {:>6} {whose} {} {data}", out.paint(&rfc3339(event.at), Style::Dim), event.id, event.kind);
     line.trim_end().to_owned()
 }

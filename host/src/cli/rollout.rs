@@ -188,9 +188,14 @@ pub(super) fn figures(rollout: &RolloutStatus) -> String {
     let RolloutStatus { to, started_instances, failed_instances, probes_passed, probes_failed, .. } = rollout;
     let memory = size(rollout.peak_memory_bytes);
     let pause = ago(Duration::from_millis(rollout.longest_pause_ms));
+    let lost = match rollout.lost_messages {
+        Some(lost) => format!("{lost} messages lost"),
+        None if rollout.ended => "lost messages not counted".to_owned(),
+        None => "lost messages are counted at the end".to_owned(),
+    };
     format!(
         "{to}: {started_instances} instances started, {failed_instances} failed; {probes_passed} probes passed, \
-         {probes_failed} failed; {memory} of memory at most; longest pause {pause}"
+         {probes_failed} failed; {memory} of memory at most; longest pause {pause}; {lost}"
     )
 }
 
@@ -206,7 +211,8 @@ fn list(rollouts: &[RolloutStatus], out: &mut Out) -> Result<(), CliError> {
 }
 
 fn table(rollouts: &[RolloutStatus]) -> Table {
-    let mut table = Table::new(&["TO", "FROM", "STRATEGY", "STATUS", ">STEP", ">WEIGHT", ">TOOK", "BY", "WHY"]);
+    let mut table =
+        Table::new(&["TO", "FROM", "STRATEGY", "STATUS", ">STEP", ">WEIGHT", ">TOOK", ">LOST", "BY", "WHY"]);
     for rollout in rollouts {
         let style = match rollout.status.as_str() {
             "completed" => Style::Good,
@@ -221,6 +227,11 @@ fn table(rollouts: &[RolloutStatus]) -> Table {
             Cell::new(format!("{}/{}", rollout.step, rollout.steps)),
             Cell::new(format!("{}%", rollout.weight)),
             Cell::new(ago(Duration::from_millis(rollout.took_ms))),
+            match rollout.lost_messages {
+                None => Cell::new("-"),
+                Some(0) => Cell::new("0"),
+                Some(lost) => Cell::styled(lost.to_string(), Style::Bad),
+            },
             Cell::new(&rollout.who),
             Cell::new(&rollout.why),
         ]);

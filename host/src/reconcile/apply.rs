@@ -245,6 +245,7 @@ impl Reconciler {
                 }
                 self.pause(&id.agent, false);
             }
+            Report::Counted { agent, rollout, lost } => self.counted(&agent, rollout, lost),
             Report::Stopped { agent, number } => {
                 let id = RevisionId { agent, number };
                 self.go(&id, State::Stopped, None);

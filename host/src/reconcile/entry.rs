@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::lifecycle::State;
-use caxton_control::rollout::{Figures, Probes, Rehearsal, Seen, Status};
+use caxton_control::rollout::{Figures, Probes, Rehearsal, Seen};
 use caxton_control::{AgentName, AgentSpec, Digest};
 use tokio_util::sync::CancellationToken;
 
-use super::roll::Measuring;
+use super::roll::{Measuring, Told};
 use crate::agent::{Agent, Rehearsed, Revision, Shadow};
 
 /// What a task reports when it ends.
@@ -25,6 +25,8 @@ pub(super) enum Report {
     Rehearsed { agent: AgentName, number: u64, rollout: u64, result: Result<Rehearsed, String> },
     /// A stateful agent's memory is with this revision, or stays where it was.
     HandedOff { agent: AgentName, number: u64, result: Result<(), String> },
+    /// Messages that were lost during a rollout that has ended, by their places; none if they could not be counted.
+    Counted { agent: AgentName, rollout: u64, lost: Option<Vec<u64>> },
     /// A revision that had to be saved first has ended.
     Stopped { agent: AgentName, number: u64 },
 }
@@ -46,12 +48,14 @@ pub(super) struct Entry {
     pub(super) longest_pause_ms: u64,
     /// The figures of its rollout that were persisted last, and when.
     pub(super) kept: Option<(Instant, Figures)>,
-    /// The rollout that was told of last, with the status that it had.
-    pub(super) told: Option<(u64, Status)>,
+    /// What was told last of its rollouts.
+    pub(super) told: Option<Told>,
     /// Where copies of its messages go, or went in the rollout under way.
     pub(super) shadow: Option<Arc<Shadow>>,
     /// Ends the rehearsal that is under way, and of which rollout it is.
     pub(super) rehearsing: Option<(u64, CancellationToken)>,
+    /// The last rollout after which lost messages were looked for since the host started.
+    pub(super) counted: u64,
     /// What came of a candidate's rehearsal, and of which rollout.
     pub(super) rehearsal: Option<(u64, Rehearsal)>,
 }
@@ -115,6 +119,7 @@ impl Entry {
             shadow: None,
             rehearsing: None,
             rehearsal: None,
+            counted: 0,
         }
     }
 

@@ -94,6 +94,7 @@ fn status(rollout: &Rollout, windows: Option<Windows>, now: u64) -> RolloutStatu
         plan: rollout.steps.iter().map(ToString::to_string).collect(),
         measured: windows.map(|windows| [side(&windows.stable), side(&windows.candidate)]),
         longest_pause_ms: figures.longest_pause_ms,
+        lost_messages: figures.lost,
         copies: figures.compared.copies,
         copies_alike: figures.compared.alike,
         copies_set_aside: figures.compared.set_aside,

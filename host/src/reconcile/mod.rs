@@ -14,6 +14,7 @@ mod bytes;
 mod entry;
 mod files;
 mod history;
+mod lost;
 mod prepare;
 mod report;
 mod roll;
@@ -203,6 +204,7 @@ impl Reconciler {
             if self.welcome() {
                 self.publish();
             }
+            self.note_places();
             self.measure();
             let actual = self.observe();
             let now = self.now();
@@ -223,6 +225,7 @@ impl Reconciler {
             }
         }
         self.persist_figures();
+        self.look_for_lost();
         self.tell_readiness();
     }
 

@@ -55,6 +55,10 @@ pub(crate) struct RolloutStatus {
     pub(crate) measured: Option<[SideStatus; 2]>,
     /// The longest time for which the mailbox was held for a handoff, in milliseconds.
     pub(crate) longest_pause_ms: u64,
+    /// Messages that were accepted while it went on and that nobody had any more after its end: neither handled, nor
+    /// given up, nor waiting, nor in hand. None until that is counted, right after the end, and where the host keeps no
+    /// messages.
+    pub(crate) lost_messages: Option<u64>,
     /// Copies of messages whose answers were compared (`parallel`).
     pub(crate) copies: u64,
     /// How many of them were answered alike.

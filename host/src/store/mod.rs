@@ -22,6 +22,7 @@ mod history;
 mod kept;
 mod keys;
 mod ledger;
+mod lost;
 mod query;
 mod queue;
 mod recent;

@@ -45,6 +45,20 @@ impl Store {
         });
     }
 
+    /// The agents of which messages are kept. Takes time in proportion to them, and not to their messages.
+    pub(crate) fn recent_agents(&self) -> Result<Vec<String>, String> {
+        self.with_reader(|connection| {
+            let mut agents = connection.prepare(
+                "WITH RECURSIVE known (agent) AS (
+                     SELECT min(agent) FROM recent
+                     UNION ALL SELECT (SELECT min(agent) FROM recent WHERE agent > known.agent) FROM known
+                     WHERE agent IS NOT NULL
+                 ) SELECT agent FROM known WHERE agent IS NOT NULL",
+            )?;
+            agents.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
     /// The numbers of the messages that are kept of an agent, the oldest first, with the bytes of each.
     pub(crate) fn recent_sizes(&self, agent: &str) -> Result<Vec<(u64, usize)>, String> {
         self.with_reader(|connection| {
@@ -107,8 +121,10 @@ mod tests {
             let envelope = message(&format!("m-{seq}"), "http:POST /", "desk");
             store.keep_recent(seq, seq.saturating_sub(2), Box::new(envelope));
         }
+        assert_eq!(store.recent_agents(), Ok(Vec::new()));
         store.keep_recent(1, 1, Box::new(message("other", "http:POST /", "triage")));
         store.flush().await.unwrap();
+        assert_eq!(store.recent_agents(), Ok(vec!["desk".to_owned(), "triage".to_owned()]));
         assert_eq!(ids(&store, 9), ["m-3", "m-4", "m-5"]);
         assert_eq!(ids(&store, 2), ["m-4", "m-5"]);
         drop(store);

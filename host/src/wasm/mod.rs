@@ -36,7 +36,7 @@ pub(crate) use guest::{Effects, Identity, LogLevel, Outside, Read, Seen, Work};
 pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Sent, Waiter, Waits, new_id};
-pub(crate) use pool::{Lease, Pool};
+pub(crate) use pool::{Lease, NoInstance, Pool};
 pub(crate) use program::{Program, digest};
 pub(crate) use tap::Tap;
 pub(crate) use words::{act, performative, priority, rank};

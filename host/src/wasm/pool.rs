@@ -55,6 +55,15 @@ pub(crate) struct Lease {
     _turn: OwnedSemaphorePermit,
 }
 
+/// Why there is no instance for a call.
+#[derive(Debug)]
+pub(crate) enum NoInstance {
+    /// Others failed, and none is started again before this time, in milliseconds since 1970.
+    Pausing(u64),
+    /// What else went wrong.
+    Fault(Fault),
+}
+
 impl Pool {
     /// A pool without instances yet.
     pub(crate) fn new(
@@ -142,15 +151,35 @@ impl Pool {
         self.who.peak_memory.load(Ordering::Relaxed)
     }
 
-    /// A warm instance, or a new one. Waits for a turn until `deadline`.
+    /// A warm instance, or a new one. Waits for a turn until `deadline`, and as long as none is started after others
+    /// failed.
     pub(crate) async fn lease(self: &Arc<Self>, deadline: Instant) -> Result<Lease, Fault> {
+        self.obtain(deadline, true).await.map_err(|none| match none {
+            NoInstance::Pausing(_) => Fault::Overloaded,
+            NoInstance::Fault(fault) => fault,
+        })
+    }
+
+    /// The same for who has somewhere else to go: waits for a turn, but not until one may be started again.
+    pub(crate) async fn lease_at_once(self: &Arc<Self>, deadline: Instant) -> Result<Lease, NoInstance> {
+        self.obtain(deadline, false).await
+    }
+
+    /// Until when no instance is started after others failed, in milliseconds since 1970, if none is idle either.
+    pub(crate) fn pausing(&self) -> Option<u64> {
+        let troubled = self.troubled.load(Ordering::Relaxed) && self.idle.lock().is_empty();
+        if troubled { self.supervision.lock().may_start(clock::now_ms()) } else { None }
+    }
+
+    async fn obtain(self: &Arc<Self>, deadline: Instant, waits: bool) -> Result<Lease, NoInstance> {
+        let overloaded = |_| NoInstance::Fault(Fault::Overloaded);
         let turn = match Arc::clone(&self.turns).try_acquire_owned() {
             Ok(turn) => turn,
             Err(_) => {
                 let turn = Arc::clone(&self.turns).acquire_owned();
                 tokio::time::timeout_at(deadline.into(), turn)
                     .await
-                    .map_err(|_| Fault::Overloaded)?
+                    .map_err(overloaded)?
                     .expect("the semaphore is never closed")
             }
         };
@@ -158,21 +187,19 @@ impl Pool {
         let held = match warm {
             Some(idle) => (idle.instance, idle.place),
             None => {
-                let place = tokio::time::timeout_at(deadline.into(), self.runtime.place())
-                    .await
-                    .map_err(|_| Fault::Overloaded)?;
-                self.await_turn(deadline).await?;
-                let instance = self.start().await.inspect_err(|fault| self.failed(Failure::Start, fault))?;
-                (instance, place)
+                let place = tokio::time::timeout_at(deadline.into(), self.runtime.place()).await.map_err(overloaded)?;
+                self.await_start(deadline, waits).await?;
+                let started = self.start().await.inspect_err(|fault| self.failed(Failure::Start, fault));
+                (started.map_err(NoInstance::Fault)?, place)
             }
         };
         Ok(Lease { pool: Arc::clone(self), held: Some(held), _turn: turn })
     }
 
     /// Waits until an instance may be started again after others failed (SPEC §7, supervision).
-    async fn await_turn(&self, deadline: Instant) -> Result<(), Fault> {
+    async fn await_start(&self, deadline: Instant, waits: bool) -> Result<(), NoInstance> {
         if let Some(why) = self.given_up.get() {
-            return Err(Fault::Start(why.clone()));
+            return Err(NoInstance::Fault(Fault::Start(why.clone())));
         }
         if !self.troubled.load(Ordering::Relaxed) {
             return Ok(());
@@ -180,8 +207,8 @@ impl Pool {
         let now = clock::now_ms();
         let Some(at) = self.supervision.lock().may_start(now) else { return Ok(()) };
         let pause = Duration::from_millis(at.saturating_sub(now));
-        if Instant::now() + pause >= deadline {
-            return Err(Fault::Overloaded);
+        if !waits || Instant::now() + pause >= deadline {
+            return Err(NoInstance::Pausing(at));
         }
         tokio::time::sleep(pause).await;
         Ok(())

@@ -21,6 +21,8 @@ use crate::{BINARY, bank, chance, check, seconds, seeds, setting, until, until_r
 /// Bytes of the head of a log, and of the head of each page in it.
 const LOG_HEAD: u64 = 32;
 const PAGE_HEAD: u64 = 24;
+/// Bytes of garbage: more than a page.
+const GARBAGE: usize = 16 << 10;
 
 /// What happened to a copy.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +74,7 @@ impl Image {
             Damage::Cut(at) => open().set_len(at).expect("the copy can be cut"),
             Damage::Garbage(at) => {
                 let mut file = open();
-                let mut garbage = vec![0; 2 * LOG_PAGE as usize];
+                let mut garbage = vec![0; GARBAGE];
                 chance.fill_bytes(&mut garbage);
                 file.seek(SeekFrom::Start(at)).expect("the copy can be written to");
                 file.write_all(&garbage).expect("the copy can be written to");

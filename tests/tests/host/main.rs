@@ -18,14 +18,17 @@ mod candidates;
 mod conversations;
 mod dead;
 mod durable;
+mod handoffs;
 mod http;
 mod limits;
 mod messages;
+mod passed_over;
 mod reload;
 mod rollouts;
 mod start;
 mod stateful;
 mod store;
+mod told;
 mod trials;
 mod web;
 

@@ -324,9 +324,10 @@ fn what_fails_on_the_candidate_is_tried_on_stable_next() {
     host.until_agent("diary", "all are handled", |status| status["handled"] == 40);
     let rollout = host.api().get("/v1/rollouts/diary").json()[0].clone();
     assert_eq!((&rollout["stable_messages"], &rollout["weight"]), (&json!(40), &json!(50)), "{rollout}");
-    // Half was meant for it. Who traps so often has pauses between its instances, and what came in them found none.
+    // Half was meant for it. Who traps twice in a row has pauses between its instances, and stable handles what comes in
+    // them.
     let tried = rollout["candidate_messages"].as_u64().unwrap_or_default();
-    assert!((5..=20).contains(&tried), "{rollout}");
+    assert!((2..=20).contains(&tried), "{rollout}");
     host.caxton(&["rollout", "abort", "diary"]);
     host.until_agent("diary", "the old one has all", |status| states_are(status, &[(1, "running")]));
     let page = client.post("/diary", json!({ "audit": null, "limit": 100 }).to_string()).json();

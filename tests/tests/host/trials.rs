@@ -5,6 +5,7 @@ use std::path::Path;
 use caxton_tests::{Host, Setup};
 use serde_json::{Value, json};
 
+use crate::candidates::bytes;
 use crate::rollouts::{Load, put};
 use crate::{agent, file};
 
@@ -479,4 +480,103 @@ fn bodies_that_come_in_parts_are_compared_when_they_have_gone_out() {
     let ended = until_ended(&mut host, "completed");
     let counts = [&ended["copies"], &ended["copies_alike"], &ended["copies_set_aside"]];
     assert_eq!(counts, [&json!(3), &json!(3), &json!(1)], "{ended}");
+}
+
+/// A diary whose copies are compared but for who wrote: of twenty messages one is answered otherwise by one that traps.
+fn one_in_twenty_differs(match_percent: &str, hold: &str, least: u32) -> Host {
+    let ignore = "ignore = [\"reply.by\", \"state\"]";
+    let reload = format!(
+        "reload = {{ strategy = \"parallel\", for = \"{hold}\", min-messages = {least}, match = \"{match_percent}\", {ignore} }}"
+    );
+    let mut host = start("diary", &rogue(&reload));
+    put_with(host.folder(), &bytes("diary", "traps"), b"traps");
+    until_shadowed(&mut host);
+    host
+}
+
+fn write_down(host: &Host, ids: std::ops::Range<u64>) {
+    for id in ids {
+        let told = tell(host, &json!({ "conversation": format!("c{id}"), "n": 0, "id": id }));
+        assert_eq!(told["by"], "old", "copies answer nobody");
+    }
+}
+
+#[test]
+fn one_that_agrees_as_often_as_it_has_to_is_promoted() {
+    let mut host = one_in_twenty_differs("90%", "1h", 20);
+    write_down(&host, 0..20);
+    let ended = until_ended(&mut host, "completed");
+    assert_eq!((&ended["copies"], &ended["copies_alike"]), (&json!(20), &json!(19)), "{ended}");
+    let found = host.api().get("/v1/rollouts/rogue/differences").json();
+    assert_eq!(found["messages"].as_array().map(Vec::len), Some(1), "what differed is kept all the same: {found}");
+}
+
+#[test]
+fn one_that_agrees_less_often_is_taken_back() {
+    let mut host = one_in_twenty_differs("96%", "1h", 20);
+    write_down(&host, 0..7);
+    host.until("they are compared", |host| (newest(host)["copies"] == 7).then_some(()));
+    assert_eq!(newest(&host)["ended"], false, "so far all agree");
+    write_down(&host, 7..8);
+    let ended = until_ended(&mut host, "rolled-back");
+    // Certain before there are twenty: no further copy could make it good.
+    assert!(ended["why"].as_str().is_some_and(|why| why.starts_with("match: 1 of 8 copies")), "{ended}");
+    assert!(ended["why"].as_str().is_some_and(|why| why.contains("96% have to agree")), "{ended}");
+    assert_eq!(host.agent("rogue")["revision"], "rogue@1");
+}
+
+#[test]
+fn when_the_time_for_copies_is_over_fewer_are_enough_but_never_none() {
+    let mut host = one_in_twenty_differs("90%", "1s", 1_000);
+    host.until("it says what it waits for", |host| {
+        let newest = newest(host);
+        let why = newest["why"].as_str().unwrap_or_default();
+        (newest["took_ms"].as_u64() > Some(3_000) && why.contains("0 of 1000 copies to judge by")).then_some(())
+    });
+    assert_eq!(newest(&host)["weight"], 0, "no copy is no good copy");
+    write_down(&host, 0..1);
+    let ended = until_ended(&mut host, "completed");
+    assert_eq!((&ended["copies"], &ended["copies_alike"]), (&json!(1), &json!(1)), "{ended}");
+}
+
+#[test]
+fn when_the_time_for_copies_is_over_few_that_differ_are_enough_to_refuse() {
+    let mut host = one_in_twenty_differs("90%", "1s", 1_000);
+    write_down(&host, 7..8);
+    let ended = until_ended(&mut host, "rolled-back");
+    assert!(ended["why"].as_str().is_some_and(|why| why.starts_with("match: 1 of 1 copies")), "{ended}");
+}
+
+#[test]
+fn what_is_kept_for_rehearsals_goes_when_they_are_switched_off_while_no_host_runs() {
+    let host = start("rogue", &rogue("rollback = { rehearse = 5 }"));
+    every_call_is_answered(&host, 5, &json!({ "do": "increment", "key": "n" }));
+    let kept = |folder: &Path| -> u32 {
+        let database = rusqlite::Connection::open(folder.join(".caxton/caxton.db")).expect("the store is there");
+        database.query_row("SELECT count(*) FROM recent", [], |row| row.get(0)).expect("it has the table")
+    };
+    let (code, setup) = host.stop();
+    assert_eq!((code, kept(setup.folder())), (0, 5));
+    // As before: they stay over a start.
+    let (code, setup) = setup.start().stop();
+    assert_eq!((code, kept(setup.folder())), (0, 5));
+    setup.edit(&file(&rogue("rollback = { rehearse = 0 }")));
+    let (code, setup) = setup.start().stop();
+    assert_eq!((code, kept(setup.folder())), (0, 0), "nobody asks for them any more");
+    // With the agent taken out of the file they go as well, also while a host runs.
+    setup.edit(&file(&rogue("rollback = { rehearse = 5 }")));
+    let mut host = setup.start();
+    every_call_is_answered(&host, 3, &json!({ "do": "increment", "key": "n" }));
+    host.edit(&file(&agent("other", "rogue", "")));
+    host.until("the agent is gone", |host| (host.api().get("/v1/agents/rogue").status.as_u16() == 404).then_some(()));
+    let (code, setup) = host.stop();
+    assert_eq!((code, kept(setup.folder())), (0, 0), "their agent is gone");
+    setup.edit(&file(&rogue("rollback = { rehearse = 5 }")));
+    let host = setup.start();
+    every_call_is_answered(&host, 3, &json!({ "do": "increment", "key": "n" }));
+    let (code, setup) = host.stop();
+    assert_eq!((code, kept(setup.folder())), (0, 3));
+    setup.edit(&file(&agent("other", "rogue", "")));
+    let (code, setup) = setup.start().stop();
+    assert_eq!((code, kept(setup.folder())), (0, 0), "their agent has gone meanwhile");
 }

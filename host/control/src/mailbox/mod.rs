@@ -305,6 +305,17 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.later.peek().map(|first| first.due)
     }
 
+    /// Everything that waits, in no order.
+    pub fn messages(&self) -> impl Iterator<Item = &T> {
+        let ready = self.ready.iter().flatten().map(|taken| &taken.message);
+        let behind = self.open.values().flatten().map(|waiting| &waiting.message);
+        let later = self.later.iter().map(|later| match &later.what {
+            What::Arrives(_, _, message) => message,
+            What::Again(taken) => &taken.message,
+        });
+        ready.chain(behind).chain(later)
+    }
+
     /// Takes out everything that waits, for a mailbox that ends.
     pub fn drain(&mut self) -> Vec<T> {
         let mut out: Vec<T> = Vec::with_capacity(self.waiting());

@@ -32,6 +32,9 @@ pub struct Window {
     pub messages: u64,
     /// How many of them failed by the guest's fault: traps, limits, results marked as faults.
     pub faults: u64,
+    /// How many of those were calls that it could not take after its instances had failed, and that stable answered.
+    #[serde(default)]
+    pub untaken: u64,
     /// The time that 95 of 100 stayed below; none without messages.
     pub p95: Option<P95>,
     /// The most memory that one of its instances ever had, in bytes: linear memories and tables.
@@ -182,18 +185,22 @@ fn probes(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
 }
 
 fn errors(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
-    let Window { messages, faults, breaker_open, .. } = *candidate;
+    let Window { messages, faults, untaken, breaker_open, .. } = *candidate;
+    let untaken = match untaken {
+        0 => String::new(),
+        untaken => format!(" ({untaken} could not even be taken, and stable answered)"),
+    };
     if breaker_open {
         return Some(Verdict::refused(
             Trigger::Errors,
-            format!("{faults} of {messages} messages failed, and its breaker opened"),
+            format!("{faults} of {messages} messages failed{untaken}, and its breaker opened"),
         ));
     }
     // As if all that is missing went well: what fires now would fire then.
     let of = messages.max(rules.min_messages);
     (faults > 0 && percent(faults, of) > rules.errors).then(|| {
         let rest = if messages < of { format!(" of {of} whatever the rest does") } else { String::new() };
-        let figures = format!("{faults} of {messages} messages failed, more than {}%{rest}", rules.errors);
+        let figures = format!("{faults} of {messages} messages failed{untaken}, more than {}%{rest}", rules.errors);
         Verdict::refused(Trigger::Errors, figures)
     })
 }
@@ -238,6 +245,7 @@ mod tests {
         Window {
             messages,
             faults,
+            untaken: 0,
             p95,
             memory_bytes: 64 << 20,
             breaker_open: false,
@@ -269,6 +277,7 @@ mod tests {
             ("no traffic is not good traffic", window(0, 0, 0), "0 of 100"),
             ("one too few", window(99, 0, 20), "99 of 100"),
             ("one of one is no rate", window(1, 1, 20), "1 of 100"),
+            ("calls that it could not take", with(|window| (window.faults, window.untaken) = (30, 28)), "errors"),
             ("one that is left alone", with(|window| (window.faults, window.breaker_open) = (3, true)), "errors"),
             ("five of a hundred are allowed", window(100, 5, 20), "healthy"),
             ("six are not", window(100, 6, 20), "errors"),

@@ -112,6 +112,21 @@ impl Ledger {
         self.rollouts.last_mut().filter(|rollout| !rollout.status.is_terminal())
     }
 
+    /// The rollouts that have ended and whose lost messages are to be counted: of the last few, since each is counted
+    /// right after its end.
+    pub fn uncounted(&self) -> impl Iterator<Item = (u64, u64)> {
+        let last = self.rollouts.iter().rev().take(3).filter(|rollout| rollout.status.is_terminal());
+        last.filter(|rollout| rollout.figures.lost.is_none())
+            .filter_map(|rollout| Some((rollout.id, rollout.after_message?)))
+    }
+
+    /// Takes in how many messages were lost during a rollout that has ended. Says whether that is news.
+    pub fn count_lost(&mut self, rollout: u64, lost: u64) -> bool {
+        let known = self.rollouts.iter_mut().find(|known| known.id == rollout);
+        let Some(rollout) = known.filter(|rollout| rollout.status.is_terminal()) else { return false };
+        rollout.figures.lost.replace(lost) != Some(lost)
+    }
+
     /// The revision that runs.
     pub fn current(&self) -> Option<&Side> {
         self.ran.last()

@@ -99,6 +99,10 @@ pub struct Rollout {
     pub handed_over: bool,
     /// What was measured.
     pub figures: Figures,
+    /// The place of the last message that the host had accepted before; none where it keeps none. What is lost of those
+    /// after it is counted when the rollout has ended.
+    #[serde(default)]
+    pub after_message: Option<u64>,
     clock: Clock,
     /// What was measured before the host started again.
     carried: Figures,
@@ -178,6 +182,7 @@ impl Rollout {
             weights: Vec::new(),
             handed_over: false,
             figures: Figures::default(),
+            after_message: None,
             clock,
             carried: Figures::default(),
         })

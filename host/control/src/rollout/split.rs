@@ -10,6 +10,8 @@
 //! - One that began on the candidate stays there: weights only rise.
 //! - With the weight at 100 or at 0 there is no split, and everybody goes where all go: the switch, and the way back.
 //! - What belongs to no conversation, such as a plain HTTP call, is dealt out in turn ([`Split::deal`]), exactly.
+//! - A call that the candidate cannot take, since its instances failed, is answered by stable, also in a conversation
+//!   that began on the candidate ([`Untaken`]): who waits for an answer had rather this one than none.
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,35 @@ pub enum Pick {
     Stable,
     /// The new one.
     Candidate,
+}
+
+/// Why a candidate did not take a call of its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untaken {
+    /// Its instances failed, and none is started again before this time.
+    Pausing {
+        /// When one may be, in milliseconds since 1970.
+        until: u64,
+        /// When the call has to be answered, likewise.
+        by: u64,
+    },
+    /// An instance was to be started for the call, and was not.
+    NotStarted {
+        /// Whether that was the candidate's own doing.
+        its_fault: bool,
+    },
+}
+
+impl Untaken {
+    /// Whether a call that stable answers for it is one that the candidate failed at (SPEC §4): without stable it would
+    /// have had no answer, and not for want of the host. One that it could still have answered in time is nobody's
+    /// failure, only answered sooner.
+    pub fn counts(self) -> bool {
+        match self {
+            Self::Pausing { until, by } => until >= by,
+            Self::NotStarted { its_fault } => its_fault,
+        }
+    }
 }
 
 /// How traffic is split. Made from a rollout, and cheap to clone into what callers read.
@@ -101,6 +132,19 @@ mod tests {
             let on_candidate = (0..100_000).filter(|n| split.pick(&format!("talk-{n}"), 1) == Pick::Candidate).count();
             // Four standard deviations of a fair coin at most.
             assert!(on_candidate.abs_diff(usize::from(weight) * 1_000) <= 640, "{weight}%: {on_candidate}");
+        }
+    }
+
+    #[test]
+    fn a_call_counts_against_a_candidate_that_could_not_have_answered_it() {
+        for (untaken, counts) in [
+            (Untaken::Pausing { until: 1_000, by: 1_001 }, false),
+            (Untaken::Pausing { until: 1_000, by: 1_000 }, true),
+            (Untaken::Pausing { until: 5_000, by: 1_000 }, true),
+            (Untaken::NotStarted { its_fault: true }, true),
+            (Untaken::NotStarted { its_fault: false }, false),
+        ] {
+            assert_eq!(untaken.counts(), counts, "{untaken:?}");
         }
     }
 

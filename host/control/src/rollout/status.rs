@@ -116,6 +116,10 @@ pub struct Figures {
     /// Copies of live messages, and how they were answered.
     #[serde(default)]
     pub compared: Compared,
+    /// Messages that were accepted while it went on and that nobody had any more after its end: neither handled, nor
+    /// given up, nor waiting, nor in hand. None until they were counted.
+    #[serde(default)]
+    pub lost: Option<u64>,
 }
 
 impl Figures {
@@ -135,6 +139,7 @@ impl Figures {
                 alike: self.compared.alike + later.compared.alike,
                 set_aside: self.compared.set_aside + later.compared.set_aside,
             },
+            lost: later.lost.or(self.lost),
         }
     }
 }

@@ -46,6 +46,12 @@ async fn handle(pool: &Arc<Pool>, message: &wit::Message, hops: u32, outside: Ar
     Ok((result, effects))
 }
 
+/// What a copy hears that asks where no answer is known: it asks nobody.
+fn asks_nobody() -> Result<wit::Message, wit::RequestError> {
+    let why = "a copy of a message asks nobody".to_owned();
+    Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why)))
+}
+
 /// Where what copies send is put: nowhere. Nobody's place is taken by it.
 struct Nowhere;
 

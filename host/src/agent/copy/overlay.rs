@@ -10,6 +10,7 @@ use bytes::Bytes;
 use caxton_control::RevisionId;
 use parking_lot::Mutex;
 
+use super::asks_nobody;
 use super::replay::nowhere;
 use crate::commons::Commons;
 use crate::wasm::{Identity, LogLevel, Outside, Read, Seen, Sent, Work, wit};
@@ -62,8 +63,7 @@ impl Outside for Overlay {
         _: wit::Draft,
         _: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
-        let why = "a rehearsal asks nobody".to_owned();
-        Box::pin(std::future::ready(Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why)))))
+        Box::pin(std::future::ready(asks_nobody()))
     }
 
     fn find(&self, capability: &str) -> Vec<String> {

@@ -9,10 +9,10 @@ use caxton_control::RevisionId;
 use caxton_control::rollout::compare::Effect;
 use parking_lot::Mutex;
 
-use super::Nowhere;
 use super::answer::question;
 use super::shadow::Shadow;
 use super::tape::Tape;
+use super::{Nowhere, asks_nobody};
 use crate::commons::Commons;
 use crate::wasm::{Identity, Inbox, LogLevel, Outside, Read, Seen, Sent, Work, wit};
 
@@ -78,10 +78,7 @@ impl Replay {
                 heard.answered.push(at);
                 answer.unwrap_or(Err(wit::RequestError::TimedOut))
             }
-            None => {
-                let why = "a copy of a message asks nobody, and the running revision did not ask this".to_owned();
-                Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why)))
-            }
+            None => asks_nobody(),
         }
     }
 }
@@ -168,8 +165,8 @@ impl Outside for Nothing {
         _: wit::Draft,
         _: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
-        let why = "no message is being handled".to_owned();
-        Box::pin(std::future::ready(Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why)))))
+        // No message is being handled.
+        Box::pin(std::future::ready(asks_nobody()))
     }
 
     fn find(&self, _: &str) -> Vec<String> {

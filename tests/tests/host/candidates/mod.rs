@@ -89,7 +89,7 @@ const MEMORY_RELOAD: [Case; 2] = [
 ];
 
 /// The bytes of a guest that is like this.
-fn bytes(name: &str, like: &str) -> Vec<u8> {
+pub(crate) fn bytes(name: &str, like: &str) -> Vec<u8> {
     let mut bytes = std::fs::read(guest(name)).expect("the guest is built");
     let mark = b"LIKE=old";
     let at = bytes.windows(mark.len()).position(|window| window == mark).expect("the guest has its mark");
@@ -196,6 +196,10 @@ impl Case {
         };
         let most = if kill { most + 2 } else { most };
         for (conversation, moves) in told.moves() {
+            if name == "traps" && conversation.contains("-a") {
+                // While the candidate cannot take calls, the one before it answers them.
+                continue;
+            }
             assert!(moves <= most, "{case}: {conversation} went {moves} times to another revision");
         }
         let by = |like: &str| told.did.values().flatten().filter(|(who, _)| who == like).count() as u64;

@@ -1,0 +1,103 @@
+//! What happened to rollouts, in words.
+
+use serde_json::Value;
+
+use super::output::printable;
+use crate::status::EventEntry;
+
+/// An event of a rollout as a sentence; none of other events, which are shown as they are.
+pub(super) fn words(event: &EventEntry) -> Option<String> {
+    let agent = event.agent.as_deref()?;
+    let text = |key: &str| event.data[key].as_str().map(|text| printable(text).replace('\n', " "));
+    let number = |key: &str| event.data[key].as_u64();
+    let revision = |key: &str| number(key).map(|number| format!("{agent}@{number}"));
+    match event.kind.as_str() {
+        "rollout.status" => {
+            let (to, why) = (revision("to")?, text("why")?);
+            let told = match (text("status")?.as_str(), text("before").as_deref()) {
+                // Of the first event of a rollout under way.
+                ("pending" | "preparing" | "starting", None) => {
+                    format!("the rollout of {to} after {} begins, {}", revision("from")?, text("strategy")?)
+                }
+                ("paused", _) => format!("the rollout of {to} pauses"),
+                ("rolling-back", _) => format!("the rollout of {to} goes back"),
+                ("rolled-back", _) => format!("the rollout of {to} was taken back"),
+                ("completed", _) => format!("the rollout of {to} is completed"),
+                ("failed", _) => format!("the rollout of {to} failed"),
+                ("cancelled", _) => format!("the rollout of {to} was cancelled"),
+                (_, Some("paused")) => format!("the rollout of {to} is resumed"),
+                (status, _) => format!("the rollout of {to} is {status}"),
+            };
+            Some(format!("{told}: {why}"))
+        }
+        "rollout.step" => {
+            let (to, step, steps) = (revision("to")?, number("step")?, number("steps")?);
+            let (what, weight) = (text("what")?, number("weight")?);
+            Some(format!("the rollout of {to} is at step {step} of {steps}, {weight}%: {what}"))
+        }
+        "rollout.command" => Some(format!("{} by {}", text("command")?, text("by")?)),
+        "rollout.counted" => Some(format!("{} messages were lost in rollout {}", number("lost")?, number("rollout")?)),
+        "rollout.rehearsed" => Some(match (text("failed"), number("passed"), number("messages")) {
+            (Some(why), ..) => format!("the rehearsal of {} failed: {why}", revision("revision")?),
+            (None, Some(passed), Some(all)) => {
+                format!("{} handled {passed} of the last {all} messages on a copy", revision("revision")?)
+            }
+            (None, ..) => return None,
+        }),
+        _ => None,
+    }
+}
+
+/// What an event says, name by name.
+pub(super) fn pairs(data: &Value) -> String {
+    let Value::Object(map) = data else { return data.to_string() };
+    let parts = map.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| match value {
+        Value::String(text) => format!("{name}={}", printable(text).replace('\n', " ")),
+        other => format!("{name}={other}"),
+    });
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_happens_to_a_rollout_is_told_in_words() {
+        let of = |kind: &str, data: Value| {
+            words(&EventEntry { id: 1, at: 1, agent: Some("echo".to_owned()), kind: kind.to_owned(), data })
+        };
+        let status = |status: &str, before: Option<&str>| {
+            let data = json!({
+                "rollout": 3, "from": 1, "to": 2, "strategy": "canary", "status": status, "before": before, "why": "so",
+            });
+            of("rollout.status", data).unwrap()
+        };
+        for (told, expected) in [
+            (status("pending", None), "the rollout of echo@2 after echo@1 begins, canary: so"),
+            (status("in-progress", Some("starting")), "the rollout of echo@2 is in-progress: so"),
+            (status("paused", Some("in-progress")), "the rollout of echo@2 pauses: so"),
+            (status("in-progress", Some("paused")), "the rollout of echo@2 is resumed: so"),
+            (status("rolling-back", Some("paused")), "the rollout of echo@2 goes back: so"),
+            (status("rolled-back", Some("rolling-back")), "the rollout of echo@2 was taken back: so"),
+            (status("completed", Some("paused")), "the rollout of echo@2 is completed: so"),
+            (status("in-progress", None), "the rollout of echo@2 is in-progress: so"),
+        ] {
+            assert_eq!(told, expected);
+        }
+        let step = json!({ "to": 2, "step": 2, "steps": 5, "what": "25% for 10m", "weight": 25 });
+        assert_eq!(
+            of("rollout.step", step).as_deref(),
+            Some("the rollout of echo@2 is at step 2 of 5, 25%: 25% for 10m")
+        );
+        let counted = of("rollout.counted", json!({ "rollout": 3, "lost": 0 }));
+        assert_eq!(counted.as_deref(), Some("0 messages were lost in rollout 3"));
+        let failed = of("rollout.rehearsed", json!({ "revision": 2, "failed": "one\ntwo" }));
+        assert_eq!(failed.as_deref(), Some("the rehearsal of echo@2 failed: one two"));
+        // What is not as this program writes it is shown as it is.
+        assert_eq!(of("rollout.step", json!({ "to": 2 })), None);
+        assert_eq!(of("agent.removed", json!({})), None);
+    }
+}
