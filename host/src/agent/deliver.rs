@@ -14,7 +14,7 @@ use super::stats::End;
 use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::{Commit, CommitError, Committed, StateChange};
-use crate::wasm::{Answer, Effects, Envelope, Fault, Lease, Outcome, Sent, Work, wit};
+use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Lease, Outcome, Sent, Work, wit};
 
 /// A handling whose state has changed meanwhile runs again at most so often; each time at least one other
 /// handling of the agent was committed.
