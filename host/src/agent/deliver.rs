@@ -411,7 +411,7 @@ impl Agent {
         let lease = revision.pool.lease(work.deadline).await;
         if revision.pool.given_up().is_some() {
             // The reconciler ends it.
-            self.commons.wake();
+            self.commons.wake(self.name.shared());
         }
         let mut lease = lease?;
         let result = tokio::select! {
