@@ -622,10 +622,14 @@ impl Host {
         self.mark_all();
     }
 
-    /// Whether its last rollout was taken back.
+    /// Whether its last rollout was taken back, or what is declared ran and failed for good.
     pub(crate) fn went_back(&self, name: &AgentName) -> bool {
-        let last = self.ledgers.get(name).and_then(|ledger| ledger.rollouts.last());
-        last.is_some_and(|rollout| rollout.status == Status::RolledBack)
+        let (Some(ledger), Some(wanted)) = (self.ledgers.get(name), self.wanted.get(name)) else { return false };
+        let failed = ledger.declined.iter().any(|declined| {
+            let same = Component::Found(declined.digest) == wanted.component;
+            declined.strategy.is_none() && same && declined.settings == wanted.spec.revision_settings()
+        });
+        failed || ledger.rollouts.last().is_some_and(|rollout| rollout.status == Status::RolledBack)
     }
 
     /// All that is busy.
