@@ -347,7 +347,6 @@ impl Plan {
                 ended.push(name);
             }
         }
-        ended.sort();
         ended
     }
 
