@@ -1,5 +1,6 @@
 //! What all agents share: the store, the routes, logs and events. Also what guests reach of it.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub(crate) struct Commons {
     pub(crate) resident: Resident,
     /// What waited when the host started, until its agents take it.
     pub(crate) backlog: Mutex<Backlog>,
+    /// Of whom the reconciler is to look at something: at most all agents.
+    changed: Mutex<BTreeSet<Arc<str>>>,
     reconcile: Notify,
 }
 
@@ -88,13 +91,20 @@ impl Commons {
             timers: Timers::default(),
             resident: Resident::default(),
             backlog,
+            changed: Mutex::default(),
             reconcile: Notify::new(),
         }))
     }
 
-    /// Asks the reconciler to look again.
-    pub(crate) fn wake(&self) {
+    /// Asks the reconciler to look at an agent again.
+    pub(crate) fn wake(&self, agent: Arc<str>) {
+        self.changed.lock().insert(agent);
         self.reconcile.notify_one();
+    }
+
+    /// Whom the reconciler is to look at since it asked last.
+    pub(crate) fn changed(&self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut *self.changed.lock())
     }
 
     /// Waits until the reconciler is to look again.

@@ -126,6 +126,7 @@ pub(crate) async fn run(
         watch_folders(&mut watcher, &mut watched, now.folders(sources));
         let globs = if sources { now.source_globs() } else { Vec::new() };
         // A change between the first look at the files and this watch would be missed otherwise.
+        let _ = wakes.send(Wake::File).await;
         let _ = wakes.send(Wake::Components).await;
         loop {
             let first = tokio::select! {

@@ -104,7 +104,7 @@ fn reconcile(host: &mut Host) -> Result<String, Broken> {
             for waiting in &plan.waiting {
                 writeln!(text, "... {}: {}", waiting.agent, waiting.why).unwrap();
             }
-            if let Some(after) = plan.look_again_in {
+            if let Some(after) = plan.look_again_in() {
                 writeln!(text, "... looks again in {}", print_duration(after)).unwrap();
             }
             host.rests()?;

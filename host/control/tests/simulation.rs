@@ -15,7 +15,7 @@ use caxton_control::plan::Component;
 use caxton_control::{AgentName, RevisionId};
 use model::{Broken, Bug, Host, Work};
 
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 10_000;
 /// Things that happen before wishes rest.
 const STEPS: usize = 60;
 /// More rounds of planning than this for one wake, and the plan chases its tail.
@@ -48,15 +48,27 @@ impl Chance {
     }
 }
 
+const NAMES: [&str; 9] = ["anna", "bert", "cleo", "dora", "emil", "fred", "gina", "hans", "ilse"];
+
 struct Run {
     host: Host,
     chance: Chance,
+    /// How many agents there are.
+    agents: usize,
+    /// Whether only those are looked at of whom something changed, as a host does.
+    marked: bool,
     told: Vec<String>,
 }
 
 impl Run {
     fn new(seed: u64, bug: Option<Bug>) -> Self {
-        Self { host: Host::new(bug), chance: Chance(seed), told: Vec::new() }
+        let mut chance = Chance(seed);
+        // Seldom so many that some have to wait for their turn.
+        let agents = if chance.one_in(8) { NAMES.len() } else { 3 };
+        // A defect between the host and the planner is planted in a look at all.
+        let marks = [Bug::UnmarkedEnd, Bug::UnmarkedRest, Bug::UnmarkedWish];
+        let marked = bug.is_none_or(|bug| marks.contains(&bug));
+        Self { host: Host::new(bug), chance, agents, marked, told: Vec::new() }
     }
 
     fn tell(&mut self, what: impl Into<String>) {
@@ -74,8 +86,7 @@ impl Run {
     }
 
     fn agent(&mut self) -> AgentName {
-        let names = ["anna", "bert", "cleo"];
-        names[self.chance.below(names.len())].parse().unwrap()
+        NAMES[self.chance.below(self.agents)].parse().unwrap()
     }
 
     /// Lets one thing happen.
@@ -131,7 +142,7 @@ impl Run {
         let agent = self.agent();
         if self.chance.one_in(8) {
             self.tell(format!("remove {agent}"));
-            self.host.wanted.remove(&agent);
+            self.host.remove(&agent);
             return;
         }
         let mut spec = model::spec(&agent);
@@ -165,8 +176,11 @@ impl Run {
     /// Plans and acts until nothing more is safe to do. The actions of one plan come in any order.
     fn reconcile(&mut self) -> Result<(), Broken> {
         for _ in 0..MAX_ROUNDS {
-            let mut actions = self.host.plan().actions;
+            let mut actions = if self.marked { self.host.look().actions } else { self.host.plan().actions };
             if actions.is_empty() {
+                if self.marked {
+                    self.host.all_is_seen()?;
+                }
                 return self.host.rests();
             }
             for at in (1..actions.len()).rev() {
@@ -199,7 +213,7 @@ impl Run {
                 }
                 continue;
             }
-            match self.host.plan().look_again_in {
+            match self.host.plan().look_again_in() {
                 Some(after) => {
                     // It looks again each second while one is watched; a host that is late does no harm.
                     let after = after.max(Duration::from_secs(30));
@@ -273,6 +287,9 @@ fn every_planted_defect_is_found() {
         (Bug::NumbersForgotten, "was another revision before"),
         (Bug::BusyAfterFailure, "cannot go from failed"),
         (Bug::ForgetsEarly, "is forgotten while"),
+        (Bug::UnmarkedEnd, "not seen"),
+        (Bug::UnmarkedRest, "not seen"),
+        (Bug::UnmarkedWish, "not seen"),
     ] {
         let found: Vec<Broken> = (0..500).filter_map(|seed| Run::new(seed, Some(bug)).all().err()).collect();
         assert!(found.iter().any(|broken| broken.contains(found_by)), "{bug:?}: {:?}", found.first());

@@ -104,7 +104,7 @@ impl Agent {
             }
         }
         // An agent that leaves may have nothing more to do.
-        self.commons.wake();
+        self.commons.wake(self.name.shared());
     }
 
     fn bury_one_over(self: &Arc<Self>, mut envelope: Box<Envelope>) {

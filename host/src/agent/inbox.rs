@@ -50,7 +50,7 @@ impl Inbox for Agent {
         };
         if last {
             // The agent may end now, for which the reconciler waits.
-            self.commons.wake();
+            self.commons.wake(self.name.shared());
         }
     }
 }

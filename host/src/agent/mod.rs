@@ -160,7 +160,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         if self.revision.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.revision.awaited.load(Ordering::SeqCst) {
             // The reconciler waits for this.
-            self.commons.wake();
+            self.commons.wake(self.revision.id.agent.shared());
         }
     }
 }

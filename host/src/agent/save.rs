@@ -1,5 +1,6 @@
 //! Keeping what a stateful agent has in its memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Agent, Revision};
@@ -52,7 +53,7 @@ impl Agent {
     }
 
     /// Keeps what a stateful agent saved as it handed over, also for the revision that did.
-    pub(crate) async fn keep_handoff(&self, snapshot: Snapshot) -> Result<(), CommitError> {
+    pub(crate) async fn keep_handoff(&self, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
         self.commons.store.keep_handoff(self.name.shared(), snapshot).await
     }
 

@@ -165,7 +165,7 @@ impl Agent {
         };
         if revision.pool.given_up().is_some() {
             // The reconciler ends it.
-            self.commons.wake();
+            self.commons.wake(self.name.shared());
         }
         lease
     }

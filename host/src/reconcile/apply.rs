@@ -1,5 +1,6 @@
 //! Doing what a plan lists.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,9 +44,9 @@ impl Reconciler {
 
     /// Gives agents that are declared and unknown a place, so that callers learn that they are not ready rather
     /// than that nobody has the name. Says whether there were any.
-    pub(super) fn welcome(&mut self) -> bool {
+    pub(super) fn welcome(&mut self, names: &BTreeSet<AgentName>) -> bool {
         let mut any = false;
-        for (name, wanted) in &self.wanted {
+        for (name, wanted) in names.iter().filter_map(|name| self.wanted.get_key_value(name)) {
             if !self.entries.contains_key(name) {
                 any = true;
                 let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.commons));
@@ -87,6 +88,9 @@ impl Reconciler {
                 entry.longest_pause_ms = entry.longest_pause_ms.max(pause);
             }
             entry.paused = paused;
+            if !paused {
+                entry.rest = None;
+            }
             if let Some(current) = entry.agent.current() {
                 current.tell_when_idle(paused);
             }
@@ -151,7 +155,7 @@ impl Reconciler {
         entry.retired = true;
         entry.agent.retire("the agent is no longer declared");
         if entry.paused {
-            (entry.paused, entry.paused_since) = (false, None);
+            (entry.paused, entry.paused_since, entry.rest) = (false, None, None);
             entry.agent.pause(false);
         }
         let numbers: Vec<(u64, State)> = entry.revisions.iter().map(|r| (r.number, r.state.clone())).collect();
@@ -191,6 +195,7 @@ impl Reconciler {
 
     /// Takes in what a task reports.
     pub(super) fn report(&mut self, report: Report) {
+        self.standing.mark(report.agent());
         match report {
             Report::Loaded { agent, number } => self.go(&RevisionId { agent, number }, State::Loaded, None),
             Report::Prepared { agent, number, result } => {
@@ -231,6 +236,7 @@ impl Reconciler {
                 }
             }
             Report::Rehearsed { agent, number, rollout, result } => self.rehearsed(&agent, number, rollout, result),
+            Report::Rests { agent, number, rest } => self.rests(&agent, number, rest),
             Report::HandedOff { agent, number, result } => {
                 let id = RevisionId { agent, number };
                 if let Some(record) = self.entries.get_mut(&id.agent).and_then(|entry| entry.record(number)) {
@@ -238,8 +244,9 @@ impl Reconciler {
                 }
                 match result {
                     Ok(()) => {
-                        self.switch(&id);
-                        self.publish();
+                        if self.switch(&id) {
+                            self.publish();
+                        }
                     }
                     Err(why) => self.fail(&id, &why),
                 }
@@ -269,9 +276,15 @@ impl Reconciler {
                 Some((RevisionId { agent: name.clone(), number: record.number }, why.to_owned()))
             })
             .collect();
+        let any = !given_up.is_empty();
         for (id, why) in given_up {
+            self.standing.mark(&id.agent);
             self.unset(&id);
             self.fail(&id, &why);
+        }
+        if any {
+            // Nobody is to be sent to who does not run.
+            self.publish();
         }
     }
 

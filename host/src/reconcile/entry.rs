@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::roll::{Measuring, Told};
 use crate::agent::{Agent, Rehearsed, Revision, Shadow};
+use crate::store::Rest;
 
 /// What a task reports when it ends.
 pub(super) enum Report {
@@ -23,12 +24,31 @@ pub(super) enum Report {
     Probed { agent: AgentName, number: u64, passed: Option<bool> },
     /// A revision has handled the last messages on a copy, for this rollout; or that could not be done.
     Rehearsed { agent: AgentName, number: u64, rollout: u64, result: Result<Rehearsed, String> },
+    /// The disk is free for a handoff to this revision.
+    Rests { agent: AgentName, number: u64, rest: Rest },
     /// A stateful agent's memory is with this revision, or stays where it was.
     HandedOff { agent: AgentName, number: u64, result: Result<(), String> },
     /// Messages that were lost during a rollout that has ended, by their places; none if they could not be counted.
     Counted { agent: AgentName, rollout: u64, lost: Option<Vec<u64>> },
     /// A revision that had to be saved first has ended.
     Stopped { agent: AgentName, number: u64 },
+}
+
+impl Report {
+    /// Whose it is.
+    pub(super) fn agent(&self) -> &AgentName {
+        match self {
+            Self::Loaded { agent, .. }
+            | Self::Prepared { agent, .. }
+            | Self::Stands { agent, .. }
+            | Self::Probed { agent, .. }
+            | Self::Rehearsed { agent, .. }
+            | Self::Rests { agent, .. }
+            | Self::HandedOff { agent, .. }
+            | Self::Counted { agent, .. }
+            | Self::Stopped { agent, .. } => agent,
+        }
+    }
 }
 
 /// An agent with its revisions.
@@ -46,6 +66,8 @@ pub(super) struct Entry {
     /// Since when its mailbox is held for a handoff, and the longest time that it ever was.
     pub(super) paused_since: Option<Instant>,
     pub(super) longest_pause_ms: u64,
+    /// Keeps the disk free while it is held.
+    pub(super) rest: Option<Rest>,
     /// The figures of its rollout that were persisted last, and when.
     pub(super) kept: Option<(Instant, Figures)>,
     /// What was told last of its rollouts.
@@ -114,6 +136,7 @@ impl Entry {
             measuring: None,
             paused_since: None,
             longest_pause_ms: 0,
+            rest: None,
             kept: None,
             told: None,
             shadow: None,

@@ -132,9 +132,16 @@ impl Reconciler {
                 }
                 Some(_) | None => self.files.look(&path, &spec.component),
             };
-            wanted.insert(name.clone(), Wanted { spec, component });
+            let now = Wanted { spec, component };
+            let same = |before: &Wanted| Arc::ptr_eq(&before.spec, &now.spec) && before.component == now.component;
+            if !before.is_some_and(same) {
+                self.standing.mark(name);
+            }
+            wanted.insert(name.clone(), now);
         }
-        self.wanted = wanted;
+        let before = std::mem::replace(&mut self.wanted, wanted);
+        let gone = before.keys().filter(|name| !self.wanted.contains_key(*name));
+        gone.for_each(|name| self.standing.mark(name));
     }
 }
 

@@ -52,7 +52,8 @@ impl Reconciler {
         let name = name.clone();
         let data = serde_json::json!({ "command": command, "by": who });
         self.commons.events.tell(Some(name.as_str()), "rollout.command", data);
-        self.persist(&[name]);
+        self.standing.mark(&name);
+        self.persist([&name]);
         Ok(told)
     }
 }

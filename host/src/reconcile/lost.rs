@@ -1,5 +1,6 @@
 //! Counting what was lost during a rollout.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use caxton_control::AgentName;
@@ -11,24 +12,23 @@ use super::{Reconciler, Report};
 const TOLD: usize = 20;
 
 impl Reconciler {
-    /// Notes for each rollout that begins which messages came before it.
-    pub(super) fn note_places(&mut self) {
+    /// Notes for each rollout of these agents that begins which messages came before it.
+    pub(super) fn note_places(&mut self, names: &BTreeSet<AgentName>) {
         if !self.commons.store.keeps_messages() {
             return;
         }
         let mut now = None;
-        for rollout in self.ledgers.values_mut().filter_map(|ledger| ledger.open_mut()) {
-            if rollout.after_message.is_some() {
-                continue;
-            }
+        for name in names {
+            let open = self.ledgers.get_mut(name).and_then(|ledger| ledger.open_mut());
+            let Some(rollout) = open.filter(|rollout| rollout.after_message.is_none()) else { continue };
             rollout.after_message = now.get_or_insert_with(|| self.commons.store.last_place().ok()).to_owned();
         }
     }
 
-    /// Looks for lost messages after each rollout that has ended.
-    pub(super) fn look_for_lost(&mut self) {
-        for (name, entry) in &mut self.entries {
-            let Some(ledger) = self.ledgers.get(name) else { continue };
+    /// Looks for lost messages after each rollout of these agents that has ended.
+    pub(super) fn look_for_lost(&mut self, names: &BTreeSet<AgentName>) {
+        for name in names {
+            let (Some(entry), Some(ledger)) = (self.entries.get_mut(name), self.ledgers.get(name)) else { continue };
             let uncounted: Vec<(u64, u64)> =
                 ledger.uncounted().filter(|(rollout, _)| *rollout > entry.counted).collect();
             for (rollout, after) in uncounted {
@@ -68,6 +68,6 @@ impl Reconciler {
         {
             entry.told.get_or_insert_with(|| Told::of(last));
         }
-        self.persist(std::slice::from_ref(agent));
+        self.persist(std::iter::once(agent));
     }
 }

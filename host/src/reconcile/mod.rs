@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! file, builds, signals, API, ends of work --> wake
-//!   wake: observe --> caxton_control::plan --> apply each action --> observe again, until nothing is safe to do
+//!   wake: mark whom it is about
+//!   the marked: observe --> caxton_control::plan --> apply each action, mark --> again, until nobody is marked
 //! ```
+//! A look costs what changed and not what there is: all other agents are as their last plan left them. Now and then
+//! all are marked, for what nobody told of.
+//!
 //! The agents' ledgers of rollouts are this task's own; what the plan changed in them is persisted before its actions
 //! are done. Long work (compiling, starting, saving) runs in tasks of its own, which report here when they end; a
 //! revision that is worked on is `busy` and left alone until then. What runs is published as an immutable
@@ -14,6 +18,7 @@ mod bytes;
 mod entry;
 mod files;
 mod history;
+mod look;
 mod lost;
 mod prepare;
 mod report;
@@ -28,7 +33,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use caxton_control::desired::Http;
 use caxton_control::lifecycle::State;
-use caxton_control::plan::{self, Actual, ActualAgent, Component, Plan, Wanted};
+use caxton_control::plan::{Component, Standing, Wanted};
 use caxton_control::rollout::Ledger;
 use caxton_control::{AgentName, Desired};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,7 +45,7 @@ use crate::commons::Commons;
 use crate::config::{self, Loaded};
 use crate::control::{Command, Readiness, Wake};
 use crate::routes::Routes;
-use crate::status::{Applied, FileError, Waiting};
+use crate::status::{Applied, FileError};
 use crate::wasm::Runtime;
 use crate::watch::Followed;
 
@@ -84,7 +89,14 @@ pub(crate) struct Reconciler {
     bytes: bytes::Bytes,
     /// Whether bytes may be kept that nobody asks for any more.
     unused: bool,
-    plan: Plan,
+    /// Whom to look at, and what was planned for the others.
+    standing: Standing,
+    /// When all were looked at last.
+    all_seen: Instant,
+    /// What is told of all, as it follows from each.
+    sums: look::Sums,
+    /// The host's settings that apply when it starts again.
+    restart_for: Vec<String>,
     /// When the host started: by a clock that nobody sets, and in milliseconds since 1970.
     origin: (Instant, u64),
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
@@ -145,7 +157,10 @@ impl Reconciler {
             files: Files::default(),
             wanted: BTreeMap::new(),
             entries: BTreeMap::new(),
-            plan: Plan::default(),
+            standing: Standing::default(),
+            all_seen: Instant::now(),
+            sums: look::Sums::default(),
+            restart_for: Vec::new(),
             origin: (Instant::now(), started),
             reports: mpsc::channel(4_096),
             commands: setup.commands,
@@ -157,6 +172,7 @@ impl Reconciler {
             facts: setup.facts,
         };
         reconciler.look_at_components(true);
+        reconciler.mark_all();
         reconciler.bytes.retain(&reconciler.used(), true);
         reconciler
     }
@@ -171,15 +187,16 @@ impl Reconciler {
         let mut reports = Vec::new();
         loop {
             self.reconcile();
-            let look_again = self.plan.look_again_in.unwrap_or(Duration::from_secs(3_600));
+            let look_again = self.look_again_in();
             tokio::select! {
                 // By chance, so that whoever asks all the time keeps nothing else from being seen.
                 () = stop.cancelled() => break,
                 Some(command) = self.commands.recv() => self.command(command),
                 Some(wake) = self.wakes.recv() => self.wake(wake),
                 _ = self.reports.1.recv_many(&mut reports, 4_096) => {
-                    // Of ten thousand agents that start at once many end together: one look serves them all.
-                    if self.plan.waiting.len() > 256 {
+                    // Of ten thousand agents that start at once many end together: one look, and one snapshot of the
+                    // routes, serves them all.
+                    if self.sums.unserved() > 256 {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                         while let Ok(report) = self.reports.1.try_recv() {
                             reports.push(report);
@@ -195,67 +212,6 @@ impl Reconciler {
         }
         self.facts.stopping = true;
         Drained { entries: self.entries, limit: self.declared.desired.host.drain }
-    }
-
-    /// Observes, plans and acts until nothing more is safe to do at this moment.
-    fn reconcile(&mut self) {
-        self.end_given_up();
-        loop {
-            if self.welcome() {
-                self.publish();
-            }
-            self.note_places();
-            self.measure();
-            let actual = self.observe();
-            let now = self.now();
-            let plan = plan::plan(&self.wanted, &actual, &mut self.ledgers, now);
-            let (actions, changed, gone) = (plan.actions.clone(), plan.changed.clone(), plan.gone.clone());
-            self.plan = plan;
-            gone.iter().for_each(|name| self.forget_ledger(name));
-            self.persist(&changed);
-            if actions.is_empty() {
-                break;
-            }
-            let mut routes_changed = false;
-            for action in actions {
-                routes_changed |= self.apply(action);
-            }
-            if routes_changed {
-                self.publish();
-            }
-        }
-        self.persist_figures();
-        self.look_for_lost();
-        self.tell_readiness();
-    }
-
-    fn observe(&self) -> Actual {
-        let agents = self.entries.iter().map(|(name, entry)| {
-            let revisions = entry.revisions.iter().map(|record| {
-                let mut seen = record.seen();
-                // An agent that leaves first handles what it has accepted.
-                if entry.retired && entry.agent.is_busy() {
-                    seen.in_flight = seen.in_flight.max(1);
-                }
-                plan::Revision { number: record.number, spec: Arc::clone(&record.spec), digest: record.digest, seen }
-            });
-            let open = self.ledgers.get(name).and_then(Ledger::open);
-            let (windows, figures) = open.map(|rollout| entry.measured(rollout)).unwrap_or_default();
-            let actual = ActualAgent {
-                applied: entry.agent.spec(),
-                paused: entry.paused,
-                retired: entry.retired,
-                revisions: revisions.collect(),
-                shares: entry.shares.clone(),
-                windows,
-                figures,
-                shadowed: open.is_some_and(|rollout| entry.is_shadowed(rollout.id)),
-                compared: figures.compared,
-                rehearsal: open.map(|rollout| entry.rehearsed(rollout.id)).unwrap_or_default(),
-            };
-            (name.clone(), actual)
-        });
-        Actual { agents: agents.collect() }
     }
 
     /// Publishes who is called by what.
@@ -296,6 +252,7 @@ impl Reconciler {
                     self.commons.events.tell(None, "config.taken", serde_json::json!({ "digest": loaded.text_digest }));
                 }
                 self.declared = loaded;
+                self.compare_host();
                 self.http.store(Arc::new(self.declared.desired.http.clone()));
                 self.commons.store.conversations.configure(self.declared.desired.conversations.clone());
                 self.follow();
@@ -313,6 +270,7 @@ impl Reconciler {
                     self.commons.events.tell(None, "config.refused", serde_json::json!({ "errors": found }));
                 }
                 self.file_errors = found;
+                self.retell();
                 Vec::new()
             }
         }
@@ -323,23 +281,8 @@ impl Reconciler {
         for entry in self.entries.values_mut() {
             entry.revisions.retain(|record| !matches!(record.state, State::Failed { .. }));
         }
+        self.mark_all();
         self.ledgers.values_mut().for_each(Ledger::forgive);
-    }
-
-    /// Whether nothing is under way that will end by itself soon; drains may be, and rollouts that wait for time,
-    /// messages or people.
-    fn is_settled(&self) -> bool {
-        self.plan.actions.is_empty()
-            && self.entries.iter().all(|(name, entry)| {
-                if let Some(rollout) = self.ledgers.get(name).and_then(Ledger::open) {
-                    return !rollout.is_working();
-                }
-                !entry.paused
-                    && entry.revisions.iter().all(|record| match record.state {
-                        State::Unloaded | State::Loaded | State::Ready => false,
-                        State::Running | State::Draining | State::Stopped | State::Failed { .. } => true,
-                    })
-            })
     }
 
     /// Whether what takes messages is what is declared. Old revisions may still drain.
@@ -352,53 +295,6 @@ impl Reconciler {
             })
         };
         self.file_errors.is_empty() && self.wanted.iter().all(runs)
-    }
-
-    fn waiting(&self) -> Vec<Waiting> {
-        let mut waiting: Vec<Waiting> =
-            self.plan.waiting.iter().map(|w| Waiting { agent: w.agent.to_string(), why: w.why.clone() }).collect();
-        let host = report::changes(&self.started_with, &self.declared.desired);
-        waiting.extend(host.into_iter().filter(|change| change.change == "restart-needed").map(|change| Waiting {
-            agent: String::new(),
-            why: format!("the host has to start again for {}", change.details.join(", ")),
-        }));
-        waiting
-    }
-
-    fn tell_readiness(&mut self) {
-        let mut reasons: Vec<String> =
-            self.file_errors.iter().map(|e| format!("{}: {}: {}", e.place, e.key, e.message)).collect();
-        if !reasons.is_empty() {
-            reasons.insert(0, format!("{} has errors, so what runs differs from it", self.source.file.display()));
-        }
-        reasons.extend(
-            self.waiting()
-                .into_iter()
-                .map(|w| if w.agent.is_empty() { w.why } else { format!("{}: {}", w.agent, w.why) }),
-        );
-        // A file with errors or a candidate that failed keeps nobody from being served: they are told as
-        // reasons, but must not take a host that serves out of rotation.
-        let served = |name| self.entries.get(name).is_some_and(|entry: &Entry| entry.agent.current().is_some());
-        let ready = self.declared.desired.agents.keys().all(served);
-        self.ready.send_if_modified(|before| {
-            let now = Readiness { ready, reasons };
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
-        if !self.is_settled() {
-            return;
-        }
-        self.settled.send_if_modified(|settled| !std::mem::replace(settled, true));
-        if self.settling.is_empty() {
-            return;
-        }
-        let (waiting, settled) = (self.waiting(), self.is_as_declared());
-        for (answer, changes) in std::mem::take(&mut self.settling) {
-            let applied = Applied { changes, settled, waiting: waiting.clone() };
-            // Who asked may be gone.
-            let _ = answer.send(Ok(applied));
-        }
     }
 }
 

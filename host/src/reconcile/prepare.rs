@@ -198,60 +198,104 @@ pub(super) async fn hand_off(
     memory: Memory,
 ) -> Result<(), String> {
     let began = Instant::now();
-    let lease = match save(agent, old).await {
-        Ok(lease) => lease,
-        // Perhaps that is why it is discarded. What was saved before is still there for an undo.
-        Err(why) if memory == Memory::Discard => {
-            tracing::warn!(agent = %agent.name(), "{why}; an undo has only what it saved before");
-            None
-        }
-        Err(why) => return Err(why),
+    let handed = match memory {
+        Memory::Migrate => migrate(agent, old, new).await,
+        Memory::Discard => discard(agent, old, new).await,
     };
-    let stands = async {
-        match memory {
-            Memory::Migrate => new.pool.warm(1).await.map_err(|fault| fault.to_string()),
-            Memory::Discard => {
-                new.pool.begin_anew().await.map_err(|fault| fault.to_string())?;
-                agent.discard().await.map_err(|error| format!("the old memory could not be discarded: {error}"))
-            }
-        }
-    };
-    let why = match tokio::time::timeout(TRANSITION, stands).await {
-        Ok(Ok(())) => {
-            metrics::histogram!("caxton_handoff_seconds").record(began.elapsed());
-            return Ok(());
-        }
-        Ok(Err(why)) => why,
-        Err(_) => format!("it did not take up the memory within {} s", TRANSITION.as_secs()),
-    };
-    if let Some(lease) = lease {
-        lease.finish(true);
+    if handed.is_ok() {
+        metrics::histogram!("caxton_handoff_seconds").record(began.elapsed());
     }
-    Err(why)
+    handed
 }
 
-/// Saves the memory of a revision as the agent's and as what that revision handed over. Gives its instance, which is
-/// not used until it is given back; none if it has none.
-async fn save(agent: &Agent, old: &Arc<Revision>) -> Result<Option<Lease>, String> {
-    let not_kept = |error| format!("the memory of {} could not be kept: {error}", old.id);
-    let kept = |data| Snapshot { revision: old.id.number, saved_at: clock::now_ms(), data };
-    let Some(mut lease) = old.pool.lease_at_rest().await else {
-        // Its memory was saved when its instance ended.
-        return agent.keep_saved_as_handoff(old.id.number).await.map(|()| None).map_err(not_kept);
+/// The candidate takes up what was saved while that reaches the disk: the mailbox waits for the longer of both, and
+/// messages go to the candidate only after both.
+async fn migrate(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Result<(), String> {
+    let (lease, given) = save(old).await?;
+    let stands = async {
+        match &given {
+            Given::Memory(snapshot) => new.pool.take_up(&snapshot.data).await,
+            Given::Before | Given::Nothing => new.pool.warm(1).await,
+        }
     };
+    let (kept, stands) = tokio::join!(keep(agent, old, &given), tokio::time::timeout(TRANSITION, stands));
+    let stands = match stands {
+        Ok(stands) => stands.map_err(|fault| fault.to_string()),
+        Err(_) => Err(format!("it did not take up the memory within {} s", TRANSITION.as_secs())),
+    };
+    // Of both reasons the disk's is the weightier.
+    let handed = kept.and(stands);
+    if handed.is_err() {
+        give_back(lease);
+    }
+    handed
+}
+
+/// The candidate begins anew, and what the old one knew is kept for an undo.
+async fn discard(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Result<(), String> {
+    let (lease, kept) = match save(old).await {
+        Ok((lease, given)) => (lease, keep(agent, old, &given).await),
+        Err(why) => (None, Err(why)),
+    };
+    if let Err(why) = kept {
+        // Perhaps that is why it is discarded. What was saved before is still there for an undo.
+        tracing::warn!(agent = %agent.name(), "{why}; an undo has only what it saved before");
+    }
+    let stands = async {
+        new.pool.begin_anew().await.map_err(|fault| fault.to_string())?;
+        agent.discard().await.map_err(|error| format!("the old memory could not be discarded: {error}"))
+    };
+    let handed = match tokio::time::timeout(TRANSITION, stands).await {
+        Ok(stands) => stands,
+        Err(_) => Err(format!("it did not begin anew within {} s", TRANSITION.as_secs())),
+    };
+    if handed.is_err() {
+        give_back(lease);
+    }
+    handed
+}
+
+/// What a revision gave to be handed over.
+enum Given {
+    /// Its memory.
+    Memory(Arc<Snapshot>),
+    /// Its memory was saved before, when its instance ended.
+    Before,
+    /// It has none.
+    Nothing,
+}
+
+/// Lets a revision save its memory. Gives its instance too, which is not used until it is given back; none if it has
+/// none.
+async fn save(old: &Arc<Revision>) -> Result<(Option<Lease>, Given), String> {
+    let Some(mut lease) = old.pool.lease_at_rest().await else { return Ok((None, Given::Before)) };
     match lease.instance().save(old.spec.limits.time).await {
-        Ok(Some(Ok(data))) => match agent.keep_handoff(kept(data)).await {
-            Ok(()) => Ok(Some(lease)),
-            Err(error) => {
-                lease.finish(true);
-                Err(not_kept(error))
-            }
-        },
+        Ok(Some(Ok(data))) => {
+            let snapshot = Snapshot { revision: old.id.number, saved_at: clock::now_ms(), data };
+            Ok((Some(lease), Given::Memory(Arc::new(snapshot))))
+        }
         Ok(Some(Err(why))) => {
             lease.finish(true);
             Err(format!("{} refused to save its memory: {why}", old.id))
         }
-        Ok(None) => Ok(Some(lease)),
+        Ok(None) => Ok((Some(lease), Given::Nothing)),
         Err(fault) => Err(format!("{} failed to save its memory: {fault}", old.id)),
+    }
+}
+
+/// Keeps what a revision gave as the agent's memory and as what that revision handed over.
+async fn keep(agent: &Agent, old: &Arc<Revision>, given: &Given) -> Result<(), String> {
+    let kept = match given {
+        Given::Memory(snapshot) => agent.keep_handoff(Arc::clone(snapshot)).await,
+        Given::Before => agent.keep_saved_as_handoff(old.id.number).await,
+        Given::Nothing => Ok(()),
+    };
+    kept.map_err(|error| format!("the memory of {} could not be kept: {error}", old.id))
+}
+
+/// The old revision goes on with its instance.
+fn give_back(lease: Option<Lease>) {
+    if let Some(lease) = lease {
+        lease.finish(true);
     }
 }

@@ -44,17 +44,25 @@ impl Reconciler {
                 let _ = answer.send(found.map(|loaded| self.changes_with(&loaded.desired)));
             }
             Command::Status(answer) => {
+                self.look_at_timed();
                 let _ = answer.send(self.status());
             }
             Command::Agents(None, answer) => {
+                self.look_at_timed();
+                let turn = self.turns().waits();
                 let agents =
                     self.wanted.keys().chain(self.entries.keys().filter(|name| !self.wanted.contains_key(*name)));
-                let mut agents: Vec<AgentStatus> = agents.filter_map(|name| self.agent_status(name.as_str())).collect();
+                let mut agents: Vec<AgentStatus> =
+                    agents.filter_map(|name| self.agent_status(name.as_str(), &turn)).collect();
                 agents.sort_by(|a, b| a.name.cmp(&b.name));
                 let _ = answer.send(agents);
             }
             Command::Rollouts(agent, answer) => {
                 // With the figures of this moment.
+                match &agent {
+                    Some(name) => self.mark(name),
+                    None => self.mark_measured(),
+                }
                 self.reconcile();
                 let _ = answer.send(self.rollouts(agent.as_deref()));
             }
@@ -63,7 +71,9 @@ impl Reconciler {
             }
             Command::Rehearse(wish, answer) => self.rehearse_by_hand(wish, answer),
             Command::Agents(Some(name), answer) => {
-                let _ = answer.send(self.agent_status(&name).into_iter().collect());
+                self.mark(&name);
+                self.reconcile();
+                let _ = answer.send(self.agent_status(&name, &self.turns().waits()).into_iter().collect());
             }
         }
     }
@@ -97,7 +107,7 @@ impl Reconciler {
     /// Whether what an agent waits for is only the end of a rollout to what is declared, which has all the traffic.
     fn only_ends(&self, name: &str) -> bool {
         let open = self.ledgers.get(name).and_then(Ledger::open);
-        let reasons = self.plan.waiting.iter().filter(|waiting| waiting.agent.as_str() == name).count();
+        let reasons = self.standing.waiting().get(name).map_or(0, Vec::len);
         reasons == 1 && open.is_some_and(|rollout| rollout.status == Status::InProgress && rollout.has_moved())
     }
 
@@ -120,13 +130,16 @@ impl Reconciler {
         }
     }
 
-    /// One agent; also one that is declared and has not come to be.
-    fn agent_status(&self, name: &str) -> Option<AgentStatus> {
+    /// One agent; also one that is declared and has not come to be. `turn` is what those wait for whose turn has not
+    /// come.
+    fn agent_status(&self, name: &str, turn: &str) -> Option<AgentStatus> {
         let entry = self.entries.get(name);
         let spec = self.wanted.get(name).map(|wanted| Arc::clone(&wanted.spec));
         let spec = spec.or_else(|| entry.map(|entry| entry.agent.spec()))?;
-        let why: Vec<&str> =
-            self.plan.waiting.iter().filter(|w| w.agent.as_str() == name).map(|w| w.why.as_str()).collect();
+        let mut why = self.standing.waiting().get(name).cloned().unwrap_or_default();
+        if self.standing.queued().contains(name) {
+            why.push(turn.to_owned());
+        }
         let current = entry.and_then(|entry| entry.agent.current());
         let counts = entry.map(|entry| entry.agent.stats().counts());
         let sum = |get: fn(&crate::agent::Counts) -> u64| counts.as_ref().map_or(0, get);

@@ -1,6 +1,6 @@
 //! Doing what a rollout asks for.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use caxton_control::{AgentName, RevisionId};
 
 use super::{Entry, Reconciler, Record, Report};
 use crate::agent::{Revision, Traffic};
-use crate::store::Store;
+use crate::store::{Rest, Store};
 
 /// The ledgers as they were persisted, each told that the host started again.
 pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
@@ -38,6 +38,8 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
     ledgers
 }
 
+/// How often figures are compared with those that are persisted.
+const FIGURES_SEEN_EVERY: Duration = Duration::from_secs(1);
 /// How often figures are persisted that changed and nothing else.
 const FIGURES_EVERY: Duration = Duration::from_secs(5);
 
@@ -76,7 +78,7 @@ impl Reconciler {
             Action::Cap { revision, instances } => self.cap(&revision, instances),
             Action::Probe { revision } => self.probe(&revision),
             Action::Weigh { stable, candidate, percent } => return self.weigh(&stable, &candidate, percent),
-            Action::Pause { agent } => self.pause(&agent, true),
+            Action::Pause { agent } => self.hold(&agent),
             Action::Resume { agent } => self.pause(&agent, false),
             Action::Handoff { revision, memory } => self.hand_off(&revision, memory),
             Action::TakeBack { revision } => self.take_back(&revision),
@@ -88,7 +90,7 @@ impl Reconciler {
     }
 
     /// Persists ledgers before anything is done that they ask for, and tells how their rollouts go on.
-    pub(super) fn persist(&mut self, changed: &[AgentName]) {
+    pub(super) fn persist<'a>(&mut self, changed: impl IntoIterator<Item = &'a AgentName>) {
         for name in changed {
             let Some(wanted) = self.wanted.get(name) else { continue };
             let Some(ledger) = self.ledgers.get_mut(name) else { continue };
@@ -113,9 +115,14 @@ impl Reconciler {
     /// Persists the figures of rollouts under way that changed since they were, now and then: a host that is killed
     /// loses no more of them than that.
     pub(super) fn persist_figures(&mut self) {
+        if self.sums.figures_seen.is_some_and(|seen| seen.elapsed() < FIGURES_SEEN_EVERY) {
+            return;
+        }
+        self.sums.figures_seen = Some(Instant::now());
         let mut due = Vec::new();
-        for (name, rollout) in self.ledgers.iter().filter_map(|(name, ledger)| Some((name, ledger.open()?))) {
-            let Some(entry) = self.entries.get_mut(name) else { continue };
+        for name in &self.sums.measured {
+            let Some(rollout) = self.ledgers.get(name).and_then(Ledger::open) else { continue };
+            let Some(entry) = self.entries.get(name) else { continue };
             match entry.kept {
                 Some((_, figures)) if figures == rollout.figures => {}
                 Some((at, _)) if at.elapsed() < FIGURES_EVERY => {}
@@ -182,6 +189,30 @@ impl Reconciler {
         });
     }
 
+    /// Holds the mailbox of an agent for a handoff, once the disk is free for it.
+    fn hold(&mut self, name: &AgentName) {
+        let Some(candidate) = self.ledgers.get(name).and_then(Ledger::open).map(Rollout::candidate) else { return };
+        let commons = Arc::clone(&self.commons);
+        self.work_on(&candidate, move |_, id| async move {
+            let rest = commons.store.rest().await;
+            Report::Rests { agent: id.agent, number: id.number, rest }
+        });
+    }
+
+    /// Takes in that the disk is free for a handoff.
+    pub(super) fn rests(&mut self, name: &AgentName, number: u64, rest: Rest) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        if let Some(record) = entry.record(number) {
+            record.busy = false;
+        }
+        let open = self.ledgers.get(name).and_then(Ledger::open);
+        // What is not to be handed over any more lets its messages be handled.
+        if !entry.retired && open.is_some_and(|rollout| rollout.to.number == number && rollout.hands_over()) {
+            entry.rest = Some(rest);
+            self.pause(name, true);
+        }
+    }
+
     /// Gives a revision back the memory that it handed over.
     fn take_back(&mut self, revision: &RevisionId) {
         let Some(entry) = self.entries.get(&revision.agent) else { return };
@@ -228,7 +259,7 @@ impl Reconciler {
         self.weigh(revision, revision, 100)
     }
 
-    /// Splits traffic, with the states that follow from it. Says whether it did.
+    /// Splits traffic, with the states that follow from it. Says whether who is called by what has changed.
     fn weigh(&mut self, stable: &RevisionId, candidate: &RevisionId, percent: u8) -> bool {
         let Some(entry) = self.entries.get_mut(&stable.agent) else { return false };
         let live = |number: u64| entry.revisions.iter().find(|r| r.number == number).and_then(|r| r.live.clone());
@@ -250,6 +281,7 @@ impl Reconciler {
             .collect();
         let (agent, serving) = (Arc::clone(&entry.agent), entry.shares.clone());
         entry.bound_instances();
+        let (ran, has_capabilities) = (agent.current().is_some(), !agent.spec().capabilities.is_empty());
         agent.direct(Some(traffic));
         let running: Vec<u64> =
             entry.revisions.iter().filter(|r| r.state == State::Running).map(|record| record.number).collect();
@@ -276,12 +308,13 @@ impl Reconciler {
             }
         }
         // Capabilities are of running agents only.
-        true
+        !ran && has_capabilities
     }
 
     /// Begins to measure anew where a rollout came to another step.
-    pub(super) fn measure(&mut self) {
-        for (name, entry) in &mut self.entries {
+    pub(super) fn measure(&mut self, names: &BTreeSet<AgentName>) {
+        for name in names {
+            let Some(entry) = self.entries.get_mut(name) else { continue };
             let open = self.ledgers.get(name).and_then(Ledger::open);
             entry.end_trials(open.map(|rollout| rollout.id));
             let Some(rollout) = open else {

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
+use tokio::sync::RwLock;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::Store;
 use super::commit::CommitError;
 
 /// How long to wait after a copy before the next. What is left of the log when it begins anew is copied by the writer, for
@@ -19,6 +22,9 @@ use super::commit::CommitError;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes in the log above which it is to begin anew.
 const MAX_LOG: i64 = 64 << 20;
+/// The longest that copying is put off for somebody. Whoever takes longer is not harmed by one more sync, and the log
+/// does not grow meanwhile.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// What the writer and the copying thread share.
 #[derive(Default)]
@@ -27,6 +33,32 @@ struct Shared {
     written: Mutex<bool>,
     woken: Condvar,
     stop: AtomicBool,
+    /// Held by whoever copies, against those for whom copying is put off.
+    rest: Arc<RwLock<()>>,
+}
+
+/// Until this is dropped the log is not copied, and the disk is there for commits alone.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    _ends: DropGuard,
+}
+
+impl Store {
+    /// Returns when everything before is safe and no copying of the log is under way. None begins while what is given
+    /// lives, for a second at most.
+    pub(crate) async fn rest(&self) -> Rest {
+        let resting = self.writer.rest().read_owned().await;
+        // A store that failed says so to whoever commits.
+        let _ = self.flush().await;
+        let ended = CancellationToken::new();
+        let rest = Rest { _ends: ended.clone().drop_guard() };
+        tokio::spawn(async move {
+            // One of both comes.
+            let _ = tokio::time::timeout(LONGEST_REST, ended.cancelled()).await;
+            drop(resting);
+        });
+        rest
+    }
 }
 
 /// Tells the copying thread that there is something to copy.
@@ -62,6 +94,11 @@ impl Checkpointer {
                 .expect("the system can start a thread")
         };
         Self { shared, thread: Some(thread) }
+    }
+
+    /// What copying waits for.
+    pub(super) fn rest(&self) -> Arc<RwLock<()>> {
+        Arc::clone(&self.shared.rest)
     }
 
     /// For the writer.
@@ -101,6 +138,7 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
         if stopped() {
             return;
         }
+        let _alone = shared.rest.blocking_write();
         // What came during a copy is little, and what came during the next one is less: the writer has to wait for the
         // rest.
         let copied = copy(connection).and_then(|pages| if pages > max_pages { copy(connection) } else { Ok(pages) });

@@ -59,7 +59,7 @@ impl Store {
     }
 
     /// Keeps the memory that a revision hands over, as the agent's and as its own; returns when it is safe.
-    pub(crate) async fn keep_handoff(&self, agent: Arc<str>, snapshot: Snapshot) -> Result<(), CommitError> {
+    pub(crate) async fn keep_handoff(&self, agent: Arc<str>, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
         self.change(move |transaction, _| {
             write_snapshot(transaction, &agent, &snapshot)?;
             transaction

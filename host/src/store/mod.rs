@@ -50,6 +50,7 @@ use self::history::History;
 use crate::histogram::Histogram;
 
 pub(crate) use at_rest::{AtRest, restore};
+pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
     Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
 };

@@ -91,6 +91,11 @@ impl Writer {
         Self { jobs: Some(jobs), follow, thread: Some(thread), checkpointer: Some(checkpointer) }
     }
 
+    /// What copying of the log waits for.
+    pub(super) fn rest(&self) -> Arc<tokio::sync::RwLock<()>> {
+        self.checkpointer.as_ref().expect("it is there until the store closes").rest()
+    }
+
     pub(super) fn send(&self, job: Job) {
         // The thread ends only when the store closes; if it panicked, the answers' senders are gone too.
         if let Some(jobs) = &self.jobs {

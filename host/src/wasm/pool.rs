@@ -47,6 +47,16 @@ struct Idle {
     since: Instant,
 }
 
+/// What a new instance of a stateful agent remembers.
+enum Memory<'a> {
+    /// What was saved last.
+    Saved,
+    /// This.
+    Given(&'a [u8]),
+    /// Nothing.
+    None,
+}
+
 /// An instance for the time of one call. Dropping it without [`finish`](Lease::finish) ends the instance,
 /// which is right after a trap and for a call that was broken off.
 pub(crate) struct Lease {
@@ -280,8 +290,17 @@ impl Pool {
 
     /// Lets one instance of a stateful agent stand that remembers nothing and says that it can work.
     pub(crate) async fn begin_anew(&self) -> Result<(), Fault> {
+        self.stand(Memory::None).await
+    }
+
+    /// Lets one instance of a stateful agent stand that remembers `saved` and says that it can work.
+    pub(crate) async fn take_up(&self, saved: &[u8]) -> Result<(), Fault> {
+        self.stand(Memory::Given(saved)).await
+    }
+
+    async fn stand(&self, memory: Memory<'_>) -> Result<(), Fault> {
         let place = self.runtime.place().await;
-        let mut instance = self.start_with(false).await?;
+        let mut instance = self.start_with(memory).await?;
         if let Err(fault) = check(&mut instance).await {
             self.live.fetch_sub(1, Ordering::Relaxed);
             return Err(fault);
@@ -292,15 +311,21 @@ impl Pool {
 
     /// A new instance, with the state that was saved last.
     async fn start(&self) -> Result<Instance, Fault> {
-        self.start_with(true).await
+        self.start_with(Memory::Saved).await
     }
 
-    async fn start_with(&self, memory: bool) -> Result<Instance, Fault> {
+    async fn start_with(&self, memory: Memory<'_>) -> Result<Instance, Fault> {
         let mut instance = Instance::start(&self.program, &self.who, &self.outside).await?;
-        if memory && self.program.summary.kind == Kind::Stateful {
-            let saved = self.outside.saved(&self.who.revision).map_err(Fault::Host)?;
-            if let Some(saved) = saved {
-                instance.restore(&saved, self.who.spec.limits.time).await?;
+        if self.program.summary.kind == Kind::Stateful {
+            let time = self.who.spec.limits.time;
+            match memory {
+                Memory::Saved => {
+                    if let Some(saved) = self.outside.saved(&self.who.revision).map_err(Fault::Host)? {
+                        instance.restore(&saved, time).await?;
+                    }
+                }
+                Memory::Given(saved) => instance.restore(saved, time).await?,
+                Memory::None => {}
             }
         }
         self.live.fetch_add(1, Ordering::Relaxed);

@@ -56,6 +56,29 @@ fn a_revision_that_cannot_restore_leaves_the_old_one_with_everything() {
     assert_eq!(client.post("/fragile", "third").text(), "second");
 }
 
+/// The memory is on the disk while the candidate still takes it up: whoever runs after that has all of it.
+#[test]
+fn a_host_killed_while_memory_moves_has_it_with_the_old_revision() {
+    let limits = "limits = { cpu = \"60s\", time = \"60s\" }\n";
+    let fragile = |lingers: &str| agent("fragile", "fragile", &format!("{limits}{lingers}"));
+    let mut host = host(&fragile(""));
+    host.client().post("/fragile", "first");
+    host.edit(&file(&fragile("config = { lingers = \"40000\" }")));
+    host.until("the memory is on the disk", |host| {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let store = rusqlite::Connection::open_with_flags(host.folder().join(".caxton/caxton.db"), flags).ok()?;
+        let sql = "SELECT data FROM handoff WHERE agent = 'fragile' AND revision = 1";
+        store.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0)).ok()
+    });
+    assert_eq!(host.agent("fragile")["revision"], "fragile@1", "the candidate still restores");
+    let setup = host.kill();
+    // It goes on where the host ended, this time without haste on either side.
+    std::fs::write(setup.folder().join("caxton.toml"), file(&fragile("config = { lingers = \"1\" }"))).unwrap();
+    let mut host = setup.start();
+    host.until_agent("fragile", "a good revision runs", |status| status["revision"] == "fragile@3");
+    assert_eq!(host.client().post("/fragile", "second").text(), "first");
+}
+
 #[test]
 fn a_revision_that_refuses_to_save_stays() {
     let fragile = |config: &str| agent("fragile", "fragile", config);

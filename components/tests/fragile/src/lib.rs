@@ -1,6 +1,9 @@
 //! Remembers the last content, in its memory, and fails where its `config` says so:
 //! `health`, `save` and `restore` give the error that the function of that name answers with; `trap` names the
-//! function that traps instead, and `dislikes` a memory that cannot be restored.
+//! function that traps instead, `dislikes` a memory that cannot be restored, and `lingers` is how many milliseconds a
+//! restore takes.
+
+use std::time::{Duration, Instant};
 
 use caxton_sdk::config;
 use caxton_sdk::prelude::*;
@@ -35,6 +38,10 @@ impl StatefulAgent for Fragile {
         fail_if_told("restore")?;
         if config::get("dislikes").map_err(|failure| failure.reason)?.is_some_and(|bad| bad.as_bytes() == saved) {
             return Err("config.dislikes names this memory".to_owned());
+        }
+        if let Some(lingers) = config::parse::<u64>("lingers").map_err(|failure| failure.reason)? {
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(lingers) {}
         }
         Ok(Self { last: saved.to_vec() })
     }

@@ -49,7 +49,8 @@ impl Plan {
     fn change(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, now: u64) -> Next {
         let settings = wanted.spec.revision_settings().to_owned();
         // Bytes that cannot be read are taken for those that run, or are on their way.
-        let known = ledger.open().map(|rollout| &rollout.to).filter(|to| to.settings == settings);
+        let on_its_way = |rollout: &&rollout::Rollout| rollout.has_moved() || rollout.to.settings == settings;
+        let known = ledger.open().filter(on_its_way).map(|rollout| &rollout.to);
         let digest = match (&wanted.component, known.or(ledger.current())) {
             (Component::Found(digest), _) => *digest,
             (Component::Unusable(_), Some(side)) => side.digest,

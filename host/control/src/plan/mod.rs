@@ -10,8 +10,10 @@
 //! ```
 
 mod follow;
+mod standing;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +23,10 @@ use crate::desired::AgentSpec;
 use crate::names::{AgentName, Digest, RevisionId};
 use crate::rollout::analysis::Compared;
 use crate::rollout::{
-    self, Decision, Figures, Instances, Ledger, Observation, Rehearsal, Seen, Side, Turn, Windows, tidy, turns,
+    self, Decision, Figures, Instances, Ledger, Observation, Rehearsal, Seen, Side, Status, Turns, Windows, tidy,
 };
+
+pub use standing::Standing;
 
 /// What is declared of one agent, with what its component's file holds now.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,13 +100,19 @@ pub struct Plan {
     pub waiting: Vec<Waiting>,
     /// Whose ledgers changed: they are persisted before anything is done.
     #[serde(skip)]
-    pub changed: Vec<AgentName>,
+    pub changed: BTreeSet<AgentName>,
     /// Whose ledgers are forgotten.
     #[serde(skip)]
     pub gone: Vec<AgentName>,
-    /// When to look again although nothing happened.
+    /// Who waits for nothing but their turn, beside what is told of them in `waiting`.
     #[serde(skip)]
-    pub look_again_in: Option<Duration>,
+    pub queued: BTreeSet<AgentName>,
+    /// Who may begin now and was not looked at.
+    #[serde(skip)]
+    pub turn_of: Vec<AgentName>,
+    /// When to look at whom again although nothing happened.
+    #[serde(skip)]
+    pub look_again: BTreeMap<AgentName, Duration>,
 }
 
 /// One thing to do.
@@ -146,6 +156,18 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whose it is.
+    pub fn agent(&self) -> &AgentName {
+        match self {
+            Self::Create { agent, .. } | Self::Configure { agent, .. } => agent,
+            Self::Retire { agent } | Self::Forget { agent } => agent,
+            Self::Switch { revision } => &revision.agent,
+            Self::Roll(action) => action.agent(),
+        }
+    }
+}
+
 /// Something that is not as declared yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Waiting {
@@ -163,30 +185,43 @@ pub fn plan(
     ledgers: &mut BTreeMap<AgentName, Ledger>,
     now: u64,
 ) -> Plan {
-    let mut plan = Plan::default();
-    // An agent that is gone has no history: one of its name is another.
-    ledgers.retain(|name, _| {
-        let stays = desired.contains_key(name) || actual.agents.contains_key(name);
-        if !stays {
-            plan.gone.push(name.clone());
-        }
-        stays
-    });
-    let mut present = BTreeMap::new();
-    for (name, wanted) in desired {
-        match actual.agents.get(name) {
-            // An agent that was declared again while it leaves: first it leaves.
-            Some(agent) if agent.retired => plan.leave(name, agent, now),
-            Some(agent) => _ = present.insert(name, (wanted, agent.clone())),
-            None => {
-                let spec = Arc::clone(&wanted.spec);
-                _ = present.insert(name, (wanted, ActualAgent::new(spec)));
-            }
-        }
+    let names = ledgers.keys().chain(desired.keys()).chain(actual.agents.keys()).cloned().collect();
+    let mut plan = plan_for(&names, desired, actual, ledgers, now);
+    let turns = Turns::of(ledgers.values().filter_map(Ledger::open));
+    for name in &plan.queued {
+        plan.waiting.push(Waiting { agent: name.clone(), why: turns.waits() });
     }
-    for (name, agent) in &actual.agents {
-        if !desired.contains_key(name) {
-            plan.leave(name, agent, now);
+    plan
+}
+
+/// The same for these agents alone, of which alone `actual` has to tell. The ledgers are those of all. When each agent
+/// was looked at since something of it changed, all that is planned for it is what this gave then; [`Standing`] keeps
+/// account of that.
+pub fn plan_for(
+    names: &BTreeSet<AgentName>,
+    desired: &BTreeMap<AgentName, Wanted>,
+    actual: &Actual,
+    ledgers: &mut BTreeMap<AgentName, Ledger>,
+    now: u64,
+) -> Plan {
+    let mut plan = Plan::default();
+    let mut present = BTreeMap::new();
+    for name in names {
+        match (desired.get(name), actual.agents.get(name)) {
+            // Also one that was declared again while it leaves: first it leaves.
+            (Some(_), Some(agent)) if agent.retired => plan.leave(name, agent, now),
+            (None, Some(agent)) => plan.leave(name, agent, now),
+            (Some(wanted), Some(agent)) => _ = present.insert(name, (wanted, Cow::Borrowed(agent))),
+            (Some(wanted), None) => {
+                let new = ActualAgent::new(Arc::clone(&wanted.spec));
+                _ = present.insert(name, (wanted, Cow::Owned(new)));
+            }
+            // An agent that is gone has no history: one of its name is another.
+            (None, None) => {
+                if ledgers.remove(name).is_some() {
+                    plan.gone.push(name.clone());
+                }
+            }
         }
     }
     plan.roll(&present, ledgers, now);
@@ -194,7 +229,7 @@ pub fn plan(
 }
 
 /// What is declared and what is there of each agent that is to be.
-type Present<'a> = BTreeMap<&'a AgentName, (&'a Wanted, ActualAgent)>;
+type Present<'a> = BTreeMap<&'a AgentName, (&'a Wanted, Cow<'a, ActualAgent>)>;
 
 /// More rounds than this, and rollouts begin and end and begin: the rest is left to the next plan.
 const MAX_ROUNDS: usize = 10;
@@ -209,8 +244,14 @@ impl Plan {
         self.waiting.push(Waiting { agent: agent.clone(), why: why.into() });
     }
 
-    fn look_again(&mut self, after: Duration) {
-        self.look_again_in = Some(self.look_again_in.map_or(after, |soonest| soonest.min(after)));
+    /// When to look again although nothing happened.
+    pub fn look_again_in(&self) -> Option<Duration> {
+        self.look_again.values().min().copied()
+    }
+
+    fn look_again(&mut self, agent: &AgentName, after: Duration) {
+        let soonest = self.look_again.entry(agent.clone()).or_insert(after);
+        *soonest = (*soonest).min(after);
     }
 
     fn act(&mut self, action: Action) {
@@ -225,23 +266,31 @@ impl Plan {
             self.wait(agent, waits);
         }
         if let Some(after) = decision.look_again_in {
-            self.look_again(after);
+            self.look_again(agent, after);
         }
     }
 
     /// Brings the agents to what is declared: each by itself, and their rollouts in turn.
     fn roll(&mut self, present: &Present<'_>, ledgers: &mut BTreeMap<AgentName, Ledger>, now: u64) {
         let mut names: Vec<&AgentName> = present.keys().copied().collect();
+        let mut turns = Turns::default();
         // What is declared may be something else than what came of a rollout that has just ended.
         for _ in 0..MAX_ROUNDS {
+            let mut again = Vec::new();
             for name in &names {
                 let (wanted, agent) = &present[*name];
                 let ledger = ledgers.entry((*name).clone()).or_insert_with(|| Ledger::new((*name).clone()));
-                let before = ledger.mark();
+                let (before, was_open) = (ledger.mark(), ledger.open().is_some());
                 self.follow(wanted, agent, ledger, now);
                 self.note(ledger, &before);
+                if was_open && ledger.open().is_none() {
+                    again.push(*name);
+                }
             }
-            names = self.observe(&names, present, ledgers, now);
+            turns = Turns::of(ledgers.values().filter_map(Ledger::open));
+            again.extend(self.observe(&names, &turns, present, ledgers, now));
+            again.sort();
+            names = again;
             if names.is_empty() {
                 break;
             }
@@ -251,11 +300,15 @@ impl Plan {
                 self.tidy(agent, ledger, now);
             }
         }
+        // With what has begun and ended here, the turn may be of others.
+        let after = Turns::of(ledgers.values().filter_map(Ledger::open));
+        let seen = |name: &&AgentName| present.contains_key(name) && turns.may_begin().contains(name);
+        self.turn_of = after.may_begin().iter().filter(|name| !seen(name)).cloned().collect();
     }
 
     fn note(&mut self, ledger: &Ledger, before: &rollout::Mark) {
-        if ledger.mark() != *before && !self.changed.contains(&ledger.agent) {
-            self.changed.push(ledger.agent.clone());
+        if ledger.mark() != *before {
+            self.changed.insert(ledger.agent.clone());
         }
     }
 
@@ -263,20 +316,22 @@ impl Plan {
     fn observe<'a>(
         &mut self,
         names: &[&'a AgentName],
+        turns: &Turns,
         present: &Present<'a>,
         ledgers: &mut BTreeMap<AgentName, Ledger>,
         now: u64,
     ) -> Vec<&'a AgentName> {
         let mut ended = Vec::new();
-        for (name, turn) in turns(ledgers.values().filter_map(Ledger::open)) {
-            // One that leaves is not rolled out any more.
-            let Ok(at) = names.binary_search(&&name) else { continue };
-            let name = names[at];
+        let asked = |name: &&'a AgentName| ledgers.get(*name)?.open().map(|open| (rollout::asked(open).0, *name));
+        let mut open: Vec<(u64, &AgentName)> = names.iter().filter_map(asked).collect();
+        open.sort();
+        for (_, name) in open {
             let ((wanted, agent), Some(ledger)) = (&present[name], ledgers.get_mut(name)) else { continue };
-            if let Turn::Waits { .. } = turn {
+            let waits = ledger.open().is_some_and(|open| open.status == Status::Pending);
+            if waits && !turns.may_begin().contains(name) {
                 // Until then what ran runs, also when the host has just started.
                 self.stand(wanted, agent, ledger, false, now);
-                self.wait(name, turn.waits().unwrap_or_default());
+                self.queued.insert(name.clone());
                 continue;
             }
             let before = ledger.mark();
@@ -292,7 +347,6 @@ impl Plan {
                 ended.push(name);
             }
         }
-        ended.sort();
         ended
     }
 
@@ -335,7 +389,7 @@ impl Plan {
         } else if old.seen.in_flight == 0 || left.is_zero() {
             self.actions.push(Action::Roll(rollout::Action::Stop { revision }));
         } else {
-            self.look_again(left);
+            self.look_again(name, left);
             self.wait(name, format!("{revision} drains: {} in flight", old.seen.in_flight));
         }
     }

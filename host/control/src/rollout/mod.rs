@@ -53,7 +53,8 @@ pub use settings::{HealthProbe, Pace, Probes, Rollback, Settings, WATCHED};
 pub use status::{End, Figures, Status};
 pub use strategy::{Deploy, Memory, Reload, Situation, Step, Strategy};
 pub use tidy::tidy;
-pub use turn::{AT_A_TIME, Turn, turns};
+pub(crate) use turn::asked;
+pub use turn::{AT_A_TIME, Turn, Turns, turns};
 
 /// One new revision on its way to traffic. Persisted whole, whenever it changed.
 ///
@@ -252,6 +253,11 @@ impl Rollout {
             Some(moved) if self.weight == 100 && !left.iter().any(moves) => moved,
             Some(_) | None => self.step,
         }
+    }
+
+    /// Whether it is at the step that takes the memory from stable to the candidate.
+    pub fn hands_over(&self) -> bool {
+        !matches!(self.status, Status::RollingBack { .. }) && self.steps.get(self.step) == Some(&Step::Handoff)
     }
 
     /// Whether it goes on by the host's own work, and not by time, messages or people. One that waits for its turn goes

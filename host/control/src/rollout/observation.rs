@@ -122,6 +122,26 @@ impl Decision {
     }
 }
 
+impl Action {
+    /// Whose it is.
+    pub fn agent(&self) -> &AgentName {
+        match self {
+            Self::Pause { agent } | Self::Resume { agent } => agent,
+            Self::Weigh { stable, .. } => &stable.agent,
+            Self::Revive { revision }
+            | Self::Prepare { revision, .. }
+            | Self::Start { revision, .. }
+            | Self::Cap { revision, .. }
+            | Self::Probe { revision }
+            | Self::Rehearse { revision, .. }
+            | Self::Shadow { revision, .. }
+            | Self::Handoff { revision, .. }
+            | Self::TakeBack { revision }
+            | Self::Stop { revision } => &revision.agent,
+        }
+    }
+}
+
 /// One thing to do for a rollout. Each may fail and is then asked for again; one that succeeded shows in the next
 /// observation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -206,6 +206,9 @@ impl Rollout {
             let why = format!("the handoff was given up: {stable} still had {in_flight} in flight after {limit}");
             return Reached::Refused(End::Failed, why);
         }
+        if !seen.paused && is_busy(&seen.candidate) {
+            return Reached::Works("what is written is made safe before the mailbox is held".to_owned());
+        }
         if !seen.paused {
             decision.act(Action::Pause { agent: self.agent.clone() });
             return Reached::Works("the mailbox is held".to_owned());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use caxton_control::backoff::Backoff;
 use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
 use caxton_control::lifecycle::State;
-use caxton_control::plan::{Action, Actual, ActualAgent, Component, Plan, Revision, Wanted, plan};
+use caxton_control::plan::{Action, Actual, ActualAgent, Component, Plan, Revision, Standing, Wanted, plan, plan_for};
 use caxton_control::rollout::{Action as Do, Ledger, Seen, Status};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 
@@ -40,6 +40,12 @@ pub(crate) enum Bug {
     BusyAfterFailure,
     /// An agent that leaves is forgotten with the messages that it has in hand.
     ForgetsEarly,
+    /// Nobody is looked at when work for it ends.
+    UnmarkedEnd,
+    /// Nobody is looked at when its last message is answered.
+    UnmarkedRest,
+    /// Nobody is looked at when another declaration of it comes.
+    UnmarkedWish,
 }
 
 /// What a busy revision is busy with.
@@ -92,6 +98,8 @@ pub(crate) struct Host {
     pub(crate) ledgers: BTreeMap<AgentName, Ledger>,
     pub(crate) now: Duration,
     pub(crate) bug: Option<Bug>,
+    /// Whom to look at.
+    standing: Standing,
     /// The newest revision of each agent that was kept; survives a restart.
     kept: BTreeMap<AgentName, (u64, Made)>,
     /// All numbers ever given, and for what.
@@ -194,7 +202,64 @@ impl Host {
             }
             Err(why) => Component::Unusable(why.to_owned()),
         };
+        self.mark_but(&spec.name, Bug::UnmarkedWish);
         self.wanted.insert(spec.name.clone(), Wanted { spec: Arc::new(spec), component });
+    }
+
+    /// An agent is declared no more.
+    pub(crate) fn remove(&mut self, name: &AgentName) {
+        self.mark_but(name, Bug::UnmarkedWish);
+        self.wanted.remove(name);
+    }
+
+    /// Something of an agent changed that is told, unless it is the defect that it is not.
+    fn mark_but(&mut self, name: &AgentName, bug: Bug) {
+        if self.bug != Some(bug) {
+            self.standing.mark(name);
+        }
+    }
+
+    fn mark_all(&mut self) {
+        let names = self.wanted.keys().chain(self.entries.keys()).chain(self.ledgers.keys());
+        names.for_each(|name| self.standing.mark(name));
+    }
+
+    /// The plan for whom something changed, again until there is something to do or all were looked at.
+    pub(crate) fn look(&mut self) -> Plan {
+        loop {
+            let now = millis(self.now);
+            let names = self.standing.take(now);
+            let mut actual = self.observe();
+            actual.agents.retain(|name, _| names.contains(name));
+            let plan = plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
+            self.standing.planned(&names, &plan, now);
+            if names.is_empty() || !plan.actions.is_empty() {
+                return plan;
+            }
+        }
+    }
+
+    /// With nobody marked, a look at all finds nothing that is not known.
+    pub(crate) fn all_is_seen(&self) -> Result<(), Broken> {
+        let (mut ledgers, now) = (self.ledgers.clone(), millis(self.now));
+        let all = plan(&self.wanted, &self.observe(), &mut ledgers, now);
+        ensure(all.actions.is_empty(), || format!("it was not seen that this is to be done: {:?}", all.actions))?;
+        ensure(all.changed.is_empty() && all.gone.is_empty(), || format!("{:?} were not seen", all.changed))?;
+        let mut told: BTreeMap<AgentName, Vec<String>> = BTreeMap::new();
+        for waiting in all.waiting.iter().filter(|waiting| !waiting.why.starts_with("it waits for its turn")) {
+            told.entry(waiting.agent.clone()).or_default().push(waiting.why.clone());
+        }
+        ensure(all.queued == *self.standing.queued(), || format!("{:?} wait for their turn", all.queued))?;
+        let known = self.standing.waiting();
+        ensure(told.keys().eq(known.keys()), || format!("it was not seen that {told:?}, but {known:?}"))?;
+        for (name, whys) in told {
+            let due = self.standing.due_of(&name);
+            let after = all.look_again.get(&name).map(|after| now + millis(*after) + 1);
+            ensure(after.is_none_or(|after| due.is_some_and(|due| due <= after)), || format!("{name} is late"))?;
+            // What time alone changes is said as it was when it was looked at.
+            ensure(due.is_some() || whys == known[&name], || format!("{name} says {:?}, and {whys:?}", known[&name]))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn name_of(&self, digest: Digest) -> &str {
@@ -460,6 +525,7 @@ impl Host {
 
     /// Ends what a busy revision is busy with; `why` is why it failed. A revision that prepares is loaded first.
     pub(crate) fn finish(&mut self, revision: &RevisionId, result: Result<(), &str>) -> Result<(), Broken> {
+        self.mark_but(&revision.agent, Bug::UnmarkedEnd);
         let running = self.entry(&revision.agent)?.running().map(|record| record.seen.number);
         let (bug, record) = (self.bug, self.record(revision)?);
         let Some(work) = record.work.take() else { return Err(format!("{revision} is not busy")) };
@@ -499,6 +565,7 @@ impl Host {
 
     /// A revision that prepares is compiled.
     pub(crate) fn loaded(&mut self, revision: &RevisionId) -> Result<(), Broken> {
+        self.mark_but(&revision.agent, Bug::UnmarkedEnd);
         self.go(revision, State::Loaded)?;
         self.holds()
     }
@@ -524,6 +591,9 @@ impl Host {
     pub(crate) fn answer(&mut self, revision: &RevisionId, count: u32) -> Result<(), Broken> {
         let record = self.record(revision)?;
         record.seen.seen.in_flight = record.seen.seen.in_flight.saturating_sub(count);
+        if record.seen.seen.in_flight == 0 {
+            self.mark_but(&revision.agent, Bug::UnmarkedRest);
+        }
         Ok(())
     }
 
@@ -533,6 +603,7 @@ impl Host {
             entry.revisions.retain(|record| !matches!(record.seen.seen.state, State::Failed { .. }));
         }
         self.ledgers.values_mut().for_each(Ledger::forgive);
+        self.mark_all();
     }
 
     /// The host ends and starts again: all that is left is what was kept.
@@ -547,12 +618,18 @@ impl Host {
             }
         }
         self.given_now.clear();
+        self.standing = Standing::default();
+        self.mark_all();
     }
 
-    /// Whether its last rollout was taken back.
+    /// Whether its last rollout was taken back, or what is declared ran and failed for good.
     pub(crate) fn went_back(&self, name: &AgentName) -> bool {
-        let last = self.ledgers.get(name).and_then(|ledger| ledger.rollouts.last());
-        last.is_some_and(|rollout| rollout.status == Status::RolledBack)
+        let (Some(ledger), Some(wanted)) = (self.ledgers.get(name), self.wanted.get(name)) else { return false };
+        let failed = ledger.declined.iter().any(|declined| {
+            let same = Component::Found(declined.digest) == wanted.component;
+            declined.strategy.is_none() && same && declined.settings == wanted.spec.revision_settings()
+        });
+        failed || ledger.rollouts.last().is_some_and(|rollout| rollout.status == Status::RolledBack)
     }
 
     /// All that is busy.

@@ -294,7 +294,7 @@ impl Comparer {
         }
         // The reconciler looks now and then by itself; here is more to see.
         if copies == self.enough || (!alike && unlike.is_power_of_two()) {
-            self.commons.wake();
+            self.commons.wake(Arc::clone(&self.shadow.agent));
         }
     }
 
