@@ -12,6 +12,7 @@ use super::admit::AdmitError;
 use super::copy::CallRecording;
 use super::stats::End;
 use super::{Agent, InFlight, Revision};
+use crate::clock;
 use crate::store::CommitError;
 use crate::trace::Trace;
 use crate::wasm::{
@@ -155,7 +156,11 @@ impl Agent {
     fn enter(&self, conversation: Option<&str>) -> Result<InFlight, AdmitError> {
         // It knows no conversations that are kept.
         self.check_open(None)?;
-        let flight = self.enter_on(conversation).ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
+        let timeout = self.commons.store.conversations.timeout();
+        // Noted with each call, so that a rollout that begins later finds those that began before it.
+        let first = conversation.map_or(0, |name| self.began.note(name, clock::now_ms(), timeout));
+        let flight = self.enter_on(conversation, |_| first);
+        let flight = flight.ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
         // It counts itself.
         if flight.revision.in_flight() > self.most_in_flight(&flight.revision) {
             self.stats.count(super::Outcomes::Refused);

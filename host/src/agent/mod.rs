@@ -11,6 +11,7 @@
 //! reconciler sets it.
 
 mod admit;
+mod began;
 mod code;
 mod copy;
 mod deliver;
@@ -43,6 +44,7 @@ use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use self::began::Began;
 use self::expire::Watch;
 use self::measure::Measures;
 use self::pending::Pending;
@@ -76,6 +78,8 @@ pub(crate) struct Agent {
     traffic: ArcSwapOption<Traffic>,
     state_bytes: Arc<AtomicU64>,
     pending: Pending,
+    /// When conversations began that nobody writes down.
+    began: Began,
     /// Where copies of its messages go.
     shadow: ArcSwapOption<Shadow>,
     /// Which of its last messages are kept.
@@ -248,6 +252,7 @@ impl Agent {
             traffic: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             pending: Pending::default(),
+            began: Began::default(),
             shadow: ArcSwapOption::empty(),
             recent: Mutex::default(),
             stats,
@@ -386,59 +391,6 @@ impl Agent {
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.
     fn is_http(&self) -> bool {
         self.traffic.load().as_ref().is_some_and(|traffic| traffic.stable().kind() == Kind::Http)
-    }
-
-    /// Starts as many workers as can do something.
-    fn start_workers(&self) {
-        while self.may_start(&mut self.inbox.lock()) {
-            self.start_worker();
-        }
-    }
-
-    fn start_worker(&self) {
-        // Somebody holds this agent: it is asked to do something.
-        if let Some(agent) = self.me.upgrade() {
-            tokio::spawn(worker::work(agent));
-        }
-    }
-
-    /// Starts one more worker beside those that are at work, if it has something to do and may be.
-    fn start_another(&self) {
-        if self.may_start_another(&mut self.inbox.lock()) {
-            self.start_worker();
-        }
-    }
-
-    /// A worker has to wait: what is ready is for another.
-    fn worker_waits(&self) {
-        let start = {
-            let mut inbox = self.inbox.lock();
-            inbox.waiting_workers += 1;
-            self.may_start(&mut inbox)
-        };
-        if start {
-            self.start_worker();
-        }
-    }
-
-    /// Counts one more worker if it has something to do, may be, and nobody else is at work, who would [come to
-    /// it](worker).
-    fn may_start(&self, inbox: &mut InboxState) -> bool {
-        if !inbox.is_ready(clock::now_ms()) {
-            self.look_later(inbox);
-            return false;
-        }
-        inbox.workers <= inbox.waiting_workers && self.may_start_another(inbox)
-    }
-
-    /// The same beside those that are at work.
-    fn may_start_another(&self, inbox: &mut InboxState) -> bool {
-        let Some(traffic) = &*self.traffic.load() else { return false };
-        if inbox.workers >= traffic.max() || !inbox.is_ready(clock::now_ms()) {
-            return false;
-        }
-        inbox.workers += 1;
-        true
     }
 }
 

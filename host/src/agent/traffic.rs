@@ -71,15 +71,15 @@ impl Traffic {
 }
 
 impl Agent {
-    /// Counts a call as in flight on the revision that answers it; none if there is none.
-    pub(super) fn enter_on(&self, conversation: Option<&str>) -> Option<InFlight> {
+    /// Counts a call as in flight on the revision that answers it; none if there is none. `first` is when its
+    /// conversation began, in milliseconds since 1970, if it is of one.
+    pub(super) fn enter_on(&self, conversation: Option<&str>, first: impl Fn(&str) -> u64) -> Option<InFlight> {
         loop {
             let traffic = self.traffic.load();
             let traffic = traffic.as_ref()?;
-            let first = || self.began(conversation?);
             let revision = match traffic.split {
                 // Looked up only where it matters.
-                Some(_) => traffic.pick(conversation.map(|name| (name, first().unwrap_or_else(clock::now_ms)))),
+                Some(_) => traffic.pick(conversation.map(|name| (name, first(name)))),
                 None => traffic.stable(),
             };
             let flight = self.in_flight(Arc::clone(revision));
@@ -90,9 +90,9 @@ impl Agent {
         }
     }
 
-    /// When a conversation began, if it is open.
-    fn began(&self, conversation: &str) -> Option<u64> {
-        self.commons.store.conversations.first(conversation)
+    /// When a conversation began, in milliseconds since 1970: now, if it is not open.
+    fn first(&self, conversation: &str) -> u64 {
+        self.commons.store.conversations.first(conversation).unwrap_or_else(clock::now_ms)
     }
 
     /// Passes a message that was taken on to the candidate, if it is one of its share.
@@ -106,7 +106,7 @@ impl Agent {
             return flight;
         }
         let conversation = (!is_alone(envelope)).then_some(envelope.message.conversation_id.as_str());
-        self.enter_on(conversation).unwrap_or(flight)
+        self.enter_on(conversation, |name| self.first(name)).unwrap_or(flight)
     }
 }
 

@@ -13,11 +13,67 @@ use caxton_control::mailbox::Taken;
 use tokio::sync::oneshot;
 
 use super::queue::Slot;
-use super::{Agent, InFlight};
+use super::{Agent, InFlight, InboxState};
+use crate::clock;
 use crate::wasm::Inbox;
 
 /// How long one worker handles messages before another begins beside it.
 const ALONE: Duration = Duration::from_millis(1);
+
+impl Agent {
+    /// Starts as many workers as can do something.
+    pub(super) fn start_workers(&self) {
+        while self.may_start(&mut self.inbox.lock()) {
+            self.start_worker();
+        }
+    }
+
+    pub(super) fn start_worker(&self) {
+        // Somebody holds this agent: it is asked to do something.
+        if let Some(agent) = self.me.upgrade() {
+            tokio::spawn(work(agent));
+        }
+    }
+
+    /// Starts one more worker beside those that are at work, if it has something to do and may be.
+    pub(super) fn start_another(&self) {
+        if self.may_start_another(&mut self.inbox.lock()) {
+            self.start_worker();
+        }
+    }
+
+    /// A worker has to wait: what is ready is for another.
+    pub(super) fn worker_waits(&self) {
+        let start = {
+            let mut inbox = self.inbox.lock();
+            inbox.waiting_workers += 1;
+            self.may_start(&mut inbox)
+        };
+        if start {
+            self.start_worker();
+        }
+    }
+
+    /// Counts one more worker if it has something to do, may be, and nobody else is at work, who would [come to
+    /// it](self).
+    pub(super) fn may_start(&self, inbox: &mut InboxState) -> bool {
+        if !inbox.is_ready(clock::now_ms()) {
+            self.look_later(inbox);
+            return false;
+        }
+        inbox.workers <= inbox.waiting_workers && self.may_start_another(inbox)
+    }
+
+    /// The same beside those that are at work.
+    pub(super) fn may_start_another(&self, inbox: &mut InboxState) -> bool {
+        let Some(traffic) = &*self.traffic.load() else { return false };
+        if inbox.workers >= traffic.max() || !inbox.is_ready(clock::now_ms()) {
+            return false;
+        }
+        inbox.workers += 1;
+        true
+    }
+}
 
 /// Handles what is ready, until nothing is.
 pub(super) async fn work(mut agent: Arc<Agent>) {

@@ -169,6 +169,11 @@ impl Conversations {
         Ok(conversations)
     }
 
+    /// How long a conversation lasts in which nothing is said, in milliseconds.
+    pub(crate) fn timeout(&self) -> u64 {
+        u64::try_from(self.bounds.load().timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Closes their connection.
     pub(super) fn close(&self) {
         *self.reader.lock() = None;
@@ -383,7 +388,7 @@ impl Conversations {
     /// Ends those in which nothing was said for too long, at most so many at once, and those that were too many. Others
     /// leave memory.
     pub(crate) fn expire(&self, now: u64, most: usize) -> Vec<Expired> {
-        let timeout = u64::try_from(self.bounds.load().timeout.as_millis()).unwrap_or(u64::MAX);
+        let timeout = self.timeout();
         let mut expired = Vec::new();
         let mut away = Vec::new();
         for shard in &self.shards {

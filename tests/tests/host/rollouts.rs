@@ -199,8 +199,17 @@ fn a_host_killed_in_the_middle_goes_on() {
 
 #[test]
 fn a_conversation_stays_where_it_began() {
-    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1h\" }] }\n";
-    let mut host = host(&agent("echo", "echo", steps));
+    stays_where_it_began("echo");
+}
+
+#[test]
+fn a_conversation_with_an_http_agent_stays_where_it_began() {
+    stays_where_it_began("web-echo");
+}
+
+fn stays_where_it_began(guest: &str) {
+    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"0s\" }, { pause = true }, { weight = 90, for = \"0s\" }, { pause = true }] }\nrollback = { min-messages = 0 }\n";
+    let mut host = host(&agent("echo", guest, steps));
     let call = |host: &Host, name: &str| {
         let headers = [("caxton-conversation", name)];
         let reply = host.client().send(http::Method::POST, "/echo", &headers, "x");
@@ -209,14 +218,21 @@ fn a_conversation_stays_where_it_began() {
     };
     let early: Vec<String> = (0..8).map(|nth| format!("early-{nth}")).collect();
     assert!(early.iter().all(|name| call(&host, name) == "echo@1"));
-    host.edit(&file(&agent("echo", "echo", &format!("{steps}config = {{ n = \"2\" }}\n"))));
-    host.until_agent("echo", "both run", |status| states_are(status, &[(1, "running"), (2, "running")]));
+    host.edit(&file(&agent("echo", guest, &format!("{steps}config = {{ n = \"2\" }}\n"))));
+    let weight = |wanted: u64| {
+        move |host: &mut Host| (host.api().get("/v1/rollouts/echo").json()[0]["weight"] == wanted).then_some(())
+    };
+    host.until("half of it goes to the new one", weight(50));
     assert!(early.iter().all(|name| call(&host, name) == "echo@1"), "they began before");
     let late: Vec<String> = (0..32).map(|nth| format!("late-{nth}")).collect();
     let first: Vec<String> = late.iter().map(|name| call(&host, name)).collect();
     assert!(first.iter().any(|revision| revision == "echo@2") && first.iter().any(|revision| revision == "echo@1"));
-    let again: Vec<String> = late.iter().map(|name| call(&host, name)).collect();
-    assert_eq!(first, again);
+    let again = |host: &Host| -> Vec<String> { late.iter().map(|name| call(host, name)).collect() };
+    assert_eq!(first, again(&host));
+    assert_eq!(host.caxton(&["rollout", "promote", "echo"]).0, 0);
+    host.until("most of it goes to the new one", weight(90));
+    assert!(early.iter().all(|name| call(&host, name) == "echo@1"), "they began before");
+    assert_eq!(first, again(&host), "also while weights rise");
 }
 
 #[test]
