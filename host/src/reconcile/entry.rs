@@ -8,7 +8,8 @@ use caxton_control::rollout::{Figures, Probes, Rehearsal, Seen};
 use caxton_control::{AgentName, AgentSpec, Digest};
 use tokio_util::sync::CancellationToken;
 
-use super::roll::{Measuring, Told};
+use super::roll::Measuring;
+use super::told::Told;
 use crate::agent::{Agent, Rehearsed, Revision, Shadow};
 use crate::store::Rest;
 

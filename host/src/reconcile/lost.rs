@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use caxton_control::AgentName;
 
-use super::roll::Told;
+use super::told::Told;
 use super::{Reconciler, Report};
 
 /// Places of lost messages that are told one by one.

@@ -23,6 +23,7 @@ mod lost;
 mod prepare;
 mod report;
 mod roll;
+mod told;
 mod trial;
 
 use std::collections::BTreeMap;
