@@ -60,6 +60,12 @@ const RULES: &[(&str, &str, &str)] = &[
             (SELECT 1 FROM revision AS r WHERE r.agent = s.agent AND r.number = s.revision)",
         "agents' memories were saved by revisions that are not known",
     ),
+    (
+        "snapshot-without-handoff",
+        "SELECT count(*) FROM snapshot AS s WHERE handed IS NOT NULL AND NOT EXISTS
+            (SELECT 1 FROM handoff AS h WHERE h.agent = s.agent AND h.revision = s.handed)",
+        "agents' memories are not where they were handed over",
+    ),
 ];
 
 impl Store {

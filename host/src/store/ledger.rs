@@ -8,7 +8,6 @@ use tokio::sync::oneshot;
 use super::Store;
 use super::commit::CommitError;
 use super::kept::Snapshot;
-use super::rows::write_snapshot;
 use super::writer::Job;
 
 impl Store {
@@ -27,6 +26,10 @@ impl Store {
     pub(crate) fn keep_ledger(&self, agent: Arc<str>, record: Option<String>) {
         self.tell_writer(move |transaction| {
             let Some(record) = record else {
+                let handed =
+                    "UPDATE snapshot SET data = (SELECT data FROM memory WHERE memory.agent = ?1), handed = NULL
+                     WHERE agent = ?1 AND handed IS NOT NULL";
+                transaction.prepare_cached(handed)?.execute([&*agent])?;
                 transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1")?.execute([&*agent])?;
                 transaction.prepare_cached("DELETE FROM difference WHERE agent = ?1")?.execute([&*agent])?;
                 transaction.prepare_cached("DELETE FROM recent WHERE agent = ?1")?.execute([&*agent])?;
@@ -41,9 +44,14 @@ impl Store {
     /// Forgets what revisions handed over that are kept no more.
     pub(crate) fn forget_handoffs(&self, agent: Arc<str>, revisions: Vec<u64>) {
         self.tell_writer(move |transaction| {
-            let mut statement = transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1 AND revision = ?2")?;
+            let mut keep = transaction.prepare_cached(
+                "UPDATE snapshot SET data = (SELECT data FROM memory WHERE memory.agent = ?1), handed = NULL
+                 WHERE agent = ?1 AND handed = ?2",
+            )?;
+            let mut forget = transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1 AND revision = ?2")?;
             for revision in revisions {
-                statement.execute(params![&*agent, revision.cast_signed()])?;
+                keep.execute(params![&*agent, revision.cast_signed()])?;
+                forget.execute(params![&*agent, revision.cast_signed()])?;
             }
             Ok(0)
         });
@@ -61,17 +69,18 @@ impl Store {
     /// Keeps the memory that a revision hands over, as the agent's and as its own; returns when it is safe.
     pub(crate) async fn keep_handoff(&self, agent: Arc<str>, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
         self.change(move |transaction, _| {
-            write_snapshot(transaction, &agent, &snapshot)?;
+            let (revision, saved_at) = (snapshot.revision.cast_signed(), snapshot.saved_at.cast_signed());
             transaction
                 .prepare_cached(
                     "INSERT OR REPLACE INTO handoff (agent, revision, saved_at, data) VALUES (?1, ?2, ?3, ?4)",
                 )?
-                .execute(params![
-                    &*agent,
-                    snapshot.revision.cast_signed(),
-                    snapshot.saved_at.cast_signed(),
-                    snapshot.data
-                ])
+                .execute(params![&*agent, revision, saved_at, snapshot.data])?;
+            transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO snapshot (agent, revision, saved_at, data, handed)
+                     VALUES (?1, ?2, ?3, x'', ?2)",
+                )?
+                .execute(params![&*agent, revision, saved_at])
                 .map(|_| ())
         })
         .await
@@ -84,7 +93,7 @@ impl Store {
             transaction
                 .prepare_cached(
                     "INSERT OR REPLACE INTO handoff (agent, revision, saved_at, data)
-                     SELECT agent, ?2, saved_at, data FROM snapshot WHERE agent = ?1",
+                     SELECT agent, ?2, saved_at, data FROM memory WHERE agent = ?1",
                 )?
                 .execute(params![&*agent, revision.cast_signed()])
                 .map(|_| ())
@@ -107,12 +116,53 @@ impl Store {
             transaction.prepare_cached("DELETE FROM snapshot WHERE agent = ?1")?.execute([&*agent])?;
             transaction
                 .prepare_cached(
-                    "INSERT INTO snapshot (agent, revision, saved_at, data)
-                     SELECT agent, revision, saved_at, data FROM handoff WHERE agent = ?1 AND revision = ?2",
+                    "INSERT INTO snapshot (agent, revision, saved_at, data, handed)
+                     SELECT agent, revision, saved_at, x'', revision FROM handoff WHERE agent = ?1 AND revision = ?2",
                 )?
                 .execute(params![&*agent, revision.cast_signed()])
                 .map(|_| ())
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caxton_control::desired::Durability;
+
+    use super::*;
+    use crate::store::tests::settings;
+
+    fn of(revision: u64, data: &[u8]) -> Arc<Snapshot> {
+        Arc::new(Snapshot { revision, saved_at: 1, data: data.to_vec() })
+    }
+
+    #[tokio::test]
+    async fn a_memory_that_was_handed_over_stays_when_the_handoff_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let agent: Arc<str> = "counter".into();
+        let memory = || store.snapshot(&agent, 0).unwrap().map(|kept| (kept.revision, kept.data));
+        let bytes = || store.size().unwrap().agents.first().map(|kept| kept.snapshot_bytes);
+        store.keep_handoff(Arc::clone(&agent), of(1, b"one")).await.unwrap();
+        assert_eq!((memory(), bytes()), (Some((1, b"one".to_vec())), Some(3)));
+        // What was taken up by the second is what the second would hand over if it saved nothing.
+        store.keep_saved_as_handoff(Arc::clone(&agent), 2).await.unwrap();
+        store.forget_handoffs(Arc::clone(&agent), vec![1, 2]);
+        store.flush().await.unwrap();
+        assert_eq!((memory(), bytes()), (Some((1, b"one".to_vec())), Some(3)));
+        store.keep_handoff(Arc::clone(&agent), of(3, b"three")).await.unwrap();
+        store
+            .save_snapshot(Arc::clone(&agent), Snapshot { revision: 4, saved_at: 2, data: b"4".to_vec() })
+            .await
+            .unwrap();
+        assert_eq!(memory(), Some((4, b"4".to_vec())));
+        store.take_back(Arc::clone(&agent), 3).await.unwrap();
+        assert_eq!(memory(), Some((3, b"three".to_vec())));
+        store.keep_ledger(Arc::clone(&agent), None);
+        store.flush().await.unwrap();
+        assert_eq!(memory(), Some((3, b"three".to_vec())), "what the agent knows is not its rollouts'");
+        store.take_back(Arc::clone(&agent), 3).await.unwrap();
+        assert_eq!(memory(), None);
     }
 }

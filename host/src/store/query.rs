@@ -118,7 +118,7 @@ impl Store {
         self.with_reader(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT revision, saved_at, data FROM snapshot WHERE agent = ?1
+                    "SELECT revision, saved_at, data FROM memory WHERE agent = ?1
                      UNION ALL SELECT revision, saved_at, data FROM handoff WHERE agent = ?1 AND revision = ?2
                      LIMIT 1",
                 )?

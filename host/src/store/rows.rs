@@ -65,7 +65,7 @@ pub(super) fn write_snapshot(transaction: &Transaction<'_>, agent: &str, snapsho
         .prepare_cached(
             "INSERT INTO snapshot (agent, revision, saved_at, data) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (agent) DO UPDATE
-             SET revision = excluded.revision, saved_at = excluded.saved_at, data = excluded.data",
+             SET revision = excluded.revision, saved_at = excluded.saved_at, data = excluded.data, handed = NULL",
         )?
         .execute(params![agent, snapshot.revision.cast_signed(), snapshot.saved_at.cast_signed(), snapshot.data])
         .map(|_| ())

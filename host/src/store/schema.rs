@@ -99,6 +99,13 @@ const MIGRATIONS: &[&str] = &[
         head BLOB NOT NULL, content BLOB NOT NULL, PRIMARY KEY (agent, seq)
     );
 ",
+    "
+    -- Whose handoff has the bytes, so that a mailbox that waits for them waits for them once; otherwise data has them.
+    ALTER TABLE snapshot ADD COLUMN handed INTEGER;
+    CREATE VIEW memory AS
+        SELECT s.agent, s.revision, s.saved_at, coalesce(h.data, s.data) AS data
+        FROM snapshot AS s LEFT JOIN handoff AS h ON h.agent = s.agent AND h.revision = s.handed;
+",
 ];
 
 /// Opens the database for its writer, at the newest format.
