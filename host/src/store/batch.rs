@@ -149,11 +149,6 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// With room for so many commits.
-    pub(super) fn of(commits: usize) -> Self {
-        Self { commits: Vec::with_capacity(commits), ..Self::default() }
-    }
-
     /// Writes jobs in one transaction. After an error nothing of them is kept, and everybody is still to be told.
     pub(super) fn write(
         &mut self,

@@ -123,33 +123,6 @@ impl Expired {
     }
 }
 
-impl Shard {
-    /// One that is in memory, by its name and the hash of that.
-    fn get(&self, name: &str, hash: u64) -> Option<&Open> {
-        self.open.find(hash, |open| open.record.name == name)
-    }
-
-    fn get_mut(&mut self, name: &str, hash: u64) -> Option<&mut Open> {
-        self.open.find_mut(hash, |open| open.record.name == name)
-    }
-
-    /// Adds one that is not there.
-    fn insert(&mut self, open: Open) {
-        self.open.insert_unique(open.hash, open, |open| open.hash);
-    }
-
-    fn remove(&mut self, name: &str, hash: u64) -> Option<Open> {
-        let found = self.open.find_entry(hash, |open| open.record.name == name);
-        found.ok().map(|entry| entry.remove().0)
-    }
-
-    /// Looks anew which are to be written.
-    fn find_dirty(&mut self) {
-        self.dirty.clear();
-        self.dirty.extend(self.open.iter().filter(|open| open.dirty).map(|open| open.hash));
-    }
-}
-
 impl Conversations {
     /// Those that the database has open: they are away until something is said in them. `reader` is a connection for
     /// them alone.

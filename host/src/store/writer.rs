@@ -184,7 +184,7 @@ impl Thread {
             jobs.push(first);
             jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
             let began = Instant::now();
-            let mut batch = Batch::of(jobs.len());
+            let mut batch = Batch { commits: Vec::with_capacity(jobs.len()), ..Batch::default() };
             self.progress.begin();
             let kept = if self.progress.is_broken() {
                 batch.refuse(jobs.drain(..));

@@ -43,6 +43,31 @@ fn weight(record: &Conversation) -> usize {
 }
 
 impl Shard {
+    /// One that is in memory, by its name and the hash of that.
+    pub(super) fn get(&self, name: &str, hash: u64) -> Option<&Open> {
+        self.open.find(hash, |open| open.record.name == name)
+    }
+
+    pub(super) fn get_mut(&mut self, name: &str, hash: u64) -> Option<&mut Open> {
+        self.open.find_mut(hash, |open| open.record.name == name)
+    }
+
+    /// Adds one that is not there.
+    pub(super) fn insert(&mut self, open: Open) {
+        self.open.insert_unique(open.hash, open, |open| open.hash);
+    }
+
+    pub(super) fn remove(&mut self, name: &str, hash: u64) -> Option<Open> {
+        let found = self.open.find_entry(hash, |open| open.record.name == name);
+        found.ok().map(|entry| entry.remove().0)
+    }
+
+    /// Looks anew which are to be written.
+    pub(super) fn find_dirty(&mut self) {
+        self.dirty.clear();
+        self.dirty.extend(self.open.iter().filter(|open| open.dirty).map(|open| open.hash));
+    }
+
     /// Takes out of those that are away what is over, at most so many.
     pub(super) fn end_away(&mut self, now: u64, timeout: u64, most: usize) -> Vec<Away> {
         let over = |away: &&Away| away.last.saturating_add(timeout) <= now;
