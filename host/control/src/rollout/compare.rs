@@ -177,7 +177,13 @@ impl Found<'_> {
     }
 
     fn differs(&mut self, stable: Option<String>, candidate: Option<String>) {
-        if self.differences.len() < MAX_LISTED && !self.ignore.covers(&self.path) {
+        if !self.ignore.covers(&self.path) {
+            self.differ(stable, candidate);
+        }
+    }
+
+    fn differ(&mut self, stable: Option<String>, candidate: Option<String>) {
+        if self.differences.len() < MAX_LISTED {
             let path = Pattern(self.path.clone()).to_string();
             let [stable, candidate] = [stable, candidate].map(|text| text.map(cut));
             self.differences.push(Difference { path, stable, candidate });
@@ -195,14 +201,13 @@ impl Found<'_> {
             (Ok(Some(old)), Ok(Some(new))) => self.contents(old, new),
             (Ok(None), Ok(None)) => {}
             (Err(old), Err(new)) => self.at("failure", |found| found.texts(old, new)),
-            (old, new) => {
-                let told = |reply: &Result<Option<Content>, String>| match reply {
-                    Ok(Some(content)) => Some(shown(&content.bytes)),
-                    Ok(None) => None,
-                    Err(why) => Some(format!("failed: {why}")),
-                };
-                self.differs(told(old), told(new));
-            }
+            (Ok(_), Ok(_)) => self.differs(reply(stable), reply(candidate)),
+            // That only one of them failed is too much for a pattern that means something else.
+            (Ok(_), Err(_)) | (Err(_), Ok(_)) => self.at("failure", |found| {
+                if !found.ignore.names(&found.path) {
+                    found.differ(reply(stable), reply(candidate));
+                }
+            }),
         }
     }
 
@@ -360,6 +365,14 @@ fn cut(text: String) -> String {
     }
 }
 
+/// A reply as it is shown.
+fn reply(reply: &Result<Option<Content>, String>) -> Option<String> {
+    match reply {
+        Ok(content) => content.as_ref().map(|content| shown(&content.bytes)),
+        Err(why) => Some(format!("failed: {why}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,7 +448,9 @@ mod tests {
             assert_eq!(told(&reply(stable), &reply(candidate), ignore), expected, "{stable} {candidate}");
         }
         let failed = |why: &str| Answer { head: BTreeMap::new(), reply: Err(why.to_owned()), effects: Vec::new() };
-        assert_eq!(told(&reply("same"), &failed("trap"), &[]), "reply: same | failed: trap");
+        assert_eq!(told(&reply("same"), &failed("trap"), &[]), "reply.failure: same | failed: trap");
+        assert_eq!(told(&reply("same"), &failed("trap"), &["**", "reply.**"]), "reply.failure: same | failed: trap");
+        assert_eq!(told(&reply("same"), &failed("trap"), &["reply.failure"]), "");
         assert_eq!(told(&failed("one"), &failed("two"), &[]), "reply.failure: one | two");
         assert_eq!(told(&does(&[]), &reply("same"), &[]), "reply: - | same");
     }

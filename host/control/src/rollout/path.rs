@@ -141,6 +141,11 @@ impl Ignore {
     pub(super) fn covers(&self, path: &[Part]) -> bool {
         self.0.iter().any(|pattern| matches(&pattern.0, path))
     }
+
+    /// Whether a path is covered by a pattern that ends with the path's own last part.
+    pub(super) fn names(&self, path: &[Part]) -> bool {
+        self.0.iter().any(|pattern| pattern.0.last() == path.last() && matches(&pattern.0, path))
+    }
 }
 
 /// Whether a path is one of those that a pattern names, or below one.
