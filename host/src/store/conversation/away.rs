@@ -176,21 +176,23 @@ impl Conversations {
     /// given.
     pub(crate) fn list(&self, participant: Option<&str>, limit: usize) -> Vec<Conversation> {
         let takes_part = |record: &Conversation| participant.is_none_or(|name| record.participants.contains(name));
+        // Of one tick of the clock that which began last.
+        let newest = |open: &Open| Reverse((open.record.last, open.row));
         let (mut found, mut away) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             let shard = shard.lock();
             let mut own: Vec<&Open> = shard.open.iter().filter(|open| takes_part(&open.record)).collect();
-            own.sort_unstable_by_key(|open| Reverse(open.record.last));
-            found.extend(own.into_iter().take(limit).map(|open| open.record.clone()));
+            own.sort_unstable_by_key(|open| newest(open));
+            found.extend(own.into_iter().take(limit).map(|open| (newest(open), open.record.clone())));
             away.extend(shard.away.values().copied());
         }
-        found.sort_unstable_by_key(|record| Reverse(record.last));
-        away.sort_unstable_by_key(|away| Reverse(away.last));
-        let beaten = found.get(limit.saturating_sub(1)).map_or(0, |record| record.last);
+        found.sort_unstable_by_key(|(newest, _)| *newest);
+        away.sort_unstable_by_key(|away| Reverse((away.last, away.row)));
+        let beaten = found.get(limit.saturating_sub(1)).map_or(0, |(_, record)| record.last);
         let away = away.iter().take_while(|away| away.last >= beaten).filter_map(|away| self.read(away));
-        found.extend(away.map(|open| open.record).filter(takes_part).take(limit));
-        found.sort_unstable_by_key(|record| Reverse(record.last));
+        found.extend(away.filter(|open| takes_part(&open.record)).take(limit).map(|open| (newest(&open), open.record)));
+        found.sort_unstable_by_key(|(newest, _)| *newest);
         found.truncate(limit);
-        found
+        found.into_iter().map(|(_, record)| record).collect()
     }
 }
