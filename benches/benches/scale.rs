@@ -1,14 +1,20 @@
 //! What a message costs beside few others and beside many: `cargo bench -p caxton-benches --bench scale [-- NAME...]`.
 //!
-//! In memory, where no disk hides it. Every figure is a ratio of two measurements of this run. Names: `conversations`,
-//! `depth`, `agents`.
+//! In memory, where no disk hides it: messages go from agent to agent for as long as it takes, and the rate is that of
+//! some seconds in their midst, on a host of its own each time. Every figure is the ratio to the fewest, measured in
+//! turn. Names: `conversations`, `depth`, `agents`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use caxton_benches::{Server, build_guests, call, chains, handled, host, median, order, pause, relays, ring, wait_for};
+use caxton_benches::{Server, build_guests, call, handled, host, median, order, relays, ring};
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
+/// How long messages go round before they are counted, and how long they are counted.
+const BEFORE: Duration = Duration::from_secs(1);
+const TIME: Duration = Duration::from_secs(2);
+/// More than there will be.
+const HOPS: u32 = 900_000;
 /// Messages that one call can send.
 const AT_ONCE: u32 = 100_000;
 
@@ -17,69 +23,67 @@ fn main() {
     let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
     build_guests();
     if wanted("conversations") {
-        conversations();
+        compare("open conversations", &[100, 1_000, 10_000, 50_000], |count| {
+            let (caxton, _) = host(HOST, &relays("memory"));
+            call(&caxton.address, "/ping", &order(b's', count, HOPS));
+            rate(&caxton)
+        });
     }
     if wanted("depth") {
-        depth();
+        compare("messages in two mailboxes", &[1_000, 10_000, 100_000, 1_000_000], |count| {
+            let (caxton, _) = host(HOST, &relays("memory"));
+            spread(&caxton, count);
+            rate(&caxton)
+        });
     }
     if wanted("agents") {
-        agents();
+        compare("agents", &[10, 100, 1_000, 10_000], |count| {
+            let names: Vec<String> = (0..count).map(|number| format!("a{number}")).collect();
+            let (caxton, _) = host(HOST, &ring("memory", &names, "instances = { max = 1 }"));
+            // Once round: every agent has its instance.
+            call(&caxton.address, "/a0", &order(b's', 1, count));
+            caxton_benches::wait_for(&caxton, u64::from(count) + 2);
+            call(&caxton.address, "/a0", &order(b's', 1_000, HOPS));
+            rate(&caxton)
+        });
     }
 }
 
-/// The same messages in few conversations and in many.
-fn conversations() {
-    let (caxton, _) = host(HOST, &relays("memory"));
-    let rate = |conversations| {
-        let mut rates: Vec<f64> =
-            (0..ROUNDS).map(|_| chains(&caxton, "ping", b's', conversations, 2_000_000 / conversations)).collect();
-        median(&mut rates)
-    };
-    let few = rate(100);
-    for many in [1_000, 10_000, 50_000] {
-        println!("messages in memory, {many:>5} open conversations: {:.2} x those of 100", rate(many) / few);
+/// Puts so many messages into a thousand conversations, to go to and fro.
+fn spread(server: &Server, messages: u32) {
+    const CALLS: u32 = 10;
+    let each = messages / CALLS;
+    assert!(each <= AT_ONCE, "{messages} messages take more calls");
+    let mut order = order(b'm', each, HOPS);
+    order.splice(9..13, 100u32.to_le_bytes());
+    for _ in 0..CALLS {
+        call(&server.address, "/ping", &order);
     }
 }
 
-/// Fills the mailbox of an agent that rests, and gives how many messages a second it then handles.
-fn drain(server: &Server, waiting: u32) -> f64 {
-    pause(server, "pong", true);
-    let before = handled(server);
-    let calls = waiting.div_ceil(AT_ONCE);
-    for _ in 0..calls {
-        call(&server.address, "/ping", &order(b's', waiting / calls, 0));
-    }
-    let began = Instant::now();
-    pause(server, "pong", false);
-    wait_for(server, before + u64::from(calls) + u64::from(waiting));
-    f64::from(waiting) / began.elapsed().as_secs_f64()
+/// Messages that are handled in a second.
+fn rate(server: &Server) -> f64 {
+    std::thread::sleep(BEFORE);
+    let (before, began) = (handled(server), Instant::now());
+    std::thread::sleep(TIME);
+    (handled(server) - before) as f64 / began.elapsed().as_secs_f64()
 }
 
-/// A mailbox that is emptied, with few messages in it and with many. Each message is in a conversation of its own.
-fn depth() {
-    let (caxton, _) = host(HOST, &relays("memory"));
-    let rate = |waiting: u32, times: u32| {
-        let mut rates: Vec<f64> = (0..times).map(|_| drain(&caxton, waiting)).collect();
-        median(&mut rates)
-    };
-    rate(AT_ONCE, 1);
-    let few = rate(AT_ONCE / 2, 5);
-    for many in [AT_ONCE, 1_000_000] {
-        println!("messages in memory, {many:>7} in the mailbox: {:.2} x those of {}", rate(many, 3) / few, AT_ONCE / 2);
-    }
-}
-
-/// Messages that go round among few agents and among many, each agent with an instance of its own.
-fn agents() {
-    let mut few = None;
-    for count in [10usize, 100, 1_000, 10_000] {
-        let names: Vec<String> = (0..count).map(|number| format!("a{number}")).collect();
-        let (caxton, _) = host(HOST, &ring("memory", &names, "instances = { max = 1 }"));
-        // Once round: every agent has its instance.
-        chains(&caxton, "a0", b's', 1_000, count as u32);
-        let mut rates: Vec<f64> = (0..ROUNDS).map(|_| chains(&caxton, "a0", b's', 1_000, 2_000)).collect();
-        let rate = median(&mut rates);
-        let few = *few.get_or_insert(rate);
-        println!("messages in memory, {count:>5} agents: {rate:.0}/s, {:.2} x those of 10", rate / few);
+/// Measures with each of these counts in turn, the fewest before each of the others.
+fn compare(what: &str, counts: &[u32], measure: impl Fn(u32) -> f64) {
+    let (&few, more) = counts.split_first().expect("there is something to compare");
+    for &many in more {
+        let (mut rates, mut ratios) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let base = measure(few);
+            let rate = measure(many);
+            rates.push(rate);
+            ratios.push(rate / base);
+        }
+        println!(
+            "messages in memory, {many:>7} {what}: {:.2} x the rate with {few}, {:.0}/s",
+            median(&mut ratios),
+            median(&mut rates)
+        );
     }
 }

@@ -15,6 +15,7 @@ mod host;
 mod http;
 mod logs;
 mod metrics;
+mod prefetch;
 mod receipts;
 mod reconcile;
 mod routes;
@@ -31,7 +32,7 @@ mod watch;
 
 /// Messages are many small allocations, made on one thread and freed on another.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// What the program `caxton` does. A program with this as its `main` is also its own compiler of components: it runs
 /// itself for that.

@@ -1,11 +1,16 @@
 //! The record of a conversation: who takes part, where its protocol is, and what is still to be answered (SPEC §7).
 
-use std::collections::{BTreeSet, VecDeque};
+mod participants;
 
+use std::collections::VecDeque;
+
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::Performative;
 use crate::protocol::{Illegal, Protocol, Run, Why};
+
+pub use participants::Participants;
 
 /// The most unanswered messages that a conversation remembers. More open questions than this and the oldest is
 /// not told `failure` when the conversation expires.
@@ -20,9 +25,9 @@ pub struct Conversation {
     /// The conversation's id.
     pub name: String,
     /// Who sent its first message.
-    pub initiator: String,
+    pub initiator: CompactString,
     /// Everyone who sent a message or was sent one. The names of senders from outside have a `:`.
-    pub participants: BTreeSet<String>,
+    pub participants: Participants,
     /// The protocol that its messages named last, checked or not.
     pub protocol: Option<String>,
     /// Where its protocols are, those that are checked. An agent that is asked something may ask others in the same
@@ -111,8 +116,8 @@ impl Conversation {
     pub fn new(name: &str, initiator: &str, at: u64) -> Self {
         Self {
             name: name.to_owned(),
-            initiator: initiator.to_owned(),
-            participants: BTreeSet::new(),
+            initiator: CompactString::new(initiator),
+            participants: Participants::default(),
             protocol: None,
             runs: Vec::new(),
             first: at,
@@ -151,10 +156,10 @@ impl Conversation {
         let mut change =
             Change { is_more: followed || joining > 0, new_sender, new_receiver, steps, ..Change::default() };
         if new_sender {
-            self.participants.insert(said.from.to_owned());
+            self.participants.insert(said.from);
         }
         if new_receiver {
-            self.participants.insert(said.to.to_owned());
+            self.participants.insert(said.to);
         }
         change.answered = self.count(said);
         change.is_more |= change.answered.is_some();

@@ -389,7 +389,7 @@ impl Commons {
             let able = routes.with_capability(capability);
             // A conversation stays with whom it began with, also when others come that would be picked.
             let known =
-                |name: &String| able.iter().find(|agent| agent.name.as_str() == name && name != who.name()).cloned();
+                |name: &str| able.iter().find(|agent| agent.name.as_str() == name && name != who.name()).cloned();
             let agent = match able {
                 [] | [_] => None,
                 _ => self.store.conversations.find(conversation, known),

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::copy::Recording;
 use super::inbox;
-use super::queue::{STORE_PAUSE, Slot, since};
+use super::queue::{STORE_PAUSE, Slot, prefetch_next, since};
 use super::stats::End;
 use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
@@ -124,6 +124,7 @@ impl Agent {
             self.look_later(&mut inbox);
             return None;
         };
+        prefetch_next(&inbox.mailbox);
         // Counted under the lock, so that a handoff that pauses the mailbox sees either this or nothing.
         Some((self.in_flight(Arc::clone(traffic.stable())), taken))
     }
@@ -239,7 +240,9 @@ impl Agent {
             trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
             outside: handling.recording.as_deref().map(Recording::outside),
         };
-        let time = deadline.saturating_duration_since(handling.began);
+        // All of its time, also if an instance had to be started first; but nobody waits longer for that.
+        let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
+        let time = left.map_or(limit, |left| left.min(revision.spec.limits.time));
         let (result, mut effects) = match self.call(&revision, lease, envelope, work, time).await {
             Ok((result, effects, cpu)) => {
                 handling.cpu = cpu;

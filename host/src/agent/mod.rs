@@ -345,7 +345,7 @@ impl Agent {
             Taking::All => Ok(()),
             Taking::Open(why) => {
                 let name = self.name.as_str();
-                let takes_part = |participant: &String| (participant == name).then_some(());
+                let takes_part = |participant: &str| (participant == name).then_some(());
                 let open = conversation.and_then(|name| self.commons.store.conversations.find(name, takes_part));
                 open.ok_or(AdmitError::Unavailable(why))
             }

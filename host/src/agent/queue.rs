@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caxton_control::breaker::Admission;
-use caxton_control::mailbox::Taken;
+use caxton_control::mailbox::{Mailbox, Taken};
 
 use super::{Agent, CONVERSATIONS, InboxState, Outcomes, Taking};
-use crate::clock;
 use crate::store::{Commit, DeadLetter, Queued, Store};
 use crate::wasm::{Answer, Envelope, Inbox, Outcome};
+use crate::{clock, prefetch};
 
 /// Contents of waiting messages that stay in memory, in all agents together; those of further ones are read from
 /// the store when they are handled.
@@ -106,6 +106,22 @@ impl Backlog {
     pub(crate) fn take_others(&mut self, known: impl Fn(&str) -> bool) -> Vec<(String, Vec<Queued>)> {
         let others: Vec<String> = self.waiting.keys().filter(|name| !known(name)).cloned().collect();
         others.into_iter().filter_map(|name| self.waiting.remove_entry(&name)).collect()
+    }
+}
+
+/// Lets the processor fetch what the next messages are read from, while one is handled: first the envelope, which is
+/// then there when it says where the texts are.
+pub(super) fn prefetch_next(mailbox: &Mailbox<u64, Slot>) {
+    const ENVELOPE: usize = 3;
+    if let Some(Slot::Here(envelope)) = mailbox.ahead(ENVELOPE) {
+        prefetch::value(&**envelope);
+    }
+    if let Some(Slot::Here(envelope)) = mailbox.ahead(1) {
+        let message = &envelope.message;
+        prefetch::bytes(&message.content);
+        for text in [&message.id, &message.sender, &message.receiver, &message.content_type, &message.conversation_id] {
+            prefetch::bytes(text.as_bytes());
+        }
     }
 }
 

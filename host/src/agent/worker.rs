@@ -36,14 +36,14 @@ impl Agent {
     }
 
     /// Starts one more worker beside those that are at work, if it has something to do and may be.
-    pub(super) fn start_another(&self) {
+    fn start_another(&self) {
         if self.may_start_another(&mut self.inbox.lock()) {
             self.start_worker();
         }
     }
 
     /// A worker has to wait: what is ready is for another.
-    pub(super) fn worker_waits(&self) {
+    fn worker_waits(&self) {
         let start = {
             let mut inbox = self.inbox.lock();
             inbox.waiting_workers += 1;
@@ -61,17 +61,20 @@ impl Agent {
             self.look_later(inbox);
             return false;
         }
-        inbox.workers <= inbox.waiting_workers && self.may_start_another(inbox)
+        inbox.workers <= inbox.waiting_workers && self.count_worker(inbox)
     }
 
     /// The same beside those that are at work.
     pub(super) fn may_start_another(&self, inbox: &mut InboxState) -> bool {
-        let Some(traffic) = &*self.traffic.load() else { return false };
-        if inbox.workers >= traffic.max() || !inbox.is_ready(clock::now_ms()) {
-            return false;
-        }
-        inbox.workers += 1;
-        true
+        inbox.is_ready(clock::now_ms()) && self.count_worker(inbox)
+    }
+
+    /// Counts one more worker if there may be one.
+    fn count_worker(&self, inbox: &mut InboxState) -> bool {
+        let most = self.traffic.load().as_ref().map_or(0, |traffic| traffic.max());
+        let may = inbox.workers < most;
+        inbox.workers += u32::from(may);
+        may
     }
 }
 

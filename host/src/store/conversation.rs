@@ -323,7 +323,7 @@ impl Conversations {
     }
 
     /// Who takes part in a conversation, as far as `wanted` picks one.
-    pub(crate) fn find<T>(&self, name: &str, wanted: impl FnMut(&String) -> Option<T>) -> Option<T> {
+    pub(crate) fn find<T>(&self, name: &str, wanted: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let (shard, hash) = self.shard(name);
         shard.get(name, hash)?.record.participants.iter().find_map(wanted)
     }

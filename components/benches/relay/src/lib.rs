@@ -8,6 +8,7 @@
 //! | `s` CHAINS HOPS | begins so many chains, each of HOPS + 1 messages and in a conversation of its own |
 //! | `h` HOPS | while HOPS is not 0: sends `h` HOPS - 1 to the peer |
 //! | `d` CHAINS HOPS | the same with `k` instead of `h` |
+//! | `m` CHAINS HOPS CONVERSATIONS | as `s`, with the chains spread over so many conversations |
 //! | `k` HOPS | as `h`, and writes what is left of HOPS under a key of the conversation |
 //! | `w` COUNT | sends so many messages to the peer that are not due for a day |
 //! | `r` HOPS | while HOPS is not 0: asks the peer `r` HOPS - 1, and gives its answer; at 0 the answer is empty |
@@ -53,14 +54,15 @@ impl Agent for Relay {
                 }
                 Ok(None)
             }
-            Some(first @ (b's' | b'd')) => {
-                let each = if *first == b's' { b'h' } else { b'k' };
+            Some(first @ (b's' | b'd' | b'm')) => {
+                let each = if *first == b'd' { b'k' } else { b'h' };
                 let chains = number(&content, 1)?;
+                let conversations = if *first == b'm' { number(&content, 9)?.max(1) } else { chains };
                 let mut hop = content;
                 hop.drain(1..5);
                 hop[0] = each;
                 for chain in 0..chains {
-                    let conversation = format!("{}-{chain}", message.id);
+                    let conversation = format!("{}-{}", message.id, chain % conversations);
                     messaging::send(&draft(peer(&message.receiver)?, hop.clone(), Some(conversation)))?;
                 }
                 Ok(None)
@@ -73,7 +75,7 @@ impl Agent for Relay {
                 }
                 Ok(None)
             }
-            _ => Err(Failure::rejected("the content must begin with s, h, d, k, w or r")),
+            _ => Err(Failure::rejected("the content must begin with s, h, d, k, m, w or r")),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! costs the logarithm of how many such messages there are. Times are milliseconds, of any clock.
 
 use std::cmp::Ordering;
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::Hash;
 
@@ -196,14 +197,16 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::Agent => Lane::Agent,
             Order::None => Lane::Free,
         };
-        if lane == Lane::Free {
-            self.make_ready(Taken { lane, rank, since, message });
-        } else if let Some(behind) = self.open.get_mut(&lane) {
-            behind.push_back(Waiting { rank, since, message });
-        } else {
-            self.open.insert(lane.clone(), VecDeque::new());
-            self.make_ready(Taken { lane, rank, since, message });
+        if lane != Lane::Free {
+            match self.open.entry(lane.clone()) {
+                Entry::Occupied(mut behind) => {
+                    behind.get_mut().push_back(Waiting { rank, since, message });
+                    return;
+                }
+                Entry::Vacant(lane) => _ = lane.insert(VecDeque::new()),
+            }
         }
+        self.make_ready(Taken { lane, rank, since, message });
     }
 
     /// Puts a message in its place that is not to be handled before a time. [`release_due`](Self::release_due)
@@ -232,6 +235,11 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         Some(next)
     }
 
+    /// A message that is soon [taken](Self::take), if nothing more urgent comes: so many places after the next one.
+    pub fn ahead(&self, places: usize) -> Option<&T> {
+        self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|taken| &taken.message)
+    }
+
     /// A message that was taken is handled; the next of its lane becomes ready.
     pub fn done(&mut self, lane: Lane<C>) {
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -243,12 +251,10 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         if lane == Lane::Free {
             return;
         }
-        match self.open.get_mut(&lane).map(VecDeque::pop_front) {
-            Some(Some(Waiting { rank, since, message })) => self.make_ready(Taken { lane, rank, since, message }),
-            Some(None) => {
-                self.open.remove(&lane);
-            }
-            None => {}
+        let Entry::Occupied(mut behind) = self.open.entry(lane.clone()) else { return };
+        match behind.get_mut().pop_front() {
+            Some(Waiting { rank, since, message }) => self.make_ready(Taken { lane, rank, since, message }),
+            None => _ = behind.remove(),
         }
     }
 
