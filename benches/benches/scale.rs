@@ -6,13 +6,15 @@
 
 use std::time::{Duration, Instant};
 
-use caxton_benches::{Server, build_guests, call, handled, host, median, order, relays, ring};
+use caxton_benches::{Server, asked, build_guests, call, handled, host, median, order, pairs, relays};
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
 const ROUNDS: usize = 5;
 /// How long messages go round before they are counted, and how long they are counted.
 const BEFORE: Duration = Duration::from_secs(1);
 const TIME: Duration = Duration::from_secs(2);
+/// Messages that go to and fro at once, over all agents.
+const CHAINS: u32 = 5_000;
 /// More than there will be.
 const HOPS: u32 = 900_000;
 /// Messages that one call can send.
@@ -38,12 +40,10 @@ fn main() {
     }
     if wanted("agents") {
         compare("agents", &[10, 100, 1_000, 10_000], |count| {
-            let names: Vec<String> = (0..count).map(|number| format!("a{number}")).collect();
-            let (caxton, _) = host(HOST, &ring("memory", &names, "instances = { max = 1 }"));
-            // Once round: every agent has its instance.
-            call(&caxton.address, "/a0", &order(b's', 1, count));
-            caxton_benches::wait_for(&caxton, u64::from(count) + 2);
-            call(&caxton.address, "/a0", &order(b's', 1_000, HOPS));
+            let (caxton, _) = host(HOST, &pairs("memory", count / 2));
+            // As many of them as the machine has places for instances; what is beyond takes turns at the places.
+            let places = asked(&caxton, "/v1/host")["max_instances"].as_u64().map_or(0, |most| most as u32);
+            begin(&caxton, count.min(places / 10 * 9) / 2);
             rate(&caxton)
         });
     }
@@ -59,6 +59,21 @@ fn spread(server: &Server, messages: u32) {
     for _ in 0..CALLS {
         call(&server.address, "/ping", &order);
     }
+}
+
+/// Lets messages go to and fro in each of so many pairs.
+fn begin(server: &Server, pairs: u32) {
+    const CALLERS: u32 = 16;
+    // Side by side: those that have begun keep the host busy, so that each call takes its time.
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            scope.spawn(move || {
+                for pair in (caller..pairs).step_by(CALLERS as usize) {
+                    call(&server.address, &format!("/a{pair}"), &order(b's', CHAINS / pairs, HOPS));
+                }
+            });
+        }
+    });
 }
 
 /// Messages that are handled in a second.

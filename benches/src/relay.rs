@@ -6,19 +6,27 @@ use crate::{Server, agent, call, handled};
 
 /// Two agents that pass messages to each other.
 pub fn relays(durability: &str) -> String {
-    ring(durability, &["ping".to_owned(), "pong".to_owned()], "")
+    file(durability, &(relay("ping", "pong", "") + &relay("pong", "ping", "")))
 }
 
-/// Agents each of which passes messages to the next, with further settings for all.
-pub fn ring(durability: &str, names: &[String], more: &str) -> String {
-    let relay = |(at, name): (usize, &String)| {
-        let peer = &names[(at + 1) % names.len()];
-        let settings = format!(
-            "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000, sends = 100000 }}\nmailbox = {{ depth = 1000000 }}\n{more}"
-        );
-        agent(name, "relay", &settings)
+/// So many pairs of agents that pass messages to each other, `a0` and `b0` and so on, each with one instance.
+pub fn pairs(durability: &str, count: u32) -> String {
+    let alone = "instances = { max = 1 }";
+    let pair = |pair: u32| {
+        let (one, other) = (format!("a{pair}"), format!("b{pair}"));
+        relay(&one, &other, alone) + &relay(&other, &one, alone)
     };
-    let agents: String = names.iter().enumerate().map(relay).collect();
+    file(durability, &(0..count).map(pair).collect::<String>())
+}
+
+fn relay(name: &str, peer: &str, more: &str) -> String {
+    let settings = format!(
+        "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000, sends = 100000 }}\nmailbox = {{ depth = 1000000 }}\n{more}"
+    );
+    agent(name, "relay", &settings)
+}
+
+fn file(durability: &str, agents: &str) -> String {
     format!("caxton = 1\n[store]\ndurability = \"{durability}\"\n{agents}")
 }
 

@@ -206,3 +206,53 @@ impl Drop for Syncer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use tokio::sync::broadcast;
+
+    use super::super::batch::Batch;
+    use super::super::kept::Event;
+    use super::super::tell::Teller;
+    use super::{Done, Progress, Syncer};
+
+    /// A transaction that can be told from others by what happened in it.
+    fn transaction(id: i64) -> Done {
+        let event = Event { id, at: 0, agent: None, kind: "tick".to_owned(), data: serde_json::Value::Null };
+        let batch = Batch { events: vec![event], ..Batch::default() };
+        Done { batch, kept: Ok(()), began: Instant::now() }
+    }
+
+    #[test]
+    fn a_slow_disk_is_waited_for_beside_the_writer_and_told_of_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        std::fs::write(&log, "").unwrap();
+        let (follow, mut told) = broadcast::channel(64);
+        let progress = Progress::new();
+        let syncer = Syncer::start(Some(log), Teller::new(follow, Arc::default()), Arc::clone(&progress));
+
+        // A disk of which nothing is known is taken for a fast one: the writer waits for it.
+        syncer.end(transaction(1), false);
+        assert_eq!(told.try_recv().unwrap().id, 1);
+
+        for _ in 0..100 {
+            syncer.took.took(Duration::from_secs(1));
+        }
+        let disk = syncer.last.lock();
+        syncer.end(transaction(2), false);
+        assert!(told.try_recv().is_err(), "told before it was safe");
+        drop(disk);
+        // Also one that is alone comes after those that the thread has.
+        for id in 3..=40 {
+            syncer.end(transaction(id), id % 3 == 0);
+        }
+        drop(syncer);
+        let order: Vec<i64> = std::iter::from_fn(|| told.try_recv().ok()).map(|event| event.id).collect();
+        assert_eq!(order, (2..=40).collect::<Vec<_>>());
+        assert_eq!(*progress.over.borrow(), 40);
+    }
+}
