@@ -11,7 +11,7 @@ pub use ask::{agent, asked, call, command, delivery_p99, exchange, handled, paus
 pub use load::{Load, Request, drive};
 pub use nats::jetstream;
 pub use plain::{plain_batches, plain_single};
-pub use relay::{chains, order, pairs, relays, wait_for};
+pub use relay::{chains, order, pairs, relays};
 pub use server::{Server, bare_hyper, build_guests, guest, host, host_with, wasmtime_serve};
 
 /// The middle of some figures.

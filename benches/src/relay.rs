@@ -46,7 +46,7 @@ pub fn chains(server: &Server, first: &str, kind: u8, chains: u32, hops: u32) ->
 }
 
 /// Returns when so many messages were handled since the host started.
-pub fn wait_for(server: &Server, messages: u64) {
+fn wait_for(server: &Server, messages: u64) {
     // Asked seldom: each question costs the host what some hundred messages cost.
     while handled(server) < messages {
         std::thread::sleep(Duration::from_millis(20));

@@ -153,7 +153,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
         cache: cache_folder(&data),
         // Not by its path: that may lead to another version by the time it is used.
         compiler: vec!["/proc/self/exe".into()],
-        instances: None,
+        instances: desired.host.instances,
     })?;
     let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;
     let admin_listener = bind("admin.listen", "--admin", desired.admin.listen).await?;

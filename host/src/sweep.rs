@@ -40,18 +40,18 @@ async fn sweep_revision(agent: &Arc<Agent>, current: &Arc<Revision>) {
     let spec = agent.spec();
     let (min, idle) = (spec.instances.min, spec.instances.idle);
     if current.kind() == Kind::Stateful {
-        if min == 0
+        // Others whose instances have no place do not wait for an idle one; what it remembers is saved.
+        let crowded = current.pool.is_crowded();
+        if (min == 0 || crowded)
             && current.pool.idle() > 0
-            && let Err(why) = agent.save_idle(current, idle).await
+            && let Err(why) = agent.save_idle(current, if crowded { Duration::ZERO } else { idle }).await
         {
             tracing::error!(agent = %agent.name(), why, "an idle instance was not saved");
         }
         return;
     }
     current.pool.trim(min, idle);
-    if current.pool.live() < min
-        && let Err(fault) = current.pool.warm(min).await
-    {
+    if let Err(fault) = current.pool.keep_warm(min).await {
         tracing::warn!(agent = %agent.name(), %fault, "a warm instance could not be started");
     }
 }

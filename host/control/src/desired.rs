@@ -89,6 +89,8 @@ pub struct Host {
     /// How long a stop waits for what is in flight.
     #[serde(with = "crate::units::serde_duration")]
     pub drain: Duration,
+    /// Instances that live at once, at most; none leaves it to the machine.
+    pub instances: Option<u32>,
 }
 
 /// `[conversations]`: what conversations may be (SPEC §7).

@@ -79,7 +79,7 @@ fn agent(spec: &AgentSpec, kind: Kind, details: Vec<String>) -> Difference {
 }
 
 /// What applies when the host starts again; the rest of its own settings applies at once.
-const RESTART: [&str; 4] = ["http.listen", "admin.listen", "store.path", "store.durability"];
+const RESTART: [&str; 5] = ["http.listen", "admin.listen", "store.path", "store.durability", "host.instances"];
 
 /// What differs in the host's own settings.
 fn host(old: &Desired, new: &Desired) -> Vec<Difference> {
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_kind_and_its_details() {
-        let table: [(&str, Change, &[&str]); 26] = [
+        let table: [(&str, Change, &[&str]); 27] = [
             ("nothing", |_| {}, &[]),
             (
                 "an agent more",
@@ -314,6 +314,11 @@ mod tests {
                 "the store",
                 |d| d.store.path = "elsewhere".to_owned(),
                 &["- restart-needed store.path: .caxton -> elsewhere"],
+            ),
+            (
+                "how many instances",
+                |d| (d.host.instances, d.host.drain) = (Some(99), Duration::from_secs(5)),
+                &["- restart-needed host.instances: none -> 99", "- in-place host.drain: 30s -> 5s"],
             ),
             (
                 "what the store keeps",

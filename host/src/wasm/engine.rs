@@ -2,19 +2,19 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
 use super::artefact::Artefacts;
 use super::guest::Ctx;
 use super::inspect;
 use super::link;
-use super::pool::Pool;
+use super::places::{Place, Places, Taken};
+use super::pool::{Idle, Pool};
 use super::program::Programs;
 
 /// How often a running guest is asked whether its budget is used up.
@@ -54,7 +54,7 @@ pub(crate) struct RuntimeOptions {
     /// The command line for compiling apart: a program that hands what follows `compile-component` among its
     /// arguments to [`compile_child`](super::compile_child), with arguments that go before, if it needs some.
     pub(crate) compiler: Vec<OsString>,
-    /// How many instances may live at once; none leaves it to the machine.
+    /// How many instances may live at once, as far as the machine allows; none leaves it to the machine.
     pub(crate) instances: Option<u32>,
 }
 
@@ -67,12 +67,16 @@ pub(crate) struct Runtime {
     pub(super) programs: Programs,
     /// Turns to compile.
     pub(super) compiling: Semaphore,
-    places: Arc<Semaphore>,
-    instances: u32,
-    /// Calls that wait for a place, for which instances make way as they become idle.
-    waiting: AtomicU32,
-    /// Pools that may have idle instances, for when all places are taken.
-    pools: Mutex<Vec<Weak<Pool>>>,
+    places: Arc<Places>,
+    /// Whose idle instances can make way when all places are taken.
+    pools: Mutex<Pools>,
+}
+
+/// All pools, and who is next to be asked whether an instance of it can make way.
+#[derive(Default)]
+struct Pools {
+    all: Vec<Weak<Pool>>,
+    next: usize,
 }
 
 /// An engine with what guests are linked against.
@@ -112,7 +116,13 @@ impl Runtime {
     pub(crate) fn new(options: RuntimeOptions) -> Result<Arc<Self>, RuntimeError> {
         let artefacts = Artefacts::open(options.cache.clone(), options.compiler)
             .map_err(|source| RuntimeError::Cache { path: options.cache, source })?;
-        let mut instances = options.instances.unwrap_or_else(|| machine_instances(max_map_count()));
+        let most = machine_instances(max_map_count());
+        if let Some(asked) = options.instances.filter(|asked| *asked > most) {
+            tracing::warn!(
+                "host.instances = {asked}, but this machine's vm.max_map_count lets {most} live; more need a higher one"
+            );
+        }
+        let mut instances = options.instances.unwrap_or(most).min(most);
         let plain = loop {
             match compiled(false, instances) {
                 Ok(plain) => break plain,
@@ -127,21 +137,19 @@ impl Runtime {
             artefacts,
             programs: Programs::default(),
             compiling: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
-            places: Arc::new(Semaphore::new(instances as usize)),
-            instances,
-            waiting: AtomicU32::new(0),
+            places: Places::new(instances),
             pools: Mutex::default(),
         }))
     }
 
     /// How many instances may live at once.
     pub(crate) fn instances(&self) -> u32 {
-        self.instances
+        self.places.total()
     }
 
     /// How many live now.
     pub(crate) fn live(&self) -> u32 {
-        self.instances - u32::try_from(self.places.available_permits()).unwrap_or(0).min(self.instances)
+        self.places.total() - self.places.free()
     }
 
     pub(super) fn compiled(&self, fuel: bool) -> Result<&Compiled, RuntimeError> {
@@ -151,75 +159,71 @@ impl Runtime {
         if let Some(fuelled) = self.fuelled.get() {
             return Ok(fuelled);
         }
-        let made = compiled(true, self.instances)?;
+        let made = compiled(true, self.instances())?;
         Ok(self.fuelled.get_or_init(|| made))
     }
 
-    /// Lets a pool's idle instances be dropped when all places are taken.
+    /// Lets a pool's idle instances make way when all places are taken.
     pub(super) fn register(&self, pool: &Arc<Pool>) {
         let mut pools = self.pools.lock();
         // Forgotten pools leave at a cost that new ones have paid for.
-        if pools.len() == pools.capacity() {
-            pools.retain(|pool| pool.strong_count() > 0);
+        if pools.all.len() == pools.all.capacity() {
+            pools.all.retain(|pool| pool.strong_count() > 0);
         }
-        pools.push(Arc::downgrade(pool));
+        pools.all.push(Arc::downgrade(pool));
     }
 
     /// A place for one more instance. When all are taken, an idle instance of another agent makes way; when
     /// none is idle, this waits for the first that becomes so.
-    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
-        if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-            return permit;
+    pub(super) async fn place(&self) -> Place {
+        let (place, before) = match self.places.take() {
+            Taken::Place(place) => return place,
+            Taken::Next { place, before } => (place, before),
+        };
+        // While others wait no instance is idle: those that become so make way for them.
+        if before == 0 {
+            self.make_way();
         }
-        // Counted before looking: an instance becomes idle either before the look, or after the count.
-        let _waits = Waits::new(&self.waiting);
-        self.evict();
-        Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
+        place.await.expect("who has a place hands it on")
     }
 
-    /// Hears that an instance became idle: when somebody waits for a place, one makes way.
-    pub(super) fn became_idle(&self) {
-        if self.waiting() > 0 {
-            self.evict();
-        }
+    /// A place that is free, for which no instance has to make way.
+    pub(super) fn free_place(&self) -> Option<Place> {
+        self.places.free_place()
     }
 
     /// How many wait for a place.
-    pub(super) fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::SeqCst)
+    #[cfg(test)]
+    pub(super) fn awaited(&self) -> usize {
+        self.places.waiting()
     }
 
-    /// Drops one idle instance for those that wait, if there is one.
-    fn evict(&self) {
-        let mut pools = self.pools.lock();
-        // Another may have made way while this waited for the lock.
-        if self.waiting() == 0 {
-            return;
+    /// Whether somebody waits for a place, for whom an instance that has become idle is to make way.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.places.waiting() > 0
+    }
+
+    /// Ends idle instances until nobody waits for their places, or none is idle.
+    fn make_way(&self) {
+        while self.is_awaited() {
+            // It ends after the lock is let go.
+            let Some(_idle) = self.pools.lock().spare() else { return };
         }
-        for index in 0..pools.len() {
-            let Some(pool) = pools[index].upgrade() else { continue };
-            if pool.drop_idle() {
-                // Others come first next time.
-                pools.rotate_left(index + 1);
-                return;
+    }
+}
+
+impl Pools {
+    /// An instance that makes way; other pools come first next time.
+    fn spare(&mut self) -> Option<Idle> {
+        for _ in 0..self.all.len() {
+            self.next = if self.next < self.all.len() { self.next } else { 0 };
+            let pool = self.all[self.next].upgrade();
+            self.next += 1;
+            if let Some(idle) = pool.and_then(|pool| pool.spare()) {
+                return Some(idle);
             }
         }
-    }
-}
-
-/// Counts one that waits, until it is dropped.
-struct Waits<'a>(&'a AtomicU32);
-
-impl<'a> Waits<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        None
     }
 }
 
@@ -273,8 +277,8 @@ fn pooling(instances: u32) -> PoolingAllocationConfig {
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
         // Most components have one memory; the few with more share what the others leave.
-        .total_memories(instances.saturating_add(instances / 4))
-        .total_tables(instances.saturating_mul(4))
+        .total_memories(instances.saturating_add(instances / 4).saturating_add(MEMORIES))
+        .total_tables(instances.saturating_mul(4).saturating_add(TABLES))
         .total_stacks(instances)
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(MEMORIES)

@@ -20,6 +20,7 @@ mod instance;
 mod limits;
 mod link;
 mod message;
+mod places;
 mod pool;
 mod program;
 mod stdio;

@@ -13,6 +13,7 @@ use super::engine::Runtime;
 use super::guest::{Identity, Outside};
 use super::inspect::Kind;
 use super::instance::Instance;
+use super::places::Place;
 use super::program::Program;
 use crate::clock;
 
@@ -41,9 +42,10 @@ pub(crate) struct Pool {
     given_up: OnceLock<String>,
 }
 
-struct Idle {
+/// An instance that waits for a call. It ends before its place is handed on.
+pub(super) struct Idle {
     instance: Instance,
-    place: OwnedSemaphorePermit,
+    place: Place,
     since: Instant,
 }
 
@@ -61,7 +63,7 @@ enum Memory<'a> {
 /// which is right after a trap and for a call that was broken off.
 pub(crate) struct Lease {
     pool: Arc<Pool>,
-    held: Option<(Instance, OwnedSemaphorePermit)>,
+    held: Option<(Instance, Place)>,
     _turn: OwnedSemaphorePermit,
 }
 
@@ -199,7 +201,8 @@ impl Pool {
             None => {
                 let place = tokio::time::timeout_at(deadline.into(), self.runtime.place()).await.map_err(overloaded)?;
                 self.await_start(deadline, waits).await?;
-                let started = self.start().await.inspect_err(|fault| self.failed(Failure::Start, fault));
+                let started = self.start(Memory::Saved).await;
+                let started = started.inspect_err(|fault| self.failed(Failure::Start, fault));
                 (started.map_err(NoInstance::Fault)?, place)
             }
         };
@@ -276,45 +279,59 @@ impl Pool {
 
     /// Starts instances until so many are warm; each has its saved state and says that it can work.
     pub(crate) async fn warm(&self, count: u32) -> Result<(), Fault> {
-        while self.live() < count.min(self.max()) {
-            let place = self.runtime.place().await;
-            let mut instance = self.start().await?;
-            if let Err(fault) = check(&mut instance).await {
-                self.live.fetch_sub(1, Ordering::Relaxed);
-                return Err(fault);
+        // One that stood and made way for another agent's is not started again.
+        for _ in 0..self.missing(count) {
+            if self.missing(count) > 0 {
+                self.stand(self.runtime.place().await, Memory::Saved).await?;
             }
-            self.idle.lock().push(Idle { instance, place, since: Instant::now() });
         }
         Ok(())
+    }
+
+    /// The same as far as there are places that nobody else uses: an instance that waits for calls is not worth that
+    /// another's makes way.
+    pub(crate) async fn keep_warm(&self, count: u32) -> Result<(), Fault> {
+        while self.missing(count) > 0
+            && let Some(place) = self.runtime.free_place()
+        {
+            self.stand(place, Memory::Saved).await?;
+        }
+        Ok(())
+    }
+
+    /// How many more instances have to live that there are so many.
+    fn missing(&self, count: u32) -> u32 {
+        count.min(self.max()).saturating_sub(self.live())
+    }
+
+    /// Whether others wait for the places that its instances have.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.runtime.is_awaited()
     }
 
     /// Lets one instance of a stateful agent stand that remembers nothing and says that it can work.
     pub(crate) async fn begin_anew(&self) -> Result<(), Fault> {
-        self.stand(Memory::None).await
+        self.stand(self.runtime.place().await, Memory::None).await
     }
 
     /// Lets one instance of a stateful agent stand that remembers `saved` and says that it can work.
     pub(crate) async fn take_up(&self, saved: &[u8]) -> Result<(), Fault> {
-        self.stand(Memory::Given(saved)).await
+        self.stand(self.runtime.place().await, Memory::Given(saved)).await
     }
 
-    async fn stand(&self, memory: Memory<'_>) -> Result<(), Fault> {
-        let place = self.runtime.place().await;
-        let mut instance = self.start_with(memory).await?;
+    /// Starts an instance that says that it can work, and lets it wait for a call.
+    async fn stand(&self, place: Place, memory: Memory<'_>) -> Result<(), Fault> {
+        let mut instance = self.start(memory).await?;
         if let Err(fault) = check(&mut instance).await {
             self.live.fetch_sub(1, Ordering::Relaxed);
             return Err(fault);
         }
-        self.idle.lock().push(Idle { instance, place, since: Instant::now() });
+        self.rest(instance, place, Instant::now());
         Ok(())
     }
 
-    /// A new instance, with the state that was saved last.
-    async fn start(&self) -> Result<Instance, Fault> {
-        self.start_with(Memory::Saved).await
-    }
-
-    async fn start_with(&self, memory: Memory<'_>) -> Result<Instance, Fault> {
+    /// A new instance; that of a stateful agent remembers what it is given.
+    async fn start(&self, memory: Memory<'_>) -> Result<Instance, Fault> {
         let mut instance = Instance::start(&self.program, &self.who, &self.outside).await?;
         if self.program.summary.kind == Kind::Stateful {
             let time = self.who.spec.limits.time;
@@ -369,16 +386,23 @@ impl Pool {
         Some(Lease { pool: Arc::clone(self), held: Some((last.instance, last.place)), _turn: turn })
     }
 
-    /// Drops an idle instance whose state can be made again, so that another agent's can have its place.
-    pub(super) fn drop_idle(&self) -> bool {
+    /// An idle instance whose state can be made again, so that another agent's can have its place.
+    pub(super) fn spare(&self) -> Option<Idle> {
         if self.program.summary.kind == Kind::Stateful {
-            return false;
+            return None;
         }
-        let dropped = self.idle.lock().pop();
-        if dropped.is_some() {
-            self.live.fetch_sub(1, Ordering::Relaxed);
+        let spare = self.idle.lock().pop();
+        self.live.fetch_sub(u32::from(spare.is_some()), Ordering::Relaxed);
+        spare
+    }
+
+    /// An instance waits for a call, unless somebody else waits for its place.
+    fn rest(&self, instance: Instance, place: Place, since: Instant) {
+        self.idle.lock().push(Idle { instance, place, since });
+        // Looked at after it can be found: who came for a place meanwhile has found it, or is seen here.
+        if self.runtime.is_awaited() {
+            drop(self.spare());
         }
-        dropped.is_some()
     }
 }
 
@@ -409,8 +433,7 @@ impl Lease {
         }
         let since = Instant::now();
         if well && (keeps || !instance.is_worn(self.pool.who.spec.instances.reuse, since)) {
-            self.pool.idle.lock().push(Idle { instance, place, since });
-            self.pool.runtime.became_idle();
+            self.pool.rest(instance, place, since);
         } else {
             self.pool.live.fetch_sub(1, Ordering::Relaxed);
         }

@@ -16,6 +16,7 @@
 mod agents;
 mod candidates;
 mod conversations;
+mod crowded;
 mod dead;
 mod durable;
 mod handoffs;

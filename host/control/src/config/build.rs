@@ -46,7 +46,7 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
         http: http(&root.section("http", findings), findings),
         admin: Admin { listen: listen(&root.section("admin", findings), findings) },
         store: store(&root.section("store", findings), findings),
-        host: Host { drain: root.section("host", findings).get("drain", None, findings).unwrap_or_default() },
+        host: host(&root.section("host", findings), findings),
         conversations: conversations(&root.section("conversations", findings), findings),
         agents: agents(&root, &base, findings),
     };
@@ -55,6 +55,13 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
 
 fn listen(section: &Section<'_>, findings: &mut Findings) -> SocketAddr {
     section.get("listen", None, findings).unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+}
+
+fn host(section: &Section<'_>, findings: &mut Findings) -> Host {
+    Host {
+        drain: section.get("drain", None, findings).unwrap_or_default(),
+        instances: section.get("instances", None, findings),
+    }
 }
 
 fn http(section: &Section<'_>, findings: &mut Findings) -> Http {

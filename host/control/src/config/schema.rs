@@ -233,6 +233,9 @@ pub static KEYS: &[Key] = &[
 
     table("host", "The host as a whole."),
     time("host.drain", SECOND, 10 * MINUTE, "30s", "How long a stop waits for what is in flight."),
+    key("host.instances", Kind::Integer { least: 16, most: 16_384 }, Default::Unset("1_000"),
+        "Instances of all agents together that live at once, at most; idle ones make way. Left out, as many as the \
+        machine's bound of memory mappings (`vm.max_map_count`) allows."),
 
     table("conversations", "What conversations may be."),
     time("conversations.timeout", 5 * MINUTE, 24 * HOUR, "30m",
@@ -252,7 +255,8 @@ pub static KEYS: &[Key] = &[
     list("agents.NAME.capabilities", Item::Capability, "[\"triage\"]",
         "What the agent can do; others send to `cap:NAME` to reach any agent that can."),
     table("agents.NAME.instances", "How many instances the agent has."),
-    integer("agents.NAME.instances.min", 0, 1_000, 0, "Instances kept warm even when idle."),
+    integer("agents.NAME.instances.min", 0, 1_000, 0,
+        "Instances kept warm even when idle, as long as no other agent has nowhere to start one (`host.instances`)."),
     integer("agents.NAME.instances.max", 1, 1_000, 4, "Instances at most; further messages wait."),
     integer("agents.NAME.instances.reuse", 1, 1_000_000_000, 1_000,
         "Messages that an instance handles before another takes its place; 1 gives every message a fresh one."),

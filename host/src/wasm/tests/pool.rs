@@ -114,13 +114,83 @@ async fn with_all_places_in_calls_the_next_waits_until_one_ends() {
         let b = Arc::clone(&b);
         async move { call(&b).await }
     });
-    while bench.runtime.waiting() == 0 {
+    while !bench.runtime.is_awaited() {
         tokio::task::yield_now().await;
     }
     // The instance is good for another call, but somebody else needs its place more.
     busy.finish(true);
     assert_eq!(tokio::time::timeout(LONG / 2, waits).await.unwrap().unwrap().unwrap(), [1]);
     assert_eq!((a.live(), b.live()), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_are_kept_warm_take_no_place_from_others() {
+    let bench = Bench::with_instances(2);
+    let [a, b, c] =
+        [bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await];
+    for pool in [&a, &b] {
+        pool.keep_warm(1).await.unwrap();
+    }
+    c.keep_warm(1).await.unwrap();
+    assert_eq!((a.live(), b.live(), c.live()), (1, 1, 0));
+    // What is to take traffic is worth it.
+    c.warm(1).await.unwrap();
+    assert_eq!((a.live() + b.live(), c.live()), (1, 1));
+}
+
+/// One thread besides this one: while it is kept, whoever waits does not come to its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn no_more_instances_make_way_than_others_wait_for() {
+    let bench = Bench::with_instances(4);
+    let pool = bench.pool(&counts(), |spec| spec.instances.max = 4).await;
+    let busy = [lease(&pool, LONG).await, lease(&pool, LONG).await, lease(&pool, LONG).await, lease(&pool, LONG).await];
+    let others = [bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await];
+    let waits = others.each_ref().map(|other| {
+        let other = Arc::clone(other);
+        tokio::spawn(async move { call(&other).await })
+    });
+    while bench.runtime.awaited() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let (sender, kept) = std::sync::mpsc::channel::<()>();
+    let keeps = tokio::spawn(async move { kept.recv().is_err() });
+    for lease in busy {
+        lease.unwrap().finish(true);
+    }
+    assert_eq!((pool.live(), pool.idle()), (2, 2), "two wait, so two make way");
+    drop(sender);
+    assert!(keeps.await.unwrap(), "it was kept until now");
+    for call in waits {
+        assert_eq!(tokio::time::timeout(LONG, call).await.unwrap().unwrap().unwrap(), [1]);
+    }
+    assert_eq!(bench.runtime.live(), 4);
+}
+
+/// Chains of messages among more agents than there are places, from more threads than there are cores.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_more_agents_than_places_all_get_on() {
+    let bench = Bench::with_instances(8);
+    let mut pools = Vec::new();
+    for _ in 0..64 {
+        pools.push(bench.pool(&counts(), |_| {}).await);
+    }
+    let chains: Vec<_> = (0..32)
+        .map(|chain| {
+            let pair = [Arc::clone(&pools[2 * chain]), Arc::clone(&pools[2 * chain + 1])];
+            tokio::spawn(async move {
+                for hop in 0..500 {
+                    call(&pair[hop % 2]).await.unwrap();
+                    // Others come to it in the midst.
+                    tokio::task::consume_budget().await;
+                }
+            })
+        })
+        .collect();
+    for chain in chains {
+        tokio::time::timeout(LONG, chain).await.expect("each gets on").unwrap();
+    }
+    let idle: u32 = pools.iter().map(|pool| pool.idle()).sum();
+    assert!(idle > 0 && bench.runtime.live() == idle && bench.runtime.awaited() == 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

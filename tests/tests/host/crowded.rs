@@ -1,0 +1,112 @@
+//! More agents at work than there are places for instances: they take turns, and nobody is forgotten.
+
+use std::fmt::Write;
+
+use caxton_tests::{Client, Host};
+use serde_json::json;
+
+use crate::{agent, host};
+
+/// The fewest places that a host may have.
+const PLACES: usize = 16;
+
+const FEW: &str = "[host]\ninstances = 16\n";
+
+/// Calls these agents, each in a thread; gives what they answer.
+fn call_all(host: &Host, names: &[String], content: &[u8]) -> Vec<(u16, String)> {
+    let call = |name: &String| {
+        let (address, path, content) = (host.http.clone(), format!("/{name}"), content.to_vec());
+        std::thread::spawn(move || {
+            let reply = Client::new(&address, None).post(&path, content);
+            (reply.status.as_u16(), reply.text())
+        })
+    };
+    let threads: Vec<_> = names.iter().map(call).collect();
+    threads.into_iter().map(|thread| thread.join().expect("a caller gets an answer")).collect()
+}
+
+#[test]
+fn stateful_agents_beyond_the_places_are_saved_and_make_way() {
+    let names: Vec<String> = (0..PLACES + 8).map(|number| format!("memory-{number}")).collect();
+    let mut text = FEW.to_owned();
+    for name in &names {
+        // Without others none would be saved for an hour, or at all.
+        text += &agent(name, "fragile", "instances = { min = 1, idle = \"1h\" }\nlimits = { time = \"60s\" }");
+    }
+    let host = host(&text);
+    for (said, answer) in [("first", ""), ("second", "first"), ("third", "second")] {
+        for (name, (status, text)) in names.iter().zip(call_all(&host, &names, said.as_bytes())) {
+            assert_eq!((status, text.as_str()), (200, answer), "{name} was told {said}");
+        }
+    }
+    assert_eq!(host.api().get("/v1/host").json()["max_instances"], PLACES);
+}
+
+#[test]
+fn chains_of_messages_among_many_more_agents_than_places_all_end() {
+    let pairs: u32 = 40;
+    let hops: u32 = 1_000;
+    let mut text = format!("{FEW}[store]\ndurability = \"memory\"\n");
+    for pair in 0..pairs {
+        for (name, peer) in [("ping", "pong"), ("pong", "ping")] {
+            let peer = format!("{peer}-{pair}");
+            let more = format!(
+                "instances = {{ max = 1 }}\nallow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\n\
+                 limits = {{ hops = 1000000, time = \"60s\" }}"
+            );
+            text += &agent(&format!("{name}-{pair}"), "relay", &more);
+        }
+    }
+    let mut host = host(&text);
+    let names: Vec<String> = (0..pairs).map(|pair| format!("ping-{pair}")).collect();
+    let order = [b"s".as_slice(), &1u32.to_le_bytes(), &hops.to_le_bytes()].concat();
+    for (name, (status, text)) in names.iter().zip(call_all(&host, &names, &order)) {
+        assert_eq!(status, 204, "{name}: {text}");
+    }
+    // The one that began it, and one for each hop.
+    let all = u64::from(pairs) * u64::from(hops + 2);
+    let stats = host.until("all chains have ended", |host| {
+        let stats = host.api().get("/v1/stats").json();
+        (stats["messages"]["handled"] == all).then_some(stats)
+    });
+    assert_eq!(stats["messages"]["failed"], 0, "{stats}");
+}
+
+/// Every place is taken for this long by handlers that sleep.
+const TAKEN_MS: u32 = 2_500;
+
+/// A host all of whose places are taken, with the agent `late` beside them, which may take 4 s for a message.
+fn all_taken() -> Host {
+    let limits = "limits = { time = \"4s\" }\nmailbox = { attempts = 1, order = \"none\" }";
+    let enqueue = |name: &str| format!("[[agents.{name}.http]]\nroute = \"/later/{name}\"\nmode = \"enqueue\"\n");
+    let mut text = FEW.to_owned();
+    for (name, max) in [("sleeper", PLACES), ("late", 1)] {
+        let instances = format!("instances = {{ max = {max} }}\n{limits}");
+        let _ = write!(text, "{}{}", agent(name, "rogue", &instances), enqueue(name));
+    }
+    let mut host = host(&text);
+    let sleep = json!({"do": "sleep", "ms": TAKEN_MS}).to_string();
+    for _ in 0..PLACES {
+        assert_eq!(host.client().post("/later/sleeper", sleep.clone()).status.as_u16(), 202);
+    }
+    host.until("every place is taken", |host| (host.api().get("/v1/host").json()["instances"] == PLACES).then_some(()));
+    host
+}
+
+/// Together longer than the limit, of which the wait for a place takes nothing.
+const SLEEP: &str = r#"{"do":"sleep","ms":3000}"#;
+
+#[test]
+fn waiting_for_a_place_takes_nothing_from_the_time_of_a_handler() {
+    let mut host = all_taken();
+    assert_eq!(host.client().post("/later/late", SLEEP).status.as_u16(), 202);
+    host.until_agent("late", "it has slept", |status| status["handled"] == 1 || status["failed"] != 0);
+    assert_eq!(host.agent("late")["failed"], 0);
+}
+
+#[test]
+fn a_caller_waits_no_longer_than_its_deadline_for_a_place_and_the_handler_together() {
+    let host = all_taken();
+    let reply = host.client().post("/late", SLEEP);
+    assert_eq!((reply.status.as_u16(), reply.json()["code"].as_str()), (504, Some("deadline-exceeded")));
+}
