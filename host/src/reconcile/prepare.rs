@@ -208,8 +208,8 @@ pub(super) async fn hand_off(
     handed
 }
 
-/// The candidate takes up what was saved while that reaches the disk: the mailbox waits for the longer of both, and
-/// messages go to the candidate only after both.
+/// The candidate takes up what was saved while that is written: the mailbox waits for the longer of both, and messages
+/// go to the candidate only after both. The disk has it before anything that the candidate does.
 async fn migrate(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Result<(), String> {
     let (lease, given) = save(old).await?;
     let stands = async {

@@ -140,6 +140,8 @@ pub(super) struct Batch {
     pub(super) commits: Vec<(Box<Commit>, Result<(), CommitError>)>,
     /// Who else is to be told.
     pub(super) askers: Vec<(Asker, Result<(), CommitError>)>,
+    /// Who is told when it is written.
+    pub(super) early: Vec<Asker>,
     /// What happened, with ids.
     pub(super) events: Vec<Event>,
     /// Whether the log is to begin anew.
@@ -204,6 +206,15 @@ impl Batch {
         }
     }
 
+    /// Tells those who do not wait until it is safe whether it was written.
+    pub(super) fn tell_early(&mut self, failed: Option<&rusqlite::Error>) {
+        let result = failed.map_or(Ok(()), |error| Err(CommitError::Store(error.to_string())));
+        for asker in self.early.drain(..) {
+            // Who asked may be gone.
+            let _ = asker.send(result.clone());
+        }
+    }
+
     /// Takes in jobs none of which is written, so that everybody is told.
     pub(super) fn refuse(&mut self, jobs: impl Iterator<Item = Job>) {
         jobs.for_each(|job| self.set_aside(job));
@@ -216,6 +227,7 @@ impl Batch {
             Job::Snapshot(_, _, asker) | Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
                 self.askers.push((asker, Ok(())));
             }
+            Job::Early(_, asker) => self.early.push(asker),
             Job::Event(_) => {}
             Job::Restart => self.restart = true,
             Job::Empty(asker) => self.emptying.push(asker),
@@ -244,6 +256,10 @@ impl Batch {
             }
             Job::Other(change, asker) => {
                 self.askers.push((asker, Ok(())));
+                change(transaction, counters)
+            }
+            Job::Early(change, asker) => {
+                self.early.push(asker);
                 change(transaction, counters)
             }
             Job::Event(event) => {

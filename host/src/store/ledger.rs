@@ -66,9 +66,10 @@ impl Store {
         self.writer.send(Job::Other(other, oneshot::channel().0));
     }
 
-    /// Keeps the memory that a revision hands over, as the agent's and as its own; returns when it is safe.
+    /// Keeps the memory that a revision hands over, as the agent's and as its own; returns when it is written, since a
+    /// mailbox waits for it. What the next revision does is safe only after this.
     pub(crate) async fn keep_handoff(&self, agent: Arc<str>, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
-        self.change(move |transaction, _| {
+        self.change_early(move |transaction, _| {
             let (revision, saved_at) = (snapshot.revision.cast_signed(), snapshot.saved_at.cast_signed());
             transaction
                 .prepare_cached(
@@ -164,5 +165,17 @@ mod tests {
         assert_eq!(memory(), Some((3, b"three".to_vec())), "what the agent knows is not its rollouts'");
         store.take_back(Arc::clone(&agent), 3).await.unwrap();
         assert_eq!(memory(), None);
+    }
+
+    #[tokio::test]
+    async fn a_memory_that_could_not_be_written_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &settings(Durability::Fsync)).unwrap();
+        store.keep_handoff("counter".into(), of(1, b"one")).await.unwrap();
+        let other = rusqlite::Connection::open(folder.path().join("caxton.db")).unwrap();
+        other.execute_batch("DROP TABLE handoff").unwrap();
+        let error = store.keep_handoff("counter".into(), of(2, b"two")).await.unwrap_err();
+        assert!(error.to_string().contains("no such table: handoff"), "{error}");
+        assert_eq!(store.snapshot("counter", 0).unwrap_err(), "no such table: handoff");
     }
 }

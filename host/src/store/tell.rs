@@ -38,7 +38,7 @@ impl Teller {
             tracing::error!(%error, "a commit failed; nothing of it is kept");
             CommitError::Store(error.to_string())
         });
-        let Batch { commits, askers, events, restart: _, emptying: _ } = batch;
+        let Batch { commits, askers, events, restart: _, emptying: _, early: _ } = batch;
         if failed.is_none() {
             for event in events {
                 // Nobody may follow.

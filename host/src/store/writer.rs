@@ -38,6 +38,8 @@ pub(super) enum Job {
     Event(Event),
     /// Anything else, which is seldom.
     Other(Other, Asker),
+    /// The same for who is told when it is written: before it is safe, but not before whoever reads has it.
+    Early(Other, Asker),
     /// Nothing: what was given before is safe when this is answered.
     Flush(Asker),
     /// The log of the database is to begin anew: what is left of it is copied first.
@@ -146,6 +148,15 @@ impl Store {
         self.ask(|asker| Job::Other(Box::new(change), asker)).await
     }
 
+    /// Makes any other change; returns when it is written. Whoever reads has it then, also after `kill -9`, and nothing
+    /// that is given later is safe before it is.
+    pub(super) async fn change_early(
+        &self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<(), CommitError> {
+        self.ask(|asker| Job::Early(Box::new(change), asker)).await
+    }
+
     /// Returns when all that was given before is safe.
     pub(crate) async fn flush(&self) -> Result<(), CommitError> {
         self.ask(Job::Flush).await
@@ -193,6 +204,7 @@ impl Thread {
                 batch.write(&mut self.connection, &mut self.counters, jobs.drain(..))
             };
             self.written.commit();
+            batch.tell_early(kept.as_ref().err());
             if batch.restart
                 && let Err(error) = super::checkpoint::copy(&self.connection)
             {
