@@ -13,7 +13,7 @@ use super::artefact::Artefacts;
 use super::guest::Ctx;
 use super::inspect;
 use super::link;
-use super::places::{Place, Places, Taken};
+use super::places::{Place, Places, Turn};
 use super::pool::{Idle, Pool};
 use super::program::Programs;
 
@@ -176,39 +176,68 @@ impl Runtime {
     /// A place for one more instance. When all are taken, an idle instance of another agent makes way; when
     /// none is idle, this waits for the first that becomes so.
     pub(super) async fn place(&self) -> Place {
-        let (place, before) = match self.places.take() {
-            Taken::Place(place) => return place,
-            Taken::Next { place, before } => (place, before),
-        };
-        // While others wait no instance is idle: those that become so make way for them.
-        if before == 0 {
-            self.make_way();
+        let mut insists = false;
+        loop {
+            let waits = match self.places.take_or_wait(insists) {
+                Ok(place) => return place,
+                Err(waits) => waits,
+            };
+            // Looked at from the queue: an instance that becomes idle is found here, or calls. While others wait none
+            // is idle of which they do not hear.
+            if (waits.before == 0 || insists)
+                && let Some(place) = self.evict()
+            {
+                drop(waits);
+                // There may be more that are idle, for those who came meanwhile.
+                self.places.call(None);
+                return place;
+            }
+            match waits.turn.await.expect("places are there as long as the runtime") {
+                Turn::Take(place) => return place,
+                Turn::Look(look) => {
+                    if let Some(place) = look.spare().or_else(|| self.places.take()) {
+                        look.done();
+                        return place;
+                    }
+                    // It calls the next as it is dropped.
+                    if let Some(place) = self.evict() {
+                        return place;
+                    }
+                    look.done();
+                }
+            }
+            insists = true;
         }
-        place.await.expect("who has a place hands it on")
+    }
+
+    /// Whether somebody waits for a place.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.places.waiting() > 0
+    }
+
+    /// Hears that an instance of this pool became idle: who waits for a place is told.
+    pub(super) fn became_idle(&self, pool: &Arc<Pool>) {
+        if self.is_awaited() && !self.places.call(Some(pool)) {
+            drop(pool.spare().map(Idle::end));
+        }
+    }
+
+    /// Ends an idle instance for its place.
+    fn evict(&self) -> Option<Place> {
+        // Ended after the lock is let go.
+        let spare = self.pools.lock().spare();
+        spare.map(Idle::end)
     }
 
     /// A place that is free, for which no instance has to make way.
     pub(super) fn free_place(&self) -> Option<Place> {
-        self.places.free_place()
+        self.places.take()
     }
 
     /// How many wait for a place.
     #[cfg(test)]
     pub(super) fn awaited(&self) -> usize {
         self.places.waiting()
-    }
-
-    /// Whether somebody waits for a place, for whom an instance that has become idle is to make way.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.places.waiting() > 0
-    }
-
-    /// Ends idle instances until nobody waits for their places, or none is idle.
-    fn make_way(&self) {
-        while self.is_awaited() {
-            // It ends after the lock is let go.
-            let Some(_idle) = self.pools.lock().spare() else { return };
-        }
     }
 }
 

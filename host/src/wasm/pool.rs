@@ -49,6 +49,14 @@ pub(super) struct Idle {
     since: Instant,
 }
 
+impl Idle {
+    /// Ends the instance, whose place is left.
+    pub(super) fn end(self) -> Place {
+        drop(self.instance);
+        self.place
+    }
+}
+
 /// What a new instance of a stateful agent remembers.
 enum Memory<'a> {
     /// What was saved last.
@@ -278,7 +286,7 @@ impl Pool {
     }
 
     /// Starts instances until so many are warm; each has its saved state and says that it can work.
-    pub(crate) async fn warm(&self, count: u32) -> Result<(), Fault> {
+    pub(crate) async fn warm(self: &Arc<Self>, count: u32) -> Result<(), Fault> {
         // One that stood and made way for another agent's is not started again.
         for _ in 0..self.missing(count) {
             if self.missing(count) > 0 {
@@ -290,7 +298,7 @@ impl Pool {
 
     /// The same as far as there are places that nobody else uses: an instance that waits for calls is not worth that
     /// another's makes way.
-    pub(crate) async fn keep_warm(&self, count: u32) -> Result<(), Fault> {
+    pub(crate) async fn keep_warm(self: &Arc<Self>, count: u32) -> Result<(), Fault> {
         while self.missing(count) > 0
             && let Some(place) = self.runtime.free_place()
         {
@@ -310,17 +318,17 @@ impl Pool {
     }
 
     /// Lets one instance of a stateful agent stand that remembers nothing and says that it can work.
-    pub(crate) async fn begin_anew(&self) -> Result<(), Fault> {
+    pub(crate) async fn begin_anew(self: &Arc<Self>) -> Result<(), Fault> {
         self.stand(self.runtime.place().await, Memory::None).await
     }
 
     /// Lets one instance of a stateful agent stand that remembers `saved` and says that it can work.
-    pub(crate) async fn take_up(&self, saved: &[u8]) -> Result<(), Fault> {
+    pub(crate) async fn take_up(self: &Arc<Self>, saved: &[u8]) -> Result<(), Fault> {
         self.stand(self.runtime.place().await, Memory::Given(saved)).await
     }
 
     /// Starts an instance that says that it can work, and lets it wait for a call.
-    async fn stand(&self, place: Place, memory: Memory<'_>) -> Result<(), Fault> {
+    async fn stand(self: &Arc<Self>, place: Place, memory: Memory<'_>) -> Result<(), Fault> {
         let mut instance = self.start(memory).await?;
         if let Err(fault) = check(&mut instance).await {
             self.live.fetch_sub(1, Ordering::Relaxed);
@@ -396,13 +404,11 @@ impl Pool {
         spare
     }
 
-    /// An instance waits for a call, unless somebody else waits for its place.
-    fn rest(&self, instance: Instance, place: Place, since: Instant) {
+    /// An instance waits for a call.
+    fn rest(self: &Arc<Self>, instance: Instance, place: Place, since: Instant) {
         self.idle.lock().push(Idle { instance, place, since });
-        // Looked at after it can be found: who came for a place meanwhile has found it, or is seen here.
-        if self.runtime.is_awaited() {
-            drop(self.spare());
-        }
+        // Told after it can be found: who came for a place meanwhile has found it, or hears of it.
+        self.runtime.became_idle(self);
     }
 }
 
