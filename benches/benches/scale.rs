@@ -6,13 +6,15 @@
 
 use std::time::{Duration, Instant};
 
-use caxton_benches::{Server, asked, build_guests, call, handled, host, median, order, pairs, relays};
+use caxton_benches::{Server, build_guests, call, handled, host, median, order, pairs, relays};
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
 const ROUNDS: usize = 5;
 /// How long messages go round before they are counted, and how long they are counted.
 const BEFORE: Duration = Duration::from_secs(1);
 const TIME: Duration = Duration::from_secs(2);
+/// How long until all chains have been ordered.
+const LEAD: Duration = Duration::from_secs(5);
 /// Messages that go to and fro at once, over all agents.
 const CHAINS: u32 = 5_000;
 /// More than there will be.
@@ -41,9 +43,7 @@ fn main() {
     if wanted("agents") {
         compare("agents", &[10, 100, 1_000, 10_000], |count| {
             let (caxton, _) = host(HOST, &pairs("memory", count / 2));
-            // As many of them as the machine has places for instances; what is beyond takes turns at the places.
-            let places = asked(&caxton, "/v1/host")["max_instances"].as_u64().map_or(0, |most| most as u32);
-            begin(&caxton, count.min(places / 10 * 9) / 2);
+            begin(&caxton, count / 2);
             rate(&caxton)
         });
     }
@@ -61,19 +61,24 @@ fn spread(server: &Server, messages: u32) {
     }
 }
 
-/// Lets messages go to and fro in each of so many pairs.
+/// Lets messages go to and fro in each of so many pairs, in all of them from the same moment on: those that had begun
+/// before would keep the host busy, so that each call takes its time.
 fn begin(server: &Server, pairs: u32) {
     const CALLERS: u32 = 16;
-    // Side by side: those that have begun keep the host busy, so that each call takes its time.
+    let due = Instant::now() + LEAD;
     std::thread::scope(|scope| {
         for caller in 0..CALLERS {
             scope.spawn(move || {
                 for pair in (caller..pairs).step_by(CALLERS as usize) {
-                    call(&server.address, &format!("/a{pair}"), &order(b's', CHAINS / pairs, HOPS));
+                    let left = due.saturating_duration_since(Instant::now()).as_millis() as u32;
+                    let mut order = order(b'l', CHAINS / pairs, HOPS);
+                    order.splice(9..13, left.to_le_bytes());
+                    call(&server.address, &format!("/a{pair}"), &order);
                 }
             });
         }
     });
+    std::thread::sleep(due.saturating_duration_since(Instant::now()));
 }
 
 /// Messages that are handled in a second.

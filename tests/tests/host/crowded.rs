@@ -8,9 +8,9 @@ use serde_json::json;
 use crate::{agent, host};
 
 /// The fewest places that a host may have.
-const PLACES: usize = 16;
+const PLACES: usize = 64;
 
-const FEW: &str = "[host]\ninstances = 16\n";
+const FEW: &str = "[host]\ninstances = 64\n";
 
 /// Calls these agents, each in a thread; gives what they answer.
 fn call_all(host: &Host, names: &[String], content: &[u8]) -> Vec<(u16, String)> {
@@ -44,8 +44,8 @@ fn stateful_agents_beyond_the_places_are_saved_and_make_way() {
 
 #[test]
 fn chains_of_messages_among_many_more_agents_than_places_all_end() {
-    let pairs: u32 = 40;
-    let hops: u32 = 1_000;
+    let pairs: u32 = 100;
+    let hops: u32 = 500;
     let mut text = format!("{FEW}[store]\ndurability = \"memory\"\n");
     for pair in 0..pairs {
         for (name, peer) in [("ping", "pong"), ("pong", "ping")] {
@@ -73,11 +73,11 @@ fn chains_of_messages_among_many_more_agents_than_places_all_end() {
 }
 
 /// Every place is taken for this long by handlers that sleep.
-const TAKEN_MS: u32 = 2_500;
+const TAKEN_MS: u32 = 6_000;
 
-/// A host all of whose places are taken, with the agent `late` beside them, which may take 4 s for a message.
+/// A host all of whose places are taken, with the agent `late` beside them, which may take 8 s for a message.
 fn all_taken() -> Host {
-    let limits = "limits = { time = \"4s\" }\nmailbox = { attempts = 1, order = \"none\" }";
+    let limits = "limits = { time = \"8s\" }\nmailbox = { attempts = 1, order = \"none\" }";
     let enqueue = |name: &str| format!("[[agents.{name}.http]]\nroute = \"/later/{name}\"\nmode = \"enqueue\"\n");
     let mut text = FEW.to_owned();
     for (name, max) in [("sleeper", PLACES), ("late", 1)] {
@@ -85,16 +85,19 @@ fn all_taken() -> Host {
         let _ = write!(text, "{}{}", agent(name, "rogue", &instances), enqueue(name));
     }
     let mut host = host(&text);
+    // All begin at once, however long it takes to send them.
+    assert_eq!(host.caxton(&["mailbox", "pause", "sleeper"]).0, 0);
     let sleep = json!({"do": "sleep", "ms": TAKEN_MS}).to_string();
     for _ in 0..PLACES {
         assert_eq!(host.client().post("/later/sleeper", sleep.clone()).status.as_u16(), 202);
     }
+    assert_eq!(host.caxton(&["mailbox", "resume", "sleeper"]).0, 0);
     host.until("every place is taken", |host| (host.api().get("/v1/host").json()["instances"] == PLACES).then_some(()));
     host
 }
 
 /// Together longer than the limit, of which the wait for a place takes nothing.
-const SLEEP: &str = r#"{"do":"sleep","ms":3000}"#;
+const SLEEP: &str = r#"{"do":"sleep","ms":6000}"#;
 
 #[test]
 fn waiting_for_a_place_takes_nothing_from_the_time_of_a_handler() {

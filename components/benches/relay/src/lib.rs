@@ -9,6 +9,7 @@
 //! | `h` HOPS | while HOPS is not 0: sends `h` HOPS - 1 to the peer |
 //! | `d` CHAINS HOPS | the same with `k` instead of `h` |
 //! | `m` CHAINS HOPS CONVERSATIONS | as `s`, with the chains spread over so many conversations |
+//! | `l` CHAINS HOPS MS | as `s`, with the first message of each chain due in so many milliseconds |
 //! | `k` HOPS | as `h`, and writes what is left of HOPS under a key of the conversation |
 //! | `w` COUNT | sends so many messages to the peer that are not due for a day |
 //! | `r` HOPS | while HOPS is not 0: asks the peer `r` HOPS - 1, and gives its answer; at 0 the answer is empty |
@@ -54,16 +55,19 @@ impl Agent for Relay {
                 }
                 Ok(None)
             }
-            Some(first @ (b's' | b'd' | b'm')) => {
+            Some(first @ (b's' | b'd' | b'm' | b'l')) => {
                 let each = if *first == b'd' { b'k' } else { b'h' };
                 let chains = number(&content, 1)?;
                 let conversations = if *first == b'm' { number(&content, 9)?.max(1) } else { chains };
+                let due = if *first == b'l' { Some(u64::from(number(&content, 9)?)) } else { None };
                 let mut hop = content;
                 hop.drain(1..5);
                 hop[0] = each;
                 for chain in 0..chains {
                     let conversation = format!("{}-{}", message.id, chain % conversations);
-                    messaging::send(&draft(peer(&message.receiver)?, hop.clone(), Some(conversation)))?;
+                    let now = draft(peer(&message.receiver)?, hop.clone(), Some(conversation));
+                    let delivery = due.map_or(Delivery::Now, Delivery::AfterMs);
+                    messaging::send(&Draft { delivery, ..now })?;
                 }
                 Ok(None)
             }
@@ -75,7 +79,7 @@ impl Agent for Relay {
                 }
                 Ok(None)
             }
-            _ => Err(Failure::rejected("the content must begin with s, h, d, k, m, w or r")),
+            _ => Err(Failure::rejected("the content must begin with s, h, d, k, l, m, w or r")),
         }
     }
 }

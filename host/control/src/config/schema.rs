@@ -233,7 +233,7 @@ pub static KEYS: &[Key] = &[
 
     table("host", "The host as a whole."),
     time("host.drain", SECOND, 10 * MINUTE, "30s", "How long a stop waits for what is in flight."),
-    key("host.instances", Kind::Integer { least: 16, most: 16_384 }, Default::Unset("1_000"),
+    key("host.instances", Kind::Integer { least: 64, most: 16_384 }, Default::Unset("1_000"),
         "Instances of all agents together that live at once, at most; idle ones make way. Left out, as many as the \
         machine's bound of memory mappings (`vm.max_map_count`) allows."),
 
