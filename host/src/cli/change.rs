@@ -71,7 +71,9 @@ fn conclude(
     let refused = before.iter().filter(|b| applied.waiting.iter().any(|w| w.agent == b.agent));
     let bad: Vec<&RolloutStatus> = rollouts.iter().chain(refused).filter(went_back).collect();
     let serves = |agent: &str| rollouts.iter().any(|r| r.agent == agent && (r.moved || r.status == "completed"));
-    let settled = bad.is_empty() && (applied.settled || applied.waiting.iter().all(|w| serves(&w.agent)));
+    // What the host itself waits for is a start.
+    let agents_are = applied.settled || applied.waiting.iter().all(|w| serves(&w.agent));
+    let settled = bad.is_empty() && agents_are && !applied.waiting.iter().any(|w| w.agent.is_empty());
     if out.format() == Format::Text {
         let old = applied.waiting.iter().filter(|w| !rollouts.iter().any(|rollout| rollout.agent == w.agent));
         waiting(old);
@@ -157,6 +159,8 @@ fn print(changes: &[Change], out: &mut Out) -> Result<(), CliError> {
 /// Says what is not as declared.
 pub(super) fn waiting<'a>(waiting: impl IntoIterator<Item = &'a Waiting>) {
     for waiting in waiting {
-        say(&format!("{}: {}", waiting.agent, printable(&waiting.why)));
+        // What waits without an agent is the host itself.
+        let whose = if waiting.agent.is_empty() { "host" } else { &waiting.agent };
+        say(&format!("{whose}: {}", printable(&waiting.why)));
     }
 }

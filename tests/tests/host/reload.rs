@@ -224,3 +224,17 @@ fn sighup_and_apply_look_at_everything() {
     assert_eq!(code, 0, "{words}");
     assert_eq!(serde_json::from_str::<serde_json::Value>(&out).expect("JSON"), json!({"changes": []}), "{out}");
 }
+
+#[test]
+fn what_needs_a_start_is_told_and_not_taken_for_done() {
+    let host = host(&agent("echo", "echo", ""));
+    host.edit(&file(&format!("[host]\ninstances = 100\n{}", agent("echo", "echo", "mailbox = { depth = 7 }"))));
+    let (code, out, words) = host.caxton(&["apply"]);
+    assert!(out.contains("! host (restart-needed)"), "{out}");
+    assert!(words.contains("host: the host has to start again for host.instances: none -> 100"), "{words}");
+    assert!(words.contains("not everything is as declared"), "{words}");
+    assert_eq!(code, 1, "{out}{words}");
+    let host = host.stop().1.start();
+    assert_eq!(host.caxton(&["apply"]).0, 0, "it has started with it");
+    assert_eq!(host.api().get("/v1/host").json()["max_instances"], 100);
+}
