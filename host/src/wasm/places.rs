@@ -120,7 +120,8 @@ impl Places {
         loop {
             let next = {
                 let mut state = self.state.lock();
-                if state.insisting.iter().any(|waits| !waits.is_closed()) {
+                state.insisting.retain(|waits| !waits.is_closed());
+                if !state.insisting.is_empty() {
                     return false;
                 }
                 let next = state.queue.pop_front();
@@ -256,5 +257,8 @@ mod tests {
             drop(waits(&places, number % 2 == 0));
         }
         assert!(places.waiting() < 64, "{}", places.waiting());
+        // The first that becomes idle finds that nobody waits.
+        assert!(places.call(None));
+        assert_eq!(places.waiting(), 0);
     }
 }
