@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::Store;
-use super::batch::Counters;
 use super::commit::CommitError;
+use super::counters::Counters;
 use super::row::{self, COLUMNS};
 use crate::clock;
 use crate::wasm::{Attempt, Envelope, act};

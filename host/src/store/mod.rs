@@ -16,6 +16,7 @@ mod checkpoint;
 mod commit;
 mod conversation;
 mod copy;
+mod counters;
 mod dead;
 mod difference;
 mod history;
@@ -45,7 +46,7 @@ use caxton_control::desired::{self, Durability};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::FlockOperation;
 
-use self::batch::Counters;
+use self::counters::Counters;
 use self::history::History;
 use crate::histogram::Histogram;
 

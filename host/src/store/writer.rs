@@ -10,9 +10,10 @@ use rusqlite::Connection;
 use tokio::sync::{broadcast, oneshot};
 
 use super::Store;
-use super::batch::{Batch, Counters};
+use super::batch::Batch;
 use super::checkpoint::Checkpointer;
 use super::commit::{Commit, CommitError};
+use super::counters::Counters;
 use super::kept::{Event, RevisionRecord, Snapshot};
 use super::sync::{Done, Progress, Syncer, broken};
 use super::tell::Teller;

@@ -22,7 +22,7 @@ use wasmtime_wasi_http::{Error as WasiHttpError, RequestOptions, WasiBody, WasiH
 
 use super::Fault;
 use super::guest::{Effects, Work};
-use super::pool::Lease;
+use super::lease::Lease;
 use super::tap::Tap;
 
 /// Why an HTTP agent brought no response.

@@ -13,6 +13,7 @@ use super::engine::Runtime;
 use super::guest::{Identity, Outside};
 use super::inspect::Kind;
 use super::instance::Instance;
+use super::lease::Lease;
 use super::places::Place;
 use super::program::Program;
 use crate::clock;
@@ -65,14 +66,6 @@ enum Memory<'a> {
     Given(&'a [u8]),
     /// Nothing.
     None,
-}
-
-/// An instance for the time of one call. Dropping it without [`finish`](Lease::finish) ends the instance,
-/// which is right after a trap and for a call that was broken off.
-pub(crate) struct Lease {
-    pool: Arc<Pool>,
-    held: Option<(Instance, Place)>,
-    _turn: OwnedSemaphorePermit,
 }
 
 /// Why there is no instance for a call.
@@ -214,7 +207,7 @@ impl Pool {
                 (started.map_err(NoInstance::Fault)?, place)
             }
         };
-        Ok(Lease { pool: Arc::clone(self), held: Some(held), _turn: turn })
+        Ok(Lease::new(self, held, turn))
     }
 
     /// Waits until an instance may be started again after others failed (SPEC §7, supervision).
@@ -236,7 +229,7 @@ impl Pool {
     }
 
     /// An instance failed; the next is started later, or never.
-    fn failed(&self, kind: Failure, fault: &Fault) {
+    pub(super) fn failed(&self, kind: Failure, fault: &Fault) {
         self.troubled.store(true, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
         let verdict = self.supervision.lock().failed(clock::now_ms(), rand::random(), kind);
@@ -391,7 +384,7 @@ impl Pool {
         let mut idle = self.idle.lock();
         idle.last().filter(|last| last.since.elapsed() >= age)?;
         let last = idle.pop()?;
-        Some(Lease { pool: Arc::clone(self), held: Some((last.instance, last.place)), _turn: turn })
+        Some(Lease::new(self, (last.instance, last.place), turn))
     }
 
     /// An idle instance whose state can be made again, so that another agent's can have its place.
@@ -402,6 +395,26 @@ impl Pool {
         let spare = self.idle.lock().pop();
         self.live.fetch_sub(u32::from(spare.is_some()), Ordering::Relaxed);
         spare
+    }
+
+    /// Takes an instance back after a call that ended well, or ends it.
+    pub(super) fn take_back(self: &Arc<Self>, mut instance: Instance, place: Place, well: bool) {
+        // The memory of a stateful agent is nowhere else.
+        let keeps = self.program.summary.kind == Kind::Stateful;
+        if well && self.troubled.swap(false, Ordering::Relaxed) {
+            self.supervision.lock().well();
+        }
+        let since = Instant::now();
+        if well && (keeps || !instance.is_worn(self.who.spec.instances.reuse, since)) {
+            self.rest(instance, place, since);
+        } else {
+            self.ended();
+        }
+    }
+
+    /// One instance lives no more.
+    pub(super) fn ended(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// An instance waits for a call.
@@ -416,40 +429,4 @@ impl Pool {
 async fn check(instance: &mut Instance) -> Result<(), Fault> {
     let time = instance.time();
     instance.check(time).await?.map_err(|why| Fault::Start(format!("its health check says: {why}")))
-}
-
-impl Lease {
-    /// The instance.
-    pub(crate) fn instance(&mut self) -> &mut Instance {
-        &mut self.held.as_mut().expect("a lease holds its instance until it is finished").0
-    }
-
-    /// Ends the instance, which failed at its work.
-    pub(crate) fn fail(self, fault: &Fault) {
-        self.pool.failed(Failure::Trap, fault);
-    }
-
-    /// Gives the instance back. `well` says that the call ended well; otherwise the instance ends here.
-    pub(crate) fn finish(mut self, well: bool) {
-        let Some((mut instance, place)) = self.held.take() else { return };
-        // The memory of a stateful agent is nowhere else.
-        let keeps = self.pool.program.summary.kind == Kind::Stateful;
-        if well && self.pool.troubled.swap(false, Ordering::Relaxed) {
-            self.pool.supervision.lock().well();
-        }
-        let since = Instant::now();
-        if well && (keeps || !instance.is_worn(self.pool.who.spec.instances.reuse, since)) {
-            self.pool.rest(instance, place, since);
-        } else {
-            self.pool.live.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.held.take().is_some() {
-            self.pool.live.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
 }
