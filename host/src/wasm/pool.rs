@@ -200,8 +200,9 @@ impl Pool {
         let held = match warm {
             Some(idle) => (idle.instance, idle.place),
             None => {
-                let place = tokio::time::timeout_at(deadline.into(), self.runtime.place()).await.map_err(overloaded)?;
+                // A place is not held through a pause.
                 self.await_start(deadline, waits).await?;
+                let place = tokio::time::timeout_at(deadline.into(), self.runtime.place()).await.map_err(overloaded)?;
                 let started = self.start(Memory::Saved).await;
                 let started = started.inspect_err(|fault| self.failed(Failure::Start, fault));
                 (started.map_err(NoInstance::Fault)?, place)
@@ -409,6 +410,9 @@ impl Pool {
             self.rest(instance, place, since);
         } else {
             self.ended();
+            // Before its place is left: who comes next has room only then.
+            drop(instance);
+            drop(place);
         }
     }
 

@@ -138,6 +138,29 @@ async fn instances_that_are_kept_warm_take_no_place_from_others() {
     assert_eq!((a.live() + b.live(), c.live()), (1, 1));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_place_is_left_only_after_its_instance_has_ended() {
+    let bench = Bench::with_instances(1);
+    let mut callers = Vec::new();
+    for _ in 0..4 {
+        let pool = bench.pool(&counts(), |spec| spec.instances.reuse = 1).await;
+        callers.push(tokio::spawn(async move {
+            for _ in 0..500 {
+                assert_eq!(call(&pool).await.unwrap(), [1]);
+            }
+        }));
+    }
+    for caller in callers {
+        caller.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_instances_are_asked_of_the_machine_than_it_has() {
+    let bench = Bench::with_instances(u32::MAX);
+    assert!((64..=16_384).contains(&bench.runtime.instances()), "{}", bench.runtime.instances());
+}
+
 /// One thread besides this one: while it is kept, whoever waits does not come to its place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn no_more_instances_make_way_than_others_wait_for() {
