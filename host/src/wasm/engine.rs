@@ -2,10 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
@@ -16,12 +15,14 @@ use super::link;
 use super::places::{Place, Places, Turn};
 use super::pool::{Idle, Pool};
 use super::program::Programs;
+use super::spares::Spares;
 
 /// How often a running guest is asked whether its budget is used up.
 const TICK: Duration = Duration::from_millis(1);
-/// An instance of the pool costs at most this many memory mappings: its memory, its stack, their guards and
-/// the image of its initial memory. Measured: 65,530 mappings were used up by 6,374 instances.
-const MAPPINGS_PER_INSTANCE: u64 = 12;
+/// An instance costs at most this many memory mappings: four for each memory (what comes before and after the image of
+/// its initial content, the image, and what is not there yet), of which there are a quarter more than instances, and two
+/// for a stack and its guard; as many again for a stack on the engine that counts fuel.
+const MAPPINGS_PER_INSTANCE: u64 = 9;
 /// More live instances than this are not kept on any machine; each costs about 25 kB when idle.
 const MAX_INSTANCES: u64 = 16_384;
 /// With fewer the host is of no use.
@@ -69,14 +70,7 @@ pub(crate) struct Runtime {
     pub(super) compiling: Semaphore,
     places: Arc<Places>,
     /// Whose idle instances can make way when all places are taken.
-    pools: Mutex<Pools>,
-}
-
-/// All pools, and who is next to be asked whether an instance of it can make way.
-#[derive(Default)]
-struct Pools {
-    all: Vec<Weak<Pool>>,
-    next: usize,
+    pub(super) spares: Spares,
 }
 
 /// An engine with what guests are linked against.
@@ -138,7 +132,7 @@ impl Runtime {
             programs: Programs::default(),
             compiling: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             places: Places::new(instances),
-            pools: Mutex::default(),
+            spares: Spares::default(),
         }))
     }
 
@@ -161,16 +155,6 @@ impl Runtime {
         }
         let made = compiled(true, self.instances())?;
         Ok(self.fuelled.get_or_init(|| made))
-    }
-
-    /// Lets a pool's idle instances make way when all places are taken.
-    pub(super) fn register(&self, pool: &Arc<Pool>) {
-        let mut pools = self.pools.lock();
-        // Forgotten pools leave at a cost that new ones have paid for.
-        if pools.all.len() == pools.all.capacity() {
-            pools.all.retain(|pool| pool.strong_count() > 0);
-        }
-        pools.all.push(Arc::downgrade(pool));
     }
 
     /// A place for one more instance. When all are taken, an idle instance of another agent makes way; when
@@ -224,9 +208,7 @@ impl Runtime {
 
     /// Ends an idle instance for its place.
     fn evict(&self) -> Option<Place> {
-        // Ended after the lock is let go.
-        let spare = self.pools.lock().spare();
-        spare.map(Idle::end)
+        self.spares.take().map(Idle::end)
     }
 
     /// A place that is free, for which no instance has to make way.
@@ -238,21 +220,6 @@ impl Runtime {
     #[cfg(test)]
     pub(super) fn awaited(&self) -> usize {
         self.places.waiting()
-    }
-}
-
-impl Pools {
-    /// An instance that makes way; other pools come first next time.
-    fn spare(&mut self) -> Option<Idle> {
-        for _ in 0..self.all.len() {
-            self.next = if self.next < self.all.len() { self.next } else { 0 };
-            let pool = self.all[self.next].upgrade();
-            self.next += 1;
-            if let Some(idle) = pool.and_then(|pool| pool.spare()) {
-                return Some(idle);
-            }
-        }
-        None
     }
 }
 
@@ -356,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_pool_is_sized_to_the_machine() {
-        for (mappings, instances) in [(65_530, 4_095), (0, 64), (u64::MAX / 2, 16_384)] {
+        for (mappings, instances) in [(65_530, 5_460), (0, 64), (u64::MAX / 2, 16_384)] {
             assert_eq!(machine_instances(mappings), instances, "{mappings}");
         }
     }

@@ -24,6 +24,7 @@ mod message;
 mod places;
 mod pool;
 mod program;
+mod spares;
 mod stdio;
 mod tap;
 #[cfg(test)]

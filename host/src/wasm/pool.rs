@@ -28,6 +28,10 @@ pub(crate) struct Pool {
     outside: Arc<dyn Outside>,
     /// Warm instances; the one used last comes first, so that the others get old.
     idle: Mutex<Vec<Idle>>,
+    /// Whether it is among those that are asked for an [idle instance](super::spares).
+    spares: AtomicBool,
+    /// Whether an idle instance was used since it was asked.
+    used: AtomicBool,
     /// One for each call that may be in an instance at once.
     turns: Arc<Semaphore>,
     /// How many turns there are.
@@ -88,12 +92,14 @@ impl Pool {
     ) -> Arc<Self> {
         // State in memory is in one instance.
         let max = if program.summary.kind == Kind::Stateful { 1 } else { max };
-        let pool = Arc::new(Self {
+        Arc::new(Self {
             runtime: Arc::clone(runtime),
             program,
             who,
             outside,
             idle: Mutex::default(),
+            spares: AtomicBool::new(false),
+            used: AtomicBool::new(false),
             turns: Arc::new(Semaphore::new(max as usize)),
             max: AtomicU32::new(max),
             live: AtomicU32::new(0),
@@ -102,9 +108,7 @@ impl Pool {
             supervision: Mutex::default(),
             troubled: AtomicBool::new(false),
             given_up: OnceLock::new(),
-        });
-        runtime.register(&pool);
-        pool
+        })
     }
 
     /// A pool of one instance of the same revision for calls that are copies: what they leave in its memory is never
@@ -198,7 +202,10 @@ impl Pool {
         };
         let warm = self.idle.lock().pop();
         let held = match warm {
-            Some(idle) => (idle.instance, idle.place),
+            Some(idle) => {
+                self.used.store(true, Ordering::Relaxed);
+                (idle.instance, idle.place)
+            }
             None => {
                 // A place is not held through a pause.
                 self.await_start(deadline, waits).await?;
@@ -388,14 +395,34 @@ impl Pool {
         Some(Lease::new(self, (last.instance, last.place), turn))
     }
 
-    /// An idle instance whose state can be made again, so that another agent's can have its place.
+    /// Whether its instances' state can be made again, so that another agent's can have their places.
+    fn makes_way(&self) -> bool {
+        self.program.summary.kind != Kind::Stateful
+    }
+
+    /// An idle instance that makes way for another agent's.
     pub(super) fn spare(&self) -> Option<Idle> {
-        if self.program.summary.kind == Kind::Stateful {
+        if !self.makes_way() {
             return None;
         }
         let spare = self.idle.lock().pop();
         self.live.fetch_sub(u32::from(spare.is_some()), Ordering::Relaxed);
         spare
+    }
+
+    /// Whether an idle instance was used since this was asked last.
+    pub(super) fn was_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether it is to enter those that are asked for idle instances, where it is not yet.
+    pub(super) fn enters_spares(&self) -> bool {
+        !self.spares.load(Ordering::SeqCst) && !self.spares.swap(true, Ordering::SeqCst)
+    }
+
+    /// It is not among them any more.
+    pub(super) fn left_spares(&self) {
+        self.spares.store(false, Ordering::SeqCst);
     }
 
     /// Takes an instance back after a call that ended well, or ends it.
@@ -424,6 +451,9 @@ impl Pool {
     /// An instance waits for a call.
     fn rest(self: &Arc<Self>, instance: Instance, place: Place, since: Instant) {
         self.idle.lock().push(Idle { instance, place, since });
+        if self.makes_way() && self.enters_spares() {
+            self.runtime.spares.enter(self);
+        }
         // Told after it can be found: who came for a place meanwhile has found it, or hears of it.
         self.runtime.became_idle(self);
     }
