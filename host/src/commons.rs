@@ -13,6 +13,7 @@ use caxton_control::desired::Order;
 use caxton_control::{Performative, RevisionId};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use crate::agent::{Agent, Backlog, Revision, backlog, describe};
@@ -33,6 +34,8 @@ use crate::wasm::{
 pub(crate) struct Commons {
     /// What is kept.
     pub(crate) store: Arc<Store>,
+    /// Where mailboxes are worked on: threads apart from those of calls, which never wait behind messages.
+    pub(crate) workers: Handle,
     /// Who is called by which path, name or capability.
     pub(crate) routes: ArcSwap<Routes>,
     /// What agents say.
@@ -75,16 +78,17 @@ impl Resident {
 }
 
 impl Commons {
-    /// With no agents yet.
+    /// With no agents yet, whose mailboxes will be worked on by `workers`.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub(crate) fn new(store: Arc<Store>) -> Result<Arc<Self>, String> {
+    pub(crate) fn new(store: Arc<Store>, workers: Handle) -> Result<Arc<Self>, String> {
         let backlog = Mutex::new(backlog(&store)?);
         Ok(Arc::new(Self {
             logs: Logs::new(store.folder().join("logs")),
             events: Events::new(Arc::clone(&store)),
             store,
+            workers,
             routes: ArcSwap::default(),
             figures: Arc::default(),
             receipts: Arc::default(),
@@ -188,7 +192,7 @@ impl Commons {
         envelope.waiter = Some(Waiter::Call(waiter));
         agent.reserve_place(Some(&envelope.message.conversation_id)).map_err(refused)?;
         if agent.put(envelope) {
-            Arc::clone(agent).work();
+            agent.work_for_caller();
         }
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Err(_) => Err(wit::RequestError::TimedOut),

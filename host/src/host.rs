@@ -16,6 +16,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use caxton_control::Desired;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -76,15 +77,21 @@ impl From<anyhow::Error> for StartError {
 
 /// Runs a host until it is told to stop.
 pub(crate) fn run(options: UpOptions) -> Result<ExitCode, StartError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("caxton")
-        .build()
-        .context("starting the threads of the host")?;
-    let code = runtime.block_on(up(options))?;
+    // Calls and what the host does itself have threads of their own: they never wait until thousands of mailboxes had
+    // their turn. Both have a thread for each core, which the system shares out.
+    let (runtime, workers) = (threads("caxton")?, threads("caxton-work")?);
+    let code = runtime.block_on(up(options, workers.handle().clone()));
     // What still runs was given its time.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    Ok(code)
+    for threads in [workers, runtime] {
+        threads.shutdown_timeout(Duration::from_secs(1));
+    }
+    code
+}
+
+/// A thread for each core.
+fn threads(name: &str) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    threads.enable_all().thread_name(name).build().context("starting the threads of the host")
 }
 
 /// Everything of a host that listens.
@@ -102,11 +109,11 @@ struct Host {
     listeners: Vec<tokio::task::JoinHandle<()>>,
 }
 
-async fn up(options: UpOptions) -> Result<ExitCode, StartError> {
+async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError> {
     let mut signals = Signals::listen().context("listening to signals")?;
     let source = Source { file: options.file.clone(), flags: options.flags.clone() };
     let loaded = source.load().map_err(StartError::Config)?;
-    let starting = start(&options, source, loaded);
+    let starting = start(&options, source, loaded, workers);
     let host = tokio::select! {
         host = starting => host?,
         // Compiling and building may take long; nothing is running that would have to be drained.
@@ -143,7 +150,7 @@ async fn up(options: UpOptions) -> Result<ExitCode, StartError> {
     Ok(code)
 }
 
-async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::Result<Host> {
+async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Handle) -> anyhow::Result<Host> {
     let desired = &loaded.desired;
     let data = loaded.dir.join(&desired.store.path);
     // First: whoever begins to count before is not heard.
@@ -162,7 +169,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
     if options.build {
         build::run_all(&followed.builds, &loaded.dir).await?;
     }
-    let commons = share(store, desired, &data)?;
+    let commons = share(store, workers, desired, &data)?;
     let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
@@ -211,8 +218,8 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded) -> anyhow::R
 }
 
 /// What all agents share, with what waited in the store for them.
-fn share(store: Arc<Store>, desired: &Desired, data: &Path) -> anyhow::Result<Arc<Commons>> {
-    let commons = Commons::new(store).map_err(|error| {
+fn share(store: Arc<Store>, workers: Handle, desired: &Desired, data: &Path) -> anyhow::Result<Arc<Commons>> {
+    let commons = Commons::new(store, workers).map_err(|error| {
         anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
     })?;
     commons.store.conversations.configure(desired.conversations.clone());

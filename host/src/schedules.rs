@@ -215,7 +215,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
         let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
-        let commons = Commons::new(store).unwrap();
+        let commons = Commons::new(store, tokio::runtime::Handle::current()).unwrap();
         let agent = Agent::new(Arc::clone(&desired.agents["clock"]), Arc::clone(&commons));
         commons.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
         commons

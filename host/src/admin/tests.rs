@@ -93,7 +93,7 @@ impl Bench {
     pub(crate) fn new(file: File) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
-        let commons = Commons::new(store).unwrap();
+        let commons = Commons::new(store, tokio::runtime::Handle::current()).unwrap();
         let echo = Agent::new(Arc::clone(&declared().agents["echo"]), Arc::clone(&commons));
         commons.routes.store(Arc::new(Routes::new(&[(echo.name().clone(), echo)].into())));
         let (sender, commands) = mpsc::channel(8);

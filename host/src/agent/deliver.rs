@@ -132,7 +132,7 @@ impl Agent {
     /// Ends a worker; what is ready meanwhile is left to a task.
     pub(super) fn resign(self: &Arc<Self>) {
         if !self.leave() {
-            tokio::spawn(super::worker::work(Arc::clone(self)));
+            Arc::clone(self).work();
         }
     }
 

@@ -283,7 +283,7 @@ mod tests {
         std::fs::write(&path, "caxton = 1\n[agents.triage]\ncomponent = \"triage.wasm\"\n").unwrap();
         let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
         let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
-        let commons = Commons::new(store).unwrap();
+        let commons = Commons::new(store, tokio::runtime::Handle::current()).unwrap();
         let agent = Agent::new(Arc::clone(&desired.agents["triage"]), Arc::clone(&commons));
         commons.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
         let store = &commons.store;

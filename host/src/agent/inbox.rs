@@ -35,7 +35,7 @@ impl Inbox for Agent {
     }
 
     fn work(self: Arc<Self>) {
-        tokio::spawn(worker::work(self));
+        self.commons.workers.clone().spawn(worker::work(self));
     }
 
     fn reserve_beyond(&self) {

@@ -15,7 +15,7 @@ pub(super) fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {
     std::fs::write(&path, text).unwrap();
     let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
     let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
-    let commons = Commons::new(store).unwrap();
+    let commons = Commons::new(store, tokio::runtime::Handle::current()).unwrap();
     Agent::new(Arc::clone(&desired.agents["triage"]), commons)
 }
 

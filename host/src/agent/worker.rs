@@ -31,8 +31,21 @@ impl Agent {
     pub(super) fn start_worker(&self) {
         // Somebody holds this agent: it is asked to do something.
         if let Some(agent) = self.me.upgrade() {
-            tokio::spawn(work(agent));
+            agent.work();
         }
+    }
+
+    /// Does the work of a worker, which is counted already, for somebody who waits for an answer: the first message is
+    /// handled where that one is, and so not behind all others.
+    pub(crate) fn work_for_caller(self: &Arc<Self>) {
+        let agent = Arc::clone(self);
+        tokio::spawn(async move {
+            match step(Arc::clone(&agent)).await {
+                Step::Handled(_) => agent.resign(),
+                Step::GoOn(next) => next.work(),
+                Step::Ended => {}
+            }
+        });
     }
 
     /// Starts one more worker beside those that are at work, if it has something to do and may be.
@@ -227,15 +240,13 @@ impl Drop for Helping {
             State::Free => self.agent.resign(),
             State::Busy(step) => {
                 let agent = Arc::clone(&self.agent);
-                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                    runtime.spawn(async move {
-                        match step.await {
-                            Step::Handled(_) => work(agent).await,
-                            Step::GoOn(next) => work(next).await,
-                            Step::Ended => {}
-                        }
-                    });
-                }
+                self.agent.commons.workers.spawn(async move {
+                    match step.await {
+                        Step::Handled(_) => work(agent).await,
+                        Step::GoOn(next) => work(next).await,
+                        Step::Ended => {}
+                    }
+                });
             }
         }
     }
