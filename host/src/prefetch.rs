@@ -1,10 +1,9 @@
 //! Memory that is read soon: fetched from afar while something else is done.
 //!
-//! What waits in a long mailbox was written long ago and is in no cache any more. To read of all its parts at once, some
-//! messages before its turn, makes the processor fetch them side by side; when it is handled each would wait for the one
-//! before.
+//! What waits in a long mailbox was written long ago and is in no cache any more. Asked for some messages before its
+//! turn, all of its parts come side by side; when it is handled each would be waited for.
 
-use std::hint::black_box;
+use prefetch_index::prefetch_index;
 
 /// Bytes that the processor fetches at once.
 const LINE: usize = 64;
@@ -13,7 +12,12 @@ const MOST: usize = 16 * LINE;
 
 /// Fetches the beginning of some bytes.
 pub(crate) fn bytes(bytes: &[u8]) {
-    for line in bytes[..bytes.len().min(MOST)].chunks(LINE) {
-        black_box(line.first().copied());
+    for at in (0..bytes.len().min(MOST)).step_by(LINE) {
+        prefetch_index(bytes, at);
     }
+}
+
+/// Fetches the line in which a value begins, without a look at it.
+pub(crate) fn value<T>(value: &T) {
+    prefetch_index(std::slice::from_ref(value), 0);
 }

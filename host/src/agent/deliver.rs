@@ -178,6 +178,10 @@ impl Agent {
                 return (Duration::ZERO, None);
             }
         };
+        if !envelope.is_call() {
+            // There by the time its handler has said something.
+            self.commons.store.conversations.prefetch(&envelope.message.conversation_id);
+        }
         let mut handling = Handling {
             agent: Arc::clone(self),
             flight,

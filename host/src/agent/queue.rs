@@ -1,7 +1,6 @@
 //! What waits: how much of it is in memory, what comes later, and what becomes of it when the agent ends.
 
 use std::collections::{HashMap, HashSet};
-use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,9 +115,19 @@ pub(super) fn prefetch_next(mailbox: &Mailbox<u64, Slot>) {
     const ENVELOPE: usize = 3;
     if let Some(Slot::Here(envelope)) = mailbox.ahead(ENVELOPE) {
         let message = &envelope.message;
-        // One of each line of it.
-        black_box((envelope.hops, envelope.seq, envelope.accepted, message.sent_at, message.attempt));
-        black_box((message.id.len(), message.content.len(), message.conversation_id.len(), message.headers.len()));
+        for text in [&message.id, &message.sender, &message.receiver, &message.content_type, &message.conversation_id] {
+            prefetch::value(text);
+        }
+        for text in [&message.ontology, &message.protocol, &message.reply_with, &message.in_reply_to] {
+            prefetch::value(text);
+        }
+        prefetch::value(&message.content);
+        prefetch::value(&message.headers);
+        prefetch::value(&message.sent_at);
+        prefetch::value(&envelope.accepted);
+        prefetch::value(&envelope.waiter);
+        prefetch::value(&envelope.failed);
+        prefetch::value(&envelope.trace);
     }
     if let Some(Slot::Here(envelope)) = mailbox.ahead(1) {
         let message = &envelope.message;

@@ -19,6 +19,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use self::away::Away;
 use super::commit::Commit;
+use crate::prefetch;
 use crate::wasm::{Envelope, Sent, act};
 
 /// Conversations are spread over so many parts, so that agents seldom wait for one another.
@@ -170,6 +171,21 @@ impl Conversations {
     fn part(&self, hash: u64) -> &Mutex<Shard> {
         // Not by the bits that place it within its part.
         &self.shards[usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0)]
+    }
+
+    /// Lets the processor fetch what is known of a conversation in which something will be said.
+    pub(crate) fn prefetch(&self, name: &str) {
+        let hash = self.hasher.hash_one(name);
+        // Whoever has the part now is as good at fetching.
+        let Some(shard) = self.part(hash).try_lock() else { return };
+        for Open { hash, record, row, dirty, .. } in shard.open.iter_hash(hash) {
+            for count in [hash, row, &record.last, &record.messages] {
+                prefetch::value(count);
+            }
+            prefetch::value(&record.name);
+            prefetch::value(&record.participants);
+            prefetch::value(dirty);
+        }
     }
 
     /// Takes a message that is not kept into its conversation, or refuses it.

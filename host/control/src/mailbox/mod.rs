@@ -11,13 +11,14 @@
 //! costs the logarithm of how many such messages there are. Times are milliseconds, of any clock.
 
 use std::cmp::Ordering;
-use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::Hash;
 
-use ahash::AHashMap;
+use self::lanes::Lanes;
 
 use crate::desired::Order;
+
+mod lanes;
 
 /// A mailbox that holds as many messages as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +72,7 @@ pub struct Mailbox<C, T> {
     in_flight: u32,
     /// By rank; each in the order in which they became ready.
     ready: [VecDeque<Taken<C, T>>; Rank::ALL.len()],
-    open: AHashMap<Lane<C>, VecDeque<Waiting<T>>>,
+    open: Lanes<C, T>,
     later: BinaryHeap<Later<C, T>>,
     /// Keeps what is due at the same time in the order in which it came.
     count: u64,
@@ -155,7 +156,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             held: 0,
             in_flight: 0,
             ready: Default::default(),
-            open: AHashMap::new(),
+            open: Lanes::default(),
             later: BinaryHeap::new(),
             count: 0,
         }
@@ -197,16 +198,9 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::Agent => Lane::Agent,
             Order::None => Lane::Free,
         };
-        if lane != Lane::Free {
-            match self.open.entry(lane.clone()) {
-                Entry::Occupied(mut behind) => {
-                    behind.get_mut().push_back(Waiting { rank, since, message });
-                    return;
-                }
-                Entry::Vacant(lane) => _ = lane.insert(VecDeque::new()),
-            }
+        if let Some(Waiting { rank, since, message }) = self.open.enter(&lane, Waiting { rank, since, message }) {
+            self.make_ready(Taken { lane, rank, since, message });
         }
-        self.make_ready(Taken { lane, rank, since, message });
     }
 
     /// Puts a message in its place that is not to be handled before a time. [`release_due`](Self::release_due)
@@ -248,13 +242,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Lets the next of a lane come.
     fn advance(&mut self, lane: Lane<C>) {
-        if lane == Lane::Free {
-            return;
-        }
-        let Entry::Occupied(mut behind) = self.open.entry(lane.clone()) else { return };
-        match behind.get_mut().pop_front() {
-            Some(Waiting { rank, since, message }) => self.make_ready(Taken { lane, rank, since, message }),
-            None => _ = behind.remove(),
+        if let Some(Waiting { rank, since, message }) = self.open.advance(&lane) {
+            self.make_ready(Taken { lane, rank, since, message });
         }
     }
 
@@ -281,14 +270,9 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::Agent => Lane::Agent,
             Order::None => Lane::Free,
         };
-        if lane != Lane::Free {
-            if let Some(behind) = self.open.get_mut(&lane) {
-                behind.push_back(Waiting { rank, since, message });
-                return;
-            }
-            self.open.insert(lane.clone(), VecDeque::new());
+        if let Some(Waiting { rank, since, message }) = self.open.enter(&lane, Waiting { rank, since, message }) {
+            self.wait_until(due, What::Again(Taken { lane, rank, since, message }));
         }
-        self.wait_until(due, What::Again(Taken { lane, rank, since, message }));
     }
 
     /// Lets come what is due by now, but at most so many. Gives when the next is due, which may be already.
@@ -314,7 +298,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// Everything that waits, in no order.
     pub fn messages(&self) -> impl Iterator<Item = &T> {
         let ready = self.ready.iter().flatten().map(|taken| &taken.message);
-        let behind = self.open.values().flatten().map(|waiting| &waiting.message);
+        let behind = self.open.waiting().map(|waiting| &waiting.message);
         let later = self.later.iter().map(|later| match &later.what {
             What::Arrives(_, _, message) => message,
             What::Again(taken) => &taken.message,
@@ -327,19 +311,15 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         let mut out: Vec<T> = Vec::with_capacity(self.waiting());
         for taken in self.ready.iter_mut().flat_map(std::mem::take) {
             out.push(taken.message);
-            if let Some(behind) = self.open.remove(&taken.lane) {
-                out.extend(behind.into_iter().map(|waiting| waiting.message));
-            }
+            out.extend(self.open.shut(&taken.lane).map(|waiting| waiting.message));
         }
-        for behind in self.open.values_mut() {
-            out.extend(std::mem::take(behind).into_iter().map(|waiting| waiting.message));
-        }
+        out.extend(self.open.drain().map(|waiting| waiting.message));
         for later in std::mem::take(&mut self.later) {
             match later.what {
                 What::Arrives(_, _, message) => out.push(message),
                 What::Again(taken) => {
                     out.push(taken.message);
-                    self.open.remove(&taken.lane);
+                    drop(self.open.shut(&taken.lane));
                 }
             }
         }
@@ -351,7 +331,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// waits.
     pub fn expire(&mut self, mut is_over: impl FnMut(&T) -> bool) -> Vec<T> {
         let (mut over, mut advance) = (Vec::new(), Vec::new());
-        for behind in self.open.values_mut() {
+        for behind in self.open.queues_mut() {
             if behind.iter().any(|waiting| is_over(&waiting.message)) {
                 for waiting in std::mem::take(behind) {
                     if is_over(&waiting.message) { over.push(waiting.message) } else { behind.push_back(waiting) }
@@ -410,7 +390,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// in proportion to the lanes that are open.
     pub fn oldest(&self) -> Option<u64> {
         let ready = self.ready.iter().filter_map(|queue| queue.front()).map(|taken| taken.since);
-        let behind = self.open.values().filter_map(|behind| behind.front()).map(|waiting| waiting.since);
+        let behind = self.open.first().map(|waiting| waiting.since);
         ready.chain(behind).min()
     }
 
@@ -421,7 +401,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     fn waiting(&self) -> usize {
         let ready = self.ready.iter().map(VecDeque::len).sum::<usize>();
-        ready + self.open.values().map(VecDeque::len).sum::<usize>() + self.later.len()
+        ready + self.open.waiting().count() + self.later.len()
     }
 }
 
