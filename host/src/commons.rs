@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use caxton_control::conversation::{Refused, Said};
-use caxton_control::desired::Order;
 use caxton_control::{Performative, RevisionId};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -26,8 +25,8 @@ use crate::routes::Routes;
 use crate::store::{Store, said};
 use crate::timers::Timers;
 use crate::wasm::{
-    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Waiter, Waits, Work, act,
-    new_id, wit,
+    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Waiter, Work, act, new_id,
+    wit,
 };
 
 /// What all agents share.
@@ -157,9 +156,15 @@ impl Commons {
         }
         let (agent, envelope) = self.address(who, work, draft).map_err(refused)?;
         agent.check_breaker().map_err(refused)?;
-        let mut waiting = work.waiting.as_deref().cloned().unwrap_or_default();
-        waiting.push(Waits { agent: who.revision.agent.shared(), conversation: work.conversation.clone() });
-        if let Some(cycle) = cycle(&waiting, &agent, &envelope.message.conversation_id) {
+        // Who asks keeps others waiting, unless its agent is gone already.
+        let asker = self.routes.load().present(who.name()).cloned();
+        let handler = std::ptr::from_ref(work).addr() as u64;
+        let noted = asker
+            .as_ref()
+            .map(|asker| asker.asks(handler, &work.conversation, &agent, &envelope.message.conversation_id));
+        if let Some(asker) = &asker
+            && let Some(cycle) = self.find_deadlock(asker, &agent, &envelope.message.conversation_id)
+        {
             return Err(wit::RequestError::Deadlock(cycle));
         }
         let question = match self.ask_in_conversation(&envelope) {
@@ -167,7 +172,8 @@ impl Commons {
             // The way in which the protocols themselves say it.
             Err(refused) => return Ok(not_understood(envelope.message, &refused.to_string())),
         };
-        let answer = self.wait_for(&agent, envelope, deadline, waiting).await;
+        let answer = self.wait_for(&agent, envelope, deadline).await;
+        drop(noted);
         match self.answer_in_conversation(&question, answer.as_ref().ok()) {
             Ok(()) => answer,
             Err(why) => Err(wit::RequestError::Failed(why)),
@@ -180,14 +186,12 @@ impl Commons {
         agent: &Arc<Agent>,
         mut envelope: Box<Envelope>,
         deadline: Instant,
-        waiting: Vec<Waits>,
     ) -> Result<wit::Message, wit::RequestError> {
         let refused = |error: crate::agent::AdmitError| wit::RequestError::NotSent(error.into());
         let patience = deadline.saturating_duration_since(Instant::now());
         let by = clock::now_ms().saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
         envelope.message.reply_by.get_or_insert(by);
         envelope.deadline = Some(deadline);
-        envelope.waiting = Some(Arc::new(waiting));
         let (waiter, answer) = oneshot::channel();
         envelope.waiter = Some(Waiter::Call(waiter));
         agent.reserve_place(Some(&envelope.message.conversation_id)).map_err(refused)?;
@@ -290,21 +294,6 @@ fn not_understood(question: wit::Message, why: &str) -> wit::Message {
         reply_with: None,
         ..question
     }
-}
-
-/// Whether waiting for `agent` would never end because it waits for us, and then who waits for whom.
-fn cycle(waiting: &[Waits], agent: &Agent, conversation: &str) -> Option<Vec<String>> {
-    let name = agent.name().as_str();
-    let first = waiting.iter().position(|waits| &*waits.agent == name)?;
-    let busy = waiting.iter().filter(|waits| &*waits.agent == name).count();
-    let blocked = match agent.spec().mailbox.order {
-        Order::Agent => true,
-        Order::Conversation => waiting.iter().any(|waits| &*waits.agent == name && waits.conversation == conversation),
-        Order::None => false,
-    };
-    let full = agent.current().is_none_or(|current| busy >= current.pool.max() as usize);
-    (blocked || full)
-        .then(|| waiting[first..].iter().map(|waits| waits.agent.to_string()).chain([name.to_owned()]).collect())
 }
 
 impl Outside for Commons {

@@ -14,6 +14,7 @@ pub mod breaker;
 pub mod config;
 pub mod conversation;
 pub mod cron;
+pub mod deadlock;
 pub mod desired;
 pub mod diff;
 pub mod lifecycle;

@@ -240,7 +240,6 @@ impl Agent {
             conversation: envelope.message.conversation_id.clone(),
             hops: envelope.hops,
             deadline,
-            waiting: envelope.waiting.clone(),
             trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
             outside: handling.recording.as_deref().map(Recording::outside),
         };

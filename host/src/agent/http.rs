@@ -76,7 +76,6 @@ impl Agent {
             conversation,
             hops: 0,
             deadline,
-            waiting: None,
             trace,
             outside: recording.as_ref().map(|recording| recording.outside()),
         };

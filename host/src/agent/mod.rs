@@ -11,6 +11,7 @@
 //! reconciler sets it.
 
 mod admit;
+mod asking;
 mod began;
 mod code;
 mod copy;
@@ -44,6 +45,7 @@ use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use self::asking::Asking;
 use self::began::Began;
 use self::expire::Watch;
 use self::measure::Measures;
@@ -78,6 +80,8 @@ pub(crate) struct Agent {
     traffic: ArcSwapOption<Traffic>,
     state_bytes: Arc<AtomicU64>,
     pending: Pending,
+    /// What its handlers wait for.
+    asking: Asking,
     /// When conversations began that nobody writes down.
     began: Began,
     /// Where copies of its messages go.
@@ -252,6 +256,7 @@ impl Agent {
             traffic: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             pending: Pending::default(),
+            asking: Asking::default(),
             began: Began::default(),
             shadow: ArcSwapOption::empty(),
             recent: Mutex::default(),

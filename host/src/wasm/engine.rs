@@ -194,6 +194,11 @@ impl Runtime {
         }
     }
 
+    /// The places for instances.
+    pub(super) fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+
     /// Whether somebody waits for a place.
     pub(super) fn is_awaited(&self) -> bool {
         self.places.waiting() > 0

@@ -21,7 +21,8 @@ use super::bindings::caxton::agent::{messaging, state, types};
 use super::bindings::wasi::{config, logging};
 use super::http::Outbound;
 use super::limits::{MemoryBound, Meter};
-use super::message::{Sent, Waits};
+use super::message::Sent;
+use super::places::{Asking, Places};
 use super::wit;
 use crate::trace::Trace;
 
@@ -109,8 +110,6 @@ pub(crate) struct Work {
     pub(crate) hops: u32,
     /// When the call has to be over.
     pub(crate) deadline: Instant,
-    /// Who waits for its answer.
-    pub(crate) waiting: Option<Arc<Vec<Waits>>>,
     /// Its trace.
     pub(crate) trace: Option<Trace>,
     /// What it reaches in place of what its instance does: a call that is recorded, or is a copy of another.
@@ -157,6 +156,8 @@ impl std::fmt::Debug for dyn Outside {
 pub(crate) struct Ctx {
     pub(super) who: Arc<Identity>,
     pub(super) outside: Arc<dyn Outside>,
+    /// Of which it has one.
+    pub(super) places: Arc<Places>,
     pub(super) work: Option<Work>,
     /// Shared, because a response of `wasi:http` is sent while the guest still holds the store.
     pub(super) effects: Arc<Mutex<Effects>>,
@@ -272,6 +273,17 @@ impl Ctx {
         Ok(work)
     }
 
+    /// Counts the instance among those that wait for answers.
+    fn ask(&self) -> Result<Asking, wit::SendError> {
+        self.places.ask().ok_or_else(|| {
+            let most = self.places.most_asking();
+            wit::SendError::Unavailable(format!(
+                "{most} instances of this host wait for answers already, and the others are for those who answer \
+                 (host.instances)"
+            ))
+        })
+    }
+
     /// Collects a message for each running agent with a capability, but for this one: all of them, or none.
     fn send_to_all(&self, draft: &wit::Draft) -> Result<Vec<String>, wit::SendError> {
         let Some(capability) = draft.receiver.strip_prefix("cap:") else {
@@ -321,6 +333,10 @@ impl messaging::Host for Ctx {
             let why = "no message is being handled".to_owned();
             return Ok(Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why))));
         };
+        let _asking = match self.ask() {
+            Ok(asking) => asking,
+            Err(why) => return Ok(Err(wit::RequestError::NotSent(why))),
+        };
         Ok(self.outside().request(&self.who, work, draft, Duration::from_millis(timeout_ms)).await)
     }
 
@@ -338,6 +354,10 @@ impl messaging::Host for Ctx {
         if drafts.len() > limit as usize {
             return Ok(drafts.iter().map(|_| refuse(wit::SendError::TooManySends(limit))).collect());
         }
+        let _asking = match self.ask() {
+            Ok(asking) => asking,
+            Err(why) => return Ok(drafts.iter().map(|_| refuse(why.clone())).collect()),
+        };
         let timeout = Duration::from_millis(timeout_ms);
         let requests = drafts.into_iter().map(|draft| self.outside().request(&self.who, work, draft, timeout));
         Ok(futures::future::join_all(requests).await)

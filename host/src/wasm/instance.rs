@@ -19,6 +19,7 @@ use super::fault::CpuExhausted;
 use super::guest::{Ctx, Effects, Identity, LogLevel, Outside, Work};
 use super::http::{BodyError, Outbound, SCHEME};
 use super::limits::{MemoryBound, Meter, Metered};
+use super::places::Places;
 use super::program::Program;
 use super::stdio::LineLog;
 use super::{Fault, wit};
@@ -58,14 +59,15 @@ struct Exports {
 
 impl Instance {
     /// Instantiates a program, within the limits that a message has.
-    pub(crate) async fn start(
+    pub(super) async fn start(
         program: &Program,
         who: &Arc<Identity>,
         outside: &Arc<dyn Outside>,
+        places: &Arc<Places>,
     ) -> Result<Self, Fault> {
         let limits = &who.spec.limits;
         let meter = Meter::new();
-        let mut store = Store::new(program.pre.engine(), context(who, outside, &meter));
+        let mut store = Store::new(program.pre.engine(), context(who, outside, places, &meter));
         store.limiter(|ctx| &mut ctx.memory);
         store.set_hostcall_fuel(
             usize::try_from(limits.message_bytes)
@@ -248,7 +250,7 @@ fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
     }
 }
 
-fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, meter: &Arc<Meter>) -> Ctx {
+fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, places: &Arc<Places>, meter: &Arc<Meter>) -> Ctx {
     let mut wasi = WasiCtxBuilder::new();
     wasi.max_random_size(MAX_RANDOM)
         .allow_tcp(false)
@@ -265,6 +267,7 @@ fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, meter: &Arc<Meter>) 
     Ctx {
         who: Arc::clone(who),
         outside: Arc::clone(outside),
+        places: Arc::clone(places),
         work: None,
         effects: Arc::default(),
         memory: MemoryBound::new(who.spec.limits.memory_bytes, Arc::clone(&who.peak_memory)),

@@ -23,8 +23,6 @@ pub(crate) struct Envelope {
     pub(crate) deadline: Option<Instant>,
     /// Who hears of the answer; none means that a reply goes to the sender's mailbox.
     pub(crate) waiter: Option<Waiter>,
-    /// The agents that wait for this message's answer, the first first.
-    pub(crate) waiting: Option<Arc<Vec<Waits>>>,
     /// The trace that it belongs to.
     pub(crate) trace: Option<Trace>,
     /// Since when it waits in its mailbox.
@@ -47,7 +45,6 @@ impl Envelope {
             hops: 0,
             deadline: None,
             waiter: None,
-            waiting: None,
             trace: None,
             accepted,
             seq: None,
@@ -113,15 +110,6 @@ impl std::fmt::Debug for Waiter {
             Self::Note(_) => "Note",
         })
     }
-}
-
-/// An agent that waits for an answer, and the conversation it is in meanwhile.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Waits {
-    /// Who.
-    pub(crate) agent: Arc<str>,
-    /// In which conversation.
-    pub(crate) conversation: String,
 }
 
 /// What became of a message that somebody waits for.

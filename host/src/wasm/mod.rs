@@ -39,7 +39,7 @@ pub(crate) use guest::{Effects, Identity, LogLevel, Outside, Read, Seen, Work};
 pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 pub(crate) use lease::Lease;
-pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Sent, Waiter, Waits, new_id};
+pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Sent, Waiter, new_id};
 pub(crate) use pool::{NoInstance, Pool};
 pub(crate) use program::{Program, digest};
 pub(crate) use tap::Tap;

@@ -6,12 +6,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::pool::{Idle, Pool};
+
+/// Of so many places at least one has no instance that waits for an answer: who is asked has to find a place, or all who
+/// ask would wait until their deadlines.
+const ONE_ANSWERS: u32 = 8;
 
 /// All the places of a runtime.
 pub(super) struct Places {
@@ -19,6 +23,8 @@ pub(super) struct Places {
     state: Mutex<State>,
     /// How many are in the queues, to be read where the lock would cost too much.
     waiting: AtomicUsize,
+    /// How many have an instance that waits for an answer.
+    asking: AtomicU32,
 }
 
 /// Who came first is in front of either queue. Some may have left.
@@ -75,7 +81,7 @@ pub(super) struct Waits {
 impl Places {
     pub(super) fn new(total: u32) -> Arc<Self> {
         let state = State { free: total, insisting: VecDeque::new(), queue: VecDeque::new() };
-        Arc::new(Self { total, state: Mutex::new(state), waiting: AtomicUsize::new(0) })
+        Arc::new(Self { total, state: Mutex::new(state), waiting: AtomicUsize::new(0), asking: AtomicU32::new(0) })
     }
 
     pub(super) fn total(&self) -> u32 {
@@ -89,6 +95,19 @@ impl Places {
     /// How many wait to be called or to be given a place.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// The instance of a place is to wait for an answer, for as long as this lives; none if too many do already.
+    pub(super) fn ask(self: &Arc<Self>) -> Option<Asking> {
+        let most = self.most_asking();
+        let one_more = |asking| (asking < most).then_some(asking + 1);
+        let asks = self.asking.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok();
+        asks.then(|| Asking { places: Arc::clone(self) })
+    }
+
+    /// How many instances may wait for answers at once.
+    pub(super) fn most_asking(&self) -> u32 {
+        self.total - self.total.div_ceil(ONE_ANSWERS)
     }
 
     /// A place that nobody has.
@@ -163,6 +182,17 @@ impl Places {
 
     fn count(&self, state: &State) {
         self.waiting.store(state.insisting.len() + state.queue.len(), Ordering::SeqCst);
+    }
+}
+
+/// An instance waits for an answer.
+pub(super) struct Asking {
+    places: Arc<Places>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.places.asking.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -255,7 +255,7 @@ impl Pool {
     /// Starts an instance with nothing restored, asks it whether it can work, and drops it again.
     pub(crate) async fn try_out(&self) -> Result<(), Fault> {
         let _place = self.runtime.place().await;
-        let mut instance = Instance::start(&self.program, &self.who, &self.outside).await?;
+        let mut instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
         check(&mut instance).await
     }
 
@@ -341,7 +341,7 @@ impl Pool {
 
     /// A new instance; that of a stateful agent remembers what it is given.
     async fn start(&self, memory: Memory<'_>) -> Result<Instance, Fault> {
-        let mut instance = Instance::start(&self.program, &self.who, &self.outside).await?;
+        let mut instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
         if self.program.summary.kind == Kind::Stateful {
             let time = self.who.spec.limits.time;
             match memory {

@@ -1,6 +1,6 @@
 //! What agents do when all is well, in every language.
 
-use caxton_tests::has_language;
+use caxton_tests::{Client, Host, has_language};
 use serde_json::json;
 
 use crate::{agent, host};
@@ -131,6 +131,29 @@ fn agents_that_wait_for_each_other_are_told_at_once() {
     let reply = host.client().post("/one", action.to_string());
     let text = reply.text();
     assert!(text.contains("deadlock") && text.contains("one") && text.contains("two"), "{text}");
+}
+
+#[test]
+fn agents_that_come_to_wait_for_each_other_from_two_sides_are_told_at_once() {
+    let more =
+        |to: &str| format!("allow = {{ send = [\"{to}\"] }}\nlimits = {{ time = \"60s\" }}\ninstances = {{ max = 1 }}");
+    let mut host = host(&(agent("one", "rogue", &more("two")) + &agent("two", "rogue", &more("one"))));
+    let call = |host: &Host, path: &str, to: &str| {
+        let (address, path) = (host.http.clone(), path.to_owned());
+        let action = json!({"do": "request", "to": to, "content": {"do": "reply", "text": "here"}}).to_string();
+        std::thread::spawn(move || Client::new(&address, None).post(&path, action).text())
+    };
+    // What two is to ask waits before what one asks of it, so that both are at work before either is asked.
+    assert_eq!(host.caxton(&["mailbox", "pause", "two"]).0, 0);
+    let second = call(&host, "/two", "one");
+    host.until_agent("two", "it is called", |status| status["mailbox_depth"] == 1);
+    let first = call(&host, "/one", "two");
+    host.until_agent("two", "it is asked", |status| status["mailbox_depth"] == 2);
+    assert_eq!(host.caxton(&["mailbox", "resume", "two"]).0, 0);
+    let told = second.join().unwrap();
+    assert!(told.contains("deadlock") && told.contains(r#"["one","two","one"]"#), "{told}");
+    let answer = first.join().unwrap();
+    assert!(answer.contains("here") && !answer.contains("deadlock"), "{answer}");
 }
 
 #[test]

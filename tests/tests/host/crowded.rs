@@ -42,12 +42,10 @@ fn stateful_agents_beyond_the_places_are_saved_and_make_way() {
     assert_eq!(host.api().get("/v1/host").json()["max_instances"], PLACES);
 }
 
-#[test]
-fn chains_of_messages_among_many_more_agents_than_places_all_end() {
-    let pairs: u32 = 100;
-    let hops: u32 = 500;
-    let mut text = format!("{FEW}[store]\ndurability = \"memory\"\n");
-    for pair in 0..pairs {
+/// Pairs of agents that pass messages to each other, `ping-0` and `pong-0` and so on.
+fn pairs(count: u32) -> String {
+    let mut text = String::from("[store]\ndurability = \"memory\"\n");
+    for pair in 0..count {
         for (name, peer) in [("ping", "pong"), ("pong", "ping")] {
             let peer = format!("{peer}-{pair}");
             let more = format!(
@@ -57,19 +55,71 @@ fn chains_of_messages_among_many_more_agents_than_places_all_end() {
             text += &agent(&format!("{name}-{pair}"), "relay", &more);
         }
     }
-    let mut host = host(&text);
+    text
+}
+
+/// Begins a chain of so many hops in each pair.
+fn begin(host: &Host, pairs: u32, hops: u32) {
     let names: Vec<String> = (0..pairs).map(|pair| format!("ping-{pair}")).collect();
     let order = [b"s".as_slice(), &1u32.to_le_bytes(), &hops.to_le_bytes()].concat();
-    for (name, (status, text)) in names.iter().zip(call_all(&host, &names, &order)) {
+    for (name, (status, text)) in names.iter().zip(call_all(host, &names, &order)) {
         assert_eq!(status, 204, "{name}: {text}");
     }
+}
+
+#[test]
+fn a_call_does_not_wait_until_all_mailboxes_had_their_turn() {
+    const PAIRS: u32 = 500;
+    let host = host(&(pairs(PAIRS) + &agent("echo", "echo", "")));
+    begin(&host, PAIRS, 900_000);
+    let handled = || host.api().get("/v1/stats").json()["messages"]["handled"].as_u64().unwrap();
+    let client = host.client();
+    for _ in 0..10 {
+        let before = handled();
+        assert_eq!(client.post("/echo", "hi").text(), "hi");
+        let meanwhile = handled() - before;
+        // Each mailbox has some tens of messages in a turn.
+        assert!(meanwhile < u64::from(PAIRS) * 30, "{meanwhile} messages were handled meanwhile");
+    }
+}
+
+#[test]
+fn chains_of_messages_among_many_more_agents_than_places_all_end() {
+    let (count, hops): (u32, u32) = (100, 500);
+    let mut host = host(&(FEW.to_owned() + &pairs(count)));
+    begin(&host, count, hops);
     // The one that began it, and one for each hop.
-    let all = u64::from(pairs) * u64::from(hops + 2);
+    let all = u64::from(count) * u64::from(hops + 2);
     let stats = host.until("all chains have ended", |host| {
         let stats = host.api().get("/v1/stats").json();
         (stats["messages"]["handled"] == all).then_some(stats)
     });
     assert_eq!(stats["messages"]["failed"], 0, "{stats}");
+}
+
+#[test]
+fn who_is_asked_finds_a_place_however_many_wait_for_answers() {
+    // Of eight places one at least is for those who answer.
+    const ASKING: usize = PLACES - PLACES / 8;
+    let more = format!(
+        "instances = {{ max = {PLACES} }}\nallow = {{ send = [\"answers\"] }}\nlimits = {{ time = \"60s\" }}\n\
+         mailbox = {{ order = \"none\" }}\n[[agents.asks.http]]\nroute = \"/later\"\nmode = \"enqueue\"\n"
+    );
+    let text = format!("{FEW}{}{}", agent("asks", "rogue", &more), agent("answers", "rogue", ""));
+    let mut host = host(&text);
+    let mailbox = |host: &Host, what: &str, agent: &str| assert_eq!(host.caxton(&["mailbox", what, agent]).0, 0);
+    ["asks", "answers"].iter().for_each(|name| mailbox(&host, "pause", name));
+    let ask = json!({"do": "request", "to": "answers", "content": {"do": "reply", "text": "here"}}).to_string();
+    for _ in 0..PLACES {
+        assert_eq!(host.client().post("/later", ask.clone()).status.as_u16(), 202);
+    }
+    mailbox(&host, "resume", "asks");
+    // As many as may wait do, and all others are told so and done.
+    host.until_agent("answers", "it is asked", |status| status["mailbox_depth"] == ASKING);
+    host.until_agent("asks", "the others are told", |status| status["handled"] == PLACES - ASKING);
+    mailbox(&host, "resume", "answers");
+    host.until_agent("asks", "all have their answers", |status| status["handled"] == PLACES);
+    assert_eq!((&host.agent("asks")["failed"], &host.agent("answers")["handled"]), (&json!(0), &json!(ASKING)));
 }
 
 /// Every place is taken for this long by handlers that sleep.

@@ -234,14 +234,7 @@ fn message(content: &[u8]) -> wit::Message {
 }
 
 fn work() -> Work {
-    Work {
-        conversation: "c-1".to_owned(),
-        hops: 0,
-        deadline: Instant::now() + LONG,
-        waiting: None,
-        trace: None,
-        outside: None,
-    }
+    Work { conversation: "c-1".to_owned(), hops: 0, deadline: Instant::now() + LONG, trace: None, outside: None }
 }
 
 /// Hands one message to an instance of the pool, as the host does, and gives the content of the reply.

@@ -1,0 +1,121 @@
+//! Who waits for whom for ever: tables, and a model that lets handlers be done as long as any can be.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeMap;
+
+use caxton_control::deadlock::{Asks, Standing, Stuck};
+use caxton_control::desired::Order;
+use proptest::prelude::*;
+
+type Agents = BTreeMap<&'static str, Standing<&'static str>>;
+
+/// Agents with their turns and order; each question: by whom, by which handler, within which conversation, to whom, in
+/// which.
+fn agents(of: &[(&'static str, u32, Order)], asks: &[(&'static str, u64, u64, &'static str, u64)]) -> Agents {
+    let mut agents: Agents = of
+        .iter()
+        .map(|(name, turns, order)| (*name, Standing { turns: *turns, order: *order, asks: vec![] }))
+        .collect();
+    for (id, (by, handler, within, to, conversation)) in (1..).zip(asks) {
+        let asks = Asks { id, handler: *handler, within: *within, to: *to, conversation: *conversation };
+        agents.get_mut(by).unwrap().asks.push(asks);
+    }
+    agents
+}
+
+fn cycle(agents: &Agents, from: &'static str, to: &'static str, conversation: u64) -> Option<Vec<&'static str>> {
+    let stuck = Stuck::find(&to, conversation, |name| agents.get(name).cloned());
+    stuck.keep_waiting(&to, conversation).then(|| stuck.cycle(&from, &to))
+}
+
+#[test]
+fn agents_that_wait_for_each_other_are_found_with_who_waits_for_whom() {
+    use Order::{Agent, Conversation, None as Free};
+    let single = |order| [("a", 1, order), ("b", 1, order), ("c", 1, order)];
+    let many = |order| [("a", 4, order), ("b", 4, order), ("c", 4, order)];
+    // Agents, what is asked, the last of it by whom and to whom, and the cycle.
+    let table = [
+        // From two sides: each has the only turn that the other needs.
+        (single(Free), vec![("a", 1, 1, "b", 1), ("b", 1, 2, "a", 2)], Some(vec!["a", "b", "a"])),
+        // In one chain, and of itself.
+        (
+            single(Free),
+            vec![("a", 1, 1, "b", 1), ("b", 1, 1, "c", 1), ("c", 1, 1, "a", 1)],
+            Some(vec!["a", "b", "c", "a"]),
+        ),
+        (single(Free), vec![("a", 1, 1, "a", 1)], Some(vec!["a", "a"])),
+        // There are turns left; but the conversation is shut, or the whole agent.
+        (many(Free), vec![("a", 1, 1, "b", 1), ("b", 1, 1, "a", 1)], None),
+        (many(Conversation), vec![("a", 1, 1, "b", 1), ("b", 1, 1, "a", 1)], Some(vec!["a", "b", "a"])),
+        (many(Conversation), vec![("a", 1, 1, "b", 1), ("b", 1, 1, "a", 2)], None),
+        (many(Agent), vec![("a", 1, 1, "b", 1), ("b", 1, 2, "a", 3)], Some(vec!["a", "b", "a"])),
+        // b waits for c, which has nothing to wait for.
+        (single(Free), vec![("b", 1, 1, "c", 1), ("a", 1, 1, "b", 1)], None),
+        // One that asks two waits for both; of which only the second waits for it.
+        (single(Free), vec![("a", 1, 1, "c", 1), ("a", 1, 1, "b", 1), ("b", 1, 2, "a", 2)], Some(vec!["a", "b", "a"])),
+    ];
+    for (of, asks, expected) in table {
+        let (by, _, _, to, conversation) = *asks.last().unwrap();
+        assert_eq!(cycle(&agents(&of, &asks), by, to, conversation), expected, "{asks:?}");
+    }
+}
+
+#[test]
+fn one_handler_that_can_be_done_frees_its_agent() {
+    // Both turns of `a` wait for `b`, whose own wait for `a`: but one of them for `c`, which is free.
+    let of = [("a", 2, Order::None), ("b", 2, Order::None), ("c", 1, Order::None)];
+    let mut asks = vec![("a", 1, 1, "b", 1), ("a", 2, 2, "b", 2), ("b", 1, 3, "c", 3), ("b", 2, 4, "a", 4)];
+    assert_eq!(cycle(&agents(&of, &asks), "b", "a", 4), None);
+    asks[2] = ("b", 1, 3, "a", 3);
+    assert_eq!(cycle(&agents(&of, &asks), "b", "a", 4), Some(vec!["a", "b", "a"]));
+    // Who is not in the cycle, and asks one that is.
+    assert_eq!(cycle(&agents(&of, &asks), "c", "a", 5), Some(vec!["a", "a"]));
+}
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+fn orders() -> impl Strategy<Value = Order> {
+    prop_oneof![Just(Order::Conversation), Just(Order::Agent), Just(Order::None)]
+}
+
+proptest! {
+    /// Lets any handler be done whose questions can be handled, in an order that chance gives: what is left is stuck, and
+    /// nothing else.
+    #[test]
+    fn what_is_stuck_is_what_is_left_when_all_others_are_done(
+        of in prop::collection::vec((1u32..3, orders()), NAMES.len()),
+        asks in prop::collection::vec((0..NAMES.len(), 1u64..4, 0..NAMES.len(), 1u64..4), 1..12),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 64),
+    ) {
+        let of: Vec<_> = NAMES.iter().zip(of).map(|(name, (turns, order))| (*name, turns, order)).collect();
+        // A handler has one message in hand, of one conversation.
+        let asks: Vec<_> =
+            asks.iter().map(|(by, handler, to, to_in)| (NAMES[*by], *handler, *handler, NAMES[*to], *to_in)).collect();
+        let before = agents(&of, &asks);
+        let mut left = before.clone();
+        for pick in picks {
+            let free = |(name, standing): (&&'static str, &Standing<&'static str>)| {
+                let done = |handler: u64| {
+                    let mut own = standing.asks.iter().filter(|asks| asks.handler == handler);
+                    own.all(|asks| !left[asks.to].keeps_waiting(asks.conversation)).then_some((*name, handler))
+                };
+                standing.asks.iter().filter_map(|asks| done(asks.handler)).collect::<Vec<_>>()
+            };
+            let free: Vec<(&str, u64)> = left.iter().flat_map(free).collect();
+            if free.is_empty() {
+                break;
+            }
+            let (name, handler) = free[pick.index(free.len())];
+            left.get_mut(name).unwrap().asks.retain(|asks| asks.handler != handler);
+        }
+        for (to, conversation) in NAMES.iter().flat_map(|name| (1..4).map(move |conversation| (*name, conversation))) {
+            let stuck = Stuck::find(&to, conversation, |name| before.get(name).cloned());
+            prop_assert_eq!(
+                stuck.keep_waiting(&to, conversation),
+                left[to].keeps_waiting(conversation),
+                "{} in {}", to, conversation
+            );
+        }
+    }
+}
