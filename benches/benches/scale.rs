@@ -2,11 +2,11 @@
 //!
 //! In memory, where no disk hides it: messages go from agent to agent for as long as it takes, and the rate is that of
 //! some seconds in their midst, on a host of its own each time. Every figure is the ratio to the fewest, measured in
-//! turn. Names: `conversations`, `depth`, `agents`.
+//! turn. Names: `conversations`, `depth`, `agents`; `calls` is what a call takes beside many messages.
 
 use std::time::{Duration, Instant};
 
-use caxton_benches::{Server, build_guests, call, handled, host, median, order, pairs, relays};
+use caxton_benches::{Server, agent, build_guests, call, handled, host, median, order, pairs, relays};
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
 const ROUNDS: usize = 5;
@@ -39,6 +39,9 @@ fn main() {
             spread(&caxton, count);
             rate(&caxton)
         });
+    }
+    if wanted("calls") {
+        calls();
     }
     if wanted("agents") {
         compare("agents", &[10, 100, 1_000, 10_000], |count| {
@@ -79,6 +82,34 @@ fn begin(server: &Server, pairs: u32) {
         }
     });
     std::thread::sleep(due.saturating_duration_since(Instant::now()));
+}
+
+/// What a call of an agent takes that has nothing else to do, while messages go to and fro among others without a pause.
+fn calls() {
+    const CALLS: usize = 200;
+    let (caxton, _) = host(HOST, &(pairs("memory", CHAINS) + &agent("echo", "echo", "")));
+    let took = || {
+        let mut took = Vec::with_capacity(CALLS);
+        for _ in 0..CALLS {
+            let began = Instant::now();
+            call(&caxton.address, "/echo", b"hi");
+            took.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        (median(&mut took), took[CALLS * 99 / 100])
+    };
+    let quiet = took();
+    begin(&caxton, CHAINS);
+    std::thread::sleep(BEFORE);
+    let busy = took();
+    println!(
+        "a call on a connection of its own: {:.2} ms, p99 {:.2}; beside {CHAINS} chains of messages among {} agents: \
+         {:.2} ms, p99 {:.2}",
+        quiet.0,
+        quiet.1,
+        2 * CHAINS,
+        busy.0,
+        busy.1
+    );
 }
 
 /// Messages that are handled in a second.
