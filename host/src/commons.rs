@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use caxton_control::conversation::{Refused, Said};
 use caxton_control::{Performative, RevisionId};
+use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -56,9 +57,9 @@ pub(crate) struct Commons {
     reconcile: Notify,
 }
 
-/// Counts bytes against a bound.
+/// Counts bytes against a bound. All threads write to it, so nothing else is beside it.
 #[derive(Debug, Default)]
-pub(crate) struct Resident(AtomicUsize);
+pub(crate) struct Resident(CachePadded<AtomicUsize>);
 
 impl Resident {
     /// Counts so many more, if they are within the bound then.
@@ -72,7 +73,9 @@ impl Resident {
 
     /// Counts so many less.
     pub(crate) fn give(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+        if bytes > 0 {
+            self.0.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }
 

@@ -318,9 +318,7 @@ impl Commons {
     pub(crate) fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, AdmitError> {
         let (agent, envelope) = self.address(who, work, draft)?;
         agent.reserve_place(Some(&envelope.message.conversation_id))?;
-        // Only what names a protocol can be illegal, but for too many participants, which its sender may learn as well.
-        let origin = self.routes.load().agent(who.name()).filter(|origin| !origin.is_http()).cloned();
-        Ok(Sent::new(agent, envelope).of(origin.map(|origin| origin as Arc<dyn Inbox>)))
+        Ok(Sent::new(agent, envelope))
     }
 
     /// Checks a draft and finds its receiver; keeps no place yet.

@@ -148,7 +148,7 @@ impl Agent {
 
     pub(super) fn in_flight(&self, revision: Arc<Revision>) -> InFlight {
         revision.in_flight.fetch_add(1, Ordering::SeqCst);
-        InFlight { revision, commons: Arc::clone(&self.commons) }
+        InFlight { revision }
     }
 
     /// Handles a message that was taken. Gives how long its handler took, and an agent that it sent something and that

@@ -38,6 +38,12 @@ impl Inbox for Agent {
         self.commons.workers.clone().spawn(worker::work(self));
     }
 
+    fn other(&self, agent: &str) -> Option<Arc<dyn Inbox>> {
+        let routes = self.commons.routes.load();
+        let agent = routes.present(agent).filter(|agent| !agent.is_http())?;
+        Some(Arc::clone(agent) as Arc<dyn Inbox>)
+    }
+
     fn reserve_beyond(&self) {
         self.inbox.lock().mailbox.reserve_beyond();
     }

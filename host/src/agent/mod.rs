@@ -42,6 +42,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use caxton_control::breaker::{Admission, Breaker};
 use caxton_control::mailbox::{Full, Mailbox};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
+use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +76,8 @@ pub(crate) struct Agent {
     commons: Arc<Commons>,
     /// The settings that apply in place.
     spec: ArcSwap<AgentSpec>,
-    inbox: Mutex<InboxState>,
+    /// Apart from what senders only read: who works writes to it all the time.
+    inbox: CachePadded<Mutex<InboxState>>,
     /// Who answers.
     traffic: ArcSwapOption<Traffic>,
     state_bytes: Arc<AtomicU64>,
@@ -147,7 +149,10 @@ pub(crate) struct Revision {
     pub(crate) digest: Digest,
     /// Its instances.
     pub(crate) pool: Arc<Pool>,
-    in_flight: AtomicU32,
+    /// Apart from what senders only read.
+    in_flight: CachePadded<AtomicU32>,
+    /// Told when it is at rest.
+    commons: Arc<Commons>,
     /// Broken off when the revision has to stop.
     interrupt: CancellationToken,
     /// Whether the reconciler waits for nothing to be in flight.
@@ -161,27 +166,33 @@ pub(crate) struct Revision {
 /// Counts a message or call as in flight until it is dropped.
 pub(crate) struct InFlight {
     revision: Arc<Revision>,
-    commons: Arc<Commons>,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         if self.revision.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.revision.awaited.load(Ordering::SeqCst) {
             // The reconciler waits for this.
-            self.commons.wake(self.revision.id.agent.shared());
+            self.revision.commons.wake(self.revision.id.agent.shared());
         }
     }
 }
 
 impl Revision {
     /// A revision whose instances are in `pool`.
-    pub(crate) fn new(id: Arc<RevisionId>, spec: Arc<AgentSpec>, digest: Digest, pool: Arc<Pool>) -> Arc<Self> {
+    pub(crate) fn new(
+        id: Arc<RevisionId>,
+        spec: Arc<AgentSpec>,
+        digest: Digest,
+        pool: Arc<Pool>,
+        commons: Arc<Commons>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             spec,
             digest,
             pool,
-            in_flight: AtomicU32::new(0),
+            in_flight: CachePadded::new(AtomicU32::new(0)),
+            commons,
             interrupt: CancellationToken::new(),
             awaited: AtomicBool::new(false),
             answered: AtomicU64::new(0),
@@ -241,7 +252,7 @@ impl Agent {
             name: spec.name.clone(),
             commons,
             spec: ArcSwap::new(spec),
-            inbox: Mutex::new(InboxState {
+            inbox: CachePadded::new(Mutex::new(InboxState {
                 mailbox,
                 paused: false,
                 held,
@@ -252,7 +263,7 @@ impl Agent {
                 breaker,
                 look_at: u64::MAX,
                 watch: Watch::default(),
-            }),
+            })),
             traffic: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             pending: Pending::default(),

@@ -159,7 +159,6 @@ impl Agent {
             ..Envelope::new(message, Instant::now())
         };
         let envelope = Box::new(envelope);
-        let origin = self.me.upgrade().map(|origin| origin as Arc<dyn Inbox>);
-        Ok(Some(Sent::new(Arc::clone(receiver) as Arc<dyn Inbox>, envelope).of(origin)))
+        Ok(Some(Sent::new(Arc::clone(receiver) as Arc<dyn Inbox>, envelope)))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
 use serde::Serialize;
 
 use crate::figures::{Figure, Figures};
@@ -41,7 +42,8 @@ pub(crate) struct End {
 pub(crate) struct Stats {
     agent: Arc<str>,
     retries: AtomicU64,
-    accepted: AtomicU64,
+    /// Apart from the others: who sends counts it, and who works them.
+    accepted: CachePadded<AtomicU64>,
     handled: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
@@ -124,7 +126,7 @@ impl Stats {
         Self {
             agent,
             retries: AtomicU64::default(),
-            accepted: AtomicU64::default(),
+            accepted: CachePadded::default(),
             handled: AtomicU64::default(),
             failed: AtomicU64::default(),
             refused: AtomicU64::default(),

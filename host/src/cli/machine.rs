@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
+use crate::wasm::machine_instances;
+
 /// How one thing was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -47,8 +49,6 @@ impl Finding {
     }
 }
 
-/// An instance costs at most this many memory mappings; see `wasm/engine`.
-const MAPPINGS_PER_INSTANCE: u64 = 12;
 /// The usual bound of mappings on Linux.
 const USUAL_MAPPINGS: u64 = 65_530;
 /// Files that a host with `http.max-connections` as it is by default may have open.
@@ -60,7 +60,7 @@ pub(super) fn mappings() -> Finding {
     let Some(count) = kernel_number("/proc/sys/vm/max_map_count") else {
         return Finding::warn(WHAT, "unknown on this system", "nothing; the usual bound is assumed");
     };
-    let found = format!("{count}: about {} instances at once", count / MAPPINGS_PER_INSTANCE);
+    let found = format!("{count}: {} instances at once", machine_instances(count));
     if count < USUAL_MAPPINGS {
         return Finding::warn(WHAT, found, format!("for more, `sysctl -w vm.max_map_count={USUAL_MAPPINGS}`"));
     }

@@ -158,7 +158,13 @@ impl Preparation {
         let stand = async { if count == 0 { pool.try_out().await } else { pool.warm(count).await } };
         match tokio::time::timeout(TRANSITION, stand).await {
             Ok(Ok(())) => {
-                let revision = Revision::new(Arc::clone(&self.id), Arc::clone(&self.spec), self.digest, pool);
+                let revision = Revision::new(
+                    Arc::clone(&self.id),
+                    Arc::clone(&self.spec),
+                    self.digest,
+                    pool,
+                    Arc::clone(&self.commons),
+                );
                 Ok((revision, self.instances))
             }
             Ok(Err(fault)) => Err(fault.to_string()),

@@ -43,6 +43,9 @@ impl Inbox for Anywhere {
     fn work(self: Arc<Self>) {}
     fn reserve_beyond(&self) {}
     fn release(&self) {}
+    fn other(&self, _: &str) -> Option<Arc<dyn Inbox>> {
+        None
+    }
 }
 
 /// Commits a message that is sent, and gives it as it is kept.

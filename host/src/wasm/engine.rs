@@ -229,7 +229,7 @@ impl Runtime {
 }
 
 /// How many instances a machine with this bound of mappings can have, with a quarter left for all else.
-fn machine_instances(mappings: u64) -> u32 {
+pub(crate) fn machine_instances(mappings: u64) -> u32 {
     let instances = (mappings - mappings / 4) / MAPPINGS_PER_INSTANCE;
     u32::try_from(instances.clamp(MIN_INSTANCES, MAX_INSTANCES)).expect("the bound fits")
 }

@@ -1,12 +1,15 @@
 //! One instance: a store, the guest in it and the functions that it exports.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::Body;
 use tokio::sync::oneshot;
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::{Sleep, sleep_until};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::WasiCtxBuilder;
@@ -216,7 +219,7 @@ impl Instance {
         self.calls += 1;
     }
 
-    fn explain<T>(&self, result: Result<wasmtime::Result<T>, Elapsed>, time: Duration) -> Result<T, Fault> {
+    fn explain<T>(&self, result: Result<wasmtime::Result<T>, Late>, time: Duration) -> Result<T, Fault> {
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
@@ -236,10 +239,23 @@ impl Instance {
     }
 }
 
+/// A call took longer than it may.
+struct Late;
+
 /// Runs a call with its time on a core counted and its time by the clock bounded.
-async fn bounded<F: Future>(meter: &Meter, time: Duration, call: F) -> Result<F::Output, Elapsed> {
-    // A timer is only registered when the call has to wait.
-    timeout(time, Metered { meter, future: std::pin::pin!(call) }).await
+async fn bounded<F: Future>(meter: &Meter, time: Duration, call: F) -> Result<F::Output, Late> {
+    let deadline = Instant::now() + time;
+    let mut call = pin!(Metered { meter, future: pin!(call) });
+    // Only made when the call has to wait: most end before, and what timers belong to is shared by all threads.
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = call.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        timer.as_mut().poll(cx).map(|()| Err(Late))
+    })
+    .await
 }
 
 /// Lets the guest run until the next tick, with its fuel for one call.

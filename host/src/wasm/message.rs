@@ -153,6 +153,8 @@ pub(crate) trait Inbox: Any + Send + Sync {
     fn reserve_beyond(&self);
     /// Gives up the place.
     fn release(&self);
+    /// Where an agent of this name gets messages, if there is one that takes any.
+    fn other(&self, agent: &str) -> Option<Arc<dyn Inbox>>;
 }
 
 /// A new id: in order of time, unique everywhere (RFC 9562, version 7).
@@ -168,8 +170,6 @@ pub(crate) fn new_id() -> String {
 /// A message that was admitted, with the place that is kept for it. Dropping it gives the place up.
 pub(crate) struct Sent {
     inner: Option<(Arc<dyn Inbox>, Box<Envelope>)>,
-    /// The sender's own mailbox, where it hears that its message is not legal; none for what came from outside.
-    origin: Option<Arc<dyn Inbox>>,
     /// Whether the host says it in an agent's place.
     hosts: bool,
 }
@@ -177,13 +177,7 @@ pub(crate) struct Sent {
 impl Sent {
     /// A message for whose delivery a place was kept in `inbox`.
     pub(crate) fn new(inbox: Arc<dyn Inbox>, envelope: Box<Envelope>) -> Self {
-        Self { inner: Some((inbox, envelope)), origin: None, hosts: false }
-    }
-
-    /// The same of an agent with this mailbox.
-    pub(crate) fn of(mut self, origin: Option<Arc<dyn Inbox>>) -> Self {
-        self.origin = origin;
-        self
+        Self { inner: Some((inbox, envelope)), hosts: false }
     }
 
     /// The same of the host, in an agent's place.
@@ -200,7 +194,9 @@ impl Sent {
     /// Puts an answer to its sender in its place: it was not understood, for this reason. False, and nothing is
     /// changed, if the sender has no mailbox.
     pub(crate) fn refuse(&mut self, why: &str) -> bool {
-        let Some(origin) = self.origin.take() else { return false };
+        let Some(origin) = self.inner.as_ref().and_then(|(inbox, sent)| inbox.other(&sent.message.sender)) else {
+            return false;
+        };
         let Some((inbox, refused)) = self.inner.take() else { return false };
         inbox.release();
         let wit::Message { sender, receiver, protocol, conversation_id, id, reply_with, .. } = refused.message;

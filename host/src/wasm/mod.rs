@@ -33,7 +33,7 @@ mod words;
 
 pub(crate) use bindings::types as wit;
 pub(crate) use compile::compile_child;
-pub(crate) use engine::{Runtime, RuntimeOptions};
+pub(crate) use engine::{Runtime, RuntimeOptions, machine_instances};
 pub(crate) use fault::Fault;
 pub(crate) use guest::{Effects, Identity, LogLevel, Outside, Read, Seen, Work};
 pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};

@@ -9,6 +9,20 @@ use serde_json::json;
 use crate::{BINARY, agent, file, host, in_hand};
 
 #[test]
+fn memory_is_asked_for_in_huge_pages() {
+    if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        eprintln!("not tested: this kernel has no huge pages");
+        return;
+    }
+    let host = host(&agent("echo", "echo", ""));
+    let maps = fs::read_to_string(format!("/proc/{}/smaps", host.pid().as_raw_nonzero())).expect("the host runs");
+    // As the kernel's documentation of /proc names the flag of what was asked for.
+    let asked =
+        |line: &str| line.strip_prefix("VmFlags:").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hg"));
+    assert!(maps.lines().any(asked), "as `.cargo/config.toml` says");
+}
+
+#[test]
 fn a_component_that_cannot_be_used_is_refused_with_the_reason() {
     let setup = Setup::new(BINARY, "");
     let folder = setup.folder().to_owned();

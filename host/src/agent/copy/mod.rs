@@ -64,5 +64,9 @@ impl Inbox for Nowhere {
 
     fn reserve_beyond(&self) {}
 
+    fn other(&self, _: &str) -> Option<Arc<dyn Inbox>> {
+        None
+    }
+
     fn release(&self) {}
 }

@@ -207,6 +207,10 @@ impl Inbox for Nowhere {
     }
     fn work(self: Arc<Self>) {}
     fn reserve_beyond(&self) {}
+    fn other(&self, _: &str) -> Option<Arc<dyn Inbox>> {
+        None
+    }
+
     fn release(&self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
