@@ -3,14 +3,12 @@
 //! A guest's sends and writes are not done but collected in [`Effects`]; whoever made the call commits or
 //! drops them. Reads look into what was collected first.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use caxton_control::{AgentSpec, Receiver, RevisionId};
 use parking_lot::Mutex;
 use wasmtime::component::ResourceTable;
@@ -19,6 +17,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::bindings::caxton::agent::{messaging, state, types};
 use super::bindings::wasi::{config, logging};
+use super::effects::{Effects, Write};
 use super::http::Outbound;
 use super::limits::{MemoryBound, Meter};
 use super::message::Sent;
@@ -48,37 +47,6 @@ pub(crate) struct Seen<T> {
     /// Whether all of it is safe: what is still being committed may be seen, but nothing that follows from it may
     /// be told before it is safe too.
     pub(crate) safe: bool,
-}
-
-/// A write that was collected: a new value, or none to remove the key.
-pub(crate) type Write = Option<Bytes>;
-
-/// What one call collects.
-#[derive(Default)]
-pub(crate) struct Effects {
-    /// Messages to be sent, in order.
-    pub(crate) sends: Vec<Sent>,
-    /// Keys to be written.
-    pub(crate) writes: BTreeMap<String, Write>,
-    /// Keys that were read from the store, with the version seen; 0 where there was none.
-    pub(crate) reads: BTreeMap<String, u64>,
-    /// Whether something was seen that is not safe yet.
-    pub(crate) ahead: bool,
-    /// How many writes were made, repeated ones included.
-    write_count: u32,
-    /// Whether the effects were taken already, so that no more can be added.
-    pub(super) closed: bool,
-}
-
-impl Effects {
-    fn reset(&mut self) {
-        self.sends.clear();
-        self.writes.clear();
-        self.reads.clear();
-        self.ahead = false;
-        self.write_count = 0;
-        self.closed = false;
-    }
 }
 
 /// Which agent a guest is, for everything that it asks.

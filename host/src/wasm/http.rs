@@ -21,7 +21,8 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{Error as WasiHttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::Fault;
-use super::guest::{Effects, Work};
+use super::effects::Effects;
+use super::guest::Work;
 use super::lease::Lease;
 use super::tap::Tap;
 

@@ -18,8 +18,9 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use super::bindings::{handler, health, incoming_handler, snapshot};
+use super::effects::Effects;
 use super::fault::CpuExhausted;
-use super::guest::{Ctx, Effects, Identity, LogLevel, Outside, Work};
+use super::guest::{Ctx, Identity, LogLevel, Outside, Work};
 use super::http::{BodyError, Outbound, SCHEME};
 use super::limits::{MemoryBound, Meter, Metered};
 use super::places::Places;

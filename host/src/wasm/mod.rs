@@ -11,6 +11,7 @@
 mod artefact;
 mod bindings;
 mod compile;
+mod effects;
 mod engine;
 mod fault;
 mod guest;
@@ -33,9 +34,10 @@ mod words;
 
 pub(crate) use bindings::types as wit;
 pub(crate) use compile::compile_child;
+pub(crate) use effects::Effects;
 pub(crate) use engine::{Runtime, RuntimeOptions, machine_instances};
 pub(crate) use fault::Fault;
-pub(crate) use guest::{Effects, Identity, LogLevel, Outside, Read, Seen, Work};
+pub(crate) use guest::{Identity, LogLevel, Outside, Read, Seen, Work};
 pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 pub(crate) use lease::Lease;

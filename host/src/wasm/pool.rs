@@ -16,6 +16,7 @@ use super::instance::Instance;
 use super::lease::Lease;
 use super::places::Place;
 use super::program::Program;
+use super::spares::Listed;
 use crate::clock;
 
 /// The instances of one revision.
@@ -28,10 +29,8 @@ pub(crate) struct Pool {
     outside: Arc<dyn Outside>,
     /// Warm instances; the one used last comes first, so that the others get old.
     idle: Mutex<Vec<Idle>>,
-    /// Whether it is among those that are asked for an [idle instance](super::spares).
-    spares: AtomicBool,
-    /// Whether an idle instance was used since it was asked.
-    used: AtomicBool,
+    /// Whether it is among those that are asked for an idle instance.
+    pub(super) listed: Listed,
     /// One for each call that may be in an instance at once.
     turns: Arc<Semaphore>,
     /// How many turns there are.
@@ -98,8 +97,7 @@ impl Pool {
             who,
             outside,
             idle: Mutex::default(),
-            spares: AtomicBool::new(false),
-            used: AtomicBool::new(false),
+            listed: Listed::default(),
             turns: Arc::new(Semaphore::new(max as usize)),
             max: AtomicU32::new(max),
             live: AtomicU32::new(0),
@@ -203,7 +201,7 @@ impl Pool {
         let warm = self.idle.lock().pop();
         let held = match warm {
             Some(idle) => {
-                self.used.store(true, Ordering::Relaxed);
+                self.listed.use_one();
                 (idle.instance, idle.place)
             }
             None => {
@@ -410,21 +408,6 @@ impl Pool {
         spare
     }
 
-    /// Whether an idle instance was used since this was asked last.
-    pub(super) fn was_used(&self) -> bool {
-        self.used.swap(false, Ordering::Relaxed)
-    }
-
-    /// Whether it is to enter those that are asked for idle instances, where it is not yet.
-    pub(super) fn enters_spares(&self) -> bool {
-        !self.spares.load(Ordering::SeqCst) && !self.spares.swap(true, Ordering::SeqCst)
-    }
-
-    /// It is not among them any more.
-    pub(super) fn left_spares(&self) {
-        self.spares.store(false, Ordering::SeqCst);
-    }
-
     /// Takes an instance back after a call that ended well, or ends it.
     pub(super) fn take_back(self: &Arc<Self>, mut instance: Instance, place: Place, well: bool) {
         // The memory of a stateful agent is nowhere else.
@@ -451,7 +434,7 @@ impl Pool {
     /// An instance waits for a call.
     fn rest(self: &Arc<Self>, instance: Instance, place: Place, since: Instant) {
         self.idle.lock().push(Idle { instance, place, since });
-        if self.makes_way() && self.enters_spares() {
+        if self.makes_way() && self.listed.enters() {
             self.runtime.spares.enter(self);
         }
         // Told after it can be found: who came for a place meanwhile has found it, or hears of it.

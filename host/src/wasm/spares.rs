@@ -7,6 +7,7 @@
 //! Which one makes way is left to chance, but for those that were used lately. When more agents take turns than there
 //! are places, the one that was used longest ago is just the one that is next: each would find its instance gone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -16,6 +17,36 @@ use super::pool::{Idle, Pool};
 /// Pools whose instance was used since they were looked at last are passed over, but not more of them for one place:
 /// finding one may not take longer the more are at work.
 const PASSED_OVER: usize = 8;
+
+/// Whether a pool is in the list.
+#[derive(Default)]
+pub(super) struct Listed {
+    here: AtomicBool,
+    /// Whether an idle instance was used since the pool was looked at.
+    used: AtomicBool,
+}
+
+impl Listed {
+    /// An idle instance is used.
+    pub(super) fn use_one(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one was used since this was asked last.
+    fn was_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the pool is to enter the list, where it is not yet.
+    pub(super) fn enters(&self) -> bool {
+        !self.here.load(Ordering::SeqCst) && !self.here.swap(true, Ordering::SeqCst)
+    }
+
+    /// The pool leaves it.
+    fn leave(&self) {
+        self.here.store(false, Ordering::SeqCst);
+    }
+}
 
 /// Pools that have, or had a moment ago, an idle instance.
 #[derive(Default)]
@@ -44,14 +75,14 @@ impl Spares {
                 pools.swap_remove(at);
                 continue;
             };
-            if passed_over < PASSED_OVER && pool.was_used() {
+            if passed_over < PASSED_OVER && pool.listed.was_used() {
                 passed_over += 1;
                 continue;
             }
             // Before it is asked: what becomes idle after that enters it again.
-            pool.left_spares();
+            pool.listed.leave();
             let idle = pool.spare();
-            if idle.is_none() || pool.idle() == 0 || !pool.enters_spares() {
+            if idle.is_none() || pool.idle() == 0 || !pool.listed.enters() {
                 pools.swap_remove(at);
             }
             if idle.is_some() {
