@@ -191,10 +191,11 @@ impl Commons {
         deadline: Instant,
     ) -> Result<wit::Message, wit::RequestError> {
         let refused = |error: crate::agent::AdmitError| wit::RequestError::NotSent(error.into());
-        let patience = deadline.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let patience = deadline.saturating_duration_since(now);
         let by = clock::now_ms().saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
         envelope.message.reply_by.get_or_insert(by);
-        envelope.deadline = Some(deadline);
+        (envelope.deadline, envelope.accepted) = (Some(deadline), now);
         let (waiter, answer) = oneshot::channel();
         envelope.waiter = Some(Waiter::Call(waiter));
         agent.reserve_place(Some(&envelope.message.conversation_id)).map_err(refused)?;

@@ -1,6 +1,7 @@
 //! How long things take: a distribution that costs a few nanoseconds to record.
 
 use std::cell::Cell;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,8 +12,25 @@ const PARTS_LOG2: u32 = 5;
 const PARTS: u64 = 1 << PARTS_LOG2;
 /// The octaves up to 2⁴⁶ ns, which is 19 hours; what is longer counts as that.
 const BUCKETS: usize = 42 << PARTS_LOG2;
-/// Threads write to so many places, so that they do not wait for one another.
-const SHARDS: usize = 8;
+/// Threads write to so many places at most, so that they do not wait for one another.
+const MAX_SHARDS: usize = 8;
+
+/// As many places as there are cores, so that those who work most have one of their own.
+fn shards() -> usize {
+    static SHARDS: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(MAX_SHARDS, |cores| cores.get().min(MAX_SHARDS)));
+    *SHARDS
+}
+
+thread_local! {
+    static HERE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Gives this thread one of the places: those that are asked one after the other have different ones.
+pub(crate) fn take_shard() {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    HERE.set(NEXT.fetch_add(1, Ordering::Relaxed) % shards());
+}
 
 /// One value in each of the places that threads write to.
 #[derive(Debug)]
@@ -26,21 +44,15 @@ struct Padded<T>(T);
 impl<T> Sharded<T> {
     /// Made of so many equal values.
     pub(crate) fn new(make: impl Fn() -> T) -> Self {
-        Self((0..SHARDS).map(|_| Padded(make())).collect())
+        Self((0..shards()).map(|_| Padded(make())).collect())
     }
 
     /// That of this thread, which a few others share.
     pub(crate) fn here(&self) -> &T {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static HERE: Cell<usize> = const { Cell::new(usize::MAX) };
+        if HERE.get() == usize::MAX {
+            take_shard();
         }
-        let mut shard = HERE.get();
-        if shard == usize::MAX {
-            shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            HERE.set(shard);
-        }
-        &self.0[shard].0
+        &self.0[HERE.get()].0
     }
 
     /// All of them.

@@ -29,7 +29,7 @@ use crate::shutdown::{Asked, Signals};
 use crate::store::Store;
 use crate::wasm::{Runtime, RuntimeOptions};
 use crate::watch::Followed;
-use crate::{admin, build, clock, figures, http, metrics, schedules, sweep, timers};
+use crate::{admin, build, clock, figures, histogram, http, metrics, schedules, sweep, timers};
 
 /// How a host is to be run.
 #[derive(Debug, Clone)]
@@ -79,7 +79,9 @@ impl From<anyhow::Error> for StartError {
 pub(crate) fn run(options: UpOptions) -> Result<ExitCode, StartError> {
     // Calls and what the host does itself have threads of their own: they never wait until thousands of mailboxes had
     // their turn. Both have a thread for each core, which the system shares out.
-    let (runtime, workers) = (threads("caxton")?, threads("caxton-work")?);
+    // They count most: each has a place of its own for it, taken before others take any.
+    let workers = threads("caxton-work", histogram::take_shard)?;
+    let runtime = threads("caxton", || ())?;
     let code = runtime.block_on(up(options, workers.handle().clone()));
     // What still runs was given its time.
     for threads in [workers, runtime] {
@@ -89,9 +91,9 @@ pub(crate) fn run(options: UpOptions) -> Result<ExitCode, StartError> {
 }
 
 /// A thread for each core.
-fn threads(name: &str) -> anyhow::Result<tokio::runtime::Runtime> {
+fn threads(name: &str, start: fn()) -> anyhow::Result<tokio::runtime::Runtime> {
     let mut threads = tokio::runtime::Builder::new_multi_thread();
-    threads.enable_all().thread_name(name).build().context("starting the threads of the host")
+    threads.enable_all().thread_name(name).on_thread_start(start).build().context("starting the threads of the host")
 }
 
 /// Everything of a host that listens.

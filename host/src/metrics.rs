@@ -2,21 +2,19 @@
 //!
 //! Counters and histograms are recorded where things happen, through the `metrics` macros. What has a value at
 //! every moment (depths, instances, memory) is not kept up to date: it is read when a scrape comes, so an agent
-//! that is gone leaves nothing behind. Labels are names of the configuration and words of this program.
+//! that is gone leaves nothing behind. So is what is counted for every message, where each agent
+//! [counts](crate::agent::Stats) at less cost. Labels are names of the configuration and words of this program.
 
 use std::fmt::{Display, Write};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::agent::{BOUNDS_NS, Distribution, Told};
 use crate::figures;
 use crate::status::AgentStatus;
-
-/// Upper bounds of the buckets of all histograms, which are in seconds: from a call in memory to a slow agent.
-const SECONDS: [f64; 16] =
-    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 /// What a metric is, for those who read it.
 struct Metric {
@@ -37,6 +35,8 @@ enum Kind {
     Gauge,
     /// Only grows; read at the scrape.
     ReadCounter,
+    /// A distribution; read at the scrape.
+    ReadHistogram,
 }
 
 const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Metric {
@@ -46,11 +46,11 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 /// Every metric of the host.
 #[rustfmt::skip]
 const METRICS: &[Metric] = &[
-    metric("caxton_messages_total", Kind::Counter, Unit::Count, "Messages and calls that were handled or failed for good, by agent and outcome."),
+    metric("caxton_messages_total", Kind::ReadCounter, Unit::Count, "Messages and calls that were handled or failed for good, by agent and outcome."),
     metric("caxton_messages_illegal_total", Kind::Counter, Unit::Count, "Messages and calls that were refused because their protocol or the bound of participants does not allow them."),
-    metric("caxton_mailbox_wait_seconds", Kind::Histogram, Unit::Seconds, "Time for which a message waited in the mailbox, or a call for an instance, by agent."),
-    metric("caxton_message_seconds", Kind::Histogram, Unit::Seconds, "Time to handle a message or call, waits and commit included, by agent."),
-    metric("caxton_message_cpu_seconds", Kind::Histogram, Unit::Seconds, "Time on a core for a message or call, by agent."),
+    metric("caxton_mailbox_wait_seconds", Kind::ReadHistogram, Unit::Seconds, "Time for which a message waited in the mailbox, or a call for an instance, by agent."),
+    metric("caxton_message_seconds", Kind::ReadHistogram, Unit::Seconds, "Time to handle a message or call, waits and commit included, by agent."),
+    metric("caxton_message_cpu_seconds", Kind::ReadHistogram, Unit::Seconds, "Time on a core for a message or call, by agent."),
     metric("caxton_http_requests_total", Kind::Counter, Unit::Count, "HTTP requests that were answered, by agent (`none` when no route was found) and class of status."),
     metric("caxton_http_seconds", Kind::Histogram, Unit::Seconds, "Time from an HTTP request to the head of its response, by agent."),
     metric("caxton_commit_seconds", Kind::Histogram, Unit::Seconds, "Time of a commit of the store, which may hold many messages' effects."),
@@ -90,6 +90,8 @@ pub(crate) struct Sample<'a> {
     pub(crate) ready: bool,
     /// The agents; none when they could not be asked in time, and then nothing is said of them.
     pub(crate) agents: Option<&'a [AgentStatus]>,
+    /// What agents counted, by name.
+    pub(crate) told: &'a [(Arc<str>, Told)],
     /// The data folder.
     pub(crate) data: &'a Path,
 }
@@ -99,7 +101,7 @@ pub(crate) fn install() -> Metrics {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     let handle = HANDLE.get_or_init(|| {
         let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BOUNDS_NS.map(seconds))
             .expect("the list of buckets is not empty")
             .build_recorder();
         let handle = recorder.handle();
@@ -110,7 +112,7 @@ pub(crate) fn install() -> Metrics {
             match metric.kind {
                 Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
                 Kind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
-                Kind::Gauge | Kind::ReadCounter => {}
+                Kind::Gauge | Kind::ReadCounter | Kind::ReadHistogram => {}
             }
         }
         handle
@@ -132,7 +134,39 @@ impl Metrics {
     }
 }
 
+/// What agents counted.
+fn write_told(text: &mut String, told: &[(Arc<str>, Told)]) {
+    let name = "caxton_messages_total";
+    head(text, name);
+    for (agent, told) in told {
+        for (outcome, count) in told.outcomes.iter().filter(|(_, count)| *count > 0) {
+            line(text, name, &format!("{{agent=\"{agent}\",outcome=\"{outcome}\"}}"), count);
+        }
+    }
+    let mut each = |name, times: fn(&Told) -> &Distribution| {
+        head(text, name);
+        for (agent, told) in told.iter().filter(|(_, told)| times(told).count() > 0) {
+            let (times, agent) = (times(told), format!("agent=\"{agent}\""));
+            let bounds = times.up_to().map(|(bound, count)| (seconds(bound), count));
+            for (bound, count) in bounds.chain([(f64::INFINITY, times.count())]) {
+                let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".to_owned() };
+                line(text, &format!("{name}_bucket"), &format!("{{{agent},le=\"{bound}\"}}"), count);
+            }
+            line(text, &format!("{name}_sum"), &format!("{{{agent}}}"), times.sum());
+            line(text, &format!("{name}_count"), &format!("{{{agent}}}"), times.count());
+        }
+    };
+    each("caxton_mailbox_wait_seconds", |told| &told.waited);
+    each("caxton_message_seconds", |told| &told.took);
+    each("caxton_message_cpu_seconds", |told| &told.cpu);
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
+
 fn write_sample(text: &mut String, sample: &Sample<'_>) {
+    write_told(text, sample.told);
     if let Some(agents) = sample.agents {
         let mut each = |name, value: fn(&AgentStatus) -> u64| {
             head(text, name);
@@ -186,7 +220,7 @@ fn head(text: &mut String, name: &str) {
     let metric = METRICS.iter().find(|metric| metric.name == name).expect("every name that is written is in the table");
     let kind = match metric.kind {
         Kind::Counter | Kind::ReadCounter => "counter",
-        Kind::Histogram => "histogram",
+        Kind::Histogram | Kind::ReadHistogram => "histogram",
         Kind::Gauge => "gauge",
     };
     // Writing to a String cannot fail.
@@ -206,8 +240,10 @@ pub(crate) fn store_bytes(data: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use super::*;
+    use crate::agent::{End, Stats};
     use crate::status::tests::agent;
 
     #[test]
@@ -216,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("caxton.db"), [0; 100]).unwrap();
         let mut text = String::new();
-        write_sample(&mut text, &Sample { ready: true, agents: Some(&agents), data: folder.path() });
+        write_sample(&mut text, &Sample { ready: true, agents: Some(&agents), told: &[], data: folder.path() });
         for expected in [
             "# TYPE caxton_mailbox_depth gauge\ncaxton_mailbox_depth{agent=\"echo\"} 2\n",
             "caxton_messages_accepted_total{agent=\"counter\"} 12\n",
@@ -232,21 +268,38 @@ mod tests {
             assert!(text.contains(expected), "{expected} is missing in:\n{text}");
         }
         let mut text = String::new();
-        write_sample(&mut text, &Sample { ready: false, agents: None, data: folder.path() });
+        write_sample(&mut text, &Sample { ready: false, agents: None, told: &[], data: folder.path() });
         assert!(!text.contains("caxton_mailbox_depth"), "nothing is made up");
     }
 
     #[test]
     fn what_is_recorded_comes_out() {
         let metrics = install();
-        metrics::counter!("caxton_messages_total", "agent" => "metrics-test", "outcome" => "handled").increment(3);
-        metrics::histogram!("caxton_message_seconds", "agent" => "metrics-test").record(0.003);
+        metrics::counter!("caxton_failures_total", "agent" => "metrics-test", "code" => "trap").increment(3);
+        metrics::histogram!("caxton_http_seconds", "agent" => "metrics-test").record(0.003);
         metrics.upkeep();
-        let text = metrics.render(&Sample { ready: true, agents: None, data: Path::new("/nowhere") });
+        let stats = Stats::new("metrics-test".into(), Arc::default());
+        assert!(stats.told().is_none());
+        let ms = Duration::from_millis;
+        stats.ended(End { well: Some(true), waited: ms(40), took: ms(3), cpu: ms(1) });
+        stats.ended(End { well: None, waited: ms(4), took: ms(300_000), cpu: ms(1) });
+        let told = [("metrics-test".into(), stats.told().unwrap())];
+        let text = metrics.render(&Sample { ready: true, agents: None, told: &told, data: Path::new("/nowhere") });
         for expected in [
-            "caxton_messages_total{agent=\"metrics-test\",outcome=\"handled\"} 3",
-            "caxton_message_seconds_bucket{agent=\"metrics-test\",le=\"0.005\"} 1",
+            "caxton_failures_total{agent=\"metrics-test\",code=\"trap\"} 3\n",
+            "caxton_http_seconds_bucket{agent=\"metrics-test\",le=\"0.005\"} 1\n",
+            "# HELP caxton_failures_total Attempts and calls",
             "# HELP caxton_messages_total Messages and calls",
+            "caxton_messages_total{agent=\"metrics-test\",outcome=\"handled\"} 1\n",
+            "caxton_messages_total{agent=\"metrics-test\",outcome=\"retried\"} 1\n",
+            "# TYPE caxton_message_seconds histogram\n",
+            "caxton_message_seconds_bucket{agent=\"metrics-test\",le=\"0.0025\"} 0\n",
+            "caxton_message_seconds_bucket{agent=\"metrics-test\",le=\"0.005\"} 1\n",
+            "caxton_message_seconds_bucket{agent=\"metrics-test\",le=\"30\"} 1\n",
+            "caxton_message_seconds_bucket{agent=\"metrics-test\",le=\"+Inf\"} 2\n",
+            "caxton_message_seconds_sum{agent=\"metrics-test\"} 300.003\n",
+            "caxton_message_seconds_count{agent=\"metrics-test\"} 2\n",
+            "caxton_mailbox_wait_seconds_bucket{agent=\"metrics-test\",le=\"0.05\"} 2\n",
         ] {
             assert!(text.contains(expected), "{expected} is missing in:\n{text}");
         }
@@ -283,7 +336,8 @@ mod tests {
         let page = include_str!("../../docs/api.md");
         for metric in METRICS {
             assert!(page.contains(&format!("`{}`", metric.name)), "docs/api.md lacks {}", metric.name);
-            assert_eq!(metric.name.ends_with("_seconds"), metric.kind == Kind::Histogram, "{}", metric.name);
+            let is_times = matches!(metric.kind, Kind::Histogram | Kind::ReadHistogram);
+            assert_eq!(metric.name.ends_with("_seconds"), is_times, "{}", metric.name);
             assert_eq!(
                 metric.name.ends_with("_total"),
                 matches!(metric.kind, Kind::Counter | Kind::ReadCounter),

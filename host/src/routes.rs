@@ -97,6 +97,11 @@ impl Routes {
         self.agents.get(name).or_else(|| self.leaving.get(name).filter(open))
     }
 
+    /// All agents, those that leave included.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        self.agents.values().chain(self.leaving.values())
+    }
+
     /// All agents.
     pub(crate) fn agents(&self) -> impl Iterator<Item = &Arc<Agent>> {
         self.agents.values()

@@ -1,5 +1,6 @@
 //! For probes and scrapes: no token, and answers that do not wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -10,6 +11,7 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::{Api, agents};
+use crate::agent::Told;
 use crate::metrics::Sample;
 
 /// How long a scrape waits for the figures of agents before it does without.
@@ -56,6 +58,11 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     let agents = tokio::time::timeout(PATIENCE, agents::all(&api)).await;
     let agents = agents.ok().and_then(Result::ok);
-    let sample = Sample { ready: api.control.readiness().ready, agents: agents.as_deref(), data: &api.data };
+    let told: Vec<(Arc<str>, Told)> = {
+        let routes = api.commons.routes.load();
+        routes.all().filter_map(|agent| Some((agent.name().shared(), agent.stats().told()?))).collect()
+    };
+    let ready = api.control.readiness().ready;
+    let sample = Sample { ready, agents: agents.as_deref(), told: &told, data: &api.data };
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&sample)).into_response()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caxton_control::{AgentSpec, Performative, Receiver};
+use caxton_control::{Performative, Receiver};
 use tokio::sync::oneshot;
 
 use super::Agent;
@@ -262,8 +262,7 @@ impl Agent {
 
     /// Makes an envelope of a message from outside, for which a place is kept.
     fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<(Accepted, Box<Envelope>), AdmitError> {
-        let spec = self.spec.load();
-        let limit = self.message_limit(&spec);
+        let limit = self.message_limit();
         if arrival.content.len() as u64 > limit {
             return Err(AdmitError::TooLarge { limit });
         }
@@ -305,11 +304,10 @@ impl Agent {
     }
 
     /// The largest message that the agent takes: that of its running revision.
-    pub(super) fn message_limit(&self, spec: &AgentSpec) -> u64 {
-        self.traffic
-            .load()
-            .as_ref()
-            .map_or(spec.limits.message_bytes, |traffic| traffic.stable().spec.limits.message_bytes)
+    pub(super) fn message_limit(&self) -> u64 {
+        let traffic = self.traffic.load();
+        let running = traffic.as_ref().map(|traffic| traffic.stable().spec.limits.message_bytes);
+        running.unwrap_or_else(|| self.spec.load().limits.message_bytes)
     }
 }
 
@@ -338,7 +336,7 @@ impl Commons {
         let conversation = draft.conversation_id.unwrap_or_else(|| work.conversation.clone());
         let routes = self.routes.load();
         let agent = self.find_receiver(&routes, who, &draft.receiver, &conversation)?;
-        let theirs = agent.message_limit(&agent.spec.load());
+        let theirs = agent.message_limit();
         if draft.content.len() as u64 > theirs {
             return Err(AdmitError::TooLarge { limit: theirs });
         }
@@ -362,7 +360,7 @@ impl Commons {
             id,
         };
         let envelope =
-            Envelope { hops: work.hops + 1, due, trace: work.trace.clone(), ..Envelope::new(message, Instant::now()) };
+            Envelope { hops: work.hops + 1, due, trace: work.trace.clone(), ..Envelope::new(message, work.began) };
         Ok((agent, Box::new(envelope)))
     }
 }

@@ -73,8 +73,8 @@ impl Handling {
         self.cpu
     }
 
-    /// What is counted of it; `well` is none while there is another attempt to come.
-    pub(super) fn end(&self, envelope: &Envelope, well: Option<bool>) -> End {
+    /// What is counted of it, which ends `now`; `well` is none while there is another attempt to come.
+    pub(super) fn end(&self, envelope: &Envelope, well: Option<bool>, now: Instant) -> End {
         End {
             well,
             waited: match envelope.due {
@@ -82,7 +82,7 @@ impl Handling {
                 Some(due) => Duration::from_millis(self.began_at.saturating_sub(due)),
                 None => self.began.saturating_duration_since(envelope.accepted),
             },
-            took: self.began.elapsed(),
+            took: now.saturating_duration_since(self.began),
             cpu: self.cpu,
         }
     }
@@ -96,6 +96,14 @@ impl Handling {
     pub(super) fn into_place(self) -> (Lane<u64>, Rank, u64, InFlight) {
         (self.lane, self.rank, self.since, self.flight)
     }
+}
+
+/// What a call took.
+struct Spent {
+    /// Its time on a core.
+    cpu: Duration,
+    /// When it ended.
+    until: Instant,
 }
 
 /// What a handler was content with.
@@ -200,11 +208,11 @@ impl Agent {
             Some(why) => Err(Outcome::Gone(why)),
             None => self.attempt(&mut handling, &mut envelope).await,
         };
-        let took = handling.began.elapsed();
-        handling.took = took;
+        let took = handling.took;
         let next = match result {
             Ok(content) => self.settle(handling, envelope, content),
             Err(outcome) => {
+                handling.took = handling.began.elapsed();
                 self.failed(handling, envelope, outcome);
                 None
             }
@@ -239,6 +247,7 @@ impl Agent {
         let work = Work {
             conversation: envelope.message.conversation_id.clone(),
             hops: envelope.hops,
+            began: handling.began,
             deadline,
             trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
             outside: handling.recording.as_deref().map(Recording::outside),
@@ -247,8 +256,9 @@ impl Agent {
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
         let time = left.map_or(limit, |left| left.min(revision.spec.limits.time));
         let (result, mut effects) = match self.call(&revision, lease, envelope, work, time).await {
-            Ok((result, effects, cpu)) => {
+            Ok((result, effects, Spent { cpu, until })) => {
                 handling.cpu = cpu;
+                handling.took = until.saturating_duration_since(handling.began);
                 if let Some(recording) = &mut handling.recording {
                     recording.answered(self.name.as_str(), &result, &effects);
                 }
@@ -292,7 +302,8 @@ impl Agent {
         let lasts = !effects.writes.is_empty() || effects.ahead;
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
             let sends = self.commons.judged(effects.sends);
-            return self.finish(handling, *envelope, outcome, sends);
+            let now = handling.began + handling.took;
+            return self.finish(handling, envelope, outcome, sends, now);
         }
         let mut commit = Commit::new(self.name.shared(), Box::new(|_| ()));
         commit.handled = handled;
@@ -306,7 +317,7 @@ impl Agent {
             match result {
                 Ok(()) => {
                     let agent = Arc::clone(&agent);
-                    if let Some(next) = agent.finish(handling, *envelope, outcome, sends) {
+                    if let Some(next) = agent.finish(handling, envelope, outcome, sends, Instant::now()) {
                         next.work();
                     }
                 }
@@ -331,18 +342,19 @@ impl Agent {
         None
     }
 
-    /// A handling ended well, and what it comes to is safe. Gives an agent that was sent something and that
-    /// nobody works for yet.
+    /// A handling ended well, and what it comes to is safe since `now`. Gives an agent that was sent something and
+    /// that nobody works for yet.
     fn finish(
         &self,
         mut handling: Handling,
-        envelope: Envelope,
+        envelope: Box<Envelope>,
         outcome: Outcome,
         sends: Vec<Sent>,
+        now: Instant,
     ) -> Option<Arc<Self>> {
-        self.stats.ended(handling.end(&envelope, Some(true)));
+        self.stats.ended(handling.end(&envelope, Some(true), now));
         handling.measure(false);
-        let next = inbox::deliver(sends);
+        let next = inbox::deliver(sends, now);
         self.keep_recent(&envelope.message, envelope.hops);
         if let Some(waiter) = envelope.waiter {
             waiter.tell(Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome });
@@ -423,7 +435,7 @@ impl Agent {
         envelope: &Envelope,
         work: Work,
         time: Duration,
-    ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, Duration), Fault> {
+    ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, Spent), Fault> {
         let result = tokio::select! {
             biased;
             result = lease.instance().handle(&envelope.message, work, time) => result,
@@ -439,8 +451,9 @@ impl Agent {
                 return Err(fault);
             }
         };
-        let (effects, cpu) = (lease.instance().take_effects(), lease.instance().cpu());
+        let instance = lease.instance();
+        let (effects, spent) = (instance.take_effects(), Spent { cpu: instance.cpu(), until: instance.ended() });
         lease.finish(true);
-        Ok((result, effects, cpu))
+        Ok((result, effects, spent))
     }
 }

@@ -1,6 +1,7 @@
 //! What becomes of a message whose handling failed: another attempt, or a dead letter.
 
 use std::sync::Arc;
+use std::time::Instant;
 use std::time::Duration;
 
 use caxton_control::RevisionId;
@@ -82,7 +83,7 @@ impl Agent {
         }
         if let Outcome::Fault(Fault::Interrupted) = outcome {
             envelope.message.attempt += 1;
-            self.stats.ended(handling.end(&envelope, None));
+            self.stats.ended(handling.end(&envelope, None, Instant::now()));
             self.retake(handling, envelope, None);
             return;
         }
@@ -95,7 +96,7 @@ impl Agent {
         let text = format!("message {} from {} failed: {why}", envelope.message.id, envelope.message.sender);
         self.commons.note(handling.revision(), "error", &text, &outcome);
         if envelope.is_call() {
-            self.stats.ended(handling.end(&envelope, Some(false)));
+            self.stats.ended(handling.end(&envelope, Some(false), Instant::now()));
             if let Some(waiter) = envelope.waiter {
                 waiter.tell(Answer { revision: Some(revision), outcome });
             }
@@ -127,7 +128,7 @@ impl Agent {
     /// Keeps that an attempt failed, and lets the message wait for the next.
     fn try_again(&self, handling: Handling, envelope: Box<Envelope>, again_at: u64) {
         self.stats.retried();
-        self.stats.ended(handling.end(&envelope, None));
+        self.stats.ended(handling.end(&envelope, None, Instant::now()));
         let failed = envelope.failed.last().cloned();
         let (Some(seq), Some(attempt)) = (envelope.seq.filter(|_| self.commons.store.keeps_messages()), failed) else {
             return self.retake(handling, envelope, Some(again_at));
@@ -164,7 +165,7 @@ impl Agent {
         let (revision, waiter) = (Arc::clone(&handling.revision().id), None);
         let mut envelope = envelope;
         let waiter = std::mem::replace(&mut envelope.waiter, waiter);
-        let ended = handling.end(&envelope, Some(false));
+        let ended = handling.end(&envelope, Some(false), Instant::now());
         let dead = DeadLetter { envelope, reason, error, at: clock::now_ms() };
         self.bury_with(dead, sends, move |buried| {
             match buried {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Agent, CONVERSATIONS, Outcomes, Taking, worker};
 use crate::clock;
@@ -62,10 +63,10 @@ impl Inbox for Agent {
 }
 
 /// Delivers what was sent. Of the agents that nobody works for yet, one is left to the caller.
-pub(super) fn deliver(sends: Vec<Sent>) -> Option<Arc<Agent>> {
+pub(super) fn deliver(sends: Vec<Sent>, now: Instant) -> Option<Arc<Agent>> {
     let mut left: Option<Arc<dyn Inbox>> = None;
     for sent in sends {
-        if let Some(inbox) = sent.put()
+        if let Some(inbox) = sent.put(now)
             && let Some(earlier) = left.replace(inbox)
         {
             earlier.work();

@@ -30,6 +30,7 @@ mod redeliver;
 mod reply;
 mod save;
 mod stats;
+mod tally;
 mod traffic;
 mod worker;
 
@@ -66,7 +67,10 @@ pub(crate) use queue::{Backlog, backlog, bury_orphans};
 pub(crate) use recent::forget_unwanted;
 pub(crate) use redeliver::{Left, RedeliverError, Redelivered, redeliver};
 pub(crate) use reply::{code, describe};
-pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
+#[cfg(test)]
+pub(crate) use stats::End;
+pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats, Told};
+pub(crate) use tally::{BOUNDS_NS, Distribution};
 pub(crate) use traffic::Traffic;
 
 /// An agent: the same through all its revisions.

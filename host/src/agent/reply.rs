@@ -148,7 +148,7 @@ impl Agent {
             tracing::debug!(agent = %self.name, receiver = message.receiver, "a reply has nobody to go to");
             return Ok(None);
         };
-        let limit = receiver.message_limit(&receiver.spec.load());
+        let limit = receiver.message_limit();
         if message.content.len() as u64 > limit {
             return Err(AdmitError::TooLarge { limit });
         }

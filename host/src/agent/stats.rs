@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam_utils::CachePadded;
 use serde::Serialize;
 
+use super::tally::{Distribution, Tally, count};
 use crate::figures::{Figure, Figures};
+use crate::histogram::Sharded;
 
 /// What can become of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +42,8 @@ pub(crate) struct End {
 #[derive(Debug)]
 pub(crate) struct Stats {
     agent: Arc<str>,
-    retries: AtomicU64,
-    /// Apart from the others: who sends counts it, and who works them.
-    accepted: CachePadded<AtomicU64>,
-    handled: AtomicU64,
-    failed: AtomicU64,
-    refused: AtomicU64,
-    dropped: AtomicU64,
-    conflicts: AtomicU64,
-    metrics: OnceLock<Handles>,
+    /// Made when the first is counted, so that idle agents cost nothing.
+    tallies: OnceLock<Sharded<Tally>>,
     http: OnceLock<HttpMetrics>,
     /// Those of the whole host.
     figures: Arc<Figures>,
@@ -85,22 +79,6 @@ impl std::fmt::Debug for HttpMetrics {
     }
 }
 
-/// The metrics of one agent, made when it is first called so that idle agents cost nothing.
-struct Handles {
-    handled: metrics::Counter,
-    failed: metrics::Counter,
-    retried: metrics::Counter,
-    waited: metrics::Histogram,
-    seconds: metrics::Histogram,
-    cpu: metrics::Histogram,
-}
-
-impl std::fmt::Debug for Handles {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Handles")
-    }
-}
-
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Counts {
@@ -120,27 +98,37 @@ pub(crate) struct Counts {
     pub(crate) conflicts: u64,
 }
 
+/// What is told of an agent in the metrics.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    /// Messages and calls handled, failed for good, and attempts that were followed by another.
+    pub(crate) outcomes: [(&'static str, u64); 3],
+    /// How long messages waited.
+    pub(crate) waited: Distribution,
+    /// How long they took.
+    pub(crate) took: Distribution,
+    /// Their time on a core.
+    pub(crate) cpu: Distribution,
+}
+
 impl Stats {
     /// Of an agent, with nothing counted.
     pub(crate) fn new(agent: Arc<str>, figures: Arc<Figures>) -> Self {
-        Self {
-            agent,
-            retries: AtomicU64::default(),
-            accepted: CachePadded::default(),
-            handled: AtomicU64::default(),
-            failed: AtomicU64::default(),
-            refused: AtomicU64::default(),
-            dropped: AtomicU64::default(),
-            conflicts: AtomicU64::default(),
-            metrics: OnceLock::new(),
-            http: OnceLock::new(),
-            figures,
-        }
+        Self { agent, tallies: OnceLock::new(), http: OnceLock::new(), figures }
+    }
+
+    /// Where this thread counts.
+    fn here(&self) -> &Tally {
+        self.tallies.get_or_init(|| Sharded::new(Tally::default)).here()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Tally> {
+        self.tallies.get().into_iter().flat_map(Sharded::all)
     }
 
     /// Counts an attempt that failed and is followed by another.
     pub(crate) fn retried(&self) {
-        self.retries.fetch_add(1, Ordering::Relaxed);
+        count(&self.here().retries);
         self.figures.count(Figure::Retried);
     }
 
@@ -151,31 +139,26 @@ impl Stats {
         metrics::counter!("caxton_failures_total", &labels).increment(1);
     }
 
-    fn cell(&self, outcome: Outcomes) -> &AtomicU64 {
-        match outcome {
-            Outcomes::Accepted => &self.accepted,
-            Outcomes::Handled => &self.handled,
-            Outcomes::Failed => &self.failed,
-            Outcomes::Refused => &self.refused,
-            Outcomes::Dropped => &self.dropped,
-        }
-    }
-
     /// Counts one.
     pub(crate) fn count(&self, outcome: Outcomes) {
-        self.cell(outcome).fetch_add(1, Ordering::Relaxed);
-        self.figures.count(match outcome {
-            Outcomes::Accepted => Figure::Accepted,
-            Outcomes::Handled => Figure::Handled,
-            Outcomes::Failed => Figure::Failed,
-            Outcomes::Refused => Figure::Refused,
-            Outcomes::Dropped => Figure::Dropped,
-        });
+        self.count_in(self.here(), outcome);
+    }
+
+    fn count_in(&self, tally: &Tally, outcome: Outcomes) {
+        let (cell, figure) = match outcome {
+            Outcomes::Accepted => (&tally.accepted, Figure::Accepted),
+            Outcomes::Handled => (&tally.handled, Figure::Handled),
+            Outcomes::Failed => (&tally.failed, Figure::Failed),
+            Outcomes::Refused => (&tally.refused, Figure::Refused),
+            Outcomes::Dropped => (&tally.dropped, Figure::Dropped),
+        };
+        count(cell);
+        self.figures.count(figure);
     }
 
     /// Counts a handling that runs again.
     pub(crate) fn count_conflict(&self) {
-        self.conflicts.fetch_add(1, Ordering::Relaxed);
+        count(&self.here().conflicts);
     }
 
     /// The metrics of HTTP requests to this agent.
@@ -186,47 +169,46 @@ impl Stats {
     /// Counts a handling that ended.
     pub(crate) fn ended(&self, end: End) {
         let End { well, waited, took, cpu } = end;
+        let tally = self.here();
         match well {
             Some(true) => {
-                self.count(Outcomes::Handled);
+                self.count_in(tally, Outcomes::Handled);
                 self.figures.delivered(waited + took);
             }
-            Some(false) => self.count(Outcomes::Failed),
-            None => {}
+            Some(false) => self.count_in(tally, Outcomes::Failed),
+            None => count(&tally.unfinished),
         }
-        let handles = self.metrics.get_or_init(|| {
-            let agent = self.agent.to_string();
-            Handles {
-                handled: metrics::counter!("caxton_messages_total", "agent" => agent.clone(), "outcome" => "handled"),
-                failed: metrics::counter!("caxton_messages_total", "agent" => agent.clone(), "outcome" => "failed"),
-                retried: metrics::counter!("caxton_messages_total", "agent" => agent.clone(), "outcome" => "retried"),
-                waited: metrics::histogram!("caxton_mailbox_wait_seconds", "agent" => agent.clone()),
-                seconds: metrics::histogram!("caxton_message_seconds", "agent" => agent.clone()),
-                cpu: metrics::histogram!("caxton_message_cpu_seconds", "agent" => agent),
-            }
-        });
-        match well {
-            Some(true) => &handles.handled,
-            Some(false) => &handles.failed,
-            None => &handles.retried,
-        }
-        .increment(1);
-        handles.waited.record(waited);
-        handles.seconds.record(took);
-        handles.cpu.record(cpu);
+        tally.waited.record(waited);
+        tally.took.record(took);
+        tally.cpu.record(cpu);
     }
 
     /// The counters now.
     pub(crate) fn counts(&self) -> Counts {
-        let get = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        let sum = |cell: fn(&Tally) -> &AtomicU64| self.all().map(|tally| cell(tally).load(Ordering::Relaxed)).sum();
         Counts {
-            accepted: get(&self.accepted),
-            handled: get(&self.handled),
-            failed: get(&self.failed),
-            retries: get(&self.retries),
-            refused: get(&self.refused),
-            dropped: get(&self.dropped),
-            conflicts: get(&self.conflicts),
+            accepted: sum(|tally| &tally.accepted),
+            handled: sum(|tally| &tally.handled),
+            failed: sum(|tally| &tally.failed),
+            retries: sum(|tally| &tally.retries),
+            refused: sum(|tally| &tally.refused),
+            dropped: sum(|tally| &tally.dropped),
+            conflicts: sum(|tally| &tally.conflicts),
         }
+    }
+
+    /// What the metrics tell of it; none as long as there is nothing.
+    pub(crate) fn told(&self) -> Option<Told> {
+        self.tallies.get()?;
+        let counts = self.counts();
+        let unfinished = self.all().map(|tally| tally.unfinished.load(Ordering::Relaxed)).sum();
+        let outcomes = [("handled", counts.handled), ("failed", counts.failed), ("retried", unfinished)];
+        let mut told = Told { outcomes, ..Told::default() };
+        for tally in self.all() {
+            told.waited.add(&tally.waited);
+            told.took.add(&tally.took);
+            told.cpu.add(&tally.cpu);
+        }
+        Some(told)
     }
 }

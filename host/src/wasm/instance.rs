@@ -85,7 +85,8 @@ impl Instance {
         });
         meter.begin(limits.cpu);
         arm(&mut store, limits.fuel);
-        let instance = match bounded(&meter, limits.time, program.pre.instantiate_async(&mut store)).await {
+        let instantiated = Box::pin(program.pre.instantiate_async(&mut store));
+        let instance = match bounded(&meter, limits.time, instantiated).await {
             Ok(Ok(instance)) => instance,
             Ok(Err(error)) => {
                 let reason = if store.data().memory.refused {
@@ -133,6 +134,11 @@ impl Instance {
         self.meter.used()
     }
 
+    /// When the last call ended.
+    pub(crate) fn ended(&self) -> Instant {
+        self.meter.poll_ended()
+    }
+
     /// Hands a message to the guest and returns what it said. `time` bounds the call by the clock.
     ///
     /// After an error the instance must be dropped.
@@ -146,7 +152,7 @@ impl Instance {
         let Some(handler) = &self.exports.handler else {
             return Err(Fault::Host("the component exports no handler".to_owned()));
         };
-        let result = bounded(&self.meter, time, handler.call_handle(&mut self.store, message)).await;
+        let result = bounded(&self.meter, time, pin!(handler.call_handle(&mut self.store, message))).await;
         self.explain(result, time)
     }
 
@@ -154,7 +160,7 @@ impl Instance {
     pub(crate) async fn check(&mut self, time: Duration) -> Result<Result<(), String>, Fault> {
         self.begin(None);
         let Some(health) = &self.exports.health else { return Ok(Ok(())) };
-        let result = bounded(&self.meter, time, health.call_check(&mut self.store)).await;
+        let result = bounded(&self.meter, time, pin!(health.call_check(&mut self.store))).await;
         self.explain(result, time)
     }
 
@@ -162,7 +168,7 @@ impl Instance {
     pub(crate) async fn save(&mut self, time: Duration) -> Result<Option<Result<Vec<u8>, String>>, Fault> {
         self.begin(None);
         let Some(snapshot) = &self.exports.snapshot else { return Ok(None) };
-        let result = bounded(&self.meter, time, snapshot.call_save(&mut self.store)).await;
+        let result = bounded(&self.meter, time, pin!(snapshot.call_save(&mut self.store))).await;
         self.explain(result, time).map(Some)
     }
 
@@ -172,7 +178,7 @@ impl Instance {
         let Some(snapshot) = &self.exports.snapshot else { return Ok(()) };
         // The contract takes the bytes by value.
         let saved = saved.to_vec();
-        let result = bounded(&self.meter, time, snapshot.call_restore(&mut self.store, &saved)).await;
+        let result = bounded(&self.meter, time, pin!(snapshot.call_restore(&mut self.store, &saved))).await;
         self.explain(result, time)?.map_err(Fault::Restore)
     }
 
@@ -207,7 +213,7 @@ impl Instance {
                 let _ = sender.send((response, taken));
             })
             .map_err(host)?;
-        let result = bounded(&self.meter, time, http.call_handle(&mut self.store, request, outparam)).await;
+        let result = bounded(&self.meter, time, pin!(http.call_handle(&mut self.store, request, outparam))).await;
         self.explain(result, time)
     }
 
@@ -244,16 +250,15 @@ impl Instance {
 struct Late;
 
 /// Runs a call with its time on a core counted and its time by the clock bounded.
-async fn bounded<F: Future>(meter: &Meter, time: Duration, call: F) -> Result<F::Output, Late> {
-    let deadline = Instant::now() + time;
-    let mut call = pin!(Metered { meter, future: pin!(call) });
+async fn bounded<F: Future + Unpin>(meter: &Meter, time: Duration, call: F) -> Result<F::Output, Late> {
+    let mut call = Metered { meter, future: call };
     // Only made when the call has to wait: most end before, and what timers belong to is shared by all threads.
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
-        if let Poll::Ready(output) = call.as_mut().poll(cx) {
+        if let Poll::Ready(output) = Pin::new(&mut call).poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until((meter.poll_began() + time).into())));
         timer.as_mut().poll(cx).map(|()| Err(Late))
     })
     .await

@@ -14,12 +14,12 @@ use super::pool::Pool;
 /// which is right after a trap and for a call that was broken off.
 pub(crate) struct Lease {
     pool: Arc<Pool>,
-    held: Option<(Instance, Place)>,
+    held: Option<(Box<Instance>, Place)>,
     _turn: OwnedSemaphorePermit,
 }
 
 impl Lease {
-    pub(super) fn new(pool: &Arc<Pool>, held: (Instance, Place), turn: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(pool: &Arc<Pool>, held: (Box<Instance>, Place), turn: OwnedSemaphorePermit) -> Self {
         Self { pool: Arc::clone(pool), held: Some(held), _turn: turn }
     }
 

@@ -69,6 +69,8 @@ pub(super) struct Meter {
     used_ns: AtomicU64,
     /// When the present poll began, in nanoseconds after `origin`.
     poll_began_ns: AtomicU64,
+    /// When the last poll ended, in nanoseconds after `origin`.
+    poll_ended_ns: AtomicU64,
     budget_ns: AtomicU64,
 }
 
@@ -78,6 +80,7 @@ impl Meter {
             origin: Instant::now(),
             used_ns: AtomicU64::new(0),
             poll_began_ns: AtomicU64::new(0),
+            poll_ended_ns: AtomicU64::new(0),
             budget_ns: AtomicU64::new(u64::MAX),
         })
     }
@@ -86,6 +89,16 @@ impl Meter {
     pub(super) fn begin(&self, budget: Duration) {
         self.used_ns.store(0, Ordering::Relaxed);
         self.budget_ns.store(u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When the last poll began.
+    pub(super) fn poll_began(&self) -> Instant {
+        self.origin + Duration::from_nanos(self.poll_began_ns.load(Ordering::Relaxed))
+    }
+
+    /// When the last poll ended.
+    pub(super) fn poll_ended(&self) -> Instant {
+        self.origin + Duration::from_nanos(self.poll_ended_ns.load(Ordering::Relaxed))
     }
 
     /// Time on a core so far, without the present poll.
@@ -117,8 +130,10 @@ impl<F: Future + Unpin> Future for Metered<'_, F> {
         let began = self.meter.now();
         self.meter.poll_began_ns.store(began, Ordering::Relaxed);
         let result = Pin::new(&mut self.future).poll(cx);
-        let spent = self.meter.now().saturating_sub(began);
-        self.meter.used_ns.fetch_add(spent, Ordering::Relaxed);
+        let ended = self.meter.now();
+        self.meter.poll_ended_ns.store(ended, Ordering::Relaxed);
+        let used = self.meter.used_ns.load(Ordering::Relaxed);
+        self.meter.used_ns.store(used.saturating_add(ended.saturating_sub(began)), Ordering::Relaxed);
         result
     }
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use caxton_control::RevisionId;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use uuid::{ContextV7, Timestamp, Uuid};
 
 use super::{Fault, wit};
+use crate::clock;
 use crate::trace::Trace;
 
 /// A message on its way, with what travels beside it.
@@ -164,7 +165,9 @@ pub(crate) fn new_id() -> String {
         static CONTEXT: ContextV7 = const { ContextV7::new() };
     }
     let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
-    CONTEXT.with(|context| Uuid::new_v7(Timestamp::now(context))).hyphenated().encode_lower(&mut buffer).to_owned()
+    let now = Duration::from_millis(clock::now_ms());
+    let id = |context: &ContextV7| Uuid::new_v7(Timestamp::from_unix(context, now.as_secs(), now.subsec_nanos()));
+    CONTEXT.with(id).hyphenated().encode_lower(&mut buffer).to_owned()
 }
 
 /// A message that was admitted, with the place that is kept for it. Dropping it gives the place up.
@@ -228,18 +231,17 @@ impl Sent {
 
     /// Delivers the message.
     pub(crate) fn deliver(self) {
-        if let Some(inbox) = self.put() {
+        if let Some(inbox) = self.put(Instant::now()) {
             inbox.work();
         }
     }
 
-    /// Puts the message into its mailbox. Gives the mailbox back when somebody has to work for it now.
-    pub(crate) fn put(mut self) -> Option<Arc<dyn Inbox>> {
+    /// Puts the message into its mailbox, where it waits since `now`. Gives the mailbox back when somebody has to work
+    /// for it now.
+    pub(crate) fn put(mut self, now: Instant) -> Option<Arc<dyn Inbox>> {
         let (inbox, mut envelope) = self.inner.take()?;
-        if envelope.seq.is_some() {
-            // Until its commit it was not accepted.
-            envelope.accepted = Instant::now();
-        }
+        // Until its commit it was not accepted.
+        envelope.accepted = now;
         inbox.put(envelope).then_some(inbox)
     }
 

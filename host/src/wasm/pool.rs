@@ -48,7 +48,7 @@ pub(crate) struct Pool {
 
 /// An instance that waits for a call. It ends before its place is handed on.
 pub(super) struct Idle {
-    instance: Instance,
+    instance: Box<Instance>,
     place: Place,
     since: Instant,
 }
@@ -338,8 +338,9 @@ impl Pool {
     }
 
     /// A new instance; that of a stateful agent remembers what it is given.
-    async fn start(&self, memory: Memory<'_>) -> Result<Instance, Fault> {
-        let mut instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
+    async fn start(&self, memory: Memory<'_>) -> Result<Box<Instance>, Fault> {
+        let instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
+        let mut instance = Box::new(instance);
         if self.program.summary.kind == Kind::Stateful {
             let time = self.who.spec.limits.time;
             match memory {
@@ -409,13 +410,13 @@ impl Pool {
     }
 
     /// Takes an instance back after a call that ended well, or ends it.
-    pub(super) fn take_back(self: &Arc<Self>, mut instance: Instance, place: Place, well: bool) {
+    pub(super) fn take_back(self: &Arc<Self>, mut instance: Box<Instance>, place: Place, well: bool) {
         // The memory of a stateful agent is nowhere else.
         let keeps = self.program.summary.kind == Kind::Stateful;
         if well && self.troubled.swap(false, Ordering::Relaxed) {
             self.supervision.lock().well();
         }
-        let since = Instant::now();
+        let since = instance.ended();
         if well && (keeps || !instance.is_worn(self.who.spec.instances.reuse, since)) {
             self.rest(instance, place, since);
         } else {
@@ -432,7 +433,7 @@ impl Pool {
     }
 
     /// An instance waits for a call.
-    fn rest(self: &Arc<Self>, instance: Instance, place: Place, since: Instant) {
+    fn rest(self: &Arc<Self>, instance: Box<Instance>, place: Place, since: Instant) {
         self.idle.lock().push(Idle { instance, place, since });
         if self.makes_way() && self.listed.enters() {
             self.runtime.spares.enter(self);

@@ -238,7 +238,8 @@ fn message(content: &[u8]) -> wit::Message {
 }
 
 fn work() -> Work {
-    Work { conversation: "c-1".to_owned(), hops: 0, deadline: Instant::now() + LONG, trace: None, outside: None }
+    let began = Instant::now();
+    Work { conversation: "c-1".to_owned(), hops: 0, began, deadline: began + LONG, trace: None, outside: None }
 }
 
 /// Hands one message to an instance of the pool, as the host does, and gives the content of the reply.
