@@ -342,7 +342,12 @@ async fn drain(commons: &Commons, drained: &Drained, deadline: Instant) -> u32 {
         agent.close("the host is stopping");
         for revision in revisions {
             left += revision.in_flight();
-            if let Err(why) = agent.save_idle(&revision, Duration::ZERO).await {
+            // A worker may have its instance in hand for another moment.
+            let saved = match revision.in_flight() {
+                0 => agent.save_last(&revision).await,
+                _ => agent.save_idle(&revision, Duration::ZERO).await,
+            };
+            if let Err(why) = saved {
                 tracing::error!(agent = %agent.name(), why, "an agent's memory was not kept");
             }
             revision.stop();

@@ -4,99 +4,21 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use caxton_control::mailbox::{Lane, Rank, Taken};
+use caxton_control::mailbox::Taken;
 use tokio::sync::oneshot;
 
 use super::copy::Recording;
+use super::handling::Handling;
 use super::inbox;
 use super::queue::{STORE_PAUSE, Slot, prefetch_next, since};
-use super::stats::End;
 use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::{Commit, CommitError, Committed, StateChange};
-use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Lease, Outcome, Sent, Work, wit};
+use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Kept, Lease, Outcome, Sent, Work, wit};
 
 /// A handling whose state has changed meanwhile runs again at most so often; each time at least one other
 /// handling of the agent was committed.
 const MAX_CONFLICTS: u32 = 64;
-
-/// A message in hand: its place in the mailbox, who handles it, and since when.
-pub(super) struct Handling {
-    agent: Arc<Agent>,
-    flight: InFlight,
-    lane: Lane<u64>,
-    rank: Rank,
-    since: u64,
-    began: Instant,
-    began_at: u64,
-    /// How long it took until the handler was done.
-    took: Duration,
-    cpu: Duration,
-    /// What is noted for a copy, if one is made.
-    recording: Option<Box<Recording>>,
-}
-
-impl Handling {
-    /// Whose.
-    pub(super) fn agent(&self) -> Arc<Agent> {
-        Arc::clone(&self.agent)
-    }
-
-    /// Which revision handles it.
-    pub(super) fn revision(&self) -> &Arc<Revision> {
-        &self.flight.revision
-    }
-
-    /// When it was taken, in milliseconds since 1970.
-    pub(super) fn began_at(&self) -> u64 {
-        self.began_at
-    }
-
-    /// How long the handler took.
-    pub(super) fn took(&self) -> Duration {
-        self.took
-    }
-
-    /// When its handling has to be done, and how long it may take: by the limit of who handles it, or by what its sender
-    /// waits.
-    fn time(&self, envelope: &Envelope) -> (Instant, Duration) {
-        let limit = self.revision().spec.limits.time;
-        let deadline = self.began + limit;
-        match envelope.deadline.filter(|theirs| *theirs < deadline) {
-            Some(theirs) => (theirs, theirs.saturating_duration_since(envelope.accepted)),
-            None => (deadline, limit),
-        }
-    }
-
-    /// Its time on a core.
-    pub(super) fn cpu(&self) -> Duration {
-        self.cpu
-    }
-
-    /// What is counted of it, which ends `now`; `well` is none while there is another attempt to come.
-    pub(super) fn end(&self, envelope: &Envelope, well: Option<bool>, now: Instant) -> End {
-        End {
-            well,
-            waited: match envelope.due {
-                // Until then it had not to come.
-                Some(due) => Duration::from_millis(self.began_at.saturating_sub(due)),
-                None => self.began.saturating_duration_since(envelope.accepted),
-            },
-            took: now.saturating_duration_since(self.began),
-            cpu: self.cpu,
-        }
-    }
-
-    /// What is noted for a copy, if one is made.
-    pub(super) fn take_recording(&mut self) -> Option<Box<Recording>> {
-        self.recording.take()
-    }
-
-    /// Its place, to be taken again.
-    pub(super) fn into_place(self) -> (Lane<u64>, Rank, u64, InFlight) {
-        (self.lane, self.rank, self.since, self.flight)
-    }
-}
 
 /// What a call took.
 struct Spent {
@@ -165,6 +87,7 @@ impl Agent {
         self: &Arc<Self>,
         flight: InFlight,
         taken: Taken<u64, Slot>,
+        kept: &mut Kept,
     ) -> (Duration, Option<Arc<Self>>) {
         let Taken { lane, rank, since, message } = taken;
         let mut envelope = match self.fetch(message) {
@@ -191,7 +114,6 @@ impl Agent {
             self.commons.store.conversations.prefetch(&envelope.message.conversation_id);
         }
         let mut handling = Handling {
-            agent: Arc::clone(self),
             flight,
             lane,
             rank,
@@ -206,7 +128,7 @@ impl Agent {
         envelope.message.attempt = envelope.message.attempt.max(attempt);
         let result = match self.expired(&envelope) {
             Some(why) => Err(Outcome::Gone(why)),
-            None => self.attempt(&mut handling, &mut envelope).await,
+            None => self.attempt(&mut handling, &mut envelope, kept).await,
         };
         let took = handling.took;
         let next = match result {
@@ -238,12 +160,20 @@ impl Agent {
     }
 
     /// Runs the handler once.
-    async fn attempt(&self, handling: &mut Handling, envelope: &mut Envelope) -> Result<Content, Outcome> {
+    async fn attempt(
+        &self,
+        handling: &mut Handling,
+        envelope: &mut Envelope,
+        kept: &mut Kept,
+    ) -> Result<Content, Outcome> {
         let (deadline, _) = handling.time(envelope);
-        let lease = self.lease(&mut handling.flight, envelope.is_call(), deadline).await.map_err(Outcome::Fault)?;
-        let revision = Arc::clone(handling.revision());
+        let lease = match kept.take(&handling.flight.revision.pool) {
+            Some(lease) => lease,
+            None => self.lease(&mut handling.flight, envelope.is_call(), deadline).await.map_err(Outcome::Fault)?,
+        };
+        let revision = &handling.flight.revision;
         let (deadline, limit) = handling.time(envelope);
-        handling.recording = self.record(&revision, envelope.hops);
+        handling.recording = self.record(revision, envelope.hops);
         let work = Work {
             conversation: envelope.message.conversation_id.clone(),
             hops: envelope.hops,
@@ -255,7 +185,7 @@ impl Agent {
         // All of its time, also if an instance had to be started first; but nobody waits longer for that.
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
         let time = left.map_or(limit, |left| left.min(revision.spec.limits.time));
-        let (result, mut effects) = match self.call(&revision, lease, envelope, work, time).await {
+        let (result, mut effects) = match self.call(revision, lease, kept, envelope, work, time).await {
             Ok((result, effects, Spent { cpu, until })) => {
                 handling.cpu = cpu;
                 handling.took = until.saturating_duration_since(handling.began);
@@ -274,7 +204,7 @@ impl Agent {
             }
         };
         let reply = result.map_err(Outcome::Gave)?;
-        let routed = self.route_reply(&revision, envelope, reply);
+        let routed = self.route_reply(revision, envelope, reply);
         let (outcome, extra) = routed.map_err(|error| match error {
             // The asker's state, not the agent's doing.
             AdmitError::Full { .. } | AdmitError::Unavailable(_) => {
@@ -308,7 +238,7 @@ impl Agent {
         let mut commit = Commit::new(self.name.shared(), Box::new(|_| ()));
         commit.handled = handled;
         commit.state = self.change(handling.revision(), &mut commit.sends, effects);
-        let agent = handling.agent();
+        let agent = self.shared();
         commit.done = Box::new(move |committed: Committed| {
             let Committed { result, sends, state, .. } = committed;
             if let Some(state) = &state {
@@ -362,20 +292,23 @@ impl Agent {
         if let Some(recording) = handling.take_recording() {
             recording.copy(envelope.message);
         }
-        self.count_well();
-        self.done(handling);
+        self.done(handling, true);
         next
     }
 
-    /// A message is done with; the next of its conversation may come.
-    pub(super) fn done(&self, handling: Handling) {
+    /// A message is done with, and was handled well or is given up; the next of its conversation may come.
+    pub(super) fn done(&self, handling: Handling, well: bool) {
         let (lane, _, _, flight) = handling.into_place();
-        let start = {
+        let (closed, start) = {
             let mut inbox = self.inbox.lock();
+            let closed = well && inbox.breaker.well(clock::now_ms());
             inbox.mailbox.done(lane);
-            self.may_start(&mut inbox)
+            (closed, self.may_start(&mut inbox))
         };
         drop(flight);
+        if closed {
+            self.tell_closed("it handled a message again");
+        }
         if start {
             self.start_worker();
         }
@@ -432,6 +365,7 @@ impl Agent {
         &self,
         revision: &Arc<Revision>,
         mut lease: Lease,
+        kept: &mut Kept,
         envelope: &Envelope,
         work: Work,
         time: Duration,
@@ -453,7 +387,7 @@ impl Agent {
         };
         let instance = lease.instance();
         let (effects, spent) = (instance.take_effects(), Spent { cpu: instance.cpu(), until: instance.ended() });
-        lease.finish(true);
+        lease.keep(kept);
         Ok((result, effects, spent))
     }
 }

@@ -1,14 +1,14 @@
 //! What becomes of a message whose handling failed: another attempt, or a dead letter.
 
 use std::sync::Arc;
-use std::time::Instant;
 use std::time::Duration;
+use std::time::Instant;
 
 use caxton_control::RevisionId;
 use caxton_control::breaker::BreakerState;
 use caxton_control::mailbox::Taken;
 
-use super::deliver::Handling;
+use super::handling::Handling;
 use super::queue::{STORE_PAUSE, Slot};
 use super::reply::{code, describe};
 use super::{Agent, Outcomes, Revision};
@@ -100,7 +100,7 @@ impl Agent {
             if let Some(waiter) = envelope.waiter {
                 waiter.tell(Answer { revision: Some(revision), outcome });
             }
-            self.done(handling);
+            self.done(handling, false);
             return;
         }
         let (attempts, backoff) = {
@@ -133,7 +133,7 @@ impl Agent {
         let (Some(seq), Some(attempt)) = (envelope.seq.filter(|_| self.commons.store.keeps_messages()), failed) else {
             return self.retake(handling, envelope, Some(again_at));
         };
-        let agent = handling.agent();
+        let agent = self.shared();
         let done = Box::new(move |_: Committed| {
             // If it was not kept, a restart forgets that the attempt was made, and nothing else.
             let agent = Arc::clone(&agent);
@@ -161,7 +161,7 @@ impl Agent {
         outcome: Outcome,
     ) {
         let sends = self.failure_for(&envelope, &error).into_iter().collect();
-        let agent = handling.agent();
+        let agent = self.shared();
         let (revision, waiter) = (Arc::clone(&handling.revision().id), None);
         let mut envelope = envelope;
         let waiter = std::mem::replace(&mut envelope.waiter, waiter);
@@ -174,7 +174,7 @@ impl Agent {
                     if let Some(waiter) = waiter {
                         waiter.tell(Answer { revision: Some(revision), outcome });
                     }
-                    agent.done(handling);
+                    agent.done(handling, false);
                 }
                 // Still in the mailbox: it is tried, or given up, again.
                 Err(mut envelope) => {
@@ -242,12 +242,17 @@ impl Agent {
     }
 
     /// Tells the breaker that a handling ended well.
-    pub(super) fn count_well(&self) {
+    fn count_well(&self) {
         let closed = self.inbox.lock().breaker.well(clock::now_ms());
         if closed {
-            tracing::info!(agent = %self.name, "its breaker closes: it handled a message again");
-            self.commons.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
+            self.tell_closed("it handled a message again");
         }
+    }
+
+    /// Tells that the breaker closes, and why.
+    pub(super) fn tell_closed(&self, why: &str) {
+        tracing::info!(agent = %self.name, "its breaker closes: {why}");
+        self.commons.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
     }
 
     /// Whether its breaker is open, or lets through no more than a trial.
@@ -258,8 +263,7 @@ impl Agent {
     /// Closes the breaker, since another revision answers from now on.
     pub(super) fn trust(&self) {
         if self.inbox.lock().breaker.begin_anew() {
-            tracing::info!(agent = %self.name, "its breaker closes: another revision answers");
-            self.commons.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
+            self.tell_closed("another revision answers");
         }
     }
 
@@ -297,12 +301,12 @@ fn attempt(handling: &Handling, envelope: &Envelope, outcome: &Outcome, why: &st
     }
     Attempt {
         number: envelope.message.attempt,
-        at: handling.began_at(),
+        at: handling.began_at,
         revision: handling.revision().id.to_string(),
         code: code(outcome).unwrap_or("handled").to_owned(),
         error: error.chars().take(MAX_ERROR).collect(),
-        took_us: u64::try_from(handling.took().as_micros()).unwrap_or(u64::MAX),
-        cpu_us: u64::try_from(handling.cpu().as_micros()).unwrap_or(u64::MAX),
+        took_us: u64::try_from(handling.took.as_micros()).unwrap_or(u64::MAX),
+        cpu_us: u64::try_from(handling.cpu.as_micros()).unwrap_or(u64::MAX),
     }
 }
 

@@ -19,6 +19,7 @@ mod deliver;
 mod draft;
 mod expire;
 mod fail;
+mod handling;
 mod http;
 mod inbox;
 mod lost;
@@ -227,7 +228,7 @@ impl Revision {
     /// Breaks off what it has in hand, and drops its instances.
     pub(crate) fn stop(&self) {
         self.interrupt();
-        self.pool.trim(0, Duration::ZERO);
+        self.pool.close();
     }
 
     /// Whether the reconciler is told when nothing is in flight any more.
@@ -279,6 +280,11 @@ impl Agent {
         });
         agent.fill(waiting);
         agent
+    }
+
+    /// This agent, for somebody who keeps it.
+    fn shared(&self) -> Arc<Self> {
+        self.me.upgrade().expect("somebody holds it who asks it to do something")
     }
 
     /// Its name.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use caxton_control::rollout::split::{Pick, Split, Untaken};
 
-use super::deliver::Handling;
+use super::handling::Handling;
 use super::{Agent, InFlight, Revision};
 use crate::clock;
 use crate::wasm::{Envelope, Fault, Lease, NoInstance};
@@ -209,6 +209,6 @@ fn is_alone(envelope: &Envelope) -> bool {
 impl Handling {
     /// Counts what was handled for the revision that did.
     pub(super) fn measure(&self, faulty: bool) {
-        self.revision().measure(self.took(), faulty);
+        self.revision().measure(self.took, faulty);
     }
 }

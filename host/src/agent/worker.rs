@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::queue::Slot;
 use super::{Agent, InFlight, InboxState};
 use crate::clock;
-use crate::wasm::Inbox;
+use crate::wasm::{Inbox, Kept};
 
 /// How long one worker handles messages before another begins beside it.
 const ALONE: Duration = Duration::from_millis(1);
@@ -40,7 +40,7 @@ impl Agent {
     pub(crate) fn work_for_caller(self: &Arc<Self>) {
         let agent = Arc::clone(self);
         tokio::spawn(async move {
-            match step(Arc::clone(&agent)).await {
+            match step(&agent, &mut Kept::default()).await {
                 Step::Handled(_) => agent.resign(),
                 Step::GoOn(next) => next.work(),
                 Step::Ended => {}
@@ -94,8 +94,10 @@ impl Agent {
 /// Handles what is ready, until nothing is.
 pub(super) async fn work(mut agent: Arc<Agent>) {
     let mut worked = Duration::ZERO;
+    // Its instance stays with it as long as it works for one agent.
+    let mut kept = Kept::default();
     loop {
-        match step(Arc::clone(&agent)).await {
+        match step(&agent, &mut kept).await {
             Step::Handled(took) => {
                 worked += took;
                 if worked > ALONE {
@@ -105,7 +107,7 @@ pub(super) async fn work(mut agent: Arc<Agent>) {
             }
             Step::Ended => return,
             // A chain of messages stays in one task, which nobody has to wake.
-            Step::GoOn(next) => (agent, worked) = (next, Duration::ZERO),
+            Step::GoOn(next) => (agent, worked, kept) = (next, Duration::ZERO, Kept::default()),
         }
         // A mailbox that never runs dry must not keep others from this thread.
         tokio::task::coop::consume_budget().await;
@@ -123,9 +125,9 @@ enum Step {
 }
 
 /// Handles one message.
-async fn step(agent: Arc<Agent>) -> Step {
+async fn step(agent: &Arc<Agent>, kept: &mut Kept) -> Step {
     let Some((flight, taken)) = agent.take() else { return Step::Ended };
-    let (took, next) = handle(&agent, flight, taken).await;
+    let (took, next) = handle(agent, flight, taken, kept).await;
     let Some(next) = next else { return Step::Handled(took) };
     if agent.leave() {
         return Step::GoOn(next);
@@ -135,8 +137,13 @@ async fn step(agent: Arc<Agent>) -> Step {
 }
 
 /// Handles a message that was taken; says meanwhile when this has to wait.
-async fn handle(agent: &Arc<Agent>, flight: InFlight, taken: Taken<u64, Slot>) -> (Duration, Option<Arc<Agent>>) {
-    let mut handled = pin!(agent.handle(flight, taken));
+async fn handle(
+    agent: &Arc<Agent>,
+    flight: InFlight,
+    taken: Taken<u64, Slot>,
+    kept: &mut Kept,
+) -> (Duration, Option<Arc<Agent>>) {
+    let mut handled = pin!(agent.handle(flight, taken, kept));
     let mut wait = Wait { agent, waits: false };
     std::future::poll_fn(|cx| {
         wait.end();
@@ -216,7 +223,8 @@ impl Helping {
             State::Ended => return Poll::Pending,
             State::Busy(step) => step,
             State::Free => {
-                self.state = State::Busy(Box::pin(step(Arc::clone(&self.agent))));
+                let agent = Arc::clone(&self.agent);
+                self.state = State::Busy(Box::pin(async move { step(&agent, &mut Kept::default()).await }));
                 return Poll::Ready(());
             }
         };

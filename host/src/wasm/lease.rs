@@ -3,29 +3,40 @@
 use std::sync::Arc;
 
 use caxton_control::supervise::Failure;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Fault;
 use super::instance::Instance;
 use super::places::Place;
 use super::pool::Pool;
+use super::turns::Turn;
 
 /// An instance for the time of one call. Dropping it without [`finish`](Lease::finish) ends the instance,
 /// which is right after a trap and for a call that was broken off.
 pub(crate) struct Lease {
     pool: Arc<Pool>,
     held: Option<(Box<Instance>, Place)>,
-    _turn: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 impl Lease {
-    pub(super) fn new(pool: &Arc<Pool>, held: (Box<Instance>, Place), turn: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(pool: &Arc<Pool>, held: (Box<Instance>, Place), turn: Turn) -> Self {
         Self { pool: Arc::clone(pool), held: Some(held), _turn: turn }
     }
 
     /// The instance.
     pub(crate) fn instance(&mut self) -> &mut Instance {
         &mut self.held.as_mut().expect("a lease holds its instance until it is finished").0
+    }
+
+    /// The call ended well: the instance is kept for the next one, unless it is not to be used again or others wait for
+    /// what it takes up.
+    pub(crate) fn keep(mut self, kept: &mut Kept) {
+        let keeps = self.held.as_mut().is_some_and(|(instance, _)| self.pool.may_keep(instance));
+        if keeps {
+            kept.0 = Some(self);
+        } else {
+            self.finish(true);
+        }
     }
 
     /// Ends the instance, which failed at its work.
@@ -37,6 +48,31 @@ impl Lease {
     pub(crate) fn finish(mut self, well: bool) {
         if let Some((instance, place)) = self.held.take() {
             self.pool.take_back(instance, place, well);
+        }
+    }
+}
+
+/// An instance that somebody keeps from one call to the next, who would else give it back and ask for one again.
+/// Dropping this gives it back.
+#[derive(Default)]
+pub(crate) struct Kept(Option<Lease>);
+
+impl Kept {
+    /// What is kept, if it is of this pool; one of another is given back.
+    pub(crate) fn take(&mut self, pool: &Arc<Pool>) -> Option<Lease> {
+        let lease = self.0.take()?;
+        if Arc::ptr_eq(&lease.pool, pool) {
+            return Some(lease);
+        }
+        lease.finish(true);
+        None
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(lease) = self.0.take() {
+            lease.finish(true);
         }
     }
 }

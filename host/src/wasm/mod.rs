@@ -30,6 +30,7 @@ mod stdio;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod words;
 
 pub(crate) use bindings::types as wit;
@@ -40,7 +41,7 @@ pub(crate) use fault::Fault;
 pub(crate) use guest::{Identity, LogLevel, Outside, Read, Seen, Work};
 pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
-pub(crate) use lease::Lease;
+pub(crate) use lease::{Kept, Lease};
 pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Sent, Waiter, new_id};
 pub(crate) use pool::{NoInstance, Pool};
 pub(crate) use program::{Program, digest};

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use caxton_control::supervise::{Failure, Supervision, Verdict};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Fault;
 use super::engine::Runtime;
@@ -17,6 +16,7 @@ use super::lease::Lease;
 use super::places::Place;
 use super::program::Program;
 use super::spares::Listed;
+use super::turns::{Turn, Turns};
 use crate::clock;
 
 /// The instances of one revision.
@@ -32,9 +32,7 @@ pub(crate) struct Pool {
     /// Whether it is among those that are asked for an idle instance.
     pub(super) listed: Listed,
     /// One for each call that may be in an instance at once.
-    turns: Arc<Semaphore>,
-    /// How many turns there are.
-    max: AtomicU32,
+    turns: Arc<Turns>,
     /// Instances that live: idle ones and those in a call.
     live: AtomicU32,
     started: AtomicU32,
@@ -42,6 +40,8 @@ pub(crate) struct Pool {
     supervision: Mutex<Supervision>,
     /// Whether something failed since an instance did well, so that well ones take no lock.
     troubled: AtomicBool,
+    /// Whether instances end as soon as their calls have.
+    closed: AtomicBool,
     /// Why no more instances are started.
     given_up: OnceLock<String>,
 }
@@ -98,13 +98,13 @@ impl Pool {
             outside,
             idle: Mutex::default(),
             listed: Listed::default(),
-            turns: Arc::new(Semaphore::new(max as usize)),
-            max: AtomicU32::new(max),
+            turns: Turns::new(max),
             live: AtomicU32::new(0),
             started: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             supervision: Mutex::default(),
             troubled: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             given_up: OnceLock::new(),
         })
     }
@@ -122,23 +122,13 @@ impl Pool {
 
     /// How many calls can be in instances at once.
     pub(crate) fn max(&self) -> u32 {
-        self.max.load(Ordering::Relaxed)
+        self.turns.total()
     }
 
     /// Changes how many calls can be in instances at once; more than that finish what they have.
     pub(crate) fn set_max(&self, max: u32) {
         let max = if self.program.summary.kind == Kind::Stateful { 1 } else { max };
-        let before = self.max.swap(max, Ordering::Relaxed);
-        if max > before {
-            self.turns.add_permits((max - before) as usize);
-        } else if max < before {
-            let (turns, surplus) = (Arc::clone(&self.turns), before - max);
-            tokio::spawn(async move {
-                if let Ok(permits) = turns.acquire_many_owned(surplus).await {
-                    permits.forget();
-                }
-            });
-        }
+        self.turns.set_total(max);
     }
 
     /// Instances that live: idle ones and those in a call.
@@ -188,15 +178,9 @@ impl Pool {
 
     async fn obtain(self: &Arc<Self>, deadline: Instant, waits: bool) -> Result<Lease, NoInstance> {
         let overloaded = |_| NoInstance::Fault(Fault::Overloaded);
-        let turn = match Arc::clone(&self.turns).try_acquire_owned() {
-            Ok(turn) => turn,
-            Err(_) => {
-                let turn = Arc::clone(&self.turns).acquire_owned();
-                tokio::time::timeout_at(deadline.into(), turn)
-                    .await
-                    .map_err(overloaded)?
-                    .expect("the semaphore is never closed")
-            }
+        let turn = match self.turns.take() {
+            Some(turn) => turn,
+            None => tokio::time::timeout_at(deadline.into(), self.turns.wait()).await.map_err(overloaded)?,
         };
         let warm = self.idle.lock().pop();
         let held = match warm {
@@ -209,8 +193,7 @@ impl Pool {
                 self.await_start(deadline, waits).await?;
                 let place = tokio::time::timeout_at(deadline.into(), self.runtime.place()).await.map_err(overloaded)?;
                 let started = self.start(Memory::Saved).await;
-                let started = started.inspect_err(|fault| self.failed(Failure::Start, fault));
-                (started.map_err(NoInstance::Fault)?, place)
+                (started.inspect_err(|fault| self.failed(Failure::Start, fault)).map_err(NoInstance::Fault)?, place)
             }
         };
         Ok(Lease::new(self, held, turn))
@@ -377,17 +360,17 @@ impl Pool {
     /// The only instance of a stateful agent, if it is idle for `age` at least, to be saved. While the lease
     /// lives no call begins.
     pub(crate) fn lease_idle(self: &Arc<Self>, age: Duration) -> Option<Lease> {
-        let turn = Arc::clone(&self.turns).try_acquire_owned().ok()?;
+        let turn = self.turns.take()?;
         self.lease_last(turn, age)
     }
 
     /// The same without regard to how long it is idle, when whoever has it now is done.
     pub(crate) async fn lease_at_rest(self: &Arc<Self>) -> Option<Lease> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        let turn = self.turns.wait().await;
         self.lease_last(turn, Duration::ZERO)
     }
 
-    fn lease_last(self: &Arc<Self>, turn: OwnedSemaphorePermit, age: Duration) -> Option<Lease> {
+    fn lease_last(self: &Arc<Self>, turn: Turn, age: Duration) -> Option<Lease> {
         let mut idle = self.idle.lock();
         idle.last().filter(|last| last.since.elapsed() >= age)?;
         let last = idle.pop()?;
@@ -409,15 +392,32 @@ impl Pool {
         spare
     }
 
+    /// Ends the idle instances, and all others when their calls have ended.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.trim(0, Duration::ZERO);
+    }
+
+    /// Whether an instance whose call ended well may be kept by whoever has it, for the next call.
+    pub(super) fn may_keep(&self, instance: &mut Instance) -> bool {
+        let wanted = self.turns.are_awaited() || self.runtime.is_awaited();
+        let ends = self.closed.load(Ordering::SeqCst) || self.is_worn(instance, instance.ended());
+        !wanted && !ends && !self.troubled.load(Ordering::Relaxed)
+    }
+
+    /// Whether an instance is not to be used again.
+    fn is_worn(&self, instance: &mut Instance, now: Instant) -> bool {
+        // The memory of a stateful agent is nowhere else.
+        self.program.summary.kind != Kind::Stateful && instance.is_worn(self.who.spec.instances.reuse, now)
+    }
+
     /// Takes an instance back after a call that ended well, or ends it.
     pub(super) fn take_back(self: &Arc<Self>, mut instance: Box<Instance>, place: Place, well: bool) {
-        // The memory of a stateful agent is nowhere else.
-        let keeps = self.program.summary.kind == Kind::Stateful;
         if well && self.troubled.swap(false, Ordering::Relaxed) {
             self.supervision.lock().well();
         }
         let since = instance.ended();
-        if well && (keeps || !instance.is_worn(self.who.spec.instances.reuse, since)) {
+        if well && !self.closed.load(Ordering::SeqCst) && !self.is_worn(&mut instance, since) {
             self.rest(instance, place, since);
         } else {
             self.ended();

@@ -1,0 +1,70 @@
+//! A message in hand.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caxton_control::mailbox::{Lane, Rank};
+
+use super::copy::Recording;
+use super::stats::End;
+use super::{InFlight, Revision};
+use crate::wasm::Envelope;
+
+/// A message in hand: its place in the mailbox, who handles it, and since when.
+pub(super) struct Handling {
+    pub(super) flight: InFlight,
+    pub(super) lane: Lane<u64>,
+    pub(super) rank: Rank,
+    pub(super) since: u64,
+    pub(super) began: Instant,
+    /// The same in milliseconds since 1970.
+    pub(super) began_at: u64,
+    /// How long it took until the handler was done.
+    pub(super) took: Duration,
+    /// Its time on a core.
+    pub(super) cpu: Duration,
+    /// What is noted for a copy, if one is made.
+    pub(super) recording: Option<Box<Recording>>,
+}
+
+impl Handling {
+    /// Which revision handles it.
+    pub(super) fn revision(&self) -> &Arc<Revision> {
+        &self.flight.revision
+    }
+
+    /// When its handling has to be done, and how long it may take: by the limit of who handles it, or by what its sender
+    /// waits.
+    pub(super) fn time(&self, envelope: &Envelope) -> (Instant, Duration) {
+        let limit = self.revision().spec.limits.time;
+        let deadline = self.began + limit;
+        match envelope.deadline.filter(|theirs| *theirs < deadline) {
+            Some(theirs) => (theirs, theirs.saturating_duration_since(envelope.accepted)),
+            None => (deadline, limit),
+        }
+    }
+
+    /// What is counted of it, which ends `now`; `well` is none while there is another attempt to come.
+    pub(super) fn end(&self, envelope: &Envelope, well: Option<bool>, now: Instant) -> End {
+        End {
+            well,
+            waited: match envelope.due {
+                // Until then it had not to come.
+                Some(due) => Duration::from_millis(self.began_at.saturating_sub(due)),
+                None => self.began.saturating_duration_since(envelope.accepted),
+            },
+            took: now.saturating_duration_since(self.began),
+            cpu: self.cpu,
+        }
+    }
+
+    /// What is noted for a copy, if one is made.
+    pub(super) fn take_recording(&mut self) -> Option<Box<Recording>> {
+        self.recording.take()
+    }
+
+    /// Its place, to be taken again.
+    pub(super) fn into_place(self) -> (Lane<u64>, Rank, u64, InFlight) {
+        (self.lane, self.rank, self.since, self.flight)
+    }
+}

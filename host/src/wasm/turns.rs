@@ -1,0 +1,75 @@
+//! Turns: one for each call that may be in an instance of a pool at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// All turns of a pool.
+pub(super) struct Turns {
+    free: Arc<Semaphore>,
+    total: AtomicU32,
+    /// How many wait for some.
+    awaited: AtomicU32,
+}
+
+/// A turn, or several. Dropping it leaves it to the next.
+pub(super) type Turn = OwnedSemaphorePermit;
+
+impl Turns {
+    pub(super) fn new(total: u32) -> Arc<Self> {
+        let free = Arc::new(Semaphore::new(total as usize));
+        Arc::new(Self { free, total: AtomicU32::new(total), awaited: AtomicU32::new(0) })
+    }
+
+    pub(super) fn total(&self) -> u32 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Changes how many there are; those that are too many go when they are free.
+    pub(super) fn set_total(self: &Arc<Self>, total: u32) {
+        let before = self.total.swap(total, Ordering::Relaxed);
+        if total > before {
+            self.free.add_permits((total - before) as usize);
+        } else if total < before {
+            let turns = Arc::clone(self);
+            tokio::spawn(async move { turns.wait_for(before - total).await.forget() });
+        }
+    }
+
+    /// One, if one is free.
+    pub(super) fn take(&self) -> Option<Turn> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
+    /// One, when it is free.
+    pub(super) async fn wait(&self) -> Turn {
+        self.wait_for(1).await
+    }
+
+    async fn wait_for(&self, count: u32) -> Turn {
+        let _awaited = Awaited::new(&self.awaited);
+        Arc::clone(&self.free).acquire_many_owned(count).await.expect("the semaphore is never closed")
+    }
+
+    /// Whether anybody waits for one.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.awaited.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// Somebody waits, until this is dropped.
+struct Awaited<'a>(&'a AtomicU32);
+
+impl<'a> Awaited<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
