@@ -2,6 +2,7 @@
 
 mod admin;
 mod agent;
+mod buckets;
 mod build;
 mod cli;
 mod clock;

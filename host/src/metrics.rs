@@ -3,7 +3,7 @@
 //! Counters and histograms are recorded where things happen, through the `metrics` macros. What has a value at
 //! every moment (depths, instances, memory) is not kept up to date: it is read when a scrape comes, so an agent
 //! that is gone leaves nothing behind. So is what is counted for every message, where each agent
-//! [counts](crate::agent::Stats) at less cost. Labels are names of the configuration and words of this program.
+//! counts at less cost. Labels are names of the configuration and words of this program.
 
 use std::fmt::{Display, Write};
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::agent::{BOUNDS_NS, Distribution, Told};
+use crate::buckets::{BOUNDS_NS, Distribution};
 use crate::figures;
 use crate::status::AgentStatus;
 
@@ -83,6 +83,19 @@ const METRICS: &[Metric] = &[
 /// Where metrics are collected.
 #[derive(Clone)]
 pub(crate) struct Metrics(PrometheusHandle);
+
+/// What is told of an agent in the metrics.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    /// Messages and calls handled, failed for good, and attempts that were followed by another.
+    pub(crate) outcomes: [(&'static str, u64); 3],
+    /// How long messages waited.
+    pub(crate) waited: Distribution,
+    /// How long they took.
+    pub(crate) took: Distribution,
+    /// Their time on a core.
+    pub(crate) cpu: Distribution,
+}
 
 /// What is looked up for a scrape.
 pub(crate) struct Sample<'a> {

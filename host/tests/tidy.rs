@@ -26,7 +26,7 @@ const ROWS: &[&[&str]] = &[
     &["agent", "routes", "commons", "receipts", "timers"],
     &["wasm", "store", "events", "logs"],
     &["config", "control", "metrics", "telemetry", "shutdown"],
-    &["figures", "histogram", "prefetch"],
+    &["figures", "buckets", "histogram", "prefetch"],
     &["status", "clock", "trace"],
 ];
 

@@ -11,8 +11,7 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::{Api, agents};
-use crate::agent::Told;
-use crate::metrics::Sample;
+use crate::metrics::{Sample, Told};
 
 /// How long a scrape waits for the figures of agents before it does without.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -70,8 +70,7 @@ pub(crate) use redeliver::{Left, RedeliverError, Redelivered, redeliver};
 pub(crate) use reply::{code, describe};
 #[cfg(test)]
 pub(crate) use stats::End;
-pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats, Told};
-pub(crate) use tally::{BOUNDS_NS, Distribution};
+pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
 pub(crate) use traffic::Traffic;
 
 /// An agent: the same through all its revisions.

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::tally::{Distribution, Tally, count};
+use super::tally::{Tally, count};
 use crate::figures::{Figure, Figures};
 use crate::histogram::Sharded;
+use crate::metrics::Told;
 
 /// What can become of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,19 +97,6 @@ pub(crate) struct Counts {
     pub(crate) dropped: u64,
     /// Handlings that ran again because their state had changed meanwhile.
     pub(crate) conflicts: u64,
-}
-
-/// What is told of an agent in the metrics.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Told {
-    /// Messages and calls handled, failed for good, and attempts that were followed by another.
-    pub(crate) outcomes: [(&'static str, u64); 3],
-    /// How long messages waited.
-    pub(crate) waited: Distribution,
-    /// How long they took.
-    pub(crate) took: Distribution,
-    /// Their time on a core.
-    pub(crate) cpu: Distribution,
 }
 
 impl Stats {
