@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use caxton_control::Desired;
+use caxton_control::{Desired, desired};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -26,7 +26,7 @@ use crate::config::{ConfigErrors, Loaded};
 use crate::control::{Control, Readiness, Wake};
 use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source};
 use crate::shutdown::{Asked, Signals};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::wasm::{Runtime, RuntimeOptions};
 use crate::watch::Followed;
 use crate::{admin, build, clock, figures, histogram, http, metrics, schedules, sweep, timers};
@@ -57,6 +57,8 @@ pub(crate) struct Ports {
 
 /// The file in the data folder by which commands find a host.
 pub(crate) const HOST_FILE: &str = "host.json";
+/// How long a host that was killed may still have the data folder.
+const LEAVES_WITHIN: Duration = Duration::from_secs(1);
 /// How often a stopping host looks whether everything is at rest, beside being told.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -152,12 +154,30 @@ async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError>
     Ok(code)
 }
 
+/// Opens the store. A host that was killed a moment ago has it until the system has ended that process.
+async fn open_store(data: &Path, settings: &desired::Store) -> Result<Arc<Store>, StoreError> {
+    let until = Instant::now() + LEAVES_WITHIN;
+    let mut told = false;
+    loop {
+        match Store::open(data, settings) {
+            Err(StoreError::InUse { pid, .. }) if Instant::now() < until => {
+                if !std::mem::replace(&mut told, true) {
+                    let pid = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
+                    tracing::info!("waits for another host{pid} to leave the data folder {}", data.display());
+                }
+                tokio::time::sleep(LEAVES_WITHIN / 100).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Handle) -> anyhow::Result<Host> {
     let desired = &loaded.desired;
     let data = loaded.dir.join(&desired.store.path);
     // First: whoever begins to count before is not heard.
     let metrics = metrics::install();
-    let store = Store::open(&data, &desired.store)?;
+    let store = open_store(&data, &desired.store).await?;
     let runtime = Runtime::new(RuntimeOptions {
         cache: cache_folder(&data),
         // Not by its path: that may lead to another version by the time it is used.

@@ -13,6 +13,7 @@ use ahash::{AHashMap, RandomState};
 use arc_swap::ArcSwap;
 use caxton_control::conversation::{Change, Conversation, Refused, Said};
 use caxton_control::desired;
+use crossbeam_utils::CachePadded;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, params};
@@ -65,7 +66,8 @@ pub(crate) fn said(envelope: &Envelope) -> Said<'_> {
 /// All open conversations.
 pub(crate) struct Conversations {
     hasher: RandomState,
-    shards: [Mutex<Shard>; SHARDS],
+    /// Each apart from the next: what is written in one is not to keep those waiting who look into another.
+    shards: [CachePadded<Mutex<Shard>>; SHARDS],
     bounds: ArcSwap<desired::Conversations>,
     /// Reads those that are away; none once the store is closed.
     reader: Mutex<Option<Connection>>,
@@ -130,7 +132,7 @@ impl Conversations {
     pub(super) fn load(reader: Connection) -> rusqlite::Result<Self> {
         let conversations = Self {
             hasher: RandomState::new(),
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: std::array::from_fn(|_| CachePadded::default()),
             bounds: ArcSwap::from_pointee(DEFAULT),
             reader: Mutex::new(Some(reader)),
             rows: AtomicU64::new(0),

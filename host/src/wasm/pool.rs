@@ -165,7 +165,7 @@ impl Pool {
         })
     }
 
-    /// The same for who has somewhere else to go: waits for a turn, but not until one may be started again.
+    /// The same for who has somewhere else to go: does not wait until one may be started again.
     pub(crate) async fn lease_at_once(self: &Arc<Self>, deadline: Instant) -> Result<Lease, NoInstance> {
         self.obtain(deadline, false).await
     }
@@ -178,10 +178,7 @@ impl Pool {
 
     async fn obtain(self: &Arc<Self>, deadline: Instant, waits: bool) -> Result<Lease, NoInstance> {
         let overloaded = |_| NoInstance::Fault(Fault::Overloaded);
-        let turn = match self.turns.take() {
-            Some(turn) => turn,
-            None => tokio::time::timeout_at(deadline.into(), self.turns.wait()).await.map_err(overloaded)?,
-        };
+        let turn = self.turns.take_by(deadline).await.map_err(overloaded)?;
         let warm = self.idle.lock().pop();
         let held = match warm {
             Some(idle) => {
@@ -398,17 +395,20 @@ impl Pool {
         self.trim(0, Duration::ZERO);
     }
 
-    /// Whether an instance whose call ended well may be kept by whoever has it, for the next call.
-    pub(super) fn may_keep(&self, instance: &mut Instance) -> bool {
-        let wanted = self.turns.are_awaited() || self.runtime.is_awaited();
-        let ends = self.closed.load(Ordering::SeqCst) || self.is_worn(instance, instance.ended());
-        !wanted && !ends && !self.troubled.load(Ordering::Relaxed)
+    /// Whether somebody waits for what a call takes up.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.turns.are_awaited() || self.runtime.is_awaited()
     }
 
-    /// Whether an instance is not to be used again.
+    /// Whether an instance whose call ended well may be kept by whoever has it, for the next call.
+    pub(super) fn may_keep(&self, instance: &mut Instance) -> bool {
+        let ends = self.closed.load(Ordering::SeqCst) || self.troubled.load(Ordering::Relaxed);
+        !self.is_wanted() && !ends && !self.is_worn(instance, instance.ended())
+    }
+
+    /// Whether an instance, whose state can be made again, is not to be used again.
     fn is_worn(&self, instance: &mut Instance, now: Instant) -> bool {
-        // The memory of a stateful agent is nowhere else.
-        self.program.summary.kind != Kind::Stateful && instance.is_worn(self.who.spec.instances.reuse, now)
+        self.makes_way() && instance.is_worn(self.who.spec.instances.reuse, now)
     }
 
     /// Takes an instance back after a call that ended well, or ends it.

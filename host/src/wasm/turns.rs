@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::error::Elapsed;
 
 /// All turns of a pool.
 pub(super) struct Turns {
@@ -40,6 +42,14 @@ impl Turns {
     /// One, if one is free.
     pub(super) fn take(&self) -> Option<Turn> {
         Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
+    /// One, when it is free, if that is before `deadline`.
+    pub(super) async fn take_by(&self, deadline: Instant) -> Result<Turn, Elapsed> {
+        match self.take() {
+            Some(turn) => Ok(turn),
+            None => tokio::time::timeout_at(deadline.into(), self.wait()).await,
+        }
     }
 
     /// One, when it is free.

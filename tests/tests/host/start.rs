@@ -101,6 +101,23 @@ fn a_second_host_on_the_same_folder_is_refused() {
 }
 
 #[test]
+fn a_host_that_starts_while_another_ends_has_its_folder() {
+    let mut first = host(&agent("counter", "counter", ""));
+    assert_eq!(first.client().post("/counter", r#"{"by": 7}"#).json()["count"], 7);
+    let data = first.folder().join(".caxton");
+    let second = Setup::new(BINARY, &file(&agent("counter", "counter", "")));
+    let mut second = second.argument("--data").argument(&data.display().to_string()).spawn();
+    second.until_said(&format!(
+        "waits for another host (process {}) to leave the data folder",
+        first.pid().as_raw_nonzero()
+    ));
+    first.signal(rustix::process::Signal::KILL);
+    second.until_ready();
+    assert_eq!(second.client().post("/counter", r#"{"by": 1}"#).json()["count"], 8);
+    first.ended();
+}
+
+#[test]
 fn a_data_folder_that_cannot_be_made_is_told() {
     let setup = Setup::new(BINARY, &file(""));
     fs::write(setup.folder().join("taken"), "a file").expect("the folder can be written to");

@@ -25,8 +25,8 @@ use tempfile::TempDir;
 use super::guest::{Read, Seen};
 use super::program::ProgramError;
 use super::{
-    Envelope, Fault, Identity, Inbox, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent, Work, digest,
-    wit,
+    Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent, Work,
+    digest, wit,
 };
 
 /// Enough for a call that is to end by itself, also on a busy machine.
@@ -244,10 +244,18 @@ fn work() -> Work {
 
 /// Hands one message to an instance of the pool, as the host does, and gives the content of the reply.
 async fn call(pool: &Arc<Pool>) -> Result<Vec<u8>, Fault> {
-    let mut lease = pool.lease(Instant::now() + LONG).await?;
+    call_kept(pool, &mut Kept::default()).await
+}
+
+/// The same with an instance that may be kept.
+async fn call_kept(pool: &Arc<Pool>, kept: &mut Kept) -> Result<Vec<u8>, Fault> {
+    let mut lease = match kept.take(pool) {
+        Some(lease) => lease,
+        None => pool.lease(Instant::now() + LONG).await?,
+    };
     let time = lease.instance().time();
     static MESSAGE: LazyLock<wit::Message> = LazyLock::new(|| message(b"hello"));
     let result = lease.instance().handle(&MESSAGE, work(), time).await?;
-    lease.finish(true);
+    lease.keep(kept);
     Ok(result.expect("the guest is content").map(|reply| reply.content).unwrap_or_default())
 }

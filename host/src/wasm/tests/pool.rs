@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::guests::{COUNT, Guest, counts, handles};
-use super::{Bench, Fault, LONG, Pool, call};
+use super::{Bench, Fault, Kept, LONG, Pool, call, call_kept};
 
 /// Long enough to see that nothing comes, and no longer.
 const SHORT: Duration = Duration::from_millis(30);
@@ -89,6 +89,53 @@ async fn no_more_calls_than_max_and_the_next_is_told_at_its_deadline() {
     for lease in [second, third, fourth] {
         lease.finish(true);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_kept_from_call_to_call_until_others_wait_for_what_it_takes() {
+    let bench = Bench::with_instances(2);
+    let [a, b] = [
+        bench.pool(&counts(), |spec| (spec.instances.max, spec.instances.reuse) = (1, 4)).await,
+        bench.pool(&counts(), |_| {}).await,
+    ];
+    let mut kept = Kept::default();
+    for count in [1, 2] {
+        assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [count]);
+        assert_eq!((a.live(), a.idle()), (1, 0));
+    }
+    // Its turn.
+    let waits = tokio::spawn({
+        let a = Arc::clone(&a);
+        async move { call(&a).await }
+    });
+    while !a.is_wanted() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [3]);
+    assert_eq!(tokio::time::timeout(LONG / 2, waits).await.unwrap().unwrap().unwrap(), [4]);
+    assert_eq!((a.live(), a.started()), (0, 1), "the fourth message was its last");
+    // Its place.
+    assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [1]);
+    let busy = lease(&b, LONG).await.unwrap();
+    let waits = tokio::spawn({
+        let b = Arc::clone(&b);
+        async move { call(&b).await }
+    });
+    while !a.is_wanted() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [2]);
+    assert_eq!(tokio::time::timeout(LONG / 2, waits).await.unwrap().unwrap().unwrap(), [1]);
+    busy.finish(true);
+    assert_eq!(a.live(), 0);
+    // Whoever goes on with another pool gives back what it kept, and nothing outlives a pool that is closed.
+    assert_eq!(call_kept(&b, &mut kept).await.unwrap(), [1]);
+    assert!(kept.take(&a).is_none());
+    assert_eq!((b.live(), b.idle()), (2, 2));
+    assert_eq!(call_kept(&b, &mut kept).await.unwrap(), [2]);
+    b.close();
+    drop(kept);
+    assert_eq!(b.live(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
