@@ -134,7 +134,12 @@ impl Rollout {
         decision: &mut Decision,
     ) -> Reached {
         let over = Duration::from_millis(self.clock.step) >= hold;
-        match analysis::judge_copies(min_messages, match_percent, seen.compared, over) {
+        // Copies show more than their answers: what the candidate takes of memory, before any message goes there.
+        let verdict = match self.verdict(seen) {
+            refused @ Verdict::Refused { .. } if self.settings.rollback.automatic => refused,
+            _ => analysis::judge_copies(min_messages, match_percent, seen.compared, over),
+        };
+        match verdict {
             Verdict::Refused { trigger, figures } if self.settings.rollback.automatic => {
                 Reached::Refused(End::RolledBack, format!("{trigger}: {figures}"))
             }

@@ -327,6 +327,8 @@ impl Agent {
                 let like = if is(new, "unlike") { count / 2 } else { count };
                 let (copies, alike) = (copies + u64::from(count), alike + u64::from(like));
                 self.compared = Compared { copies, alike, set_aside };
+                // Copies are handled by instances of the candidate, and are none of its messages.
+                self.windows.candidate.memory_bytes = measured(new, 0, &self.windows.candidate).memory_bytes;
             }
         } else if number == to {
             self.windows.candidate = measured(digest, u64::from(count), &self.windows.candidate);
