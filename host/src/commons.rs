@@ -195,7 +195,7 @@ impl Commons {
         let patience = deadline.saturating_duration_since(now);
         let by = clock::now_ms().saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
         envelope.message.reply_by.get_or_insert(by);
-        (envelope.deadline, envelope.accepted) = (Some(deadline), now);
+        (envelope.deadline, envelope.accepted) = (Some(deadline), Some(now));
         let (waiter, answer) = oneshot::channel();
         envelope.waiter = Some(Waiter::Call(waiter));
         agent.reserve_place(Some(&envelope.message.conversation_id)).map_err(refused)?;

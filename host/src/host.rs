@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{bury_orphans, forget_unwanted};
+use crate::agent::{Revision, bury_orphans, forget_unwanted};
 use crate::commons::Commons;
 use crate::config::{ConfigErrors, Loaded};
 use crate::control::{Control, Readiness, Wake};
@@ -351,8 +351,9 @@ async fn drain(commons: &Commons, drained: &Drained, deadline: Instant) -> u32 {
             revision.tell_when_idle(true);
         }
     }
-    let busy =
-        || drained.agents().any(|(agent, revisions)| agent.is_busy() || revisions.iter().any(|r| r.in_flight() > 0));
+    // A worker may have an instance in hand for a moment longer than its last message.
+    let works = |revision: &Arc<Revision>| revision.in_flight() > 0 || revision.pool.is_in_hand();
+    let busy = || drained.agents().any(|(agent, revisions)| agent.is_busy() || revisions.iter().any(works));
     while busy() && Instant::now() < deadline {
         let _ = tokio::time::timeout(LOOK, commons.woken()).await;
     }
@@ -362,12 +363,7 @@ async fn drain(commons: &Commons, drained: &Drained, deadline: Instant) -> u32 {
         agent.close("the host is stopping");
         for revision in revisions {
             left += revision.in_flight();
-            // A worker may have its instance in hand for another moment.
-            let saved = match revision.in_flight() {
-                0 => agent.save_last(&revision).await,
-                _ => agent.save_idle(&revision, Duration::ZERO).await,
-            };
-            if let Err(why) = saved {
+            if let Err(why) = agent.save_idle(&revision, Duration::ZERO).await {
                 tracing::error!(agent = %agent.name(), why, "an agent's memory was not kept");
             }
             revision.stop();

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use caxton_control::schedule::Schedule;
 use tokio_util::sync::CancellationToken;
@@ -180,7 +180,7 @@ fn fire(commons: &Commons, agent: &Arc<Agent>, schedule: &Schedule, key: &str, a
         ],
         id,
     };
-    let envelope = Box::new(Envelope { due, ..Envelope::new(message, Instant::now()) });
+    let envelope = Box::new(Envelope { due, ..Envelope::new(message) });
     let done = Box::new(move |committed: Committed| match committed.result {
         Ok(()) => committed.sends.into_iter().for_each(Sent::deliver),
         Err(error) => tracing::error!(agent = %name, %error, "a schedule did not fire"),

@@ -57,10 +57,11 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     let agents = tokio::time::timeout(PATIENCE, agents::all(&api)).await;
     let agents = agents.ok().and_then(Result::ok);
-    let told: Vec<(Arc<str>, Told)> = {
+    let mut told: Vec<(Arc<str>, Told)> = {
         let routes = api.commons.routes.load();
         routes.all().filter_map(|agent| Some((agent.name().shared(), agent.stats().told()?))).collect()
     };
+    told.sort_by(|(one, _), (other, _)| one.cmp(other));
     let ready = api.control.readiness().ready;
     let sample = Sample { ready, agents: agents.as_deref(), told: &told, data: &api.data };
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&sample)).into_response()

@@ -298,7 +298,8 @@ impl Agent {
         let envelope = Envelope {
             deadline: patience.map(|patience| arrived + patience),
             trace: arrival.trace,
-            ..Envelope::new(message, arrived)
+            accepted: Some(arrived),
+            ..Envelope::new(message)
         };
         Ok((accepted, Box::new(envelope)))
     }
@@ -359,8 +360,7 @@ impl Commons {
             headers: draft.headers,
             id,
         };
-        let envelope =
-            Envelope { hops: work.hops + 1, due, trace: work.trace.clone(), ..Envelope::new(message, work.began) };
+        let envelope = Envelope { hops: work.hops + 1, due, trace: work.trace.clone(), ..Envelope::new(message) };
         Ok((agent, Box::new(envelope)))
     }
 }

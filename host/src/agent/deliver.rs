@@ -177,7 +177,6 @@ impl Agent {
         let work = Work {
             conversation: envelope.message.conversation_id.clone(),
             hops: envelope.hops,
-            began: handling.began,
             deadline,
             trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
             outside: handling.recording.as_deref().map(Recording::outside),

@@ -4,7 +4,6 @@
 //! through when the first of it may be over, and not before.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use caxton_control::conversation::Unanswered;
 
@@ -176,12 +175,14 @@ fn failure(commons: &Commons, conversation: &str, left: Unanswered) -> Option<Se
         headers: Vec::new(),
     };
     agent.reserve_beyond();
-    let envelope = Box::new(Envelope::new(message, Instant::now()));
+    let envelope = Box::new(Envelope::new(message));
     Some(Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope).of_host())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use caxton_control::desired::Durability;
 
     use super::super::tests::{agent, sent};
@@ -306,7 +307,7 @@ mod tests {
                 attempt: 1,
                 headers: Vec::new(),
             };
-            let envelope = Envelope::new(message, Instant::now());
+            let envelope = Envelope::new(message);
             store.conversations.judge(conversation, &said(&envelope)).unwrap();
         };
         let minutes = |minutes: u64| minutes * 60_000;

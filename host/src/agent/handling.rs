@@ -39,9 +39,13 @@ impl Handling {
         let limit = self.revision().spec.limits.time;
         let deadline = self.began + limit;
         match envelope.deadline.filter(|theirs| *theirs < deadline) {
-            Some(theirs) => (theirs, theirs.saturating_duration_since(envelope.accepted)),
+            Some(theirs) => (theirs, theirs.saturating_duration_since(self.accepted(envelope))),
             None => (deadline, limit),
         }
+    }
+
+    fn accepted(&self, envelope: &Envelope) -> Instant {
+        envelope.accepted.unwrap_or(self.began)
     }
 
     /// What is counted of it, which ends `now`; `well` is none while there is another attempt to come.
@@ -51,7 +55,7 @@ impl Handling {
             waited: match envelope.due {
                 // Until then it had not to come.
                 Some(due) => Duration::from_millis(self.began_at.saturating_sub(due)),
-                None => self.began.saturating_duration_since(envelope.accepted),
+                None => self.began.saturating_duration_since(self.accepted(envelope)),
             },
             took: now.saturating_duration_since(self.began),
             cpu: self.cpu,

@@ -75,7 +75,6 @@ impl Agent {
         let work = Work {
             conversation,
             hops: 0,
-            began: called,
             deadline,
             trace,
             outside: recording.as_ref().map(|recording| recording.outside()),

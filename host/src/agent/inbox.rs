@@ -9,7 +9,8 @@ use crate::clock;
 use crate::wasm::{Envelope, Inbox, Sent, rank};
 
 impl Inbox for Agent {
-    fn put(&self, envelope: Box<Envelope>) -> bool {
+    fn put(&self, mut envelope: Box<Envelope>) -> bool {
+        envelope.accepted.get_or_insert_with(Instant::now);
         let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
         let (rank, due) = (rank(envelope.message.priority), envelope.due);
         let is_call = envelope.is_call();

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caxton_control::breaker::Admission;
 use caxton_control::mailbox::{Mailbox, Taken};
@@ -167,7 +167,8 @@ impl Agent {
             Slot::Kept(place) => match self.commons.store.message(place.seq) {
                 Ok(Some(mut envelope)) => {
                     let waited = Duration::from_millis(clock::now_ms().saturating_sub(envelope.message.sent_at));
-                    envelope.accepted = envelope.accepted.checked_sub(waited).unwrap_or(envelope.accepted);
+                    let now = Instant::now();
+                    envelope.accepted = Some(now.checked_sub(waited).unwrap_or(now));
                     Ok(Box::new(envelope))
                 }
                 Ok(None) => Err((place, "it is not in the store any more".to_owned())),

@@ -72,7 +72,7 @@ impl Agent {
         if limit == 0 {
             return;
         }
-        let envelope = Envelope { hops, ..Envelope::new(message.clone(), std::time::Instant::now()) };
+        let envelope = Envelope { hops, ..Envelope::new(message.clone()) };
         let mut recent = self.recent.lock();
         let load = || self.commons.store.recent_sizes(self.name.as_str()).unwrap_or_default();
         let (seq, first) = recent.push(load, message.content.len(), limit as usize);

@@ -1,7 +1,6 @@
 //! Answers: whom a reply goes to, and what a failure says.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::{AdmitError, Agent, Revision, draft};
 use crate::clock;
@@ -153,11 +152,7 @@ impl Agent {
             return Err(AdmitError::TooLarge { limit });
         }
         reserve(receiver)?;
-        let envelope = Envelope {
-            hops: question.hops + 1,
-            trace: question.trace.clone(),
-            ..Envelope::new(message, Instant::now())
-        };
+        let envelope = Envelope { hops: question.hops + 1, trace: question.trace.clone(), ..Envelope::new(message) };
         let envelope = Box::new(envelope);
         Ok(Some(Sent::new(Arc::clone(receiver) as Arc<dyn Inbox>, envelope)))
     }

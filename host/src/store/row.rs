@@ -1,7 +1,6 @@
 //! Messages as rows: what is looked for has a column, the content has one, all else is encoded in one.
 
 use std::borrow::Cow;
-use std::time::Instant;
 
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
@@ -115,6 +114,6 @@ pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
         due: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
         hops: head.hops,
         trace,
-        ..Envelope::new(message, Instant::now())
+        ..Envelope::new(message)
     })
 }

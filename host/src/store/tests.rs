@@ -30,7 +30,7 @@ pub(crate) fn message(id: &str, sender: &str, receiver: &str) -> Envelope {
         attempt: 1,
         headers: Vec::new(),
     };
-    Envelope::new(message, std::time::Instant::now())
+    Envelope::new(message)
 }
 
 /// A mailbox that takes everything and keeps nothing.

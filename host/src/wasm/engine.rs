@@ -13,8 +13,9 @@ use super::guest::Ctx;
 use super::inspect;
 use super::link;
 use super::places::{Place, Places, Turn};
-use super::pool::{Idle, Pool};
+use super::pool::Pool;
 use super::program::Programs;
+use super::spares::Idle;
 use super::spares::Spares;
 
 /// How often a running guest is asked whether its budget is used up.

@@ -76,8 +76,6 @@ pub(crate) struct Work {
     pub(crate) conversation: String,
     /// Its length of causes.
     pub(crate) hops: u32,
-    /// When the handling began.
-    pub(crate) began: Instant,
     /// When the call has to be over.
     pub(crate) deadline: Instant,
     /// Its trace.

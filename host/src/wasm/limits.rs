@@ -3,11 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
+
+use crate::clock;
 
 /// An entry of a table takes this many bytes: a reference.
 const TABLE_ENTRY_BYTES: usize = 8;
@@ -61,6 +63,10 @@ impl ResourceLimiter for MemoryBound {
 
 /// Counts the time that one call spends on a core: the sum of its polls.
 ///
+/// A poll is ended by the engine's next tick. A call of one poll is so short that the clock tells its time on a core. Of a
+/// longer one the system is asked: on a machine with more to do than it has cores a thread waits in the middle of a poll,
+/// which is no doing of the guest.
+///
 /// It is shared between the future that is polled and the epoch callback inside it, which both run on the
 /// thread of the poll; the atomics only make that visible to the compiler.
 #[derive(Debug)]
@@ -71,8 +77,17 @@ pub(super) struct Meter {
     poll_began_ns: AtomicU64,
     /// When the last poll ended, in nanoseconds after `origin`.
     poll_ended_ns: AtomicU64,
+    /// What the thread of the present poll had of a core when it began, in nanoseconds; [`UNKNOWN`] in a call's first poll.
+    core_began_ns: AtomicU64,
+    /// Whether a tick came during the call.
+    ticked: AtomicBool,
     budget_ns: AtomicU64,
 }
+
+const UNKNOWN: u64 = u64::MAX;
+/// The most that a first poll counts for if a tick ended it: it began after the tick before, and what it does between two
+/// looks at the clock is short.
+const FIRST_POLL_NS: u64 = 2_000_000;
 
 impl Meter {
     pub(super) fn new() -> Arc<Self> {
@@ -81,6 +96,8 @@ impl Meter {
             used_ns: AtomicU64::new(0),
             poll_began_ns: AtomicU64::new(0),
             poll_ended_ns: AtomicU64::new(0),
+            core_began_ns: AtomicU64::new(UNKNOWN),
+            ticked: AtomicBool::new(false),
             budget_ns: AtomicU64::new(u64::MAX),
         })
     }
@@ -88,7 +105,32 @@ impl Meter {
     /// Begins to count for another call.
     pub(super) fn begin(&self, budget: Duration) {
         self.used_ns.store(0, Ordering::Relaxed);
-        self.budget_ns.store(u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.ticked.store(false, Ordering::Relaxed);
+        self.budget_ns.store(nanoseconds(budget), Ordering::Relaxed);
+    }
+
+    fn begin_poll(&self) {
+        self.poll_began_ns.store(self.now(), Ordering::Relaxed);
+        let ticked = self.ticked.load(Ordering::Relaxed);
+        let core = if ticked { nanoseconds(clock::core_time()) } else { UNKNOWN };
+        self.core_began_ns.store(core, Ordering::Relaxed);
+    }
+
+    fn end_poll(&self) {
+        let now = self.now();
+        self.poll_ended_ns.store(now, Ordering::Relaxed);
+        let used = self.used_ns.load(Ordering::Relaxed).saturating_add(self.spent(now));
+        self.used_ns.store(used, Ordering::Relaxed);
+    }
+
+    /// What the present poll had of a core until now.
+    fn spent(&self, now: u64) -> u64 {
+        let core = self.core_began_ns.load(Ordering::Relaxed);
+        if core != UNKNOWN {
+            return nanoseconds(clock::core_time()).saturating_sub(core);
+        }
+        let passed = now.saturating_sub(self.poll_began_ns.load(Ordering::Relaxed));
+        if self.ticked.load(Ordering::Relaxed) { passed.min(FIRST_POLL_NS) } else { passed }
     }
 
     /// When the last poll began.
@@ -106,15 +148,20 @@ impl Meter {
         Duration::from_nanos(self.used_ns.load(Ordering::Relaxed))
     }
 
-    /// Whether the budget is used up, the present poll included.
+    /// Whether the budget is used up, the present poll included. Asked at each tick.
     pub(super) fn is_over(&self) -> bool {
-        let poll = self.now().saturating_sub(self.poll_began_ns.load(Ordering::Relaxed));
-        self.used_ns.load(Ordering::Relaxed).saturating_add(poll) > self.budget_ns.load(Ordering::Relaxed)
+        self.ticked.store(true, Ordering::Relaxed);
+        let used = self.used_ns.load(Ordering::Relaxed).saturating_add(self.spent(self.now()));
+        used > self.budget_ns.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        nanoseconds(self.origin.elapsed())
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A future whose polls are counted by a [`Meter`].
@@ -127,13 +174,9 @@ impl<F: Future + Unpin> Future for Metered<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let began = self.meter.now();
-        self.meter.poll_began_ns.store(began, Ordering::Relaxed);
+        self.meter.begin_poll();
         let result = Pin::new(&mut self.future).poll(cx);
-        let ended = self.meter.now();
-        self.meter.poll_ended_ns.store(ended, Ordering::Relaxed);
-        let used = self.meter.used_ns.load(Ordering::Relaxed);
-        self.meter.used_ns.store(used.saturating_add(ended.saturating_sub(began)), Ordering::Relaxed);
+        self.meter.end_poll();
         result
     }
 }
@@ -155,5 +198,34 @@ mod tests {
         let mut another = MemoryBound::new(1_000, Arc::clone(&peak));
         assert!(another.memory_growing(0, 999, None).unwrap());
         assert_eq!(peak.load(Ordering::Relaxed), 1_000, "the most of one, not the last and not the sum");
+    }
+    /// Keeps a core busy for so long.
+    fn burn(time: Duration) {
+        let began = clock::core_time();
+        while clock::core_time() - began < time {}
+    }
+
+    #[tokio::test]
+    async fn a_call_is_charged_for_its_own_time_on_a_core_and_not_for_that_of_others() {
+        let meter = Meter::new();
+        let budget = Duration::from_millis(20);
+        meter.begin(budget);
+        let mut polls = 0;
+        let others = std::future::poll_fn(|cx| {
+            polls += 1;
+            // Somebody else has the core, for longer than the budget each time.
+            std::thread::scope(|scope| drop(scope.spawn(|| burn(budget * 2)).join()));
+            assert!(!meter.is_over(), "after {polls} polls");
+            cx.waker().wake_by_ref();
+            if polls == 3 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        Metered { meter: &meter, future: Box::pin(others) }.await;
+        assert!(meter.used() < budget, "{:?}", meter.used());
+        let own = std::future::poll_fn(|_| {
+            burn(budget);
+            if meter.is_over() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        Metered { meter: &meter, future: Box::pin(own) }.await;
+        assert!(meter.used() > budget, "{:?}", meter.used());
     }
 }

@@ -26,8 +26,8 @@ pub(crate) struct Envelope {
     pub(crate) waiter: Option<Waiter>,
     /// The trace that it belongs to.
     pub(crate) trace: Option<Trace>,
-    /// Since when it waits in its mailbox.
-    pub(crate) accepted: Instant,
+    /// Since when it waits in its mailbox; none until it does.
+    pub(crate) accepted: Option<Instant>,
     /// Where the store keeps it; none for a call, and before it is committed.
     pub(crate) seq: Option<u64>,
     /// Not to be handled before, in milliseconds since 1970.
@@ -40,14 +40,14 @@ pub(crate) struct Envelope {
 
 impl Envelope {
     /// A message that nobody waits for, caused by none.
-    pub(crate) fn new(message: wit::Message, accepted: Instant) -> Self {
+    pub(crate) fn new(message: wit::Message) -> Self {
         Self {
             message,
             hops: 0,
             deadline: None,
             waiter: None,
             trace: None,
-            accepted,
+            accepted: None,
             seq: None,
             due: None,
             failed: Vec::new(),
@@ -221,8 +221,7 @@ impl Sent {
             attempt: 1,
             headers: Vec::new(),
         };
-        let envelope =
-            Envelope { hops: refused.hops, trace: refused.trace, ..Envelope::new(message, refused.accepted) };
+        let envelope = Envelope { hops: refused.hops, trace: refused.trace, ..Envelope::new(message) };
         // Whoever sent it has to hear it.
         origin.reserve_beyond();
         self.inner = Some((origin, Box::new(envelope)));
@@ -240,8 +239,7 @@ impl Sent {
     /// for it now.
     pub(crate) fn put(mut self, now: Instant) -> Option<Arc<dyn Inbox>> {
         let (inbox, mut envelope) = self.inner.take()?;
-        // Until its commit it was not accepted.
-        envelope.accepted = now;
+        envelope.accepted = Some(now);
         inbox.put(envelope).then_some(inbox)
     }
 

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::pool::{Idle, Pool};
+use super::pool::Pool;
+use super::spares::Idle;
 
 /// Of so many places at least one has no instance that waits for an answer: who is asked has to find a place, or all who
 /// ask would wait until their deadlines.

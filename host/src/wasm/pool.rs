@@ -15,7 +15,7 @@ use super::instance::Instance;
 use super::lease::Lease;
 use super::places::Place;
 use super::program::Program;
-use super::spares::Listed;
+use super::spares::{Idle, Listed};
 use super::turns::{Turn, Turns};
 use crate::clock;
 
@@ -44,21 +44,6 @@ pub(crate) struct Pool {
     closed: AtomicBool,
     /// Why no more instances are started.
     given_up: OnceLock<String>,
-}
-
-/// An instance that waits for a call. It ends before its place is handed on.
-pub(super) struct Idle {
-    instance: Box<Instance>,
-    place: Place,
-    since: Instant,
-}
-
-impl Idle {
-    /// Ends the instance, whose place is left.
-    pub(super) fn end(self) -> Place {
-        drop(self.instance);
-        self.place
-    }
 }
 
 /// What a new instance of a stateful agent remembers.
@@ -118,6 +103,11 @@ impl Pool {
     /// A pool of one instance of another program, with the same around it.
     pub(crate) fn of_other(&self, program: Arc<Program>, who: Arc<Identity>) -> Arc<Self> {
         Self::new(&self.runtime, program, who, Arc::clone(&self.outside), 1)
+    }
+
+    /// Whether somebody has an instance in hand, or is about to.
+    pub(crate) fn is_in_hand(&self) -> bool {
+        self.turns.are_taken()
     }
 
     /// How many calls can be in instances at once.

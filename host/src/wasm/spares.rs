@@ -9,14 +9,32 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::pool::{Idle, Pool};
+use super::instance::Instance;
+use super::places::Place;
+use super::pool::Pool;
 
 /// Pools whose instance was used since they were looked at last are passed over, but not more of them for one place:
 /// finding one may not take longer the more are at work.
 const PASSED_OVER: usize = 8;
+
+/// An instance that waits for a call. It ends before its place is handed on.
+pub(super) struct Idle {
+    pub(super) instance: Box<Instance>,
+    pub(super) place: Place,
+    pub(super) since: Instant,
+}
+
+impl Idle {
+    /// Ends the instance, whose place is left.
+    pub(super) fn end(self) -> Place {
+        drop(self.instance);
+        self.place
+    }
+}
 
 /// Whether a pool is in the list.
 #[derive(Default)]

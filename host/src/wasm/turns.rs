@@ -62,6 +62,11 @@ impl Turns {
         Arc::clone(&self.free).acquire_many_owned(count).await.expect("the semaphore is never closed")
     }
 
+    /// Whether somebody has one.
+    pub(super) fn are_taken(&self) -> bool {
+        self.free.available_permits() < self.total() as usize
+    }
+
     /// Whether anybody waits for one.
     pub(super) fn are_awaited(&self) -> bool {
         self.awaited.load(Ordering::SeqCst) > 0

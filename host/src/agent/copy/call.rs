@@ -140,7 +140,7 @@ pub(super) async fn handle(pool: &Arc<Pool>, call: &CallCopy, outside: Arc<dyn O
     let lost = Arc::new(AtomicBool::new(false));
     let body = Part { read: Some(call.body.clone()), whole: call.whole, lost: Arc::clone(&lost) };
     let conversation = call.conversation.clone();
-    let work = Work { conversation, hops: 0, began: Instant::now(), deadline, trace: None, outside: Some(outside) };
+    let work = Work { conversation, hops: 0, deadline, trace: None, outside: Some(outside) };
     let request = http::Request::from_parts(call.head.clone(), body);
     let effects = Mutex::new(Vec::new());
     let commit = |done: Effects| {

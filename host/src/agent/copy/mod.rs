@@ -39,7 +39,7 @@ async fn handle(pool: &Arc<Pool>, message: &wit::Message, hops: u32, outside: Ar
     // After a fault the lease is dropped, and the instance with it; live ones are not held back for it.
     let mut lease = pool.lease(deadline).await?;
     let conversation = message.conversation_id.clone();
-    let work = Work { conversation, hops, began: Instant::now(), deadline, trace: None, outside: Some(outside) };
+    let work = Work { conversation, hops, deadline, trace: None, outside: Some(outside) };
     let result = lease.instance().handle(message, work, time).await?;
     let effects = lease.instance().take_effects();
     lease.finish(true);

@@ -91,6 +91,18 @@ async fn no_more_calls_than_max_and_the_next_is_told_at_its_deadline() {
     }
 }
 
+/// A call that waits for a turn or a place.
+async fn waiting(pool: &Arc<Pool>) -> tokio::task::JoinHandle<Result<Vec<u8>, Fault>> {
+    let waits = tokio::spawn({
+        let pool = Arc::clone(pool);
+        async move { call(&pool).await }
+    });
+    while !pool.is_wanted() {
+        tokio::task::yield_now().await;
+    }
+    waits
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_is_kept_from_call_to_call_until_others_wait_for_what_it_takes() {
     let bench = Bench::with_instances(2);
@@ -104,26 +116,14 @@ async fn an_instance_is_kept_from_call_to_call_until_others_wait_for_what_it_tak
         assert_eq!((a.live(), a.idle()), (1, 0));
     }
     // Its turn.
-    let waits = tokio::spawn({
-        let a = Arc::clone(&a);
-        async move { call(&a).await }
-    });
-    while !a.is_wanted() {
-        tokio::task::yield_now().await;
-    }
+    let waits = waiting(&a).await;
     assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [3]);
     assert_eq!(tokio::time::timeout(LONG / 2, waits).await.unwrap().unwrap().unwrap(), [4]);
     assert_eq!((a.live(), a.started()), (0, 1), "the fourth message was its last");
     // Its place.
     assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [1]);
     let busy = lease(&b, LONG).await.unwrap();
-    let waits = tokio::spawn({
-        let b = Arc::clone(&b);
-        async move { call(&b).await }
-    });
-    while !a.is_wanted() {
-        tokio::task::yield_now().await;
-    }
+    let waits = waiting(&b).await;
     assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [2]);
     assert_eq!(tokio::time::timeout(LONG / 2, waits).await.unwrap().unwrap().unwrap(), [1]);
     busy.finish(true);
@@ -157,13 +157,7 @@ async fn with_all_places_in_calls_the_next_waits_until_one_ends() {
     let (a, b) = (bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await);
     let busy = lease(&a, LONG).await.unwrap();
     assert!(matches!(lease(&b, SHORT).await, Err(Fault::Overloaded)));
-    let waits = tokio::spawn({
-        let b = Arc::clone(&b);
-        async move { call(&b).await }
-    });
-    while !bench.runtime.is_awaited() {
-        tokio::task::yield_now().await;
-    }
+    let waits = waiting(&b).await;
     // The instance is good for another call, but somebody else needs its place more.
     busy.finish(true);
     assert_eq!(tokio::time::timeout(LONG / 2, waits).await.unwrap().unwrap().unwrap(), [1]);
