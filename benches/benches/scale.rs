@@ -1,18 +1,19 @@
 //! What a message costs beside few others and beside many: `cargo bench -p caxton-benches --bench scale [-- NAME...]`.
 //!
-//! In memory, where no disk hides it: messages go from agent to agent for as long as it takes, and the rate is that of
-//! some seconds in their midst, on a host of its own each time. Every figure is the ratio to the fewest, measured in
-//! turn. Names: `conversations`, `depth`, `agents`; `calls` is what a call takes beside many messages.
+//! In memory, where no disk hides it: messages go from agent to agent for as long as it takes, and the rate is taken in
+//! their midst. Every figure is the ratio to the fewest, of two hosts that run in turn: one stands still while the other is
+//! measured, for a quarter of a second each, so that a machine whose speed changes changes it for both. Names: `conversations`, `depth`, `agents`; `calls` is what a call takes beside many messages.
 
 use std::time::{Duration, Instant};
 
 use caxton_benches::{Server, agent, build_guests, call, handled, host, median, order, pairs, relays};
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
-const ROUNDS: usize = 5;
-/// How long messages go round before they are counted, and how long they are counted.
-const BEFORE: Duration = Duration::from_secs(1);
-const TIME: Duration = Duration::from_secs(2);
+/// How often each host has its turn, how long its messages go round before they are counted, and how long they are
+/// counted.
+const TURNS: usize = 40;
+const BEFORE: Duration = Duration::from_millis(50);
+const TIME: Duration = Duration::from_millis(250);
 /// How long until all chains have been ordered.
 const LEAD: Duration = Duration::from_secs(5);
 /// Messages that go to and fro at once, over all agents.
@@ -30,14 +31,14 @@ fn main() {
         compare("open conversations", &[100, 1_000, 10_000, 50_000], |count| {
             let (caxton, _) = host(HOST, &relays("memory"));
             call(&caxton.address, "/ping", &order(b's', count, HOPS));
-            rate(&caxton)
+            caxton
         });
     }
     if wanted("depth") {
         compare("messages in two mailboxes", &[1_000, 10_000, 100_000, 1_000_000], |count| {
             let (caxton, _) = host(HOST, &relays("memory"));
             spread(&caxton, count);
-            rate(&caxton)
+            caxton
         });
     }
     if wanted("calls") {
@@ -47,7 +48,7 @@ fn main() {
         compare("agents", &[10, 100, 1_000, 10_000], |count| {
             let (caxton, _) = host(HOST, &pairs("memory", count / 2));
             begin(&caxton, count / 2);
-            rate(&caxton)
+            caxton
         });
     }
 }
@@ -99,7 +100,7 @@ fn calls() {
     };
     let quiet = took();
     begin(&caxton, CHAINS);
-    std::thread::sleep(BEFORE);
+    std::thread::sleep(Duration::from_secs(1));
     let busy = took();
     println!(
         "a call on a connection of its own: {:.2} ms, p99 {:.2}; beside {CHAINS} chains of messages among {} agents: \
@@ -112,28 +113,38 @@ fn calls() {
     );
 }
 
-/// Messages that are handled in a second.
+/// Lets a host go on for its turn. Gives the messages that it handles in a second.
 fn rate(server: &Server) -> f64 {
+    server.go_on();
     std::thread::sleep(BEFORE);
     let (before, began) = (handled(server), Instant::now());
     std::thread::sleep(TIME);
-    (handled(server) - before) as f64 / began.elapsed().as_secs_f64()
+    let rate = (handled(server) - before) as f64 / began.elapsed().as_secs_f64();
+    server.stand_still();
+    rate
 }
 
-/// Measures with each of these counts in turn, the fewest before each of the others.
-fn compare(what: &str, counts: &[u32], measure: impl Fn(u32) -> f64) {
+/// Measures hosts with each of these counts beside one with the fewest.
+fn compare(what: &str, counts: &[u32], start: impl Fn(u32) -> Server) {
     let (&few, more) = counts.split_first().expect("there is something to compare");
     for &many in more {
+        let hosts = [few, many].map(|count| {
+            let host = start(count);
+            host.stand_still();
+            host
+        });
         let (mut rates, mut ratios) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            let base = measure(few);
-            let rate = measure(many);
+        for _ in 0..TURNS {
+            let [base, rate] = [&hosts[0], &hosts[1]].map(rate);
             rates.push(rate);
             ratios.push(rate / base);
         }
+        let middle = median(&mut ratios);
+        // In order now.
+        let (low, high) = (ratios[TURNS / 4], ratios[TURNS * 3 / 4]);
         println!(
-            "messages in memory, {many:>7} {what}: {:.2} x the rate with {few}, {:.0}/s",
-            median(&mut ratios),
+            "messages in memory, {many:>7} {what}: {middle:.2} x the rate with {few} (half of all turns {low:.2} to \
+             {high:.2}), {:.0}/s",
             median(&mut rates)
         );
     }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
+
 /// A server that runs until it is dropped.
 pub struct Server {
     child: Child,
@@ -36,6 +38,26 @@ impl Server {
 }
 
 impl Server {
+    /// Lets it stand still, as it is, until it [goes on](Self::go_on).
+    ///
+    /// # Panics
+    /// It has ended.
+    pub fn stand_still(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("the server runs");
+    }
+
     /// Ends a host as a power cut would, and starts it again in its folder. Gives also how long the start took.
     ///
     /// # Panics

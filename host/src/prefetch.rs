@@ -12,8 +12,13 @@ const MOST: usize = 16 * LINE;
 
 /// Fetches the beginning of some bytes.
 pub(crate) fn bytes(bytes: &[u8]) {
-    for at in (0..bytes.len().min(MOST)).step_by(LINE) {
+    let length = bytes.len().min(MOST);
+    for at in (0..length).step_by(LINE) {
         prefetch_index(bytes, at);
+    }
+    // They need not begin with a line, and then end in one more.
+    if length > 0 {
+        prefetch_index(bytes, length - 1);
     }
 }
 

@@ -214,6 +214,7 @@ fn decisions_do_not_act() {
         "chrono-tz",
         "compact_str",
         "croner",
+        "prefetch-index",
         "serde",
         "serde_json",
         "smallvec",

@@ -398,7 +398,11 @@ impl Agent {
         inbox.mailbox.reserve().map_err(|Full { depth }| {
             self.stats.count(Outcomes::Refused);
             AdmitError::Full { depth }
-        })
+        })?;
+        if let Some(conversation) = conversation {
+            inbox.mailbox.expect(&CONVERSATIONS.hash_one(conversation));
+        }
+        Ok(())
     }
 
     /// Refuses calls while the agent is left alone because it failed again and again.

@@ -29,8 +29,8 @@ pub(super) const STORE_PAUSE: u64 = 1_000;
 pub(super) enum Slot {
     /// In memory.
     Here(Box<Envelope>),
-    /// In the store.
-    Kept(Place),
+    /// In the store. Boxed, so that what is in memory takes less there.
+    Kept(Box<Place>),
 }
 
 /// A message in the store.
@@ -125,6 +125,7 @@ pub(super) fn prefetch_next(mailbox: &Mailbox<u64, Slot>) {
         prefetch::value(&message.headers);
         prefetch::value(&message.sent_at);
         prefetch::value(&envelope.accepted);
+        prefetch::value(&envelope.deadline);
         prefetch::value(&envelope.waiter);
         prefetch::value(&envelope.failed);
         prefetch::value(&envelope.trace);
@@ -149,14 +150,14 @@ impl Agent {
         let weight = weight(&envelope);
         match envelope.seq {
             Some(seq) if envelope.waiter.is_none() && !self.commons.resident.take(weight, RESIDENT) => {
-                Slot::Kept(Place::of(seq, &envelope))
+                Slot::Kept(Box::new(Place::of(seq, &envelope)))
             }
             Some(_) | None => Slot::Here(envelope),
         }
     }
 
     /// The message itself.
-    pub(super) fn fetch(&self, slot: Slot) -> Result<Box<Envelope>, (Place, String)> {
+    pub(super) fn fetch(&self, slot: Slot) -> Result<Box<Envelope>, (Box<Place>, String)> {
         match slot {
             Slot::Here(envelope) => {
                 if envelope.waiter.is_none() {
@@ -204,8 +205,7 @@ impl Agent {
             inbox.mailbox.reserve_beyond();
             // After the clock was set back nothing waits since a time to come.
             let since = since.unwrap_or(now).min(now);
-            let place = Place { seq, since, reply_by };
-            let slot = Slot::Kept(place);
+            let slot = Slot::Kept(Box::new(Place { seq, since, reply_by }));
             self.watch(&mut inbox, self.over_at(&slot));
             match (again_at, due.filter(|due| *due > now)) {
                 (Some(again_at), _) => inbox.mailbox.push_again(conversation, rank, since, again_at, slot),
@@ -359,7 +359,8 @@ impl Agent {
                     let revision = None;
                     self.bury(envelope, "agent-removed", why.to_owned(), revision);
                 }
-                Err((Place { seq, .. }, error)) => {
+                Err((place, error)) => {
+                    let seq = place.seq;
                     tracing::error!(agent = %self.name, seq, error, "a message of a removed agent stays in the store");
                 }
             }

@@ -1,29 +1,30 @@
 //! What is under way, and what waits behind it.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use ahash::AHashMap;
 
+use super::chains::{Chains, Ends, Place};
 use super::{Lane, Waiting};
 
 /// Lanes that are open: one of their messages is ready, in flight or to be handled again.
 ///
 /// A mailbox may have as many as there are conversations, and looks at one of them with each message. So an entry is as
-/// small as can be: most have nothing that waits.
+/// small as can be.
 #[derive(Debug)]
 pub(super) struct Lanes<C, T> {
-    conversations: AHashMap<C, Behind<T>>,
-    agent: Option<Behind<T>>,
+    conversations: AHashMap<C, Behind>,
+    agent: Option<Behind>,
+    waiting: Chains<T>,
 }
 
-/// Messages that wait behind another, in their order; none for as long as there never was one.
-type Behind<T> = Option<Box<VecDeque<Waiting<T>>>>;
+/// Messages that wait behind another, if any do.
+type Behind = Option<Ends>;
 
 impl<C, T> Default for Lanes<C, T> {
     fn default() -> Self {
-        Self { conversations: AHashMap::new(), agent: None }
+        Self { conversations: AHashMap::new(), agent: None, waiting: Chains::default() }
     }
 }
 
@@ -47,64 +48,84 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
                 }
             },
         };
-        behind.get_or_insert_default().push_back(message);
+        self.waiting.push(behind, message);
         None
     }
 
-    /// The next of a lane; a lane that has none is shut.
-    pub(super) fn advance(&mut self, lane: &Lane<C>) -> Option<Waiting<T>> {
+    /// The next of a lane, and where the one after it waits; a lane that has none is shut.
+    pub(super) fn advance(&mut self, lane: &Lane<C>) -> Option<(Waiting<T>, Option<Place>)> {
         match lane {
             Lane::Free => None,
             Lane::Agent => {
-                let next = self.agent.as_mut()?.as_mut().and_then(|behind| behind.pop_front());
+                let behind = self.agent.as_mut()?;
+                let next = self.waiting.pop(behind);
+                let after = behind.map(|ends| ends.first);
                 if next.is_none() {
                     self.agent = None;
                 }
-                next
+                Some((next?, after))
             }
             Lane::Conversation(name) => {
                 let Entry::Occupied(mut open) = self.conversations.entry(name.clone()) else { return None };
-                let next = open.get_mut().as_mut().and_then(|behind| behind.pop_front());
+                let next = self.waiting.pop(open.get_mut());
+                let after = open.get().map(|ends| ends.first);
                 if next.is_none() {
                     open.remove();
                 }
-                next
+                Some((next?, after))
             }
         }
     }
 
+    /// Lets the processor fetch what [`advance`](Self::advance) said comes after.
+    pub(super) fn prefetch(&self, place: Place) {
+        self.waiting.prefetch(place);
+    }
+
+    /// The same for what [`enter`](Self::enter) needs.
+    pub(super) fn prefetch_end(&self, conversation: &C) {
+        if let Some(Some(ends)) = self.conversations.get(conversation) {
+            self.waiting.prefetch_end(*ends);
+        }
+    }
+
     /// Shuts a lane; gives what waited in it.
-    pub(super) fn shut(&mut self, lane: &Lane<C>) -> impl Iterator<Item = Waiting<T>> + use<C, T> {
+    pub(super) fn shut(&mut self, lane: &Lane<C>) -> Vec<Waiting<T>> {
         let behind = match lane {
             Lane::Free => None,
             Lane::Agent => self.agent.take(),
             Lane::Conversation(name) => self.conversations.remove(name),
         };
-        behind.flatten().into_iter().flat_map(|behind| *behind)
+        self.waiting.clear(&mut behind.flatten())
     }
 
     /// Takes out all that waits; the lanes stay open.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<T>> {
-        self.queues_mut().flat_map(std::mem::take)
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = T> + use<C, T> {
+        self.conversations.values_mut().chain(&mut self.agent).for_each(|behind| *behind = None);
+        self.waiting.drain()
+    }
+
+    /// Takes out what waits and is over.
+    pub(super) fn expire(&mut self, over: &mut Vec<T>, is_over: &mut impl FnMut(&T) -> bool) {
+        for behind in self.conversations.values_mut().chain(&mut self.agent) {
+            self.waiting.expire(behind, over, is_over);
+        }
     }
 
     /// All that waits.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = &Waiting<T>> {
-        self.queues().flatten()
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &T> {
+        self.waiting.iter()
     }
 
-    /// What comes next of each lane.
-    pub(super) fn first(&self) -> impl Iterator<Item = &Waiting<T>> {
-        self.queues().filter_map(VecDeque::front)
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
     }
 
-    fn queues(&self) -> impl Iterator<Item = &VecDeque<Waiting<T>>> {
-        self.conversations.values().chain(&self.agent).filter_map(Option::as_deref)
-    }
-
-    /// What waits in each lane.
-    pub(super) fn queues_mut(&mut self) -> impl Iterator<Item = &mut VecDeque<Waiting<T>>> {
-        self.conversations.values_mut().chain(&mut self.agent).filter_map(Option::as_deref_mut)
+    /// Since when what comes next of each lane waits.
+    pub(super) fn first(&self) -> impl Iterator<Item = u64> {
+        let behind = self.conversations.values().chain(&self.agent);
+        behind.filter_map(|behind| self.waiting.of(*behind).next()).map(|(since, _)| since)
     }
 
     /// Whether none is open.

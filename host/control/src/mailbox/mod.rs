@@ -14,10 +14,14 @@ use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::Hash;
 
+use prefetch_index::prefetch_index;
+
+use self::chains::Place;
 use self::lanes::Lanes;
 
 use crate::desired::Order;
 
+mod chains;
 mod lanes;
 
 /// A mailbox that holds as many messages as it may.
@@ -58,6 +62,8 @@ impl Rank {
 
 /// How long a message waits for another point, in milliseconds.
 const POINT: u64 = 1_000;
+/// How many messages before its turn what is ready is fetched into the caches.
+const SOON: usize = 8;
 
 /// Messages that wait, with the conversations that are under way.
 ///
@@ -71,7 +77,7 @@ pub struct Mailbox<C, T> {
     held: u32,
     in_flight: u32,
     /// By rank; each in the order in which they became ready.
-    ready: [VecDeque<Taken<C, T>>; Rank::ALL.len()],
+    ready: [VecDeque<Ready<C, T>>; Rank::ALL.len()],
     open: Lanes<C, T>,
     later: BinaryHeap<Later<C, T>>,
     /// Keeps what is due at the same time in the order in which it came.
@@ -95,6 +101,14 @@ struct Waiting<T> {
     rank: Rank,
     since: u64,
     message: T,
+}
+
+/// A message that may be handled.
+#[derive(Debug)]
+struct Ready<C, T> {
+    taken: Taken<C, T>,
+    /// Where the next of its lane waited when it became ready.
+    behind: Option<Place>,
 }
 
 /// A message that may be handled, or is.
@@ -199,7 +213,14 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::None => Lane::Free,
         };
         if let Some(Waiting { rank, since, message }) = self.open.enter(&lane, Waiting { rank, since, message }) {
-            self.make_ready(Taken { lane, rank, since, message });
+            self.make_ready(Taken { lane, rank, since, message }, None);
+        }
+    }
+
+    /// Lets the processor fetch what a message of this conversation needs, which is soon [put](Self::push) here.
+    pub fn expect(&self, conversation: &C) {
+        if let Order::Conversation = self.order {
+            self.open.prefetch_end(conversation);
         }
     }
 
@@ -214,24 +235,39 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.later.push(Later { due, count: self.count, what });
     }
 
-    fn make_ready(&mut self, taken: Taken<C, T>) {
-        self.ready[taken.rank as usize].push_back(taken);
+    fn make_ready(&mut self, taken: Taken<C, T>, behind: Option<Place>) {
+        self.ready[taken.rank as usize].push_back(Ready { taken, behind });
+    }
+
+    /// Lets a message come before all others of its rank.
+    fn make_first(&mut self, taken: Taken<C, T>) {
+        self.ready[taken.rank as usize].push_front(Ready { taken, behind: None });
     }
 
     /// The next message that may be handled: the most urgent, with what it gained by waiting. Its lane is shut
     /// until [`done`](Self::done), [`put_back`](Self::put_back) or [`defer`](Self::defer).
     pub fn take(&mut self, now: u64) -> Option<Taken<C, T>> {
-        let score = |taken: &Taken<C, T>| (taken.rank.points() * POINT).saturating_add(now.saturating_sub(taken.since));
+        let score = |ready: &Ready<C, T>| {
+            (ready.taken.rank.points() * POINT).saturating_add(now.saturating_sub(ready.taken.since))
+        };
         let best = self.ready.iter().enumerate().filter_map(|(rank, queue)| Some((score(queue.front()?), rank))).max();
-        let next = self.ready[best?.1].pop_front()?;
+        let queue = &mut self.ready[best?.1];
+        let Ready { taken, behind } = queue.pop_front()?;
+        if let Some(soon) = queue.get(SOON) {
+            prefetch_index(std::slice::from_ref(soon), 0);
+        }
+        // Read when this one is done.
+        if let Some(behind) = behind {
+            self.open.prefetch(behind);
+        }
         self.held = self.held.saturating_sub(1);
         self.in_flight += 1;
-        Some(next)
+        Some(taken)
     }
 
     /// A message that is soon [taken](Self::take), if nothing more urgent comes: so many places after the next one.
     pub fn ahead(&self, places: usize) -> Option<&T> {
-        self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|taken| &taken.message)
+        self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|ready| &ready.taken.message)
     }
 
     /// A message that was taken is handled; the next of its lane becomes ready.
@@ -242,8 +278,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Lets the next of a lane come.
     fn advance(&mut self, lane: Lane<C>) {
-        if let Some(Waiting { rank, since, message }) = self.open.advance(&lane) {
-            self.make_ready(Taken { lane, rank, since, message });
+        if let Some((Waiting { rank, since, message }, behind)) = self.open.advance(&lane) {
+            self.make_ready(Taken { lane, rank, since, message }, behind);
         }
     }
 
@@ -252,7 +288,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     pub fn put_back(&mut self, taken: Taken<C, T>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.held = self.held.saturating_add(1);
-        self.ready[taken.rank as usize].push_front(taken);
+        self.make_first(taken);
     }
 
     /// The same, not before a time. Its lane stays shut; all others go on.
@@ -284,7 +320,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             let Later { due, what, .. } = self.later.pop()?;
             match what {
                 What::Arrives(conversation, rank, message) => self.push(conversation, rank, due, message),
-                What::Again(taken) => self.ready[taken.rank as usize].push_front(taken),
+                What::Again(taken) => self.make_first(taken),
             }
         }
         self.next_due()
@@ -297,8 +333,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Everything that waits, in no order.
     pub fn messages(&self) -> impl Iterator<Item = &T> {
-        let ready = self.ready.iter().flatten().map(|taken| &taken.message);
-        let behind = self.open.waiting().map(|waiting| &waiting.message);
+        let ready = self.ready.iter().flatten().map(|ready| &ready.taken.message);
+        let behind = self.open.waiting();
         let later = self.later.iter().map(|later| match &later.what {
             What::Arrives(_, _, message) => message,
             What::Again(taken) => &taken.message,
@@ -309,11 +345,11 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// Takes out everything that waits, for a mailbox that ends.
     pub fn drain(&mut self) -> Vec<T> {
         let mut out: Vec<T> = Vec::with_capacity(self.waiting());
-        for taken in self.ready.iter_mut().flat_map(std::mem::take) {
+        for Ready { taken, .. } in self.ready.iter_mut().flat_map(std::mem::take) {
             out.push(taken.message);
-            out.extend(self.open.shut(&taken.lane).map(|waiting| waiting.message));
+            out.extend(self.open.shut(&taken.lane).into_iter().map(|waiting| waiting.message));
         }
-        out.extend(self.open.drain().map(|waiting| waiting.message));
+        out.extend(self.open.drain());
         for later in std::mem::take(&mut self.later) {
             match later.what {
                 What::Arrives(_, _, message) => out.push(message),
@@ -331,21 +367,15 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// waits.
     pub fn expire(&mut self, mut is_over: impl FnMut(&T) -> bool) -> Vec<T> {
         let (mut over, mut advance) = (Vec::new(), Vec::new());
-        for behind in self.open.queues_mut() {
-            if behind.iter().any(|waiting| is_over(&waiting.message)) {
-                for waiting in std::mem::take(behind) {
-                    if is_over(&waiting.message) { over.push(waiting.message) } else { behind.push_back(waiting) }
-                }
-            }
-        }
+        self.open.expire(&mut over, &mut is_over);
         for queue in &mut self.ready {
-            if queue.iter().any(|taken| is_over(&taken.message)) {
-                for taken in std::mem::take(queue) {
-                    if is_over(&taken.message) {
-                        over.push(taken.message);
-                        advance.push(taken.lane);
+            if queue.iter().any(|ready| is_over(&ready.taken.message)) {
+                for ready in std::mem::take(queue) {
+                    if is_over(&ready.taken.message) {
+                        over.push(ready.taken.message);
+                        advance.push(ready.taken.lane);
                     } else {
-                        queue.push_back(taken);
+                        queue.push_back(ready);
                     }
                 }
             }
@@ -389,8 +419,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// Since when the message waits that could be handled, or comes after one in hand, and waits longest. Takes time
     /// in proportion to the lanes that are open.
     pub fn oldest(&self) -> Option<u64> {
-        let ready = self.ready.iter().filter_map(|queue| queue.front()).map(|taken| taken.since);
-        let behind = self.open.first().map(|waiting| waiting.since);
+        let ready = self.ready.iter().filter_map(|queue| queue.front()).map(|ready| ready.taken.since);
+        let behind = self.open.first();
         ready.chain(behind).min()
     }
 
@@ -401,7 +431,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     fn waiting(&self) -> usize {
         let ready = self.ready.iter().map(VecDeque::len).sum::<usize>();
-        ready + self.open.waiting().count() + self.later.len()
+        ready + self.open.len() + self.later.len()
     }
 }
 

@@ -190,6 +190,8 @@ enum Step {
     Pass(u64),
     /// The clock is set.
     Set(u64),
+    /// What waits in a conversation is over.
+    Expire(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -202,6 +204,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0usize..8, 0u64..3_000).prop_map(|(at, after)| Step::Defer(at, after)),
         2 => (0u64..1_000).prop_map(Step::Pass),
         1 => (0u64..100_000).prop_map(Step::Set),
+        1 => (0u8..3).prop_map(Step::Expire),
     ];
     prop::collection::vec(step, 0..200)
 }
@@ -262,6 +265,12 @@ proptest! {
                     prop_assert!(due.is_none_or(|due| due > now), "what is due has come");
                 }
                 Step::Set(time) => now = time,
+                Step::Expire(conversation) => {
+                    let over = mailbox.expire(|message| message.0 == conversation);
+                    prop_assert!(over.iter().all(|message| message.0 == conversation));
+                    prop_assert!(mailbox.messages().all(|message| message.0 != conversation));
+                    accepted -= over.len();
+                }
                 Step::Done(_) | Step::PutBack(_) | Step::Defer(..) => {}
             }
             prop_assert_eq!(accepted, handled + flight.len() + mailbox.waiting());
