@@ -155,7 +155,7 @@ pub(super) fn copy(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
 }
 
-/// Copies all of the log and empties it. Waits for who reads, but not for long.
+/// Copies all of the log and empties it. Waits for who reads, but not for long; not for who copies.
 pub(super) fn empty(connection: &Connection) -> Result<(), CommitError> {
     let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
     match busy {
