@@ -15,8 +15,7 @@ use super::link;
 use super::places::{Place, Places, Turn};
 use super::pool::Pool;
 use super::program::Programs;
-use super::spares::Idle;
-use super::spares::Spares;
+use super::spares::{Idle, Spares};
 
 /// How often a running guest is asked whether its budget is used up.
 const TICK: Duration = Duration::from_millis(1);

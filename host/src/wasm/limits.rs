@@ -199,6 +199,7 @@ mod tests {
         assert!(another.memory_growing(0, 999, None).unwrap());
         assert_eq!(peak.load(Ordering::Relaxed), 1_000, "the most of one, not the last and not the sum");
     }
+
     /// Keeps a core busy for so long.
     fn burn(time: Duration) {
         let began = clock::core_time();
