@@ -149,11 +149,6 @@ impl<T> Chains<T> {
         self.nodes.iter().filter_map(|node| node.message.as_ref())
     }
 
-    /// The same, taken out. No chain is to be used again.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = T> + use<T> {
-        std::mem::take(self).nodes.into_iter().filter_map(|node| node.message)
-    }
-
     /// How many messages there are.
     pub(super) fn len(&self) -> usize {
         self.used

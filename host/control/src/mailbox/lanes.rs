@@ -99,10 +99,10 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
         self.waiting.clear(&mut behind.flatten())
     }
 
-    /// Takes out all that waits; the lanes stay open.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = T> + use<C, T> {
-        self.conversations.values_mut().chain(&mut self.agent).for_each(|behind| *behind = None);
-        self.waiting.drain()
+    /// Takes out all that waits, each lane in its order; the lanes stay open.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<T>> {
+        let Self { conversations, agent, waiting } = self;
+        conversations.values_mut().chain(agent).flat_map(|behind| waiting.clear(behind))
     }
 
     /// Takes out what waits and is over.

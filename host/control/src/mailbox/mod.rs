@@ -342,14 +342,14 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         ready.chain(behind).chain(later)
     }
 
-    /// Takes out everything that waits, for a mailbox that ends.
+    /// Takes out everything that waits, for a mailbox that ends: what waits behind another comes in its order.
     pub fn drain(&mut self) -> Vec<T> {
         let mut out: Vec<T> = Vec::with_capacity(self.waiting());
         for Ready { taken, .. } in self.ready.iter_mut().flat_map(std::mem::take) {
             out.push(taken.message);
             out.extend(self.open.shut(&taken.lane).into_iter().map(|waiting| waiting.message));
         }
-        out.extend(self.open.drain());
+        out.extend(self.open.drain().map(|waiting| waiting.message));
         for later in std::mem::take(&mut self.later) {
             match later.what {
                 What::Arrives(_, _, message) => out.push(message),

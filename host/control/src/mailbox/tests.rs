@@ -179,6 +179,26 @@ fn a_mailbox_that_is_filled_again_waits_as_before() {
     assert_eq!(mailbox.drain(), [2]);
 }
 
+#[test]
+fn what_is_taken_out_behind_a_message_in_hand_is_in_its_order() {
+    for order in [Order::Conversation, Order::Agent] {
+        let mut mailbox = filled(order, &[("a", 1), ("a", 2), ("a", 3)]);
+        for expected in 1..=2 {
+            let taken = mailbox.take(0).unwrap();
+            assert_eq!(taken.message, expected, "{order:?}");
+            mailbox.done(taken.lane);
+        }
+        let in_hand = mailbox.take(0).unwrap();
+        for message in 4..=6 {
+            mailbox.reserve().unwrap();
+            mailbox.push("a", Rank::Normal, 0, message);
+        }
+        assert_eq!(mailbox.drain(), [4, 5, 6], "{order:?}");
+        mailbox.done(in_hand.lane);
+        assert!(mailbox.open.is_empty(), "{order:?}");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Push(u8, u8),
