@@ -234,7 +234,7 @@ fn problem(status: StatusCode, body: &[u8]) -> CliError {
     let exit = if details.errors.is_empty() { exit } else { Exit::Usage };
     let mut message = super::output::printable(&details.detail);
     for error in &details.errors {
-        message.push_str(&format!("\n  {}: {}: {}", error.place, error.key, error.message));
+        message.push_str(&format!("\n  {error}"));
         if let Some(help) = &error.help {
             message.push_str(&format!("\n    {help}"));
         }

@@ -97,7 +97,7 @@ fn differs(host: &HostStatus) -> Vec<String> {
             host.file
         ));
         for error in &host.file_errors {
-            lines.push(format!("  {}: {}: {}", error.place, error.key, error.message));
+            lines.push(format!("  {error}"));
         }
     } else if !host.in_sync {
         lines

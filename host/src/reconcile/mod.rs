@@ -140,7 +140,7 @@ pub(crate) use prepare::judge;
 pub(crate) use report::{Facts, route};
 
 impl Reconciler {
-    /// A reconciler that has done nothing yet.
+    /// A reconciler that has looked once: who is declared can be called, and is being prepared.
     pub(crate) fn new(setup: Setup) -> Self {
         let started = clock::now_ms();
         let ledgers = roll::load(&setup.commons.store, started);
@@ -175,6 +175,7 @@ impl Reconciler {
         reconciler.look_at_components(true);
         reconciler.mark_all();
         reconciler.bytes.retain(&reconciler.used(), true);
+        reconciler.reconcile();
         reconciler
     }
 

@@ -1,11 +1,13 @@
 //! What the host says of itself: the shapes that the management API gives and the command line prints.
 
 mod conversation;
+mod file;
 mod rollout;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use conversation::{ConversationStatus, OpenQuestion, ScheduleStatus, Thread, ThreadMessage};
+pub(crate) use file::FileError;
 pub(crate) use rollout::{
     Differences, Differing, NotRehearsed, PathDiffers, Rehearsal, RehearsalFailure, RehearsalWish, RolloutStatus,
     RolloutWish, SideStatus,
@@ -38,21 +40,6 @@ pub(crate) struct HostStatus {
     pub(crate) max_instances: u32,
     /// Whether the host is stopping.
     pub(crate) stopping: bool,
-}
-
-/// Something wrong with the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub(crate) struct FileError {
-    /// Stable, for programs.
-    pub(crate) code: String,
-    /// `caxton.toml:12:9`, or the name of a variable or flag.
-    pub(crate) place: String,
-    /// Which key, such as `agents.triage.limits.memory`.
-    pub(crate) key: String,
-    /// What is wrong.
-    pub(crate) message: String,
-    /// What would be right.
-    pub(crate) help: Option<String>,
 }
 
 /// Something that is not as declared yet.

@@ -118,6 +118,22 @@ fn a_host_that_starts_while_another_ends_has_its_folder() {
 }
 
 #[test]
+fn who_is_declared_can_be_called_from_the_first_moment() {
+    let many: String = (0..1_000).map(|n| agent(&format!("echo-{n}"), "echo", "")).collect();
+    let mut host = Setup::new(BINARY, &file(&many)).spawn();
+    let listens = host.folder().join(".caxton/host.json");
+    host.until_at_once("it listens", || listens.exists());
+    let text = fs::read_to_string(&listens).expect("it is written whole");
+    let ports: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let client = Client::new(ports["http"].as_str().expect("an address"), None);
+    // Nobody runs yet, but all are known.
+    let first = client.post("/echo-999", "x");
+    assert!(matches!(first.status.as_u16(), 200 | 503), "{} {}", first.status, first.text());
+    host.until_ready();
+    assert_eq!(client.post("/echo-999", "x").text(), "x");
+}
+
+#[test]
 fn a_data_folder_that_cannot_be_made_is_told() {
     let setup = Setup::new(BINARY, &file(""));
     fs::write(setup.folder().join("taken"), "a file").expect("the folder can be written to");
