@@ -28,7 +28,8 @@ use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source};
 use crate::shutdown::{Asked, Signals};
 use crate::store::{Store, StoreError};
 use crate::wasm::{Runtime, RuntimeOptions};
-use crate::watch::Followed;
+use crate::stamp::Writing;
+use crate::watch::{Before, Followed, Following};
 use crate::{admin, build, clock, figures, histogram, http, metrics, schedules, sweep, timers};
 
 /// How a host is to be run.
@@ -115,13 +116,23 @@ struct Host {
 
 async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError> {
     let mut signals = Signals::listen().context("listening to signals")?;
-    let source = Source { file: options.file.clone(), flags: options.flags.clone() };
-    let loaded = source.load().map_err(StartError::Config)?;
-    let starting = start(&options, source, loaded, workers);
-    let host = tokio::select! {
-        host = starting => host?,
-        // Compiling and building may take long; nothing is running that would have to be drained.
+    let at = std::path::absolute(&options.file).unwrap_or_else(|_| options.file.clone());
+    let source = Source { file: options.file.clone(), at, flags: options.flags.clone() };
+    tokio::select! {
+        () = source.until_whole() => {}
         () = signals.stop() => return Ok(ExitCode::from(130)),
+    }
+    let loaded = source.load().map_err(StartError::Config)?;
+    let building = CancellationToken::new();
+    let mut starting = std::pin::pin!(start(&options, source, loaded, workers, &building));
+    let host = tokio::select! {
+        host = &mut starting => host?,
+        // Compiling and building may take long; nothing is running that would have to be drained.
+        () = signals.stop() => {
+            building.cancel();
+            let _ = tokio::time::timeout(build::LEAVES_WITHIN * 2, starting).await;
+            return Ok(ExitCode::from(130));
+        }
     };
     let data = host.commons.store.folder().to_owned();
     let settled = host.settled.clone();
@@ -172,7 +183,13 @@ async fn open_store(data: &Path, settings: &desired::Store) -> Result<Arc<Store>
     }
 }
 
-async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Handle) -> anyhow::Result<Host> {
+async fn start(
+    options: &UpOptions,
+    source: Source,
+    loaded: Loaded,
+    workers: Handle,
+    building: &CancellationToken,
+) -> anyhow::Result<Host> {
     let desired = &loaded.desired;
     let data = loaded.dir.join(&desired.store.path);
     // First: whoever begins to count before is not heard.
@@ -187,9 +204,11 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
     let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;
     let admin_listener = bind("admin.listen", "--admin", desired.admin.listen).await?;
     let ports = Ports { http: http_listener.local_addr()?, admin: admin_listener.local_addr()? };
-    let followed = Arc::new(Followed::new(&source.file, &loaded.dir, desired.agents.values()));
+    let followed = Arc::new(Followed::new(&source.at, &loaded.dir, desired));
+    // Before the builds: who edits a source meanwhile wants it built.
+    let sources = options.watch.then(|| Before::now(&followed, options.build));
     if options.build {
-        build::run_all(&followed.builds, &loaded.dir).await?;
+        build::run_all(&followed.builds, &loaded.dir, building).await?;
     }
     let commons = share(store, workers, desired, &data)?;
     let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
@@ -198,6 +217,8 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
     let (ready_sender, ready) = watch::channel(Readiness::default());
     let (settled_sender, settled) = watch::channel(false);
     let (followed_sender, followed) = watch::channel(followed);
+    let writing = Writing::default();
+    let following = Following { followed, sources, writing: writing.clone() };
     let settings = Arc::new(ArcSwap::from_pointee(desired.http.clone()));
     let control = Control::new(command_sender, ready);
     let facts = Facts {
@@ -223,17 +244,19 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
         ready: ready_sender,
         settled: settled_sender,
         followed: followed_sender,
+        writing,
         facts,
     });
     let listeners = vec![
         tokio::spawn(http::serve(http_listener, Arc::clone(&settings), Arc::clone(&commons), closing.clone())),
         tokio::spawn(admin::serve(admin_listener, admin_state, stop.clone())),
+        // Waited for at the end, like the listeners: it ends a build that is under way.
+        tokio::spawn(crate::watch::run(following, wake_sender.clone(), stop.clone())),
     ];
     tokio::spawn(sweep::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(figures::run(Arc::clone(&commons.figures), stop.clone()));
     tokio::spawn(timers::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(schedules::run(Arc::clone(&commons), stop.clone()));
-    tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));
     let reconciler = tokio::spawn(reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
     Ok(Host { commons, control, reconciler, settled, wakes: wake_sender, ports, closing, stop, listeners })

@@ -22,6 +22,7 @@ mod reconcile;
 mod routes;
 mod schedules;
 mod shutdown;
+mod stamp;
 mod status;
 mod store;
 mod sweep;

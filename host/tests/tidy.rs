@@ -27,7 +27,7 @@ const ROWS: &[&[&str]] = &[
     &["wasm", "store", "events", "logs"],
     &["config", "control", "metrics", "telemetry", "shutdown"],
     &["figures", "buckets", "histogram", "prefetch"],
-    &["status", "clock", "trace"],
+    &["status", "clock", "trace", "stamp"],
 ];
 
 /// Arrows that the rows would allow and that are not wanted.
