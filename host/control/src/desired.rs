@@ -199,7 +199,7 @@ impl AgentSpec {
 pub struct Build {
     /// A command line for `sh -c`, run in the folder of the file.
     pub command: String,
-    /// Files whose change runs the command again: globs relative to the folder of the file.
+    /// Files whose change runs the command again: files, folders and globs from the folder of the file.
     pub watch: Vec<String>,
 }
 

@@ -18,6 +18,7 @@ use super::up::config_errors;
 use crate::config::{self, Loaded};
 use crate::reconcile::judge;
 use crate::wasm::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
+use crate::watch::{Followed, LeftOut, Pattern, matches_nothing};
 
 /// An agent, as the file and its component have it.
 #[derive(Debug, Serialize)]
@@ -30,9 +31,11 @@ struct Checked {
     size: Option<u64>,
     routes: Vec<String>,
     findings: Vec<Problem>,
+    /// What keeps it from nothing, and is probably not meant.
+    warnings: Vec<Problem>,
 }
 
-/// Something that keeps an agent from running.
+/// Something wrong with an agent.
 #[derive(Debug, Clone, Serialize)]
 struct Problem {
     code: &'static str,
@@ -55,12 +58,17 @@ pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
     let file = check.file.file.display().to_string();
     let loaded = match config::load(&check.file.file, std::env::vars(), &[]) {
         Ok(loaded) => loaded,
-        Err(errors) if out.format() == Format::Json => {
-            let none: [Checked; 0] = [];
-            out.json(&json!({ "file": file, "valid": false, "errors": errors.to_json(), "agents": none }))?;
-            return Err(CliError::quiet(Exit::Usage));
+        Err(errors) => {
+            // What else is wrong is told at once, so that it is mended in one go.
+            let agents = if check.no_components { Vec::new() } else { unusable(&check.file.file) };
+            if out.format() == Format::Json {
+                out.json(&json!({ "file": file, "valid": false, "errors": errors.to_json(), "agents": agents }))?;
+                return Err(CliError::quiet(Exit::Usage));
+            }
+            let wrong = config_errors(&errors);
+            agents.iter().for_each(tell);
+            return Err(wrong);
         }
-        Err(errors) => return Err(config_errors(&errors)),
     };
     let agents = look(&loaded, !check.no_components);
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
@@ -74,9 +82,23 @@ pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
     if wrong == 0 { Ok(ExitCode::SUCCESS) } else { Err(CliError::quiet(Exit::Usage)) }
 }
 
+/// The agents of a file with errors whose components cannot be used.
+fn unusable(file: &Path) -> Vec<Checked> {
+    let mut seen: HashMap<PathBuf, Vec<Problem>> = HashMap::new();
+    let (dir, named) = config::components(file, std::env::vars());
+    let agents = named.into_iter().map(|(agent, component)| {
+        let found = seen.entry(dir.join(&component)).or_insert_with_key(|path| read(path, &component).err().unwrap_or_default());
+        let findings = found.clone();
+        Checked { agent, kind: None, component, size: None, routes: Vec::new(), findings, warnings: Vec::new() }
+    });
+    agents.filter(|agent| !agent.findings.is_empty()).collect()
+}
+
 /// Every agent with its component. Agents often share one, which is then read once.
 fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<Problem>>>> = HashMap::new();
+    let mut sources = HashMap::new();
+    let left_out = Followed::new(&loaded.dir, &loaded.dir, &loaded.desired).left_out();
     loaded
         .desired
         .agents
@@ -85,9 +107,33 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
             let path = loaded.dir.join(&spec.component);
             let found = components
                 .then(|| Rc::clone(seen.entry(path).or_insert_with_key(|path| Rc::new(read(path, &spec.component)))));
-            checked(spec, found.as_deref())
+            let mut agent = checked(spec, found.as_deref());
+            for written in spec.build.iter().flat_map(|build| &build.watch) {
+                let told = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &left_out));
+                match told.clone() {
+                    Some(Err(wrong)) => agent.findings.push(wrong),
+                    Some(Ok(warning)) => agent.warnings.push(warning),
+                    None => {}
+                }
+            }
+            agent
         })
         .collect()
+}
+
+/// What is to be said of a pattern of `build.watch`: that it can mean nothing, or that it matches nothing now.
+fn pattern(written: &str, dir: &Path, left_out: &LeftOut) -> Option<Result<Problem, Problem>> {
+    let help = "such as \"src/**\", \"src\" or \"src/*.{rs,toml}\"".to_owned();
+    match Pattern::parse(written, dir) {
+        Err(why) => {
+            let message = format!("the pattern `{written}` of build.watch means nothing: {why}");
+            Some(Err(Problem { code: "pattern", message, help }))
+        }
+        Ok(patterns) => patterns.iter().find_map(|pattern| {
+            let (message, help) = matches_nothing(pattern, dir, left_out)?;
+            Some(Ok(Problem { code: "matches-nothing", message, help }))
+        }),
+    }
 }
 
 fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> Checked {
@@ -115,6 +161,7 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> C
         size: summary.map(|summary| summary.size),
         routes: spec.http.iter().map(crate::reconcile::route).collect(),
         findings,
+        warnings: Vec::new(),
     }
 }
 
@@ -147,6 +194,16 @@ fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
     }
 }
 
+/// Says what is wrong with an agent.
+fn tell(agent: &Checked) {
+    for problem in &agent.findings {
+        say(&format!("agents.{}: {} ({}); {}", agent.agent, problem.message, problem.code, problem.help));
+    }
+    for warning in &agent.warnings {
+        say(&format!("warning: agents.{}: {} ({}); {}", agent.agent, warning.message, warning.code, warning.help));
+    }
+}
+
 fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> {
     let mut table = Table::new(&["AGENT", "KIND", "COMPONENT", ">SIZE", "ROUTES"]);
     for agent in agents {
@@ -166,11 +223,7 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
     if !agents.is_empty() {
         out.line(&table.render(out.is_terminal()))?;
     }
-    for agent in agents {
-        for finding in &agent.findings {
-            say(&format!("agents.{}: {} ({}); {}", agent.agent, finding.message, finding.code, finding.help));
-        }
-    }
+    agents.iter().for_each(tell);
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
     match (agents.len(), wrong) {
         (0, _) => say(&format!("{file} is valid and declares no agents")),

@@ -251,7 +251,7 @@ pub static KEYS: &[Key] = &[
     key("agents.NAME.build.command", Kind::Text, Default::Required("\"components/build.sh triage\""),
         "A command line for `sh -c`, run in the folder of this file."),
     list("agents.NAME.build.watch", Item::Text, "[\"components/triage/**\"]",
-        "Files whose change runs the command again: globs relative to the folder of this file."),
+        "Files whose change runs the command again: files, folders with all in them, and globs (`*` and `**` match any number of folders too), from the folder of this file."),
     list("agents.NAME.capabilities", Item::Capability, "[\"triage\"]",
         "What the agent can do; others send to `cap:NAME` to reach any agent that can."),
     table("agents.NAME.instances", "How many instances the agent has."),
