@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Wake;
+use crate::systemd;
 
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,12 @@ pub(crate) async fn run(command: &str, dir: &Path) -> Result<(), BuildError> {
     let began = Instant::now();
     tracing::info!("building: {command}");
     let start = |source| BuildError::Start { command: command.to_owned(), source };
-    let mut child = Command::new("sh")
+    let mut shell = Command::new("sh");
+    // It is not the service that a manager waits to hear of.
+    for name in systemd::VARIABLES {
+        shell.env_remove(name);
+    }
+    let mut child = shell
         .args(["-c", command])
         .current_dir(dir)
         .stdin(Stdio::null())

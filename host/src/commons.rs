@@ -24,6 +24,7 @@ use crate::logs::{Line, Logs};
 use crate::receipts::Receipts;
 use crate::routes::Routes;
 use crate::store::{Store, said};
+use crate::tasks::Tasks;
 use crate::timers::Timers;
 use crate::wasm::{
     Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Waiter, Work, act, new_id,
@@ -46,8 +47,12 @@ pub(crate) struct Commons {
     pub(crate) figures: Arc<Figures>,
     /// What became of messages that nobody waits for.
     pub(crate) receipts: Arc<Receipts>,
+    /// The tasks that make up the host.
+    pub(crate) tasks: Arc<Tasks>,
     /// When agents look at their mailboxes again.
     pub(crate) timers: Timers,
+    /// Told when somebody set the wall clock.
+    pub(crate) clock_set: Notify,
     /// What waiting messages take in memory.
     pub(crate) resident: Resident,
     /// What waited when the host started, until its agents take it.
@@ -86,8 +91,10 @@ impl Commons {
     /// The store cannot be read.
     pub(crate) fn new(store: Arc<Store>, workers: Handle) -> Result<Arc<Self>, String> {
         let backlog = Mutex::new(backlog(&store)?);
+        let tasks = Arc::<Tasks>::default();
         Ok(Arc::new(Self {
-            logs: Logs::new(store.folder().join("logs")),
+            logs: Logs::new(store.folder().join("logs"), Arc::clone(&tasks)),
+            tasks,
             events: Events::new(Arc::clone(&store)),
             store,
             workers,
@@ -95,6 +102,7 @@ impl Commons {
             figures: Arc::default(),
             receipts: Arc::default(),
             timers: Timers::default(),
+            clock_set: Notify::new(),
             resident: Resident::default(),
             backlog,
             changed: Mutex::default(),
@@ -268,7 +276,7 @@ impl Commons {
             id: reply.map_or("", |reply| &reply.id),
             reply_with: reply.and_then(|reply| reply.reply_with.as_deref()),
             in_reply_to: Some(key),
-            at: clock::now_ms(),
+            at: clock::steady_ms(),
             is_call: false,
         };
         match reply {

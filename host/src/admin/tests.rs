@@ -72,6 +72,7 @@ async fn answer(mut commands: mpsc::Receiver<Command>, file: File) {
             (Command::Apply(answer), File::Good) => {
                 drop(answer.send(Ok(Applied { changes: vec![change()], waiting: Vec::new(), settled: true })));
             }
+            (Command::Reload(answer), _) => drop(answer.send(Err(vec![file_error()]))),
             (Command::Diff(answer), File::Bad) => drop(answer.send(Err(vec![file_error()]))),
             (Command::Diff(answer), _) => drop(answer.send(Ok(vec![change()]))),
             (Command::Status(answer), _) => drop(answer.send(host())),

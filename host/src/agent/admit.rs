@@ -207,7 +207,7 @@ impl Agent {
             fingerprint,
             id: accepted.id.clone(),
             conversation: accepted.conversation.clone(),
-            at: clock::now_ms(),
+            at: clock::steady_ms(),
         });
         commit.sends = vec![sent];
         self.commons.store.submit(commit);
@@ -333,7 +333,7 @@ impl Commons {
             return Err(AdmitError::TooManyHops { limit: limits.hops });
         }
         let now = clock::now_ms();
-        let due = draft::due(draft.delivery, now)?;
+        let (due, due_at) = draft::due(draft.delivery)?;
         let conversation = draft.conversation_id.unwrap_or_else(|| work.conversation.clone());
         let routes = self.routes.load();
         let agent = self.find_receiver(&routes, who, &draft.receiver, &conversation)?;
@@ -360,7 +360,8 @@ impl Commons {
             headers: draft.headers,
             id,
         };
-        let envelope = Envelope { hops: work.hops + 1, due, trace: work.trace.clone(), ..Envelope::new(message) };
+        let (hops, trace) = (work.hops + 1, work.trace.clone());
+        let envelope = Envelope { hops, due, due_at, trace, ..Envelope::new(message) };
         Ok((agent, Box::new(envelope)))
     }
 }

@@ -40,7 +40,7 @@ impl Agent {
     pub(super) fn take(&self) -> Option<(InFlight, Taken<u64, Slot>)> {
         let mut inbox = self.inbox.lock();
         let traffic = self.traffic.load();
-        let now = clock::now_ms();
+        let now = clock::steady_ms();
         let taken = match &*traffic {
             Some(traffic) if inbox.workers <= traffic.max() && inbox.is_ready(now) => {
                 // It is ready, so this is the trial if one is due.
@@ -69,7 +69,7 @@ impl Agent {
     /// Ends a worker if it has nothing to do.
     pub(super) fn leave(&self) -> bool {
         let mut inbox = self.inbox.lock();
-        let idle = !inbox.is_ready(clock::now_ms());
+        let idle = !inbox.is_ready(clock::steady_ms());
         if idle {
             inbox.workers -= 1;
         }
@@ -97,7 +97,7 @@ impl Agent {
                 drop(flight);
                 self.inbox.lock().breaker.abandoned();
                 let taken = Taken { lane, rank, since, message: Slot::Kept(place) };
-                self.again(taken, Some(clock::now_ms() + STORE_PAUSE));
+                self.again(taken, Some(clock::steady_ms() + STORE_PAUSE));
                 return (Duration::ZERO, None);
             }
         };
@@ -150,12 +150,11 @@ impl Agent {
         if envelope.is_call() {
             return None;
         }
-        let now = clock::now_ms();
-        if envelope.deadline.is_none() && envelope.message.reply_by.is_some_and(|by| by <= now) {
+        if envelope.deadline.is_none() && envelope.message.reply_by.is_some_and(|by| by <= clock::now_ms()) {
             return Some("it came to be handled after its reply-by");
         }
         let timeout = self.spec.load().mailbox.timeout?;
-        (now.saturating_sub(since(envelope)) > super::millis(timeout))
+        (clock::steady_ms().saturating_sub(since(envelope)) > super::millis(timeout))
             .then_some("it waited longer than mailbox.timeout")
     }
 
@@ -300,7 +299,7 @@ impl Agent {
         let (lane, _, _, flight) = handling.into_place();
         let (closed, start) = {
             let mut inbox = self.inbox.lock();
-            let closed = well && inbox.breaker.well(clock::now_ms());
+            let closed = well && inbox.breaker.well(clock::steady_ms());
             inbox.mailbox.done(lane);
             (closed, self.may_start(&mut inbox))
         };

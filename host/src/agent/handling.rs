@@ -8,6 +8,7 @@ use caxton_control::mailbox::{Lane, Rank};
 use super::copy::Recording;
 use super::stats::End;
 use super::{InFlight, Revision};
+use crate::clock;
 use crate::wasm::Envelope;
 
 /// A message in hand: its place in the mailbox, who handles it, and since when.
@@ -54,7 +55,7 @@ impl Handling {
             well,
             waited: match envelope.due {
                 // Until then it had not to come.
-                Some(due) => Duration::from_millis(self.began_at.saturating_sub(due)),
+                Some(due) => Duration::from_millis(clock::steady_at(self.began).saturating_sub(due)),
                 None => self.began.saturating_duration_since(self.accepted(envelope)),
             },
             took: now.saturating_duration_since(self.began),

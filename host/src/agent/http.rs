@@ -157,7 +157,7 @@ impl Agent {
         self.check_open(None)?;
         let timeout = self.commons.store.conversations.timeout();
         // Noted with each call, so that a rollout that begins later finds those that began before it.
-        let first = conversation.map_or(0, |name| self.began.note(name, clock::now_ms(), timeout));
+        let first = conversation.map_or(0, |name| self.began.note(name, clock::steady_ms(), timeout));
         let flight = self.enter_on(conversation, |_| first);
         let flight = flight.ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
         // It counts itself.

@@ -407,7 +407,7 @@ impl Agent {
 
     /// Refuses calls while the agent is left alone because it failed again and again.
     pub(crate) fn check_breaker(&self) -> Result<(), AdmitError> {
-        let now = clock::now_ms();
+        let now = clock::steady_ms();
         match self.inbox.lock().breaker.peek(now) {
             Admission::Yes | Admission::Trial => Ok(()),
             Admission::No { until } => {

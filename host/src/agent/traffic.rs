@@ -92,7 +92,7 @@ impl Agent {
 
     /// When a conversation began, in milliseconds since 1970: now, if it is not open.
     fn first(&self, conversation: &str) -> u64 {
-        self.commons.store.conversations.first(conversation).unwrap_or_else(clock::now_ms)
+        self.commons.store.conversations.first(conversation).unwrap_or_else(clock::steady_ms)
     }
 
     /// Passes a message that was taken on to the candidate, if it is one of its share.
@@ -178,7 +178,7 @@ impl Agent {
             Err(NoInstance::Fault(fault)) => (Untaken::NotStarted { its_fault: fault.is_guests() }, fault),
             Err(NoInstance::Pausing(until)) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let by = clock::now_ms().saturating_add(super::millis(left));
+                let by = clock::steady_ms().saturating_add(super::millis(left));
                 (Untaken::Pausing { until, by }, Fault::Overloaded)
             }
         };

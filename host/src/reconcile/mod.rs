@@ -47,6 +47,7 @@ use crate::config::{self, Loaded};
 use crate::control::{Command, Readiness, Wake};
 use crate::routes::Routes;
 use crate::status::{Applied, FileError};
+use crate::tasks::{BEAT, RECONCILER};
 use crate::wasm::Runtime;
 use crate::watch::Followed;
 
@@ -66,7 +67,7 @@ impl Source {
     /// Reads the declaration as it is now.
     pub(crate) fn load(&self) -> Result<Loaded, config::ConfigErrors> {
         let flags: Vec<(&str, String)> = self.flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-        config::load(&self.file, std::env::vars(), &flags)
+        config::load(&self.file, std::env::vars_os(), &flags)
     }
 }
 
@@ -98,8 +99,6 @@ pub(crate) struct Reconciler {
     sums: look::Sums,
     /// The host's settings that apply when it starts again.
     restart_for: Vec<String>,
-    /// When the host started: by a clock that nobody sets, and in milliseconds since 1970.
-    origin: (Instant, u64),
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     commands: mpsc::Receiver<Command>,
     wakes: mpsc::Receiver<Wake>,
@@ -142,7 +141,7 @@ pub(crate) use report::{Facts, route};
 impl Reconciler {
     /// A reconciler that has looked once: who is declared can be called, and is being prepared.
     pub(crate) fn new(setup: Setup) -> Self {
-        let started = clock::now_ms();
+        let started = clock::steady_ms();
         let ledgers = roll::load(&setup.commons.store, started);
         let mut reconciler = Self {
             ledgers,
@@ -162,7 +161,6 @@ impl Reconciler {
             all_seen: Instant::now(),
             sums: look::Sums::default(),
             restart_for: Vec::new(),
-            origin: (Instant::now(), started),
             reports: mpsc::channel(4_096),
             commands: setup.commands,
             wakes: setup.wakes,
@@ -181,7 +179,7 @@ impl Reconciler {
 
     /// The time in milliseconds since 1970, which goes on evenly whatever is done to the clock.
     fn now(&self) -> u64 {
-        self.origin.1.saturating_add(u64::try_from(self.origin.0.elapsed().as_millis()).unwrap_or(u64::MAX))
+        clock::steady_ms()
     }
 
     /// Keeps what runs as it is declared, until `stop`.
@@ -189,6 +187,7 @@ impl Reconciler {
         let mut reports = Vec::new();
         loop {
             self.reconcile();
+            self.commons.tasks.beat(RECONCILER);
             let look_again = self.look_again_in();
             tokio::select! {
                 // By chance, so that whoever asks all the time keeps nothing else from being seen.
@@ -209,7 +208,8 @@ impl Reconciler {
                     }
                 }
                 () = self.commons.woken() => {}
-                () = tokio::time::sleep(look_again) => {}
+                // Not for longer: it is watched whether this goes round.
+                () = tokio::time::sleep(look_again.min(BEAT)) => {}
             }
         }
         self.facts.stopping = true;

@@ -239,7 +239,9 @@ impl Reconciler {
         let Some(live) = record.live.clone() else { return };
         record.busy = true;
         let (id, reports) = (revision.clone(), self.reports.0.clone());
+        let guard = self.commons.tasks.guard("rollout");
         tokio::spawn(async move {
+            let _guard = guard;
             let report = work(live, id).await;
             // The reconciler is gone only when the host stops.
             let _ = reports.send(report).await;

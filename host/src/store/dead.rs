@@ -258,7 +258,7 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
     for envelope in &mut envelopes {
         last = envelope.seq.take().unwrap_or(last);
         forget.execute([last.cast_signed()])?;
-        envelope.due = Some(now);
+        envelope.due = Some(clock::steady_ms());
         envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);
         if counters.keeps_messages {
             unlist.execute([&envelope.message.id])?;

@@ -10,7 +10,6 @@
 //! Every step takes the same time whatever the depth and the number of conversations; only what is not due yet
 //! costs the logarithm of how many such messages there are. Times are milliseconds, of any clock.
 
-use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::Hash;
 
@@ -18,11 +17,13 @@ use prefetch_index::prefetch_index;
 
 use self::chains::Place;
 use self::lanes::Lanes;
+use self::later::{Later, What};
 
 use crate::desired::Order;
 
 mod chains;
 mod lanes;
+mod later;
 
 /// A mailbox that holds as many messages as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -122,43 +123,6 @@ pub struct Taken<C, T> {
     pub since: u64,
     /// The message.
     pub message: T,
-}
-
-/// A message that is not due yet.
-#[derive(Debug)]
-struct Later<C, T> {
-    due: u64,
-    count: u64,
-    what: What<C, T>,
-}
-
-#[derive(Debug)]
-enum What<C, T> {
-    /// It comes to its conversation when it is due.
-    Arrives(C, Rank, T),
-    /// It was tried already, and its lane is shut for it.
-    Again(Taken<C, T>),
-}
-
-impl<C, T> PartialEq for Later<C, T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<C, T> Eq for Later<C, T> {}
-
-impl<C, T> PartialOrd for Later<C, T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<C, T> Ord for Later<C, T> {
-    /// The heap gives the greatest first, and that is what is due first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.due, other.count).cmp(&(self.due, self.count))
-    }
 }
 
 impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {

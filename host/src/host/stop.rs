@@ -1,0 +1,111 @@
+//! The end of a host: as it is asked for, or because it cannot go on.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Host;
+use crate::agent::{Agent, Revision};
+use crate::commons::Commons;
+
+/// How often a stopping host looks whether everything is at rest, beside being told.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long answers that are under way may take to reach their callers where nothing can be kept any more.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Why a host ends.
+pub(super) enum End {
+    /// It was asked to.
+    Asked,
+    /// A task that it cannot be without has died. What is in hand can still be finished and kept.
+    TaskDied(Arc<str>),
+    /// Its store is of no use any more: nothing can be kept.
+    StoreLost(Arc<str>),
+}
+
+/// Ends a host: takes no more calls, lets what is in hand finish within `host.drain`, saves, closes.
+pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
+    host.closing.cancel();
+    host.stop.cancel();
+    let mut deadline = Instant::now();
+    let drained = host.reconciler.await.ok().flatten();
+    let limit = drained.as_ref().map_or(host.drain, |drained| drained.limit);
+    let agents = match &drained {
+        Some(drained) => drained.agents().map(|(agent, revisions)| (Arc::clone(agent), revisions)).collect(),
+        // Without a reconciler there is what it published last.
+        None => published(&host.commons),
+    };
+    let mut left = 0;
+    if let End::StoreLost(_) = end {
+        for (agent, _) in &agents {
+            agent.close("the data folder of the host is lost");
+        }
+        deadline += LAST_ANSWERS;
+    } else {
+        tracing::info!("stopping; what is in hand has {} s", limit.as_secs());
+        deadline += limit;
+        left = drain(&host.commons, &agents, deadline).await;
+    }
+    for listener in host.listeners {
+        let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), listener).await;
+    }
+    if let End::StoreLost(_) = end {
+        return ExitCode::FAILURE;
+    }
+    host.commons.events.tell(None, "host.stopped", serde_json::json!({ "given_up": left }));
+    if let Err(error) = host.commons.store.flush().await {
+        tracing::error!(%error, "the store did not take the last writes");
+        return ExitCode::FAILURE;
+    }
+    if let Err(error) = host.commons.store.empty_log().await {
+        // The next start finds it there.
+        tracing::warn!(%error, "a part of the store is left in its log");
+    }
+    if left > 0 {
+        tracing::warn!("{left} messages were given up; their senders were told");
+    }
+    tracing::info!("stopped");
+    match end {
+        End::Asked => ExitCode::SUCCESS,
+        End::TaskDied(_) | End::StoreLost(_) => ExitCode::FAILURE,
+    }
+}
+
+type Draining = Vec<(Arc<Agent>, Vec<Arc<Revision>>)>;
+
+fn published(commons: &Commons) -> Draining {
+    let routes = commons.routes.load();
+    routes.all().map(|agent| (Arc::clone(agent), agent.serving())).collect()
+}
+
+/// Waits until nothing is in hand or the time is over; saves what stateful agents keep. Gives the number of
+/// messages that were given up.
+async fn drain(commons: &Commons, agents: &Draining, deadline: Instant) -> u32 {
+    for (agent, revisions) in agents {
+        // What the store has waits there for the next start.
+        agent.leave_queue();
+        for revision in revisions {
+            revision.tell_when_idle(true);
+        }
+    }
+    // A worker may have an instance in hand for a moment longer than its last message.
+    let works = |revision: &Arc<Revision>| revision.in_flight() > 0 || revision.pool.is_in_hand();
+    let busy = || agents.iter().any(|(agent, revisions)| agent.is_busy() || revisions.iter().any(works));
+    // What cannot be kept any more is not waited for.
+    while busy() && Instant::now() < deadline && commons.store.lost().is_none() {
+        let _ = tokio::time::timeout(LOOK, commons.woken()).await;
+    }
+    let mut left = 0;
+    for (agent, revisions) in agents {
+        left += agent.depth();
+        agent.close("the host is stopping");
+        for revision in revisions {
+            left += revision.in_flight();
+            if let Err(why) = agent.save_idle(revision, Duration::ZERO).await {
+                tracing::error!(agent = %agent.name(), why, "an agent's memory was not kept");
+            }
+            revision.stop();
+        }
+    }
+    left
+}
