@@ -35,8 +35,9 @@ use crate::shutdown::{Asked, Signals};
 use crate::systemd::{self, Supervisor};
 use crate::store::{Store, StoreError};
 use crate::wasm::{Runtime, RuntimeOptions};
-use crate::watch::Followed;
+use crate::stamp::Writing;
 use crate::tasks::RECONCILER;
+use crate::watch::{Before, Followed, Following};
 use crate::{admin, build, clock, figures, histogram, http, metrics, schedules, sweep, tasks, timers};
 
 /// How a host is to be run.
@@ -129,15 +130,25 @@ struct Host {
 async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError> {
     let supervisor = Supervisor::of_process();
     let mut signals = Signals::listen().context("listening to signals")?;
-    let source = Source { file: options.file.clone(), flags: options.flags.clone() };
+    let at = std::path::absolute(&options.file).unwrap_or_else(|_| options.file.clone());
+    let source = Source { file: options.file.clone(), at, flags: options.flags.clone() };
+    tokio::select! {
+        () = source.until_whole() => {}
+        () = signals.stop() => return Ok(ExitCode::from(130)),
+    }
     let loaded = source.load().map_err(StartError::Config)?;
+    let building = CancellationToken::new();
     loaded.tell_warnings();
-    let starting = start(&options, source, loaded, workers);
+    let mut starting = std::pin::pin!(start(&options, source, loaded, workers, &building));
     let host = tokio::select! {
-        host = starting => host?,
+        host = &mut starting => host?,
         never = supervisor.extend_start() => match never {},
         // Compiling and building may take long; nothing is running that would have to be drained.
-        () = signals.stop() => return Ok(ExitCode::from(130)),
+        () = signals.stop() => {
+            building.cancel();
+            let _ = tokio::time::timeout(build::LEAVES_WITHIN * 2, starting).await;
+            return Ok(ExitCode::from(130));
+        }
     };
     let data = host.commons.store.folder().to_owned();
     let end = serve(&options, &host, &supervisor, &mut signals).await?;
@@ -240,7 +251,13 @@ async fn open_store(data: &Path, settings: &desired::Store) -> Result<Arc<Store>
     }
 }
 
-async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Handle) -> anyhow::Result<Host> {
+async fn start(
+    options: &UpOptions,
+    source: Source,
+    loaded: Loaded,
+    workers: Handle,
+    building: &CancellationToken,
+) -> anyhow::Result<Host> {
     let desired = &loaded.desired;
     let (began, drain) = (Instant::now(), desired.host.drain);
     let data = options.data.clone().unwrap_or_else(|| loaded.dir.join(&desired.store.path));
@@ -256,9 +273,11 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
     let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;
     let admin_listener = bind("admin.listen", "--admin", desired.admin.listen).await?;
     let ports = Ports { http: http_listener.local_addr()?, admin: admin_listener.local_addr()? };
-    let followed = Arc::new(Followed::new(&source.file, &loaded.dir, desired.agents.values()));
+    let followed = Arc::new(Followed::new(&source.at, &loaded.dir, desired));
+    // Before the builds: who edits a source meanwhile wants it built.
+    let sources = options.watch.then(|| Before::now(&followed, options.build));
     if options.build {
-        build::run_all(&followed.builds, &loaded.dir).await?;
+        build::run_all(&followed.builds, &loaded.dir, building).await?;
     }
     let commons = share(store, workers, desired, &data)?;
     let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
@@ -267,6 +286,8 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
     let (ready_sender, ready) = watch::channel(Readiness::default());
     let (settled_sender, settled) = watch::channel(false);
     let (followed_sender, followed) = watch::channel(followed);
+    let writing = Writing::default();
+    let following = Following { followed, sources, writing: writing.clone() };
     let settings = Arc::new(ArcSwap::from_pointee(desired.http.clone()));
     let control = Control::new(command_sender, ready);
     let facts = Facts {
@@ -292,6 +313,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
         ready: ready_sender,
         settled: settled_sender,
         followed: followed_sender,
+        writing,
         facts,
     });
     let tasks = &commons.tasks;
@@ -300,32 +322,33 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
     let listeners = vec![
         tasks.vital("http-listener", closing.clone(), serving),
         tasks.vital("admin-listener", stop.clone(), managing),
+        // Waited for at the end, like the listeners: it ends a build that is under way.
+        keep_going(&commons, &stop, following, wake_sender),
     ];
-    let watching = (followed, options.watch, wake_sender.clone());
-    keep_going(&commons, &stop, watching);
     let reconciler = tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
     Ok(Host { commons, control, reconciler, settled, ports, closing, stop, listeners, drain, began })
 }
 
-/// Starts what goes on beside, until `stop`.
+/// Starts what goes on beside, until `stop`. Returns the task that follows files.
 fn keep_going(
     commons: &Arc<Commons>,
     stop: &CancellationToken,
-    (followed, builds, wakes): (watch::Receiver<Arc<Followed>>, bool, mpsc::Sender<Wake>),
-) {
+    following: Following,
+    wakes: mpsc::Sender<Wake>,
+) -> JoinHandle<Option<()>> {
     let tasks = &commons.tasks;
     let each = |name, run: fn(Arc<Commons>, CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>>| {
         let (commons, of_task) = (Arc::clone(commons), stop.clone());
-        tasks.lasting(name, stop.clone(), move || run(Arc::clone(&commons), of_task.clone()));
+        drop(tasks.lasting(name, stop.clone(), move || run(Arc::clone(&commons), of_task.clone())));
     };
     each("sweep", |commons, stop| Box::pin(sweep::run(commons, stop)));
     each("figures", |commons, stop| Box::pin(figures::run(Arc::clone(&commons.figures), stop)));
     each(tasks::TIMERS, |commons, stop| Box::pin(timers::run(commons, stop)));
     each("schedules", |commons, stop| Box::pin(schedules::run(commons, stop)));
     let of_task = stop.clone();
-    let watch = move || crate::watch::run(followed.clone(), builds, wakes.clone(), of_task.clone());
-    tasks.lasting("watch", stop.clone(), watch);
+    let watch = move || crate::watch::run(following.clone(), wakes.clone(), of_task.clone());
+    tasks.lasting("watch", stop.clone(), watch)
 }
 
 /// What all agents share, with what waited in the store for them.

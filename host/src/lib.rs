@@ -23,6 +23,7 @@ mod routes;
 mod schedules;
 mod seam;
 mod shutdown;
+mod stamp;
 mod status;
 mod store;
 mod sweep;

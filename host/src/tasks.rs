@@ -87,34 +87,39 @@ impl Tasks {
         })
     }
 
-    /// Starts a task that is made again when it dies, until `stop`.
+    /// Starts a task that is made again when it dies, until `stop`. The handle ends with the last of them.
     pub(crate) fn lasting<F: Future<Output = ()> + Send + 'static>(
         self: &Arc<Self>,
         name: &'static str,
         stop: CancellationToken,
         make: impl Fn() -> F + Send + 'static,
-    ) {
+    ) -> JoinHandle<Option<()>> {
         self.begin(name);
         let tasks = Arc::clone(self);
         tokio::spawn(async move {
             loop {
                 let ended = run(name, make()).await;
                 if stop.is_cancelled() {
-                    return tasks.ended(name);
+                    tasks.ended(name);
+                    return Some(());
                 }
                 let reason = ended.err().unwrap_or_else(|| "it ended before its time".to_owned());
                 let Some(pause) = tasks.died(name, &reason) else {
                     tasks.ended(name);
-                    return tasks.fail(name, &reason);
+                    tasks.fail(name, &reason);
+                    return None;
                 };
                 tracing::error!(task = name, reason, "a task of the host died; it is made again");
                 tokio::select! {
-                    () = stop.cancelled() => return tasks.ended(name),
+                    () = stop.cancelled() => {
+                        tasks.ended(name);
+                        return Some(());
+                    }
                     () = tokio::time::sleep(pause) => {}
                 }
                 tasks.begin(name);
             }
-        });
+        })
     }
 
     /// Ends the host if the task or thread that holds this panics.

@@ -28,7 +28,7 @@ const ROWS: &[&[&str]] = &[
     &["config", "control", "metrics", "tasks", "systemd", "shutdown"],
     &["telemetry"],
     &["figures", "buckets", "histogram", "prefetch"],
-    &["status", "seam", "clock", "trace"],
+    &["status", "seam", "clock", "trace", "stamp"],
 ];
 
 /// Arrows that the rows would allow and that are not wanted.

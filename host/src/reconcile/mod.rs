@@ -15,6 +15,7 @@
 
 mod apply;
 mod bytes;
+mod declaration;
 mod entry;
 mod files;
 mod history;
@@ -46,6 +47,7 @@ use crate::commons::Commons;
 use crate::config::{self, Loaded};
 use crate::control::{Command, Readiness, Wake};
 use crate::routes::Routes;
+use crate::stamp::Writing;
 use crate::status::{Applied, FileError};
 use crate::tasks::{BEAT, RECONCILER};
 use crate::wasm::Runtime;
@@ -57,8 +59,10 @@ pub(crate) use files::Files;
 /// Where the declaration comes from.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    /// The file.
+    /// The file, as it was named.
     pub(crate) file: PathBuf,
+    /// Where it is: the same name leads there whatever becomes of the folder that the host was started in.
+    pub(crate) at: PathBuf,
     /// Settings of the command line, which go before those of the file.
     pub(crate) flags: Vec<(String, String)>,
 }
@@ -67,7 +71,7 @@ impl Source {
     /// Reads the declaration as it is now.
     pub(crate) fn load(&self) -> Result<Loaded, config::ConfigErrors> {
         let flags: Vec<(&str, String)> = self.flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-        config::load(&self.file, std::env::vars_os(), &flags)
+        config::load(&self.at, std::env::vars_os(), &flags).map_err(|errors| errors.named(&self.file))
     }
 }
 
@@ -85,6 +89,7 @@ pub(crate) struct Reconciler {
     http: Arc<ArcSwap<Http>>,
     file_errors: Vec<FileError>,
     files: Files,
+    declaration: declaration::Declaration,
     wanted: BTreeMap<AgentName, Wanted>,
     entries: BTreeMap<AgentName, Entry>,
     ledgers: BTreeMap<AgentName, Ledger>,
@@ -131,6 +136,8 @@ pub(crate) struct Setup {
     pub(crate) settled: watch::Sender<bool>,
     /// Told which files matter.
     pub(crate) followed: watch::Sender<Arc<Followed>>,
+    /// Which files are being written.
+    pub(crate) writing: Writing,
     /// What the status tells and does not change.
     pub(crate) facts: report::Facts,
 }
@@ -154,7 +161,8 @@ impl Reconciler {
             declared: setup.declared,
             http: setup.http,
             file_errors: Vec::new(),
-            files: Files::default(),
+            files: Files::new(setup.writing),
+            declaration: declaration::Declaration::default(),
             wanted: BTreeMap::new(),
             entries: BTreeMap::new(),
             standing: Standing::default(),
@@ -186,6 +194,7 @@ impl Reconciler {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Drained {
         let mut reports = Vec::new();
         loop {
+            self.look_at_unsettled();
             self.reconcile();
             self.commons.tasks.beat(RECONCILER);
             let look_again = self.look_again_in();
@@ -228,21 +237,28 @@ impl Reconciler {
 
     fn wake(&mut self, wake: Wake) {
         match wake {
-            Wake::File => {
-                self.read_file();
-            }
+            Wake::File => self.follow_file(),
             Wake::Components => self.look_at_components(false),
             Wake::All => {
-                self.read_file();
-                self.retry();
-                self.look_at_components(true);
+                if self.is_whole_or_defers(declaration::Asked::All) {
+                    self.read_file();
+                    self.retry();
+                    self.look_at_components(true);
+                }
             }
         }
     }
 
     /// Takes up the declaration's file, if it has no errors.
     fn read_file(&mut self) -> Vec<crate::status::Change> {
-        match self.source.load() {
+        let loaded = self.source.load();
+        self.take_file(loaded)
+    }
+
+    /// Takes up what the file says, if it has no errors.
+    fn take_file(&mut self, loaded: Result<Loaded, config::ConfigErrors>) -> Vec<crate::status::Change> {
+        self.declaration.took();
+        match loaded {
             Ok(loaded) => {
                 let recovered = !self.file_errors.is_empty();
                 self.file_errors.clear();

@@ -40,11 +40,11 @@ pub(crate) use engine::{Runtime, RuntimeOptions, machine_instances};
 pub(crate) use fault::Fault;
 pub(crate) use guest::{Identity, LogLevel, Outside, Read, Seen, Work};
 pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
-pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
+pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, is_cut, summarise};
 pub(crate) use lease::{Kept, Lease};
 pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Sent, Waiter, new_id};
 pub(crate) use pool::{NoInstance, Pool};
-pub(crate) use program::{Program, digest};
+pub(crate) use program::{Program, ProgramError, digest};
 pub(crate) use tap::Tap;
 pub(crate) use words::{act, performative, priority, rank};
 
