@@ -311,7 +311,7 @@ async fn stop(host: Host) -> ExitCode {
     host.closing.cancel();
     host.stop.cancel();
     let mut deadline = Instant::now();
-    let left = match host.reconciler.await {
+    let (left, unsaved) = match host.reconciler.await {
         Ok(drained) => {
             tracing::info!("stopping; what is in hand has {} s", drained.limit.as_secs());
             deadline += drained.limit;
@@ -319,13 +319,14 @@ async fn stop(host: Host) -> ExitCode {
         }
         Err(error) => {
             tracing::error!(%error, "the reconciler ended badly");
-            0
+            (0, Vec::new())
         }
     };
     for listener in host.listeners {
         let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), listener).await;
     }
-    host.commons.events.tell(None, "host.stopped", serde_json::json!({ "given_up": left }));
+    let data = serde_json::json!({ "given_up": left, "not_saved": unsaved });
+    host.commons.events.tell(None, "host.stopped", data);
     if let Err(error) = host.commons.store.flush().await {
         tracing::error!(%error, "the store did not take the last writes");
         return ExitCode::FAILURE;
@@ -337,13 +338,17 @@ async fn stop(host: Host) -> ExitCode {
     if left > 0 {
         tracing::warn!("{left} messages were given up; their senders were told");
     }
+    if !unsaved.is_empty() {
+        tracing::error!("stopped; what these agents remembered since they saved last is lost: {}", unsaved.join(", "));
+        return ExitCode::FAILURE;
+    }
     tracing::info!("stopped");
     ExitCode::SUCCESS
 }
 
 /// Waits until nothing is in hand or the time is over; saves what stateful agents keep. Gives the number of
-/// messages that were given up.
-async fn drain(commons: &Commons, drained: &Drained, deadline: Instant) -> u32 {
+/// messages that were given up, and the agents whose memory was not saved.
+async fn drain(commons: &Commons, drained: &Drained, deadline: Instant) -> (u32, Vec<String>) {
     for (agent, revisions) in drained.agents() {
         // What the store has waits there for the next start.
         agent.leave_queue();
@@ -357,17 +362,18 @@ async fn drain(commons: &Commons, drained: &Drained, deadline: Instant) -> u32 {
     while busy() && Instant::now() < deadline {
         let _ = tokio::time::timeout(LOOK, commons.woken()).await;
     }
-    let mut left = 0;
+    let (mut left, mut unsaved) = (0, Vec::new());
     for (agent, revisions) in drained.agents() {
         left += agent.depth();
         agent.close("the host is stopping");
         for revision in revisions {
             left += revision.in_flight();
-            if let Err(why) = agent.save_idle(&revision, Duration::ZERO).await {
-                tracing::error!(agent = %agent.name(), why, "an agent's memory was not kept");
+            if let Err(why) = agent.save_now(&revision).await {
+                tracing::error!(agent = %agent.name(), "{why}");
+                unsaved.push(agent.name().to_string());
             }
             revision.stop();
         }
     }
-    left
+    (left, unsaved)
 }
