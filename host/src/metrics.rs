@@ -58,6 +58,7 @@ const METRICS: &[Metric] = &[
     metric("caxton_handoff_seconds", Kind::Histogram, Unit::Seconds, "Time for which an agent's mailbox was held while its memory went to a new revision, by agent."),
     metric("caxton_failures_total", Kind::Counter, Unit::Count, "Attempts and calls that failed, by agent and what went wrong."),
     metric("caxton_dead_letters_total", Kind::Counter, Unit::Count, "Messages that were given up, by agent and reason."),
+    metric("caxton_snapshot_failures_total", Kind::Counter, Unit::Count, "Memories of stateful agents that were not saved (`what=\"save\"`) or not taken up (`restore`), by agent."),
     metric("caxton_copies_total", Kind::Counter, Unit::Count, "Copies of live messages that a new revision handled alike, unlike, or that were set aside."),
     metric("caxton_dead_letters_forgotten_total", Kind::Counter, Unit::Count, "Dead letters that left because there were more than store.dead-letters."),
     metric("caxton_log_lines_dropped_total", Kind::Counter, Unit::Count, "Lines that an agent said beyond its limits.log-lines, by agent."),

@@ -116,6 +116,8 @@ pub struct AgentSpec {
     pub capabilities: BTreeSet<Capability>,
     /// How many instances it has.
     pub instances: Instances,
+    /// What it may save of its memory.
+    pub snapshot: SnapshotSpec,
     /// What it reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
     /// What it may reach.
@@ -215,6 +217,16 @@ pub struct Instances {
     /// How long one above `min` stays without work.
     #[serde(with = "crate::units::serde_duration")]
     pub idle: Duration,
+}
+
+/// `snapshot`: what a stateful agent may save of its memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotSpec {
+    /// The most that one save may have, in bytes.
+    pub max_bytes: u64,
+    /// The agent sets it itself, which only a stateful one may.
+    #[serde(skip)]
+    pub own: bool,
 }
 
 /// `allow`: what the agent may reach. Empty lists allow nothing.

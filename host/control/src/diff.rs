@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_kind_and_its_details() {
-        let table: [(&str, Change, &[&str]); 27] = [
+        let table: [(&str, Change, &[&str]); 28] = [
             ("nothing", |_| {}, &[]),
             (
                 "an agent more",
@@ -252,6 +252,11 @@ mod tests {
                 ],
             ),
             ("instances", |d| echo(d).instances.max = 9, &["echo in-place instances.max: 4 -> 9"]),
+            (
+                "what may be saved",
+                |d| echo(d).snapshot.max_bytes = 1 << 20,
+                &["echo in-place snapshot.max: 64MiB -> 1MiB"],
+            ),
             ("mailbox", |d| echo(d).mailbox.depth = 5, &["echo in-place mailbox.depth: 10000 -> 5"]),
             (
                 "how often and how long a message is tried",

@@ -16,6 +16,19 @@ const MAX_HEADER_BYTES: usize = 16 << 10;
 /// How far ahead a message may be sent, in milliseconds: ten years.
 const MAX_DELAY: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 
+/// The shortest wait of a timer to oneself that begins a chain of causes of its own, in milliseconds: what comes once a
+/// second by itself is a clock and no loop.
+const PERIOD: u64 = 1_000;
+
+/// Whether a timer to oneself begins a chain of causes.
+pub(super) fn begins_chain(delivery: &wit::Delivery, now: u64) -> bool {
+    match delivery {
+        wit::Delivery::Now => false,
+        wit::Delivery::AfterMs(after) => *after >= PERIOD,
+        wit::Delivery::AtMs(at) => *at >= now.saturating_add(PERIOD),
+    }
+}
+
 /// When a message is to be delivered, if not at once: by the steady clock, and by the wall clock if that was named.
 pub(super) fn due(delivery: wit::Delivery) -> Result<(Option<u64>, Option<u64>), AdmitError> {
     let (wait, at) = match delivery {
@@ -66,10 +79,19 @@ pub(super) fn check_ids<const N: usize>(ids: [Option<&str>; N]) -> Result<(), Ad
 }
 
 pub(super) fn check_headers(headers: &[(String, String)]) -> Result<(), AdmitError> {
+    check_headers_within(headers, MAX_HEADER_BYTES)
+}
+
+/// The same of a message from outside, whose headers are a part of a request's head: `http.max-head` bounds that.
+pub(super) fn check_arrived(headers: &[(String, String)]) -> Result<(), AdmitError> {
+    check_headers_within(headers, usize::MAX)
+}
+
+fn check_headers_within(headers: &[(String, String)], most: usize) -> Result<(), AdmitError> {
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if headers.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
+    if headers.len() > MAX_HEADERS || bytes > most {
         let what = format!(
-            "`headers` may have {MAX_HEADERS} entries of {MAX_HEADER_BYTES} bytes in all; it has {} of {bytes}",
+            "`headers` may have {MAX_HEADERS} entries of {most} bytes in all; it has {} of {bytes}",
             headers.len()
         );
         return Err(AdmitError::Invalid(what));

@@ -20,6 +20,7 @@ mod draft;
 mod expire;
 mod fail;
 mod handling;
+mod hops;
 mod http;
 mod inbox;
 mod lost;
@@ -55,6 +56,7 @@ use self::measure::Measures;
 use self::pending::Pending;
 use self::queue::Slot;
 use self::recent::Recent;
+use self::save::Saves;
 use crate::clock;
 use crate::commons::Commons;
 use crate::wasm::{Kind, Pool};
@@ -63,6 +65,7 @@ pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use copy::{Rehearsal, Rehearsed, Shadow, Shadowed};
 pub(crate) use expire::expire_conversations;
+pub(crate) use hops::Ends;
 pub(crate) use http::HttpError;
 pub(crate) use queue::{Backlog, backlog, bury_orphans};
 pub(crate) use recent::forget_unwanted;
@@ -92,6 +95,8 @@ pub(crate) struct Agent {
     began: Began,
     /// Where copies of its messages go.
     shadow: ArcSwapOption<Shadow>,
+    /// How its last saves went.
+    saves: Mutex<Saves>,
     /// Which of its last messages are kept.
     recent: Mutex<Recent>,
     stats: Stats,
@@ -274,6 +279,7 @@ impl Agent {
             asking: Asking::default(),
             began: Began::default(),
             shadow: ArcSwapOption::empty(),
+            saves: Mutex::default(),
             recent: Mutex::default(),
             stats,
         });

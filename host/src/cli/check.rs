@@ -8,6 +8,7 @@ use std::rc::Rc;
 use caxton_control::AgentSpec;
 use caxton_control::config::json_schema;
 use caxton_control::rollout::can_hold;
+use caxton_control::units::print_bytes;
 use serde::Serialize;
 use serde_json::json;
 
@@ -30,6 +31,8 @@ struct Checked {
     size: Option<u64>,
     routes: Vec<String>,
     findings: Vec<Problem>,
+    /// What works, and may not be what is meant.
+    notes: Vec<String>,
 }
 
 /// Something that keeps an agent from running.
@@ -118,7 +121,21 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> C
         size: summary.map(|summary| summary.size),
         routes: spec.http.iter().map(crate::reconcile::route).collect(),
         findings,
+        notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().collect(),
     }
+}
+
+/// Tells of a memory that may become larger than what can be saved of it.
+fn unsaved(spec: &AgentSpec, summary: &Summary) -> Option<String> {
+    let (max, memory) = (spec.snapshot.max_bytes, spec.limits.memory_bytes);
+    (summary.kind == Kind::Stateful && memory > max).then(|| {
+        format!(
+            "it may have more in its memory ({}, limits.memory) than it may save ({}, snapshot.max); a save above that \
+             fails, and with it a reload and a clean stop",
+            print_bytes(memory),
+            print_bytes(max)
+        )
+    })
 }
 
 fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
@@ -172,6 +189,11 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
     for agent in agents {
         for finding in &agent.findings {
             say(&format!("agents.{}: {} ({}); {}", agent.agent, finding.message, finding.code, finding.help));
+        }
+    }
+    for agent in agents {
+        for note in &agent.notes {
+            say(&format!("agents.{}: note: {note}", agent.agent));
         }
     }
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();

@@ -35,7 +35,7 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
         // Without a reconciler there is what it published last.
         None => published(&host.commons),
     };
-    let mut left = 0;
+    let (mut left, mut unsaved) = (0, Vec::new());
     if let End::StoreLost(_) = end {
         for (agent, _) in &agents {
             agent.close("the data folder of the host is lost");
@@ -44,7 +44,7 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
     } else {
         tracing::info!("stopping; what is in hand has {} s", limit.as_secs());
         deadline += limit;
-        left = drain(&host.commons, &agents, deadline).await;
+        (left, unsaved) = drain(&host.commons, &agents, deadline).await;
     }
     for listener in host.listeners {
         let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), listener).await;
@@ -52,7 +52,8 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
     if let End::StoreLost(_) = end {
         return ExitCode::FAILURE;
     }
-    host.commons.events.tell(None, "host.stopped", serde_json::json!({ "given_up": left }));
+    let data = serde_json::json!({ "given_up": left, "not_saved": unsaved });
+    host.commons.events.tell(None, "host.stopped", data);
     if let Err(error) = host.commons.store.flush().await {
         tracing::error!(%error, "the store did not take the last writes");
         return ExitCode::FAILURE;
@@ -63,6 +64,10 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
     }
     if left > 0 {
         tracing::warn!("{left} messages were given up; their senders were told");
+    }
+    if !unsaved.is_empty() {
+        tracing::error!("stopped; what these agents remembered since they saved last is lost: {}", unsaved.join(", "));
+        return ExitCode::FAILURE;
     }
     tracing::info!("stopped");
     match end {
@@ -78,9 +83,9 @@ fn published(commons: &Commons) -> Draining {
     routes.all().map(|agent| (Arc::clone(agent), agent.serving())).collect()
 }
 
-/// Waits until nothing is in hand or the time is over; saves what stateful agents keep. Gives the number of
-/// messages that were given up.
-async fn drain(commons: &Commons, agents: &Draining, deadline: Instant) -> u32 {
+/// Waits until nothing is in hand or the time is over; saves what stateful agents keep. Returns the
+/// number of messages that were given up, and the agents whose memory was not saved.
+async fn drain(commons: &Commons, agents: &Draining, deadline: Instant) -> (u32, Vec<String>) {
     for (agent, revisions) in agents {
         // What the store has waits there for the next start.
         agent.leave_queue();
@@ -95,17 +100,18 @@ async fn drain(commons: &Commons, agents: &Draining, deadline: Instant) -> u32 {
     while busy() && Instant::now() < deadline && commons.store.lost().is_none() {
         let _ = tokio::time::timeout(LOOK, commons.woken()).await;
     }
-    let mut left = 0;
+    let (mut left, mut unsaved) = (0, Vec::new());
     for (agent, revisions) in agents {
         left += agent.depth();
         agent.close("the host is stopping");
         for revision in revisions {
             left += revision.in_flight();
-            if let Err(why) = agent.save_idle(revision, Duration::ZERO).await {
-                tracing::error!(agent = %agent.name(), why, "an agent's memory was not kept");
+            if let Err(why) = agent.save_now(revision).await {
+                tracing::error!(agent = %agent.name(), "{why}");
+                unsaved.push(agent.name().to_string());
             }
             revision.stop();
         }
     }
-    left
+    (left, unsaved)
 }

@@ -27,8 +27,9 @@ pub(crate) struct Commit {
     pub(crate) state: Option<StateChange>,
     /// What is sent, the reply included. Delivered when it is safe.
     pub(crate) sends: Vec<Sent>,
-    /// What those changed in their conversations, as far as they were taken in.
-    pub(super) changes: Vec<Change>,
+    /// What those changed in their conversations, as far as they were taken in; none for what ends a chain of causes and
+    /// becomes a dead letter.
+    pub(super) changes: Vec<Option<Change>>,
     /// The client's own name for the message that is accepted.
     pub(crate) key: Option<IdempotencyKey>,
     /// The schedule that fired.
@@ -105,6 +106,9 @@ pub(crate) struct Failed {
     /// When the next is made, by the steady clock.
     pub(crate) again_at: u64,
 }
+
+/// Why a message that ends a chain of causes is a dead letter (`limits.hops`).
+pub(crate) const TOO_MANY_HOPS: &str = "too-many-hops";
 
 /// A message that is given up.
 #[derive(Debug)]

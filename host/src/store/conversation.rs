@@ -211,32 +211,37 @@ impl Conversations {
     }
 
     /// Takes what is sent into its conversation; gives what to [take back](Self::take_back) if it is not kept. What an
-    /// agent sent and is not legal there becomes its answer, `not-understood`.
+    /// agent sent and is not legal there becomes its answer, `not-understood`. What ends a chain of causes is not said.
     ///
     /// # Errors
     /// It came from outside, where nobody waits for a message.
-    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<Change, String> {
+    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<Option<Change>, String> {
+        if sent.ends().is_some() {
+            return Ok(None);
+        }
         let envelope = sent.envelope();
         let (name, said) = (&envelope.message.conversation_id, said(envelope));
         if sent.is_hosts() {
-            return Ok(self.told(name, &said));
+            return Ok(Some(self.told(name, &said)));
         }
         let refused = match self.take(name, &said, true) {
-            Ok(change) => return Ok(change),
+            Ok(change) => return Ok(Some(change)),
             Err(refused) => refused,
         };
         let why = refused.to_string();
         if !sent.refuse(&why) {
             return Err(why);
         }
-        Ok(self.told_refusal(sent.envelope()))
+        Ok(Some(self.told_refusal(sent.envelope())))
     }
 
     /// Takes back what a commit sends that is not kept.
     pub(super) fn forget(&self, commit: &mut Commit) {
         let changes = std::mem::take(&mut commit.changes);
         for (sent, change) in commit.sends.iter().zip(changes).rev() {
-            self.take_back(sent.envelope(), change);
+            if let Some(change) = change {
+                self.take_back(sent.envelope(), change);
+            }
         }
     }
 

@@ -25,6 +25,7 @@ mod kept;
 mod keys;
 mod ledger;
 mod lost;
+mod memory;
 mod query;
 mod queue;
 mod recent;
@@ -54,7 +55,7 @@ use crate::histogram::Histogram;
 pub(crate) use at_rest::{AtRest, restore};
 pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
-    Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
+    Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange, TOO_MANY_HOPS,
 };
 pub(crate) use conversation::{ConversationFigures, Conversations, on_wall, said};
 pub(crate) use copy::CopyError;
@@ -195,6 +196,8 @@ pub(crate) struct Store {
     keeps_messages: bool,
     /// How far the writer is.
     progress: Arc<sync::Progress>,
+    /// Memories of agents that are in pieces.
+    pieces: Arc<memory::Pieces>,
     /// Conversations that are open.
     pub(crate) conversations: Arc<Conversations>,
     /// How long commits took.
@@ -225,6 +228,7 @@ impl Store {
         let counters =
             Counters::load(&connection, keeps_messages, history, Arc::clone(&conversations)).map_err(wrong)?;
         let version = Arc::clone(&counters.version);
+        let pieces = Arc::new(memory::Pieces::load(&connection).map_err(wrong)?);
         let checkpoints = schema::open(&database, settings.durability)?;
         let commits = Arc::new(Histogram::default());
         let log = (settings.durability == Durability::Fsync).then(|| folder.join(format!("{DATABASE}-wal")));
@@ -245,6 +249,7 @@ impl Store {
             version,
             keeps_messages,
             progress,
+            pieces,
             conversations,
             commits,
             _lock: lock,

@@ -14,7 +14,7 @@ use super::batch::Batch;
 use super::checkpoint::Checkpointer;
 use super::commit::{Commit, CommitError};
 use super::counters::Counters;
-use super::kept::{Event, RevisionRecord, Snapshot};
+use super::kept::{Event, RevisionRecord};
 use super::sync::{Done, Progress, Syncer};
 use super::tell::Teller;
 use crate::histogram::Histogram;
@@ -33,8 +33,6 @@ pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
 pub(super) enum Job {
     /// What handling a message comes to.
     Commit(Box<Commit>),
-    /// The memory of a stateful agent.
-    Snapshot(Arc<str>, Snapshot, Asker),
     /// A new revision.
     Revision(RevisionRecord, Asker),
     /// Something that happened. Nobody waits.
@@ -132,11 +130,6 @@ impl Store {
     /// Commits when what is before it is safe; `commit.done` hears of it.
     pub(crate) fn submit(&self, commit: Commit) {
         self.writer.send(Job::Commit(Box::new(commit)));
-    }
-
-    /// Keeps an agent's memory in place of what was kept before; returns when it is safe.
-    pub(crate) async fn save_snapshot(&self, agent: Arc<str>, snapshot: Snapshot) -> Result<(), CommitError> {
-        self.ask(|asker| Job::Snapshot(agent, snapshot, asker)).await
     }
 
     /// Keeps a new revision; returns when it is safe.

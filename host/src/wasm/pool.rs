@@ -312,16 +312,16 @@ impl Pool {
         let instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
         let mut instance = Box::new(instance);
         if self.program.summary.kind == Kind::Stateful {
-            let time = self.who.spec.limits.time;
-            match memory {
-                Memory::Saved => {
-                    if let Some(saved) = self.outside.saved(&self.who.revision).map_err(Fault::Host)? {
-                        instance.restore(&saved, time).await?;
-                    }
-                }
-                Memory::Given(saved) => instance.restore(saved, time).await?,
-                Memory::None => {}
-            }
+            let restored = match memory {
+                Memory::Saved => match self.outside.saved(&self.who.revision) {
+                    Ok(Some(saved)) => instance.restore(&saved).await,
+                    Ok(None) => Ok(()),
+                    Err(why) => Err(Fault::Host(format!("what it saved cannot be read: {why}"))),
+                },
+                Memory::Given(saved) => instance.restore(saved).await,
+                Memory::None => Ok(()),
+            };
+            restored.inspect_err(|fault| self.outside.not_restored(&self.who.revision, fault))?;
         }
         self.live.fetch_add(1, Ordering::Relaxed);
         self.started.fetch_add(1, Ordering::Relaxed);

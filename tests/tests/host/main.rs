@@ -14,7 +14,9 @@
 //! 7 and 10 are of rollouts with analysis and of moves between machines, which this program does not have.
 
 mod agents;
+mod bounds;
 mod candidates;
+mod chains;
 mod clock;
 mod conversations;
 mod crowded;
@@ -31,6 +33,7 @@ mod output;
 mod passed_over;
 mod reload;
 mod rollouts;
+mod snapshots;
 mod start;
 mod stateful;
 mod store;

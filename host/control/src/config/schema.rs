@@ -148,7 +148,8 @@ pub const METHODS: &[&str] = &[
 ];
 
 /// The tables of an agent that `[defaults]` has too: an agent inherits what it does not set itself.
-pub const INHERITED: &[&str] = &["limits", "instances", "mailbox", "breaker", "reload", "deploy", "rollback"];
+pub const INHERITED: &[&str] =
+    &["limits", "instances", "snapshot", "mailbox", "breaker", "reload", "deploy", "rollback"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -261,6 +262,10 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.instances.reuse", 1, 1_000_000_000, 1_000,
         "Messages that an instance handles before another takes its place; 1 gives every message a fresh one."),
     time("agents.NAME.instances.idle", 0, 24 * HOUR, "60s", "How long an instance above `min` stays without work."),
+    table("agents.NAME.snapshot", "What a stateful agent saves of its memory."),
+    size("agents.NAME.snapshot.max", KIB, GIB, "64MiB",
+        "The most that it may save at once. A larger save fails; the instance and what was saved before are kept. \
+        Only for agents that export `caxton:agent/snapshot`, and not above `limits.memory`."),
     key("agents.NAME.config", Kind::TextMap, Default::EmptyTable("{ language = \"en\" }"),
         "Text that the agent reads through `wasi:config/store`."),
     table("agents.NAME.allow", "What the agent may reach. What is not listed is refused."),
