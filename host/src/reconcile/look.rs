@@ -75,7 +75,7 @@ impl Reconciler {
         let due = self.standing.look_again_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         let all = ALL_EVERY.saturating_sub(self.all_seen.elapsed());
         let told = self.sums.untold.map(|since| TOLD_EVERY.saturating_sub(since.elapsed()));
-        [due, told].into_iter().flatten().fold(all, Duration::min)
+        [due, told].into_iter().flatten().fold(all.min(self.looks.next_in()), Duration::min)
     }
 
     /// Observes, plans and acts for those of whom something changed, until nothing more is safe to do at this moment.
@@ -97,6 +97,7 @@ impl Reconciler {
                 self.publish();
             }
             self.measure(&names);
+            self.note_figures(&names);
             let actual = self.observe(&names);
             let plan = plan::plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
             self.standing.planned(&names, &plan, now);
@@ -114,6 +115,7 @@ impl Reconciler {
             self.sum(&names);
         }
         self.persist_figures();
+        self.note_all_figures();
         self.tell();
     }
 

@@ -18,6 +18,7 @@ mod bytes;
 mod entry;
 mod files;
 mod history;
+mod lately;
 mod look;
 mod lost;
 mod prepare;
@@ -96,6 +97,8 @@ pub(crate) struct Reconciler {
     all_seen: Instant,
     /// What is told of all, as it follows from each.
     sums: look::Sums,
+    /// When what runs was looked at for its failures.
+    looks: lately::Looks,
     /// The host's settings that apply when it starts again.
     restart_for: Vec<String>,
     /// When the host started: by a clock that nobody sets, and in milliseconds since 1970.
@@ -161,6 +164,7 @@ impl Reconciler {
             standing: Standing::default(),
             all_seen: Instant::now(),
             sums: look::Sums::default(),
+            looks: lately::Looks::default(),
             restart_for: Vec::new(),
             origin: (Instant::now(), started),
             reports: mpsc::channel(4_096),
@@ -212,6 +216,7 @@ impl Reconciler {
                 () = tokio::time::sleep(look_again) => {}
             }
         }
+        self.keep_figures();
         self.facts.stopping = true;
         Drained { entries: self.entries, limit: self.declared.desired.host.drain }
     }

@@ -210,6 +210,9 @@ impl<'t> Writing<'t> {
                 }
             }
         }
+        if let Some(goes) = &commit.goes {
+            counters.conversations.stay(&commit.agent, goes, counters.now);
+        }
         if let Some(state) = &mut commit.state {
             self.write_state(counters, &commit.agent, state, size)?;
         }

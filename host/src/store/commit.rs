@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use caxton_control::conversation::Change;
 
-use super::conversation::Expired;
+use super::conversation::{Expired, Goes};
 use crate::wasm::{Attempt, Envelope, Sent};
 
 /// Keys that are written; none removes one.
@@ -29,6 +29,8 @@ pub(crate) struct Commit {
     pub(crate) sends: Vec<Sent>,
     /// What those changed in their conversations, as far as they were taken in.
     pub(super) changes: Vec<Change>,
+    /// Where the conversation of the message that is handled goes on.
+    pub(crate) goes: Option<Goes>,
     /// The client's own name for the message that is accepted.
     pub(crate) key: Option<IdempotencyKey>,
     /// The schedule that fired.
@@ -53,6 +55,7 @@ impl Commit {
             state: None,
             sends: Vec::new(),
             changes: Vec::new(),
+            goes: None,
             key: None,
             fired: None,
             ended: None,

@@ -6,6 +6,7 @@
 
 mod away;
 mod ended;
+mod stays;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,6 +30,7 @@ const SHARDS: usize = 16;
 const MAX_OPEN: usize = 16_384;
 
 pub(super) use ended::write_end;
+pub(crate) use stays::Goes;
 
 /// How many conversations there are.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]

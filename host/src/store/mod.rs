@@ -55,7 +55,7 @@ pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
     Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
 };
-pub(crate) use conversation::{ConversationFigures, Conversations, said};
+pub(crate) use conversation::{ConversationFigures, Conversations, Goes, said};
 pub(crate) use copy::CopyError;
 pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};

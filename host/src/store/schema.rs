@@ -106,6 +106,14 @@ const MIGRATIONS: &[&str] = &[
         SELECT s.agent, s.revision, s.saved_at, coalesce(h.data, s.data) AS data
         FROM snapshot AS s LEFT JOIN handoff AS h ON h.agent = s.agent AND h.revision = s.handed;
 ",
+    "
+    -- When conversations began of which no record is written, with agents whose conversations stay where they began.
+    CREATE TABLE beginning (
+        agent TEXT NOT NULL, conversation TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+        PRIMARY KEY (agent, conversation)
+    ) WITHOUT ROWID;
+    CREATE INDEX beginning_last ON beginning (last);
+",
 ];
 
 /// Opens the database for its writer, at the newest format.

@@ -192,7 +192,7 @@ fn a_store_of_a_newer_version_is_refused() {
     let database = folder.path().join(DATABASE);
     Connection::open(&database).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let text = Store::open(folder.path(), &settings(Durability::Os)).err().unwrap().to_string();
-    assert!(text.contains("has format 99, made by a newer version; this one knows formats up to 6"), "{text}");
+    assert!(text.contains("has format 99, made by a newer version; this one knows formats up to 7"), "{text}");
 }
 
 #[tokio::test]
