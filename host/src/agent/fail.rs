@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use caxton_control::RevisionId;
 use caxton_control::breaker::BreakerState;
-use caxton_control::mailbox::Taken;
 
 use super::handling::Handling;
 use super::queue::{STORE_PAUSE, Slot};
@@ -146,9 +145,9 @@ impl Agent {
 
     /// Puts a message that was taken back into its place in the mailbox.
     pub(super) fn retake(&self, handling: Handling, envelope: Box<Envelope>, due: Option<u64>) {
-        let (lane, rank, since, flight) = handling.into_place();
+        let (taken, flight) = handling.into_taken(Slot::Here(envelope));
         drop(flight);
-        self.again(Taken { lane, rank, since, message: Slot::Here(envelope) }, due);
+        self.again(taken, due);
     }
 
     /// Makes a dead letter of a message in hand, and tells its sender.

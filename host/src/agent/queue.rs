@@ -274,7 +274,7 @@ impl Agent {
             match due {
                 _ if inbox.leaving && self.is_kept(&taken.message) => {
                     self.forget(&taken.message);
-                    inbox.mailbox.done(taken.lane);
+                    inbox.mailbox.done(taken.lane, taken.follows);
                 }
                 Some(due) => inbox.mailbox.defer(taken, due),
                 None => inbox.mailbox.put_back(taken),

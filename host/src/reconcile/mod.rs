@@ -19,6 +19,7 @@ mod declaration;
 mod entry;
 mod files;
 mod history;
+mod lately;
 mod look;
 mod lost;
 mod prepare;
@@ -102,6 +103,8 @@ pub(crate) struct Reconciler {
     all_seen: Instant,
     /// What is told of all, as it follows from each.
     sums: look::Sums,
+    /// When what runs was looked at for its failures.
+    looks: lately::Looks,
     /// The host's settings that apply when it starts again.
     restart_for: Vec<String>,
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
@@ -168,6 +171,7 @@ impl Reconciler {
             standing: Standing::default(),
             all_seen: Instant::now(),
             sums: look::Sums::default(),
+            looks: lately::Looks::default(),
             restart_for: Vec::new(),
             reports: mpsc::channel(4_096),
             commands: setup.commands,
@@ -221,6 +225,7 @@ impl Reconciler {
                 () = tokio::time::sleep(look_again.min(BEAT)) => {}
             }
         }
+        self.keep_figures();
         self.facts.stopping = true;
         Drained { entries: self.entries, limit: self.declared.desired.host.drain }
     }

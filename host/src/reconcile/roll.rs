@@ -397,10 +397,13 @@ impl Entry {
                 ..side.live.window()
             }
         };
+        let (held, sticky) = self.agent.held_conversations();
         let mut windows = Windows {
             step: measuring.window,
             stable: window(stable, rollout.from.number),
             candidate: window(candidate, rollout.to.number),
+            held,
+            sticky,
         };
         let has_all = self.agent.current().is_some_and(|current| current.id.number == rollout.to.number);
         windows.candidate.breaker_open = has_all && self.agent.is_left_alone();

@@ -6,6 +6,7 @@
 
 mod away;
 mod ended;
+mod stays;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,6 +31,7 @@ const MAX_OPEN: usize = 16_384;
 
 pub(crate) use ended::on_wall;
 pub(super) use ended::write_end;
+pub(crate) use stays::Goes;
 
 /// How many conversations there are.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]

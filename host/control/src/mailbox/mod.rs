@@ -121,6 +121,8 @@ pub struct Taken<C, T> {
     pub rank: Rank,
     /// Since when it waits, in milliseconds.
     pub since: u64,
+    /// What [`done`](Mailbox::done) was told of the message before it in its conversation; none if it waited for none.
+    pub follows: Option<u64>,
     /// The message.
     pub message: T,
 }
@@ -177,7 +179,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::None => Lane::Free,
         };
         if let Some(Waiting { rank, since, message }) = self.open.enter(&lane, Waiting { rank, since, message }) {
-            self.make_ready(Taken { lane, rank, since, message }, None);
+            self.make_ready(Taken { lane, rank, since, follows: None, message }, None);
         }
     }
 
@@ -234,16 +236,19 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|ready| &ready.taken.message)
     }
 
-    /// A message that was taken is handled; the next of its lane becomes ready.
-    pub fn done(&mut self, lane: Lane<C>) {
+    /// A message that was taken is handled; the next of its lane becomes ready. The next of its conversation, if it
+    /// waits already, [`follows`](Taken::follows) what is told here.
+    pub fn done(&mut self, lane: Lane<C>, follows: Option<u64>) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.advance(lane);
+        self.advance(lane, follows);
     }
 
     /// Lets the next of a lane come.
-    fn advance(&mut self, lane: Lane<C>) {
+    fn advance(&mut self, lane: Lane<C>, follows: Option<u64>) {
         if let Some((Waiting { rank, since, message }, behind)) = self.open.advance(&lane) {
-            self.make_ready(Taken { lane, rank, since, message }, behind);
+            // The next of the whole agent is of another conversation.
+            let follows = follows.filter(|_| matches!(lane, Lane::Conversation(_)));
+            self.make_ready(Taken { lane, rank, since, follows, message }, behind);
         }
     }
 
@@ -271,7 +276,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::None => Lane::Free,
         };
         if let Some(Waiting { rank, since, message }) = self.open.enter(&lane, Waiting { rank, since, message }) {
-            self.wait_until(due, What::Again(Taken { lane, rank, since, message }));
+            self.wait_until(due, What::Again(Taken { lane, rank, since, follows: None, message }));
         }
     }
 
@@ -337,7 +342,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
                 for ready in std::mem::take(queue) {
                     if is_over(&ready.taken.message) {
                         over.push(ready.taken.message);
-                        advance.push(ready.taken.lane);
+                        advance.push((ready.taken.lane, ready.taken.follows));
                     } else {
                         queue.push_back(ready);
                     }
@@ -355,11 +360,11 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
                 What::Arrives(_, _, message) => over.push(message),
                 What::Again(taken) => {
                     over.push(taken.message);
-                    advance.push(taken.lane);
+                    advance.push((taken.lane, taken.follows));
                 }
             }
         }
-        advance.into_iter().for_each(|lane| self.advance(lane));
+        advance.into_iter().for_each(|(lane, follows)| self.advance(lane, follows));
         self.held = self.held.saturating_sub(u32::try_from(over.len()).unwrap_or(u32::MAX));
         over
     }

@@ -165,6 +165,7 @@ impl Conversations {
         // None if this version cannot read the record.
         let mut record: Conversation = serde_json::from_str(&text).ok()?;
         (record.first, record.last, record.messages) = (clock::from_wall(record.first), away.last, away.messages);
+        record.stays.iter_mut().for_each(|stay| stay.until = clock::from_wall(stay.until));
         if away.is_older {
             record.lose_calls();
         }

@@ -20,7 +20,9 @@ pub(crate) fn on_wall(record: &Conversation) -> Cow<'_, Conversation> {
         return Cow::Borrowed(record);
     }
     let (first, last) = (clock::to_wall(record.first), clock::to_wall(record.last));
-    Cow::Owned(Conversation { first, last, ..record.clone() })
+    let mut record = Conversation { first, last, ..record.clone() };
+    record.stays.iter_mut().for_each(|stay| stay.until = clock::to_wall(stay.until));
+    Cow::Owned(record)
 }
 
 /// Keeps that a conversation has ended, unless another has begun under its name.
