@@ -14,6 +14,8 @@
 //! 7 and 10 are of rollouts with analysis and of moves between machines, which this program does not have.
 
 mod agents;
+mod api;
+mod callers;
 mod candidates;
 mod conversations;
 mod crowded;
@@ -23,11 +25,13 @@ mod handoffs;
 mod http;
 mod limits;
 mod messages;
+mod outside;
 mod passed_over;
 mod reload;
 mod rollouts;
 mod start;
 mod stateful;
+mod stops;
 mod store;
 mod told;
 mod trials;
