@@ -64,6 +64,9 @@ pub(crate) struct Ports {
     pub(crate) http: SocketAddr,
     /// Where the management API is.
     pub(crate) admin: SocketAddr,
+    /// Where probes and metrics alone are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) probes: Option<SocketAddr>,
 }
 
 /// The file in the data folder by which commands find a host.
@@ -122,6 +125,8 @@ struct Host {
     closing: CancellationToken,
     /// Stops deciding.
     stop: CancellationToken,
+    /// Stops answering probes, which go on while the host drains.
+    probing: CancellationToken,
     listeners: Vec<JoinHandle<Option<()>>>,
     /// How long what is in hand may take at the end, as it was when the host started.
     drain: Duration,
@@ -272,7 +277,15 @@ async fn start(
     })?;
     let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;
     let admin_listener = bind("admin.listen", "--admin", desired.admin.listen).await?;
-    let ports = Ports { http: http_listener.local_addr()?, admin: admin_listener.local_addr()? };
+    let probes_listener = match desired.probes.listen {
+        Some(address) => Some(bind("probes.listen", "--probes", address).await?),
+        None => None,
+    };
+    let ports = Ports {
+        http: http_listener.local_addr()?,
+        admin: admin_listener.local_addr()?,
+        probes: probes_listener.as_ref().map(TcpListener::local_addr).transpose()?,
+    };
     let followed = Arc::new(Followed::new(&source.at, &loaded.dir, desired));
     // Before the builds: who edits a source meanwhile wants it built.
     let sources = options.watch.then(|| Before::now(&followed, options.build));
@@ -280,7 +293,7 @@ async fn start(
         build::run_all(&followed.builds, &loaded.dir, building).await?;
     }
     let commons = share(store, workers, desired, &data)?;
-    let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
+    let (stop, closing, probing) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
     let (ready_sender, ready) = watch::channel(Readiness::default());
@@ -318,16 +331,20 @@ async fn start(
     });
     let tasks = &commons.tasks;
     let serving = http::serve(http_listener, Arc::clone(&settings), Arc::clone(&commons), closing.clone());
-    let managing = admin::serve(admin_listener, admin_state, stop.clone());
-    let listeners = vec![
+    let api = admin::Api::new(admin_state, stop.clone());
+    let managing = admin::serve(admin_listener, api.clone(), stop.clone());
+    let mut listeners = vec![
         tasks.vital("http-listener", closing.clone(), serving),
         tasks.vital("admin-listener", stop.clone(), managing),
         // Waited for at the end, like the listeners: it ends a build that is under way.
         keep_going(&commons, &stop, following, wake_sender),
     ];
+    listeners.extend(probes_listener.map(|listener| {
+        tasks.vital("probes-listener", probing.clone(), admin::serve_probes(listener, api, probing.clone()))
+    }));
     let reconciler = tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
-    Ok(Host { commons, control, reconciler, settled, ports, closing, stop, listeners, drain, began })
+    Ok(Host { commons, control, reconciler, settled, ports, closing, stop, probing, listeners, drain, began })
 }
 
 /// Starts what goes on beside, until `stop`. Returns the task that follows files.
@@ -381,7 +398,11 @@ async fn bind(key: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpL
 }
 
 fn host_file(ports: &Ports) -> String {
-    serde_json::json!({ "http": ports.http, "admin": ports.admin, "pid": std::process::id() }).to_string()
+    let mut host = serde_json::json!({ "http": ports.http, "admin": ports.admin, "pid": std::process::id() });
+    if let Some(probes) = ports.probes {
+        host["probes"] = probes.to_string().into();
+    }
+    host.to_string()
 }
 
 /// Writes a file whole or not at all, readable by its owner only.
@@ -397,7 +418,8 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 
 /// Says that the host is up, once everything that can be done was done.
 async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver<bool>) -> anyhow::Result<()> {
-    tracing::info!("calls: http://{}   management: http://{}", host.ports.http, host.ports.admin);
+    let probes = host.ports.probes.map_or_else(String::new, |probes| format!("   probes: http://{probes}"));
+    tracing::info!("calls: http://{}   management: http://{}{probes}", host.ports.http, host.ports.admin);
     if settled.wait_for(|settled| *settled).await.is_err() {
         return Ok(());
     }

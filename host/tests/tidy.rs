@@ -27,7 +27,7 @@ const ROWS: &[&[&str]] = &[
     &["wasm", "store", "events", "logs"],
     &["config", "control", "metrics", "tasks", "systemd", "shutdown"],
     &["telemetry"],
-    &["figures", "buckets", "histogram", "prefetch"],
+    &["figures", "buckets", "histogram", "prefetch", "listener"],
     &["status", "seam", "clock", "trace", "stamp"],
 ];
 

@@ -11,6 +11,7 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::{Api, agents};
+use crate::control::Readiness;
 use crate::metrics::{Sample, Told};
 use crate::status::TaskStatus;
 
@@ -62,6 +63,9 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     if let Some(why) = api.commons.store.lost().or_else(|| api.commons.tasks.failed()) {
         readiness.ready = false;
         readiness.reasons.insert(0, why.to_string());
+    } else if api.0.stop.is_cancelled() {
+        // What balances load must not send more.
+        readiness = Readiness { ready: false, reasons: vec!["the host is stopping".to_owned()] };
     }
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: readiness.ready, reasons: readiness.reasons })).into_response()

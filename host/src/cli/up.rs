@@ -16,6 +16,7 @@ pub(super) fn run(up: Up) -> Result<ExitCode, CliError> {
     let mut flags = Vec::new();
     flags.extend(up.listen.map(|address| ("http.listen".to_owned(), address)));
     flags.extend(up.admin.map(|address| ("admin.listen".to_owned(), address)));
+    flags.extend(up.probes.map(|address| ("probes.listen".to_owned(), address)));
     let data = up.data.as_deref().map(absolute).transpose()?;
     if let Some(data) = &data {
         // For what is shown and compared: a path need not be text.

@@ -10,6 +10,8 @@ use crate::commons::Commons;
 
 /// How often a stopping host looks whether everything is at rest, beside being told.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long connections may take to end once nothing is in hand any more.
+const LEAVE: Duration = Duration::from_millis(500);
 /// How long answers that are under way may take to reach their callers where nothing can be kept any more.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -46,8 +48,11 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
         deadline += limit;
         (left, unsaved) = drain(&host.commons, &agents, deadline).await;
     }
+    host.probing.cancel();
+    // What was given up is answered at once. A client that does not take its answer is not waited for.
+    let until = Instant::now().max(deadline) + LEAVE;
     for listener in host.listeners {
-        let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), listener).await;
+        let _ = tokio::time::timeout_at(until.into(), listener).await;
     }
     if let End::StoreLost(_) = end {
         return ExitCode::FAILURE;

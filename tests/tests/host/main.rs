@@ -14,7 +14,9 @@
 //! 7 and 10 are of rollouts with analysis and of moves between machines, which this program does not have.
 
 mod agents;
+mod api;
 mod bounds;
+mod callers;
 mod candidates;
 mod chains;
 mod clock;
@@ -30,12 +32,14 @@ mod http;
 mod limits;
 mod messages;
 mod output;
+mod outside;
 mod passed_over;
 mod reload;
 mod rollouts;
 mod snapshots;
 mod start;
 mod stateful;
+mod stops;
 mod store;
 mod systemd;
 mod told;
