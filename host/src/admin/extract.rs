@@ -62,7 +62,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T
 ///
 /// # Errors
 /// It is larger than `bound` bytes, which the setting `key` says, or could not be read.
-pub(super) async fn bounded(request: Request, bound: u64, key: &str) -> Result<Bytes, Problem> {
+pub(super) async fn body_within(request: Request, bound: u64, key: &str) -> Result<Bytes, Problem> {
     let most = usize::try_from(bound).unwrap_or(usize::MAX);
     axum::body::to_bytes(request.into_body(), most).await.map_err(|error| {
         if std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) {

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::Api;
-use super::extract::{Named, Params, bounded};
+use super::extract::{Named, Params, body_within};
 use super::problem::Problem;
 use crate::status::{NotRehearsed, Rehearsal, RehearsalWish};
 use crate::wasm::MAX_COMPONENT;
@@ -55,7 +55,7 @@ pub(super) async fn rehearse(
         return Err(Problem::new(StatusCode::CONFLICT, "rehearsing", why));
     };
     // Not an extractor, whose bound is that of a message.
-    let component = bounded(request, MAX_COMPONENT, "the largest component").await?;
+    let component = body_within(request, MAX_COMPONENT, "the largest component").await?;
     let wish = RehearsalWish { agent: name, component, messages };
     let done = api.control.rehearse(wish).await?;
     done.map(Json).map_err(|why| match why {

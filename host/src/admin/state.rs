@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Api;
-use super::extract::{Named, Params, bounded};
+use super::extract::{Named, Params, body_within};
 use super::guard::Who;
 use super::problem::Problem;
 use crate::agent::Agent;
@@ -118,7 +118,7 @@ pub(super) async fn put_value(
         return Err(Problem::bad_request(format!("the key has {} bytes; {MAX_KEY} is the most", key.len())));
     }
     let most = agent.spec().limits.state_bytes.min(MAX_VALUE);
-    let value = bounded(request, most, "limits.state").await?;
+    let value = body_within(request, most, "limits.state").await?;
     let bytes = value.len();
     write(&api, &agent, &key, Some(value), &headers).await?;
     let data = json!({ "by": who.to_string(), "key": key, "bytes": bytes });
