@@ -16,7 +16,7 @@ const MAX_HEADER_BYTES: usize = 16 << 10;
 /// How far ahead a message may be sent, in milliseconds: ten years.
 const MAX_DELAY: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 
-/// When a message is to be delivered, if not at once: by the steady clock, and by the wall clock if that was named.
+/// Returns the time of a delivery that is not at once: by the steady clock, and by the wall clock if that was named.
 pub(super) fn due(delivery: wit::Delivery) -> Result<(Option<u64>, Option<u64>), AdmitError> {
     let (wait, at) = match delivery {
         wit::Delivery::Now => return Ok((None, None)),
