@@ -11,13 +11,13 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// How far the wall clock is ahead of the steady one, as [`look`] saw it last.
+/// The lead of the wall clock over the steady one, as [`look`] saw it last.
 static AHEAD: AtomicI64 = AtomicI64::new(0);
-/// What tests set the wall clock ahead by, in milliseconds; 0 in every other program.
+/// The milliseconds by which a test set the wall clock ahead; 0 in every other program.
 static SET_AHEAD: AtomicI64 = AtomicI64::new(0);
 /// A difference up to this is none: it comes of reading two clocks one after the other.
 const TOLERANCE: u64 = 100;
@@ -55,7 +55,7 @@ fn nanoseconds(time: Timespec) -> i64 {
     time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
 }
 
-/// How far the wall clock is ahead of the steady one now, in milliseconds: what it was set by since the start.
+/// Returns the lead of the wall clock over the steady one in milliseconds: the sum of what it was set by since the start.
 fn ahead() -> i64 {
     let seen = now_ms().cast_signed() - steady_ms().cast_signed();
     let known = AHEAD.load(Ordering::Relaxed);
@@ -63,7 +63,7 @@ fn ahead() -> i64 {
     if seen.abs_diff(known) <= TOLERANCE { known } else { seen }
 }
 
-/// Whether the wall clock shows another time than the steady one.
+/// Returns true while the wall clock shows another time than the steady one.
 pub(crate) fn is_set() -> bool {
     ahead() != 0
 }
@@ -78,10 +78,12 @@ pub(crate) fn from_wall(wall: u64) -> u64 {
     wall.saturating_add_signed(-ahead())
 }
 
-/// Returns the time of the steady clock at an instant.
-pub(crate) fn steady_at(instant: std::time::Instant) -> u64 {
-    let left = instant.saturating_duration_since(std::time::Instant::now());
-    steady_ms().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+/// Returns the time of the steady clock at an instant, past or to come.
+pub(crate) fn steady_at(instant: Instant) -> u64 {
+    let (steady, now) = (steady_ms(), Instant::now());
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (past, left) = (now.saturating_duration_since(instant), instant.saturating_duration_since(now));
+    steady.saturating_add(millis(left)).saturating_sub(millis(past))
 }
 
 /// Compares the clocks. Returns by how many milliseconds the wall clock was set ahead since the last look, less than 0 if
@@ -119,5 +121,14 @@ mod tests {
             assert_eq!((to_wall(wall), from_wall(wall)), (wall, wall));
         }
         assert_eq!(look(), None);
+        for seconds in [0, 1, 3_600] {
+            let (now, away) = (Instant::now(), Duration::from_secs(seconds));
+            let before = steady_ms();
+            let (past, coming) = (now.checked_sub(away).map(steady_at), steady_at(now + away));
+            let after = steady_ms() + 10;
+            // The machine may be younger than an hour.
+            assert!(past.is_none_or(|past| (before - 10..=after).contains(&(past + 1_000 * seconds))), "{seconds}");
+            assert!((before - 10..=after).contains(&(coming - 1_000 * seconds)), "{seconds}");
+        }
     }
 }

@@ -73,8 +73,8 @@ pub(crate) struct Ports {
 pub(crate) const HOST_FILE: &str = "host.json";
 /// How long a host that was killed may still have the data folder.
 const LEAVES_WITHIN: Duration = Duration::from_secs(1);
-/// How long another host has for that whose data folder was removed or exchanged, and which therefore ends.
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// The longest wait for a host to end whose data folder was removed or exchanged.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a host did not start.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ struct Host {
     reconciler: JoinHandle<Option<Drained>>,
     settled: watch::Receiver<bool>,
     ports: Ports,
-    /// When it began to start.
+    /// The moment at which it began to start.
     began: Instant,
     /// Stops taking calls.
     closing: CancellationToken,
@@ -128,7 +128,7 @@ struct Host {
     /// Stops answering probes, which go on while the host drains.
     probing: CancellationToken,
     listeners: Vec<JoinHandle<Option<()>>>,
-    /// How long what is in hand may take at the end, as it was when the host started.
+    /// The value of `host.drain` at the start: the time for work in hand at the end.
     drain: Duration,
 }
 
@@ -158,9 +158,6 @@ async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError>
     let data = host.commons.store.folder().to_owned();
     let end = serve(&options, &host, &supervisor, &mut signals).await?;
     supervisor.tell(&systemd::stopping(&end_words(&end)));
-    if let End::TaskDied(why) | End::StoreLost(why) = &end {
-        tracing::error!("the host ends: {why}");
-    }
     let commons = Arc::clone(&host.commons);
     let code = tokio::select! {
         code = stop(host, &end) => code,
@@ -207,7 +204,10 @@ async fn serve(
         tokio::select! {
             result = &mut announce, if !announced => {
                 announced = true;
-                result?;
+                if let Err(error) = result {
+                    // Who is asked may have died meanwhile.
+                    return commons.tasks.failed().map(End::TaskDied).ok_or(error.into());
+                }
                 supervisor.tell(&systemd::ready());
             }
             why = commons.tasks.until_failed() => return Ok(End::TaskDied(why)),

@@ -1,4 +1,4 @@
-//! What the tests of a running host can do to it: set its clock, and let one of its tasks die or stand still.
+//! A seam for tests of a running host: they set its clock, and let one of its tasks die or stand still.
 //!
 //! Nothing of this can be reached unless the program was started by [`main_under_test`](crate::main_under_test), which
 //! the program `caxton` never calls. Until then each point is one relaxed load of a flag that is false.
@@ -22,7 +22,7 @@ static LISTENS: AtomicBool = AtomicBool::new(false);
 static ORDERS: Mutex<Vec<(String, Fate)>> = Mutex::new(Vec::new());
 static ORDERED: Notify = Notify::const_new();
 
-/// What is to become of a task.
+/// The fate that a test orders for a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It panics.

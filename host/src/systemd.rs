@@ -16,9 +16,11 @@ use crate::tasks::Tasks;
 
 /// The variables of the protocol, which are not for children of the host.
 pub(crate) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
-/// How often a start asks for more time, and for how much: compiling may take longer than any manager waits by itself.
+/// The interval at which a start asks for more time, and the extension: compiling may take longer than any manager waits.
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 const EXTENSION: &str = "EXTEND_TIMEOUT_USEC=60000000";
+/// The shortest pause between two signs of life, whatever the manager asks for.
+const SHORTEST: Duration = Duration::from_millis(10);
 /// The least that a task may be silent before the watchdog is: they come round once a second.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -76,7 +78,7 @@ impl Supervisor {
             return std::future::pending().await;
         };
         // More than twice in its time, so that one may come late.
-        let mut tick = tokio::time::interval(watchdog / 3);
+        let mut tick = tokio::time::interval((watchdog / 3).max(SHORTEST));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;

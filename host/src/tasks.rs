@@ -23,13 +23,13 @@ use crate::telemetry;
 /// A task that dies more often than this within [`WITHIN`] is not made again: it would die for ever.
 const MOST_RESTARTS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
-/// How long until a task is made again; twice as long each time.
+/// The pause before a task is started again; twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A task that did nothing for this long stands still. Long, because a look at ten thousand agents on a slow disk is one
 /// step of the reconciler.
 const STANDS_STILL: Duration = Duration::from_secs(60);
 
-/// How often a task comes round at least that is watched for standing still.
+/// The longest interval between two beats of a task that is watched for standing still.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
 /// The name of the one task that changes what runs.
 pub(crate) const RECONCILER: &str = "reconciler";
@@ -39,17 +39,17 @@ pub(crate) const TIMERS: &str = "timers";
 /// All tasks of a host.
 pub(crate) struct Tasks {
     known: Mutex<BTreeMap<&'static str, Task>>,
-    /// Why the host cannot go on, once it cannot.
+    /// The reason why the host cannot go on, once it cannot.
     failed: watch::Sender<Option<Arc<str>>>,
 }
 
 struct Task {
     runs: bool,
-    /// When it died lately.
+    /// Its deaths within the last minute.
     deaths: Vec<Instant>,
     restarts: u64,
     reason: Option<String>,
-    /// When it last came round; none for one that waits for as long as it likes.
+    /// Its last beat; none for a task that may wait for as long as it likes.
     beat: Option<Instant>,
 }
 
@@ -159,7 +159,7 @@ impl Tasks {
         }
     }
 
-    /// Why the host cannot go on; none as long as it can.
+    /// Returns the reason why the host cannot go on; none as long as it can.
     pub(crate) fn failed(&self) -> Option<Arc<str>> {
         self.failed.borrow().clone()
     }
@@ -174,7 +174,7 @@ impl Tasks {
         }
     }
 
-    /// How all are, in order of name.
+    /// Returns the state of all tasks, in order of name.
     pub(crate) fn status(&self) -> Vec<TaskStatus> {
         let known = self.known.lock();
         let mut all: Vec<TaskStatus> = known
@@ -192,13 +192,13 @@ impl Tasks {
         all
     }
 
-    /// Whether all are alive: none that has to run has ended, and none stands still for longer than `patience`.
+    /// Returns true while no vital task has died and no watched one stands still for longer than `patience`.
     pub(crate) fn are_alive(&self, patience: Duration) -> bool {
         let still = |task: &Task| task.beat.is_some_and(|beat| beat.elapsed() > patience);
         self.failed().is_none() && !self.known.lock().values().any(|task| task.runs && still(task))
     }
 
-    /// Whether none has failed or stands still, for a probe.
+    /// Returns true while no task has failed or stands still, with the patience of a probe.
     pub(crate) fn are_well(&self) -> bool {
         self.are_alive(STANDS_STILL)
     }

@@ -102,7 +102,7 @@ impl Setup {
         fs::write(self.folder.path().join("caxton.toml"), expand(toml)).expect("the folder can be written to");
     }
 
-    /// What starts the host, to be started by the caller.
+    /// Returns the command that starts the host.
     pub fn command(&self) -> Command {
         let mut command = match &self.within {
             None => program(&self.binary),
@@ -343,7 +343,7 @@ impl Host {
         status.code().unwrap_or(-1)
     }
 
-    /// What is needed to start it again in the same folder, once it has ended.
+    /// Returns a setup that starts it again in the same folder, once it has ended.
     #[must_use]
     pub fn again(&self) -> Setup {
         Setup {

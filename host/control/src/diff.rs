@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_kind_and_its_details() {
-        let table: [(&str, Change, &[&str]); 28] = [
+        let table: [(&str, Change, &[&str]); 29] = [
             ("nothing", |_| {}, &[]),
             (
                 "an agent more",

@@ -18,12 +18,12 @@ use crate::status::TaskStatus;
 /// How long a scrape waits for the figures of agents before it does without.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether the host lives.
+/// The state of the host as a process.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Alive {
     /// `ok`, or `failed` when a task died without which the host cannot go on, or stands still.
     status: &'static str,
-    /// Why the host cannot go on; null as long as it can.
+    /// The reason why the host cannot go on; null as long as it can.
     reason: Option<String>,
     /// The tasks that make up the host.
     tasks: Vec<TaskStatus>,
@@ -38,7 +38,7 @@ pub(super) struct Ready {
     reasons: Vec<String>,
 }
 
-/// Whether the host lives.
+/// Reports the state of the host and its tasks.
 #[utoipa::path(
     get, path = "/healthz", tag = "probes", security(()),
     responses((status = 200, body = Alive), (status = 503, description = "The host cannot go on", body = Alive)),

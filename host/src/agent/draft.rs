@@ -29,7 +29,7 @@ pub(super) fn begins_chain(delivery: &wit::Delivery, now: u64) -> bool {
     }
 }
 
-/// When a message is to be delivered, if not at once: by the steady clock, and by the wall clock if that was named.
+/// Returns the time of a delivery that is not at once: by the steady clock, and by the wall clock if that was named.
 pub(super) fn due(delivery: wit::Delivery) -> Result<(Option<u64>, Option<u64>), AdmitError> {
     let (wait, at) = match delivery {
         wit::Delivery::Now => return Ok((None, None)),

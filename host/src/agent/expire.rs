@@ -51,8 +51,8 @@ impl Watch {
 }
 
 impl Agent {
-    /// When a message that waits is over, by the steady clock; the end of time for never. A call is over when its sender
-    /// waits no longer, which is looked at then.
+    /// Returns the time at which a waiting message expires, by the steady clock; the end of time for never. A call expires
+    /// when its sender waits no longer.
     pub(super) fn over_at(&self, slot: &Slot) -> u64 {
         let (since, reply_by) = match slot {
             Slot::Here(envelope) if envelope.is_call() => {
@@ -105,7 +105,8 @@ impl Agent {
                     Slot::Here(envelope) => envelope.due_at,
                     Slot::Kept(place) => place.due_at,
                 };
-                let due = clock::from_wall(due_at?);
+                // Not before now: it has not waited since, and so is not over.
+                let due = clock::from_wall(due_at?).max(clock::steady_ms());
                 match slot {
                     Slot::Here(envelope) => envelope.due = Some(due),
                     Slot::Kept(place) => place.since = due,
@@ -277,10 +278,10 @@ mod tests {
         };
         let later = Instant::now() + std::time::Duration::from_secs(900);
         let waits = [call(Some(later)), call(None)];
-        drop(call(Some(later)));
+        drop(call(Some(Instant::now() + std::time::Duration::from_secs(600))));
+        assert_eq!(given_up(&agent, now + 500_000).await, [""; 0]);
+        assert_eq!(agent.depth(), 3, "nobody looks before the first may be over");
         let timed_out = call(Some(Instant::now()));
-        assert_eq!(given_up(&agent, now + 1_000).await, [""; 0]);
-        assert_eq!(agent.depth(), 4, "nobody looks before the first may be over");
         assert_eq!(given_up(&agent, now + 1_001).await, [""; 0], "they are no dead letters");
         assert_eq!((agent.depth(), agent.stats.counts().dropped), (2, 2));
         assert_eq!(waits.map(|mut waits| waits.try_recv().is_ok()), [false; 2], "they wait still");

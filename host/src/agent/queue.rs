@@ -38,9 +38,9 @@ pub(super) enum Slot {
 pub(super) struct Place {
     /// Where it is.
     pub(super) seq: u64,
-    /// When it was sent or due, by the steady clock.
+    /// The time at which it was sent or due, by the steady clock.
     pub(super) since: u64,
-    /// When it is due by the wall clock, if that was named.
+    /// The time at which it is due by the wall clock, if that was named.
     pub(super) due_at: Option<u64>,
     /// When its answer is of no use any more, in milliseconds since 1970.
     pub(super) reply_by: Option<u64>,
@@ -52,7 +52,7 @@ impl Place {
     }
 }
 
-/// When a message was sent or due, by the steady clock.
+/// Returns the time at which a message was sent or due, by the steady clock.
 pub(super) fn since(envelope: &Envelope) -> u64 {
     envelope.due.unwrap_or(0).max(envelope.since)
 }

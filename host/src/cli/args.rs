@@ -160,7 +160,7 @@ pub(super) struct Up {
     #[arg(long)]
     pub(super) watch: bool,
     /// Write where it listens to this file once the agents are ready: {"http":"…","admin":"…"}, and "probes" if there is one
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", overrides_with = "ports_file")]
     pub(super) ports_file: Option<PathBuf>,
     /// What to say: off, error, warn, info, debug, trace, also for parts (info,caxton::store=debug)
     #[arg(long, env = "CAXTON_LOG", hide_env_values = true, default_value = DEFAULT_FILTER, value_name = "FILTER")]

@@ -52,9 +52,12 @@ pub(crate) fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // A reader that is gone needs no help.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 });
+            return match error.print() {
+                _ if error.use_stderr() => ExitCode::from(Exit::Usage as u8),
+                // A reader that is gone needs no help; a disk that is full has none.
+                Err(failed) => CliError::from(failed).report(),
+                Ok(()) => ExitCode::SUCCESS,
+            };
         }
     };
     let mut out = Out::new(cli.output.format);

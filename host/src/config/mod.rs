@@ -37,7 +37,7 @@ pub(crate) struct Loaded {
     pub(crate) dir: PathBuf,
     /// The SHA-256 of the file's bytes, to tell whether the file changed.
     pub(crate) text_digest: Digest,
-    /// What is odd about the environment and harms nothing, a line each.
+    /// Harmless oddities of the environment, a line each.
     pub(crate) warnings: Vec<String>,
 }
 

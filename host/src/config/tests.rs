@@ -181,14 +181,14 @@ fn what_the_build_tells_the_program_is_no_setting() {
     assert!(given.iter().all(|name| !name.starts_with("CAXTON_")), "{given:?}");
 }
 
-/// What an environment is taken for, beside this file: the language of an agent, the warnings and the errors.
+/// Reads an environment beside a small file; gives the language of its agent, the warnings and the codes of errors.
 fn taken(env: &[(&[u8], &[u8])]) -> (Option<String>, Vec<String>, Vec<String>) {
     use std::os::unix::ffi::OsStringExt;
 
     let os = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     let env = env.iter().map(|(name, value)| (os(name), os(value)));
-    match parse("caxton = 1\n[agents.a]\ncomponent = \"a.wasm\"\n", env, &[]) {
-        Ok((desired, warnings)) => (desired.agents["a"].config.get("language").cloned(), warnings, Vec::new()),
+    match parse("caxton = 1\n[agents.ab]\ncomponent = \"a.wasm\"\n", env, &[]) {
+        Ok((desired, warnings)) => (desired.agents["ab"].config.get("language").cloned(), warnings, Vec::new()),
         Err(errors) => (None, Vec::new(), errors.iter().map(|error| error.code().to_owned()).collect()),
     }
 }
@@ -196,7 +196,7 @@ fn taken(env: &[(&[u8], &[u8])]) -> (Option<String>, Vec<String>, Vec<String>) {
 #[test]
 fn what_a_cluster_puts_into_the_environment_stops_nothing() {
     // The names are those of services and of their ports, with `_` for `-`.
-    for service in ["CAXTON", "CAXTON_HTTP", "CAXTON_ADMIN", "CAXTON__HTTP", "CAXTON_HTTP__LISTEN", "CAXTON_AGENTS__A"] {
+    for service in ["CAXTON", "CAXTON_HTTP", "CAXTON_ADMIN", "CAXTON__HTTP", "CAXTON_HTTP__LISTEN", "CAXTON_AGENTS__AB"] {
         for port in ["TCP", "UDP", "SCTP"] {
             let url = format!("{}://10.43.0.7:8080", port.to_lowercase());
             let variables: Vec<(String, String)> = [
@@ -226,11 +226,11 @@ fn what_a_cluster_puts_into_the_environment_stops_nothing() {
 fn only_what_looks_like_a_setting_can_be_wrong() {
     let none: &[&str] = &[];
     for (name, value, language, warnings, errors) in [
-        (&b"CAXTON_AGENTS__A__CONFIG__LANGUAGE"[..], &b"en"[..], Some("en"), none, none),
-        (b"CAXTON_AGENTS__A__CONFIG__LANGUAGE", b"", Some(""), none, none),
+        (&b"CAXTON_AGENTS__AB__CONFIG__LANGUAGE"[..], &b"en"[..], Some("en"), none, none),
+        (b"CAXTON_AGENTS__AB__CONFIG__LANGUAGE", b"", Some(""), none, none),
         // A value of an agent may end as one of a cluster does.
-        (b"CAXTON_AGENTS__A__CONFIG__DB_SERVICE_HOST", b"10.0.0.1", None, none, none),
-        (b"CAXTON_AGENTS__A__CONFIG__LANGUAGE", b"caf\xe9", None, none, &["wrong-type"]),
+        (b"CAXTON_AGENTS__AB__CONFIG__DB_SERVICE_HOST", b"10.0.0.1", None, none, none),
+        (b"CAXTON_AGENTS__AB__CONFIG__LANGUAGE", b"caf\xe9", None, none, &["wrong-type"]),
         (b"CAXTON_HTTP__LISTEN", b"", None, &["CAXTON_HTTP__LISTEN is empty"], none),
         (b"CAXTON_DEFAULTS__LIMITS__MEMORY", b"", None, &["CAXTON_DEFAULTS__LIMITS__MEMORY is empty"], none),
         (b"CAXTON_HTTP__LISTEN", b"\xff", None, none, &["wrong-type"]),

@@ -29,14 +29,14 @@ pub(super) struct Setting {
     pub(super) node: Node,
 }
 
-/// What the environment says.
+/// The settings of the environment, and the faults found in it.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
     /// The settings, in the order of their names.
     pub(super) settings: Vec<Setting>,
-    /// What keeps the file from being used.
+    /// Errors, each of which refuses the configuration.
     pub(super) errors: Vec<ConfigError>,
-    /// What sets nothing and harms nothing, a line each.
+    /// Harmless oddities, a line each.
     pub(super) warnings: Vec<String>,
 }
 
@@ -86,7 +86,7 @@ pub(super) fn read(env: impl Iterator<Item = (OsString, OsString)>) -> Variables
     found
 }
 
-/// Whether the variable is one that Kubernetes, or Docker for a link, makes of a service: of the service's name and port.
+/// Returns true for a variable that Kubernetes, or Docker for a link, derives from the name and port of a service.
 fn is_of_service(name: &str, value: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     // NAME_PORT_8080_TCP, and the same with _PROTO, _PORT or _ADDR.
@@ -118,12 +118,12 @@ fn of_services(names: &[String]) -> Option<String> {
     ))
 }
 
-/// Whether a text cannot be the value itself, but only stand where its keys belong.
+/// Returns true for a kind whose value is a table, so that no text can be right.
 fn is_table(kind: Kind) -> bool {
     matches!(kind, Kind::Table | Kind::Tables | Kind::Agents)
 }
 
-/// Whether a text without characters may be right.
+/// Returns true for a kind of which the empty text may be a value.
 fn takes_nothing(kind: Kind) -> bool {
     matches!(kind, Kind::AnyText | Kind::TextMap)
 }

@@ -10,12 +10,12 @@ use crate::commons::Commons;
 
 /// How often a stopping host looks whether everything is at rest, beside being told.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long connections may take to end once nothing is in hand any more.
+/// The time for connections to end once nothing is in hand any more.
 const LEAVE: Duration = Duration::from_millis(500);
-/// How long answers that are under way may take to reach their callers where nothing can be kept any more.
+/// The time for answers under way to reach their callers once nothing can be kept any more.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// Why a host ends.
+/// The reason why a host ends.
 pub(super) enum End {
     /// It was asked to.
     Asked,

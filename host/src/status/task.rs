@@ -1,4 +1,4 @@
-//! How the tasks of a host are.
+//! The state of the tasks of a host.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,8 @@ pub(crate) struct TaskStatus {
     pub(crate) name: String,
     /// `runs`, `stands still` or `ended`.
     pub(crate) state: String,
-    /// How often it died and was made again.
+    /// Number of times that it died and was started again.
     pub(crate) restarts: u64,
-    /// Why it died last; null if it never did.
+    /// The reason of its last death; null if it never died.
     pub(crate) reason: Option<String>,
 }

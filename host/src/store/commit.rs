@@ -106,7 +106,7 @@ pub(crate) struct Failed {
     pub(crate) seq: u64,
     /// The attempt.
     pub(crate) attempt: Attempt,
-    /// When the next is made, by the steady clock.
+    /// The time of the next one, by the steady clock.
     pub(crate) again_at: u64,
 }
 

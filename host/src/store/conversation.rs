@@ -354,7 +354,7 @@ impl Conversations {
         shard.get(name, hash)?.record.participants.iter().find_map(wanted)
     }
 
-    /// When an open conversation began, by the steady clock.
+    /// Returns the time at which an open conversation began, by the steady clock.
     pub(crate) fn first(&self, name: &str) -> Option<u64> {
         let (shard, hash) = self.shard(name);
         shard.get(name, hash).map(|open| open.record.first)

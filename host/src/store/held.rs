@@ -121,7 +121,7 @@ mod tests {
     use super::super::tests::{kept, message, settings};
     use super::super::{Store, StoreError};
 
-    /// What is done to a folder, with the files that stay by the side.
+    /// A way to lose a folder.
     type Exchange = fn(&Path);
 
     fn aside(folder: &Path) -> std::path::PathBuf {

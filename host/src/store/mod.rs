@@ -286,7 +286,7 @@ fn connect(database: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// What keeps other hosts from the folder. It ends with the process, however that ends.
+/// The locks that keep other hosts from the folder. They end with the process, however that ends.
 struct Lock {
     file: File,
     _path: held::Claim,

@@ -27,7 +27,7 @@ pub(crate) struct Queued {
     pub(crate) since: Option<u64>,
     /// When its answer is of no use any more, in milliseconds since 1970.
     pub(crate) reply_by: Option<u64>,
-    /// When it is tried again, by the steady clock, if it was tried before.
+    /// The time of its next attempt, by the steady clock, if it was tried before.
     pub(crate) again_at: Option<u64>,
 }
 

@@ -44,7 +44,7 @@ pub(super) struct Progress {
     over: watch::Sender<u64>,
     /// Whether the log could not be synced: what is in it may be lost, so nothing is committed any more.
     broken: AtomicBool,
-    /// Why the store is of no use any more, once it is not.
+    /// The reason why the store failed for good, once it has.
     lost: watch::Sender<Option<Arc<str>>>,
     /// The files that have to stay.
     held: Held,
@@ -72,7 +72,7 @@ impl Progress {
         self.begun.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Why nothing is committed any more; none as long as the store is well.
+    /// Returns the error for everything after the store has failed; none as long as it is well.
     pub(super) fn refusal(&self) -> Option<rusqlite::Error> {
         if let Some(why) = &*self.lost.borrow() {
             return Some(failure(why));
@@ -119,13 +119,13 @@ impl Store {
 }
 
 impl Store {
-    /// Why the store is of no use any more: its folder is not the one that was opened, or a thread of it died. None as long
-    /// as it is well.
+    /// Returns the reason why the store failed for good: its folder is not the one that was opened, or a thread of it died.
+    /// None as long as it is well.
     pub(crate) fn lost(&self) -> Option<Arc<str>> {
         self.progress.lost.borrow().clone()
     }
 
-    /// Waits until the store is of no use any more; gives the reason.
+    /// Waits until the store has failed for good; returns the reason.
     pub(crate) async fn until_lost(&self) -> Arc<str> {
         // The sender lives as long as the store.
         let mut lost = self.progress.lost.subscribe();
@@ -291,14 +291,33 @@ mod tests {
     }
 
     #[test]
+    fn after_a_sync_that_failed_nothing_is_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let progress = progress(folder.path());
+        let (follow, mut told) = broadcast::channel(64);
+        let teller = Teller::new(follow, Arc::default(), &progress);
+        // It cannot be opened, and so not be synced.
+        let syncer = Syncer::start(Some(folder.path().join("nothing/log")), teller, Arc::clone(&progress));
+        syncer.end(transaction(1), true);
+        assert!(told.try_recv().is_err());
+        assert!(progress.refusal().unwrap().to_string().contains("the disk failed to keep what was written"));
+        assert!(progress.lost.borrow().is_none(), "a host goes on that may still answer for what it has");
+    }
+
+    /// Of a folder with the files of a store.
+    fn progress(folder: &std::path::Path) -> Arc<Progress> {
+        let lock = std::fs::File::create(folder.join("lock")).unwrap();
+        std::fs::write(folder.join("caxton.db"), "").unwrap();
+        Progress::new(Held::new(folder, &lock).unwrap())
+    }
+
+    #[test]
     fn a_slow_disk_is_waited_for_beside_the_writer_and_told_of_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         std::fs::write(&log, "").unwrap();
         let (follow, mut told) = broadcast::channel(64);
-        let lock = std::fs::File::create(folder.path().join("lock")).unwrap();
-        std::fs::write(folder.path().join("caxton.db"), "").unwrap();
-        let progress = Progress::new(Held::new(folder.path(), &lock).unwrap());
+        let progress = progress(folder.path());
         let syncer = Syncer::start(Some(log), Teller::new(follow, Arc::default(), &progress), Arc::clone(&progress));
 
         // A disk of which nothing is known is taken for a fast one: the writer waits for it.

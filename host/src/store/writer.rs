@@ -21,7 +21,7 @@ use crate::histogram::Histogram;
 
 /// The most that one transaction takes up, so that its answers are not held back for too long.
 const MAX_BATCH: usize = 4_096;
-/// How often the data folder is compared with what was opened while nothing is written.
+/// The interval at which the data folder is compared with what was opened while nothing is written.
 const LOOK: Duration = Duration::from_secs(1);
 /// Events that a slow follower may be behind before it misses some.
 const FOLLOW: usize = 1_024;

@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that wait for a slow reader. At some hundred bytes each they take a megabyte at most times.
 const WAITING: usize = 4_096;
-/// How long a program that ends waits until its last lines are written. A reader that has stopped gets no longer.
+/// The longest wait for the last lines to be written when the program ends: a reader that has stopped gets no longer.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Lines that were dropped since the program started.
@@ -23,7 +23,7 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 static RESTARTS: AtomicU64 = AtomicU64::new(0);
 static SINK: OnceLock<Sink> = OnceLock::new();
 
-/// What the thread is handed.
+/// An item of the thread's queue.
 enum Item {
     /// A line, with its end.
     Line(Vec<u8>),

@@ -30,7 +30,7 @@ pub(crate) struct Envelope {
     pub(crate) accepted: Option<Instant>,
     /// Where the store keeps it; none for a call, and before it is committed.
     pub(crate) seq: Option<u64>,
-    /// When it was sent, by the [steady clock](clock::steady_ms).
+    /// The time at which it was sent, by the [steady clock](clock::steady_ms).
     pub(crate) since: u64,
     /// Not to be handled before, by the steady clock.
     pub(crate) due: Option<u64>,

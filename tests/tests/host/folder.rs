@@ -9,7 +9,7 @@ use http::Method;
 
 use crate::{BINARY, Writers, agent, file, host};
 
-/// What is done to the folder of the declaration.
+/// A way to lose the data folder.
 type Exchange = fn(&Path);
 
 fn counter() -> Host {

@@ -41,7 +41,7 @@ fn connect(folder: &Path) -> Connection {
     Connection::open_with_flags(folder.join(".caxton/caxton.db"), flags).expect("the store is there")
 }
 
-/// What this keeper wrote down by the time of the kill. If it is the new one, its memory went with the instance that had it:
+/// Counts the messages that this keeper wrote down by the time of the kill. If it is the new one, its memory went with the instance that had it:
 /// a memory is kept when an instance rests or hands over, and not with each message.
 fn wrote(store: &Connection, who: &str) -> u64 {
     let sql = "SELECT count(*) FROM state WHERE agent = 'memoir' AND key LIKE 'did/%' AND instr(value, ?1) > 0";

@@ -1,4 +1,4 @@
-//! What a service manager hears of a host: `sd_notify(3)`.
+//! Notifications of a service manager: `sd_notify(3)`.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

@@ -1,4 +1,4 @@
-//! What is not due yet.
+//! Messages that are not due yet.
 
 use std::cmp::Ordering;
 use std::hash::Hash;
