@@ -10,6 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::systemd;
+
 /// How long a build that is ended has to tidy up.
 pub(crate) const LEAVES_WITHIN: Duration = Duration::from_secs(1);
 /// How long the output of a build is read after its end: what it leaves behind (a compiler's server) may hold it open.
@@ -85,7 +87,12 @@ pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> 
     let began = Instant::now();
     tracing::info!("building: {command}");
     let start = |source| BuildError::Start { command: command.to_owned(), source };
-    let mut child = Command::new("sh")
+    let mut shell = Command::new("sh");
+    // It is not the service that a manager waits to hear of.
+    for name in systemd::VARIABLES {
+        shell.env_remove(name);
+    }
+    let mut child = shell
         .args(["-c", command])
         .current_dir(dir)
         .stdin(Stdio::null())

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use caxton_control::AgentSpec;
 use caxton_control::config::json_schema;
 use caxton_control::rollout::can_hold;
+use caxton_control::units::print_bytes;
 use serde::Serialize;
 use serde_json::json;
 
@@ -31,8 +32,8 @@ struct Checked {
     size: Option<u64>,
     routes: Vec<String>,
     findings: Vec<Problem>,
-    /// What keeps it from nothing, and is probably not meant.
-    warnings: Vec<Problem>,
+    /// What works, and may not be what is meant.
+    notes: Vec<String>,
 }
 
 /// Something wrong with an agent.
@@ -56,7 +57,7 @@ pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let file = check.file.file.display().to_string();
-    let loaded = match config::load(&check.file.file, std::env::vars(), &[]) {
+    let loaded = match config::load(&check.file.file, std::env::vars_os(), &[]) {
         Ok(loaded) => loaded,
         Err(errors) => {
             // What else is wrong is told at once, so that it is mended in one go.
@@ -70,12 +71,15 @@ pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
             return Err(wrong);
         }
     };
+    if out.format() == Format::Text {
+        loaded.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    }
     let agents = look(&loaded, !check.no_components);
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
     match out.format() {
         Format::Json => {
             let none: [u8; 0] = [];
-            out.json(&json!({ "file": file, "valid": wrong == 0, "errors": none, "agents": agents }))?;
+            out.json(&json!({ "file": file, "valid": wrong == 0, "errors": none, "warnings": loaded.warnings, "agents": agents }))?;
         }
         Format::Text => print(out, &file, &agents)?,
     }
@@ -85,11 +89,11 @@ pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
 /// The agents of a file with errors whose components cannot be used.
 fn unusable(file: &Path) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Vec<Problem>> = HashMap::new();
-    let (dir, named) = config::components(file, std::env::vars());
+    let (dir, named) = config::components(file, std::env::vars_os());
     let agents = named.into_iter().map(|(agent, component)| {
         let found = seen.entry(dir.join(&component)).or_insert_with_key(|path| read(path, &component).err().unwrap_or_default());
         let findings = found.clone();
-        Checked { agent, kind: None, component, size: None, routes: Vec::new(), findings, warnings: Vec::new() }
+        Checked { agent, kind: None, component, size: None, routes: Vec::new(), findings, notes: Vec::new() }
     });
     agents.filter(|agent| !agent.findings.is_empty()).collect()
 }
@@ -112,7 +116,7 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
                 let told = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &left_out));
                 match told.clone() {
                     Some(Err(wrong)) => agent.findings.push(wrong),
-                    Some(Ok(warning)) => agent.warnings.push(warning),
+                    Some(Ok(note)) => agent.notes.push(note),
                     None => {}
                 }
             }
@@ -122,7 +126,7 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
 }
 
 /// What is to be said of a pattern of `build.watch`: that it can mean nothing, or that it matches nothing now.
-fn pattern(written: &str, dir: &Path, left_out: &LeftOut) -> Option<Result<Problem, Problem>> {
+fn pattern(written: &str, dir: &Path, left_out: &LeftOut) -> Option<Result<String, Problem>> {
     let help = "such as \"src/**\", \"src\" or \"src/*.{rs,toml}\"".to_owned();
     match Pattern::parse(written, dir) {
         Err(why) => {
@@ -131,7 +135,7 @@ fn pattern(written: &str, dir: &Path, left_out: &LeftOut) -> Option<Result<Probl
         }
         Ok(patterns) => patterns.iter().find_map(|pattern| {
             let (message, help) = matches_nothing(pattern, dir, left_out)?;
-            Some(Ok(Problem { code: "matches-nothing", message, help }))
+            Some(Ok(format!("{message}; {help}")))
         }),
     }
 }
@@ -161,8 +165,21 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> C
         size: summary.map(|summary| summary.size),
         routes: spec.http.iter().map(crate::reconcile::route).collect(),
         findings,
-        warnings: Vec::new(),
+        notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().collect(),
     }
+}
+
+/// Tells of a memory that may become larger than what can be saved of it.
+fn unsaved(spec: &AgentSpec, summary: &Summary) -> Option<String> {
+    let (max, memory) = (spec.snapshot.max_bytes, spec.limits.memory_bytes);
+    (summary.kind == Kind::Stateful && memory > max).then(|| {
+        format!(
+            "it may have more in its memory ({}, limits.memory) than it may save ({}, snapshot.max); a save above that \
+             fails, and with it a reload and a clean stop",
+            print_bytes(memory),
+            print_bytes(max)
+        )
+    })
 }
 
 fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
@@ -194,13 +211,13 @@ fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
     }
 }
 
-/// Says what is wrong with an agent.
+/// Says what is wrong with an agent, and what may be.
 fn tell(agent: &Checked) {
     for problem in &agent.findings {
         say(&format!("agents.{}: {} ({}); {}", agent.agent, problem.message, problem.code, problem.help));
     }
-    for warning in &agent.warnings {
-        say(&format!("warning: agents.{}: {} ({}); {}", agent.agent, warning.message, warning.code, warning.help));
+    for note in &agent.notes {
+        say(&format!("agents.{}: note: {note}", agent.agent));
     }
 }
 

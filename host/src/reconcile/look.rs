@@ -76,7 +76,7 @@ impl Reconciler {
         let all = ALL_EVERY.saturating_sub(self.all_seen.elapsed());
         let told = self.sums.untold.map(|since| TOLD_EVERY.saturating_sub(since.elapsed()));
         let files = self.unsettled_at().map(|at| at.saturating_duration_since(Instant::now()));
-        [due, told, files].into_iter().flatten().fold(all, Duration::min)
+        [due, told, files].into_iter().flatten().fold(all.min(self.looks.next_in()), Duration::min)
     }
 
     /// Observes, plans and acts for those of whom something changed, until nothing more is safe to do at this moment.
@@ -98,6 +98,7 @@ impl Reconciler {
                 self.publish();
             }
             self.measure(&names);
+            self.note_figures(&names);
             let actual = self.observe(&names);
             let plan = plan::plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
             self.standing.planned(&names, &plan, now);
@@ -115,6 +116,7 @@ impl Reconciler {
             self.sum(&names);
         }
         self.persist_figures();
+        self.note_all_figures();
         self.tell();
     }
 

@@ -19,6 +19,7 @@ mod declaration;
 mod entry;
 mod files;
 mod history;
+mod lately;
 mod look;
 mod lost;
 mod prepare;
@@ -49,6 +50,7 @@ use crate::control::{Command, Readiness, Wake};
 use crate::routes::Routes;
 use crate::stamp::Writing;
 use crate::status::{Applied, FileError};
+use crate::tasks::{BEAT, RECONCILER};
 use crate::wasm::Runtime;
 use crate::watch::Followed;
 
@@ -70,7 +72,7 @@ impl Source {
     /// Reads the declaration as it is now.
     pub(crate) fn load(&self) -> Result<Loaded, config::ConfigErrors> {
         let flags: Vec<(&str, String)> = self.flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-        config::load(&self.at, std::env::vars(), &flags).map_err(|errors| errors.named(&self.file))
+        config::load(&self.at, std::env::vars_os(), &flags).map_err(|errors| errors.named(&self.file))
     }
 }
 
@@ -101,10 +103,10 @@ pub(crate) struct Reconciler {
     all_seen: Instant,
     /// What is told of all, as it follows from each.
     sums: look::Sums,
+    /// When what runs was looked at for its failures.
+    looks: lately::Looks,
     /// The host's settings that apply when it starts again.
     restart_for: Vec<String>,
-    /// When the host started: by a clock that nobody sets, and in milliseconds since 1970.
-    origin: (Instant, u64),
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     commands: mpsc::Receiver<Command>,
     wakes: mpsc::Receiver<Wake>,
@@ -149,7 +151,7 @@ pub(crate) use report::{Facts, route};
 impl Reconciler {
     /// A reconciler that has looked once: who is declared can be called, and is being prepared.
     pub(crate) fn new(setup: Setup) -> Self {
-        let started = clock::now_ms();
+        let started = clock::steady_ms();
         let ledgers = roll::load(&setup.commons.store, started);
         let mut reconciler = Self {
             ledgers,
@@ -169,8 +171,8 @@ impl Reconciler {
             standing: Standing::default(),
             all_seen: Instant::now(),
             sums: look::Sums::default(),
+            looks: lately::Looks::default(),
             restart_for: Vec::new(),
-            origin: (Instant::now(), started),
             reports: mpsc::channel(4_096),
             commands: setup.commands,
             wakes: setup.wakes,
@@ -189,7 +191,7 @@ impl Reconciler {
 
     /// The time in milliseconds since 1970, which goes on evenly whatever is done to the clock.
     fn now(&self) -> u64 {
-        self.origin.1.saturating_add(u64::try_from(self.origin.0.elapsed().as_millis()).unwrap_or(u64::MAX))
+        clock::steady_ms()
     }
 
     /// Keeps what runs as it is declared, until `stop`.
@@ -198,6 +200,7 @@ impl Reconciler {
         loop {
             self.look_at_unsettled();
             self.reconcile();
+            self.commons.tasks.beat(RECONCILER);
             let look_again = self.look_again_in();
             tokio::select! {
                 // By chance, so that whoever asks all the time keeps nothing else from being seen.
@@ -218,9 +221,11 @@ impl Reconciler {
                     }
                 }
                 () = self.commons.woken() => {}
-                () = tokio::time::sleep(look_again) => {}
+                // Not for longer: it is watched whether this goes round.
+                () = tokio::time::sleep(look_again.min(BEAT)) => {}
             }
         }
+        self.keep_figures();
         self.facts.stopping = true;
         Drained { entries: self.entries, limit: self.declared.desired.host.drain }
     }

@@ -9,7 +9,7 @@ use caxton_control::{Desired, diff};
 use super::declaration::Asked;
 use super::{Entry, Reconciler};
 use crate::config::ConfigErrors;
-use crate::control::Command;
+use crate::control::{Command, Wake};
 use crate::status::{AgentStatus, Change, FileError, HostStatus, RevisionStatus};
 
 /// What the status tells and what does not change while the host runs.
@@ -41,6 +41,10 @@ impl Reconciler {
                 } else {
                     let _ = answer.send(Err(self.file_errors.clone()));
                 }
+            }
+            Command::Reload(answer) => {
+                self.wake(Wake::All);
+                self.settling.push((answer, Vec::new()));
             }
             Command::Diff(answer) => {
                 let found = self.source.load().map_err(|errors| file_errors(&errors));

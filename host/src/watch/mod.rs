@@ -42,6 +42,7 @@ const EVERY: Duration = Duration::from_secs(2);
 const SHARE: u32 = 20;
 
 /// What is watched, and how.
+#[derive(Clone)]
 pub(crate) struct Following {
     /// What the declaration wants followed.
     pub(crate) followed: watch::Receiver<Arc<Followed>>,
@@ -52,6 +53,7 @@ pub(crate) struct Following {
 }
 
 /// The sources of all builds at one moment, and whether the builds were run after it.
+#[derive(Clone)]
 pub(crate) struct Before {
     marks: BTreeMap<String, sources::Marks>,
     built: bool,
