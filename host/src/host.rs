@@ -286,7 +286,7 @@ async fn start(
         admin: admin_listener.local_addr()?,
         probes: probes_listener.as_ref().map(TcpListener::local_addr).transpose()?,
     };
-    let followed = Arc::new(Followed::new(&source.at, &loaded.dir, desired));
+    let followed = Arc::new(Followed::new(&source.at, &loaded.dir, &data, desired));
     // Before the builds: who edits a source meanwhile wants it built.
     let sources = options.watch.then(|| Before::now(&followed, options.build));
     if options.build {

@@ -102,7 +102,8 @@ fn unusable(file: &Path) -> Vec<Checked> {
 fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<Problem>>>> = HashMap::new();
     let mut sources = HashMap::new();
-    let left_out = Followed::new(&loaded.dir, &loaded.dir, &loaded.desired).left_out();
+    let data = loaded.dir.join(&loaded.desired.store.path);
+    let left_out = Followed::new(&loaded.dir, &loaded.dir, &data, &loaded.desired).left_out();
     loaded
         .desired
         .agents

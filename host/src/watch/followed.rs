@@ -24,8 +24,9 @@ pub(crate) struct Followed {
 }
 
 impl Followed {
-    /// What a declaration in this file wants followed. Both paths are absolute.
-    pub(crate) fn new(file: &Path, dir: &Path, desired: &Desired) -> Self {
+    /// What a declaration in this file wants followed by a host that keeps its own in the folder `data`. The paths are
+    /// absolute.
+    pub(crate) fn new(file: &Path, dir: &Path, data: &Path, desired: &Desired) -> Self {
         let mut followed = Self { file: file.to_owned(), dir: dir.to_owned(), ..Self::default() };
         for spec in desired.agents.values() {
             let component = dir.join(&spec.component);
@@ -38,7 +39,7 @@ impl Followed {
             }
         }
         if !followed.builds.is_empty() {
-            followed.made.insert(dir.join(&desired.store.path));
+            followed.made.insert(data.to_owned());
         }
         followed
     }

@@ -20,10 +20,11 @@ mod sources;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use caxton_control::files::Quiet;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant as TokioInstant;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::{self, BuildError};
@@ -75,20 +76,14 @@ impl Before {
 /// Follows files until `stop`: wakes the reconciler, and builds when it is to.
 pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: CancellationToken) {
     let Following { mut followed, sources, writing } = following;
-    let origin = Instant::now();
-    let now = || u64::try_from(origin.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut kernel = Kernel::open()
         .inspect_err(|error| tracing::warn!(%error, "the system tells of no changes of files; they are found by looking every few seconds"))
         .ok();
     let (ended_sender, mut ended) = mpsc::channel::<Ended>(1);
     let mut watched = Watched::new(Arc::clone(&followed.borrow_and_update()), sources, writing);
-    let (mut quiet, mut hints) = (Quiet::default(), Hints::ALL);
-    let mut every = tokio::time::Instant::now();
-    let mut not_before = every;
+    let mut looks = Looks::new();
     let mut building = None;
     loop {
-        let due = quiet.due().map(|due| tokio::time::Instant::from_std(origin + Duration::from_millis(due)));
-        let due = due.map_or(every, |due| due.max(not_before).min(every));
         tokio::select! {
             () = stop.cancelled() => break,
             result = followed.changed() => {
@@ -96,12 +91,13 @@ pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: C
                     break;
                 }
                 watched.follow(Arc::clone(&followed.borrow_and_update()));
-                hints = Hints::ALL;
-                every = tokio::time::Instant::now();
+                looks.now();
             }
             Some(Ended { command, result }) = ended.recv() => {
                 building = None;
                 watched.built();
+                // The folders that it made are not watched yet.
+                looks.hint(Hints::ALL);
                 match result {
                     // Its file may have the same bytes as before; then nothing follows from this.
                     Ok(()) => _ = wakes.send(Wake::Components).await,
@@ -110,37 +106,14 @@ pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: C
                 }
             }
             events = happened(kernel.as_ref()) => match events {
-                Ok(events) => {
-                    let told = watched.hints(events.iter());
-                    if told.any() {
-                        hints |= told;
-                        quiet.hint(now());
-                    }
-                }
+                Ok(events) => looks.hint(watched.hints(events.iter())),
                 Err(error) => {
                     tracing::warn!(%error, "the system tells of no more changes of files; they are found by looking every few seconds");
                     kernel = None;
                 }
             },
-            () = tokio::time::sleep_until(due) => {
-                let all = every <= tokio::time::Instant::now();
-                if all {
-                    hints = Hints::ALL;
-                }
-                let began = Instant::now();
-                quiet.look();
-                let found = tokio::task::block_in_place(|| watched.look(std::mem::take(&mut hints), kernel.as_mut()));
-                if found.more {
-                    // What happened in them since the look was told by nobody.
-                    hints = Hints::ALL;
-                    quiet.hint(now());
-                }
-                let (ended, took) = (tokio::time::Instant::now(), began.elapsed());
-                not_before = ended + took;
-                if all {
-                    every = ended + EVERY.max(took * SHARE);
-                }
-                for wake in found.wakes {
+            () = tokio::time::sleep_until(looks.due()) => {
+                for wake in looks.look(&mut watched, kernel.as_mut()) {
                     let _ = wakes.send(wake).await;
                 }
             }
@@ -153,6 +126,66 @@ pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: C
         stop.cancelled().await;
         // It ends its processes.
         let _ = building.await;
+    }
+}
+
+/// When to look, and at what.
+struct Looks {
+    origin: TokioInstant,
+    quiet: Quiet,
+    hints: Hints,
+    /// When to look at everything.
+    every: TokioInstant,
+    /// A look that takes long is followed by as long a rest.
+    not_before: TokioInstant,
+}
+
+impl Looks {
+    fn new() -> Self {
+        let now = TokioInstant::now();
+        Self { origin: now, quiet: Quiet::default(), hints: Hints::ALL, every: now, not_before: now }
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes a hint, if it is one.
+    fn hint(&mut self, hints: Hints) {
+        if hints.any() {
+            self.hints |= hints;
+            self.quiet.hint(self.millis());
+        }
+    }
+
+    /// Everything is to be looked at without a pause.
+    fn now(&mut self) {
+        self.every = TokioInstant::now();
+    }
+
+    fn due(&self) -> TokioInstant {
+        let hinted = self.quiet.due().map(|due| self.origin + Duration::from_millis(due));
+        hinted.map_or(self.every, |due| due.max(self.not_before).min(self.every))
+    }
+
+    /// Looks. Returns what the reconciler is to be woken for.
+    fn look(&mut self, watched: &mut Watched, kernel: Option<&mut Kernel>) -> Vec<Wake> {
+        let began = TokioInstant::now();
+        let all = self.every <= began;
+        let hints = if all { Hints::ALL } else { self.hints };
+        self.hints = Hints::default();
+        self.quiet.look();
+        let found = tokio::task::block_in_place(|| watched.look(hints, kernel));
+        let took = began.elapsed();
+        self.not_before = TokioInstant::now() + took;
+        if all {
+            self.every = TokioInstant::now() + EVERY.max(took * SHARE);
+        }
+        if found.more {
+            // What happened in them since the look was told by nobody.
+            self.hint(Hints::ALL);
+        }
+        found.wakes
     }
 }
 
