@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Revision, bury_orphans, forget_unwanted};
+use crate::agent::{Revision, forget_unwanted};
 use crate::commons::Commons;
 use crate::config::{ConfigErrors, Loaded};
 use crate::control::{Control, Readiness, Wake};
@@ -178,8 +178,10 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
     // First: whoever begins to count before is not heard.
     let metrics = metrics::install();
     let store = open_store(&data, &desired.store).await?;
+    let (cache, shared_cache) = cache_folder(&data);
     let runtime = Runtime::new(RuntimeOptions {
-        cache: cache_folder(&data),
+        cache,
+        shared_cache,
         // Not by its path: that may lead to another version by the time it is used.
         compiler: vec!["/proc/self/exe".into()],
         instances: desired.host.instances,
@@ -245,15 +247,16 @@ fn share(store: Arc<Store>, workers: Handle, desired: &Desired, data: &Path) -> 
         anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
     })?;
     commons.store.conversations.configure(desired.conversations.clone());
-    let orphans = commons.backlog.lock().take_others(|name| desired.agents.contains_key(name));
-    bury_orphans(&commons.store, orphans);
     forget_unwanted(&commons.store, desired);
     Ok(commons)
 }
 
-/// Compiled components may be shared by several hosts of one user.
-fn cache_folder(data: &Path) -> PathBuf {
-    std::env::var_os("CAXTON_CACHE").map_or_else(|| data.join("cache"), |cache| PathBuf::from(cache).join("compiled"))
+/// The folder of compiled components, and whether several hosts of one user may share it.
+fn cache_folder(data: &Path) -> (PathBuf, bool) {
+    match std::env::var_os("CAXTON_CACHE") {
+        Some(cache) => (PathBuf::from(cache).join("compiled"), true),
+        None => (data.join("cache"), false),
+    }
 }
 
 async fn bind(key: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -14,6 +14,7 @@ use crate::names::{AgentName, Capability, Receiver};
 use crate::rollout::declaration::Declaration;
 use crate::route::RoutePattern;
 use crate::schedule::Schedule;
+use crate::sparse;
 
 /// Everything that the file declares.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -153,12 +154,10 @@ impl AgentSpec {
         self.config == other.config && self.allow == other.allow && self.limits == other.limits
     }
 
-    /// What makes a revision another one beside its bytes, as text that is kept: equal texts are the same revision.
+    /// The settings that make a revision beside its bytes, as text that is kept; see [`sparse`]. Equal texts are the
+    /// same revision.
     pub fn revision_settings(&self) -> &str {
-        self.printed.0.get_or_init(|| {
-            let Self { config, allow, limits, .. } = self;
-            serde_json::json!({ "config": config, "allow": allow, "limits": limits }).to_string()
-        })
+        self.printed.0.get_or_init(|| sparse::print(self))
     }
 }
 
@@ -181,15 +180,9 @@ impl PartialEq for Printed {
 }
 
 impl AgentSpec {
-    /// The same declaration with the settings of a kept revision; none if this host cannot read them.
+    /// The same declaration with the settings of a kept revision; none if no version of the host printed them.
     pub fn with_settings(&self, settings: &str) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Kept {
-            config: BTreeMap<String, String>,
-            allow: Allow,
-            limits: Limits,
-        }
-        let Kept { config, allow, limits } = serde_json::from_str(settings).ok()?;
+        let sparse::RevisionSettings { config, allow, limits } = sparse::read(settings)?;
         Some(Self { config, allow, limits, ..self.clone() })
     }
 }

@@ -11,6 +11,7 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::{Api, agents};
+use crate::control::Readiness;
 use crate::metrics::{Sample, Told};
 
 /// How long a scrape waits for the figures of agents before it does without.
@@ -26,7 +27,7 @@ pub(super) struct Alive {
 /// Whether the host is ready.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Ready {
-    /// Whether everything that the file declares runs as declared.
+    /// Whether everything that the file declares is served, and nothing of it waits for a person.
     ready: bool,
     /// Why not, a line each.
     reasons: Vec<String>,
@@ -38,7 +39,10 @@ pub(super) async fn healthz() -> Json<Alive> {
     Json(Alive { status: "ok" })
 }
 
-/// Whether everything that the file declares runs as declared.
+/// Whether everything that the file declares is served, and nothing of it waits for a person.
+///
+/// A component that is not there, a revision that failed or was refused, and a file that cannot be read are told with
+/// 503. A rollout under way and a file with errors are told as reasons, with 200.
 #[utoipa::path(
     get, path = "/readyz", tag = "probes", security(()),
     responses((status = 200, body = Ready), (status = 503, description = "Not everything is as declared", body = Ready)),
@@ -62,7 +66,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
         routes.all().filter_map(|agent| Some((agent.name().shared(), agent.stats().told()?))).collect()
     };
     told.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let ready = api.control.readiness().ready;
-    let sample = Sample { ready, agents: agents.as_deref(), told: &told, data: &api.data };
+    let Readiness { ready, in_sync, .. } = api.control.readiness();
+    let sample = Sample { ready, in_sync, agents: agents.as_deref(), told: &told, data: &api.data };
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&sample)).into_response()
 }

@@ -341,10 +341,10 @@ async fn probes_tell_what_is_so() {
     let bench = Bench::new(File::Good);
     assert_eq!(bench.get("/healthz").await.json(), json!({ "status": "ok" }));
     let reasons = vec!["caxton.toml has errors; the file and the host differ".to_owned()];
-    bench.ready.send_replace(Readiness { ready: false, reasons: reasons.clone() });
+    bench.ready.send_replace(Readiness { ready: false, in_sync: false, reasons: reasons.clone() });
     let answer = bench.get("/readyz").await;
     assert_eq!((answer.status, answer.json()), (503, json!({ "ready": false, "reasons": reasons })));
-    bench.ready.send_replace(Readiness { ready: true, reasons: Vec::new() });
+    bench.ready.send_replace(Readiness { ready: true, in_sync: true, reasons: Vec::new() });
     assert_eq!(bench.get("/readyz").await.status, 200);
     let metrics = bench.get("/metrics").await;
     assert!(String::from_utf8_lossy(&metrics.body).contains("caxton_mailbox_depth{agent=\"triage\"} 2\n"));

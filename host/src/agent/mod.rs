@@ -363,6 +363,17 @@ impl Agent {
         self.inbox.lock().taking = Taking::Open(why);
     }
 
+    /// Takes messages of all conversations again.
+    pub(crate) fn stay(&self) {
+        self.inbox.lock().taking = Taking::All;
+    }
+
+    /// Whether messages are in hand or wait, also those that an operator lets wait.
+    pub(crate) fn has_work(&self) -> bool {
+        let inbox = self.inbox.lock();
+        inbox.mailbox.depth() > 0 || inbox.mailbox.in_flight() > 0
+    }
+
     /// Whether it takes a message of a conversation; none stands for one that begins.
     pub(crate) fn check_open(&self, conversation: Option<&str>) -> Result<(), AdmitError> {
         let taking = self.inbox.lock().taking;

@@ -132,6 +132,9 @@ pub(super) struct HostArgs {
 It runs until SIGTERM or Ctrl-C, then lets what is in hand finish; a second one ends it at once. It follows the \
 file: save it, and what changed takes effect. SIGHUP makes it read everything again.
 
+Compiled components are kept in the data folder as long as a revision needs them. With CAXTON_CACHE=DIR they are in \
+DIR, which hosts of one user may share: there what no host has used for 30 days is removed, and nothing else.
+
 Examples:
   caxton up
   caxton up --build --watch         build components first, and again when their sources change
@@ -183,7 +186,9 @@ pub(super) struct Check {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The host reads its own file; nothing is changed. Exit code 2 when the file has errors.
+The host reads its own file and compares it with what runs; nothing is changed. What the file already said and does \
+not run is told too: `under-way` while the host is at it, or `missing` (its component), `failed` or `refused` until it \
+is mended. Exit code 2 when the file has errors.
 
 Examples:
   caxton diff
@@ -292,7 +297,8 @@ pub(super) struct Send {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 What an agent writes to standard output and error, logs, and what the host notes of its failures. All of it is \
-also in the files logs/AGENT.log of the data folder.
+also in the files logs/AGENT.log of the data folder; those of an agent that is gone are removed seven days after its \
+last line.
 
 Examples:
   caxton logs

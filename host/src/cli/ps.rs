@@ -40,7 +40,9 @@ pub(super) async fn run(ps: &Ps, out: &mut Out) -> Result<(), CliError> {
 fn state(agent: &AgentStatus) -> Cell {
     let (held, breaker) = (agent.held.then_some("paused"), agent.breaker.as_str());
     let breaker = (breaker != "closed").then(|| format!("breaker {breaker}"));
-    let unusual: Vec<&str> = held.into_iter().chain(breaker.as_deref()).collect();
+    // What failed to come to be says so by its state.
+    let obstacle = agent.obstacle.as_deref().filter(|_| agent.state == "running");
+    let unusual: Vec<&str> = held.into_iter().chain(breaker.as_deref()).chain(obstacle).collect();
     let style = match agent.state.as_str() {
         "running" if unusual.is_empty() => Style::Good,
         "failed" => Style::Bad,
@@ -117,6 +119,7 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
     let mut lines = vec![
         ("agent", agent.name.clone()),
         ("state", agent.state.clone()),
+        ("obstacle", or_dash(agent.obstacle.as_ref()).to_owned()),
         ("waiting", agent.waiting.as_deref().map_or_else(|| "-".to_owned(), printable)),
         ("revision", or_dash(agent.revision.as_ref()).to_owned()),
         ("kind", or_dash(agent.kind.as_ref()).to_owned()),
@@ -138,7 +141,7 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
         ("dead letters", agent.dead_letters.to_string()),
         ("keeps", size(agent.state_bytes)),
     ];
-    lines.retain(|(name, value)| *name != "waiting" || value != "-");
+    lines.retain(|(name, value)| !["waiting", "obstacle"].contains(name) || value != "-");
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
     let mut table = Table::new(&["REVISION", "STATE", ">SINCE", ">IN FLIGHT", "DIGEST", "REASON"]);
     for revision in &agent.revisions {
@@ -177,13 +180,15 @@ triage  failed   -         -              3/8          1        2        9      
     }
 
     #[test]
-    fn what_keeps_messages_waiting_is_told() {
-        for (held, breaker, expected) in [
-            (true, "closed", "running (paused)"),
-            (false, "open", "running (breaker open)"),
-            (true, "half-open", "running (paused, breaker half-open)"),
+    fn what_is_unusual_is_told() {
+        for (held, breaker, obstacle, expected) in [
+            (true, "closed", None, "running (paused)"),
+            (false, "open", None, "running (breaker open)"),
+            (true, "half-open", None, "running (paused, breaker half-open)"),
+            (false, "closed", Some("refused"), "running (refused)"),
         ] {
-            let agent = AgentStatus { held, breaker: breaker.to_owned(), ..agent("echo") };
+            let obstacle = obstacle.map(str::to_owned);
+            let agent = AgentStatus { held, obstacle, breaker: breaker.to_owned(), ..agent("echo") };
             assert!(table(&[agent]).render(false).contains(expected), "{expected}");
         }
     }
@@ -214,8 +219,12 @@ triage  failed   -         -              3/8          1        2        9      
         assert!(differs(&status).is_empty());
         status.in_sync = false;
         status.waiting = vec![
-            Waiting { agent: "echo".to_owned(), why: "echo@2 is being compiled".to_owned() },
-            Waiting { agent: String::new(), why: "http.listen applies when the host starts again".to_owned() },
+            Waiting { agent: "echo".to_owned(), why: "echo@2 is being compiled".to_owned(), obstacle: None },
+            Waiting {
+                agent: String::new(),
+                why: "http.listen applies when the host starts again".to_owned(),
+                obstacle: None,
+            },
         ];
         assert_eq!(
             differs(&status),

@@ -81,6 +81,11 @@ fn parse(
     }
 }
 
+/// Whether an error of this code hides all that a file says.
+pub(crate) fn is_unreadable(code: &str) -> bool {
+    ["missing-file", "unreadable-file"].contains(&code)
+}
+
 /// The error for a file that is not there or cannot be read.
 fn unreadable(path: &Path, error: &std::io::Error) -> ConfigErrors {
     let at = At { key: String::new(), place: Place::Default };

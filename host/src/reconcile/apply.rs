@@ -1,16 +1,15 @@
 //! Doing what a plan lists.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::lifecycle::State;
 use caxton_control::plan::Action;
 use caxton_control::rollout::{Ledger, Memory, Probes};
-use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
+use caxton_control::{AgentName, AgentSpec, Digest, RevisionId, sparse};
 
-use super::{Entry, Reconciler, Record, Report};
-use crate::agent::{Agent, Traffic};
+use super::{Reconciler, Record, Report};
+use crate::agent::Traffic;
 
 impl Reconciler {
     /// Does one action. Says whether who is called by what has changed.
@@ -30,31 +29,12 @@ impl Reconciler {
             Action::Switch { revision } => self.switch(&revision),
             Action::Roll(action) => self.roll(action),
             Action::Retire { agent } => self.retire(&agent),
+            Action::Restore { agent } => self.restore(&agent),
             Action::Forget { agent } => {
-                if let Some(entry) = self.entries.remove(&agent) {
-                    entry.agent.remove("the agent was removed");
-                    self.commons.events.tell(Some(agent.as_str()), "agent.removed", serde_json::json!({}));
-                    tracing::info!(agent = %agent, "removed");
-                }
-                self.forget_ledger(&agent);
+                self.forget(&agent);
                 true
             }
         }
-    }
-
-    /// Gives agents that are declared and unknown a place, so that callers learn that they are not ready rather
-    /// than that nobody has the name. Says whether there were any.
-    pub(super) fn welcome(&mut self, names: &BTreeSet<AgentName>) -> bool {
-        let mut any = false;
-        for (name, wanted) in names.iter().filter_map(|name| self.wanted.get_key_value(name)) {
-            if !self.entries.contains_key(name) {
-                any = true;
-                let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.commons));
-                let entry = Entry::new(agent);
-                self.entries.insert(name.clone(), entry);
-            }
-        }
-        any
     }
 
     fn create(&mut self, name: &AgentName, digest: Digest, spec: Arc<AgentSpec>) {
@@ -68,7 +48,8 @@ impl Reconciler {
             });
             // The same bytes and settings as before a restart are the same revision.
             last.map_or(1, |(number, kept, before)| {
-                if kept == digest.to_string() && before == spec.revision_settings() { number } else { number + 1 }
+                let same = kept == digest.to_string() && sparse::normal(&before) == spec.revision_settings();
+                if same { number } else { number + 1 }
             })
         });
         // One that its ledger knows is not the same again.
@@ -148,24 +129,6 @@ impl Reconciler {
         if let Some(entry) = self.entries.get_mut(&revision.agent) {
             entry.revisions.retain(|record| record.number != revision.number);
         }
-    }
-
-    fn retire(&mut self, name: &AgentName) -> bool {
-        let Some(entry) = self.entries.get_mut(name) else { return false };
-        entry.retired = true;
-        entry.agent.retire("the agent is no longer declared");
-        if entry.paused {
-            (entry.paused, entry.paused_since, entry.rest) = (false, None, None);
-            entry.agent.pause(false);
-        }
-        let numbers: Vec<(u64, State)> = entry.revisions.iter().map(|r| (r.number, r.state.clone())).collect();
-        for (number, state) in numbers {
-            let id = RevisionId { agent: name.clone(), number };
-            if state.can_drain() {
-                self.go(&id, State::Draining, Some("no longer declared"));
-            }
-        }
-        true
     }
 
     /// Takes a revision to another state and tells of it.
@@ -289,7 +252,7 @@ impl Reconciler {
     }
 
     /// Sends no more messages to a revision that failed: another that has some gets all, or they wait.
-    fn unset(&mut self, id: &RevisionId) {
+    pub(super) fn unset(&mut self, id: &RevisionId) {
         let Some(entry) = self.entries.get_mut(&id.agent) else { return };
         let other = entry.agent.serving().into_iter().find(|serving| serving.id.number != id.number);
         if entry.shares.iter().any(|(number, _)| *number == id.number) {

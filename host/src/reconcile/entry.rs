@@ -59,7 +59,8 @@ pub(super) struct Entry {
     /// The number of the next revision; none until the store was asked.
     pub(super) next_number: Option<u64>,
     pub(super) paused: bool,
-    pub(super) retired: bool,
+    /// Since when it leaves, as the reconciler counts it.
+    pub(super) retired: Option<u64>,
     /// Who has how much of the traffic, of a hundred.
     pub(super) shares: Vec<(u64, u8)>,
     /// What is measured.
@@ -132,7 +133,7 @@ impl Entry {
             revisions: Vec::new(),
             next_number: None,
             paused: false,
-            retired: false,
+            retired: None,
             shares: Vec::new(),
             measuring: None,
             paused_since: None,

@@ -4,6 +4,7 @@ mod conversation;
 mod file;
 mod rollout;
 
+use caxton_control::plan;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use conversation::{ConversationStatus, OpenQuestion, ScheduleStatus, Thread, ThreadMessage};
@@ -49,6 +50,18 @@ pub(crate) struct Waiting {
     pub(crate) agent: String,
     /// For what.
     pub(crate) why: String,
+    /// `missing` (its component), `failed` (it did not come to take messages) or `refused` (it was taken back, or ended
+    /// by hand) when it stays so until a person mends something; none when the host goes on by itself.
+    #[serde(default)]
+    pub(crate) obstacle: Option<String>,
+}
+
+impl From<&plan::Waiting> for Waiting {
+    fn from(waiting: &plan::Waiting) -> Self {
+        let plan::Waiting { agent, why, obstacle } = waiting;
+        let obstacle = obstacle.map(|obstacle| obstacle.as_str().to_owned());
+        Self { agent: agent.to_string(), why: why.clone(), obstacle }
+    }
 }
 
 /// An agent.
@@ -107,6 +120,9 @@ pub(crate) struct AgentStatus {
     pub(crate) revisions: Vec<RevisionStatus>,
     /// Why it is not as declared; none when it is.
     pub(crate) waiting: Option<String>,
+    /// `missing`, `failed` or `refused` when it stays so until a person mends something; see `waiting`.
+    #[serde(default)]
+    pub(crate) obstacle: Option<String>,
 }
 
 /// A revision.
@@ -131,7 +147,8 @@ pub(crate) struct RevisionStatus {
 pub(crate) struct Change {
     /// Whose; none for the host itself.
     pub(crate) agent: Option<String>,
-    /// `add`, `remove`, `new-revision`, `in-place` or `restart-needed`.
+    /// `add`, `remove`, `new-revision`, `in-place` or `restart-needed`; `under-way` for what the host is at; `missing`,
+    /// `failed` or `refused` for what is declared and does not run until a person mends something.
     pub(crate) change: String,
     /// Which settings differ, such as `limits.memory: 64MiB -> 128MiB`.
     pub(crate) details: Vec<String>,
@@ -407,6 +424,7 @@ pub(crate) mod tests {
                 since_ms: 61_000,
             }],
             waiting: None,
+            obstacle: None,
         }
     }
 

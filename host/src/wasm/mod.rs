@@ -13,6 +13,7 @@ mod bindings;
 mod compile;
 mod effects;
 mod engine;
+mod evict;
 mod fault;
 mod guest;
 mod http;

@@ -6,6 +6,7 @@ use super::error::{At, ConfigError};
 use super::node::Place;
 use super::read::Findings;
 use super::rollout::{DeployTable, ReloadTable, ignore};
+use super::schema;
 use super::section::Section;
 use crate::backoff::Backoff;
 use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
@@ -76,6 +77,14 @@ fn limits(section: &Section<'_>, base: Option<&Limits>, findings: &mut Findings)
         state_bytes: section.get("state", base.map(|b| b.state_bytes), findings).unwrap_or_default(),
         hops: section.get("hops", base.map(|b| b.hops), findings).unwrap_or_default(),
         log_lines: section.get("log-lines", base.map(|b| b.log_lines), findings).unwrap_or_default(),
+    }
+}
+
+impl Default for Limits {
+    /// The limits of an agent for which the file sets none.
+    fn default() -> Self {
+        let fields = &schema::root()["defaults"].fields;
+        limits(&Section::absent(fields, "defaults".to_owned()), None, &mut Findings::default())
     }
 }
 

@@ -46,7 +46,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table that nobody wrote: all its keys have their defaults.
-    fn absent(fields: &'static Fields, path: String) -> Self {
+    pub(super) fn absent(fields: &'static Fields, path: String) -> Self {
         Self { fields, table: None, path, place: Place::Default }
     }
 

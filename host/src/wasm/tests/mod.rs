@@ -50,7 +50,8 @@ impl Bench {
 
     fn with(folder: TempDir, instances: u32, compiler: Vec<OsString>) -> Self {
         let cache = folder.path().join("cache");
-        let runtime = Runtime::new(RuntimeOptions { cache, compiler, instances: Some(instances) }).unwrap();
+        let runtime =
+            Runtime::new(RuntimeOptions { cache, shared_cache: false, compiler, instances: Some(instances) }).unwrap();
         Self { folder, runtime, world: Arc::default() }
     }
 
