@@ -130,7 +130,8 @@ pub(super) struct HostArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 It runs until SIGTERM or Ctrl-C, then lets what is in hand finish; a second one ends it at once. It follows the \
-file: save it, and what changed takes effect. SIGHUP makes it read everything again.
+file: save it, and what changed takes effect. SIGHUP makes it read everything again. Exit code 1 when the memory of a \
+stateful agent could not be saved at the end.
 
 Examples:
   caxton up
