@@ -25,6 +25,7 @@ use crate::logs::{Line, Logs};
 use crate::receipts::Receipts;
 use crate::routes::Routes;
 use crate::store::{Commit, Committed, Store, said};
+use crate::tasks::Tasks;
 use crate::timers::Timers;
 use crate::wasm::{
     Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Waiter, Work, act, new_id,
@@ -47,8 +48,12 @@ pub(crate) struct Commons {
     pub(crate) figures: Arc<Figures>,
     /// What became of messages that nobody waits for.
     pub(crate) receipts: Arc<Receipts>,
+    /// The tasks that make up the host.
+    pub(crate) tasks: Arc<Tasks>,
     /// When agents look at their mailboxes again.
     pub(crate) timers: Timers,
+    /// Told when somebody set the wall clock.
+    pub(crate) clock_set: Notify,
     /// When chains of messages that ended were told of.
     pub(crate) ends: Ends,
     /// What waiting messages take in memory.
@@ -89,8 +94,10 @@ impl Commons {
     /// The store cannot be read.
     pub(crate) fn new(store: Arc<Store>, workers: Handle) -> Result<Arc<Self>, String> {
         let backlog = Mutex::new(backlog(&store)?);
+        let tasks = Arc::<Tasks>::default();
         Ok(Arc::new(Self {
-            logs: Logs::new(store.folder().join("logs")),
+            logs: Logs::new(store.folder().join("logs"), Arc::clone(&tasks)),
+            tasks,
             events: Events::new(Arc::clone(&store)),
             store,
             workers,
@@ -98,6 +105,7 @@ impl Commons {
             figures: Arc::default(),
             receipts: Arc::default(),
             timers: Timers::default(),
+            clock_set: Notify::new(),
             ends: Ends::default(),
             resident: Resident::default(),
             backlog,
@@ -213,7 +221,7 @@ impl Commons {
             Ok(Ok(Answer { outcome, .. })) => match outcome {
                 Outcome::Reply(reply) => Ok(*reply),
                 Outcome::Done => Err(wit::RequestError::NoReply),
-                Outcome::Fault(Fault::Time { .. }) if Instant::now() >= deadline => Err(wit::RequestError::TimedOut),
+                Outcome::Fault(Fault::Time { .. } | Fault::Patience { .. }) if Instant::now() >= deadline => Err(wit::RequestError::TimedOut),
                 Outcome::Gave(_)
                 | Outcome::Fault(_)
                 | Outcome::BadReply(_)
@@ -285,7 +293,7 @@ impl Commons {
             id: reply.map_or("", |reply| &reply.id),
             reply_with: reply.and_then(|reply| reply.reply_with.as_deref()),
             in_reply_to: Some(key),
-            at: clock::now_ms(),
+            at: clock::steady_ms(),
             is_call: false,
         };
         match reply {

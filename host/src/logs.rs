@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::clock;
+use crate::tasks::Tasks;
 
 /// Lines of one agent that are kept in memory.
 const KEPT: usize = 1_000;
@@ -92,11 +93,11 @@ impl Count {
 
 impl Logs {
     /// Logs whose files are in `folder`.
-    pub(crate) fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf, tasks: Arc<Tasks>) -> Self {
         let (files, queue) = mpsc::sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("caxton-logs".to_owned())
-            .spawn(move || write_files(&folder, &queue))
+            .spawn(move || tasks.until_done("agents-logs", || write_files(&folder, &queue)))
             .expect("the system can start a thread");
         Self {
             agents: Mutex::default(),
@@ -193,6 +194,7 @@ impl Drop for Logs {
 fn write_files(folder: &std::path::Path, queue: &mpsc::Receiver<Arc<Line>>) {
     let mut open: HashMap<Arc<str>, (BufWriter<File>, u64)> = HashMap::new();
     while let Ok(first) = queue.recv() {
+        crate::seam::point("agents-logs");
         let mut next = Some(first);
         while let Some(line) = next {
             if let Err(error) = append(folder, &mut open, &line) {
@@ -214,7 +216,11 @@ fn append(
 ) -> std::io::Result<()> {
     let path = folder.join(format!("{}.log", line.agent));
     if !open.contains_key(&line.agent) {
-        fs::create_dir_all(folder)?;
+        // Not the data folder: one that was removed is not to come back with nothing but a log in it.
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let size = file.metadata()?.len();
         open.insert(Arc::clone(&line.agent), (BufWriter::new(file), size));
@@ -242,7 +248,7 @@ mod tests {
     #[test]
     fn a_flood_is_cut_and_the_rest_is_in_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::new(folder.path().join("logs"));
+        let logs = Logs::new(folder.path().join("logs"), Arc::default());
         for number in 0..50 {
             logs.write(line(&number.to_string()), 10);
         }

@@ -36,6 +36,14 @@ fn inner(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
+/// A number that the store can have.
+pub(super) fn bounded(name: &str, number: u64) -> Result<u64, Problem> {
+    if i64::try_from(number).is_ok() {
+        return Ok(number);
+    }
+    Err(Problem::bad_request(format!("{name}={number}: it has to be at most {}", i64::MAX)))
+}
+
 /// The parts of a path that are named, decoded.
 pub(super) struct Named<T>(pub(super) T);
 
@@ -54,7 +62,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T
 ///
 /// # Errors
 /// It is larger than `bound` bytes, which is this problem, or could not be read.
-pub(super) async fn bounded(request: Request, bound: u64, too_large: Problem) -> Result<Bytes, Problem> {
+pub(super) async fn body_within(request: Request, bound: u64, too_large: Problem) -> Result<Bytes, Problem> {
     let most = usize::try_from(bound).unwrap_or(usize::MAX);
     axum::body::to_bytes(request.into_body(), most).await.map_err(|error| {
         if std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) {

@@ -210,7 +210,7 @@ impl Agent {
             fingerprint,
             id: accepted.id.clone(),
             conversation: accepted.conversation.clone(),
-            at: clock::now_ms(),
+            at: clock::steady_ms(),
         });
         commit.sends = vec![sent];
         self.commons.store.submit(commit);
@@ -247,7 +247,7 @@ impl Agent {
         // A timer is only set when there is something to wait for.
         let outcome = match patience {
             None => Ok(answer.await),
-            Some(patience) => tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Time { limit: patience }),
+            Some(patience) => tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Patience { limit: patience }),
         };
         let mut answer = match outcome {
             Ok(Ok(answer)) => answer,
@@ -359,7 +359,7 @@ impl Commons {
         draft::check_draft(&draft, limits)?;
         let now = clock::now_ms();
         let periodic = draft::begins_chain(&draft.delivery, now);
-        let due = draft::due(draft.delivery, now)?;
+        let (due, due_at) = draft::due(draft.delivery)?;
         let conversation = draft.conversation_id.unwrap_or_else(|| work.conversation.clone());
         let routes = self.routes.load();
         let agent = self.find_receiver(&routes, who, &draft.receiver, &conversation)?;
@@ -387,7 +387,7 @@ impl Commons {
             id,
         };
         let hops = if periodic && message.sender == message.receiver { 0 } else { work.hops.saturating_add(1) };
-        let envelope = Envelope { hops, due, trace: work.trace.clone(), ..Envelope::new(message) };
+        let envelope = Envelope { hops, due, due_at, trace: work.trace.clone(), ..Envelope::new(message) };
         Ok((agent, Box::new(envelope)))
     }
 }

@@ -3,6 +3,7 @@
 use caxton_control::desired::Limits;
 
 use super::AdmitError;
+use crate::clock;
 use crate::wasm::wit;
 
 /// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
@@ -28,17 +29,18 @@ pub(super) fn begins_chain(delivery: &wit::Delivery, now: u64) -> bool {
     }
 }
 
-/// When a message is to be delivered, in milliseconds since 1970; none for at once.
-pub(super) fn due(delivery: wit::Delivery, now: u64) -> Result<Option<u64>, AdmitError> {
-    let at = match delivery {
-        wit::Delivery::Now | wit::Delivery::AfterMs(0) => return Ok(None),
-        wit::Delivery::AfterMs(after) => now.saturating_add(after),
-        wit::Delivery::AtMs(at) => at,
+/// Returns the time of a delivery that is not at once: by the steady clock, and by the wall clock if that was named.
+pub(super) fn due(delivery: wit::Delivery) -> Result<(Option<u64>, Option<u64>), AdmitError> {
+    let (wait, at) = match delivery {
+        wit::Delivery::Now => return Ok((None, None)),
+        wit::Delivery::AfterMs(after) => (after, None),
+        wit::Delivery::AtMs(at) => (at.saturating_sub(clock::now_ms()), Some(at)),
     };
-    if at > now.saturating_add(MAX_DELAY) {
+    if wait > MAX_DELAY {
         return Err(AdmitError::Invalid("`delivery` may be at most ten years ahead".to_owned()));
     }
-    Ok(Some(at).filter(|at| *at > now))
+    let due = (wait > 0).then(|| clock::steady_ms().saturating_add(wait));
+    Ok((due, at.filter(|_| due.is_some())))
 }
 
 pub(super) fn check_draft(draft: &wit::Draft, limits: &Limits) -> Result<(), AdmitError> {

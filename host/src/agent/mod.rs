@@ -91,8 +91,8 @@ pub(crate) struct Agent {
     pending: Pending,
     /// What its handlers wait for.
     asking: Asking,
-    /// When conversations began that nobody writes down.
-    began: Began,
+    /// Conversations that nobody writes down.
+    began: Arc<Began>,
     /// Where copies of its messages go.
     shadow: ArcSwapOption<Shadow>,
     /// How its last saves went.
@@ -168,6 +168,8 @@ pub(crate) struct Revision {
     awaited: AtomicBool,
     /// Messages and calls that it ended.
     answered: AtomicU64,
+    /// How many of them failed by its fault.
+    faulted: AtomicU64,
     /// What is measured while a rollout goes by it.
     measures: ArcSwapOption<Measures>,
 }
@@ -205,6 +207,7 @@ impl Revision {
             interrupt: CancellationToken::new(),
             awaited: AtomicBool::new(false),
             answered: AtomicU64::new(0),
+            faulted: AtomicU64::new(0),
             measures: ArcSwapOption::empty(),
         })
     }
@@ -277,7 +280,7 @@ impl Agent {
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             pending: Pending::default(),
             asking: Asking::default(),
-            began: Began::default(),
+            began: Arc::default(),
             shadow: ArcSwapOption::empty(),
             saves: Mutex::default(),
             recent: Mutex::default(),
@@ -413,7 +416,7 @@ impl Agent {
 
     /// Refuses calls while the agent is left alone because it failed again and again.
     pub(crate) fn check_breaker(&self) -> Result<(), AdmitError> {
-        let now = clock::now_ms();
+        let now = clock::steady_ms();
         match self.inbox.lock().breaker.peek(now) {
             Admission::Yes | Admission::Trial => Ok(()),
             Admission::No { until } => {
@@ -424,7 +427,7 @@ impl Agent {
     }
 
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.
-    fn is_http(&self) -> bool {
+    pub(crate) fn is_http(&self) -> bool {
         self.traffic.load().as_ref().is_some_and(|traffic| traffic.stable().kind() == Kind::Http)
     }
 }

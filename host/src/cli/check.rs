@@ -56,7 +56,7 @@ pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let file = check.file.file.display().to_string();
-    let loaded = match config::load(&check.file.file, std::env::vars(), &[]) {
+    let loaded = match config::load(&check.file.file, std::env::vars_os(), &[]) {
         Ok(loaded) => loaded,
         Err(errors) if out.format() == Format::Json => {
             let none: [Checked; 0] = [];
@@ -65,12 +65,15 @@ pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
         }
         Err(errors) => return Err(config_errors(&errors)),
     };
+    if out.format() == Format::Text {
+        loaded.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    }
     let agents = look(&loaded, !check.no_components);
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
     match out.format() {
         Format::Json => {
             let none: [u8; 0] = [];
-            out.json(&json!({ "file": file, "valid": wrong == 0, "errors": none, "agents": agents }))?;
+            out.json(&json!({ "file": file, "valid": wrong == 0, "errors": none, "warnings": loaded.warnings, "agents": agents }))?;
         }
         Format::Text => print(out, &file, &agents)?,
     }

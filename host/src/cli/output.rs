@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::Format;
+use crate::telemetry;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(super) enum Exit {
     RolledBack = 6,
     /// Ctrl-C, as shells count it.
     Interrupted = 130,
+    /// Nobody reads any more, as shells count it, and so how it ended is not known.
+    ReaderGone = 141,
 }
 
 /// Why a command did not do what it was to do.
@@ -45,6 +48,14 @@ impl CliError {
     /// Everything was said already.
     pub(super) fn quiet(exit: Exit) -> Self {
         Self { exit, message: None, reader_gone: false }
+    }
+
+    /// The same for a command whose exit code says how something went, which is not known if nobody read it to its end.
+    pub(super) fn of_outcome(mut self) -> Self {
+        if std::mem::take(&mut self.reader_gone) {
+            (self.exit, self.message) = (Exit::ReaderGone, None);
+        }
+        self
     }
 
     /// Says it on stderr, and gives the code to end with.
@@ -75,8 +86,10 @@ impl From<std::io::Error> for CliError {
 
 /// Says something on stderr.
 pub(super) fn say(text: &str) {
-    // Where nobody reads, nobody misses it.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    // A host says it as all else, without waiting. Where nobody reads, nobody misses it.
+    if !telemetry::say(text) {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
 }
 
 /// A colour with a meaning.
@@ -115,15 +128,18 @@ pub(super) fn colours_wanted() -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Standard output.
+/// Standard output. A command whose reader is gone (`| head`) goes on: its exit code says what came of it. One that only
+/// [follows](Self::follow) something ends.
 pub(super) struct Out {
     format: Format,
     terminal: bool,
+    follows: bool,
+    reader_gone: bool,
 }
 
 impl Out {
     pub(super) fn new(format: Format) -> Self {
-        Self { format, terminal: std::io::stdout().is_terminal() }
+        Self { format, terminal: std::io::stdout().is_terminal(), follows: false, reader_gone: false }
     }
 
     /// How results are to be printed.
@@ -141,18 +157,34 @@ impl Out {
         paint(text, style, self.terminal)
     }
 
+    /// From now on what is printed is all that is done: nobody reads, nothing to do.
+    pub(super) fn follow(&mut self) {
+        self.follows = true;
+    }
+
     /// Prints a line.
     pub(super) fn line(&mut self, text: &str) -> Result<(), CliError> {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}")?;
-        Ok(out.flush()?)
+        self.write(&[text.as_bytes(), b"\n"])
     }
 
     /// Prints bytes as they are.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.write(&[bytes])
+    }
+
+    fn write(&mut self, parts: &[&[u8]]) -> Result<(), CliError> {
+        if self.reader_gone {
+            return Ok(());
+        }
         let mut out = std::io::stdout().lock();
-        out.write_all(bytes)?;
-        Ok(out.flush()?)
+        let written = parts.iter().try_for_each(|part| out.write_all(part)).and_then(|()| out.flush());
+        match written {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && !self.follows => {
+                self.reader_gone = true;
+                Ok(())
+            }
+            written => Ok(written?),
+        }
     }
 
     /// Prints a result for programs, in several lines.

@@ -14,6 +14,7 @@ use crate::agent::{Agent, Revision};
 use crate::clock;
 use crate::commons::Commons;
 use crate::store::{RevisionRecord, Snapshot};
+use crate::tasks::caught;
 use crate::wasm::{Identity, Kind, Lease, Pool, Program, Runtime, Summary};
 
 /// How long the instances of a revision may take to stand (SPEC §1). Compiling has its own bound.
@@ -63,14 +64,17 @@ impl Reconciler {
         let reports = self.reports.0.clone();
         let (name, number) = (revision.agent.clone(), revision.number);
         tokio::spawn(async move {
-            let loaded = preparation.load().await;
-            if loaded.is_ok() {
+            let loaded_now = Report::Loaded { agent: name.clone(), number };
+            let prepare = async {
+                let program = preparation.load().await?;
                 // The reconciler is gone only when the host stops.
-                let _ = reports.send(Report::Loaded { agent: name.clone(), number }).await;
-            }
-            let result = match loaded {
-                Ok(program) => preparation.start(program).await,
-                Err(why) => Err(why),
+                let _ = reports.send(loaded_now).await;
+                preparation.start(program).await
+            };
+            // A component that no engine foresaw fails, and takes nobody with it.
+            let result = match caught(prepare).await {
+                Ok(result) => result,
+                Err(panic) => Err(format!("the host panicked: {panic}")),
             };
             let _ = reports.send(Report::Prepared { agent: name, number, result }).await;
         });

@@ -206,6 +206,9 @@ impl<'t> Writing<'t> {
                 }
             }
         }
+        if let Some(goes) = &commit.goes {
+            counters.conversations.stay(&commit.agent, goes, crate::clock::steady_ms());
+        }
         if let Some(state) = &mut commit.state {
             self.write_state(counters, &commit.agent, state, size)?;
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use caxton_control::conversation::Change;
 
-use super::conversation::Expired;
+use super::conversation::{Expired, Goes};
 use crate::wasm::{Attempt, Envelope, Sent};
 
 /// Keys that are written; none removes one.
@@ -30,6 +30,8 @@ pub(crate) struct Commit {
     /// What those changed in their conversations, as far as they were taken in; none for what ends a chain of causes and
     /// becomes a dead letter.
     pub(super) changes: Vec<Option<Change>>,
+    /// Where the conversation of the message that is handled goes on.
+    pub(crate) goes: Option<Goes>,
     /// The client's own name for the message that is accepted.
     pub(crate) key: Option<IdempotencyKey>,
     /// The schedule that fired.
@@ -54,6 +56,7 @@ impl Commit {
             state: None,
             sends: Vec::new(),
             changes: Vec::new(),
+            goes: None,
             key: None,
             fired: None,
             ended: None,
@@ -103,7 +106,7 @@ pub(crate) struct Failed {
     pub(crate) seq: u64,
     /// The attempt.
     pub(crate) attempt: Attempt,
-    /// When the next is made, in milliseconds since 1970.
+    /// The time of the next one, by the steady clock.
     pub(crate) again_at: u64,
 }
 

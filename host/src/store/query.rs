@@ -34,9 +34,9 @@ pub(crate) struct EventFilter {
 
 impl Store {
     pub(super) fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
-        if self.progress.is_broken() {
-            // It may show what was refused.
-            return Err(super::sync::BROKEN.to_owned());
+        // It may show what was refused.
+        if let Some(refusal) = self.progress.refusal() {
+            return Err(refusal.to_string());
         }
         READER.with_borrow_mut(|reader| {
             let stale = reader.as_ref().is_none_or(|(id, _)| *id != self.id);

@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::commit::{CommitError, Failed, Fired, IdempotencyKey};
 use super::kept::{Event, RevisionRecord};
+use crate::clock;
 
 /// Events that are kept; the oldest leave first.
 const MAX_EVENTS: i64 = 100_000;
@@ -44,9 +45,10 @@ pub(super) fn write_key(transaction: &Transaction<'_>, agent: &str, key: &Idempo
 
 pub(super) fn write_attempt(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Result<()> {
     let attempt = serde_json::to_string(&failed.attempt).expect("an attempt is numbers and text");
+    let again_at = clock::to_wall(failed.again_at);
     transaction
         .prepare_cached("INSERT OR REPLACE INTO attempt (seq, number, again_at, attempt) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![failed.seq.cast_signed(), failed.attempt.number, failed.again_at.cast_signed(), attempt])
+        .execute(params![failed.seq.cast_signed(), failed.attempt.number, again_at.cast_signed(), attempt])
         .map(|_| ())
 }
 

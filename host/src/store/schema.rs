@@ -126,6 +126,14 @@ pub(super) const MIGRATIONS: &[&str] = &[
             CASE WHEN h.agent IS NULL THEN s.bytes ELSE h.bytes END AS bytes
         FROM snapshot AS s LEFT JOIN handoff AS h ON h.agent = s.agent AND h.revision = s.handed;
 ",
+    "
+    -- When conversations began of which no record is written, with agents whose conversations stay where they began.
+    CREATE TABLE beginning (
+        agent TEXT NOT NULL, conversation TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+        PRIMARY KEY (agent, conversation)
+    ) WITHOUT ROWID;
+    CREATE INDEX beginning_last ON beginning (last);
+",
 ];
 
 /// Opens the database for its writer, at the newest format.

@@ -27,10 +27,16 @@ pub(crate) enum Fault {
         /// The bound.
         limit: u64,
     },
-    /// More time by the clock than `limits.time`, or than the caller had left.
+    /// More time by the clock than `limits.time`.
     #[error("deadline-exceeded: took longer than {} ms", limit.as_millis())]
     Time {
         /// The bound.
+        limit: Duration,
+    },
+    /// More time by the clock than the caller waits, which is less than `limits.time`.
+    #[error("deadline-exceeded: its caller waited no longer than {} ms", limit.as_millis())]
+    Patience {
+        /// How long the caller waits.
         limit: Duration,
     },
     /// No instance could be started.
@@ -68,7 +74,7 @@ impl Fault {
             Self::Trap { .. } => "trap",
             Self::Cpu { .. } => "cpu-exceeded",
             Self::Fuel { .. } => "fuel-exceeded",
-            Self::Time { .. } => "deadline-exceeded",
+            Self::Time { .. } | Self::Patience { .. } => "deadline-exceeded",
             Self::Start(_) => "start-failed",
             Self::Restore(_) => "restore-failed",
             Self::Interrupted => "interrupted",
@@ -89,7 +95,7 @@ impl Fault {
             | Self::Start(_)
             | Self::Restore(_)
             | Self::NoResponse(_) => true,
-            Self::Interrupted | Self::Abandoned | Self::Overloaded | Self::Host(_) => false,
+            Self::Patience { .. } | Self::Interrupted | Self::Abandoned | Self::Overloaded | Self::Host(_) => false,
         }
     }
 

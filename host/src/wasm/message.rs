@@ -30,8 +30,12 @@ pub(crate) struct Envelope {
     pub(crate) accepted: Option<Instant>,
     /// Where the store keeps it; none for a call, and before it is committed.
     pub(crate) seq: Option<u64>,
-    /// Not to be handled before, in milliseconds since 1970.
+    /// The time at which it was sent, by the [steady clock](clock::steady_ms).
+    pub(crate) since: u64,
+    /// Not to be handled before, by the steady clock.
     pub(crate) due: Option<u64>,
+    /// Not to be handled before, by the wall clock: it is due when that shows so, whatever it is set to meanwhile.
+    pub(crate) due_at: Option<u64>,
     /// The attempts that failed, the first first.
     pub(crate) failed: Vec<Attempt>,
     /// How often it was handled against state that had changed meanwhile.
@@ -41,6 +45,7 @@ pub(crate) struct Envelope {
 impl Envelope {
     /// A message that nobody waits for, caused by none.
     pub(crate) fn new(message: wit::Message) -> Self {
+        let since = clock::from_wall(message.sent_at);
         Self {
             message,
             hops: 0,
@@ -49,7 +54,9 @@ impl Envelope {
             trace: None,
             accepted: None,
             seq: None,
+            since,
             due: None,
+            due_at: None,
             failed: Vec::new(),
             conflicts: 0,
         }

@@ -10,6 +10,8 @@
 
 mod artefact;
 mod bindings;
+mod bodiless;
+mod caller;
 mod compile;
 mod effects;
 mod engine;
@@ -25,6 +27,7 @@ mod message;
 mod places;
 mod pool;
 mod program;
+mod response;
 mod spares;
 mod stdio;
 mod tap;
@@ -34,18 +37,20 @@ mod turns;
 mod words;
 
 pub(crate) use bindings::types as wit;
+pub(crate) use caller::BodyError;
 pub(crate) use compile::compile_child;
 pub(crate) use effects::Effects;
 pub(crate) use engine::{Runtime, RuntimeOptions, machine_instances};
 pub(crate) use fault::Fault;
 pub(crate) use guest::{Identity, LogLevel, MAX_VALUE, Outside, Read, Seen, Work};
-pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
+pub(crate) use http::{HttpCall, HttpEnd, HttpFailure};
+pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, is_cut, summarise};
 pub(crate) use instance::NotSaved;
-pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 pub(crate) use lease::{Kept, Lease};
 pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Refusal, Sent, Waiter, new_id};
 pub(crate) use pool::{NoInstance, Pool};
-pub(crate) use program::{Program, digest};
+pub(crate) use program::{Program, ProgramError, digest};
+pub(crate) use response::{ResponseBody, ResponseError};
 pub(crate) use tap::Tap;
 pub(crate) use words::{act, performative, priority, rank};
 

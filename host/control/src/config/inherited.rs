@@ -10,6 +10,7 @@ use super::section::Section;
 use crate::backoff::Backoff;
 use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, SnapshotSpec};
 use crate::rollout::declaration::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
+use crate::rollout::split::Sticky;
 use crate::rollout::{Memory, Rollback};
 use crate::units::{print_bytes, print_duration};
 
@@ -203,11 +204,12 @@ fn reloaded(section: &Section<'_>, base: Option<&ReloadSpec>, findings: &mut Fin
 fn rollback(section: &Section<'_>, base: Option<&RollbackSpec>, findings: &mut Findings) -> RollbackSpec {
     let section = written_or_base!(section, "rollback", base, findings);
     let absent = RollbackSpec::default();
-    let RollbackSpec { rules, rehearse } = base.unwrap_or(&absent);
+    let RollbackSpec { rules, rehearse, sticky } = base.unwrap_or(&absent);
     RollbackSpec {
         rules: Rollback {
             automatic: section.get("automatic", Some(rules.automatic), findings).unwrap_or(rules.automatic),
             errors: section.get("errors", Some(rules.errors), findings).unwrap_or(rules.errors),
+            errors_above: section.get("errors-above", rules.errors_above, findings),
             slower: section.get("slower", Some(rules.slower), findings).unwrap_or(rules.slower),
             probes: section.get("probes", Some(rules.probes), findings).unwrap_or(rules.probes),
             memory_bytes: section.get("memory", rules.memory_bytes, findings),
@@ -215,6 +217,7 @@ fn rollback(section: &Section<'_>, base: Option<&RollbackSpec>, findings: &mut F
             keep: section.get("keep", Some(rules.keep), findings).unwrap_or(rules.keep),
         },
         rehearse: section.get("rehearse", Some(*rehearse), findings).unwrap_or(*rehearse),
+        sticky: section.get("sticky", Some(sticky.as_str()), findings).and_then(Sticky::named).unwrap_or(*sticky),
     }
 }
 

@@ -117,6 +117,10 @@ pub enum Item {
     Variable,
     /// A method of HTTP.
     Method,
+    /// An origin of pages, or `*` for all.
+    Origin,
+    /// The name of a header, or `*` for all.
+    Header,
 }
 
 /// What holds when a key is not set.
@@ -220,9 +224,28 @@ pub static KEYS: &[Key] = &[
     time("http.stall-timeout", 100, HOUR, "30s",
         "How long a client may pause while it sends a body or reads a response."),
 
+    table("http.cors",
+        "Which pages of other origins may call message agents from a browser. Off while `origins` is empty. The host \
+        answers preflights itself. HTTP agents answer for themselves, unless a route says `cors = true`."),
+    list("http.cors.origins", Item::Origin, "[\"https://app.example\"]", "The origins of the pages; `*` means all."),
+    list("http.cors.methods", Item::Method, "[\"POST\"]",
+        "The methods that they may use, of those that a route takes; none means all of these."),
+    list("http.cors.headers", Item::Header, "[\"content-type\"]",
+        "The headers that they may send; `*` means all, none those that an agent sees of a request."),
+    list("http.cors.expose", Item::Header, "[\"caxton-conversation\"]",
+        "The headers that they may read, beside those that every page may; none means those that the host sets."),
+    key("http.cors.credentials", Kind::Boolean, Default::Boolean(false),
+        "Whether they may send cookies and other credentials; only with origins that are named."),
+    time("http.cors.max-age", 0, 24 * HOUR, "10m", "How long a browser may keep the answer to a preflight."),
+
     table("admin", "The listener of the management API, metrics and probes."),
     key("admin.listen", Kind::Address { loopback: true }, Default::Text("127.0.0.1:8081"),
         "IP address and port; only an address of this machine's own. Port 0 lets the system choose."),
+
+    table("probes", "A listener for `/healthz`, `/readyz` and `/metrics` alone, for probes and scrapes from other machines."),
+    key("probes.listen", Kind::Address { loopback: false }, Default::Unset("\"0.0.0.0:9090\""),
+        "IP address and port, where these three are answered without a token and nothing else is; port 0 lets the system \
+        choose. They are answered at `admin.listen` as well."),
 
     table("store", "Where and how state is kept."),
     key("store.path", Kind::Text, Default::Text(".caxton"), "The data folder, relative to the folder of this file."),
@@ -312,6 +335,8 @@ pub static KEYS: &[Key] = &[
     list("agents.NAME.http.methods", Item::Method, "[\"POST\"]", "The methods; none means all."),
     word("agents.NAME.http.mode", &["request", "enqueue"], &[], "request",
         "Whether the caller waits for the reply, or gets 202 and the message's id at once."),
+    key("agents.NAME.http.cors", Kind::Boolean, Default::Unset("true"),
+        "Whether `http.cors` holds for this route; left out, it holds for message agents and not for HTTP agents."),
     key("agents.NAME.schedule", Kind::Tables, Default::EmptyList(""), "Messages that the agent gets by the clock."),
     key("agents.NAME.schedule.cron", Kind::Cron, Default::Required("\"0 */5 * * * *\""),
         "The times: minute, hour, day, month and weekday, or six fields with the second first."),
@@ -358,7 +383,10 @@ pub static KEYS: &[Key] = &[
     table("agents.NAME.rollback", "When a new revision is taken back, and what is kept to go back to."),
     key("agents.NAME.rollback.automatic", Kind::Boolean, Default::Boolean(true),
         "Whether a new revision that does worse is taken back without being asked."),
-    percent("agents.NAME.rollback.errors", 0.0, 100.0, "5%", "Above so many failed messages of the new revision."),
+    percent("agents.NAME.rollback.errors", 0.0, 100.0, "5%",
+        "When the new one fails at so many points more of its messages than the old one in the same window, by more than chance explains."),
+    key("agents.NAME.rollback.errors-above", Kind::Percent { least: 0.0, most: 100.0 }, Default::Unset("\"20%\""),
+        "Above so many failed messages of the new revision, whatever the old one does. Off unless set."),
     percent("agents.NAME.rollback.slower", 0.0, 10_000.0, "50%",
         "When its p95 is above that of the old one, in the same window, by more than this."),
     percent("agents.NAME.rollback.probes", 0.0, 100.0, "50%", "Below so many probes that passed."),
@@ -366,6 +394,8 @@ pub static KEYS: &[Key] = &[
         "Above so much memory of one instance of the new revision. Off unless set."),
     integer("agents.NAME.rollback.min-messages", 0, 1_000_000, 100,
         "With fewer messages a new revision is not judged, and is never healthy."),
+    word("agents.NAME.rollback.sticky", &["idle", "conversation", "none"], &[], "idle",
+        "Where conversations are while traffic is split: with the revision that has something of theirs open, with the one they began with, or anywhere."),
     integer("agents.NAME.rollback.rehearse", 0, 10_000, 0,
         "How many of the last messages a new revision has to handle on a copy before any traffic moves; with 0 none are kept."),
     integer("agents.NAME.rollback.keep", 0, 100, 3,
