@@ -338,6 +338,9 @@ impl Agent {
             inbox.breaker.configure(spec.breaker.faults, millis(spec.breaker.reset));
         }
         let before = self.spec.swap(spec);
+        if before.snapshot != self.spec.load().snapshot {
+            self.save_again();
+        }
         if before.rollout.rollback.rehearse > 0 && self.spec.load().rollout.rollback.rehearse == 0 {
             self.forget_recent();
         }

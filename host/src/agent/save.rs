@@ -126,6 +126,11 @@ impl Agent {
         format!("{} did not save its memory: {why}; what was saved before is kept", revision.id)
     }
 
+    /// Lets the next idle instance be saved at once: what failed by the bound of before may not by that of now.
+    pub(super) fn save_again(&self) {
+        self.saves.lock().rests_until = None;
+    }
+
     /// Warns once of a memory that comes near its bound, before it is above it.
     fn tell_near(&self, bytes: u64, max: u64) {
         let near = bytes > max / 100 * NEAR;
