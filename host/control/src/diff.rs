@@ -166,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Entry, Node, Place, Table, Value as Typed, check};
+    use crate::desired::Reuse;
     use crate::schedule::{Missed, Schedule};
 
     fn tree(value: &Value) -> Node {
@@ -205,7 +206,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_kind_and_its_details() {
-        let table: [(&str, Change, &[&str]); 27] = [
+        let table: [(&str, Change, &[&str]); 28] = [
             ("nothing", |_| {}, &[]),
             (
                 "an agent more",
@@ -252,6 +253,11 @@ mod tests {
                 ],
             ),
             ("instances", |d| echo(d).instances.max = 9, &["echo in-place instances.max: 4 -> 9"]),
+            (
+                "how often an instance is used",
+                |d| echo(d).instances.reuse = Reuse::Own(1),
+                &["echo in-place instances.reuse: none -> 1"],
+            ),
             ("mailbox", |d| echo(d).mailbox.depth = 5, &["echo in-place mailbox.depth: 10000 -> 5"]),
             (
                 "how often and how long a message is tried",

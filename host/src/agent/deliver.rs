@@ -198,7 +198,7 @@ impl Agent {
                     recording.failed(&fault);
                 }
                 // What is told is the whole of the time, not what was left of it for this call.
-                let whole = if let Fault::Time { .. } = fault { Fault::Time { limit } } else { fault };
+                let whole = if let Fault::Time { trail, .. } = fault { Fault::Time { limit, trail } } else { fault };
                 return Err(Outcome::Fault(whole));
             }
         };

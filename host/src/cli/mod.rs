@@ -43,7 +43,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command, CompileComponent};
+use args::{Cli, Command, CompileComponent, Format};
 use output::{CliError, Exit, Out};
 
 /// What the program does: reads its arguments, does what they ask, and says how it ended.
@@ -53,14 +53,27 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             // A reader that is gone needs no help.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 });
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            let format = if asks_for_json(std::env::args_os().skip(1)) { Format::Json } else { Format::Text };
+            let told = serde_json::json!({ "text": error.render().to_string() });
+            return CliError::quiet(Exit::Usage).with_details(told).report(&mut Out::new(format));
         }
     };
     let mut out = Out::new(cli.output.format);
     match run(cli.command, &mut out) {
         Ok(code) => code,
-        Err(error) => error.report(),
+        Err(error) => error.report(&mut out),
     }
+}
+
+/// Whether arguments that could not be read as a whole ask for JSON.
+fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    let arguments: Vec<_> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let joined = ["-ojson", "-o=json", "--output=json"];
+    arguments.iter().any(|argument| joined.contains(&argument.as_str()))
+        || arguments.windows(2).any(|pair| ["-o", "--output"].contains(&pair[0].as_str()) && pair[1] == "json")
 }
 
 fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
@@ -110,8 +123,8 @@ fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliErro
 fn version(out: &mut Out) -> Result<(), CliError> {
     let (version, (engine, engine_version)) = (env!("CARGO_PKG_VERSION"), crate::wasm::ENGINE);
     match out.format() {
-        args::Format::Text => out.line(&format!("caxton {version} ({engine} {engine_version})")),
-        args::Format::Json => out.json(&serde_json::json!({ "version": version, (engine): engine_version })),
+        Format::Text => out.line(&format!("caxton {version} ({engine} {engine_version})")),
+        Format::Json => out.json(&serde_json::json!({ "version": version, (engine): engine_version })),
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn answer(
 
 async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) -> (Option<Arc<Agent>>, Reply) {
     let refuse = |problem: Problem, agent: Option<&Agent>| {
-        let about = About { agent: agent.map(|agent| agent.name().as_str()), message: None, trace: Some(&trace) };
+        let about = About { agent: agent.map(|agent| agent.name().as_str()), message: None, trace: Some(&trace), details: false };
         Reply::from(problem.respond(&about))
     };
     if let Err(problem) = head::check_host(&head) {

@@ -59,6 +59,8 @@ pub(super) struct Server {
 pub(super) struct Line {
     pub(super) server: Arc<Server>,
     pub(super) pulse: Arc<Pulse>,
+    /// Whether its client is on this machine.
+    pub(super) local: bool,
 }
 
 #[derive(Default)]
@@ -179,7 +181,8 @@ impl Server {
     /// Serves one connection to its end.
     async fn converse(self: &Arc<Self>, stream: TcpStream, pulse: Arc<Pulse>) {
         let builder = self.builder();
-        let service = stack::stack(&Arc::new(Line { server: Arc::clone(self), pulse: Arc::clone(&pulse) }));
+        let local = stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
+        let service = stack::stack(&Arc::new(Line { server: Arc::clone(self), pulse: Arc::clone(&pulse), local }));
         let connection = builder.serve_connection(Socket::new(stream, &pulse), service);
         let watched = Watched { connection: std::pin::pin!(connection), pulse: &pulse, finishing: false };
         if let Err(error) = watched.await {

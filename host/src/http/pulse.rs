@@ -236,6 +236,7 @@ mod tests {
             max_body_bytes: 1 << 20,
             head_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
+            details: caxton_control::desired::Details::Never,
         }
     }
 

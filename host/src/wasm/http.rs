@@ -18,13 +18,14 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::{Error as WasiHttpError, RequestOptions, WasiBody, WasiHttpHooks};
+use wasmtime_wasi_http::Error as WasiHttpError;
 
 use super::Fault;
 use super::effects::Effects;
 use super::guest::Work;
 use super::lease::Lease;
 use super::tap::Tap;
+use super::trail::Trail;
 
 /// Why an HTTP agent brought no response.
 #[derive(Debug, thiserror::Error)]
@@ -102,11 +103,13 @@ pub(crate) struct HttpEnd {
     pub(crate) result: Result<(), Fault>,
     /// Its time on a core.
     pub(crate) cpu: Duration,
+    /// What it left behind, if it ended well and left no whole response.
+    pub(super) trail: Trail,
 }
 
 impl From<Fault> for HttpEnd {
     fn from(fault: Fault) -> Self {
-        Self { result: Err(fault), cpu: Duration::ZERO }
+        Self { result: Err(fault), cpu: Duration::ZERO, trail: Trail::default() }
     }
 }
 
@@ -157,7 +160,7 @@ where
         let (mut response, effects) = match judge(&progress, head) {
             Ok(response) => response,
             Err(fault) => {
-                hearing.tell(HttpEnd { result: Err(fault.clone()), cpu: progress.cpu() });
+                hearing.tell(HttpEnd { cpu: progress.cpu(), ..fault.clone().into() });
                 return Err(fault.into());
             }
         };
@@ -224,13 +227,13 @@ async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> B
 
 /// Whether what a guest has set is a response.
 fn judge(progress: &Progress, head: Option<Head>) -> Result<(http::Response<ResponseBody>, Effects), Fault> {
-    let ended = match progress {
+    let (ended, trail) = match progress {
         // What it has set before it failed is not sent, and nothing of it is committed.
         Progress::Ended(HttpEnd { result: Err(fault), .. }) => return Err(fault.clone()),
-        Progress::Ended(_) => true,
-        Progress::Running(_) => false,
+        Progress::Ended(HttpEnd { trail, .. }) => (true, trail.clone()),
+        Progress::Running(_) => (false, Trail::default()),
     };
-    let none = |why: String| Err(Fault::NoResponse(why));
+    let none = |why: String| Err(Fault::NoResponse { why, trail: trail.clone() });
     match head {
         None => none("the handler ended without one".to_owned()),
         Some((Err(code), _)) => none(format!("the handler gave the error {code:?}")),
@@ -239,7 +242,12 @@ fn judge(progress: &Progress, head: Option<Head>) -> Result<(http::Response<Resp
         }
         Some((Ok(response), effects)) => {
             let (head, body) = response.into_parts();
-            let body = if ended { ResponseBody::of_ended(body)? } else { ResponseBody::open(body, VecDeque::new()) };
+            let body = if ended {
+                ResponseBody::of_ended(body)
+                    .map_err(|error| Fault::NoResponse { why: error.to_string(), trail: trail.clone() })?
+            } else {
+                ResponseBody::open(body, VecDeque::new())
+            };
             Ok((http::Response::from_parts(head, body), effects))
         }
     }
@@ -288,14 +296,13 @@ impl ResponseBody {
     }
 
     /// The body of a guest that has ended well: mostly it is one piece by now.
-    fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, Fault> {
-        let broken = |error: ResponseError| Err(Fault::NoResponse(error.to_string()));
+    fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, ResponseError> {
         let (mut ahead, mut cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
         while ahead.len() < 2 {
             match Pin::new(&mut body).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(frame))) => ahead.push_back(frame),
-                Poll::Ready(Some(Err(error))) => return broken(ResponseError::Broken(error)),
-                Poll::Pending => return broken(ResponseError::Unfinished),
+                Poll::Ready(Some(Err(error))) => return Err(ResponseError::Broken(error)),
+                Poll::Pending => return Err(ResponseError::Unfinished),
                 Poll::Ready(None) => match ahead.pop_front().map(Frame::into_data) {
                     None => return Ok(Self::Whole(None)),
                     Some(Ok(data)) => return Ok(Self::Whole(Some(data))),
@@ -390,35 +397,6 @@ impl Drop for Open {
     }
 }
 
-/// The most that a guest writes of a body at once; twice as much waits to be taken.
-const CHUNK: usize = 64 << 10;
-
-/// Requests that guests make of others. Nothing is granted yet, so everything is denied.
-#[derive(Debug, Default)]
-pub(super) struct Outbound;
-
-impl WasiHttpHooks for Outbound {
-    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK
-    }
-
-    fn send_request(
-        &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _sent: Box<dyn Future<Output = Result<(), WasiHttpError>> + Send>,
-    ) -> Box<
-        dyn Future<
-                Output = Result<
-                    (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), WasiHttpError>> + Send>),
-                    WasiHttpError,
-                >,
-            > + Send,
-    > {
-        Box::new(std::future::ready(Err(WasiHttpError::HttpRequestDenied)))
-    }
-}
-
 impl Lease {
     /// Runs one request to the end of the guest; the head goes to `sender` when the guest sets it.
     async fn serve<B>(
@@ -433,11 +411,14 @@ impl Lease {
     {
         let result = self.instance().serve_http(request, work, time, sender).await;
         let cpu = self.instance().cpu();
+        // A guest that left without a whole response is in a state that nobody foresaw: it is not used again.
+        let answered = self.instance().has_answered();
+        let trail = if answered { Trail::default() } else { self.instance().trail() };
         match &result {
             Err(fault) if fault.is_guests() => self.fail(fault),
-            Ok(()) | Err(_) => self.finish(result.is_ok()),
+            Ok(()) | Err(_) => self.finish(result.is_ok() && answered),
         }
-        HttpEnd { result, cpu }
+        HttpEnd { result, cpu, trail }
     }
 }
 

@@ -14,6 +14,7 @@
 //! 7 and 10 are of rollouts with analysis and of moves between machines, which this program does not have.
 
 mod agents;
+mod broken;
 mod candidates;
 mod conversations;
 mod crowded;
@@ -23,6 +24,7 @@ mod handoffs;
 mod http;
 mod limits;
 mod messages;
+mod once;
 mod passed_over;
 mod reload;
 mod rollouts;

@@ -7,6 +7,7 @@ mod findings;
 mod guests;
 mod pool;
 mod sends;
+mod symbols;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +18,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use caxton_control::backoff::Backoff;
-use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
+use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse};
 use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -25,7 +26,7 @@ use tempfile::TempDir;
 use super::guest::{Read, Seen};
 use super::program::ProgramError;
 use super::{
-    Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent, Work,
+    Denied, Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent, Work,
     digest, wit,
 };
 
@@ -83,6 +84,7 @@ impl Bench {
             spec: Arc::new(spec),
             state_bytes: Arc::new(AtomicU64::new(0)),
             peak_memory: Arc::default(),
+            denied: Denied::default(),
         };
         Pool::new(&self.runtime, program, Arc::new(who), Arc::clone(&self.world) as Arc<dyn Outside>, max)
     }
@@ -96,7 +98,7 @@ fn spec() -> AgentSpec {
         component: "guest.wasm".to_owned(),
         build: None,
         capabilities: std::collections::BTreeSet::new(),
-        instances: Instances { min: 0, max: 4, reuse: 1_000_000, idle: LONG },
+        instances: Instances { min: 0, max: 4, reuse: Reuse::Own(1_000_000), idle: LONG },
         config: BTreeMap::new(),
         allow: Allow::default(),
         limits: Limits {
