@@ -53,6 +53,9 @@ pub(crate) struct Ports {
     pub(crate) http: SocketAddr,
     /// Where the management API is.
     pub(crate) admin: SocketAddr,
+    /// Where probes and metrics alone are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) probes: Option<SocketAddr>,
 }
 
 /// The file in the data folder by which commands find a host.
@@ -110,6 +113,8 @@ struct Host {
     closing: CancellationToken,
     /// Stops deciding.
     stop: CancellationToken,
+    /// Stops answering probes, which go on while the host drains.
+    probing: CancellationToken,
     listeners: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -186,13 +191,21 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
     })?;
     let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;
     let admin_listener = bind("admin.listen", "--admin", desired.admin.listen).await?;
-    let ports = Ports { http: http_listener.local_addr()?, admin: admin_listener.local_addr()? };
+    let probes_listener = match desired.probes.listen {
+        Some(address) => Some(bind("probes.listen", "--probes", address).await?),
+        None => None,
+    };
+    let ports = Ports {
+        http: http_listener.local_addr()?,
+        admin: admin_listener.local_addr()?,
+        probes: probes_listener.as_ref().map(TcpListener::local_addr).transpose()?,
+    };
     let followed = Arc::new(Followed::new(&source.file, &loaded.dir, desired.agents.values()));
     if options.build {
         build::run_all(&followed.builds, &loaded.dir).await?;
     }
     let commons = share(store, workers, desired, &data)?;
-    let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
+    let (stop, closing, probing) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
     let (ready_sender, ready) = watch::channel(Readiness::default());
@@ -225,10 +238,12 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
         followed: followed_sender,
         facts,
     });
-    let listeners = vec![
+    let api = admin::Api::new(admin_state, stop.clone());
+    let mut listeners = vec![
         tokio::spawn(http::serve(http_listener, Arc::clone(&settings), Arc::clone(&commons), closing.clone())),
-        tokio::spawn(admin::serve(admin_listener, admin_state, stop.clone())),
+        tokio::spawn(admin::serve(admin_listener, api.clone(), stop.clone())),
     ];
+    listeners.extend(probes_listener.map(|one| tokio::spawn(admin::serve_probes(one, api, probing.clone()))));
     tokio::spawn(sweep::run(Arc::clone(&commons), stop.clone()));
     tokio::spawn(figures::run(Arc::clone(&commons.figures), stop.clone()));
     tokio::spawn(timers::run(Arc::clone(&commons), stop.clone()));
@@ -236,7 +251,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
     tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));
     let reconciler = tokio::spawn(reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
-    Ok(Host { commons, control, reconciler, settled, wakes: wake_sender, ports, closing, stop, listeners })
+    Ok(Host { commons, control, reconciler, settled, wakes: wake_sender, ports, closing, stop, probing, listeners })
 }
 
 /// What all agents share, with what waited in the store for them.
@@ -267,7 +282,11 @@ async fn bind(key: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpL
 }
 
 fn host_file(ports: &Ports) -> String {
-    serde_json::json!({ "http": ports.http, "admin": ports.admin, "pid": std::process::id() }).to_string()
+    let mut host = serde_json::json!({ "http": ports.http, "admin": ports.admin, "pid": std::process::id() });
+    if let Some(probes) = ports.probes {
+        host["probes"] = probes.to_string().into();
+    }
+    host.to_string()
 }
 
 /// Writes a file whole or not at all, readable by its owner only.
@@ -283,7 +302,8 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 
 /// Says that the host is up, once everything that can be done was done.
 async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver<bool>) -> anyhow::Result<()> {
-    tracing::info!("calls: http://{}   management: http://{}", host.ports.http, host.ports.admin);
+    let probes = host.ports.probes.map_or_else(String::new, |probes| format!("   probes: http://{probes}"));
+    tracing::info!("calls: http://{}   management: http://{}{probes}", host.ports.http, host.ports.admin);
     if settled.wait_for(|settled| *settled).await.is_err() {
         return Ok(());
     }
@@ -303,6 +323,8 @@ async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver
     Ok(())
 }
 
+/// How long connections may take to end once nothing is in hand any more.
+const LEAVE: Duration = Duration::from_millis(500);
 /// Agents whose routes are told at the start.
 const SHOWN: usize = 20;
 
@@ -322,8 +344,11 @@ async fn stop(host: Host) -> ExitCode {
             0
         }
     };
+    host.probing.cancel();
+    // What was given up is answered at once. A client that does not take its answer is not waited for.
+    let until = Instant::now().max(deadline) + LEAVE;
     for listener in host.listeners {
-        let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), listener).await;
+        let _ = tokio::time::timeout_at(until.into(), listener).await;
     }
     host.commons.events.tell(None, "host.stopped", serde_json::json!({ "given_up": left }));
     if let Err(error) = host.commons.store.flush().await {

@@ -14,6 +14,7 @@ mod figures;
 mod histogram;
 mod host;
 mod http;
+mod listener;
 mod logs;
 mod metrics;
 mod prefetch;

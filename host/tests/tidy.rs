@@ -26,7 +26,7 @@ const ROWS: &[&[&str]] = &[
     &["agent", "routes", "commons", "receipts", "timers"],
     &["wasm", "store", "events", "logs"],
     &["config", "control", "metrics", "telemetry", "shutdown"],
-    &["figures", "buckets", "histogram", "prefetch"],
+    &["figures", "buckets", "histogram", "prefetch", "listener"],
     &["status", "clock", "trace"],
 ];
 

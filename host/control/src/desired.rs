@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
+use crate::cors::Cors;
 use crate::names::{AgentName, Capability, Receiver};
 use crate::rollout::declaration::Declaration;
 use crate::route::RoutePattern;
@@ -22,6 +23,8 @@ pub struct Desired {
     pub http: Http,
     /// The listener of the management API.
     pub admin: Admin,
+    /// The listener of probes and metrics alone.
+    pub probes: Probes,
     /// Where and how state is kept.
     pub store: Store,
     /// Settings of the host as a whole.
@@ -51,6 +54,8 @@ pub struct Http {
     pub stall_timeout: Duration,
     /// Who is told what went on inside an agent that failed.
     pub details: Details,
+    /// Which pages of other origins may call agents.
+    pub cors: Cors,
 }
 
 /// `http.details`: who is told what went on inside an agent that failed.
@@ -70,6 +75,14 @@ pub enum Details {
 pub struct Admin {
     /// Address and port on the loopback interface; port 0 lets the system choose.
     pub listen: SocketAddr,
+}
+
+/// `[probes]`: a listener for probes and metrics alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Probes {
+    /// Address and port; port 0 lets the system choose. None leaves probes and metrics to the listener of the management
+    /// API.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[store]`: where and how state is kept.
@@ -348,6 +361,9 @@ pub struct Route {
     /// Whether the caller waits for the reply. HTTP agents answer themselves and ignore no setting: for them
     /// only `request` is valid.
     pub mode: Mode,
+    /// Whether `http.cors` holds for it; unset, it does if its agent is a message agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<bool>,
 }
 
 /// What a call to a message agent waits for.

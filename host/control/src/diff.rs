@@ -79,13 +79,15 @@ fn agent(spec: &AgentSpec, kind: Kind, details: Vec<String>) -> Difference {
 }
 
 /// What applies when the host starts again; the rest of its own settings applies at once.
-const RESTART: [&str; 5] = ["http.listen", "admin.listen", "store.path", "store.durability", "host.instances"];
+const RESTART: [&str; 6] =
+    ["http.listen", "admin.listen", "probes.listen", "store.path", "store.durability", "host.instances"];
 
 /// What differs in the host's own settings.
 fn host(old: &Desired, new: &Desired) -> Vec<Difference> {
     let tables = [
         ("http", settings(&old.http, &new.http)),
         ("admin", settings(&old.admin, &new.admin)),
+        ("probes", settings(&old.probes, &new.probes)),
         ("store", settings(&old.store, &new.store)),
         ("host", settings(&old.host, &new.host)),
         ("conversations", settings(&old.conversations, &new.conversations)),
@@ -315,6 +317,11 @@ mod tests {
                 "the admin listener",
                 |d| d.admin.listen.set_port(1),
                 &["- restart-needed admin.listen: 127.0.0.1:8081 -> 127.0.0.1:1"],
+            ),
+            (
+                "the listener of probes",
+                |d| d.probes.listen = Some(([0, 0, 0, 0], 9090).into()),
+                &["- restart-needed probes.listen: none -> 0.0.0.0:9090"],
             ),
             (
                 "the store",

@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod config;
 pub mod conversation;
+pub mod cors;
 pub mod cron;
 pub mod deadlock;
 pub mod desired;

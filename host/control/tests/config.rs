@@ -85,6 +85,7 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::Route => json!("/another"),
         Kind::List(Item::Receiver) => json!(["triage", "cap:other"]),
         Kind::List(Item::Method) => json!(["PUT"]),
+        Kind::List(Item::Origin) => json!(["https://another.example"]),
         Kind::List(_) => json!(["another"]),
         Kind::TextMap => json!({ "a": "b" }),
         Kind::Percent { least, .. } => json!(format!("{least}%")),

@@ -35,6 +35,14 @@ fn inner(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
+/// A number that the store can have.
+pub(super) fn bounded(name: &str, number: u64) -> Result<u64, Problem> {
+    if i64::try_from(number).is_ok() {
+        return Ok(number);
+    }
+    Err(Problem::bad_request(format!("{name}={number}: it has to be at most {}", i64::MAX)))
+}
+
 /// The parts of a path that are named, decoded.
 pub(super) struct Named<T>(pub(super) T);
 

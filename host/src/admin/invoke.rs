@@ -55,7 +55,7 @@ pub(super) struct MessageParams {
     params(("name" = String, Path, description = "The agent"), MessageParams),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The content"),
     responses(
-        (status = 200, description = "The answer's content", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "The answer's content, of its own type", content_type = "*/*", body = Vec<u8>),
         (status = 204, description = "It was handled; the agent answered nothing"),
     ),
 )]

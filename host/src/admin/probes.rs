@@ -11,6 +11,7 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::{Api, agents};
+use crate::control::Readiness;
 use crate::metrics::{Sample, Told};
 
 /// How long a scrape waits for the figures of agents before it does without.
@@ -44,7 +45,11 @@ pub(super) async fn healthz() -> Json<Alive> {
     responses((status = 200, body = Ready), (status = 503, description = "Not everything is as declared", body = Ready)),
 )]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
-    let readiness = api.control.readiness();
+    let mut readiness = api.control.readiness();
+    if api.0.stop.is_cancelled() {
+        // What balances load must not send more.
+        readiness = Readiness { ready: false, reasons: vec!["the host is stopping".to_owned()] };
+    }
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: readiness.ready, reasons: readiness.reasons })).into_response()
 }

@@ -30,11 +30,12 @@ pub(super) struct RehearseParams {
 /// Lets a component handle the last messages of an agent on a copy, with the agent's settings, its state and its memory
 /// as they are. The body is the component.
 ///
-/// Nothing of it leaves, and nothing is changed. One at a time (409). A component that cannot be used is 400.
+/// Nothing of it leaves, and nothing is changed. One at a time (409); a component that cannot take the place of the
+/// agent's is 409 as well.
 #[utoipa::path(
     post, path = "/v1/agents/{name}/rehearse", tag = "rollouts",
     params(("name" = String, Path, description = "Whose messages"), RehearseParams),
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, body = Rehearsal)),
 )]
 pub(super) async fn rehearse(
@@ -60,7 +61,7 @@ pub(super) async fn rehearse(
     let wish = RehearsalWish { agent: name, component, messages };
     let done = api.control.rehearse(wish).await?;
     done.map(Json).map_err(|why| match why {
-        NotRehearsed::Component(why) => Problem::new(StatusCode::BAD_REQUEST, "component-unusable", why),
+        NotRehearsed::Component(why) => Problem::new(StatusCode::CONFLICT, "component-unusable", why),
         NotRehearsed::Unavailable(why) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why),
         NotRehearsed::Host(why) => Problem::host(why),
     })

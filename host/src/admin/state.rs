@@ -164,14 +164,21 @@ fn etag(version: u64) -> String {
     format!("\"{version}\"")
 }
 
+/// Whether `If-Match` names this version; 0 is that of a key that is not there (RFC 9110, section 13.1.1).
+fn matches(wanted: &HeaderValue, version: u64) -> bool {
+    let mut tags = wanted.to_str().unwrap_or_default().split(',').map(str::trim);
+    tags.any(|tag| (tag == "*" && version > 0) || tag == etag(version))
+}
+
 /// One commit, as a handler would make it: agents see all of it or nothing.
 async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Bytes>, headers: &HeaderMap) -> Result<(), Problem> {
     let mut reads = BTreeMap::new();
     if let Some(wanted) = headers.get(IF_MATCH) {
         let version = find(api, agent.name().as_str(), key)?.map_or(0, |read| read.version);
-        if wanted.as_bytes() != etag(version).as_bytes() {
+        if !matches(wanted, version) {
+            // As for a key that changes at the same moment.
             let detail = "the key has another version than If-Match asks for; read it again";
-            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "conflict", detail));
+            return Err(Problem::new(StatusCode::CONFLICT, "conflict", detail));
         }
         reads.insert(key.to_owned(), version);
     }

@@ -10,6 +10,7 @@ use caxton_control::Desired;
 use caxton_control::desired::Durability;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
@@ -104,8 +105,8 @@ impl Bench {
         let state = AdminState::new(control, Arc::clone(&commons), metrics, folder.path()).unwrap();
         let token = read_token(&folder.path().join(TOKEN_FILE)).unwrap();
         let stop = CancellationToken::new();
-        let api = Api(Arc::new(Shared { state, bucket: guard::Bucket::default(), stop: stop.clone() }));
-        Self { commons, token, router: build(api.clone()), api, stop, ready, folder }
+        let api = Api::new(state, stop.clone());
+        Self { commons, token, router: router(api.clone()), api, stop, ready, folder }
     }
 
     /// Serves the API on a port, and writes down where in the data folder, which it gives.

@@ -14,7 +14,7 @@ use crate::commons::Commons;
 use crate::routes::Routes;
 use crate::store::{Commit, CommitError, Committed, IdempotencyKey};
 use crate::trace::Trace;
-use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Sent, Trail, Waiter, Work, new_id, performative, wit};
+use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Sent, Waiter, Work, new_id, performative, wit};
 
 /// Why a message was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -244,10 +244,7 @@ impl Agent {
         // A timer is only set when there is something to wait for.
         let outcome = match patience {
             None => Ok(answer.await),
-            Some(limit) => {
-                let late = |_| Fault::Time { limit, trail: Trail::default() };
-                tokio::time::timeout(limit, answer).await.map_err(late)
-            }
+            Some(patience) => tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Patience { limit: patience }),
         };
         let mut answer = match outcome {
             Ok(Ok(answer)) => answer,

@@ -20,6 +20,12 @@ use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Kept, Lease, Outcome,
 /// handling of the agent was committed.
 const MAX_CONFLICTS: u32 = 64;
 
+/// Whether a call that ran out of time had much less of it than an agent may take: its caller waits no longer, or others
+/// were before it. `time` is what was left for it of `patience`.
+fn is_hurried(time: Duration, patience: Duration, allowed: Duration) -> bool {
+    patience < allowed || time < allowed * 9 / 10
+}
+
 /// What a call took.
 struct Spent {
     /// Its time on a core.
@@ -197,9 +203,12 @@ impl Agent {
                 if let Some(recording) = &mut handling.recording {
                     recording.failed(&fault);
                 }
-                // What is told is the whole of the time, not what was left of it for this call.
-                let whole = if let Fault::Time { trail, .. } = fault { Fault::Time { limit, trail } } else { fault };
-                return Err(Outcome::Fault(whole));
+                return Err(Outcome::Fault(match fault {
+                    // What is told is the whole of the time, not what was left of it for this call.
+                    Fault::Time { .. } if is_hurried(time, limit, revision.spec.limits.time) => Fault::Patience { limit },
+                    Fault::Time { trail, .. } => Fault::Time { limit, trail },
+                    fault => fault,
+                }));
             }
         };
         let reply = result.map_err(Outcome::Gave)?;

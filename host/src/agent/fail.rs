@@ -14,7 +14,7 @@ use super::reply::{code, describe};
 use super::{Agent, Outcomes, Revision};
 use crate::clock;
 use crate::store::{Commit, Committed, DeadLetter, Failed, Handled};
-use crate::wasm::{Answer, Attempt, Envelope, Fault, Outcome, wit};
+use crate::wasm::{Answer, Attempt, Envelope, Fault, HttpEnd, Outcome, wit};
 
 /// The longest time until the next attempt that an agent may ask for: as long as a message may wait (SPEC §7).
 const MAX_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -234,10 +234,12 @@ impl Agent {
     }
 
     /// Tells the breaker how an HTTP call ended.
-    pub(super) fn count_call(&self, fault: Option<&Fault>, revision: &Arc<Revision>) {
-        match fault {
-            Some(fault) => self.count_fault(&Outcome::Fault(fault.clone()), revision),
-            None => self.count_well(),
+    pub(super) fn count_call(&self, end: &HttpEnd, revision: &Arc<Revision>) {
+        match &end.result {
+            Ok(()) => self.count_well(),
+            // Says nothing of the agent, neither well nor badly.
+            Err(_) if end.by_caller => self.inbox.lock().breaker.abandoned(),
+            Err(fault) => self.count_fault(&Outcome::Fault(fault.clone()), revision),
         }
     }
 

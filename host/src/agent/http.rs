@@ -50,7 +50,7 @@ impl Agent {
         trace: Option<Trace>,
     ) -> Result<HttpAnswer, HttpError>
     where
-        B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+        B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
     {
         let began = Instant::now();
         self.check_breaker()?;
@@ -131,8 +131,8 @@ impl Agent {
             let waited = called.saturating_duration_since(began);
             let well = Some(end.result.is_ok());
             agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
-            agent.count_call(end.result.as_ref().err(), &flight.revision);
-            if end.result.as_ref().err().is_none_or(Fault::is_guests) {
+            agent.count_call(&end, &flight.revision);
+            if !end.by_caller && end.result.as_ref().err().is_none_or(Fault::is_guests) {
                 flight.revision.measure(called.elapsed(), end.result.is_err());
             }
             if let Err(mut fault) = end.result {
@@ -141,7 +141,8 @@ impl Agent {
                     // What was left of it when the guest began says nothing to anyone.
                     *limit = flight.revision.spec.limits.time;
                 }
-                let mut text = format!("an HTTP call failed: {fault}");
+                let why = if end.by_caller { " because of what its caller did" } else { "" };
+                let mut text = format!("an HTTP call failed{why}: {fault}");
                 if let Some(trace) = traced {
                     text.push_str(&format!("; its trace is {}", trace.id()));
                 }

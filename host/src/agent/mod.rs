@@ -418,7 +418,7 @@ impl Agent {
     }
 
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.
-    fn is_http(&self) -> bool {
+    pub(crate) fn is_http(&self) -> bool {
         self.traffic.load().as_ref().is_some_and(|traffic| traffic.stable().kind() == Kind::Http)
     }
 }

@@ -146,6 +146,9 @@ pub(super) struct Up {
     /// Where the management API is, in place of admin.listen
     #[arg(long, value_name = "ADDR", overrides_with = "admin")]
     pub(super) admin: Option<String>,
+    /// Where probes and metrics alone are, in place of probes.listen
+    #[arg(long, value_name = "ADDR", overrides_with = "probes")]
+    pub(super) probes: Option<String>,
     /// The data folder, in place of store.path
     #[arg(long, env = "CAXTON_DATA", hide_env_values = true, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
@@ -155,7 +158,7 @@ pub(super) struct Up {
     /// Run a build command again when its sources change
     #[arg(long)]
     pub(super) watch: bool,
-    /// Write where it listens to this file once the agents are ready: {"http":"…","admin":"…"}
+    /// Write where it listens to this file once the agents are ready: {"http":"…","admin":"…"}, and "probes" if there is one
     #[arg(long, value_name = "FILE")]
     pub(super) ports_file: Option<PathBuf>,
     /// What to say: off, error, warn, info, debug, trace, also for parts (info,caxton::store=debug)

@@ -31,6 +31,7 @@ pub(super) fn run(doctor: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> 
         (_, Some((desired, _))) => {
             findings.push(machine::port("http.listen", "--listen", desired.http.listen));
             findings.push(machine::port("admin.listen", "--admin", desired.admin.listen));
+            findings.extend(desired.probes.listen.map(|address| machine::port("probes.listen", "--probes", address)));
         }
         (_, None) => {}
     }

@@ -16,6 +16,7 @@ pub(super) fn run(up: Up) -> Result<ExitCode, CliError> {
     let mut flags = Vec::new();
     flags.extend(up.listen.map(|address| ("http.listen".to_owned(), address)));
     flags.extend(up.admin.map(|address| ("admin.listen".to_owned(), address)));
+    flags.extend(up.probes.map(|address| ("probes.listen".to_owned(), address)));
     if let Some(data) = &up.data {
         flags.push(("store.path".to_owned(), absolute(data)?));
     }

@@ -146,7 +146,7 @@ impl Problem {
                 let again_after = problem.again_after.map(|usual| retry_after_ms.map_or(usual, Duration::from_millis));
                 Self { again_after, ..problem.saying(reason.as_str()) }
             }
-            Outcome::Fault(Fault::Time { limit, .. }) => {
+            Outcome::Fault(Fault::Time { limit, .. } | Fault::Patience { limit }) => {
                 problem.saying(format!("the agent did not answer within {} ms", limit.as_millis()))
             }
             Outcome::Gone(why) => problem.saying(*why),
@@ -244,6 +244,7 @@ mod tests {
             Fault::Cpu { limit: time, trail: Trail::default() },
             Fault::Fuel { limit: 1, trail: Trail::default() },
             Fault::Time { limit: time, trail: Trail::default() },
+            Fault::Patience { limit: time },
             Fault::Start(String::new()),
             Fault::Restore(String::new()),
             Fault::Interrupted,

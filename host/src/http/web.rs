@@ -17,7 +17,7 @@ use crate::wasm::BodyError;
 pub(super) async fn call(line: &Line, call: Call) -> Reply {
     let Call { mut head, body, agent, trace, .. } = call;
     let settings = line.server.settings.load();
-    let details = is_told_details(settings.details, line.local, &head.headers);
+    let details = is_told_details(settings.details, line.pulse.is_local(), &head.headers);
     let about = About { agent: Some(agent.name().as_str()), message: None, trace: Some(&trace), details };
     let bounds = Bounds { limit: settings.max_body_bytes, stall: settings.stall_timeout };
     drop(settings);

@@ -4,14 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use http_body::Body;
-use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, HostOutgoingBody as _};
-use wasmtime_wasi_http::p2::body::{HostOutgoingBody, HyperOutgoingBody};
-use wasmtime_wasi_http::{FieldMap, WasiHttpView};
-
-use super::denied::WASI;
-use super::guest::Ctx;
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 /// How far a guest is with its response. Shared, because it is set while the guest still holds the store.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +29,7 @@ impl Answered {
     }
 
     /// The guest finished a body.
-    fn finishes(&self) {
+    pub(super) fn finishes(&self) {
         self.0.fetch_or(FINISHED, Ordering::Relaxed);
     }
 
@@ -43,25 +37,4 @@ impl Answered {
     pub(super) fn is_whole(&self) -> bool {
         self.0.load(Ordering::Relaxed) == SENT | FINISHED
     }
-}
-
-/// Puts a `finish` in place of the linker's that notes that a body was finished.
-pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
-    type Params = (Resource<HostOutgoingBody>, Option<Resource<FieldMap>>);
-    linker.allow_shadowing(true);
-    linker.instance(&format!("wasi:http/types@{WASI}"))?.func_wrap(
-        "[static]outgoing-body.finish",
-        |mut store: StoreContextMut<'_, Ctx>, (body, trailers): Params| -> wasmtime::Result<(Result<(), ErrorCode>,)> {
-            let finished = match store.data_mut().http().finish(body, trailers) {
-                Ok(()) => Ok(()),
-                Err(error) => Err(error.downcast()?),
-            };
-            if finished.is_ok() {
-                store.data().answered.finishes();
-            }
-            Ok((finished,))
-        },
-    )?;
-    linker.allow_shadowing(false);
-    Ok(())
 }

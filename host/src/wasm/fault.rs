@@ -35,13 +35,19 @@ pub(crate) enum Fault {
         /// What else is known.
         trail: Trail,
     },
-    /// More time by the clock than `limits.time`, or than the caller had left.
+    /// More time by the clock than `limits.time`.
     #[error("deadline-exceeded: took longer than {} ms{trail}", limit.as_millis())]
     Time {
         /// The bound.
         limit: Duration,
         /// What else is known.
         trail: Trail,
+    },
+    /// More time by the clock than the caller waits, which is less than `limits.time`.
+    #[error("deadline-exceeded: its caller waited no longer than {} ms", limit.as_millis())]
+    Patience {
+        /// How long the caller waits.
+        limit: Duration,
     },
     /// No instance could be started.
     #[error("no instance could be started: {0}")]
@@ -83,7 +89,7 @@ impl Fault {
             Self::Trap { .. } => "trap",
             Self::Cpu { .. } => "cpu-exceeded",
             Self::Fuel { .. } => "fuel-exceeded",
-            Self::Time { .. } => "deadline-exceeded",
+            Self::Time { .. } | Self::Patience { .. } => "deadline-exceeded",
             Self::Start(_) => "start-failed",
             Self::Restore(_) => "restore-failed",
             Self::Interrupted => "interrupted",
@@ -104,7 +110,7 @@ impl Fault {
             | Self::Start(_)
             | Self::Restore(_)
             | Self::NoResponse { .. } => true,
-            Self::Interrupted | Self::Abandoned | Self::Overloaded | Self::Host(_) => false,
+            Self::Patience { .. } | Self::Interrupted | Self::Abandoned | Self::Overloaded | Self::Host(_) => false,
         }
     }
 
@@ -134,6 +140,7 @@ impl Fault {
             | Self::NoResponse { trail, .. } => Some(trail),
             Self::Start(_)
             | Self::Restore(_)
+            | Self::Patience { .. }
             | Self::Interrupted
             | Self::Abandoned
             | Self::Overloaded

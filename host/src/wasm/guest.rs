@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use caxton_control::{AgentSpec, Receiver, RevisionId};
@@ -150,10 +150,20 @@ pub(crate) struct Ctx {
     pub(super) wasi: WasiCtx,
     pub(super) http: WasiHttpCtx,
     pub(super) outbound: Outbound,
+    pub(super) answer: HttpAnswering,
     /// How far the response of the HTTP call at hand is.
     pub(super) answered: Answered,
     /// What the guest says last is shown with its error.
     pub(super) stderr: LineLog,
+}
+
+/// The response of the HTTP call at hand.
+#[derive(Default)]
+pub(super) struct HttpAnswering {
+    /// The request was HEAD.
+    pub(super) head: bool,
+    /// Its status once it is sent; 0 before. Shared, because it is sent while the guest still holds the store.
+    pub(super) status: Arc<AtomicU16>,
 }
 
 impl Ctx {

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,12 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use super::answered::Answered;
 use super::bindings::{handler, health, incoming_handler, snapshot};
+use super::caller::BodyError;
 use super::denied::Outbound;
 use super::effects::Effects;
 use super::fault::{Bounds, CpuExhausted};
-use super::guest::{Ctx, Identity, LogLevel, Outside, Work};
-use super::http::{BodyError, SCHEME};
+use super::guest::{Ctx, HttpAnswering, Identity, LogLevel, Outside, Work};
+use super::http::SCHEME;
 use super::limits::{MemoryBound, Meter, Metered};
 use super::places::Places;
 use super::program::Program;
@@ -149,6 +151,12 @@ impl Instance {
         self.store.data().trail()
     }
 
+    /// How much memory it may have, if it was refused more.
+    pub(super) fn starved(&self) -> Option<u64> {
+        let ctx = self.store.data();
+        ctx.memory.refused.then_some(ctx.who.spec.limits.memory_bytes)
+    }
+
     /// Time on a core of the last call.
     pub(crate) fn cpu(&self) -> Duration {
         self.meter.used()
@@ -227,6 +235,9 @@ impl Instance {
             return Err(Fault::Host("the component exports no wasi:http/incoming-handler".to_owned()));
         };
         let host = |error: wasmtime::Error| Fault::Host(format!("{error:#}"));
+        let head = *request.method() == http::Method::HEAD;
+        let status = Arc::<AtomicU16>::default();
+        self.store.data_mut().answer = HttpAnswering { head, status: Arc::clone(&status) };
         let request = self.store.data_mut().http().new_incoming_request(SCHEME, request).map_err(host)?;
         let effects = Arc::clone(&self.store.data().effects);
         let answered = self.store.data().answered.clone();
@@ -236,6 +247,9 @@ impl Instance {
             .http()
             .new_response_outparam_from_callback(move |response| {
                 answered.sends(&response);
+                if let Ok(response) = &response {
+                    status.store(response.status().as_u16(), Ordering::Relaxed);
+                }
                 let mut effects = effects.lock();
                 let taken = std::mem::take(&mut *effects);
                 effects.closed = true;
@@ -344,6 +358,7 @@ fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, places: &Arc<Places>
         wasi: wasi.build(),
         http: WasiHttpCtx::new(),
         outbound: Outbound { who: Arc::clone(who), outside: Arc::clone(outside) },
+        answer: HttpAnswering::default(),
         answered: Answered::default(),
         stderr,
     }

@@ -14,7 +14,9 @@
 //! 7 and 10 are of rollouts with analysis and of moves between machines, which this program does not have.
 
 mod agents;
+mod api;
 mod broken;
+mod callers;
 mod candidates;
 mod conversations;
 mod crowded;
@@ -25,11 +27,13 @@ mod http;
 mod limits;
 mod messages;
 mod once;
+mod outside;
 mod passed_over;
 mod reload;
 mod rollouts;
 mod start;
 mod stateful;
+mod stops;
 mod store;
 mod told;
 mod trials;

@@ -14,8 +14,10 @@ use super::node::{Entry, Node, Place, Table, Value};
 use super::read::{Element, Findings, wrong_type};
 use super::schema;
 use super::section::Section;
+use crate::cors::Cors;
 use crate::desired::{
-    Admin, AgentSpec, Allow, Build, Conversations, Desired, Details, Durability, Host, Http, Limits, Mode, Route, Store,
+    Admin, AgentSpec, Allow, Build, Conversations, Desired, Details, Durability, Host, Http, Limits, Mode, Probes, Route,
+    Store,
 };
 use crate::names::{AgentName, Capability};
 use crate::schedule::{Missed, Schedule};
@@ -45,6 +47,7 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
     let desired = Desired {
         http: http(&root.section("http", findings), findings),
         admin: Admin { listen: listen(&root.section("admin", findings), findings) },
+        probes: Probes { listen: root.section("probes", findings).get("listen", None, findings) },
         store: store(&root.section("store", findings), findings),
         host: host(&root.section("host", findings), findings),
         conversations: conversations(&root.section("conversations", findings), findings),
@@ -77,7 +80,24 @@ fn http(section: &Section<'_>, findings: &mut Findings) -> Http {
             Some("never") => Details::Never,
             _ => Details::Loopback,
         },
+        cors: cors(&section.section("cors", findings), findings),
     }
+}
+
+fn cors(section: &Section<'_>, findings: &mut Findings) -> Cors {
+    let cors = Cors {
+        origins: section.get("origins", None, findings).unwrap_or_default(),
+        methods: section.get("methods", None, findings).unwrap_or_default(),
+        headers: section.get("headers", None, findings).unwrap_or_default(),
+        expose: section.get("expose", None, findings).unwrap_or_default(),
+        credentials: section.get("credentials", None, findings).unwrap_or_default(),
+        max_age: section.get("max-age", None, findings).unwrap_or_default(),
+    };
+    if cors.credentials && cors.origins.iter().any(|origin| origin == "*") {
+        let at = At { key: section.key("credentials"), place: section.place("credentials") };
+        findings.errors.push(ConfigError::CredentialsForAll { at });
+    }
+    cors
 }
 
 fn store(section: &Section<'_>, findings: &mut Findings) -> Store {
@@ -211,7 +231,8 @@ fn routes(section: &Section<'_>, agent: &str, cross: &mut Cross, findings: &mut 
             _ => Mode::Request,
         };
         if let (Some(pattern), Some(methods)) = (pattern, methods) {
-            let route = Route { pattern, methods, mode };
+            let cors = section.get("cors", None, findings);
+            let route = Route { pattern, methods, mode, cors };
             let at = At { key: section.key("route"), place: section.place("route") };
             cross.route(agent, &route, at, findings);
             routes.push(route);

@@ -117,6 +117,10 @@ pub enum Item {
     Variable,
     /// A method of HTTP.
     Method,
+    /// An origin of pages, or `*` for all.
+    Origin,
+    /// The name of a header, or `*` for all.
+    Header,
 }
 
 /// What holds when a key is not set.
@@ -222,9 +226,28 @@ pub static KEYS: &[Key] = &[
         "Who is told what went on inside an agent that failed, with its last words on stderr: callers on this machine \
         whose requests came by no proxy, everybody, or nobody."),
 
+    table("http.cors",
+        "Which pages of other origins may call message agents from a browser. Off while `origins` is empty. The host \
+        answers preflights itself. HTTP agents answer for themselves, unless a route says `cors = true`."),
+    list("http.cors.origins", Item::Origin, "[\"https://app.example\"]", "The origins of the pages; `*` means all."),
+    list("http.cors.methods", Item::Method, "[\"POST\"]",
+        "The methods that they may use, of those that a route takes; none means all of these."),
+    list("http.cors.headers", Item::Header, "[\"content-type\"]",
+        "The headers that they may send; `*` means all, none those that an agent sees of a request."),
+    list("http.cors.expose", Item::Header, "[\"caxton-conversation\"]",
+        "The headers that they may read, beside those that every page may; none means those that the host sets."),
+    key("http.cors.credentials", Kind::Boolean, Default::Boolean(false),
+        "Whether they may send cookies and other credentials; only with origins that are named."),
+    time("http.cors.max-age", 0, 24 * HOUR, "10m", "How long a browser may keep the answer to a preflight."),
+
     table("admin", "The listener of the management API, metrics and probes."),
     key("admin.listen", Kind::Address { loopback: true }, Default::Text("127.0.0.1:8081"),
         "IP address and port; only an address of this machine's own. Port 0 lets the system choose."),
+
+    table("probes", "A listener for `/healthz`, `/readyz` and `/metrics` alone, for probes and scrapes from other machines."),
+    key("probes.listen", Kind::Address { loopback: false }, Default::Unset("\"0.0.0.0:9090\""),
+        "IP address and port, where these three are answered without a token and nothing else is; port 0 lets the system \
+        choose. They are answered at `admin.listen` as well."),
 
     table("store", "Where and how state is kept."),
     key("store.path", Kind::Text, Default::Text(".caxton"), "The data folder, relative to the folder of this file."),
@@ -312,6 +335,8 @@ pub static KEYS: &[Key] = &[
     list("agents.NAME.http.methods", Item::Method, "[\"POST\"]", "The methods; none means all."),
     word("agents.NAME.http.mode", &["request", "enqueue"], &[], "request",
         "Whether the caller waits for the reply, or gets 202 and the message's id at once."),
+    key("agents.NAME.http.cors", Kind::Boolean, Default::Unset("true"),
+        "Whether `http.cors` holds for this route; left out, it holds for message agents and not for HTTP agents."),
     key("agents.NAME.schedule", Kind::Tables, Default::EmptyList(""), "Messages that the agent gets by the clock."),
     key("agents.NAME.schedule.cron", Kind::Cron, Default::Required("\"0 */5 * * * *\""),
         "The times: minute, hour, day, month and weekday, or six fields with the second first."),
