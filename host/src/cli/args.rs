@@ -132,7 +132,8 @@ pub(super) struct HostArgs {
 It runs until SIGTERM or Ctrl-C, then lets what is in hand finish; a second one ends it at once. It follows the \
 file: save it, and what changed takes effect. SIGHUP makes it read everything again, also the one that comes when its \
 terminal is lost: a host ends by nothing but SIGTERM and SIGINT. Nobody has to read what it says; lines that stderr does \
-not take are dropped and counted. Under systemd it takes part in `Type=notify-reload` and `WatchdogSec=`.
+not take are dropped and counted. Under systemd it takes part in `Type=notify-reload` and `WatchdogSec=`. Exit code 1 when \
+the memory of a stateful agent could not be saved at the end.
 
 Examples:
   caxton up

@@ -7,6 +7,7 @@ mod findings;
 mod guests;
 mod pool;
 mod sends;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
