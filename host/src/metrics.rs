@@ -14,7 +14,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::buckets::{BOUNDS_NS, Distribution};
 use crate::figures;
-use crate::status::AgentStatus;
+use crate::status::{AgentStatus, TaskStatus};
+use crate::telemetry;
 
 /// What a metric is, for those who read it.
 struct Metric {
@@ -57,6 +58,7 @@ const METRICS: &[Metric] = &[
     metric("caxton_handoff_seconds", Kind::Histogram, Unit::Seconds, "Time for which an agent's mailbox was held while its memory went to a new revision, by agent."),
     metric("caxton_failures_total", Kind::Counter, Unit::Count, "Attempts and calls that failed, by agent and what went wrong."),
     metric("caxton_dead_letters_total", Kind::Counter, Unit::Count, "Messages that were given up, by agent and reason."),
+    metric("caxton_snapshot_failures_total", Kind::Counter, Unit::Count, "Memories of stateful agents that were not saved (`what=\"save\"`) or not taken up (`restore`), by agent."),
     metric("caxton_copies_total", Kind::Counter, Unit::Count, "Copies of live messages that a new revision handled alike, unlike, or that were set aside."),
     metric("caxton_dead_letters_forgotten_total", Kind::Counter, Unit::Count, "Dead letters that left because there were more than store.dead-letters."),
     metric("caxton_log_lines_dropped_total", Kind::Counter, Unit::Count, "Lines that an agent said beyond its limits.log-lines, by agent."),
@@ -76,6 +78,8 @@ const METRICS: &[Metric] = &[
     metric("caxton_revisions", Kind::Gauge, Unit::Count, "Revisions that are not ended, and the newest of each agent, by state."),
     metric("caxton_ready", Kind::Gauge, Unit::Count, "1 when everything that the file declares runs as declared, else 0."),
     metric("caxton_store_bytes", Kind::Gauge, Unit::Bytes, "The store on disk."),
+    metric("caxton_host_lines_dropped_total", Kind::ReadCounter, Unit::Count, "Lines of the host itself that stderr could not take: a closed pipe, a full disk, a reader that stopped."),
+    metric("caxton_task_restarts_total", Kind::ReadCounter, Unit::Count, "Times that a task of the host died and was made again, by task."),
     metric("process_resident_memory_bytes", Kind::Gauge, Unit::Bytes, "Memory of the host that is in RAM."),
     metric("process_cpu_seconds_total", Kind::ReadCounter, Unit::Seconds, "Time of the host on all cores."),
 ];
@@ -105,6 +109,8 @@ pub(crate) struct Sample<'a> {
     pub(crate) agents: Option<&'a [AgentStatus]>,
     /// What agents counted, by name.
     pub(crate) told: &'a [(Arc<str>, Told)],
+    /// The tasks that make up the host.
+    pub(crate) tasks: &'a [TaskStatus],
     /// The data folder.
     pub(crate) data: &'a Path,
 }
@@ -206,6 +212,11 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
     }
     single(text, "caxton_ready", u8::from(sample.ready));
     single(text, "caxton_store_bytes", store_bytes(sample.data));
+    single(text, "caxton_host_lines_dropped_total", telemetry::dropped());
+    head(text, "caxton_task_restarts_total");
+    for task in sample.tasks {
+        line(text, "caxton_task_restarts_total", &format!("{{task=\"{}\"}}", task.name), task.restarts);
+    }
     if let Some(bytes) = figures::resident_bytes() {
         single(text, "process_resident_memory_bytes", bytes);
     }
@@ -265,7 +276,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("caxton.db"), [0; 100]).unwrap();
         let mut text = String::new();
-        write_sample(&mut text, &Sample { ready: true, agents: Some(&agents), told: &[], data: folder.path() });
+        write_sample(&mut text, &Sample { ready: true, agents: Some(&agents), told: &[], tasks: &[], data: folder.path() });
         for expected in [
             "# TYPE caxton_mailbox_depth gauge\ncaxton_mailbox_depth{agent=\"echo\"} 2\n",
             "caxton_messages_accepted_total{agent=\"counter\"} 12\n",
@@ -281,7 +292,7 @@ mod tests {
             assert!(text.contains(expected), "{expected} is missing in:\n{text}");
         }
         let mut text = String::new();
-        write_sample(&mut text, &Sample { ready: false, agents: None, told: &[], data: folder.path() });
+        write_sample(&mut text, &Sample { ready: false, agents: None, told: &[], tasks: &[], data: folder.path() });
         assert!(!text.contains("caxton_mailbox_depth"), "nothing is made up");
     }
 
@@ -297,7 +308,7 @@ mod tests {
         stats.ended(End { well: Some(true), waited: ms(40), took: ms(3), cpu: ms(1) });
         stats.ended(End { well: None, waited: ms(4), took: ms(300_000), cpu: ms(1) });
         let told = [("metrics-test".into(), stats.told().unwrap())];
-        let text = metrics.render(&Sample { ready: true, agents: None, told: &told, data: Path::new("/nowhere") });
+        let text = metrics.render(&Sample { ready: true, agents: None, told: &told, tasks: &[], data: Path::new("/nowhere") });
         for expected in [
             "caxton_failures_total{agent=\"metrics-test\",code=\"trap\"} 3\n",
             "caxton_http_seconds_bucket{agent=\"metrics-test\",le=\"0.005\"} 1\n",

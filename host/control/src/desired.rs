@@ -143,6 +143,8 @@ pub struct AgentSpec {
     pub capabilities: BTreeSet<Capability>,
     /// How many instances it has.
     pub instances: Instances,
+    /// What it may save of its memory.
+    pub snapshot: SnapshotSpec,
     /// What it reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
     /// What it may reach.
@@ -226,7 +228,7 @@ impl AgentSpec {
 pub struct Build {
     /// A command line for `sh -c`, run in the folder of the file.
     pub command: String,
-    /// Files whose change runs the command again: globs relative to the folder of the file.
+    /// Files whose change runs the command again: files, folders and globs from the folder of the file.
     pub watch: Vec<String>,
 }
 
@@ -276,6 +278,16 @@ impl PartialEq for Reuse {
 }
 
 impl Eq for Reuse {}
+
+/// `snapshot`: what a stateful agent may save of its memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotSpec {
+    /// The most that one save may have, in bytes.
+    pub max_bytes: u64,
+    /// The agent sets it itself, which only a stateful one may.
+    #[serde(skip)]
+    pub own: bool,
+}
 
 /// `allow`: what the agent may reach. Empty lists allow nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

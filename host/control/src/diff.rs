@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_kind_and_its_details() {
-        let table: [(&str, Change, &[&str]); 28] = [
+        let table: [(&str, Change, &[&str]); 29] = [
             ("nothing", |_| {}, &[]),
             (
                 "an agent more",
@@ -259,6 +259,11 @@ mod tests {
                 "how often an instance is used",
                 |d| echo(d).instances.reuse = Reuse::Own(1),
                 &["echo in-place instances.reuse: none -> 1"],
+            ),
+            (
+                "what may be saved",
+                |d| echo(d).snapshot.max_bytes = 1 << 20,
+                &["echo in-place snapshot.max: 64MiB -> 1MiB"],
             ),
             ("mailbox", |d| echo(d).mailbox.depth = 5, &["echo in-place mailbox.depth: 10000 -> 5"]),
             (

@@ -18,6 +18,7 @@ pub mod cron;
 pub mod deadlock;
 pub mod desired;
 pub mod diff;
+pub mod files;
 pub mod lifecycle;
 pub mod mailbox;
 pub mod names;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use http::StatusCode;
-use http_body_util::LengthLimitError;
 use serde::Deserialize;
 
 use super::Api;
-use super::extract::{Named, Params};
+use super::extract::{Named, Params, body_within};
 use super::problem::Problem;
 use crate::status::{NotRehearsed, Rehearsal, RehearsalWish};
 use crate::wasm::MAX_COMPONENT;
@@ -56,8 +55,9 @@ pub(super) async fn rehearse(
         return Err(Problem::new(StatusCode::CONFLICT, "rehearsing", why));
     };
     // Not an extractor, whose bound is that of a message.
-    let bound = usize::try_from(MAX_COMPONENT).unwrap_or(usize::MAX);
-    let component = axum::body::to_bytes(request.into_body(), bound).await.map_err(|error| unread(&error))?;
+    let why = format!("the component is larger than {MAX_COMPONENT} bytes");
+    let too_large = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_COMPONENT);
+    let component = body_within(request, MAX_COMPONENT, too_large).await?;
     let wish = RehearsalWish { agent: name, component, messages };
     let done = api.control.rehearse(wish).await?;
     done.map(Json).map_err(|why| match why {
@@ -65,13 +65,4 @@ pub(super) async fn rehearse(
         NotRehearsed::Unavailable(why) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why),
         NotRehearsed::Host(why) => Problem::host(why),
     })
-}
-
-fn unread(error: &axum::Error) -> Problem {
-    let too_large = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
-    if too_large {
-        let why = format!("the component is larger than {MAX_COMPONENT} bytes");
-        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_COMPONENT);
-    }
-    Problem::new(StatusCode::BAD_REQUEST, "body-broken", "the body could not be read to its end")
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
@@ -14,13 +14,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Api;
-use super::extract::{Content, Named, Params};
+use super::extract::{Named, Params, body_within};
 use super::guard::Who;
 use super::problem::Problem;
 use crate::agent::Agent;
 use crate::status::{StateKey, StatePage};
-use crate::store::StateChange;
-use crate::wasm::Read;
+use crate::store::{CommitError, StateChange};
+use crate::wasm::{MAX_VALUE, Read};
 
 /// Keys of one page, when nothing else is asked and at most.
 const PAGE: u32 = 100;
@@ -111,12 +111,20 @@ pub(super) async fn put_value(
     Extension(who): Extension<Who>,
     Named((name, key)): Named<(String, String)>,
     headers: HeaderMap,
-    Content(value): Content,
+    request: Request,
 ) -> Result<StatusCode, Problem> {
     let agent = api.agent(&name).await?;
     if key.len() > MAX_KEY {
         return Err(Problem::bad_request(format!("the key has {} bytes; {MAX_KEY} is the most", key.len())));
     }
+    let quota = agent.spec().limits.state_bytes;
+    let too_large = if quota <= MAX_VALUE {
+        CommitError::Quota(quota).into()
+    } else {
+        let why = format!("a value has at most {MAX_VALUE} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_VALUE)
+    };
+    let value = body_within(request, quota.min(MAX_VALUE), too_large).await?;
     let bytes = value.len();
     write(&api, &agent, &key, Some(value), &headers).await?;
     let data = json!({ "by": who.to_string(), "key": key, "bytes": bytes });

@@ -24,7 +24,7 @@ impl Inbox for Agent {
                 return false;
             }
             self.watch(&mut inbox, over_at);
-            let now = clock::now_ms();
+            let now = clock::steady_ms();
             match due.filter(|due| *due > now) {
                 Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),
                 None => inbox.mailbox.push(conversation, rank, now, slot),

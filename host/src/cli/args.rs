@@ -131,7 +131,10 @@ pub(super) struct HostArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 It runs until SIGTERM or Ctrl-C, then lets what is in hand finish; a second one ends it at once. It follows the \
-file: save it, and what changed takes effect. SIGHUP makes it read everything again.
+file: save it, and what changed takes effect. SIGHUP makes it read everything again, also the one that comes when its \
+terminal is lost: a host ends by nothing but SIGTERM and SIGINT. Nobody has to read what it says; lines that stderr does \
+not take are dropped and counted. Under systemd it takes part in `Type=notify-reload` and `WatchdogSec=`. Exit code 1 when \
+the memory of a stateful agent could not be saved at the end.
 
 Examples:
   caxton up
@@ -159,7 +162,7 @@ pub(super) struct Up {
     #[arg(long)]
     pub(super) watch: bool,
     /// Write where it listens to this file once the agents are ready: {"http":"…","admin":"…"}, and "probes" if there is one
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", overrides_with = "ports_file")]
     pub(super) ports_file: Option<PathBuf>,
     /// What to say: off, error, warn, info, debug, trace, also for parts (info,caxton::store=debug)
     #[arg(long, env = "CAXTON_LOG", hide_env_values = true, default_value = DEFAULT_FILTER, value_name = "FILTER")]

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::args::Format;
+use crate::telemetry;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(super) enum Exit {
     RolledBack = 6,
     /// Ctrl-C, as shells count it.
     Interrupted = 130,
+    /// Nobody reads any more, as shells count it, and so how it ended is not known.
+    ReaderGone = 141,
 }
 
 /// Why a command did not do what it was to do.
@@ -53,6 +56,14 @@ impl CliError {
     /// With more for programs to read than the words say.
     pub(super) fn with_details(self, details: Value) -> Self {
         Self { details: Some(Box::new(details)), ..self }
+    }
+
+    /// The same for a command whose exit code says how something went, which is not known if nobody read it to its end.
+    pub(super) fn of_outcome(mut self) -> Self {
+        if std::mem::take(&mut self.reader_gone) {
+            (self.exit, self.message) = (Exit::ReaderGone, None);
+        }
+        self
     }
 
     /// Says it on stderr, and gives the code to end with. A program that asked for JSON gets that on stdout as well,
@@ -94,6 +105,7 @@ impl Exit {
             Self::Timeout => "timeout",
             Self::RolledBack => "rolled-back",
             Self::Interrupted => "interrupted",
+            Self::ReaderGone => "reader-gone",
         }
     }
 }
@@ -114,8 +126,10 @@ impl From<std::io::Error> for CliError {
 
 /// Says something on stderr.
 pub(super) fn say(text: &str) {
-    // Where nobody reads, nobody misses it.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    // A host says it as all else, without waiting. Where nobody reads, nobody misses it.
+    if !telemetry::say(text) {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
 }
 
 /// A colour with a meaning.
@@ -154,17 +168,21 @@ pub(super) fn colours_wanted() -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Standard output.
+/// Standard output. A command whose reader is gone (`| head`) goes on: its exit code says what came of it. One that only
+/// [follows](Self::follow) something ends.
 pub(super) struct Out {
     format: Format,
     terminal: bool,
     /// Whether a program has its result.
     printed: bool,
+    follows: bool,
+    reader_gone: bool,
 }
 
 impl Out {
     pub(super) fn new(format: Format) -> Self {
-        Self { format, terminal: std::io::stdout().is_terminal(), printed: false }
+        let terminal = std::io::stdout().is_terminal();
+        Self { format, terminal, printed: false, follows: false, reader_gone: false }
     }
 
     /// How results are to be printed.
@@ -182,18 +200,34 @@ impl Out {
         paint(text, style, self.terminal)
     }
 
+    /// From now on what is printed is all that is done: nobody reads, nothing to do.
+    pub(super) fn follow(&mut self) {
+        self.follows = true;
+    }
+
     /// Prints a line.
     pub(super) fn line(&mut self, text: &str) -> Result<(), CliError> {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}")?;
-        Ok(out.flush()?)
+        self.write(&[text.as_bytes(), b"\n"])
     }
 
     /// Prints bytes as they are.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.write(&[bytes])
+    }
+
+    fn write(&mut self, parts: &[&[u8]]) -> Result<(), CliError> {
+        if self.reader_gone {
+            return Ok(());
+        }
         let mut out = std::io::stdout().lock();
-        out.write_all(bytes)?;
-        Ok(out.flush()?)
+        let written = parts.iter().try_for_each(|part| out.write_all(part)).and_then(|()| out.flush());
+        match written {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && !self.follows => {
+                self.reader_gone = true;
+                Ok(())
+            }
+            written => Ok(written?),
+        }
     }
 
     /// Prints a result for programs, in several lines.

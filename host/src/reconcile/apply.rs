@@ -128,7 +128,9 @@ impl Reconciler {
             // is no instance of it any more, and nothing is saved.
             record.busy = true;
             let (name, number, reports) = (revision.agent.clone(), revision.number, self.reports.0.clone());
+            let guard = self.commons.tasks.guard("save");
             tokio::spawn(async move {
+                let _guard = guard;
                 if let Err(why) = agent.save_last(&live).await {
                     tracing::error!(agent = %name, why, "an agent's memory was not kept");
                 }

@@ -75,7 +75,8 @@ impl Reconciler {
         let due = self.standing.look_again_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         let all = ALL_EVERY.saturating_sub(self.all_seen.elapsed());
         let told = self.sums.untold.map(|since| TOLD_EVERY.saturating_sub(since.elapsed()));
-        [due, told].into_iter().flatten().fold(all, Duration::min)
+        let files = self.unsettled_at().map(|at| at.saturating_duration_since(Instant::now()));
+        [due, told, files].into_iter().flatten().fold(all.min(self.looks.next_in()), Duration::min)
     }
 
     /// Observes, plans and acts for those of whom something changed, until nothing more is safe to do at this moment.
@@ -97,6 +98,7 @@ impl Reconciler {
                 self.publish();
             }
             self.measure(&names);
+            self.note_figures(&names);
             let actual = self.observe(&names);
             let plan = plan::plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
             self.standing.planned(&names, &plan, now);
@@ -114,6 +116,7 @@ impl Reconciler {
             self.sum(&names);
         }
         self.persist_figures();
+        self.note_all_figures();
         self.tell();
     }
 
@@ -209,7 +212,7 @@ impl Reconciler {
     fn tell(&mut self) {
         // A file with errors or a candidate that failed keeps nobody from being served: they are told as
         // reasons, but must not take a host that serves out of rotation.
-        let (ready, settled) = (self.sums.unserved.is_empty(), self.sums.unsettled.is_empty());
+        let (ready, settled) = (self.sums.unserved.is_empty(), self.sums.unsettled.is_empty() && self.files.again().is_none());
         let recent = self.sums.told.is_some_and(|told| told.elapsed() < TOLD_EVERY);
         if self.sums.untold.is_some() && (!recent || settled || ready != self.ready.borrow().ready) {
             (self.sums.untold, self.sums.told) = (None, Some(Instant::now()));

@@ -6,9 +6,10 @@ use caxton_control::lifecycle::State;
 use caxton_control::rollout::{Ledger, Status};
 use caxton_control::{Desired, diff};
 
+use super::declaration::Asked;
 use super::{Entry, Reconciler};
 use crate::config::ConfigErrors;
-use crate::control::Command;
+use crate::control::{Command, Wake};
 use crate::status::{AgentStatus, Change, FileError, HostStatus, RevisionStatus};
 
 /// What the status tells and what does not change while the host runs.
@@ -29,6 +30,8 @@ impl Reconciler {
     pub(super) fn command(&mut self, command: Command) {
         // Whoever asked may be gone by the time of the answer.
         match command {
+            // It is of the whole file, and is answered when that is whole.
+            Command::Apply(_) | Command::Diff(_) if !self.is_whole() => self.declaration.defer(Asked::Command(command)),
             Command::Apply(answer) => {
                 let changes = self.read_file();
                 if self.file_errors.is_empty() {
@@ -38,6 +41,10 @@ impl Reconciler {
                 } else {
                     let _ = answer.send(Err(self.file_errors.clone()));
                 }
+            }
+            Command::Reload(answer) => {
+                self.wake(Wake::All);
+                self.settling.push((answer, Vec::new()));
             }
             Command::Diff(answer) => {
                 let found = self.source.load().map_err(|errors| file_errors(&errors));
@@ -81,7 +88,7 @@ impl Reconciler {
     /// What a declaration would change, components that changed in their files included.
     fn changes_with(&mut self, desired: &Desired) -> Vec<Change> {
         let mut changes = changes(&self.declared.desired, desired);
-        self.files.begin();
+        self.files.begin(true);
         for (name, spec) in &desired.agents {
             let path = self.declared.dir.join(&spec.component);
             let found = self.files.look(&path, &spec.component);

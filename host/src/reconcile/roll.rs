@@ -239,7 +239,9 @@ impl Reconciler {
         let Some(live) = record.live.clone() else { return };
         record.busy = true;
         let (id, reports) = (revision.clone(), self.reports.0.clone());
+        let guard = self.commons.tasks.guard("rollout");
         tokio::spawn(async move {
+            let _guard = guard;
             let report = work(live, id).await;
             // The reconciler is gone only when the host stops.
             let _ = reports.send(report).await;
@@ -397,10 +399,13 @@ impl Entry {
                 ..side.live.window()
             }
         };
+        let (held, sticky) = self.agent.held_conversations();
         let mut windows = Windows {
             step: measuring.window,
             stable: window(stable, rollout.from.number),
             candidate: window(candidate, rollout.to.number),
+            held,
+            sticky,
         };
         let has_all = self.agent.current().is_some_and(|current| current.id.number == rollout.to.number);
         windows.candidate.breaker_open = has_all && self.agent.is_left_alone();

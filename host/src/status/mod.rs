@@ -3,6 +3,7 @@
 mod conversation;
 mod file;
 mod rollout;
+mod task;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,7 @@ pub(crate) use rollout::{
     Differences, Differing, NotRehearsed, PathDiffers, Rehearsal, RehearsalFailure, RehearsalWish, RolloutStatus,
     RolloutWish, SideStatus,
 };
+pub(crate) use task::TaskStatus;
 
 /// The host as a whole.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]

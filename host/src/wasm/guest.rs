@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use caxton_control::{AgentSpec, Receiver, RevisionId};
 use parking_lot::Mutex;
 use wasmtime::component::ResourceTable;
@@ -24,11 +25,14 @@ use super::limits::{MemoryBound, Meter};
 use super::message::Sent;
 use super::places::{Asking, Places};
 use super::stdio::LineLog;
-use super::wit;
+use super::{Fault, wit};
 use crate::trace::Trace;
 
 /// The longest key of an agent's state, in bytes.
 const MAX_KEY: u32 = 1_024;
+/// The largest value of an agent's state, in bytes, whatever `limits.state` allows: the store keeps a value in one row,
+/// which has a bound of its own.
+pub(crate) const MAX_VALUE: u64 = 256 << 20;
 /// The most keys in one page of a list.
 const MAX_PAGE: u32 = 1_000;
 
@@ -124,7 +128,9 @@ pub(crate) trait Outside: Send + Sync {
     /// Keys with a prefix, after a key, in order: at most `limit`.
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String>;
     /// What a stateful agent saved last.
-    fn saved(&self, revision: &RevisionId) -> Result<Option<Vec<u8>>, String>;
+    fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String>;
+    /// An instance of a stateful agent did not take up what was saved.
+    fn not_restored(&self, _revision: &RevisionId, _fault: &Fault) {}
     /// A line for the agent's log.
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str);
 }
@@ -201,8 +207,9 @@ impl Ctx {
     fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
         check_key(&key)?;
         let limits = self.limits();
-        if value.as_ref().is_some_and(|value| value.len() as u64 > limits.state_bytes) {
-            return Err(StateError::TooLarge(limits.state_bytes));
+        let most = limits.state_bytes.min(MAX_VALUE);
+        if value.as_ref().is_some_and(|value| value.len() as u64 > most) {
+            return Err(StateError::TooLarge(most));
         }
         let mut effects = self.effects.lock();
         if effects.closed {

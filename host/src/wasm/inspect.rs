@@ -142,6 +142,37 @@ pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
     scan.judge(bytes.len() as u64)
 }
 
+/// Whether bytes are the beginning of a component or module that goes on: none, or a section that ends after them. Reads
+/// the sizes of the outermost sections alone.
+pub(crate) fn is_cut(bytes: &[u8]) -> bool {
+    const HEAD: usize = 8;
+    let magic = b"\0asm";
+    if bytes.len() < HEAD {
+        return magic.starts_with(&bytes[..bytes.len().min(magic.len())]);
+    }
+    let mut left = &bytes[HEAD..];
+    while bytes.starts_with(magic)
+        && let Some((_, rest)) = left.split_first()
+    {
+        // The number of bytes, seven bits at a time.
+        let (mut size, mut used) = (0_u64, 0);
+        loop {
+            let Some(byte) = rest.get(used) else { return true };
+            size |= u64::from(byte & 0x7f) << (7 * used).min(63);
+            used += 1;
+            if byte & 0x80 == 0 || used == 5 {
+                break;
+            }
+        }
+        let rest = &rest[used..];
+        if size > rest.len() as u64 {
+            return true;
+        }
+        left = &rest[usize::try_from(size).unwrap_or(rest.len())..];
+    }
+    false
+}
+
 /// Proposals that are off by policy: what no toolchain of agents needs is only more surface. Tail calls stay
 /// on, because QuickJS is built with them, and several memories, because what joins the parts of a component has
 /// them; guests themselves may not.

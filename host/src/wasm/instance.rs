@@ -34,8 +34,12 @@ use super::symbols::Symbols;
 use super::trail::{Refused, Trail};
 use super::{Fault, wit};
 
-/// What the host allocates for one call's lists and strings, beyond twice the largest message.
+/// What the host allocates for one call's lists and strings beyond the guest's memory, where all of them lie: what is 16
+/// bytes there may be 48 here.
 const HOSTCALL_BYTES: usize = 4 << 20;
+/// How long a guest may take to save its memory or to take it up, on a core and by the clock. The limits of a message say
+/// nothing of it: a memory grows with all messages that ever came.
+const SNAPSHOT_TIME: Duration = Duration::from_secs(30);
 /// Handles of resources that a guest may hold.
 const MAX_HANDLES: usize = 4_096;
 /// Entries of the table of resources behind those handles.
@@ -45,6 +49,8 @@ const MAX_RESOURCES: usize = 1_024;
 const MAX_LEFT: usize = 16;
 /// Random bytes that a guest may ask for at once.
 const MAX_RANDOM: u64 = 64 << 10;
+/// The longest reason that a guest gives for not saving or restoring, in characters.
+const MAX_REASON: usize = 1_000;
 /// An instance is not used for longer, whatever it does: leaks of a guest end with it.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
@@ -81,12 +87,10 @@ impl Instance {
         let meter = Meter::new();
         let mut store = Store::new(program.pre.engine(), context(who, outside, places, &meter));
         store.limiter(|ctx| &mut ctx.memory);
-        store.set_hostcall_fuel(
-            usize::try_from(limits.message_bytes)
-                .unwrap_or(usize::MAX)
-                .saturating_mul(2)
-                .saturating_add(HOSTCALL_BYTES),
-        );
+        // Whoever takes a list has a bound of its own for it, and an error that says so: a message, a value of state, a
+        // snapshot. This one only ends what no guest with good intentions does: naming the same bytes again and again.
+        let copied = limits.memory_bytes.max(limits.message_bytes.saturating_mul(2));
+        store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX).saturating_add(HOSTCALL_BYTES));
         store.set_max_component_handles(MAX_HANDLES);
         store.epoch_deadline_callback(|cx| {
             if cx.data().meter.is_over() { Err(CpuExhausted.into()) } else { Ok(UpdateDeadline::Yield(1)) }
@@ -200,22 +204,29 @@ impl Instance {
         self.explain(result, time)
     }
 
-    /// The guest's memory as bytes of its own choosing; none when it keeps no state there.
-    pub(crate) async fn save(&mut self, time: Duration) -> Result<Option<Result<Vec<u8>, String>>, Fault> {
-        self.begin(None);
+    /// The guest's memory as bytes of its own choosing, at most `max`; none when it keeps no state there. The instance can
+    /// be used after [`NotSaved`], and is to be dropped after a fault.
+    pub(crate) async fn save(&mut self, max: u64) -> Result<Option<Result<Bytes, NotSaved>>, Fault> {
+        self.begin_snapshot();
         let Some(snapshot) = &self.exports.snapshot else { return Ok(None) };
-        let result = bounded(&self.meter, time, pin!(snapshot.call_save(&mut self.store))).await;
-        self.explain(result, time).map(Some)
+        let result = bounded(&self.meter, SNAPSHOT_TIME, pin!(snapshot.call_save(&mut self.store))).await;
+        let saved = self.explain_within(result, SNAPSHOT_TIME, SNAPSHOT_TIME)?;
+        Ok(Some(match saved {
+            Ok(saved) if saved.len() as u64 > max => Err(NotSaved::TooLarge { bytes: saved.len() as u64, max }),
+            Ok(saved) => Ok(saved.into()),
+            Err(why) => Err(NotSaved::Refused(why.chars().take(MAX_REASON).collect())),
+        }))
     }
 
     /// Gives the guest what it saved before.
-    pub(crate) async fn restore(&mut self, saved: &[u8], time: Duration) -> Result<(), Fault> {
-        self.begin(None);
+    pub(crate) async fn restore(&mut self, saved: &[u8]) -> Result<(), Fault> {
+        self.begin_snapshot();
         let Some(snapshot) = &self.exports.snapshot else { return Ok(()) };
         // The contract takes the bytes by value.
         let saved = saved.to_vec();
-        let result = bounded(&self.meter, time, pin!(snapshot.call_restore(&mut self.store, &saved))).await;
-        self.explain(result, time)?.map_err(Fault::Restore)
+        let result = bounded(&self.meter, SNAPSHOT_TIME, pin!(snapshot.call_restore(&mut self.store, &saved))).await;
+        let restored = self.explain_within(result, SNAPSHOT_TIME, SNAPSHOT_TIME)?;
+        restored.map_err(|why| Fault::Restore(why.chars().take(MAX_REASON).collect()))
     }
 
     /// Runs one HTTP request to the end of the guest. `sender` gets the head of the response when the guest
@@ -270,12 +281,31 @@ impl Instance {
         self.store.data_mut().begin(work);
     }
 
+    /// Begins to count for a snapshot, which is no message: none of its limits holds.
+    fn begin_snapshot(&mut self) {
+        let counts_fuel = self.store.data().who.spec.limits.fuel.is_some();
+        self.meter.begin(SNAPSHOT_TIME);
+        arm(&mut self.store, counts_fuel.then_some(u64::MAX));
+        self.store.data_mut().begin(None);
+    }
+
     fn explain<T>(&self, result: Result<wasmtime::Result<T>, Late>, time: Duration) -> Result<T, Fault> {
+        self.explain_within(result, time, self.store.data().who.spec.limits.cpu)
+    }
+
+    /// What came of a call that had so much time by the clock and on a core.
+    fn explain_within<T>(
+        &self,
+        result: Result<wasmtime::Result<T>, Late>,
+        time: Duration,
+        cpu: Duration,
+    ) -> Result<T, Fault> {
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 let ctx = self.store.data();
-                Err(Fault::of(&error, ctx.bounds(), &self.program.symbols, ctx.stderr.last()))
+                let bounds = Bounds { cpu, ..ctx.bounds() };
+                Err(Fault::of(&error, bounds, &self.program.symbols, ctx.stderr.last()))
             }
             Err(_) => Err(Fault::Time { limit: time, trail: self.trail() }),
         }
@@ -303,6 +333,22 @@ fn start_failed(ctx: &Ctx, error: &wasmtime::Error, symbols: &Symbols) -> String
         return format!("limits.memory ({} bytes) is too small for its start{said}", ctx.who.spec.limits.memory_bytes);
     }
     format!("{}{said}", Fault::of(error, ctx.bounds(), symbols, words))
+}
+
+/// Why a guest's memory was not saved although the guest goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotSaved {
+    /// The guest gave a reason.
+    #[error("it refused to save its memory: {0}")]
+    Refused(String),
+    /// It saved more than it may.
+    #[error("it saved {bytes} bytes, more than snapshot.max ({max} bytes)")]
+    TooLarge {
+        /// What it saved.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
 }
 
 /// A call took longer than it may.

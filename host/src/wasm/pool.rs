@@ -189,10 +189,10 @@ impl Pool {
         self.obtain(deadline, false).await
     }
 
-    /// Until when no instance is started after others failed, in milliseconds since 1970, if none is idle either.
+    /// Until when no instance is started after others failed, by the steady clock, if none is idle either.
     pub(crate) fn pausing(&self) -> Option<u64> {
         let troubled = self.troubled.load(Ordering::Relaxed) && self.idle.lock().is_empty();
-        if troubled { self.supervision.lock().may_start(clock::now_ms()) } else { None }
+        if troubled { self.supervision.lock().may_start(clock::steady_ms()) } else { None }
     }
 
     async fn obtain(self: &Arc<Self>, deadline: Instant, waits: bool) -> Result<Lease, NoInstance> {
@@ -240,7 +240,7 @@ impl Pool {
         if !self.troubled.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let now = clock::now_ms();
+        let now = clock::steady_ms();
         let Some(at) = self.supervision.lock().may_start(now) else { return Ok(()) };
         let pause = Duration::from_millis(at.saturating_sub(now));
         if !waits || Instant::now() + pause >= deadline {
@@ -254,7 +254,7 @@ impl Pool {
     pub(super) fn failed(&self, kind: Failure, fault: &Fault) {
         self.troubled.store(true, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
-        let verdict = self.supervision.lock().failed(clock::now_ms(), rand::random(), kind);
+        let verdict = self.supervision.lock().failed(clock::steady_ms(), rand::random(), kind);
         match verdict {
             Verdict::Replace { .. } => {}
             Verdict::GiveUp => drop(self.given_up.set(format!("its instances fail to start again and again: {fault}"))),
@@ -305,16 +305,16 @@ impl Pool {
         let instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
         let mut instance = Box::new(instance);
         if self.program.summary.kind == Kind::Stateful {
-            let time = self.who.spec.limits.time;
-            match memory {
-                Memory::Saved => {
-                    if let Some(saved) = self.outside.saved(&self.who.revision).map_err(Fault::Host)? {
-                        instance.restore(&saved, time).await?;
-                    }
-                }
-                Memory::Given(saved) => instance.restore(saved, time).await?,
-                Memory::None => {}
-            }
+            let restored = match memory {
+                Memory::Saved => match self.outside.saved(&self.who.revision) {
+                    Ok(Some(saved)) => instance.restore(&saved).await,
+                    Ok(None) => Ok(()),
+                    Err(why) => Err(Fault::Host(format!("what it saved cannot be read: {why}"))),
+                },
+                Memory::Given(saved) => instance.restore(saved).await,
+                Memory::None => Ok(()),
+            };
+            restored.inspect_err(|fault| self.outside.not_restored(&self.who.revision, fault))?;
         }
         self.live.fetch_add(1, Ordering::Relaxed);
         self.started.fetch_add(1, Ordering::Relaxed);

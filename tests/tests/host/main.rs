@@ -15,26 +15,37 @@
 
 mod agents;
 mod api;
+mod bounds;
 mod broken;
 mod callers;
+mod builds;
 mod candidates;
+mod chains;
+mod clock;
 mod conversations;
 mod crowded;
 mod dead;
+mod deaths;
 mod durable;
+mod environment;
+mod folder;
+mod files;
 mod handoffs;
 mod http;
 mod limits;
 mod messages;
 mod once;
+mod output;
 mod outside;
 mod passed_over;
 mod reload;
 mod rollouts;
+mod snapshots;
 mod start;
 mod stateful;
 mod stops;
 mod store;
+mod systemd;
 mod told;
 mod trials;
 mod web;
@@ -66,6 +77,13 @@ fn agent(name: &str, guest: &str, more: &str) -> String {
 /// two looks.
 fn in_hand(status: &serde_json::Value) -> bool {
     status["in_flight"] == 1 || status["handled"] == 1
+}
+
+/// The value of a metric whose line begins so; 0 if there is none.
+fn metric(host: &Host, line: &str) -> u64 {
+    let text = Client::new(&host.admin, None).get("/metrics").text();
+    let found = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+    found.unwrap_or(0)
 }
 
 /// How many write at once.

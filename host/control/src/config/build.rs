@@ -183,7 +183,7 @@ fn agent_spec(
     let capabilities: BTreeSet<Capability> =
         capabilities.into_iter().filter_map(|(element, _)| element.capability()).collect();
     cross.capabilities(&capabilities);
-    let Inherited { limits, instances, mailbox, breaker, reload, rollout, .. } =
+    let Inherited { limits, instances, snapshot, mailbox, breaker, reload, rollout, .. } =
         Inherited::read(section, Some(base), findings);
     AgentSpec {
         printed: Default::default(),
@@ -194,6 +194,7 @@ fn agent_spec(
         }),
         capabilities,
         instances,
+        snapshot,
         config: section.get("config", None, findings).unwrap_or_default(),
         allow: allow(section, cross, findings),
         schedules: schedules(section, &limits, findings),

@@ -17,6 +17,10 @@ The variable of a key is `CAXTON_` and the key in upper case, with `__` for each
 are `--listen` (`http.listen`), `--admin` (`admin.listen`), `--probes` (`probes.listen`) and `--data` (`store.path`).
 Keys that are not listed here are errors, and so is a value out of bounds; all errors are reported at once.
 
+A variable with `__` that is no setting is an error too. Any other that begins with `CAXTON_` is a warning, and those that
+Kubernetes makes of a Service (`CAXTON_SERVICE_HOST`, `CAXTON_PORT_8080_TCP`) are one warning together. An empty variable
+counts as one that is not set, unless any text is right there, as in `config`.
+
 - A **size** is a whole number with `B`, `KB`, `KiB`, `MB`, `MiB`, `GB` or `GiB`, or a number of bytes.
 - A **duration** is whole numbers with `h`, `m`, `s`, `ms`, the larger first: `1m30s`.
 - A **name** of an agent or a capability has 1 to 63 lower-case letters, digits and `-`; it begins with a letter and

@@ -152,7 +152,8 @@ pub const METHODS: &[&str] = &[
 ];
 
 /// The tables of an agent that `[defaults]` has too: an agent inherits what it does not set itself.
-pub const INHERITED: &[&str] = &["limits", "instances", "mailbox", "breaker", "reload", "deploy", "rollback"];
+pub const INHERITED: &[&str] =
+    &["limits", "instances", "snapshot", "mailbox", "breaker", "reload", "deploy", "rollback"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -277,7 +278,7 @@ pub static KEYS: &[Key] = &[
     key("agents.NAME.build.command", Kind::Text, Default::Required("\"components/build.sh triage\""),
         "A command line for `sh -c`, run in the folder of this file."),
     list("agents.NAME.build.watch", Item::Text, "[\"components/triage/**\"]",
-        "Files whose change runs the command again: globs relative to the folder of this file."),
+        "Files whose change runs the command again: files, folders with all in them, and globs (`*` and `**` match any number of folders too), from the folder of this file."),
     list("agents.NAME.capabilities", Item::Capability, "[\"triage\"]",
         "What the agent can do; others send to `cap:NAME` to reach any agent that can."),
     table("agents.NAME.instances", "How many instances the agent has."),
@@ -289,6 +290,10 @@ pub static KEYS: &[Key] = &[
         it is 1 for HTTP agents and 1,000 for agents that take messages, unless the component says how often it may be \
         used. Not for agents that keep state in their memory."),
     time("agents.NAME.instances.idle", 0, 24 * HOUR, "60s", "How long an instance above `min` stays without work."),
+    table("agents.NAME.snapshot", "What a stateful agent saves of its memory."),
+    size("agents.NAME.snapshot.max", KIB, GIB, "64MiB",
+        "The most that it may save at once. A larger save fails; the instance and what was saved before are kept. \
+        Only for agents that export `caxton:agent/snapshot`, and not above `limits.memory`."),
     key("agents.NAME.config", Kind::TextMap, Default::EmptyTable("{ language = \"en\" }"),
         "Text that the agent reads through `wasi:config/store`."),
     table("agents.NAME.allow", "What the agent may reach. What is not listed is refused."),
@@ -383,7 +388,10 @@ pub static KEYS: &[Key] = &[
     table("agents.NAME.rollback", "When a new revision is taken back, and what is kept to go back to."),
     key("agents.NAME.rollback.automatic", Kind::Boolean, Default::Boolean(true),
         "Whether a new revision that does worse is taken back without being asked."),
-    percent("agents.NAME.rollback.errors", 0.0, 100.0, "5%", "Above so many failed messages of the new revision."),
+    percent("agents.NAME.rollback.errors", 0.0, 100.0, "5%",
+        "When the new one fails at so many points more of its messages than the old one in the same window, by more than chance explains."),
+    key("agents.NAME.rollback.errors-above", Kind::Percent { least: 0.0, most: 100.0 }, Default::Unset("\"20%\""),
+        "Above so many failed messages of the new revision, whatever the old one does. Off unless set."),
     percent("agents.NAME.rollback.slower", 0.0, 10_000.0, "50%",
         "When its p95 is above that of the old one, in the same window, by more than this."),
     percent("agents.NAME.rollback.probes", 0.0, 100.0, "50%", "Below so many probes that passed."),
@@ -391,6 +399,8 @@ pub static KEYS: &[Key] = &[
         "Above so much memory of one instance of the new revision. Off unless set."),
     integer("agents.NAME.rollback.min-messages", 0, 1_000_000, 100,
         "With fewer messages a new revision is not judged, and is never healthy."),
+    word("agents.NAME.rollback.sticky", &["idle", "conversation", "none"], &[], "idle",
+        "Where conversations are while traffic is split: with the revision that has something of theirs open, with the one they began with, or anywhere."),
     integer("agents.NAME.rollback.rehearse", 0, 10_000, 0,
         "How many of the last messages a new revision has to handle on a copy before any traffic moves; with 0 none are kept."),
     integer("agents.NAME.rollback.keep", 0, 100, 3,

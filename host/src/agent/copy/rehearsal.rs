@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Agent, Revision, code, describe};
@@ -117,33 +118,18 @@ impl Agent {
     }
 
     /// The memory of a stateful agent as it is now. It goes on with it afterwards.
-    async fn live_memory(&self, stable: &Arc<Revision>) -> Result<Option<Vec<u8>>, String> {
+    async fn live_memory(&self, stable: &Arc<Revision>) -> Result<Option<Bytes>, String> {
         if stable.kind() != Kind::Stateful {
             return Ok(None);
         }
         // Between two messages, as a message would come.
-        let Some(mut lease) = stable.pool.lease_at_rest().await else {
-            return Ok(self
-                .commons
-                .store
-                .snapshot(self.name.as_str(), stable.id.number)?
-                .map(|snapshot| snapshot.data));
+        let Some(lease) = stable.pool.lease_at_rest().await else {
+            let kept = self.commons.store.snapshot(self.name.as_str(), stable.id.number)?;
+            return Ok(kept.map(|snapshot| snapshot.data));
         };
-        match lease.instance().save(stable.spec.limits.time).await {
-            Ok(Some(Ok(data))) => {
-                lease.finish(true);
-                Ok(Some(data))
-            }
-            Ok(Some(Err(why))) => {
-                lease.finish(true);
-                Err(format!("{} refused to save its memory: {why}", stable.id))
-            }
-            Ok(None) => {
-                lease.finish(true);
-                Ok(None)
-            }
-            Err(fault) => Err(format!("{} failed to save its memory: {fault}", stable.id)),
-        }
+        let (lease, saved) = self.save(stable, lease).await?;
+        lease.finish(true);
+        Ok(saved.map(|snapshot| snapshot.data.clone()))
     }
 }
 
@@ -179,7 +165,7 @@ enum Took {
 }
 
 impl Side {
-    fn new(agent: &Agent, pool: &Pool, saved: Option<Vec<u8>>) -> Self {
+    fn new(agent: &Agent, pool: &Pool, saved: Option<Bytes>) -> Self {
         let pool = pool.for_copies(Arc::new(Nothing { saved }) as Arc<dyn Outside>);
         Self { pool, overlay: Overlay::new(&agent.commons), handled: 0 }
     }

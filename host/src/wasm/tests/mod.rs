@@ -7,6 +7,7 @@ mod findings;
 mod guests;
 mod pool;
 mod sends;
+mod snapshots;
 mod symbols;
 
 use std::collections::BTreeMap;
@@ -17,8 +18,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use caxton_control::backoff::Backoff;
-use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse};
+use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
 use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -99,6 +101,7 @@ fn spec() -> AgentSpec {
         build: None,
         capabilities: std::collections::BTreeSet::new(),
         instances: Instances { min: 0, max: 4, reuse: Reuse::Own(1_000_000), idle: LONG },
+        snapshot: SnapshotSpec { max_bytes: 16 << 20, own: false },
         config: BTreeMap::new(),
         allow: Allow::default(),
         limits: Limits {
@@ -151,7 +154,7 @@ fn the_compiler() {
 /// What guests see of the world: nothing but what they kept there.
 #[derive(Default)]
 struct World {
-    saved: Mutex<Option<Vec<u8>>>,
+    saved: Mutex<Option<Bytes>>,
     logs: Mutex<Vec<String>>,
     /// The agents that every capability finds; the mailbox of `full` is.
     agents: Mutex<Vec<String>>,
@@ -191,7 +194,7 @@ impl Outside for World {
         Ok(Seen { what: Vec::new(), safe: true })
     }
 
-    fn saved(&self, _: &RevisionId) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
         Ok(self.saved.lock().clone())
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use caxton_control::desired::Reuse;
 
 use super::guests::{COUNT, Guest, counts, handles};
@@ -118,15 +119,15 @@ async fn a_stateful_agent_begins_with_what_it_saved() {
     let first = bench.pool(&stateful(), |_| {}).await;
     assert_eq!(call(&first).await.unwrap(), [1]);
     let mut lease = first.lease_at_rest().await.unwrap();
-    let saved = lease.instance().save(LONG).await.unwrap().unwrap().unwrap();
-    assert_eq!(saved, [1]);
+    let saved = lease.instance().save(1).await.unwrap().unwrap().unwrap();
+    assert_eq!(*saved, [1]);
     *bench.world.saved.lock() = Some(saved);
     drop(lease);
     assert_eq!(first.live(), 0);
     let second = bench.pool(&stateful(), |_| {}).await;
     assert_eq!(call(&second).await.unwrap(), [2]);
     // This guest refuses to begin with nothing.
-    *bench.world.saved.lock() = Some(Vec::new());
+    *bench.world.saved.lock() = Some(Bytes::new());
     let third = bench.pool(&stateful(), |_| {}).await;
     let fault = third.warm(1).await.unwrap_err();
     assert!(matches!(fault, Fault::Restore(_)), "{fault}");
