@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_kind_and_its_details() {
-        let table: [(&str, Change, &[&str]); 29] = [
+        let table: [(&str, Change, &[&str]); 30] = [
             ("nothing", |_| {}, &[]),
             (
                 "an agent more",
