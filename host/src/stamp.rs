@@ -107,9 +107,8 @@ impl Look {
             return Found { stamp, age, writer: Writer::None };
         }
         let recent = age.is_none_or(|age| age < RECENT);
-        let open = recent
-            && (self.writing.has(path)
-                || self.open.get_or_insert_with(open_for_writing).contains(&(stamp.device, stamp.inode)));
+        let has_open = |open: &HashSet<(u64, u64)>| open.contains(&(stamp.device, stamp.inode));
+        let open = self.writing.has(path) || recent && has_open(self.open.get_or_insert_with(open_for_writing));
         Found { stamp, age, writer: if open { Writer::Open } else { Writer::None } }
     }
 }

@@ -52,8 +52,22 @@ pub struct Http {
     /// How long a client may pause while it sends a body or reads a response.
     #[serde(with = "crate::units::serde_duration")]
     pub stall_timeout: Duration,
+    /// Who is told what went on inside an agent that failed.
+    pub details: Details,
     /// Which pages of other origins may call agents.
     pub cors: Cors,
+}
+
+/// `http.details`: who is told what went on inside an agent that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Details {
+    /// Callers on this machine whose requests came by no proxy.
+    Loopback,
+    /// Everybody.
+    Always,
+    /// Nobody.
+    Never,
 }
 
 /// `[admin]`: the listener of the management API, metrics and probes.
@@ -214,7 +228,7 @@ impl AgentSpec {
 pub struct Build {
     /// A command line for `sh -c`, run in the folder of the file.
     pub command: String,
-    /// Files whose change runs the command again: globs relative to the folder of the file.
+    /// Files whose change runs the command again: files, folders and globs from the folder of the file.
     pub watch: Vec<String>,
 }
 
@@ -225,12 +239,45 @@ pub struct Instances {
     pub min: u32,
     /// Never more at once.
     pub max: u32,
-    /// How many messages one handles before it is replaced; 1 gives every message a fresh one.
-    pub reuse: u32,
+    /// How many messages or requests one handles before it is replaced.
+    pub reuse: Reuse,
     /// How long one above `min` stays without work.
     #[serde(with = "crate::units::serde_duration")]
     pub idle: Duration,
 }
+
+/// `instances.reuse` as the file has it. Unset, the component decides, which is known only once it is read: what is
+/// declared stays as it was said.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[serde(untagged)]
+pub enum Reuse {
+    /// Not set.
+    #[default]
+    Unset,
+    /// Set for all agents, in `[defaults.instances]`.
+    ForAll(u32),
+    /// Set for this agent.
+    Own(u32),
+}
+
+impl Reuse {
+    /// The value that is in force where one is set.
+    pub fn said(self) -> Option<u32> {
+        match self {
+            Self::Unset => None,
+            Self::ForAll(times) | Self::Own(times) => Some(times),
+        }
+    }
+}
+
+impl PartialEq for Reuse {
+    /// A value that is inherited and one of the agent's own make no difference where they are the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.said() == other.said()
+    }
+}
+
+impl Eq for Reuse {}
 
 /// `snapshot`: what a stateful agent may save of its memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

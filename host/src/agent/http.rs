@@ -139,7 +139,7 @@ impl Agent {
             }
             if let Err(mut fault) = end.result {
                 agent.stats.failed_with(fault.code());
-                if let Fault::Time { limit } = &mut fault {
+                if let Fault::Time { limit, .. } = &mut fault {
                     // What was left of it when the guest began says nothing to anyone.
                     *limit = flight.revision.spec.limits.time;
                 }

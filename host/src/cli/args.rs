@@ -14,6 +14,7 @@ use crate::telemetry::DEFAULT_FILTER;
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 conflict, 5 timeout, 6 rolled back.
+With `-o json` a failure is JSON too, on stdout, unless there is a result: {\"error\": {\"code\", \"message\", \"exit\", \"details\"}}.
 
 Begin with:
   caxton doctor             what this machine has and lacks

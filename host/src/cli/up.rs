@@ -42,5 +42,5 @@ pub(super) fn config_errors(errors: &ConfigErrors) -> CliError {
     let colours = std::io::stderr().is_terminal() && super::output::colours_wanted();
     let text = if colours { errors.coloured() } else { errors.plain() };
     say(text.trim_end());
-    CliError::quiet(Exit::Usage)
+    CliError::quiet(Exit::Usage).with_details(serde_json::json!({ "errors": errors.to_json() }))
 }

@@ -21,7 +21,7 @@ mod variables;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use caxton_control::config::{At, ConfigError, Place, check};
+use caxton_control::config::{At, ConfigError, Entry, Place, Value, check};
 use caxton_control::{Desired, Digest};
 use sha2::Digest as _;
 
@@ -59,13 +59,37 @@ pub(crate) fn load(
 ) -> Result<Loaded, ConfigErrors> {
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
     let (desired, warnings) = parse(&text, env, flags).map_err(|errors| ConfigErrors::new(path, text.clone(), errors))?;
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     Ok(Loaded {
         desired,
-        dir: absolute.parent().unwrap_or(Path::new("/")).to_owned(),
+        dir: folder(path),
         text_digest: Digest(sha2::Sha256::digest(text.as_bytes()).into()),
         warnings,
     })
+}
+
+/// The components that a file names, by their agents, whatever else is wrong with it; none if it cannot be read. Given
+/// as the file has them, with the folder that they start from.
+pub(crate) fn components(
+    path: &Path,
+    env: impl Iterator<Item = (OsString, OsString)>,
+) -> (PathBuf, Vec<(String, String)>) {
+    let read = || {
+        let file = syntax::parse(&std::fs::read_to_string(path).ok()?).ok()?;
+        let root = layers::merge(file, variables::read(env).settings, &[]);
+        let Value::Table(agents) = &root.get("agents")?.node.value else { return None };
+        let component = |(name, agent): (&String, &Entry)| match &agent.node.get("component")?.node.value {
+            Value::String(component) => Some((name.clone(), component.clone())),
+            _ => None,
+        };
+        Some(agents.iter().filter_map(component).collect())
+    };
+    (folder(path), read().unwrap_or_default())
+}
+
+/// The folder of a file, absolute.
+fn folder(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
 /// The same for a text at hand; with what is odd about the environment.

@@ -101,7 +101,8 @@ impl Answered {
 
 async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) -> Answered {
     let refuse = |problem: Problem, agent: Option<&Agent>| {
-        let about = About { agent: agent.map(|agent| agent.name().as_str()), message: None, trace: Some(&trace) };
+        let agent = agent.map(|agent| agent.name().as_str());
+        let about = About { agent, trace: Some(&trace), ..About::default() };
         problem.respond(&about)
     };
     if let Err(problem) = head::check_host(&head) {

@@ -21,9 +21,10 @@ impl Reconciler {
                 false
             }
             Action::Configure { agent, spec } => {
-                if let Some(entry) = self.entries.get(&agent) {
+                if let Some(entry) = self.entries.get_mut(&agent) {
                     entry.agent.configure(spec);
                     entry.bound_instances();
+                    entry.judge();
                 }
                 true
             }
@@ -188,7 +189,11 @@ impl Reconciler {
                     _ => reason,
                 };
                 let (from, to) = (from.to_string(), record.state.to_string());
+                let runs = record.state == State::Running;
                 self.commons.tell_state(revision.agent.as_str(), revision.number, &from, &to, reason);
+                if let (true, Some(entry)) = (runs, self.entries.get_mut(&revision.agent)) {
+                    entry.judge();
+                }
             }
             // A defect of the plan; what runs goes on.
             Err(error) => tracing::error!(%revision, %error, "a step was not taken"),
@@ -210,6 +215,11 @@ impl Reconciler {
                     Ok((live, stood)) => {
                         record.probes = live.pool.program.summary.health.then(Probes::default);
                         (record.live, record.stood) = (Some(live), stood);
+                        if let Some(entry) = self.entries.get_mut(&id.agent) {
+                            // The declaration may have changed since it was begun.
+                            entry.bound_instances();
+                            entry.judge();
+                        }
                         self.go(&id, State::Ready, None);
                     }
                     Err(why) => {

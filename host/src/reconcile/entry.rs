@@ -84,6 +84,8 @@ pub(super) struct Entry {
     pub(super) counted: u64,
     /// What came of a candidate's rehearsal, and of which rollout.
     pub(super) rehearsal: Option<(u64, Rehearsal)>,
+    /// A setting that applies in place and cannot act on what runs.
+    pub(super) misfit: Option<String>,
 }
 
 /// A revision with its place in its life.
@@ -148,6 +150,7 @@ impl Entry {
             rehearsing: None,
             rehearsal: None,
             counted: 0,
+            misfit: None,
         }
     }
 

@@ -193,6 +193,8 @@ impl Reconciler {
             all.extend(self.standing.queued().iter().map(|name| waits(name, &turn)));
             all.sort_by(|one, other| one.agent.cmp(&other.agent));
         }
+        let misfits = self.entries.iter().filter_map(|(name, entry)| Some(waits(name, entry.misfit.as_ref()?)));
+        all.extend(misfits);
         all.extend(
             self.restart_for
                 .iter()

@@ -147,6 +147,7 @@ impl Reconciler {
         if self.standing.queued().contains(name) {
             why.push(turn.to_owned());
         }
+        why.extend(entry.and_then(|entry| entry.misfit.clone()));
         let current = entry.and_then(|entry| entry.agent.current());
         let counts = entry.map(|entry| entry.agent.stats().counts());
         let sum = |get: fn(&crate::agent::Counts) -> u64| counts.as_ref().map_or(0, get);
@@ -161,6 +162,7 @@ impl Reconciler {
             instances: entry.map_or(0, |entry| entry.lives().map(|live| live.pool.live()).sum()),
             max_instances: current.as_ref().map_or(spec.instances.max, |current| current.pool.max()),
             started_instances: current.as_ref().map_or(0, |current| current.pool.started()),
+            reuse: current.as_ref().and_then(|current| current.pool.reuse()),
             in_flight: entry.map_or(0, |entry| entry.lives().map(|live| live.in_flight()).sum()),
             mailbox_depth: mailbox.map_or(0, |mailbox| mailbox.depth),
             mailbox_bound: spec.mailbox.depth,
@@ -204,6 +206,18 @@ fn state(entry: Option<&Entry>, runs: bool) -> &'static str {
 impl Entry {
     pub(super) fn lives(&self) -> impl Iterator<Item = &Arc<crate::agent::Revision>> {
         self.revisions.iter().filter_map(|record| record.live.as_ref())
+    }
+
+    /// Notes whether a setting that applies in place cannot act on what runs: one that needs a new revision is judged
+    /// with it.
+    pub(super) fn judge(&mut self) {
+        let (spec, current) = (self.agent.spec(), self.agent.current());
+        let judged = current.map_or(Ok(()), |current| super::judge(&spec, &current.pool.program.summary));
+        let misfit = judged.err();
+        if let Some(why) = misfit.as_ref().filter(|why| self.misfit.as_ref() != Some(why)) {
+            tracing::error!(agent = %self.agent.name(), "a changed setting cannot act: {why}");
+        }
+        self.misfit = misfit;
     }
 
     fn revisions(&self, now: u64) -> Vec<RevisionStatus> {

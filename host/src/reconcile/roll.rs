@@ -373,9 +373,11 @@ impl Entry {
 
     /// Lets each revision have as many instances as it may.
     pub(super) fn bound_instances(&self) {
-        let max = self.agent.spec().instances.max;
+        let instances = self.agent.spec().instances.clone();
+        let max = instances.max;
         for (record, live) in self.revisions.iter().filter_map(|record| Some((record, record.live.as_ref()?))) {
             live.pool.set_max(record.cap.map_or(max, |cap| cap.min(max)).max(1));
+            live.pool.set_reuse(instances.reuse.said());
             if let Some(cap) = record.cap {
                 live.pool.trim(cap, Duration::ZERO);
             }

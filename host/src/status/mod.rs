@@ -74,6 +74,9 @@ pub(crate) struct AgentStatus {
     pub(crate) max_instances: u32,
     /// Instances that the running revision has started in all.
     pub(crate) started_instances: u32,
+    /// Messages or calls for which one instance is used; none where it is used as long as it lives.
+    #[serde(default)]
+    pub(crate) reuse: Option<u32>,
     /// Messages and calls being handled.
     pub(crate) in_flight: u32,
     /// Messages that wait.
@@ -383,6 +386,7 @@ pub(crate) mod tests {
             kind: Some("message".to_owned()),
             component: format!("components/{name}.wasm"),
             started_instances: 9,
+            reuse: Some(1_000),
             instances: 3,
             max_instances: 8,
             in_flight: 1,

@@ -99,14 +99,13 @@ impl ResponseBody {
     }
 
     /// The body of a guest that has ended well: mostly it is one piece by now.
-    pub(super) fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, Fault> {
-        let broken = |error: ResponseError| Err(Fault::NoResponse(error.to_string()));
+    pub(super) fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, ResponseError> {
         let (mut ahead, mut cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
         while ahead.len() < 2 {
             match Pin::new(&mut body).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(frame))) => ahead.push_back(frame),
-                Poll::Ready(Some(Err(error))) => return broken(ResponseError::Broken(error)),
-                Poll::Pending => return broken(ResponseError::Unfinished),
+                Poll::Ready(Some(Err(error))) => return Err(ResponseError::Broken(error)),
+                Poll::Pending => return Err(ResponseError::Unfinished),
                 Poll::Ready(None) => match ahead.pop_front().map(Frame::into_data) {
                     None => return Ok(Self::Whole(None)),
                     Some(Ok(data)) => return Ok(Self::Whole(Some(data))),

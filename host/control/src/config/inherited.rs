@@ -8,7 +8,7 @@ use super::read::Findings;
 use super::rollout::{DeployTable, ReloadTable, ignore};
 use super::section::Section;
 use crate::backoff::Backoff;
-use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, SnapshotSpec};
+use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
 use crate::rollout::declaration::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
 use crate::rollout::split::Sticky;
 use crate::rollout::{Memory, Rollback};
@@ -266,6 +266,7 @@ fn backoff(mailbox: &Section<'_>, base: Option<(Backoff, Ends)>, findings: &mut 
 
 /// The instances, and where their ends come from.
 fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findings) -> (Instances, Ends) {
+    let own: fn(u32) -> Reuse = if base.is_some() { Reuse::Own } else { Reuse::ForAll };
     let base = base.map(|b| (b.instances.clone(), b.instances_ends.clone()));
     let section = written_or_base!(section, "instances", &base, findings);
     let (inherited, ends) = base.unzip();
@@ -276,7 +277,10 @@ fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Fin
     let instances = Instances {
         min: min.unwrap_or_default(),
         max: max.unwrap_or_default(),
-        reuse: section.get("reuse", inherited.map(|b| b.reuse), findings).unwrap_or_default(),
+        reuse: match section.get("reuse", None, findings) {
+            Some(times) => own(times),
+            None => inherited.map(|b| b.reuse).unwrap_or_default(),
+        },
         idle: section.get("idle", inherited.map(|b| b.idle), findings).unwrap_or_default(),
     };
     (instances, ends)

@@ -223,6 +223,9 @@ pub static KEYS: &[Key] = &[
     time("http.head-timeout", 100, 5 * MINUTE, "10s", "How long a client may take to send the head of a request."),
     time("http.stall-timeout", 100, HOUR, "30s",
         "How long a client may pause while it sends a body or reads a response."),
+    word("http.details", &["loopback", "always", "never"], &[], "loopback",
+        "Who is told what went on inside an agent that failed, with its last words on stderr: callers on this machine \
+        whose requests came by no proxy, everybody, or nobody."),
 
     table("http.cors",
         "Which pages of other origins may call message agents from a browser. Off while `origins` is empty. The host \
@@ -275,15 +278,17 @@ pub static KEYS: &[Key] = &[
     key("agents.NAME.build.command", Kind::Text, Default::Required("\"components/build.sh triage\""),
         "A command line for `sh -c`, run in the folder of this file."),
     list("agents.NAME.build.watch", Item::Text, "[\"components/triage/**\"]",
-        "Files whose change runs the command again: globs relative to the folder of this file."),
+        "Files whose change runs the command again: files, folders with all in them, and globs (`*` and `**` match any number of folders too), from the folder of this file."),
     list("agents.NAME.capabilities", Item::Capability, "[\"triage\"]",
         "What the agent can do; others send to `cap:NAME` to reach any agent that can."),
     table("agents.NAME.instances", "How many instances the agent has."),
     integer("agents.NAME.instances.min", 0, 1_000, 0,
         "Instances kept warm even when idle, as long as no other agent has nowhere to start one (`host.instances`)."),
     integer("agents.NAME.instances.max", 1, 1_000, 4, "Instances at most; further messages wait."),
-    integer("agents.NAME.instances.reuse", 1, 1_000_000_000, 1_000,
-        "Messages that an instance handles before another takes its place; 1 gives every message a fresh one."),
+    key("agents.NAME.instances.reuse", Kind::Integer { least: 1, most: 1_000_000_000 }, Default::Unset("1_000"),
+        "Messages or requests that an instance handles before another takes its place; 1 gives each a fresh one. Unset, \
+        it is 1 for HTTP agents and 1,000 for agents that take messages, unless the component says how often it may be \
+        used. Not for agents that keep state in their memory."),
     time("agents.NAME.instances.idle", 0, 24 * HOUR, "60s", "How long an instance above `min` stays without work."),
     table("agents.NAME.snapshot", "What a stateful agent saves of its memory."),
     size("agents.NAME.snapshot.max", KIB, GIB, "64MiB",

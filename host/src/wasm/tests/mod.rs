@@ -8,6 +8,7 @@ mod guests;
 mod pool;
 mod sends;
 mod snapshots;
+mod symbols;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caxton_control::backoff::Backoff;
-use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, SnapshotSpec};
+use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
 use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -27,7 +28,7 @@ use tempfile::TempDir;
 use super::guest::{Read, Seen};
 use super::program::ProgramError;
 use super::{
-    Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent, Work,
+    Denied, Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent, Work,
     digest, wit,
 };
 
@@ -85,6 +86,7 @@ impl Bench {
             spec: Arc::new(spec),
             state_bytes: Arc::new(AtomicU64::new(0)),
             peak_memory: Arc::default(),
+            denied: Denied::default(),
         };
         Pool::new(&self.runtime, program, Arc::new(who), Arc::clone(&self.world) as Arc<dyn Outside>, max)
     }
@@ -98,7 +100,7 @@ fn spec() -> AgentSpec {
         component: "guest.wasm".to_owned(),
         build: None,
         capabilities: std::collections::BTreeSet::new(),
-        instances: Instances { min: 0, max: 4, reuse: 1_000_000, idle: LONG },
+        instances: Instances { min: 0, max: 4, reuse: Reuse::Own(1_000_000), idle: LONG },
         snapshot: SnapshotSpec { max_bytes: 16 << 20, own: false },
         config: BTreeMap::new(),
         allow: Allow::default(),
