@@ -54,7 +54,7 @@ pub(crate) struct Commons {
     pub(crate) timers: Timers,
     /// Told when somebody set the wall clock.
     pub(crate) clock_set: Notify,
-    /// When chains of messages that ended were told of.
+    /// The times at which ends of chains of messages were told of.
     pub(crate) ends: Ends,
     /// What waiting messages take in memory.
     pub(crate) resident: Resident,

@@ -55,15 +55,15 @@ pub(crate) struct Logs {
 /// The log of one agent.
 struct Log {
     lines: VecDeque<Arc<Line>>,
-    /// What the agent said.
+    /// Lines of the agent.
     own: Count,
-    /// What the host said of it.
+    /// Lines of the host about it.
     hosts: Count,
 }
 
 /// The lines of one second.
 struct Count {
-    /// When it began.
+    /// The begin of the second.
     second: Instant,
     lines: u32,
     dropped: u64,

@@ -143,7 +143,7 @@ pub struct AgentSpec {
     pub capabilities: BTreeSet<Capability>,
     /// How many instances it has.
     pub instances: Instances,
-    /// What it may save of its memory.
+    /// The bound of what it saves of its memory.
     pub snapshot: SnapshotSpec,
     /// What it reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
@@ -279,7 +279,7 @@ impl PartialEq for Reuse {
 
 impl Eq for Reuse {}
 
-/// `snapshot`: what a stateful agent may save of its memory.
+/// `snapshot`: the bound of what a stateful agent saves of its memory.
 #[derive(Debug, Clone, Serialize)]
 pub struct SnapshotSpec {
     /// The most that one save may have, in bytes.

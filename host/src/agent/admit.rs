@@ -315,7 +315,7 @@ impl Agent {
     }
 }
 
-/// What ends with a message of a guest, if it does.
+/// Returns whose chain ends if a message of a guest is beyond the bound of causes.
 fn ending(who: &Identity) -> Ending {
     Ending::new(&who.revision, who.spec.limits.hops)
 }

@@ -95,7 +95,7 @@ pub(crate) struct Agent {
     began: Arc<Began>,
     /// Where copies of its messages go.
     shadow: ArcSwapOption<Shadow>,
-    /// How its last saves went.
+    /// The outcome of its last saves.
     saves: Mutex<Saves>,
     /// Which of its last messages are kept.
     recent: Mutex<Recent>,

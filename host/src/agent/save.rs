@@ -20,7 +20,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// A save above this part of its bound is warned of, in percent.
 const NEAR: u64 = 80;
 
-/// How the last saves of an agent went.
+/// The outcome of an agent's last saves.
 #[derive(Debug, Default)]
 pub(super) struct Saves {
     /// Saves that failed since one that did not.
@@ -154,7 +154,7 @@ impl Agent {
         self.commons.store.discard(self.name.shared()).await
     }
 
-    /// What a revision saved as it handed over; none if it had nothing then.
+    /// Returns what a revision saved as it handed over; none if it had nothing then.
     pub(crate) fn handed_over(&self, revision: u64) -> Result<Option<Bytes>, String> {
         Ok(self.commons.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
     }

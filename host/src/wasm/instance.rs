@@ -335,7 +335,7 @@ fn start_failed(ctx: &Ctx, error: &wasmtime::Error, symbols: &Symbols) -> String
     format!("{}{said}", Fault::of(error, ctx.bounds(), symbols, words))
 }
 
-/// Why a guest's memory was not saved although the guest goes on.
+/// A reason for which a guest's memory was not saved although the guest goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotSaved {
     /// The guest gave a reason.
