@@ -1,16 +1,21 @@
 //! Building components with the commands that the declaration names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::Command;
-use tokio::sync::mpsc;
+use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::control::Wake;
+use crate::systemd;
+
+/// How long a build that is ended has to tidy up.
+pub(crate) const LEAVES_WITHIN: Duration = Duration::from_secs(1);
+/// How long the output of a build is read after its end: what it leaves behind (a compiler's server) may hold it open.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,25 +36,92 @@ pub(crate) enum BuildError {
         /// How it ended.
         status: std::process::ExitStatus,
     },
+    /// The host stops.
+    #[error("`{command}` was ended, because the host stops")]
+    Stopped {
+        /// The command.
+        command: String,
+    },
 }
 
-/// Runs one build command in the folder of the declaration, and shows what it says.
-pub(crate) async fn run(command: &str, dir: &Path) -> Result<(), BuildError> {
+/// The processes of a build, which end with it if it does not come to its own end.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.0 {
+            // It may have ended by itself.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        self.0.is_some_and(|group| test_kill_process_group(group).is_ok())
+    }
+
+    /// Ends all processes: first as an operator would, so that they can tidy up.
+    async fn end(&mut self, child: &mut Child) {
+        self.signal(Signal::TERM);
+        let until = Instant::now() + LEAVES_WITHIN;
+        let _ = tokio::time::timeout(LEAVES_WITHIN, child.wait()).await;
+        // The shell ends before what it started.
+        while self.is_there() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if self.is_there() {
+            self.signal(Signal::KILL);
+        }
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// Runs one build command in the folder of the declaration, and shows what it says. When `stop` is cancelled all its
+/// processes are ended, and at the latest when the future is dropped.
+pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> Result<(), BuildError> {
     let began = Instant::now();
     tracing::info!("building: {command}");
     let start = |source| BuildError::Start { command: command.to_owned(), source };
-    let mut child = Command::new("sh")
+    let mut shell = Command::new("sh");
+    // It is not the service that a manager waits to hear of.
+    for name in systemd::VARIABLES {
+        shell.env_remove(name);
+    }
+    let mut child = shell
         .args(["-c", command])
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // So that what the shell starts can be ended with it.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(start)?;
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (status, ..) = tokio::join!(child.wait(), show(stdout), show(stderr));
-    let status = status.map_err(start)?;
+    let mut words = std::pin::pin!(async { tokio::join!(show(stdout), show(stderr)) });
+    let mut silent = false;
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status.map_err(start)?,
+            _ = &mut words, if !silent => silent = true,
+            () = stop.cancelled() => {
+                group.end(&mut child).await;
+                return Err(BuildError::Stopped { command: command.to_owned() });
+            }
+        }
+    };
+    // What it leaves behind is meant to stay.
+    group.0 = None;
+    if !silent {
+        let _ = tokio::time::timeout(LAST_WORDS, words).await;
+    }
     if !status.success() {
         return Err(BuildError::Failed { command: command.to_owned(), status });
     }
@@ -57,56 +129,88 @@ pub(crate) async fn run(command: &str, dir: &Path) -> Result<(), BuildError> {
     Ok(())
 }
 
+/// Shows what a build says, line by line, whatever bytes it is made of.
 async fn show(stream: Option<impl AsyncRead + Unpin>) {
     let Some(stream) = stream else { return };
-    let mut lines = BufReader::new(stream).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        tracing::info!("  {line}");
-    }
-}
-
-/// Runs builds that are asked for, one after another; one that is asked for while it runs is run again.
-pub(crate) struct Builder {
-    asked: mpsc::UnboundedSender<(String, PathBuf)>,
-}
-
-impl Builder {
-    /// A builder that tells the reconciler of each build that succeeded.
-    pub(crate) fn start(wakes: mpsc::Sender<Wake>, stop: CancellationToken) -> Self {
-        let (asked, mut queue) = mpsc::unbounded_channel::<(String, PathBuf)>();
-        tokio::spawn(async move {
-            while let Some(first) = queue.recv().await {
-                let mut builds = BTreeSet::from([first]);
-                while let Ok(next) = queue.try_recv() {
-                    builds.insert(next);
-                }
-                for (command, dir) in builds {
-                    let result = tokio::select! {
-                        () = stop.cancelled() => return,
-                        result = run(&command, &dir) => result,
-                    };
-                    match result {
-                        // Its file may have the same bytes as before; then nothing follows from this.
-                        Ok(()) => drop(wakes.send(Wake::Components).await),
-                        Err(error) => tracing::error!("{error}; what runs stays as it was"),
-                    }
-                }
-            }
-        });
-        Self { asked }
-    }
-
-    /// Asks for a build.
-    pub(crate) fn ask(&self, command: String, dir: PathBuf) {
-        // The task ends only with the host.
-        let _ = self.asked.send((command, dir));
+    let (mut lines, mut line) = (BufReader::new(stream), Vec::new());
+    while matches!(lines.read_until(b'\n', &mut line).await, Ok(1..)) {
+        tracing::info!("  {}", String::from_utf8_lossy(&line).trim_end());
+        line.clear();
     }
 }
 
 /// Runs all builds of a declaration once, each command once however many agents name it.
-pub(crate) async fn run_all(builds: &BTreeMap<String, BTreeSet<String>>, dir: &Path) -> Result<(), BuildError> {
+pub(crate) async fn run_all(
+    builds: &BTreeMap<String, BTreeSet<String>>,
+    dir: &Path,
+    stop: &CancellationToken,
+) -> Result<(), BuildError> {
     for command in builds.keys() {
-        run(command, dir).await?;
+        run(command, dir, stop).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_build_that_leaves_a_process_behind_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        // The process holds the output open.
+        let command = "sleep 60 & echo $! > pid";
+        run(command, folder.path(), &CancellationToken::new()).await.unwrap();
+        let pid: i32 = std::fs::read_to_string(folder.path().join("pid")).unwrap().trim().parse().unwrap();
+        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn words_that_are_no_text_end_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let command = r"printf '\377\n'; head -c 200000 /dev/zero; echo done > done";
+        run(command, folder.path(), &CancellationToken::new()).await.unwrap();
+        assert!(folder.path().join("done").exists());
+        let failed = run("exit 3", folder.path(), &CancellationToken::new()).await.unwrap_err();
+        assert!(failed.to_string().contains("exit status: 3"), "{failed}");
+    }
+
+    #[tokio::test]
+    async fn all_processes_of_a_build_end_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        // A shell that starts another, which ignores the polite signal, and a child of that.
+        let command = "sh -c 'trap \"\" TERM; sleep 100 & echo $! > inner; wait; wait' & echo $! > outer; wait";
+        let stop = CancellationToken::new();
+        let build = run(command, path, &stop);
+        let ends = async {
+            let pid = |name: &str| {
+                std::fs::read_to_string(path.join(name)).ok().and_then(|text| text.trim().parse::<i32>().ok())
+            };
+            let pids = loop {
+                if let (Some(inner), Some(outer)) = (pid("inner"), pid("outer")) {
+                    break [inner, outer];
+                }
+                tokio::task::yield_now().await;
+            };
+            stop.cancel();
+            pids
+        };
+        let (ended, pids) = tokio::join!(build, ends);
+        assert!(matches!(ended, Err(BuildError::Stopped { .. })), "{ended:?}");
+        let began = Instant::now();
+        for pid in pids {
+            let pid = Pid::from_raw(pid).unwrap();
+            // The one that adopted it may take a moment to bury it.
+            while rustix::process::test_kill_process(pid).is_ok() && !is_dead(pid) {
+                assert!(began.elapsed() < Duration::from_secs(60), "a process of the build is left");
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn is_dead(pid: Pid) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use caxton_control::conversation::{Refused, Said};
 use caxton_control::{Performative, RevisionId};
 use crossbeam_utils::CachePadded;
@@ -16,18 +17,19 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
-use crate::agent::{Agent, Backlog, Revision, backlog, describe};
+use crate::agent::{Agent, Backlog, Ends, Revision, backlog, describe};
 use crate::clock;
 use crate::events::Events;
 use crate::figures::Figures;
 use crate::logs::{Line, Logs};
 use crate::receipts::Receipts;
 use crate::routes::Routes;
-use crate::store::{Store, said};
+use crate::store::{Commit, Committed, Store, said};
+use crate::tasks::Tasks;
 use crate::timers::Timers;
 use crate::wasm::{
-    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Waiter, Work, act, new_id,
-    wit,
+    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Trail, Waiter, Work, act,
+    new_id, wit,
 };
 
 /// What all agents share.
@@ -46,8 +48,14 @@ pub(crate) struct Commons {
     pub(crate) figures: Arc<Figures>,
     /// What became of messages that nobody waits for.
     pub(crate) receipts: Arc<Receipts>,
+    /// The tasks that make up the host.
+    pub(crate) tasks: Arc<Tasks>,
     /// When agents look at their mailboxes again.
     pub(crate) timers: Timers,
+    /// Told when somebody set the wall clock.
+    pub(crate) clock_set: Notify,
+    /// The times at which ends of chains of messages were told of.
+    pub(crate) ends: Ends,
     /// What waiting messages take in memory.
     pub(crate) resident: Resident,
     /// What waited when the host started, until its agents take it.
@@ -86,8 +94,10 @@ impl Commons {
     /// The store cannot be read.
     pub(crate) fn new(store: Arc<Store>, workers: Handle) -> Result<Arc<Self>, String> {
         let backlog = Mutex::new(backlog(&store)?);
+        let tasks = Arc::<Tasks>::default();
         Ok(Arc::new(Self {
-            logs: Logs::new(store.folder().join("logs")),
+            logs: Logs::new(store.folder().join("logs"), Arc::clone(&tasks)),
+            tasks,
             events: Events::new(Arc::clone(&store)),
             store,
             workers,
@@ -95,6 +105,8 @@ impl Commons {
             figures: Arc::default(),
             receipts: Arc::default(),
             timers: Timers::default(),
+            clock_set: Notify::new(),
+            ends: Ends::default(),
             resident: Resident::default(),
             backlog,
             changed: Mutex::default(),
@@ -121,9 +133,9 @@ impl Commons {
     /// Writes into an agent's log what happened to a call of it.
     pub(crate) fn note(&self, revision: &Revision, level: &'static str, text: &str, outcome: &Outcome) {
         let mut text = text.to_owned();
-        if let Outcome::Fault(Fault::Trap { backtrace, .. }) = outcome
-            && !backtrace.is_empty()
-        {
+        // The guest's last words are in the log already.
+        let trail = if let Outcome::Fault(fault) = outcome { fault.trail() } else { None };
+        if let Some(backtrace) = trail.map(Trail::backtrace).filter(|backtrace| !backtrace.is_empty()) {
             text.push('\n');
             text.push_str(backtrace.trim_end());
         }
@@ -135,7 +147,7 @@ impl Commons {
             context: "caxton".to_owned(),
             text,
         };
-        self.logs.write(line, revision.spec.limits.log_lines);
+        self.logs.note(line);
     }
 
     /// Tells that a revision came to another state.
@@ -158,6 +170,7 @@ impl Commons {
             return Err(wit::RequestError::NotSent(wit::SendError::Invalid(why)));
         }
         let (agent, envelope) = self.address(who, work, draft).map_err(refused)?;
+        self.check_hops(who, &envelope).map_err(refused)?;
         agent.check_breaker().map_err(refused)?;
         // Who asks keeps others waiting, unless its agent is gone already.
         let asker = self.routes.load().present(who.name()).cloned();
@@ -208,7 +221,9 @@ impl Commons {
             Ok(Ok(Answer { outcome, .. })) => match outcome {
                 Outcome::Reply(reply) => Ok(*reply),
                 Outcome::Done => Err(wit::RequestError::NoReply),
-                Outcome::Fault(Fault::Time { .. }) if Instant::now() >= deadline => Err(wit::RequestError::TimedOut),
+                Outcome::Fault(Fault::Time { .. } | Fault::Patience { .. }) if Instant::now() >= deadline => {
+                    Err(wit::RequestError::TimedOut)
+                }
                 Outcome::Gave(_)
                 | Outcome::Fault(_)
                 | Outcome::BadReply(_)
@@ -232,6 +247,18 @@ impl Commons {
     /// Takes what is sent into its conversations; what is not legal and has nobody to hear it is dropped.
     pub(crate) fn judged(&self, mut sends: Vec<Sent>) -> Vec<Sent> {
         sends.retain_mut(|sent| self.store.conversations.judge_sent(sent).is_ok());
+        let (ending, sends): (Vec<Sent>, Vec<Sent>) = sends.into_iter().partition(|sent| sent.ends().is_some());
+        if !ending.is_empty() {
+            // Dead letters are kept also where messages are not.
+            let done = Box::new(|committed: Committed| {
+                if committed.result.is_ok() {
+                    committed.sends.into_iter().for_each(Sent::deliver);
+                }
+            });
+            let mut commit = Commit::new("".into(), done);
+            commit.sends = ending;
+            self.store.submit(commit);
+        }
         sends
     }
 
@@ -268,7 +295,7 @@ impl Commons {
             id: reply.map_or("", |reply| &reply.id),
             reply_with: reply.and_then(|reply| reply.reply_with.as_deref()),
             in_reply_to: Some(key),
-            at: clock::now_ms(),
+            at: clock::steady_ms(),
             is_call: false,
         };
         match reply {
@@ -338,8 +365,16 @@ impl Outside for Commons {
         }
     }
 
-    fn saved(&self, revision: &RevisionId) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String> {
         Ok(self.store.snapshot(revision.agent.as_str(), revision.number)?.map(|snapshot| snapshot.data))
+    }
+
+    fn not_restored(&self, revision: &RevisionId, fault: &Fault) {
+        let labels = [("agent", revision.agent.to_string()), ("what", "restore".to_owned())];
+        metrics::counter!("caxton_snapshot_failures_total", &labels).increment(1);
+        let data = json!({ "revision": revision.number, "reason": fault.to_string() });
+        self.events.tell(Some(revision.agent.as_str()), "snapshot.not-restored", data);
+        tracing::error!(agent = %revision.agent, "{revision} did not take up what was saved, which is kept: {fault}");
     }
 
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {

@@ -24,6 +24,8 @@ pub(crate) enum Wake {
 pub(crate) enum Command {
     /// Read the file now, and answer when all is as declared or nothing more can be done.
     Apply(oneshot::Sender<Result<Applied, Vec<FileError>>>),
+    /// Look at everything anew, and answer when nothing more can be done, also if the file has errors.
+    Reload(oneshot::Sender<Result<Applied, Vec<FileError>>>),
     /// Read the file now, and say what would change.
     Diff(oneshot::Sender<Result<Vec<Change>, Vec<FileError>>>),
     /// Say how things are.
@@ -89,6 +91,12 @@ impl Control {
             .await
             .map_err(|_| ControlError::Timeout(timeout))??
             .map_err(ControlError::File)
+    }
+
+    /// Looks at everything anew, and returns when nothing more can be done, be the file right or wrong.
+    pub(crate) async fn reload(&self) {
+        // A host that stops meanwhile has nothing more to look at.
+        let _ = self.ask(Command::Reload).await;
     }
 
     /// Says what the file would change.

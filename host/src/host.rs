@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! read the file -> hold the data folder -> set up the engine -> listen -> build -> reconcile -> ready
-//!   ... until a signal: stop listening -> drain -> save -> close the store
+//!   ... until a signal, or it cannot go on: stop listening -> drain -> save -> close the store
 //! ```
 
+mod stop;
+
+use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,24 +22,31 @@ use caxton_control::{Desired, desired};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Revision, forget_unwanted};
+use self::stop::{End, stop};
+use crate::agent::forget_unwanted;
 use crate::commons::Commons;
 use crate::config::{ConfigErrors, Loaded};
 use crate::control::{Control, Readiness, Wake};
 use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source};
 use crate::shutdown::{Asked, Signals};
+use crate::stamp::Writing;
 use crate::store::{Store, StoreError};
+use crate::systemd::{self, Supervisor};
+use crate::tasks::RECONCILER;
 use crate::wasm::{Runtime, RuntimeOptions};
-use crate::watch::Followed;
-use crate::{admin, build, clock, figures, histogram, http, metrics, schedules, sweep, timers};
+use crate::watch::{Before, Followed, Following};
+use crate::{admin, build, clock, figures, histogram, http, metrics, schedules, sweep, tasks, timers};
 
 /// How a host is to be run.
 #[derive(Debug, Clone)]
 pub(crate) struct UpOptions {
     /// The file that declares the agents.
     pub(crate) file: PathBuf,
+    /// The data folder, in place of `store.path`.
+    pub(crate) data: Option<PathBuf>,
     /// Settings of the command line, such as `http.listen`, which go before those of the file.
     pub(crate) flags: Vec<(String, String)>,
     /// Whether components are built first.
@@ -53,14 +64,17 @@ pub(crate) struct Ports {
     pub(crate) http: SocketAddr,
     /// Where the management API is.
     pub(crate) admin: SocketAddr,
+    /// Where probes and metrics alone are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) probes: Option<SocketAddr>,
 }
 
 /// The file in the data folder by which commands find a host.
 pub(crate) const HOST_FILE: &str = "host.json";
 /// How long a host that was killed may still have the data folder.
 const LEAVES_WITHIN: Duration = Duration::from_secs(1);
-/// How often a stopping host looks whether everything is at rest, beside being told.
-const LOOK: Duration = Duration::from_millis(20);
+/// The longest wait for a host to end whose data folder was removed or exchanged.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a host did not start.
 #[derive(Debug)]
@@ -102,65 +116,135 @@ fn threads(name: &str, start: fn()) -> anyhow::Result<tokio::runtime::Runtime> {
 struct Host {
     commons: Arc<Commons>,
     control: Control,
-    reconciler: tokio::task::JoinHandle<Drained>,
+    reconciler: JoinHandle<Option<Drained>>,
     settled: watch::Receiver<bool>,
-    wakes: mpsc::Sender<Wake>,
     ports: Ports,
+    /// The moment at which it began to start.
+    began: Instant,
     /// Stops taking calls.
     closing: CancellationToken,
     /// Stops deciding.
     stop: CancellationToken,
-    listeners: Vec<tokio::task::JoinHandle<()>>,
+    /// Stops answering probes, which go on while the host drains.
+    probing: CancellationToken,
+    listeners: Vec<JoinHandle<Option<()>>>,
+    /// The value of `host.drain` at the start: the time for work in hand at the end.
+    drain: Duration,
 }
 
 async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError> {
+    let supervisor = Supervisor::of_process();
     let mut signals = Signals::listen().context("listening to signals")?;
-    let source = Source { file: options.file.clone(), flags: options.flags.clone() };
-    let loaded = source.load().map_err(StartError::Config)?;
-    let starting = start(&options, source, loaded, workers);
-    let host = tokio::select! {
-        host = starting => host?,
-        // Compiling and building may take long; nothing is running that would have to be drained.
+    let at = std::path::absolute(&options.file).unwrap_or_else(|_| options.file.clone());
+    let source = Source { file: options.file.clone(), at, flags: options.flags.clone() };
+    tokio::select! {
+        () = source.until_whole() => {}
         () = signals.stop() => return Ok(ExitCode::from(130)),
+    }
+    let loaded = source.load().map_err(StartError::Config)?;
+    let building = CancellationToken::new();
+    loaded.tell_warnings();
+    let mut starting = std::pin::pin!(start(&options, source, loaded, workers, &building));
+    let host = tokio::select! {
+        host = &mut starting => host?,
+        never = supervisor.extend_start() => match never {},
+        // Compiling and building may take long; nothing is running that would have to be drained.
+        () = signals.stop() => {
+            building.cancel();
+            let _ = tokio::time::timeout(build::LEAVES_WITHIN * 2, starting).await;
+            return Ok(ExitCode::from(130));
+        }
     };
     let data = host.commons.store.folder().to_owned();
-    let settled = host.settled.clone();
-    let mut announce = Box::pin(announce(&options, &host, settled));
-    let mut announced = false;
-    loop {
-        tokio::select! {
-            result = &mut announce, if !announced => {
-                announced = true;
-                result?;
-            }
-            signal = signals.next() => match signal {
-                Asked::Reload => {
-                    tracing::info!("SIGHUP: reading {} and all components again", options.file.display());
-                    let _ = host.wakes.send(Wake::All).await;
-                }
-                Asked::Stop => break,
-            },
-        }
-    }
-    drop(announce);
+    let end = serve(&options, &host, &supervisor, &mut signals).await?;
+    supervisor.tell(&systemd::stopping(&end_words(&end)));
+    let commons = Arc::clone(&host.commons);
     let code = tokio::select! {
-        code = stop(host) => code,
+        code = stop(host, &end) => code,
+        never = supervisor.watch(&commons.tasks) => match never {},
         () = signals.stop() => {
             tracing::warn!("stopping now; what was in hand is given up");
             ExitCode::from(130)
         }
     };
-    let _ = std::fs::remove_file(data.join(HOST_FILE));
-    Ok(code)
+    // It may have been lost meanwhile.
+    let end = commons.store.lost().map_or(end, End::StoreLost);
+    match end {
+        End::Asked | End::TaskDied(_) => drop(std::fs::remove_file(data.join(HOST_FILE))),
+        // The file that is there now is another host's.
+        End::StoreLost(_) => {}
+    }
+    match end {
+        End::Asked => Ok(code),
+        End::TaskDied(why) | End::StoreLost(why) => {
+            Err(StartError::Other(anyhow::anyhow!("the host could not go on and has ended: {why}")))
+        }
+    }
+}
+
+fn end_words(end: &End) -> String {
+    match end {
+        End::Asked => "stopping".to_owned(),
+        End::TaskDied(why) | End::StoreLost(why) => format!("cannot go on: {why}"),
+    }
+}
+
+/// Runs a host that has started until it ends, and says why it does.
+async fn serve(
+    options: &UpOptions,
+    host: &Host,
+    supervisor: &Supervisor,
+    signals: &mut Signals,
+) -> Result<End, StartError> {
+    let commons = &host.commons;
+    let mut announce = Box::pin(announce(options, host, host.settled.clone()));
+    let mut announced = false;
+    let mut reload = None;
+    loop {
+        tokio::select! {
+            result = &mut announce, if !announced => {
+                announced = true;
+                if let Err(error) = result {
+                    // Who is asked may have died meanwhile.
+                    return commons.tasks.failed().map(End::TaskDied).ok_or(error.into());
+                }
+                supervisor.tell(&systemd::ready());
+            }
+            why = commons.tasks.until_failed() => return Ok(End::TaskDied(why)),
+            why = commons.store.until_lost() => return Ok(End::StoreLost(why)),
+            never = supervisor.extend_start(), if !announced => match never {},
+            never = supervisor.watch(&commons.tasks) => match never {},
+            // A file with errors is told as always; what runs goes on, so the host is ready again.
+            _ = async { match &mut reload { Some(reload) => Pin::new(reload).await, None => std::future::pending().await } } => {
+                reload = None;
+                supervisor.tell(&systemd::ready());
+            }
+            signal = signals.next() => match signal {
+                Asked::Reload => {
+                    tracing::info!("SIGHUP: reading {} and all components again", options.file.display());
+                    supervisor.tell(&systemd::reloading());
+                    let control = host.control.clone();
+                    reload = Some(Box::pin(async move { control.reload().await }));
+                }
+                Asked::Stop => return Ok(End::Asked),
+            },
+        }
+    }
 }
 
 /// Opens the store. A host that was killed a moment ago has it until the system has ended that process.
 async fn open_store(data: &Path, settings: &desired::Store) -> Result<Arc<Store>, StoreError> {
-    let until = Instant::now() + LEAVES_WITHIN;
+    let began = Instant::now();
     let mut told = false;
     loop {
         match Store::open(data, settings) {
-            Err(StoreError::InUse { pid, .. }) if Instant::now() < until => {
+            Err(StoreError::PathInUse { .. }) if began.elapsed() < ENDS_WITHIN => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("waits for another host to end, which had another folder at {}", data.display());
+                }
+                tokio::time::sleep(LEAVES_WITHIN / 100).await;
+            }
+            Err(StoreError::InUse { pid, .. }) if began.elapsed() < LEAVES_WITHIN => {
                 if !std::mem::replace(&mut told, true) {
                     let pid = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
                     tracing::info!("waits for another host{pid} to leave the data folder {}", data.display());
@@ -172,9 +256,16 @@ async fn open_store(data: &Path, settings: &desired::Store) -> Result<Arc<Store>
     }
 }
 
-async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Handle) -> anyhow::Result<Host> {
+async fn start(
+    options: &UpOptions,
+    source: Source,
+    loaded: Loaded,
+    workers: Handle,
+    building: &CancellationToken,
+) -> anyhow::Result<Host> {
     let desired = &loaded.desired;
-    let data = loaded.dir.join(&desired.store.path);
+    let (began, drain) = (Instant::now(), desired.host.drain);
+    let data = options.data.clone().unwrap_or_else(|| loaded.dir.join(&desired.store.path));
     // First: whoever begins to count before is not heard.
     let metrics = metrics::install();
     let store = open_store(&data, &desired.store).await?;
@@ -188,18 +279,30 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
     })?;
     let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;
     let admin_listener = bind("admin.listen", "--admin", desired.admin.listen).await?;
-    let ports = Ports { http: http_listener.local_addr()?, admin: admin_listener.local_addr()? };
-    let followed = Arc::new(Followed::new(&source.file, &loaded.dir, desired.agents.values()));
+    let probes_listener = match desired.probes.listen {
+        Some(address) => Some(bind("probes.listen", "--probes", address).await?),
+        None => None,
+    };
+    let ports = Ports {
+        http: http_listener.local_addr()?,
+        admin: admin_listener.local_addr()?,
+        probes: probes_listener.as_ref().map(TcpListener::local_addr).transpose()?,
+    };
+    let followed = Arc::new(Followed::new(&source.at, &loaded.dir, desired));
+    // Before the builds: who edits a source meanwhile wants it built.
+    let sources = options.watch.then(|| Before::now(&followed, options.build));
     if options.build {
-        build::run_all(&followed.builds, &loaded.dir).await?;
+        build::run_all(&followed.builds, &loaded.dir, building).await?;
     }
     let commons = share(store, workers, desired, &data)?;
-    let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
+    let (stop, closing, probing) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
     let (ready_sender, ready) = watch::channel(Readiness::default());
     let (settled_sender, settled) = watch::channel(false);
     let (followed_sender, followed) = watch::channel(followed);
+    let writing = Writing::default();
+    let following = Following { followed, sources, writing: writing.clone() };
     let settings = Arc::new(ArcSwap::from_pointee(desired.http.clone()));
     let control = Control::new(command_sender, ready);
     let facts = Facts {
@@ -211,7 +314,7 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
     commons.events.tell(
         None,
         "host.started",
-        serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "file": source.file }),
+        serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "file": source.file.to_string_lossy() }),
     );
     let admin_state = admin::AdminState::new(control.clone(), Arc::clone(&commons), metrics, &data)?;
     let reconciler = Reconciler::new(Setup {
@@ -225,20 +328,46 @@ async fn start(options: &UpOptions, source: Source, loaded: Loaded, workers: Han
         ready: ready_sender,
         settled: settled_sender,
         followed: followed_sender,
+        writing,
         facts,
     });
-    let listeners = vec![
-        tokio::spawn(http::serve(http_listener, Arc::clone(&settings), Arc::clone(&commons), closing.clone())),
-        tokio::spawn(admin::serve(admin_listener, admin_state, stop.clone())),
+    let tasks = &commons.tasks;
+    let serving = http::serve(http_listener, Arc::clone(&settings), Arc::clone(&commons), closing.clone());
+    let api = admin::Api::new(admin_state, stop.clone());
+    let managing = admin::serve(admin_listener, api.clone(), stop.clone());
+    let mut listeners = vec![
+        tasks.vital("http-listener", closing.clone(), serving),
+        tasks.vital("admin-listener", stop.clone(), managing),
+        // Waited for at the end, like the listeners: it ends a build that is under way.
+        keep_going(&commons, &stop, following, wake_sender),
     ];
-    tokio::spawn(sweep::run(Arc::clone(&commons), stop.clone()));
-    tokio::spawn(figures::run(Arc::clone(&commons.figures), stop.clone()));
-    tokio::spawn(timers::run(Arc::clone(&commons), stop.clone()));
-    tokio::spawn(schedules::run(Arc::clone(&commons), stop.clone()));
-    tokio::spawn(crate::watch::run(followed, options.watch, wake_sender.clone(), stop.clone()));
-    let reconciler = tokio::spawn(reconciler.run(stop.clone()));
+    listeners.extend(probes_listener.map(|listener| {
+        tasks.vital("probes-listener", probing.clone(), admin::serve_probes(listener, api, probing.clone()))
+    }));
+    let reconciler = tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
-    Ok(Host { commons, control, reconciler, settled, wakes: wake_sender, ports, closing, stop, listeners })
+    Ok(Host { commons, control, reconciler, settled, ports, closing, stop, probing, listeners, drain, began })
+}
+
+/// Starts what goes on beside, until `stop`. Returns the task that follows files.
+fn keep_going(
+    commons: &Arc<Commons>,
+    stop: &CancellationToken,
+    following: Following,
+    wakes: mpsc::Sender<Wake>,
+) -> JoinHandle<Option<()>> {
+    let tasks = &commons.tasks;
+    let each = |name, run: fn(Arc<Commons>, CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let (commons, of_task) = (Arc::clone(commons), stop.clone());
+        drop(tasks.lasting(name, stop.clone(), move || run(Arc::clone(&commons), of_task.clone())));
+    };
+    each("sweep", |commons, stop| Box::pin(sweep::run(commons, stop)));
+    each("figures", |commons, stop| Box::pin(figures::run(Arc::clone(&commons.figures), stop)));
+    each(tasks::TIMERS, |commons, stop| Box::pin(timers::run(commons, stop)));
+    each("schedules", |commons, stop| Box::pin(schedules::run(commons, stop)));
+    let of_task = stop.clone();
+    let watch = move || crate::watch::run(following.clone(), wakes.clone(), of_task.clone());
+    tasks.lasting("watch", stop.clone(), watch)
 }
 
 /// What all agents share, with what waited in the store for them.
@@ -253,7 +382,8 @@ fn share(store: Arc<Store>, workers: Handle, desired: &Desired, data: &Path) -> 
 
 /// The folder of compiled components, and whether several hosts of one user may share it.
 fn cache_folder(data: &Path) -> (PathBuf, bool) {
-    match std::env::var_os("CAXTON_CACHE") {
+    // An empty variable is one that is not set.
+    match std::env::var_os("CAXTON_CACHE").filter(|cache| !cache.is_empty()) {
         Some(cache) => (PathBuf::from(cache).join("compiled"), true),
         None => (data.join("cache"), false),
     }
@@ -270,7 +400,11 @@ async fn bind(key: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpL
 }
 
 fn host_file(ports: &Ports) -> String {
-    serde_json::json!({ "http": ports.http, "admin": ports.admin, "pid": std::process::id() }).to_string()
+    let mut host = serde_json::json!({ "http": ports.http, "admin": ports.admin, "pid": std::process::id() });
+    if let Some(probes) = ports.probes {
+        host["probes"] = probes.to_string().into();
+    }
+    host.to_string()
 }
 
 /// Writes a file whole or not at all, readable by its owner only.
@@ -286,13 +420,14 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 
 /// Says that the host is up, once everything that can be done was done.
 async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver<bool>) -> anyhow::Result<()> {
-    tracing::info!("calls: http://{}   management: http://{}", host.ports.http, host.ports.admin);
+    let probes = host.ports.probes.map_or_else(String::new, |probes| format!("   probes: http://{probes}"));
+    tracing::info!("calls: http://{}   management: http://{}{probes}", host.ports.http, host.ports.admin);
     if settled.wait_for(|settled| *settled).await.is_err() {
         return Ok(());
     }
     let agents = host.control.agents().await?;
     let running = agents.iter().filter(|agent| agent.state == "running").count();
-    let took = Duration::from_millis(clock::now_ms().saturating_sub(host.control.status().await?.started_at));
+    let took = host.began.elapsed();
     tracing::info!("{running} of {} agents run, {:.1} s after the start", agents.len(), took.as_secs_f64());
     for agent in agents.iter().take(SHOWN) {
         for route in &agent.routes {
@@ -308,69 +443,3 @@ async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver
 
 /// Agents whose routes are told at the start.
 const SHOWN: usize = 20;
-
-/// Ends a host: takes no more calls, lets what is in hand finish within `host.drain`, saves, closes.
-async fn stop(host: Host) -> ExitCode {
-    host.closing.cancel();
-    host.stop.cancel();
-    let mut deadline = Instant::now();
-    let left = match host.reconciler.await {
-        Ok(drained) => {
-            tracing::info!("stopping; what is in hand has {} s", drained.limit.as_secs());
-            deadline += drained.limit;
-            drain(&host.commons, &drained, deadline).await
-        }
-        Err(error) => {
-            tracing::error!(%error, "the reconciler ended badly");
-            0
-        }
-    };
-    for listener in host.listeners {
-        let _ = tokio::time::timeout_at((deadline + Duration::from_secs(1)).into(), listener).await;
-    }
-    host.commons.events.tell(None, "host.stopped", serde_json::json!({ "given_up": left }));
-    if let Err(error) = host.commons.store.flush().await {
-        tracing::error!(%error, "the store did not take the last writes");
-        return ExitCode::FAILURE;
-    }
-    if let Err(error) = host.commons.store.empty_log().await {
-        // The next start finds it there.
-        tracing::warn!(%error, "a part of the store is left in its log");
-    }
-    if left > 0 {
-        tracing::warn!("{left} messages were given up; their senders were told");
-    }
-    tracing::info!("stopped");
-    ExitCode::SUCCESS
-}
-
-/// Waits until nothing is in hand or the time is over; saves what stateful agents keep. Gives the number of
-/// messages that were given up.
-async fn drain(commons: &Commons, drained: &Drained, deadline: Instant) -> u32 {
-    for (agent, revisions) in drained.agents() {
-        // What the store has waits there for the next start.
-        agent.leave_queue();
-        for revision in revisions {
-            revision.tell_when_idle(true);
-        }
-    }
-    // A worker may have an instance in hand for a moment longer than its last message.
-    let works = |revision: &Arc<Revision>| revision.in_flight() > 0 || revision.pool.is_in_hand();
-    let busy = || drained.agents().any(|(agent, revisions)| agent.is_busy() || revisions.iter().any(works));
-    while busy() && Instant::now() < deadline {
-        let _ = tokio::time::timeout(LOOK, commons.woken()).await;
-    }
-    let mut left = 0;
-    for (agent, revisions) in drained.agents() {
-        left += agent.depth();
-        agent.close("the host is stopping");
-        for revision in revisions {
-            left += revision.in_flight();
-            if let Err(why) = agent.save_idle(&revision, Duration::ZERO).await {
-                tracing::error!(agent = %agent.name(), why, "an agent's memory was not kept");
-            }
-            revision.stop();
-        }
-    }
-    left
-}

@@ -14,6 +14,7 @@ mod figures;
 mod histogram;
 mod host;
 mod http;
+mod listener;
 mod logs;
 mod metrics;
 mod prefetch;
@@ -21,10 +22,14 @@ mod receipts;
 mod reconcile;
 mod routes;
 mod schedules;
+mod seam;
 mod shutdown;
+mod stamp;
 mod status;
 mod store;
 mod sweep;
+mod systemd;
+mod tasks;
 mod telemetry;
 mod timers;
 mod trace;
@@ -34,6 +39,13 @@ mod watch;
 /// Messages are many small allocations, made on one thread and freed on another.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// The same for tests of a running host, which may set its clock and let its tasks die.
+#[doc(hidden)]
+pub fn main_under_test() -> std::process::ExitCode {
+    seam::listen();
+    cli::main()
+}
 
 /// What the program `caxton` does. A program with this as its `main` is also its own compiler of components: it runs
 /// itself for that.

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::clock;
+use crate::tasks::Tasks;
 
 /// Lines of one agent that are kept in memory.
 const KEPT: usize = 1_000;
@@ -23,6 +24,8 @@ const MAX_FILE: u64 = 10 << 20;
 const GONE_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Lines that a slow follower may be behind before it misses some.
 const FOLLOW: usize = 4_096;
+/// Lines of the host in one agent's log per second: what it says of an agent is not crowded out by what the agent says.
+const HOST_LINES: u32 = 1_000;
 /// Lines that may wait for the disk; further ones are only kept in memory.
 const QUEUE: usize = 65_536;
 
@@ -55,20 +58,50 @@ pub(crate) struct Logs {
 /// The log of one agent.
 struct Log {
     lines: VecDeque<Arc<Line>>,
-    /// The second that is counted, how many lines it had, and how many of them were dropped.
+    /// Lines of the agent.
+    own: Count,
+    /// Lines of the host about it.
+    hosts: Count,
+}
+
+/// The lines of one second.
+struct Count {
+    /// The begin of the second.
     second: Instant,
-    count: u32,
+    lines: u32,
     dropped: u64,
+}
+
+impl Count {
+    fn new() -> Self {
+        Self { second: Instant::now(), lines: 0, dropped: 0 }
+    }
+
+    /// Begins another second if this one is over. Gives how many lines were dropped in it.
+    fn turn(&mut self) -> u64 {
+        if self.second.elapsed() < Duration::from_secs(1) {
+            return 0;
+        }
+        std::mem::replace(self, Self::new()).dropped
+    }
+
+    /// Counts a line, if there may be one more.
+    fn takes(&mut self, per_second: u32) -> bool {
+        let takes = self.lines < per_second;
+        self.lines += u32::from(takes);
+        self.dropped += u64::from(!takes);
+        takes
+    }
 }
 
 impl Logs {
     /// Logs whose files are in `folder`.
-    pub(crate) fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf, tasks: Arc<Tasks>) -> Self {
         let (files, queue) = mpsc::sync_channel(QUEUE);
         let into = folder.clone();
         let thread = std::thread::Builder::new()
             .name("caxton-logs".to_owned())
-            .spawn(move || write_files(&into, &queue))
+            .spawn(move || tasks.until_done("agents-logs", || write_files(&into, &queue)))
             .expect("the system can start a thread");
         Self {
             folder,
@@ -81,31 +114,41 @@ impl Logs {
 
     /// Takes a line in, unless its agent said more than `per_second` lines in this second.
     pub(crate) fn write(&self, line: Line, per_second: u32) {
-        let log = Arc::clone(self.agents.lock().entry(Arc::clone(&line.agent)).or_insert_with(|| {
-            let lines = VecDeque::new();
-            Arc::new(Mutex::new(Log { lines, second: Instant::now(), count: 0, dropped: 0 }))
-        }));
+        let log = self.of(&line.agent);
         let mut log = log.lock();
-        if log.second.elapsed() >= Duration::from_secs(1) {
-            let dropped = std::mem::take(&mut log.dropped);
-            log.second = Instant::now();
-            log.count = 0;
-            if dropped > 0 {
-                let text = format!(
-                    "{dropped} further lines were dropped: more than {per_second} in a second (limits.log-lines)"
-                );
-                let note =
-                    Line { level: "warn", context: "caxton".to_owned(), text, at: clock::now_ms(), ..line.clone() };
-                self.keep(&mut log, note);
-            }
+        let dropped = log.own.turn();
+        if dropped > 0 {
+            let text =
+                format!("{dropped} further lines were dropped: more than {per_second} in a second (limits.log-lines)");
+            let note = Line { level: "warn", context: "caxton".to_owned(), text, at: clock::now_ms(), ..line.clone() };
+            self.keep(&mut log, note);
         }
-        if log.count >= per_second {
-            log.dropped += 1;
+        if log.own.takes(per_second) {
+            self.keep(&mut log, line);
+        } else {
             metrics::counter!("caxton_log_lines_dropped_total", "agent" => line.agent.to_string()).increment(1);
-            return;
         }
-        log.count += 1;
-        self.keep(&mut log, line);
+    }
+
+    /// Takes in what the host says of an agent, which has a bound of its own: an agent that says very much, or may say
+    /// nothing, does not hide it.
+    pub(crate) fn note(&self, line: Line) {
+        let log = self.of(&line.agent);
+        let mut log = log.lock();
+        let dropped = log.hosts.turn();
+        if dropped > 0 {
+            let text = format!("{dropped} further lines of the host were dropped: more than {HOST_LINES} in a second");
+            let note = Line { text, at: clock::now_ms(), ..line.clone() };
+            self.keep(&mut log, note);
+        }
+        if log.hosts.takes(HOST_LINES) {
+            self.keep(&mut log, line);
+        }
+    }
+
+    fn of(&self, agent: &Arc<str>) -> Arc<Mutex<Log>> {
+        let log = || Log { lines: VecDeque::new(), own: Count::new(), hosts: Count::new() };
+        Arc::clone(self.agents.lock().entry(Arc::clone(agent)).or_insert_with(|| Arc::new(Mutex::new(log()))))
     }
 
     fn keep(&self, log: &mut Log, line: Line) {
@@ -176,6 +219,7 @@ impl Drop for Logs {
 fn write_files(folder: &std::path::Path, queue: &mpsc::Receiver<Arc<Line>>) {
     let mut open: HashMap<Arc<str>, (BufWriter<File>, u64)> = HashMap::new();
     while let Ok(first) = queue.recv() {
+        crate::seam::point("agents-logs");
         let mut next = Some(first);
         while let Some(line) = next {
             if let Err(error) = append(folder, &mut open, &line) {
@@ -197,7 +241,11 @@ fn append(
 ) -> std::io::Result<()> {
     let path = folder.join(format!("{}.log", line.agent));
     if !open.contains_key(&line.agent) {
-        fs::create_dir_all(folder)?;
+        // Not the data folder: one that was removed is not to come back with nothing but a log in it.
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let size = file.metadata()?.len();
         open.insert(Arc::clone(&line.agent), (BufWriter::new(file), size));
@@ -225,7 +273,7 @@ mod tests {
     #[test]
     fn a_flood_is_cut_and_the_rest_is_in_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::new(folder.path().join("logs"));
+        let logs = Logs::new(folder.path().join("logs"), Arc::default());
         for number in 0..50 {
             logs.write(line(&number.to_string()), 10);
         }
@@ -257,5 +305,22 @@ mod tests {
         left.retain(|name| name != "echo.log");
         left.sort();
         assert_eq!(left, ["here.log", "late.log", "notes"]);
+    }
+
+    #[test]
+    fn what_the_host_says_is_not_crowded_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::new(folder.path().join("logs"));
+        // One that may say nothing, and says much.
+        for number in 0..50 {
+            logs.write(line(&number.to_string()), 0);
+        }
+        logs.note(line("it failed"));
+        let texts: Vec<String> = logs.newest(Some("echo"), 100).iter().map(|line| line.text.clone()).collect();
+        assert_eq!(texts, ["it failed"]);
+        let notes = 2 * HOST_LINES as usize;
+        (0..notes).for_each(|_| logs.note(line("again")));
+        let kept = logs.newest(Some("echo"), notes).len();
+        assert!((1..=HOST_LINES as usize).contains(&kept), "{kept}");
     }
 }

@@ -15,7 +15,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::buckets::{BOUNDS_NS, Distribution};
 use crate::figures;
-use crate::status::AgentStatus;
+use crate::status::{AgentStatus, TaskStatus};
+use crate::telemetry;
 
 /// What a metric is, for those who read it.
 struct Metric {
@@ -58,6 +59,7 @@ const METRICS: &[Metric] = &[
     metric("caxton_handoff_seconds", Kind::Histogram, Unit::Seconds, "Time for which an agent's mailbox was held while its memory went to a new revision, by agent."),
     metric("caxton_failures_total", Kind::Counter, Unit::Count, "Attempts and calls that failed, by agent and what went wrong."),
     metric("caxton_dead_letters_total", Kind::Counter, Unit::Count, "Messages that were given up, by agent and reason."),
+    metric("caxton_snapshot_failures_total", Kind::Counter, Unit::Count, "Memories of stateful agents that were not saved (`what=\"save\"`) or not taken up (`restore`), by agent."),
     metric("caxton_copies_total", Kind::Counter, Unit::Count, "Copies of live messages that a new revision handled alike, unlike, or that were set aside."),
     metric("caxton_dead_letters_forgotten_total", Kind::Counter, Unit::Count, "Dead letters that left because there were more than store.dead-letters."),
     metric("caxton_log_lines_dropped_total", Kind::Counter, Unit::Count, "Lines that an agent said beyond its limits.log-lines, by agent."),
@@ -80,6 +82,8 @@ const METRICS: &[Metric] = &[
     metric("caxton_obstructed", Kind::Gauge, Unit::Count, "1 while what is declared of the agent does not run and a person has to mend something, else 0."),
     metric("caxton_obstacles", Kind::Gauge, Unit::Count, "Agents of which what is declared does not run, by what is in its way: missing, failed or refused."),
     metric("caxton_store_bytes", Kind::Gauge, Unit::Bytes, "The store on disk."),
+    metric("caxton_host_lines_dropped_total", Kind::ReadCounter, Unit::Count, "Lines of the host itself that stderr could not take: a closed pipe, a full disk, a reader that stopped."),
+    metric("caxton_task_restarts_total", Kind::ReadCounter, Unit::Count, "Times that a task of the host died and was made again, by task."),
     metric("process_resident_memory_bytes", Kind::Gauge, Unit::Bytes, "Memory of the host that is in RAM."),
     metric("process_cpu_seconds_total", Kind::ReadCounter, Unit::Seconds, "Time of the host on all cores."),
 ];
@@ -111,6 +115,8 @@ pub(crate) struct Sample<'a> {
     pub(crate) agents: Option<&'a [AgentStatus]>,
     /// What agents counted, by name.
     pub(crate) told: &'a [(Arc<str>, Told)],
+    /// The tasks that make up the host.
+    pub(crate) tasks: &'a [TaskStatus],
     /// The data folder.
     pub(crate) data: &'a Path,
 }
@@ -216,6 +222,11 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
     single(text, "caxton_ready", u8::from(sample.ready));
     single(text, "caxton_in_sync", u8::from(sample.in_sync));
     single(text, "caxton_store_bytes", store_bytes(sample.data));
+    single(text, "caxton_host_lines_dropped_total", telemetry::dropped());
+    head(text, "caxton_task_restarts_total");
+    for task in sample.tasks {
+        line(text, "caxton_task_restarts_total", &format!("{{task=\"{}\"}}", task.name), task.restarts);
+    }
     if let Some(bytes) = figures::resident_bytes() {
         single(text, "process_resident_memory_bytes", bytes);
     }
@@ -283,7 +294,7 @@ mod tests {
         let mut text = String::new();
         write_sample(
             &mut text,
-            &Sample { ready: true, in_sync: true, agents: Some(&agents), told: &[], data: folder.path() },
+            &Sample { ready: true, in_sync: true, agents: Some(&agents), told: &[], tasks: &[], data: folder.path() },
         );
         for expected in [
             "# TYPE caxton_mailbox_depth gauge\ncaxton_mailbox_depth{agent=\"echo\"} 2\n",
@@ -305,7 +316,10 @@ mod tests {
             assert!(text.contains(expected), "{expected} is missing in:\n{text}");
         }
         let mut text = String::new();
-        write_sample(&mut text, &Sample { ready: false, in_sync: false, agents: None, told: &[], data: folder.path() });
+        write_sample(
+            &mut text,
+            &Sample { ready: false, in_sync: false, agents: None, told: &[], tasks: &[], data: folder.path() },
+        );
         assert!(!text.contains("caxton_mailbox_depth"), "nothing is made up");
     }
 
@@ -326,6 +340,7 @@ mod tests {
             in_sync: true,
             agents: None,
             told: &told,
+            tasks: &[],
             data: Path::new("/nowhere"),
         });
         for expected in [

@@ -28,6 +28,8 @@ pub(crate) struct Target {
     methods: Vec<Method>,
     /// Whether the caller waits.
     pub(crate) mode: Mode,
+    /// Whether `http.cors` holds for it, where that is said.
+    cors: Option<bool>,
     /// Who is called.
     pub(crate) agent: Arc<Agent>,
     /// The route as declared, for logs and metrics.
@@ -42,6 +44,18 @@ pub(crate) enum Found<'r, 'p> {
     OtherMethods(String),
     /// Nothing.
     Nothing,
+}
+
+impl Target {
+    /// The methods that it takes; empty means all.
+    pub(crate) fn methods(&self) -> &[Method] {
+        &self.methods
+    }
+
+    /// Whether `http.cors` holds for it. An HTTP agent knows best who may read what it says.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.cors.unwrap_or_else(|| !self.agent.is_http())
+    }
 }
 
 impl Routes {
@@ -61,6 +75,7 @@ impl Routes {
                 let target = Target {
                     methods: route.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect(),
                     mode: route.mode,
+                    cors: route.cors,
                     agent: Arc::clone(agent),
                     pattern: route.pattern.clone(),
                 };
@@ -130,8 +145,15 @@ impl Routes {
             .cloned()
     }
 
-    /// Where a path and a method lead.
-    pub(crate) fn find<'r, 'p>(&'r self, path: &'p str, method: &Method) -> Found<'r, 'p> {
+    /// Where a path and a method lead. What can be got can be asked for without its body (RFC 9110, section 9.3.2).
+    pub(crate) fn find_for<'r, 'p>(&'r self, path: &'p str, method: &Method) -> Found<'r, 'p> {
+        match self.find(path, method) {
+            Found::OtherMethods(_) if *method == Method::HEAD => self.find(path, &Method::GET),
+            found => found,
+        }
+    }
+
+    fn find<'r, 'p>(&'r self, path: &'p str, method: &Method) -> Found<'r, 'p> {
         let Ok(found) = self.paths.at(path) else { return Found::Nothing };
         let fits = |target: &&Target| target.methods.is_empty() || target.methods.contains(method);
         match found.value.iter().find(fits) {

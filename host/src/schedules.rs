@@ -43,6 +43,7 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
         let pause = soonest.map_or(LOOK, |at| Duration::from_millis(at.saturating_sub(clock::now_ms())).min(LOOK));
         tokio::select! {
             () = stop.cancelled() => return,
+            () = commons.clock_set.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -132,7 +133,7 @@ fn begin(
     match last {
         Some(last) if make_up => {
             for (at, index) in schedule.missed(last, now, MOST_MISSED).into_iter().zip(0..) {
-                fire(commons, agent, schedule, key, at, Some(now + index * APART));
+                fire(commons, agent, schedule, key, at, Some(clock::steady_ms() + index * APART));
             }
         }
         Some(_) => {}

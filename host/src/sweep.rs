@@ -35,6 +35,9 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
                 commons.logs.forget_gone(|agent| routes.present(agent).is_some(), SystemTime::now());
             });
         }
+        if let Err(error) = commons.store.tidy_memories().await {
+            tracing::warn!(%error, "pieces of memories that are nobody's could not be removed; they take room");
+        }
         let routes = commons.routes.load_full();
         for agent in routes.agents() {
             sweep(agent).await;
@@ -54,11 +57,15 @@ async fn sweep_revision(agent: &Arc<Agent>, current: &Arc<Revision>) {
     if current.kind() == Kind::Stateful {
         // Others whose instances have no place do not wait for an idle one; what it remembers is saved.
         let crowded = current.pool.is_crowded();
-        if (min == 0 || crowded)
-            && current.pool.idle() > 0
-            && let Err(why) = agent.save_idle(current, if crowded { Duration::ZERO } else { idle }).await
-        {
-            tracing::error!(agent = %agent.name(), why, "an idle instance was not saved");
+        if (min == 0 || crowded) && current.pool.idle() > 0 {
+            let (agent, current) = (Arc::clone(agent), Arc::clone(current));
+            // By itself: a large memory takes longer than others' instances should wait for their turn.
+            tokio::spawn(async move {
+                let age = if crowded { Duration::ZERO } else { idle };
+                if let Err(why) = agent.save_idle(&current, age).await {
+                    tracing::error!(agent = %agent.name(), "an idle instance goes on: {why}");
+                }
+            });
         }
         return;
     }

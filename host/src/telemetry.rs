@@ -1,9 +1,16 @@
 //! What the host says while it runs: lines for people on a terminal, JSON for programs elsewhere; all on stderr.
+//!
+//! Saying something never blocks and never fails: see [`sink`].
+
+mod sink;
 
 use std::io::IsTerminal;
 
 use caxton_control::config::nearest;
 use tracing_subscriber::EnvFilter;
+
+use self::sink::Sink;
+pub(crate) use self::sink::{dropped, flush, restarts, say};
 
 /// What is said when nobody asks for more or less.
 pub(crate) const DEFAULT_FILTER: &str = "info";
@@ -40,9 +47,12 @@ pub(crate) enum FilterError {
 /// # Errors
 /// The filter is not one. Nothing is written then.
 pub(crate) fn start(filter: &str) -> Result<(), FilterError> {
-    let filter = parse(filter)?;
+    // An empty variable is one that is not set.
+    let filter = parse(if filter.is_empty() { DEFAULT_FILTER } else { filter })?;
     let terminal = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    // A system that has no thread to give ends the host soon enough; until then nothing is said.
+    let Ok(sink) = Sink::of_process() else { return Ok(()) };
+    let lines = tracing_subscriber::fmt().with_writer(sink).log_internal_errors(false).with_env_filter(filter);
     // A second subscriber is refused, and the first goes on: tests run several hosts in a process.
     let _ = if terminal {
         let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -50,7 +60,27 @@ pub(crate) fn start(filter: &str) -> Result<(), FilterError> {
     } else {
         lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     };
+    std::panic::set_hook(Box::new(say_panic));
     Ok(())
+}
+
+/// Says that a thread panicked, as all else is said: the hook of the standard library writes to stderr itself, and would
+/// block where a reader has stopped.
+fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current().name().unwrap_or("without a name").to_owned();
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = match backtrace.status() {
+        std::backtrace::BacktraceStatus::Captured => format!("\n{backtrace}"),
+        _ => String::new(),
+    };
+    tracing::error!("the thread {thread} panicked at {place}: {}{backtrace}", reason(panic.payload()));
+}
+
+/// Returns the text of a panic.
+pub(crate) fn reason(payload: &(dyn std::any::Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&'static str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, FilterError> {

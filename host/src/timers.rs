@@ -1,4 +1,4 @@
-//! Waking agents whose mailbox has something that comes due.
+//! Waking agents whose mailbox has something that comes due, and all of them when somebody set the wall clock.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::Agent;
 use crate::clock;
 use crate::commons::Commons;
+use crate::tasks::{BEAT, TIMERS};
 
-/// Times are of the wall clock, which may be set: it is looked at so often at least while something waits for it.
-const LOOK: Duration = Duration::from_secs(1);
+/// A wall clock that was set by less than this, in milliseconds, was corrected, which is not worth a word.
+const WORTH_A_WORD: u64 = 1_000;
 
 /// Who is to be woken when.
 #[derive(Default)]
@@ -30,7 +31,7 @@ struct Due {
 }
 
 impl Timers {
-    /// Wakes an agent at a time, in milliseconds since 1970.
+    /// Wakes an agent at a time of the steady clock.
     pub(crate) fn wake(&self, at: u64, agent: &Weak<Agent>) {
         let first = {
             let mut due = self.due.lock();
@@ -57,22 +58,45 @@ impl Timers {
 
 /// Wakes agents until `stop`.
 pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
+    // Whoever was taken out when this died is woken once more.
+    look_at_all(&commons, Agent::look);
     loop {
-        let now = clock::now_ms();
+        commons.tasks.beat(TIMERS);
+        if let Some(ahead) = clock::look() {
+            clock_was_set(&commons, ahead);
+        }
+        let now = clock::steady_ms();
         let (ready, next) = commons.timers.take_due(now);
         for agent in ready {
             agent.look();
         }
-        let pause = next.map(|next| Duration::from_millis(next.saturating_sub(now)).min(LOOK));
+        // Not for longer: the wall clock may be set.
+        let pause = next.map_or(BEAT, |next| Duration::from_millis(next.saturating_sub(now)).min(BEAT));
         tokio::select! {
             () = stop.cancelled() => return,
             () = commons.timers.sooner.notified() => {}
-            () = async {
-                match pause {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => std::future::pending().await,
-                }
-            } => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+fn look_at_all(commons: &Commons, look: fn(&Agent)) {
+    commons.routes.load().all().for_each(|agent| look(agent));
+}
+
+/// Somebody set the wall clock, by so many milliseconds. What waits for one of its times is looked at anew; all else waits
+/// as long as it would have.
+fn clock_was_set(commons: &Commons, ahead: i64) {
+    look_at_all(commons, Agent::follow_clock);
+    commons.clock_set.notify_one();
+    if ahead.unsigned_abs() < WORTH_A_WORD {
+        return;
+    }
+    let seconds = ahead as f64 / 1e3;
+    let way = if ahead > 0 { "forward" } else { "back" };
+    tracing::warn!(
+        "the clock went {way} by {:.1} s; what waits for a while is not touched by that, what waits for a time follows it",
+        seconds.abs()
+    );
+    commons.events.tell(None, "host.clock-set", serde_json::json!({ "seconds": seconds }));
 }

@@ -9,8 +9,10 @@ use std::process::{Command, Output, Stdio};
 /// The program, in a folder and without settings of the surroundings.
 fn caxton(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_caxton"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CAXTON_")) {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"CAXTON_") {
+            command.env_remove(name);
+        }
     }
     command.current_dir(folder).args(arguments).stdin(Stdio::null());
     command
@@ -157,5 +159,50 @@ fn a_reader_that_leaves_is_no_failure() {
         child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(0), "{arguments:?}: {stderr}");
         assert_eq!(stderr, "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn no_environment_argument_or_path_makes_a_command_panic() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let latin = OsStr::from_bytes(b"caf\xe9");
+    let outer = tempfile::tempdir().unwrap();
+    let odd = outer.path().join(latin);
+    std::fs::create_dir(&odd).unwrap();
+    std::fs::write(odd.join("caxton.toml"), "caxton = 1\n").unwrap();
+    let run = |arguments: &[&OsStr], env: &[(&OsStr, &OsStr)]| {
+        let found = caxton(&odd, &[]).env("PWD", &odd).args(arguments).envs(env.iter().copied()).output().unwrap();
+        let said = String::from_utf8_lossy(&found.stderr).into_owned();
+        assert!(!said.contains("panicked"), "{arguments:?} {env:?}: {said}");
+        (found.status.code().unwrap(), said)
+    };
+    let os = OsStr::new;
+    let in_odd = odd.join("caxton.toml");
+    for (arguments, env, code, part) in [
+        (&[os("check")][..], &[(latin, latin)][..], 0, "is valid"),
+        (&[os("check"), os("-f"), in_odd.as_os_str()], &[], 0, "is valid"),
+        (&[os("check"), os("-o"), os("json"), os("-f"), in_odd.as_os_str()], &[(os("OLDNAME"), latin)], 0, ""),
+        (&[os("doctor"), os("--data"), latin], &[(latin, latin)], 0, ""),
+        (&[os("doctor")], &[(os("CAXTON_DATA"), latin)], 0, ""),
+        (&[os("wit"), os("--out"), latin, os("-o"), os("json")], &[], 0, ""),
+        (&[os("ps"), os("--data"), latin], &[], 1, "no host runs here"),
+        (&[os("invoke"), latin], &[], 2, "invalid UTF-8"),
+        (&[latin], &[], 2, ""),
+        (&[os("check")], &[(os("CAXTON_ADMIN_PORT"), os("tcp://10.43.0.8:8081"))], 0, "a service of the cluster"),
+        (&[os("check")], &[(os("CAXTON_ADMN"), os("x"))], 0, "did you mean `CAXTON_ADMIN`?"),
+        (&[os("check")], &[(os("CAXTON_HTTP__LISTN"), os("x"))], 2, "did you mean `listen`?"),
+        (&[os("check")], &[(os("CAXTON_HTTP__LISTEN"), latin)], 2, "expected text in UTF-8, found other bytes"),
+        (&[os("check")], &[(os("CAXTON_FILE"), os("")), (os("CAXTON_LOG"), os(""))], 0, "is valid"),
+        (&[os("ps")], &[(os("CAXTON_ADMIN"), os("")), (os("CAXTON_TOKEN_FILE"), os(""))], 1, "no host runs here"),
+        (&[os("ps")], &[(os("CAXTON_ADMIN"), latin)], 2, "invalid UTF-8"),
+    ] {
+        let (found, said) = run(arguments, env);
+        // A machine may lack what a host needs, which doctor then says.
+        if arguments[0] != os("doctor") {
+            assert_eq!(found, code, "{arguments:?} {env:?}: {said}");
+        }
+        assert!(said.contains(part), "{arguments:?} {env:?}: {said}");
     }
 }

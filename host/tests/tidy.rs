@@ -25,9 +25,10 @@ const ROWS: &[&[&str]] = &[
     &["reconcile", "watch", "build", "schedules", "sweep"],
     &["agent", "routes", "commons", "receipts", "timers"],
     &["wasm", "store", "events", "logs"],
-    &["config", "control", "metrics", "telemetry", "shutdown"],
-    &["figures", "buckets", "histogram", "prefetch"],
-    &["status", "clock", "trace"],
+    &["config", "control", "metrics", "tasks", "systemd", "shutdown"],
+    &["telemetry"],
+    &["figures", "buckets", "histogram", "prefetch", "listener"],
+    &["status", "seam", "clock", "trace", "stamp"],
 ];
 
 /// Arrows that the rows would allow and that are not wanted.

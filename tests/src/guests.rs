@@ -9,7 +9,7 @@ fn root() -> &'static Path {
 }
 
 /// Where cargo puts what it builds.
-pub(crate) fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
@@ -45,4 +45,14 @@ pub fn has_language(language: &str) -> bool {
         println!("not tested: guests in {language} ({})", languages[language]);
     }
     built
+}
+
+/// Whether Python of a version that the tools of the tests need is here. That it is not is told.
+pub fn has_python() -> bool {
+    let version = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))";
+    let found = Command::new("python3").args(["-c", version]).output().is_ok_and(|output| output.status.success());
+    if !found {
+        println!("not tested: what needs python3 >= 3.10 with venv");
+    }
+    found
 }

@@ -8,7 +8,8 @@ mod guests;
 mod screen;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -16,11 +17,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Reply};
-pub use guests::{guest, has_language};
+pub use guests::{guest, has_language, has_python, target};
 pub use screen::screen;
 
 /// How long anything may take before a test gives up: generous, for a slow machine under load.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The socket in the folder of a host on which it takes [orders](Host::order).
+const ORDERS: &str = "orders.sock";
 
 /// A running host.
 pub struct Host {
@@ -98,7 +102,8 @@ impl Setup {
         fs::write(self.folder.path().join("caxton.toml"), expand(toml)).expect("the folder can be written to");
     }
 
-    fn command(&self) -> Command {
+    /// Returns the command that starts the host.
+    pub fn command(&self) -> Command {
         let mut command = match &self.within {
             None => program(&self.binary),
             Some(commands) => {
@@ -111,6 +116,7 @@ impl Setup {
             .current_dir(self.folder.path())
             .args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ports-file", "ports.json"])
             .args(&self.arguments)
+            .env("UNDER_TEST_SOCKET", ORDERS)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -127,7 +133,9 @@ impl Setup {
 
     /// Starts the host and waits for nothing. Where it listens is known after [`Host::until_ready`].
     pub fn spawn(self) -> Host {
-        let _ = fs::remove_file(self.folder.path().join("ports.json"));
+        for left in ["ports.json", ORDERS] {
+            let _ = fs::remove_file(self.folder.path().join(left));
+        }
         let mut child = self.command().spawn().expect("the host starts");
         let output = Arc::new(Output::default());
         let stderr = child.stderr.take().expect("stderr is a pipe");
@@ -213,6 +221,16 @@ impl Host {
         fs::rename(temporary, self.folder.path().join("caxton.toml")).expect("the folder can be written to");
     }
 
+    /// Does something to the host that no caller can: `clock SECONDS` sets its wall clock ahead of the system's, `panic TASK`
+    /// lets one of its tasks panic, `stall TASK` lets it stand still. Returns when that holds.
+    pub fn order(&self, order: &str) {
+        let mut stream = UnixStream::connect(self.folder.path().join(ORDERS)).expect("the host takes orders");
+        writeln!(stream, "{order}").expect("the host reads them");
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).expect("the host answers");
+        assert_eq!(answer.trim(), "ok", "{order}");
+    }
+
     /// Everything that it said up to now.
     pub fn said(&self) -> String {
         self.output.text.lock().expect("no reader panics").clone()
@@ -273,6 +291,13 @@ impl Host {
         command(&self.binary, self.folder.path(), arguments)
     }
 
+    /// A command of the program against this host, whose output goes where the caller says.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = program(&self.binary);
+        command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
+        command
+    }
+
     /// The same on a terminal of this size; gives exit code and what was written to the terminal.
     pub fn caxton_on_terminal(&self, arguments: &[&str], columns: u16, rows: u16) -> (i32, String) {
         let mut command = program(&self.binary);
@@ -318,7 +343,9 @@ impl Host {
         status.code().unwrap_or(-1)
     }
 
-    fn again(&self) -> Setup {
+    /// Returns a setup that starts it again in the same folder, once it has ended.
+    #[must_use]
+    pub fn again(&self) -> Setup {
         Setup {
             binary: self.binary.clone(),
             folder: Arc::clone(&self.folder),

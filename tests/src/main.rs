@@ -1,5 +1,5 @@
-//! The host as users have it, under a name of its own.
+//! The host as users have it, under a name of its own, with what tests do to it beside.
 
 fn main() -> std::process::ExitCode {
-    caxton::main()
+    caxton::main_under_test()
 }

@@ -1,6 +1,7 @@
 //! The record of a conversation: who takes part, where its protocol is, and what is still to be answered (SPEC §7).
 
 mod participants;
+mod stays;
 
 use std::collections::VecDeque;
 
@@ -11,6 +12,7 @@ use crate::Performative;
 use crate::protocol::{Illegal, Protocol, Run, Why};
 
 pub use participants::Participants;
+pub use stays::Stay;
 
 /// The most unanswered messages that a conversation remembers. More open questions than this and the oldest is
 /// not told `failure` when the conversation expires.
@@ -41,6 +43,9 @@ pub struct Conversation {
     pub messages: u64,
     /// What waits for an answer, the oldest first; at most [`MAX_UNANSWERED`].
     pub unanswered: VecDeque<Unanswered>,
+    /// The revisions of agents that go on with it, as far as they are not free to change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stays: Vec<Stay>,
 }
 
 /// A message that waits for its answer.
@@ -124,6 +129,7 @@ impl Conversation {
             last: at,
             messages: 0,
             unanswered: VecDeque::new(),
+            stays: Vec::new(),
         }
     }
 
@@ -151,6 +157,7 @@ impl Conversation {
             return Err(Refused::TooMany { bound: participants_bound });
         }
         let steps = said.protocol.map(|_| (self.protocol.clone(), self.runs.clone()));
+        self.hold(said.to, said.at);
         // The last that may refuse: from here on the message is in.
         let followed = self.follow(said)?;
         let mut change =
@@ -207,6 +214,7 @@ impl Conversation {
     /// Takes in a `failure` that the host tells in an agent's name because the agent's message finally failed
     /// (SPEC §7). It is not judged: whatever the protocol expects of that agent, its part is over.
     pub fn told_failure(&mut self, said: &Said<'_>) -> Change {
+        self.hold(said.to, said.at);
         let steps = Some((self.protocol.clone(), self.runs.clone()));
         for run in &mut self.runs {
             run.give_up(said.from, said.to);
@@ -283,7 +291,12 @@ impl Conversation {
         self.messages = self.messages.saturating_add(1);
         // A clock that was set back does not make the conversation shorter than nothing.
         self.last = self.last.max(said.at);
-        let key = said.in_reply_to?;
+        let Some(key) = said.in_reply_to else {
+            // Who asks from outside cannot name what it answers.
+            let to_outside = |waiting: &Unanswered| waiting.from == said.to && waiting.to.contains(':');
+            let at = self.unanswered.iter().position(to_outside).filter(|_| said.from.contains(':'))?;
+            return Some((at, self.unanswered.remove(at)?));
+        };
         // Several may have been asked with one key: it is the answer of the one that gives it. Another's counts
         // if it answers in that one's place.
         let asked = |waiting: &Unanswered| waiting.key == key && waiting.from == said.to;
@@ -294,7 +307,7 @@ impl Conversation {
 }
 
 /// Whether its sender is owed an answer, or the `failure` that stands for one.
-fn awaits_answer(act: Performative) -> bool {
+pub fn awaits_answer(act: Performative) -> bool {
     use Performative::*;
     match act {
         Request | RequestWhen | RequestWhenever | QueryIf | QueryRef | Cfp | AcceptProposal | Subscribe | Propose => {

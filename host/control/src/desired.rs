@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
+use crate::cors::Cors;
 use crate::names::{AgentName, Capability, Receiver};
 use crate::rollout::declaration::Declaration;
 use crate::route::RoutePattern;
@@ -23,6 +24,8 @@ pub struct Desired {
     pub http: Http,
     /// The listener of the management API.
     pub admin: Admin,
+    /// The listener of probes and metrics alone.
+    pub probes: Probes,
     /// Where and how state is kept.
     pub store: Store,
     /// Settings of the host as a whole.
@@ -50,6 +53,22 @@ pub struct Http {
     /// How long a client may pause while it sends a body or reads a response.
     #[serde(with = "crate::units::serde_duration")]
     pub stall_timeout: Duration,
+    /// Who is told what went on inside an agent that failed.
+    pub details: Details,
+    /// Which pages of other origins may call agents.
+    pub cors: Cors,
+}
+
+/// `http.details`: who is told what went on inside an agent that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Details {
+    /// Callers on this machine whose requests came by no proxy.
+    Loopback,
+    /// Everybody.
+    Always,
+    /// Nobody.
+    Never,
 }
 
 /// `[admin]`: the listener of the management API, metrics and probes.
@@ -57,6 +76,14 @@ pub struct Http {
 pub struct Admin {
     /// Address and port on the loopback interface; port 0 lets the system choose.
     pub listen: SocketAddr,
+}
+
+/// `[probes]`: a listener for probes and metrics alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Probes {
+    /// Address and port; port 0 lets the system choose. None leaves probes and metrics to the listener of the management
+    /// API.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[store]`: where and how state is kept.
@@ -117,6 +144,8 @@ pub struct AgentSpec {
     pub capabilities: BTreeSet<Capability>,
     /// How many instances it has.
     pub instances: Instances,
+    /// The bound of what it saves of its memory.
+    pub snapshot: SnapshotSpec,
     /// What it reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
     /// What it may reach.
@@ -192,7 +221,7 @@ impl AgentSpec {
 pub struct Build {
     /// A command line for `sh -c`, run in the folder of the file.
     pub command: String,
-    /// Files whose change runs the command again: globs relative to the folder of the file.
+    /// Files whose change runs the command again: files, folders and globs from the folder of the file.
     pub watch: Vec<String>,
 }
 
@@ -203,11 +232,61 @@ pub struct Instances {
     pub min: u32,
     /// Never more at once.
     pub max: u32,
-    /// How many messages one handles before it is replaced; 1 gives every message a fresh one.
-    pub reuse: u32,
+    /// How many messages or requests one handles before it is replaced.
+    pub reuse: Reuse,
     /// How long one above `min` stays without work.
     #[serde(with = "crate::units::serde_duration")]
     pub idle: Duration,
+}
+
+/// `instances.reuse` as the file has it. Unset, the component decides, which is known only once it is read: what is
+/// declared stays as it was said.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[serde(untagged)]
+pub enum Reuse {
+    /// Not set.
+    #[default]
+    Unset,
+    /// Set for all agents, in `[defaults.instances]`.
+    ForAll(u32),
+    /// Set for this agent.
+    Own(u32),
+}
+
+impl Reuse {
+    /// The value that is in force where one is set.
+    pub fn said(self) -> Option<u32> {
+        match self {
+            Self::Unset => None,
+            Self::ForAll(times) | Self::Own(times) => Some(times),
+        }
+    }
+}
+
+impl PartialEq for Reuse {
+    /// A value that is inherited and one of the agent's own make no difference where they are the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.said() == other.said()
+    }
+}
+
+impl Eq for Reuse {}
+
+/// `snapshot`: the bound of what a stateful agent saves of its memory.
+#[derive(Debug, Clone, Serialize)]
+pub struct SnapshotSpec {
+    /// The most that one save may have, in bytes.
+    pub max_bytes: u64,
+    /// The agent sets it itself, which only a stateful one may.
+    #[serde(skip)]
+    pub own: bool,
+}
+
+impl PartialEq for SnapshotSpec {
+    /// Compares what acts: the same bound is the same, whoever sets it.
+    fn eq(&self, other: &Self) -> bool {
+        self.max_bytes == other.max_bytes
+    }
 }
 
 /// `allow`: what the agent may reach. Empty lists allow nothing.
@@ -294,6 +373,9 @@ pub struct Route {
     /// Whether the caller waits for the reply. HTTP agents answer themselves and ignore no setting: for them
     /// only `request` is valid.
     pub mode: Mode,
+    /// Whether `http.cors` holds for it; unset, it does if its agent is a message agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<bool>,
 }
 
 /// What a call to a message agent waits for.

@@ -79,13 +79,15 @@ fn agent(spec: &AgentSpec, kind: Kind, details: Vec<String>) -> Difference {
 }
 
 /// What applies when the host starts again; the rest of its own settings applies at once.
-const RESTART: [&str; 5] = ["http.listen", "admin.listen", "store.path", "store.durability", "host.instances"];
+const RESTART: [&str; 6] =
+    ["http.listen", "admin.listen", "probes.listen", "store.path", "store.durability", "host.instances"];
 
 /// What differs in the host's own settings.
 fn host(old: &Desired, new: &Desired) -> Vec<Difference> {
     let tables = [
         ("http", settings(&old.http, &new.http)),
         ("admin", settings(&old.admin, &new.admin)),
+        ("probes", settings(&old.probes, &new.probes)),
         ("store", settings(&old.store, &new.store)),
         ("host", settings(&old.host, &new.host)),
         ("conversations", settings(&old.conversations, &new.conversations)),
@@ -166,6 +168,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Entry, Node, Place, Table, Value as Typed, check};
+    use crate::desired::Reuse;
     use crate::schedule::{Missed, Schedule};
 
     fn tree(value: &Value) -> Node {
@@ -205,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_kind_and_its_details() {
-        let table: [(&str, Change, &[&str]); 27] = [
+        let table: [(&str, Change, &[&str]); 30] = [
             ("nothing", |_| {}, &[]),
             (
                 "an agent more",
@@ -252,6 +255,16 @@ mod tests {
                 ],
             ),
             ("instances", |d| echo(d).instances.max = 9, &["echo in-place instances.max: 4 -> 9"]),
+            (
+                "how often an instance is used",
+                |d| echo(d).instances.reuse = Reuse::Own(1),
+                &["echo in-place instances.reuse: none -> 1"],
+            ),
+            (
+                "what may be saved",
+                |d| echo(d).snapshot.max_bytes = 1 << 20,
+                &["echo in-place snapshot.max: 64MiB -> 1MiB"],
+            ),
             ("mailbox", |d| echo(d).mailbox.depth = 5, &["echo in-place mailbox.depth: 10000 -> 5"]),
             (
                 "how often and how long a message is tried",
@@ -309,6 +322,11 @@ mod tests {
                 "the admin listener",
                 |d| d.admin.listen.set_port(1),
                 &["- restart-needed admin.listen: 127.0.0.1:8081 -> 127.0.0.1:1"],
+            ),
+            (
+                "the listener of probes",
+                |d| d.probes.listen = Some(([0, 0, 0, 0], 9090).into()),
+                &["- restart-needed probes.listen: none -> 0.0.0.0:9090"],
             ),
             (
                 "the store",

@@ -12,14 +12,14 @@ pub const MAX_NAME: usize = 63;
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a name has 2 to 63 characters: lower-case letters, digits and `-`; it begins with a letter and does not end with `-`"
+    "a name has 1 to 63 characters: lower-case letters, digits and `-`; it begins with a letter and does not end with `-`"
 )]
 pub struct NameError;
 
-/// Whether `name` matches `^[a-z][a-z0-9-]{0,61}[a-z0-9]$` (SPEC §7).
+/// Whether `name` matches `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`.
 fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
-    (2..=MAX_NAME).contains(&bytes.len())
+    (1..=MAX_NAME).contains(&bytes.len())
         && bytes[0].is_ascii_lowercase()
         && bytes[bytes.len() - 1] != b'-'
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
@@ -242,7 +242,8 @@ mod tests {
             ("a1", true),
             ("a-b", true),
             (long.as_str(), true),
-            ("a", false),
+            ("a", true),
+            ("-", false),
             ("", false),
             ("1a", false),
             ("a-", false),

@@ -213,6 +213,20 @@ impl Run {
         }
     }
 
+    /// Whether an agent has something to say in it, or to hear. What was asked from outside, by no call that is still in
+    /// hand, is answered to nobody: such a run waits for nothing more.
+    pub fn involves(&self, agent: &str) -> bool {
+        let initiator = self.initiator.as_deref().unwrap_or_default();
+        let from_outside = initiator.contains(':');
+        self.participants.iter().any(|(name, stage)| match stage {
+            Stage::Ended => false,
+            Stage::Agreed | Stage::Proposed => name == agent || initiator == agent,
+            Stage::Asked | Stage::Accepted | Stage::Cancelling => {
+                !from_outside && (name == agent || initiator == agent)
+            }
+        })
+    }
+
     /// The acts that are legal now from one agent to another, those of the initiator first.
     pub fn legal(&self, from: &str, to: &str) -> Vec<Performative> {
         self.moves(from, to).map_or_else(|_| Vec::new(), |moves| moves.acts())

@@ -11,7 +11,7 @@ use super::extract::{Named, Params};
 use super::problem::Problem;
 use super::state::page;
 use crate::status::{ConversationStatus, OpenQuestion, Thread, ThreadMessage};
-use crate::store::Threaded;
+use crate::store::{Threaded, on_wall};
 use crate::wasm::act;
 
 /// Conversations of one list, when nothing else is asked.
@@ -50,7 +50,7 @@ pub(super) async fn list(
     });
     let found: Result<_, String> = found.await.map_err(|error| Problem::host(error.to_string()))?;
     let (open, ended) = found.map_err(Problem::host)?;
-    let open = open.into_iter().map(|record| (record, None));
+    let open = open.into_iter().map(|record| (on_wall(&record).into_owned(), None));
     let ended = ended.into_iter().map(|(record, at)| (record, Some(at)));
     let mut found: Vec<ConversationStatus> = open.chain(ended).map(|(record, at)| status(record, at)).collect();
     found.sort_by_key(|conversation| std::cmp::Reverse(conversation.last_at));
@@ -86,7 +86,7 @@ pub(super) async fn show(
     // All messages that were committed since it began are looked through, which may take a while.
     let found = tokio::task::spawn_blocking(move || {
         let conversation = match store.conversations.get(&id) {
-            Some(record) => Some(status(record, None)),
+            Some(record) => Some(status(on_wall(&record).into_owned(), None)),
             None => store.ended_conversation(&id)?.map(|(record, at)| status(record, Some(at))),
         };
         let mut messages = store.thread(&id, limit + 1)?;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Api;
-use super::extract::{Named, Params};
+use super::extract::{Named, Params, bounded};
 use super::guard::Who;
 use super::problem::Problem;
 use super::state::page;
@@ -143,6 +143,7 @@ pub(super) async fn list(
 ) -> Result<Json<DeadPage>, Problem> {
     let limit = page(params.limit, PAGE)?;
     let DeadParams { agent, reason, after, .. } = params;
+    let after = bounded("after", after)?;
     let filter = DeadFilter { agent, reason, after, ..DeadFilter::default() };
     let dead_letters = api.read(move |store| store.dead(&filter, limit)).await?;
     let full = u32::try_from(dead_letters.len()).is_ok_and(|count| count == limit);
@@ -260,11 +261,14 @@ pub(super) async fn drop_some(
 fn filter(agent: Option<String>, reason: Option<String>, all: bool) -> Result<DeadFilter, Problem> {
     match (agent.is_some() || reason.is_some(), all) {
         (true, false) | (false, true) => Ok(DeadFilter { agent, reason, ..DeadFilter::default() }),
-        (false, false) => Err(Problem::bad_request("which dead letters? give `agent`, `reason`, or `all=true`")),
-        (true, true) => {
-            Err(Problem::bad_request("`all=true` means every dead letter; leave out `agent` and `reason`, or `all`"))
-        }
+        (false, false) => Err(unclear("which dead letters? give `agent`, `reason`, or `all=true`")),
+        (true, true) => Err(unclear("`all=true` means every dead letter; leave out `agent` and `reason`, or `all`")),
     }
+}
+
+/// Parameters that are right by themselves and not beside each other.
+fn unclear(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::CONFLICT, "unclear", detail)
 }
 
 fn revision(text: &str) -> Result<RevisionId, Problem> {
@@ -274,7 +278,7 @@ fn revision(text: &str) -> Result<RevisionId, Problem> {
 fn of_one_agent(revision: Option<&RevisionId>, agent: &str) -> Result<(), Problem> {
     match revision {
         Some(revision) if revision.agent.as_str() != agent => {
-            Err(Problem::bad_request(format!("`{revision}` is no revision of `{agent}`, whose dead letters are meant")))
+            Err(unclear(format!("`{revision}` is no revision of `{agent}`, whose dead letters are meant")))
         }
         Some(_) | None => Ok(()),
     }

@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -35,6 +36,14 @@ fn inner(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
+/// A number that the store can have.
+pub(super) fn bounded(name: &str, number: u64) -> Result<u64, Problem> {
+    if i64::try_from(number).is_ok() {
+        return Ok(number);
+    }
+    Err(Problem::bad_request(format!("{name}={number}: it has to be at most {}", i64::MAX)))
+}
+
 /// The parts of a path that are named, decoded.
 pub(super) struct Named<T>(pub(super) T);
 
@@ -49,7 +58,25 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T
     }
 }
 
-/// The whole body.
+/// A body whose bound is not that of a message.
+///
+/// # Errors
+/// It is larger than `bound` bytes, which is this problem, or could not be read.
+pub(super) async fn body_within(request: Request, bound: u64, too_large: Problem) -> Result<Bytes, Problem> {
+    let most = usize::try_from(bound).unwrap_or(usize::MAX);
+    axum::body::to_bytes(request.into_body(), most).await.map_err(|error| {
+        if std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) {
+            return too_large;
+        }
+        broken()
+    })
+}
+
+fn broken() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "body-broken", "the body could not be read to its end")
+}
+
+/// The whole body, which is not above the largest message.
 pub(super) struct Content(pub(super) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Content {
@@ -65,7 +92,7 @@ impl<S: Send + Sync> FromRequest<S> for Content {
                 )
                 .limit(MAX_BODY as u64)
             }
-            _ => Problem::new(StatusCode::BAD_REQUEST, "body-broken", "the body could not be read to its end"),
+            _ => broken(),
         })
     }
 }

@@ -67,7 +67,10 @@ pub(super) struct LogParams {
 #[utoipa::path(
     get, path = "/v1/events", tag = "events",
     params(EventParams),
-    responses((status = 200, description = "The events; or a stream of them", body = [EventEntry])),
+    responses((status = 200, description = "The events; or a stream of them", content(
+        ([EventEntry] = "application/json"),
+        (String = "text/event-stream"),
+    ))),
 )]
 pub(super) async fn events(
     State(api): State<Api>,
@@ -122,7 +125,10 @@ fn entry(event: &(impl std::borrow::Borrow<Event> + ?Sized)) -> EventEntry {
 #[utoipa::path(
     get, path = "/v1/logs", tag = "events",
     params(LogParams),
-    responses((status = 200, description = "The lines; or a stream of them", body = [LogEntry])),
+    responses((status = 200, description = "The lines; or a stream of them", content(
+        ([LogEntry] = "application/json"),
+        (String = "text/event-stream"),
+    ))),
 )]
 pub(super) async fn logs(
     State(api): State<Api>,

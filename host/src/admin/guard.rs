@@ -32,24 +32,23 @@ impl fmt::Display for Who {
     }
 }
 
-/// The outermost layer: the trace, the host name, and the body of whatever problem comes back.
+/// The outermost layer: the trace, and the body of whatever problem comes back.
 pub(super) async fn enter(mut request: Request, next: Next) -> Response {
     let trace = trace(request.headers());
     let asked = (request.method().clone(), request.uri().path().to_owned());
-    let response = if host_is_ours(request.headers(), request.uri()) {
-        request.extensions_mut().insert(trace.clone());
-        next.run(request).await
-    } else {
-        use axum::response::IntoResponse;
-        Problem::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "wrong-host",
-            "the management API answers to `localhost` and to addresses of the loopback interface only",
-        )
-        .into_response()
-    };
+    request.extensions_mut().insert(trace.clone());
+    let response = next.run(request).await;
     tracing::debug!(method = %asked.0, path = asked.1, status = response.status().as_u16(), trace = trace.id());
     problem::write(response, &trace)
+}
+
+/// Lets through requests that ask for this machine.
+pub(super) async fn only_ours(request: Request, next: Next) -> Result<Response, Problem> {
+    if host_is_ours(request.headers(), request.uri()) {
+        return Ok(next.run(request).await);
+    }
+    let detail = "the management API answers to `localhost` and to addresses of the loopback interface only";
+    Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong-host", detail))
 }
 
 fn trace(headers: &HeaderMap) -> Trace {

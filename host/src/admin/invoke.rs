@@ -55,7 +55,7 @@ pub(super) struct MessageParams {
     params(("name" = String, Path, description = "The agent"), MessageParams),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The content"),
     responses(
-        (status = 200, description = "The answer's content", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "The answer's content, of its own type", content_type = "*/*", body = Vec<u8>),
         (status = 204, description = "It was handled; the agent answered nothing"),
     ),
 )]
@@ -67,7 +67,7 @@ pub(super) async fn invoke(
     let agent = taker(&api, &name).await?;
     let (accepted, answer) = agent.ask(draft.0).await?;
     if let Some(problem) = Problem::of_outcome(&answer.outcome) {
-        return Err(problem.message(&accepted.id));
+        return Err(problem.at_message(&name, &accepted.id));
     }
     let mut response = match answer.outcome {
         Outcome::Reply(reply) => {

@@ -5,8 +5,8 @@
 //!                                            problem details <- on any error
 //! ```
 //! Nothing here changes what runs: that is asked of the reconciler through [`Control`]. `/healthz`, `/readyz` and
-//! `/metrics` need no token; a browser's page reaches none of it, since there is no CORS and a foreign host name is
-//! refused. `openapi` describes every path, and a test compares it with the router.
+//! `/metrics` need no token, and can have a listener of their own; a browser's page reaches none of the API, since there
+//! is no CORS and a foreign host name is refused. `openapi` describes every path, and a test compares it with the router.
 
 mod agents;
 mod config;
@@ -23,6 +23,7 @@ mod problem;
 mod rehearse;
 mod rollouts;
 mod schedules;
+mod serve;
 mod state;
 mod stats;
 mod store;
@@ -32,15 +33,12 @@ mod token;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
-use axum::serve::ListenerExt;
 use axum::{Router, middleware};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +49,7 @@ use crate::metrics::Metrics;
 pub(crate) use dead::{DeadPage, DeadShown, DropResult, RedeliverResult};
 pub(crate) use guard::CLI_AGENT;
 pub(crate) use problem::Details;
+pub(crate) use serve::{serve, serve_probes};
 pub(crate) use stats::HostStats;
 #[cfg(test)]
 pub(crate) use stats::StoreFigures;
@@ -58,8 +57,6 @@ pub(crate) use token::{TOKEN_FILE, TokenError, read_token};
 
 /// The largest body: the largest message that any agent may take (SPEC §5).
 const MAX_BODY: usize = 10 << 20;
-/// How often what was recorded is taken in while nobody scrapes.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What the API is about.
 pub(crate) struct AdminState {
@@ -96,13 +93,20 @@ impl AdminState {
 
 /// What every handler gets.
 #[derive(Clone)]
-struct Api(Arc<Shared>);
+pub(crate) struct Api(Arc<Shared>);
 
 struct Shared {
     state: AdminState,
     bucket: guard::Bucket,
     /// Ends what would go on for ever.
     stop: CancellationToken,
+}
+
+impl Api {
+    /// The API of a host that stops when `stop` is cancelled.
+    pub(crate) fn new(state: AdminState, stop: CancellationToken) -> Self {
+        Self(Arc::new(Shared { state, bucket: guard::Bucket::default(), stop }))
+    }
 }
 
 impl std::ops::Deref for Api {
@@ -170,13 +174,8 @@ async fn safe(State(api): State<Api>, request: Request, next: Next) -> Response 
     response
 }
 
-/// The whole API. What follows events and logs ends when `stop` is cancelled.
-pub(crate) fn router(state: AdminState, stop: CancellationToken) -> Router {
-    build(Api(Arc::new(Shared { state, bucket: guard::Bucket::default(), stop })))
-}
-
-fn build(api: Api) -> Router {
-    let add = |router: Router<Api>, (path, methods): (&str, MethodRouter<Api>)| router.route(path, methods);
+/// The whole API. What follows events and logs ends when the host stops.
+fn router(api: Api) -> Router {
     let guarded = api_routes()
         .into_iter()
         .fold(Router::new(), add)
@@ -191,32 +190,22 @@ fn build(api: Api) -> Router {
         .fallback(guard::no_path)
         .method_not_allowed_fallback(guard::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(guard::only_ours))
         .layer(middleware::from_fn(guard::enter))
         .with_state(api)
 }
 
-/// Serves the API until `stop` is cancelled and what is being answered is answered.
-pub(crate) async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken) {
-    let metrics = state.metrics.clone();
-    let upkeep = async {
-        let mut interval = tokio::time::interval(UPKEEP);
-        loop {
-            interval.tick().await;
-            metrics.upkeep();
-        }
-    };
-    let listener = listener.tap_io(|stream| {
-        // Small answers must not wait for more; a connection without it works all the same.
-        let _ = stream.set_nodelay(true);
-    });
-    let service = router(state, stop.clone()).into_make_service();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
-    tokio::select! {
-        result = serving => {
-            if let Err(error) = result {
-                tracing::error!(%error, "the management API ended");
-            }
-        }
-        () = upkeep => {}
-    }
+/// The paths for probes and scrapes alone, for those who ask from another machine by whatever name.
+fn probes_router(api: Api) -> Router {
+    open_routes()
+        .into_iter()
+        .fold(Router::new(), add)
+        .fallback(guard::no_path)
+        .method_not_allowed_fallback(guard::wrong_method)
+        .layer(middleware::from_fn(guard::enter))
+        .with_state(api)
+}
+
+fn add(router: Router<Api>, (path, methods): (&str, MethodRouter<Api>)) -> Router<Api> {
+    router.route(path, methods)
 }

@@ -1,6 +1,8 @@
 //! The description of the API that the host serves.
 
 use axum::Json;
+use caxton_control::Performative;
+use serde_json::{Value, json};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
@@ -86,15 +88,89 @@ impl Modify for Common {
 }
 
 /// The document.
-pub(super) fn describe() -> Document {
-    Described::openapi()
+fn describe() -> Value {
+    let mut document = serde_json::to_value(Described::openapi()).unwrap_or_default();
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for operation in paths.flat_map(|(_, operations)| operations.as_object_mut().into_iter().flatten()) {
+        refine(operation.1);
+    }
+    document
 }
+
+/// Says of an operation what cannot be said where it is defined.
+fn refine(operation: &mut Value) {
+    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+        let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+        let Some(schema) = parameter["schema"].as_object_mut() else { continue };
+        // What is left out is left out: no text of a query or a header means nothing.
+        if let Some(Value::Array(types)) = schema.get("type") {
+            let kind = types.iter().find(|kind| **kind != "null").cloned();
+            schema.insert("type".to_owned(), kind.unwrap_or_default());
+        }
+        let whole = schema.get("type").is_some_and(|kind| kind == "integer");
+        if whole {
+            // All numbers of the API are kept as those of SQLite.
+            schema.entry("maximum").or_insert(i64::MAX.into());
+        }
+        if let Some((_, bounds)) = bounds().into_iter().find(|(of, _)| *of == name)
+            && let Value::Object(bounds) = bounds
+        {
+            schema.extend(bounds);
+        }
+    }
+    if let Some(body) = operation.get_mut("requestBody") {
+        // Nothing is a content as well.
+        body["required"] = false.into();
+        raw(&mut body["content"]);
+    }
+    for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+        if response.get("content").is_some() {
+            raw(&mut response["content"]);
+        }
+    }
+}
+
+/// Describes contents that are not JSON as the bytes that they are.
+fn raw(content: &mut Value) {
+    for (kind, content) in content.as_object_mut().into_iter().flatten() {
+        match kind.as_str() {
+            "text/plain" | "text/event-stream" => content["schema"] = json!({ "type": "string" }),
+            kind if !kind.ends_with("json") => content["schema"] = json!({ "type": "string", "format": "binary" }),
+            _ => {}
+        }
+    }
+}
+
+/// What the parameters of these names may be, wherever they are.
+fn bounds() -> Vec<(&'static str, Value)> {
+    let name = "[a-z]([a-z0-9-]{0,61}[a-z0-9])?";
+    let words =
+        |most: usize| json!({ "minLength": 1, "maxLength": most, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$" });
+    let performatives: Vec<&str> = Performative::ALL.iter().map(|act| act.as_str()).collect();
+    vec![
+        ("performative", json!({ "enum": performatives })),
+        ("command", json!({ "enum": rollouts::COMMANDS.map(|(name, _)| name) })),
+        ("timeout", json!({ "pattern": TIMEOUT })),
+        ("conversation", words(256)),
+        ("protocol", words(100)),
+        ("ontology", words(100)),
+        ("revision", json!({ "pattern": format!("^{name}@[1-9][0-9]{{0,8}}$") })),
+        ("limit", json!({ "minimum": 1, "maximum": 1_000 })),
+        ("tail", json!({ "minimum": 0, "maximum": 1_000 })),
+        ("messages", json!({ "minimum": 1, "maximum": 10_000 })),
+        ("key", json!({ "minLength": 1, "maxLength": 1_024 })),
+        ("Idempotency-Key", json!({ "pattern": "^[!-~]([ -~]{0,254}[!-~])?$" })),
+    ]
+}
+
+/// Durations from 1 ms to 1 h, the larger units first.
+const TIMEOUT: &str = "^(1h|([1-9]|[1-5][0-9])m(([1-9]|[1-5][0-9])s)?([1-9][0-9]{0,2}ms)?|[1-9][0-9]{0,2}s([1-9][0-9]{0,2}ms)?|[1-9][0-9]{0,5}ms)$";
 
 /// This document.
 #[utoipa::path(
     get, path = "/v1/openapi.json", tag = "host",
     responses((status = 200, description = "This document (OpenAPI 3.1)", content_type = "application/json", body = Object)),
 )]
-pub(super) async fn document() -> Json<Document> {
+pub(super) async fn document() -> Json<Value> {
     Json(describe())
 }

@@ -13,15 +13,20 @@ use serde::Serialize;
 use super::{Api, agents};
 use crate::control::Readiness;
 use crate::metrics::{Sample, Told};
+use crate::status::TaskStatus;
 
 /// How long a scrape waits for the figures of agents before it does without.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// That the host lives.
+/// The state of the host as a process.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Alive {
-    /// `ok`.
+    /// `ok`, or `failed` when a task died without which the host cannot go on, or stands still.
     status: &'static str,
+    /// The reason why the host cannot go on; null as long as it can.
+    reason: Option<String>,
+    /// The tasks that make up the host.
+    tasks: Vec<TaskStatus>,
 }
 
 /// Whether the host is ready.
@@ -33,10 +38,19 @@ pub(super) struct Ready {
     reasons: Vec<String>,
 }
 
-/// Whether the host lives.
-#[utoipa::path(get, path = "/healthz", tag = "probes", security(()), responses((status = 200, body = Alive)))]
-pub(super) async fn healthz() -> Json<Alive> {
-    Json(Alive { status: "ok" })
+/// Reports the state of the host and its tasks.
+#[utoipa::path(
+    get, path = "/healthz", tag = "probes", security(()),
+    responses((status = 200, body = Alive), (status = 503, description = "The host cannot go on", body = Alive)),
+)]
+pub(super) async fn healthz(State(api): State<Api>) -> Response {
+    let (tasks, store) = (&api.commons.tasks, &api.commons.store);
+    let reason = store.lost().or_else(|| tasks.failed()).map(|why| why.to_string());
+    let (status, code) = match reason.is_none() && tasks.are_well() {
+        true => ("ok", StatusCode::OK),
+        false => ("failed", StatusCode::SERVICE_UNAVAILABLE),
+    };
+    (code, Json(Alive { status, reason, tasks: tasks.status() })).into_response()
 }
 
 /// Whether everything that the file declares is served, and nothing of it waits for a person.
@@ -48,7 +62,15 @@ pub(super) async fn healthz() -> Json<Alive> {
     responses((status = 200, body = Ready), (status = 503, description = "Not everything is as declared", body = Ready)),
 )]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
-    let readiness = api.control.readiness();
+    let mut readiness = api.control.readiness();
+    if let Some(why) = api.commons.store.lost().or_else(|| api.commons.tasks.failed()) {
+        readiness.ready = false;
+        readiness.reasons.insert(0, why.to_string());
+    } else if api.0.stop.is_cancelled() {
+        // What balances load must not send more.
+        readiness =
+            Readiness { ready: false, in_sync: readiness.in_sync, reasons: vec!["the host is stopping".to_owned()] };
+    }
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: readiness.ready, reasons: readiness.reasons })).into_response()
 }
@@ -67,6 +89,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
     };
     told.sort_by(|(one, _), (other, _)| one.cmp(other));
     let Readiness { ready, in_sync, .. } = api.control.readiness();
-    let sample = Sample { ready, in_sync, agents: agents.as_deref(), told: &told, data: &api.data };
+    let tasks = api.commons.tasks.status();
+    let agents = agents.as_deref();
+    let sample = Sample { ready, in_sync, agents, told: &told, tasks: &tasks, data: &api.data };
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&sample)).into_response()
 }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use http::StatusCode;
-use http_body_util::LengthLimitError;
 use serde::Deserialize;
 
 use super::Api;
-use super::extract::{Named, Params};
+use super::extract::{Named, Params, body_within};
 use super::problem::Problem;
 use crate::status::{NotRehearsed, Rehearsal, RehearsalWish};
 use crate::wasm::MAX_COMPONENT;
@@ -30,11 +29,12 @@ pub(super) struct RehearseParams {
 /// Lets a component handle the last messages of an agent on a copy, with the agent's settings, its state and its memory
 /// as they are. The body is the component.
 ///
-/// Nothing of it leaves, and nothing is changed. One at a time (409). A component that cannot be used is 400.
+/// Nothing of it leaves, and nothing is changed. One at a time (409); a component that cannot take the place of the
+/// agent's is 409 as well.
 #[utoipa::path(
     post, path = "/v1/agents/{name}/rehearse", tag = "rollouts",
     params(("name" = String, Path, description = "Whose messages"), RehearseParams),
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, body = Rehearsal)),
 )]
 pub(super) async fn rehearse(
@@ -55,22 +55,14 @@ pub(super) async fn rehearse(
         return Err(Problem::new(StatusCode::CONFLICT, "rehearsing", why));
     };
     // Not an extractor, whose bound is that of a message.
-    let bound = usize::try_from(MAX_COMPONENT).unwrap_or(usize::MAX);
-    let component = axum::body::to_bytes(request.into_body(), bound).await.map_err(|error| unread(&error))?;
+    let why = format!("the component is larger than {MAX_COMPONENT} bytes");
+    let too_large = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_COMPONENT);
+    let component = body_within(request, MAX_COMPONENT, too_large).await?;
     let wish = RehearsalWish { agent: name, component, messages };
     let done = api.control.rehearse(wish).await?;
     done.map(Json).map_err(|why| match why {
-        NotRehearsed::Component(why) => Problem::new(StatusCode::BAD_REQUEST, "component-unusable", why),
+        NotRehearsed::Component(why) => Problem::new(StatusCode::CONFLICT, "component-unusable", why),
         NotRehearsed::Unavailable(why) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why),
         NotRehearsed::Host(why) => Problem::host(why),
     })
-}
-
-fn unread(error: &axum::Error) -> Problem {
-    let too_large = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
-    if too_large {
-        let why = format!("the component is larger than {MAX_COMPONENT} bytes");
-        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_COMPONENT);
-    }
-    Problem::new(StatusCode::BAD_REQUEST, "body-broken", "the body could not be read to its end")
 }

@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::Api;
-use super::extract::{Named, Params};
+use super::extract::{Named, Params, bounded};
 use super::guard::Who;
 use super::problem::Problem;
 use crate::status::{Differences, RolloutStatus, RolloutWish};
@@ -57,6 +57,7 @@ pub(super) async fn differences(
     Named(name): Named<String>,
     Params(Which { rollout }): Params<Which>,
 ) -> Result<Json<Differences>, Problem> {
+    let rollout = rollout.map(|rollout| bounded("rollout", rollout)).transpose()?;
     let agent = api.agent(&name).await?;
     let store = &api.commons.store;
     // What was found a moment ago is to be told, too.
@@ -86,7 +87,7 @@ pub(super) async fn differences(
 #[utoipa::path(
     get, path = "/v1/rollouts/{agent}/events", tag = "rollouts",
     params(("agent" = String, Path, description = "Whose")),
-    responses((status = 200, description = "A stream of the rollout", body = RolloutStatus)),
+    responses((status = 200, description = "A stream of the rollout", content_type = "text/event-stream", body = String)),
 )]
 pub(super) async fn follow(State(api): State<Api>, Named(name): Named<String>) -> Result<Response, Problem> {
     api.agent(&name).await?;
@@ -155,9 +156,20 @@ impl Following {
     }
 }
 
+/// What can be done to a rollout.
+pub(super) const COMMANDS: [(&str, Command); 6] = [
+    ("pause", Command::Pause),
+    ("resume", Command::Resume),
+    ("promote", Command::Promote),
+    ("abort", Command::Abort),
+    ("undo", Command::Undo),
+    ("retry", Command::Retry),
+];
+
 /// Where to go.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct To {
     /// For `undo`: the number of the revision to go back to; the one that ran before, unless given.
     to: Option<u64>,
@@ -183,18 +195,11 @@ pub(super) async fn command(
     Params(To { to }): Params<To>,
 ) -> Result<Json<RolloutStatus>, Problem> {
     api.agent(&name).await?;
-    let command = match command.as_str() {
-        "pause" => Command::Pause,
-        "resume" => Command::Resume,
-        "promote" => Command::Promote,
-        "abort" => Command::Abort,
-        "undo" => Command::Undo,
-        "retry" => Command::Retry,
-        other => {
-            let detail = format!("`{}` is nothing that can be done to a rollout", other.escape_debug());
-            return Err(Problem::bad_request(detail));
-        }
+    let Some((_, command)) = COMMANDS.into_iter().find(|(name, _)| *name == command) else {
+        let detail = format!("`{}` is nothing that can be done to a rollout", command.escape_debug());
+        return Err(Problem::bad_request(detail));
     };
+    to.map_or(Ok(0), |to| bounded("to", to))?;
     let wish = RolloutWish { agent: name, command, to, who: who.to_string() };
     let refused = |why: String| Problem::new(StatusCode::CONFLICT, "rollout-refused", why);
     let done = api.control.roll(wish).await?.map_err(refused)?;

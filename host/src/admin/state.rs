@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
@@ -14,13 +14,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Api;
-use super::extract::{Content, Named, Params};
+use super::extract::{Named, Params, body_within};
 use super::guard::Who;
 use super::problem::Problem;
 use crate::agent::Agent;
 use crate::status::{StateKey, StatePage};
-use crate::store::StateChange;
-use crate::wasm::Read;
+use crate::store::{CommitError, StateChange};
+use crate::wasm::{MAX_VALUE, Read};
 
 /// Keys of one page, when nothing else is asked and at most.
 const PAGE: u32 = 100;
@@ -111,12 +111,20 @@ pub(super) async fn put_value(
     Extension(who): Extension<Who>,
     Named((name, key)): Named<(String, String)>,
     headers: HeaderMap,
-    Content(value): Content,
+    request: Request,
 ) -> Result<StatusCode, Problem> {
     let agent = api.agent(&name).await?;
     if key.len() > MAX_KEY {
         return Err(Problem::bad_request(format!("the key has {} bytes; {MAX_KEY} is the most", key.len())));
     }
+    let quota = agent.spec().limits.state_bytes;
+    let too_large = if quota <= MAX_VALUE {
+        CommitError::Quota(quota).into()
+    } else {
+        let why = format!("a value has at most {MAX_VALUE} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_VALUE)
+    };
+    let value = body_within(request, quota.min(MAX_VALUE), too_large).await?;
     let bytes = value.len();
     write(&api, &agent, &key, Some(value), &headers).await?;
     let data = json!({ "by": who.to_string(), "key": key, "bytes": bytes });
@@ -164,14 +172,21 @@ fn etag(version: u64) -> String {
     format!("\"{version}\"")
 }
 
+/// Whether `If-Match` names this version; 0 is that of a key that is not there (RFC 9110, section 13.1.1).
+fn matches(wanted: &HeaderValue, version: u64) -> bool {
+    let mut tags = wanted.to_str().unwrap_or_default().split(',').map(str::trim);
+    tags.any(|tag| (tag == "*" && version > 0) || tag == etag(version))
+}
+
 /// One commit, as a handler would make it: agents see all of it or nothing.
 async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Bytes>, headers: &HeaderMap) -> Result<(), Problem> {
     let mut reads = BTreeMap::new();
     if let Some(wanted) = headers.get(IF_MATCH) {
         let version = find(api, agent.name().as_str(), key)?.map_or(0, |read| read.version);
-        if wanted.as_bytes() != etag(version).as_bytes() {
+        if !matches(wanted, version) {
+            // As for a key that changes at the same moment.
             let detail = "the key has another version than If-Match asks for; read it again";
-            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "conflict", detail));
+            return Err(Problem::new(StatusCode::CONFLICT, "conflict", detail));
         }
         reads.insert(key.to_owned(), version);
     }

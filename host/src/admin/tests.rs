@@ -10,6 +10,7 @@ use caxton_control::Desired;
 use caxton_control::desired::Durability;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
@@ -72,6 +73,7 @@ async fn answer(mut commands: mpsc::Receiver<Command>, file: File) {
             (Command::Apply(answer), File::Good) => {
                 drop(answer.send(Ok(Applied { changes: vec![change()], waiting: Vec::new(), settled: true })));
             }
+            (Command::Reload(answer), _) => drop(answer.send(Err(vec![file_error()]))),
             (Command::Diff(answer), File::Bad) => drop(answer.send(Err(vec![file_error()]))),
             (Command::Diff(answer), _) => drop(answer.send(Ok(vec![change()]))),
             (Command::Status(answer), _) => drop(answer.send(host())),
@@ -104,8 +106,8 @@ impl Bench {
         let state = AdminState::new(control, Arc::clone(&commons), metrics, folder.path()).unwrap();
         let token = read_token(&folder.path().join(TOKEN_FILE)).unwrap();
         let stop = CancellationToken::new();
-        let api = Api(Arc::new(Shared { state, bucket: guard::Bucket::default(), stop: stop.clone() }));
-        Self { commons, token, router: build(api.clone()), api, stop, ready, folder }
+        let api = Api::new(state, stop.clone());
+        Self { commons, token, router: router(api.clone()), api, stop, ready, folder }
     }
 
     /// Serves the API on a port, and writes down where in the data folder, which it gives.
@@ -339,7 +341,10 @@ async fn the_file_is_compared_and_applied() {
 #[tokio::test]
 async fn probes_tell_what_is_so() {
     let bench = Bench::new(File::Good);
-    assert_eq!(bench.get("/healthz").await.json(), json!({ "status": "ok" }));
+    let alive = bench.get("/healthz").await.json();
+    assert_eq!((&alive["status"], &alive["reason"]), (&json!("ok"), &json!(null)));
+    let tasks: Vec<&str> = alive["tasks"].as_array().unwrap().iter().filter_map(|task| task["name"].as_str()).collect();
+    assert_eq!(tasks, ["agents-logs", "log-writer"], "those that it has: nobody else was started here");
     let reasons = vec!["caxton.toml has errors; the file and the host differ".to_owned()];
     bench.ready.send_replace(Readiness { ready: false, in_sync: false, reasons: reasons.clone() });
     let answer = bench.get("/readyz").await;
@@ -348,6 +353,25 @@ async fn probes_tell_what_is_so() {
     assert_eq!(bench.get("/readyz").await.status, 200);
     let metrics = bench.get("/metrics").await;
     assert!(String::from_utf8_lossy(&metrics.body).contains("caxton_mailbox_depth{agent=\"triage\"} 2\n"));
+}
+
+#[tokio::test]
+async fn probes_fail_once_the_host_cannot_go_on() {
+    let ready = || Readiness { ready: true, in_sync: true, reasons: Vec::new() };
+    for lost in [false, true] {
+        let bench = Bench::new(File::Good);
+        bench.ready.send_replace(ready());
+        let why = if lost {
+            std::fs::remove_file(bench.folder.path().join("caxton.db")).unwrap();
+            bench.commons.store.until_lost().await
+        } else {
+            bench.commons.tasks.fail("reconciler", "boom");
+            bench.commons.tasks.until_failed().await
+        };
+        let (alive, ready) = (bench.get("/healthz").await, bench.get("/readyz").await);
+        assert_eq!((alive.status, &alive.json()["reason"]), (503, &json!(&*why)));
+        assert_eq!((ready.status, ready.json()), (503, json!({ "ready": false, "reasons": [&*why] })));
+    }
 }
 
 /// Reads frames from a stream until it has so many.

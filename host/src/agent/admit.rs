@@ -8,13 +8,16 @@ use tokio::sync::oneshot;
 
 use super::Agent;
 use super::draft::{self, MAX_ID};
+use super::hops::{End, Ending};
 use super::worker::Helping;
 use crate::clock;
 use crate::commons::Commons;
 use crate::routes::Routes;
 use crate::store::{Commit, CommitError, Committed, IdempotencyKey};
 use crate::trace::Trace;
-use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Sent, Waiter, Work, new_id, performative, wit};
+use crate::wasm::{
+    Answer, Envelope, Fault, Identity, Inbox, Outcome, Refusal, Sent, Waiter, Work, new_id, performative, wit,
+};
 
 /// Why a message was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -207,7 +210,7 @@ impl Agent {
             fingerprint,
             id: accepted.id.clone(),
             conversation: accepted.conversation.clone(),
-            at: clock::now_ms(),
+            at: clock::steady_ms(),
         });
         commit.sends = vec![sent];
         self.commons.store.submit(commit);
@@ -244,7 +247,9 @@ impl Agent {
         // A timer is only set when there is something to wait for.
         let outcome = match patience {
             None => Ok(answer.await),
-            Some(patience) => tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Time { limit: patience }),
+            Some(patience) => {
+                tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Patience { limit: patience })
+            }
         };
         let mut answer = match outcome {
             Ok(Ok(answer)) => answer,
@@ -268,7 +273,7 @@ impl Agent {
         }
         draft::check_words(&arrival.content_type, arrival.ontology.as_deref(), arrival.protocol.as_deref())?;
         draft::check_ids([arrival.conversation.as_deref()])?;
-        draft::check_headers(&arrival.headers)?;
+        draft::check_arrived(&arrival.headers)?;
         self.reserve_place(arrival.conversation.as_deref())?;
         let id = new_id();
         let conversation = arrival.conversation.unwrap_or_else(|| id.clone());
@@ -312,12 +317,37 @@ impl Agent {
     }
 }
 
+/// Returns whose chain ends if a message of a guest is beyond the bound of causes.
+fn ending(who: &Identity) -> Ending {
+    Ending::new(&who.revision, who.spec.limits.hops)
+}
+
 impl Commons {
-    /// Checks a draft of an agent and keeps a place for it.
+    /// Checks a draft of an agent and keeps a place for it; the end of a chain needs none.
     pub(crate) fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, AdmitError> {
         let (agent, envelope) = self.address(who, work, draft)?;
+        let (ending, limit) = (ending(who), who.spec.limits.hops);
+        if envelope.hops > limit {
+            return Ok(Sent::ending(End::new(&agent, ending), envelope, limit));
+        }
         agent.reserve_place(Some(&envelope.message.conversation_id))?;
-        Ok(Sent::new(agent, envelope))
+        let begins = envelope.hops == 0;
+        let sent = Sent::new(Arc::clone(&agent) as Arc<dyn Inbox>, envelope);
+        if !begins {
+            return Ok(sent);
+        }
+        // What it begins is a timer; an answer that comes at once is not.
+        Ok(sent.refused_as(Refusal { hops: work.hops + 1, limit, end: End::new(&agent, ending) }))
+    }
+
+    /// Refuses a question with too many causes, whose sender waits and so is told.
+    pub(crate) fn check_hops(&self, who: &Identity, envelope: &Envelope) -> Result<(), AdmitError> {
+        let limit = who.spec.limits.hops;
+        if envelope.hops <= limit {
+            return Ok(());
+        }
+        ending(who).tell(self, envelope, false);
+        Err(AdmitError::TooManyHops { limit })
     }
 
     /// Checks a draft and finds its receiver; keeps no place yet.
@@ -329,11 +359,9 @@ impl Commons {
     ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError> {
         let limits = &who.spec.limits;
         draft::check_draft(&draft, limits)?;
-        if work.hops >= limits.hops {
-            return Err(AdmitError::TooManyHops { limit: limits.hops });
-        }
         let now = clock::now_ms();
-        let due = draft::due(draft.delivery, now)?;
+        let periodic = draft::begins_chain(&draft.delivery, now);
+        let (due, due_at) = draft::due(draft.delivery)?;
         let conversation = draft.conversation_id.unwrap_or_else(|| work.conversation.clone());
         let routes = self.routes.load();
         let agent = self.find_receiver(&routes, who, &draft.receiver, &conversation)?;
@@ -360,7 +388,8 @@ impl Commons {
             headers: draft.headers,
             id,
         };
-        let envelope = Envelope { hops: work.hops + 1, due, trace: work.trace.clone(), ..Envelope::new(message) };
+        let hops = if periodic && message.sender == message.receiver { 0 } else { work.hops.saturating_add(1) };
+        let envelope = Envelope { hops, due, due_at, trace: work.trace.clone(), ..Envelope::new(message) };
         Ok((agent, Box::new(envelope)))
     }
 }

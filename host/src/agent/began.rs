@@ -1,4 +1,7 @@
-//! When conversations with an agent that speaks HTTP itself began: no record of them is written.
+//! Conversations with an agent that speaks HTTP itself, of which no record is written: when they began, and which of them
+//! have a call in hand.
+
+use std::sync::Arc;
 
 use ahash::{AHashMap, RandomState};
 use parking_lot::Mutex;
@@ -13,34 +16,117 @@ const MOST: usize = 16_384;
 pub(super) struct Began {
     hasher: RandomState,
     known: Mutex<Known>,
+    busy: Mutex<AHashMap<u64, Busy>>,
 }
 
 /// By the hash of a conversation's name, when it began.
 #[derive(Debug, Default)]
 struct Known {
-    late: AHashMap<u64, u64>,
-    before: AHashMap<u64, u64>,
+    late: AHashMap<u64, Beginning>,
+    before: AHashMap<u64, Beginning>,
     /// Since when they come to `late`.
     since: u64,
 }
 
+/// When a conversation began, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Beginning {
+    at: u64,
+    /// Until when the store knows that it goes on; 0 if the store does not know it.
+    kept_until: u64,
+}
+
+/// What is to be kept of a conversation, if its beginning has to outlive the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Noted {
+    /// When it began.
+    pub(super) first: u64,
+    /// Whether the store does not know it, or not that it goes on.
+    pub(super) is_news: bool,
+}
+
+/// A conversation with calls in hand.
+#[derive(Debug, Clone, Copy)]
+struct Busy {
+    calls: u32,
+    /// The revision that the first of them went to.
+    revision: u64,
+}
+
+/// Counts a call of a conversation as in hand until it is dropped.
+#[derive(Debug)]
+pub(super) struct InHand {
+    began: Arc<Began>,
+    hash: u64,
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        let mut busy = self.began.busy.lock();
+        if let Some(known) = busy.get_mut(&self.hash) {
+            known.calls -= 1;
+            if known.calls == 0 {
+                busy.remove(&self.hash);
+            }
+        }
+    }
+}
+
 impl Began {
     /// When a conversation began in which something is said `now`. It lasts for `timeout` after that. All in milliseconds,
-    /// the times since 1970.
-    pub(super) fn note(&self, conversation: &str, now: u64, timeout: u64) -> u64 {
+    /// the times since 1970. One that is not known here may be in the store: `find` looks.
+    pub(super) fn note(&self, conversation: &str, now: u64, timeout: u64, find: impl FnOnce() -> Option<u64>) -> Noted {
         let hash = self.hasher.hash_one(conversation);
         let mut known = self.known.lock();
         let known = &mut *known;
-        if let Some(began) = known.late.get(&hash) {
-            return *began;
+        if !known.late.contains_key(&hash) {
+            if known.late.len() >= MOST || now.saturating_sub(known.since) >= timeout {
+                known.before = std::mem::take(&mut known.late);
+                known.since = now;
+            }
+            let before = known.before.remove(&hash);
+            let beginning = before.unwrap_or_else(|| Beginning { at: find().unwrap_or(now), kept_until: 0 });
+            known.late.insert(hash, beginning);
         }
-        if known.late.len() >= MOST || now.saturating_sub(known.since) >= timeout {
-            known.before = std::mem::take(&mut known.late);
-            known.since = now;
+        let Some(Beginning { at, kept_until }) = known.late.get_mut(&hash) else {
+            return Noted { first: now, is_news: true };
+        };
+        let is_news = *kept_until <= now;
+        if is_news {
+            // It is told again long before the store forgets it.
+            *kept_until = now.saturating_add(timeout / 4).saturating_add(1);
         }
-        let began = known.before.remove(&hash).unwrap_or(now);
-        known.late.insert(hash, began);
-        began
+        Noted { first: *at, is_news }
+    }
+
+    /// Whether a conversation has begun here.
+    pub(super) fn knows(&self, conversation: &str) -> bool {
+        let hash = self.hasher.hash_one(conversation);
+        let known = self.known.lock();
+        known.late.contains_key(&hash) || known.before.contains_key(&hash)
+    }
+
+    /// Whether a call of a conversation is in hand.
+    pub(super) fn is_busy(&self, conversation: &str) -> bool {
+        self.busy.lock().contains_key(&self.hasher.hash_one(conversation))
+    }
+
+    /// Counts a call as in hand on the revision that `enter` gives it, which is told where those are that are in hand
+    /// already. Calls of one conversation are entered one after the other.
+    ///
+    /// # Errors
+    /// The call was not entered.
+    pub(super) fn enter<T, E>(
+        self: &Arc<Self>,
+        conversation: &str,
+        enter: impl FnOnce(Option<u64>) -> Result<(T, u64), E>,
+    ) -> Result<(T, InHand), E> {
+        let hash = self.hasher.hash_one(conversation);
+        let mut busy = self.busy.lock();
+        let known = busy.get(&hash).map(|busy| busy.revision);
+        let (entered, revision) = enter(known)?;
+        busy.entry(hash).or_insert(Busy { calls: 0, revision }).calls += 1;
+        Ok((entered, InHand { began: Arc::clone(self), hash }))
     }
 }
 
@@ -48,32 +134,74 @@ impl Began {
 mod tests {
     use super::*;
 
+    impl Began {
+        fn first(&self, conversation: &str, now: u64, timeout: u64) -> u64 {
+            self.note(conversation, now, timeout, || None).first
+        }
+    }
+
+    #[test]
+    fn what_has_to_be_kept_is_told_now_and_then() {
+        let began = Began::default();
+        let note = |now| began.note("c", now, 400, || None);
+        assert_eq!(note(1_000), Noted { first: 1_000, is_news: true });
+        assert_eq!(note(1_100), Noted { first: 1_000, is_news: false });
+        assert_eq!(note(1_101), Noted { first: 1_000, is_news: true });
+        assert_eq!(note(1_102), Noted { first: 1_000, is_news: false });
+        // After a restart the store knows it.
+        let began = Began::default();
+        assert_eq!(began.note("c", 1_200, 400, || Some(1_000)), Noted { first: 1_000, is_news: true });
+        assert!(began.knows("c") && !began.knows("d"));
+    }
+
+    #[test]
+    fn a_conversation_is_busy_until_its_last_call_has_ended() {
+        let began = Arc::new(Began::default());
+        let mut seen = Vec::new();
+        let mut enter = |revision| {
+            let entered = began.enter("c", |known| {
+                seen.push(known);
+                Ok::<_, ()>(((), known.unwrap_or(revision)))
+            });
+            entered.unwrap().1
+        };
+        let (first, second) = (enter(1), enter(2));
+        drop(first);
+        let third = enter(3);
+        assert!(began.is_busy("c") && !began.is_busy("d"));
+        drop((second, third));
+        assert!(!began.is_busy("c"));
+        drop(enter(4));
+        assert_eq!(seen, [None, Some(1), Some(1), None]);
+        assert!(began.enter("c", |_| Err::<((), u64), ()>(())).is_err() && !began.is_busy("c"));
+    }
+
     #[test]
     fn a_conversation_is_known_as_long_as_something_is_said_in_it() {
         let began = Began::default();
-        assert_eq!(began.note("c", 1_000, 500), 1_000);
+        assert_eq!(began.first("c", 1_000, 500), 1_000);
         for now in (1_100..9_000).step_by(400) {
-            assert_eq!(began.note("c", now, 500), 1_000);
-            assert_eq!(began.note(&format!("other at {now}"), now, 500), now);
+            assert_eq!(began.first("c", now, 500), 1_000);
+            assert_eq!(began.first(&format!("other at {now}"), now, 500), now);
         }
-        assert_eq!(began.note("d", 10_000, 500), 10_000);
-        assert_eq!(began.note("e", 11_000, 500), 11_000);
-        assert_eq!(began.note("c", 11_000, 500), 11_000, "it was over long before");
+        assert_eq!(began.first("d", 10_000, 500), 10_000);
+        assert_eq!(began.first("e", 11_000, 500), 11_000);
+        assert_eq!(began.first("c", 11_000, 500), 11_000, "it was over long before");
     }
 
     #[test]
     fn there_is_room_for_so_many() {
         let began = Began::default();
-        began.note("first", 0, u64::MAX);
+        began.first("first", 0, u64::MAX);
         (1..=3 * MOST as u64).for_each(|now| {
-            began.note(&format!("c-{now}"), now, u64::MAX);
+            began.first(&format!("c-{now}"), now, u64::MAX);
             if now % 1_000 == 0 {
-                assert_eq!(began.note("often", now, u64::MAX), 1_000);
+                assert_eq!(began.first("often", now, u64::MAX), 1_000);
             }
         });
         let known = began.known.lock();
         assert!(known.late.len() + known.before.len() <= 2 * MOST);
         drop(known);
-        assert_eq!(began.note("first", 99_999, u64::MAX), 99_999);
+        assert_eq!(began.first("first", 99_999, u64::MAX), 99_999);
     }
 }

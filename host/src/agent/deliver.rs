@@ -20,6 +20,12 @@ use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Kept, Lease, Outcome,
 /// handling of the agent was committed.
 const MAX_CONFLICTS: u32 = 64;
 
+/// Whether a call that ran out of time had much less of it than an agent may take: its caller waits no longer, or others
+/// were before it. `time` is what was left for it of `patience`.
+fn is_hurried(time: Duration, patience: Duration, allowed: Duration) -> bool {
+    patience < allowed || time < allowed * 9 / 10
+}
+
 /// What a call took.
 struct Spent {
     /// Its time on a core.
@@ -33,6 +39,8 @@ struct Content {
     outcome: Outcome,
     /// What leaves when it is committed, the reply included when it goes to a mailbox.
     effects: Effects,
+    /// Whether it replied, be it to nobody.
+    replied: bool,
 }
 
 impl Agent {
@@ -40,7 +48,7 @@ impl Agent {
     pub(super) fn take(&self) -> Option<(InFlight, Taken<u64, Slot>)> {
         let mut inbox = self.inbox.lock();
         let traffic = self.traffic.load();
-        let now = clock::now_ms();
+        let now = clock::steady_ms();
         let taken = match &*traffic {
             Some(traffic) if inbox.workers <= traffic.max() && inbox.is_ready(now) => {
                 // It is ready, so this is the trial if one is due.
@@ -69,7 +77,7 @@ impl Agent {
     /// Ends a worker if it has nothing to do.
     pub(super) fn leave(&self) -> bool {
         let mut inbox = self.inbox.lock();
-        let idle = !inbox.is_ready(clock::now_ms());
+        let idle = !inbox.is_ready(clock::steady_ms());
         if idle {
             inbox.workers -= 1;
         }
@@ -89,23 +97,25 @@ impl Agent {
         taken: Taken<u64, Slot>,
         kept: &mut Kept,
     ) -> (Duration, Option<Arc<Self>>) {
-        let Taken { lane, rank, since, message } = taken;
+        let Taken { lane, rank, since, follows, message } = taken;
         let mut envelope = match self.fetch(message) {
             Ok(envelope) => envelope,
             Err((place, error)) => {
                 tracing::error!(agent = %self.name, seq = place.seq, error, "a message cannot be read; it waits");
                 drop(flight);
                 self.inbox.lock().breaker.abandoned();
-                let taken = Taken { lane, rank, since, message: Slot::Kept(place) };
-                self.again(taken, Some(clock::now_ms() + STORE_PAUSE));
+                let taken = Taken { lane, rank, since, follows, message: Slot::Kept(place) };
+                self.again(taken, Some(clock::steady_ms() + STORE_PAUSE));
                 return (Duration::ZERO, None);
             }
         };
-        let flight = match self.spare_workers(self.pass_on(flight, &envelope), &envelope) {
+        let (flight, goes_on) = self.pass_on(flight, &envelope, follows, since);
+        let flight = match self.spare_workers(flight, &envelope) {
             Ok(flight) => flight,
             Err(until) => {
                 self.inbox.lock().breaker.abandoned();
-                self.again(Taken { lane, rank, since, message: Slot::Here(envelope) }, Some(until));
+                let (follows, message) = (Some(goes_on), Slot::Here(envelope));
+                self.again(Taken { lane, rank, since, follows, message }, Some(until));
                 return (Duration::ZERO, None);
             }
         };
@@ -118,6 +128,7 @@ impl Agent {
             lane,
             rank,
             since,
+            goes_on,
             began: Instant::now(),
             began_at: clock::now_ms(),
             took: Duration::ZERO,
@@ -150,12 +161,11 @@ impl Agent {
         if envelope.is_call() {
             return None;
         }
-        let now = clock::now_ms();
-        if envelope.deadline.is_none() && envelope.message.reply_by.is_some_and(|by| by <= now) {
+        if envelope.deadline.is_none() && envelope.message.reply_by.is_some_and(|by| by <= clock::now_ms()) {
             return Some("it came to be handled after its reply-by");
         }
         let timeout = self.spec.load().mailbox.timeout?;
-        (now.saturating_sub(since(envelope)) > super::millis(timeout))
+        (clock::steady_ms().saturating_sub(since(envelope)) > super::millis(timeout))
             .then_some("it waited longer than mailbox.timeout")
     }
 
@@ -197,12 +207,18 @@ impl Agent {
                 if let Some(recording) = &mut handling.recording {
                     recording.failed(&fault);
                 }
-                // What is told is the whole of the time, not what was left of it for this call.
-                let whole = if let Fault::Time { .. } = fault { Fault::Time { limit } } else { fault };
-                return Err(Outcome::Fault(whole));
+                return Err(Outcome::Fault(match fault {
+                    // What is told is the whole of the time, not what was left of it for this call.
+                    Fault::Time { .. } if is_hurried(time, limit, revision.spec.limits.time) => {
+                        Fault::Patience { limit }
+                    }
+                    Fault::Time { trail, .. } => Fault::Time { limit, trail },
+                    fault => fault,
+                }));
             }
         };
         let reply = result.map_err(Outcome::Gave)?;
+        let replied = reply.is_some();
         let routed = self.route_reply(revision, envelope, reply);
         let (outcome, extra) = routed.map_err(|error| match error {
             // The asker's state, not the agent's doing.
@@ -220,22 +236,26 @@ impl Agent {
             | AdmitError::NotUnderstood(_) => Outcome::BadReply(error.to_string()),
         })?;
         effects.sends.extend(extra);
-        Ok(Content { outcome, effects })
+        Ok(Content { outcome, effects, replied })
     }
 
     /// Keeps what a handler was content with, and lets it take effect.
     fn settle(&self, handling: Handling, mut envelope: Box<Envelope>, content: Content) -> Option<Arc<Self>> {
-        let Content { outcome, effects } = content;
+        let Content { outcome, effects, replied } = content;
+        let goes = self.goes_on(&handling, &envelope, &effects.sends, replied);
         let handled = handling.acknowledges(&envelope);
         let keeps = self.commons.store.keeps_messages();
         let lasts = !effects.writes.is_empty() || effects.ahead;
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
             let sends = self.commons.judged(effects.sends);
+            if let Some(goes) = goes {
+                self.commons.store.conversations.stay(self.name.as_str(), &goes, clock::steady_ms());
+            }
             let now = handling.began + handling.took;
             return self.finish(handling, envelope, outcome, sends, now);
         }
         let mut commit = Commit::new(self.name.shared(), Box::new(|_| ()));
-        commit.handled = handled;
+        (commit.handled, commit.goes) = (handled, goes);
         commit.state = self.change(handling.revision(), &mut commit.sends, effects);
         let agent = self.shared();
         commit.done = Box::new(move |committed: Committed| {
@@ -297,11 +317,11 @@ impl Agent {
 
     /// A message is done with, and was handled well or is given up; the next of its conversation may come.
     pub(super) fn done(&self, handling: Handling, well: bool) {
-        let (lane, _, _, flight) = handling.into_place();
+        let (lane, goes_on, flight) = handling.into_lane();
         let (closed, start) = {
             let mut inbox = self.inbox.lock();
-            let closed = well && inbox.breaker.well(clock::now_ms());
-            inbox.mailbox.done(lane);
+            let closed = well && inbox.breaker.well(clock::steady_ms());
+            inbox.mailbox.done(lane, Some(goes_on));
             (closed, self.may_start(&mut inbox))
         };
         drop(flight);

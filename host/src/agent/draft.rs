@@ -3,6 +3,7 @@
 use caxton_control::desired::Limits;
 
 use super::AdmitError;
+use crate::clock;
 use crate::wasm::wit;
 
 /// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
@@ -15,17 +16,31 @@ const MAX_HEADER_BYTES: usize = 16 << 10;
 /// How far ahead a message may be sent, in milliseconds: ten years.
 const MAX_DELAY: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 
-/// When a message is to be delivered, in milliseconds since 1970; none for at once.
-pub(super) fn due(delivery: wit::Delivery, now: u64) -> Result<Option<u64>, AdmitError> {
-    let at = match delivery {
-        wit::Delivery::Now | wit::Delivery::AfterMs(0) => return Ok(None),
-        wit::Delivery::AfterMs(after) => now.saturating_add(after),
-        wit::Delivery::AtMs(at) => at,
+/// The shortest wait of a timer to oneself that begins a chain of causes of its own, in milliseconds: what comes once a
+/// second by itself is a clock and no loop.
+const PERIOD: u64 = 1_000;
+
+/// Returns true if a timer to oneself with this delivery begins a chain of causes.
+pub(super) fn begins_chain(delivery: &wit::Delivery, now: u64) -> bool {
+    match delivery {
+        wit::Delivery::Now => false,
+        wit::Delivery::AfterMs(after) => *after >= PERIOD,
+        wit::Delivery::AtMs(at) => *at >= now.saturating_add(PERIOD),
+    }
+}
+
+/// Returns the time of a delivery that is not at once: by the steady clock, and by the wall clock if that was named.
+pub(super) fn due(delivery: wit::Delivery) -> Result<(Option<u64>, Option<u64>), AdmitError> {
+    let (wait, at) = match delivery {
+        wit::Delivery::Now => return Ok((None, None)),
+        wit::Delivery::AfterMs(after) => (after, None),
+        wit::Delivery::AtMs(at) => (at.saturating_sub(clock::now_ms()), Some(at)),
     };
-    if at > now.saturating_add(MAX_DELAY) {
+    if wait > MAX_DELAY {
         return Err(AdmitError::Invalid("`delivery` may be at most ten years ahead".to_owned()));
     }
-    Ok(Some(at).filter(|at| *at > now))
+    let due = (wait > 0).then(|| clock::steady_ms().saturating_add(wait));
+    Ok((due, at.filter(|_| due.is_some())))
 }
 
 pub(super) fn check_draft(draft: &wit::Draft, limits: &Limits) -> Result<(), AdmitError> {
@@ -64,10 +79,19 @@ pub(super) fn check_ids<const N: usize>(ids: [Option<&str>; N]) -> Result<(), Ad
 }
 
 pub(super) fn check_headers(headers: &[(String, String)]) -> Result<(), AdmitError> {
+    check_headers_within(headers, MAX_HEADER_BYTES)
+}
+
+/// The same of a message from outside, whose headers are a part of a request's head: `http.max-head` bounds that.
+pub(super) fn check_arrived(headers: &[(String, String)]) -> Result<(), AdmitError> {
+    check_headers_within(headers, usize::MAX)
+}
+
+fn check_headers_within(headers: &[(String, String)], most: usize) -> Result<(), AdmitError> {
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if headers.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
+    if headers.len() > MAX_HEADERS || bytes > most {
         let what = format!(
-            "`headers` may have {MAX_HEADERS} entries of {MAX_HEADER_BYTES} bytes in all; it has {} of {bytes}",
+            "`headers` may have {MAX_HEADERS} entries of {most} bytes in all; it has {} of {bytes}",
             headers.len()
         );
         return Err(AdmitError::Invalid(what));

@@ -23,7 +23,7 @@ const PAUSE: u64 = 1_000;
 /// When what waits in a mailbox has to be looked through.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// No message that waits is over before, in milliseconds since 1970; the end of time if none ever is.
+    /// No message that waits is over before, by the steady clock; the end of time if none ever is.
     over_at: u64,
     /// Not to be looked through before.
     rests_until: u64,
@@ -37,6 +37,13 @@ impl Default for Watch {
 }
 
 impl Watch {
+    /// Something may be over although nothing was, since a clock was set.
+    pub(super) fn look_soon(&mut self) {
+        if self.over_at < u64::MAX {
+            *self = Self { over_at: 0, rests_until: 0 };
+        }
+    }
+
     /// When to look; none for never.
     pub(super) fn next(&self) -> Option<u64> {
         (self.over_at < u64::MAX).then(|| self.over_at.max(self.rests_until))
@@ -44,19 +51,19 @@ impl Watch {
 }
 
 impl Agent {
-    /// When a message that waits is over, in milliseconds since 1970; the end of time for never. A call is over when its
-    /// sender waits no longer, which is looked at then.
+    /// Returns the time at which a waiting message expires, by the steady clock; the end of time for never. A call expires
+    /// when its sender waits no longer.
     pub(super) fn over_at(&self, slot: &Slot) -> u64 {
         let (since, reply_by) = match slot {
             Slot::Here(envelope) if envelope.is_call() => {
-                return envelope.message.reply_by.map_or(u64::MAX, |by| by.saturating_add(1));
+                return envelope.deadline.map_or(u64::MAX, |deadline| clock::steady_at(deadline).saturating_add(1));
             }
             Slot::Here(envelope) => (since(envelope), envelope.message.reply_by),
             Slot::Kept(place) => (place.since, place.reply_by),
         };
         let timeout = self.spec.load().mailbox.timeout;
         let timed_out = timeout.map_or(u64::MAX, |timeout| since.saturating_add(super::millis(timeout) + 1));
-        timed_out.min(reply_by.unwrap_or(u64::MAX))
+        timed_out.min(reply_by.map_or(u64::MAX, clock::from_wall))
     }
 
     /// Takes note that a message which waits is over at a time.
@@ -87,6 +94,28 @@ impl Agent {
         });
         inbox.watch = Watch { over_at: next, rests_until: now + PAUSE };
         over
+    }
+
+    /// Looks again at what is due, or over, by the wall clock, after that was set.
+    pub(crate) fn follow_clock(&self) {
+        {
+            let mut inbox = self.inbox.lock();
+            inbox.mailbox.reschedule(|slot| {
+                let due_at = match slot {
+                    Slot::Here(envelope) => envelope.due_at,
+                    Slot::Kept(place) => place.due_at,
+                };
+                // Not before now: it has not waited since, and so is not over.
+                let due = clock::from_wall(due_at?).max(clock::steady_ms());
+                match slot {
+                    Slot::Here(envelope) => envelope.due = Some(due),
+                    Slot::Kept(place) => place.since = due,
+                }
+                Some(due)
+            });
+            inbox.watch.look_soon();
+        }
+        self.look();
     }
 
     /// Makes dead letters of messages that were never taken and are over.
@@ -133,7 +162,7 @@ impl Agent {
 
 /// Ends conversations that are over their time, and tells those who still wait for an answer.
 pub(crate) fn expire_conversations(commons: &Arc<Commons>) {
-    for expired in commons.store.conversations.expire(clock::now_ms(), AT_ONCE) {
+    for expired in commons.store.conversations.expire(clock::steady_ms(), AT_ONCE) {
         let (name, unanswered) = (&expired.record.name, expired.record.clone().expire());
         let sends: Vec<Sent> = unanswered.into_iter().filter_map(|left| failure(commons, name, left)).collect();
         if sends.is_empty() && expired.row.is_none() {
@@ -151,7 +180,8 @@ pub(crate) fn expire_conversations(commons: &Arc<Commons>) {
     }
 }
 
-/// What an agent is told whose question was not answered; none for who asked from outside.
+/// What an agent is told whose question was not answered; none for who asked from outside. It comes by the clock, after
+/// `conversations.timeout`, and so begins a chain of causes.
 fn failure(commons: &Commons, conversation: &str, left: Unanswered) -> Option<Sent> {
     let Unanswered { key, from, to, is_call: _ } = left;
     let routes = commons.routes.load();
@@ -248,10 +278,10 @@ mod tests {
         };
         let later = Instant::now() + std::time::Duration::from_secs(900);
         let waits = [call(Some(later)), call(None)];
-        drop(call(Some(later)));
+        drop(call(Some(Instant::now() + std::time::Duration::from_secs(600))));
+        assert_eq!(given_up(&agent, now + 500_000).await, [""; 0]);
+        assert_eq!(agent.depth(), 3, "nobody looks before the first may be over");
         let timed_out = call(Some(Instant::now()));
-        assert_eq!(given_up(&agent, now + 1_000).await, [""; 0]);
-        assert_eq!(agent.depth(), 4, "nobody looks before the first may be over");
         assert_eq!(given_up(&agent, now + 1_001).await, [""; 0], "they are no dead letters");
         assert_eq!((agent.depth(), agent.stats.counts().dropped), (2, 2));
         assert_eq!(waits.map(|mut waits| waits.try_recv().is_ok()), [false; 2], "they wait still");

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use caxton_control::RevisionId;
 use caxton_control::breaker::BreakerState;
-use caxton_control::mailbox::Taken;
 
 use super::handling::Handling;
 use super::queue::{STORE_PAUSE, Slot};
@@ -14,7 +13,7 @@ use super::reply::{code, describe};
 use super::{Agent, Outcomes, Revision};
 use crate::clock;
 use crate::store::{Commit, Committed, DeadLetter, Failed, Handled};
-use crate::wasm::{Answer, Attempt, Envelope, Fault, Outcome, wit};
+use crate::wasm::{Answer, Attempt, Envelope, Fault, HttpEnd, Outcome, wit};
 
 /// The longest time until the next attempt that an agent may ask for: as long as a message may wait (SPEC §7).
 const MAX_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -112,7 +111,7 @@ impl Agent {
                 envelope.failed.push(attempt(&handling, &envelope, &outcome, &why));
                 self.give_up(handling, envelope, reason, why, outcome);
             }
-            Next::Later => self.retake(handling, envelope, Some(clock::now_ms() + STORE_PAUSE)),
+            Next::Later => self.retake(handling, envelope, Some(clock::steady_ms() + STORE_PAUSE)),
             Next::Again => {
                 envelope.failed.push(attempt(&handling, &envelope, &outcome, &why));
                 let made = u32::try_from(envelope.failed.len()).unwrap_or(u32::MAX);
@@ -120,7 +119,7 @@ impl Agent {
                     return self.give_up(handling, envelope, "attempts-exhausted", why, outcome);
                 }
                 let delay = backoff.delay(made, rand::random()).max(asked(&outcome));
-                self.try_again(handling, envelope, clock::now_ms() + super::millis(delay));
+                self.try_again(handling, envelope, clock::steady_ms() + super::millis(delay));
             }
         }
     }
@@ -146,9 +145,9 @@ impl Agent {
 
     /// Puts a message that was taken back into its place in the mailbox.
     pub(super) fn retake(&self, handling: Handling, envelope: Box<Envelope>, due: Option<u64>) {
-        let (lane, rank, since, flight) = handling.into_place();
+        let (taken, flight) = handling.into_taken(Slot::Here(envelope));
         drop(flight);
-        self.again(Taken { lane, rank, since, message: Slot::Here(envelope) }, due);
+        self.again(taken, due);
     }
 
     /// Makes a dead letter of a message in hand, and tells its sender.
@@ -181,7 +180,7 @@ impl Agent {
                     envelope.waiter = waiter;
                     envelope.failed.pop();
                     let again = Arc::clone(&agent);
-                    again.retake(handling, envelope, Some(clock::now_ms() + STORE_PAUSE));
+                    again.retake(handling, envelope, Some(clock::steady_ms() + STORE_PAUSE));
                 }
             }
         });
@@ -234,16 +233,18 @@ impl Agent {
     }
 
     /// Tells the breaker how an HTTP call ended.
-    pub(super) fn count_call(&self, fault: Option<&Fault>, revision: &Arc<Revision>) {
-        match fault {
-            Some(fault) => self.count_fault(&Outcome::Fault(fault.clone()), revision),
-            None => self.count_well(),
+    pub(super) fn count_call(&self, end: &HttpEnd, revision: &Arc<Revision>) {
+        match &end.result {
+            Ok(()) => self.count_well(),
+            // Says nothing of the agent, neither well nor badly.
+            Err(_) if end.by_caller => self.inbox.lock().breaker.abandoned(),
+            Err(fault) => self.count_fault(&Outcome::Fault(fault.clone()), revision),
         }
     }
 
     /// Tells the breaker that a handling ended well.
     fn count_well(&self) {
-        let closed = self.inbox.lock().breaker.well(clock::now_ms());
+        let closed = self.inbox.lock().breaker.well(clock::steady_ms());
         if closed {
             self.tell_closed("it handled a message again");
         }
@@ -257,7 +258,7 @@ impl Agent {
 
     /// Whether its breaker is open, or lets through no more than a trial.
     pub(crate) fn is_left_alone(&self) -> bool {
-        self.inbox.lock().breaker.state(clock::now_ms()) != BreakerState::Closed
+        self.inbox.lock().breaker.state(clock::steady_ms()) != BreakerState::Closed
     }
 
     /// Closes the breaker, since another revision answers from now on.
@@ -273,7 +274,7 @@ impl Agent {
         let on_trial = !self.current().is_some_and(|current| Arc::ptr_eq(&current, revision));
         let opened = {
             let mut inbox = self.inbox.lock();
-            let now = clock::now_ms();
+            let now = clock::steady_ms();
             if is_fault(outcome) && !on_trial {
                 inbox.breaker.fault(now)
             } else {
@@ -293,11 +294,12 @@ impl Agent {
 /// What is kept of an attempt.
 fn attempt(handling: &Handling, envelope: &Envelope, outcome: &Outcome, why: &str) -> Attempt {
     let mut error = why.to_owned();
-    if let Outcome::Fault(Fault::Trap { backtrace, .. }) = outcome
-        && !backtrace.is_empty()
-    {
-        error.push('\n');
-        error.push_str(backtrace.trim_end());
+    let trail = if let Outcome::Fault(fault) = outcome { fault.trail() } else { None };
+    for more in trail.iter().flat_map(|trail| [trail.words(), trail.backtrace().trim_end()]) {
+        if !more.is_empty() {
+            error.push('\n');
+            error.push_str(more);
+        }
     }
     Attempt {
         number: envelope.message.attempt,

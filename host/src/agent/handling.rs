@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caxton_control::mailbox::{Lane, Rank};
+use caxton_control::mailbox::{Lane, Rank, Taken};
 
 use super::copy::Recording;
+use super::queue::Slot;
 use super::stats::End;
 use super::{InFlight, Revision};
+use crate::clock;
 use crate::wasm::Envelope;
 
 /// A message in hand: its place in the mailbox, who handles it, and since when.
@@ -16,6 +18,8 @@ pub(super) struct Handling {
     pub(super) lane: Lane<u64>,
     pub(super) rank: Rank,
     pub(super) since: u64,
+    /// The revision with which its conversation goes on, which need not be the one that handles this attempt.
+    pub(super) goes_on: u64,
     pub(super) began: Instant,
     /// The same in milliseconds since 1970.
     pub(super) began_at: u64,
@@ -54,7 +58,7 @@ impl Handling {
             well,
             waited: match envelope.due {
                 // Until then it had not to come.
-                Some(due) => Duration::from_millis(self.began_at.saturating_sub(due)),
+                Some(due) => Duration::from_millis(clock::steady_at(self.began).saturating_sub(due)),
                 None => self.began.saturating_duration_since(self.accepted(envelope)),
             },
             took: now.saturating_duration_since(self.began),
@@ -67,8 +71,14 @@ impl Handling {
         self.recording.take()
     }
 
-    /// Its place, to be taken again.
-    pub(super) fn into_place(self) -> (Lane<u64>, Rank, u64, InFlight) {
-        (self.lane, self.rank, self.since, self.flight)
+    /// Its place, to be taken again with a message.
+    pub(super) fn into_taken(self, message: Slot) -> (Taken<u64, Slot>, InFlight) {
+        let Self { lane, rank, since, goes_on, flight, .. } = self;
+        (Taken { lane, rank, since, follows: Some(goes_on), message }, flight)
+    }
+
+    /// Its place, which is left.
+    pub(super) fn into_lane(self) -> (Lane<u64>, u64, InFlight) {
+        (self.lane, self.goes_on, self.flight)
     }
 }

@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use caxton_control::RevisionId;
+use caxton_control::rollout::split::{Sticky, Talk};
 use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::admit::AdmitError;
+use super::began::{InHand, Noted};
 use super::copy::CallRecording;
 use super::stats::End;
 use super::{Agent, InFlight, Revision};
@@ -50,11 +52,11 @@ impl Agent {
         trace: Option<Trace>,
     ) -> Result<HttpAnswer, HttpError>
     where
-        B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+        B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
     {
         let began = Instant::now();
         self.check_breaker()?;
-        let mut flight = self.enter(conversation.as_deref())?;
+        let (mut flight, in_hand) = self.enter(conversation.as_deref())?;
         let deadline = began + flight.revision.spec.limits.time;
         let lease = self.lease(&mut flight, true, deadline).await.map_err(HttpFailure::Fault)?;
         let revision = Arc::clone(&flight.revision);
@@ -94,7 +96,7 @@ impl Agent {
             }
             agent.commit_call(&committer, effects).await.map_err(|error| error.to_string())
         };
-        let ended = self.call_ended(flight, began, called, traced);
+        let ended = self.call_ended((flight, in_hand), began, called, traced);
         let mut response = call.run(lease, commit, ended).await.inspect_err(|failure| {
             if let Some(recording) = &recording {
                 recording.failed(failure);
@@ -121,7 +123,7 @@ impl Agent {
     /// What is counted and told when a call has ended.
     fn call_ended(
         self: &Arc<Self>,
-        flight: InFlight,
+        (flight, in_hand): (InFlight, Option<InHand>),
         began: Instant,
         called: Instant,
         traced: Option<Trace>,
@@ -131,34 +133,51 @@ impl Agent {
             let waited = called.saturating_duration_since(began);
             let well = Some(end.result.is_ok());
             agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
-            agent.count_call(end.result.as_ref().err(), &flight.revision);
-            if end.result.as_ref().err().is_none_or(Fault::is_guests) {
+            agent.count_call(&end, &flight.revision);
+            if !end.by_caller && end.result.as_ref().err().is_none_or(Fault::is_guests) {
                 flight.revision.measure(called.elapsed(), end.result.is_err());
             }
             if let Err(mut fault) = end.result {
                 agent.stats.failed_with(fault.code());
-                if let Fault::Time { limit } = &mut fault {
+                if let Fault::Time { limit, .. } = &mut fault {
                     // What was left of it when the guest began says nothing to anyone.
                     *limit = flight.revision.spec.limits.time;
                 }
-                let mut text = format!("an HTTP call failed: {fault}");
+                let why = if end.by_caller { " because of what its caller did" } else { "" };
+                let mut text = format!("an HTTP call failed{why}: {fault}");
                 if let Some(trace) = traced {
                     text.push_str(&format!("; its trace is {}", trace.id()));
                 }
                 agent.commons.note(&flight.revision, "error", &text, &Outcome::Fault(fault));
             }
-            drop(flight);
+            drop((flight, in_hand));
         })
     }
 
-    /// Counts a call as in flight on the revision that answers it.
-    fn enter(&self, conversation: Option<&str>) -> Result<InFlight, AdmitError> {
+    /// Counts a call as in flight on the revision that answers it, and its conversation as busy.
+    fn enter(&self, conversation: Option<&str>) -> Result<(InFlight, Option<InHand>), AdmitError> {
         // It knows no conversations that are kept.
         self.check_open(None)?;
-        let timeout = self.commons.store.conversations.timeout();
+        let Some(name) = conversation else {
+            let talk = Talk { conversation: None, goes_on: None, since: 0 };
+            return Ok((self.enter_in(talk, 0)?, None));
+        };
         // Noted with each call, so that a rollout that begins later finds those that began before it.
-        let first = conversation.map_or(0, |name| self.began.note(name, clock::now_ms(), timeout));
-        let flight = self.enter_on(conversation, |_| first);
+        let (now, first) = (clock::steady_ms(), self.note_beginning(name));
+        let (flight, in_hand) = self.began.enter(name, |goes_on| {
+            let flight = self.enter_in(Talk { conversation, goes_on, since: now }, first)?;
+            let number = flight.revision.id.number;
+            Ok::<_, AdmitError>((flight, number))
+        })?;
+        Ok((flight, Some(in_hand)))
+    }
+
+    /// Counts a call as in flight. Its conversation began at `first`, by the steady clock.
+    fn enter_in(&self, talk: Talk<'_>, first: u64) -> Result<InFlight, AdmitError> {
+        let flight = self.enter_on(|sticky, parted| {
+            let since = if sticky == Sticky::Conversation { first } else { talk.since };
+            parted.pick(sticky, Talk { since, ..talk })
+        });
         let flight = flight.ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
         // It counts itself.
         if flight.revision.in_flight() > self.most_in_flight(&flight.revision) {
@@ -166,5 +185,24 @@ impl Agent {
             return Err(AdmitError::Full { depth: self.spec.load().mailbox.depth });
         }
         Ok(flight)
+    }
+
+    /// When a conversation began, by the steady clock. Kept where conversations stay where they began.
+    fn note_beginning(&self, name: &str) -> u64 {
+        let (store, now) = (&self.commons.store, clock::steady_ms());
+        let timeout = store.conversations.timeout();
+        let (stays, over) = (self.sticky() == Sticky::Conversation, now.saturating_sub(timeout));
+        let find = || {
+            let kept = stays.then(|| store.beginning(self.name.as_str(), name, over))?;
+            kept.inspect_err(
+                |error| tracing::error!(agent = %self.name, error, "when a conversation began is not known"),
+            )
+            .ok()?
+        };
+        let Noted { first, is_news } = self.began.note(name, now, timeout, find);
+        if stays && is_news {
+            store.keep_beginning(self.name.shared(), name.to_owned(), first, now, over);
+        }
+        first
     }
 }

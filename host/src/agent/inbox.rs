@@ -24,7 +24,7 @@ impl Inbox for Agent {
                 return false;
             }
             self.watch(&mut inbox, over_at);
-            let now = clock::now_ms();
+            let now = clock::steady_ms();
             match due.filter(|due| *due > now) {
                 Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),
                 None => inbox.mailbox.push(conversation, rank, now, slot),
@@ -60,6 +60,19 @@ impl Inbox for Agent {
             // The agent may end now, for which the reconciler waits.
             self.commons.wake(self.name.shared());
         }
+    }
+}
+
+impl Agent {
+    /// Takes messages of all conversations again.
+    pub(crate) fn stay(&self) {
+        self.inbox.lock().taking = Taking::All;
+    }
+
+    /// Whether messages are in hand or wait, also those that an operator lets wait.
+    pub(crate) fn has_work(&self) -> bool {
+        let inbox = self.inbox.lock();
+        inbox.mailbox.depth() > 0 || inbox.mailbox.in_flight() > 0
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use caxton_control::rollout::analysis::{P95, Window};
+use caxton_control::rollout::errors::Tally;
 use parking_lot::Mutex;
 
 use super::Revision;
@@ -49,6 +50,9 @@ impl Revision {
     /// Counts a message or call that it ended; `faulty` by its own fault.
     pub(super) fn measure(&self, took: Duration, faulty: bool) {
         self.answered.fetch_add(1, Ordering::Relaxed);
+        if faulty {
+            self.faulted.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(measures) = &*self.measures.load() {
             measures.messages.fetch_add(1, Ordering::Relaxed);
             measures.faults.fetch_add(u64::from(faulty), Ordering::Relaxed);
@@ -66,6 +70,11 @@ impl Revision {
     /// Messages and calls that it ended, ever.
     pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Messages and calls that it ended ever, with its failures among them.
+    pub(crate) fn tally(&self) -> Tally {
+        Tally::new(self.answered(), self.faulted.load(Ordering::Relaxed))
     }
 
     /// What was measured since the window began.

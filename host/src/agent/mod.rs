@@ -20,6 +20,7 @@ mod draft;
 mod expire;
 mod fail;
 mod handling;
+mod hops;
 mod http;
 mod inbox;
 mod lost;
@@ -55,6 +56,7 @@ use self::measure::Measures;
 use self::pending::Pending;
 use self::queue::Slot;
 use self::recent::Recent;
+use self::save::Saves;
 use crate::clock;
 use crate::commons::Commons;
 use crate::wasm::{Kind, Pool};
@@ -63,6 +65,7 @@ pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use copy::{Rehearsal, Rehearsed, Shadow, Shadowed};
 pub(crate) use expire::expire_conversations;
+pub(crate) use hops::Ends;
 pub(crate) use http::HttpError;
 pub(crate) use queue::{Backlog, backlog, bury_orphans};
 pub(crate) use recent::forget_unwanted;
@@ -88,10 +91,12 @@ pub(crate) struct Agent {
     pending: Pending,
     /// What its handlers wait for.
     asking: Asking,
-    /// When conversations began that nobody writes down.
-    began: Began,
+    /// Conversations that nobody writes down.
+    began: Arc<Began>,
     /// Where copies of its messages go.
     shadow: ArcSwapOption<Shadow>,
+    /// The outcome of its last saves.
+    saves: Mutex<Saves>,
     /// Which of its last messages are kept.
     recent: Mutex<Recent>,
     stats: Stats,
@@ -163,6 +168,8 @@ pub(crate) struct Revision {
     awaited: AtomicBool,
     /// Messages and calls that it ended.
     answered: AtomicU64,
+    /// How many of them failed by its fault.
+    faulted: AtomicU64,
     /// What is measured while a rollout goes by it.
     measures: ArcSwapOption<Measures>,
 }
@@ -200,6 +207,7 @@ impl Revision {
             interrupt: CancellationToken::new(),
             awaited: AtomicBool::new(false),
             answered: AtomicU64::new(0),
+            faulted: AtomicU64::new(0),
             measures: ArcSwapOption::empty(),
         })
     }
@@ -272,8 +280,9 @@ impl Agent {
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             pending: Pending::default(),
             asking: Asking::default(),
-            began: Began::default(),
+            began: Arc::default(),
             shadow: ArcSwapOption::empty(),
+            saves: Mutex::default(),
             recent: Mutex::default(),
             stats,
         });
@@ -329,6 +338,9 @@ impl Agent {
             inbox.breaker.configure(spec.breaker.faults, millis(spec.breaker.reset));
         }
         let before = self.spec.swap(spec);
+        if before.snapshot != self.spec.load().snapshot {
+            self.save_again();
+        }
         if before.rollout.rollback.rehearse > 0 && self.spec.load().rollout.rollback.rehearse == 0 {
             self.forget_recent();
         }
@@ -361,17 +373,6 @@ impl Agent {
     /// Begins no new conversations, and goes on with what waits and is open.
     pub(crate) fn retire(&self, why: &'static str) {
         self.inbox.lock().taking = Taking::Open(why);
-    }
-
-    /// Takes messages of all conversations again.
-    pub(crate) fn stay(&self) {
-        self.inbox.lock().taking = Taking::All;
-    }
-
-    /// Whether messages are in hand or wait, also those that an operator lets wait.
-    pub(crate) fn has_work(&self) -> bool {
-        let inbox = self.inbox.lock();
-        inbox.mailbox.depth() > 0 || inbox.mailbox.in_flight() > 0
     }
 
     /// Whether it takes a message of a conversation; none stands for one that begins.
@@ -418,7 +419,7 @@ impl Agent {
 
     /// Refuses calls while the agent is left alone because it failed again and again.
     pub(crate) fn check_breaker(&self) -> Result<(), AdmitError> {
-        let now = clock::now_ms();
+        let now = clock::steady_ms();
         match self.inbox.lock().breaker.peek(now) {
             Admission::Yes | Admission::Trial => Ok(()),
             Admission::No { until } => {
@@ -429,7 +430,7 @@ impl Agent {
     }
 
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.
-    fn is_http(&self) -> bool {
+    pub(crate) fn is_http(&self) -> bool {
         self.traffic.load().as_ref().is_some_and(|traffic| traffic.stable().kind() == Kind::Http)
     }
 }

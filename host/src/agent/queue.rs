@@ -38,21 +38,23 @@ pub(super) enum Slot {
 pub(super) struct Place {
     /// Where it is.
     pub(super) seq: u64,
-    /// When it was sent or due, in milliseconds since 1970.
+    /// The time at which it was sent or due, by the steady clock.
     pub(super) since: u64,
+    /// The time at which it is due by the wall clock, if that was named.
+    pub(super) due_at: Option<u64>,
     /// When its answer is of no use any more, in milliseconds since 1970.
     pub(super) reply_by: Option<u64>,
 }
 
 impl Place {
     fn of(seq: u64, envelope: &Envelope) -> Self {
-        Self { seq, since: since(envelope), reply_by: envelope.message.reply_by }
+        Self { seq, since: since(envelope), due_at: envelope.due_at, reply_by: envelope.message.reply_by }
     }
 }
 
-/// When a message was sent or due, in milliseconds since 1970.
+/// Returns the time at which a message was sent or due, by the steady clock.
 pub(super) fn since(envelope: &Envelope) -> u64 {
-    envelope.due.unwrap_or(0).max(envelope.message.sent_at)
+    envelope.due.unwrap_or(0).max(envelope.since)
 }
 
 /// What waited when the host started, until its agents take it, and whose mailboxes an operator has paused.
@@ -173,7 +175,10 @@ impl Agent {
             }
             Slot::Kept(place) => match self.commons.store.message(place.seq) {
                 Ok(Some(mut envelope)) => {
-                    let waited = Duration::from_millis(clock::now_ms().saturating_sub(envelope.message.sent_at));
+                    // As they were told by the steady clock, and not by what the wall clock was set to meanwhile.
+                    envelope.due = envelope.due.map(|_| place.since);
+                    (envelope.since, envelope.due_at) = (envelope.since.min(place.since), place.due_at);
+                    let waited = Duration::from_millis(clock::steady_ms().saturating_sub(envelope.since));
                     let now = Instant::now();
                     envelope.accepted = Some(now.checked_sub(waited).unwrap_or(now));
                     Ok(Box::new(envelope))
@@ -206,12 +211,12 @@ impl Agent {
             return;
         }
         let mut inbox = self.inbox.lock();
-        let now = clock::now_ms();
+        let now = clock::steady_ms();
         for Queued { seq, conversation, rank, due, since, reply_by, again_at } in waiting {
             inbox.mailbox.reserve_beyond();
             // After the clock was set back nothing waits since a time to come.
             let since = since.unwrap_or(now).min(now);
-            let slot = Slot::Kept(Box::new(Place { seq, since, reply_by }));
+            let slot = Slot::Kept(Box::new(Place { seq, since, due_at: None, reply_by }));
             self.watch(&mut inbox, self.over_at(&slot));
             match (again_at, due.filter(|due| *due > now)) {
                 (Some(again_at), _) => inbox.mailbox.push_again(conversation, rank, since, again_at, slot),
@@ -228,7 +233,7 @@ impl Agent {
 
     /// Sees to it that this agent looks at its mailbox again when something in it comes due.
     pub(super) fn look_later(&self, inbox: &mut InboxState) {
-        let now = clock::now_ms();
+        let now = clock::steady_ms();
         let mut next = inbox.mailbox.next_due().map(|due| due.max(now + PAUSE));
         if let Some(over_at) = inbox.watch.next() {
             next = Some(next.map_or(over_at, |next| next.min(over_at)).max(now + 1));
@@ -248,7 +253,7 @@ impl Agent {
     /// Lets come what is due. Called at the time that [`look_later`](Self::look_later) asked for, or soon after.
     pub(crate) fn look(&self) {
         let over = {
-            let (mut inbox, now) = (self.inbox.lock(), clock::now_ms());
+            let (mut inbox, now) = (self.inbox.lock(), clock::steady_ms());
             inbox.look_at = u64::MAX;
             inbox.mailbox.release_due(now, AT_ONCE);
             let over = self.take_over(&mut inbox, now);
@@ -275,7 +280,7 @@ impl Agent {
             match due {
                 _ if inbox.leaving && self.is_kept(&taken.message) => {
                     self.forget(&taken.message);
-                    inbox.mailbox.done(taken.lane);
+                    inbox.mailbox.done(taken.lane, taken.follows);
                 }
                 Some(due) => inbox.mailbox.defer(taken, due),
                 None => inbox.mailbox.put_back(taken),
@@ -298,7 +303,7 @@ impl Agent {
     /// How its mailbox stands.
     pub(crate) fn mailbox(&self) -> MailboxFigures {
         let bound = self.spec.load().mailbox.depth;
-        let now = clock::now_ms();
+        let now = clock::steady_ms();
         let inbox = self.inbox.lock();
         MailboxFigures {
             depth: inbox.mailbox.depth(),
@@ -314,7 +319,7 @@ impl Agent {
     /// host included; none when none waits. Takes time in proportion to the conversations that wait.
     pub(crate) fn oldest_ms(&self) -> Option<u64> {
         let since = self.inbox.lock().mailbox.oldest()?;
-        Some(clock::now_ms().saturating_sub(since))
+        Some(clock::steady_ms().saturating_sub(since))
     }
 
     /// Lets go of messages that the store has, and of those that are still to come; calls, whose senders wait, are

@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
+use caxton_control::RevisionId;
+
+use super::hops::{End, Ending};
 use super::{AdmitError, Agent, Revision, draft};
 use crate::clock;
 use crate::wasm::{Envelope, Inbox, Outcome, Sent, new_id, wit};
+
+/// The longest reason that a handler gives for its failure, in characters.
+const MAX_REASON: usize = 8_192;
 
 /// For a person to read: why a message was not handled.
 pub(crate) fn describe(outcome: &Outcome) -> String {
@@ -16,7 +22,8 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
                 wit::Cause::Unavailable => "unavailable",
                 wit::Cause::Fault => "fault",
             };
-            format!("{cause}: {}", failure.reason)
+            // A guest may say as much as its memory holds; this is for logs, dead letters and callers.
+            format!("{cause}: {}", failure.reason.chars().take(MAX_REASON).collect::<String>())
         }
         Outcome::Fault(fault) => fault.to_string(),
         Outcome::BadReply(why) => format!("its reply was refused: {why}"),
@@ -63,7 +70,7 @@ impl Agent {
             return Ok((Outcome::Reply(Box::new(message)), None));
         }
         // Who asked from outside and did not wait gets nothing.
-        let sent = self.to_mailbox(envelope, message, |receiver| {
+        let sent = self.to_mailbox(envelope, message, Ending::of(revision), |receiver| {
             receiver.check_open(Some(&envelope.message.conversation_id))?;
             // In place of the question, which had one: two agents whose mailboxes are full can answer each other.
             receiver.reserve_beyond();
@@ -89,9 +96,21 @@ impl Agent {
         if envelope.is_call() || !asks {
             return None;
         }
+        let (receiver, running) = (&envelope.message.sender, self.current());
+        let routes = self.commons.routes.load();
+        let limit =
+            routes.receiver(receiver, &envelope.message.conversation_id).map(|receiver| receiver.message_limit());
+        let ending = match &running {
+            Some(running) => Ending::of(running),
+            None => {
+                let nobody = RevisionId { agent: self.name.clone(), number: 0 };
+                Ending::new(&Arc::new(nobody), self.spec().limits.hops)
+            }
+        };
         let reply = wit::Reply {
             performative: wit::Performative::Failure,
-            content: why.as_bytes().to_vec(),
+            // As much of it as the asker takes: it has to hear that there will be no answer.
+            content: cut(why, limit.unwrap_or(u64::MAX)).as_bytes().to_vec(),
             content_type: "text/plain; charset=utf-8".to_owned(),
             ontology: None,
             reply_with: None,
@@ -99,7 +118,7 @@ impl Agent {
             headers: Vec::new(),
         };
         // Whoever asked has to hear it, so there is always a place.
-        self.to_mailbox(envelope, self.answer(&envelope.message, reply), |receiver| {
+        self.to_mailbox(envelope, self.answer(&envelope.message, reply), ending, |receiver| {
             receiver.reserve_beyond();
             Ok(())
         })
@@ -134,6 +153,7 @@ impl Agent {
         &self,
         question: &Envelope,
         message: wit::Message,
+        ending: Ending,
         reserve: impl FnOnce(&Self) -> Result<(), AdmitError>,
     ) -> Result<Option<Sent>, AdmitError> {
         // Names of agents have no colon; all other senders are outside.
@@ -151,9 +171,45 @@ impl Agent {
         if message.content.len() as u64 > limit {
             return Err(AdmitError::TooLarge { limit });
         }
+        let hops = question.hops.saturating_add(1);
+        let envelope = Box::new(Envelope { hops, trace: question.trace.clone(), ..Envelope::new(message) });
+        let limit = ending.limit();
+        if hops > limit {
+            return Ok(Some(Sent::ending(End::new(receiver, ending), envelope, limit)));
+        }
         reserve(receiver)?;
-        let envelope = Envelope { hops: question.hops + 1, trace: question.trace.clone(), ..Envelope::new(message) };
-        let envelope = Box::new(envelope);
         Ok(Some(Sent::new(Arc::clone(receiver) as Arc<dyn Inbox>, envelope)))
+    }
+}
+
+/// The beginning of a text, in so many bytes at most.
+fn cut(text: &str, bytes: u64) -> &str {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        for (text, bytes, expected) in [
+            ("short", 9, "short"),
+            ("short", 5, "short"),
+            ("short", 2, "sh"),
+            ("aü", 2, "a"),
+            ("ü", 1, ""),
+            ("", 0, ""),
+        ] {
+            assert_eq!(cut(text, bytes), expected, "{text} in {bytes}");
+        }
+    }
+
+    #[test]
+    fn the_reason_of_a_failure_is_told_up_to_a_length() {
+        let reason = "ü".repeat(1_000_000);
+        let failure = wit::Failure { cause: wit::Cause::Fault, reason, retry_after_ms: None };
+        assert_eq!(describe(&Outcome::Gave(failure)).chars().count(), "fault: ".len() + MAX_REASON);
     }
 }

@@ -1,22 +1,47 @@
 //! Keeping what a stateful agent has in its memory.
+//!
+//! Messages that it handled were acknowledged on the strength of that memory, so a save that fails loses nothing by
+//! itself: the instance goes on, and what was saved before stays. It is told as an event, in a metric and as an error, and
+//! whoever needed the save, a handoff or a stop, fails for it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::json;
 
 use super::{Agent, Revision};
 use crate::clock;
 use crate::store::{CommitError, Snapshot};
-use crate::wasm::{Kind, Lease};
+use crate::wasm::{Kind, Lease, NotSaved};
+
+/// The wait after a save that failed before an idle instance is saved again, and the longest such wait.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// A save above this part of its bound is warned of, in percent.
+const NEAR: u64 = 80;
+
+/// The outcome of an agent's last saves.
+#[derive(Debug, Default)]
+pub(super) struct Saves {
+    /// Saves that failed since one that did not.
+    failed: u32,
+    /// No idle instance is saved before.
+    rests_until: Option<Instant>,
+    /// The last one was near its bound, which was told.
+    near: bool,
+}
 
 impl Agent {
     /// Saves the memory of a stateful agent whose instance was idle for `age`, and ends the instance. Does
-    /// nothing for others, and nothing when a message is being handled.
+    /// nothing for others, nothing when a message is being handled, and nothing for a while after a save that failed.
+    /// After an error the instance goes on, unless it ended itself.
     pub(crate) async fn save_idle(&self, revision: &Revision, age: Duration) -> Result<(), String> {
-        if revision.kind() != Kind::Stateful {
+        let rests = self.saves.lock().rests_until.is_some_and(|until| until > Instant::now());
+        if revision.kind() != Kind::Stateful || rests {
             return Ok(());
         }
         match revision.pool.lease_idle(age) {
-            Some(lease) => self.save(revision, lease).await,
+            Some(lease) => self.save_and_end(revision, lease).await,
             None => Ok(()),
         }
     }
@@ -27,28 +52,92 @@ impl Agent {
             return Ok(());
         }
         match revision.pool.lease_at_rest().await {
-            Some(lease) => self.save(revision, lease).await,
+            Some(lease) => self.save_and_end(revision, lease).await,
             None => Ok(()),
         }
     }
 
-    async fn save(&self, revision: &Revision, mut lease: Lease) -> Result<(), String> {
-        match lease.instance().save(revision.spec.limits.time).await {
+    /// The same when the host ends: waits for nothing. It is an error when the instance has a message in hand, since
+    /// what it remembers of those before is lost with it.
+    pub(crate) async fn save_now(&self, revision: &Revision) -> Result<(), String> {
+        if revision.kind() != Kind::Stateful {
+            return Ok(());
+        }
+        match revision.pool.lease_idle(Duration::ZERO) {
+            Some(lease) => self.save_and_end(revision, lease).await,
+            None if revision.pool.live() == 0 => Ok(()),
+            None => Err(self.not_saved(revision, "it had a message in hand when its time was over (host.drain)")),
+        }
+    }
+
+    async fn save_and_end(&self, revision: &Revision, lease: Lease) -> Result<(), String> {
+        let (lease, saved) = self.save(revision, lease).await?;
+        let Some(snapshot) = saved else { return Ok(()) };
+        // Dropping the lease ends the instance; giving it back keeps what could not be saved.
+        if let Err(error) = self.commons.store.save_snapshot(self.name.shared(), snapshot).await {
+            lease.finish(true);
+            return Err(self.not_saved(revision, &format!("its memory could not be kept: {error}")));
+        }
+        let mut saves = self.saves.lock();
+        (saves.failed, saves.rests_until) = (0, None);
+        Ok(())
+    }
+
+    /// Lets an instance save its memory, at most `snapshot.max`; none if it has none. After an error, which is told, the
+    /// instance was given back, or has ended itself.
+    pub(crate) async fn save(
+        &self,
+        revision: &Revision,
+        mut lease: Lease,
+    ) -> Result<(Lease, Option<Arc<Snapshot>>), String> {
+        let max = self.spec().snapshot.max_bytes;
+        match lease.instance().save(max).await {
             Ok(Some(Ok(data))) => {
+                self.tell_near(data.len() as u64, max);
                 let snapshot = Snapshot { revision: revision.id.number, saved_at: clock::now_ms(), data };
-                // Dropping the lease ends the instance; giving it back keeps what could not be saved.
-                if let Err(error) = self.keep_snapshot(snapshot).await {
-                    lease.finish(true);
-                    return Err(format!("its memory could not be kept: {error}"));
-                }
-                Ok(())
+                Ok((lease, Some(Arc::new(snapshot))))
             }
             Ok(Some(Err(why))) => {
                 lease.finish(true);
-                Err(format!("it refused to save its memory: {why}"))
+                let help = match why {
+                    NotSaved::TooLarge { .. } => {
+                        "; raise `snapshot.max`, which applies at once, or let it remember less"
+                    }
+                    NotSaved::Refused(_) => "",
+                };
+                Err(self.not_saved(revision, &format!("{why}{help}")))
             }
-            Ok(None) => Ok(()),
-            Err(fault) => Err(format!("saving its memory: {fault}")),
+            Ok(None) => Ok((lease, None)),
+            // The instance ends with the lease: after a fault it cannot be used.
+            Err(fault) => Err(self.not_saved(revision, &format!("{fault}, and its instance ended with it"))),
+        }
+    }
+
+    /// Tells that a save failed, and lets a while pass before the next of an idle instance. Gives the reason for a person.
+    pub(crate) fn not_saved(&self, revision: &Revision, why: &str) -> String {
+        {
+            let mut saves = self.saves.lock();
+            let pause = PAUSE.0.saturating_mul(1 << saves.failed.min(16)).min(PAUSE.1);
+            saves.failed = saves.failed.saturating_add(1);
+            saves.rests_until = Some(Instant::now() + pause);
+        }
+        let labels = [("agent", self.name.to_string()), ("what", "save".to_owned())];
+        metrics::counter!("caxton_snapshot_failures_total", &labels).increment(1);
+        let data = json!({ "revision": revision.id.number, "reason": why });
+        self.commons.events.tell(Some(self.name.as_str()), "snapshot.not-saved", data);
+        format!("{} did not save its memory: {why}; what was saved before is kept", revision.id)
+    }
+
+    /// Lets the next idle instance be saved at once: what failed by the bound of before may not by that of now.
+    pub(super) fn save_again(&self) {
+        self.saves.lock().rests_until = None;
+    }
+
+    /// Warns once of a memory that comes near its bound, before it is above it.
+    fn tell_near(&self, bytes: u64, max: u64) {
+        let near = bytes > max / 100 * NEAR;
+        if std::mem::replace(&mut self.saves.lock().near, near) < near {
+            tracing::warn!(agent = %self.name, bytes, max, "an agent's memory comes near snapshot.max, above which it cannot be saved");
         }
     }
 
@@ -67,13 +156,13 @@ impl Agent {
         self.commons.store.discard(self.name.shared()).await
     }
 
+    /// Returns what a revision saved as it handed over; none if it had nothing then.
+    pub(crate) fn handed_over(&self, revision: u64) -> Result<Option<Bytes>, String> {
+        Ok(self.commons.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
+    }
+
     /// Makes what a revision saved as it handed over the agent's memory again.
     pub(crate) async fn take_back(&self, revision: u64) -> Result<(), CommitError> {
         self.commons.store.take_back(self.name.shared(), revision).await
-    }
-
-    /// Keeps what a stateful agent saved.
-    pub(crate) async fn keep_snapshot(&self, snapshot: Snapshot) -> Result<(), CommitError> {
-        self.commons.store.save_snapshot(self.name.shared(), snapshot).await
     }
 }

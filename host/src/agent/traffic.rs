@@ -4,12 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use caxton_control::rollout::split::{Pick, Split, Untaken};
+use ahash::AHashMap;
+use caxton_control::RevisionId;
+use caxton_control::conversation::awaits_answer;
+use caxton_control::rollout::split::{Pick, Split, Sticky, Talk, Untaken};
+use parking_lot::Mutex;
 
 use super::handling::Handling;
-use super::{Agent, InFlight, Revision};
+use super::{Agent, CONVERSATIONS, InFlight, Revision};
 use crate::clock;
-use crate::wasm::{Envelope, Fault, Lease, NoInstance};
+use crate::store::Goes;
+use crate::wasm::{Envelope, Fault, Lease, NoInstance, Sent, act};
+
+/// Conversations that are remembered because they stay with stable; further ones are not told of.
+const MAX_HELD: usize = 10_000;
 
 /// Who answers. All messages are taken as if for stable; those of the candidate are passed on to it.
 pub(crate) struct Traffic {
@@ -18,11 +26,38 @@ pub(crate) struct Traffic {
 }
 
 /// What a candidate has of the traffic.
-struct Parted {
+pub(super) struct Parted {
     candidate: Arc<Revision>,
     split: Split,
     /// Counts what belongs to no conversation, which is dealt out in turn.
     dealt: AtomicU64,
+    /// Conversations that stay with stable although the candidate has their place, by the hash of their names.
+    held: Mutex<AHashMap<u64, Box<str>>>,
+}
+
+impl Parted {
+    /// Who handles a message.
+    pub(super) fn pick(&self, sticky: Sticky, talk: Talk<'_>) -> Pick {
+        let nth = || self.dealt.fetch_add(1, Ordering::Relaxed);
+        let pick = self.split.choose(sticky, talk, self.candidate.id.number, nth);
+        if let (Some(name), true) = (talk.conversation, sticky != Sticky::None) {
+            self.note_held(name, pick);
+        }
+        pick
+    }
+
+    /// Notes a conversation that holds the rollout up, or does not any more.
+    fn note_held(&self, name: &str, pick: Pick) {
+        let hash = CONVERSATIONS.hash_one(name);
+        let mut held = self.held.lock();
+        match pick {
+            Pick::Candidate => drop(held.remove(&hash)),
+            Pick::Stable if held.len() < MAX_HELD && self.split.is_held(name) => {
+                held.entry(hash).or_insert_with(|| name.into());
+            }
+            Pick::Stable => {}
+        }
+    }
 }
 
 impl Traffic {
@@ -33,8 +68,8 @@ impl Traffic {
 
     /// Two have a part each.
     pub(crate) fn parted(stable: Arc<Revision>, candidate: Arc<Revision>, split: Split) -> Arc<Self> {
-        let dealt = AtomicU64::new(0);
-        Arc::new(Self { stable, split: Some(Parted { candidate, split, dealt }) })
+        let (dealt, held) = (AtomicU64::new(0), Mutex::default());
+        Arc::new(Self { stable, split: Some(Parted { candidate, split, dealt, held }) })
     }
 
     /// The revision that has all, or else the one that had it before.
@@ -55,32 +90,18 @@ impl Traffic {
     fn has(&self, revision: &Arc<Revision>) -> bool {
         self.revisions().any(|one| Arc::ptr_eq(one, revision))
     }
-
-    /// Who answers a call, of a conversation that began at `first` or of none.
-    fn pick(&self, conversation: Option<(&str, u64)>) -> &Arc<Revision> {
-        let Some(Parted { candidate, split, dealt }) = &self.split else { return &self.stable };
-        let pick = match conversation {
-            Some((name, first)) => split.pick(name, first),
-            None => split.deal(dealt.fetch_add(1, Ordering::Relaxed)),
-        };
-        match pick {
-            Pick::Stable => &self.stable,
-            Pick::Candidate => candidate,
-        }
-    }
 }
 
 impl Agent {
-    /// Counts a call as in flight on the revision that answers it; none if there is none. `first` is when its
-    /// conversation began, in milliseconds since 1970, if it is of one.
-    pub(super) fn enter_on(&self, conversation: Option<&str>, first: impl Fn(&str) -> u64) -> Option<InFlight> {
+    /// Counts a call as in flight on the revision that is picked for it; none if there is none.
+    pub(super) fn enter_on(&self, pick: impl Fn(Sticky, &Parted) -> Pick) -> Option<InFlight> {
         loop {
             let traffic = self.traffic.load();
             let traffic = traffic.as_ref()?;
-            let revision = match traffic.split {
-                // Looked up only where it matters.
-                Some(_) => traffic.pick(conversation.map(|name| (name, first(name)))),
-                None => traffic.stable(),
+            let pick = traffic.split.as_ref().map_or(Pick::Stable, |parted| pick(self.sticky(), parted));
+            let revision = match (pick, &traffic.split) {
+                (Pick::Candidate, Some(parted)) => &parted.candidate,
+                (Pick::Candidate | Pick::Stable, _) => traffic.stable(),
             };
             let flight = self.in_flight(Arc::clone(revision));
             // A switch between the two: the old revision may have been seen at rest already.
@@ -90,23 +111,126 @@ impl Agent {
         }
     }
 
-    /// When a conversation began, in milliseconds since 1970: now, if it is not open.
-    fn first(&self, conversation: &str) -> u64 {
-        self.commons.store.conversations.first(conversation).unwrap_or_else(clock::now_ms)
+    /// What conversations stay on while traffic is split.
+    pub(super) fn sticky(&self) -> Sticky {
+        self.spec.load().rollout.rollback.sticky
     }
 
-    /// Passes a message that was taken on to the candidate, if it is one of its share.
-    pub(super) fn pass_on(&self, flight: InFlight, envelope: &Envelope) -> InFlight {
+    /// Passes a message that was taken on to the candidate, if it is one of its share. `follows` is the revision with which
+    /// its conversation goes on because of a message before it, or of an attempt at this one; it came `since` then.
+    /// Returns also the revision with which the conversation goes on after it.
+    pub(super) fn pass_on(
+        &self,
+        flight: InFlight,
+        envelope: &Envelope,
+        follows: Option<u64>,
+        since: u64,
+    ) -> (InFlight, u64) {
+        let stable = flight.revision.id.number;
         let traffic = self.traffic.load();
-        let Some(Parted { candidate, .. }) = traffic.as_ref().and_then(|traffic| traffic.split.as_ref()) else {
-            return flight;
-        };
-        // What failed on the candidate is tried on stable next.
-        if envelope.failed.last().is_some_and(|failed| failed.revision == candidate.id.to_string()) {
-            return flight;
+        let parted = traffic.as_ref().and_then(|traffic| traffic.split.as_ref());
+        if let Some(name) = self.kept_conversation(envelope) {
+            self.commons.store.keep_conversation(name);
         }
-        let conversation = (!is_alone(envelope)).then_some(envelope.message.conversation_id.as_str());
-        self.enter_on(conversation, |name| self.first(name)).unwrap_or(flight)
+        let Some(Parted { candidate, .. }) = parted else { return (flight, stable) };
+        // An attempt before the host started again is known by its record.
+        let first = || envelope.failed.first()?.revision.parse::<RevisionId>().ok();
+        let follows = follows.or_else(|| first().map(|revision| revision.number));
+        // What failed on the candidate is tried on stable next; its conversation does not move.
+        if envelope.failed.last().is_some_and(|failed| failed.revision == candidate.id.to_string()) {
+            return (flight, follows.unwrap_or(candidate.id.number));
+        }
+        let entered = self.enter_on(|sticky, parted| parted.pick(sticky, self.talk(envelope, sticky, follows, since)));
+        let flight = entered.unwrap_or(flight);
+        let number = flight.revision.id.number;
+        (flight, number)
+    }
+
+    /// What is known of the conversation of a message.
+    fn talk<'a>(&self, envelope: &'a Envelope, sticky: Sticky, follows: Option<u64>, since: u64) -> Talk<'a> {
+        let (conversations, agent) = (&self.commons.store.conversations, self.name.as_str());
+        let message = &envelope.message;
+        let name = message.conversation_id.as_str();
+        let conversation = (!is_alone(envelope)).then_some(name);
+        let key = message.reply_with.as_ref().unwrap_or(&message.id);
+        match sticky {
+            Sticky::None => Talk { conversation, goes_on: None, since },
+            Sticky::Idle => {
+                let noted = || conversations.stays_on(conversation?, agent, key, envelope.since);
+                Talk { conversation, goes_on: follows.or_else(noted), since }
+            }
+            Sticky::Conversation => {
+                let noted = || conversations.where_it_was(conversation?, agent);
+                let first = conversation.and_then(|name| conversations.first(name));
+                Talk { conversation, goes_on: follows.or_else(noted), since: first.unwrap_or(since) }
+            }
+        }
+    }
+
+    /// The conversation of a message whose beginning is to be known after a restart.
+    fn kept_conversation<'a>(&self, envelope: &'a Envelope) -> Option<&'a str> {
+        (self.sticky() == Sticky::Conversation && !is_alone(envelope)).then_some(&envelope.message.conversation_id)
+    }
+
+    /// Where a conversation goes on after a message was handled, which sends this in its turn; none where nothing is left
+    /// open that the store does not know.
+    pub(super) fn goes_on(
+        &self,
+        handling: &Handling,
+        envelope: &Envelope,
+        sends: &[Sent],
+        replied: bool,
+    ) -> Option<Goes> {
+        let message = &envelope.message;
+        let says = sends.iter().any(|sent| sent.envelope().message.conversation_id == message.conversation_id);
+        let asked = !envelope.is_call() && (awaits_answer(act(message.performative)) || message.protocol.is_some());
+        // A message that was dealt out leaves its conversation where it was handled, whatever place that has.
+        let dealt = is_alone(envelope) && says;
+        let anyway = dealt || self.leaves_others(handling, message.conversation_id.as_str());
+        (says || asked || anyway).then(|| Goes {
+            conversation: message.conversation_id.clone(),
+            revision: handling.goes_on,
+            answered: (replied || envelope.is_call())
+                .then(|| message.reply_with.clone().unwrap_or_else(|| message.id.clone())),
+            anyway,
+        })
+    }
+
+    /// Whether messages wait behind one in hand that would go elsewhere if they were not held: a host that starts again
+    /// has to know.
+    fn leaves_others(&self, handling: &Handling, name: &str) -> bool {
+        let traffic = self.traffic.load();
+        let Some(parted) = traffic.as_ref().and_then(|traffic| traffic.split.as_ref()) else { return false };
+        let is_stables = handling.goes_on != parted.candidate.id.number;
+        is_stables == parted.split.is_held(name) && self.inbox.lock().mailbox.has_behind(&handling.lane)
+    }
+
+    /// How many conversations stay with stable although the candidate has their place, and what for. Forgets those that do
+    /// not any more. Takes time in proportion to them.
+    pub(crate) fn held_conversations(&self) -> (u64, Sticky) {
+        let sticky = self.sticky();
+        let traffic = self.traffic.load();
+        let Some(parted) = traffic.as_ref().and_then(|traffic| traffic.split.as_ref()) else { return (0, sticky) };
+        let names: Vec<(u64, Box<str>)> = parted.held.lock().iter().map(|(hash, name)| (*hash, name.clone())).collect();
+        let (held, free): (Vec<_>, Vec<_>) = names.into_iter().partition(|(_, name)| self.is_held(name, sticky));
+        let mut known = parted.held.lock();
+        free.iter().for_each(|(hash, _)| drop(known.remove(hash)));
+        (held.len() as u64, sticky)
+    }
+
+    /// Whether a conversation would stay with stable if something were said in it now.
+    fn is_held(&self, name: &str, sticky: Sticky) -> bool {
+        let conversations = &self.commons.store.conversations;
+        match sticky {
+            Sticky::None => false,
+            Sticky::Conversation if self.is_http() => self.began.knows(name),
+            Sticky::Conversation => conversations.first(name).is_some(),
+            Sticky::Idle => {
+                self.began.is_busy(name)
+                    || self.inbox.lock().mailbox.is_open(&CONVERSATIONS.hash_one(name))
+                    || conversations.owes(name, self.name.as_str())
+            }
+        }
     }
 }
 
@@ -178,7 +302,7 @@ impl Agent {
             Err(NoInstance::Fault(fault)) => (Untaken::NotStarted { its_fault: fault.is_guests() }, fault),
             Err(NoInstance::Pausing(until)) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let by = clock::now_ms().saturating_add(super::millis(left));
+                let by = clock::steady_ms().saturating_add(super::millis(left));
                 (Untaken::Pausing { until, by }, Fault::Overloaded)
             }
         };

@@ -70,7 +70,7 @@ impl Agent {
     /// Counts one more worker if it has something to do, may be, and nobody else is at work, who would [come to
     /// it](self).
     pub(super) fn may_start(&self, inbox: &mut InboxState) -> bool {
-        if !inbox.is_ready(clock::now_ms()) {
+        if !inbox.is_ready(clock::steady_ms()) {
             self.look_later(inbox);
             return false;
         }
@@ -79,7 +79,7 @@ impl Agent {
 
     /// The same beside those that are at work.
     pub(super) fn may_start_another(&self, inbox: &mut InboxState) -> bool {
-        inbox.is_ready(clock::now_ms()) && self.count_worker(inbox)
+        inbox.is_ready(clock::steady_ms()) && self.count_worker(inbox)
     }
 
     /// Counts one more worker if there may be one.
@@ -177,6 +177,10 @@ impl Wait<'_> {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Its conversation would wait for ever.
+            self.agent.commons.tasks.fail("mailbox", "a worker panicked; the line before says where");
+        }
         self.end();
     }
 }

@@ -14,6 +14,7 @@ use crate::telemetry::DEFAULT_FILTER;
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 conflict, 5 timeout, 6 rolled back.
+With `-o json` a failure is JSON too, on stdout, unless there is a result: {\"error\": {\"code\", \"message\", \"exit\", \"details\"}}.
 
 Begin with:
   caxton doctor             what this machine has and lacks
@@ -130,7 +131,10 @@ pub(super) struct HostArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 It runs until SIGTERM or Ctrl-C, then lets what is in hand finish; a second one ends it at once. It follows the \
-file: save it, and what changed takes effect. SIGHUP makes it read everything again.
+file: save it, and what changed takes effect. SIGHUP makes it read everything again, also the one that comes when its \
+terminal is lost: a host ends by nothing but SIGTERM and SIGINT. Nobody has to read what it says; lines that stderr does \
+not take are dropped and counted. Under systemd it takes part in `Type=notify-reload` and `WatchdogSec=`. Exit code 1 when \
+the memory of a stateful agent could not be saved at the end.
 
 Compiled components are kept in the data folder as long as a revision needs them. With CAXTON_CACHE=DIR they are in \
 DIR, which hosts of one user may share: there what no host has used for 30 days is removed, and nothing else.
@@ -148,6 +152,9 @@ pub(super) struct Up {
     /// Where the management API is, in place of admin.listen
     #[arg(long, value_name = "ADDR", overrides_with = "admin")]
     pub(super) admin: Option<String>,
+    /// Where probes and metrics alone are, in place of probes.listen
+    #[arg(long, value_name = "ADDR", overrides_with = "probes")]
+    pub(super) probes: Option<String>,
     /// The data folder, in place of store.path
     #[arg(long, env = "CAXTON_DATA", hide_env_values = true, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
@@ -157,8 +164,8 @@ pub(super) struct Up {
     /// Run a build command again when its sources change
     #[arg(long)]
     pub(super) watch: bool,
-    /// Write where it listens to this file once the agents are ready: {"http":"…","admin":"…"}
-    #[arg(long, value_name = "FILE")]
+    /// Write where it listens to this file once the agents are ready: {"http":"…","admin":"…"}, and "probes" if there is one
+    #[arg(long, value_name = "FILE", overrides_with = "ports_file")]
     pub(super) ports_file: Option<PathBuf>,
     /// What to say: off, error, warn, info, debug, trace, also for parts (info,caxton::store=debug)
     #[arg(long, env = "CAXTON_LOG", hide_env_values = true, default_value = DEFAULT_FILTER, value_name = "FILTER")]

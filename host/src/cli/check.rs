@@ -8,6 +8,7 @@ use std::rc::Rc;
 use caxton_control::AgentSpec;
 use caxton_control::config::json_schema;
 use caxton_control::rollout::can_hold;
+use caxton_control::units::print_bytes;
 use serde::Serialize;
 use serde_json::json;
 
@@ -18,6 +19,7 @@ use super::up::config_errors;
 use crate::config::{self, Loaded};
 use crate::reconcile::judge;
 use crate::wasm::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
+use crate::watch::{Followed, LeftOut, Pattern, matches_nothing};
 
 /// An agent, as the file and its component have it.
 #[derive(Debug, Serialize)]
@@ -30,9 +32,11 @@ struct Checked {
     size: Option<u64>,
     routes: Vec<String>,
     findings: Vec<Problem>,
+    /// Settings that work, and may not be what is meant.
+    notes: Vec<String>,
 }
 
-/// Something that keeps an agent from running.
+/// Something wrong with an agent.
 #[derive(Debug, Clone, Serialize)]
 struct Problem {
     code: &'static str,
@@ -53,30 +57,54 @@ pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let file = check.file.file.display().to_string();
-    let loaded = match config::load(&check.file.file, std::env::vars(), &[]) {
+    let loaded = match config::load(&check.file.file, std::env::vars_os(), &[]) {
         Ok(loaded) => loaded,
-        Err(errors) if out.format() == Format::Json => {
-            let none: [Checked; 0] = [];
-            out.json(&json!({ "file": file, "valid": false, "errors": errors.to_json(), "agents": none }))?;
-            return Err(CliError::quiet(Exit::Usage));
+        Err(errors) => {
+            // What else is wrong is told at once, so that it is mended in one go.
+            let agents = if check.no_components { Vec::new() } else { unusable(&check.file.file) };
+            if out.format() == Format::Json {
+                out.json(&json!({ "file": file, "valid": false, "errors": errors.to_json(), "agents": agents }))?;
+                return Err(CliError::quiet(Exit::Usage));
+            }
+            let wrong = config_errors(&errors);
+            agents.iter().for_each(tell);
+            return Err(wrong);
         }
-        Err(errors) => return Err(config_errors(&errors)),
     };
+    if out.format() == Format::Text {
+        loaded.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    }
     let agents = look(&loaded, !check.no_components);
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
     match out.format() {
         Format::Json => {
             let none: [u8; 0] = [];
-            out.json(&json!({ "file": file, "valid": wrong == 0, "errors": none, "agents": agents }))?;
+            out.json(&json!({ "file": file, "valid": wrong == 0, "errors": none, "warnings": loaded.warnings, "agents": agents }))?;
         }
         Format::Text => print(out, &file, &agents)?,
     }
     if wrong == 0 { Ok(ExitCode::SUCCESS) } else { Err(CliError::quiet(Exit::Usage)) }
 }
 
+/// The agents of a file with errors whose components cannot be used.
+fn unusable(file: &Path) -> Vec<Checked> {
+    let mut seen: HashMap<PathBuf, Vec<Problem>> = HashMap::new();
+    let (dir, named) = config::components(file, std::env::vars_os());
+    let agents = named.into_iter().map(|(agent, component)| {
+        let found = seen
+            .entry(dir.join(&component))
+            .or_insert_with_key(|path| read(path, &component).err().unwrap_or_default());
+        let findings = found.clone();
+        Checked { agent, kind: None, component, size: None, routes: Vec::new(), findings, notes: Vec::new() }
+    });
+    agents.filter(|agent| !agent.findings.is_empty()).collect()
+}
+
 /// Every agent with its component. Agents often share one, which is then read once.
 fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<Problem>>>> = HashMap::new();
+    let mut sources = HashMap::new();
+    let left_out = Followed::new(&loaded.dir, &loaded.dir, &loaded.desired).left_out();
     loaded
         .desired
         .agents
@@ -85,9 +113,33 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
             let path = loaded.dir.join(&spec.component);
             let found = components
                 .then(|| Rc::clone(seen.entry(path).or_insert_with_key(|path| Rc::new(read(path, &spec.component)))));
-            checked(spec, found.as_deref())
+            let mut agent = checked(spec, found.as_deref());
+            for written in spec.build.iter().flat_map(|build| &build.watch) {
+                let told = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &left_out));
+                match told.clone() {
+                    Some(Err(wrong)) => agent.findings.push(wrong),
+                    Some(Ok(note)) => agent.notes.push(note),
+                    None => {}
+                }
+            }
+            agent
         })
         .collect()
+}
+
+/// What is to be said of a pattern of `build.watch`: that it can mean nothing, or that it matches nothing now.
+fn pattern(written: &str, dir: &Path, left_out: &LeftOut) -> Option<Result<String, Problem>> {
+    let help = "such as \"src/**\", \"src\" or \"src/*.{rs,toml}\"".to_owned();
+    match Pattern::parse(written, dir) {
+        Err(why) => {
+            let message = format!("the pattern `{written}` of build.watch means nothing: {why}");
+            Some(Err(Problem { code: "pattern", message, help }))
+        }
+        Ok(patterns) => patterns.iter().find_map(|pattern| {
+            let (message, help) = matches_nothing(pattern, dir, left_out)?;
+            Some(Ok(format!("{message}; {help}")))
+        }),
+    }
 }
 
 fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> Checked {
@@ -115,7 +167,21 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> C
         size: summary.map(|summary| summary.size),
         routes: spec.http.iter().map(crate::reconcile::route).collect(),
         findings,
+        notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().collect(),
     }
+}
+
+/// Tells of a memory that may become larger than what can be saved of it.
+fn unsaved(spec: &AgentSpec, summary: &Summary) -> Option<String> {
+    let (max, memory) = (spec.snapshot.max_bytes, spec.limits.memory_bytes);
+    (summary.kind == Kind::Stateful && memory > max).then(|| {
+        format!(
+            "it may have more in its memory ({}, limits.memory) than it may save ({}, snapshot.max); a save above that \
+             fails, and with it a reload and a clean stop",
+            print_bytes(memory),
+            print_bytes(max)
+        )
+    })
 }
 
 fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
@@ -147,6 +213,16 @@ fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
     }
 }
 
+/// Says what is wrong with an agent, and what may be.
+fn tell(agent: &Checked) {
+    for problem in &agent.findings {
+        say(&format!("agents.{}: {} ({}); {}", agent.agent, problem.message, problem.code, problem.help));
+    }
+    for note in &agent.notes {
+        say(&format!("agents.{}: note: {note}", agent.agent));
+    }
+}
+
 fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> {
     let mut table = Table::new(&["AGENT", "KIND", "COMPONENT", ">SIZE", "ROUTES"]);
     for agent in agents {
@@ -166,11 +242,7 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
     if !agents.is_empty() {
         out.line(&table.render(out.is_terminal()))?;
     }
-    for agent in agents {
-        for finding in &agent.findings {
-            say(&format!("agents.{}: {} ({}); {}", agent.agent, finding.message, finding.code, finding.help));
-        }
-    }
+    agents.iter().for_each(tell);
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
     match (agents.len(), wrong) {
         (0, _) => say(&format!("{file} is valid and declares no agents")),

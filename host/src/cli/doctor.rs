@@ -17,9 +17,10 @@ use crate::config;
 pub(super) fn run(doctor: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> {
     let mut findings = Vec::new();
     let desired = file(doctor, &mut findings)?;
-    let data = match &desired {
-        Some((desired, folder)) => folder.join(&desired.store.path),
-        None => doctor.data.clone().unwrap_or_else(|| PathBuf::from(".caxton")),
+    let data = match (&doctor.data, &desired) {
+        (Some(data), _) => absolute(data)?,
+        (None, Some((desired, folder))) => folder.join(&desired.store.path),
+        (None, None) => PathBuf::from(".caxton"),
     };
     findings.push(machine::folder(&data));
     let running = host_file(&data).ok().flatten();
@@ -31,6 +32,7 @@ pub(super) fn run(doctor: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> 
         (_, Some((desired, _))) => {
             findings.push(machine::port("http.listen", "--listen", desired.http.listen));
             findings.push(machine::port("admin.listen", "--admin", desired.admin.listen));
+            findings.extend(desired.probes.listen.map(|address| machine::port("probes.listen", "--probes", address)));
         }
         (_, None) => {}
     }
@@ -58,15 +60,17 @@ fn file(doctor: &Doctor, findings: &mut Vec<Finding>) -> Result<Option<(Desired,
         return Ok(None);
     }
     let flags = match &doctor.data {
-        Some(data) => vec![("store.path", absolute(data)?)],
+        Some(data) => vec![("store.path", absolute(data)?.to_string_lossy().into_owned())],
         None => Vec::new(),
     };
-    Ok(match config::load(&doctor.file.file, std::env::vars(), &flags) {
+    Ok(match config::load(&doctor.file.file, std::env::vars_os(), &flags) {
         Ok(loaded) => {
             findings.push(Finding::ok(
                 "file",
                 format!("{shown} is valid: {}", count(loaded.desired.agents.len(), "agent")),
             ));
+            let odd = |warning| Finding::warn("environment", warning, "it harms nothing");
+            findings.extend(loaded.warnings.into_iter().map(odd));
             Some((loaded.desired, loaded.dir))
         }
         Err(errors) => {

@@ -43,6 +43,9 @@ async fn show<T: DeserializeOwned + Serialize>(
     line: fn(&T, &Out) -> String,
     out: &mut Out,
 ) -> Result<(), CliError> {
+    if follow {
+        out.follow();
+    }
     let mut print = |one: &T| match out.format() {
         Format::Json => out.json_line(one),
         Format::Text => {

@@ -41,26 +41,60 @@ mod wit;
 use std::future::Future;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches};
 
-use args::{Cli, Command, CompileComponent};
+use args::{Cli, Command, CompileComponent, Format};
 use output::{CliError, Exit, Out};
 
 /// What the program does: reads its arguments, does what they ask, and says how it ended.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // A reader that is gone needs no help.
+            if !error.use_stderr() {
+                return match error.print() {
+                    // A reader that is gone needs no help; a disk that is full has none.
+                    Err(failed) => CliError::from(failed).report(&mut Out::new(Format::Text)),
+                    Ok(()) => ExitCode::SUCCESS,
+                };
+            }
+            // Where nobody reads, nobody misses it.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 });
+            let format = if asks_for_json(std::env::args_os().skip(1)) { Format::Json } else { Format::Text };
+            let told = serde_json::json!({ "text": error.render().to_string() });
+            return CliError::quiet(Exit::Usage).with_details(told).report(&mut Out::new(format));
         }
     };
     let mut out = Out::new(cli.output.format);
     match run(cli.command, &mut out) {
         Ok(code) => code,
-        Err(error) => error.report(),
+        Err(error) => error.report(&mut out),
     }
+}
+
+/// Whether arguments that could not be read as a whole ask for JSON.
+fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    let arguments: Vec<_> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let joined = ["-ojson", "-o=json", "--output=json"];
+    arguments.iter().any(|argument| joined.contains(&argument.as_str()))
+        || arguments.windows(2).any(|pair| ["-o", "--output"].contains(&pair[0].as_str()) && pair[1] == "json")
+}
+
+/// Reads the arguments, and the variables that stand for some.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = without_empty(Cli::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// The command line, for which a variable that is empty is one that is not set: so it is with those of a file for
+/// containers that have a name and no value.
+fn without_empty(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(without_empty)
 }
 
 fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
@@ -110,8 +144,8 @@ fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliErro
 fn version(out: &mut Out) -> Result<(), CliError> {
     let (version, (engine, engine_version)) = (env!("CARGO_PKG_VERSION"), crate::wasm::ENGINE);
     match out.format() {
-        args::Format::Text => out.line(&format!("caxton {version} ({engine} {engine_version})")),
-        args::Format::Json => out.json(&serde_json::json!({ "version": version, (engine): engine_version })),
+        Format::Text => out.line(&format!("caxton {version} ({engine} {engine_version})")),
+        Format::Json => out.json(&serde_json::json!({ "version": version, (engine): engine_version })),
     }
 }
 
@@ -119,7 +153,7 @@ fn compile_component(compile: &CompileComponent) -> ExitCode {
     match crate::wasm::compile_child(&compile.input, &compile.output, compile.engine == "fuel") {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("{why}");
+            output::say(&why.to_string());
             ExitCode::FAILURE
         }
     }

@@ -113,6 +113,16 @@ fn differs(host: &HostStatus) -> Vec<String> {
     lines
 }
 
+/// How many instances an agent has, and for how long one is used.
+fn instances(agent: &AgentStatus) -> String {
+    let count = format!("{} of at most {}", agent.instances, agent.max_instances);
+    match agent.reuse {
+        None => count,
+        Some(1) => format!("{count}, a fresh one for each message or call"),
+        Some(times) => format!("{count}, each for up to {times} messages or calls"),
+    }
+}
+
 /// One agent in full.
 fn detail(agent: &AgentStatus, colours: bool) -> String {
     let list = |items: &[String]| if items.is_empty() { "-".to_owned() } else { items.join(", ") };
@@ -127,7 +137,7 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
         ("digest", or_dash(agent.digest.as_ref()).to_owned()),
         ("capabilities", list(&agent.capabilities)),
         ("routes", list(&agent.routes)),
-        ("instances", format!("{} of at most {}", agent.instances, agent.max_instances)),
+        ("instances", instances(agent)),
         ("in flight", agent.in_flight.to_string()),
         ("mailbox", format!("{} of at most {}", agent.mailbox_depth, agent.mailbox_bound)),
         ("for a time", agent.later.to_string()),
@@ -198,7 +208,7 @@ triage  failed   -         -              3/8          1        2        9      
         let text = detail(&agent("echo"), false);
         for line in [
             "revision      echo@7",
-            "instances     3 of at most 8",
+            "instances     3 of at most 8, each for up to 1000 messages or calls",
             "mailbox       2 of at most 10000",
             "for a time    1",
             "paused        no",

@@ -105,7 +105,7 @@ async fn backup(file: &Path, force: bool, host: &HostArgs, out: &mut Out) -> Res
     let bytes = temporary.as_file().metadata().map_err(wrong)?.len();
     temporary.persist(file).map_err(|error| wrong(error.error))?;
     match out.format() {
-        Format::Json => out.json(&json!({ "file": file, "bytes": bytes })),
+        Format::Json => out.json(&json!({ "file": file.to_string_lossy(), "bytes": bytes })),
         Format::Text => {
             say(&format!("{} has the whole store ({})", file.display(), size(bytes)));
             Ok(())
@@ -188,7 +188,10 @@ impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
         let exit = match error {
             StoreError::Missing { .. } => Exit::NotFound,
-            StoreError::InUse { .. } | StoreError::Exists { .. } | StoreError::Newer { .. } => Exit::Conflict,
+            StoreError::InUse { .. }
+            | StoreError::PathInUse { .. }
+            | StoreError::Exists { .. }
+            | StoreError::Newer { .. } => Exit::Conflict,
             StoreError::Folder { .. }
             | StoreError::NoStore { .. }
             | StoreError::Damaged { .. }

@@ -35,6 +35,7 @@ and not with `NO_COLOR`.
 | 5 | it took too long |
 | 6 | a rollout was taken back |
 | 130 | Ctrl-C |
+| 141 | what it followed (`rollout watch`) had not ended when its reader left (`| head`) |
 ";
 
 /// The help of a command and of those below it.

@@ -14,6 +14,7 @@ use crate::status::RolloutStatus;
 /// line.
 pub(super) async fn watch(of: &Of, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(&of.host)?;
+    out.follow();
     let mut shown = Shown::default();
     let path = format!("/v1/rollouts/{}/events", encode(&of.agent));
     client
@@ -21,7 +22,8 @@ pub(super) async fn watch(of: &Of, out: &mut Out) -> Result<(), CliError> {
             let rollout: RolloutStatus = serde_json::from_str(&frame.data).map_err(anyhow::Error::from)?;
             shown.show(rollout, out)
         })
-        .await?;
+        .await
+        .map_err(CliError::of_outcome)?;
     match shown.last {
         Some(last) if last.ended && last.status == "completed" => Ok(()),
         Some(last) if last.ended => Err(CliError::quiet(Exit::RolledBack)),

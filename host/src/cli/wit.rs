@@ -25,7 +25,7 @@ pub(super) fn run(wit: &Wit, out: &mut Out) -> Result<(), CliError> {
         }
         if out.format() == Format::Json {
             let names: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
-            return out.json(&json!({ "folder": folder, "files": names }));
+            return out.json(&json!({ "folder": folder.to_string_lossy(), "files": names }));
         }
         say(&format!("the contract is in {}: {}", folder.display(), count(FILES.len(), "file")));
         return Ok(());

@@ -40,6 +40,11 @@ impl ConfigErrors {
         Self { file: file.to_owned(), text, lines, errors }
     }
 
+    /// The same errors of the file as somebody named it.
+    pub(crate) fn named(self, file: &Path) -> Self {
+        Self { file: file.to_owned(), ..self }
+    }
+
     /// The errors, in the order of the file; never none.
     pub(crate) fn errors(&self) -> &[ConfigError] {
         &self.errors

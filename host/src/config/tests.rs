@@ -3,6 +3,7 @@
 //! `# env NAME=VALUE` and `# flag KEY=VALUE` at the head of a file set a variable and a flag.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,11 @@ fn files(name: &str) -> Vec<PathBuf> {
     files
 }
 
+/// Variables as the system gives them.
+fn env(variables: Vec<(String, String)>) -> impl Iterator<Item = (OsString, OsString)> {
+    variables.into_iter().map(|(name, value)| (name.into(), value.into()))
+}
+
 /// Loads a file as its head says.
 fn load_file(path: &Path) -> Result<Loaded, ConfigErrors> {
     let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
@@ -29,7 +35,7 @@ fn load_file(path: &Path) -> Result<Loaded, ConfigErrors> {
     };
     let flags = head("# flag ");
     let flags: Vec<(&str, String)> = flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-    load(path, head("# env ").into_iter(), &flags)
+    load(path, env(head("# env ")), &flags)
 }
 
 /// Compares with the file beside it, or writes that with `UPDATE_GOLDEN=1`.
@@ -76,8 +82,8 @@ fn bad_files_are_told_exactly_what_is_wrong() {
 #[test]
 fn errors_as_json_name_the_line_or_the_variable() {
     let text = "caxton = 1\nstore = { \"pä\" = 1, pth = 1 }\n";
-    let env = [("CAXTON_HTTP__LISTN".to_owned(), "x".to_owned())];
-    let errors = parse(text, env.into_iter(), &[("admin.listen", "x".to_owned())]).unwrap_err();
+    let env = env(vec![("CAXTON_HTTP__LISTN".to_owned(), "x".to_owned())]);
+    let errors = parse(text, env, &[("admin.listen", "x".to_owned())]).unwrap_err();
     let json = ConfigErrors::new(Path::new("caxton.toml"), text.to_owned(), errors).to_json();
     let expected = serde_json::json!([
         {
@@ -125,8 +131,8 @@ fn core_time(act: impl FnOnce()) -> f64 {
 #[test]
 fn ten_times_as_many_agents_take_about_ten_times_as_long_right_or_wrong() {
     let load = |count: usize| {
-        let env = [("CAXTON_AGENTS__AGENT_7__LIMITS__CPU".to_owned(), "2s".to_owned())].into_iter();
-        let desired = parse(&many(count, true), env, &[]).unwrap();
+        let env = env(vec![("CAXTON_AGENTS__AGENT_7__LIMITS__CPU".to_owned(), "2s".to_owned())]);
+        let (desired, _) = parse(&many(count, true), env, &[]).unwrap();
         assert_eq!(desired.agents["agent-7"].limits.cpu, std::time::Duration::from_secs(2));
         assert_eq!(desired.agents.len(), count);
     };
@@ -173,4 +179,88 @@ fn what_the_build_tells_the_program_is_no_setting() {
     let given: Vec<_> = script.lines().filter_map(|line| line.split("rustc-env=").nth(1)).collect();
     assert!(!given.is_empty());
     assert!(given.iter().all(|name| !name.starts_with("CAXTON_")), "{given:?}");
+}
+
+/// Reads an environment beside a small file; gives the language of its agent, the warnings and the codes of errors.
+fn taken(env: &[(&[u8], &[u8])]) -> (Option<String>, Vec<String>, Vec<String>) {
+    use std::os::unix::ffi::OsStringExt;
+
+    let os = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let env = env.iter().map(|(name, value)| (os(name), os(value)));
+    match parse("caxton = 1\n[agents.ab]\ncomponent = \"a.wasm\"\n", env, &[]) {
+        Ok((desired, warnings)) => (desired.agents["ab"].config.get("language").cloned(), warnings, Vec::new()),
+        Err(errors) => (None, Vec::new(), errors.iter().map(|error| error.code().to_owned()).collect()),
+    }
+}
+
+#[test]
+fn what_a_cluster_puts_into_the_environment_stops_nothing() {
+    // The names are those of services and of their ports, with `_` for `-`.
+    for service in ["CAXTON", "CAXTON_HTTP", "CAXTON_ADMIN", "CAXTON__HTTP", "CAXTON_HTTP__LISTEN", "CAXTON_AGENTS__AB"]
+    {
+        for port in ["TCP", "UDP", "SCTP"] {
+            let url = format!("{}://10.43.0.7:8080", port.to_lowercase());
+            let variables: Vec<(String, String)> = [
+                ("SERVICE_HOST".to_owned(), "10.43.0.7"),
+                ("SERVICE_PORT".to_owned(), "8080"),
+                ("SERVICE_PORT_HTTP".to_owned(), "8080"),
+                ("SERVICE_PORT_WEB_SECURE".to_owned(), "8443"),
+                ("PORT".to_owned(), url.as_str()),
+                (format!("PORT_8080_{port}"), &url),
+                (format!("PORT_8080_{port}_PROTO"), "tcp"),
+                (format!("PORT_8080_{port}_PORT"), "8080"),
+                (format!("PORT_8080_{port}_ADDR"), "fd00::7"),
+            ]
+            .map(|(rest, value)| (format!("{service}_{rest}"), value.to_owned()))
+            .into();
+            let bytes: Vec<(&[u8], &[u8])> =
+                variables.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+            let (_, warnings, errors) = taken(&bytes);
+            assert_eq!(errors, [""; 0], "{service}");
+            assert_eq!(warnings.len(), 1, "{service}: {warnings:?}");
+            assert!(warnings[0].contains("and 8 others") && warnings[0].contains("enableServiceLinks"), "{warnings:?}");
+        }
+    }
+}
+
+#[test]
+fn only_what_looks_like_a_setting_can_be_wrong() {
+    let none: &[&str] = &[];
+    for (name, value, language, warnings, errors) in [
+        (&b"CAXTON_AGENTS__AB__CONFIG__LANGUAGE"[..], &b"en"[..], Some("en"), none, none),
+        (b"CAXTON_AGENTS__AB__CONFIG__LANGUAGE", b"", Some(""), none, none),
+        // A value of an agent may end as one of a cluster does.
+        (b"CAXTON_AGENTS__AB__CONFIG__DB_SERVICE_HOST", b"10.0.0.1", None, none, none),
+        (b"CAXTON_AGENTS__AB__CONFIG__LANGUAGE", b"caf\xe9", None, none, &["wrong-type"]),
+        (b"CAXTON_HTTP__LISTEN", b"", None, &["CAXTON_HTTP__LISTEN is empty"], none),
+        (b"CAXTON_DEFAULTS__LIMITS__MEMORY", b"", None, &["CAXTON_DEFAULTS__LIMITS__MEMORY is empty"], none),
+        (b"CAXTON_HTTP__LISTEN", b"\xff", None, none, &["wrong-type"]),
+        (b"CAXTON_HTTP__LISTN", b"", None, none, &["unknown-key"]),
+        (b"CAXTON_HTTP__LISTN", b"x", None, none, &["unknown-key"]),
+        (b"CAXTON_HTTP__", b"x", None, none, &["unknown-variable"]),
+        (b"CAXTON_HTTP__\xff", b"x", None, none, &["unknown-variable"]),
+        (b"CAXTON___X", b"x", None, none, &["unknown-variable"]),
+        (b"CAXTON_DTAA", b"x", None, &["did you mean `CAXTON_DATA`"], none),
+        (b"CAXTON_HTTP_LISTEN", b"x", None, &["did you mean `CAXTON_HTTP__LISTEN`"], none),
+        (b"CAXTON_VERSION", b"1", None, &["CAXTON_VERSION sets nothing"], none),
+        (b"CAXTON_", b"", None, &["CAXTON_ sets nothing"], none),
+        (b"CAXTON_\xff", b"x", None, &["sets nothing"], none),
+        (b"CAXTON_PORT", b"8080", None, &["CAXTON_PORT sets nothing"], none),
+        (b"CAXTON_DATA", b"\xff", None, none, none),
+        (b"CAXTON_LOG", b"", None, none, none),
+        (b"caxton_http__listen", b"x", None, none, none),
+        (b"CAXTON", b"x", None, none, none),
+        (b"OLDNAME", b"caf\xe9", None, none, none),
+        (b"\xff\xfe", b"\xff", None, none, none),
+    ] {
+        let shown = format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        let found = taken(&[(name, value)]);
+        assert_eq!(
+            (found.0.as_deref(), found.2.as_slice()),
+            (language, &*errors.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>()),
+            "{shown}"
+        );
+        assert_eq!(found.1.len(), warnings.len(), "{shown}: {:?}", found.1);
+        assert!(found.1.iter().zip(warnings).all(|(found, part)| found.contains(part)), "{shown}: {:?}", found.1);
+    }
 }

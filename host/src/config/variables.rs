@@ -1,9 +1,11 @@
 //! The environment: which variables are settings, and of which key.
 //!
-//! `CAXTON_HTTP__MAX_HEAD` is `http.max-head`: `__` separates keys, `_` is a hyphen. A variable that looks like a
-//! setting and is none is an error, as a key in the file would be.
+//! `CAXTON_HTTP__MAX_HEAD` is `http.max-head`: `__` separates keys, `_` is a hyphen. A variable with `__` that is no
+//! setting is an error, as a key in the file would be. Any other is a warning at most: the environment belongs to the system,
+//! which has variables of its own. Kubernetes makes some for every Service, and names them after it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use caxton_control::config::schema::{self, KEYS, Kind};
@@ -27,25 +29,103 @@ pub(super) struct Setting {
     pub(super) node: Node,
 }
 
-/// The settings in the environment, in the order of their names, and the variables that are none.
-pub(super) fn read(env: impl Iterator<Item = (String, String)>) -> (Vec<Setting>, Vec<ConfigError>) {
-    let ours: BTreeMap<String, String> = env.filter(|(name, _)| name.starts_with(PREFIX)).collect();
-    let mut settings = Vec::new();
-    let mut errors = Vec::new();
-    for (name, text) in ours {
-        if COMMAND_LINE.contains(&name.as_str()) {
+/// The settings of the environment, and the faults found in it.
+#[derive(Debug, Default)]
+pub(super) struct Variables {
+    /// The settings, in the order of their names.
+    pub(super) settings: Vec<Setting>,
+    /// Errors, each of which refuses the configuration.
+    pub(super) errors: Vec<ConfigError>,
+    /// Harmless oddities, a line each.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Reads the settings in the environment.
+pub(super) fn read(env: impl Iterator<Item = (OsString, OsString)>) -> Variables {
+    let ours: BTreeMap<OsString, OsString> =
+        env.filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())).collect();
+    let mut found = Variables::default();
+    let mut services = Vec::new();
+    for (name, value) in ours {
+        // A name that is not UTF-8 is none of ours, however it is shown.
+        let shown = name.to_string_lossy().into_owned();
+        if COMMAND_LINE.contains(&shown.as_str()) {
             continue;
         }
-        let place = Place::Variable(Arc::from(name.as_str()));
-        match path(&name) {
-            Some(path) => settings.push(setting(path, &text, place)),
-            None => {
-                let at = At { key: String::new(), place };
-                errors.push(ConfigError::UnknownVariable { at, suggestion: suggestion(&name) });
+        let path = path(&shown).filter(|_| name.to_str().is_some());
+        let key = path.as_ref().and_then(|path| schema::find(path.iter().map(String::as_str)));
+        if key.is_none_or(|key| is_table(key.kind)) && is_of_service(&shown, &value.to_string_lossy()) {
+            services.push(shown);
+            continue;
+        }
+        let place = Place::Variable(Arc::from(shown.as_str()));
+        match (path, value.to_str()) {
+            (Some(_), Some("")) if key.is_some_and(|key| !takes_nothing(key.kind)) => {
+                found.warnings.push(format!("{shown} is empty and sets nothing; unset it, or give it a value"));
             }
+            (Some(path), Some(text)) => found.settings.push(setting(path, text, place)),
+            (Some(path), None) => found.errors.push(ConfigError::WrongType {
+                at: At { key: path.join("."), place },
+                expected: "text in UTF-8".to_owned(),
+                found: "other bytes",
+                example: format!("{shown}=..."),
+            }),
+            (None, _) if shown.contains("__") => {
+                let at = At { key: String::new(), place };
+                found.errors.push(ConfigError::UnknownVariable { at, suggestion: suggestion(&shown) });
+            }
+            (None, _) => found.warnings.push(match suggestion(&shown) {
+                Some(meant) => format!("{shown} sets nothing; did you mean `{meant}`?"),
+                None => format!(
+                    "{shown} sets nothing: a setting's variable has `__` between the keys, such as `CAXTON_HTTP__LISTEN`"
+                ),
+            }),
         }
     }
-    (settings, errors)
+    found.warnings.extend(of_services(&services));
+    found
+}
+
+/// Returns true for a variable that Kubernetes, or Docker for a link, derives from the name and port of a service.
+fn is_of_service(name: &str, value: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // NAME_PORT_8080_TCP, and the same with _PROTO, _PORT or _ADDR.
+    let of_port = name.match_indices("_PORT_").any(|(at, port)| {
+        let mut parts = name[at + port.len()..].split('_');
+        digits(parts.next().unwrap_or_default())
+            && matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"))
+            && matches!((parts.next(), parts.next()), (None | Some("PROTO" | "PORT" | "ADDR"), None))
+    });
+    of_port
+        || name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme)))
+        || name.starts_with("CAXTON_ENV_")
+}
+
+/// One line about all of them: a service has seven or more.
+fn of_services(names: &[String]) -> Option<String> {
+    let (first, others) = names.split_first()?;
+    let more = match others.len() {
+        0 => " is".to_owned(),
+        1 => " and another are".to_owned(),
+        count => format!(" and {count} others are"),
+    };
+    Some(format!(
+        "{first}{more} of a service of the cluster whose name begins with `caxton`, and set nothing; \
+         `enableServiceLinks: false` in the pod's specification leaves them out"
+    ))
+}
+
+/// Returns true for a kind whose value is a table, so that no text can be right.
+fn is_table(kind: Kind) -> bool {
+    matches!(kind, Kind::Table | Kind::Tables | Kind::Agents)
+}
+
+/// Returns true for a kind of which the empty text may be a value.
+fn takes_nothing(kind: Kind) -> bool {
+    matches!(kind, Kind::AnyText | Kind::TextMap)
 }
 
 /// The setting of `path`. Where only text can be right, the value is taken as it is; else as TOML if it is that.

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::pulse::Visit;
+use crate::listener::Visit;
 use crate::wasm::{BodyError, ResponseBody, ResponseError};
 
 /// A body that nobody wants is read so far and so long before the connection is closed, because a client that
@@ -209,6 +209,8 @@ impl Drop for RequestBody {
 pub(super) enum ReplyBody {
     /// Nothing.
     Empty,
+    /// Nothing, though its head says how long it would be.
+    Unseen,
     /// These bytes.
     Whole(Bytes),
     /// What an HTTP agent writes.
@@ -220,6 +222,7 @@ impl ReplyBody {
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Empty => Some(0),
+            Self::Unseen => None,
             Self::Whole(bytes) => Some(bytes.len() as u64),
             Self::Agent(body) => body.size_hint().exact(),
         }
@@ -236,7 +239,7 @@ impl Answering {
     /// A body that has to be complete at `deadline`.
     pub(super) fn new(body: ReplyBody, mut visit: Visit, deadline: Option<std::time::Instant>) -> Self {
         let comes_in_pieces = match &body {
-            ReplyBody::Empty => false,
+            ReplyBody::Empty | ReplyBody::Unseen => false,
             ReplyBody::Whole(_) => visit.is_multiplexed(),
             ReplyBody::Agent(body) => visit.is_multiplexed() || body.is_open(),
         };
@@ -255,7 +258,7 @@ impl Body for Answering {
         let Self { body, visit } = &mut *self;
         visit.asked();
         let frame = match body {
-            ReplyBody::Empty => Poll::Ready(None),
+            ReplyBody::Empty | ReplyBody::Unseen => Poll::Ready(None),
             ReplyBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             ReplyBody::Whole(bytes) => {
                 let piece = if visit.is_multiplexed() { bytes.len().min(PIECE) } else { bytes.len() };
@@ -272,6 +275,7 @@ impl Body for Answering {
     fn is_end_stream(&self) -> bool {
         match &self.body {
             ReplyBody::Empty => true,
+            ReplyBody::Unseen => false,
             ReplyBody::Whole(bytes) => bytes.is_empty(),
             ReplyBody::Agent(body) => body.is_end_stream(),
         }

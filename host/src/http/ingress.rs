@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use caxton_control::desired::Mode;
 use caxton_control::route::OWN;
-use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 
 use super::body::{Answering, ReplyBody};
 use super::listen::Line;
 use super::problem::{About, Problem};
-use super::pulse::Visit;
-use super::{head, message, path, status, web};
+use super::{cors, head, message, path, status, web};
 use crate::agent::{Agent, Revision};
+use crate::listener::Visit;
 use crate::routes::Found;
 use crate::trace::Trace;
 use crate::wasm::Kind;
@@ -49,7 +49,7 @@ impl From<Response<ReplyBody>> for Reply {
 
 /// Whom a request is for.
 enum Whom {
-    Agent { agent: Arc<Agent>, mode: Mode, route: String, params: Vec<(String, String)> },
+    Agent { agent: Arc<Agent>, shared: bool, mode: Mode, route: String, params: Vec<(String, String)> },
     Methods(String),
     Nobody,
 }
@@ -64,7 +64,11 @@ pub(super) async fn answer(
     let (head, body) = request.into_parts();
     let method = head.method.clone();
     let trace = head::trace(&head.headers);
-    let (agent, mut reply) = reply(&line, head, body, trace).await;
+    let origin = head.headers.get(ORIGIN).cloned();
+    let Answered { agent, shared, mut reply } = reply(&line, head, body, trace).await;
+    if shared {
+        cors::share(&line.server.settings.load().cors, origin.as_ref(), reply.response.headers_mut());
+    }
     let status = reply.response.status();
     line.server.answered(agent.as_deref(), status, began.elapsed());
     tracing::debug!(
@@ -74,40 +78,63 @@ pub(super) async fn answer(
         took_us = began.elapsed().as_micros(),
         "answered"
     );
-    if method == Method::HEAD {
-        strip(&mut reply.response);
+    if is_bodiless(&method, status) {
+        strip(&mut reply.response, visit.is_multiplexed());
     }
     let Reply { response, deadline } = reply;
     Ok(response.map(|body| Answering::new(body, visit, deadline)))
 }
 
-async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) -> (Option<Arc<Agent>>, Reply) {
+/// A reply, whose it is, and whether `http.cors` holds for it.
+struct Answered {
+    agent: Option<Arc<Agent>>,
+    shared: bool,
+    reply: Reply,
+}
+
+impl Answered {
+    /// Of the host's own.
+    fn by_host(response: Response<ReplyBody>) -> Self {
+        Self { agent: None, shared: true, reply: response.into() }
+    }
+}
+
+async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) -> Answered {
     let refuse = |problem: Problem, agent: Option<&Agent>| {
-        let about = About { agent: agent.map(|agent| agent.name().as_str()), message: None, trace: Some(&trace) };
-        Reply::from(problem.respond(&about))
+        let agent = agent.map(|agent| agent.name().as_str());
+        let about = About { agent, trace: Some(&trace), ..About::default() };
+        problem.respond(&about)
     };
     if let Err(problem) = head::check_host(&head) {
-        return (None, refuse(problem, None));
+        return Answered::by_host(refuse(problem, None));
+    }
+    let commons = &line.server.commons;
+    if let Some(response) = cors::preflight(&line.server.settings.load().cors, &commons.routes.load(), &head) {
+        return Answered { shared: false, ..Answered::by_host(response) };
     }
     if let Some(path) = head.uri.path().strip_prefix(OWN) {
-        let response = status::answer(&line.server.commons, &head.method, path, &trace);
-        line.server.commons.store.safe().await;
-        return (None, response.into());
+        let response = status::answer(commons, &head.method, path, &trace);
+        commons.store.safe().await;
+        return Answered::by_host(response);
+    }
+    if head.method == Method::CONNECT {
+        // It names no path, and what follows a response would not be HTTP.
+        return Answered::by_host(refuse(Problem::bad_request("this host opens no tunnels"), None));
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         // About the host as a whole, of which there is nothing to say.
-        return (None, options("").into());
+        return Answered::by_host(options(""));
     }
-    let (agent, mode, route, params) = match find(line, &head) {
-        Whom::Agent { agent, mode, route, params } => (agent, mode, route, params),
-        Whom::Methods(allow) if head.method == Method::OPTIONS => return (None, options(&allow).into()),
-        Whom::Methods(allow) => return (None, refuse(Problem::wrong_method(allow), None)),
-        Whom::Nobody => return (None, refuse(Problem::new("no-route"), None)),
+    let (agent, shared, mode, route, params) = match find(line, &head) {
+        Whom::Agent { agent, shared, mode, route, params } => (agent, shared, mode, route, params),
+        Whom::Methods(allow) if head.method == Method::OPTIONS => return Answered::by_host(options(&allow)),
+        Whom::Methods(allow) => return Answered::by_host(refuse(Problem::wrong_method(allow), None)),
+        Whom::Nobody => return Answered::by_host(refuse(Problem::new("no-route"), None)),
     };
     // Before the first revision is ready nobody knows what the agent understands.
     let Some(revision) = agent.current() else {
-        let reply = refuse(Problem::new("unavailable"), Some(&agent));
-        return (Some(agent), reply);
+        let reply = refuse(Problem::new("unavailable"), Some(&agent)).into();
+        return Answered { agent: Some(agent), shared, reply };
     };
     let kind = revision.kind();
     let call = Call { head, body, agent: Arc::clone(&agent), revision, mode, route, params, trace };
@@ -116,20 +143,16 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
         // Large, and not what has to be fast above all.
         Kind::Http => Box::pin(web::call(line, call)).await,
     };
-    (Some(agent), reply)
+    Answered { agent: Some(agent), shared, reply }
 }
 
 fn find(line: &Line, head: &request::Parts) -> Whom {
     let path = path::normal(head.uri.path());
     let routes = line.server.commons.routes.load();
-    let mut found = routes.find(&path, &head.method);
-    if head.method == Method::HEAD && matches!(found, Found::OtherMethods(_)) {
-        // What can be got can be asked for without its body (RFC 9110, section 9.3.2).
-        found = routes.find(&path, &Method::GET);
-    }
-    match found {
+    match routes.find_for(&path, &head.method) {
         Found::Target(target, params) => Whom::Agent {
             agent: Arc::clone(&target.agent),
+            shared: target.is_shared(),
             mode: target.mode,
             route: target.pattern.as_str().to_owned(),
             params: params.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
@@ -159,18 +182,39 @@ fn options(allow: &str) -> Response<ReplyBody> {
     response
 }
 
-/// Takes the body away and says how long it would have been.
-fn strip(response: &mut Response<ReplyBody>) {
-    let length = response.body().length();
-    *response.body_mut() = ReplyBody::Empty;
-    if let (Some(length), true) = (length, response.status() != StatusCode::NO_CONTENT) {
-        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+/// Whether a response to this method with this status has no body.
+fn is_bodiless(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Takes the body away. The head says how long it would have been, where that is known and may be said (RFC 9110,
+/// section 8.6).
+fn strip(response: &mut Response<ReplyBody>, multiplexed: bool) {
+    let body = std::mem::replace(response.body_mut(), ReplyBody::Empty);
+    match response.status() {
+        StatusCode::NO_CONTENT => {
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        StatusCode::NOT_MODIFIED => {
+            // HTTP/1.1 leaves a length out where there is no body at all.
+            if !multiplexed && response.headers().contains_key(CONTENT_LENGTH) {
+                *response.body_mut() = ReplyBody::Unseen;
+            }
+        }
+        _ => {
+            // An agent that wrote nothing has not said what it would write for a GET.
+            let length = body.length().filter(|length| *length > 0 || !matches!(body, ReplyBody::Agent(_)));
+            if let Some(length) = length {
+                response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wasm::ResponseBody;
 
     #[test]
     fn methods_that_the_host_answers_are_allowed_as_well() {
@@ -182,10 +226,27 @@ mod tests {
     }
 
     #[test]
-    fn a_response_to_head_says_how_long_it_would_have_been() {
-        let mut response = Response::new(ReplyBody::Whole("12345".into()));
-        strip(&mut response);
-        assert_eq!(response.headers()[CONTENT_LENGTH], "5");
-        assert!(matches!(response.body(), ReplyBody::Empty));
+    fn a_response_without_a_body_says_how_long_it_would_have_been_where_it_may() {
+        use http::header::HeaderValue;
+
+        let agents = || ReplyBody::Agent(ResponseBody::Whole(None));
+        for (status, body, said, expected) in [
+            (200, ReplyBody::Whole("12345".into()), None, Some("5")),
+            (200, ReplyBody::Whole(Default::default()), None, Some("0")),
+            (200, agents(), None, None),
+            (200, agents(), Some("1234"), Some("1234")),
+            (304, agents(), Some("1234"), Some("1234")),
+            (304, agents(), None, None),
+            (204, agents(), Some("0"), None),
+            (204, ReplyBody::Empty, None, None),
+        ] {
+            let mut response = Response::new(body);
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response.headers_mut().extend(said.map(|said| (CONTENT_LENGTH, HeaderValue::from_static(said))));
+            strip(&mut response, false);
+            let found = response.headers().get(CONTENT_LENGTH).map(|value| value.to_str().unwrap());
+            assert_eq!(found, expected, "{status} {said:?}");
+            assert!(matches!(response.body(), ReplyBody::Empty | ReplyBody::Unseen));
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::listen::Line;
 
 /// The service of one connection.
 pub(super) fn stack(
-    line: &Arc<Line>,
+    line: Arc<Line>,
 ) -> TowerToHyperService<
     impl Service<
         Request<Incoming>,
@@ -29,11 +29,11 @@ pub(super) fn stack(
     + Send
     + 'static,
 > {
-    let (outer, inner) = (Arc::clone(line), Arc::clone(line));
+    let inner = Arc::clone(&line);
     TowerToHyperService::new(
         ServiceBuilder::new()
             .map_request(move |request: Request<Incoming>| {
-                (outer.pulse.visit(request.version() == Version::HTTP_2), request)
+                (line.pulse.visit(request.version() == Version::HTTP_2), request)
             })
             .service_fn(move |(visit, request)| ingress::answer(Arc::clone(&inner), visit, request)),
     )

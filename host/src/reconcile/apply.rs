@@ -20,9 +20,10 @@ impl Reconciler {
                 false
             }
             Action::Configure { agent, spec } => {
-                if let Some(entry) = self.entries.get(&agent) {
+                if let Some(entry) = self.entries.get_mut(&agent) {
                     entry.agent.configure(spec);
                     entry.bound_instances();
+                    entry.judge();
                 }
                 true
             }
@@ -108,7 +109,9 @@ impl Reconciler {
             // is no instance of it any more, and nothing is saved.
             record.busy = true;
             let (name, number, reports) = (revision.agent.clone(), revision.number, self.reports.0.clone());
+            let guard = self.commons.tasks.guard("save");
             tokio::spawn(async move {
+                let _guard = guard;
                 if let Err(why) = agent.save_last(&live).await {
                     tracing::error!(agent = %name, why, "an agent's memory was not kept");
                 }
@@ -149,7 +152,11 @@ impl Reconciler {
                     _ => reason,
                 };
                 let (from, to) = (from.to_string(), record.state.to_string());
+                let runs = record.state == State::Running;
                 self.commons.tell_state(revision.agent.as_str(), revision.number, &from, &to, reason);
+                if let (true, Some(entry)) = (runs, self.entries.get_mut(&revision.agent)) {
+                    entry.judge();
+                }
             }
             // A defect of the plan; what runs goes on.
             Err(error) => tracing::error!(%revision, %error, "a step was not taken"),
@@ -171,6 +178,11 @@ impl Reconciler {
                     Ok((live, stood)) => {
                         record.probes = live.pool.program.summary.health.then(Probes::default);
                         (record.live, record.stood) = (Some(live), stood);
+                        if let Some(entry) = self.entries.get_mut(&id.agent) {
+                            // The declaration may have changed since it was begun.
+                            entry.bound_instances();
+                            entry.judge();
+                        }
                         self.go(&id, State::Ready, None);
                     }
                     Err(why) => {

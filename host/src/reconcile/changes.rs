@@ -24,7 +24,7 @@ impl Reconciler {
     /// not come to run as by the status, the probe and the metrics.
     pub(super) fn changes_with(&mut self, desired: &Desired) -> Vec<Change> {
         let mut changes = changes(&self.as_it_runs(), desired);
-        self.files.begin();
+        self.files.begin(true);
         for (name, spec) in &desired.agents {
             let path = self.declared.dir.join(&spec.component);
             let found = self.files.look(&path, &spec.component);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::lifecycle::State;
+use caxton_control::rollout::errors::Recent;
 use caxton_control::rollout::{Figures, Probes, Rehearsal, Seen};
 use caxton_control::{AgentName, AgentSpec, Digest};
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,8 @@ pub(super) struct Entry {
     pub(super) longest_pause_ms: u64,
     /// Keeps the disk free while it is held.
     pub(super) rest: Option<Rest>,
+    /// What the revision that runs failed at of late, by its number.
+    pub(super) lately: Option<(u64, Recent)>,
     /// The figures of its rollout that were persisted last, and when.
     pub(super) kept: Option<(Instant, Figures)>,
     /// What was told last of its rollouts.
@@ -82,6 +85,8 @@ pub(super) struct Entry {
     pub(super) counted: u64,
     /// What came of a candidate's rehearsal, and of which rollout.
     pub(super) rehearsal: Option<(u64, Rehearsal)>,
+    /// A setting that applies in place and cannot act on what runs.
+    pub(super) misfit: Option<String>,
 }
 
 /// A revision with its place in its life.
@@ -139,12 +144,14 @@ impl Entry {
             paused_since: None,
             longest_pause_ms: 0,
             rest: None,
+            lately: None,
             kept: None,
             told: None,
             shadow: None,
             rehearsing: None,
             rehearsal: None,
             counted: 0,
+            misfit: None,
         }
     }
 

@@ -93,6 +93,7 @@ fn status(rollout: &Rollout, windows: Option<Windows>, now: u64) -> RolloutStatu
         probes_passed: figures.probes_passed,
         probes_failed: figures.probes_failed,
         plan: rollout.steps.iter().map(ToString::to_string).collect(),
+        held_conversations: windows.map_or(0, |windows| windows.held),
         measured: windows.map(|windows| [side(&windows.stable), side(&windows.candidate)]),
         longest_pause_ms: figures.longest_pause_ms,
         lost_messages: figures.lost,

@@ -78,8 +78,9 @@ impl Reconciler {
         let due = self.standing.look_again_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         let all = ALL_EVERY.saturating_sub(self.all_seen.elapsed());
         let told = self.sums.untold.map(|since| TOLD_EVERY.saturating_sub(since.elapsed()));
-        let orphans = self.orphans_until.map(|until| until.saturating_duration_since(Instant::now()));
-        [due, told, orphans].into_iter().flatten().fold(all, Duration::min)
+        let files = self.unsettled_at().into_iter().chain(self.orphans_until).min();
+        let files = files.map(|at| at.saturating_duration_since(Instant::now()));
+        [due, told, files].into_iter().flatten().fold(all.min(self.looks.next_in()), Duration::min)
     }
 
     /// Observes, plans and acts for those of whom something changed, until nothing more is safe to do at this moment.
@@ -102,6 +103,7 @@ impl Reconciler {
                 self.publish();
             }
             self.measure(&names);
+            self.note_figures(&names);
             let actual = self.observe(&names);
             let plan = plan::plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
             self.standing.planned(&names, &plan, now);
@@ -119,6 +121,7 @@ impl Reconciler {
             self.sum(&names);
         }
         self.persist_figures();
+        self.note_all_figures();
         self.tidy_now_and_then();
         self.tell();
     }
@@ -208,6 +211,10 @@ impl Reconciler {
             all.extend(self.standing.queued().iter().map(waits));
             all.sort_by(|one, other| one.agent.cmp(&other.agent));
         }
+        all.extend(self.entries.iter().filter_map(|(name, entry)| {
+            let why = entry.misfit.clone()?;
+            Some(Waiting { agent: name.to_string(), why, obstacle: None })
+        }));
         all.extend(self.restart_for.iter().map(|keys| Waiting {
             agent: String::new(),
             why: format!("the host has to start again for {keys}"),
@@ -223,7 +230,7 @@ impl Reconciler {
 
     /// Tells whether the host is ready, and answers who waits for it.
     fn tell(&mut self) {
-        let settled = self.sums.unsettled.is_empty();
+        let settled = self.sums.unsettled.is_empty() && self.files.again().is_none();
         // A file that is there and has errors says nothing that could be followed or not: that is told as a reason, and
         // takes no host that serves out of rotation. So is a rollout under way.
         let ready = self.sums.unserved.is_empty() && self.sums.obstructed.is_empty() && !self.file_is_gone();

@@ -16,9 +16,11 @@
 mod apply;
 mod bytes;
 mod changes;
+mod declaration;
 mod entry;
 mod files;
 mod history;
+mod lately;
 mod look;
 mod lost;
 mod prepare;
@@ -49,7 +51,9 @@ use crate::commons::Commons;
 use crate::config::{self, Loaded};
 use crate::control::{Command, Readiness, Wake};
 use crate::routes::Routes;
+use crate::stamp::Writing;
 use crate::status::{Applied, FileError};
+use crate::tasks::{BEAT, RECONCILER};
 use crate::wasm::Runtime;
 use crate::watch::Followed;
 
@@ -59,8 +63,10 @@ pub(crate) use files::Files;
 /// Where the declaration comes from.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    /// The file.
+    /// The file, as it was named.
     pub(crate) file: PathBuf,
+    /// Where it is: the same name leads there whatever becomes of the folder that the host was started in.
+    pub(crate) at: PathBuf,
     /// Settings of the command line, which go before those of the file.
     pub(crate) flags: Vec<(String, String)>,
 }
@@ -69,7 +75,7 @@ impl Source {
     /// Reads the declaration as it is now.
     pub(crate) fn load(&self) -> Result<Loaded, config::ConfigErrors> {
         let flags: Vec<(&str, String)> = self.flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-        config::load(&self.file, std::env::vars(), &flags)
+        config::load(&self.at, std::env::vars_os(), &flags).map_err(|errors| errors.named(&self.file))
     }
 }
 
@@ -87,6 +93,7 @@ pub(crate) struct Reconciler {
     http: Arc<ArcSwap<Http>>,
     file_errors: Vec<FileError>,
     files: Files,
+    declaration: declaration::Declaration,
     wanted: BTreeMap<AgentName, Wanted>,
     entries: BTreeMap<AgentName, Entry>,
     ledgers: BTreeMap<AgentName, Ledger>,
@@ -101,10 +108,10 @@ pub(crate) struct Reconciler {
     all_seen: Instant,
     /// What is told of all, as it follows from each.
     sums: look::Sums,
+    /// When what runs was looked at for its failures.
+    looks: lately::Looks,
     /// The host's settings that apply when it starts again.
     restart_for: Vec<String>,
-    /// When the host started: by a clock that nobody sets, and in milliseconds since 1970.
-    origin: (Instant, u64),
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     commands: mpsc::Receiver<Command>,
     wakes: mpsc::Receiver<Wake>,
@@ -139,6 +146,8 @@ pub(crate) struct Setup {
     pub(crate) settled: watch::Sender<bool>,
     /// Told which files matter.
     pub(crate) followed: watch::Sender<Arc<Followed>>,
+    /// Which files are being written.
+    pub(crate) writing: Writing,
     /// What the status tells and does not change.
     pub(crate) facts: report::Facts,
 }
@@ -149,7 +158,7 @@ pub(crate) use report::{Facts, route};
 impl Reconciler {
     /// A reconciler that has looked once: who is declared can be called, and is being prepared.
     pub(crate) fn new(setup: Setup) -> Self {
-        let started = clock::now_ms();
+        let started = clock::steady_ms();
         let ledgers = roll::load(&setup.commons.store, started);
         let mut reconciler = Self {
             ledgers,
@@ -163,14 +172,15 @@ impl Reconciler {
             declared: setup.declared,
             http: setup.http,
             file_errors: Vec::new(),
-            files: Files::default(),
+            files: Files::new(setup.writing),
+            declaration: declaration::Declaration::default(),
             wanted: BTreeMap::new(),
             entries: BTreeMap::new(),
             standing: Standing::default(),
             all_seen: Instant::now(),
             sums: look::Sums::default(),
+            looks: lately::Looks::default(),
             restart_for: Vec::new(),
-            origin: (Instant::now(), started),
             reports: mpsc::channel(4_096),
             commands: setup.commands,
             wakes: setup.wakes,
@@ -191,14 +201,16 @@ impl Reconciler {
 
     /// The time in milliseconds since 1970, which goes on evenly whatever is done to the clock.
     fn now(&self) -> u64 {
-        self.origin.1.saturating_add(u64::try_from(self.origin.0.elapsed().as_millis()).unwrap_or(u64::MAX))
+        clock::steady_ms()
     }
 
     /// Keeps what runs as it is declared, until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Drained {
         let mut reports = Vec::new();
         loop {
+            self.look_at_unsettled();
             self.reconcile();
+            self.commons.tasks.beat(RECONCILER);
             let look_again = self.look_again_in();
             tokio::select! {
                 // By chance, so that whoever asks all the time keeps nothing else from being seen.
@@ -219,9 +231,11 @@ impl Reconciler {
                     }
                 }
                 () = self.commons.woken() => {}
-                () = tokio::time::sleep(look_again) => {}
+                // Not for longer: it is watched whether this goes round.
+                () = tokio::time::sleep(look_again.min(BEAT)) => {}
             }
         }
+        self.keep_figures();
         self.facts.stopping = true;
         Drained { entries: self.entries, limit: self.declared.desired.host.drain }
     }
@@ -238,21 +252,28 @@ impl Reconciler {
 
     fn wake(&mut self, wake: Wake) {
         match wake {
-            Wake::File => {
-                self.read_file();
-            }
+            Wake::File => self.follow_file(),
             Wake::Components => self.look_at_components(false),
             Wake::All => {
-                self.read_file();
-                self.retry();
-                self.look_at_components(true);
+                if self.is_whole_or_defers(declaration::Asked::All) {
+                    self.read_file();
+                    self.retry();
+                    self.look_at_components(true);
+                }
             }
         }
     }
 
     /// Takes up the declaration's file, if it has no errors.
     fn read_file(&mut self) -> Vec<crate::status::Change> {
-        match self.source.load() {
+        let loaded = self.source.load();
+        self.take_file(loaded)
+    }
+
+    /// Takes up what the file says, if it has no errors.
+    fn take_file(&mut self, loaded: Result<Loaded, config::ConfigErrors>) -> Vec<crate::status::Change> {
+        self.declaration.took();
+        match loaded {
             Ok(loaded) => {
                 let recovered = !self.file_errors.is_empty();
                 self.file_errors.clear();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caxton_control::desired::Mode;
+use caxton_control::desired::{Mode, Reuse};
 use caxton_control::rollout::Memory;
 use caxton_control::{AgentSpec, Digest, RevisionId};
 
@@ -14,7 +14,8 @@ use crate::agent::{Agent, Revision};
 use crate::clock;
 use crate::commons::Commons;
 use crate::store::{RevisionRecord, Snapshot};
-use crate::wasm::{Identity, Kind, Lease, Pool, Program, Runtime, Summary};
+use crate::tasks::caught;
+use crate::wasm::{Denied, Identity, Kind, Lease, Pool, Program, Runtime, Summary};
 
 /// How long the instances of a revision may take to stand (SPEC §1). Compiling has its own bound.
 const TRANSITION: Duration = Duration::from_secs(30);
@@ -63,14 +64,17 @@ impl Reconciler {
         let reports = self.reports.0.clone();
         let (name, number) = (revision.agent.clone(), revision.number);
         tokio::spawn(async move {
-            let loaded = preparation.load().await;
-            if loaded.is_ok() {
+            let loaded_now = Report::Loaded { agent: name.clone(), number };
+            let prepare = async {
+                let program = preparation.load().await?;
                 // The reconciler is gone only when the host stops.
-                let _ = reports.send(Report::Loaded { agent: name.clone(), number }).await;
-            }
-            let result = match loaded {
-                Ok(program) => preparation.start(program).await,
-                Err(why) => Err(why),
+                let _ = reports.send(loaded_now).await;
+                preparation.start(program).await
+            };
+            // A component that no engine foresaw fails, and takes nobody with it.
+            let result = match caught(prepare).await {
+                Ok(result) => result,
+                Err(panic) => Err(format!("the host panicked: {panic}")),
             };
             let _ = reports.send(Report::Prepared { agent: name, number, result }).await;
         });
@@ -88,6 +92,17 @@ pub(crate) fn judge(spec: &AgentSpec, summary: &Summary) -> Result<(), String> {
             "the component begins with {} bytes of memory, more than limits.memory ({limit} bytes); raise it",
             summary.memory_bytes
         ));
+    }
+    if let (Kind::Stateful, Reuse::Own(times)) = (summary.kind, spec.instances.reuse) {
+        return Err(format!(
+            "it keeps state in its memory, which its one instance has as long as it lives: `instances.reuse` = {times} is \
+             for other agents; take it out"
+        ));
+    }
+    if summary.kind != Kind::Stateful && spec.snapshot.own {
+        return Err("it keeps nothing in its memory, so `snapshot.max` bounds nothing: it is for agents that export \
+            caxton:agent/snapshot; leave it out"
+            .to_owned());
     }
     if summary.kind == Kind::Http && spec.http.iter().any(|route| route.mode == Mode::Enqueue) {
         return Err("it is an HTTP agent, which answers itself: a route with mode = \"enqueue\" is for agents that take messages".to_owned());
@@ -149,6 +164,7 @@ impl Preparation {
             spec: Arc::clone(&self.spec),
             state_bytes: Arc::clone(self.agent.state_bytes()),
             peak_memory: Arc::default(),
+            denied: Denied::default(),
         });
         let outside = Arc::clone(&self.commons) as Arc<dyn crate::wasm::Outside>;
         let instances = &self.spec.instances;
@@ -183,16 +199,39 @@ pub(super) async fn stand(revision: &Revision, instances: u32) -> Result<(), Str
 }
 
 /// Gives a revision back the memory that it handed over; what the `old` one remembered since is dropped. The mailbox
-/// is paused.
+/// is paused. The old one goes on as it was if that memory is not taken up.
 pub(super) async fn take_back(agent: &Agent, old: Option<&Arc<Revision>>, new: &Arc<Revision>) -> Result<(), String> {
-    if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, new)) {
+    let old = old.filter(|old| !Arc::ptr_eq(old, new));
+    let handed = agent.handed_over(new.id.number)?;
+    stands(new, handed.as_deref()).await?;
+    if let Some(old) = old {
         // What it has in hand is handled again, by the other.
         old.interrupt();
-        // Its instance ends with the lease.
-        drop(old.pool.lease_at_rest().await);
     }
-    agent.take_back(new.id.number).await.map_err(|error| format!("its memory could not be taken back: {error}"))?;
-    stand(new, 1).await
+    // Held until the memory is the agent's again: a sweep would save what is to be dropped.
+    let ends = match old {
+        Some(old) => old.pool.lease_at_rest().await,
+        None => None,
+    };
+    let taken = agent.take_back(new.id.number).await;
+    // The old instance ends with the lease.
+    drop(ends);
+    taken.map_err(|error| format!("its memory could not be taken back: {error}"))
+}
+
+/// Lets an instance of a stateful agent stand that remembers `memory`, or nothing.
+async fn stands(revision: &Arc<Revision>, memory: Option<&[u8]>) -> Result<(), String> {
+    let stands = async {
+        match memory {
+            Some(memory) => revision.pool.take_up(memory).await,
+            None => revision.pool.begin_anew().await,
+        }
+    };
+    match tokio::time::timeout(TRANSITION, stands).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(fault)) => Err(fault.to_string()),
+        Err(_) => Err(format!("its instance did not stand within {} s", TRANSITION.as_secs())),
+    }
 }
 
 /// Takes the memory of a stateful agent from its running revision to a ready one, or lets that one begin anew. The
@@ -217,7 +256,7 @@ pub(super) async fn hand_off(
 /// The candidate takes up what was saved while that is written: the mailbox waits for the longer of both, and messages
 /// go to the candidate only after both. The disk has it before anything that the candidate does.
 async fn migrate(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Result<(), String> {
-    let (lease, given) = save(old).await?;
+    let (lease, given) = save(agent, old).await?;
     let stands = async {
         match &given {
             Given::Memory(snapshot) => new.pool.take_up(&snapshot.data).await,
@@ -239,13 +278,17 @@ async fn migrate(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Res
 
 /// The candidate begins anew, and what the old one knew is kept for an undo.
 async fn discard(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Result<(), String> {
-    let (lease, kept) = match save(old).await {
+    let (lease, kept) = match save(agent, old).await {
         Ok((lease, given)) => (lease, keep(agent, old, &given).await),
         Err(why) => (None, Err(why)),
     };
     if let Err(why) = kept {
-        // Perhaps that is why it is discarded. What was saved before is still there for an undo.
-        tracing::warn!(agent = %agent.name(), "{why}; an undo has only what it saved before");
+        // Perhaps that is why it is discarded.
+        tracing::warn!(agent = %agent.name(), "{why}; an undo has only that");
+        if let Err(why) = keep(agent, old, &Given::Before).await {
+            give_back(lease);
+            return Err(why);
+        }
     }
     let stands = async {
         new.pool.begin_anew().await.map_err(|fault| fault.to_string())?;
@@ -273,20 +316,10 @@ enum Given {
 
 /// Lets a revision save its memory. Gives its instance too, which is not used until it is given back; none if it has
 /// none.
-async fn save(old: &Arc<Revision>) -> Result<(Option<Lease>, Given), String> {
-    let Some(mut lease) = old.pool.lease_at_rest().await else { return Ok((None, Given::Before)) };
-    match lease.instance().save(old.spec.limits.time).await {
-        Ok(Some(Ok(data))) => {
-            let snapshot = Snapshot { revision: old.id.number, saved_at: clock::now_ms(), data };
-            Ok((Some(lease), Given::Memory(Arc::new(snapshot))))
-        }
-        Ok(Some(Err(why))) => {
-            lease.finish(true);
-            Err(format!("{} refused to save its memory: {why}", old.id))
-        }
-        Ok(None) => Ok((Some(lease), Given::Nothing)),
-        Err(fault) => Err(format!("{} failed to save its memory: {fault}", old.id)),
-    }
+async fn save(agent: &Agent, old: &Arc<Revision>) -> Result<(Option<Lease>, Given), String> {
+    let Some(lease) = old.pool.lease_at_rest().await else { return Ok((None, Given::Before)) };
+    let (lease, saved) = agent.save(old, lease).await?;
+    Ok((Some(lease), saved.map_or(Given::Nothing, Given::Memory)))
 }
 
 /// Keeps what a revision gave as the agent's memory and as what that revision handed over.
@@ -296,7 +329,10 @@ async fn keep(agent: &Agent, old: &Arc<Revision>, given: &Given) -> Result<(), S
         Given::Before => agent.keep_saved_as_handoff(old.id.number).await,
         Given::Nothing => Ok(()),
     };
-    kept.map_err(|error| format!("the memory of {} could not be kept: {error}", old.id))
+    kept.map_err(|error| match given {
+        Given::Memory(_) => agent.not_saved(old, &format!("its memory could not be kept: {error}")),
+        Given::Before | Given::Nothing => format!("the memory of {} could not be kept: {error}", old.id),
+    })
 }
 
 /// The old revision goes on with its instance.

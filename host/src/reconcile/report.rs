@@ -5,9 +5,10 @@ use std::sync::Arc;
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::{Ledger, Status};
 
+use super::declaration::Asked;
 use super::{Entry, Reconciler};
 use crate::config::ConfigErrors;
-use crate::control::Command;
+use crate::control::{Command, Wake};
 use crate::status::{AgentStatus, FileError, HostStatus, RevisionStatus, Waiting};
 
 /// What the status tells and what does not change while the host runs.
@@ -28,6 +29,8 @@ impl Reconciler {
     pub(super) fn command(&mut self, command: Command) {
         // Whoever asked may be gone by the time of the answer.
         match command {
+            // It is of the whole file, and is answered when that is whole.
+            Command::Apply(_) | Command::Diff(_) if !self.is_whole() => self.declaration.defer(Asked::Command(command)),
             Command::Apply(answer) => {
                 let changes = self.read_file();
                 if self.file_errors.is_empty() {
@@ -37,6 +40,10 @@ impl Reconciler {
                 } else {
                     let _ = answer.send(Err(self.file_errors.clone()));
                 }
+            }
+            Command::Reload(answer) => {
+                self.wake(Wake::All);
+                self.settling.push((answer, Vec::new()));
             }
             Command::Diff(answer) => {
                 let found = self.source.load().map_err(|errors| file_errors(&errors));
@@ -119,6 +126,7 @@ impl Reconciler {
         if self.standing.queued().contains(name) {
             why.push(turn.to_owned());
         }
+        why.extend(entry.and_then(|entry| entry.misfit.clone()));
         let current = entry.and_then(|entry| entry.agent.current());
         let counts = entry.map(|entry| entry.agent.stats().counts());
         let sum = |get: fn(&crate::agent::Counts) -> u64| counts.as_ref().map_or(0, get);
@@ -133,6 +141,7 @@ impl Reconciler {
             instances: entry.map_or(0, |entry| entry.lives().map(|live| live.pool.live()).sum()),
             max_instances: current.as_ref().map_or(spec.instances.max, |current| current.pool.max()),
             started_instances: current.as_ref().map_or(0, |current| current.pool.started()),
+            reuse: current.as_ref().and_then(|current| current.pool.reuse()),
             in_flight: entry.map_or(0, |entry| entry.lives().map(|live| live.in_flight()).sum()),
             mailbox_depth: mailbox.map_or(0, |mailbox| mailbox.depth),
             mailbox_bound: spec.mailbox.depth,
@@ -179,6 +188,18 @@ fn state(entry: Option<&Entry>, runs: bool) -> &'static str {
 impl Entry {
     pub(super) fn lives(&self) -> impl Iterator<Item = &Arc<crate::agent::Revision>> {
         self.revisions.iter().filter_map(|record| record.live.as_ref())
+    }
+
+    /// Notes whether a setting that applies in place cannot act on what runs: one that needs a new revision is judged
+    /// with it.
+    pub(super) fn judge(&mut self) {
+        let (spec, current) = (self.agent.spec(), self.agent.current());
+        let judged = current.map_or(Ok(()), |current| super::judge(&spec, &current.pool.program.summary));
+        let misfit = judged.err();
+        if let Some(why) = misfit.as_ref().filter(|why| self.misfit.as_ref() != Some(why)) {
+            tracing::error!(agent = %self.agent.name(), "a changed setting cannot act: {why}");
+        }
+        self.misfit = misfit;
     }
 
     fn revisions(&self, now: u64) -> Vec<RevisionStatus> {

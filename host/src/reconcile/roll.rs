@@ -229,7 +229,9 @@ impl Reconciler {
         let Some(live) = record.live.clone() else { return };
         record.busy = true;
         let (id, reports) = (revision.clone(), self.reports.0.clone());
+        let guard = self.commons.tasks.guard("rollout");
         tokio::spawn(async move {
+            let _guard = guard;
             let report = work(live, id).await;
             // The reconciler is gone only when the host stops.
             let _ = reports.send(report).await;
@@ -361,9 +363,11 @@ impl Entry {
 
     /// Lets each revision have as many instances as it may.
     pub(super) fn bound_instances(&self) {
-        let max = self.agent.spec().instances.max;
+        let instances = self.agent.spec().instances.clone();
+        let max = instances.max;
         for (record, live) in self.revisions.iter().filter_map(|record| Some((record, record.live.as_ref()?))) {
             live.pool.set_max(record.cap.map_or(max, |cap| cap.min(max)).max(1));
+            live.pool.set_reuse(instances.reuse.said());
             if let Some(cap) = record.cap {
                 live.pool.trim(cap, Duration::ZERO);
             }
@@ -385,10 +389,13 @@ impl Entry {
                 ..side.live.window()
             }
         };
+        let (held, sticky) = self.agent.held_conversations();
         let mut windows = Windows {
             step: measuring.window,
             stable: window(stable, rollout.from.number),
             candidate: window(candidate, rollout.to.number),
+            held,
+            sticky,
         };
         let has_all = self.agent.current().is_some_and(|current| current.id.number == rollout.to.number);
         windows.candidate.breaker_open = has_all && self.agent.is_left_alone();

@@ -3,6 +3,7 @@
 mod conversation;
 mod file;
 mod rollout;
+mod task;
 
 use caxton_control::plan;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ pub(crate) use rollout::{
     Differences, Differing, NotRehearsed, PathDiffers, Rehearsal, RehearsalFailure, RehearsalWish, RolloutStatus,
     RolloutWish, SideStatus,
 };
+pub(crate) use task::TaskStatus;
 
 /// The host as a whole.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -85,6 +87,9 @@ pub(crate) struct AgentStatus {
     pub(crate) max_instances: u32,
     /// Instances that the running revision has started in all.
     pub(crate) started_instances: u32,
+    /// Messages or calls for which one instance is used; none where it is used as long as it lives.
+    #[serde(default)]
+    pub(crate) reuse: Option<u32>,
     /// Messages and calls being handled.
     pub(crate) in_flight: u32,
     /// Messages that wait.
@@ -398,6 +403,7 @@ pub(crate) mod tests {
             kind: Some("message".to_owned()),
             component: format!("components/{name}.wasm"),
             started_instances: 9,
+            reuse: Some(1_000),
             instances: 3,
             max_instances: 8,
             in_flight: 1,

@@ -53,6 +53,10 @@ pub(crate) struct RolloutStatus {
     pub(crate) plan: Vec<String>,
     /// What it is judged by now: the one before, and the new one. None when it is over.
     pub(crate) measured: Option<[SideStatus; 2]>,
+    /// Conversations in which something was said since the present weight began, and that stay with the one before although
+    /// the new one has their place; `why` says what lets them go over.
+    #[serde(default)]
+    pub(crate) held_conversations: u64,
     /// The longest time for which the mailbox was held for a handoff, in milliseconds.
     pub(crate) longest_pause_ms: u64,
     /// Messages that were accepted while it went on and that nobody had any more after its end: neither handled, nor

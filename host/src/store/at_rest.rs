@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::copy::{CopyError, copy_into, free};
 use super::size::with_suffix;
-use super::{DATABASE, StoreError, check, lock, schema, size};
+use super::{DATABASE, Lock, StoreError, check, lock, schema, size};
 use crate::status::{Checked, StoreStatus};
 
 /// What stands beside a database and belongs to it.
@@ -18,7 +18,7 @@ pub(crate) struct AtRest {
     database: PathBuf,
     connection: Connection,
     /// Held until this is dropped.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl AtRest {

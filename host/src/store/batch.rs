@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::commit::{Commit, CommitError, DeadLetter, Handled, StateChange};
+use super::commit::{Commit, CommitError, Handled, StateChange, TOO_MANY_HOPS};
 use super::conversation::write_end;
 use super::counters::Counters;
 use super::kept::Event;
 use super::keys::Known;
 use super::row;
-use super::rows::{find_key, write_attempt, write_event, write_fired, write_key, write_revision, write_snapshot};
+use super::rows::{find_key, write_attempt, write_event, write_fired, write_key, write_revision};
 use super::writer::{Asker, Job};
-use crate::wasm::rank;
+use crate::wasm::{Envelope, rank};
 
 /// Jobs that are written together, with what is to be said of them.
 #[derive(Default)]
@@ -105,7 +105,7 @@ impl Batch {
     fn set_aside(&mut self, job: Job) {
         match job {
             Job::Commit(commit) => self.commits.push((commit, Ok(()))),
-            Job::Snapshot(_, _, asker) | Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
+            Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
                 self.askers.push((asker, Ok(())));
             }
             Job::Early(_, asker) => self.early.push(asker),
@@ -126,10 +126,6 @@ impl Batch {
                 };
                 self.commits.push((commit, result));
                 error.map_or(Ok(()), Err)
-            }
-            Job::Snapshot(agent, snapshot, asker) => {
-                self.askers.push((asker, Ok(())));
-                write_snapshot(transaction, &agent, &snapshot)
             }
             Job::Revision(record, asker) => {
                 self.askers.push((asker, Ok(())));
@@ -210,6 +206,9 @@ impl<'t> Writing<'t> {
                 }
             }
         }
+        if let Some(goes) = &commit.goes {
+            counters.conversations.stay(&commit.agent, goes, crate::clock::steady_ms());
+        }
         if let Some(state) = &mut commit.state {
             self.write_state(counters, &commit.agent, state, size)?;
         }
@@ -223,13 +222,19 @@ impl<'t> Writing<'t> {
             if let Some(failed) = &commit.failed {
                 write_attempt(self.transaction, failed)?;
             }
-            for sent in commit.sends.iter_mut() {
+            for sent in commit.sends.iter_mut().filter(|sent| sent.ends().is_none()) {
                 let envelope = sent.envelope_mut();
                 counters.insert(&mut self.insert, envelope)?;
             }
         }
-        if let Some(dead) = &mut commit.dead {
-            self.bury(counters, dead)?;
+        for sent in &commit.sends {
+            if let Some(limit) = sent.ends() {
+                let error = format!("the message has more than {limit} causes (limits.hops)");
+                self.bury(counters, sent.envelope(), (TOO_MANY_HOPS, &error), counters.now)?;
+            }
+        }
+        if let Some(dead) = &commit.dead {
+            self.bury(counters, &dead.envelope, (dead.reason, &dead.error), dead.at)?;
         }
         if let Some(fired) = &commit.fired {
             write_fired(self.transaction, &commit.agent, fired)?;
@@ -248,13 +253,19 @@ impl<'t> Writing<'t> {
     }
 
     /// Keeps a message that is given up apart from those that wait.
-    fn bury(&mut self, counters: &mut Counters, dead: &mut DeadLetter) -> rusqlite::Result<()> {
-        let seq = dead.envelope.seq.unwrap_or_else(|| counters.next_seq());
-        if counters.keeps_messages && dead.envelope.seq.is_some() {
+    fn bury(
+        &mut self,
+        counters: &mut Counters,
+        envelope: &Envelope,
+        (reason, error): (&str, &str),
+        at: u64,
+    ) -> rusqlite::Result<()> {
+        let seq = envelope.seq.unwrap_or_else(|| counters.next_seq());
+        if counters.keeps_messages && envelope.seq.is_some() {
             self.acknowledge(counters, Handled { seq, revision: 0 })?;
         }
-        row::encode(&dead.envelope, &mut counters.buffer);
-        let (message, envelope) = (&dead.envelope.message, &dead.envelope);
+        row::encode(envelope, &mut counters.buffer);
+        let message = &envelope.message;
         let attempts = serde_json::to_string(&envelope.failed).expect("attempts are numbers and text");
         self.transaction
             .prepare_cached(
@@ -268,9 +279,9 @@ impl<'t> Writing<'t> {
                 rank(message.priority) as i64,
                 counters.buffer,
                 message.content,
-                dead.at.cast_signed(),
-                dead.reason,
-                dead.error,
+                at.cast_signed(),
+                reason,
+                error,
                 attempts,
                 row::receipt(message),
             ])?;

@@ -66,6 +66,14 @@ const RULES: &[(&str, &str, &str)] = &[
             (SELECT 1 FROM handoff AS h WHERE h.agent = s.agent AND h.revision = s.handed)",
         "agents' memories are not where they were handed over",
     ),
+    (
+        "memory-not-whole",
+        "SELECT count(*) FROM (
+            SELECT pieces, bytes FROM snapshot WHERE pieces IS NOT NULL
+            UNION SELECT pieces, bytes FROM handoff WHERE pieces IS NOT NULL
+         ) AS m WHERE m.bytes IS NOT (SELECT sum(length(data)) FROM piece WHERE piece.memory = m.pieces)",
+        "agents' memories are not whole",
+    ),
 ];
 
 impl Store {

@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Store;
 use super::commit::CommitError;
+use super::sync::Progress;
 
 /// How long to wait after a copy before the next. What is left of the log when it begins anew is copied by the writer, for
 /// which commits wait: it is what came in this time.
@@ -83,14 +84,15 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Starts the thread. `restart` asks the writer to copy the rest.
-    pub(super) fn start(connection: Connection, restart: impl Fn() + Send + 'static) -> Self {
+    /// Starts the thread, without which the store cannot go on: its log would grow for ever. `restart` asks the writer to copy
+    /// the rest.
+    pub(super) fn start(connection: Connection, progress: Arc<Progress>, restart: impl Fn() + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let thread = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
                 .name("caxton-checkpoint".to_owned())
-                .spawn(move || run(&shared, &connection, restart))
+                .spawn(move || progress.run("checkpoint", || run(&shared, &connection, restart)))
                 .expect("the system can start a thread")
         };
         Self { shared, thread: Some(thread) }
@@ -138,6 +140,7 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
         if stopped() {
             return;
         }
+        crate::seam::point("store-checkpoint");
         let _alone = shared.rest.blocking_write();
         // What came during a copy is little, and what came during the next one is less: the writer has to wait for the
         // rest.

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use caxton_control::conversation::Change;
 
-use super::conversation::Expired;
+use super::conversation::{Expired, Goes};
 use crate::wasm::{Attempt, Envelope, Sent};
 
 /// Keys that are written; none removes one.
@@ -27,8 +27,11 @@ pub(crate) struct Commit {
     pub(crate) state: Option<StateChange>,
     /// What is sent, the reply included. Delivered when it is safe.
     pub(crate) sends: Vec<Sent>,
-    /// What those changed in their conversations, as far as they were taken in.
-    pub(super) changes: Vec<Change>,
+    /// What those changed in their conversations, as far as they were taken in; none for what ends a chain of causes and
+    /// becomes a dead letter.
+    pub(super) changes: Vec<Option<Change>>,
+    /// Where the conversation of the message that is handled goes on.
+    pub(crate) goes: Option<Goes>,
     /// The client's own name for the message that is accepted.
     pub(crate) key: Option<IdempotencyKey>,
     /// The schedule that fired.
@@ -53,6 +56,7 @@ impl Commit {
             state: None,
             sends: Vec::new(),
             changes: Vec::new(),
+            goes: None,
             key: None,
             fired: None,
             ended: None,
@@ -102,9 +106,12 @@ pub(crate) struct Failed {
     pub(crate) seq: u64,
     /// The attempt.
     pub(crate) attempt: Attempt,
-    /// When the next is made, in milliseconds since 1970.
+    /// The time of the next one, by the steady clock.
     pub(crate) again_at: u64,
 }
+
+/// Why a message that ends a chain of causes is a dead letter (`limits.hops`).
+pub(crate) const TOO_MANY_HOPS: &str = "too-many-hops";
 
 /// A message that is given up.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 
 mod away;
 mod ended;
+mod stays;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,7 +29,9 @@ const SHARDS: usize = 16;
 /// Open conversations of one part; beyond that those end before their time in which nothing was said for longest.
 const MAX_OPEN: usize = 16_384;
 
+pub(crate) use ended::on_wall;
 pub(super) use ended::write_end;
+pub(crate) use stays::Goes;
 
 /// How many conversations there are.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -58,12 +61,12 @@ pub(crate) fn said(envelope: &Envelope) -> Said<'_> {
         id: &message.id,
         reply_with: message.reply_with.as_deref(),
         in_reply_to: message.in_reply_to.as_deref(),
-        at: message.sent_at,
+        at: envelope.since,
         is_call: envelope.is_call(),
     }
 }
 
-/// All open conversations.
+/// All open conversations. Times in their records are of the steady clock.
 pub(crate) struct Conversations {
     hasher: RandomState,
     /// Each apart from the next: what is written in one is not to keep those waiting who look into another.
@@ -210,32 +213,37 @@ impl Conversations {
     }
 
     /// Takes what is sent into its conversation; gives what to [take back](Self::take_back) if it is not kept. What an
-    /// agent sent and is not legal there becomes its answer, `not-understood`.
+    /// agent sent and is not legal there becomes its answer, `not-understood`. What ends a chain of causes is not said.
     ///
     /// # Errors
     /// It came from outside, where nobody waits for a message.
-    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<Change, String> {
+    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<Option<Change>, String> {
+        if sent.ends().is_some() {
+            return Ok(None);
+        }
         let envelope = sent.envelope();
         let (name, said) = (&envelope.message.conversation_id, said(envelope));
         if sent.is_hosts() {
-            return Ok(self.told(name, &said));
+            return Ok(Some(self.told(name, &said)));
         }
         let refused = match self.take(name, &said, true) {
-            Ok(change) => return Ok(change),
+            Ok(change) => return Ok(Some(change)),
             Err(refused) => refused,
         };
         let why = refused.to_string();
         if !sent.refuse(&why) {
             return Err(why);
         }
-        Ok(self.told_refusal(sent.envelope()))
+        Ok(Some(self.told_refusal(sent.envelope())))
     }
 
     /// Takes back what a commit sends that is not kept.
     pub(super) fn forget(&self, commit: &mut Commit) {
         let changes = std::mem::take(&mut commit.changes);
         for (sent, change) in commit.sends.iter().zip(changes).rev() {
-            self.take_back(sent.envelope(), change);
+            if let Some(change) = change {
+                self.take_back(sent.envelope(), change);
+            }
         }
     }
 
@@ -346,7 +354,7 @@ impl Conversations {
         shard.get(name, hash)?.record.participants.iter().find_map(wanted)
     }
 
-    /// When an open conversation began, in milliseconds since 1970.
+    /// Returns the time at which an open conversation began, by the steady clock.
     pub(crate) fn first(&self, name: &str) -> Option<u64> {
         let (shard, hash) = self.shard(name);
         shard.get(name, hash).map(|open| open.record.first)
@@ -416,7 +424,7 @@ impl Conversations {
             let Shard { open, dirty, .. } = &mut *shard;
             for hash in dirty.drain(..) {
                 let Some(open) = open.find_mut(hash, |open| open.dirty) else { continue };
-                let record = &open.record;
+                let record = &*on_wall(&open.record);
                 let (row, last, messages) =
                     (open.row.cast_signed(), record.last.cast_signed(), record.messages.cast_signed());
                 if open.changed {

@@ -10,6 +10,7 @@ use super::conversation::Conversations;
 use super::history::History;
 use super::keys::KeyCache;
 use super::row;
+use crate::clock;
 use crate::wasm::{Envelope, rank};
 
 /// What the writer knows without asking the database.
@@ -76,12 +77,14 @@ impl Counters {
         row::encode(envelope, &mut self.buffer);
         let message = &envelope.message;
         let receipt = row::receipt(message);
+        // A wait is kept as a time of the wall clock, so that it goes on after a restart.
+        let due = envelope.due.map(|due| envelope.due_at.unwrap_or_else(|| clock::to_wall(due)));
         insert.execute(params![
             seq.cast_signed(),
             message.receiver,
             message.conversation_id,
             rank(message.priority) as i64,
-            envelope.due.map(u64::cast_signed),
+            due.map(u64::cast_signed),
             receipt,
             self.buffer,
             message.content,

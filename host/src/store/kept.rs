@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 /// The memory of a stateful agent, in bytes of its own choosing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Snapshot {
@@ -10,7 +12,7 @@ pub(crate) struct Snapshot {
     /// When, in milliseconds since 1970.
     pub(crate) saved_at: u64,
     /// What it saved.
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: Bytes,
 }
 
 /// Something that happened, for people and programs to follow.

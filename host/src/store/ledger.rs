@@ -7,7 +7,6 @@ use tokio::sync::oneshot;
 
 use super::Store;
 use super::commit::CommitError;
-use super::kept::Snapshot;
 use super::writer::Job;
 
 impl Store {
@@ -26,8 +25,8 @@ impl Store {
     pub(crate) fn keep_ledger(&self, agent: Arc<str>, record: Option<String>) {
         self.tell_writer(move |transaction| {
             let Some(record) = record else {
-                let handed =
-                    "UPDATE snapshot SET data = (SELECT data FROM memory WHERE memory.agent = ?1), handed = NULL
+                let handed = "UPDATE snapshot SET (data, pieces, bytes) =
+                        (SELECT data, pieces, bytes FROM memory WHERE memory.agent = ?1), handed = NULL
                      WHERE agent = ?1 AND handed IS NOT NULL";
                 transaction.prepare_cached(handed)?.execute([&*agent])?;
                 transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1")?.execute([&*agent])?;
@@ -39,13 +38,15 @@ impl Store {
                 .prepare_cached("INSERT OR REPLACE INTO ledger (agent, record) VALUES (?1, ?2)")?
                 .execute(params![&*agent, record])
         });
+        self.pieces.untidy();
     }
 
     /// Forgets what revisions handed over that are kept no more.
     pub(crate) fn forget_handoffs(&self, agent: Arc<str>, revisions: Vec<u64>) {
         self.tell_writer(move |transaction| {
             let mut keep = transaction.prepare_cached(
-                "UPDATE snapshot SET data = (SELECT data FROM memory WHERE memory.agent = ?1), handed = NULL
+                "UPDATE snapshot SET (data, pieces, bytes) =
+                    (SELECT data, pieces, bytes FROM memory WHERE memory.agent = ?1), handed = NULL
                  WHERE agent = ?1 AND handed = ?2",
             )?;
             let mut forget = transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1 AND revision = ?2")?;
@@ -55,6 +56,7 @@ impl Store {
             }
             Ok(0)
         });
+        self.pieces.untidy();
     }
 
     /// Makes a change that nobody waits for.
@@ -66,35 +68,14 @@ impl Store {
         self.writer.send(Job::Other(other, oneshot::channel().0));
     }
 
-    /// Keeps the memory that a revision hands over, as the agent's and as its own; returns when it is written, since a
-    /// mailbox waits for it. What the next revision does is safe only after this.
-    pub(crate) async fn keep_handoff(&self, agent: Arc<str>, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
-        self.change_early(move |transaction, _| {
-            let (revision, saved_at) = (snapshot.revision.cast_signed(), snapshot.saved_at.cast_signed());
-            transaction
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO handoff (agent, revision, saved_at, data) VALUES (?1, ?2, ?3, ?4)",
-                )?
-                .execute(params![&*agent, revision, saved_at, snapshot.data])?;
-            transaction
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO snapshot (agent, revision, saved_at, data, handed)
-                     VALUES (?1, ?2, ?3, x'', ?2)",
-                )?
-                .execute(params![&*agent, revision, saved_at])
-                .map(|_| ())
-        })
-        .await
-    }
-
     /// Keeps the memory that the agent saved last, if there is any, as what a revision hands over; returns when it is
     /// safe.
     pub(crate) async fn keep_saved_as_handoff(&self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {
         self.change(move |transaction, _| {
             transaction
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO handoff (agent, revision, saved_at, data)
-                     SELECT agent, ?2, saved_at, data FROM memory WHERE agent = ?1",
+                    "INSERT OR REPLACE INTO handoff (agent, revision, saved_at, data, pieces, bytes)
+                     SELECT agent, ?2, saved_at, data, pieces, bytes FROM memory WHERE agent = ?1",
                 )?
                 .execute(params![&*agent, revision.cast_signed()])
                 .map(|_| ())
@@ -104,16 +85,18 @@ impl Store {
 
     /// Drops the memory that the agent saved last; returns when it is safe.
     pub(crate) async fn discard(&self, agent: Arc<str>) -> Result<(), CommitError> {
-        self.change(move |transaction, _| {
+        let discarded = self.change(move |transaction, _| {
             transaction.prepare_cached("DELETE FROM snapshot WHERE agent = ?1")?.execute([&*agent]).map(|_| ())
-        })
-        .await
+        });
+        let discarded = discarded.await;
+        self.pieces.untidy();
+        discarded
     }
 
     /// Makes the memory that a revision handed over the agent's again; without one the agent begins anew. Returns
     /// when it is safe.
     pub(crate) async fn take_back(&self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {
-        self.change(move |transaction, _| {
+        let taken = self.change(move |transaction, _| {
             transaction.prepare_cached("DELETE FROM snapshot WHERE agent = ?1")?.execute([&*agent])?;
             transaction
                 .prepare_cached(
@@ -122,8 +105,10 @@ impl Store {
                 )?
                 .execute(params![&*agent, revision.cast_signed()])
                 .map(|_| ())
-        })
-        .await
+        });
+        let taken = taken.await;
+        self.pieces.untidy();
+        taken
     }
 }
 
@@ -132,10 +117,11 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
+    use crate::store::Snapshot;
     use crate::store::tests::settings;
 
-    fn of(revision: u64, data: &[u8]) -> Arc<Snapshot> {
-        Arc::new(Snapshot { revision, saved_at: 1, data: data.to_vec() })
+    fn of(revision: u64, data: &'static [u8]) -> Arc<Snapshot> {
+        Arc::new(Snapshot { revision, saved_at: 1, data: data.into() })
     }
 
     #[tokio::test]
@@ -143,7 +129,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
         let agent: Arc<str> = "counter".into();
-        let memory = || store.snapshot(&agent, 0).unwrap().map(|kept| (kept.revision, kept.data));
+        let memory = || store.snapshot(&agent, 0).unwrap().map(|kept| (kept.revision, kept.data.to_vec()));
         let bytes = || store.size().unwrap().agents.first().map(|kept| kept.snapshot_bytes);
         store.keep_handoff(Arc::clone(&agent), of(1, b"one")).await.unwrap();
         assert_eq!((memory(), bytes()), (Some((1, b"one".to_vec())), Some(3)));
@@ -153,10 +139,7 @@ mod tests {
         store.flush().await.unwrap();
         assert_eq!((memory(), bytes()), (Some((1, b"one".to_vec())), Some(3)));
         store.keep_handoff(Arc::clone(&agent), of(3, b"three")).await.unwrap();
-        store
-            .save_snapshot(Arc::clone(&agent), Snapshot { revision: 4, saved_at: 2, data: b"4".to_vec() })
-            .await
-            .unwrap();
+        store.save_snapshot(Arc::clone(&agent), of(4, b"4")).await.unwrap();
         assert_eq!(memory(), Some((4, b"4".to_vec())));
         store.take_back(Arc::clone(&agent), 3).await.unwrap();
         assert_eq!(memory(), Some((3, b"three".to_vec())));

@@ -19,11 +19,13 @@ mod copy;
 mod counters;
 mod dead;
 mod difference;
+mod held;
 mod history;
 mod kept;
 mod keys;
 mod ledger;
 mod lost;
+mod memory;
 mod query;
 mod queue;
 mod recent;
@@ -53,9 +55,9 @@ use crate::histogram::Histogram;
 pub(crate) use at_rest::{AtRest, restore};
 pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
-    Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
+    Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange, TOO_MANY_HOPS,
 };
-pub(crate) use conversation::{ConversationFigures, Conversations, said};
+pub(crate) use conversation::{ConversationFigures, Conversations, Goes, on_wall, said};
 pub(crate) use copy::CopyError;
 pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};
@@ -64,6 +66,8 @@ pub(crate) use queue::{Queued, Threaded};
 
 /// The database within the data folder.
 const DATABASE: &str = "caxton.db";
+/// The file by which a host holds the data folder.
+const LOCK: &str = "lock";
 
 /// Why the store cannot be used. Each says what the system or SQLite said, and what to try.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +87,12 @@ pub(crate) enum StoreError {
         path: PathBuf,
         /// The other host, as it wrote itself down.
         pid: Option<u32>,
+    },
+    /// Another host opened it by this path, when it led to another folder.
+    #[error("another host still has the path {}, whose folder was removed or exchanged under it; it ends within seconds, start this one then", path.display())]
+    PathInUse {
+        /// The folder.
+        path: PathBuf,
     },
     /// A newer program made it.
     #[error("the store {} has format {found}, made by a newer version; this one knows formats up to {known}: use the newer version, or another folder with `--data DIR`", path.display())]
@@ -186,12 +196,14 @@ pub(crate) struct Store {
     keeps_messages: bool,
     /// How far the writer is.
     progress: Arc<sync::Progress>,
+    /// Memories of agents that are in pieces.
+    pieces: Arc<memory::Pieces>,
     /// Conversations that are open.
     pub(crate) conversations: Arc<Conversations>,
     /// How long commits took.
     commits: Arc<Histogram>,
     /// Held for as long as the store is open.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Store {
@@ -216,6 +228,7 @@ impl Store {
         let counters =
             Counters::load(&connection, keeps_messages, history, Arc::clone(&conversations)).map_err(wrong)?;
         let version = Arc::clone(&counters.version);
+        let pieces = Arc::new(memory::Pieces::load(&connection).map_err(wrong)?);
         let checkpoints = schema::open(&database, settings.durability)?;
         let commits = Arc::new(Histogram::default());
         let log = (settings.durability == Durability::Fsync).then(|| folder.join(format!("{DATABASE}-wal")));
@@ -223,7 +236,7 @@ impl Store {
             // Its commits are synced beside it.
             connection.pragma_update(None, "synchronous", "NORMAL").map_err(wrong)?;
         }
-        let progress = sync::Progress::new();
+        let progress = sync::Progress::new(held::Held::new(folder, &lock.file)?);
         let syncing = (log, Arc::clone(&progress));
         let writer = writer::Writer::start(connection, checkpoints, counters, syncing, Arc::clone(&commits));
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -236,6 +249,7 @@ impl Store {
             version,
             keeps_messages,
             progress,
+            pieces,
             conversations,
             commits,
             _lock: lock,
@@ -272,8 +286,14 @@ fn connect(database: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Takes the folder for this process. The lock ends with the process, however it ends.
-fn lock(folder: &Path) -> Result<File, StoreError> {
+/// The locks that keep other hosts from the folder. They end with the process, however that ends.
+struct Lock {
+    file: File,
+    _path: held::Claim,
+}
+
+/// Takes the folder for this process.
+fn lock(folder: &Path) -> Result<Lock, StoreError> {
     let wrong = |cause| StoreError::Folder { path: folder.to_owned(), cause };
     if !folder.is_dir() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
@@ -284,7 +304,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(folder.join("lock"))
+        .open(folder.join(LOCK))
         .map_err(wrong)?;
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut text = String::new();
@@ -297,8 +317,10 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         writeln!(&file, "{}", std::process::id())
     };
     let mut write = write;
+    // After the lock: who has that is named by its process.
+    let path = held::Claim::take(folder)?;
     write().map_err(wrong)?;
-    Ok(file)
+    Ok(Lock { file, _path: path })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Event, Snapshot, Store};
+use super::{Event, Store};
 use crate::wasm::Read;
 
 thread_local! {
@@ -34,9 +34,9 @@ pub(crate) struct EventFilter {
 
 impl Store {
     pub(super) fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
-        if self.progress.is_broken() {
-            // It may show what was refused.
-            return Err(super::sync::BROKEN.to_owned());
+        // It may show what was refused.
+        if let Some(refusal) = self.progress.refusal() {
+            return Err(refusal.to_string());
         }
         READER.with_borrow_mut(|reader| {
             let stale = reader.as_ref().is_none_or(|(id, _)| *id != self.id);
@@ -109,27 +109,6 @@ impl Store {
                 .query_row([agent], |row| row.get(0))
                 .optional()?;
             Ok(bytes.unwrap_or(0).cast_unsigned())
-        })
-    }
-
-    /// The memory that a stateful agent saved last. Without one, that which `revision` handed over: a host that was
-    /// killed between a handoff to one that begins anew and the switch has it nowhere else.
-    pub(crate) fn snapshot(&self, agent: &str, revision: u64) -> Result<Option<Snapshot>, String> {
-        self.with_reader(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT revision, saved_at, data FROM memory WHERE agent = ?1
-                     UNION ALL SELECT revision, saved_at, data FROM handoff WHERE agent = ?1 AND revision = ?2
-                     LIMIT 1",
-                )?
-                .query_row(params![agent, revision.cast_signed()], |row| {
-                    Ok(Snapshot {
-                        revision: row.get::<_, i64>(0)?.cast_unsigned(),
-                        saved_at: row.get::<_, i64>(1)?.cast_unsigned(),
-                        data: row.get(2)?,
-                    })
-                })
-                .optional()
         })
     }
 

@@ -9,6 +9,7 @@ use rusqlite::{OptionalExtension, params};
 use super::Store;
 use super::commit::CommitError;
 use super::row::{self, COLUMNS};
+use crate::clock;
 use crate::wasm::{Attempt, Envelope};
 
 /// A message that waits, without what it says.
@@ -20,13 +21,13 @@ pub(crate) struct Queued {
     pub(crate) conversation: u64,
     /// How urgent it is.
     pub(crate) rank: Rank,
-    /// Not to be handled before, in milliseconds since 1970.
+    /// Not to be handled before, by the steady clock.
     pub(crate) due: Option<u64>,
-    /// Since when it waits: when it was sent or due, in milliseconds since 1970; none if that cannot be read.
+    /// Since when it waits: when it was sent or due, by the steady clock; none if that cannot be read.
     pub(crate) since: Option<u64>,
     /// When its answer is of no use any more, in milliseconds since 1970.
     pub(crate) reply_by: Option<u64>,
-    /// When it is tried again, if it was tried before.
+    /// The time of its next attempt, by the steady clock, if it was tried before.
     pub(crate) again_at: Option<u64>,
 }
 
@@ -77,7 +78,7 @@ impl Store {
             let mut attempts = connection.prepare("SELECT seq, max(again_at) FROM attempt GROUP BY seq")?;
             let mut rows = attempts.query([])?;
             while let Some(row) = rows.next()? {
-                again.insert(row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned());
+                again.insert(row.get(0)?, clock::from_wall(row.get::<_, i64>(1)?.cast_unsigned()));
             }
             let mut queued: HashMap<String, Vec<Queued>> = HashMap::new();
             let mut messages = connection.prepare(
@@ -88,14 +89,14 @@ impl Store {
             while let Some(found) = rows.next()? {
                 let seq: i64 = found.get(0)?;
                 let agent = found.get_ref(1)?.as_str()?;
-                let due = found.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned);
+                let due = found.get::<_, Option<i64>>(4)?.map(|due| clock::from_wall(due.cast_unsigned()));
                 let times = row::times(found.get_ref(5)?.as_blob()?);
                 let message = Queued {
                     seq: seq.cast_unsigned(),
                     conversation: hasher.hash_one(found.get_ref(2)?.as_str()?),
                     rank: row::rank(found.get(3)?),
                     due,
-                    since: times.map(|(sent_at, _)| sent_at.max(due.unwrap_or(0))),
+                    since: times.map(|(sent_at, _)| clock::from_wall(sent_at).max(due.unwrap_or(0))),
                     reply_by: times.and_then(|(_, reply_by)| reply_by),
                     again_at: again.get(&seq).copied(),
                 };

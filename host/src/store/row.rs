@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::trace::Trace;
 use caxton_control::Performative;
 use caxton_control::mailbox::Rank;
@@ -111,7 +112,7 @@ pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
     let trace = head.trace.map(|parts| Trace::of(parts, state));
     Ok(Envelope {
         seq: Some(seq.cast_unsigned()),
-        due: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
+        due: row.get::<_, Option<i64>>(4)?.map(|due| clock::from_wall(due.cast_unsigned())),
         hops: head.hops,
         trace,
         ..Envelope::new(message)

@@ -1,9 +1,10 @@
-//! Rows that are written seldom: keys of clients, attempts, schedules, snapshots, revisions, events.
+//! Rows that are written seldom: keys of clients, attempts, schedules, revisions, events.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::commit::{CommitError, Failed, Fired, IdempotencyKey};
-use super::kept::{Event, RevisionRecord, Snapshot};
+use super::kept::{Event, RevisionRecord};
+use crate::clock;
 
 /// Events that are kept; the oldest leave first.
 const MAX_EVENTS: i64 = 100_000;
@@ -44,9 +45,10 @@ pub(super) fn write_key(transaction: &Transaction<'_>, agent: &str, key: &Idempo
 
 pub(super) fn write_attempt(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Result<()> {
     let attempt = serde_json::to_string(&failed.attempt).expect("an attempt is numbers and text");
+    let again_at = clock::to_wall(failed.again_at);
     transaction
         .prepare_cached("INSERT OR REPLACE INTO attempt (seq, number, again_at, attempt) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![failed.seq.cast_signed(), failed.attempt.number, failed.again_at.cast_signed(), attempt])
+        .execute(params![failed.seq.cast_signed(), failed.attempt.number, again_at.cast_signed(), attempt])
         .map(|_| ())
 }
 
@@ -57,17 +59,6 @@ pub(super) fn write_fired(transaction: &Transaction<'_>, agent: &str, fired: &Fi
              ON CONFLICT (agent, schedule) DO UPDATE SET fired_at = excluded.fired_at",
         )?
         .execute(params![agent, fired.schedule, fired.at.cast_signed()])
-        .map(|_| ())
-}
-
-pub(super) fn write_snapshot(transaction: &Transaction<'_>, agent: &str, snapshot: &Snapshot) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO snapshot (agent, revision, saved_at, data) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (agent) DO UPDATE
-             SET revision = excluded.revision, saved_at = excluded.saved_at, data = excluded.data, handed = NULL",
-        )?
-        .execute(params![agent, snapshot.revision.cast_signed(), snapshot.saved_at.cast_signed(), snapshot.data])
         .map(|_| ())
 }
 

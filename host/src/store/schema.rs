@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// What brings a database from one format to the next; the format is their count.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('version', 0);
@@ -105,6 +105,34 @@ const MIGRATIONS: &[&str] = &[
     CREATE VIEW memory AS
         SELECT s.agent, s.revision, s.saved_at, coalesce(h.data, s.data) AS data
         FROM snapshot AS s LEFT JOIN handoff AS h ON h.agent = s.agent AND h.revision = s.handed;
+",
+    "
+    -- Memories that are too large for one commit, in pieces. A row of snapshot or handoff names those of one memory, and
+    -- has its bytes itself if it names none.
+    CREATE TABLE piece (
+        memory INTEGER NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (memory, number)
+    );
+    ALTER TABLE snapshot ADD COLUMN pieces INTEGER;
+    ALTER TABLE snapshot ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE handoff ADD COLUMN pieces INTEGER;
+    ALTER TABLE handoff ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE snapshot SET bytes = length(data);
+    UPDATE handoff SET bytes = length(data);
+    DROP VIEW memory;
+    CREATE VIEW memory AS
+        SELECT s.agent, s.revision, s.saved_at,
+            CASE WHEN h.agent IS NULL THEN s.data ELSE h.data END AS data,
+            CASE WHEN h.agent IS NULL THEN s.pieces ELSE h.pieces END AS pieces,
+            CASE WHEN h.agent IS NULL THEN s.bytes ELSE h.bytes END AS bytes
+        FROM snapshot AS s LEFT JOIN handoff AS h ON h.agent = s.agent AND h.revision = s.handed;
+",
+    "
+    -- When conversations began of which no record is written, with agents whose conversations stay where they began.
+    CREATE TABLE beginning (
+        agent TEXT NOT NULL, conversation TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+        PRIMARY KEY (agent, conversation)
+    ) WITHOUT ROWID;
+    CREATE INDEX beginning_last ON beginning (last);
 ",
 ];
 

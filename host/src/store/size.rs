@@ -40,7 +40,7 @@ pub(super) fn size(connection: &Connection, database: &Path) -> rusqlite::Result
         kept.queued = kept.queued.saturating_sub(count);
     })?;
     add("SELECT agent, bytes FROM state_size", |kept, bytes| kept.state_bytes = bytes)?;
-    add("SELECT agent, length(data) FROM memory", |kept, bytes| kept.snapshot_bytes = bytes)?;
+    add("SELECT agent, bytes FROM memory", |kept, bytes| kept.snapshot_bytes = bytes)?;
     for (agent, count) in dead::by_agent(&transaction)? {
         let kept = AgentKept { agent: agent.clone(), ..AgentKept::default() };
         agents.entry(agent).or_insert(kept).dead = count;

@@ -22,7 +22,9 @@ use tokio::sync::watch;
 
 use super::Store;
 use super::batch::Batch;
+use super::held::Held;
 use super::tell::Teller;
+use crate::telemetry;
 
 /// A transaction that is written, or that failed.
 pub(super) struct Done {
@@ -35,7 +37,6 @@ pub(super) struct Done {
 }
 
 /// How far the writer is, for those who read what it writes.
-#[derive(Debug)]
 pub(super) struct Progress {
     /// Transactions begun.
     begun: AtomicU64,
@@ -43,11 +44,21 @@ pub(super) struct Progress {
     over: watch::Sender<u64>,
     /// Whether the log could not be synced: what is in it may be lost, so nothing is committed any more.
     broken: AtomicBool,
+    /// The reason why the store failed for good, once it has.
+    lost: watch::Sender<Option<Arc<str>>>,
+    /// The files that have to stay.
+    held: Held,
 }
 
 impl Progress {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { begun: AtomicU64::new(0), over: watch::Sender::new(0), broken: AtomicBool::new(false) })
+    pub(super) fn new(held: Held) -> Arc<Self> {
+        Arc::new(Self {
+            begun: AtomicU64::new(0),
+            over: watch::Sender::new(0),
+            broken: AtomicBool::new(false),
+            lost: watch::Sender::new(None),
+            held,
+        })
     }
 
     /// Transactions begun.
@@ -61,9 +72,40 @@ impl Progress {
         self.begun.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether the store has failed for good.
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::SeqCst)
+    /// Returns the error for everything after the store has failed; none as long as it is well.
+    pub(super) fn refusal(&self) -> Option<rusqlite::Error> {
+        if let Some(why) = &*self.lost.borrow() {
+            return Some(failure(why));
+        }
+        self.broken.load(Ordering::SeqCst).then(|| failure(BROKEN))
+    }
+
+    /// Compares the data folder with what was opened. Nothing may be acknowledged before.
+    pub(super) fn look(&self) {
+        if let Err(why) = self.held.check() {
+            self.lose(&why);
+        }
+    }
+
+    /// Ends the store for good, for the first reason that is given.
+    pub(super) fn lose(&self, why: &str) {
+        let first = self.lost.send_if_modified(|lost| {
+            let first = lost.is_none();
+            lost.get_or_insert_with(|| why.into());
+            first
+        });
+        if first {
+            tracing::error!("{why}");
+        }
+    }
+
+    /// Runs a thread of the store, which ends the store if it panics.
+    pub(super) fn run(&self, name: &str, work: impl FnOnce()) {
+        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+            self.lose(&format!("a thread of the store died ({name}): {}", telemetry::reason(&*panic)));
+            // Who waits until all is safe waits no longer: nothing is written after this.
+            self.over.send_replace(u64::MAX);
+        }
     }
 }
 
@@ -76,8 +118,23 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Returns the reason why the store failed for good: its folder is not the one that was opened, or a thread of it died.
+    /// None as long as it is well.
+    pub(crate) fn lost(&self) -> Option<Arc<str>> {
+        self.progress.lost.borrow().clone()
+    }
+
+    /// Waits until the store has failed for good; returns the reason.
+    pub(crate) async fn until_lost(&self) -> Arc<str> {
+        // The sender lives as long as the store.
+        let mut lost = self.progress.lost.subscribe();
+        lost.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()).unwrap_or_default()
+    }
+}
+
 /// What is said when the log could not be synced.
-pub(super) const BROKEN: &str = "the disk failed to keep what was written; start the host again once it is mended";
+const BROKEN: &str = "the disk failed to keep what was written; start the host again once it is mended";
 
 /// Syncs the log and tells, one transaction after the other.
 struct Last {
@@ -133,18 +190,20 @@ impl Last {
             self.progress.broken.store(true, Ordering::SeqCst);
         }
         self.took.took(syncing.elapsed());
-        if self.progress.is_broken() {
-            kept = kept.and(Err(broken()));
+        // After the sync, so that nothing comes between this and the answers but the answers.
+        self.progress.look();
+        if let Some(refusal) = self.progress.refusal() {
+            kept = kept.and(Err(refusal));
         }
         self.teller.tell(batch, kept, began.elapsed());
-        self.progress.over.send_modify(|over| *over += 1);
+        self.progress.over.send_modify(|over| *over = over.saturating_add(1));
     }
 }
 
-/// The error of everything after a sync that failed.
-pub(super) fn broken() -> rusqlite::Error {
+/// The error of everything after the store has failed.
+fn failure(why: &str) -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
-    rusqlite::Error::SqliteFailure(code, Some(BROKEN.to_owned()))
+    rusqlite::Error::SqliteFailure(code, Some(why.to_owned()))
 }
 
 /// Where the writer hands over what it has written. Ends when this is dropped, after all of it.
@@ -163,6 +222,7 @@ impl Syncer {
         let synced = log.is_some();
         let log = log.map(|path| Log { path, file: None });
         let took = Arc::<SyncTime>::default();
+        let of_thread = Arc::clone(&progress);
         let last = Arc::new(Mutex::new(Last { log, teller, progress, took: Arc::clone(&took) }));
         let ahead = Arc::new(AtomicU64::new(0));
         let thread = synced.then(|| {
@@ -172,10 +232,13 @@ impl Syncer {
             let thread = std::thread::Builder::new()
                 .name("caxton-sync".to_owned())
                 .spawn(move || {
-                    while let Ok(done) = receiver.recv() {
-                        last.lock().end(done);
-                        ahead.fetch_sub(1, Ordering::SeqCst);
-                    }
+                    of_thread.run("sync", || {
+                        while let Ok(done) = receiver.recv() {
+                            crate::seam::point("store-sync");
+                            last.lock().end(done);
+                            ahead.fetch_sub(1, Ordering::SeqCst);
+                        }
+                    });
                 })
                 .expect("the system can start a thread");
             (sender, thread)
@@ -215,6 +278,7 @@ mod tests {
     use tokio::sync::broadcast;
 
     use super::super::batch::Batch;
+    use super::super::held::Held;
     use super::super::kept::Event;
     use super::super::tell::Teller;
     use super::{Done, Progress, Syncer};
@@ -227,13 +291,34 @@ mod tests {
     }
 
     #[test]
+    fn after_a_sync_that_failed_nothing_is_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let progress = progress(folder.path());
+        let (follow, mut told) = broadcast::channel(64);
+        let teller = Teller::new(follow, Arc::default(), &progress);
+        // It cannot be opened, and so not be synced.
+        let syncer = Syncer::start(Some(folder.path().join("nothing/log")), teller, Arc::clone(&progress));
+        syncer.end(transaction(1), true);
+        assert!(told.try_recv().is_err());
+        assert!(progress.refusal().unwrap().to_string().contains("the disk failed to keep what was written"));
+        assert!(progress.lost.borrow().is_none(), "a host goes on that may still answer for what it has");
+    }
+
+    /// Of a folder with the files of a store.
+    fn progress(folder: &std::path::Path) -> Arc<Progress> {
+        let lock = std::fs::File::create(folder.join("lock")).unwrap();
+        std::fs::write(folder.join("caxton.db"), "").unwrap();
+        Progress::new(Held::new(folder, &lock).unwrap())
+    }
+
+    #[test]
     fn a_slow_disk_is_waited_for_beside_the_writer_and_told_of_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         std::fs::write(&log, "").unwrap();
         let (follow, mut told) = broadcast::channel(64);
-        let progress = Progress::new();
-        let syncer = Syncer::start(Some(log), Teller::new(follow, Arc::default()), Arc::clone(&progress));
+        let progress = progress(folder.path());
+        let syncer = Syncer::start(Some(log), Teller::new(follow, Arc::default(), &progress), Arc::clone(&progress));
 
         // A disk of which nothing is known is taken for a fast one: the writer waits for it.
         syncer.end(transaction(1), false);

@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use super::batch::Batch;
 use super::commit::{Commit, CommitError, Committed};
 use super::kept::Event;
+use super::sync::Progress;
 use crate::histogram::Histogram;
 
 /// Up to so many commits are told of where they were made; more are told by a task, so that the disk does not wait.
@@ -24,10 +25,15 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    /// Events go to `follow`; `commits` is told how long each transaction took.
-    pub(super) fn new(follow: broadcast::Sender<Arc<Event>>, commits: Arc<Histogram>) -> Self {
+    /// Events go to `follow`; `commits` is told how long each transaction took. A panic while something is told ends the
+    /// store.
+    pub(super) fn new(
+        follow: broadcast::Sender<Arc<Event>>,
+        commits: Arc<Histogram>,
+        progress: &Arc<Progress>,
+    ) -> Self {
         let seconds = metrics::histogram!("caxton_commit_seconds");
-        Self { follow, telling: Telling::start(), seconds, commits }
+        Self { follow, telling: Telling::start(Arc::clone(progress)), seconds, commits }
     }
 
     /// Tells of a transaction that is safe, or of which nothing is kept.
@@ -84,7 +90,7 @@ struct Telling {
 }
 
 impl Telling {
-    fn start() -> Self {
+    fn start(progress: Arc<Progress>) -> Self {
         let runtime = tokio::runtime::Handle::try_current().ok();
         let (task, mut batches) = tokio::sync::mpsc::unbounded_channel::<Told>();
         let behind = Arc::new(AtomicUsize::new(0));
@@ -92,7 +98,10 @@ impl Telling {
             let behind = Arc::clone(&behind);
             runtime.spawn(async move {
                 while let Some(batch) = batches.recv().await {
-                    batch.tell();
+                    progress.run("teller", || {
+                        crate::seam::point("store-teller");
+                        batch.tell();
+                    });
                     behind.fetch_sub(1, Ordering::SeqCst);
                 }
             });

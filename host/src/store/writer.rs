@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{broadcast, oneshot};
@@ -14,13 +14,15 @@ use super::batch::Batch;
 use super::checkpoint::Checkpointer;
 use super::commit::{Commit, CommitError};
 use super::counters::Counters;
-use super::kept::{Event, RevisionRecord, Snapshot};
-use super::sync::{Done, Progress, Syncer, broken};
+use super::kept::{Event, RevisionRecord};
+use super::sync::{Done, Progress, Syncer};
 use super::tell::Teller;
 use crate::histogram::Histogram;
 
 /// The most that one transaction takes up, so that its answers are not held back for too long.
 const MAX_BATCH: usize = 4_096;
+/// The interval at which the data folder is compared with what was opened while nothing is written.
+const LOOK: Duration = Duration::from_secs(1);
 /// Events that a slow follower may be behind before it misses some.
 const FOLLOW: usize = 1_024;
 
@@ -31,8 +33,6 @@ pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
 pub(super) enum Job {
     /// What handling a message comes to.
     Commit(Box<Commit>),
-    /// The memory of a stateful agent.
-    Snapshot(Arc<str>, Snapshot, Asker),
     /// A new revision.
     Revision(RevisionRecord, Asker),
     /// Something that happened. Nobody waits.
@@ -74,18 +74,19 @@ impl Writer {
         let (jobs, queue) = mpsc::channel();
         let follow = broadcast::channel(FOLLOW).0;
         let restart = jobs.clone();
-        let checkpointer = Checkpointer::start(checkpoints, move || {
+        let checkpointer = Checkpointer::start(checkpoints, Arc::clone(&progress), move || {
             // The writer is gone only when the store closes.
             let _ = restart.send(Job::Restart);
         });
         let thread = {
-            let teller = Teller::new(follow.clone(), commits);
+            let teller = Teller::new(follow.clone(), commits, &progress);
             let syncer = Syncer::start(log, teller, Arc::clone(&progress));
             let mut thread = Thread { connection, counters, progress, syncer, written: checkpointer.written() };
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
                 .spawn(move || {
-                    thread.run(&queue);
+                    let progress = Arc::clone(&thread.progress);
+                    progress.run("writer", || thread.run(&queue));
                     // Whoever closes the database last empties its log, and that cannot be a connection that only reads.
                     thread.counters.conversations.close();
                 })
@@ -129,11 +130,6 @@ impl Store {
     /// Commits when what is before it is safe; `commit.done` hears of it.
     pub(crate) fn submit(&self, commit: Commit) {
         self.writer.send(Job::Commit(Box::new(commit)));
-    }
-
-    /// Keeps an agent's memory in place of what was kept before; returns when it is safe.
-    pub(crate) async fn save_snapshot(&self, agent: Arc<str>, snapshot: Snapshot) -> Result<(), CommitError> {
-        self.ask(|asker| Job::Snapshot(agent, snapshot, asker)).await
     }
 
     /// Keeps a new revision; returns when it is safe.
@@ -194,19 +190,24 @@ impl Thread {
     fn run(&mut self, queue: &mpsc::Receiver<Job>) {
         let mut jobs = Vec::new();
         let mut next = None;
-        while let Some(first) = next.take().or_else(|| queue.recv().ok()) {
+        while let Some(first) = next.take().or_else(|| self.receive(queue)) {
+            crate::seam::point("store-writer");
             jobs.push(first);
             jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
             let began = Instant::now();
             let mut batch = Batch { commits: Vec::with_capacity(jobs.len()), ..Batch::default() };
             self.progress.begin();
-            let kept = if self.progress.is_broken() {
+            let mut kept = if let Some(refusal) = self.progress.refusal() {
                 batch.refuse(jobs.drain(..));
-                Err(broken())
+                Err(refusal)
             } else {
                 batch.write(&mut self.connection, &mut self.counters, jobs.drain(..))
             };
             self.written.commit();
+            if !(batch.early.is_empty() && batch.emptying.is_empty()) {
+                self.progress.look();
+                kept = kept.and(self.progress.refusal().map_or(Ok(()), Err));
+            }
             batch.tell_early(kept.as_ref().err());
             if batch.restart
                 && let Err(error) = super::checkpoint::copy(&self.connection)
@@ -217,8 +218,20 @@ impl Thread {
             next = queue.try_recv().ok();
             self.syncer.end(Done { batch, kept, began }, next.is_none());
             for asker in emptying {
+                let refused = self.progress.refusal().map(|why| CommitError::Store(why.to_string()));
                 // Who asked may be gone.
-                let _ = asker.send(super::checkpoint::empty(&self.connection));
+                let _ = asker.send(refused.map_or_else(|| super::checkpoint::empty(&self.connection), Err));
+            }
+        }
+    }
+
+    /// The next job; none once the store closes. Looks after the data folder meanwhile.
+    fn receive(&self, queue: &mpsc::Receiver<Job>) -> Option<Job> {
+        loop {
+            match queue.recv_timeout(LOOK) {
+                Ok(job) => return Some(job),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.progress.look(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
             }
         }
     }

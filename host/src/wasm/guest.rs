@@ -6,27 +6,33 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use caxton_control::{AgentSpec, Receiver, RevisionId};
 use parking_lot::Mutex;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::answered::Answered;
 use super::bindings::caxton::agent::{messaging, state, types};
 use super::bindings::wasi::{config, logging};
+use super::denied::{Denied, Outbound};
 use super::effects::{Effects, Write};
-use super::http::Outbound;
 use super::limits::{MemoryBound, Meter};
 use super::message::Sent;
 use super::places::{Asking, Places};
-use super::wit;
+use super::stdio::LineLog;
+use super::{Fault, wit};
 use crate::trace::Trace;
 
 /// The longest key of an agent's state, in bytes.
 const MAX_KEY: u32 = 1_024;
+/// The largest value of an agent's state, in bytes, whatever `limits.state` allows: the store keeps a value in one row,
+/// which has a bound of its own.
+pub(crate) const MAX_VALUE: u64 = 256 << 20;
 /// The most keys in one page of a list.
 const MAX_PAGE: u32 = 1_000;
 
@@ -60,9 +66,22 @@ pub(crate) struct Identity {
     pub(crate) state_bytes: Arc<AtomicU64>,
     /// The most memory that one of the revision's instances ever had, in bytes: linear memories and tables.
     pub(crate) peak_memory: Arc<AtomicU64>,
+    /// What it was denied and the log tells already.
+    pub(crate) denied: Denied,
 }
 
 impl Identity {
+    /// The same for calls that are copies: what is told of those is not told of the agent.
+    pub(super) fn for_copies(&self) -> Self {
+        Self {
+            revision: Arc::clone(&self.revision),
+            spec: Arc::clone(&self.spec),
+            state_bytes: Arc::clone(&self.state_bytes),
+            peak_memory: Arc::clone(&self.peak_memory),
+            denied: Denied::default(),
+        }
+    }
+
     /// The agent's name.
     pub(crate) fn name(&self) -> &str {
         self.revision.agent.as_str()
@@ -109,7 +128,9 @@ pub(crate) trait Outside: Send + Sync {
     /// Keys with a prefix, after a key, in order: at most `limit`.
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String>;
     /// What a stateful agent saved last.
-    fn saved(&self, revision: &RevisionId) -> Result<Option<Vec<u8>>, String>;
+    fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String>;
+    /// An instance of a stateful agent did not take up what was saved.
+    fn not_restored(&self, _revision: &RevisionId, _fault: &Fault) {}
     /// A line for the agent's log.
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str);
 }
@@ -135,6 +156,20 @@ pub(crate) struct Ctx {
     pub(super) wasi: WasiCtx,
     pub(super) http: WasiHttpCtx,
     pub(super) outbound: Outbound,
+    pub(super) answer: HttpAnswering,
+    /// How far the response of the HTTP call at hand is.
+    pub(super) answered: Answered,
+    /// What the guest says last is shown with its error.
+    pub(super) stderr: LineLog,
+}
+
+/// The response of the HTTP call at hand.
+#[derive(Default)]
+pub(super) struct HttpAnswering {
+    /// The request was HEAD.
+    pub(super) head: bool,
+    /// Its status once it is sent; 0 before. Shared, because it is sent while the guest still holds the store.
+    pub(super) status: Arc<AtomicU16>,
 }
 
 impl Ctx {
@@ -142,10 +177,12 @@ impl Ctx {
     pub(super) fn begin(&mut self, work: Option<Work>) {
         self.effects.lock().reset();
         self.work = work;
+        self.stderr.begin();
+        self.answered = Answered::default();
     }
 
     /// What lies outside for this call.
-    fn outside(&self) -> &dyn Outside {
+    pub(super) fn outside(&self) -> &dyn Outside {
         self.work.as_ref().and_then(|work| work.outside.as_deref()).unwrap_or(&*self.outside)
     }
 
@@ -170,8 +207,9 @@ impl Ctx {
     fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
         check_key(&key)?;
         let limits = self.limits();
-        if value.as_ref().is_some_and(|value| value.len() as u64 > limits.state_bytes) {
-            return Err(StateError::TooLarge(limits.state_bytes));
+        let most = limits.state_bytes.min(MAX_VALUE);
+        if value.as_ref().is_some_and(|value| value.len() as u64 > most) {
+            return Err(StateError::TooLarge(most));
         }
         let mut effects = self.effects.lock();
         if effects.closed {

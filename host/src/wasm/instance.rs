@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -17,19 +18,28 @@ use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
+use super::answered::Answered;
 use super::bindings::{handler, health, incoming_handler, snapshot};
+use super::caller::BodyError;
+use super::denied::Outbound;
 use super::effects::Effects;
-use super::fault::CpuExhausted;
-use super::guest::{Ctx, Identity, LogLevel, Outside, Work};
-use super::http::{BodyError, Outbound, SCHEME};
+use super::fault::{Bounds, CpuExhausted};
+use super::guest::{Ctx, HttpAnswering, Identity, LogLevel, Outside, Work};
+use super::http::SCHEME;
 use super::limits::{MemoryBound, Meter, Metered};
 use super::places::Places;
 use super::program::Program;
 use super::stdio::LineLog;
+use super::symbols::Symbols;
+use super::trail::{Refused, Trail};
 use super::{Fault, wit};
 
-/// What the host allocates for one call's lists and strings, beyond twice the largest message.
+/// What the host allocates for one call's lists and strings beyond the guest's memory, where all of them lie: what is 16
+/// bytes there may be 48 here.
 const HOSTCALL_BYTES: usize = 4 << 20;
+/// How long a guest may take to save its memory or to take it up, on a core and by the clock. The limits of a message say
+/// nothing of it: a memory grows with all messages that ever came.
+const SNAPSHOT_TIME: Duration = Duration::from_secs(30);
 /// Handles of resources that a guest may hold.
 const MAX_HANDLES: usize = 4_096;
 /// Entries of the table of resources behind those handles.
@@ -39,6 +49,8 @@ const MAX_RESOURCES: usize = 1_024;
 const MAX_LEFT: usize = 16;
 /// Random bytes that a guest may ask for at once.
 const MAX_RANDOM: u64 = 64 << 10;
+/// The longest reason that a guest gives for not saving or restoring, in characters.
+const MAX_REASON: usize = 1_000;
 /// An instance is not used for longer, whatever it does: leaks of a guest end with it.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
@@ -47,7 +59,9 @@ pub(crate) struct Instance {
     store: Store<Ctx>,
     meter: Arc<Meter>,
     exports: Exports,
-    calls: u32,
+    program: Arc<Program>,
+    /// Messages and requests that it handled; probes are none.
+    uses: u32,
     born: Instant,
     /// Bytes of memory that it had before its first call.
     first_memory: usize,
@@ -64,7 +78,7 @@ struct Exports {
 impl Instance {
     /// Instantiates a program, within the limits that a message has.
     pub(super) async fn start(
-        program: &Program,
+        program: &Arc<Program>,
         who: &Arc<Identity>,
         outside: &Arc<dyn Outside>,
         places: &Arc<Places>,
@@ -73,12 +87,10 @@ impl Instance {
         let meter = Meter::new();
         let mut store = Store::new(program.pre.engine(), context(who, outside, places, &meter));
         store.limiter(|ctx| &mut ctx.memory);
-        store.set_hostcall_fuel(
-            usize::try_from(limits.message_bytes)
-                .unwrap_or(usize::MAX)
-                .saturating_mul(2)
-                .saturating_add(HOSTCALL_BYTES),
-        );
+        // Whoever takes a list has a bound of its own for it, and an error that says so: a message, a value of state, a
+        // snapshot. This one only ends what no guest with good intentions does: naming the same bytes again and again.
+        let copied = limits.memory_bytes.max(limits.message_bytes.saturating_mul(2));
+        store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX).saturating_add(HOSTCALL_BYTES));
         store.set_max_component_handles(MAX_HANDLES);
         store.epoch_deadline_callback(|cx| {
             if cx.data().meter.is_over() { Err(CpuExhausted.into()) } else { Ok(UpdateDeadline::Yield(1)) }
@@ -89,26 +101,30 @@ impl Instance {
         let instance = match bounded(&meter, limits.time, instantiated).await {
             Ok(Ok(instance)) => instance,
             Ok(Err(error)) => {
-                let reason = if store.data().memory.refused {
-                    format!("limits.memory ({} bytes) is too small for its start", limits.memory_bytes)
-                } else {
-                    Fault::of(&error, limits.cpu, limits.fuel).to_string()
-                };
-                return Err(Fault::Start(reason));
+                return Err(Fault::Start(start_failed(store.data(), &error, &program.symbols)));
             }
-            Err(_) => return Err(Fault::Start(Fault::Time { limit: limits.time }.to_string())),
+            Err(_) => {
+                let late = Fault::Time { limit: limits.time, trail: store.data().trail() };
+                return Err(Fault::Start(late.to_string()));
+            }
         };
         let exports = program
             .exports(&mut store, &instance)
             .map_err(|error| Fault::Start(format!("its exports have other types than the contract: {error:#}")))?;
         let first_memory = store.data().memory.used();
-        Ok(Self { store, meter, exports, calls: 0, born: Instant::now(), first_memory })
+        let program = Arc::clone(program);
+        Ok(Self { store, meter, exports, program, uses: 0, born: Instant::now(), first_memory })
     }
 
     /// Whether it should not be used again, now that a call of it ended well.
     pub(crate) fn is_worn(&mut self, reuse: u32, now: Instant) -> bool {
         let left = self.store.data_mut().table.iter_mut().take(MAX_LEFT + 1).count();
-        self.calls >= reuse || now.saturating_duration_since(self.born) > MAX_AGE || self.has_grown() || left > MAX_LEFT
+        self.uses >= reuse || now.saturating_duration_since(self.born) > MAX_AGE || self.has_grown() || left > MAX_LEFT
+    }
+
+    /// Messages and requests that it handled.
+    pub(super) fn uses(&self) -> u32 {
+        self.uses
     }
 
     /// Whether it holds more than half of what it may, and much more than it began with: a guest that leaks
@@ -127,6 +143,22 @@ impl Instance {
     /// How long one call of it may take.
     pub(crate) fn time(&self) -> Duration {
         self.store.data().who.spec.limits.time
+    }
+
+    /// Whether the last call over HTTP set a response and finished its body.
+    pub(super) fn has_answered(&self) -> bool {
+        self.store.data().answered.is_whole()
+    }
+
+    /// What is known of a call that ended badly without a trap.
+    pub(super) fn trail(&self) -> Trail {
+        self.store.data().trail()
+    }
+
+    /// How much memory it may have, if it was refused more.
+    pub(super) fn starved(&self) -> Option<u64> {
+        let ctx = self.store.data();
+        ctx.memory.refused.then_some(ctx.who.spec.limits.memory_bytes)
     }
 
     /// Time on a core of the last call.
@@ -153,7 +185,15 @@ impl Instance {
             return Err(Fault::Host("the component exports no handler".to_owned()));
         };
         let result = bounded(&self.meter, time, pin!(handler.call_handle(&mut self.store, message))).await;
-        self.explain(result, time)
+        let mut handled = self.explain(result, time)?;
+        if let Err(failure) = &mut handled
+            && failure.cause == wit::Cause::Fault
+            && let Some(limit) = self.store.data().bounds().refused
+        {
+            // Memory that was refused may be what it failed at.
+            failure.reason.push_str(&Refused(limit).to_string());
+        }
+        Ok(handled)
     }
 
     /// Asks the guest whether it can work; a guest that does not export `health` can.
@@ -164,22 +204,29 @@ impl Instance {
         self.explain(result, time)
     }
 
-    /// The guest's memory as bytes of its own choosing; none when it keeps no state there.
-    pub(crate) async fn save(&mut self, time: Duration) -> Result<Option<Result<Vec<u8>, String>>, Fault> {
-        self.begin(None);
+    /// The guest's memory as bytes of its own choosing, at most `max`; none when it keeps no state there. The instance can
+    /// be used after [`NotSaved`], and is to be dropped after a fault.
+    pub(crate) async fn save(&mut self, max: u64) -> Result<Option<Result<Bytes, NotSaved>>, Fault> {
+        self.begin_snapshot();
         let Some(snapshot) = &self.exports.snapshot else { return Ok(None) };
-        let result = bounded(&self.meter, time, pin!(snapshot.call_save(&mut self.store))).await;
-        self.explain(result, time).map(Some)
+        let result = bounded(&self.meter, SNAPSHOT_TIME, pin!(snapshot.call_save(&mut self.store))).await;
+        let saved = self.explain_within(result, SNAPSHOT_TIME, SNAPSHOT_TIME)?;
+        Ok(Some(match saved {
+            Ok(saved) if saved.len() as u64 > max => Err(NotSaved::TooLarge { bytes: saved.len() as u64, max }),
+            Ok(saved) => Ok(saved.into()),
+            Err(why) => Err(NotSaved::Refused(why.chars().take(MAX_REASON).collect())),
+        }))
     }
 
     /// Gives the guest what it saved before.
-    pub(crate) async fn restore(&mut self, saved: &[u8], time: Duration) -> Result<(), Fault> {
-        self.begin(None);
+    pub(crate) async fn restore(&mut self, saved: &[u8]) -> Result<(), Fault> {
+        self.begin_snapshot();
         let Some(snapshot) = &self.exports.snapshot else { return Ok(()) };
         // The contract takes the bytes by value.
         let saved = saved.to_vec();
-        let result = bounded(&self.meter, time, pin!(snapshot.call_restore(&mut self.store, &saved))).await;
-        self.explain(result, time)?.map_err(Fault::Restore)
+        let result = bounded(&self.meter, SNAPSHOT_TIME, pin!(snapshot.call_restore(&mut self.store, &saved))).await;
+        let restored = self.explain_within(result, SNAPSHOT_TIME, SNAPSHOT_TIME)?;
+        restored.map_err(|why| Fault::Restore(why.chars().take(MAX_REASON).collect()))
     }
 
     /// Runs one HTTP request to the end of the guest. `sender` gets the head of the response when the guest
@@ -199,13 +246,21 @@ impl Instance {
             return Err(Fault::Host("the component exports no wasi:http/incoming-handler".to_owned()));
         };
         let host = |error: wasmtime::Error| Fault::Host(format!("{error:#}"));
+        let head = *request.method() == http::Method::HEAD;
+        let status = Arc::<AtomicU16>::default();
+        self.store.data_mut().answer = HttpAnswering { head, status: Arc::clone(&status) };
         let request = self.store.data_mut().http().new_incoming_request(SCHEME, request).map_err(host)?;
         let effects = Arc::clone(&self.store.data().effects);
+        let answered = self.store.data().answered.clone();
         let outparam = self
             .store
             .data_mut()
             .http()
             .new_response_outparam_from_callback(move |response| {
+                answered.sends(&response);
+                if let Ok(response) = &response {
+                    status.store(response.status().as_u16(), Ordering::Relaxed);
+                }
                 let mut effects = effects.lock();
                 let taken = std::mem::take(&mut *effects);
                 effects.closed = true;
@@ -222,28 +277,78 @@ impl Instance {
         let fuel = limits.fuel;
         self.meter.begin(limits.cpu);
         arm(&mut self.store, fuel);
+        self.uses += u32::from(work.is_some());
         self.store.data_mut().begin(work);
-        self.calls += 1;
+    }
+
+    /// Begins to count for a snapshot, which is no message: none of its limits holds.
+    fn begin_snapshot(&mut self) {
+        let counts_fuel = self.store.data().who.spec.limits.fuel.is_some();
+        self.meter.begin(SNAPSHOT_TIME);
+        arm(&mut self.store, counts_fuel.then_some(u64::MAX));
+        self.store.data_mut().begin(None);
     }
 
     fn explain<T>(&self, result: Result<wasmtime::Result<T>, Late>, time: Duration) -> Result<T, Fault> {
+        self.explain_within(result, time, self.store.data().who.spec.limits.cpu)
+    }
+
+    /// What came of a call that had so much time by the clock and on a core.
+    fn explain_within<T>(
+        &self,
+        result: Result<wasmtime::Result<T>, Late>,
+        time: Duration,
+        cpu: Duration,
+    ) -> Result<T, Fault> {
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 let ctx = self.store.data();
-                let limits = &ctx.who.spec.limits;
-                let mut fault = Fault::of(&error, limits.cpu, limits.fuel);
-                if let (Fault::Trap { message, .. }, true) = (&mut fault, ctx.memory.refused) {
-                    message.push_str(&format!(
-                        " (it was refused memory above limits.memory, {} bytes)",
-                        limits.memory_bytes
-                    ));
-                }
-                Err(fault)
+                let bounds = Bounds { cpu, ..ctx.bounds() };
+                Err(Fault::of(&error, bounds, &self.program.symbols, ctx.stderr.last()))
             }
-            Err(_) => Err(Fault::Time { limit: time }),
+            Err(_) => Err(Fault::Time { limit: time, trail: self.trail() }),
         }
     }
+}
+
+impl Ctx {
+    fn bounds(&self) -> Bounds {
+        let limits = &self.who.spec.limits;
+        let refused = self.memory.refused.then_some(limits.memory_bytes);
+        Bounds { cpu: limits.cpu, fuel: limits.fuel, refused }
+    }
+
+    /// What is known of a guest that failed without a trap.
+    fn trail(&self) -> Trail {
+        Trail::new(String::new(), self.stderr.last(), self.bounds().refused)
+    }
+}
+
+/// Why an instance could not be started, in one line.
+fn start_failed(ctx: &Ctx, error: &wasmtime::Error, symbols: &Symbols) -> String {
+    let words = ctx.stderr.last();
+    let said = if words.is_empty() { String::new() } else { format!("; it said: {}", words.replace('\n', " | ")) };
+    if ctx.memory.refused {
+        return format!("limits.memory ({} bytes) is too small for its start{said}", ctx.who.spec.limits.memory_bytes);
+    }
+    format!("{}{said}", Fault::of(error, ctx.bounds(), symbols, words))
+}
+
+/// A reason for which a guest's memory was not saved although the guest goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotSaved {
+    /// The guest gave a reason.
+    #[error("it refused to save its memory: {0}")]
+    Refused(String),
+    /// It saved more than it may.
+    #[error("it saved {bytes} bytes, more than snapshot.max ({max} bytes)")]
+    TooLarge {
+        /// What it saved.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
 }
 
 /// A call took longer than it may.
@@ -273,12 +378,13 @@ fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
 }
 
 fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, places: &Arc<Places>, meter: &Arc<Meter>) -> Ctx {
+    let stderr = LineLog::new(who, outside, LogLevel::Warn, "stderr");
     let mut wasi = WasiCtxBuilder::new();
     wasi.max_random_size(MAX_RANDOM)
         .allow_tcp(false)
         .allow_udp(false)
         .stdout(LineLog::new(who, outside, LogLevel::Info, "stdout"))
-        .stderr(LineLog::new(who, outside, LogLevel::Warn, "stderr"));
+        .stderr(stderr.clone());
     for name in &who.spec.allow.env {
         if let Ok(value) = std::env::var(name) {
             wasi.env(name, value);
@@ -297,7 +403,10 @@ fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, places: &Arc<Places>
         table,
         wasi: wasi.build(),
         http: WasiHttpCtx::new(),
-        outbound: Outbound,
+        outbound: Outbound { who: Arc::clone(who), outside: Arc::clone(outside) },
+        answer: HttpAnswering::default(),
+        answered: Answered::default(),
+        stderr,
     }
 }
 

@@ -30,8 +30,12 @@ pub(crate) struct Envelope {
     pub(crate) accepted: Option<Instant>,
     /// Where the store keeps it; none for a call, and before it is committed.
     pub(crate) seq: Option<u64>,
-    /// Not to be handled before, in milliseconds since 1970.
+    /// The time at which it was sent, by the [steady clock](clock::steady_ms).
+    pub(crate) since: u64,
+    /// Not to be handled before, by the steady clock.
     pub(crate) due: Option<u64>,
+    /// Not to be handled before, by the wall clock: it is due when that shows so, whatever it is set to meanwhile.
+    pub(crate) due_at: Option<u64>,
     /// The attempts that failed, the first first.
     pub(crate) failed: Vec<Attempt>,
     /// How often it was handled against state that had changed meanwhile.
@@ -41,6 +45,7 @@ pub(crate) struct Envelope {
 impl Envelope {
     /// A message that nobody waits for, caused by none.
     pub(crate) fn new(message: wit::Message) -> Self {
+        let since = clock::from_wall(message.sent_at);
         Self {
             message,
             hops: 0,
@@ -49,7 +54,9 @@ impl Envelope {
             trace: None,
             accepted: None,
             seq: None,
+            since,
             due: None,
+            due_at: None,
             failed: Vec::new(),
             conflicts: 0,
         }
@@ -175,12 +182,44 @@ pub(crate) struct Sent {
     inner: Option<(Arc<dyn Inbox>, Box<Envelope>)>,
     /// Whether the host says it in an agent's place.
     hosts: bool,
+    /// The bound of causes that it is beyond: it is kept as a dead letter, and goes to nobody.
+    ends: Option<u32>,
+    /// The rule for the answer if it is refused; set where another than that of the message itself holds.
+    refusal: Option<Box<Refusal>>,
+}
+
+/// The rule for the `not-understood` that a message brings back which is refused.
+pub(crate) struct Refusal {
+    /// Its causes.
+    pub(crate) hops: u32,
+    /// The bound of causes.
+    pub(crate) limit: u32,
+    /// Where it goes if it is beyond the bound.
+    pub(crate) end: Arc<dyn Inbox>,
 }
 
 impl Sent {
     /// A message for whose delivery a place was kept in `inbox`.
     pub(crate) fn new(inbox: Arc<dyn Inbox>, envelope: Box<Envelope>) -> Self {
-        Self { inner: Some((inbox, envelope)), hosts: false }
+        Self { inner: Some((inbox, envelope)), hosts: false, ends: None, refusal: None }
+    }
+
+    /// A message with more causes than `limit`, the end of its chain. `end` hears of it when the dead letter is safe.
+    pub(crate) fn ending(end: Arc<dyn Inbox>, envelope: Box<Envelope>, limit: u32) -> Self {
+        let mut sent = Self::new(end, envelope);
+        sent.ends = Some(limit);
+        sent
+    }
+
+    /// The same with another rule for the answer, if the message is refused.
+    pub(crate) fn refused_as(mut self, refusal: Refusal) -> Self {
+        self.refusal = Some(Box::new(refusal));
+        self
+    }
+
+    /// The bound of causes that it is beyond, if it is.
+    pub(crate) fn ends(&self) -> Option<u32> {
+        self.ends
     }
 
     /// The same of the host, in an agent's place.
@@ -221,7 +260,15 @@ impl Sent {
             attempt: 1,
             headers: Vec::new(),
         };
-        let envelope = Envelope { hops: refused.hops, trace: refused.trace, ..Envelope::new(message) };
+        let mut envelope = Envelope { hops: refused.hops, trace: refused.trace, ..Envelope::new(message) };
+        if let Some(refusal) = self.refusal.take() {
+            let Refusal { hops, limit, end } = *refusal;
+            envelope.hops = hops;
+            if hops > limit {
+                (self.ends, self.inner) = (Some(limit), Some((end, Box::new(envelope))));
+                return true;
+            }
+        }
         // Whoever sent it has to hear it.
         origin.reserve_beyond();
         self.inner = Some((origin, Box::new(envelope)));

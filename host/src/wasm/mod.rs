@@ -8,9 +8,14 @@
 //! [`Outside`]: this module knows neither mailboxes nor HTTP nor the database. There is no retry, no routing
 //! and no policy here.
 
+mod answered;
 mod artefact;
+mod backtrace;
 mod bindings;
+mod bodiless;
+mod caller;
 mod compile;
+mod denied;
 mod effects;
 mod engine;
 mod evict;
@@ -26,27 +31,36 @@ mod message;
 mod places;
 mod pool;
 mod program;
+mod response;
 mod spares;
 mod stdio;
+mod symbols;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod turns;
+mod warm;
 mod words;
 
 pub(crate) use bindings::types as wit;
+pub(crate) use caller::BodyError;
 pub(crate) use compile::compile_child;
+pub(crate) use denied::Denied;
 pub(crate) use effects::Effects;
 pub(crate) use engine::{Runtime, RuntimeOptions, machine_instances};
 pub(crate) use fault::Fault;
-pub(crate) use guest::{Identity, LogLevel, Outside, Read, Seen, Work};
-pub(crate) use http::{BodyError, HttpCall, HttpEnd, HttpFailure, ResponseBody, ResponseError};
-pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
+pub(crate) use guest::{Identity, LogLevel, MAX_VALUE, Outside, Read, Seen, Work};
+pub(crate) use http::{HttpCall, HttpEnd, HttpFailure};
+pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, is_cut, summarise};
+pub(crate) use instance::NotSaved;
 pub(crate) use lease::{Kept, Lease};
-pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Sent, Waiter, new_id};
+pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Refusal, Sent, Waiter, new_id};
 pub(crate) use pool::{NoInstance, Pool};
-pub(crate) use program::{Program, digest};
+pub(crate) use program::{Program, ProgramError, digest};
+pub(crate) use response::{ResponseBody, ResponseError};
 pub(crate) use tap::Tap;
+pub(crate) use trail::Trail;
 pub(crate) use words::{act, performative, priority, rank};
 
 /// What runs components, and its version.

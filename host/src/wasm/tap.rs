@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http_body::Frame;
 
-use super::http::{ResponseBody, ResponseError};
+use super::response::{ResponseBody, ResponseError};
 
 /// Hears the whole of a body.
 type Told = Box<dyn FnOnce(Option<Vec<u8>>) + Send>;

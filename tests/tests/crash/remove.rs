@@ -45,7 +45,7 @@ fn a_removed_agent_does_not_wait_for_a_message_that_is_never_sent() {
     let address = host.http.clone();
     // A place is kept for what it sends until it fails.
     let steps = r#"{"do": "steps", "steps": [{"do": "send", "to": "bb", "content": {"do": "none"}},
-        {"do": "sleep", "ms": 1500}, {"do": "fail", "cause": "rejected", "reason": "on purpose"}]}"#;
+        {"do": "sleep", "ms": 5000}, {"do": "fail", "cause": "rejected", "reason": "on purpose"}]}"#;
     let call = std::thread::spawn(move || Client::new(&address, None).post("/aa", steps).status.as_u16());
     host.until_agent("bb", "a place is kept", |status| status["mailbox_depth"] == 1);
     host.edit(&format!("caxton = 1\n{others}"));

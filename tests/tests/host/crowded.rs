@@ -123,7 +123,7 @@ fn who_is_asked_finds_a_place_however_many_wait_for_answers() {
 }
 
 /// Every place is taken for this long by handlers that sleep.
-const TAKEN_MS: u32 = 6_000;
+const TAKEN_MS: u32 = 7_500;
 
 /// A host all of whose places are taken, with the agent `late` beside them, which may take 8 s for a message.
 fn all_taken() -> Host {
@@ -147,7 +147,7 @@ fn all_taken() -> Host {
 }
 
 /// Together longer than the limit, of which the wait for a place takes nothing.
-const SLEEP: &str = r#"{"do":"sleep","ms":6000}"#;
+const SLEEP: &str = r#"{"do":"sleep","ms":7000}"#;
 
 #[test]
 fn waiting_for_a_place_takes_nothing_from_the_time_of_a_handler() {

@@ -112,10 +112,12 @@ fn an_enqueued_message_can_be_looked_up() {
     let later = "[[agents.rogue.http]]\nroute = \"/later\"\nmode = \"enqueue\"\n";
     let mut host = host(&(agent("rogue", "rogue", "instances = { max = 1 }") + later));
     let client = host.client();
+    assert_eq!(host.caxton(&["mailbox", "pause", "rogue"]).0, 0);
     let handled = client.post("/later", r#"{"do":"sleep","ms":300}"#);
     let failed = client.post("/later", r#"{"do":"fail","cause":"rejected","reason":"no such customer"}"#);
     let waits = client.get(failed.header("location")).json();
     assert_eq!((&waits["state"], &waits["agent"]), (&json!("pending"), &json!("rogue")));
+    assert_eq!(host.caxton(&["mailbox", "resume", "rogue"]).0, 0);
     host.until_agent("rogue", "both have ended", |status| {
         status["handled"].as_u64().unwrap_or(0) + status["failed"].as_u64().unwrap_or(0) == 2
     });

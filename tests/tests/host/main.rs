@@ -14,24 +14,41 @@
 //! 7 and 10 are of rollouts with analysis and of moves between machines, which this program does not have.
 
 mod agents;
+mod api;
+mod bounds;
+mod broken;
+mod builds;
+mod callers;
 mod candidates;
+mod chains;
+mod clock;
 mod conversations;
 mod crowded;
 mod dead;
+mod deaths;
 mod declared;
 mod durable;
+mod environment;
+mod files;
+mod folder;
 mod growth;
 mod handoffs;
 mod http;
 mod limits;
 mod messages;
+mod once;
+mod output;
+mod outside;
 mod passed_over;
 mod reload;
 mod removals;
 mod rollouts;
+mod snapshots;
 mod start;
 mod stateful;
+mod stops;
 mod store;
+mod systemd;
 mod told;
 mod trials;
 mod upgrade;
@@ -64,6 +81,13 @@ fn agent(name: &str, guest: &str, more: &str) -> String {
 /// two looks.
 fn in_hand(status: &serde_json::Value) -> bool {
     status["in_flight"] == 1 || status["handled"] == 1
+}
+
+/// The value of a metric whose line begins so; 0 if there is none.
+fn metric(host: &Host, line: &str) -> u64 {
+    let text = Client::new(&host.admin, None).get("/metrics").text();
+    let found = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+    found.unwrap_or(0)
 }
 
 /// How many write at once.

@@ -47,8 +47,10 @@ fn what_was_accepted_is_handled_after_kill_9_in_its_order_and_once() {
     }
     let last = later(&host, "z", &json!({ "do": "record", "text": "end" }));
     let mut host = host.kill().start();
-    assert_eq!(host.client().get(&last).json()["state"], "pending", "it is known after the restart");
-    until_handled(&mut host, 33);
+    // On a busy machine some, or all, may have been handled before the kill.
+    let known = host.client().get(&last).json()["state"].clone();
+    assert!(known == "pending" || known == "handled", "it is known after the restart: {known}");
+    until_handled(&mut host, 0);
     for conversation in ["x", "y", "z"] {
         let expected = if conversation == "z" { "abcdefghijend" } else { "abcdefghij" };
         let found: String = recorded(&host, conversation).chars().filter(char::is_ascii_alphabetic).collect();
@@ -102,9 +104,13 @@ fn an_attempt_that_fails_leaves_nothing_and_the_next_comes_later_without_holding
     later(&host, "x", &failing);
     later(&host, "x", &json!({ "do": "record", "text": "b" }));
     later(&host, "y", &json!({ "do": "record", "text": "c" }));
-    host.until("the other conversation goes on", |host| recorded(host, "y").contains('c').then_some(()));
-    assert!(!recorded(&host, "x").contains('b'), "it waits behind the one that is tried again");
     until_handled(&mut host, 3);
+    // By the order of the commits, which the versions tell at any speed.
+    let version = |conversation: &str| {
+        let reply = host.api().get(&format!("/v1/agents/rogue/state/record/{conversation}"));
+        reply.header("etag").trim_matches('"').parse::<u64>().expect("a version")
+    };
+    assert!(version("y") < version("x"), "the other conversation goes on; this one waits for what is tried again");
     let found: String = recorded(&host, "x").chars().filter(char::is_ascii_alphabetic).collect();
     assert_eq!(found, "ab");
     assert_eq!(host.caxton(&["state", "get", "rogue", "tries"]).1.trim(), "1", "failed attempts left nothing");
@@ -141,7 +147,7 @@ fn urgent_messages_are_served_first() {
     // All in one commit; the first holds the only instance until the others wait.
     let ranks = ["low", "normal", "high", "critical"];
     let sends = ranks.map(|rank| send(rank, json!({ "do": "record", "text": rank })));
-    let first = send("critical", json!({ "do": "sleep", "ms": 300 }));
+    let first = send("critical", json!({ "do": "sleep", "ms": 2_000 }));
     let steps: Vec<serde_json::Value> = std::iter::once(first).chain(sends).collect();
     let told = host.client().post("/rogue", json!({ "do": "steps", "steps": steps }).to_string());
     assert_eq!(told.status.as_u16(), 200, "{}", told.text());

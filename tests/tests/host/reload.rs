@@ -159,7 +159,7 @@ fn a_reload_that_fails_harms_nobody() {
 fn a_drain_ends_when_the_last_call_does() {
     let mut host = host(&agent("rogue", "rogue", "limits = { time = \"60s\" }"));
     let address = host.http.clone();
-    let slow = std::thread::spawn(move || Client::new(&address, None).post("/rogue", r#"{"do":"sleep","ms":5000}"#));
+    let slow = std::thread::spawn(move || Client::new(&address, None).post("/rogue", r#"{"do":"sleep","ms":12000}"#));
     host.until_agent("rogue", "the slow call is in hand", |status| status["in_flight"] == 1);
     host.edit(&file(&agent("rogue", "rogue", "config = { n = \"2\" }")));
     host.until_agent("rogue", "the new revision runs and the old one drains", |status| {

@@ -16,15 +16,22 @@
 //! | `/status-0` | asks for a status that does not exist |
 //! | `/headers` | as many headers as the host takes |
 //! | `/unread` | status 200 without reading the request's body |
+//! | `/length` | a body of 1,234 bytes, of which HEAD is told the length and given nothing |
+//! | `/not-modified`, `/not-modified-late` | status 304 with the length of that body, set before or after the body is taken |
+//! | `/no-content` | status 204 with a length and a body, neither of which there may be |
+//! | `/upload` | the length of the body, and a trap if it breaks off |
+//! | `/collect` | keeps all of the body in memory, and answers with its length |
+//! | `/stream` | a body that never ends, and a trap when nobody reads it |
 
 use std::time::Duration;
 
 use wasip2::exports::http::incoming_handler::Guest;
-use wasip2::http::types::{ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
-use wasip2::io::streams::OutputStream;
+use wasip2::http::types::{ErrorCode, Fields, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam};
+use wasip2::io::streams::{OutputStream, StreamError};
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 const HALF: &[u8] = b"half of it";
+const LONG: [u8; 1_234] = [b'x'; 1_234];
 
 struct RogueWeb;
 
@@ -33,6 +40,24 @@ impl Guest for RogueWeb {
         let target = request.path_with_query().unwrap_or_default();
         match target.split('?').next().unwrap_or_default() {
             "/ok" | "/unread" => respond(out, &[], |body| drop(body.blocking_write_and_flush(b"ok"))),
+            "/length" => {
+                let head = matches!(request.method(), Method::Head);
+                respond_well(out, 200, false, if head { &[] } else { &LONG });
+            }
+            "/not-modified" => respond_well(out, 304, false, &[]),
+            "/not-modified-late" => respond_well(out, 304, true, &[]),
+            "/no-content" => respond_well(out, 204, false, &LONG),
+            "/upload" => {
+                let length = read_all(&request);
+                respond(out, &[], |body| drop(body.blocking_write_and_flush(length.to_string().as_bytes())));
+            }
+            "/collect" => {
+                let length = collect(&request);
+                respond(out, &[], |body| drop(body.blocking_write_and_flush(length.to_string().as_bytes())));
+            }
+            "/stream" => respond(out, &[], |body| loop {
+                body.blocking_write_and_flush(&[b'.'; 4096]).expect("somebody reads");
+            }),
             "/trap" => panic!("told to trap"),
             "/trap-midway" => respond(out, &promised(), |body| {
                 write_half(body);
@@ -76,6 +101,54 @@ impl Guest for RogueWeb {
                 ResponseOutparam::set(out, Ok(response));
                 let _ = OutgoingBody::finish(body, None);
             }
+        }
+    }
+}
+
+/// Answers as most runtimes do, which take it for granted that the host is content.
+fn respond_well(out: ResponseOutparam, status: u16, late: bool, content: &[u8]) {
+    let fields = Fields::new();
+    fields.append("content-length", LONG.len().to_string().as_bytes()).expect("a header");
+    let response = OutgoingResponse::new(fields);
+    if !late {
+        response.set_status_code(status).expect("a status");
+    }
+    let body = response.body().expect("the body is taken once");
+    if late {
+        response.set_status_code(status).expect("a status");
+    }
+    ResponseOutparam::set(out, Ok(response));
+    {
+        let stream = body.write().expect("the stream is taken once");
+        if !content.is_empty() {
+            stream.blocking_write_and_flush(content).expect("it is taken");
+        }
+    }
+    OutgoingBody::finish(body, None).expect("it is as long as it should");
+}
+
+/// The length of a request's body.
+fn read_all(request: &IncomingRequest) -> usize {
+    let mut length = 0;
+    read(request, |piece| length += piece.len());
+    length
+}
+
+/// The same, with all of it in memory at once.
+fn collect(request: &IncomingRequest) -> usize {
+    let mut all = Vec::new();
+    read(request, |piece| all.extend(piece));
+    std::hint::black_box(all).len()
+}
+
+fn read(request: &IncomingRequest, mut take: impl FnMut(Vec<u8>)) {
+    let body = request.consume().expect("the body is taken once");
+    let stream = body.stream().expect("the stream is taken once");
+    loop {
+        match stream.blocking_read(64 << 10) {
+            Ok(piece) => take(piece),
+            Err(StreamError::Closed) => return,
+            Err(error) => panic!("the body broke off: {error:?}"),
         }
     }
 }

@@ -14,8 +14,10 @@ use super::node::{Entry, Node, Place, Table, Value};
 use super::read::{Element, Findings, wrong_type};
 use super::schema;
 use super::section::Section;
+use crate::cors::Cors;
 use crate::desired::{
-    Admin, AgentSpec, Allow, Build, Conversations, Desired, Durability, Host, Http, Limits, Mode, Route, Store,
+    Admin, AgentSpec, Allow, Build, Conversations, Desired, Details, Durability, Host, Http, Limits, Mode, Probes,
+    Route, Store,
 };
 use crate::names::{AgentName, Capability};
 use crate::schedule::{Missed, Schedule};
@@ -45,6 +47,7 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
     let desired = Desired {
         http: http(&root.section("http", findings), findings),
         admin: Admin { listen: listen(&root.section("admin", findings), findings) },
+        probes: Probes { listen: root.section("probes", findings).get("listen", None, findings) },
         store: store(&root.section("store", findings), findings),
         host: host(&root.section("host", findings), findings),
         conversations: conversations(&root.section("conversations", findings), findings),
@@ -72,7 +75,29 @@ fn http(section: &Section<'_>, findings: &mut Findings) -> Http {
         max_body_bytes: section.get("max-body", None, findings).unwrap_or_default(),
         head_timeout: section.get("head-timeout", None, findings).unwrap_or_default(),
         stall_timeout: section.get("stall-timeout", None, findings).unwrap_or_default(),
+        details: match section.get("details", None, findings) {
+            Some("always") => Details::Always,
+            Some("never") => Details::Never,
+            _ => Details::Loopback,
+        },
+        cors: cors(&section.section("cors", findings), findings),
     }
+}
+
+fn cors(section: &Section<'_>, findings: &mut Findings) -> Cors {
+    let cors = Cors {
+        origins: section.get("origins", None, findings).unwrap_or_default(),
+        methods: section.get("methods", None, findings).unwrap_or_default(),
+        headers: section.get("headers", None, findings).unwrap_or_default(),
+        expose: section.get("expose", None, findings).unwrap_or_default(),
+        credentials: section.get("credentials", None, findings).unwrap_or_default(),
+        max_age: section.get("max-age", None, findings).unwrap_or_default(),
+    };
+    if cors.credentials && cors.origins.iter().any(|origin| origin == "*") {
+        let at = At { key: section.key("credentials"), place: section.place("credentials") };
+        findings.errors.push(ConfigError::CredentialsForAll { at });
+    }
+    cors
 }
 
 fn store(section: &Section<'_>, findings: &mut Findings) -> Store {
@@ -158,7 +183,7 @@ fn agent_spec(
     let capabilities: BTreeSet<Capability> =
         capabilities.into_iter().filter_map(|(element, _)| element.capability()).collect();
     cross.capabilities(&capabilities);
-    let Inherited { limits, instances, mailbox, breaker, reload, rollout, .. } =
+    let Inherited { limits, instances, snapshot, mailbox, breaker, reload, rollout, .. } =
         Inherited::read(section, Some(base), findings);
     AgentSpec {
         printed: Default::default(),
@@ -169,6 +194,7 @@ fn agent_spec(
         }),
         capabilities,
         instances,
+        snapshot,
         config: section.get("config", None, findings).unwrap_or_default(),
         allow: allow(section, cross, findings),
         schedules: schedules(section, &limits, findings),
@@ -206,7 +232,8 @@ fn routes(section: &Section<'_>, agent: &str, cross: &mut Cross, findings: &mut 
             _ => Mode::Request,
         };
         if let (Some(pattern), Some(methods)) = (pattern, methods) {
-            let route = Route { pattern, methods, mode };
+            let cors = section.get("cors", None, findings);
+            let route = Route { pattern, methods, mode, cors };
             let at = At { key: section.key("route"), place: section.place("route") };
             cross.route(agent, &route, at, findings);
             routes.push(route);

@@ -268,6 +268,28 @@ pub enum ConfigError {
         /// The method that was probably meant.
         suggestion: Option<String>,
     },
+    /// A text that no page has as its origin.
+    #[error("`{given}` is not an origin")]
+    BadOrigin {
+        /// The value.
+        at: At,
+        /// The text.
+        given: String,
+    },
+    /// A text that no header has as its name.
+    #[error("`{given}` cannot be the name of a header")]
+    BadHeaderName {
+        /// The value.
+        at: At,
+        /// The text.
+        given: String,
+    },
+    /// Credentials for pages of all origins, which no browser sends.
+    #[error("credentials are for origins that are named, and `origins` has `*`")]
+    CredentialsForAll {
+        /// The setting.
+        at: At,
+    },
     /// An element that a list has twice.
     #[error("`{given}` is listed twice")]
     Repeated {
@@ -375,6 +397,9 @@ by_variant! {
     UnknownTimezone "unknown-timezone",
     BadContentType "bad-content-type",
     UnknownMethod "unknown-method",
+    BadOrigin "bad-origin",
+    BadHeaderName "bad-header-name",
+    CredentialsForAll "credentials-for-all",
     Repeated "repeated",
     MinAboveMax "min-above-max",
     OtherStrategy "other-strategy",

@@ -63,6 +63,12 @@ impl ConfigError {
             Self::UnknownMethod { suggestion: None, .. } => {
                 "methods are written in upper case, such as \"GET\" or \"POST\"".to_owned()
             }
+            Self::BadOrigin { .. } => {
+                "scheme, host, and port if it is not the scheme's own, as browsers send it, such as \"https://app.example\"; \"*\" for all"
+                    .to_owned()
+            }
+            Self::BadHeaderName { .. } => "the name alone, such as \"content-type\"; \"*\" for all".to_owned(),
+            Self::CredentialsForAll { .. } => "name the origins, or leave out `credentials`".to_owned(),
             Self::Repeated { .. } => "remove one of the two".to_owned(),
             Self::MinAboveMax { low, high, .. } => format!("raise {} or lower {}", name(high), name(low)),
             Self::OtherStrategy { at, belongs, .. } => strategy_help(&at.key, belongs),

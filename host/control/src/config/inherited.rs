@@ -9,15 +9,17 @@ use super::rollout::{DeployTable, ReloadTable, ignore};
 use super::schema;
 use super::section::Section;
 use crate::backoff::Backoff;
-use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
+use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
 use crate::rollout::declaration::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
+use crate::rollout::split::Sticky;
 use crate::rollout::{Memory, Rollback};
-use crate::units::print_duration;
+use crate::units::{print_bytes, print_duration};
 
 /// What an agent takes from `[defaults]` unless it says otherwise.
 pub(super) struct Inherited {
     pub(super) limits: Limits,
     pub(super) instances: Instances,
+    pub(super) snapshot: SnapshotSpec,
     pub(super) mailbox: MailboxSpec,
     pub(super) breaker: BreakerSpec,
     pub(super) reload: Reload,
@@ -36,9 +38,11 @@ impl Inherited {
     pub(super) fn read(section: &Section<'_>, base: Option<&Self>, findings: &mut Findings) -> Self {
         let (instances, instances_ends) = instances(section, base, findings);
         let (mailbox, backoff_ends) = mailbox(section, base, findings);
+        let limits = limits(section, base.map(|b| &b.limits), findings);
         Self {
-            limits: limits(section, base.map(|b| &b.limits), findings),
             instances,
+            snapshot: snapshot(section, base.map(|b| &b.snapshot), &limits, findings),
+            limits,
             mailbox,
             breaker: breaker(section, base.map(|b| &b.breaker), findings),
             reload: reload(section, base.map(|b| &b.reload), findings),
@@ -86,6 +90,31 @@ impl Default for Limits {
         let fields = &schema::root()["defaults"].fields;
         limits(&Section::absent(fields, "defaults".to_owned()), None, &mut Findings::default())
     }
+}
+
+/// The bound of a save. One that an agent sets itself is not above its memory, where every save comes from; one of
+/// `[defaults]` may be, since agents differ in their memory.
+fn snapshot(
+    section: &Section<'_>,
+    base: Option<&SnapshotSpec>,
+    limits: &Limits,
+    findings: &mut Findings,
+) -> SnapshotSpec {
+    let memory = section.path_place("limits", "memory");
+    let section = written_or_base!(section, "snapshot", base, findings);
+    let max: Option<u64> = section.get("max", base.map(|b| b.max_bytes), findings);
+    let own = base.is_some() && section.entry("max").is_some();
+    if let (true, Some(max)) = (own, max)
+        && max > limits.memory_bytes
+    {
+        let at = At { key: section.key("max"), place: section.place("max") };
+        let (low, high) = (
+            format!("snapshot.max = {}", print_bytes(max)),
+            format!("limits.memory = {}", print_bytes(limits.memory_bytes)),
+        );
+        findings.errors.push(ConfigError::MinAboveMax { at, low, high, other: memory });
+    }
+    SnapshotSpec { max_bytes: max.unwrap_or_default(), own }
 }
 
 fn breaker(section: &Section<'_>, base: Option<&BreakerSpec>, findings: &mut Findings) -> BreakerSpec {
@@ -184,11 +213,12 @@ fn reloaded(section: &Section<'_>, base: Option<&ReloadSpec>, findings: &mut Fin
 fn rollback(section: &Section<'_>, base: Option<&RollbackSpec>, findings: &mut Findings) -> RollbackSpec {
     let section = written_or_base!(section, "rollback", base, findings);
     let absent = RollbackSpec::default();
-    let RollbackSpec { rules, rehearse } = base.unwrap_or(&absent);
+    let RollbackSpec { rules, rehearse, sticky } = base.unwrap_or(&absent);
     RollbackSpec {
         rules: Rollback {
             automatic: section.get("automatic", Some(rules.automatic), findings).unwrap_or(rules.automatic),
             errors: section.get("errors", Some(rules.errors), findings).unwrap_or(rules.errors),
+            errors_above: section.get("errors-above", rules.errors_above, findings),
             slower: section.get("slower", Some(rules.slower), findings).unwrap_or(rules.slower),
             probes: section.get("probes", Some(rules.probes), findings).unwrap_or(rules.probes),
             memory_bytes: section.get("memory", rules.memory_bytes, findings),
@@ -196,6 +226,7 @@ fn rollback(section: &Section<'_>, base: Option<&RollbackSpec>, findings: &mut F
             keep: section.get("keep", Some(rules.keep), findings).unwrap_or(rules.keep),
         },
         rehearse: section.get("rehearse", Some(*rehearse), findings).unwrap_or(*rehearse),
+        sticky: section.get("sticky", Some(sticky.as_str()), findings).and_then(Sticky::named).unwrap_or(*sticky),
     }
 }
 
@@ -244,6 +275,7 @@ fn backoff(mailbox: &Section<'_>, base: Option<(Backoff, Ends)>, findings: &mut 
 
 /// The instances, and where their ends come from.
 fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findings) -> (Instances, Ends) {
+    let own: fn(u32) -> Reuse = if base.is_some() { Reuse::Own } else { Reuse::ForAll };
     let base = base.map(|b| (b.instances.clone(), b.instances_ends.clone()));
     let section = written_or_base!(section, "instances", &base, findings);
     let (inherited, ends) = base.unzip();
@@ -254,7 +286,10 @@ fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Fin
     let instances = Instances {
         min: min.unwrap_or_default(),
         max: max.unwrap_or_default(),
-        reuse: section.get("reuse", inherited.map(|b| b.reuse), findings).unwrap_or_default(),
+        reuse: match section.get("reuse", None, findings) {
+            Some(times) => own(times),
+            None => inherited.map(|b| b.reuse).unwrap_or_default(),
+        },
         idle: section.get("idle", inherited.map(|b| b.idle), findings).unwrap_or_default(),
     };
     (instances, ends)

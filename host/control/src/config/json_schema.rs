@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::schema::{Default, Field, Fields, INHERITED, Item, Key, Kind, METHODS, root};
 
 /// The rule for the names of agents and capabilities (SPEC §7).
-const NAME: &str = "^[a-z][a-z0-9-]{0,61}[a-z0-9]$";
+const NAME: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
 const SIZE: &str = "^[0-9]+(B|KB|KiB|MB|MiB|GB|GiB)?$";
 const TIME: &str = "^(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
 const CRON: &str = "^\\s*\\S+(\\s+\\S+){4,5}\\s*$";
@@ -126,6 +126,8 @@ fn element(item: Item) -> Value {
         Item::Receiver => json!({ "type": "string", "pattern": NAME.replacen('^', "^(cap:)?", 1) }),
         Item::Variable => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" }),
         Item::Method => json!({ "enum": METHODS }),
+        Item::Origin => json!({ "type": "string", "pattern": "^(\\*|[a-z][a-z0-9+.-]*://[^/?#@ ]+)$" }),
+        Item::Header => json!({ "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" }),
     }
 }
 

@@ -8,6 +8,7 @@ use super::node::{Node, Place, Value};
 use super::rollout;
 use super::schema::{Default, Item, KEYS, Key, Kind, METHODS};
 use super::suggest::Suggest;
+use crate::cors;
 use crate::cron::Cron;
 use crate::names::{Capability, Receiver};
 use crate::rollout::strategy::{Batch, CanaryStep};
@@ -252,6 +253,10 @@ fn read_item(item: Item, text: &str, at: At, findings: &mut Findings) -> Result<
         },
         Item::Variable if is_variable(text) => Ok(Element::Text(given)),
         Item::Variable => Err(ConfigError::BadVariableName { at, given }),
+        Item::Origin if cors::is_origin(text) => Ok(Element::Text(given)),
+        Item::Origin => Err(ConfigError::BadOrigin { at, given }),
+        Item::Header if cors::is_header(text) => Ok(Element::Text(given)),
+        Item::Header => Err(ConfigError::BadHeaderName { at, given }),
         Item::Method if METHODS.contains(&text) => Ok(Element::Text(given)),
         Item::Method => {
             let suggestion = findings.suggest.nearest(text, METHODS.iter().copied()).map(str::to_owned);
@@ -403,6 +408,8 @@ impl Item {
             Self::Receiver => "an agent or a capability",
             Self::Variable => "the name of a variable",
             Self::Method => "a method",
+            Self::Origin => "an origin",
+            Self::Header => "the name of a header",
         }
     }
 
@@ -414,6 +421,8 @@ impl Item {
             Self::Receiver => "agents and capabilities",
             Self::Variable => "names of variables",
             Self::Method => "methods",
+            Self::Origin => "origins",
+            Self::Header => "names of headers",
         }
     }
 
@@ -425,6 +434,8 @@ impl Item {
             Self::Receiver => "cap:archive",
             Self::Variable => "LANG",
             Self::Method => "POST",
+            Self::Origin => "https://app.example",
+            Self::Header => "content-type",
         }
     }
 }

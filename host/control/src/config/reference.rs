@@ -14,12 +14,16 @@ Every key that Caxton reads. This page is written by the program from the table 
 Each setting is taken from the first of these that has it: a flag, an environment variable, the file, the default.
 The variable of a key is `CAXTON_` and the key in upper case, with `__` for each `.` and `_` for each `-`:
 `http.max-head` is `CAXTON_HTTP__MAX_HEAD`. Its value is read as TOML where that makes sense, else as text. The flags
-are `--listen` (`http.listen`), `--admin` (`admin.listen`) and `--data` (`store.path`). Keys that are not listed here
-are errors, and so is a value out of bounds; all errors are reported at once.
+are `--listen` (`http.listen`), `--admin` (`admin.listen`), `--probes` (`probes.listen`) and `--data` (`store.path`).
+Keys that are not listed here are errors, and so is a value out of bounds; all errors are reported at once.
+
+A variable with `__` that is no setting is an error too. Any other that begins with `CAXTON_` is a warning, and those that
+Kubernetes makes of a Service (`CAXTON_SERVICE_HOST`, `CAXTON_PORT_8080_TCP`) are one warning together. An empty variable
+counts as one that is not set, unless any text is right there, as in `config`.
 
 - A **size** is a whole number with `B`, `KB`, `KiB`, `MB`, `MiB`, `GB` or `GiB`, or a number of bytes.
 - A **duration** is whole numbers with `h`, `m`, `s`, `ms`, the larger first: `1m30s`.
-- A **name** of an agent or a capability has 2 to 63 lower-case letters, digits and `-`; it begins with a letter and
+- A **name** of an agent or a capability has 1 to 63 lower-case letters, digits and `-`; it begins with a letter and
   does not end with `-`.
 - A **route** is compared with the path as the client sends it, so literals are percent-encoded where a client does so.
   `{id}` matches one segment, `{*rest}` at the end all that is left. A literal goes before both; a parameter and a rest

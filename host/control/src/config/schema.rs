@@ -117,6 +117,10 @@ pub enum Item {
     Variable,
     /// A method of HTTP.
     Method,
+    /// An origin of pages, or `*` for all.
+    Origin,
+    /// The name of a header, or `*` for all.
+    Header,
 }
 
 /// What holds when a key is not set.
@@ -148,7 +152,8 @@ pub const METHODS: &[&str] = &[
 ];
 
 /// The tables of an agent that `[defaults]` has too: an agent inherits what it does not set itself.
-pub const INHERITED: &[&str] = &["limits", "instances", "mailbox", "breaker", "reload", "deploy", "rollback"];
+pub const INHERITED: &[&str] =
+    &["limits", "instances", "snapshot", "mailbox", "breaker", "reload", "deploy", "rollback"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -218,10 +223,32 @@ pub static KEYS: &[Key] = &[
     time("http.head-timeout", 100, 5 * MINUTE, "10s", "How long a client may take to send the head of a request."),
     time("http.stall-timeout", 100, HOUR, "30s",
         "How long a client may pause while it sends a body or reads a response."),
+    word("http.details", &["loopback", "always", "never"], &[], "loopback",
+        "Who is told what went on inside an agent that failed, with its last words on stderr: callers on this machine \
+        whose requests came by no proxy, everybody, or nobody."),
+
+    table("http.cors",
+        "Which pages of other origins may call message agents from a browser. Off while `origins` is empty. The host \
+        answers preflights itself. HTTP agents answer for themselves, unless a route says `cors = true`."),
+    list("http.cors.origins", Item::Origin, "[\"https://app.example\"]", "The origins of the pages; `*` means all."),
+    list("http.cors.methods", Item::Method, "[\"POST\"]",
+        "The methods that they may use, of those that a route takes; none means all of these."),
+    list("http.cors.headers", Item::Header, "[\"content-type\"]",
+        "The headers that they may send; `*` means all, none those that an agent sees of a request."),
+    list("http.cors.expose", Item::Header, "[\"caxton-conversation\"]",
+        "The headers that they may read, beside those that every page may; none means those that the host sets."),
+    key("http.cors.credentials", Kind::Boolean, Default::Boolean(false),
+        "Whether they may send cookies and other credentials; only with origins that are named."),
+    time("http.cors.max-age", 0, 24 * HOUR, "10m", "How long a browser may keep the answer to a preflight."),
 
     table("admin", "The listener of the management API, metrics and probes."),
     key("admin.listen", Kind::Address { loopback: true }, Default::Text("127.0.0.1:8081"),
         "IP address and port; only an address of this machine's own. Port 0 lets the system choose."),
+
+    table("probes", "A listener for `/healthz`, `/readyz` and `/metrics` alone, for probes and scrapes from other machines."),
+    key("probes.listen", Kind::Address { loopback: false }, Default::Unset("\"0.0.0.0:9090\""),
+        "IP address and port, where these three are answered without a token and nothing else is; port 0 lets the system \
+        choose. They are answered at `admin.listen` as well."),
 
     table("store", "Where and how state is kept."),
     key("store.path", Kind::Text, Default::Text(".caxton"), "The data folder, relative to the folder of this file."),
@@ -251,16 +278,22 @@ pub static KEYS: &[Key] = &[
     key("agents.NAME.build.command", Kind::Text, Default::Required("\"components/build.sh triage\""),
         "A command line for `sh -c`, run in the folder of this file."),
     list("agents.NAME.build.watch", Item::Text, "[\"components/triage/**\"]",
-        "Files whose change runs the command again: globs relative to the folder of this file."),
+        "Files whose change runs the command again: files, folders with all in them, and globs (`*` and `**` match any number of folders too), from the folder of this file."),
     list("agents.NAME.capabilities", Item::Capability, "[\"triage\"]",
         "What the agent can do; others send to `cap:NAME` to reach any agent that can."),
     table("agents.NAME.instances", "How many instances the agent has."),
     integer("agents.NAME.instances.min", 0, 1_000, 0,
         "Instances kept warm even when idle, as long as no other agent has nowhere to start one (`host.instances`)."),
     integer("agents.NAME.instances.max", 1, 1_000, 4, "Instances at most; further messages wait."),
-    integer("agents.NAME.instances.reuse", 1, 1_000_000_000, 1_000,
-        "Messages that an instance handles before another takes its place; 1 gives every message a fresh one."),
+    key("agents.NAME.instances.reuse", Kind::Integer { least: 1, most: 1_000_000_000 }, Default::Unset("1_000"),
+        "Messages or requests that an instance handles before another takes its place; 1 gives each a fresh one. Unset, \
+        it is 1 for HTTP agents and 1,000 for agents that take messages, unless the component says how often it may be \
+        used. Not for agents that keep state in their memory."),
     time("agents.NAME.instances.idle", 0, 24 * HOUR, "60s", "How long an instance above `min` stays without work."),
+    table("agents.NAME.snapshot", "What a stateful agent saves of its memory."),
+    size("agents.NAME.snapshot.max", KIB, GIB, "64MiB",
+        "The most that it may save at once. A larger save fails; the instance and what was saved before are kept. \
+        Only for agents that export `caxton:agent/snapshot`, and not above `limits.memory`."),
     key("agents.NAME.config", Kind::TextMap, Default::EmptyTable("{ language = \"en\" }"),
         "Text that the agent reads through `wasi:config/store`."),
     table("agents.NAME.allow", "What the agent may reach. What is not listed is refused."),
@@ -307,6 +340,8 @@ pub static KEYS: &[Key] = &[
     list("agents.NAME.http.methods", Item::Method, "[\"POST\"]", "The methods; none means all."),
     word("agents.NAME.http.mode", &["request", "enqueue"], &[], "request",
         "Whether the caller waits for the reply, or gets 202 and the message's id at once."),
+    key("agents.NAME.http.cors", Kind::Boolean, Default::Unset("true"),
+        "Whether `http.cors` holds for this route; left out, it holds for message agents and not for HTTP agents."),
     key("agents.NAME.schedule", Kind::Tables, Default::EmptyList(""), "Messages that the agent gets by the clock."),
     key("agents.NAME.schedule.cron", Kind::Cron, Default::Required("\"0 */5 * * * *\""),
         "The times: minute, hour, day, month and weekday, or six fields with the second first."),
@@ -353,7 +388,10 @@ pub static KEYS: &[Key] = &[
     table("agents.NAME.rollback", "When a new revision is taken back, and what is kept to go back to."),
     key("agents.NAME.rollback.automatic", Kind::Boolean, Default::Boolean(true),
         "Whether a new revision that does worse is taken back without being asked."),
-    percent("agents.NAME.rollback.errors", 0.0, 100.0, "5%", "Above so many failed messages of the new revision."),
+    percent("agents.NAME.rollback.errors", 0.0, 100.0, "5%",
+        "When the new one fails at so many points more of its messages than the old one in the same window, by more than chance explains."),
+    key("agents.NAME.rollback.errors-above", Kind::Percent { least: 0.0, most: 100.0 }, Default::Unset("\"20%\""),
+        "Above so many failed messages of the new revision, whatever the old one does. Off unless set."),
     percent("agents.NAME.rollback.slower", 0.0, 10_000.0, "50%",
         "When its p95 is above that of the old one, in the same window, by more than this."),
     percent("agents.NAME.rollback.probes", 0.0, 100.0, "50%", "Below so many probes that passed."),
@@ -361,6 +399,8 @@ pub static KEYS: &[Key] = &[
         "Above so much memory of one instance of the new revision. Off unless set."),
     integer("agents.NAME.rollback.min-messages", 0, 1_000_000, 100,
         "With fewer messages a new revision is not judged, and is never healthy."),
+    word("agents.NAME.rollback.sticky", &["idle", "conversation", "none"], &[], "idle",
+        "Where conversations are while traffic is split: with the revision that has something of theirs open, with the one they began with, or anywhere."),
     integer("agents.NAME.rollback.rehearse", 0, 10_000, 0,
         "How many of the last messages a new revision has to handle on a copy before any traffic moves; with 0 none are kept."),
     integer("agents.NAME.rollback.keep", 0, 100, 3,

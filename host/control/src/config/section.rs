@@ -65,6 +65,12 @@ impl<'a> Section<'a> {
         self.entry(name).map_or(Place::Default, |entry| entry.node.place.clone())
     }
 
+    /// Returns the place where a key of a table in this one was written, or [`Place::Default`].
+    pub(super) fn path_place(&self, table: &str, name: &str) -> Place {
+        let written = self.entry(table).and_then(|entry| entry.node.get(name));
+        written.map_or(Place::Default, |entry| entry.node.place.clone())
+    }
+
     fn field(&self, name: &str) -> &'static Field {
         self.fields.get(name).expect("the schema has every key that is read; a test reads them all")
     }

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use ahash::AHashMap;
 
 use super::chains::{Chains, Ends, Place};
-use super::{Lane, Waiting};
+use super::{Lane, Mailbox, Waiting};
 
 /// Lanes that are open: one of their messages is ready, in flight or to be handled again.
 ///
@@ -132,5 +132,21 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.conversations.is_empty() && self.agent.is_none()
+    }
+}
+
+impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
+    /// Whether a message of a conversation is ready, in flight or to be handled again, as far as its messages are handled
+    /// one at a time.
+    pub fn is_open(&self, conversation: &C) -> bool {
+        self.open.conversations.contains_key(conversation)
+    }
+
+    /// Whether another message of its conversation waits behind one of this lane.
+    pub fn has_behind(&self, lane: &Lane<C>) -> bool {
+        match lane {
+            Lane::Free | Lane::Agent => false,
+            Lane::Conversation(name) => matches!(self.open.conversations.get(name), Some(Some(_))),
+        }
     }
 }

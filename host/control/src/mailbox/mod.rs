@@ -10,7 +10,6 @@
 //! Every step takes the same time whatever the depth and the number of conversations; only what is not due yet
 //! costs the logarithm of how many such messages there are. Times are milliseconds, of any clock.
 
-use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::Hash;
 
@@ -18,11 +17,13 @@ use prefetch_index::prefetch_index;
 
 use self::chains::Place;
 use self::lanes::Lanes;
+use self::later::{Later, What};
 
 use crate::desired::Order;
 
 mod chains;
 mod lanes;
+mod later;
 
 /// A mailbox that holds as many messages as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -120,45 +121,10 @@ pub struct Taken<C, T> {
     pub rank: Rank,
     /// Since when it waits, in milliseconds.
     pub since: u64,
+    /// What [`done`](Mailbox::done) was told of the message before it in its conversation; none if it waited for none.
+    pub follows: Option<u64>,
     /// The message.
     pub message: T,
-}
-
-/// A message that is not due yet.
-#[derive(Debug)]
-struct Later<C, T> {
-    due: u64,
-    count: u64,
-    what: What<C, T>,
-}
-
-#[derive(Debug)]
-enum What<C, T> {
-    /// It comes to its conversation when it is due.
-    Arrives(C, Rank, T),
-    /// It was tried already, and its lane is shut for it.
-    Again(Taken<C, T>),
-}
-
-impl<C, T> PartialEq for Later<C, T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<C, T> Eq for Later<C, T> {}
-
-impl<C, T> PartialOrd for Later<C, T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<C, T> Ord for Later<C, T> {
-    /// The heap gives the greatest first, and that is what is due first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.due, other.count).cmp(&(self.due, self.count))
-    }
 }
 
 impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
@@ -213,7 +179,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::None => Lane::Free,
         };
         if let Some(Waiting { rank, since, message }) = self.open.enter(&lane, Waiting { rank, since, message }) {
-            self.make_ready(Taken { lane, rank, since, message }, None);
+            self.make_ready(Taken { lane, rank, since, follows: None, message }, None);
         }
     }
 
@@ -270,16 +236,19 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|ready| &ready.taken.message)
     }
 
-    /// A message that was taken is handled; the next of its lane becomes ready.
-    pub fn done(&mut self, lane: Lane<C>) {
+    /// A message that was taken is handled; the next of its lane becomes ready. The next of its conversation, if it
+    /// waits already, [`follows`](Taken::follows) what is told here.
+    pub fn done(&mut self, lane: Lane<C>, follows: Option<u64>) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.advance(lane);
+        self.advance(lane, follows);
     }
 
     /// Lets the next of a lane come.
-    fn advance(&mut self, lane: Lane<C>) {
+    fn advance(&mut self, lane: Lane<C>, follows: Option<u64>) {
         if let Some((Waiting { rank, since, message }, behind)) = self.open.advance(&lane) {
-            self.make_ready(Taken { lane, rank, since, message }, behind);
+            // The next of the whole agent is of another conversation.
+            let follows = follows.filter(|_| matches!(lane, Lane::Conversation(_)));
+            self.make_ready(Taken { lane, rank, since, follows, message }, behind);
         }
     }
 
@@ -307,7 +276,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::None => Lane::Free,
         };
         if let Some(Waiting { rank, since, message }) = self.open.enter(&lane, Waiting { rank, since, message }) {
-            self.wait_until(due, What::Again(Taken { lane, rank, since, message }));
+            self.wait_until(due, What::Again(Taken { lane, rank, since, follows: None, message }));
         }
     }
 
@@ -373,7 +342,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
                 for ready in std::mem::take(queue) {
                     if is_over(&ready.taken.message) {
                         over.push(ready.taken.message);
-                        advance.push(ready.taken.lane);
+                        advance.push((ready.taken.lane, ready.taken.follows));
                     } else {
                         queue.push_back(ready);
                     }
@@ -391,11 +360,11 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
                 What::Arrives(_, _, message) => over.push(message),
                 What::Again(taken) => {
                     over.push(taken.message);
-                    advance.push(taken.lane);
+                    advance.push((taken.lane, taken.follows));
                 }
             }
         }
-        advance.into_iter().for_each(|lane| self.advance(lane));
+        advance.into_iter().for_each(|(lane, follows)| self.advance(lane, follows));
         self.held = self.held.saturating_sub(u32::try_from(over.len()).unwrap_or(u32::MAX));
         over
     }

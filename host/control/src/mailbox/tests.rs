@@ -25,7 +25,7 @@ fn one_of_a_conversation_at_a_time_and_several_conversations_at_once() {
     let first = mailbox.take(0).unwrap();
     assert_eq!((first.message, take(&mut mailbox, 0)), (1, Some(3)));
     assert_eq!(take(&mut mailbox, 0), None, "2 waits for 1");
-    mailbox.done(first.lane);
+    mailbox.done(first.lane, None);
     assert_eq!(take(&mut mailbox, 0), Some(2));
 }
 
@@ -59,7 +59,7 @@ fn what_is_put_back_comes_first_again() {
     mailbox.put_back(taken);
     let taken = mailbox.take(0).unwrap();
     assert_eq!(taken.message, 1);
-    mailbox.done(taken.lane);
+    mailbox.done(taken.lane, None);
     assert_eq!(take(&mut mailbox, 0), Some(2));
 }
 
@@ -93,7 +93,7 @@ fn what_is_over_leaves_and_the_next_of_its_conversation_comes() {
         let mut left = Vec::new();
         while let Some(taken) = mailbox.take(0) {
             left.push(taken.message);
-            mailbox.done(taken.lane);
+            mailbox.done(taken.lane, None);
         }
         left.sort_unstable();
         assert_eq!((left, mailbox.depth(), mailbox.in_flight()), (vec![2, 6, 15], 0, 0), "{order:?}");
@@ -122,13 +122,13 @@ fn a_deferred_message_holds_its_conversation_and_no_other() {
     assert_eq!(mailbox.depth(), 3, "it waits again");
     let other = mailbox.take(0).unwrap();
     assert_eq!(other.message, 3);
-    mailbox.done(other.lane);
+    mailbox.done(other.lane, None);
     assert_eq!(mailbox.release_due(499, 10), Some(500));
     assert_eq!(take(&mut mailbox, 499), None, "2 stays behind 1");
     assert_eq!(mailbox.release_due(500, 10), None);
     let again = mailbox.take(500).unwrap();
     assert_eq!(again.message, 1);
-    mailbox.done(again.lane);
+    mailbox.done(again.lane, None);
     assert_eq!(take(&mut mailbox, 500), Some(2));
 }
 
@@ -186,7 +186,7 @@ fn what_is_taken_out_behind_a_message_in_hand_is_in_its_order() {
         for expected in 1..=2 {
             let taken = mailbox.take(0).unwrap();
             assert_eq!(taken.message, expected, "{order:?}");
-            mailbox.done(taken.lane);
+            mailbox.done(taken.lane, None);
         }
         let in_hand = mailbox.take(0).unwrap();
         for message in 4..=6 {
@@ -194,7 +194,7 @@ fn what_is_taken_out_behind_a_message_in_hand_is_in_its_order() {
             mailbox.push("a", Rank::Normal, 0, message);
         }
         assert_eq!(mailbox.drain(), [4, 5, 6], "{order:?}");
-        mailbox.done(in_hand.lane);
+        mailbox.done(in_hand.lane, None);
         assert!(mailbox.open.is_empty(), "{order:?}");
     }
 }
@@ -269,7 +269,7 @@ proptest! {
                         last.insert(conversation, number);
                     }
                     handled += 1;
-                    mailbox.done(taken.lane);
+                    mailbox.done(taken.lane, None);
                 }
                 Step::PutBack(at) if !flight.is_empty() => {
                     let taken = flight.swap_remove(at % flight.len());
@@ -299,12 +299,12 @@ proptest! {
         }
         // What waits can all be handled in the end.
         for taken in flight.drain(..) {
-            mailbox.done(taken.lane);
+            mailbox.done(taken.lane, None);
             handled += 1;
         }
         mailbox.release_due(u64::MAX, usize::MAX);
         while let Some(taken) = mailbox.take(u64::MAX) {
-            mailbox.done(taken.lane);
+            mailbox.done(taken.lane, None);
             handled += 1;
         }
         prop_assert_eq!(handled, accepted, "a message can never be handled");
@@ -327,4 +327,44 @@ proptest! {
         }
         prop_assert_eq!(left, 0);
     }
+}
+
+/// What handled a message is told to those of its conversation that came while it was not done, and to no others.
+#[test]
+fn what_waits_behind_a_message_follows_it() {
+    let mut mailbox: Mailbox<&str, u32> = Mailbox::new(Order::Conversation, 100);
+    let put = |mailbox: &mut Mailbox<&'static str, u32>, conversation, message| {
+        mailbox.reserve().unwrap();
+        mailbox.push(conversation, Rank::Normal, 0, message);
+    };
+    put(&mut mailbox, "a", 1);
+    let first = mailbox.take(0).unwrap();
+    assert_eq!((first.follows, mailbox.is_open(&"a"), mailbox.has_behind(&first.lane)), (None, true, false));
+    put(&mut mailbox, "a", 2);
+    put(&mut mailbox, "a", 3);
+    put(&mut mailbox, "b", 4);
+    assert!(mailbox.has_behind(&first.lane));
+    mailbox.done(first.lane, Some(7));
+    let mut taken: Vec<_> = std::iter::from_fn(|| mailbox.take(0)).collect();
+    taken.sort_by_key(|taken| taken.message);
+    let told = |taken: &[Taken<&str, u32>]| taken.iter().map(|t| (t.message, t.follows)).collect::<Vec<_>>();
+    assert_eq!(told(&taken), [(2, Some(7)), (4, None)]);
+    // One that is to be handled again, and then is over, leaves it to the next.
+    let [again, other] = taken.try_into().unwrap();
+    mailbox.defer(again, 10);
+    mailbox.done(other.lane, Some(8));
+    assert_eq!(mailbox.expire(|message| *message == 2), [2]);
+    let third = mailbox.take(0).unwrap();
+    assert_eq!((third.message, third.follows), (3, Some(7)));
+    mailbox.done(third.lane, Some(7));
+    assert!(!mailbox.is_open(&"a"));
+    put(&mut mailbox, "a", 5);
+    assert_eq!(mailbox.take(0).unwrap().follows, None, "it was at rest");
+    // In the order of the whole agent the next is of another conversation.
+    let mut mailbox: Mailbox<&str, u32> = Mailbox::new(Order::Agent, 100);
+    put(&mut mailbox, "a", 1);
+    put(&mut mailbox, "b", 2);
+    let first = mailbox.take(0).unwrap();
+    mailbox.done(first.lane, Some(7));
+    assert_eq!(mailbox.take(0).unwrap().follows, None);
 }

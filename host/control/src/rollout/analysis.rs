@@ -5,9 +5,12 @@
 //!
 //! - With fewer than `min-messages` of the candidate nothing is healthy: the step waits and says how many it has of
 //!   how many. No traffic is not good traffic. A person who knows better promotes; `min-messages = 0` goes by time.
+//! - It is judged against what runs: two revisions that fail equally often do not take each other back. See
+//!   [`errors`](super::errors) for what is compared, and what is taken where no old one runs beside.
 //! - What is certain is not waited for: once more messages failed than `errors` allows of `min-messages`, no further
 //!   message could make it good, and it is refused at once. One failure of one message refuses nothing.
-//! - One that failed so often that its breaker opened is refused: nobody sends it more to judge it by.
+//! - One that failed so often that its breaker opened, and more often than what ran, is refused: nobody sends it more to
+//!   judge it by.
 //! - Memory is a fact, not a rate: one instance above the bound refuses.
 //! - Slower is judged when both have `min-messages`: one slow message is no trend, and at 100 % there is nothing to
 //!   compare with. A p95 of a hundred messages is itself known only roughly, so what is compared is the least that the
@@ -18,6 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::errors::{Tally, errors};
 use super::settings::Rollback;
 use crate::units::{print_bytes, print_duration};
 
@@ -137,16 +141,17 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    fn refused(trigger: Trigger, figures: String) -> Self {
+    pub(super) fn refused(trigger: Trigger, figures: String) -> Self {
         Self::Refused { trigger, figures }
     }
 }
 
-/// Judges a candidate by what was measured of both in the same window.
-pub fn judge(rules: &Rollback, stable: &Window, candidate: &Window) -> Verdict {
+/// Judges a candidate by what was measured of both in the same window, and, where stable has no messages there, by what
+/// stable failed at `lately`.
+pub fn judge(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Verdict {
     let refused = memory(rules, candidate)
         .or_else(|| probes(rules, candidate))
-        .or_else(|| errors(rules, candidate))
+        .or_else(|| errors(rules, stable, lately, candidate))
         .or_else(|| slower(rules, stable, candidate));
     match refused {
         Some(verdict) => verdict,
@@ -184,27 +189,6 @@ fn probes(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
     })
 }
 
-fn errors(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
-    let Window { messages, faults, untaken, breaker_open, .. } = *candidate;
-    let untaken = match untaken {
-        0 => String::new(),
-        untaken => format!(" ({untaken} could not even be taken, and stable answered)"),
-    };
-    if breaker_open {
-        return Some(Verdict::refused(
-            Trigger::Errors,
-            format!("{faults} of {messages} messages failed{untaken}, and its breaker opened"),
-        ));
-    }
-    // As if all that is missing went well: what fires now would fire then.
-    let of = messages.max(rules.min_messages);
-    (faults > 0 && percent(faults, of) > rules.errors).then(|| {
-        let rest = if messages < of { format!(" of {of} whatever the rest does") } else { String::new() };
-        let figures = format!("{faults} of {messages} messages failed{untaken}, more than {}%{rest}", rules.errors);
-        Verdict::refused(Trigger::Errors, figures)
-    })
-}
-
 fn slower(rules: &Rollback, stable: &Window, candidate: &Window) -> Option<Verdict> {
     let enough = |window: &Window| window.messages >= rules.min_messages.max(1);
     let (before, now) = (stable.p95?, candidate.p95?);
@@ -221,7 +205,7 @@ fn slower(rules: &Rollback, stable: &Window, candidate: &Window) -> Option<Verdi
 }
 
 /// So many of so many, of a hundred; none of none is none.
-fn percent(part: u64, whole: u64) -> f64 {
+pub(super) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }
 
@@ -239,6 +223,7 @@ mod tests {
     use super::*;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
+    const NONE: Tally = Tally { messages: 0, faults: 0 };
 
     fn window(messages: u64, faults: u64, p95: u64) -> Window {
         let p95 = (messages > 0).then(|| P95::exactly(MS(p95)));
@@ -278,11 +263,11 @@ mod tests {
             ("one too few", window(99, 0, 20), "99 of 100"),
             ("one of one is no rate", window(1, 1, 20), "1 of 100"),
             ("calls that it could not take", with(|window| (window.faults, window.untaken) = (30, 28)), "errors"),
-            ("one that is left alone", with(|window| (window.faults, window.breaker_open) = (3, true)), "errors"),
-            ("five of a hundred are allowed", window(100, 5, 20), "healthy"),
-            ("six are not", window(100, 6, 20), "errors"),
-            ("six of ten will be six of a hundred at best", window(10, 6, 20), "errors"),
-            ("five of ten may still be five of a hundred", window(10, 5, 20), "10 of 100"),
+            ("one that is left alone", with(|window| (window.faults, window.breaker_open) = (30, true)), "errors"),
+            ("six of a hundred may be chance", window(100, 6, 20), "healthy"),
+            ("fifteen are not", window(100, 15, 20), "errors"),
+            ("fifteen of fifteen will be fifteen of a hundred at best", window(15, 15, 20), "errors"),
+            ("six of ten may still be six of a hundred", window(10, 6, 20), "10 of 100"),
             ("half as slow again is allowed", window(100, 0, 30), "healthy"),
             ("more is not", window(100, 0, 31), "slower"),
             ("with too few it is no trend", window(99, 0, 900), "99 of 100"),
@@ -297,7 +282,7 @@ mod tests {
             ("fewer than half", with(|w| (w.probes_passed, w.probes_failed) = (2, 3)), "probes"),
             ("two probes say nothing", with(|w| (w.probes_passed, w.probes_failed) = (0, 2)), "healthy"),
         ] {
-            assert_eq!(short(&judge(&rules, &good, &candidate)), expected, "{name}");
+            assert_eq!(short(&judge(&rules, &good, NONE, &candidate)), expected, "{name}");
         }
     }
 
@@ -310,7 +295,7 @@ mod tests {
             ("stable is as slow", window(100, 0, 900), "healthy"),
             ("stable is not", window(100, 0, 100), "slower"),
         ] {
-            assert_eq!(short(&judge(&Rollback::default(), &stable, &slow)), expected, "{name}");
+            assert_eq!(short(&judge(&Rollback::default(), &stable, NONE, &slow)), expected, "{name}");
         }
     }
 
@@ -325,7 +310,7 @@ mod tests {
             ("twice as slow, with some luck", near(100, 25, 40, 90), "healthy"),
             ("twice as slow, in any case", near(100, 46, 50, 90), "slower"),
         ] {
-            assert_eq!(short(&judge(&Rollback::default(), &stable, &candidate)), expected, "{name}");
+            assert_eq!(short(&judge(&Rollback::default(), &stable, NONE, &candidate)), expected, "{name}");
         }
     }
 
@@ -351,7 +336,7 @@ mod tests {
         for (messages, at_most, at_least) in [(100, 10, 400), (300, 2, 1_900), (1_000, 0, 1_990)] {
             let rules = Rollback { min_messages: 20, ..Rollback::default() };
             let fires = |times: &mut dyn FnMut(u64, f64) -> Window, factor| {
-                let mut judged = |_: &u32| short(&judge(&rules, &times(messages, 1.0), &times(messages, factor)));
+                let mut judged = |_: &u32| short(&judge(&rules, &times(messages, 1.0), NONE, &times(messages, factor)));
                 (0..2_000).filter(|run| judged(run) == "slower").count()
             };
             let (same, slow) = (fires(&mut times, 1.0), fires(&mut times, 4.0));
@@ -364,7 +349,7 @@ mod tests {
         let off = Rollback { errors: 100.0, slower: 10_000.0, probes: 0.0, min_messages: 0, ..Rollback::default() };
         let bad = Window { probes_passed: 0, probes_failed: 9, ..window(100, 100, 900) };
         for candidate in [bad, Window::default()] {
-            assert_eq!(judge(&off, &window(100, 0, 20), &candidate), Verdict::Healthy);
+            assert_eq!(judge(&off, &window(100, 0, 20), NONE, &candidate), Verdict::Healthy);
         }
     }
 
@@ -390,13 +375,11 @@ mod tests {
 
     #[test]
     fn figures_are_told() {
-        let told = |stable: Window, candidate: Window| match judge(&Rollback::default(), &stable, &candidate) {
+        let told = |stable: Window, candidate: Window| match judge(&Rollback::default(), &stable, NONE, &candidate) {
             Verdict::Refused { figures, .. } => figures,
             other => panic!("{other:?}"),
         };
         let good = window(200, 0, 4);
-        assert_eq!(told(good, window(200, 11, 4)), "11 of 200 messages failed, more than 5%");
-        assert_eq!(told(good, window(8, 6, 4)), "6 of 8 messages failed, more than 5% of 100 whatever the rest does");
         assert_eq!(
             told(good, window(200, 0, 40)),
             "95 of 100 messages took up to 40ms, with the running revision 4000µs; more than 50% slower"

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::settings::{HealthProbe, Rollback, Settings};
+use super::split::Sticky;
 use super::strategy::{Deploy, Memory, Reload, Strategy};
 use crate::units::serde_duration;
 
@@ -51,6 +52,8 @@ pub struct RollbackSpec {
     pub rules: Rollback,
     /// How many of the last messages it has to handle on a copy first.
     pub rehearse: u32,
+    /// What conversations stay on meanwhile. Unlike the rest it acts on a rollout under way too.
+    pub sticky: Sticky,
 }
 
 /// How long the host's own work may take unless declared otherwise (SPEC §2, §3).

@@ -103,7 +103,7 @@ impl Rollout {
     /// What the figures of this step say.
     pub(super) fn verdict(&self, seen: &Observation) -> Verdict {
         let windows = self.windows(seen);
-        analysis::judge(&self.settings.rollback, &windows.stable, &windows.candidate)
+        analysis::judge(&self.settings.rollback, &windows.stable, self.lately, &windows.candidate)
     }
 
     /// What was measured since [`Rollout::window`] began.

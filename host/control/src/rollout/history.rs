@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Refused};
+use super::errors::Tally;
 use super::settings::Settings;
 use super::strategy::Strategy;
 use super::{CannotHold, Instances, Obstacle, Rollout, Side, Status};
@@ -35,6 +36,20 @@ pub struct Ledger {
     pub declined: Vec<Declined>,
     /// The next rollout's id.
     next: u64,
+    /// What the revision that runs failed at last: what the next one is compared with where none runs beside it.
+    #[serde(default)]
+    lately: Option<Lately>,
+}
+
+/// What a revision failed at last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Lately {
+    /// Which.
+    revision: u64,
+    /// Its last messages, and its failures among them.
+    #[serde(flatten)]
+    tally: Tally,
 }
 
 /// Bytes with settings that were refused.
@@ -124,7 +139,7 @@ impl Ledger {
 
     /// The record of an agent that never ran.
     pub fn new(agent: AgentName) -> Self {
-        Self { agent, rollouts: Vec::new(), ran: Vec::new(), declined: Vec::new(), next: 1 }
+        Self { agent, rollouts: Vec::new(), ran: Vec::new(), declined: Vec::new(), next: 1, lately: None }
     }
 
     /// The rollout under way.
@@ -163,6 +178,28 @@ impl Ledger {
         self.ran.push(side);
     }
 
+    /// Takes in what a revision failed at last, if it is the one that runs. The rollout under way goes by it too, until
+    /// all traffic has moved: what stable still answers while it drains is nothing to compare with. Returns whether that
+    /// is news.
+    pub fn note_figures(&mut self, revision: u64, tally: Tally) -> bool {
+        let runs = self.current().is_some_and(|current| current.number == revision);
+        let noted = Some(Lately { revision, tally });
+        if !runs || tally.messages == 0 || self.lately == noted {
+            return false;
+        }
+        self.lately = noted;
+        if let Some(rollout) = self.open_mut().filter(|rollout| rollout.from.number == revision && rollout.weight < 100)
+        {
+            rollout.lately = tally;
+        }
+        true
+    }
+
+    /// What a revision failed at last, as far as that is kept.
+    pub fn figures_of(&self, revision: u64) -> Tally {
+        self.lately.filter(|lately| lately.revision == revision).map(|lately| lately.tally).unwrap_or_default()
+    }
+
     /// Begins a rollout from the revision that runs.
     ///
     /// # Errors
@@ -177,7 +214,10 @@ impl Ledger {
         now: u64,
     ) -> Result<&Rollout, CannotHold> {
         let from = self.ran.last().cloned().unwrap_or_else(|| to.clone());
-        let rollout = Rollout::begin(self.next, self.agent.clone(), from, to, who, settings, instances, stateful, now)?;
+        let lately = self.figures_of(from.number);
+        let mut rollout =
+            Rollout::begin(self.next, self.agent.clone(), from, to, who, settings, instances, stateful, now)?;
+        rollout.lately = lately;
         self.next += 1;
         self.rollouts.push(rollout);
         if self.rollouts.len() > MAX_ROLLOUTS {

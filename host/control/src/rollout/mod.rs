@@ -8,8 +8,8 @@
 //!              Ledger: the agent's rollouts, the revisions kept, what was refused
 //! ```
 //!
-//! `strategy` has the eight strategies, `settings` what else is declared, `analysis` the judgement, `compare` the
-//! comparison of two answers, `split` who is answered by which revision, `history` the ledger and `follow` what it makes
+//! `strategy` has the eight strategies, `settings` what else is declared, `analysis` the judgement, `errors` its
+//! comparison of failures, `compare` the comparison of two answers, `split` who is answered by which revision, `history` the ledger and `follow` what it makes
 //! of a declaration, `turn` how many go at
 //! a time, `tidy` what ends when no rollout holds it. `forward` takes a rollout one step on, `back` takes it back.
 //!
@@ -22,6 +22,7 @@ mod back;
 mod command;
 pub mod compare;
 pub mod declaration;
+pub mod errors;
 mod follow;
 mod forward;
 pub mod history;
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::errors::Tally;
 use crate::names::{AgentName, Digest, RevisionId};
 use crate::units::print_duration;
 
@@ -109,6 +111,9 @@ pub struct Rollout {
     clock: Clock,
     /// What was measured before the host started again.
     carried: Figures,
+    /// What stable failed at last while it had traffic; nothing if that is not known.
+    #[serde(default)]
+    lately: Tally,
 }
 
 /// A revision that takes part in a rollout.
@@ -191,6 +196,7 @@ impl Rollout {
             after_message: None,
             clock,
             carried: Figures::default(),
+            lately: Tally::default(),
         })
     }
 

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use super::analysis::{Compared, Window};
 use super::settings::Probes;
+use super::split::Sticky;
 use super::status::Figures;
 use super::strategy::Memory;
 use crate::lifecycle::State;
@@ -96,6 +97,11 @@ pub struct Windows {
     pub stable: Window,
     /// Of the new one.
     pub candidate: Window,
+    /// Conversations in which something was said since, and that stay with the running revision although the new one has
+    /// their place.
+    pub held: u64,
+    /// What they stay for.
+    pub sticky: Sticky,
 }
 
 /// What follows from an observation.

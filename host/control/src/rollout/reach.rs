@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::analysis::{self, Verdict};
 use super::forward::is_busy;
-use super::observation::{Action, Decision, Observation, Rehearsal, Seen};
+use super::observation::{Action, Decision, Observation, Rehearsal, Seen, Windows};
 use super::settings::{JUDGED_EVERY, PROBES_WATCHED, Pace, WATCHED_EVERY};
+use super::split::Sticky;
 use super::{End, Rollout, Status, Step, Strategy};
 use crate::lifecycle::State;
 use crate::units::print_duration;
@@ -184,9 +185,23 @@ impl Rollout {
             _ if !judged => Reached::Yes,
             verdict => {
                 decision.look_again(JUDGED_EVERY);
-                Reached::Waits(format!("{percent}%: {}", told(&verdict, "messages")))
+                let held = self.held_up(seen).map(|held| format!("; {held}")).unwrap_or_default();
+                Reached::Waits(format!("{percent}%: {}{held}", told(&verdict, "messages")))
             }
         }
+    }
+
+    /// Which conversations keep messages from the candidate, and what would let them go over.
+    fn held_up(&self, seen: &Observation) -> Option<String> {
+        let Windows { held, sticky, .. } = self.windows(seen);
+        let (stay, what) = match (held, sticky) {
+            (0, _) => return None,
+            (1, Sticky::Conversation) => ("stays", "1 conversation that began before".to_owned()),
+            (1, Sticky::Idle | Sticky::None) => ("stays", "1 conversation that has something open".to_owned()),
+            (count, Sticky::Conversation) => ("stay", format!("{count} conversations that began before")),
+            (count, Sticky::Idle | Sticky::None) => ("stay", format!("{count} conversations that have something open")),
+        };
+        Some(format!("{what} {stay} with {}: {}", self.stable(), sticky.way_out(self.agent.as_str())))
     }
 
     fn handed_over(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> Reached {

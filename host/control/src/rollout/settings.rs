@@ -33,8 +33,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct Rollback {
     /// Whether that happens by itself (true).
     pub automatic: bool,
-    /// Above so many failed of a hundred messages (0 – 100, 5).
+    /// When so many more of its messages, of a hundred, failed than of stable's (0 – 100, 5).
     pub errors: f64,
+    /// Above so many failed of a hundred messages, whatever stable does (0 – 100, off).
+    #[serde(default)]
+    pub errors_above: Option<f64>,
     /// When its p95 is above stable's in the same window by more than so many percent (0 – 10,000, 50).
     pub slower: f64,
     /// Below so many passed of a hundred probes (0 – 100, 50).
@@ -53,6 +56,7 @@ impl Default for Rollback {
         Self {
             automatic: true,
             errors: 5.0,
+            errors_above: None,
             slower: 50.0,
             probes: 50.0,
             memory_bytes: None,

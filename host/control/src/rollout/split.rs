@@ -1,17 +1,76 @@
 //! Who is answered by which revision while traffic is split.
 //!
-//! A conversation stays on the revision that it began with, also while weights rise, and nobody keeps a list of
-//! conversations for that. Each conversation has a place from 0 to 99.99 that follows from its name alone. It began
-//! on the candidate if its place was below the weight of that time; when it began is known of every open
-//! conversation ([`crate::conversation::Conversation::first`]), and the rollout remembers its few weights
-//! ([`super::Rollout::weights`]).
+//! Each conversation has a place from 0 to 99.99 that follows from its name alone, so that nobody keeps a list of them. It
+//! is the candidate's if its place was below the weight at a time, and the rollout remembers its few weights
+//! ([`super::Rollout::weights`]). Which time that is, is declared ([`Sticky`]):
 //!
-//! - One that began before the rollout stays on stable until it ends, or all traffic moves.
-//! - One that began on the candidate stays there: weights only rise.
+//! - [`Sticky::Idle`]: when the message came that found the conversation idle. Nothing of it waited then or was in hand,
+//!   and no answer was owed; until all of that is so again it goes on where it is ([`Split::choose`]). However long it
+//!   lasts, it keeps no rollout waiting.
+//! - [`Sticky::Conversation`]: when it began ([`crate::conversation::Conversation::first`]). One that began before the
+//!   rollout stays on stable until it ends, or all traffic moves.
+//! - [`Sticky::None`]: conversations count for nothing, and each message is dealt out.
+//! - One that is the candidate's stays there: weights only rise.
 //! - With the weight at 100 or at 0 there is no split, and everybody goes where all go: the switch, and the way back.
 //! - What belongs to no conversation, such as a plain HTTP call, is dealt out in turn ([`Split::deal`]), exactly.
 //! - A call that the candidate cannot take, since its instances failed, is answered by stable, also in a conversation
 //!   that began on the candidate ([`Untaken`]): who waits for an answer had rather this one than none.
+
+use serde::{Deserialize, Serialize};
+
+/// What conversations stay on while traffic is split (`rollback.sticky`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sticky {
+    /// The revision that they began with.
+    Conversation,
+    /// The revision that has something of theirs open; the next message of one that is idle may go to the other.
+    #[default]
+    Idle,
+    /// None: each message is dealt out.
+    None,
+}
+
+impl Sticky {
+    /// As it is declared.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Conversation => "conversation",
+            Self::Idle => "idle",
+            Self::None => "none",
+        }
+    }
+
+    /// The one that is declared so.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Conversation, Self::Idle, Self::None].into_iter().find(|sticky| sticky.as_str() == name)
+    }
+
+    /// What lets conversations go over that hold a rollout up, for a person to read.
+    pub fn way_out(self, agent: &str) -> String {
+        match self {
+            Self::Conversation => format!(
+                "`rollback.sticky = \"idle\"` lets each go over when it is idle, `caxton rollout promote {agent}` goes on \
+                 without them"
+            ),
+            Self::Idle | Self::None => format!(
+                "`rollback.sticky = \"none\"` lets their next messages go over, `caxton rollout promote {agent}` goes on \
+                 without them"
+            ),
+        }
+    }
+}
+
+/// What decides who handles a message, beside the weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Talk<'a> {
+    /// The message's conversation; none if it stands alone.
+    pub conversation: Option<&'a str>,
+    /// The revision with which the conversation goes on, since something of it is open there.
+    pub goes_on: Option<u64>,
+    /// When the conversation began, or was idle last, in milliseconds since 1970.
+    pub since: u64,
+}
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +151,26 @@ impl Split {
     pub fn deal(&self, nth: u64) -> Pick {
         let weight = u64::from(self.weight());
         if nth % 100 * weight % 100 < weight { Pick::Candidate } else { Pick::Stable }
+    }
+
+    /// Who handles a message. `candidate` is the candidate's number, `nth` counts what is dealt out.
+    pub fn choose(&self, sticky: Sticky, talk: Talk<'_>, candidate: u64, nth: impl FnOnce() -> u64) -> Pick {
+        match (self.weight(), sticky, talk) {
+            (0, ..) => Pick::Stable,
+            (100.., ..) => Pick::Candidate,
+            (_, Sticky::None, _) => self.deal(nth()),
+            // A revision that is neither of the two ran before both.
+            (_, _, Talk { goes_on: Some(number), .. }) if number == candidate => Pick::Candidate,
+            (_, _, Talk { goes_on: Some(_), .. }) => Pick::Stable,
+            (_, _, Talk { conversation: Some(name), since, .. }) => self.pick(name, since),
+            (_, _, Talk { conversation: None, .. }) => self.deal(nth()),
+        }
+    }
+
+    /// Whether a conversation that is stable's would be the candidate's if nothing kept it: such ones hold a rollout up.
+    pub fn is_held(&self, conversation: &str) -> bool {
+        (1..100).contains(&self.weight())
+            && self.below(place(conversation, self.salt), self.weight()) == Pick::Candidate
     }
 
     fn below(&self, place: u64, weight: u8) -> Pick {
@@ -175,6 +254,52 @@ mod tests {
             assert!((0..1_000).all(|n| split.pick(&n.to_string(), n * 4) == pick), "{weights:?}");
             assert!((0..1_000).all(|n| split.deal(n) == pick), "{weights:?}");
         }
+    }
+
+    #[test]
+    fn who_handles_a_message_follows_from_what_is_open_and_when_it_was_idle() {
+        let split = Split::new(7, &[(1_000, 20), (2_000, 60)]);
+        let place = |name: &str| super::place(name, mixed(7));
+        let named =
+            |range: std::ops::Range<u64>| (0..).map(|n| format!("c{n}")).find(|c| range.contains(&place(c))).unwrap();
+        let (first, second, last) = (named(0..2_000), named(2_000..6_000), named(6_000..10_000));
+        let (stable, candidate) = (Pick::Stable, Pick::Candidate);
+        // sticky, conversation, goes on, since, pick
+        for (sticky, name, goes_on, since, expected) in [
+            (Sticky::Idle, Some(&first), None, 999, stable),
+            (Sticky::Idle, Some(&first), None, 1_000, candidate),
+            (Sticky::Idle, Some(&second), None, 1_999, stable),
+            (Sticky::Idle, Some(&second), None, 2_000, candidate),
+            (Sticky::Idle, Some(&last), None, 9_999, stable),
+            (Sticky::Idle, Some(&first), Some(4), 9_999, stable),
+            (Sticky::Idle, Some(&last), Some(5), 0, candidate),
+            (Sticky::Idle, Some(&last), Some(2), 9_999, stable),
+            (Sticky::Idle, None, Some(5), 9_999, candidate),
+            (Sticky::Conversation, Some(&first), None, 999, stable),
+            (Sticky::Conversation, Some(&second), None, 2_000, candidate),
+            (Sticky::Conversation, Some(&last), Some(5), 9_999, candidate),
+        ] {
+            let talk = Talk { conversation: name.map(String::as_str), goes_on, since };
+            assert_eq!(split.choose(sticky, talk, 5, || 0), expected, "{sticky:?} {talk:?}");
+        }
+        let open = Talk { conversation: Some(&first), goes_on: Some(4), since: 0 };
+        let dealt = (0..100).filter(|nth| split.choose(Sticky::None, open, 5, || *nth) == candidate).count();
+        assert_eq!(dealt, 60, "nothing holds");
+        for (weights, expected) in [(&[(0, 0)][..], stable), (&[(0, 100)], candidate)] {
+            let all = Split::new(7, weights);
+            assert_eq!(all.choose(Sticky::Idle, open, 5, || 0), expected, "with no split nothing is held");
+            assert!(!all.is_held(&first));
+        }
+        assert!(split.is_held(&first) && split.is_held(&second) && !split.is_held(&last));
+    }
+
+    #[test]
+    fn a_word_is_read_as_it_is_written() {
+        for sticky in [Sticky::Conversation, Sticky::Idle, Sticky::None] {
+            assert_eq!(Sticky::named(sticky.as_str()), Some(sticky));
+            assert_eq!(serde_json::to_value(sticky).unwrap(), sticky.as_str());
+        }
+        assert_eq!(Sticky::named("no"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caxton_control::backoff::Backoff;
-use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
+use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
 use caxton_control::lifecycle::State;
 use caxton_control::plan::{
     Action, Actual, ActualAgent, Component, Plan, Revision, Standing, Waiting, Wanted, plan, plan_for,
@@ -129,7 +129,8 @@ pub(crate) fn spec(name: &AgentName) -> AgentSpec {
         component: format!("{name}.wasm"),
         build: None,
         capabilities: BTreeSet::new(),
-        instances: Instances { min: 0, max: 4, reuse: 1_000, idle: Duration::from_secs(60) },
+        instances: Instances { min: 0, max: 4, reuse: Reuse::Unset, idle: Duration::from_secs(60) },
+        snapshot: SnapshotSpec { max_bytes: 64 << 20, own: false },
         config: BTreeMap::new(),
         allow: Allow::default(),
         limits: Limits {

@@ -3,6 +3,7 @@
 use caxton_control::AgentName;
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::analysis::Compared;
+use caxton_control::rollout::errors::Tally;
 use caxton_control::rollout::{AT_A_TIME, Action, Deploy, Rehearsal, Reload, Status, Strategy};
 
 use super::{Agent, Broken, Bug, Rev, Work, World, ensure, id, is, measured};
@@ -316,6 +317,9 @@ impl Agent {
         rev.seen.in_flight -= count;
         let (digest, state) = (rev.digest, rev.seen.state.clone());
         self.memory += u64::from(count) * u64::from(state == State::Running);
+        let tally = self.tallies.entry(number).or_default();
+        *tally = measured(digest, u64::from(count), tally);
+        self.ledger.note_figures(number, Tally::new(tally.messages, tally.faults));
         let Some(rollout) = self.ledger.open() else { return Ok(()) };
         let (from, to) = (rollout.from.number, rollout.to.number);
         let new = self.revisions.get(&to).map(|rev| rev.digest);

@@ -88,6 +88,8 @@ pub(crate) struct Agent {
     rehearsal: Rehearsal,
     windows: Windows,
     figures: Figures,
+    /// What each revision has answered, and failed at, ever.
+    tallies: BTreeMap<u64, Window>,
     /// The rollout that is measured.
     measured: Option<u64>,
     /// Counts messages, to deal them out.
@@ -165,6 +167,7 @@ impl Agent {
             rehearsal: Rehearsal::Open,
             windows: Windows::default(),
             figures: Figures::default(),
+            tallies: BTreeMap::new(),
             measured: None,
             dealt: 0,
             snapshots: BTreeMap::new(),

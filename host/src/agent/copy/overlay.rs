@@ -103,7 +103,7 @@ impl Outside for Overlay {
         Ok(Seen { what: keys.into_iter().take(limit as usize).collect(), safe: true })
     }
 
-    fn saved(&self, _: &RevisionId) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
         Ok(None)
     }
 

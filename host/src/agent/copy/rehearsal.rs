@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Agent, Revision, code, describe};
 use super::handle;
 use super::overlay::Overlay;
 use super::replay::Nothing;
-use crate::wasm::{Envelope, Fault, Kind, Outcome, Outside, Pool};
+use crate::wasm::{Envelope, Kind, Outcome, Outside, Pool};
 
 /// Failures that are listed of one rehearsal.
 const MAX_FAILED: usize = 100;
@@ -117,41 +118,26 @@ impl Agent {
     }
 
     /// The memory of a stateful agent as it is now. It goes on with it afterwards.
-    async fn live_memory(&self, stable: &Arc<Revision>) -> Result<Option<Vec<u8>>, String> {
+    async fn live_memory(&self, stable: &Arc<Revision>) -> Result<Option<Bytes>, String> {
         if stable.kind() != Kind::Stateful {
             return Ok(None);
         }
         // Between two messages, as a message would come.
-        let Some(mut lease) = stable.pool.lease_at_rest().await else {
-            return Ok(self
-                .commons
-                .store
-                .snapshot(self.name.as_str(), stable.id.number)?
-                .map(|snapshot| snapshot.data));
+        let Some(lease) = stable.pool.lease_at_rest().await else {
+            let kept = self.commons.store.snapshot(self.name.as_str(), stable.id.number)?;
+            return Ok(kept.map(|snapshot| snapshot.data));
         };
-        match lease.instance().save(stable.spec.limits.time).await {
-            Ok(Some(Ok(data))) => {
-                lease.finish(true);
-                Ok(Some(data))
-            }
-            Ok(Some(Err(why))) => {
-                lease.finish(true);
-                Err(format!("{} refused to save its memory: {why}", stable.id))
-            }
-            Ok(None) => {
-                lease.finish(true);
-                Ok(None)
-            }
-            Err(fault) => Err(format!("{} failed to save its memory: {fault}", stable.id)),
-        }
+        let (lease, saved) = self.save(stable, lease).await?;
+        lease.finish(true);
+        Ok(saved.map(|snapshot| snapshot.data.clone()))
     }
 }
 
 /// For a person: why a message failed, with the trace of a trap.
 fn told(outcome: &Outcome) -> String {
     let mut why = describe(outcome);
-    if let Outcome::Fault(Fault::Trap { backtrace, .. }) = outcome
-        && let Some(first) = backtrace.lines().next()
+    if let Outcome::Fault(fault) = outcome
+        && let Some(first) = fault.trail().and_then(|trail| trail.backtrace().lines().next())
     {
         why.push_str(&format!(" at {first}"));
     }
@@ -179,7 +165,7 @@ enum Took {
 }
 
 impl Side {
-    fn new(agent: &Agent, pool: &Pool, saved: Option<Vec<u8>>) -> Self {
+    fn new(agent: &Agent, pool: &Pool, saved: Option<Bytes>) -> Self {
         let pool = pool.for_copies(Arc::new(Nothing { saved }) as Arc<dyn Outside>);
         Self { pool, overlay: Overlay::new(&agent.commons), handled: 0 }
     }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use caxton_control::RevisionId;
 use caxton_control::rollout::compare::Effect;
 use parking_lot::Mutex;
@@ -129,7 +130,7 @@ impl Outside for Replay {
         if self.shadow.changed_below(prefix, self.began) { self.lose() } else { Ok(seen) }
     }
 
-    fn saved(&self, _: &RevisionId) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
         Ok(None)
     }
 
@@ -150,7 +151,7 @@ pub(super) fn nowhere(
 /// What lies outside an instance between its copies: nothing, but for the memory that it begins with.
 pub(super) struct Nothing {
     /// The memory of a stateful agent, as it was saved.
-    pub(super) saved: Option<Vec<u8>>,
+    pub(super) saved: Option<Bytes>,
 }
 
 impl Outside for Nothing {
@@ -181,7 +182,7 @@ impl Outside for Nothing {
         Ok(Seen { what: Vec::new(), safe: true })
     }
 
-    fn saved(&self, _: &RevisionId) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
         Ok(self.saved.clone())
     }
 

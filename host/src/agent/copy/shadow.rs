@@ -207,7 +207,11 @@ impl Agent {
             controls: 0,
             kept: (0, 0),
         };
-        tokio::spawn(comparer.run(receiver));
+        let guard = self.commons.tasks.guard("shadow");
+        tokio::spawn(async move {
+            let _guard = guard;
+            comparer.run(receiver).await;
+        });
         self.shadow.store(Some(Arc::clone(&shadow)));
         shadow
     }

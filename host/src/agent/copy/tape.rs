@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use caxton_control::RevisionId;
 use caxton_control::rollout::compare::{Answer, Effect};
 use parking_lot::Mutex;
@@ -125,7 +126,7 @@ impl Outside for Recorder {
         Ok(seen)
     }
 
-    fn saved(&self, revision: &RevisionId) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String> {
         self.commons.saved(revision)
     }
 

@@ -10,6 +10,7 @@ use caxton_control::conversation::Conversation;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{Conversations, Expired, MAX_OPEN, Open, Shard};
+use crate::clock;
 
 /// Those in which nothing was said for so long leave memory, in milliseconds.
 const QUIET: u64 = 60_000;
@@ -163,7 +164,8 @@ impl Conversations {
         };
         // None if this version cannot read the record.
         let mut record: Conversation = serde_json::from_str(&text).ok()?;
-        (record.last, record.messages) = (away.last, away.messages);
+        (record.first, record.last, record.messages) = (clock::from_wall(record.first), away.last, away.messages);
+        record.stays.iter_mut().for_each(|stay| stay.until = clock::from_wall(stay.until));
         if away.is_older {
             record.lose_calls();
         }

@@ -1,9 +1,12 @@
 //! Conversations that have ended, and where those begin that are known.
 
+use std::borrow::Cow;
+
 use caxton_control::conversation::Conversation;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::Expired;
+use crate::clock;
 use crate::store::Store;
 
 /// Conversations that have ended and are still listed; the oldest leave first.
@@ -11,9 +14,21 @@ const MAX_ENDED: i64 = 100_000;
 /// Surplus ones leave when one of so many ends.
 const PRUNE: u64 = 1_000;
 
+/// The record as it is kept and shown: with times of the wall clock.
+pub(crate) fn on_wall(record: &Conversation) -> Cow<'_, Conversation> {
+    if !clock::is_set() {
+        return Cow::Borrowed(record);
+    }
+    let (first, last) = (clock::to_wall(record.first), clock::to_wall(record.last));
+    let mut record = Conversation { first, last, ..record.clone() };
+    record.stays.iter_mut().for_each(|stay| stay.until = clock::to_wall(stay.until));
+    Cow::Owned(record)
+}
+
 /// Keeps that a conversation has ended, unless another has begun under its name.
 pub(in crate::store) fn write_end(transaction: &Transaction<'_>, ended: &Expired, now: u64) -> rusqlite::Result<()> {
     let Expired { row: Some(row), record, began } = ended else { return Ok(()) };
+    let record = &*on_wall(record);
     let text = serde_json::to_string(record).expect("a record is numbers and text");
     let (first, last) = (record.first.cast_signed(), record.last.cast_signed());
     let (messages, now) = (record.messages.cast_signed(), now.cast_signed());

@@ -7,6 +7,8 @@ mod findings;
 mod guests;
 mod pool;
 mod sends;
+mod snapshots;
+mod symbols;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,8 +18,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use caxton_control::backoff::Backoff;
-use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload};
+use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
 use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -25,8 +28,8 @@ use tempfile::TempDir;
 use super::guest::{Read, Seen};
 use super::program::ProgramError;
 use super::{
-    Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent, Work,
-    digest, wit,
+    Denied, Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent,
+    Work, digest, wit,
 };
 
 /// Enough for a call that is to end by itself, also on a busy machine.
@@ -84,6 +87,7 @@ impl Bench {
             spec: Arc::new(spec),
             state_bytes: Arc::new(AtomicU64::new(0)),
             peak_memory: Arc::default(),
+            denied: Denied::default(),
         };
         Pool::new(&self.runtime, program, Arc::new(who), Arc::clone(&self.world) as Arc<dyn Outside>, max)
     }
@@ -97,7 +101,8 @@ fn spec() -> AgentSpec {
         component: "guest.wasm".to_owned(),
         build: None,
         capabilities: std::collections::BTreeSet::new(),
-        instances: Instances { min: 0, max: 4, reuse: 1_000_000, idle: LONG },
+        instances: Instances { min: 0, max: 4, reuse: Reuse::Own(1_000_000), idle: LONG },
+        snapshot: SnapshotSpec { max_bytes: 16 << 20, own: false },
         config: BTreeMap::new(),
         allow: Allow::default(),
         limits: Limits {
@@ -150,7 +155,7 @@ fn the_compiler() {
 /// What guests see of the world: nothing but what they kept there.
 #[derive(Default)]
 struct World {
-    saved: Mutex<Option<Vec<u8>>>,
+    saved: Mutex<Option<Bytes>>,
     logs: Mutex<Vec<String>>,
     /// The agents that every capability finds; the mailbox of `full` is.
     agents: Mutex<Vec<String>>,
@@ -190,7 +195,7 @@ impl Outside for World {
         Ok(Seen { what: Vec::new(), safe: true })
     }
 
-    fn saved(&self, _: &RevisionId) -> Result<Option<Vec<u8>>, String> {
+    fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
         Ok(self.saved.lock().clone())
     }
 

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use caxton_control::desired::Http;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
+
+use super::serve::Bounds;
 
 /// How long a connection without a request is kept: longer than the usual clients and proxies keep theirs, so
 /// that it is them who close.
@@ -16,6 +17,9 @@ const IDLE: Duration = Duration::from_secs(75);
 /// How long after its deadline a call may hold its connection; by then it has ended by itself, unless its
 /// client does not let it.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long a connection that is to finish and has no request may take for it. HTTP/2 sends a frame there and back;
+/// whatever is left after that is of no use to anyone.
+const FINISH: Duration = Duration::from_millis(500);
 
 /// No note.
 const NOTHING: u64 = 0;
@@ -33,7 +37,7 @@ pub(super) enum Order {
 
 /// One connection, as those see it who watch over it.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(crate) struct Pulse {
     /// All times here are milliseconds after this, plus one.
     origin: Instant,
     order: AtomicU8,
@@ -43,12 +47,16 @@ pub(super) struct Pulse {
     /// Whether a request ever came.
     visited: AtomicBool,
     multiplexed: AtomicBool,
+    /// Whether its client is on this machine.
+    local: AtomicBool,
     /// Since when there is no request.
     idle_since: AtomicU64,
     /// Since when the head of a request is coming.
     head_since: AtomicU64,
     /// Since when the client takes nothing of what is to be sent.
     blocked_since: AtomicU64,
+    /// Since when it is to finish.
+    finishing_since: AtomicU64,
     /// Bodies that come piece by piece, by number.
     bodies: Mutex<HashMap<u64, Arc<Taking>>>,
     next_body: AtomicU64,
@@ -73,14 +81,26 @@ impl Pulse {
             visits: AtomicU32::new(0),
             visited: AtomicBool::new(false),
             multiplexed: AtomicBool::new(false),
+            local: AtomicBool::new(false),
             idle_since: AtomicU64::new(NOTHING),
             head_since: AtomicU64::new(NOTHING),
             blocked_since: AtomicU64::new(NOTHING),
+            finishing_since: AtomicU64::new(NOTHING),
             bodies: Mutex::default(),
             next_body: AtomicU64::new(0),
         };
         pulse.idle_since.store(pulse.now(), Ordering::Relaxed);
         Arc::new(pulse)
+    }
+
+    /// Notes that its client is on this machine.
+    pub(super) fn come_from_here(&self) {
+        self.local.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its client is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.local.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> u64 {
@@ -113,7 +133,7 @@ impl Pulse {
     }
 
     /// A request begins. `multiplexed` says that others may come at the same time (HTTP/2).
-    pub(super) fn visit(self: &Arc<Self>, multiplexed: bool) -> Visit {
+    pub(crate) fn visit(self: &Arc<Self>, multiplexed: bool) -> Visit {
         if !self.visited.load(Ordering::Relaxed) {
             self.visited.store(true, Ordering::Relaxed);
             self.multiplexed.store(multiplexed, Ordering::Relaxed);
@@ -135,15 +155,33 @@ impl Pulse {
 
     /// Tells the connection what to do; never less than before.
     pub(super) fn tell(&self, order: Order) {
+        if order == Order::Finish && self.finishing_since.load(Ordering::Relaxed) == NOTHING {
+            self.finishing_since.store(self.now(), Ordering::Relaxed);
+        }
         if self.order.fetch_max(order as u8, Ordering::AcqRel) < order as u8 {
             self.connection.wake();
         }
     }
 
+    /// Whether a request is under way.
+    pub(super) fn is_visited(&self) -> bool {
+        self.visits.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether no request is under way, and all that was answered is with the system.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.is_visited() && self.blocked_since.load(Ordering::Relaxed) == NOTHING
+    }
+
+    /// Whether several requests may be under way at once.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed)
+    }
+
     /// Looks whether the client is too slow at this time, or the connection of no use any more.
-    pub(super) fn look(&self, settings: &Http, now: Instant) {
+    pub(super) fn look(&self, bounds: &Bounds, now: Instant) {
         let now = self.at(now);
-        let (stall, head) = (millis(settings.stall_timeout), millis(settings.head_timeout));
+        let (stall, head) = (millis(bounds.stall_timeout), millis(bounds.head_timeout));
         let older = |since: &AtomicU64, age: u64| {
             let since = since.load(Ordering::Relaxed);
             since != NOTHING && now.saturating_sub(since) > age
@@ -152,18 +190,20 @@ impl Pulse {
         if older(&self.blocked_since, stall) || self.bodies.lock().values().any(|taking| late(taking)) {
             return self.tell(Order::Cut);
         }
-        if self.visits.load(Ordering::Relaxed) > 0 {
+        if self.is_visited() {
             return;
         }
-        if !self.visited.load(Ordering::Relaxed) {
+        if self.finishing_since.load(Ordering::Relaxed) != NOTHING {
+            let finish = millis(FINISH);
+            if self.is_at_rest() && older(&self.finishing_since, finish) && older(&self.idle_since, finish) {
+                self.tell(Order::Cut);
+            }
+        } else if !self.visited.load(Ordering::Relaxed) {
             // Nothing, or not all of a first head.
             if older(&self.idle_since, head) {
                 self.tell(Order::Cut);
             }
         } else if !self.multiplexed.load(Ordering::Relaxed) && older(&self.head_since, head) {
-            self.tell(Order::Cut);
-        } else if older(&self.idle_since, millis(IDLE) + stall) {
-            // It was told to finish, and something keeps it.
             self.tell(Order::Cut);
         } else if older(&self.idle_since, millis(IDLE)) {
             self.tell(Order::Finish);
@@ -177,19 +217,19 @@ fn millis(duration: Duration) -> u64 {
 
 /// One request of a connection, until its response is complete or dropped.
 #[derive(Debug)]
-pub(super) struct Visit {
+pub(crate) struct Visit {
     pulse: Arc<Pulse>,
     taking: Option<(u64, Arc<Taking>)>,
 }
 
 impl Visit {
     /// Whether others may be under way on the same connection.
-    pub(super) fn is_multiplexed(&self) -> bool {
+    pub(crate) fn is_multiplexed(&self) -> bool {
         self.pulse.multiplexed.load(Ordering::Relaxed)
     }
 
     /// Watches how the response's body is taken, which has to be complete at `deadline`.
-    pub(super) fn watch(&mut self, deadline: Option<Instant>) {
+    pub(crate) fn watch(&mut self, deadline: Option<Instant>) {
         let deadline = deadline.map_or(u64::MAX, |deadline| self.pulse.at(deadline + GRACE));
         let taking = Arc::new(Taking { left_since: AtomicU64::new(self.pulse.now()), deadline });
         let number = self.pulse.next_body.fetch_add(1, Ordering::Relaxed);
@@ -198,14 +238,14 @@ impl Visit {
     }
 
     /// More of the body is asked for.
-    pub(super) fn asked(&self) {
+    pub(crate) fn asked(&self) {
         if let Some((_, taking)) = &self.taking {
             taking.left_since.store(NOTHING, Ordering::Relaxed);
         }
     }
 
     /// A piece of the body was handed over.
-    pub(super) fn handed_over(&self) {
+    pub(crate) fn handed_over(&self) {
         if let Some((_, taking)) = &self.taking {
             taking.left_since.store(self.pulse.now(), Ordering::Relaxed);
         }
@@ -228,12 +268,10 @@ impl Drop for Visit {
 mod tests {
     use super::*;
 
-    fn settings() -> Http {
-        Http {
-            listen: ([127, 0, 0, 1], 0).into(),
+    fn bounds() -> Bounds {
+        Bounds {
             max_connections: 10,
             max_head_bytes: 8 << 10,
-            max_body_bytes: 1 << 20,
             head_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
         }
@@ -241,7 +279,7 @@ mod tests {
 
     /// What the connection is told so many seconds after whatever was noted last.
     fn told(pulse: &Pulse, seconds: u64) -> Order {
-        pulse.look(&settings(), Instant::now() + Duration::from_secs(seconds));
+        pulse.look(&bounds(), Instant::now() + Duration::from_secs(seconds));
         pulse.order(&std::task::Context::from_waker(std::task::Waker::noop()))
     }
 
@@ -272,7 +310,20 @@ mod tests {
         pulse.received();
         assert_eq!(told(&pulse, 74), Order::GoOn, "bytes of HTTP/2 need not be those of a head");
         assert_eq!(told(&pulse, 76), Order::Finish);
-        assert_eq!(told(&pulse, 106), Order::Cut);
+        assert_eq!(told(&pulse, 77), Order::Cut, "it had its time to finish");
+    }
+
+    #[test]
+    fn a_connection_that_is_to_finish_waits_for_its_requests_alone() {
+        let pulse = Pulse::new(Instant::now());
+        let visit = pulse.visit(true);
+        pulse.tell(Order::Finish);
+        assert_eq!(told(&pulse, 1_000), Order::Finish, "a call has its own limits");
+        pulse.blocked();
+        drop(visit);
+        assert_eq!(told(&pulse, 2), Order::Finish, "the client still takes what was answered");
+        pulse.sent();
+        assert_eq!(told(&pulse, 2), Order::Cut);
     }
 
     #[test]

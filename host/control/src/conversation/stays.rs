@@ -1,0 +1,225 @@
+//! Where a conversation goes on while an agent's traffic is split over two revisions.
+//!
+//! A conversation is free to go to another revision of an agent with its next message as long as nothing of it is open
+//! there: no message waits or is in hand, which the agent's mailbox knows, and nobody owes an answer, which is known
+//! here. What is noted is in the record, and so outlives the host.
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+use super::{Conversation, Unanswered};
+
+/// The revision of an agent that goes on with a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stay {
+    /// Whose.
+    pub agent: CompactString,
+    /// The number of the revision.
+    pub revision: u64,
+    /// What was said to the agent up to this time belongs to it, in milliseconds since 1970; later messages do as long as
+    /// an answer is owed.
+    pub until: u64,
+    /// Whether the conversation was free since: what is asked later is open for whoever handles it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_over: bool,
+}
+
+impl Conversation {
+    /// Whether an agent waits for an answer here, or owes one. `except` is the key of a question that is in hand.
+    pub fn owes(&self, agent: &str, except: Option<&str>) -> bool {
+        // What came from outside and is no call is answered to nobody.
+        let is_heard = |left: &Unanswered| left.is_call || !left.from.contains(':');
+        let is_open = |left: &Unanswered| {
+            (left.from == agent || left.to == agent) && is_heard(left) && except != Some(left.key.as_str())
+        };
+        self.unanswered.iter().any(is_open) || self.runs.iter().any(|run| run.involves(agent))
+    }
+
+    /// Notes that a revision of an agent has handled a message at a time, and goes on with what it left open. With
+    /// nothing left open nothing is noted, unless `anyway`. `except` is the key of the message. Returns whether that is
+    /// to be kept.
+    pub fn stay(&mut self, agent: &str, revision: u64, at: u64, except: Option<&str>, anyway: bool) -> bool {
+        if !anyway && !self.owes(agent, except) {
+            return false;
+        }
+        match self.stays.iter_mut().find(|stay| stay.agent == agent) {
+            Some(stay) => {
+                let is_other = stay.revision != revision;
+                (stay.revision, stay.until, stay.is_over) = (revision, stay.until.max(at), false);
+                is_other || anyway
+            }
+            None => {
+                self.stays.push(Stay { agent: CompactString::new(agent), revision, until: at, is_over: false });
+                true
+            }
+        }
+    }
+
+    /// The revision that has to handle a message which was sent to an agent at a time, because of what is or was open
+    /// then; none if the conversation was free. `key` is what an answer to the message would name.
+    pub fn stays_on(&self, agent: &str, key: &str, sent_at: u64) -> Option<u64> {
+        let stay = self.where_it_was(agent)?;
+        (sent_at <= stay.until || !stay.is_over && self.owes(agent, Some(key))).then_some(stay.revision)
+    }
+
+    /// What was noted last of an agent.
+    pub fn where_it_was(&self, agent: &str) -> Option<&Stay> {
+        self.stays.iter().find(|stay| stay.agent == agent)
+    }
+
+    /// Notes that something is said to an agent at a time. While an answer is owed it belongs to what is open, also once
+    /// that is answered; otherwise the conversation is free. Called before the message is taken in.
+    pub(super) fn hold(&mut self, agent: &str, at: u64) {
+        // Most conversations have none, and then nothing is looked through.
+        let Some(noted) = self.stays.iter().position(|stay| stay.agent == agent && !stay.is_over) else { return };
+        let is_owed = self.owes(agent, None);
+        let stay = &mut self.stays[noted];
+        if is_owed {
+            stay.until = stay.until.max(at);
+        } else {
+            stay.is_over = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Said;
+    use super::*;
+    use crate::Performative::{self, *};
+
+    const OUTSIDE: &str = "http:POST /desk";
+
+    fn said<'a>(
+        from: &'a str,
+        to: &'a str,
+        act: Performative,
+        id: &'a str,
+        answers: Option<&'a str>,
+        at: u64,
+    ) -> Said<'a> {
+        let (protocol, reply_with, is_call) = (None, None, false);
+        Said { from, to, act, protocol, id, reply_with, in_reply_to: answers, at, is_call }
+    }
+
+    fn conversation(said: &[Said<'_>]) -> Conversation {
+        let mut conversation = Conversation::new("c", said[0].from, said[0].at);
+        for said in said {
+            conversation.judge(said, 10).unwrap();
+        }
+        conversation
+    }
+
+    #[test]
+    fn who_owes_an_answer_or_waits_for_one_is_not_free() {
+        let call = |act| Said { is_call: true, ..said(OUTSIDE, "desk", act, "1", None, 1) };
+        let proposed = said("desk", OUTSIDE, Propose, "2", Some("1"), 2);
+        let in_protocol = |said: Said<'static>, protocol| Said { protocol: Some(protocol), ..said };
+        for (name, messages, desk, billing) in [
+            ("told something", vec![said(OUTSIDE, "desk", Inform, "1", None, 1)], false, false),
+            (
+                "asked from outside, by nobody who waits",
+                vec![said(OUTSIDE, "desk", Request, "1", None, 1)],
+                false,
+                false,
+            ),
+            ("called", vec![call(Request)], true, false),
+            ("asks", vec![said("desk", "billing", QueryRef, "1", None, 1)], true, true),
+            (
+                "was answered",
+                vec![
+                    said("desk", "billing", QueryRef, "1", None, 1),
+                    said("billing", "desk", InformRef, "2", Some("1"), 2),
+                ],
+                false,
+                false,
+            ),
+            ("asks whom it was called by", vec![call(Cfp), proposed], true, false),
+            (
+                "is answered by its caller",
+                vec![call(Cfp), proposed, said(OUTSIDE, "desk", Inform, "3", None, 3)],
+                false,
+                false,
+            ),
+            (
+                "in a protocol with somebody outside",
+                vec![
+                    in_protocol(call(Request), "fipa-request"),
+                    in_protocol(said("desk", OUTSIDE, Agree, "2", Some("1"), 2), "fipa-request"),
+                ],
+                true,
+                false,
+            ),
+            (
+                "in a protocol that was begun outside, by nobody who waits",
+                vec![in_protocol(said(OUTSIDE, "desk", Request, "1", None, 1), "fipa-request")],
+                false,
+                false,
+            ),
+            (
+                "agreed, and has not told the result",
+                vec![
+                    in_protocol(said("desk", "billing", Request, "1", None, 1), "fipa-request"),
+                    in_protocol(said("billing", "desk", Agree, "2", Some("1"), 2), "fipa-request"),
+                ],
+                true,
+                true,
+            ),
+        ] {
+            let conversation = conversation(&messages);
+            assert_eq!(
+                (conversation.owes("desk", None), conversation.owes("billing", None)),
+                (desk, billing),
+                "{name}"
+            );
+        }
+        let asked = conversation(&[said("desk", "billing", QueryRef, "1", None, 1)]);
+        assert!(!asked.owes("billing", Some("1")) && !asked.owes("archive", None));
+    }
+
+    #[test]
+    fn an_open_question_holds_and_its_answer_is_the_last_that_it_holds() {
+        let mut talk = conversation(&[said(OUTSIDE, "desk", Inform, "1", None, 1)]);
+        assert!(!talk.stay("desk", 1, 2, None, false), "nothing is open");
+        assert_eq!(talk.stays_on("desk", "1", 1), None);
+        talk.judge(&said("desk", "billing", QueryRef, "2", None, 2), 10).unwrap();
+        assert!(talk.stay("desk", 1, 2, None, false));
+        assert!(!talk.stay("desk", 1, 2, None, false), "it is kept already");
+        talk.judge(&said(OUTSIDE, "desk", Inform, "3", None, 5), 10).unwrap();
+        assert_eq!(talk.stays_on("desk", "3", 5), Some(1));
+        talk.judge(&said("billing", "desk", InformRef, "4", Some("2"), 7), 10).unwrap();
+        let talk: Conversation = serde_json::from_str(&serde_json::to_string(&talk).unwrap()).unwrap();
+        assert_eq!(talk.stays_on("desk", "4", 7), Some(1), "the answer itself");
+        assert_eq!(talk.stays_on("desk", "5", 8), None, "and what comes after it is free");
+        assert_eq!(talk.stays_on("billing", "2", 2), None);
+    }
+
+    #[test]
+    fn a_question_in_hand_does_not_hold_itself() {
+        let mut talk = conversation(&[said("desk", "billing", QueryRef, "1", None, 1)]);
+        assert!(!talk.stay("billing", 1, 2, Some("1"), false), "it is being answered");
+        // It was handled, and is answered later.
+        assert!(talk.stay("billing", 1, 2, None, false));
+        talk.judge(&said("desk", "billing", QueryRef, "2", None, 9), 10).unwrap();
+        assert_eq!(talk.stays_on("billing", "2", 9), Some(1));
+        talk.judge(&said("billing", "desk", InformRef, "3", Some("1"), 10), 10).unwrap();
+        talk.judge(&said("billing", "desk", InformRef, "4", Some("2"), 11), 10).unwrap();
+        talk.judge(&said("desk", "billing", QueryRef, "5", None, 12), 10).unwrap();
+        talk.judge(&said("desk", "billing", Inform, "6", None, 13), 10).unwrap();
+        for (key, at) in [("5", 12), ("6", 13)] {
+            assert_eq!(talk.stays_on("billing", key, at), None, "what was open before holds no new question");
+        }
+        assert!(talk.stay("billing", 2, 14, None, false));
+        assert_eq!(talk.stays_on("billing", "6", 13), Some(2));
+    }
+
+    #[test]
+    fn a_record_of_the_version_before_is_read() {
+        let old = r#"{"name":"c","initiator":"desk","participants":["billing","desk"],"protocol":null,"runs":[],"first":1,
+            "last":2,"messages":2,"unanswered":[{"key":"1","from":"desk","to":"billing"}]}"#;
+        let talk: Conversation = serde_json::from_str(old).unwrap();
+        assert!(talk.owes("desk", None) && talk.stays.is_empty());
+        let free = Conversation::new("c", "desk", 1);
+        assert!(!serde_json::to_string(&free).unwrap().contains("stays"));
+    }
+}

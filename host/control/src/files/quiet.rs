@@ -1,0 +1,65 @@
+//! The pause between a hint and the look that follows from it.
+
+/// A save or a build touches several files, or one several times: they are looked at together.
+const REST: u64 = 60;
+/// Hints that do not end put a look off by no more than this.
+const LONGEST: u64 = 1_000;
+
+/// Collects hints until they rest for a moment, or have gone on for too long.
+#[derive(Debug, Clone, Default)]
+pub struct Quiet {
+    /// When the first and the last hint since the last look came.
+    hints: Option<(u64, u64)>,
+}
+
+impl Quiet {
+    /// Takes a hint.
+    pub fn hint(&mut self, now: u64) {
+        let first = self.hints.map_or(now, |(first, _)| first);
+        self.hints = Some((first, now));
+    }
+
+    /// Returns when the next look is due; none without a hint.
+    pub fn due(&self) -> Option<u64> {
+        self.hints.map(|(first, last)| (last + REST).min(first + LONGEST))
+    }
+
+    /// Begins a look, which answers all hints up to now.
+    pub fn look(&mut self) {
+        self.hints = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_comes_after_a_pause_or_at_the_bound() {
+        for (hints, due) in [
+            (vec![], None),
+            (vec![5], Some(65)),
+            (vec![5, 30, 60], Some(120)),
+            // One that comes again before each pause has passed.
+            ((0..100).map(|n| n * 50).collect(), Some(1_000)),
+        ] {
+            let mut quiet = Quiet::default();
+            hints.iter().for_each(|at| quiet.hint(*at));
+            assert_eq!(quiet.due(), due, "{hints:?}");
+        }
+    }
+
+    #[test]
+    fn hints_without_end_are_answered_every_second() {
+        let (mut quiet, mut looks) = (Quiet::default(), Vec::new());
+        for now in (0..10_000).step_by(10) {
+            if quiet.due().is_some_and(|due| due <= now) {
+                quiet.look();
+                looks.push(now);
+            }
+            quiet.hint(now);
+        }
+        assert_eq!(looks.len(), 9, "{looks:?}");
+        assert!(looks.windows(2).all(|pair| pair[1] - pair[0] <= LONGEST + 10), "{looks:?}");
+    }
+}

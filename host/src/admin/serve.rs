@@ -1,0 +1,61 @@
+//! The listeners of the API, and of probes alone.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use super::{Api, probes_router, router};
+use crate::listener::{self, Bounds, Pulse, visited};
+
+/// How often what was recorded is taken in while nobody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// What both listeners bear: their clients are few, and of this machine or its operators.
+const BOUNDS: Bounds = Bounds {
+    max_connections: 1_000,
+    max_head_bytes: 64 << 10,
+    head_timeout: Duration::from_secs(10),
+    stall_timeout: Duration::from_secs(30),
+};
+
+/// Serves the API until `stop` is cancelled and what is being answered is answered.
+pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) {
+    let metrics = api.metrics.clone();
+    let upkeep = async {
+        let mut interval = tokio::time::interval(UPKEEP);
+        loop {
+            interval.tick().await;
+            metrics.upkeep();
+        }
+    };
+    tokio::select! {
+        () = connections(listener, router(api), stop) => {}
+        () = upkeep => {}
+    }
+}
+
+/// Serves `/healthz`, `/readyz` and `/metrics`, and nothing else, until `stop` is cancelled.
+pub(crate) async fn serve_probes(listener: TcpListener, api: Api, stop: CancellationToken) {
+    connections(listener, probes_router(api), stop).await;
+}
+
+async fn connections(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let make = move |pulse: Arc<Pulse>| {
+        let router = router.clone();
+        visited(pulse, move |request: Request<Incoming>| answer(router.clone(), request))
+    };
+    listener::serve(listener, || BOUNDS, make, stop).await;
+}
+
+async fn answer(mut router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+    // It is always ready.
+    router.call(request.map(Body::new)).await
+}

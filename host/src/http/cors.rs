@@ -1,0 +1,65 @@
+//! Pages of other origins: what their browsers are told, and preflights, which no agent sees.
+
+use caxton_control::cors::{Cors, Header};
+use caxton_control::route::OWN;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
+};
+use http::{Method, Response, StatusCode, request};
+
+use super::body::ReplyBody;
+use super::path;
+use crate::routes::{Found, Routes};
+
+/// The answer to a preflight; none if `head` is of none, or of one for an agent that answers for itself.
+pub(super) fn preflight(cors: &Cors, routes: &Routes, head: &request::Parts) -> Option<Response<ReplyBody>> {
+    if !cors.is_on() || head.method != Method::OPTIONS {
+        return None;
+    }
+    let text = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let (origin, method) = (text(ORIGIN)?, text(ACCESS_CONTROL_REQUEST_METHOD)?);
+    let asked = Method::from_bytes(method.as_bytes()).ok()?;
+    let found = path::normal(head.uri.path());
+    let methods: Vec<String> = match routes.find_for(&found, &asked) {
+        Found::Target(target, _) if !target.is_shared() => return None,
+        Found::Target(target, _) => target.methods().iter().map(ToString::to_string).collect(),
+        Found::OtherMethods(methods) => methods.split(", ").map(str::to_owned).collect(),
+        Found::Nothing if head.uri.path().starts_with(OWN) => vec!["GET".to_owned(), "HEAD".to_owned()],
+        Found::Nothing => return None,
+    };
+    let methods: Vec<&str> = methods.iter().map(String::as_str).collect();
+    let mut response = Response::new(ReplyBody::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    insert(headers, cors.preflight(origin, method, text(ACCESS_CONTROL_REQUEST_HEADERS), &methods));
+    let asked_by = "origin, access-control-request-method, access-control-request-headers";
+    headers.insert(VARY, HeaderValue::from_static(asked_by));
+    Some(response)
+}
+
+/// Tells the browser of a page whether it may read a response.
+pub(super) fn share(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+    if !cors.is_on() {
+        return;
+    }
+    // An agent's own word would be a second one.
+    for name in [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_EXPOSE_HEADERS] {
+        headers.remove(name);
+    }
+    if cors.varies() {
+        headers.append(VARY, HeaderValue::from_static("origin"));
+    }
+    if let Some(origin) = origin.and_then(|origin| origin.to_str().ok()) {
+        insert(headers, cors.shared_with(origin));
+    }
+}
+
+fn insert(headers: &mut HeaderMap, told: Vec<Header>) {
+    for (name, value) in told {
+        // What the client said may be what HTTP cannot say back.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}

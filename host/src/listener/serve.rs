@@ -1,0 +1,341 @@
+//! Accepting connections, and ending them.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::pulse::{Order, Pulse};
+use super::socket::{Socket, until_gone};
+
+/// After the system had no more file handles: until then some connection may have ended.
+const PAUSE: Duration = Duration::from_millis(100);
+/// While all connections are taken: how often to look whether the bound was raised.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often slow clients are looked for: no more and no less often than this, whatever the timeouts.
+const MIN_WATCH: Duration = Duration::from_millis(20);
+const MAX_WATCH: Duration = Duration::from_secs(1);
+/// How often connections are looked at while all are to finish.
+const STOP_WATCH: Duration = Duration::from_millis(50);
+/// Requests of one HTTP/2 connection at once; a client that wants more waits.
+const MAX_STREAMS: u32 = 128;
+/// Bytes of one stream of HTTP/2 that may wait to be sent.
+const BUFFER: usize = 128 << 10;
+/// Bytes that one stream of HTTP/2 may have on their way to the agent: what is taken no faster than this
+/// must not fill the memory.
+const WINDOW: u32 = 256 << 10;
+
+/// What a listener bears from clients.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Connections open at once; more wait to be accepted.
+    pub(crate) max_connections: u32,
+    /// The largest head of a request, in bytes.
+    pub(crate) max_head_bytes: u64,
+    /// How long a client may take to send the head of a request.
+    pub(crate) head_timeout: Duration,
+    /// How long a client may take none of what is to be sent to it.
+    pub(crate) stall_timeout: Duration,
+}
+
+/// A listener and its connections.
+struct Server<M> {
+    /// May say something else at any time.
+    bounds: Box<dyn Fn() -> Bounds + Send + Sync>,
+    /// Makes the service of a connection.
+    make: M,
+    /// Where the times of all pulses begin.
+    origin: Instant,
+    open: Mutex<Open>,
+    /// A connection has ended.
+    left: Notify,
+    /// Connections are to end.
+    stopping: Notify,
+}
+
+#[derive(Default)]
+struct Open {
+    connections: HashMap<u64, Arc<Pulse>>,
+    next: u64,
+    stopping: bool,
+}
+
+/// Serves connections until `stop`, each with the service that `make` makes for it, which has to note its
+/// [visits](super::visited). Then finishes the requests that have begun, and returns when all connections have ended.
+/// Dropping the future cuts none of them.
+pub(crate) async fn serve<M, S, B>(
+    listener: TcpListener,
+    bounds: impl Fn() -> Bounds + Send + Sync + 'static,
+    make: M,
+    stop: CancellationToken,
+) where
+    M: Fn(Arc<Pulse>) -> S + Send + Sync + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let server = Arc::new(Server {
+        bounds: Box::new(bounds),
+        make,
+        origin: Instant::now(),
+        open: Mutex::default(),
+        left: Notify::new(),
+        stopping: Notify::new(),
+    });
+    let stopped = async {
+        stop.cancelled().await;
+        server.stop();
+        server.until_empty().await;
+    };
+    tokio::select! {
+        () = stopped => {}
+        () = server.watch() => {}
+        () = server.accept_until(listener, &stop) => {}
+    }
+}
+
+impl<M, S, B> Server<M>
+where
+    M: Fn(Arc<Pulse>) -> S + Send + Sync + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// Accepts connections until `stop`; never returns, so that those it has accepted can end.
+    async fn accept_until(self: &Arc<Self>, listener: TcpListener, stop: &CancellationToken) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.accept(&listener) => {}
+        }
+        drop(listener);
+        std::future::pending::<()>().await;
+    }
+
+    async fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        let mut short = false;
+        loop {
+            self.until_free().await;
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    short = false;
+                    self.open(stream);
+                }
+                // The client was gone before it was accepted.
+                Err(error) if is_of_client(&error) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut short, true) {
+                        tracing::warn!(%error, "no connection can be accepted; trying again as others end");
+                    }
+                    self.until_left(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until one more connection may be open.
+    async fn until_free(&self) {
+        while self.open.lock().connections.len() >= (self.bounds)().max_connections as usize {
+            self.until_left(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn until_left(&self, longest: Duration) {
+        // That the time is over is no error.
+        let _ = tokio::time::timeout(longest, self.left.notified()).await;
+    }
+
+    async fn until_empty(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.open.lock().connections.is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    fn open(self: &Arc<Self>, stream: TcpStream) {
+        // Answers are written in one piece; waiting for more would only delay them.
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let pulse = Pulse::new(self.origin);
+        if stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
+            pulse.come_from_here();
+        }
+        let number = {
+            let mut open = self.open.lock();
+            if open.stopping {
+                return;
+            }
+            open.next += 1;
+            let number = open.next;
+            open.connections.insert(number, Arc::clone(&pulse));
+            number
+        };
+        let guard = Guard { server: Arc::clone(self), number };
+        tokio::spawn(async move {
+            guard.server.converse(stream, pulse).await;
+            drop(guard);
+        });
+    }
+
+    /// Serves one connection to its end.
+    async fn converse(&self, stream: TcpStream, pulse: Arc<Pulse>) {
+        let builder = self.builder();
+        let service = (self.make)(Arc::clone(&pulse));
+        let stream = Arc::new(stream);
+        let connection = builder.serve_connection(TokioIo::new(Socket::new(Arc::clone(&stream), &pulse)), service);
+        let connection = std::pin::pin!(connection);
+        let watched = Watched { connection, pulse: &pulse, finishing: false, stream, gone: None };
+        if let Err(error) = watched.await {
+            // Clients leave as they like; that is not worth more.
+            tracing::debug!(error, "a connection ended");
+        }
+    }
+
+    fn builder(&self) -> auto::Builder<TokioExecutor> {
+        let bounds = (self.bounds)();
+        let head = usize::try_from(bounds.max_head_bytes).unwrap_or(usize::MAX);
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        // The largest head is what fits into the buffer. A client that has sent its request may close its side.
+        builder.http1().max_buf_size(head).half_close(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(4 * WINDOW)
+            .max_send_buf_size(BUFFER)
+            .keep_alive_interval(bounds.stall_timeout)
+            .keep_alive_timeout(bounds.head_timeout);
+        builder
+    }
+
+    /// Looks at all connections now and then; never returns.
+    async fn watch(&self) {
+        let mut stopping = false;
+        loop {
+            let bounds = (self.bounds)();
+            let shortest = bounds.head_timeout.min(bounds.stall_timeout);
+            let pause = if stopping { STOP_WATCH } else { (shortest / 8).clamp(MIN_WATCH, MAX_WATCH) };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stopping.notified() => stopping = true,
+            }
+            let now = Instant::now();
+            for pulse in self.open.lock().connections.values() {
+                pulse.look(&bounds, now);
+            }
+        }
+    }
+
+    /// Lets all connections finish what they have.
+    fn stop(&self) {
+        let mut open = self.open.lock();
+        open.stopping = true;
+        for pulse in open.connections.values() {
+            pulse.tell(Order::Finish);
+        }
+        self.stopping.notify_one();
+    }
+}
+
+/// Whether accepting failed because of the connection itself.
+fn is_of_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// Counts a connection as open until it is dropped.
+struct Guard<M> {
+    server: Arc<Server<M>>,
+    number: u64,
+}
+
+impl<M> Drop for Guard<M> {
+    fn drop(&mut self) {
+        self.server.open.lock().connections.remove(&self.number);
+        // One waits for all and one for any, never both.
+        self.server.left.notify_one();
+    }
+}
+
+/// A connection that does what its pulse is told, and ends when its client is gone.
+struct Watched<'a, C> {
+    connection: Pin<&'a mut C>,
+    pulse: &'a Pulse,
+    finishing: bool,
+    stream: Arc<TcpStream>,
+    /// Made when a request has to wait: most are answered before.
+    gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<C: GracefulConnection> Watched<'_, C>
+where
+    C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// Lets the connection end after what is under way. What was not begun is not waited for.
+    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let at_rest = self.pulse.is_at_rest();
+        self.connection.as_mut().graceful_shutdown();
+        let polled = self.connection.as_mut().poll(cx).map_err(Into::into);
+        // Of HTTP/2 something may be left that its client has to ask for first.
+        if polled.is_pending() && at_rest && self.pulse.is_at_rest() && !self.pulse.is_multiplexed() {
+            return Poll::Ready(Ok(()));
+        }
+        polled
+    }
+}
+
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+impl<C: GracefulConnection> Future for Watched<'_, C>
+where
+    C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let order = self.pulse.order(cx);
+        if order == Order::Cut {
+            return Poll::Ready(Err("its client is too slow".into()));
+        }
+        // A request that has arrived by now has begun.
+        let mut polled = self.connection.as_mut().poll(cx).map_err(Into::into);
+        if polled.is_pending() && order == Order::Finish && !std::mem::replace(&mut self.finishing, true) {
+            polled = self.finish(cx);
+        }
+        // While a request is answered, HTTP/1.1 reads nothing, and would learn of a reset with its next write.
+        if polled.is_pending() && self.pulse.is_visited() && !self.pulse.is_multiplexed() {
+            let Self { gone, stream, .. } = &mut *self;
+            let gone = gone.get_or_insert_with(|| Box::pin(until_gone(Arc::clone(stream))));
+            if gone.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err("its client is gone".into()));
+            }
+        }
+        polled
+    }
+}

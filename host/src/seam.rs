@@ -1,0 +1,90 @@
+//! A seam for tests of a running host: they set its clock, and let one of its tasks die or stand still.
+//!
+//! Nothing of this can be reached unless the program was started by [`main_under_test`](crate::main_under_test), which
+//! the program `caxton` never calls. Until then each point is one relaxed load of a flag that is false.
+//!
+//! A test connects to the socket that the variable [`SOCKET`] names and writes a line (`clock SECONDS`, `panic TASK`,
+//! `stall TASK`); `ok` comes back when it holds.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::clock;
+
+/// The variable that names the socket. Not one of `CAXTON_`: those are settings.
+const SOCKET: &str = "UNDER_TEST_SOCKET";
+
+static LISTENS: AtomicBool = AtomicBool::new(false);
+static ORDERS: Mutex<Vec<(String, Fate)>> = Mutex::new(Vec::new());
+static ORDERED: Notify = Notify::const_new();
+
+/// The fate that a test orders for a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It panics.
+    Panics,
+    /// It does nothing any more, and does not end.
+    Stalls,
+}
+
+/// Begins to take orders, if the variable names a socket.
+pub(crate) fn listen() {
+    let Some(path) = std::env::var_os(SOCKET) else { return };
+    let Ok(listener) = UnixListener::bind(path) else { return };
+    LISTENS.store(true, Ordering::SeqCst);
+    // Ends with the program.
+    std::thread::spawn(move || listener.incoming().flatten().for_each(take));
+}
+
+fn take(stream: UnixStream) {
+    let Ok(mut answers) = stream.try_clone() else { return };
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        let answer = if order(&line) { "ok" } else { "not understood" };
+        if writeln!(answers, "{answer}").is_err() {
+            return;
+        }
+    }
+}
+
+fn order(line: &str) -> bool {
+    let (fate, task) = match line.split_once(' ') {
+        Some(("clock", seconds)) => return seconds.parse().map(clock::set_ahead).is_ok(),
+        Some(("panic", task)) => (Fate::Panics, task),
+        Some(("stall", task)) => (Fate::Stalls, task),
+        _ => return false,
+    };
+    ORDERS.lock().push((task.to_owned(), fate));
+    ORDERED.notify_waiters();
+    true
+}
+
+fn fate(task: &str) -> Option<Fate> {
+    let mut orders = ORDERS.lock();
+    let at = orders.iter().position(|(of, _)| of == task)?;
+    Some(orders.swap_remove(at).1)
+}
+
+/// A point at which a thread panics, if it is ordered to.
+pub(crate) fn point(task: &str) {
+    if LISTENS.load(Ordering::Relaxed) && fate(task) == Some(Fate::Panics) {
+        panic!("the {task} was told to by a test");
+    }
+}
+
+/// Returns what is ordered for a task, once something is.
+pub(crate) async fn doom(task: &str) -> Fate {
+    if !LISTENS.load(Ordering::Relaxed) {
+        return std::future::pending().await;
+    }
+    loop {
+        let ordered = ORDERED.notified();
+        if let Some(fate) = fate(task) {
+            return fate;
+        }
+        ordered.await;
+    }
+}

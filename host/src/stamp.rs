@@ -1,0 +1,191 @@
+//! Telling one state of a file from another, and whether somebody is writing it.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use caxton_control::files::{Found, Writer};
+use parking_lot::Mutex;
+
+/// A file that was not written for this long is not looked for among the files that are open: such a look reads all
+/// of `/proc`.
+const RECENT: Duration = Duration::from_secs(15);
+
+/// A state of a file: another whenever the file was written to, or replaced by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The state that this metadata is of.
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// The state of a file as it is now, whatever links lead to it; none if it cannot be had.
+    pub(crate) fn now(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
+    }
+
+    /// How long ago the file was written to or replaced, by the clock of its file system; none if that is ahead.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let (seconds, nanos) = self.modified.max(self.changed);
+        let at = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds.try_into().ok()?, nanos.try_into().ok()?))?;
+        SystemTime::now().duration_since(at).ok()
+    }
+}
+
+/// Files that the kernel said were written to and not closed since, by their real paths. The watcher tells, and the
+/// reconciler asks; each holds the lock for one entry.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Writing(Arc<Mutex<HashSet<PathBuf>>>);
+
+impl Writing {
+    /// Notes that a file is being written, or is not any more.
+    pub(crate) fn note(&self, path: &Path, open: bool) {
+        let mut writing = self.0.lock();
+        if !open {
+            writing.remove(path);
+        } else if !writing.contains(path) {
+            writing.insert(path.to_owned());
+        }
+    }
+
+    /// Forgets everything, after events were lost.
+    pub(crate) fn forget(&self) {
+        self.0.lock().clear();
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        let writing = self.0.lock();
+        !writing.is_empty() && fs::canonicalize(path).is_ok_and(|real| writing.contains(&real))
+    }
+}
+
+/// One look at files: those that processes have open are found out at most once.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    writing: Writing,
+    open: Option<HashSet<(u64, u64)>>,
+    found: HashMap<PathBuf, Option<Found<Stamp>>>,
+}
+
+impl Look {
+    /// A look that begins now.
+    pub(crate) fn new(writing: &Writing) -> Self {
+        Self { writing: writing.clone(), ..Self::default() }
+    }
+
+    /// A file as it is; none if there is none. `known` is a state that was taken up before, of which nothing more is
+    /// asked.
+    pub(crate) fn at(&mut self, path: &Path, known: Option<&Stamp>) -> Option<Found<Stamp>> {
+        if let Some(found) = self.found.get(path) {
+            return found.clone();
+        }
+        let found = Stamp::now(path).map(|stamp| self.found(path, stamp, known));
+        self.found.insert(path.to_owned(), found.clone());
+        found
+    }
+
+    fn found(&mut self, path: &Path, stamp: Stamp, known: Option<&Stamp>) -> Found<Stamp> {
+        let age = stamp.age();
+        if known == Some(&stamp) {
+            return Found { stamp, age, writer: Writer::None };
+        }
+        let recent = age.is_none_or(|age| age < RECENT);
+        let has_open = |open: &HashSet<(u64, u64)>| open.contains(&(stamp.device, stamp.inode));
+        let open = self.writing.has(path) || recent && has_open(self.open.get_or_insert_with(open_for_writing));
+        Found { stamp, age, writer: if open { Writer::Open } else { Writer::None } }
+    }
+}
+
+/// The files that are open for writing, by device and inode, as far as this process may see: those of the user's own
+/// processes, or of all for the superuser. Costs a system call for each open file of the machine.
+fn open_for_writing() -> HashSet<(u64, u64)> {
+    let mut open = HashSet::new();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in processes.filter(|process| process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)) {
+        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
+        for descriptor in descriptors.flatten().map(|descriptor| descriptor.path()) {
+            // The permissions of the link are those that the file was opened with.
+            let writes = fs::symlink_metadata(&descriptor).is_ok_and(|link| link.mode() & 0o200 != 0);
+            if writes
+                && let Ok(file) = fs::metadata(&descriptor)
+                && file.is_file()
+            {
+                open.insert((file.dev(), file.ino()));
+            }
+        }
+    }
+    open
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn look(path: &Path, writing: &Writing) -> Writer {
+        Look::new(writing).at(path, None).unwrap().writer
+    }
+
+    #[test]
+    fn a_file_that_is_open_for_writing_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("a"), folder.path().join("b"));
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let writing = Writing::default();
+        assert_eq!(Look::new(&writing).at(&path, None), None);
+        let mut file = fs::File::create(&path).unwrap();
+        file.write_all(b"half").unwrap();
+        assert_eq!((look(&path, &writing), look(&link, &writing)), (Writer::Open, Writer::Open));
+        let half = Stamp::now(&path).unwrap();
+        drop(file);
+        assert_eq!(look(&path, &writing), Writer::None);
+        // One that is read is not written.
+        let reader = fs::File::open(&path).unwrap();
+        assert_eq!(look(&path, &writing), Writer::None);
+        drop(reader);
+        // A writer that is not to be seen from here.
+        let real = fs::canonicalize(&path).unwrap();
+        writing.note(&real, true);
+        assert_eq!((look(&path, &writing), look(&link, &writing)), (Writer::Open, Writer::Open));
+        assert_eq!(Look::new(&writing).at(&path, Some(&half)).unwrap().writer, Writer::None, "known already");
+        writing.note(&real, false);
+        assert_eq!(look(&path, &writing), Writer::None);
+    }
+
+    #[test]
+    fn every_write_and_exchange_makes_another_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a"), folder.path().join("b"));
+        fs::write(&path, "one").unwrap();
+        let first = Stamp::now(&path).unwrap();
+        assert_eq!(Stamp::now(&path), Some(first));
+        fs::write(&path, "three").unwrap();
+        let second = Stamp::now(&path).unwrap();
+        assert_ne!(first, second);
+        // The same size, and a time of long ago.
+        fs::write(&other, "seven").unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        fs::File::options().write(true).open(&other).unwrap().set_modified(long_ago).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_ne!(Stamp::now(&path), Some(second));
+        assert!(Stamp::now(&path).unwrap().age().unwrap() < Duration::from_secs(3_600), "it was replaced just now");
+    }
+}

@@ -1,0 +1,169 @@
+//! Telling the service manager how the host is: the protocol of `sd_notify(3)`.
+//!
+//! A datagram of `NAME=VALUE` lines to the socket that `NOTIFY_SOCKET` names. Nothing is said where there is none, and
+//! nobody waits: a manager that does not read misses what it does not read.
+
+use std::convert::Infallible;
+use std::ffi::OsStr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::tasks::Tasks;
+
+/// The variables of the protocol, which are not for children of the host.
+pub(crate) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+/// The interval at which a start asks for more time, and the extension: compiling may take longer than any manager waits.
+const EXTEND_EVERY: Duration = Duration::from_secs(10);
+const EXTENSION: &str = "EXTEND_TIMEOUT_USEC=60000000";
+/// The shortest pause between two signs of life, whatever the manager asks for.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// The least that a task may be silent before the watchdog is: they come round once a second.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The service manager, if there is one.
+pub(crate) struct Supervisor {
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    /// Within which time it has to hear of the host again.
+    watchdog: Option<Duration>,
+}
+
+impl Supervisor {
+    /// The one that started this process.
+    pub(crate) fn of_process() -> Self {
+        let [socket, watchdog, pid] = VARIABLES.map(std::env::var_os);
+        Self::new(socket.as_deref(), watchdog.as_deref(), pid.as_deref(), std::process::id())
+    }
+
+    fn new(socket: Option<&OsStr>, watchdog: Option<&OsStr>, pid: Option<&OsStr>, own: u32) -> Self {
+        let number = |text: &OsStr| text.to_str().and_then(|text| text.parse::<u64>().ok());
+        // The variable may have come down from a parent that is watched itself.
+        let for_this = pid.is_none_or(|pid| number(pid) == Some(own.into()));
+        let watchdog = watchdog.and_then(number).filter(|time| for_this && *time > 0).map(Duration::from_micros);
+        let socket = socket.filter(|name| !name.is_empty()).and_then(|name| {
+            let opened = open(name);
+            if opened.is_none() {
+                tracing::warn!("NOTIFY_SOCKET names no socket that can be used; the service manager is told nothing");
+            }
+            opened
+        });
+        Self { socket, watchdog }
+    }
+
+    /// Says something, if somebody listens.
+    pub(crate) fn tell(&self, text: &str) {
+        if let Some((socket, address)) = &self.socket {
+            // Full, or gone: it will hear the next.
+            let _ = socket.send_to_addr(text.as_bytes(), address);
+        }
+    }
+
+    /// Asks for more time again and again while a start takes long.
+    pub(crate) async fn extend_start(&self) -> Infallible {
+        if self.socket.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(EXTEND_EVERY).await;
+            self.tell(EXTENSION);
+        }
+    }
+
+    /// Tells the watchdog that the host lives, as long as its tasks do.
+    pub(crate) async fn watch(&self, tasks: &Tasks) -> Infallible {
+        let Some(watchdog) = self.watchdog.filter(|_| self.socket.is_some()) else {
+            return std::future::pending().await;
+        };
+        // More than twice in its time, so that one may come late.
+        let mut tick = tokio::time::interval((watchdog / 3).max(SHORTEST));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if tasks.are_alive((watchdog / 2).max(LEAST_PATIENCE)) {
+                self.tell("WATCHDOG=1");
+            }
+        }
+    }
+}
+
+fn open(name: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name).ok()?,
+        [b'/', ..] => SocketAddr::from_pathname(name).ok()?,
+        _ => return None,
+    };
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some((socket, address))
+}
+
+/// Everything listens and all that can be done was done.
+pub(crate) fn ready() -> String {
+    "READY=1\nSTATUS=serving".to_owned()
+}
+
+/// The declaration and all components are read again; [`ready`] ends it.
+pub(crate) fn reloading() -> String {
+    let now = clock_gettime(ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+    format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reading the declaration again", now.as_micros())
+}
+
+/// The host ends, for this reason.
+pub(crate) fn stopping(why: &str) -> String {
+    format!("STOPPING=1\nSTATUS={}", why.replace('\n', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_of_this_process_or_none() {
+        for (time, pid, expected) in [
+            (Some("3000000"), None, Some(3)),
+            (Some("3000000"), Some("7"), Some(3)),
+            (Some("3000000"), Some("8"), None),
+            (Some("3000000"), Some("x"), None),
+            (Some("0"), None, None),
+            (Some("-1"), None, None),
+            (Some(""), None, None),
+            (None, Some("7"), None),
+        ] {
+            let found = Supervisor::new(None, time.map(OsStr::new), pid.map(OsStr::new), 7).watchdog;
+            assert_eq!(found, expected.map(Duration::from_secs), "{time:?} {pid:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_is_a_path_or_an_abstract_name_and_one_that_is_not_there_harms_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        let name = format!("@caxton-test-{}", std::process::id());
+        let abstract_name = SocketAddr::from_abstract_name(&name[1..]).unwrap();
+        let other = UnixDatagram::bind_addr(&abstract_name).unwrap();
+        for (name, listener) in [(path.as_os_str(), &listener), (OsStr::new(&name), &other)] {
+            Supervisor::new(Some(name), None, None, 7).tell(&ready());
+            let mut buffer = [0; 100];
+            let length = listener.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"READY=1\nSTATUS=serving");
+        }
+        for name in ["", "relative", "vsock:2:1234", "@", "/nowhere/at/all"] {
+            Supervisor::new(Some(OsStr::new(name)), None, None, 7).tell(&ready());
+        }
+    }
+
+    #[test]
+    fn what_is_said_has_the_form_of_the_protocol() {
+        let text = reloading();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "RELOADING=1");
+        let at: u64 = lines[1].strip_prefix("MONOTONIC_USEC=").unwrap().parse().unwrap();
+        assert!(at > 0);
+        assert_eq!(stopping("a\nb"), "STOPPING=1\nSTATUS=a b");
+    }
+}

@@ -1,0 +1,371 @@
+//! The tasks and threads that make up a host, and what becomes of it when one of them dies.
+//!
+//! A task without which the host would only seem to live is *vital*: when it panics, or ends before it is to, the host
+//! ends with a reason. One that holds nothing is *made again*, unless it dies again and again. Both are told by
+//! `/healthz` and to the service manager's watchdog.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::seam::{self, Fate};
+use crate::status::TaskStatus;
+use crate::telemetry;
+
+/// A task that dies more often than this within [`WITHIN`] is not made again: it would die for ever.
+const MOST_RESTARTS: usize = 5;
+const WITHIN: Duration = Duration::from_secs(60);
+/// The pause before a task is started again; twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// A task that did nothing for this long stands still. Long, because a look at ten thousand agents on a slow disk is one
+/// step of the reconciler.
+const STANDS_STILL: Duration = Duration::from_secs(60);
+
+/// The longest interval between two beats of a task that is watched for standing still.
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
+/// The name of the one task that changes what runs.
+pub(crate) const RECONCILER: &str = "reconciler";
+/// The name of the task that wakes agents.
+pub(crate) const TIMERS: &str = "timers";
+
+/// All tasks of a host.
+pub(crate) struct Tasks {
+    known: Mutex<BTreeMap<&'static str, Task>>,
+    /// The reason why the host cannot go on, once it cannot.
+    failed: watch::Sender<Option<Arc<str>>>,
+}
+
+struct Task {
+    runs: bool,
+    /// Its deaths within the last minute.
+    deaths: Vec<Instant>,
+    restarts: u64,
+    reason: Option<String>,
+    /// Its last beat; none for a task that may wait for as long as it likes.
+    beat: Option<Instant>,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self { known: Mutex::default(), failed: watch::Sender::new(None) }
+    }
+}
+
+impl Tasks {
+    /// Starts a task without which there is no host. It may end once `stop` is cancelled.
+    pub(crate) fn vital<T: Send + 'static>(
+        self: &Arc<Self>,
+        name: &'static str,
+        stop: CancellationToken,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<Option<T>> {
+        self.begin(name);
+        let tasks = Arc::clone(self);
+        tokio::spawn(async move {
+            let ended = run(name, work).await;
+            tasks.ended(name);
+            match ended {
+                Ok(value) => {
+                    if !stop.is_cancelled() {
+                        tasks.fail(name, "it ended before its time");
+                    }
+                    Some(value)
+                }
+                Err(reason) => {
+                    tasks.fail(name, &reason);
+                    None
+                }
+            }
+        })
+    }
+
+    /// Starts a task that is made again when it dies, until `stop`. The handle ends with the last of them.
+    pub(crate) fn lasting<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        name: &'static str,
+        stop: CancellationToken,
+        make: impl Fn() -> F + Send + 'static,
+    ) -> JoinHandle<Option<()>> {
+        self.begin(name);
+        let tasks = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                let ended = run(name, make()).await;
+                if stop.is_cancelled() {
+                    tasks.ended(name);
+                    return Some(());
+                }
+                let reason = ended.err().unwrap_or_else(|| "it ended before its time".to_owned());
+                let Some(pause) = tasks.died(name, &reason) else {
+                    tasks.ended(name);
+                    tasks.fail(name, &reason);
+                    return None;
+                };
+                tracing::error!(task = name, reason, "a task of the host died; it is made again");
+                tokio::select! {
+                    () = stop.cancelled() => {
+                        tasks.ended(name);
+                        return Some(());
+                    }
+                    () = tokio::time::sleep(pause) => {}
+                }
+                tasks.begin(name);
+            }
+        })
+    }
+
+    /// Ends the host if the task or thread that holds this panics.
+    pub(crate) fn guard(self: &Arc<Self>, name: &'static str) -> Guard {
+        Guard { tasks: Arc::clone(self), name }
+    }
+
+    /// Runs a thread's work again until it ends without a panic.
+    pub(crate) fn until_done(&self, name: &'static str, work: impl Fn()) {
+        self.begin(name);
+        while let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(&work)) {
+            // However often: it keeps nothing that could be wrong for good.
+            self.died(name, telemetry::reason(&*panic));
+            std::thread::sleep(FIRST_PAUSE);
+            self.begin(name);
+        }
+        self.ended(name);
+    }
+
+    /// Notes that a task came round. One that does so at least once a minute is alive.
+    pub(crate) fn beat(&self, name: &'static str) {
+        if let Some(task) = self.known.lock().get_mut(name) {
+            task.beat = Some(Instant::now());
+        }
+    }
+
+    /// Ends the host for this reason, unless it ends for another already.
+    pub(crate) fn fail(&self, name: &str, reason: &str) {
+        let why: Arc<str> = format!("a task of the host died ({name}): {reason}").into();
+        let first = self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert_with(|| Arc::clone(&why));
+            first
+        });
+        if first {
+            tracing::error!("{why}");
+        }
+    }
+
+    /// Returns the reason why the host cannot go on; none as long as it can.
+    pub(crate) fn failed(&self) -> Option<Arc<str>> {
+        self.failed.borrow().clone()
+    }
+
+    /// Waits until the host cannot go on; gives the reason.
+    pub(crate) async fn until_failed(&self) -> Arc<str> {
+        let mut failed = self.failed.subscribe();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The sender is this.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Returns the state of all tasks, in order of name.
+    pub(crate) fn status(&self) -> Vec<TaskStatus> {
+        let known = self.known.lock();
+        let mut all: Vec<TaskStatus> = known
+            .iter()
+            .map(|(name, task)| TaskStatus {
+                name: (*name).to_owned(),
+                state: state(task).to_owned(),
+                restarts: task.restarts,
+                reason: task.reason.clone(),
+            })
+            .collect();
+        let (name, restarts) = ("log-writer".to_owned(), telemetry::restarts());
+        all.push(TaskStatus { name, state: "runs".to_owned(), restarts, reason: None });
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    /// Returns true while no vital task has died and no watched one stands still for longer than `patience`.
+    pub(crate) fn are_alive(&self, patience: Duration) -> bool {
+        let still = |task: &Task| task.beat.is_some_and(|beat| beat.elapsed() > patience);
+        self.failed().is_none() && !self.known.lock().values().any(|task| task.runs && still(task))
+    }
+
+    /// Returns true while no task has failed or stands still, with the patience of a probe.
+    pub(crate) fn are_well(&self) -> bool {
+        self.are_alive(STANDS_STILL)
+    }
+
+    fn begin(&self, name: &'static str) {
+        let mut known = self.known.lock();
+        let task = known.entry(name).or_insert_with(|| Task {
+            runs: true,
+            deaths: Vec::new(),
+            restarts: 0,
+            reason: None,
+            beat: None,
+        });
+        task.runs = true;
+    }
+
+    fn ended(&self, name: &str) {
+        if let Some(task) = self.known.lock().get_mut(name) {
+            task.runs = false;
+        }
+    }
+
+    /// Notes that a task died. Gives how long until it is made again; none if it died too often.
+    fn died(&self, name: &str, reason: &str) -> Option<Duration> {
+        let now = Instant::now();
+        let mut known = self.known.lock();
+        let task = known.get_mut(name)?;
+        (task.runs, task.beat, task.reason) = (false, None, Some(reason.to_owned()));
+        task.deaths.retain(|death| now.saturating_duration_since(*death) < WITHIN);
+        task.deaths.push(now);
+        let times = task.deaths.len();
+        if times > MOST_RESTARTS {
+            return None;
+        }
+        task.restarts += 1;
+        Some(FIRST_PAUSE * 2_u32.pow(u32::try_from(times - 1).unwrap_or(0)))
+    }
+}
+
+fn state(task: &Task) -> &'static str {
+    match task.beat {
+        _ if !task.runs => "ended",
+        Some(beat) if beat.elapsed() > STANDS_STILL => "stands still",
+        Some(_) | None => "runs",
+    }
+}
+
+/// Runs a task to its end, or to its panic.
+async fn run<T>(name: &str, work: impl Future<Output = T>) -> Result<T, String> {
+    let work = async {
+        tokio::pin!(work);
+        tokio::select! {
+            value = &mut work => value,
+            fate = seam::doom(name) => match fate {
+                Fate::Panics => panic!("the {name} was told to by a test"),
+                // Held, but not run any more.
+                Fate::Stalls => std::future::pending().await,
+            },
+        }
+    };
+    caught(work).await
+}
+
+/// Runs work that may panic.
+///
+/// # Errors
+/// It panicked; gives the words.
+pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    ended.map_err(|panic| telemetry::reason(&*panic).to_owned())
+}
+
+/// Ends the host if it is dropped by a panic.
+pub(crate) struct Guard {
+    tasks: Arc<Tasks>,
+    name: &'static str,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tasks.fail(self.name, "it panicked; the line before says where");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(tasks: &Tasks, name: &str) -> (String, u64, Option<String>) {
+        let task = tasks.status().into_iter().find(|task| task.name == name).unwrap();
+        (task.state, task.restarts, task.reason)
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_that_panics_or_ends_early_ends_the_host() {
+        for (early, expected) in [(false, "a task of the host died (x): boom"), (true, "it ended before its time")] {
+            let tasks = Arc::<Tasks>::default();
+            assert!(tasks.are_well());
+            let work = async move { assert!(early, "boom") };
+            let ended = tasks.vital("x", CancellationToken::new(), work).await.unwrap();
+            assert_eq!(ended.is_some(), early);
+            assert!(tasks.until_failed().await.contains(expected), "{:?}", tasks.failed());
+            assert!(!tasks.are_well());
+            assert_eq!(found(&tasks, "x").0, "ended");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_with_the_host_is_no_failure() {
+        let (tasks, stop) = (Arc::<Tasks>::default(), CancellationToken::new());
+        stop.cancel();
+        assert_eq!(tasks.vital("x", stop.clone(), async { 7 }).await.unwrap(), Some(7));
+        tasks.lasting("y", stop, || async {});
+        assert_eq!(tasks.failed(), None);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_holds_nothing_is_made_again_until_it_dies_too_often() {
+        let (tasks, stop) = (Arc::<Tasks>::default(), CancellationToken::new());
+        let (lived, mut lives) = watch::channel(0_u32);
+        let lived = Arc::new(lived);
+        let make = {
+            let lived = Arc::clone(&lived);
+            move || {
+                let lived = Arc::clone(&lived);
+                async move {
+                    lived.send_modify(|lives| *lives += 1);
+                    panic!("boom {}", *lived.borrow());
+                }
+            }
+        };
+        tasks.lasting("x", stop, make);
+        lives.wait_for(|lives| *lives == 2).await.unwrap();
+        assert_eq!(tasks.failed(), None, "made again");
+        assert!(tasks.until_failed().await.ends_with("boom 6"), "{:?}", tasks.failed());
+        assert_eq!(found(&tasks, "x"), ("ended".to_owned(), 5, Some("boom 6".to_owned())));
+    }
+
+    #[test]
+    fn a_guard_that_a_panic_drops_ends_the_host_and_a_thread_is_run_again() {
+        let tasks = Arc::<Tasks>::default();
+        drop(tasks.guard("x"));
+        assert_eq!(tasks.failed(), None);
+        let guarded = AssertUnwindSafe(|| {
+            let _guard = tasks.guard("x");
+            panic!("boom");
+        });
+        assert!(std::panic::catch_unwind(guarded).is_err());
+        assert!(tasks.failed().is_some());
+        let left = std::cell::Cell::new(3);
+        tasks.until_done("z", || {
+            left.set(left.get() - 1);
+            assert!(left.get() == 0, "boom");
+        });
+        assert_eq!((left.get(), found(&tasks, "z").1), (0, 2));
+    }
+
+    #[tokio::test]
+    async fn who_stands_still_is_not_alive() {
+        let tasks = Arc::<Tasks>::default();
+        tasks.begin("x");
+        assert!(tasks.are_alive(Duration::ZERO), "it never said that it comes round");
+        tasks.beat("x");
+        assert!(tasks.are_alive(Duration::from_secs(9)) && !tasks.are_alive(Duration::ZERO));
+        tasks.ended("x");
+        assert!(tasks.are_alive(Duration::ZERO));
+    }
+}

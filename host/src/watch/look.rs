@@ -1,0 +1,344 @@
+//! One look at everything that is followed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::ops::BitOrAssign;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use caxton_control::Digest;
+use caxton_control::files::Builds;
+
+use super::Before;
+use super::followed::Followed;
+use super::kernel::{Closeness, Event, Handled, Kernel};
+use super::pattern::Pattern;
+use super::places::{Kind, Places};
+use super::sources::{Marks, Tree, changed, matches_nothing};
+use crate::control::Wake;
+use crate::stamp::{Stamp, Writing};
+use crate::wasm::digest;
+
+/// Times of a file system may be this coarse: a file that is younger may have been written again without a trace.
+const COARSE: Duration = Duration::from_millis(2_500);
+/// Changed sources that are named in a line.
+const NAMED: usize = 3;
+
+/// What there is to look at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Hints {
+    /// The declaration and components.
+    files: bool,
+    /// Sources.
+    sources: bool,
+}
+
+impl Hints {
+    /// Everything.
+    pub(super) const ALL: Self = Self { files: true, sources: true };
+
+    /// Whether there is anything.
+    pub(super) fn any(self) -> bool {
+        self.files || self.sources
+    }
+}
+
+impl BitOrAssign for Hints {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = Self { files: self.files || other.files, sources: self.sources || other.sources };
+    }
+}
+
+/// What follows from a look.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// What the reconciler is to be woken for.
+    pub(super) wakes: Vec<Wake>,
+    /// Whether folders are watched that were not before.
+    pub(super) more: bool,
+}
+
+/// Folders on the way to what is followed, with the names that matter in each.
+type Names = BTreeMap<PathBuf, BTreeSet<OsString>>;
+
+/// What was seen of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    stamp: Option<Stamp>,
+    /// Whether any write after this makes another stamp.
+    certain: bool,
+}
+
+/// Everything that is followed, as the last look found it.
+pub(super) struct Watched {
+    followed: Arc<Followed>,
+    writing: Writing,
+    /// What the file held.
+    file: (Option<Stamp>, Option<Digest>),
+    components: BTreeMap<PathBuf, Seen>,
+    /// What matters for the file and the components: names, and the real paths of their files.
+    names: Names,
+    files: BTreeSet<PathBuf>,
+    sources: Option<Sources>,
+}
+
+/// The sources of all builds.
+struct Sources {
+    builds: Builds,
+    patterns: BTreeMap<String, Vec<Pattern>>,
+    marks: BTreeMap<String, Marks>,
+    names: Names,
+    files: BTreeSet<PathBuf>,
+    folders: BTreeSet<PathBuf>,
+    /// Whether the builds were run before the first look, after what is known of their sources.
+    built: bool,
+}
+
+impl Watched {
+    pub(super) fn new(followed: Arc<Followed>, before: Option<Before>, writing: Writing) -> Self {
+        let sources = before.map(|Before { marks, built }| Sources {
+            builds: Builds::default(),
+            patterns: BTreeMap::new(),
+            marks,
+            names: Names::new(),
+            files: BTreeSet::new(),
+            folders: BTreeSet::new(),
+            built,
+        });
+        let mut watched = Self {
+            followed: Arc::default(),
+            writing,
+            file: (None, None),
+            components: BTreeMap::new(),
+            names: Names::new(),
+            files: BTreeSet::new(),
+            sources,
+        };
+        watched.follow(followed);
+        watched
+    }
+
+    /// Follows something else from now on.
+    pub(super) fn follow(&mut self, followed: Arc<Followed>) {
+        if let Some(sources) = &mut self.sources {
+            sources.declare(&self.followed, &followed);
+        }
+        self.followed = followed;
+    }
+
+    /// Where builds are run.
+    pub(super) fn dir(&self) -> PathBuf {
+        self.followed.dir.clone()
+    }
+
+    /// What events are about, as far as it matters.
+    pub(super) fn hints<'a>(&self, events: impl Iterator<Item = &'a Event>) -> Hints {
+        let mut hints = Hints::default();
+        for event in events {
+            match event {
+                Event::Overflow => {
+                    tracing::debug!("more changes of files than the kernel tells of; everything is looked at");
+                    self.writing.forget();
+                    hints = Hints::ALL;
+                }
+                Event::Folder => hints = Hints::ALL,
+                Event::Entry { folders, name, file } => {
+                    for folder in folders {
+                        hints |= self.entry(folder, name, *file);
+                    }
+                }
+            }
+        }
+        hints
+    }
+
+    fn entry(&self, folder: &Path, name: &OsStr, file: Handled) -> Hints {
+        let mut hints = Hints::default();
+        if has(&self.names, folder, name) {
+            hints.files = true;
+            let path = folder.join(name);
+            match file {
+                Handled::Written if self.files.contains(&path) => self.writing.note(&path, true),
+                Handled::Written | Handled::Closed => self.writing.note(&path, false),
+                Handled::Neither => {}
+            }
+        }
+        if let Some(sources) = &self.sources {
+            hints.sources = has(&sources.names, folder, name)
+                || sources.folders.contains(folder) && sources.matter(&folder.join(name), file);
+        }
+        hints
+    }
+
+    /// Looks at what the hints are about.
+    pub(super) fn look(&mut self, hints: Hints, kernel: Option<&mut Kernel>) -> Looked {
+        let kind = Kind::now;
+        if hints.files {
+            let mut places = Places::new(&kind);
+            places.follow(&self.followed.file);
+            self.followed.components.iter().for_each(|path| _ = places.follow(path));
+            (self.names, self.files) = (places.names, places.files);
+        }
+        if hints.sources
+            && let Some(sources) = &mut self.sources
+        {
+            let mut places = Places::new(&kind);
+            let patterns = sources.patterns.values().flatten();
+            patterns.for_each(|pattern| _ = places.follow(&pattern.base));
+            (sources.names, sources.files) = (places.names, places.files);
+            // While one is built, they are looked at when it has ended.
+            if !sources.builds.is_running() {
+                sources.look(&self.followed);
+            }
+        }
+        let more = kernel.is_some_and(|kernel| self.watch(kernel));
+        // After the watch is there: what happens from now on is told.
+        let wakes = if hints.files { self.look_at_files() } else { Vec::new() };
+        Looked { wakes, more }
+    }
+
+    /// Lets the kernel tell of all that matters. Says whether there are folders that it did not tell of before.
+    fn watch(&self, kernel: &mut Kernel) -> bool {
+        let mut wanted: BTreeMap<PathBuf, Closeness> = BTreeMap::new();
+        let of_sources = self.sources.iter().map(|sources| (&sources.names, &sources.files));
+        let places: Vec<(&Names, &BTreeSet<PathBuf>)> =
+            std::iter::once((&self.names, &self.files)).chain(of_sources).collect();
+        for folder in places.iter().flat_map(|(names, _)| names.keys()) {
+            wanted.insert(folder.clone(), Closeness::Names);
+        }
+        for folder in places.iter().flat_map(|(_, files)| *files).filter_map(|file| file.parent()) {
+            wanted.insert(folder.to_owned(), Closeness::Content);
+        }
+        for folder in self.sources.iter().flat_map(|sources| &sources.folders) {
+            wanted.insert(folder.clone(), Closeness::Content);
+        }
+        kernel.watch(&wanted)
+    }
+
+    fn look_at_files(&mut self) -> Vec<Wake> {
+        let mut wakes = Vec::new();
+        let stamp = Stamp::now(&self.followed.file);
+        // The file is small, and what it says is what matters most: its bytes are compared whatever its times say.
+        let held = std::fs::read(&self.followed.file).ok().map(|bytes| digest(&bytes));
+        if (stamp, held) != self.file {
+            self.file = (stamp, held);
+            wakes.push(Wake::File);
+        }
+        let see = |path: &PathBuf| {
+            let stamp = Stamp::now(path);
+            let certain = stamp.and_then(|stamp| stamp.age()).is_none_or(|age| age >= COARSE);
+            (path.clone(), Seen { stamp, certain })
+        };
+        let seen: BTreeMap<PathBuf, Seen> = self.followed.components.iter().map(see).collect();
+        let news = |(path, now): (&PathBuf, &Seen)| {
+            self.components.get(path).is_none_or(|before| before.stamp != now.stamp || !before.certain)
+        };
+        if seen.iter().any(news) {
+            wakes.push(Wake::Components);
+        }
+        self.components = seen;
+        wakes
+    }
+
+    /// Returns the build to run next, if there is one.
+    pub(super) fn next_build(&mut self) -> Option<String> {
+        self.sources.as_mut()?.builds.next()
+    }
+
+    /// Looks at the sources after a build.
+    pub(super) fn built(&mut self) {
+        if let Some(sources) = &mut self.sources {
+            let changed = tokio::task::block_in_place(|| sources.read(&self.followed));
+            let refused = sources.builds.ended(changed);
+            tell(&refused);
+        }
+    }
+}
+
+fn has(names: &Names, folder: &Path, name: &OsStr) -> bool {
+    names.get(folder).is_some_and(|names| names.contains(name))
+}
+
+impl Sources {
+    /// Takes up other builds: what their sources are now is where they begin.
+    fn declare(&mut self, before: &Followed, now: &Followed) {
+        if (&before.builds, &before.dir) == (&now.builds, &now.dir) {
+            return;
+        }
+        self.patterns = now.patterns();
+        self.marks
+            .retain(|command, _| before.builds.is_empty() || before.builds.get(command) == now.builds.get(command));
+        self.builds.retain(|command| now.builds.contains_key(command));
+        let left_out = now.left_out();
+        for (command, patterns) in &self.patterns {
+            for pattern in patterns {
+                let known = before.builds.get(command).is_some_and(|known| known.contains(&pattern.written));
+                if let Some((message, help)) = matches_nothing(pattern, &now.dir, &left_out).filter(|_| !known) {
+                    tracing::warn!(command, "{message}; {help}");
+                }
+            }
+        }
+    }
+
+    /// Looks at the sources while nothing is being built.
+    fn look(&mut self, followed: &Followed) {
+        let changed = self.read(followed);
+        if std::mem::take(&mut self.built) {
+            let commands: Vec<&str> = followed.builds.keys().map(String::as_str).collect();
+            self.builds.ran(commands.into_iter(), changed);
+            return;
+        }
+        for (command, files) in changed {
+            tracing::debug!(command, files = %some(&files), "sources changed");
+            self.builds.changed(&command);
+        }
+    }
+
+    /// Reads what the sources are now. Returns those that changed, by their builds.
+    fn read(&mut self, followed: &Followed) -> BTreeMap<String, BTreeSet<PathBuf>> {
+        let left_out = followed.left_out();
+        let mut all = BTreeMap::new();
+        self.folders.clear();
+        for (command, patterns) in &self.patterns {
+            let mut tree = Tree::default();
+            patterns.iter().for_each(|pattern| _ = tree.add(pattern, &left_out));
+            self.folders.append(&mut tree.folders);
+            // One that is new begins with what is there.
+            let differ = self.marks.get(command).map(|before| changed(before, &tree.files));
+            if let Some(differ) = differ.filter(|differ| !differ.is_empty()) {
+                all.insert(command.clone(), differ);
+            }
+            self.marks.insert(command.clone(), tree.files);
+        }
+        all
+    }
+
+    /// Whether something in a folder of sources may be one, or have some.
+    fn matter(&self, path: &Path, file: Handled) -> bool {
+        self.patterns.values().flatten().any(|pattern| {
+            path.strip_prefix(&pattern.base).is_ok_and(|below| match file {
+                Handled::Neither => !pattern.is_left_out(below),
+                Handled::Written | Handled::Closed => pattern.matches(below),
+            })
+        })
+    }
+}
+
+/// Says what is not built, and why.
+fn tell(refused: &[caxton_control::files::Refused]) {
+    for refused in refused {
+        tracing::warn!(
+            command = refused.command,
+            "the build changes its own sources ({}) and is not run again for that; name what it writes in no pattern of build.watch",
+            some(&refused.changed)
+        );
+    }
+}
+
+/// Some of these files, for a line.
+fn some(files: &BTreeSet<PathBuf>) -> String {
+    let named: Vec<String> = files.iter().take(NAMED).map(|path| path.display().to_string()).collect();
+    let more = files.len().saturating_sub(NAMED);
+    if more > 0 { format!("{} and {more} more", named.join(", ")) } else { named.join(", ") }
+}

@@ -1,0 +1,280 @@
+//! The files that builds are made of.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use caxton_control::config::nearest;
+
+use super::pattern::Pattern;
+
+/// A build with more sources than this watches something else than sources. The rest is not looked at.
+const MAX_FILES: usize = 100_000;
+
+/// What a source's content is known by. A link made to it, or its permissions, are no change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    file: (u64, u64),
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Mark {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            file: (metadata.dev(), metadata.ino()),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// The sources of one build.
+pub(super) type Marks = BTreeMap<PathBuf, Mark>;
+
+/// The files whose marks differ.
+pub(super) fn changed(before: &Marks, now: &Marks) -> BTreeSet<PathBuf> {
+    let gone = before.keys().filter(|path| !now.contains_key(*path));
+    let other = now.iter().filter(|(path, mark)| before.get(*path) != Some(mark)).map(|(path, _)| path);
+    gone.chain(other).cloned().collect()
+}
+
+/// Files and folders that are no sources whatever a pattern says, by device and inode: what builds make, and the host's
+/// own data. A build would follow from itself, or from any message.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LeftOut(HashSet<(u64, u64)>);
+
+impl LeftOut {
+    /// Those at these paths now.
+    pub(crate) fn new<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Self {
+        let found = paths.into_iter().filter_map(|path| fs::metadata(path).ok());
+        Self(found.map(|found| (found.dev(), found.ino())).collect())
+    }
+
+    fn has(&self, metadata: &Metadata) -> bool {
+        self.0.contains(&(metadata.dev(), metadata.ino()))
+    }
+}
+
+/// What a look at sources found.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    /// The sources.
+    pub(super) files: Marks,
+    /// The folders that were looked into, and those whose entries they are.
+    pub(super) folders: BTreeSet<PathBuf>,
+    /// The folders on the way to the present one, by device and inode: links may lead in a circle.
+    way: Vec<(u64, u64)>,
+}
+
+impl Tree {
+    /// Adds the sources of a pattern. Returns how many it has.
+    pub(crate) fn add(&mut self, pattern: &Pattern, left_out: &LeftOut) -> usize {
+        let Ok(base) = fs::metadata(&pattern.base) else { return 0 };
+        if base.is_dir() {
+            return self.walk(pattern, Path::new(""), &base, left_out);
+        }
+        let is_source = pattern.matches(Path::new("")) && !left_out.has(&base);
+        if is_source {
+            self.files.insert(pattern.base.clone(), Mark::of(&base));
+        }
+        usize::from(is_source)
+    }
+
+    fn walk(&mut self, pattern: &Pattern, below: &Path, folder: &Metadata, left_out: &LeftOut) -> usize {
+        let id = (folder.dev(), folder.ino());
+        if left_out.has(folder) || self.way.contains(&id) || self.folders.len() >= MAX_FILES {
+            return 0;
+        }
+        let path = pattern.base.join(below);
+        let Ok(entries) = fs::read_dir(&path) else { return 0 };
+        self.folders.insert(path);
+        self.way.push(id);
+        let mut found = 0;
+        for entry in entries.flatten() {
+            let below = below.join(entry.file_name());
+            // One that is gone since, or a link to nothing.
+            let Ok(metadata) = fs::metadata(entry.path()) else { continue };
+            if metadata.is_dir() {
+                if !pattern.is_left_out(&below) {
+                    found += self.walk(pattern, &below, &metadata, left_out);
+                }
+            } else if metadata.is_file()
+                && pattern.matches(&below)
+                && !left_out.has(&metadata)
+                && self.files.len() < MAX_FILES
+            {
+                self.files.insert(entry.path(), Mark::of(&metadata));
+                found += 1;
+            }
+        }
+        self.way.pop();
+        found
+    }
+}
+
+/// Says that a pattern matches nothing, and what would match; none if it matches something.
+pub(crate) fn matches_nothing(pattern: &Pattern, dir: &Path, left_out: &LeftOut) -> Option<(String, String)> {
+    let mut tree = Tree::default();
+    if tree.add(pattern, left_out) > 0 {
+        return None;
+    }
+    let written = &pattern.written;
+    if !pattern.base.exists() {
+        let message = format!(
+            "the pattern `{written}` of build.watch matches no file: {} is not there",
+            shown(&pattern.base, dir)
+        );
+        let help = meant(pattern, dir).unwrap_or_else(|| {
+            "paths begin in the folder of the declaration; it is followed as soon as it is there".to_owned()
+        });
+        return Some((message, help));
+    }
+    let all = Pattern::parse("**", &pattern.base).ok().and_then(|mut all| all.pop());
+    let files = all.map_or(0, |all| Tree::default().add(&all, left_out));
+    let base = shown(&pattern.base, dir);
+    let message = format!("the pattern `{written}` of build.watch matches no file in {base}");
+    let help = if files == 0 {
+        "there is no source in it: what builds fill (target, dist, node_modules, …) counts if the pattern names it"
+            .to_owned()
+    } else {
+        format!("`{}` would match {files}", pattern_for(&base))
+    };
+    Some((message, help))
+}
+
+fn pattern_for(base: &str) -> String {
+    if base == "." { "**".to_owned() } else { format!("{base}/**") }
+}
+
+/// A path as a declaration in `dir` would have it.
+fn shown(path: &Path, dir: &Path) -> String {
+    match path.strip_prefix(dir) {
+        Ok(below) if below.as_os_str().is_empty() => ".".to_owned(),
+        Ok(below) => below.display().to_string(),
+        Err(_) => path.display().to_string(),
+    }
+}
+
+/// The pattern that was meant, if the first part of its path that is not there has a near name beside it.
+fn meant(pattern: &Pattern, dir: &Path) -> Option<String> {
+    let mut missing = pattern.base.as_path();
+    while !missing.parent()?.exists() {
+        missing = missing.parent()?;
+    }
+    let parent = missing.parent()?;
+    let names: Vec<String> =
+        fs::read_dir(parent).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let near = nearest(missing.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    let base = parent.join(near).join(pattern.base.strip_prefix(missing).ok()?);
+    let base = shown(&base, dir);
+    Some(format!("did you mean `{}`?", pattern.written_from(base.trim_end_matches('/'))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in
+            ["src/main.rs", "src/deep/er/a.rs", "src/target/made.rs", "lib/b.rs", "agent.wasm", "data/caxton.db"]
+        {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file).unwrap();
+        }
+        folder
+    }
+
+    fn sources(dir: &Path, pattern: &str, left_out: &[&str]) -> Vec<String> {
+        let left_out: Vec<PathBuf> = left_out.iter().map(|path| dir.join(path)).collect();
+        let mut tree = Tree::default();
+        for pattern in Pattern::parse(pattern, dir).unwrap() {
+            tree.add(&pattern, &LeftOut::new(&left_out));
+        }
+        tree.files.keys().map(|path| shown(path, dir)).collect()
+    }
+
+    #[test]
+    fn sources_are_found_through_folders_and_links() {
+        let folder = project();
+        let dir = folder.path();
+        std::os::unix::fs::symlink("..", dir.join("src/up")).unwrap();
+        std::os::unix::fs::symlink("../lib", dir.join("src/linked")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.join("src/broken")).unwrap();
+        for (pattern, expected) in [
+            ("src/*/er", vec![]),
+            ("src/deep", vec!["src/deep/er/a.rs"]),
+            ("lib/b.rs", vec!["lib/b.rs"]),
+            ("lib/none.rs", vec![]),
+            ("none", vec![]),
+        ] {
+            assert_eq!(sources(dir, pattern, &[]), expected, "{pattern}");
+        }
+        let found = sources(dir, "src/**/*.rs", &[]);
+        for path in ["src/main.rs", "src/deep/er/a.rs", "src/linked/b.rs"] {
+            assert!(found.contains(&path.to_owned()), "{path}: {found:?}");
+        }
+        assert!(!found.iter().any(|path| path.contains("target")), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_made_and_what_is_kept_are_no_sources() {
+        let folder = project();
+        let found = sources(folder.path(), "**", &["agent.wasm", "data"]);
+        assert_eq!(found, ["lib/b.rs", "src/deep/er/a.rs", "src/main.rs"]);
+    }
+
+    #[test]
+    fn every_change_of_a_source_is_one() {
+        let folder = project();
+        let dir = folder.path();
+        let marks = || {
+            let mut tree = Tree::default();
+            tree.add(&Pattern::parse("src", dir).unwrap()[0], &LeftOut::default());
+            tree.files
+        };
+        let names =
+            |before: &Marks| -> Vec<String> { changed(before, &marks()).iter().map(|path| shown(path, dir)).collect() };
+        let mut before = marks();
+        assert_eq!(names(&before), Vec::<String>::new());
+        for (what, change) in [
+            ("written", &(|| fs::write(dir.join("src/main.rs"), "other").unwrap()) as &dyn Fn()),
+            ("replaced", &|| fs::rename(dir.join("lib/b.rs"), dir.join("src/main.rs")).unwrap()),
+            ("removed", &|| fs::remove_file(dir.join("src/main.rs")).unwrap()),
+            ("made", &|| fs::write(dir.join("src/main.rs"), "new").unwrap()),
+        ] {
+            change();
+            assert_eq!(names(&before), ["src/main.rs"], "{what}");
+            before = marks();
+        }
+        fs::remove_dir_all(dir.join("src")).unwrap();
+        assert_eq!(names(&before), ["src/deep/er/a.rs", "src/main.rs"]);
+    }
+
+    #[test]
+    fn a_pattern_that_matches_nothing_is_told_with_one_that_would() {
+        let folder = project();
+        let dir = folder.path();
+        let told = |pattern: &str| {
+            let pattern = Pattern::parse(pattern, dir).unwrap().remove(0);
+            matches_nothing(&pattern, dir, &LeftOut::default())
+        };
+        assert_eq!(told("src/**"), None);
+        for (pattern, message, help) in [
+            ("srcs/**", "srcs is not there", "did you mean `src/**`?"),
+            ("scr/deep/**", "scr/deep is not there", "did you mean `src/deep/**`?"),
+            ("src/mian.rs", "src/mian.rs is not there", "did you mean `src/main.rs`?"),
+            ("elsewhere/**", "elsewhere is not there", "it is followed as soon as it is there"),
+            ("src/*.go", "matches no file in src", "`src/**` would match 2"),
+            ("*.go", "matches no file in .", "`**` would match"),
+            ("src/target/**/*.go", "matches no file in src/target", "`src/target/**` would match 1"),
+        ] {
+            let (said, helps) = told(pattern).unwrap();
+            assert!(said.contains(message) && said.contains(pattern), "{pattern}: {said}");
+            assert!(helps.contains(help), "{pattern}: {helps}");
+        }
+    }
+}
