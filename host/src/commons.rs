@@ -28,8 +28,8 @@ use crate::store::{Commit, Committed, Store, said};
 use crate::tasks::Tasks;
 use crate::timers::Timers;
 use crate::wasm::{
-    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Trail, Waiter, Work, act,
-    new_id, wit,
+    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Trail, Waiter, Work, act, new_id,
+    wit,
 };
 
 /// What all agents share.
@@ -221,9 +221,7 @@ impl Commons {
             Ok(Ok(Answer { outcome, .. })) => match outcome {
                 Outcome::Reply(reply) => Ok(*reply),
                 Outcome::Done => Err(wit::RequestError::NoReply),
-                Outcome::Fault(Fault::Time { .. } | Fault::Patience { .. }) if Instant::now() >= deadline => {
-                    Err(wit::RequestError::TimedOut)
-                }
+                Outcome::Fault(Fault::Time { .. } | Fault::Patience { .. }) if Instant::now() >= deadline => Err(wit::RequestError::TimedOut),
                 Outcome::Gave(_)
                 | Outcome::Fault(_)
                 | Outcome::BadReply(_)

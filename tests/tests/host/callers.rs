@@ -132,10 +132,7 @@ fn a_caller_with_no_patience_opens_no_breaker() {
     }
     let api = host.api();
     for _ in 0..OFTEN {
-        assert_eq!(
-            api.post("/v1/agents/slow/invoke?timeout=20ms", r#"{"do":"sleep","ms":60000}"#).status.as_u16(),
-            504
-        );
+        assert_eq!(api.post("/v1/agents/slow/invoke?timeout=20ms", r#"{"do":"sleep","ms":60000}"#).status.as_u16(), 504);
     }
     is_trusted(&mut host, "slow");
 }
@@ -144,8 +141,7 @@ fn a_caller_with_no_patience_opens_no_breaker() {
 fn who_closes_its_side_gets_its_answer() {
     let host = host(&format!(
         "{}{}",
-        agent("web", "web", "")
-            .replace("[[agents.web.http]]\nroute = \"/web\"\n", "[[agents.web.http]]\nroute = \"/{*path}\"\n"),
+        agent("web", "web", "").replace("[[agents.web.http]]\nroute = \"/web\"\n", "[[agents.web.http]]\nroute = \"/{*path}\"\n"),
         agent("echo", "echo", "")
     ));
     let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");

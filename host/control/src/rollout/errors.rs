@@ -353,11 +353,10 @@ mod tests {
 
     #[test]
     fn figures_are_told() {
-        let told =
-            |stable: Window, lately: Tally, candidate: Window| match errors(&rules(), &stable, lately, &candidate) {
-                Some(Verdict::Refused { figures, .. }) => figures,
-                other => panic!("{other:?}"),
-            };
+        let told = |stable: Window, lately: Tally, candidate: Window| match errors(&rules(), &stable, lately, &candidate) {
+            Some(Verdict::Refused { figures, .. }) => figures,
+            other => panic!("{other:?}"),
+        };
         let none = Tally::default();
         assert_eq!(told(window(0, 0), none, window(200, 11)), "11 of 200 messages failed, more than 5%");
         assert_eq!(
