@@ -163,7 +163,8 @@ impl Ledger {
             return false;
         }
         self.lately = noted;
-        if let Some(rollout) = self.open_mut().filter(|rollout| rollout.from.number == revision && rollout.weight < 100) {
+        if let Some(rollout) = self.open_mut().filter(|rollout| rollout.from.number == revision && rollout.weight < 100)
+        {
             rollout.lately = tally;
         }
         true
