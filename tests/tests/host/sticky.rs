@@ -119,7 +119,7 @@ fn a_conversation_with_an_http_agent_that_began_before_stays_also_over_a_restart
 
 fn stays_over_a_restart(guest: &str) {
     let settings = nearly_all("conversation");
-    let mut host = host(&version("echo", guest, 1, &settings));
+    let host = host(&version("echo", guest, 1, &settings));
     let early = names("early", 4);
     assert!(early.iter().all(|name| call(&host, "echo", name, &json!("x")) == 1));
     // Nobody waits for it to be kept when a conversation began: whoever acknowledges something later has it safe.
@@ -156,7 +156,11 @@ fn what_holds_a_rollout_up_is_told_and_the_setting_that_is_told_frees_it() {
     };
     let mut host = Host::start(crate::BINARY, &toml(1, "conversation"));
     let early = names("early", 3);
-    let say = |host: &Host| early.iter().for_each(|name| drop(call(host, "echo", name, &json!("x"))));
+    let say = |host: &Host| {
+        for name in &early {
+            call(host, "echo", name, &json!("x"));
+        }
+    };
     say(&host);
     host.edit(&toml(2, "conversation"));
     until_weight(&mut host, "echo", 99);
