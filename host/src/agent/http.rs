@@ -194,8 +194,10 @@ impl Agent {
         let (stays, over) = (self.sticky() == Sticky::Conversation, now.saturating_sub(timeout));
         let find = || {
             let kept = stays.then(|| store.beginning(self.name.as_str(), name, over))?;
-            kept.inspect_err(|error| tracing::error!(agent = %self.name, error, "when a conversation began is not known"))
-                .ok()?
+            kept.inspect_err(
+                |error| tracing::error!(agent = %self.name, error, "when a conversation began is not known"),
+            )
+            .ok()?
         };
         let Noted { first, is_news } = self.began.note(name, now, timeout, find);
         if stays && is_news {

@@ -186,6 +186,7 @@ mod tests {
             copies: 0,
             copies_alike: 0,
             copies_set_aside: 0,
+            held_conversations: 0,
         }
     }
 

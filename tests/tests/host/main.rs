@@ -34,6 +34,7 @@ mod folder;
 mod growth;
 mod handoffs;
 mod http;
+mod judged;
 mod limits;
 mod messages;
 mod once;
@@ -46,7 +47,11 @@ mod rollouts;
 mod snapshots;
 mod start;
 mod stateful;
+<<<<<<< HEAD
 mod stops;
+=======
+mod sticky;
+>>>>>>> h-judge
 mod store;
 mod systemd;
 mod told;
