@@ -32,11 +32,11 @@ use crate::config::{ConfigErrors, Loaded};
 use crate::control::{Control, Readiness, Wake};
 use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source};
 use crate::shutdown::{Asked, Signals};
-use crate::systemd::{self, Supervisor};
 use crate::store::{Store, StoreError};
+use crate::systemd::{self, Supervisor};
+use crate::tasks::RECONCILER;
 use crate::wasm::{Runtime, RuntimeOptions};
 use crate::watch::Followed;
-use crate::tasks::RECONCILER;
 use crate::{admin, build, clock, figures, histogram, http, metrics, schedules, sweep, tasks, timers};
 
 /// How a host is to be run.

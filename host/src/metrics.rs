@@ -275,7 +275,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("caxton.db"), [0; 100]).unwrap();
         let mut text = String::new();
-        write_sample(&mut text, &Sample { ready: true, agents: Some(&agents), told: &[], tasks: &[], data: folder.path() });
+        write_sample(
+            &mut text,
+            &Sample { ready: true, agents: Some(&agents), told: &[], tasks: &[], data: folder.path() },
+        );
         for expected in [
             "# TYPE caxton_mailbox_depth gauge\ncaxton_mailbox_depth{agent=\"echo\"} 2\n",
             "caxton_messages_accepted_total{agent=\"counter\"} 12\n",
@@ -307,7 +310,8 @@ mod tests {
         stats.ended(End { well: Some(true), waited: ms(40), took: ms(3), cpu: ms(1) });
         stats.ended(End { well: None, waited: ms(4), took: ms(300_000), cpu: ms(1) });
         let told = [("metrics-test".into(), stats.told().unwrap())];
-        let text = metrics.render(&Sample { ready: true, agents: None, told: &told, tasks: &[], data: Path::new("/nowhere") });
+        let text =
+            metrics.render(&Sample { ready: true, agents: None, told: &told, tasks: &[], data: Path::new("/nowhere") });
         for expected in [
             "caxton_failures_total{agent=\"metrics-test\",code=\"trap\"} 3\n",
             "caxton_http_seconds_bucket{agent=\"metrics-test\",le=\"0.005\"} 1\n",

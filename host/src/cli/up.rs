@@ -21,7 +21,8 @@ pub(super) fn run(up: Up) -> Result<ExitCode, CliError> {
         // For what is shown and compared: a path need not be text.
         flags.push(("store.path".to_owned(), data.to_string_lossy().into_owned()));
     }
-    let options = UpOptions { file: up.file.file, data, flags, build: up.build, watch: up.watch, ports_file: up.ports_file };
+    let options =
+        UpOptions { file: up.file.file, data, flags, build: up.build, watch: up.watch, ports_file: up.ports_file };
     let ended = host::run(options).map_err(|error| match error {
         StartError::Config(errors) => config_errors(&errors),
         StartError::Other(error) => error.into(),

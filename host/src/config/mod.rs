@@ -58,7 +58,8 @@ pub(crate) fn load(
     flags: &[(&str, String)],
 ) -> Result<Loaded, ConfigErrors> {
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-    let (desired, warnings) = parse(&text, env, flags).map_err(|errors| ConfigErrors::new(path, text.clone(), errors))?;
+    let (desired, warnings) =
+        parse(&text, env, flags).map_err(|errors| ConfigErrors::new(path, text.clone(), errors))?;
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     Ok(Loaded {
         desired,

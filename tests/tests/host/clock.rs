@@ -91,7 +91,8 @@ fn a_clock_that_is_set_ahead_hurries_no_wait_and_ends_nothing() {
 
 #[test]
 fn schedules_follow_the_wall_clock() {
-    let schedule = "[[agents.rogue.schedule]]\ncron = \"0 0 12 1 1 *\"\ncontent = '{\"do\":\"increment\",\"key\":\"year\"}'\n";
+    let schedule =
+        "[[agents.rogue.schedule]]\ncron = \"0 0 12 1 1 *\"\ncontent = '{\"do\":\"increment\",\"key\":\"year\"}'\n";
     let mut host = Setup::new(BINARY, &file(&(rogue("") + schedule))).start();
     assert_ne!(count(&host, "year"), "1");
     // A year has one such noon. Days are not counted one by one.

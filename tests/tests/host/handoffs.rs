@@ -45,7 +45,10 @@ fn connect(folder: &Path) -> Connection {
 /// a memory is kept when an instance rests or hands over, and not with each message.
 fn wrote(store: &Connection, who: &str) -> u64 {
     let sql = "SELECT count(*) FROM state WHERE agent = 'memoir' AND key LIKE 'did/%' AND instr(value, ?1) > 0";
-    store.query_row(sql, [format!("\"{who}\"")], |row| row.get::<_, i64>(0)).expect("the store can be read").unsigned_abs()
+    store
+        .query_row(sql, [format!("\"{who}\"")], |row| row.get::<_, i64>(0))
+        .expect("the store can be read")
+        .unsigned_abs()
 }
 
 /// Whether the ledger says that the old revision is the one that runs.
