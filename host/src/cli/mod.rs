@@ -99,7 +99,7 @@ fn without_empty(command: clap::Command) -> clap::Command {
 
 fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
     match command {
-        Command::Up(up) => return up::run(up),
+        Command::Up(up) => return up::run(up, out),
         Command::CompileComponent(compile) => return Ok(compile_component(&compile)),
         Command::Check(check) => return check::run(&check, out),
         Command::Doctor(doctor) => return doctor::run(&doctor, out),

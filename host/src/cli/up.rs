@@ -11,7 +11,7 @@ use crate::host::{self, StartError, UpOptions};
 use crate::telemetry;
 
 /// Runs a host until it is told to stop.
-pub(super) fn run(up: Up) -> Result<ExitCode, CliError> {
+pub(super) fn run(up: Up, out: &mut Out) -> Result<ExitCode, CliError> {
     telemetry::start(&up.log).map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
     let mut flags = Vec::new();
     flags.extend(up.listen.map(|address| ("http.listen".to_owned(), address)));
@@ -22,12 +22,13 @@ pub(super) fn run(up: Up) -> Result<ExitCode, CliError> {
         // For what is shown and compared: a path need not be text.
         flags.push(("store.path".to_owned(), data.to_string_lossy().into_owned()));
     }
-    let options = UpOptions { file: up.file.file, data, flags, build: up.build, watch: up.watch, ports_file: up.ports_file };
+    let options =
+        UpOptions { file: up.file.file, data, flags, build: up.build, watch: up.watch, ports_file: up.ports_file };
     let ended = host::run(options).map_err(|error| match error {
         StartError::Config(errors) => config_errors(&errors),
         StartError::Other(error) => error.into(),
     });
-    let code = ended.unwrap_or_else(CliError::report);
+    let code = ended.unwrap_or_else(|error| error.report(out));
     telemetry::flush();
     Ok(code)
 }

@@ -47,11 +47,8 @@ mod rollouts;
 mod snapshots;
 mod start;
 mod stateful;
-<<<<<<< HEAD
 mod stops;
-=======
 mod sticky;
->>>>>>> h-judge
 mod store;
 mod systemd;
 mod told;
