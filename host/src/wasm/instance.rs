@@ -19,10 +19,10 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use super::bindings::{handler, health, incoming_handler, snapshot};
+use super::caller::BodyError;
 use super::effects::Effects;
 use super::fault::CpuExhausted;
 use super::guest::{Ctx, HttpAnswering, Identity, LogLevel, Outside, Work};
-use super::caller::BodyError;
 use super::http::{Outbound, SCHEME};
 use super::limits::{MemoryBound, Meter, Metered};
 use super::places::Places;
