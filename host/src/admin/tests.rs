@@ -453,6 +453,58 @@ async fn who_comes_too_often_waits() {
 }
 
 #[tokio::test]
+async fn every_parameter_has_its_bounds_and_every_body_its_type() {
+    let bench = Bench::new(File::Good);
+    let document = bench.get("/v1/openapi.json").await.json();
+    let paths = document["paths"].as_object().unwrap();
+    let mut found = std::collections::BTreeMap::new();
+    for (path, operation) in
+        paths.iter().flat_map(|(path, all)| all.as_object().unwrap().values().map(move |one| (path, one)))
+    {
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let (name, schema) = (parameter["name"].as_str().unwrap(), &parameter["schema"]);
+            assert!(schema["type"].is_string(), "{path} {name}: {schema}");
+            assert!(schema["type"] != "integer" || schema["maximum"].is_i64(), "{path} {name}: {schema}");
+            found.insert(name.to_owned(), schema.clone());
+        }
+        let bodies = [&operation["requestBody"]["content"], &operation["responses"]["200"]["content"]];
+        for (kind, content) in bodies.into_iter().filter_map(Value::as_object).flatten() {
+            assert_ne!(content["schema"]["type"] == "string", kind == "application/json", "{path} {kind}: {content}");
+        }
+    }
+    assert_eq!(found["performative"]["enum"].as_array().unwrap().len(), 22);
+    assert_eq!(found["command"]["enum"], json!(["pause", "resume", "promote", "abort", "undo", "retry"]));
+    assert_eq!((&found["limit"]["minimum"], &found["limit"]["maximum"]), (&json!(1), &json!(1_000)));
+    let events = &document["paths"]["/v1/events"]["get"]["responses"]["200"]["content"];
+    assert!(events["application/json"].is_object() && events["text/event-stream"].is_object(), "{events}");
+}
+
+#[tokio::test]
+async fn probes_alone_are_answered_to_every_name_and_nothing_else_is() {
+    let bench = Bench::new(File::Good);
+    let router = probes_router(bench.api.clone());
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).header("host", "node.example");
+        router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+    };
+    for (method, path, expected) in [
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 503),
+        ("GET", "/metrics", 200),
+        ("HEAD", "/healthz", 200),
+        ("POST", "/healthz", 405),
+        ("GET", "/v1/agents", 404),
+        ("GET", "/v1/openapi.json", 404),
+        ("GET", "/", 404),
+    ] {
+        assert_eq!(ask(method, path).await, expected, "{method} {path}");
+    }
+    bench.stop.cancel();
+    assert_eq!(ask("GET", "/readyz").await, 503);
+    assert_eq!(ask("GET", "/healthz").await, 200, "it lives while it stops");
+}
+
+#[tokio::test]
 async fn every_path_is_described_and_every_description_is_a_path() {
     let bench = Bench::new(File::Good);
     let document = bench.get("/v1/openapi.json").await.json();

@@ -247,7 +247,9 @@ impl Agent {
         // A timer is only set when there is something to wait for.
         let outcome = match patience {
             None => Ok(answer.await),
-            Some(patience) => tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Patience { limit: patience }),
+            Some(patience) => {
+                tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Patience { limit: patience })
+            }
         };
         let mut answer = match outcome {
             Ok(Ok(answer)) => answer,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::args::Up;
-use super::output::{CliError, Exit, say};
+use super::output::{CliError, Exit, Out, say};
 use crate::config::ConfigErrors;
 use crate::host::{self, StartError, UpOptions};
 use crate::telemetry;

@@ -194,6 +194,8 @@ mod tests {
     use super::super::trail::Trail;
     use super::*;
 
+    type Did = fn(&Caller);
+
     fn trap() -> Fault {
         Fault::Trap { message: "unreachable".to_owned(), trail: Trail::default() }
     }
@@ -202,7 +204,6 @@ mod tests {
     fn what_the_caller_did_is_not_the_guests_fault() {
         let (short, long) = (Duration::from_nanos(1), Duration::from_secs(3_600));
         let time = |limit| Fault::Time { limit, trail: Trail::default() };
-        type Did = fn(&Caller);
         let table: &[(&str, Did, Fault, Duration, bool)] = &[
             ("it sent much", |caller| caller.0.lock().sent = 1_000, trap(), long, true),
             ("it sent little", |caller| caller.0.lock().sent = 100, trap(), long, false),

@@ -5,7 +5,7 @@
 //!                 '-- goes on inside the response body, which polls it, until its last byte
 //! ```
 //! The guest is polled by whoever polls the response, so that a small answer needs no task and no wake-up,
-//! and a client that leaves takes the guest with it.
+//! and a client that leaves takes the guest with it. Nothing that a client does counts against the guest (`caller`).
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -14,6 +15,10 @@ use super::Fault;
 use super::caller::Caller;
 use super::http::{Hearing, Running};
 use super::tap::Tap;
+
+/// How long a guest may go on when nobody reads its response any more: for its next write to fail, and for what it does
+/// then.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The length that a head says its body has.
 pub(super) fn length(headers: &http::HeaderMap) -> Option<u64> {
@@ -204,14 +209,21 @@ impl Body for ResponseBody {
 impl Drop for Open {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
-        // Whoever reads the response is content with what it has, or gone. The guest finishes what it does:
-        // its next write fails, and its time is bounded.
-        if self.length != Some(self.read) {
-            self.caller.leaves();
-        }
+        // Its clock stops: nobody takes anything any more.
+        self.caller.asks();
         let mut hearing = Hearing(self.hearing.0.take());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.length == Some(self.read) {
+            // Whoever read the response has all of it. The guest finishes what it does, within its time.
             runtime.spawn(async move { hearing.tell(running.await) });
+            return;
         }
+        self.caller.leaves();
+        runtime.spawn(async move {
+            // Its next write fails. One that writes nothing is broken off, which is told when `hearing` is dropped.
+            if let Ok(end) = tokio::time::timeout(FAREWELL, running).await {
+                hearing.tell(end);
+            }
+        });
     }
 }

@@ -5,6 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use super::shorthand::{
+    GIB, HOUR, KIB, MIB, MINUTE, SECOND, integer, key, later, list, number, percent, size, table, time, word,
+};
+
 /// One setting, or a table of settings.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -154,59 +158,6 @@ pub const METHODS: &[&str] = &[
 /// The tables of an agent that `[defaults]` has too: an agent inherits what it does not set itself.
 pub const INHERITED: &[&str] =
     &["limits", "instances", "snapshot", "mailbox", "breaker", "reload", "deploy", "rollback"];
-
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-
-const fn key(path: &'static str, kind: Kind, default: Default, doc: &'static str) -> Key {
-    Key { path, kind, default, doc }
-}
-
-const fn table(path: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Table, Default::Unset(""), doc)
-}
-
-const fn later(path: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Later, Default::Unset(""), doc)
-}
-
-const fn percent(path: &'static str, least: f64, most: f64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Percent { least, most }, Default::Text(default), doc)
-}
-
-const fn integer(path: &'static str, least: u64, most: u64, default: i64, doc: &'static str) -> Key {
-    key(path, Kind::Integer { least, most }, Default::Integer(default), doc)
-}
-
-const fn number(path: &'static str, least: f64, most: f64, default: f64, doc: &'static str) -> Key {
-    key(path, Kind::Number { least, most }, Default::Number(default), doc)
-}
-
-const fn size(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Size { least, most }, Default::Text(default), doc)
-}
-
-const fn time(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Time { least, most }, Default::Text(default), doc)
-}
-
-const fn list(path: &'static str, item: Item, example: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::List(item), Default::EmptyList(example), doc)
-}
-
-const fn word(
-    path: &'static str,
-    known: &'static [&'static str],
-    later: &'static [&'static str],
-    default: &'static str,
-    doc: &'static str,
-) -> Key {
-    key(path, Kind::Word { known, later }, Default::Text(default), doc)
-}
 
 /// All settings, in the order of the reference.
 #[rustfmt::skip]
