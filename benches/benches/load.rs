@@ -1,7 +1,7 @@
 //! The whole program under load: `cargo bench -p caxton-benches --bench load [-- NAME...]`.
 //!
 //! Every figure is a ratio of two measurements of this run, taken in turn, or a time beside what it is held
-//! against. Names: `http`, `peers`, `messages`, `first`, `many`.
+//! against. Names: `http`, `peers`, `fresh`, `messages`, `first`, `many`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,6 +18,8 @@ const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
 /// How long one measurement takes, and how often each is made.
 const TIME: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 3;
+/// The settings of an HTTP agent whose instances are used again.
+const REUSED: &str = "instances = { reuse = 1000 }";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -31,6 +33,9 @@ fn main() {
     }
     if wanted("peers") {
         against_wasmtime();
+    }
+    if wanted("fresh") {
+        fresh_instances();
     }
     if wanted("messages") {
         messages();
@@ -86,11 +91,11 @@ fn against_hyper() {
 }
 
 fn against_wasmtime() {
-    // As it ships, `wasmtime serve` makes an instance for every request to a component of WASI 0.2.
+    // As they ship, both make an instance for every request to a component of WASI 0.2.
     for (title, reuse, settings, goal) in [
         ("HTTP agent / wasmtime serve, both as they ship", None, "", "goal 2.00"),
-        ("HTTP agent / wasmtime serve, fresh instances", Some(1), "instances = { reuse = 1 }", "goal 2.00"),
-        ("HTTP agent / wasmtime serve, reused 1000 times", Some(1_000), "", "bound by the connection"),
+        ("HTTP agent reused / wasmtime serve as it ships", None, REUSED, "goal 2.00"),
+        ("HTTP agent / wasmtime serve, reused 1000 times", Some(1_000), REUSED, "bound by the connection"),
     ] {
         let component = guest("web-echo");
         match wasmtime_serve(&component, reuse) {
@@ -106,6 +111,17 @@ fn against_wasmtime() {
             }
         }
     }
+}
+
+/// What a fresh instance for each request costs an HTTP agent, cold and warm, beside instances that are used again.
+fn fresh_instances() {
+    let agents = agent("fresh", "web-echo", "")
+        + &agent("warm", "web-echo", "instances = { min = 4 }")
+        + &agent("reused", "web-echo", REUSED);
+    let (caxton, _) = host(HOST, &format!("caxton = 1\n{agents}"));
+    let request = |path: &str| Request { address: caxton.address.clone(), path: path.to_owned(), body: Vec::new() };
+    compare("HTTP agent, fresh instances / reused", &request("/fresh"), &request("/reused"), "no goal");
+    compare("the same with four kept warm / reused", &request("/warm"), &request("/reused"), "no goal");
 }
 
 /// Messages from agent to agent through real components.

@@ -26,7 +26,7 @@ fn mailbox(criterion: &mut Criterion) {
                 mailbox.reserve().expect("there is room");
                 mailbox.push(next, Rank::Normal, 0, next);
                 let Taken { lane, message, .. } = mailbox.take(0).expect("one is ready");
-                mailbox.done(lane);
+                mailbox.done(lane, None);
                 message
             });
         });

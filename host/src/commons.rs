@@ -28,7 +28,7 @@ use crate::store::{Commit, Committed, Store, said};
 use crate::tasks::Tasks;
 use crate::timers::Timers;
 use crate::wasm::{
-    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Waiter, Work, act, new_id,
+    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Trail, Waiter, Work, act, new_id,
     wit,
 };
 
@@ -54,7 +54,7 @@ pub(crate) struct Commons {
     pub(crate) timers: Timers,
     /// Told when somebody set the wall clock.
     pub(crate) clock_set: Notify,
-    /// When chains of messages that ended were told of.
+    /// The times at which ends of chains of messages were told of.
     pub(crate) ends: Ends,
     /// What waiting messages take in memory.
     pub(crate) resident: Resident,
@@ -133,9 +133,9 @@ impl Commons {
     /// Writes into an agent's log what happened to a call of it.
     pub(crate) fn note(&self, revision: &Revision, level: &'static str, text: &str, outcome: &Outcome) {
         let mut text = text.to_owned();
-        if let Outcome::Fault(Fault::Trap { backtrace, .. }) = outcome
-            && !backtrace.is_empty()
-        {
+        // The guest's last words are in the log already.
+        let trail = if let Outcome::Fault(fault) = outcome { fault.trail() } else { None };
+        if let Some(backtrace) = trail.map(Trail::backtrace).filter(|backtrace| !backtrace.is_empty()) {
             text.push('\n');
             text.push_str(backtrace.trim_end());
         }
@@ -221,7 +221,9 @@ impl Commons {
             Ok(Ok(Answer { outcome, .. })) => match outcome {
                 Outcome::Reply(reply) => Ok(*reply),
                 Outcome::Done => Err(wit::RequestError::NoReply),
-                Outcome::Fault(Fault::Time { .. } | Fault::Patience { .. }) if Instant::now() >= deadline => Err(wit::RequestError::TimedOut),
+                Outcome::Fault(Fault::Time { .. } | Fault::Patience { .. }) if Instant::now() >= deadline => {
+                    Err(wit::RequestError::TimedOut)
+                }
                 Outcome::Gave(_)
                 | Outcome::Fault(_)
                 | Outcome::BadReply(_)

@@ -65,8 +65,10 @@ pub(crate) struct Control {
 /// Whether the host is ready, and why not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Readiness {
-    /// Everything that the file declares is running as declared.
+    /// Everything that the file declares is served, and nothing of it waits for a person.
     pub(crate) ready: bool,
+    /// What runs is what the file says.
+    pub(crate) in_sync: bool,
     /// Why not, one line each.
     pub(crate) reasons: Vec<String>,
 }

@@ -26,17 +26,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::stop::{End, stop};
-use crate::agent::{bury_orphans, forget_unwanted};
+use crate::agent::forget_unwanted;
 use crate::commons::Commons;
 use crate::config::{ConfigErrors, Loaded};
 use crate::control::{Control, Readiness, Wake};
 use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source};
 use crate::shutdown::{Asked, Signals};
-use crate::systemd::{self, Supervisor};
-use crate::store::{Store, StoreError};
-use crate::wasm::{Runtime, RuntimeOptions};
 use crate::stamp::Writing;
+use crate::store::{Store, StoreError};
+use crate::systemd::{self, Supervisor};
 use crate::tasks::RECONCILER;
+use crate::wasm::{Runtime, RuntimeOptions};
 use crate::watch::{Before, Followed, Following};
 use crate::{admin, build, clock, figures, histogram, http, metrics, schedules, sweep, tasks, timers};
 
@@ -269,8 +269,10 @@ async fn start(
     // First: whoever begins to count before is not heard.
     let metrics = metrics::install();
     let store = open_store(&data, &desired.store).await?;
+    let (cache, shared_cache) = cache_folder(&data);
     let runtime = Runtime::new(RuntimeOptions {
-        cache: cache_folder(&data),
+        cache,
+        shared_cache,
         // Not by its path: that may lead to another version by the time it is used.
         compiler: vec!["/proc/self/exe".into()],
         instances: desired.host.instances,
@@ -374,17 +376,17 @@ fn share(store: Arc<Store>, workers: Handle, desired: &Desired, data: &Path) -> 
         anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
     })?;
     commons.store.conversations.configure(desired.conversations.clone());
-    let orphans = commons.backlog.lock().take_others(|name| desired.agents.contains_key(name));
-    bury_orphans(&commons.store, orphans);
     forget_unwanted(&commons.store, desired);
     Ok(commons)
 }
 
-/// Compiled components may be shared by several hosts of one user.
-fn cache_folder(data: &Path) -> PathBuf {
+/// The folder of compiled components, and whether several hosts of one user may share it.
+fn cache_folder(data: &Path) -> (PathBuf, bool) {
     // An empty variable is one that is not set.
-    let shared = std::env::var_os("CAXTON_CACHE").filter(|cache| !cache.is_empty());
-    shared.map_or_else(|| data.join("cache"), |cache| PathBuf::from(cache).join("compiled"))
+    match std::env::var_os("CAXTON_CACHE").filter(|cache| !cache.is_empty()) {
+        Some(cache) => (PathBuf::from(cache).join("compiled"), true),
+        None => (data.join("cache"), false),
+    }
 }
 
 async fn bind(key: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -20,6 +20,8 @@ use crate::tasks::Tasks;
 const KEPT: usize = 1_000;
 /// A log file larger than this is put aside; one older is kept.
 const MAX_FILE: u64 = 10 << 20;
+/// How long the log of an agent that is gone is kept after its last line.
+const GONE_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Lines that a slow follower may be behind before it misses some.
 const FOLLOW: usize = 4_096;
 /// Lines of the host in one agent's log per second: what it says of an agent is not crowded out by what the agent says.
@@ -46,6 +48,7 @@ pub(crate) struct Line {
 
 /// All logs of a host.
 pub(crate) struct Logs {
+    folder: PathBuf,
     agents: Mutex<HashMap<Arc<str>, Arc<Mutex<Log>>>>,
     follow: broadcast::Sender<Arc<Line>>,
     files: Option<mpsc::SyncSender<Arc<Line>>>,
@@ -55,15 +58,15 @@ pub(crate) struct Logs {
 /// The log of one agent.
 struct Log {
     lines: VecDeque<Arc<Line>>,
-    /// What the agent said.
+    /// Lines of the agent.
     own: Count,
-    /// What the host said of it.
+    /// Lines of the host about it.
     hosts: Count,
 }
 
 /// The lines of one second.
 struct Count {
-    /// When it began.
+    /// The begin of the second.
     second: Instant,
     lines: u32,
     dropped: u64,
@@ -95,11 +98,13 @@ impl Logs {
     /// Logs whose files are in `folder`.
     pub(crate) fn new(folder: PathBuf, tasks: Arc<Tasks>) -> Self {
         let (files, queue) = mpsc::sync_channel(QUEUE);
+        let into = folder.clone();
         let thread = std::thread::Builder::new()
             .name("caxton-logs".to_owned())
-            .spawn(move || tasks.until_done("agents-logs", || write_files(&folder, &queue)))
+            .spawn(move || tasks.until_done("agents-logs", || write_files(&into, &queue)))
             .expect("the system can start a thread");
         Self {
+            folder,
             agents: Mutex::default(),
             follow: broadcast::channel(FOLLOW).0,
             files: Some(files),
@@ -173,6 +178,26 @@ impl Logs {
         let mut lines: Vec<Arc<Line>> = logs.iter().flat_map(|log| log.lock().lines.clone()).collect();
         lines.sort_by_key(|line| line.at);
         lines.split_off(lines.len().saturating_sub(count))
+    }
+
+    /// Forgets the logs of agents that are not present and have said nothing for [`GONE_FOR`]. Blocks.
+    pub(crate) fn forget_gone(&self, present: impl Fn(&str) -> bool, now: SystemTime) {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(GONE_FOR);
+        let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.agents
+            .lock()
+            .retain(|name, log| present(name) || log.lock().lines.back().is_some_and(|last| last.at > since));
+        for file in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let Some(agent) = [".log", ".log.1"].iter().find_map(|suffix| name.strip_suffix(suffix)) else { continue };
+            let written = file.metadata().and_then(|metadata| metadata.modified());
+            let old = written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > GONE_FOR));
+            if old && !present(agent) {
+                tracing::info!(agent, file = name, "the log of an agent that is gone is removed");
+                // What cannot be removed now is found again.
+                let _ = fs::remove_file(file.path());
+            }
+        }
     }
 
     /// All lines from now on.
@@ -258,6 +283,28 @@ mod tests {
         drop(logs);
         let text = fs::read_to_string(folder.path().join("logs/echo.log")).unwrap();
         assert_eq!(text.lines().count(), 10);
+    }
+
+    #[test]
+    fn the_log_of_an_agent_that_is_gone_goes_after_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::new(folder.path().to_owned());
+        let day = Duration::from_secs(24 * 3_600);
+        let now = SystemTime::now();
+        for (name, days) in [("gone.log", 8), ("gone.log.1", 9), ("late.log", 6), ("here.log", 400), ("notes", 400)] {
+            File::create(folder.path().join(name)).unwrap().set_modified(now - day * days).unwrap();
+        }
+        // Its only line is of 1970.
+        logs.write(line("bye"), 10);
+        logs.forget_gone(|agent| agent == "here" || agent == "echo", now);
+        assert_eq!(logs.newest(Some("echo"), 5).len(), 1);
+        logs.forget_gone(|agent| agent == "here", now);
+        assert_eq!(logs.newest(Some("echo"), 5).len(), 0);
+        let mut left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        left.retain(|name| name != "echo.log");
+        left.sort();
+        assert_eq!(left, ["here.log", "late.log", "notes"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::fmt::{Display, Write};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use caxton_control::rollout::Obstacle;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -76,7 +77,10 @@ const METRICS: &[Metric] = &[
     metric("caxton_state_bytes", Kind::Gauge, Unit::Bytes, "State of an agent, keys and values."),
     metric("caxton_agents", Kind::Gauge, Unit::Count, "Agents by state."),
     metric("caxton_revisions", Kind::Gauge, Unit::Count, "Revisions that are not ended, and the newest of each agent, by state."),
-    metric("caxton_ready", Kind::Gauge, Unit::Count, "1 when everything that the file declares runs as declared, else 0."),
+    metric("caxton_ready", Kind::Gauge, Unit::Count, "1 when everything that the file declares is served and nothing of it waits for a person, else 0."),
+    metric("caxton_in_sync", Kind::Gauge, Unit::Count, "1 when what runs is what the file says, 0 while the file has errors, a change is under way or something is in its way."),
+    metric("caxton_obstructed", Kind::Gauge, Unit::Count, "1 while what is declared of the agent does not run and a person has to mend something, else 0."),
+    metric("caxton_obstacles", Kind::Gauge, Unit::Count, "Agents of which what is declared does not run, by what is in its way: missing, failed or refused."),
     metric("caxton_store_bytes", Kind::Gauge, Unit::Bytes, "The store on disk."),
     metric("caxton_host_lines_dropped_total", Kind::ReadCounter, Unit::Count, "Lines of the host itself that stderr could not take: a closed pipe, a full disk, a reader that stopped."),
     metric("caxton_task_restarts_total", Kind::ReadCounter, Unit::Count, "Times that a task of the host died and was made again, by task."),
@@ -105,6 +109,8 @@ pub(crate) struct Told {
 pub(crate) struct Sample<'a> {
     /// Whether the host is ready.
     pub(crate) ready: bool,
+    /// Whether what runs is what the file says.
+    pub(crate) in_sync: bool,
     /// The agents; none when they could not be asked in time, and then nothing is said of them.
     pub(crate) agents: Option<&'a [AgentStatus]>,
     /// What agents counted, by name.
@@ -206,11 +212,15 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
         each("caxton_in_flight", |agent| agent.in_flight.into());
         each("caxton_instances", |agent| agent.instances.into());
         each("caxton_state_bytes", |agent| agent.state_bytes);
+        each("caxton_obstructed", |agent| agent.obstacle.is_some().into());
+        let obstacles = agents.iter().filter_map(|agent| agent.obstacle.as_deref());
+        by_label(text, "caxton_obstacles", "obstacle", &Obstacle::ALL.map(Obstacle::as_str), obstacles);
         by_state(text, "caxton_agents", &AGENT_STATES, agents.iter().map(|agent| agent.state.as_str()));
         let revisions = agents.iter().flat_map(|agent| &agent.revisions).map(|revision| revision.state.as_str());
         by_state(text, "caxton_revisions", &REVISION_STATES, revisions);
     }
     single(text, "caxton_ready", u8::from(sample.ready));
+    single(text, "caxton_in_sync", u8::from(sample.in_sync));
     single(text, "caxton_store_bytes", store_bytes(sample.data));
     single(text, "caxton_host_lines_dropped_total", telemetry::dropped());
     head(text, "caxton_task_restarts_total");
@@ -227,11 +237,16 @@ const AGENT_STATES: [&str; 4] = ["running", "starting", "failed", "leaving"];
 const REVISION_STATES: [&str; 7] = ["unloaded", "loaded", "ready", "running", "draining", "stopped", "failed"];
 
 fn by_state<'a>(text: &mut String, name: &str, states: &[&str], found: impl Iterator<Item = &'a str>) {
+    by_label(text, name, "state", states, found);
+}
+
+/// How many of what was found have each value of a label.
+fn by_label<'a>(text: &mut String, name: &str, label: &str, values: &[&str], found: impl Iterator<Item = &'a str>) {
     let found: Vec<&str> = found.collect();
     head(text, name);
-    for state in states {
-        let count = found.iter().filter(|found| *found == state).count();
-        line(text, name, &format!("{{state=\"{state}\"}}"), count);
+    for value in values {
+        let count = found.iter().filter(|found| *found == value).count();
+        line(text, name, &format!("{{{label}=\"{value}\"}}"), count);
     }
 }
 
@@ -272,11 +287,15 @@ mod tests {
 
     #[test]
     fn what_is_read_at_the_scrape_is_described_and_current() {
-        let agents = [agent("echo"), agent("counter")];
+        let refused = AgentStatus { obstacle: Some("refused".to_owned()), ..agent("counter") };
+        let agents = [agent("echo"), refused];
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("caxton.db"), [0; 100]).unwrap();
         let mut text = String::new();
-        write_sample(&mut text, &Sample { ready: true, agents: Some(&agents), told: &[], tasks: &[], data: folder.path() });
+        write_sample(
+            &mut text,
+            &Sample { ready: true, in_sync: true, agents: Some(&agents), told: &[], tasks: &[], data: folder.path() },
+        );
         for expected in [
             "# TYPE caxton_mailbox_depth gauge\ncaxton_mailbox_depth{agent=\"echo\"} 2\n",
             "caxton_messages_accepted_total{agent=\"counter\"} 12\n",
@@ -286,13 +305,21 @@ mod tests {
             "caxton_agents{state=\"running\"} 2\ncaxton_agents{state=\"starting\"} 0\n",
             "caxton_revisions{state=\"running\"} 2\n",
             "caxton_ready 1\n",
+            "caxton_in_sync 1\n",
+            "caxton_obstructed{agent=\"echo\"} 0\n",
+            "caxton_obstructed{agent=\"counter\"} 1\n",
+            "caxton_obstacles{obstacle=\"missing\"} 0\n",
+            "caxton_obstacles{obstacle=\"refused\"} 1\n",
             "caxton_store_bytes 100\n",
             "# TYPE process_cpu_seconds_total counter\n",
         ] {
             assert!(text.contains(expected), "{expected} is missing in:\n{text}");
         }
         let mut text = String::new();
-        write_sample(&mut text, &Sample { ready: false, agents: None, told: &[], tasks: &[], data: folder.path() });
+        write_sample(
+            &mut text,
+            &Sample { ready: false, in_sync: false, agents: None, told: &[], tasks: &[], data: folder.path() },
+        );
         assert!(!text.contains("caxton_mailbox_depth"), "nothing is made up");
     }
 
@@ -308,7 +335,14 @@ mod tests {
         stats.ended(End { well: Some(true), waited: ms(40), took: ms(3), cpu: ms(1) });
         stats.ended(End { well: None, waited: ms(4), took: ms(300_000), cpu: ms(1) });
         let told = [("metrics-test".into(), stats.told().unwrap())];
-        let text = metrics.render(&Sample { ready: true, agents: None, told: &told, tasks: &[], data: Path::new("/nowhere") });
+        let text = metrics.render(&Sample {
+            ready: true,
+            in_sync: true,
+            agents: None,
+            told: &told,
+            tasks: &[],
+            data: Path::new("/nowhere"),
+        });
         for expected in [
             "caxton_failures_total{agent=\"metrics-test\",code=\"trap\"} 3\n",
             "caxton_http_seconds_bucket{agent=\"metrics-test\",le=\"0.005\"} 1\n",

@@ -1,8 +1,8 @@
-//! Ends instances that were idle for long and conversations in which nothing is said, and keeps as many instances
-//! warm as agents ask for.
+//! Ends instances that were idle for long and conversations in which nothing is said, keeps as many instances warm as
+//! agents ask for, and removes the logs of agents that are long gone.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,8 +13,12 @@ use crate::wasm::Kind;
 /// How often idle instances are looked for; `instances.idle` is kept to within this.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How often the logs of agents that are gone are looked at.
+const LOGS_EVERY: Duration = Duration::from_secs(3_600);
+
 /// Sweeps until `stop`.
 pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
+    let mut logs_seen: Option<Instant> = None;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -23,6 +27,14 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
             _ = tick.tick() => {}
         }
         expire_conversations(&commons);
+        if logs_seen.is_none_or(|seen| seen.elapsed() >= LOGS_EVERY) {
+            logs_seen = Some(Instant::now());
+            let commons = Arc::clone(&commons);
+            tokio::task::spawn_blocking(move || {
+                let routes = commons.routes.load_full();
+                commons.logs.forget_gone(|agent| routes.present(agent).is_some(), SystemTime::now());
+            });
+        }
         if let Err(error) = commons.store.tidy_memories().await {
             tracing::warn!(%error, "pieces of memories that are nobody's could not be removed; they take room");
         }

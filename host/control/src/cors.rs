@@ -129,7 +129,11 @@ mod tests {
     }
 
     fn print(headers: &[Header]) -> String {
-        headers.iter().map(|(name, value)| format!("{}={value}", &name["access-control-".len()..])).collect::<Vec<_>>().join("; ")
+        headers
+            .iter()
+            .map(|(name, value)| format!("{}={value}", &name["access-control-".len()..]))
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 
     #[test]
@@ -182,7 +186,13 @@ mod tests {
         let end = "max-age=60";
         for (cors, method, headers, methods, expected) in [
             (all.clone(), "POST", None, &["POST"][..], format!("allow-methods=POST; allow-headers={SENT}; {end}")),
-            (all.clone(), "PUT", None, &["GET", "POST"][..], format!("allow-methods=GET, POST; allow-headers={SENT}; {end}")),
+            (
+                all.clone(),
+                "PUT",
+                None,
+                &["GET", "POST"][..],
+                format!("allow-methods=GET, POST; allow-headers={SENT}; {end}"),
+            ),
             (all.clone(), "PATCH", None, &[][..], format!("allow-methods=PATCH; allow-headers={SENT}; {end}")),
             (
                 Cors { methods: set(&["GET"]), headers: set(&["x-a"]), ..all.clone() },

@@ -15,6 +15,7 @@ use crate::names::{AgentName, Capability, Receiver};
 use crate::rollout::declaration::Declaration;
 use crate::route::RoutePattern;
 use crate::schedule::Schedule;
+use crate::sparse;
 
 /// Everything that the file declares.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,8 +53,22 @@ pub struct Http {
     /// How long a client may pause while it sends a body or reads a response.
     #[serde(with = "crate::units::serde_duration")]
     pub stall_timeout: Duration,
+    /// Who is told what went on inside an agent that failed.
+    pub details: Details,
     /// Which pages of other origins may call agents.
     pub cors: Cors,
+}
+
+/// `http.details`: who is told what went on inside an agent that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Details {
+    /// Callers on this machine whose requests came by no proxy.
+    Loopback,
+    /// Everybody.
+    Always,
+    /// Nobody.
+    Never,
 }
 
 /// `[admin]`: the listener of the management API, metrics and probes.
@@ -129,7 +144,7 @@ pub struct AgentSpec {
     pub capabilities: BTreeSet<Capability>,
     /// How many instances it has.
     pub instances: Instances,
-    /// What it may save of its memory.
+    /// The bound of what it saves of its memory.
     pub snapshot: SnapshotSpec,
     /// What it reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
@@ -168,12 +183,10 @@ impl AgentSpec {
         self.config == other.config && self.allow == other.allow && self.limits == other.limits
     }
 
-    /// What makes a revision another one beside its bytes, as text that is kept: equal texts are the same revision.
+    /// The settings that make a revision beside its bytes, as text that is kept; see [`sparse`]. Equal texts are the
+    /// same revision.
     pub fn revision_settings(&self) -> &str {
-        self.printed.0.get_or_init(|| {
-            let Self { config, allow, limits, .. } = self;
-            serde_json::json!({ "config": config, "allow": allow, "limits": limits }).to_string()
-        })
+        self.printed.0.get_or_init(|| sparse::print(self))
     }
 }
 
@@ -196,15 +209,9 @@ impl PartialEq for Printed {
 }
 
 impl AgentSpec {
-    /// The same declaration with the settings of a kept revision; none if this host cannot read them.
+    /// The same declaration with the settings of a kept revision; none if no version of the host printed them.
     pub fn with_settings(&self, settings: &str) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Kept {
-            config: BTreeMap<String, String>,
-            allow: Allow,
-            limits: Limits,
-        }
-        let Kept { config, allow, limits } = serde_json::from_str(settings).ok()?;
+        let sparse::RevisionSettings { config, allow, limits } = sparse::read(settings)?;
         Some(Self { config, allow, limits, ..self.clone() })
     }
 }
@@ -225,21 +232,61 @@ pub struct Instances {
     pub min: u32,
     /// Never more at once.
     pub max: u32,
-    /// How many messages one handles before it is replaced; 1 gives every message a fresh one.
-    pub reuse: u32,
+    /// How many messages or requests one handles before it is replaced.
+    pub reuse: Reuse,
     /// How long one above `min` stays without work.
     #[serde(with = "crate::units::serde_duration")]
     pub idle: Duration,
 }
 
-/// `snapshot`: what a stateful agent may save of its memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// `instances.reuse` as the file has it. Unset, the component decides, which is known only once it is read: what is
+/// declared stays as it was said.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[serde(untagged)]
+pub enum Reuse {
+    /// Not set.
+    #[default]
+    Unset,
+    /// Set for all agents, in `[defaults.instances]`.
+    ForAll(u32),
+    /// Set for this agent.
+    Own(u32),
+}
+
+impl Reuse {
+    /// The value that is in force where one is set.
+    pub fn said(self) -> Option<u32> {
+        match self {
+            Self::Unset => None,
+            Self::ForAll(times) | Self::Own(times) => Some(times),
+        }
+    }
+}
+
+impl PartialEq for Reuse {
+    /// A value that is inherited and one of the agent's own make no difference where they are the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.said() == other.said()
+    }
+}
+
+impl Eq for Reuse {}
+
+/// `snapshot`: the bound of what a stateful agent saves of its memory.
+#[derive(Debug, Clone, Serialize)]
 pub struct SnapshotSpec {
     /// The most that one save may have, in bytes.
     pub max_bytes: u64,
     /// The agent sets it itself, which only a stateful one may.
     #[serde(skip)]
     pub own: bool,
+}
+
+impl PartialEq for SnapshotSpec {
+    /// Compares what acts: the same bound is the same, whoever sets it.
+    fn eq(&self, other: &Self) -> bool {
+        self.max_bytes == other.max_bytes
+    }
 }
 
 /// `allow`: what the agent may reach. Empty lists allow nothing.

@@ -168,6 +168,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Entry, Node, Place, Table, Value as Typed, check};
+    use crate::desired::Reuse;
     use crate::schedule::{Missed, Schedule};
 
     fn tree(value: &Value) -> Node {
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_kind_and_its_details() {
-        let table: [(&str, Change, &[&str]); 29] = [
+        let table: [(&str, Change, &[&str]); 30] = [
             ("nothing", |_| {}, &[]),
             (
                 "an agent more",
@@ -254,6 +255,11 @@ mod tests {
                 ],
             ),
             ("instances", |d| echo(d).instances.max = 9, &["echo in-place instances.max: 4 -> 9"]),
+            (
+                "how often an instance is used",
+                |d| echo(d).instances.reuse = Reuse::Own(1),
+                &["echo in-place instances.reuse: none -> 1"],
+            ),
             (
                 "what may be saved",
                 |d| echo(d).snapshot.max_bytes = 1 << 20,

@@ -28,6 +28,7 @@ pub mod protocol;
 pub mod rollout;
 pub mod route;
 pub mod schedule;
+pub mod sparse;
 pub mod supervise;
 pub mod units;
 

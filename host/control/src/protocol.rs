@@ -221,7 +221,9 @@ impl Run {
         self.participants.iter().any(|(name, stage)| match stage {
             Stage::Ended => false,
             Stage::Agreed | Stage::Proposed => name == agent || initiator == agent,
-            Stage::Asked | Stage::Accepted | Stage::Cancelling => !from_outside && (name == agent || initiator == agent),
+            Stage::Asked | Stage::Accepted | Stage::Cancelling => {
+                !from_outside && (name == agent || initiator == agent)
+            }
         })
     }
 

@@ -190,6 +190,7 @@ fn every_bound_is_kept() {
         // So that each `max` can be as small as it may be, and `min` as large.
         set(&mut root, &["agents", "NAME", "instances", "max"], tree(&json!(1_000)));
         set(&mut root, &["agents", "NAME", "mailbox", "backoff", "first"], tree(&json!("100ms")));
+        set(&mut root, &["agents", "NAME", "limits", "memory"], tree(&json!("4GiB")));
         set_strategy(&mut root, key, key.path);
         let path: Vec<&str> = key.path.split('.').collect();
         for value in inside_and_outside.0.as_array().unwrap() {

@@ -91,6 +91,7 @@ fn show(host: &Host, action: &Action) -> String {
         },
         Action::Switch { revision } => format!("switch to {revision}"),
         Action::Retire { agent } => format!("retire {agent}"),
+        Action::Restore { agent } => format!("restore {agent}"),
         Action::Forget { agent } => format!("forget {agent}"),
     }
 }

@@ -243,7 +243,10 @@ impl Run {
                 Component::Found(digest) => settings && !waits && running.is_some_and(|r| r.seen.digest == digest),
                 Component::Unusable(_) => waits,
             };
-            if !as_declared || entry.is_some_and(|entry| entry.paused || entry.applied != wanted.spec) {
+            // A declaration whose component is not there is taken up whole or not at all.
+            let held = |entry: &model::Entry| !wanted.is_there() && !entry.applied.same_revision(&wanted.spec);
+            let applied = |entry: &model::Entry| entry.applied == wanted.spec || held(entry);
+            if !as_declared || entry.is_some_and(|entry| entry.paused || !applied(entry)) {
                 return Err(format!("{name} is not as declared: {wanted:?}, {:?}\n{}", plan.waiting, self.host.show()));
             }
             if entry.is_some_and(|entry| running.is_some() && entry.waiting > 0) {

@@ -58,16 +58,15 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T
     }
 }
 
-/// A body whose bound is the agent's and not that of a message.
+/// A body whose bound is not that of a message.
 ///
 /// # Errors
-/// It is larger than `bound` bytes, which the setting `key` says, or could not be read.
-pub(super) async fn body_within(request: Request, bound: u64, key: &str) -> Result<Bytes, Problem> {
+/// It is larger than `bound` bytes, which is this problem, or could not be read.
+pub(super) async fn body_within(request: Request, bound: u64, too_large: Problem) -> Result<Bytes, Problem> {
     let most = usize::try_from(bound).unwrap_or(usize::MAX);
     axum::body::to_bytes(request.into_body(), most).await.map_err(|error| {
         if std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) {
-            let why = format!("the body is larger than {bound} bytes ({key})");
-            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(bound);
+            return too_large;
         }
         broken()
     })

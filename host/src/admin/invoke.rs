@@ -67,7 +67,7 @@ pub(super) async fn invoke(
     let agent = taker(&api, &name).await?;
     let (accepted, answer) = agent.ask(draft.0).await?;
     if let Some(problem) = Problem::of_outcome(&answer.outcome) {
-        return Err(problem.message(&accepted.id));
+        return Err(problem.at_message(&name, &accepted.id));
     }
     let mut response = match answer.outcome {
         Outcome::Reply(reply) => {

@@ -144,7 +144,8 @@ fn raw(content: &mut Value) {
 /// What the parameters of these names may be, wherever they are.
 fn bounds() -> Vec<(&'static str, Value)> {
     let name = "[a-z]([a-z0-9-]{0,61}[a-z0-9])?";
-    let words = |most: usize| json!({ "minLength": 1, "maxLength": most, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$" });
+    let words =
+        |most: usize| json!({ "minLength": 1, "maxLength": most, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$" });
     let performatives: Vec<&str> = Performative::ALL.iter().map(|act| act.as_str()).collect();
     vec![
         ("performative", json!({ "enum": performatives })),

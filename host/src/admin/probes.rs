@@ -32,7 +32,7 @@ pub(super) struct Alive {
 /// Whether the host is ready.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Ready {
-    /// Whether everything that the file declares runs as declared.
+    /// Whether everything that the file declares is served, and nothing of it waits for a person.
     ready: bool,
     /// Why not, a line each.
     reasons: Vec<String>,
@@ -53,7 +53,10 @@ pub(super) async fn healthz(State(api): State<Api>) -> Response {
     (code, Json(Alive { status, reason, tasks: tasks.status() })).into_response()
 }
 
-/// Whether everything that the file declares runs as declared.
+/// Whether everything that the file declares is served, and nothing of it waits for a person.
+///
+/// A component that is not there, a revision that failed or was refused, and a file that cannot be read are told with
+/// 503. A rollout under way and a file with errors are told as reasons, with 200.
 #[utoipa::path(
     get, path = "/readyz", tag = "probes", security(()),
     responses((status = 200, body = Ready), (status = 503, description = "Not everything is as declared", body = Ready)),
@@ -65,7 +68,8 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
         readiness.reasons.insert(0, why.to_string());
     } else if api.0.stop.is_cancelled() {
         // What balances load must not send more.
-        readiness = Readiness { ready: false, reasons: vec!["the host is stopping".to_owned()] };
+        readiness =
+            Readiness { ready: false, in_sync: readiness.in_sync, reasons: vec!["the host is stopping".to_owned()] };
     }
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: readiness.ready, reasons: readiness.reasons })).into_response()
@@ -84,8 +88,9 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
         routes.all().filter_map(|agent| Some((agent.name().shared(), agent.stats().told()?))).collect()
     };
     told.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let ready = api.control.readiness().ready;
+    let Readiness { ready, in_sync, .. } = api.control.readiness();
     let tasks = api.commons.tasks.status();
-    let sample = Sample { ready, agents: agents.as_deref(), told: &told, tasks: &tasks, data: &api.data };
+    let agents = agents.as_deref();
+    let sample = Sample { ready, in_sync, agents, told: &told, tasks: &tasks, data: &api.data };
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&sample)).into_response()
 }

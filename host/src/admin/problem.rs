@@ -13,7 +13,7 @@ use crate::control::ControlError;
 use crate::status::FileError;
 use crate::store::CommitError;
 use crate::trace::Trace;
-use crate::wasm::Outcome;
+use crate::wasm::{Outcome, Trail};
 
 /// How long a caller should wait where nothing more exact is known.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -35,6 +35,15 @@ pub(crate) struct Details {
     /// The message that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message_id: Option<String>,
+    /// The agent that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<String>,
+    /// The last lines that the agent wrote to stderr before it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stderr: Option<String>,
+    /// Where in the agent it failed, innermost first, a frame a line with its place in the source where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) backtrace: Option<String>,
     /// What is wrong with the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) errors: Vec<FileError>,
@@ -106,8 +115,9 @@ impl Problem {
         self
     }
 
-    /// The message that failed.
-    pub(super) fn message(mut self, id: &str) -> Self {
+    /// The agent that failed, and at which message.
+    pub(super) fn at_message(mut self, agent: &str, id: &str) -> Self {
+        self.0.details.agent = Some(agent.to_owned());
         self.0.details.message_id = Some(id.to_owned());
         self
     }
@@ -121,7 +131,12 @@ impl Problem {
 
     /// Of a message that was not handled; none when it was.
     pub(super) fn of_outcome(outcome: &Outcome) -> Option<Self> {
-        let problem = Self::of(Meaning::of_outcome(outcome)?, describe(outcome));
+        let mut problem = Self::of(Meaning::of_outcome(outcome)?, describe(outcome));
+        if let Outcome::Fault(fault) = outcome {
+            let some = |text: &str| (!text.trim().is_empty()).then(|| text.trim_end().to_owned());
+            problem.0.details.stderr = fault.trail().map(Trail::words).and_then(some);
+            problem.0.details.backtrace = fault.trail().map(Trail::backtrace).and_then(some);
+        }
         let after = match outcome {
             Outcome::Gave(failure) => failure.retry_after_ms.map(Duration::from_millis),
             _ => None,
@@ -205,7 +220,14 @@ pub(super) fn write(mut response: Response, trace: &Trace) -> Response {
         ..details
     };
     if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
-        tracing::warn!(code = details.code, trace = details.trace_id, "{}", details.detail);
+        tracing::warn!(
+            agent = details.agent,
+            message = details.message_id,
+            code = details.code,
+            trace = details.trace_id,
+            "{}",
+            details.detail
+        );
     }
     let mut body = serde_json::to_vec(&details).expect("texts and numbers can be written");
     body.push(b'\n');

@@ -55,7 +55,9 @@ pub(super) async fn rehearse(
         return Err(Problem::new(StatusCode::CONFLICT, "rehearsing", why));
     };
     // Not an extractor, whose bound is that of a message.
-    let component = body_within(request, MAX_COMPONENT, "the largest component").await?;
+    let why = format!("the component is larger than {MAX_COMPONENT} bytes");
+    let too_large = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_COMPONENT);
+    let component = body_within(request, MAX_COMPONENT, too_large).await?;
     let wish = RehearsalWish { agent: name, component, messages };
     let done = api.control.rehearse(wish).await?;
     done.map(Json).map_err(|why| match why {

@@ -19,7 +19,7 @@ use super::guard::Who;
 use super::problem::Problem;
 use crate::agent::Agent;
 use crate::status::{StateKey, StatePage};
-use crate::store::StateChange;
+use crate::store::{CommitError, StateChange};
 use crate::wasm::{MAX_VALUE, Read};
 
 /// Keys of one page, when nothing else is asked and at most.
@@ -117,8 +117,14 @@ pub(super) async fn put_value(
     if key.len() > MAX_KEY {
         return Err(Problem::bad_request(format!("the key has {} bytes; {MAX_KEY} is the most", key.len())));
     }
-    let most = agent.spec().limits.state_bytes.min(MAX_VALUE);
-    let value = body_within(request, most, "limits.state").await?;
+    let quota = agent.spec().limits.state_bytes;
+    let too_large = if quota <= MAX_VALUE {
+        CommitError::Quota(quota).into()
+    } else {
+        let why = format!("a value has at most {MAX_VALUE} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_VALUE)
+    };
+    let value = body_within(request, quota.min(MAX_VALUE), too_large).await?;
     let bytes = value.len();
     write(&api, &agent, &key, Some(value), &headers).await?;
     let data = json!({ "by": who.to_string(), "key": key, "bytes": bytes });

@@ -346,10 +346,10 @@ async fn probes_tell_what_is_so() {
     let tasks: Vec<&str> = alive["tasks"].as_array().unwrap().iter().filter_map(|task| task["name"].as_str()).collect();
     assert_eq!(tasks, ["agents-logs", "log-writer"], "those that it has: nobody else was started here");
     let reasons = vec!["caxton.toml has errors; the file and the host differ".to_owned()];
-    bench.ready.send_replace(Readiness { ready: false, reasons: reasons.clone() });
+    bench.ready.send_replace(Readiness { ready: false, in_sync: false, reasons: reasons.clone() });
     let answer = bench.get("/readyz").await;
     assert_eq!((answer.status, answer.json()), (503, json!({ "ready": false, "reasons": reasons })));
-    bench.ready.send_replace(Readiness { ready: true, reasons: Vec::new() });
+    bench.ready.send_replace(Readiness { ready: true, in_sync: true, reasons: Vec::new() });
     assert_eq!(bench.get("/readyz").await.status, 200);
     let metrics = bench.get("/metrics").await;
     assert!(String::from_utf8_lossy(&metrics.body).contains("caxton_mailbox_depth{agent=\"triage\"} 2\n"));
@@ -357,7 +357,7 @@ async fn probes_tell_what_is_so() {
 
 #[tokio::test]
 async fn probes_fail_once_the_host_cannot_go_on() {
-    let ready = || Readiness { ready: true, reasons: Vec::new() };
+    let ready = || Readiness { ready: true, in_sync: true, reasons: Vec::new() };
     for lost in [false, true] {
         let bench = Bench::new(File::Good);
         bench.ready.send_replace(ready());
@@ -450,6 +450,58 @@ async fn who_comes_too_often_waits() {
     assert_eq!(refused.code(), "too-many-requests");
     assert_eq!(refused.headers["retry-after"], "1");
     assert_eq!(bench.get("/healthz").await.status, 200, "probes are not counted");
+}
+
+#[tokio::test]
+async fn every_parameter_has_its_bounds_and_every_body_its_type() {
+    let bench = Bench::new(File::Good);
+    let document = bench.get("/v1/openapi.json").await.json();
+    let paths = document["paths"].as_object().unwrap();
+    let mut found = std::collections::BTreeMap::new();
+    for (path, operation) in
+        paths.iter().flat_map(|(path, all)| all.as_object().unwrap().values().map(move |one| (path, one)))
+    {
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let (name, schema) = (parameter["name"].as_str().unwrap(), &parameter["schema"]);
+            assert!(schema["type"].is_string(), "{path} {name}: {schema}");
+            assert!(schema["type"] != "integer" || schema["maximum"].is_i64(), "{path} {name}: {schema}");
+            found.insert(name.to_owned(), schema.clone());
+        }
+        let bodies = [&operation["requestBody"]["content"], &operation["responses"]["200"]["content"]];
+        for (kind, content) in bodies.into_iter().filter_map(Value::as_object).flatten() {
+            assert_ne!(content["schema"]["type"] == "string", kind == "application/json", "{path} {kind}: {content}");
+        }
+    }
+    assert_eq!(found["performative"]["enum"].as_array().unwrap().len(), 22);
+    assert_eq!(found["command"]["enum"], json!(["pause", "resume", "promote", "abort", "undo", "retry"]));
+    assert_eq!((&found["limit"]["minimum"], &found["limit"]["maximum"]), (&json!(1), &json!(1_000)));
+    let events = &document["paths"]["/v1/events"]["get"]["responses"]["200"]["content"];
+    assert!(events["application/json"].is_object() && events["text/event-stream"].is_object(), "{events}");
+}
+
+#[tokio::test]
+async fn probes_alone_are_answered_to_every_name_and_nothing_else_is() {
+    let bench = Bench::new(File::Good);
+    let router = probes_router(bench.api.clone());
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).header("host", "node.example");
+        router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+    };
+    for (method, path, expected) in [
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 503),
+        ("GET", "/metrics", 200),
+        ("HEAD", "/healthz", 200),
+        ("POST", "/healthz", 405),
+        ("GET", "/v1/agents", 404),
+        ("GET", "/v1/openapi.json", 404),
+        ("GET", "/", 404),
+    ] {
+        assert_eq!(ask(method, path).await, expected, "{method} {path}");
+    }
+    bench.stop.cancel();
+    assert_eq!(ask("GET", "/readyz").await, 503);
+    assert_eq!(ask("GET", "/healthz").await, 200, "it lives while it stops");
 }
 
 #[tokio::test]

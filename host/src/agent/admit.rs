@@ -247,7 +247,9 @@ impl Agent {
         // A timer is only set when there is something to wait for.
         let outcome = match patience {
             None => Ok(answer.await),
-            Some(patience) => tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Patience { limit: patience }),
+            Some(patience) => {
+                tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Patience { limit: patience })
+            }
         };
         let mut answer = match outcome {
             Ok(Ok(answer)) => answer,
@@ -315,7 +317,7 @@ impl Agent {
     }
 }
 
-/// What ends with a message of a guest, if it does.
+/// Returns whose chain ends if a message of a guest is beyond the bound of causes.
 fn ending(who: &Identity) -> Ending {
     Ending::new(&who.revision, who.spec.limits.hops)
 }

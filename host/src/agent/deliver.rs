@@ -209,8 +209,10 @@ impl Agent {
                 }
                 return Err(Outcome::Fault(match fault {
                     // What is told is the whole of the time, not what was left of it for this call.
-                    Fault::Time { .. } if is_hurried(time, limit, revision.spec.limits.time) => Fault::Patience { limit },
-                    Fault::Time { .. } => Fault::Time { limit },
+                    Fault::Time { .. } if is_hurried(time, limit, revision.spec.limits.time) => {
+                        Fault::Patience { limit }
+                    }
+                    Fault::Time { trail, .. } => Fault::Time { limit, trail },
                     fault => fault,
                 }));
             }

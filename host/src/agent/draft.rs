@@ -20,7 +20,7 @@ const MAX_DELAY: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 /// second by itself is a clock and no loop.
 const PERIOD: u64 = 1_000;
 
-/// Whether a timer to oneself begins a chain of causes.
+/// Returns true if a timer to oneself with this delivery begins a chain of causes.
 pub(super) fn begins_chain(delivery: &wit::Delivery, now: u64) -> bool {
     match delivery {
         wit::Delivery::Now => false,

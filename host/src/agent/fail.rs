@@ -294,11 +294,12 @@ impl Agent {
 /// What is kept of an attempt.
 fn attempt(handling: &Handling, envelope: &Envelope, outcome: &Outcome, why: &str) -> Attempt {
     let mut error = why.to_owned();
-    if let Outcome::Fault(Fault::Trap { backtrace, .. }) = outcome
-        && !backtrace.is_empty()
-    {
-        error.push('\n');
-        error.push_str(backtrace.trim_end());
+    let trail = if let Outcome::Fault(fault) = outcome { fault.trail() } else { None };
+    for more in trail.iter().flat_map(|trail| [trail.words(), trail.backtrace().trim_end()]) {
+        if !more.is_empty() {
+            error.push('\n');
+            error.push_str(more);
+        }
     }
     Attempt {
         number: envelope.message.attempt,

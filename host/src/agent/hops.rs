@@ -23,15 +23,15 @@ use crate::logs::Line;
 use crate::store::{TOO_MANY_HOPS, said};
 use crate::wasm::{Envelope, Inbox, act};
 
-/// How often one agent's chains are told of. Each has a dead letter of its own.
+/// The shortest time between two lines about chains of one agent that ended. Each end has a dead letter of its own.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
-/// When the ends of each agent's chains were told of last, and how many there were since.
+/// The times at which ends of each agent's chains were told of last, with the number of those since.
 #[derive(Default)]
 pub(crate) struct Ends(Mutex<HashMap<Arc<str>, (Instant, u64)>>);
 
 impl Ends {
-    /// Whether an end is to be told now, and how many since the last one were not.
+    /// Returns the number of ends that were not told since the last one, if this one is to be told.
     fn tells(&self, agent: &Arc<str>, now: Instant) -> Option<u64> {
         let mut ends = self.0.lock();
         match ends.get_mut(agent) {
@@ -48,7 +48,7 @@ impl Ends {
     }
 }
 
-/// Whose message ends a chain: for its log.
+/// The sender of a message that ends a chain, for its log.
 #[derive(Debug, Clone)]
 pub(super) struct Ending {
     revision: Arc<RevisionId>,
@@ -57,12 +57,12 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// Of a message of an agent that runs as this revision.
+    /// Makes one of an agent that runs as this revision.
     pub(super) fn new(revision: &Arc<RevisionId>, limit: u32) -> Self {
         Self { revision: Arc::clone(revision), limit }
     }
 
-    /// Of a revision with the bound that it has.
+    /// Makes one of a revision, with the bound that it has.
     pub(super) fn of(revision: &Revision) -> Self {
         Self::new(&revision.id, revision.spec.limits.hops)
     }
@@ -105,7 +105,7 @@ impl Ending {
     }
 }
 
-/// Where a message goes that ends a chain: to nobody. It is put there when its dead letter is safe.
+/// The inbox of messages that end a chain, which delivers them to nobody. One is put there when its dead letter is safe.
 pub(super) struct End {
     receiver: Arc<Agent>,
     ending: Ending,
@@ -135,7 +135,7 @@ impl Inbox for End {
 
     fn reserve_beyond(&self) {}
 
-    /// No place was kept.
+    /// Does nothing: no place was kept.
     fn release(&self) {}
 
     fn other(&self, agent: &str) -> Option<Arc<dyn Inbox>> {

@@ -139,7 +139,7 @@ impl Agent {
             }
             if let Err(mut fault) = end.result {
                 agent.stats.failed_with(fault.code());
-                if let Fault::Time { limit } = &mut fault {
+                if let Fault::Time { limit, .. } = &mut fault {
                     // What was left of it when the guest began says nothing to anyone.
                     *limit = flight.revision.spec.limits.time;
                 }
@@ -194,8 +194,10 @@ impl Agent {
         let (stays, over) = (self.sticky() == Sticky::Conversation, now.saturating_sub(timeout));
         let find = || {
             let kept = stays.then(|| store.beginning(self.name.as_str(), name, over))?;
-            kept.inspect_err(|error| tracing::error!(agent = %self.name, error, "when a conversation began is not known"))
-                .ok()?
+            kept.inspect_err(
+                |error| tracing::error!(agent = %self.name, error, "when a conversation began is not known"),
+            )
+            .ok()?
         };
         let Noted { first, is_news } = self.began.note(name, now, timeout, find);
         if stays && is_news {

@@ -63,6 +63,19 @@ impl Inbox for Agent {
     }
 }
 
+impl Agent {
+    /// Takes messages of all conversations again.
+    pub(crate) fn stay(&self) {
+        self.inbox.lock().taking = Taking::All;
+    }
+
+    /// Whether messages are in hand or wait, also those that an operator lets wait.
+    pub(crate) fn has_work(&self) -> bool {
+        let inbox = self.inbox.lock();
+        inbox.mailbox.depth() > 0 || inbox.mailbox.in_flight() > 0
+    }
+}
+
 /// Delivers what was sent. Of the agents that nobody works for yet, one is left to the caller.
 pub(super) fn deliver(sends: Vec<Sent>, now: Instant) -> Option<Arc<Agent>> {
     let mut left: Option<Arc<dyn Inbox>> = None;

@@ -95,7 +95,7 @@ pub(crate) struct Agent {
     began: Arc<Began>,
     /// Where copies of its messages go.
     shadow: ArcSwapOption<Shadow>,
-    /// How its last saves went.
+    /// The outcome of its last saves.
     saves: Mutex<Saves>,
     /// Which of its last messages are kept.
     recent: Mutex<Recent>,
@@ -338,6 +338,9 @@ impl Agent {
             inbox.breaker.configure(spec.breaker.faults, millis(spec.breaker.reset));
         }
         let before = self.spec.swap(spec);
+        if before.snapshot != self.spec.load().snapshot {
+            self.save_again();
+        }
         if before.rollout.rollback.rehearse > 0 && self.spec.load().rollout.rollback.rehearse == 0 {
             self.forget_recent();
         }

@@ -1,6 +1,6 @@
 //! What waits: how much of it is in memory, what comes later, and what becomes of it when the agent ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,12 @@ impl Backlog {
         } else {
             self.held.remove(agent);
         }
+    }
+
+    /// For which agents that are not among these how many messages wait, in order of name.
+    pub(crate) fn waiting_for_others(&self, known: impl Fn(&str) -> bool) -> BTreeMap<&str, usize> {
+        let others = self.waiting.iter().filter(|(name, _)| !known(name));
+        others.map(|(name, waiting)| (name.as_str(), waiting.len())).collect()
     }
 
     /// Takes what waits for agents that are not among these.

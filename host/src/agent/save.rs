@@ -20,7 +20,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// A save above this part of its bound is warned of, in percent.
 const NEAR: u64 = 80;
 
-/// How the last saves of an agent went.
+/// The outcome of an agent's last saves.
 #[derive(Debug, Default)]
 pub(super) struct Saves {
     /// Saves that failed since one that did not.
@@ -126,6 +126,11 @@ impl Agent {
         format!("{} did not save its memory: {why}; what was saved before is kept", revision.id)
     }
 
+    /// Lets the next idle instance be saved at once: what failed by the bound of before may not by that of now.
+    pub(super) fn save_again(&self) {
+        self.saves.lock().rests_until = None;
+    }
+
     /// Warns once of a memory that comes near its bound, before it is above it.
     fn tell_near(&self, bytes: u64, max: u64) {
         let near = bytes > max / 100 * NEAR;
@@ -149,7 +154,7 @@ impl Agent {
         self.commons.store.discard(self.name.shared()).await
     }
 
-    /// What a revision saved as it handed over; none if it had nothing then.
+    /// Returns what a revision saved as it handed over; none if it had nothing then.
     pub(crate) fn handed_over(&self, revision: u64) -> Result<Option<Bytes>, String> {
         Ok(self.commons.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
     }

@@ -14,6 +14,7 @@ use crate::telemetry::DEFAULT_FILTER;
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 conflict, 5 timeout, 6 rolled back.
+With `-o json` a failure is JSON too, on stdout, unless there is a result: {\"error\": {\"code\", \"message\", \"exit\", \"details\"}}.
 
 Begin with:
   caxton doctor             what this machine has and lacks
@@ -132,7 +133,11 @@ pub(super) struct HostArgs {
 It runs until SIGTERM or Ctrl-C, then lets what is in hand finish; a second one ends it at once. It follows the \
 file: save it, and what changed takes effect. SIGHUP makes it read everything again, also the one that comes when its \
 terminal is lost: a host ends by nothing but SIGTERM and SIGINT. Nobody has to read what it says; lines that stderr does \
-not take are dropped and counted. Under systemd it takes part in `Type=notify-reload` and `WatchdogSec=`.
+not take are dropped and counted. Under systemd it takes part in `Type=notify-reload` and `WatchdogSec=`. Exit code 1 when \
+the memory of a stateful agent could not be saved at the end.
+
+Compiled components are kept in the data folder as long as a revision needs them. With CAXTON_CACHE=DIR they are in \
+DIR, which hosts of one user may share: there what no host has used for 30 days is removed, and nothing else.
 
 Examples:
   caxton up
@@ -188,7 +193,9 @@ pub(super) struct Check {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The host reads its own file; nothing is changed. Exit code 2 when the file has errors.
+The host reads its own file and compares it with what runs; nothing is changed. What the file already said and does \
+not run is told too: `under-way` while the host is at it, or `missing` (its component), `failed` or `refused` until it \
+is mended. Exit code 2 when the file has errors.
 
 Examples:
   caxton diff
@@ -297,7 +304,8 @@ pub(super) struct Send {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 What an agent writes to standard output and error, logs, and what the host notes of its failures. All of it is \
-also in the files logs/AGENT.log of the data folder.
+also in the files logs/AGENT.log of the data folder; those of an agent that is gone are removed seven days after its \
+last line.
 
 Examples:
   caxton logs

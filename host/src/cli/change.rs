@@ -144,7 +144,7 @@ fn print(changes: &[Change], out: &mut Out) -> Result<(), CliError> {
         let (sign, style) = match change.change.as_str() {
             "add" => ("+", Style::Good),
             "remove" => ("-", Style::Bad),
-            "restart-needed" => ("!", Style::Bad),
+            "restart-needed" | "missing" | "failed" | "refused" => ("!", Style::Bad),
             _ => ("~", Style::Warn),
         };
         let whose = change.agent.as_deref().unwrap_or("host");

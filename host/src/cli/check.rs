@@ -32,7 +32,7 @@ struct Checked {
     size: Option<u64>,
     routes: Vec<String>,
     findings: Vec<Problem>,
-    /// What works, and may not be what is meant.
+    /// Settings that work, and may not be what is meant.
     notes: Vec<String>,
 }
 

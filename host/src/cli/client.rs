@@ -14,7 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
 use super::args::HostArgs;
-use super::output::{CliError, Exit};
+use super::output::{CliError, Exit, printable};
 use super::sse;
 use crate::admin::{CLI_AGENT, Details, TOKEN_FILE, read_token};
 use crate::host::HOST_FILE;
@@ -232,14 +232,21 @@ fn problem(status: StatusCode, body: &[u8]) -> CliError {
     };
     // A file with errors is a matter of the configuration, wherever it was read.
     let exit = if details.errors.is_empty() { exit } else { Exit::Usage };
-    let mut message = super::output::printable(&details.detail);
+    let mut message = printable(&details.detail);
     for error in &details.errors {
         message.push_str(&format!("\n  {error}"));
         if let Some(help) = &error.help {
             message.push_str(&format!("\n    {help}"));
         }
     }
-    CliError::new(exit, message)
+    if let Some(words) = &details.stderr {
+        message.push_str("\n  it said on stderr:");
+        printable(words).lines().for_each(|line| message.push_str(&format!("\n    {line}")));
+    }
+    if let (Some(agent), Some(id)) = (&details.agent, &details.message_id) {
+        message.push_str(&format!("\n  this was message {id}; `caxton logs {agent}` tells more"));
+    }
+    CliError::new(exit, message).with_details(serde_json::to_value(&details).unwrap_or_default())
 }
 
 /// A part of a path or query, percent-encoded but for what never needs it (RFC 3986, section 2.3).
@@ -287,6 +294,16 @@ mod tests {
         assert_eq!(encode("a/b ü~"), "a%2Fb%20%C3%BC~");
         assert_eq!(query(&[("a", Some("x&y")), ("b", None), ("c", Some("1"))]), "?a=x%26y&c=1");
         assert_eq!(query(&[("b", None)]), "");
+    }
+
+    #[test]
+    fn what_a_guest_said_last_is_shown_with_where_to_look() {
+        let details = r#"{"title":"Internal Server Error","status":500,"code":"trap","detail":"trapped: unreachable",
+            "agent":"crust","message_id":"m-1","stderr":"panicked at src/lib.rs:3:5:\nno\u001b[2J","trace_id":"t"}"#;
+        let error = problem(StatusCode::INTERNAL_SERVER_ERROR, details.as_bytes());
+        let expected = "trapped: unreachable\n  it said on stderr:\n    panicked at src/lib.rs:3:5:\n    no\\u{1b}[2J\n  \
+                        this was message m-1; `caxton logs crust` tells more";
+        assert_eq!((error.exit, error.message.as_deref()), (Exit::Failed, Some(expected)));
     }
 
     #[test]

@@ -44,7 +44,7 @@ use std::process::ExitCode;
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches};
 
-use args::{Cli, Command, CompileComponent};
+use args::{Cli, Command, CompileComponent, Format};
 use output::{CliError, Exit, Out};
 
 /// What the program does: reads its arguments, does what they ask, and says how it ended.
@@ -52,19 +52,33 @@ pub(crate) fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
-            return match error.print() {
-                _ if error.use_stderr() => ExitCode::from(Exit::Usage as u8),
-                // A reader that is gone needs no help; a disk that is full has none.
-                Err(failed) => CliError::from(failed).report(),
-                Ok(()) => ExitCode::SUCCESS,
-            };
+            if !error.use_stderr() {
+                return match error.print() {
+                    // A reader that is gone needs no help; a disk that is full has none.
+                    Err(failed) => CliError::from(failed).report(&mut Out::new(Format::Text)),
+                    Ok(()) => ExitCode::SUCCESS,
+                };
+            }
+            // Where nobody reads, nobody misses it.
+            let _ = error.print();
+            let format = if asks_for_json(std::env::args_os().skip(1)) { Format::Json } else { Format::Text };
+            let told = serde_json::json!({ "text": error.render().to_string() });
+            return CliError::quiet(Exit::Usage).with_details(told).report(&mut Out::new(format));
         }
     };
     let mut out = Out::new(cli.output.format);
     match run(cli.command, &mut out) {
         Ok(code) => code,
-        Err(error) => error.report(),
+        Err(error) => error.report(&mut out),
     }
+}
+
+/// Whether arguments that could not be read as a whole ask for JSON.
+fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    let arguments: Vec<_> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let joined = ["-ojson", "-o=json", "--output=json"];
+    arguments.iter().any(|argument| joined.contains(&argument.as_str()))
+        || arguments.windows(2).any(|pair| ["-o", "--output"].contains(&pair[0].as_str()) && pair[1] == "json")
 }
 
 /// Reads the arguments, and the variables that stand for some.
@@ -85,7 +99,7 @@ fn without_empty(command: clap::Command) -> clap::Command {
 
 fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
     match command {
-        Command::Up(up) => return up::run(up),
+        Command::Up(up) => return up::run(up, out),
         Command::CompileComponent(compile) => return Ok(compile_component(&compile)),
         Command::Check(check) => return check::run(&check, out),
         Command::Doctor(doctor) => return doctor::run(&doctor, out),
@@ -130,8 +144,8 @@ fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliErro
 fn version(out: &mut Out) -> Result<(), CliError> {
     let (version, (engine, engine_version)) = (env!("CARGO_PKG_VERSION"), crate::wasm::ENGINE);
     match out.format() {
-        args::Format::Text => out.line(&format!("caxton {version} ({engine} {engine_version})")),
-        args::Format::Json => out.json(&serde_json::json!({ "version": version, (engine): engine_version })),
+        Format::Text => out.line(&format!("caxton {version} ({engine} {engine_version})")),
+        Format::Json => out.json(&serde_json::json!({ "version": version, (engine): engine_version })),
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::args::Format;
 use crate::telemetry;
@@ -36,18 +37,25 @@ pub(super) struct CliError {
     pub(super) exit: Exit,
     /// What is wrong and what to try; none when it has been said, or nobody reads any more.
     pub(super) message: Option<String>,
+    /// What is known of it, for programs.
+    details: Option<Box<Value>>,
     reader_gone: bool,
 }
 
 impl CliError {
     /// With words for a person.
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: Some(message.into()), reader_gone: false }
+        Self { exit, message: Some(message.into()), details: None, reader_gone: false }
     }
 
     /// Everything was said already.
     pub(super) fn quiet(exit: Exit) -> Self {
-        Self { exit, message: None, reader_gone: false }
+        Self { exit, message: None, details: None, reader_gone: false }
+    }
+
+    /// With more for programs to read than the words say.
+    pub(super) fn with_details(self, details: Value) -> Self {
+        Self { details: Some(Box::new(details)), ..self }
     }
 
     /// The same for a command whose exit code says how something went, which is not known if nobody read it to its end.
@@ -58,15 +66,47 @@ impl CliError {
         self
     }
 
-    /// Says it on stderr, and gives the code to end with.
-    pub(super) fn report(self) -> ExitCode {
+    /// Says it on stderr, and gives the code to end with. A program that asked for JSON gets that on stdout as well,
+    /// unless it has the result already.
+    pub(super) fn report(self, out: &mut Out) -> ExitCode {
         if self.reader_gone {
             return ExitCode::SUCCESS;
         }
-        if let Some(message) = self.message {
+        if let Some(message) = &self.message {
             say(&format!("{} {message}", paint("caxton:", Style::Bad, std::io::stderr().is_terminal())));
         }
+        if out.format == Format::Json && !out.printed && self.exit != Exit::Interrupted {
+            // Where nobody reads, nobody misses it.
+            let _ = out.line(&self.to_json().to_string());
+        }
         ExitCode::from(self.exit as u8)
+    }
+
+    /// The error for programs: `{"error": {"code", "message", "exit", "details"}}`.
+    fn to_json(&self) -> Value {
+        let code = self.details.as_ref().and_then(|details| details["code"].as_str()).unwrap_or(self.exit.name());
+        let message = self.message.as_deref().unwrap_or("stderr says what is wrong");
+        let mut error = json!({ "code": code, "message": message, "exit": self.exit as u8 });
+        if let Some(details) = &self.details {
+            error["details"] = (**details).clone();
+        }
+        json!({ "error": error })
+    }
+}
+
+impl Exit {
+    /// The code of an error that has none of its own.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::NotFound => "not-found",
+            Self::Conflict => "conflict",
+            Self::Timeout => "timeout",
+            Self::RolledBack => "rolled-back",
+            Self::Interrupted => "interrupted",
+            Self::ReaderGone => "reader-gone",
+        }
     }
 }
 
@@ -133,13 +173,16 @@ pub(super) fn colours_wanted() -> bool {
 pub(super) struct Out {
     format: Format,
     terminal: bool,
+    /// Whether a program has its result.
+    printed: bool,
     follows: bool,
     reader_gone: bool,
 }
 
 impl Out {
     pub(super) fn new(format: Format) -> Self {
-        Self { format, terminal: std::io::stdout().is_terminal(), follows: false, reader_gone: false }
+        let terminal = std::io::stdout().is_terminal();
+        Self { format, terminal, printed: false, follows: false, reader_gone: false }
     }
 
     /// How results are to be printed.
@@ -190,6 +233,7 @@ impl Out {
     /// Prints a result for programs, in several lines.
     pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
+        self.printed = true;
         self.line(&text)
     }
 
@@ -292,6 +336,20 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_are_told_to_programs() {
+        let plain = CliError::new(Exit::NotFound, "there is no agent `x`");
+        let expected =
+            json!({ "error": { "code": "not-found", "message": "there is no agent `x`", "exit": 3 } });
+        assert_eq!(plain.to_json(), expected);
+        let detailed = CliError::new(Exit::Failed, "trapped").with_details(json!({ "code": "trap", "agent": "a" }));
+        let expected = json!({ "error": {
+            "code": "trap", "message": "trapped", "exit": 1, "details": { "code": "trap", "agent": "a" },
+        } });
+        assert_eq!(detailed.to_json(), expected);
+        assert_eq!(CliError::quiet(Exit::Usage).to_json()["error"]["message"], "stderr says what is wrong");
+    }
 
     #[test]
     fn tables_are_aligned() {

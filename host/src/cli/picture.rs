@@ -177,6 +177,7 @@ mod tests {
             started_instances: 1,
             failed_instances: 0,
             peak_memory_bytes: 1 << 20,
+            held_conversations: 0,
             probes_passed: 2,
             probes_failed: 0,
             plan: ["prepare", "25% for 5m", "100%"].map(str::to_owned).to_vec(),
@@ -186,6 +187,7 @@ mod tests {
             copies: 0,
             copies_alike: 0,
             copies_set_aside: 0,
+            held_conversations: 0,
         }
     }
 

@@ -40,7 +40,9 @@ pub(super) async fn run(ps: &Ps, out: &mut Out) -> Result<(), CliError> {
 fn state(agent: &AgentStatus) -> Cell {
     let (held, breaker) = (agent.held.then_some("paused"), agent.breaker.as_str());
     let breaker = (breaker != "closed").then(|| format!("breaker {breaker}"));
-    let unusual: Vec<&str> = held.into_iter().chain(breaker.as_deref()).collect();
+    // What failed to come to be says so by its state.
+    let obstacle = agent.obstacle.as_deref().filter(|_| agent.state == "running");
+    let unusual: Vec<&str> = held.into_iter().chain(breaker.as_deref()).chain(obstacle).collect();
     let style = match agent.state.as_str() {
         "running" if unusual.is_empty() => Style::Good,
         "failed" => Style::Bad,
@@ -111,12 +113,23 @@ fn differs(host: &HostStatus) -> Vec<String> {
     lines
 }
 
+/// How many instances an agent has, and for how long one is used.
+fn instances(agent: &AgentStatus) -> String {
+    let count = format!("{} of at most {}", agent.instances, agent.max_instances);
+    match agent.reuse {
+        None => count,
+        Some(1) => format!("{count}, a fresh one for each message or call"),
+        Some(times) => format!("{count}, each for up to {times} messages or calls"),
+    }
+}
+
 /// One agent in full.
 fn detail(agent: &AgentStatus, colours: bool) -> String {
     let list = |items: &[String]| if items.is_empty() { "-".to_owned() } else { items.join(", ") };
     let mut lines = vec![
         ("agent", agent.name.clone()),
         ("state", agent.state.clone()),
+        ("obstacle", or_dash(agent.obstacle.as_ref()).to_owned()),
         ("waiting", agent.waiting.as_deref().map_or_else(|| "-".to_owned(), printable)),
         ("revision", or_dash(agent.revision.as_ref()).to_owned()),
         ("kind", or_dash(agent.kind.as_ref()).to_owned()),
@@ -124,7 +137,7 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
         ("digest", or_dash(agent.digest.as_ref()).to_owned()),
         ("capabilities", list(&agent.capabilities)),
         ("routes", list(&agent.routes)),
-        ("instances", format!("{} of at most {}", agent.instances, agent.max_instances)),
+        ("instances", instances(agent)),
         ("in flight", agent.in_flight.to_string()),
         ("mailbox", format!("{} of at most {}", agent.mailbox_depth, agent.mailbox_bound)),
         ("for a time", agent.later.to_string()),
@@ -138,7 +151,7 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
         ("dead letters", agent.dead_letters.to_string()),
         ("keeps", size(agent.state_bytes)),
     ];
-    lines.retain(|(name, value)| *name != "waiting" || value != "-");
+    lines.retain(|(name, value)| !["waiting", "obstacle"].contains(name) || value != "-");
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
     let mut table = Table::new(&["REVISION", "STATE", ">SINCE", ">IN FLIGHT", "DIGEST", "REASON"]);
     for revision in &agent.revisions {
@@ -177,13 +190,15 @@ triage  failed   -         -              3/8          1        2        9      
     }
 
     #[test]
-    fn what_keeps_messages_waiting_is_told() {
-        for (held, breaker, expected) in [
-            (true, "closed", "running (paused)"),
-            (false, "open", "running (breaker open)"),
-            (true, "half-open", "running (paused, breaker half-open)"),
+    fn what_is_unusual_is_told() {
+        for (held, breaker, obstacle, expected) in [
+            (true, "closed", None, "running (paused)"),
+            (false, "open", None, "running (breaker open)"),
+            (true, "half-open", None, "running (paused, breaker half-open)"),
+            (false, "closed", Some("refused"), "running (refused)"),
         ] {
-            let agent = AgentStatus { held, breaker: breaker.to_owned(), ..agent("echo") };
+            let obstacle = obstacle.map(str::to_owned);
+            let agent = AgentStatus { held, obstacle, breaker: breaker.to_owned(), ..agent("echo") };
             assert!(table(&[agent]).render(false).contains(expected), "{expected}");
         }
     }
@@ -193,7 +208,7 @@ triage  failed   -         -              3/8          1        2        9      
         let text = detail(&agent("echo"), false);
         for line in [
             "revision      echo@7",
-            "instances     3 of at most 8",
+            "instances     3 of at most 8, each for up to 1000 messages or calls",
             "mailbox       2 of at most 10000",
             "for a time    1",
             "paused        no",
@@ -214,8 +229,12 @@ triage  failed   -         -              3/8          1        2        9      
         assert!(differs(&status).is_empty());
         status.in_sync = false;
         status.waiting = vec![
-            Waiting { agent: "echo".to_owned(), why: "echo@2 is being compiled".to_owned() },
-            Waiting { agent: String::new(), why: "http.listen applies when the host starts again".to_owned() },
+            Waiting { agent: "echo".to_owned(), why: "echo@2 is being compiled".to_owned(), obstacle: None },
+            Waiting {
+                agent: String::new(),
+                why: "http.listen applies when the host starts again".to_owned(),
+                obstacle: None,
+            },
         ];
         assert_eq!(
             differs(&status),

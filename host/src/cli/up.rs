@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::args::Up;
-use super::output::{CliError, Exit, say};
+use super::output::{CliError, Exit, Out, say};
 use crate::config::ConfigErrors;
 use crate::host::{self, StartError, UpOptions};
 use crate::telemetry;
 
 /// Runs a host until it is told to stop.
-pub(super) fn run(up: Up) -> Result<ExitCode, CliError> {
+pub(super) fn run(up: Up, out: &mut Out) -> Result<ExitCode, CliError> {
     telemetry::start(&up.log).map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
     let mut flags = Vec::new();
     flags.extend(up.listen.map(|address| ("http.listen".to_owned(), address)));
@@ -22,12 +22,13 @@ pub(super) fn run(up: Up) -> Result<ExitCode, CliError> {
         // For what is shown and compared: a path need not be text.
         flags.push(("store.path".to_owned(), data.to_string_lossy().into_owned()));
     }
-    let options = UpOptions { file: up.file.file, data, flags, build: up.build, watch: up.watch, ports_file: up.ports_file };
+    let options =
+        UpOptions { file: up.file.file, data, flags, build: up.build, watch: up.watch, ports_file: up.ports_file };
     let ended = host::run(options).map_err(|error| match error {
         StartError::Config(errors) => config_errors(&errors),
         StartError::Other(error) => error.into(),
     });
-    let code = ended.unwrap_or_else(CliError::report);
+    let code = ended.unwrap_or_else(|error| error.report(out));
     telemetry::flush();
     Ok(code)
 }
@@ -42,5 +43,5 @@ pub(super) fn config_errors(errors: &ConfigErrors) -> CliError {
     let colours = std::io::stderr().is_terminal() && super::output::colours_wanted();
     let text = if colours { errors.coloured() } else { errors.plain() };
     say(text.trim_end());
-    CliError::quiet(Exit::Usage)
+    CliError::quiet(Exit::Usage).with_details(serde_json::json!({ "errors": errors.to_json() }))
 }

@@ -13,12 +13,8 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::variables::{Setting, setting};
 
 /// The flag of each key that has one.
-const FLAGS: [(&str, &str); 4] = [
-    ("http.listen", "--listen"),
-    ("admin.listen", "--admin"),
-    ("probes.listen", "--probes"),
-    ("store.path", "--data"),
-];
+const FLAGS: [(&str, &str); 4] =
+    [("http.listen", "--listen"), ("admin.listen", "--admin"), ("probes.listen", "--probes"), ("store.path", "--data")];
 
 /// The file, overridden by the variables in their order, and these by the flags in theirs.
 pub(super) fn merge(file: Node, variables: Vec<Setting>, flags: &[(&str, String)]) -> Node {

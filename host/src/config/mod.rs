@@ -58,7 +58,8 @@ pub(crate) fn load(
     flags: &[(&str, String)],
 ) -> Result<Loaded, ConfigErrors> {
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-    let (desired, warnings) = parse(&text, env, flags).map_err(|errors| ConfigErrors::new(path, text.clone(), errors))?;
+    let (desired, warnings) =
+        parse(&text, env, flags).map_err(|errors| ConfigErrors::new(path, text.clone(), errors))?;
     Ok(Loaded {
         desired,
         dir: folder(path),
@@ -115,6 +116,11 @@ fn parse(
             Err(wrong)
         }
     }
+}
+
+/// Whether an error of this code hides all that a file says.
+pub(crate) fn is_unreadable(code: &str) -> bool {
+    ["missing-file", "unreadable-file"].contains(&code)
 }
 
 /// The error for a file that is not there or cannot be read.

@@ -196,7 +196,8 @@ fn taken(env: &[(&[u8], &[u8])]) -> (Option<String>, Vec<String>, Vec<String>) {
 #[test]
 fn what_a_cluster_puts_into_the_environment_stops_nothing() {
     // The names are those of services and of their ports, with `_` for `-`.
-    for service in ["CAXTON", "CAXTON_HTTP", "CAXTON_ADMIN", "CAXTON__HTTP", "CAXTON_HTTP__LISTEN", "CAXTON_AGENTS__AB"] {
+    for service in ["CAXTON", "CAXTON_HTTP", "CAXTON_ADMIN", "CAXTON__HTTP", "CAXTON_HTTP__LISTEN", "CAXTON_AGENTS__AB"]
+    {
         for port in ["TCP", "UDP", "SCTP"] {
             let url = format!("{}://10.43.0.7:8080", port.to_lowercase());
             let variables: Vec<(String, String)> = [
@@ -254,7 +255,11 @@ fn only_what_looks_like_a_setting_can_be_wrong() {
     ] {
         let shown = format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         let found = taken(&[(name, value)]);
-        assert_eq!((found.0.as_deref(), found.2.as_slice()), (language, &*errors.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>()), "{shown}");
+        assert_eq!(
+            (found.0.as_deref(), found.2.as_slice()),
+            (language, &*errors.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>()),
+            "{shown}"
+        );
         assert_eq!(found.1.len(), warnings.len(), "{shown}: {:?}", found.1);
         assert!(found.1.iter().zip(warnings).all(|(found, part)| found.contains(part)), "{shown}: {:?}", found.1);
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use caxton_control::Performative;
+use caxton_control::desired::Details;
 use caxton_control::units::parse_duration;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Version, request};
@@ -108,6 +109,20 @@ fn deadline(text: &str) -> Result<Duration, Problem> {
     let deadline = parse_duration(text).map_err(|_| wrong())?;
     if deadline.is_zero() || deadline > MAX_DEADLINE { Err(wrong()) } else { Ok(deadline) }
 }
+
+/// Whether a client with such a request is told what went on inside an agent that failed. `local` says that the connection
+/// comes from this machine: so do those of a proxy here, whose own clients are elsewhere.
+pub(super) fn is_told_details(details: Details, local: bool, headers: &HeaderMap) -> bool {
+    match details {
+        Details::Always => true,
+        Details::Never => false,
+        Details::Loopback => local && !FORWARDED.iter().any(|name| headers.contains_key(*name)),
+    }
+}
+
+/// Headers that proxies add to what they forward.
+const FORWARDED: [&str; 6] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 
 #[cfg(test)]
 mod tests {

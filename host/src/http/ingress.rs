@@ -101,7 +101,8 @@ impl Answered {
 
 async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) -> Answered {
     let refuse = |problem: Problem, agent: Option<&Agent>| {
-        let about = About { agent: agent.map(|agent| agent.name().as_str()), message: None, trace: Some(&trace) };
+        let agent = agent.map(|agent| agent.name().as_str());
+        let about = About { agent, trace: Some(&trace), ..About::default() };
         problem.respond(&about)
     };
     if let Err(problem) = head::check_host(&head) {
@@ -226,12 +227,10 @@ mod tests {
 
     #[test]
     fn a_response_without_a_body_says_how_long_it_would_have_been_where_it_may() {
-        use http::header::HeaderValue;
-
         let agents = || ReplyBody::Agent(ResponseBody::Whole(None));
         for (status, body, said, expected) in [
             (200, ReplyBody::Whole("12345".into()), None, Some("5")),
-            (200, ReplyBody::Whole(Default::default()), None, Some("0")),
+            (200, ReplyBody::Whole(bytes::Bytes::new()), None, Some("0")),
             (200, agents(), None, None),
             (200, agents(), Some("1234"), Some("1234")),
             (304, agents(), Some("1234"), Some("1234")),

@@ -19,9 +19,12 @@ use crate::wasm::Outcome;
 pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
     let Call { head, body, agent, revision, mode, route, params, trace } = call;
     let name = agent.name().as_str();
-    let about = About { agent: Some(name), message: None, trace: Some(&trace) };
+    let settings = line.server.settings.load();
+    let details = head::is_told_details(settings.details, line.pulse.is_local(), &head.headers);
+    let about = About { agent: Some(name), message: None, trace: Some(&trace), details };
     let limits = &revision.spec.limits;
-    let bounds = Bounds { limit: limits.message_bytes, stall: line.server.settings.load().stall_timeout };
+    let bounds = Bounds { limit: limits.message_bytes, stall: settings.stall_timeout };
+    drop(settings);
     let body = match RequestBody::new(body, &head, bounds) {
         Ok(body) => body,
         Err(error) => return Problem::of_body(&error, "limits.message").respond(&about),

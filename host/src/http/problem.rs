@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::body::ReplyBody;
 use crate::agent::{AdmitError, HttpError, MEANINGS, Meaning, code, meaning};
 use crate::trace::Trace;
-use crate::wasm::{BodyError, Fault, Outcome, wit};
+use crate::wasm::{BodyError, Fault, HttpFailure, Outcome, Trail, wit};
 
 /// The codes of this listener's own; those of messages and calls are [`agent::MEANINGS`](crate::agent::MEANINGS).
 /// `docs/http.md` has both.
@@ -50,6 +50,8 @@ pub(super) struct Problem {
     limit: Option<u64>,
     allow: Option<String>,
     again_after: Option<Duration>,
+    /// What went on inside the agent.
+    inside: Option<Fault>,
 }
 
 /// Whom and what an error is about.
@@ -58,6 +60,8 @@ pub(super) struct About<'a> {
     pub(super) agent: Option<&'a str>,
     pub(super) message: Option<&'a str>,
     pub(super) trace: Option<&'a Trace>,
+    /// Whether the client is told what went on inside the agent (`http.details`).
+    pub(super) details: bool,
 }
 
 /// The body of an error.
@@ -75,13 +79,20 @@ struct Details<'a> {
     message_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
 }
 
 impl Problem {
     /// An error of which nothing more than its code is known.
     pub(super) fn new(code: &str) -> Self {
         let row = find(code);
-        Self { row, detail: None, limit: None, allow: None, again_after: row.again.then_some(AGAIN_AFTER) }
+        let again_after = row.again.then_some(AGAIN_AFTER);
+        Self { row, detail: None, limit: None, allow: None, again_after, inside: None }
     }
 
     /// The request is not as it has to be.
@@ -127,14 +138,15 @@ impl Problem {
 
     /// Of a message that was not handled; none when it was.
     pub(super) fn of_outcome(outcome: &Outcome) -> Option<Self> {
-        let problem = Self::new(code(outcome)?);
+        let inside = if let Outcome::Fault(fault) = outcome { Some(fault.clone()) } else { None };
+        let problem = Self { inside, ..Self::new(code(outcome)?) };
         Some(match outcome {
             Outcome::Reply(_) | Outcome::Done => return None,
             Outcome::Gave(wit::Failure { reason, retry_after_ms, .. }) => {
                 let again_after = problem.again_after.map(|usual| retry_after_ms.map_or(usual, Duration::from_millis));
                 Self { again_after, ..problem.saying(reason.as_str()) }
             }
-            Outcome::Fault(Fault::Time { limit } | Fault::Patience { limit }) => {
+            Outcome::Fault(Fault::Time { limit, .. } | Fault::Patience { limit }) => {
                 problem.saying(format!("the agent did not answer within {} ms", limit.as_millis()))
             }
             Outcome::Gone(why) => problem.saying(*why),
@@ -148,7 +160,11 @@ impl Problem {
     pub(super) fn of_call(error: HttpError) -> Self {
         match error {
             HttpError::Admit(error) => Self::of_admission(&error),
-            HttpError::Call(failure) => Self::new(failure.code()),
+            HttpError::Call(failure) => {
+                let problem = Self::new(failure.code());
+                let inside = if let HttpFailure::Fault(fault) = failure { Some(fault) } else { None };
+                Self { inside, ..problem }
+            }
         }
     }
 
@@ -170,6 +186,9 @@ impl Problem {
     /// The response.
     pub(super) fn respond(self, about: &About<'_>) -> Response<ReplyBody> {
         let status = StatusCode::from_u16(self.row.status).expect("the table has proper status codes");
+        // Only of a guest's faults is there something to see.
+        let inside = self.inside.as_ref().filter(|fault| about.details && fault.is_guests());
+        let words = inside.and_then(Fault::trail).map(Trail::words).filter(|words| !words.is_empty());
         let details = Details {
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
@@ -179,6 +198,9 @@ impl Problem {
             agent: about.agent,
             message_id: about.message,
             trace_id: about.trace.map(Trace::id),
+            error: inside.map(ToString::to_string),
+            stderr: words,
+            log: inside.and(about.agent).map(|agent| format!("caxton logs {agent}")),
         };
         let mut body = serde_json::to_vec(&details).expect("texts and numbers can be written");
         body.push(b'\n');
@@ -218,15 +240,15 @@ mod tests {
     fn every_error_is_in_the_table() {
         let time = Duration::from_millis(20);
         for fault in [
-            Fault::Trap { message: String::new(), backtrace: String::new() },
-            Fault::Cpu { limit: time },
-            Fault::Fuel { limit: 1 },
-            Fault::Time { limit: time },
+            Fault::Trap { message: String::new(), trail: Trail::default() },
+            Fault::Cpu { limit: time, trail: Trail::default() },
+            Fault::Fuel { limit: 1, trail: Trail::default() },
+            Fault::Time { limit: time, trail: Trail::default() },
             Fault::Patience { limit: time },
             Fault::Start(String::new()),
             Fault::Restore(String::new()),
             Fault::Interrupted,
-            Fault::NoResponse(String::new()),
+            Fault::NoResponse { why: String::new(), trail: Trail::default() },
             Fault::Abandoned,
             Fault::Overloaded,
             Fault::Host(String::new()),
@@ -260,8 +282,8 @@ mod tests {
             (gave(wit::Cause::Unavailable, Some(2_500)), 503, Some("3")),
             (gave(wit::Cause::Unavailable, None), 503, Some("1")),
             (gave(wit::Cause::Fault, None), 500, None),
-            (Outcome::Fault(Fault::Time { limit: Duration::from_secs(1) }), 504, None),
-            (Outcome::Fault(Fault::Cpu { limit: Duration::from_secs(1) }), 500, None),
+            (Outcome::Fault(Fault::Time { limit: Duration::from_secs(1), trail: Trail::default() }), 504, None),
+            (Outcome::Fault(Fault::Cpu { limit: Duration::from_secs(1), trail: Trail::default() }), 500, None),
             (Outcome::NotCommitted("the disk is full".to_owned()), 503, Some("1")),
             (Outcome::Gone("the agent was removed"), 503, Some("1")),
         ] {
@@ -276,7 +298,7 @@ mod tests {
     #[test]
     fn details_are_as_rfc_9457_has_them() {
         let trace = Trace::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None);
-        let about = About { agent: Some("triage"), message: Some("m-1"), trace: trace.as_ref() };
+        let about = About { agent: Some("triage"), message: Some("m-1"), trace: trace.as_ref(), details: false };
         let response = Problem::too_large(5, "limits.message").respond(&about);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         let ReplyBody::Whole(body) = response.into_body() else { panic!("no body") };

@@ -89,7 +89,7 @@ mod tests {
             told,
             json!({ "id": accepted.id, "agent": "triage", "conversation": "c-1", "accepted_at": 7, "state": "pending" })
         );
-        let fault = Fault::Trap { message: "secret".to_owned(), backtrace: String::new() };
+        let fault = Fault::Trap { message: "secret".to_owned(), trail: crate::wasm::Trail::default() };
         waiter.tell(Answer { revision: None, outcome: Outcome::Fault(fault) });
         let told = body(respond(|id| receipts.get(id), &Method::GET, &path, &trace));
         assert_eq!(told["state"], "failed");

@@ -6,6 +6,7 @@ use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE};
 use http::{Request, request};
 
 use super::body::{Bounds, Broken, ReplyBody, RequestBody};
+use super::head::is_told_details;
 use super::ingress::{Call, Reply};
 use super::listen::Line;
 use super::problem::{About, Problem};
@@ -15,11 +16,11 @@ use crate::wasm::BodyError;
 /// Calls an HTTP agent.
 pub(super) async fn call(line: &Line, call: Call) -> Reply {
     let Call { mut head, body, agent, trace, .. } = call;
-    let about = About { agent: Some(agent.name().as_str()), message: None, trace: Some(&trace) };
-    let bounds = {
-        let settings = line.server.settings.load();
-        Bounds { limit: settings.max_body_bytes, stall: settings.stall_timeout }
-    };
+    let settings = line.server.settings.load();
+    let details = is_told_details(settings.details, line.pulse.is_local(), &head.headers);
+    let about = About { agent: Some(agent.name().as_str()), message: None, trace: Some(&trace), details };
+    let bounds = Bounds { limit: settings.max_body_bytes, stall: settings.stall_timeout };
+    drop(settings);
     let body = match RequestBody::new(body, &head, bounds) {
         Ok(body) => body,
         Err(error) => return Problem::of_body(&error, "http.max-body").respond(&about).into(),

@@ -47,6 +47,8 @@ pub(crate) struct Pulse {
     /// Whether a request ever came.
     visited: AtomicBool,
     multiplexed: AtomicBool,
+    /// Whether its client is on this machine.
+    local: AtomicBool,
     /// Since when there is no request.
     idle_since: AtomicU64,
     /// Since when the head of a request is coming.
@@ -79,6 +81,7 @@ impl Pulse {
             visits: AtomicU32::new(0),
             visited: AtomicBool::new(false),
             multiplexed: AtomicBool::new(false),
+            local: AtomicBool::new(false),
             idle_since: AtomicU64::new(NOTHING),
             head_since: AtomicU64::new(NOTHING),
             blocked_since: AtomicU64::new(NOTHING),
@@ -88,6 +91,16 @@ impl Pulse {
         };
         pulse.idle_since.store(pulse.now(), Ordering::Relaxed);
         Arc::new(pulse)
+    }
+
+    /// Notes that its client is on this machine.
+    pub(super) fn come_from_here(&self) {
+        self.local.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its client is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.local.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> u64 {

@@ -179,6 +179,9 @@ where
             return;
         }
         let pulse = Pulse::new(self.origin);
+        if stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
+            pulse.come_from_here();
+        }
         let number = {
             let mut open = self.open.lock();
             if open.stopping {

@@ -1,16 +1,15 @@
 //! Doing what a plan lists.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::lifecycle::State;
 use caxton_control::plan::Action;
 use caxton_control::rollout::{Ledger, Memory, Probes};
-use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
+use caxton_control::{AgentName, AgentSpec, Digest, RevisionId, sparse};
 
-use super::{Entry, Reconciler, Record, Report};
-use crate::agent::{Agent, Traffic};
+use super::{Reconciler, Record, Report};
+use crate::agent::Traffic;
 
 impl Reconciler {
     /// Does one action. Says whether who is called by what has changed.
@@ -21,40 +20,22 @@ impl Reconciler {
                 false
             }
             Action::Configure { agent, spec } => {
-                if let Some(entry) = self.entries.get(&agent) {
+                if let Some(entry) = self.entries.get_mut(&agent) {
                     entry.agent.configure(spec);
                     entry.bound_instances();
+                    entry.judge();
                 }
                 true
             }
             Action::Switch { revision } => self.switch(&revision),
             Action::Roll(action) => self.roll(action),
             Action::Retire { agent } => self.retire(&agent),
+            Action::Restore { agent } => self.restore(&agent),
             Action::Forget { agent } => {
-                if let Some(entry) = self.entries.remove(&agent) {
-                    entry.agent.remove("the agent was removed");
-                    self.commons.events.tell(Some(agent.as_str()), "agent.removed", serde_json::json!({}));
-                    tracing::info!(agent = %agent, "removed");
-                }
-                self.forget_ledger(&agent);
+                self.forget(&agent);
                 true
             }
         }
-    }
-
-    /// Gives agents that are declared and unknown a place, so that callers learn that they are not ready rather
-    /// than that nobody has the name. Says whether there were any.
-    pub(super) fn welcome(&mut self, names: &BTreeSet<AgentName>) -> bool {
-        let mut any = false;
-        for (name, wanted) in names.iter().filter_map(|name| self.wanted.get_key_value(name)) {
-            if !self.entries.contains_key(name) {
-                any = true;
-                let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.commons));
-                let entry = Entry::new(agent);
-                self.entries.insert(name.clone(), entry);
-            }
-        }
-        any
     }
 
     fn create(&mut self, name: &AgentName, digest: Digest, spec: Arc<AgentSpec>) {
@@ -68,7 +49,8 @@ impl Reconciler {
             });
             // The same bytes and settings as before a restart are the same revision.
             last.map_or(1, |(number, kept, before)| {
-                if kept == digest.to_string() && before == spec.revision_settings() { number } else { number + 1 }
+                let same = kept == digest.to_string() && sparse::normal(&before) == spec.revision_settings();
+                if same { number } else { number + 1 }
             })
         });
         // One that its ledger knows is not the same again.
@@ -152,24 +134,6 @@ impl Reconciler {
         }
     }
 
-    fn retire(&mut self, name: &AgentName) -> bool {
-        let Some(entry) = self.entries.get_mut(name) else { return false };
-        entry.retired = true;
-        entry.agent.retire("the agent is no longer declared");
-        if entry.paused {
-            (entry.paused, entry.paused_since, entry.rest) = (false, None, None);
-            entry.agent.pause(false);
-        }
-        let numbers: Vec<(u64, State)> = entry.revisions.iter().map(|r| (r.number, r.state.clone())).collect();
-        for (number, state) in numbers {
-            let id = RevisionId { agent: name.clone(), number };
-            if state.can_drain() {
-                self.go(&id, State::Draining, Some("no longer declared"));
-            }
-        }
-        true
-    }
-
     /// Takes a revision to another state and tells of it.
     pub(super) fn go(&mut self, revision: &RevisionId, to: State, reason: Option<&str>) {
         let now = self.now();
@@ -188,7 +152,11 @@ impl Reconciler {
                     _ => reason,
                 };
                 let (from, to) = (from.to_string(), record.state.to_string());
+                let runs = record.state == State::Running;
                 self.commons.tell_state(revision.agent.as_str(), revision.number, &from, &to, reason);
+                if let (true, Some(entry)) = (runs, self.entries.get_mut(&revision.agent)) {
+                    entry.judge();
+                }
             }
             // A defect of the plan; what runs goes on.
             Err(error) => tracing::error!(%revision, %error, "a step was not taken"),
@@ -210,6 +178,11 @@ impl Reconciler {
                     Ok((live, stood)) => {
                         record.probes = live.pool.program.summary.health.then(Probes::default);
                         (record.live, record.stood) = (Some(live), stood);
+                        if let Some(entry) = self.entries.get_mut(&id.agent) {
+                            // The declaration may have changed since it was begun.
+                            entry.bound_instances();
+                            entry.judge();
+                        }
                         self.go(&id, State::Ready, None);
                     }
                     Err(why) => {
@@ -291,7 +264,7 @@ impl Reconciler {
     }
 
     /// Sends no more messages to a revision that failed: another that has some gets all, or they wait.
-    fn unset(&mut self, id: &RevisionId) {
+    pub(super) fn unset(&mut self, id: &RevisionId) {
         let Some(entry) = self.entries.get_mut(&id.agent) else { return };
         let other = entry.agent.serving().into_iter().find(|serving| serving.id.number != id.number);
         if entry.shares.iter().any(|(number, _)| *number == id.number) {

@@ -60,7 +60,8 @@ pub(super) struct Entry {
     /// The number of the next revision; none until the store was asked.
     pub(super) next_number: Option<u64>,
     pub(super) paused: bool,
-    pub(super) retired: bool,
+    /// Since when it leaves, as the reconciler counts it.
+    pub(super) retired: Option<u64>,
     /// Who has how much of the traffic, of a hundred.
     pub(super) shares: Vec<(u64, u8)>,
     /// What is measured.
@@ -84,6 +85,8 @@ pub(super) struct Entry {
     pub(super) counted: u64,
     /// What came of a candidate's rehearsal, and of which rollout.
     pub(super) rehearsal: Option<(u64, Rehearsal)>,
+    /// A setting that applies in place and cannot act on what runs.
+    pub(super) misfit: Option<String>,
 }
 
 /// A revision with its place in its life.
@@ -135,7 +138,7 @@ impl Entry {
             revisions: Vec::new(),
             next_number: None,
             paused: false,
-            retired: false,
+            retired: None,
             shares: Vec::new(),
             measuring: None,
             paused_since: None,
@@ -148,6 +151,7 @@ impl Entry {
             rehearsing: None,
             rehearsal: None,
             counted: 0,
+            misfit: None,
         }
     }
 

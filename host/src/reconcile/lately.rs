@@ -36,7 +36,9 @@ impl Reconciler {
         let now = self.now();
         let mut news = BTreeSet::new();
         for name in names {
-            let (Some(entry), Some(ledger)) = (self.entries.get_mut(name), self.ledgers.get_mut(name)) else { continue };
+            let (Some(entry), Some(ledger)) = (self.entries.get_mut(name), self.ledgers.get_mut(name)) else {
+                continue;
+            };
             let Some((number, counters)) = entry.agent.current().map(|live| (live.id.number, live.tally())) else {
                 continue;
             };

@@ -1,14 +1,15 @@
 //! Looking at whom something changed for, and telling what follows for the host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use caxton_control::AgentName;
 use caxton_control::lifecycle::State;
 use caxton_control::plan::{self, Actual, ActualAgent};
-use caxton_control::rollout::{Ledger, Turns};
+use caxton_control::rollout::{Ledger, Obstacle, Turns};
 
-use super::{Entry, Reconciler, report};
+use super::{Entry, Reconciler, changes};
+use crate::config;
 use crate::control::Readiness;
 use crate::status::{Applied, Waiting};
 
@@ -25,6 +26,8 @@ pub(super) struct Sums {
     unsettled: BTreeSet<AgentName>,
     /// Declared agents of which no revision takes messages.
     unserved: BTreeSet<AgentName>,
+    /// Declared agents that are not as declared until a person mends something.
+    obstructed: BTreeMap<AgentName, Obstacle>,
     /// Agents with a rollout under way, which is measured.
     pub(super) measured: BTreeSet<AgentName>,
     /// When their figures were compared last with those that are kept.
@@ -75,7 +78,8 @@ impl Reconciler {
         let due = self.standing.look_again_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         let all = ALL_EVERY.saturating_sub(self.all_seen.elapsed());
         let told = self.sums.untold.map(|since| TOLD_EVERY.saturating_sub(since.elapsed()));
-        let files = self.unsettled_at().map(|at| at.saturating_duration_since(Instant::now()));
+        let files = self.unsettled_at().into_iter().chain(self.orphans_until).min();
+        let files = files.map(|at| at.saturating_duration_since(Instant::now()));
         [due, told, files].into_iter().flatten().fold(all.min(self.looks.next_in()), Duration::min)
     }
 
@@ -88,6 +92,7 @@ impl Reconciler {
             self.mark_all();
         }
         self.end_given_up();
+        self.bury_orphans();
         loop {
             let now = self.now();
             let names = self.standing.take(now);
@@ -117,24 +122,18 @@ impl Reconciler {
         }
         self.persist_figures();
         self.note_all_figures();
+        self.tidy_now_and_then();
         self.tell();
     }
 
     fn observe(&self, names: &BTreeSet<AgentName>) -> Actual {
         let present = names.iter().filter_map(|name| Some((name, self.entries.get(name)?)));
         let agents = present.map(|(name, entry)| {
-            let revisions = entry.revisions.iter().map(|record| {
-                let mut seen = record.seen();
-                // An agent that leaves first handles what it has accepted.
-                if entry.retired && entry.agent.is_busy() {
-                    seen.in_flight = seen.in_flight.max(1);
-                }
-                plan::Revision {
-                    number: record.number,
-                    spec: std::sync::Arc::clone(&record.spec),
-                    digest: record.digest,
-                    seen,
-                }
+            let revisions = entry.revisions.iter().map(|record| plan::Revision {
+                number: record.number,
+                spec: std::sync::Arc::clone(&record.spec),
+                digest: record.digest,
+                seen: record.seen(),
             });
             let open = self.ledgers.get(name).and_then(Ledger::open);
             let (windows, figures) = open.map(|rollout| entry.measured(rollout)).unwrap_or_default();
@@ -142,6 +141,8 @@ impl Reconciler {
                 applied: entry.agent.spec(),
                 paused: entry.paused,
                 retired: entry.retired,
+                // Only asked for where it matters: it takes the mailbox's lock.
+                waits: entry.retired.is_some() && entry.agent.has_work(),
                 revisions: revisions.collect(),
                 shares: entry.shares.clone(),
                 windows,
@@ -163,15 +164,34 @@ impl Reconciler {
             put(&mut self.sums.unsettled, name, !settled);
             let served = entry.is_some_and(|entry| entry.agent.current().is_some());
             put(&mut self.sums.unserved, name, self.wanted.contains_key(name) && !served);
+            let obstacle = self.standing.obstacle(name).filter(|_| self.wanted.contains_key(name));
+            self.obstructed(name, obstacle);
             let open = self.ledgers.get(name).and_then(Ledger::open).is_some();
             put(&mut self.sums.measured, name, open);
         }
         self.retell();
     }
 
+    /// Notes what is in the way of what is declared of an agent, and tells of it as it comes.
+    fn obstructed(&mut self, name: &AgentName, obstacle: Option<Obstacle>) {
+        let before = match obstacle {
+            Some(obstacle) => self.sums.obstructed.insert(name.clone(), obstacle),
+            None => self.sums.obstructed.remove(name),
+        };
+        let Some(obstacle) = obstacle.filter(|now| before != Some(*now)) else { return };
+        let whys = self.standing.waiting().get(name).into_iter().flatten().filter(|w| w.obstacle == Some(obstacle));
+        let why = whys.map(|waiting| waiting.why.as_str()).collect::<Vec<_>>().join("; ");
+        // What failed or was refused was told of when it was.
+        if obstacle == Obstacle::Missing {
+            tracing::warn!(agent = %name, "{why}");
+        }
+        let data = serde_json::json!({ "obstacle": obstacle.as_str(), "why": why });
+        self.commons.events.tell(Some(name.as_str()), "agent.obstructed", data);
+    }
+
     /// Compares the host's own settings with those that it was started with.
     pub(super) fn compare_host(&mut self) {
-        let host = report::changes(&self.started_with, &self.declared.desired);
+        let host = changes::changes(&self.started_with, &self.declared.desired);
         let late = host.into_iter().filter(|change| change.change == "restart-needed");
         self.restart_for = late.map(|change| change.details.join(", ")).collect();
         self.retell();
@@ -184,20 +204,22 @@ impl Reconciler {
 
     /// What waits, and why.
     pub(super) fn waiting(&self) -> Vec<Waiting> {
-        let waits = |name: &AgentName, why: &str| Waiting { agent: name.to_string(), why: why.to_owned() };
-        let waiting = self.standing.waiting().iter();
-        let mut all: Vec<Waiting> =
-            waiting.flat_map(|(name, whys)| whys.iter().map(move |why| waits(name, why))).collect();
+        let mut all: Vec<Waiting> = self.standing.waiting().values().flatten().map(Waiting::from).collect();
         if !self.standing.queued().is_empty() {
             let turn = self.turns().waits();
-            all.extend(self.standing.queued().iter().map(|name| waits(name, &turn)));
+            let waits = |name: &AgentName| Waiting { agent: name.to_string(), why: turn.clone(), obstacle: None };
+            all.extend(self.standing.queued().iter().map(waits));
             all.sort_by(|one, other| one.agent.cmp(&other.agent));
         }
-        all.extend(
-            self.restart_for
-                .iter()
-                .map(|keys| Waiting { agent: String::new(), why: format!("the host has to start again for {keys}") }),
-        );
+        all.extend(self.entries.iter().filter_map(|(name, entry)| {
+            let why = entry.misfit.clone()?;
+            Some(Waiting { agent: name.to_string(), why, obstacle: None })
+        }));
+        all.extend(self.restart_for.iter().map(|keys| Waiting {
+            agent: String::new(),
+            why: format!("the host has to start again for {keys}"),
+            obstacle: None,
+        }));
         all
     }
 
@@ -208,13 +230,15 @@ impl Reconciler {
 
     /// Tells whether the host is ready, and answers who waits for it.
     fn tell(&mut self) {
-        // A file with errors or a candidate that failed keeps nobody from being served: they are told as
-        // reasons, but must not take a host that serves out of rotation.
-        let (ready, settled) = (self.sums.unserved.is_empty(), self.sums.unsettled.is_empty() && self.files.again().is_none());
+        let settled = self.sums.unsettled.is_empty() && self.files.again().is_none();
+        // A file that is there and has errors says nothing that could be followed or not: that is told as a reason, and
+        // takes no host that serves out of rotation. So is a rollout under way.
+        let ready = self.sums.unserved.is_empty() && self.sums.obstructed.is_empty() && !self.file_is_gone();
         let recent = self.sums.told.is_some_and(|told| told.elapsed() < TOLD_EVERY);
         if self.sums.untold.is_some() && (!recent || settled || ready != self.ready.borrow().ready) {
             (self.sums.untold, self.sums.told) = (None, Some(Instant::now()));
-            let now = Readiness { ready, reasons: self.reasons() };
+            let waiting = self.waiting();
+            let now = Readiness { ready, in_sync: self.is_in_sync(&waiting), reasons: self.reasons(waiting) };
             self.ready.send_if_modified(|before| {
                 let changed = *before != now;
                 *before = now;
@@ -236,14 +260,20 @@ impl Reconciler {
         }
     }
 
-    fn reasons(&self) -> Vec<String> {
+    /// Whether the declaration's file cannot be read at all.
+    fn file_is_gone(&self) -> bool {
+        self.file_errors.iter().any(|error| config::is_unreadable(&error.code))
+    }
+
+    fn reasons(&self, waiting: Vec<Waiting>) -> Vec<String> {
         let mut reasons: Vec<String> =
             self.file_errors.iter().map(|e| format!("{}: {}: {}", e.place, e.key, e.message)).collect();
         if !reasons.is_empty() {
             reasons.insert(0, format!("{} has errors, so what runs differs from it", self.source.file.display()));
         }
-        let waiting = self.waiting().into_iter();
-        reasons.extend(waiting.map(|w| if w.agent.is_empty() { w.why } else { format!("{}: {}", w.agent, w.why) }));
+        reasons.extend(
+            waiting.into_iter().map(|w| if w.agent.is_empty() { w.why } else { format!("{}: {}", w.agent, w.why) }),
+        );
         reasons
     }
 }

@@ -15,6 +15,7 @@
 
 mod apply;
 mod bytes;
+mod changes;
 mod declaration;
 mod entry;
 mod files;
@@ -23,10 +24,12 @@ mod lately;
 mod look;
 mod lost;
 mod prepare;
+mod removal;
 mod report;
 mod roll;
 mod told;
 mod trial;
+mod unused;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -97,6 +100,8 @@ pub(crate) struct Reconciler {
     bytes: bytes::Bytes,
     /// Whether bytes may be kept that nobody asks for any more.
     unused: bool,
+    /// When what is not used was looked for last.
+    tidied: Instant,
     /// Whom to look at, and what was planned for the others.
     standing: Standing,
     /// When all were looked at last.
@@ -115,6 +120,8 @@ pub(crate) struct Reconciler {
     settling: Vec<Settling>,
     followed: watch::Sender<Arc<Followed>>,
     facts: report::Facts,
+    /// When what waits for agents that were not declared at the start becomes dead letters.
+    orphans_until: Option<Instant>,
 }
 
 /// What a reconciler is made of.
@@ -157,6 +164,7 @@ impl Reconciler {
             ledgers,
             bytes: bytes::Bytes::new(setup.commons.store.folder()),
             unused: false,
+            tidied: Instant::now(),
             commons: setup.commons,
             runtime: setup.runtime,
             source: setup.source,
@@ -181,10 +189,12 @@ impl Reconciler {
             settling: Vec::new(),
             followed: setup.followed,
             facts: setup.facts,
+            orphans_until: None,
         };
         reconciler.look_at_components(true);
+        reconciler.announce_orphans();
         reconciler.mark_all();
-        reconciler.bytes.retain(&reconciler.used(), true);
+        reconciler.tidy(true);
         reconciler.reconcile();
         reconciler
     }
@@ -233,7 +243,7 @@ impl Reconciler {
     /// Publishes who is called by what.
     fn publish(&self) {
         let agents = |retired: bool| {
-            let those = self.entries.iter().filter(move |(_, entry)| entry.retired == retired);
+            let those = self.entries.iter().filter(move |(_, entry)| entry.retired.is_some() == retired);
             those.map(|(name, entry)| (name.clone(), Arc::clone(&entry.agent)))
         };
         let routes = Routes::new(&agents(false).collect()).with_leaving(agents(true).collect());
@@ -270,7 +280,7 @@ impl Reconciler {
                 if recovered {
                     tracing::info!(file = %self.source.file.display(), "the file has no errors any more");
                 }
-                let changes = report::changes(&self.declared.desired, &loaded.desired);
+                let changes = changes::changes(&self.declared.desired, &loaded.desired);
                 if loaded.desired != self.declared.desired {
                     self.commons.events.tell(None, "config.taken", serde_json::json!({ "digest": loaded.text_digest }));
                 }

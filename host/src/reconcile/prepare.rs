@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caxton_control::desired::Mode;
+use caxton_control::desired::{Mode, Reuse};
 use caxton_control::rollout::Memory;
 use caxton_control::{AgentSpec, Digest, RevisionId};
 
@@ -15,7 +15,7 @@ use crate::clock;
 use crate::commons::Commons;
 use crate::store::{RevisionRecord, Snapshot};
 use crate::tasks::caught;
-use crate::wasm::{Identity, Kind, Lease, Pool, Program, Runtime, Summary};
+use crate::wasm::{Denied, Identity, Kind, Lease, Pool, Program, Runtime, Summary};
 
 /// How long the instances of a revision may take to stand (SPEC §1). Compiling has its own bound.
 const TRANSITION: Duration = Duration::from_secs(30);
@@ -93,6 +93,12 @@ pub(crate) fn judge(spec: &AgentSpec, summary: &Summary) -> Result<(), String> {
             summary.memory_bytes
         ));
     }
+    if let (Kind::Stateful, Reuse::Own(times)) = (summary.kind, spec.instances.reuse) {
+        return Err(format!(
+            "it keeps state in its memory, which its one instance has as long as it lives: `instances.reuse` = {times} is \
+             for other agents; take it out"
+        ));
+    }
     if summary.kind != Kind::Stateful && spec.snapshot.own {
         return Err("it keeps nothing in its memory, so `snapshot.max` bounds nothing: it is for agents that export \
             caxton:agent/snapshot; leave it out"
@@ -158,6 +164,7 @@ impl Preparation {
             spec: Arc::clone(&self.spec),
             state_bytes: Arc::clone(self.agent.state_bytes()),
             peak_memory: Arc::default(),
+            denied: Denied::default(),
         });
         let outside = Arc::clone(&self.commons) as Arc<dyn crate::wasm::Outside>;
         let instances = &self.spec.instances;

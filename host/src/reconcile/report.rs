@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::{Ledger, Status};
-use caxton_control::{Desired, diff};
 
 use super::declaration::Asked;
 use super::{Entry, Reconciler};
 use crate::config::ConfigErrors;
 use crate::control::{Command, Wake};
-use crate::status::{AgentStatus, Change, FileError, HostStatus, RevisionStatus};
+use crate::status::{AgentStatus, FileError, HostStatus, RevisionStatus, Waiting};
 
 /// What the status tells and what does not change while the host runs.
 #[derive(Debug, Clone)]
@@ -85,32 +84,6 @@ impl Reconciler {
         }
     }
 
-    /// What a declaration would change, components that changed in their files included.
-    fn changes_with(&mut self, desired: &Desired) -> Vec<Change> {
-        let mut changes = changes(&self.declared.desired, desired);
-        self.files.begin(true);
-        for (name, spec) in &desired.agents {
-            let path = self.declared.dir.join(&spec.component);
-            let found = self.files.look(&path, &spec.component);
-            let running = self.entries.get(name).and_then(|entry| entry.agent.current());
-            let caxton_control::plan::Component::Found(digest) = found else { continue };
-            let Some(running) = running.filter(|running| running.digest != digest) else { continue };
-            let detail = format!("component: {} -> {}", running.digest.short(), digest.short());
-            match changes.iter_mut().find(|change| change.agent.as_deref() == Some(name.as_str())) {
-                Some(change) => {
-                    change.change = diff::Kind::NewRevision.as_str().to_owned();
-                    change.details.push(detail);
-                }
-                None => changes.push(Change {
-                    agent: Some(name.to_string()),
-                    change: diff::Kind::NewRevision.as_str().to_owned(),
-                    details: vec![detail],
-                }),
-            }
-        }
-        changes
-    }
-
     /// Whether what an agent waits for is only the end of a rollout to what is declared, which has all the traffic.
     fn only_ends(&self, name: &str) -> bool {
         let open = self.ledgers.get(name).and_then(Ledger::open);
@@ -118,9 +91,14 @@ impl Reconciler {
         reasons == 1 && open.is_some_and(|rollout| rollout.status == Status::InProgress && rollout.has_moved())
     }
 
+    /// Whether what runs is what the file says.
+    pub(super) fn is_in_sync(&self, waiting: &[Waiting]) -> bool {
+        self.file_errors.is_empty() && waiting.iter().all(|waiting| self.only_ends(&waiting.agent))
+    }
+
     fn status(&self) -> HostStatus {
         let waiting = self.waiting();
-        let in_sync = self.file_errors.is_empty() && waiting.iter().all(|waiting| self.only_ends(&waiting.agent));
+        let in_sync = self.is_in_sync(&waiting);
         HostStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             file: self.source.file.display().to_string(),
@@ -143,10 +121,12 @@ impl Reconciler {
         let entry = self.entries.get(name);
         let spec = self.wanted.get(name).map(|wanted| Arc::clone(&wanted.spec));
         let spec = spec.or_else(|| entry.map(|entry| entry.agent.spec()))?;
-        let mut why = self.standing.waiting().get(name).cloned().unwrap_or_default();
+        let mut why: Vec<String> =
+            self.standing.waiting().get(name).into_iter().flatten().map(|w| w.why.clone()).collect();
         if self.standing.queued().contains(name) {
             why.push(turn.to_owned());
         }
+        why.extend(entry.and_then(|entry| entry.misfit.clone()));
         let current = entry.and_then(|entry| entry.agent.current());
         let counts = entry.map(|entry| entry.agent.stats().counts());
         let sum = |get: fn(&crate::agent::Counts) -> u64| counts.as_ref().map_or(0, get);
@@ -161,6 +141,7 @@ impl Reconciler {
             instances: entry.map_or(0, |entry| entry.lives().map(|live| live.pool.live()).sum()),
             max_instances: current.as_ref().map_or(spec.instances.max, |current| current.pool.max()),
             started_instances: current.as_ref().map_or(0, |current| current.pool.started()),
+            reuse: current.as_ref().and_then(|current| current.pool.reuse()),
             in_flight: entry.map_or(0, |entry| entry.lives().map(|live| live.in_flight()).sum()),
             mailbox_depth: mailbox.map_or(0, |mailbox| mailbox.depth),
             mailbox_bound: spec.mailbox.depth,
@@ -179,6 +160,9 @@ impl Reconciler {
             capabilities: spec.capabilities.iter().map(ToString::to_string).collect(),
             revisions: entry.map(|entry| entry.revisions(self.now())).unwrap_or_default(),
             waiting: (!why.is_empty()).then(|| why.join("; ")),
+            obstacle: entry
+                .and_then(|entry| self.standing.obstacle(entry.agent.name()))
+                .map(|obstacle| obstacle.as_str().to_owned()),
         })
     }
 }
@@ -192,7 +176,7 @@ pub(crate) fn route(route: &caxton_control::desired::Route) -> String {
 
 fn state(entry: Option<&Entry>, runs: bool) -> &'static str {
     match entry {
-        Some(entry) if entry.retired => "leaving",
+        Some(entry) if entry.retired.is_some() => "leaving",
         Some(_) if runs => "running",
         Some(entry) if entry.revisions.last().is_some_and(|r| matches!(r.state, State::Failed { .. })) => "failed",
         Some(entry) if entry.revisions.is_empty() => "failed",
@@ -204,6 +188,18 @@ fn state(entry: Option<&Entry>, runs: bool) -> &'static str {
 impl Entry {
     pub(super) fn lives(&self) -> impl Iterator<Item = &Arc<crate::agent::Revision>> {
         self.revisions.iter().filter_map(|record| record.live.as_ref())
+    }
+
+    /// Notes whether a setting that applies in place cannot act on what runs: one that needs a new revision is judged
+    /// with it.
+    pub(super) fn judge(&mut self) {
+        let (spec, current) = (self.agent.spec(), self.agent.current());
+        let judged = current.map_or(Ok(()), |current| super::judge(&spec, &current.pool.program.summary));
+        let misfit = judged.err();
+        if let Some(why) = misfit.as_ref().filter(|why| self.misfit.as_ref() != Some(why)) {
+            tracing::error!(agent = %self.agent.name(), "a changed setting cannot act: {why}");
+        }
+        self.misfit = misfit;
     }
 
     fn revisions(&self, now: u64) -> Vec<RevisionStatus> {
@@ -222,18 +218,6 @@ impl Entry {
             })
             .collect()
     }
-}
-
-/// What differs between two declarations, in the shape that is told.
-pub(super) fn changes(old: &Desired, new: &Desired) -> Vec<Change> {
-    diff::diff(old, new)
-        .into_iter()
-        .map(|difference| Change {
-            agent: difference.agent,
-            change: difference.kind.as_str().to_owned(),
-            details: difference.details,
-        })
-        .collect()
 }
 
 /// The errors of a file, in the shape that is told.

@@ -1,6 +1,6 @@
 //! Doing what a rollout asks for.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -109,7 +109,7 @@ impl Reconciler {
             tell(&self.commons, rollout, before.as_ref());
         }
         if std::mem::take(&mut self.unused) {
-            self.bytes.retain(&self.used(), false);
+            self.tidy(false);
         }
     }
 
@@ -131,16 +131,6 @@ impl Reconciler {
             }
         }
         self.persist(&due);
-    }
-
-    /// The bytes that somebody may ask for.
-    pub(super) fn used(&self) -> HashSet<caxton_control::Digest> {
-        let kept = self.ledgers.values().flat_map(|ledger| {
-            let open = ledger.open().into_iter().flat_map(|rollout| [rollout.from.digest, rollout.to.digest]);
-            ledger.ran.iter().map(|side| side.digest).chain(open)
-        });
-        let present = self.entries.values().flat_map(|entry| entry.revisions.iter().map(|record| record.digest));
-        kept.chain(present).collect()
     }
 
     /// Forgets the ledgers of agents that are gone.
@@ -208,7 +198,7 @@ impl Reconciler {
         }
         let open = self.ledgers.get(name).and_then(Ledger::open);
         // What is not to be handed over any more lets its messages be handled.
-        if !entry.retired && open.is_some_and(|rollout| rollout.to.number == number && rollout.hands_over()) {
+        if entry.retired.is_none() && open.is_some_and(|rollout| rollout.to.number == number && rollout.hands_over()) {
             entry.rest = Some(rest);
             self.pause(name, true);
         }
@@ -373,9 +363,11 @@ impl Entry {
 
     /// Lets each revision have as many instances as it may.
     pub(super) fn bound_instances(&self) {
-        let max = self.agent.spec().instances.max;
+        let instances = self.agent.spec().instances.clone();
+        let max = instances.max;
         for (record, live) in self.revisions.iter().filter_map(|record| Some((record, record.live.as_ref()?))) {
             live.pool.set_max(record.cap.map_or(max, |cap| cap.min(max)).max(1));
+            live.pool.set_reuse(instances.reuse.said());
             if let Some(cap) = record.cap {
                 live.pool.trim(cap, Duration::ZERO);
             }

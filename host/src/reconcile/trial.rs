@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Entry, Reconciler, Report};
 use crate::agent::{Agent, Rehearsal, Rehearsed, Revision, Shadowed};
 use crate::status::{self, NotRehearsed, RehearsalFailure, RehearsalWish};
-use crate::wasm::{Identity, Kind, Runtime, digest};
+use crate::wasm::{Denied, Identity, Kind, Runtime, digest};
 
 impl Reconciler {
     /// Lets a candidate handle copies of live messages, or no more of them.
@@ -193,6 +193,7 @@ impl ByHand {
             spec: Arc::clone(&spec),
             state_bytes: Arc::clone(agent.state_bytes()),
             peak_memory: Arc::default(),
+            denied: Denied::default(),
         };
         let candidate = stable.pool.of_other(program, Arc::new(who));
         let rehearsal = Rehearsal {

@@ -5,6 +5,7 @@ mod file;
 mod rollout;
 mod task;
 
+use caxton_control::plan;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use conversation::{ConversationStatus, OpenQuestion, ScheduleStatus, Thread, ThreadMessage};
@@ -51,6 +52,18 @@ pub(crate) struct Waiting {
     pub(crate) agent: String,
     /// For what.
     pub(crate) why: String,
+    /// `missing` (its component), `failed` (it did not come to take messages) or `refused` (it was taken back, or ended
+    /// by hand) when it stays so until a person mends something; none when the host goes on by itself.
+    #[serde(default)]
+    pub(crate) obstacle: Option<String>,
+}
+
+impl From<&plan::Waiting> for Waiting {
+    fn from(waiting: &plan::Waiting) -> Self {
+        let plan::Waiting { agent, why, obstacle } = waiting;
+        let obstacle = obstacle.map(|obstacle| obstacle.as_str().to_owned());
+        Self { agent: agent.to_string(), why: why.clone(), obstacle }
+    }
 }
 
 /// An agent.
@@ -74,6 +87,9 @@ pub(crate) struct AgentStatus {
     pub(crate) max_instances: u32,
     /// Instances that the running revision has started in all.
     pub(crate) started_instances: u32,
+    /// Messages or calls for which one instance is used; none where it is used as long as it lives.
+    #[serde(default)]
+    pub(crate) reuse: Option<u32>,
     /// Messages and calls being handled.
     pub(crate) in_flight: u32,
     /// Messages that wait.
@@ -109,6 +125,9 @@ pub(crate) struct AgentStatus {
     pub(crate) revisions: Vec<RevisionStatus>,
     /// Why it is not as declared; none when it is.
     pub(crate) waiting: Option<String>,
+    /// `missing`, `failed` or `refused` when it stays so until a person mends something; see `waiting`.
+    #[serde(default)]
+    pub(crate) obstacle: Option<String>,
 }
 
 /// A revision.
@@ -133,7 +152,8 @@ pub(crate) struct RevisionStatus {
 pub(crate) struct Change {
     /// Whose; none for the host itself.
     pub(crate) agent: Option<String>,
-    /// `add`, `remove`, `new-revision`, `in-place` or `restart-needed`.
+    /// `add`, `remove`, `new-revision`, `in-place` or `restart-needed`; `under-way` for what the host is at; `missing`,
+    /// `failed` or `refused` for what is declared and does not run until a person mends something.
     pub(crate) change: String,
     /// Which settings differ, such as `limits.memory: 64MiB -> 128MiB`.
     pub(crate) details: Vec<String>,
@@ -383,6 +403,7 @@ pub(crate) mod tests {
             kind: Some("message".to_owned()),
             component: format!("components/{name}.wasm"),
             started_instances: 9,
+            reuse: Some(1_000),
             instances: 3,
             max_instances: 8,
             in_flight: 1,
@@ -409,6 +430,7 @@ pub(crate) mod tests {
                 since_ms: 61_000,
             }],
             waiting: None,
+            obstacle: None,
         }
     }
 

@@ -21,8 +21,8 @@ use rusqlite::{Connection, Transaction, params};
 
 use self::away::Away;
 use super::commit::Commit;
-use crate::wasm::{Envelope, Sent, act};
 use crate::prefetch;
+use crate::wasm::{Envelope, Sent, act};
 
 /// Conversations are spread over so many parts, so that agents seldom wait for one another.
 const SHARDS: usize = 16;

@@ -79,11 +79,16 @@ pub(super) fn free(folder: &Path) -> Option<u64> {
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// Removes what hosts that were killed have left of copies.
+/// How the files begin that a host which is killed may leave in its data folder: copies, components that were tried by
+/// hand, and whatever else was to be put in place whole.
+const LEFT_BEHIND: [&str; 3] = [UNFINISHED, "rehearse-", ".tmp"];
+
+/// Removes what hosts that were killed have left unfinished.
 pub(super) fn clear(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if LEFT_BEHIND.iter().any(|prefix| name.starts_with(prefix)) {
             // What cannot be removed takes room, and nothing else.
             let _ = fs::remove_file(entry.path());
         }

@@ -63,6 +63,10 @@ pub(super) fn write_fired(transaction: &Transaction<'_>, agent: &str, fired: &Fi
 }
 
 pub(super) fn write_revision(transaction: &Transaction<'_>, record: &RevisionRecord) -> rusqlite::Result<()> {
+    // Only the newest is asked for; what is kept of earlier ones is in the ledger.
+    transaction
+        .prepare_cached("DELETE FROM revision WHERE agent = ?1 AND number < ?2")?
+        .execute(params![&*record.agent, record.number.cast_signed()])?;
     transaction
         .prepare_cached(
             "INSERT INTO revision (agent, number, digest, settings, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",

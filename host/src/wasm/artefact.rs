@@ -11,12 +11,15 @@ use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use caxton_control::Digest;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+use super::evict::mark_used;
 
 type Sealer = Hmac<Sha256>;
 
@@ -25,14 +28,18 @@ const KEY_BYTES: usize = 32;
 
 /// The folder of artefacts.
 pub(super) struct Artefacts {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
+    /// Whether other hosts use the folder too.
+    pub(super) shared: bool,
+    /// The compatibility of the engines that artefacts are for, once it was asked for.
+    pub(super) engines: OnceLock<[Option<String>; 2]>,
     key: [u8; KEY_BYTES],
     pub(super) compiler: Vec<OsString>,
 }
 
 impl Artefacts {
     /// Opens the folder, making it and its key when they are not there.
-    pub(super) fn open(folder: PathBuf, compiler: Vec<OsString>) -> io::Result<Self> {
+    pub(super) fn open(folder: PathBuf, compiler: Vec<OsString>, shared: bool) -> io::Result<Self> {
         if let Some(parent) = folder.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -43,14 +50,12 @@ impl Artefacts {
         // A folder that was made by another hand may be open to others.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         let key = key(&folder)?;
-        Ok(Self { folder, key, compiler })
+        Ok(Self { folder, shared, engines: OnceLock::new(), key, compiler })
     }
 
     /// Where the artefact of a component for an engine is.
     pub(super) fn path(&self, digest: Digest, engine: &Engine) -> PathBuf {
-        let mut hash = Fnv::default();
-        engine.precompile_compatibility_hash().hash(&mut hash);
-        self.folder.join(format!("{digest}-{:016x}.cwasm", hash.0))
+        self.folder.join(format!("{digest}-{}.cwasm", compatibility(engine)))
     }
 
     /// A temporary name in the folder, for [`keep`](Self::keep).
@@ -80,7 +85,12 @@ impl Artefacts {
             return None;
         }
         match self.load(engine, path) {
-            Ok(component) => Some(component),
+            Ok(component) => {
+                if self.shared {
+                    mark_used(path);
+                }
+                Some(component)
+            }
             Err(why) => {
                 tracing::warn!(artefact = %path.display(), why, "a compiled component is not used and made again");
                 let _ = fs::remove_file(path);
@@ -123,7 +133,14 @@ impl Artefacts {
     }
 }
 
-fn seal_path(path: &Path) -> PathBuf {
+/// What of an engine an artefact has to be made for, as a part of its name.
+pub(super) fn compatibility(engine: &Engine) -> String {
+    let mut hash = Fnv::default();
+    engine.precompile_compatibility_hash().hash(&mut hash);
+    format!("{:016x}", hash.0)
+}
+
+pub(super) fn seal_path(path: &Path) -> PathBuf {
     path.with_extension("seal")
 }
 

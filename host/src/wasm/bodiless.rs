@@ -55,10 +55,14 @@ pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
                 Err(error) => Err(error.downcast()?),
             };
             let data = store.data_mut();
-            Ok((match finished {
+            let finished = match finished {
                 Err(ErrorCode::HttpResponseBodySize(_)) if data.answers_without_body() => Ok(()),
                 finished => finished,
-            },))
+            };
+            if finished.is_ok() {
+                data.answered.finishes();
+            }
+            Ok((finished,))
         },
     )?;
     linker.allow_shadowing(false);

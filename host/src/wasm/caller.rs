@@ -134,7 +134,7 @@ impl Caller {
             Fault::Start(_)
             | Fault::Restore(_)
             | Fault::Interrupted
-            | Fault::NoResponse(_)
+            | Fault::NoResponse { .. }
             | Fault::Abandoned
             | Fault::Patience { .. }
             | Fault::Overloaded
@@ -191,17 +191,19 @@ impl<B> Drop for Sending<B> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::trail::Trail;
     use super::*;
 
+    type Did = fn(&Caller);
+
     fn trap() -> Fault {
-        Fault::Trap { message: "unreachable".to_owned(), backtrace: String::new() }
+        Fault::Trap { message: "unreachable".to_owned(), trail: Trail::default() }
     }
 
     #[test]
     fn what_the_caller_did_is_not_the_guests_fault() {
         let (short, long) = (Duration::from_nanos(1), Duration::from_secs(3_600));
-        let time = |limit| Fault::Time { limit };
-        type Did = fn(&Caller);
+        let time = |limit| Fault::Time { limit, trail: Trail::default() };
         let table: &[(&str, Did, Fault, Duration, bool)] = &[
             ("it sent much", |caller| caller.0.lock().sent = 1_000, trap(), long, true),
             ("it sent little", |caller| caller.0.lock().sent = 100, trap(), long, false),
@@ -209,14 +211,14 @@ mod tests {
             ("nothing", |_| (), time(long), long, false),
             ("it left", Caller::leaves, trap(), long, true),
             ("it left", Caller::leaves, Fault::Interrupted, long, false),
-            ("it broke off", |caller| caller.0.lock().broke_off = true, Fault::NoResponse(String::new()), long, true),
+            ("it broke off", |caller| caller.0.lock().broke_off = true, Fault::NoResponse { why: String::new(), trail: Trail::default() }, long, true),
             ("it still sends", |caller| caller.sends(false), time(short), short, true),
             ("it still sends", |caller| caller.sends(false), time(long), long, false),
             ("it still sends", |caller| caller.sends(false), trap(), short, false),
             ("it has sent", |caller| caller.sends(true), time(short), short, false),
             ("it takes nothing", Caller::has_piece, time(short), short, true),
             ("it wants nothing", Caller::wants_none, time(long), long, true),
-            ("it wants nothing", Caller::wants_none, Fault::Cpu { limit: short }, long, true),
+            ("it wants nothing", Caller::wants_none, Fault::Cpu { limit: short, trail: Trail::default() }, long, true),
             ("it wants nothing", Caller::wants_none, trap(), long, false),
         ];
         for (did, act, fault, limit, expected) in table {

@@ -52,6 +52,8 @@ const KEPT_TABLE: usize = 16 << 10;
 pub(crate) struct RuntimeOptions {
     /// The folder of compiled artefacts.
     pub(crate) cache: PathBuf,
+    /// Whether other hosts may use that folder too.
+    pub(crate) shared_cache: bool,
     /// The command line for compiling apart: a program that hands what follows `compile-component` among its
     /// arguments to [`compile_child`](super::compile_child), with arguments that go before, if it needs some.
     pub(crate) compiler: Vec<OsString>,
@@ -108,7 +110,7 @@ pub(crate) enum RuntimeError {
 impl Runtime {
     /// Sets up the default engine, and starts the ticker that bounds guests' time on a core.
     pub(crate) fn new(options: RuntimeOptions) -> Result<Arc<Self>, RuntimeError> {
-        let artefacts = Artefacts::open(options.cache.clone(), options.compiler)
+        let artefacts = Artefacts::open(options.cache.clone(), options.compiler, options.shared_cache)
             .map_err(|source| RuntimeError::Cache { path: options.cache, source })?;
         let most = machine_instances(max_map_count());
         if let Some(asked) = options.instances.filter(|asked| *asked > most) {

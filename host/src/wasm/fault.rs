@@ -4,34 +4,44 @@ use std::time::Duration;
 
 use wasmtime::Trap;
 
+use super::backtrace::backtrace;
+use super::symbols::Symbols;
+use super::trail::Trail;
+
 /// Why a call of a guest brought no result. After any of these the instance is dropped.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Fault {
     /// The guest stopped itself, or did what WebAssembly forbids.
-    #[error("trapped: {message}")]
+    #[error("trapped: {message}{trail}")]
     Trap {
         /// What happened.
         message: String,
-        /// Where in the guest, innermost first; empty when unknown.
-        backtrace: String,
+        /// What else is known.
+        trail: Trail,
     },
     /// More time on a core than `limits.cpu`.
-    #[error("cpu-exceeded: used more than {} ms on a core", limit.as_millis())]
+    #[error("cpu-exceeded: used more than {} ms on a core{trail}", limit.as_millis())]
     Cpu {
         /// The bound.
         limit: Duration,
+        /// What else is known.
+        trail: Trail,
     },
     /// More instructions than `limits.fuel`.
-    #[error("fuel-exceeded: used more than {limit} units of fuel")]
+    #[error("fuel-exceeded: used more than {limit} units of fuel{trail}")]
     Fuel {
         /// The bound.
         limit: u64,
+        /// What else is known.
+        trail: Trail,
     },
     /// More time by the clock than `limits.time`.
-    #[error("deadline-exceeded: took longer than {} ms", limit.as_millis())]
+    #[error("deadline-exceeded: took longer than {} ms{trail}", limit.as_millis())]
     Time {
         /// The bound.
         limit: Duration,
+        /// What else is known.
+        trail: Trail,
     },
     /// More time by the clock than the caller waits, which is less than `limits.time`.
     #[error("deadline-exceeded: its caller waited no longer than {} ms", limit.as_millis())]
@@ -49,8 +59,13 @@ pub(crate) enum Fault {
     #[error("interrupted: its revision stops")]
     Interrupted,
     /// The guest ended well and left no usable response: only in calls over HTTP.
-    #[error("no response: {0}")]
-    NoResponse(String),
+    #[error("no response: {why}{trail}")]
+    NoResponse {
+        /// What it did instead.
+        why: String,
+        /// What else is known.
+        trail: Trail,
+    },
     /// Whoever called left before there was an answer: only in calls over HTTP.
     #[error("abandoned: the caller left")]
     Abandoned,
@@ -78,7 +93,7 @@ impl Fault {
             Self::Start(_) => "start-failed",
             Self::Restore(_) => "restore-failed",
             Self::Interrupted => "interrupted",
-            Self::NoResponse(_) => "no-response",
+            Self::NoResponse { .. } => "no-response",
             Self::Abandoned => "abandoned",
             Self::Overloaded => "overloaded",
             Self::Host(_) => "host-error",
@@ -94,36 +109,53 @@ impl Fault {
             | Self::Time { .. }
             | Self::Start(_)
             | Self::Restore(_)
-            | Self::NoResponse(_) => true,
+            | Self::NoResponse { .. } => true,
             Self::Patience { .. } | Self::Interrupted | Self::Abandoned | Self::Overloaded | Self::Host(_) => false,
         }
     }
 
-    /// What an error of wasmtime means, given the bounds that were in force.
-    pub(super) fn of(error: &wasmtime::Error, cpu: Duration, fuel: Option<u64>) -> Self {
+    /// What an error of wasmtime means, given the bounds that were in force. `words` are the guest's last, and `refused`
+    /// is a bound of memory that it met before.
+    pub(super) fn of(error: &wasmtime::Error, bounds: Bounds, symbols: &Symbols, words: String) -> Self {
+        let Bounds { cpu, fuel, refused } = bounds;
+        let trail = Trail::new(backtrace(error, symbols), words, refused);
         if error.is::<CpuExhausted>() {
-            return Self::Cpu { limit: cpu };
+            return Self::Cpu { limit: cpu, trail };
         }
         match error.downcast_ref::<Trap>() {
-            Some(Trap::OutOfFuel) => Self::Fuel { limit: fuel.unwrap_or_default() },
+            Some(Trap::OutOfFuel) => Self::Fuel { limit: fuel.unwrap_or_default(), trail },
             // The message of a trap is its own; the context above it is where it happened.
-            Some(trap) => Self::Trap { message: trap.to_string(), backtrace: backtrace(error) },
-            None => Self::Trap { message: error.root_cause().to_string(), backtrace: backtrace(error) },
+            Some(trap) => Self::Trap { message: trap.to_string(), trail },
+            None => Self::Trap { message: error.root_cause().to_string(), trail },
+        }
+    }
+
+    /// What is known beside its kind; none of faults that are not of a guest at work.
+    pub(crate) fn trail(&self) -> Option<&Trail> {
+        match self {
+            Self::Trap { trail, .. }
+            | Self::Cpu { trail, .. }
+            | Self::Fuel { trail, .. }
+            | Self::Time { trail, .. }
+            | Self::NoResponse { trail, .. } => Some(trail),
+            Self::Start(_)
+            | Self::Restore(_)
+            | Self::Patience { .. }
+            | Self::Interrupted
+            | Self::Abandoned
+            | Self::Overloaded
+            | Self::Host(_) => None,
         }
     }
 }
 
-/// The guest's frames, one a line, innermost first.
-fn backtrace(error: &wasmtime::Error) -> String {
-    use std::fmt::Write;
-
-    let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else { return String::new() };
-    let mut text = String::new();
-    for (index, frame) in trace.frames().iter().enumerate() {
-        let module = frame.module().name().unwrap_or("?");
-        let function = frame.func_name().unwrap_or("?");
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{index}: {module}!{function}");
-    }
-    text
+/// The bounds that were in force in a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Time on a core.
+    pub(super) cpu: Duration,
+    /// Instructions.
+    pub(super) fuel: Option<u64>,
+    /// Bytes of memory, if the guest was refused more.
+    pub(super) refused: Option<u64>,
 }

@@ -16,13 +16,15 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::answered::Answered;
 use super::bindings::caxton::agent::{messaging, state, types};
 use super::bindings::wasi::{config, logging};
+use super::denied::{Denied, Outbound};
 use super::effects::{Effects, Write};
-use super::http::Outbound;
 use super::limits::{MemoryBound, Meter};
 use super::message::Sent;
 use super::places::{Asking, Places};
+use super::stdio::LineLog;
 use super::{Fault, wit};
 use crate::trace::Trace;
 
@@ -64,9 +66,22 @@ pub(crate) struct Identity {
     pub(crate) state_bytes: Arc<AtomicU64>,
     /// The most memory that one of the revision's instances ever had, in bytes: linear memories and tables.
     pub(crate) peak_memory: Arc<AtomicU64>,
+    /// What it was denied and the log tells already.
+    pub(crate) denied: Denied,
 }
 
 impl Identity {
+    /// The same for calls that are copies: what is told of those is not told of the agent.
+    pub(super) fn for_copies(&self) -> Self {
+        Self {
+            revision: Arc::clone(&self.revision),
+            spec: Arc::clone(&self.spec),
+            state_bytes: Arc::clone(&self.state_bytes),
+            peak_memory: Arc::clone(&self.peak_memory),
+            denied: Denied::default(),
+        }
+    }
+
     /// The agent's name.
     pub(crate) fn name(&self) -> &str {
         self.revision.agent.as_str()
@@ -142,6 +157,10 @@ pub(crate) struct Ctx {
     pub(super) http: WasiHttpCtx,
     pub(super) outbound: Outbound,
     pub(super) answer: HttpAnswering,
+    /// How far the response of the HTTP call at hand is.
+    pub(super) answered: Answered,
+    /// What the guest says last is shown with its error.
+    pub(super) stderr: LineLog,
 }
 
 /// The response of the HTTP call at hand.
@@ -158,10 +177,12 @@ impl Ctx {
     pub(super) fn begin(&mut self, work: Option<Work>) {
         self.effects.lock().reset();
         self.work = work;
+        self.stderr.begin();
+        self.answered = Answered::default();
     }
 
     /// What lies outside for this call.
-    fn outside(&self) -> &dyn Outside {
+    pub(super) fn outside(&self) -> &dyn Outside {
         self.work.as_ref().and_then(|work| work.outside.as_deref()).unwrap_or(&*self.outside)
     }
 

@@ -5,7 +5,7 @@
 //!                 '-- goes on inside the response body, which polls it, until its last byte
 //! ```
 //! The guest is polled by whoever polls the response, so that a small answer needs no task and no wake-up,
-//! and a client that leaves takes the guest with it.
+//! and a client that leaves takes the guest with it. Nothing that a client does counts against the guest (`caller`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::{Error as WasiHttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::Fault;
 use super::bodiless::is_bodiless;
@@ -27,6 +26,7 @@ use super::effects::Effects;
 use super::guest::Work;
 use super::lease::Lease;
 use super::response::{ResponseBody, length, without_body};
+use super::trail::Trail;
 
 /// Why an HTTP agent brought no response.
 #[derive(Debug, thiserror::Error)]
@@ -74,13 +74,15 @@ pub(crate) struct HttpEnd {
     pub(crate) result: Result<(), Fault>,
     /// Its time on a core.
     pub(crate) cpu: Duration,
+    /// What it left behind, if it ended well and left no whole response.
+    pub(super) trail: Trail,
     /// Whether the caller brought it about that it ended badly.
     pub(crate) by_caller: bool,
 }
 
 impl From<Fault> for HttpEnd {
     fn from(fault: Fault) -> Self {
-        Self { result: Err(fault), cpu: Duration::ZERO, by_caller: false }
+        Self { result: Err(fault), cpu: Duration::ZERO, trail: Trail::default(), by_caller: false }
     }
 }
 
@@ -136,7 +138,7 @@ where
             Ok(response) => response,
             Err(fault) => {
                 let by_caller = progress.is_by_caller() || caller.caused(&fault, time, None);
-                hearing.tell(HttpEnd { result: Err(fault.clone()), cpu: progress.cpu(), by_caller });
+                hearing.tell(HttpEnd { cpu: progress.cpu(), by_caller, ..fault.clone().into() });
                 return Err(fault.into());
             }
         };
@@ -212,13 +214,13 @@ fn judge(
     head: Option<Head>,
     method: &http::Method,
 ) -> Result<(http::Response<ResponseBody>, Effects), Fault> {
-    let ended = match progress {
+    let (ended, trail) = match progress {
         // What it has set before it failed is not sent, and nothing of it is committed.
         Progress::Ended(HttpEnd { result: Err(fault), .. }) => return Err(fault.clone()),
-        Progress::Ended(_) => true,
-        Progress::Running(_) => false,
+        Progress::Ended(HttpEnd { trail, .. }) => (true, trail.clone()),
+        Progress::Running(_) => (false, Trail::default()),
     };
-    let none = |why: String| Err(Fault::NoResponse(why));
+    let none = |why: String| Err(Fault::NoResponse { why, trail: trail.clone() });
     match head {
         None => none("the handler ended without one".to_owned()),
         Some((Err(code), _)) => none(format!("the handler gave the error {code:?}")),
@@ -233,39 +235,11 @@ fn judge(
                 true if is_bodiless(method, head.status) => {
                     ResponseBody::of_ended(body).unwrap_or(ResponseBody::Whole(None))
                 }
-                true => ResponseBody::of_ended(body)?,
+                true => ResponseBody::of_ended(body)
+                    .map_err(|error| Fault::NoResponse { why: error.to_string(), trail: trail.clone() })?,
             };
             Ok((http::Response::from_parts(head, body), effects))
         }
-    }
-}
-
-/// The most that a guest writes of a body at once; twice as much waits to be taken.
-const CHUNK: usize = 64 << 10;
-
-/// Requests that guests make of others. Nothing is granted yet, so everything is denied.
-#[derive(Debug, Default)]
-pub(super) struct Outbound;
-
-impl WasiHttpHooks for Outbound {
-    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK
-    }
-
-    fn send_request(
-        &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _sent: Box<dyn Future<Output = Result<(), WasiHttpError>> + Send>,
-    ) -> Box<
-        dyn Future<
-                Output = Result<
-                    (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), WasiHttpError>> + Send>),
-                    WasiHttpError,
-                >,
-            > + Send,
-    > {
-        Box::new(std::future::ready(Err(WasiHttpError::HttpRequestDenied)))
     }
 }
 
@@ -286,11 +260,14 @@ impl Lease {
         let cpu = self.instance().cpu();
         let starved = self.instance().starved();
         let by_caller = result.as_ref().err().is_some_and(|fault| caller.caused(fault, time, starved));
+        // A guest that left without a whole response is in a state that nobody foresaw: it is not used again.
+        let answered = self.instance().has_answered();
+        let trail = if answered { Trail::default() } else { self.instance().trail() };
         match &result {
             Err(fault) if fault.is_guests() && !by_caller => self.fail(fault),
-            Ok(()) | Err(_) => self.finish(result.is_ok()),
+            Ok(()) | Err(_) => self.finish(result.is_ok() && answered),
         }
-        HttpEnd { result, cpu, by_caller }
+        HttpEnd { result, cpu, trail, by_caller }
     }
 }
 

@@ -5,11 +5,21 @@ use std::fmt;
 use serde::Serialize;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
+use super::denied::WASI;
 use super::link::OFFERED;
 
 /// The largest component, in bytes (SPEC §3).
 pub(crate) const MAX_COMPONENT: u64 = 100 << 20;
 const PAGE: u64 = 64 << 10;
+
+/// The custom section in which a component says how often an instance of it may be used: a number on a line. The SDK
+/// writes it (`reusable!`). Where a linker joined several, the lowest counts.
+const REUSE_SECTION: &str = "caxton:reuse";
+/// How often an instance of an agent that takes messages is used, unless something else is said.
+const MESSAGE_REUSE: u32 = 1_000;
+/// The same of one that answers HTTP: components of WASI 0.2 are written for an instance for each request, and keep what
+/// belongs to a request where the next one would find it.
+const HTTP_REUSE: u32 = 1;
 
 /// What a component is for, told from its exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,6 +58,24 @@ pub(crate) struct Summary {
     pub(crate) memory_bytes: u64,
     /// Bytes of the component itself.
     pub(crate) size: u64,
+    /// How often it says that an instance may be used.
+    #[serde(skip)]
+    pub(super) reuse: Option<u32>,
+    /// Whether it tells places in its source.
+    #[serde(skip)]
+    pub(super) dwarf: bool,
+}
+
+impl Summary {
+    /// How often an instance is used before another takes its place, where `said` is what the file says. What keeps
+    /// state in its memory is used as long as it lives.
+    pub(crate) fn reuse(&self, said: Option<u32>) -> u32 {
+        match self.kind {
+            Kind::Stateful => u32::MAX,
+            Kind::Message => said.or(self.reuse).unwrap_or(MESSAGE_REUSE),
+            Kind::Http => said.or(self.reuse).unwrap_or(HTTP_REUSE),
+        }
+    }
 }
 
 /// Something that keeps a component from being used.
@@ -104,6 +132,9 @@ pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
         return Err(vec![Finding::new(code, message, "build or copy it again")]);
     }
     if let Err(error) = Validator::new_with_features(features()).validate_all(bytes) {
+        if Validator::new_with_features(features().union(ASYNC)).validate_all(bytes).is_ok() {
+            return Err(vec![needs_async()]);
+        }
         let message = format!("the component is invalid: {} (at byte {:#x})", error.message(), error.offset());
         let help = "build it again; threads, GC, exceptions and 64-bit or several memories are not taken";
         return Err(vec![Finding::new("invalid", message, help)]);
@@ -159,27 +190,49 @@ fn features() -> WasmFeatures {
     WasmFeatures::default().difference(refused)
 }
 
+/// The asynchronous functions of the component model, on which WASI 0.3 is built.
+const ASYNC: WasmFeatures = WasmFeatures::CM_ASYNC
+    .union(WasmFeatures::CM_ASYNC_STACKFUL)
+    .union(WasmFeatures::CM_MORE_ASYNC_BUILTINS)
+    .union(WasmFeatures::CM_ERROR_CONTEXT)
+    .union(WasmFeatures::CM_THREADING);
+
+fn needs_async() -> Finding {
+    Finding::new(
+        "needs-async",
+        "it is built with asynchronous functions of the component model (WASI 0.3), which this host does not run",
+        "build it for WASI 0.2, where functions wait: in Rust for the target wasm32-wasip2, in JavaScript and Python with \
+         handlers that are not async; it has to export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or \
+         wasi:http/incoming-handler@0.2.x",
+    )
+}
+
 #[derive(Default)]
 struct Scan {
     imports: Vec<String>,
     exports: Vec<String>,
     memory_bytes: u64,
+    /// What the sections say that are for this host.
+    reuse: Option<u32>,
+    /// One of them that says nothing of use.
+    bad_reuse: Option<String>,
+    dwarf: bool,
 }
 
 impl Scan {
     /// Collects the names at the outermost level and the memories at every level.
     fn read(&mut self, bytes: &[u8]) -> Result<(), wasmparser::BinaryReaderError> {
-        let mut depth = 0u32;
+        let mut within: Vec<Encoding> = Vec::new();
         for payload in Parser::new(0).parse_all(bytes) {
             match payload? {
-                Payload::Version { encoding: Encoding::Component | Encoding::Module, .. } => depth += 1,
-                Payload::End(_) => depth = depth.saturating_sub(1),
-                Payload::ComponentImportSection(section) if depth == 1 => {
+                Payload::Version { encoding, .. } => within.push(encoding),
+                Payload::End(_) => _ = within.pop(),
+                Payload::ComponentImportSection(section) if within.len() == 1 => {
                     for import in section {
                         self.imports.push(import?.name.name.to_owned());
                     }
                 }
-                Payload::ComponentExportSection(section) if depth == 1 => {
+                Payload::ComponentExportSection(section) if within.len() == 1 => {
                     for export in section {
                         self.exports.push(export?.name.name.to_owned());
                     }
@@ -189,10 +242,27 @@ impl Scan {
                         self.memory_bytes = self.memory_bytes.saturating_add(memory?.initial.saturating_mul(PAGE));
                     }
                 }
+                Payload::CustomSection(section) => match section.name() {
+                    ".debug_info" => self.dwarf = true,
+                    // Its own, or of a core module of its own: a component inside of it does not speak for the whole.
+                    REUSE_SECTION if matches!(within[..], [_] | [_, Encoding::Module]) => self.read_reuse(section.data()),
+                    _ => {}
+                },
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Takes in a section that says how often an instance may be used.
+    fn read_reuse(&mut self, data: &[u8]) {
+        let text = String::from_utf8_lossy(data);
+        for line in text.lines().map(|line| line.trim().replace('_', "")) {
+            match line.parse::<u32>() {
+                Ok(times) if times > 0 => self.reuse = Some(self.reuse.map_or(times, |least| least.min(times))),
+                Ok(_) | Err(_) => self.bad_reuse = Some(line.chars().take(40).collect()),
+            }
+        }
     }
 
     fn exports_interface(&self, name: &str, track: &str) -> bool {
@@ -205,6 +275,13 @@ impl Scan {
             if let Some(finding) = judge_import(import) {
                 findings.push(finding);
             }
+        }
+        if let Some(text) = &self.bad_reuse {
+            findings.push(Finding::new(
+                "bad-section",
+                format!("its custom section `{REUSE_SECTION}` says {text:?}"),
+                "it has to be a whole number from 1 on a line: how often an instance may be used",
+            ));
         }
         let handler = self.exports_interface("caxton:agent/handler", "0.1.");
         let snapshot = self.exports_interface("caxton:agent/snapshot", "0.1.");
@@ -234,6 +311,8 @@ impl Scan {
                 exports: self.exports,
                 memory_bytes: self.memory_bytes,
                 size,
+                reuse: self.reuse,
+                dwarf: self.dwarf,
             }),
             _ => Err(findings),
         }
@@ -247,6 +326,9 @@ impl Scan {
                 format!("it exports {other}, another version than this host's caxton:agent/handler@0.1.0"),
                 "build it against the contract that `caxton wit` prints",
             );
+        }
+        if self.exports_interface("wasi:http/handler", "0.3.") {
+            return needs_async();
         }
         let found = if self.exports.is_empty() { "nothing".to_owned() } else { self.exports.join(", ") };
         Finding::new(
@@ -272,25 +354,40 @@ fn judge_import(import: &str) -> Option<Finding> {
     };
     let package = name.split('/').next().unwrap_or(name);
     let offered = OFFERED.iter().any(|offer| *offer == name || *offer == package);
-    let track = match package {
-        "caxton:agent" => version.starts_with("0.1."),
-        "wasi:config" => version == "0.2.0-rc.1",
-        "wasi:logging" => version == "0.1.0-draft",
-        _ => version.starts_with("0.2."),
-    };
     let message = format!("it imports {import}, which this host does not have");
-    match (offered, track) {
-        (true, true) => None,
-        (true, false) if package.starts_with("wasi:") => {
-            Some(Finding::new("import-version", message, "build it for WASI 0.2 (target wasm32-wasip2)"))
-        }
-        (true, false) => {
-            Some(Finding::new("import-version", message, "build it against the contract that `caxton wit` prints"))
-        }
-        (false, _) => Some(Finding::new(
+    if !offered {
+        return Some(Finding::new(
             "import-unknown",
             message,
             "leave that import out, or satisfy it with another component (`wac plug`) before it comes here",
-        )),
+        ));
     }
+    let (fits, has) = match package {
+        "caxton:agent" => (is_patch_of("0.1", version), "0.1.0"),
+        "wasi:config" => (version == CONFIG, CONFIG),
+        "wasi:logging" => (version == LOGGING, LOGGING),
+        _ => (is_patch_of("0.2", version), WASI),
+    };
+    if fits {
+        return None;
+    }
+    let help = match package {
+        "caxton:agent" => format!("this host has {package}@{has}; build it against the contract that `caxton wit` prints"),
+        "wasi:config" | "wasi:logging" => format!("this host has {package}@{has}; build it against that (`caxton wit`)"),
+        _ => format!(
+            "this host has {package}@0.2.0 to {package}@{has}; build it for WASI 0.2, in Rust for the target \
+             wasm32-wasip2"
+        ),
+    };
+    Some(Finding::new("import-version", message, help))
+}
+
+/// The versions of proposals that the contract names.
+const CONFIG: &str = "0.2.0-rc.1";
+const LOGGING: &str = "0.1.0-draft";
+
+/// Whether a version is `track` and a number: what is marked as a draft is compatible with itself only.
+fn is_patch_of(track: &str, version: &str) -> bool {
+    let patch = version.strip_prefix(track).and_then(|rest| rest.strip_prefix('.'));
+    patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
 }

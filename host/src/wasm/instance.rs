@@ -18,16 +18,20 @@ use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
+use super::answered::Answered;
 use super::bindings::{handler, health, incoming_handler, snapshot};
-use super::effects::Effects;
-use super::fault::CpuExhausted;
-use super::guest::{Ctx, HttpAnswering, Identity, LogLevel, Outside, Work};
 use super::caller::BodyError;
-use super::http::{Outbound, SCHEME};
+use super::denied::Outbound;
+use super::effects::Effects;
+use super::fault::{Bounds, CpuExhausted};
+use super::guest::{Ctx, HttpAnswering, Identity, LogLevel, Outside, Work};
+use super::http::SCHEME;
 use super::limits::{MemoryBound, Meter, Metered};
 use super::places::Places;
 use super::program::Program;
 use super::stdio::LineLog;
+use super::symbols::Symbols;
+use super::trail::{Refused, Trail};
 use super::{Fault, wit};
 
 /// What the host allocates for one call's lists and strings beyond the guest's memory, where all of them lie: what is 16
@@ -55,7 +59,9 @@ pub(crate) struct Instance {
     store: Store<Ctx>,
     meter: Arc<Meter>,
     exports: Exports,
-    calls: u32,
+    program: Arc<Program>,
+    /// Messages and requests that it handled; probes are none.
+    uses: u32,
     born: Instant,
     /// Bytes of memory that it had before its first call.
     first_memory: usize,
@@ -72,7 +78,7 @@ struct Exports {
 impl Instance {
     /// Instantiates a program, within the limits that a message has.
     pub(super) async fn start(
-        program: &Program,
+        program: &Arc<Program>,
         who: &Arc<Identity>,
         outside: &Arc<dyn Outside>,
         places: &Arc<Places>,
@@ -95,26 +101,30 @@ impl Instance {
         let instance = match bounded(&meter, limits.time, instantiated).await {
             Ok(Ok(instance)) => instance,
             Ok(Err(error)) => {
-                let reason = if store.data().memory.refused {
-                    format!("limits.memory ({} bytes) is too small for its start", limits.memory_bytes)
-                } else {
-                    Fault::of(&error, limits.cpu, limits.fuel).to_string()
-                };
-                return Err(Fault::Start(reason));
+                return Err(Fault::Start(start_failed(store.data(), &error, &program.symbols)));
             }
-            Err(_) => return Err(Fault::Start(Fault::Time { limit: limits.time }.to_string())),
+            Err(_) => {
+                let late = Fault::Time { limit: limits.time, trail: store.data().trail() };
+                return Err(Fault::Start(late.to_string()));
+            }
         };
         let exports = program
             .exports(&mut store, &instance)
             .map_err(|error| Fault::Start(format!("its exports have other types than the contract: {error:#}")))?;
         let first_memory = store.data().memory.used();
-        Ok(Self { store, meter, exports, calls: 0, born: Instant::now(), first_memory })
+        let program = Arc::clone(program);
+        Ok(Self { store, meter, exports, program, uses: 0, born: Instant::now(), first_memory })
     }
 
     /// Whether it should not be used again, now that a call of it ended well.
     pub(crate) fn is_worn(&mut self, reuse: u32, now: Instant) -> bool {
         let left = self.store.data_mut().table.iter_mut().take(MAX_LEFT + 1).count();
-        self.calls >= reuse || now.saturating_duration_since(self.born) > MAX_AGE || self.has_grown() || left > MAX_LEFT
+        self.uses >= reuse || now.saturating_duration_since(self.born) > MAX_AGE || self.has_grown() || left > MAX_LEFT
+    }
+
+    /// Messages and requests that it handled.
+    pub(super) fn uses(&self) -> u32 {
+        self.uses
     }
 
     /// Whether it holds more than half of what it may, and much more than it began with: a guest that leaks
@@ -133,6 +143,16 @@ impl Instance {
     /// How long one call of it may take.
     pub(crate) fn time(&self) -> Duration {
         self.store.data().who.spec.limits.time
+    }
+
+    /// Whether the last call over HTTP set a response and finished its body.
+    pub(super) fn has_answered(&self) -> bool {
+        self.store.data().answered.is_whole()
+    }
+
+    /// What is known of a call that ended badly without a trap.
+    pub(super) fn trail(&self) -> Trail {
+        self.store.data().trail()
     }
 
     /// How much memory it may have, if it was refused more.
@@ -165,7 +185,15 @@ impl Instance {
             return Err(Fault::Host("the component exports no handler".to_owned()));
         };
         let result = bounded(&self.meter, time, pin!(handler.call_handle(&mut self.store, message))).await;
-        self.explain(result, time)
+        let mut handled = self.explain(result, time)?;
+        if let Err(failure) = &mut handled
+            && failure.cause == wit::Cause::Fault
+            && let Some(limit) = self.store.data().bounds().refused
+        {
+            // Memory that was refused may be what it failed at.
+            failure.reason.push_str(&Refused(limit).to_string());
+        }
+        Ok(handled)
     }
 
     /// Asks the guest whether it can work; a guest that does not export `health` can.
@@ -223,11 +251,13 @@ impl Instance {
         self.store.data_mut().answer = HttpAnswering { head, status: Arc::clone(&status) };
         let request = self.store.data_mut().http().new_incoming_request(SCHEME, request).map_err(host)?;
         let effects = Arc::clone(&self.store.data().effects);
+        let answered = self.store.data().answered.clone();
         let outparam = self
             .store
             .data_mut()
             .http()
             .new_response_outparam_from_callback(move |response| {
+                answered.sends(&response);
                 if let Ok(response) = &response {
                     status.store(response.status().as_u16(), Ordering::Relaxed);
                 }
@@ -247,8 +277,8 @@ impl Instance {
         let fuel = limits.fuel;
         self.meter.begin(limits.cpu);
         arm(&mut self.store, fuel);
+        self.uses += u32::from(work.is_some());
         self.store.data_mut().begin(work);
-        self.calls += 1;
     }
 
     /// Begins to count for a snapshot, which is no message: none of its limits holds.
@@ -257,7 +287,6 @@ impl Instance {
         self.meter.begin(SNAPSHOT_TIME);
         arm(&mut self.store, counts_fuel.then_some(u64::MAX));
         self.store.data_mut().begin(None);
-        self.calls += 1;
     }
 
     fn explain<T>(&self, result: Result<wasmtime::Result<T>, Late>, time: Duration) -> Result<T, Fault> {
@@ -275,22 +304,38 @@ impl Instance {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 let ctx = self.store.data();
-                let limits = &ctx.who.spec.limits;
-                let mut fault = Fault::of(&error, cpu, limits.fuel);
-                if let (Fault::Trap { message, .. }, true) = (&mut fault, ctx.memory.refused) {
-                    message.push_str(&format!(
-                        " (it was refused memory above limits.memory, {} bytes)",
-                        limits.memory_bytes
-                    ));
-                }
-                Err(fault)
+                let bounds = Bounds { cpu, ..ctx.bounds() };
+                Err(Fault::of(&error, bounds, &self.program.symbols, ctx.stderr.last()))
             }
-            Err(_) => Err(Fault::Time { limit: time }),
+            Err(_) => Err(Fault::Time { limit: time, trail: self.trail() }),
         }
     }
 }
 
-/// Why a guest's memory was not saved although the guest goes on.
+impl Ctx {
+    fn bounds(&self) -> Bounds {
+        let limits = &self.who.spec.limits;
+        let refused = self.memory.refused.then_some(limits.memory_bytes);
+        Bounds { cpu: limits.cpu, fuel: limits.fuel, refused }
+    }
+
+    /// What is known of a guest that failed without a trap.
+    fn trail(&self) -> Trail {
+        Trail::new(String::new(), self.stderr.last(), self.bounds().refused)
+    }
+}
+
+/// Why an instance could not be started, in one line.
+fn start_failed(ctx: &Ctx, error: &wasmtime::Error, symbols: &Symbols) -> String {
+    let words = ctx.stderr.last();
+    let said = if words.is_empty() { String::new() } else { format!("; it said: {}", words.replace('\n', " | ")) };
+    if ctx.memory.refused {
+        return format!("limits.memory ({} bytes) is too small for its start{said}", ctx.who.spec.limits.memory_bytes);
+    }
+    format!("{}{said}", Fault::of(error, ctx.bounds(), symbols, words))
+}
+
+/// A reason for which a guest's memory was not saved although the guest goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotSaved {
     /// The guest gave a reason.
@@ -333,12 +378,13 @@ fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
 }
 
 fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, places: &Arc<Places>, meter: &Arc<Meter>) -> Ctx {
+    let stderr = LineLog::new(who, outside, LogLevel::Warn, "stderr");
     let mut wasi = WasiCtxBuilder::new();
     wasi.max_random_size(MAX_RANDOM)
         .allow_tcp(false)
         .allow_udp(false)
         .stdout(LineLog::new(who, outside, LogLevel::Info, "stdout"))
-        .stderr(LineLog::new(who, outside, LogLevel::Warn, "stderr"));
+        .stderr(stderr.clone());
     for name in &who.spec.allow.env {
         if let Ok(value) = std::env::var(name) {
             wasi.env(name, value);
@@ -357,8 +403,10 @@ fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, places: &Arc<Places>
         table,
         wasi: wasi.build(),
         http: WasiHttpCtx::new(),
-        outbound: Outbound,
+        outbound: Outbound { who: Arc::clone(who), outside: Arc::clone(outside) },
         answer: HttpAnswering::default(),
+        answered: Answered::default(),
+        stderr,
     }
 }
 

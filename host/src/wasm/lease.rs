@@ -60,8 +60,9 @@ pub(crate) struct Kept(Option<Lease>);
 impl Kept {
     /// What is kept, if it is of this pool; one of another is given back.
     pub(crate) fn take(&mut self, pool: &Arc<Pool>) -> Option<Lease> {
-        let lease = self.0.take()?;
-        if Arc::ptr_eq(&lease.pool, pool) {
+        let mut lease = self.0.take()?;
+        // How often it may be used can have become less.
+        if Arc::ptr_eq(&lease.pool, pool) && pool.may_use(lease.instance()) {
             return Some(lease);
         }
         lease.finish(true);
@@ -81,6 +82,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.held.take().is_some() {
             self.pool.ended();
+            self.pool.refill();
         }
     }
 }

@@ -184,11 +184,11 @@ pub(crate) struct Sent {
     hosts: bool,
     /// The bound of causes that it is beyond: it is kept as a dead letter, and goes to nobody.
     ends: Option<u32>,
-    /// What applies to the answer if it is refused; set where that is not what applies to the message itself.
+    /// The rule for the answer if it is refused; set where another than that of the message itself holds.
     refusal: Option<Box<Refusal>>,
 }
 
-/// What applies to the `not-understood` that a message brings back which is refused.
+/// The rule for the `not-understood` that a message brings back which is refused.
 pub(crate) struct Refusal {
     /// Its causes.
     pub(crate) hops: u32,

@@ -8,13 +8,17 @@
 //! [`Outside`]: this module knows neither mailboxes nor HTTP nor the database. There is no retry, no routing
 //! and no policy here.
 
+mod answered;
 mod artefact;
+mod backtrace;
 mod bindings;
 mod bodiless;
 mod caller;
 mod compile;
+mod denied;
 mod effects;
 mod engine;
+mod evict;
 mod fault;
 mod guest;
 mod http;
@@ -30,15 +34,19 @@ mod program;
 mod response;
 mod spares;
 mod stdio;
+mod symbols;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod turns;
+mod warm;
 mod words;
 
 pub(crate) use bindings::types as wit;
 pub(crate) use caller::BodyError;
 pub(crate) use compile::compile_child;
+pub(crate) use denied::Denied;
 pub(crate) use effects::Effects;
 pub(crate) use engine::{Runtime, RuntimeOptions, machine_instances};
 pub(crate) use fault::Fault;
@@ -52,6 +60,7 @@ pub(crate) use pool::{NoInstance, Pool};
 pub(crate) use program::{Program, ProgramError, digest};
 pub(crate) use response::{ResponseBody, ResponseError};
 pub(crate) use tap::Tap;
+pub(crate) use trail::Trail;
 pub(crate) use words::{act, performative, priority, rank};
 
 /// What runs components, and its version.

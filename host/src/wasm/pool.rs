@@ -21,33 +21,39 @@ use crate::clock;
 
 /// The instances of one revision.
 pub(crate) struct Pool {
-    runtime: Arc<Runtime>,
+    pub(super) runtime: Arc<Runtime>,
     /// What is instantiated.
     pub(crate) program: Arc<Program>,
     /// As whom.
     pub(crate) who: Arc<Identity>,
     outside: Arc<dyn Outside>,
     /// Warm instances; the one used last comes first, so that the others get old.
-    idle: Mutex<Vec<Idle>>,
+    pub(super) idle: Mutex<Vec<Idle>>,
     /// Whether it is among those that are asked for an idle instance.
     pub(super) listed: Listed,
     /// One for each call that may be in an instance at once.
     turns: Arc<Turns>,
+    /// How often an instance is used before another takes its place. It follows the declaration in place.
+    reuse: AtomicU32,
+    /// Instances that are kept warm, as far as there are places.
+    pub(super) min: AtomicU32,
+    /// Whether a task replaces instances that ended.
+    pub(super) refilling: AtomicBool,
     /// Instances that live: idle ones and those in a call.
-    live: AtomicU32,
+    pub(super) live: AtomicU32,
     started: AtomicU32,
     failures: AtomicU32,
     supervision: Mutex<Supervision>,
     /// Whether something failed since an instance did well, so that well ones take no lock.
-    troubled: AtomicBool,
+    pub(super) troubled: AtomicBool,
     /// Whether instances end as soon as their calls have.
-    closed: AtomicBool,
+    pub(super) closed: AtomicBool,
     /// Why no more instances are started.
     given_up: OnceLock<String>,
 }
 
 /// What a new instance of a stateful agent remembers.
-enum Memory<'a> {
+pub(super) enum Memory<'a> {
     /// What was saved last.
     Saved,
     /// This.
@@ -76,6 +82,7 @@ impl Pool {
     ) -> Arc<Self> {
         // State in memory is in one instance.
         let max = if program.summary.kind == Kind::Stateful { 1 } else { max };
+        let reuse = program.summary.reuse(who.spec.instances.reuse.said());
         Arc::new(Self {
             runtime: Arc::clone(runtime),
             program,
@@ -84,6 +91,10 @@ impl Pool {
             idle: Mutex::default(),
             listed: Listed::default(),
             turns: Turns::new(max),
+            reuse: AtomicU32::new(reuse),
+            // Until its revision has traffic it is warmed as far as its rollout says.
+            min: AtomicU32::new(0),
+            refilling: AtomicBool::new(false),
             live: AtomicU32::new(0),
             started: AtomicU32::new(0),
             failures: AtomicU32::new(0),
@@ -97,7 +108,9 @@ impl Pool {
     /// A pool of one instance of the same revision for calls that are copies: what they leave in its memory is never
     /// met by others, and who else calls it does not wait for them.
     pub(crate) fn for_copies(&self, outside: Arc<dyn Outside>) -> Arc<Self> {
-        Self::new(&self.runtime, Arc::clone(&self.program), Arc::clone(&self.who), outside, 1)
+        let copies = Self::new(&self.runtime, Arc::clone(&self.program), Arc::new(self.who.for_copies()), outside, 1);
+        copies.reuse.store(self.reuse.load(Ordering::Relaxed), Ordering::Relaxed);
+        copies
     }
 
     /// A pool of one instance of another program, with the same around it.
@@ -119,6 +132,22 @@ impl Pool {
     pub(crate) fn set_max(&self, max: u32) {
         let max = if self.program.summary.kind == Kind::Stateful { 1 } else { max };
         self.turns.set_total(max);
+    }
+
+    /// Changes how often an instance is used. Those that were used as often end: idle ones now, others after their
+    /// call.
+    pub(crate) fn set_reuse(&self, said: Option<u32>) {
+        let reuse = self.program.summary.reuse(said);
+        if self.reuse.swap(reuse, Ordering::SeqCst) <= reuse {
+            return;
+        }
+        let worn: Vec<Idle> = self.idle.lock().extract_if(.., |idle| idle.instance.uses() >= reuse).collect();
+        self.live.fetch_sub(u32::try_from(worn.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// How often an instance is used before another takes its place; none for as long as it lives.
+    pub(crate) fn reuse(&self) -> Option<u32> {
+        self.makes_way().then(|| self.reuse.load(Ordering::Relaxed))
     }
 
     /// Instances that live: idle ones and those in a call.
@@ -169,7 +198,7 @@ impl Pool {
     async fn obtain(self: &Arc<Self>, deadline: Instant, waits: bool) -> Result<Lease, NoInstance> {
         let overloaded = |_| NoInstance::Fault(Fault::Overloaded);
         let turn = self.turns.take_by(deadline).await.map_err(overloaded)?;
-        let warm = self.idle.lock().pop();
+        let warm = self.take_idle();
         let held = match warm {
             Some(idle) => {
                 self.listed.use_one();
@@ -184,6 +213,23 @@ impl Pool {
             }
         };
         Ok(Lease::new(self, held, turn))
+    }
+
+    /// The idle instance that was used last, if it may be used again.
+    fn take_idle(&self) -> Option<Idle> {
+        loop {
+            let idle = self.idle.lock().pop()?;
+            // The bound may have been lowered while it was on its way back.
+            if self.may_use(&idle.instance) {
+                return Some(idle);
+            }
+            self.live.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an instance was not used as often as one may be.
+    pub(super) fn may_use(&self, instance: &Instance) -> bool {
+        !self.makes_way() || instance.uses() < self.reuse.load(Ordering::SeqCst)
     }
 
     /// Waits until an instance may be started again after others failed (SPEC §7, supervision).
@@ -224,7 +270,7 @@ impl Pool {
     pub(crate) async fn try_out(&self) -> Result<(), Fault> {
         let _place = self.runtime.place().await;
         let mut instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
-        check(&mut instance).await
+        super::warm::check(&mut instance).await
     }
 
     /// Asks an instance whether it can work, which it has to say within `time`: one that waits for a call, or one that
@@ -254,61 +300,8 @@ impl Pool {
         })
     }
 
-    /// Starts instances until so many are warm; each has its saved state and says that it can work.
-    pub(crate) async fn warm(self: &Arc<Self>, count: u32) -> Result<(), Fault> {
-        // One that stood and made way for another agent's is not started again.
-        for _ in 0..self.missing(count) {
-            if self.missing(count) > 0 {
-                self.stand(self.runtime.place().await, Memory::Saved).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The same as far as there are places that nobody else uses: an instance that waits for calls is not worth that
-    /// another's makes way.
-    pub(crate) async fn keep_warm(self: &Arc<Self>, count: u32) -> Result<(), Fault> {
-        while self.missing(count) > 0
-            && let Some(place) = self.runtime.free_place()
-        {
-            self.stand(place, Memory::Saved).await?;
-        }
-        Ok(())
-    }
-
-    /// How many more instances have to live that there are so many.
-    fn missing(&self, count: u32) -> u32 {
-        count.min(self.max()).saturating_sub(self.live())
-    }
-
-    /// Whether others wait for the places that its instances have.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.runtime.is_awaited()
-    }
-
-    /// Lets one instance of a stateful agent stand that remembers nothing and says that it can work.
-    pub(crate) async fn begin_anew(self: &Arc<Self>) -> Result<(), Fault> {
-        self.stand(self.runtime.place().await, Memory::None).await
-    }
-
-    /// Lets one instance of a stateful agent stand that remembers `saved` and says that it can work.
-    pub(crate) async fn take_up(self: &Arc<Self>, saved: &[u8]) -> Result<(), Fault> {
-        self.stand(self.runtime.place().await, Memory::Given(saved)).await
-    }
-
-    /// Starts an instance that says that it can work, and lets it wait for a call.
-    async fn stand(self: &Arc<Self>, place: Place, memory: Memory<'_>) -> Result<(), Fault> {
-        let mut instance = self.start(memory).await?;
-        if let Err(fault) = check(&mut instance).await {
-            self.live.fetch_sub(1, Ordering::Relaxed);
-            return Err(fault);
-        }
-        self.rest(instance, place, Instant::now());
-        Ok(())
-    }
-
     /// A new instance; that of a stateful agent remembers what it is given.
-    async fn start(&self, memory: Memory<'_>) -> Result<Box<Instance>, Fault> {
+    pub(super) async fn start(&self, memory: Memory<'_>) -> Result<Box<Instance>, Fault> {
         let instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
         let mut instance = Box::new(instance);
         if self.program.summary.kind == Kind::Stateful {
@@ -326,22 +319,6 @@ impl Pool {
         self.live.fetch_add(1, Ordering::Relaxed);
         self.started.fetch_add(1, Ordering::Relaxed);
         Ok(instance)
-    }
-
-    /// Drops instances above `min` that were idle for `age`. Not for stateful agents, whose instance is saved
-    /// first.
-    pub(crate) fn trim(&self, min: u32, age: Duration) {
-        while self.live() > min {
-            let mut idle = self.idle.lock();
-            // The oldest is at the bottom.
-            if idle.first().is_none_or(|oldest| oldest.since.elapsed() < age) {
-                return;
-            }
-            let dropped = idle.remove(0);
-            drop(idle);
-            self.live.fetch_sub(1, Ordering::Relaxed);
-            drop(dropped);
-        }
     }
 
     /// The only instance of a stateful agent, if it is idle for `age` at least, to be saved. While the lease
@@ -365,7 +342,7 @@ impl Pool {
     }
 
     /// Whether its instances' state can be made again, so that another agent's can have their places.
-    fn makes_way(&self) -> bool {
+    pub(super) fn makes_way(&self) -> bool {
         self.program.summary.kind != Kind::Stateful
     }
 
@@ -398,7 +375,7 @@ impl Pool {
 
     /// Whether an instance, whose state can be made again, is not to be used again.
     fn is_worn(&self, instance: &mut Instance, now: Instant) -> bool {
-        self.makes_way() && instance.is_worn(self.who.spec.instances.reuse, now)
+        self.makes_way() && instance.is_worn(self.reuse.load(Ordering::SeqCst), now)
     }
 
     /// Takes an instance back after a call that ended well, or ends it.
@@ -414,6 +391,7 @@ impl Pool {
             // Before its place is left: who comes next has room only then.
             drop(instance);
             drop(place);
+            self.refill();
         }
     }
 
@@ -423,7 +401,7 @@ impl Pool {
     }
 
     /// An instance waits for a call.
-    fn rest(self: &Arc<Self>, instance: Box<Instance>, place: Place, since: Instant) {
+    pub(super) fn rest(self: &Arc<Self>, instance: Box<Instance>, place: Place, since: Instant) {
         self.idle.lock().push(Idle { instance, place, since });
         if self.makes_way() && self.listed.enters() {
             self.runtime.spares.enter(self);
@@ -431,10 +409,4 @@ impl Pool {
         // Told after it can be found: who came for a place meanwhile has found it, or hears of it.
         self.runtime.became_idle(self);
     }
-}
-
-/// Asks an instance whether it can work.
-async fn check(instance: &mut Instance) -> Result<(), Fault> {
-    let time = instance.time();
-    instance.check(time).await?.map_err(|why| Fault::Start(format!("its health check says: {why}")))
 }

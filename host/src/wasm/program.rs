@@ -14,11 +14,14 @@ use super::compile;
 use super::engine::{Runtime, RuntimeError};
 use super::guest::Ctx;
 use super::inspect::{Finding, Kind, Summary, summarise};
+use super::symbols::Symbols;
 
 /// A compiled component with its functions looked up.
 pub(crate) struct Program {
     /// What it is.
     pub(crate) summary: Summary,
+    /// Places in its source, for backtraces.
+    pub(super) symbols: Symbols,
     pub(super) pre: InstancePre<Ctx>,
     pub(super) handler: Option<handler::GuestIndices>,
     pub(super) http: Option<incoming_handler::GuestIndices>,
@@ -100,6 +103,7 @@ impl Runtime {
             http: (!messages).then(|| incoming_handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             snapshot: stateful.then(|| snapshot::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             health: summary.health.then(|| health::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            symbols: if summary.dwarf { Symbols::of(path.to_owned(), expected) } else { Symbols::default() },
             summary,
             pre,
         });

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -14,6 +15,10 @@ use super::Fault;
 use super::caller::Caller;
 use super::http::{Hearing, Running};
 use super::tap::Tap;
+
+/// How long a guest may go on when nobody reads its response any more: for its next write to fail, and for what it does
+/// then.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The length that a head says its body has.
 pub(super) fn length(headers: &http::HeaderMap) -> Option<u64> {
@@ -99,14 +104,13 @@ impl ResponseBody {
     }
 
     /// The body of a guest that has ended well: mostly it is one piece by now.
-    pub(super) fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, Fault> {
-        let broken = |error: ResponseError| Err(Fault::NoResponse(error.to_string()));
+    pub(super) fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, ResponseError> {
         let (mut ahead, mut cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
         while ahead.len() < 2 {
             match Pin::new(&mut body).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(frame))) => ahead.push_back(frame),
-                Poll::Ready(Some(Err(error))) => return broken(ResponseError::Broken(error)),
-                Poll::Pending => return broken(ResponseError::Unfinished),
+                Poll::Ready(Some(Err(error))) => return Err(ResponseError::Broken(error)),
+                Poll::Pending => return Err(ResponseError::Unfinished),
                 Poll::Ready(None) => match ahead.pop_front().map(Frame::into_data) {
                     None => return Ok(Self::Whole(None)),
                     Some(Ok(data)) => return Ok(Self::Whole(Some(data))),
@@ -205,14 +209,21 @@ impl Body for ResponseBody {
 impl Drop for Open {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
-        // Whoever reads the response is content with what it has, or gone. The guest finishes what it does:
-        // its next write fails, and its time is bounded.
-        if self.length != Some(self.read) {
-            self.caller.leaves();
-        }
+        // Its clock stops: nobody takes anything any more.
+        self.caller.asks();
         let mut hearing = Hearing(self.hearing.0.take());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.length == Some(self.read) {
+            // Whoever read the response has all of it. The guest finishes what it does, within its time.
             runtime.spawn(async move { hearing.tell(running.await) });
+            return;
         }
+        self.caller.leaves();
+        runtime.spawn(async move {
+            // Its next write fails. One that writes nothing is broken off, which is told when `hearing` is dropped.
+            if let Ok(end) = tokio::time::timeout(FAREWELL, running).await {
+                hearing.tell(end);
+            }
+        });
     }
 }

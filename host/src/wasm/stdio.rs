@@ -1,5 +1,6 @@
 //! A guest's stdout and stderr, as lines of its log.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +16,10 @@ use super::guest::{Identity, LogLevel, Outside};
 
 /// A line longer than this is cut into several.
 const MAX_LINE: usize = 8_192;
+/// The last lines that are kept for an error to show: a panic has two or three, an exception of a language some more.
+const LAST_LINES: usize = 30;
+/// The most bytes of them.
+const LAST_BYTES: usize = 4_096;
 
 /// Collects bytes into lines and hands each to the log. Clones share the unfinished line.
 #[derive(Clone)]
@@ -28,6 +33,8 @@ struct Inner {
     level: LogLevel,
     context: &'static str,
     line: Mutex<Vec<u8>>,
+    /// The last lines of the present call.
+    last: Mutex<VecDeque<String>>,
 }
 
 impl LineLog {
@@ -39,8 +46,24 @@ impl LineLog {
                 level,
                 context,
                 line: Mutex::default(),
+                last: Mutex::default(),
             }),
         }
+    }
+
+    /// Forgets the lines of the call before.
+    pub(super) fn begin(&self) {
+        self.inner.last.lock().clear();
+    }
+
+    /// The last lines of the present call, the unfinished one included.
+    pub(super) fn last(&self) -> String {
+        let unfinished = self.inner.line.lock().clone();
+        if !unfinished.is_empty() {
+            self.inner.keep(&String::from_utf8_lossy(&unfinished));
+        }
+        let lines = std::mem::take(&mut *self.inner.last.lock());
+        lines.into_iter().collect::<Vec<_>>().join("\n").trim().to_owned()
     }
 
     fn take(&self, mut bytes: &[u8]) {
@@ -65,7 +88,19 @@ impl LineLog {
 
 impl Inner {
     fn write(&self, line: &[u8]) {
-        self.outside.log(&self.who, self.level, self.context, &String::from_utf8_lossy(line));
+        let line = String::from_utf8_lossy(line);
+        self.keep(&line);
+        self.outside.log(&self.who, self.level, self.context, &line);
+    }
+
+    /// Keeps a line for an error to show.
+    fn keep(&self, line: &str) {
+        let mut last = self.last.lock();
+        let from = line.len().saturating_sub(LAST_BYTES);
+        last.push_back(line.get(line.ceil_char_boundary(from)..).unwrap_or_default().to_owned());
+        while last.len() > LAST_LINES || last.iter().map(String::len).sum::<usize>() > LAST_BYTES {
+            last.pop_front();
+        }
     }
 }
 

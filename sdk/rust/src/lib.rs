@@ -44,11 +44,14 @@ pub mod log;
 mod message;
 pub mod messaging;
 mod reply;
+mod reuse;
 pub mod snapshot;
 pub mod state;
 
 #[doc(hidden)]
 pub use agent::{Memory, Stateful, Stateless, is_agent};
+#[doc(hidden)]
+pub use reuse::bytes_of;
 #[doc(hidden)]
 pub use wit_bindgen;
 

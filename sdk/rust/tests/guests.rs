@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use wasmparser::{Parser, Payload};
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldItem, WorldKey};
 
@@ -28,7 +29,7 @@ fn guests_export_what_hosts_look_for() {
         }
         let (imports, exports) = read(&name);
         let expected: &[&str] = match name.as_str() {
-            "web" | "web-echo" | "rogue-web" | "web-effects" => &[HTTP],
+            "web" | "web-echo" | "rogue-web" | "web-effects" | "once" | "reusable" => &[HTTP],
             "session" | "fragile" | "memoir" => &[HANDLER, HEALTH, SNAPSHOT],
             "by-record" | "by-resource" => &["read-all", "read-content", "read-routing"],
             _ if language == "rust" => &[HANDLER, HEALTH],
@@ -45,6 +46,21 @@ fn guests_export_what_hosts_look_for() {
             let known = import.starts_with("wasi:") || (import.starts_with("caxton:") && !made_for_any_host);
             assert!(known, "{name} imports {import}");
         }
+    }
+}
+
+#[test]
+fn what_a_guest_says_of_its_reuse_is_in_its_component() {
+    build();
+    for (name, expected) in [("reusable", Some("3\n")), ("once", None), ("echo", None)] {
+        let bytes = fs::read(dist(name)).expect("it was built");
+        let found = Parser::new(0).parse_all(&bytes).find_map(|payload| match payload.expect("it is a component") {
+            Payload::CustomSection(section) if section.name() == "caxton:reuse" => {
+                Some(String::from_utf8_lossy(section.data()).into_owned())
+            }
+            _ => None,
+        });
+        assert_eq!(found.as_deref(), expected, "{name}");
     }
 }
 

@@ -57,7 +57,8 @@ fn the_api_does_what_its_description_says() {
     if !has_python() {
         return;
     }
-    let host = host(&format!("{}{}{}", agent("echo", "echo", ""), agent("counter", "counter", ""), agent("web", "web", "")));
+    let host =
+        host(&format!("{}{}{}", agent("echo", "echo", ""), agent("counter", "counter", ""), agent("web", "web", "")));
     // Whoever calls an agent that is paused waits, which is as it should be and takes long.
     check(&host, &["--exclude-path", "/v1/mailboxes/{agent}/pause"]);
     check(&host, &["--include-path-regex", "^/v1/mailboxes"]);

@@ -164,7 +164,7 @@ fn answers_to_callers_that_wait_are_not_refused() {
     assert_eq!(ask(&served).status.as_u16(), 200);
     assert_eq!(dead(&served).len(), 0);
     let mut refused = host(&relay(7));
-    assert_eq!(ask(&refused).status.as_u16(), 500);
+    assert_eq!(ask(&refused).status.as_u16(), 503);
     assert_eq!(dead(&refused).len(), 0, "who waits is told, and has the message still");
     let why = refused.until("the event", |host| {
         let events = host.api().get("/v1/events?limit=1000").json();

@@ -80,8 +80,11 @@ fn a_clock_that_is_set_ahead_hurries_no_wait_and_ends_nothing() {
     assert_ne!(count(&host, "far"), "1");
     assert_eq!(host.agent("rogue")["later"], 1);
     assert_eq!(host.agent("other")["mailbox_depth"], 1, "it waited for a moment");
+    // An answer to itself is no action, and so a dead letter of another kind.
     let dead = host.api().get("/v1/dead-letters").json();
-    assert_eq!(dead["dead_letters"], json!([]), "{dead}");
+    let expired =
+        dead["dead_letters"].as_array().expect("a list").iter().filter(|dead| dead["reason"] == "expired").count();
+    assert_eq!(expired, 0, "{dead}");
     // And back: what has a date an hour from now by that clock waits until then.
     host.order("clock 0");
     host.until_said("the clock went back by 7200");
@@ -91,7 +94,8 @@ fn a_clock_that_is_set_ahead_hurries_no_wait_and_ends_nothing() {
 
 #[test]
 fn schedules_follow_the_wall_clock() {
-    let schedule = "[[agents.rogue.schedule]]\ncron = \"0 0 12 1 1 *\"\ncontent = '{\"do\":\"increment\",\"key\":\"year\"}'\n";
+    let schedule =
+        "[[agents.rogue.schedule]]\ncron = \"0 0 12 1 1 *\"\ncontent = '{\"do\":\"increment\",\"key\":\"year\"}'\n";
     let mut host = Setup::new(BINARY, &file(&(rogue("") + schedule))).start();
     assert_ne!(count(&host, "year"), "1");
     // A year has one such noon. Days are not counted one by one.

@@ -30,14 +30,18 @@ fn a_host_without_one_of_its_vital_tasks_ends_with_a_reason() {
                 let clients: Vec<Client> = (0..8).map(|_| Client::new(&address, None)).collect();
                 std::thread::scope(|scope| {
                     for client in clients {
-                        scope.spawn(move || while client.try_send(http::Method::POST, "/later", &[], action).is_ok() {});
+                        scope
+                            .spawn(move || while client.try_send(http::Method::POST, "/later", &[], action).is_ok() {});
                     }
                 });
             });
         }
         assert_eq!(host.ended(), 1, "{name}: {}", host.said());
         let said = host.said();
-        assert!(said.contains("the host could not go on and has ended") && said.contains("was told to by a test"), "{said}");
+        assert!(
+            said.contains("the host could not go on and has ended") && said.contains("was told to by a test"),
+            "{said}"
+        );
         assert!(said.contains("panicked at"), "the panic is said like all else: {said}");
     }
 }

@@ -44,8 +44,14 @@ fn a_host_at_rest_notices_that_its_folder_is_lost_and_ends() {
         exchange(host.folder());
         assert_eq!(host.ended(), 1, "{what}: {}", host.said());
         let said = host.said();
-        assert!(said.contains("is not the one that this host opened") && said.contains("could not go on"), "{what}: {said}");
-        assert!(!host.folder().join(".caxton/logs").exists() || what.contains("copy") || what.contains("database"), "{what}");
+        assert!(
+            said.contains("is not the one that this host opened") && said.contains("could not go on"),
+            "{what}: {said}"
+        );
+        assert!(
+            !host.folder().join(".caxton/logs").exists() || what.contains("copy") || what.contains("database"),
+            "{what}"
+        );
     }
 }
 
@@ -78,7 +84,8 @@ fn a_second_host_on_the_path_has_all_that_is_acknowledged_from_its_start_on() {
     }
     fs::rename(folder.join(".caxton"), folder.join("aside")).expect("it can be moved");
     let data = folder.join(".caxton").display().to_string();
-    let mut second = Setup::new(BINARY, &file(&agent("counter", "counter", ""))).argument("--data").argument(&data).spawn();
+    let mut second =
+        Setup::new(BINARY, &file(&agent("counter", "counter", ""))).argument("--data").argument(&data).spawn();
     second.until_ready();
     // Before that the first has ended, or acknowledges nothing any more.
     let acknowledged = writers.acknowledged();

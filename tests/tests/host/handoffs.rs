@@ -45,7 +45,10 @@ fn connect(folder: &Path) -> Connection {
 /// a memory is kept when an instance rests or hands over, and not with each message.
 fn wrote(store: &Connection, who: &str) -> u64 {
     let sql = "SELECT count(*) FROM state WHERE agent = 'memoir' AND key LIKE 'did/%' AND instr(value, ?1) > 0";
-    store.query_row(sql, [format!("\"{who}\"")], |row| row.get(0)).expect("the store can be read")
+    store
+        .query_row(sql, [format!("\"{who}\"")], |row| row.get::<_, i64>(0))
+        .expect("the store can be read")
+        .unsigned_abs()
 }
 
 /// Whether the ledger says that the old revision is the one that runs.
@@ -154,7 +157,7 @@ fn a_handoff_that_is_killed_leaves_all_of_the_old_revision_or_all_of_the_new() {
     assert!(between > 0, "some were killed with the memory discarded and before the switch was kept");
     // What the last but one had is there for an undo.
     let (before, name) = (page(&host), format!("k{round}"));
-    let theirs = before.did.iter().flat_map(|(_, list)| list).filter(|by| *by == name).count() as u64 - lost[&name];
+    let theirs = before.did.iter().flat_map(|(_, list)| list).filter(|by| **by == name).count() as u64 - lost[&name];
     let (code, _, said) = host.caxton(&["rollout", "undo", "memoir"]);
     assert_eq!(code, 0, "{said}");
     let wanted = json!(format!("memoir@{round}"));

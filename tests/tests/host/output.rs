@@ -185,14 +185,28 @@ fn a_command_whose_reader_leaves_ends_quietly_and_tells_by_its_code_how_it_went(
         assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {said}");
         assert!(!said.contains("panicked") && !said.contains("writing the output"), "{arguments:?}: {said}");
     }
-    for arguments in [&["ps"][..], &["logs"], &["events", "-o", "json"], &["wit"], &["completion", "zsh"], &["check", "--schema"], &["version"]] {
+    for arguments in [
+        &["ps"][..],
+        &["logs"],
+        &["events", "-o", "json"],
+        &["wit"],
+        &["completion", "zsh"],
+        &["check", "--schema"],
+        &["version"],
+    ] {
         let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").expect("the system has it"));
         if arguments == ["logs"] {
-            assert_eq!(host.command(arguments).stdout(full()).stderr(full()).status().expect("it ends").code(), Some(1));
+            assert_eq!(
+                host.command(arguments).stdout(full()).stderr(full()).status().expect("it ends").code(),
+                Some(1)
+            );
         }
         let ended = host.command(arguments).stdout(full()).output().expect("it ends");
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {said}");
-        assert!(said.contains("writing the output: No space left") && !said.contains("panicked"), "{arguments:?}: {said}");
+        assert!(
+            said.contains("writing the output: No space left") && !said.contains("panicked"),
+            "{arguments:?}: {said}"
+        );
     }
 }

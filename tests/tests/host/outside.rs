@@ -31,7 +31,8 @@ fn probes_and_metrics_have_a_listener_of_their_own() {
             assert_eq!(probes.send(Method::GET, path, &with_token, "").status.as_u16(), 404, "{path}");
         }
         assert_eq!(probes.post("/healthz", "").status.as_u16(), 405);
-        let said = std::fs::read_to_string(host.folder().join(".caxton/host.json")).expect("the host wrote where it is");
+        let said =
+            std::fs::read_to_string(host.folder().join(".caxton/host.json")).expect("the host wrote where it is");
         assert!(said.contains("\"probes\""), "{said}");
         // While the host drains it lives, and is not ready.
         let address = host.http.clone();
@@ -55,7 +56,8 @@ fn cors(reply: &Reply) -> Vec<(String, String)> {
 }
 
 fn preflight(client: &Client, path: &str, origin: &str, method: &str) -> Reply {
-    let headers = [("origin", origin), ("access-control-request-method", method), ("access-control-request-headers", "x-mine")];
+    let headers =
+        [("origin", origin), ("access-control-request-method", method), ("access-control-request-headers", "x-mine")];
     client.send(Method::OPTIONS, path, &headers, "")
 }
 

@@ -208,7 +208,7 @@ fn a_conversation_with_an_http_agent_stays_where_it_began() {
 }
 
 fn stays_where_it_began(guest: &str) {
-    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"0s\" }, { pause = true }, { weight = 90, for = \"0s\" }, { pause = true }] }\nrollback = { min-messages = 0 }\n";
+    let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"0s\" }, { pause = true }, { weight = 90, for = \"0s\" }, { pause = true }] }\nrollback = { min-messages = 0, sticky = \"conversation\" }\n";
     let mut host = host(&agent("echo", guest, steps));
     let call = |host: &Host, name: &str| {
         let headers = [("caxton-conversation", name)];

@@ -69,7 +69,8 @@ fn followers_do_not_hold_up_a_stop() {
     let follow = |path: &str| {
         let mut stream = connect(&host.admin);
         let token = token.trim();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n").expect("it reads");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n")
+            .expect("it reads");
         stream.read_exact(&mut [0; 12]).expect("it answers");
         stream
     };

@@ -62,7 +62,8 @@ fn is_told(manager: &Manager, setup: Setup, socket: &str) {
         let reloading = manager.next();
         let mut lines = reloading.lines();
         assert_eq!(lines.next(), Some("RELOADING=1"), "{reloading}");
-        let at = lines.next().and_then(|line| line.strip_prefix("MONOTONIC_USEC=")).and_then(|at| at.parse::<u64>().ok());
+        let at =
+            lines.next().and_then(|line| line.strip_prefix("MONOTONIC_USEC=")).and_then(|at| at.parse::<u64>().ok());
         assert!(at.is_some_and(|at| at > 0), "{reloading}");
         let ready = manager.next();
         assert!(ready.starts_with("READY=1\n"), "{ready}");

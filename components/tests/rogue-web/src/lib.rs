@@ -26,7 +26,9 @@
 use std::time::Duration;
 
 use wasip2::exports::http::incoming_handler::Guest;
-use wasip2::http::types::{ErrorCode, Fields, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam};
+use wasip2::http::types::{
+    ErrorCode, Fields, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam,
+};
 use wasip2::io::streams::{OutputStream, StreamError};
 
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -55,8 +57,10 @@ impl Guest for RogueWeb {
                 let length = collect(&request);
                 respond(out, &[], |body| drop(body.blocking_write_and_flush(length.to_string().as_bytes())));
             }
-            "/stream" => respond(out, &[], |body| loop {
-                body.blocking_write_and_flush(&[b'.'; 4096]).expect("somebody reads");
+            "/stream" => respond(out, &[], |body| {
+                loop {
+                    body.blocking_write_and_flush(&[b'.'; 4096]).expect("somebody reads");
+                }
             }),
             "/trap" => panic!("told to trap"),
             "/trap-midway" => respond(out, &promised(), |body| {

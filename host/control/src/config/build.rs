@@ -16,7 +16,8 @@ use super::schema;
 use super::section::Section;
 use crate::cors::Cors;
 use crate::desired::{
-    Admin, AgentSpec, Allow, Build, Conversations, Desired, Durability, Host, Http, Limits, Mode, Probes, Route, Store,
+    Admin, AgentSpec, Allow, Build, Conversations, Desired, Details, Durability, Host, Http, Limits, Mode, Probes, Route,
+    Store,
 };
 use crate::names::{AgentName, Capability};
 use crate::schedule::{Missed, Schedule};
@@ -74,6 +75,11 @@ fn http(section: &Section<'_>, findings: &mut Findings) -> Http {
         max_body_bytes: section.get("max-body", None, findings).unwrap_or_default(),
         head_timeout: section.get("head-timeout", None, findings).unwrap_or_default(),
         stall_timeout: section.get("stall-timeout", None, findings).unwrap_or_default(),
+        details: match section.get("details", None, findings) {
+            Some("always") => Details::Always,
+            Some("never") => Details::Never,
+            _ => Details::Loopback,
+        },
         cors: cors(&section.section("cors", findings), findings),
     }
 }

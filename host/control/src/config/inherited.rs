@@ -6,9 +6,10 @@ use super::error::{At, ConfigError};
 use super::node::Place;
 use super::read::Findings;
 use super::rollout::{DeployTable, ReloadTable, ignore};
+use super::schema;
 use super::section::Section;
 use crate::backoff::Backoff;
-use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, SnapshotSpec};
+use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
 use crate::rollout::declaration::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
 use crate::rollout::split::Sticky;
 use crate::rollout::{Memory, Rollback};
@@ -80,6 +81,14 @@ fn limits(section: &Section<'_>, base: Option<&Limits>, findings: &mut Findings)
         state_bytes: section.get("state", base.map(|b| b.state_bytes), findings).unwrap_or_default(),
         hops: section.get("hops", base.map(|b| b.hops), findings).unwrap_or_default(),
         log_lines: section.get("log-lines", base.map(|b| b.log_lines), findings).unwrap_or_default(),
+    }
+}
+
+impl Default for Limits {
+    /// The limits of an agent for which the file sets none.
+    fn default() -> Self {
+        let fields = &schema::root()["defaults"].fields;
+        limits(&Section::absent(fields, "defaults".to_owned()), None, &mut Findings::default())
     }
 }
 
@@ -266,6 +275,7 @@ fn backoff(mailbox: &Section<'_>, base: Option<(Backoff, Ends)>, findings: &mut 
 
 /// The instances, and where their ends come from.
 fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findings) -> (Instances, Ends) {
+    let own: fn(u32) -> Reuse = if base.is_some() { Reuse::Own } else { Reuse::ForAll };
     let base = base.map(|b| (b.instances.clone(), b.instances_ends.clone()));
     let section = written_or_base!(section, "instances", &base, findings);
     let (inherited, ends) = base.unzip();
@@ -276,7 +286,10 @@ fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Fin
     let instances = Instances {
         min: min.unwrap_or_default(),
         max: max.unwrap_or_default(),
-        reuse: section.get("reuse", inherited.map(|b| b.reuse), findings).unwrap_or_default(),
+        reuse: match section.get("reuse", None, findings) {
+            Some(times) => own(times),
+            None => inherited.map(|b| b.reuse).unwrap_or_default(),
+        },
         idle: section.get("idle", inherited.map(|b| b.idle), findings).unwrap_or_default(),
     };
     (instances, ends)

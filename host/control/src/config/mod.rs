@@ -22,6 +22,7 @@ mod reference;
 mod rollout;
 pub mod schema;
 mod section;
+mod shorthand;
 mod suggest;
 
 pub use build::check;

@@ -5,6 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use super::shorthand::{
+    GIB, HOUR, KIB, MIB, MINUTE, SECOND, integer, key, later, list, number, percent, size, table, time, word,
+};
+
 /// One setting, or a table of settings.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -155,59 +159,6 @@ pub const METHODS: &[&str] = &[
 pub const INHERITED: &[&str] =
     &["limits", "instances", "snapshot", "mailbox", "breaker", "reload", "deploy", "rollback"];
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-
-const fn key(path: &'static str, kind: Kind, default: Default, doc: &'static str) -> Key {
-    Key { path, kind, default, doc }
-}
-
-const fn table(path: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Table, Default::Unset(""), doc)
-}
-
-const fn later(path: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Later, Default::Unset(""), doc)
-}
-
-const fn percent(path: &'static str, least: f64, most: f64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Percent { least, most }, Default::Text(default), doc)
-}
-
-const fn integer(path: &'static str, least: u64, most: u64, default: i64, doc: &'static str) -> Key {
-    key(path, Kind::Integer { least, most }, Default::Integer(default), doc)
-}
-
-const fn number(path: &'static str, least: f64, most: f64, default: f64, doc: &'static str) -> Key {
-    key(path, Kind::Number { least, most }, Default::Number(default), doc)
-}
-
-const fn size(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Size { least, most }, Default::Text(default), doc)
-}
-
-const fn time(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Time { least, most }, Default::Text(default), doc)
-}
-
-const fn list(path: &'static str, item: Item, example: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::List(item), Default::EmptyList(example), doc)
-}
-
-const fn word(
-    path: &'static str,
-    known: &'static [&'static str],
-    later: &'static [&'static str],
-    default: &'static str,
-    doc: &'static str,
-) -> Key {
-    key(path, Kind::Word { known, later }, Default::Text(default), doc)
-}
-
 /// All settings, in the order of the reference.
 #[rustfmt::skip]
 pub static KEYS: &[Key] = &[
@@ -223,6 +174,9 @@ pub static KEYS: &[Key] = &[
     time("http.head-timeout", 100, 5 * MINUTE, "10s", "How long a client may take to send the head of a request."),
     time("http.stall-timeout", 100, HOUR, "30s",
         "How long a client may pause while it sends a body or reads a response."),
+    word("http.details", &["loopback", "always", "never"], &[], "loopback",
+        "Who is told what went on inside an agent that failed, with its last words on stderr: callers on this machine \
+        whose requests came by no proxy, everybody, or nobody."),
 
     table("http.cors",
         "Which pages of other origins may call message agents from a browser. Off while `origins` is empty. The host \
@@ -282,8 +236,10 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.instances.min", 0, 1_000, 0,
         "Instances kept warm even when idle, as long as no other agent has nowhere to start one (`host.instances`)."),
     integer("agents.NAME.instances.max", 1, 1_000, 4, "Instances at most; further messages wait."),
-    integer("agents.NAME.instances.reuse", 1, 1_000_000_000, 1_000,
-        "Messages that an instance handles before another takes its place; 1 gives every message a fresh one."),
+    key("agents.NAME.instances.reuse", Kind::Integer { least: 1, most: 1_000_000_000 }, Default::Unset("1_000"),
+        "Messages or requests that an instance handles before another takes its place; 1 gives each a fresh one. Unset, \
+        it is 1 for HTTP agents and 1,000 for agents that take messages, unless the component says how often it may be \
+        used. Not for agents that keep state in their memory."),
     time("agents.NAME.instances.idle", 0, 24 * HOUR, "60s", "How long an instance above `min` stays without work."),
     table("agents.NAME.snapshot", "What a stateful agent saves of its memory."),
     size("agents.NAME.snapshot.max", KIB, GIB, "64MiB",

@@ -46,7 +46,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table that nobody wrote: all its keys have their defaults.
-    fn absent(fields: &'static Fields, path: String) -> Self {
+    pub(super) fn absent(fields: &'static Fields, path: String) -> Self {
         Self { fields, table: None, path, place: Place::Default }
     }
 
@@ -65,7 +65,7 @@ impl<'a> Section<'a> {
         self.entry(name).map_or(Place::Default, |entry| entry.node.place.clone())
     }
 
-    /// Where a key of a table in this one was written, or [`Place::Default`].
+    /// Returns the place where a key of a table in this one was written, or [`Place::Default`].
     pub(super) fn path_place(&self, table: &str, name: &str) -> Place {
         let written = self.entry(table).and_then(|entry| entry.node.get(name));
         written.map_or(Place::Default, |entry| entry.node.place.clone())

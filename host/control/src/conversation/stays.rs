@@ -90,7 +90,14 @@ mod tests {
 
     const OUTSIDE: &str = "http:POST /desk";
 
-    fn said<'a>(from: &'a str, to: &'a str, act: Performative, id: &'a str, answers: Option<&'a str>, at: u64) -> Said<'a> {
+    fn said<'a>(
+        from: &'a str,
+        to: &'a str,
+        act: Performative,
+        id: &'a str,
+        answers: Option<&'a str>,
+        at: u64,
+    ) -> Said<'a> {
         let (protocol, reply_with, is_call) = (None, None, false);
         Said { from, to, act, protocol, id, reply_with, in_reply_to: answers, at, is_call }
     }
@@ -110,7 +117,12 @@ mod tests {
         let in_protocol = |said: Said<'static>, protocol| Said { protocol: Some(protocol), ..said };
         for (name, messages, desk, billing) in [
             ("told something", vec![said(OUTSIDE, "desk", Inform, "1", None, 1)], false, false),
-            ("asked from outside, by nobody who waits", vec![said(OUTSIDE, "desk", Request, "1", None, 1)], false, false),
+            (
+                "asked from outside, by nobody who waits",
+                vec![said(OUTSIDE, "desk", Request, "1", None, 1)],
+                false,
+                false,
+            ),
             ("called", vec![call(Request)], true, false),
             ("asks", vec![said("desk", "billing", QueryRef, "1", None, 1)], true, true),
             (
@@ -131,7 +143,10 @@ mod tests {
             ),
             (
                 "in a protocol with somebody outside",
-                vec![in_protocol(call(Request), "fipa-request"), in_protocol(said("desk", OUTSIDE, Agree, "2", Some("1"), 2), "fipa-request")],
+                vec![
+                    in_protocol(call(Request), "fipa-request"),
+                    in_protocol(said("desk", OUTSIDE, Agree, "2", Some("1"), 2), "fipa-request"),
+                ],
                 true,
                 false,
             ),
@@ -152,7 +167,11 @@ mod tests {
             ),
         ] {
             let conversation = conversation(&messages);
-            assert_eq!((conversation.owes("desk", None), conversation.owes("billing", None)), (desk, billing), "{name}");
+            assert_eq!(
+                (conversation.owes("desk", None), conversation.owes("billing", None)),
+                (desk, billing),
+                "{name}"
+            );
         }
         let asked = conversation(&[said("desk", "billing", QueryRef, "1", None, 1)]);
         assert!(!asked.owes("billing", Some("1")) && !asked.owes("archive", None));

@@ -368,3 +368,26 @@ fn what_waits_behind_a_message_follows_it() {
     mailbox.done(first.lane, Some(7));
     assert_eq!(mailbox.take(0).unwrap().follows, None);
 }
+
+#[test]
+fn what_has_a_date_follows_a_clock_that_is_set_and_nothing_else_does() {
+    let mut mailbox = filled(Order::Conversation, &[("r", 9)]);
+    let taken = mailbox.take(0).unwrap();
+    mailbox.defer(taken, 600);
+    for (conversation, due, message) in [("a", 500, 1), ("b", 700, 2), ("c", 900, 3)] {
+        mailbox.reserve().unwrap();
+        mailbox.push_later(conversation, Rank::Normal, due, message);
+    }
+    // 2 and 3 have dates: one comes sooner now, the other later. The retry would, too, if it had one.
+    mailbox.reschedule(|message| match *message {
+        2 | 9 => Some(100),
+        3 => Some(2_000),
+        _ => None,
+    });
+    let mut come = Vec::new();
+    for now in [100, 500, 600, 900, 2_000] {
+        mailbox.release_due(now, 10);
+        come.extend(take(&mut mailbox, now).map(|message| (now, message)));
+    }
+    assert_eq!(come, [(100, 2), (500, 1), (600, 9), (2_000, 3)]);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Action, ActualAgent, Component, Plan, Revision, Wanted};
 use crate::lifecycle::State;
 use crate::names::{AgentName, RevisionId};
-use crate::rollout::{self, Declared, Ledger, Next};
+use crate::rollout::{self, Declared, Ledger, Next, Obstacle};
 
 impl Plan {
     pub(super) fn create(&mut self, wanted: &Wanted) {
@@ -14,14 +14,16 @@ impl Plan {
             Component::Found(digest) => {
                 self.act(Action::Create { agent: agent.clone(), digest: *digest, spec: Arc::clone(&wanted.spec) });
             }
-            Component::Unusable(why) => self.wait(agent, why),
+            Component::Unusable(why) => self.obstruct(agent, Obstacle::Missing, why),
         }
     }
 
-    /// Takes up what is declared of an agent.
+    /// Takes up what is declared of an agent: whole, or not at all while its component is not there.
     pub(super) fn follow(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, now: u64) {
         let name = &wanted.spec.name;
-        if !Arc::ptr_eq(&agent.applied, &wanted.spec) && agent.applied != wanted.spec {
+        let differs = !Arc::ptr_eq(&agent.applied, &wanted.spec) && agent.applied != wanted.spec;
+        // What applies in place is made for the revision that it is declared with.
+        if differs && (wanted.is_there() || agent.applied.same_revision(&wanted.spec)) {
             self.act(Action::Configure { agent: name.clone(), spec: Arc::clone(&wanted.spec) });
         }
         let running = agent.revisions.iter().find(|r| r.seen.state == State::Running);
@@ -41,20 +43,23 @@ impl Plan {
             self.change(wanted, agent, ledger, now);
         }
         if let Component::Unusable(why) = &wanted.component {
-            self.wait(name, why);
+            let whole = agent.applied.same_revision(&wanted.spec);
+            let rest = if whole { "" } else { "; until then nothing of the agent's declaration is taken up" };
+            self.obstruct(name, Obstacle::Missing, format!("{why}{rest}"));
         }
     }
 
     /// Makes a rollout of what is declared, if that is another than what runs.
     fn change(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, now: u64) -> Next {
         let settings = wanted.spec.revision_settings().to_owned();
-        // Bytes that cannot be read are taken for those that run, or are on their way.
+        // Bytes that cannot be read are taken for those that run, or are on their way, with the same settings. With
+        // others nothing is known of the revision that is meant.
         let on_its_way = |rollout: &&rollout::Rollout| rollout.has_moved() || rollout.to.settings == settings;
         let known = ledger.open().filter(on_its_way).map(|rollout| &rollout.to);
         let digest = match (&wanted.component, known.or(ledger.current())) {
             (Component::Found(digest), _) => *digest,
-            (Component::Unusable(_), Some(side)) => side.digest,
-            (Component::Unusable(_), None) => return Next::Rest,
+            (Component::Unusable(_), Some(side)) if side.settings == settings => side.digest,
+            (Component::Unusable(_), _) => return Next::Rest,
         };
         let (deploy, reload) = wanted.spec.rollout.settings(wanted.spec.reload.drain);
         let declared = Declared { digest, settings, deploy, reload };
@@ -72,6 +77,7 @@ impl Plan {
         match &next {
             Next::Rest => {}
             Next::Wait(why) => self.wait(&wanted.spec.name, why),
+            Next::Refuse(obstacle, why) => self.obstruct(&wanted.spec.name, *obstacle, why),
             Next::Create => {
                 self.create(&Wanted { spec: Arc::clone(&wanted.spec), component: Component::Found(digest) });
             }
@@ -83,11 +89,16 @@ impl Plan {
     fn first(&mut self, wanted: &Wanted, agent: &ActualAgent) {
         let name = &wanted.spec.name;
         let Some(newest) = agent.revisions.last() else { return self.create(wanted) };
-        if let Component::Unusable(why) = &wanted.component {
-            self.wait(name, why);
+        let as_declared = is_as_declared(newest, wanted) && newest.seen.state != State::Stopped;
+        // Until what is declared now can be taken up, what was declared before is.
+        if as_declared || (!wanted.is_there() && !newest.seen.state.is_terminal()) {
+            self.bring_up(name, newest, wanted);
         }
-        if is_as_declared(newest, wanted) && newest.seen.state != State::Stopped {
-            return self.bring_up(name, newest, wanted);
+        if let Component::Unusable(why) = &wanted.component {
+            return self.obstruct(name, Obstacle::Missing, why);
+        }
+        if as_declared {
+            return;
         }
         match newest.seen.state {
             State::Unloaded | State::Loaded | State::Ready if newest.seen.busy => {
@@ -97,9 +108,7 @@ impl Plan {
                 self.act(Action::Roll(rollout::Action::Stop { revision: newest.id(name) }));
             }
             State::Running | State::Draining | State::Stopped | State::Failed { .. } => {
-                if let Component::Found(_) = wanted.component {
-                    self.create(wanted);
-                }
+                self.create(wanted);
             }
         }
     }
@@ -114,8 +123,10 @@ impl Plan {
             }
             State::Unloaded => self.wait(name, format!("{id} is being validated and compiled")),
             State::Loaded => self.wait(name, format!("{id} is starting its instances")),
+            // Of an agent that was to leave and stays; it has to end before it can begin again.
+            State::Draining if revision.seen.busy => self.wait(name, format!("{id} is stopping")),
             State::Ready | State::Draining => self.act(Action::Switch { revision: id }),
-            State::Failed { reason } => self.wait(name, format!("{id} failed: {reason}")),
+            State::Failed { reason } => self.obstruct(name, Obstacle::Failed, format!("{id} failed: {reason}")),
             State::Running | State::Stopped => {}
         }
     }

@@ -6,11 +6,13 @@
 //! ```text
 //! a first revision, or what ran when the host ended:   Create | Revive -> Prepare -> Switch
 //! a change:          Create -> a rollout of the agent's ledger, step by step (see `rollout`)
-//! an agent leaves:   Retire -> its revisions drain -> Stop -> Forget
+//! an agent leaves:   Retire -> its revisions drain -> Stop -> Forget; until then Restore takes that back
 //! ```
 
 mod follow;
+mod leave;
 mod standing;
+mod waiting;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +25,12 @@ use crate::desired::AgentSpec;
 use crate::names::{AgentName, Digest, RevisionId};
 use crate::rollout::analysis::Compared;
 use crate::rollout::{
-    self, Decision, Figures, Instances, Ledger, Observation, Rehearsal, Seen, Side, Status, Turns, Windows, tidy,
+    self, Decision, Figures, Instances, Ledger, Observation, Obstacle, Rehearsal, Seen, Side, Status, Turns, Windows,
+    tidy,
 };
 
 pub use standing::Standing;
+pub use waiting::Waiting;
 
 /// What is declared of one agent, with what its component's file holds now.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +39,13 @@ pub struct Wanted {
     pub spec: Arc<AgentSpec>,
     /// The component's file.
     pub component: Component,
+}
+
+impl Wanted {
+    /// Whether there are bytes that can be taken up.
+    pub fn is_there(&self) -> bool {
+        matches!(self.component, Component::Found(_))
+    }
 }
 
 /// A component's file, as it was found.
@@ -60,8 +71,10 @@ pub struct ActualAgent {
     pub applied: Arc<AgentSpec>,
     /// Whether its mailbox is held for a handoff.
     pub paused: bool,
-    /// Whether it takes no new messages because it leaves.
-    pub retired: bool,
+    /// Since when it takes no new messages because it leaves, in milliseconds since 1970; none if it does not leave.
+    pub retired: Option<u64>,
+    /// Whether messages are in hand or wait in its mailbox.
+    pub waits: bool,
     /// Its revisions that are not ended, and the newest even if it is, in order of number.
     pub revisions: Vec<Revision>,
     /// Who has how much of the traffic, by number, of a hundred.
@@ -149,6 +162,11 @@ pub enum Action {
         /// Whose.
         agent: AgentName,
     },
+    /// Let a retired agent stay after all, with its mailbox and all that is not ended of it.
+    Restore {
+        /// Whose.
+        agent: AgentName,
+    },
     /// Remove the last trace of a retired agent.
     Forget {
         /// Whose.
@@ -161,20 +179,11 @@ impl Action {
     pub fn agent(&self) -> &AgentName {
         match self {
             Self::Create { agent, .. } | Self::Configure { agent, .. } => agent,
-            Self::Retire { agent } | Self::Forget { agent } => agent,
+            Self::Retire { agent } | Self::Restore { agent } | Self::Forget { agent } => agent,
             Self::Switch { revision } => &revision.agent,
             Self::Roll(action) => action.agent(),
         }
     }
-}
-
-/// Something that is not as declared yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Waiting {
-    /// Whose.
-    pub agent: AgentName,
-    /// For what, for a person to read.
-    pub why: String,
 }
 
 /// Compares what is declared with what runs, and takes the agents' ledgers on. `now` is in milliseconds since 1970, as
@@ -188,8 +197,8 @@ pub fn plan(
     let names = ledgers.keys().chain(desired.keys()).chain(actual.agents.keys()).cloned().collect();
     let mut plan = plan_for(&names, desired, actual, ledgers, now);
     let turns = Turns::of(ledgers.values().filter_map(Ledger::open));
-    for name in &plan.queued {
-        plan.waiting.push(Waiting { agent: name.clone(), why: turns.waits() });
+    for name in plan.queued.clone() {
+        plan.wait(&name, turns.waits());
     }
     plan
 }
@@ -208,8 +217,10 @@ pub fn plan_for(
     let mut present = BTreeMap::new();
     for name in names {
         match (desired.get(name), actual.agents.get(name)) {
-            // Also one that was declared again while it leaves: first it leaves.
-            (Some(_), Some(agent)) if agent.retired => plan.leave(name, agent, now),
+            // Declared again while it leaves: what is still there of it serves at once, and then is followed.
+            (Some(_), Some(agent)) if agent.retired.is_some() => {
+                plan.actions.push(Action::Restore { agent: name.clone() });
+            }
             (None, Some(agent)) => plan.leave(name, agent, now),
             (Some(wanted), Some(agent)) => _ = present.insert(name, (wanted, Cow::Borrowed(agent))),
             (Some(wanted), None) => {
@@ -241,7 +252,12 @@ impl Plan {
     }
 
     fn wait(&mut self, agent: &AgentName, why: impl Into<String>) {
-        self.waiting.push(Waiting { agent: agent.clone(), why: why.into() });
+        self.waiting.push(Waiting { agent: agent.clone(), why: why.into(), obstacle: None });
+    }
+
+    /// Notes what a person has to mend.
+    fn obstruct(&mut self, agent: &AgentName, obstacle: Obstacle, why: impl Into<String>) {
+        self.waiting.push(Waiting { agent: agent.clone(), why: why.into(), obstacle: Some(obstacle) });
     }
 
     /// When to look again although nothing happened.
@@ -363,36 +379,6 @@ impl Plan {
         let drain = agent.applied.reload.drain;
         self.take(name, tidy(name, &revisions, &held, agent.paused, open.is_none(), drain, now));
     }
-
-    /// Takes an agent that is not declared one step towards its end.
-    fn leave(&mut self, name: &AgentName, agent: &ActualAgent, now: u64) {
-        if !agent.retired {
-            self.actions.push(Action::Retire { agent: name.clone() });
-            return;
-        }
-        let mut open = false;
-        for revision in agent.revisions.iter().filter(|r| !r.seen.state.is_terminal()) {
-            open = true;
-            self.drain(name, revision, agent.applied.reload.drain, now);
-        }
-        if !open {
-            self.actions.push(Action::Forget { agent: name.clone() });
-        }
-    }
-
-    /// Ends a revision of an agent that leaves, once it is at rest or its time is over.
-    fn drain(&mut self, name: &AgentName, old: &Revision, limit: Duration, now: u64) {
-        let revision = old.id(name);
-        let left = limit.saturating_sub(Duration::from_millis(now.saturating_sub(old.seen.since)));
-        if old.seen.busy {
-            self.wait(name, format!("{revision} is stopping"));
-        } else if old.seen.in_flight == 0 || left.is_zero() {
-            self.actions.push(Action::Roll(rollout::Action::Stop { revision }));
-        } else {
-            self.look_again(name, left);
-            self.wait(name, format!("{revision} drains: {} in flight", old.seen.in_flight));
-        }
-    }
 }
 
 impl ActualAgent {
@@ -401,7 +387,8 @@ impl ActualAgent {
         Self {
             applied,
             paused: false,
-            retired: false,
+            retired: None,
+            waits: false,
             revisions: Vec::new(),
             shares: Vec::new(),
             windows: Windows::default(),

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Plan;
+use super::{Plan, Waiting};
 use crate::names::AgentName;
+use crate::rollout::Obstacle;
 
 /// What stands of the plans that were made for some agents each.
 ///
@@ -16,7 +17,7 @@ pub struct Standing {
     due: BTreeSet<(u64, AgentName)>,
     due_of: BTreeMap<AgentName, u64>,
     /// What is not as declared, and why.
-    waiting: BTreeMap<AgentName, Vec<String>>,
+    waiting: BTreeMap<AgentName, Vec<Waiting>>,
     /// Who waits for their turn.
     queued: BTreeSet<AgentName>,
 }
@@ -57,7 +58,7 @@ impl Standing {
             }
         }
         for waiting in &plan.waiting {
-            self.waiting.entry(waiting.agent.clone()).or_default().push(waiting.why.clone());
+            self.waiting.entry(waiting.agent.clone()).or_default().push(waiting.clone());
         }
         self.queued.extend(plan.queued.iter().cloned());
         for (name, after) in &plan.look_again {
@@ -82,8 +83,13 @@ impl Standing {
     }
 
     /// Why agents are not as declared, in order of name; of those that wait for their turn only what else there is.
-    pub fn waiting(&self) -> &BTreeMap<AgentName, Vec<String>> {
+    pub fn waiting(&self) -> &BTreeMap<AgentName, Vec<Waiting>> {
         &self.waiting
+    }
+
+    /// What has to be mended before an agent can be as declared; none if nothing has.
+    pub fn obstacle(&self, name: &AgentName) -> Option<Obstacle> {
+        self.waiting.get(name)?.iter().filter_map(|waiting| waiting.obstacle).min()
     }
 
     /// Who waits for their turn.

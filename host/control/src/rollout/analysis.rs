@@ -30,7 +30,7 @@ const MIN_PROBES: u64 = 3;
 
 /// What was measured of one revision in one window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Window {
     /// Messages and calls that it ended, well or not. Shed load and refusals are none.
     pub messages: u64,
@@ -81,7 +81,7 @@ impl P95 {
 
 /// How copies of live messages were answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Compared {
     /// How many were compared.
     pub copies: u64,

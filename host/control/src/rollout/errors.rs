@@ -10,7 +10,7 @@
 //! What stable is taken for, in this order:
 //!
 //! 1. What it failed at in the same window: whatever else goes wrong meanwhile, goes wrong for both.
-//! 2. What it failed at last before all traffic moved away from it ([`Ledger::note_figures`](super::Ledger)).
+//! 2. Where it has too few messages there, or none: what it failed at last ([`Ledger::note_figures`](super::Ledger)).
 //! 3. Nothing is known of it: `errors` is a bound of the candidate's own rate.
 
 use serde::{Deserialize, Serialize};
@@ -102,31 +102,58 @@ impl Tally {
 }
 
 /// What a candidate is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Before {
     /// Stable in the same window.
     Beside(Tally),
-    /// Stable, as it did last.
-    Lately(Tally),
+    /// Stable, as it did last. Of the window, where it has few messages, the part that failed.
+    Lately(Tally, f64),
     /// Nothing is known of it.
     Unknown,
 }
 
 impl Before {
-    fn of(stable: &Window, lately: Tally) -> Self {
-        match (stable.messages, lately.messages) {
-            (0, 0) => Self::Unknown,
-            (0, _) => Self::Lately(lately),
-            (messages, _) => Self::Beside(Tally::new(messages, stable.faults)),
+    /// A window with fewer messages than `enough` is a part of what stable did last, if more is known of that.
+    fn of(stable: &Window, lately: Tally, enough: u64) -> Self {
+        let beside = Tally::new(stable.messages, stable.faults);
+        if beside.messages.max(lately.messages) == 0 {
+            Self::Unknown
+        } else if beside.messages >= enough || beside.messages >= lately.messages {
+            Self::Beside(beside)
+        } else {
+            Self::Lately(lately, percent(beside.faults, beside.messages))
         }
     }
 
+    /// The most that stable's rate can be.
+    ///
+    /// Of few messages that would be nearly anything, and no candidate bad enough to be refused. Those that are missing
+    /// are taken for well, as they are of a candidate; what failed already is not made less by them.
+    fn high(self, enough: u64) -> f64 {
+        let (known, beside) = match self {
+            Self::Beside(known) => (known, 0.0),
+            Self::Lately(known, beside) => (known, beside),
+            Self::Unknown => return 0.0,
+        };
+        let filled = Tally::new(known.messages.max(enough), known.faults);
+        filled.rate().high.max(percent(known.faults, known.messages)).max(beside)
+    }
+
     /// Whether so many failures are more than `errors` points above it.
-    fn is_exceeded_by(self, candidate: Tally, errors: f64) -> bool {
+    fn is_exceeded_by(self, candidate: Tally, errors: f64, enough: u64) -> bool {
         match self {
             _ if candidate.faults == 0 => false,
-            Self::Beside(stable) | Self::Lately(stable) => candidate.rate().low > stable.rate().high + errors,
+            Self::Beside(_) | Self::Lately(..) => candidate.rate().low > self.high(enough) + errors,
             Self::Unknown => percent(candidate.faults, candidate.messages) > errors,
+        }
+    }
+
+    /// Whether nothing is known against it.
+    fn is_spotless(self) -> bool {
+        match self {
+            Self::Beside(stable) => stable.faults == 0,
+            Self::Lately(stable, beside) => stable.faults == 0 && beside == 0.0,
+            Self::Unknown => true,
         }
     }
 
@@ -136,7 +163,7 @@ impl Before {
             Self::Beside(Tally { messages, faults }) => format!(
                 ", with the running revision {faults} of {messages}: more than {errors} points above it, by more than chance explains"
             ),
-            Self::Lately(Tally { messages, faults }) => format!(
+            Self::Lately(Tally { messages, faults }, _) => format!(
                 ", with the revision before it {faults} of its last {messages}: more than {errors} points above it, by more than chance explains"
             ),
             Self::Unknown => format!(", more than {errors}%"),
@@ -152,12 +179,12 @@ pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate
         untaken => format!(" ({untaken} could not even be taken, and stable answered)"),
     };
     let failed = format!("{faults} of {messages} messages failed{untaken}");
-    let before = Before::of(stable, lately);
+    let enough = rules.min_messages.max(1);
+    let before = Before::of(stable, lately, enough);
     if breaker_open {
-        // No more of them come, so those that are missing can make nothing good. One that is not worse is left to its
-        // breaker, as stable would be.
-        let refused = before == Before::Unknown || before.is_exceeded_by(Tally::new(messages, faults), rules.errors);
-        if refused {
+        // No more of them come, so those that are missing can make nothing good. One that fails as stable does is left to
+        // its breaker, as stable would be.
+        if before.is_spotless() || before.is_exceeded_by(Tally::new(messages, faults), rules.errors, enough) {
             return Some(Verdict::refused(Trigger::Errors, format!("{failed}, and its breaker opened")));
         }
     }
@@ -169,7 +196,7 @@ pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate
         let figures = format!("{failed}, more than {bound}% (`errors-above`){rest}");
         return Some(Verdict::refused(Trigger::Errors, figures));
     }
-    before.is_exceeded_by(least, rules.errors).then(|| {
+    before.is_exceeded_by(least, rules.errors, enough).then(|| {
         let figures = format!("{failed}{}{rest}", before.told(rules.errors));
         Verdict::refused(Trigger::Errors, figures)
     })
@@ -247,8 +274,12 @@ mod tests {
             ("no stable beside it, and it failed less", (0, 0), (1_000, 10), (100, 20), true),
             ("nothing known: five of a hundred are allowed", (0, 0), (0, 0), (100, 5), false),
             ("nothing known: six are not", (0, 0), (0, 0), (100, 6), true),
-            ("a single message of stable says little", (1, 0), (0, 0), (100, 40), false),
-            ("but not nothing", (1, 0), (0, 0), (100, 100), true),
+            ("a few messages of stable excuse nothing", (3, 0), (0, 0), (100, 40), true),
+            ("nor do they accuse", (3, 0), (0, 0), (100, 10), false),
+            ("few beside it, and before it failed as often", (3, 0), (1_000, 200), (100, 20), false),
+            ("few beside it that all failed", (3, 3), (1_000, 0), (100, 100), false),
+            ("few are known of before", (0, 0), (5, 0), (100, 40), true),
+            ("few are known of before, and they failed as often", (0, 0), (5, 2), (100, 40), false),
         ] {
             assert_eq!(fires(&rules, stable, lately, candidate), expected, "{name}");
         }
@@ -298,6 +329,7 @@ mod tests {
         for (name, lately, candidate, expected) in [
             ("nothing known", (0, 0), open(3, 3), true),
             ("stable failed at nothing", (1_000, 0), open(10, 10), true),
+            ("stable failed at nothing of a few", (2, 0), open(3, 3), true),
             ("stable failed at everything too", (100, 100), open(10, 10), false),
             ("stable failed at half", (1_000, 500), open(10, 10), true),
         ] {
@@ -353,10 +385,11 @@ mod tests {
 
     #[test]
     fn figures_are_told() {
-        let told = |stable: Window, lately: Tally, candidate: Window| match errors(&rules(), &stable, lately, &candidate) {
-            Some(Verdict::Refused { figures, .. }) => figures,
-            other => panic!("{other:?}"),
-        };
+        let told =
+            |stable: Window, lately: Tally, candidate: Window| match errors(&rules(), &stable, lately, &candidate) {
+                Some(Verdict::Refused { figures, .. }) => figures,
+                other => panic!("{other:?}"),
+            };
         let none = Tally::default();
         assert_eq!(told(window(0, 0), none, window(200, 11)), "11 of 200 messages failed, more than 5%");
         assert_eq!(

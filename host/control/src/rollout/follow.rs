@@ -5,7 +5,7 @@ use crate::names::Digest;
 use super::history::{Declined, Ledger};
 use super::settings::Settings;
 use super::strategy::Strategy;
-use super::{Instances, Side, can_hold};
+use super::{Instances, Obstacle, Side, can_hold};
 
 /// What is declared of an agent, with what its component's file holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +40,8 @@ pub enum Next {
     Rest,
     /// Nothing, for a reason that people should know.
     Wait(String),
+    /// Nothing, until a person mends what is told.
+    Refuse(Obstacle, String),
     /// Make a revision of what is declared, and ask again with it.
     Create,
 }
@@ -55,12 +57,7 @@ impl Ledger {
         }
         let Some(current) = self.current() else { return Wish::Present };
         let settings = if current.settings == declared.settings { &declared.reload } else { &declared.deploy };
-        let same = |known: &&Declined| {
-            known.digest == declared.digest
-                && known.settings == declared.settings
-                && known.strategy.as_ref().is_none_or(|strategy| *strategy == settings.strategy)
-        };
-        match (self.declined.iter().find(same), is(current), open) {
+        match (self.refused(declared.digest, &declared.settings), is(current), open) {
             // What runs is not tried, whatever became of it before.
             (_, true, None) => Wish::Present,
             (Some(declined), ..) => Wish::Declined(declined),
@@ -85,11 +82,7 @@ impl Ledger {
         let settings = match self.wish(declared) {
             Wish::Present => return Next::Rest,
             Wish::Declined(declined) => {
-                let short = declared.digest.short();
-                return Next::Wait(format!(
-                    "{}; {short} is not tried again until it changes or `caxton rollout retry`",
-                    declined.why
-                ));
+                return Next::Refuse(self.obstacle_of(declined), declined.told());
             }
             Wish::Back => {
                 if let Some(rollout) = self.open_mut() {
@@ -111,13 +104,13 @@ impl Ledger {
         }
         let stateful = self.current().is_some_and(|side| stateful(side.number));
         if let Err(why) = can_hold(&settings.strategy, stateful) {
-            return Next::Wait(why.to_string());
+            return Next::Refuse(Obstacle::Refused, why.to_string());
         }
         let Some(number) = fresh else { return Next::Create };
         let side = Side { number, digest: declared.digest, settings: declared.settings.clone() };
         match self.begin(side, who, settings, instances, stateful, now) {
             Ok(_) => Next::Rest,
-            Err(why) => Next::Wait(why.to_string()),
+            Err(why) => Next::Refuse(Obstacle::Refused, why.to_string()),
         }
     }
 }

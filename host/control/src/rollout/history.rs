@@ -6,7 +6,7 @@ use super::command::{Command, Refused};
 use super::errors::Tally;
 use super::settings::Settings;
 use super::strategy::Strategy;
-use super::{CannotHold, Instances, Rollout, Side, Status};
+use super::{CannotHold, Instances, Obstacle, Rollout, Side, Status};
 use crate::names::{AgentName, Digest};
 
 /// Rollouts that are remembered of an agent, the one under way included; the oldest leave first.
@@ -25,7 +25,9 @@ const SUPERVISION: &str = "supervision";
 pub struct Ledger {
     /// Whose.
     pub agent: AgentName,
-    /// Its rollouts, the oldest first. Only the last may be under way.
+    /// Its rollouts, the oldest first. Only the last may be under way. A record that this version cannot read is left
+    /// out: the revisions that are kept are not lost with it.
+    #[serde(deserialize_with = "crate::sparse::readable")]
     pub rollouts: Vec<Rollout>,
     /// The revisions that ran, in the order in which they last came to. The last is the one that runs, and the one
     /// that a host begins with, whatever is declared meanwhile.
@@ -56,13 +58,22 @@ pub struct Declined {
     /// The bytes.
     pub digest: Digest,
     /// The settings.
+    #[serde(deserialize_with = "crate::sparse::deserialize")]
     pub settings: String,
-    /// The strategy by which they were tried: by another they are again. None if they are not by any.
+    /// The strategy by which they were tried; none if they ran and were undone, or failed for good.
     pub strategy: Option<Strategy>,
     /// Why, for a person to read.
     pub why: String,
     /// When, in milliseconds since 1970.
     pub at: u64,
+}
+
+impl Declined {
+    /// Why it is not tried, with the way out.
+    pub fn told(&self) -> String {
+        let (why, short) = (&self.why, self.digest.short());
+        format!("{why}; {short} is not tried again until it changes or `caxton rollout retry`")
+    }
 }
 
 /// What of a ledger is persisted as soon as it changes. Times and figures go with the next of these.
@@ -101,15 +112,29 @@ impl Ledger {
     /// Lets be tried again what never came to take messages, or failed at it for good. What did worse, or was ended by
     /// hand, stays refused.
     pub fn forgive(&mut self) {
-        let rollouts = &self.rollouts;
-        self.declined.retain(|declined| {
-            let is = |side: &Side| (side.digest, &side.settings) == (declined.digest, &declined.settings);
-            let failed = match declined.strategy {
-                Some(_) => rollouts.iter().rfind(|r| is(&r.to)).is_some_and(|r| r.status == Status::Failed),
-                None => rollouts.iter().rfind(|r| is(&r.from)).is_some_and(|r| r.who == SUPERVISION),
-            };
-            !failed
-        });
+        let failed: Vec<bool> = self.declined.iter().map(|declined| self.has_failed(declined)).collect();
+        let mut failed = failed.into_iter();
+        self.declined.retain(|_| !failed.next().unwrap_or(false));
+    }
+
+    /// The refusal of these bytes with these settings. By which strategy they were tried does not matter: what was
+    /// refused is what they are.
+    pub fn refused(&self, digest: Digest, settings: &str) -> Option<&Declined> {
+        self.declined.iter().find(|known| known.digest == digest && known.settings == settings)
+    }
+
+    /// What is in the way of what was refused.
+    pub fn obstacle_of(&self, declined: &Declined) -> Obstacle {
+        if self.has_failed(declined) { Obstacle::Failed } else { Obstacle::Refused }
+    }
+
+    /// Whether what was refused never came to take messages, or failed at it for good.
+    fn has_failed(&self, declined: &Declined) -> bool {
+        let is = |side: &Side| (side.digest, &side.settings) == (declined.digest, &declined.settings);
+        match declined.strategy {
+            Some(_) => self.rollouts.iter().rfind(|r| is(&r.to)).is_some_and(|r| r.status == Status::Failed),
+            None => self.rollouts.iter().rfind(|r| is(&r.from)).is_some_and(|r| r.who == SUPERVISION),
+        }
     }
 
     /// The record of an agent that never ran.
@@ -163,7 +188,8 @@ impl Ledger {
             return false;
         }
         self.lately = noted;
-        if let Some(rollout) = self.open_mut().filter(|rollout| rollout.from.number == revision && rollout.weight < 100) {
+        if let Some(rollout) = self.open_mut().filter(|rollout| rollout.from.number == revision && rollout.weight < 100)
+        {
             rollout.lately = tally;
         }
         true
@@ -226,8 +252,7 @@ impl Ledger {
     pub fn decline(&mut self, side: Side, strategy: Option<Strategy>, why: String, at: u64) {
         let Side { digest, settings, .. } = side;
         let new = Declined { digest, settings, strategy, why, at };
-        let same =
-            |old: &Declined| (old.digest, &old.settings, &old.strategy) == (new.digest, &new.settings, &new.strategy);
+        let same = |old: &Declined| (old.digest, &old.settings) == (new.digest, &new.settings);
         if self.declined.iter().any(same) {
             return;
         }
@@ -262,6 +287,10 @@ impl Ledger {
             rollout.supersede("an undo", now);
             self.settle(now);
         }
+        // Also with another under way, when what is declared was refused: it is tried in its place.
+        if command == Command::Retry && (self.open().is_none() || !self.declined.is_empty()) {
+            return self.retry();
+        }
         match (self.open_mut(), command) {
             // From one under way, back is where it came from; anything else first needs that.
             (Some(rollout), _) => {
@@ -286,19 +315,26 @@ impl Ledger {
                 }
                 Ok(())
             }
-            (None, Command::Retry) => match self.rollouts.last().map(|rollout| rollout.status) {
-                Some(Status::Completed) => Err(Refused::Ended { status: Status::Completed.as_str() }),
-                Some(_) => {
-                    self.declined.clear();
-                    Ok(())
-                }
-                None => Err(Refused::NoRollout),
-            },
-            (None, Command::Pause | Command::Resume | Command::Promote | Command::Abort) => {
+            (None, Command::Pause | Command::Resume | Command::Promote | Command::Abort | Command::Retry) => {
                 Err(match self.rollouts.last() {
                     Some(rollout) => Refused::Ended { status: rollout.status.as_str() },
                     None => Refused::NoRollout,
                 })
+            }
+        }
+    }
+
+    /// Forgets what was refused.
+    fn retry(&mut self) -> Result<(), Refused> {
+        match self.rollouts.last().map(|rollout| rollout.status) {
+            None => Err(Refused::NoRollout),
+            // What was refused may be declared again long after others came and went.
+            Some(Status::Completed) if self.declined.is_empty() => {
+                Err(Refused::Ended { status: Status::Completed.as_str() })
+            }
+            Some(_) => {
+                self.declined.clear();
+                Ok(())
             }
         }
     }
@@ -310,10 +346,8 @@ impl Ledger {
             return false;
         }
         // Not to one that failed before: it would go round and round.
-        let declined = |side: &Side| {
-            self.declined.iter().any(|known| known.digest == side.digest && known.settings == side.settings)
-        };
-        let target = self.kept(settings.rollback.keep).iter().rev().find(|side| !declined(side)).cloned();
+        let refused = |side: &Side| self.refused(side.digest, &side.settings).is_some();
+        let target = self.kept(settings.rollback.keep).iter().rev().find(|side| !refused(side)).cloned();
         let (Some(target), Some(failed)) = (target, self.current().cloned()) else { return false };
         let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
         let begun = self.begin(target, SUPERVISION, settings, instances, stateful, now).is_ok();
@@ -423,10 +457,59 @@ mod tests {
         ledger.command(Command::Undo, "anna", None, &declared.deploy, Instances::default(), false, 5).unwrap();
         assert_eq!(ledger.open().map(|rollout| rollout.to.number), Some(1));
         let next = ledger.follow(&declared, None, "reconcile", Instances::default(), &|_| false, 6);
-        assert!(matches!(next, Next::Wait(why) if why.starts_with("undone by anna")));
+        assert!(matches!(next, Next::Refuse(Obstacle::Refused, why) if why.starts_with("undone by anna")));
         let again = Declared { digest: side(3).digest, ..declared };
         let next = ledger.follow(&again, None, "reconcile", Instances::default(), &|_| false, 7);
         assert_eq!(next, Next::Create, "what is declared anew is");
+    }
+
+    #[test]
+    fn a_refusal_is_of_content() {
+        use std::time::Duration;
+
+        use crate::rollout::strategy::CanaryStep;
+        use crate::rollout::{Declared, Next};
+
+        let deploy = |strategy| Settings::new(Strategy::Deploy(strategy));
+        let canary = |percent, seconds| {
+            let weight = CanaryStep::Weight { percent, hold: Duration::from_secs(seconds) };
+            Deploy::Canary { steps: vec![weight, CanaryStep::Pause] }
+        };
+        let declared = |deploy: Settings, reload| Declared {
+            digest: side(2).digest,
+            settings: "{}".to_owned(),
+            deploy,
+            reload: Settings::new(Strategy::Reload(reload)),
+        };
+        let tried = declared(deploy(canary(10, 1)), Reload::traffic_splitting());
+        let mut ledger = ran(&[1]);
+        let begin = |ledger: &mut Ledger, declared: &Declared| {
+            ledger.follow(declared, Some(2), "reconcile", Instances::default(), &|_| false, 5)
+        };
+        assert_eq!(begin(&mut ledger, &tried), Next::Rest);
+        ledger.command(Command::Abort, "anna", None, &tried.deploy, Instances::default(), false, 6).unwrap();
+        let others = [
+            tried.clone(),
+            declared(deploy(canary(50, 1)), Reload::traffic_splitting()),
+            declared(deploy(canary(10, 9)), Reload::Graceful),
+            declared(deploy(Deploy::Immediate), Reload::Immediate),
+            declared(Settings { timeout: Duration::from_secs(9), ..deploy(Deploy::blue_green()) }, Reload::parallel()),
+        ];
+        for other in &others {
+            let next = begin(&mut ledger, other);
+            assert!(matches!(&next, Next::Refuse(Obstacle::Refused, _)), "{next:?} of {other:?}");
+            assert_eq!(ledger.rollouts.len(), 1, "{other:?}");
+        }
+        // Other content is tried, and with it under way the refused one is by `retry` alone.
+        let more = Declared { settings: r#"{"limits":{"sends":7}}"#.to_owned(), ..tried.clone() };
+        assert_eq!(begin(&mut ledger, &more), Next::Rest);
+        assert_eq!(ledger.rollouts.len(), 2);
+        assert!(matches!(begin(&mut ledger, &tried), Next::Refuse(..)));
+        ledger.command(Command::Retry, "anna", None, &tried.deploy, Instances::default(), false, 7).unwrap();
+        assert_eq!(begin(&mut ledger, &tried), Next::Rest);
+        assert_eq!(ledger.open().map(|open| open.to.settings.as_str()), Some("{}"));
+        let again = ledger.command(Command::Retry, "anna", None, &tried.deploy, Instances::default(), false, 8);
+        assert!(matches!(again, Err(Refused::UnderWay { .. })), "{again:?}");
     }
 
     #[test]

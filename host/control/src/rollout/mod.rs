@@ -28,6 +28,7 @@ mod forward;
 pub mod history;
 mod holds;
 mod observation;
+mod obstacle;
 mod path;
 mod reach;
 pub mod settings;
@@ -51,6 +52,7 @@ pub use follow::{Declared, Next, Wish};
 pub use history::{Ledger, Mark};
 pub use holds::{CannotHold, can_hold};
 pub use observation::{Action, Decision, Observation, Rehearsal, Seen, Windows};
+pub use obstacle::Obstacle;
 pub use settings::{HealthProbe, Pace, Probes, Rollback, Settings, WATCHED};
 pub use status::{End, Figures, Status};
 pub use strategy::{Deploy, Memory, Reload, Situation, Step, Strategy};
@@ -122,11 +124,13 @@ pub struct Side {
     /// Its bytes.
     pub digest: Digest,
     /// Its settings, as [`crate::AgentSpec::revision_settings`] prints them.
+    #[serde(deserialize_with = "crate::sparse::deserialize")]
     pub settings: String,
 }
 
 /// Instances of the running revision when the rollout began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Instances {
     /// As many as it had, at least `min`.
     pub standing: u32,
@@ -136,6 +140,7 @@ pub struct Instances {
 
 /// Time as the rollout counts it: pauses, and times when no host ran, are left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Clock {
     /// When it was looked at last.
     seen: u64,

@@ -28,7 +28,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// `rollback`: when a new revision is taken back, and what is kept to go back to (SPEC §4).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+// A record of an earlier version lacks what was added since.
+#[serde(rename_all = "kebab-case", default)]
 pub struct Rollback {
     /// Whether that happens by itself (true).
     pub automatic: bool,
@@ -67,7 +68,7 @@ impl Default for Rollback {
 
 /// How a revision's `health` is asked (SPEC §2). One that exports none is healthy when its instances stand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", default)]
 pub struct HealthProbe {
     /// The first comes at the latest so long after it is ready (0 s – 5 min, 10 s); a rollout asks at once.
     #[serde(with = "serde_duration")]
@@ -162,7 +163,7 @@ pub enum Pace {
 
 /// Everything that a rollout goes by, as it was declared when it began. What is changed afterwards is for the next.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Settings {
     /// The strategy.
     pub strategy: Strategy,
@@ -181,6 +182,13 @@ pub struct Settings {
     /// How long the old revision may take to finish what is in flight (5 s – 10 min, 60 s).
     #[serde(with = "serde_duration")]
     pub drain: Duration,
+}
+
+impl Default for Settings {
+    /// What a record lacks; one without a strategy is of no version.
+    fn default() -> Self {
+        Self::new(Strategy::Undo)
+    }
 }
 
 impl Settings {

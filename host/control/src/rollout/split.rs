@@ -169,7 +169,8 @@ impl Split {
 
     /// Whether a conversation that is stable's would be the candidate's if nothing kept it: such ones hold a rollout up.
     pub fn is_held(&self, conversation: &str) -> bool {
-        (1..100).contains(&self.weight()) && self.below(place(conversation, self.salt), self.weight()) == Pick::Candidate
+        (1..100).contains(&self.weight())
+            && self.below(place(conversation, self.salt), self.weight()) == Pick::Candidate
     }
 
     fn below(&self, place: u64, weight: u8) -> Pick {
@@ -259,7 +260,8 @@ mod tests {
     fn who_handles_a_message_follows_from_what_is_open_and_when_it_was_idle() {
         let split = Split::new(7, &[(1_000, 20), (2_000, 60)]);
         let place = |name: &str| super::place(name, mixed(7));
-        let named = |range: std::ops::Range<u64>| (0..).map(|n| format!("c{n}")).find(|c| range.contains(&place(c))).unwrap();
+        let named =
+            |range: std::ops::Range<u64>| (0..).map(|n| format!("c{n}")).find(|c| range.contains(&place(c))).unwrap();
         let (first, second, last) = (named(0..2_000), named(2_000..6_000), named(6_000..10_000));
         let (stable, candidate) = (Pick::Stable, Pick::Candidate);
         // sticky, conversation, goes on, since, pick

@@ -93,15 +93,13 @@ impl From<End> for Status {
 
 /// What was measured of a rollout, by whoever carries it out (SPEC §2). Nothing here is estimated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Figures {
     /// Instances of the candidate that stood.
     pub started: u64,
     /// Instances of the candidate that did not come to stand, or ended in a trap or beyond a limit.
-    #[serde(default)]
     pub failed: u64,
     /// The most memory that one of its instances had, in bytes: linear memories and tables.
-    #[serde(default)]
     pub peak_memory_bytes: u64,
     /// The longest time for which the agent handled nothing although something waited, in milliseconds.
     pub longest_pause_ms: u64,
@@ -114,11 +112,9 @@ pub struct Figures {
     /// Probes of the candidate that did not.
     pub probes_failed: u64,
     /// Copies of live messages, and how they were answered.
-    #[serde(default)]
     pub compared: Compared,
     /// Messages that were accepted while it went on and that nobody had any more after its end: neither handled, nor
     /// given up, nor waiting, nor in hand. None until they were counted.
-    #[serde(default)]
     pub lost: Option<u64>,
 }
 

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caxton_control::backoff::Backoff;
-use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, SnapshotSpec};
+use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
 use caxton_control::lifecycle::State;
-use caxton_control::plan::{Action, Actual, ActualAgent, Component, Plan, Revision, Standing, Wanted, plan, plan_for};
+use caxton_control::plan::{
+    Action, Actual, ActualAgent, Component, Plan, Revision, Standing, Waiting, Wanted, plan, plan_for,
+};
 use caxton_control::rollout::{Action as Do, Ledger, Seen, Status};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 
@@ -75,7 +77,7 @@ pub(crate) struct Record {
 pub(crate) struct Entry {
     pub(crate) applied: Arc<AgentSpec>,
     pub(crate) paused: bool,
-    pub(crate) retired: bool,
+    pub(crate) retired: Option<u64>,
     pub(crate) revisions: Vec<Record>,
     next_number: u64,
     /// The revision that messages go to.
@@ -127,7 +129,7 @@ pub(crate) fn spec(name: &AgentName) -> AgentSpec {
         component: format!("{name}.wasm"),
         build: None,
         capabilities: BTreeSet::new(),
-        instances: Instances { min: 0, max: 4, reuse: 1_000, idle: Duration::from_secs(60) },
+        instances: Instances { min: 0, max: 4, reuse: Reuse::Unset, idle: Duration::from_secs(60) },
         snapshot: SnapshotSpec { max_bytes: 64 << 20, own: false },
         config: BTreeMap::new(),
         allow: Allow::default(),
@@ -246,9 +248,9 @@ impl Host {
         let all = plan(&self.wanted, &self.observe(), &mut ledgers, now);
         ensure(all.actions.is_empty(), || format!("it was not seen that this is to be done: {:?}", all.actions))?;
         ensure(all.changed.is_empty() && all.gone.is_empty(), || format!("{:?} were not seen", all.changed))?;
-        let mut told: BTreeMap<AgentName, Vec<String>> = BTreeMap::new();
+        let mut told: BTreeMap<AgentName, Vec<Waiting>> = BTreeMap::new();
         for waiting in all.waiting.iter().filter(|waiting| !waiting.why.starts_with("it waits for its turn")) {
-            told.entry(waiting.agent.clone()).or_default().push(waiting.why.clone());
+            told.entry(waiting.agent.clone()).or_default().push(waiting.clone());
         }
         ensure(all.queued == *self.standing.queued(), || format!("{:?} wait for their turn", all.queued))?;
         let known = self.standing.waiting();
@@ -273,19 +275,16 @@ impl Host {
 
     pub(crate) fn observe(&self) -> Actual {
         let agents = self.entries.iter().map(|(name, entry)| {
-            let busy = entry.waiting > 0 || entry.revisions.iter().any(|r| r.seen.seen.in_flight > 0);
+            let waits = entry.waiting > 0 || entry.revisions.iter().any(|r| r.seen.seen.in_flight > 0);
             let revisions = entry.revisions.iter().map(|record| {
                 let mut seen = record.seen.clone();
                 seen.seen.busy = record.work.is_some();
-                // An agent that leaves first handles what it has accepted.
-                if entry.retired && busy {
-                    seen.seen.in_flight = seen.seen.in_flight.max(1);
-                }
                 seen
             });
             let seen = ActualAgent {
                 paused: entry.paused,
                 retired: entry.retired,
+                waits,
                 revisions: revisions.collect(),
                 shares: entry.current.map(|number| (number, 100)).into_iter().collect(),
                 ..ActualAgent::new(Arc::clone(&entry.applied))
@@ -298,6 +297,9 @@ impl Host {
     /// The plan for what is observed now, as the planted defect lets it be.
     pub(crate) fn plan(&mut self) -> Plan {
         let (mut actual, mut now) = (self.observe(), self.now);
+        if self.bug == Some(Bug::NothingInFlight) {
+            actual.agents.values_mut().for_each(|agent| agent.waits = false);
+        }
         let revisions = actual.agents.values_mut().flat_map(|agent| agent.revisions.iter_mut());
         match self.bug {
             Some(Bug::TimeAhead) => now += Duration::from_secs(86_400),
@@ -316,7 +318,8 @@ impl Host {
                 }
             }
             Some(Bug::ForgetsEarly) => {
-                let leaves = self.entries.iter().filter(|(_, entry)| entry.retired).map(|(name, _)| name.clone());
+                let leaves =
+                    self.entries.iter().filter(|(_, entry)| entry.retired.is_some()).map(|(name, _)| name.clone());
                 plan.actions.extend(leaves.map(|agent| Action::Forget { agent }));
             }
             _ => {}
@@ -326,6 +329,7 @@ impl Host {
 
     /// Does one action.
     pub(crate) fn apply(&mut self, action: &Action) -> Result<(), Broken> {
+        let now = millis(self.now);
         match action {
             Action::Create { agent, digest, spec } => self.create(agent, *digest, spec)?,
             Action::Configure { agent, spec } => self.entry(agent)?.applied = Arc::clone(spec),
@@ -335,11 +339,15 @@ impl Host {
             }
             Action::Roll(action) => self.roll(action)?,
             Action::Retire { agent } => self.retire(agent)?,
+            Action::Restore { agent } => self.restore(agent)?,
             Action::Forget { agent } => {
                 let entry = self.entry(agent)?;
-                ensure(entry.retired, || format!("{agent} is forgotten though it is declared"))?;
+                ensure(entry.retired.is_some(), || format!("{agent} is forgotten though it is declared"))?;
                 let open = entry.revisions.iter().find(|r| !r.seen.seen.state.is_terminal()).map(|r| r.seen.number);
                 ensure(open.is_none(), || format!("{agent} is forgotten while {open:?} is not ended"))?;
+                let until = entry.retired.unwrap_or_default() + millis(entry.applied.reload.drain);
+                let waiting = entry.waiting;
+                ensure(waiting == 0 || now >= until, || format!("{agent} is forgotten while {waiting} messages wait"))?;
                 self.entries.remove(agent);
             }
         }
@@ -469,7 +477,7 @@ impl Host {
 
     fn stop(&mut self, revision: &RevisionId) -> Result<(), Broken> {
         let entry = self.entry(&revision.agent)?;
-        let (retired, current) = (entry.retired, entry.current == Some(revision.number));
+        let (retired, current) = (entry.retired.is_some(), entry.current == Some(revision.number));
         let record = self.idle_record(revision)?;
         ensure(record.seen.seen.state != State::Running || retired, || format!("{revision} is stopped while it runs"))?;
         let saves = retired && current && record.live;
@@ -490,7 +498,7 @@ impl Host {
         let rollout = rollouts.rfind(|rollout| rollout.from.number == revision.number);
         let begun = rollout.map(|rollout| rollout.settings.drain);
         let entry = self.entry(&revision.agent)?;
-        let waits = entry.retired && entry.waiting > 0;
+        let waits = entry.retired.is_some() && entry.waiting > 0;
         let limit = begun.map_or(entry.applied.reload.drain, |begun| begun.min(entry.applied.reload.drain));
         let Seen { in_flight, state, since, .. } = &self.record(revision)?.seen.seen;
         let rests = *in_flight == 0 && !(waits && state.is_active());
@@ -514,13 +522,29 @@ impl Host {
     }
 
     fn retire(&mut self, name: &AgentName) -> Result<(), Broken> {
+        let now = millis(self.now);
         let entry = self.entry(name)?;
-        (entry.retired, entry.paused) = (true, false);
+        (entry.retired, entry.paused) = (Some(now), false);
         let drain: Vec<u64> =
             entry.revisions.iter().filter(|r| r.seen.seen.state.can_drain()).map(|r| r.seen.number).collect();
         for number in drain {
             self.go(&RevisionId { agent: name.clone(), number }, State::Draining)?;
         }
+        Ok(())
+    }
+
+    /// What drains serves again; what is being ended ends.
+    fn restore(&mut self, name: &AgentName) -> Result<(), Broken> {
+        let entry = self.entry(name)?;
+        ensure(entry.retired.take().is_some(), || format!("{name} is restored and did not leave"))?;
+        let current = entry.current;
+        let serves = |r: &&Record| Some(r.seen.number) == current && r.seen.seen.state == State::Draining;
+        let number = entry.revisions.iter().filter(|r| r.work.is_none()).find(serves).map(|r| r.seen.number);
+        if let Some(number) = number {
+            self.go(&RevisionId { agent: name.clone(), number }, State::Running)?;
+        }
+        // What was ended has to come up again.
+        self.entry(name)?.ran = number.is_some();
         Ok(())
     }
 
@@ -573,7 +597,7 @@ impl Host {
 
     /// So many messages arrive for an agent.
     pub(crate) fn take(&mut self, name: &AgentName, count: u32) {
-        let Some(entry) = self.entries.get_mut(name).filter(|entry| !entry.retired) else { return };
+        let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.retired.is_none()) else { return };
         entry.waiting += count;
         self.flow();
     }
@@ -654,7 +678,7 @@ impl Host {
         for (name, entry) in &self.entries {
             let running = entry.revisions.iter().filter(|r| r.seen.seen.state == State::Running).count();
             ensure(running <= 1, || format!("{running} revisions of {name} run"))?;
-            let serves = running == 1 || !entry.ran || entry.retired;
+            let serves = running == 1 || !entry.ran || entry.retired.is_some();
             ensure(serves, || format!("no revision of {name} runs any more"))?;
         }
         Ok(())
@@ -690,7 +714,7 @@ impl Host {
         let mut text = String::new();
         for (name, entry) in &self.entries {
             let mut parts: Vec<String> = entry.revisions.iter().map(|record| self.show_record(record)).collect();
-            let marks = [(entry.paused, "paused"), (entry.retired, "leaving")];
+            let marks = [(entry.paused, "paused"), (entry.retired.is_some(), "leaving")];
             parts.extend(marks.iter().filter(|(is, _)| *is).map(|(_, mark)| (*mark).to_owned()));
             if entry.waiting > 0 {
                 parts.push(format!("{} waiting", entry.waiting));
@@ -718,7 +742,7 @@ impl Entry {
         Self {
             applied: Arc::clone(spec),
             paused: false,
-            retired: false,
+            retired: None,
             revisions: Vec::new(),
             next_number,
             current: None,

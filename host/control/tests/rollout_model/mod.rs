@@ -277,7 +277,7 @@ impl Agent {
                     self.revisions.insert(number, self.fresh(number, now));
                     created.push(format!("create {}", id(&self.ledger.agent, number)));
                 }
-                Next::Wait(why) => {
+                Next::Wait(why) | Next::Refuse(_, why) => {
                     self.waits.push(why);
                     break;
                 }

@@ -9,7 +9,7 @@ use super::super::{Agent, Revision, code, describe};
 use super::handle;
 use super::overlay::Overlay;
 use super::replay::Nothing;
-use crate::wasm::{Envelope, Fault, Kind, Outcome, Outside, Pool};
+use crate::wasm::{Envelope, Kind, Outcome, Outside, Pool};
 
 /// Failures that are listed of one rehearsal.
 const MAX_FAILED: usize = 100;
@@ -136,8 +136,8 @@ impl Agent {
 /// For a person: why a message failed, with the trace of a trap.
 fn told(outcome: &Outcome) -> String {
     let mut why = describe(outcome);
-    if let Outcome::Fault(Fault::Trap { backtrace, .. }) = outcome
-        && let Some(first) = backtrace.lines().next()
+    if let Outcome::Fault(fault) = outcome
+        && let Some(first) = fault.trail().and_then(|trail| trail.backtrace().lines().next())
     {
         why.push_str(&format!(" at {first}"));
     }

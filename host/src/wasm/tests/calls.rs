@@ -19,10 +19,10 @@ async fn a_trap_names_its_place_and_ends_the_instance() {
         ..Guest::default()
     };
     let pool = bench.pool(&guest.build(), |_| {}).await;
-    let Err(Fault::Trap { message, backtrace }) = call(&pool).await else { panic!("no trap") };
+    let Err(Fault::Trap { message, trail }) = call(&pool).await else { panic!("no trap") };
     assert_eq!(message, "wasm trap: wasm `unreachable` instruction executed");
-    let places: Vec<&str> = backtrace.lines().collect();
-    assert_eq!(places[..3], ["0: guest!inner", "1: guest!outer", "2: guest!handle"], "{backtrace}");
+    let places: Vec<&str> = trail.backtrace().lines().collect();
+    assert_eq!(places[..3], ["0: guest!inner", "1: guest!outer", "2: guest!handle"], "{trail:?}");
     assert_eq!((pool.live(), pool.idle(), bench.runtime.live()), (0, 0, 0), "a store is dead after a trap");
 }
 
@@ -59,7 +59,7 @@ async fn an_endless_loop_ends_at_its_budget_and_leaves_others_their_turn() {
     .await
     .unwrap();
     other.abort();
-    assert!(matches!(fault, Fault::Cpu { limit } if limit == budget), "{fault}");
+    assert!(matches!(fault, Fault::Cpu { limit, .. } if limit == budget), "{fault}");
     assert_eq!(fault.to_string(), "cpu-exceeded: used more than 300 ms on a core");
     assert!(cpu >= budget && cpu < budget * 10, "{cpu:?}");
     assert!(turns.load(Ordering::Relaxed) >= 3, "{turns:?}");
@@ -104,7 +104,7 @@ async fn waiting_in_the_host_ends_at_its_time_and_costs_no_core() {
     };
     let pool = bench.pool(&guest.build(), set).await;
     let fault = call(&pool).await.unwrap_err();
-    assert!(matches!(fault, Fault::Time { limit } if limit == Duration::from_millis(60)), "{fault}");
+    assert!(matches!(fault, Fault::Time { limit, .. } if limit == Duration::from_millis(60)), "{fault}");
     assert_eq!((pool.live(), bench.runtime.live()), (0, 0), "a store is dead after a dropped call");
 }
 

@@ -1,6 +1,6 @@
 //! What is said about a component that cannot be used.
 
-use super::guests::{counts, handles};
+use super::guests::{counts, handles, with_module, with_section};
 use super::{Bench, call};
 use crate::wasm::{Kind, summarise};
 
@@ -11,6 +11,9 @@ fn shell(imports: &[&str], exports: &[&str]) -> Vec<u8> {
         exports.iter().enumerate().map(|(i, name)| format!(r#"(instance $i{i}) (export "{name}" (instance $i{i}))"#));
     wat::parse_str(format!("(component {})", imports.chain(exports).collect::<String>())).unwrap()
 }
+
+/// What is said of a component that this host cannot run because its functions do not wait.
+const NEEDS_ASYNC: &str = "it is built with asynchronous functions of the component model (WASI 0.3), which this host does not run (needs-async); build it for WASI 0.2, where functions wait: in Rust for the target wasm32-wasip2, in JavaScript and Python with handlers that are not async; it has to export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x";
 
 const HANDLER: &str = "caxton:agent/handler@0.1.0";
 const SNAPSHOT: &str = "caxton:agent/snapshot@0.1.0";
@@ -96,10 +99,45 @@ fn what_is_wrong_is_said() {
             ),
             &[
                 "it imports wasi:nn/graph@0.2.0, which this host does not have (import-unknown); leave that import out, or satisfy it with another component (`wac plug`) before it comes here",
-                "it imports wasi:clocks/monotonic-clock@0.3.0, which this host does not have (import-version); build it for WASI 0.2 (target wasm32-wasip2)",
-                "it imports caxton:agent/messaging@0.2.0, which this host does not have (import-version); build it against the contract that `caxton wit` prints",
+                "it imports wasi:clocks/monotonic-clock@0.3.0, which this host does not have (import-version); this host has wasi:clocks@0.2.0 to wasi:clocks@0.2.12; build it for WASI 0.2, in Rust for the target wasm32-wasip2",
+                "it imports caxton:agent/messaging@0.2.0, which this host does not have (import-version); this host has caxton:agent@0.1.0; build it against the contract that `caxton wit` prints",
                 "it imports `spirit`, which is no interface of a package (import-unknown); import only what `caxton wit` prints and WASI 0.2",
                 "it exports wasi:cli/run@0.2.6, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+            ],
+        ),
+        (
+            "versions of proposals, and a draft of WASI 0.2",
+            shell(
+                &["wasi:config/store@0.2.0-draft", "wasi:logging/logging@0.2.0", "wasi:io/poll@0.2.0-rc-2023-11-10"],
+                &[HANDLER],
+            ),
+            &[
+                "it imports wasi:config/store@0.2.0-draft, which this host does not have (import-version); this host has wasi:config@0.2.0-rc.1; build it against that (`caxton wit`)",
+                "it imports wasi:logging/logging@0.2.0, which this host does not have (import-version); this host has wasi:logging@0.1.0-draft; build it against that (`caxton wit`)",
+                "it imports wasi:io/poll@0.2.0-rc-2023-11-10, which this host does not have (import-version); this host has wasi:io@0.2.0 to wasi:io@0.2.12; build it for WASI 0.2, in Rust for the target wasm32-wasip2",
+            ],
+        ),
+        ("HTTP of WASI 0.3", shell(&[], &["wasi:http/handler@0.3.0"]), &[NEEDS_ASYNC]),
+        (
+            "asynchronous functions of the component model",
+            wat::parse_str(
+                r#"(component
+                    (core module $m
+                        (func (export "f") (result i32) i32.const 0)
+                        (func (export "cb") (param i32 i32 i32) (result i32) i32.const 0))
+                    (core instance $c (instantiate $m))
+                    (func $f async (canon lift (core func $c "f") async (callback (func $c "cb"))))
+                    (instance $i (export "handle" (func $f)))
+                    (export "caxton:agent/handler@0.1.0" (instance $i)))"#,
+            )
+            .unwrap(),
+            &[NEEDS_ASYNC],
+        ),
+        (
+            "a section that says nothing of use",
+            with_section(shell(&[], &[HANDLER]), "caxton:reuse", b"often\n"),
+            &[
+                "its custom section `caxton:reuse` says \"often\" (bad-section); it has to be a whole number from 1 on a line: how often an instance may be used",
             ],
         ),
         (
@@ -144,6 +182,50 @@ fn what_a_component_is_for_is_told_from_its_exports() {
         let summary = summarise(&shell(&["wasi:io/poll@0.2.0", "wasi:logging/logging@0.1.0-draft"], exports)).unwrap();
         assert_eq!((summary.kind, summary.health), (kind, health), "{exports:?}");
         assert_eq!(summary.exports, exports);
+    }
+}
+
+#[test]
+fn how_often_an_instance_is_used_is_what_the_file_says_or_the_component_or_its_kind() {
+    let section = |bytes: Vec<u8>, text: &str| with_section(bytes, "caxton:reuse", text.as_bytes());
+    let stateful = || shell(&[], &[HANDLER, SNAPSHOT]);
+    for (name, bytes, unset, said) in [
+        ("messages", shell(&[], &[HANDLER]), 1_000, 7),
+        ("HTTP", shell(&[], &[HTTP]), 1, 7),
+        ("memory", stateful(), u32::MAX, u32::MAX),
+        ("HTTP that may be used again", section(shell(&[], &[HTTP]), "1_000\n"), 1_000, 7),
+        ("messages, once each", section(shell(&[], &[HANDLER]), "1\n"), 1, 7),
+        ("memory, which is not replaced", section(stateful(), "5\n"), u32::MAX, u32::MAX),
+        ("two that were joined", section(shell(&[], &[HTTP]), "50\n20\n"), 20, 7),
+        ("in a core module", with_module(shell(&[], &[HTTP]), r#"(module (@custom "caxton:reuse" "9\n"))"#), 9, 7),
+        (
+            "of a component inside",
+            wat::parse_str(format!(
+                r#"(component
+                    (component (core module (@custom "caxton:reuse" "9\n")))
+                    (instance $i) (export "{HTTP}" (instance $i)))"#
+            ))
+            .unwrap(),
+            1,
+            7,
+        ),
+    ] {
+        let summary = summarise(&bytes).expect(name);
+        assert_eq!((summary.reuse(None), summary.reuse(Some(7))), (unset, said), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_versions_that_are_named_are_there() {
+    let bench = Bench::new();
+    for patch in [0, 6, 12] {
+        let import = format!("wasi:clocks/monotonic-clock@0.2.{patch}");
+        let now = format!(
+            r#"(component (import "{import}" (instance (export "now" (func (result u64)))))
+                (instance $i) (export "{HANDLER}" (instance $i)))"#
+        );
+        let error = bench.load(&wat::parse_str(now).unwrap(), false).await.err().expect("it exports no function");
+        assert!(error.to_string().contains("does not have export `handle`"), "{import}: {error}");
     }
 }
 

@@ -109,6 +109,15 @@ pub(super) fn with_module(mut component: Vec<u8>, module: &str) -> Vec<u8> {
     component
 }
 
+/// The same component with a custom section at its end.
+pub(super) fn with_section(mut component: Vec<u8>, name: &str, data: &[u8]) -> Vec<u8> {
+    let mut content = vec![u8::try_from(name.len()).unwrap()];
+    content.extend_from_slice(name.as_bytes());
+    content.extend_from_slice(data);
+    section(&mut component, 0, &content);
+    component
+}
+
 fn section(component: &mut Vec<u8>, id: u8, content: &[u8]) {
     component.push(id);
     let mut length = content.len();

@@ -7,6 +7,8 @@ mod findings;
 mod guests;
 mod pool;
 mod sends;
+mod snapshots;
+mod symbols;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caxton_control::backoff::Backoff;
-use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, SnapshotSpec};
+use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
 use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -26,8 +28,8 @@ use tempfile::TempDir;
 use super::guest::{Read, Seen};
 use super::program::ProgramError;
 use super::{
-    Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent, Work,
-    digest, wit,
+    Denied, Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent,
+    Work, digest, wit,
 };
 
 /// Enough for a call that is to end by itself, also on a busy machine.
@@ -51,7 +53,8 @@ impl Bench {
 
     fn with(folder: TempDir, instances: u32, compiler: Vec<OsString>) -> Self {
         let cache = folder.path().join("cache");
-        let runtime = Runtime::new(RuntimeOptions { cache, compiler, instances: Some(instances) }).unwrap();
+        let runtime =
+            Runtime::new(RuntimeOptions { cache, shared_cache: false, compiler, instances: Some(instances) }).unwrap();
         Self { folder, runtime, world: Arc::default() }
     }
 
@@ -84,6 +87,7 @@ impl Bench {
             spec: Arc::new(spec),
             state_bytes: Arc::new(AtomicU64::new(0)),
             peak_memory: Arc::default(),
+            denied: Denied::default(),
         };
         Pool::new(&self.runtime, program, Arc::new(who), Arc::clone(&self.world) as Arc<dyn Outside>, max)
     }
@@ -97,7 +101,7 @@ fn spec() -> AgentSpec {
         component: "guest.wasm".to_owned(),
         build: None,
         capabilities: std::collections::BTreeSet::new(),
-        instances: Instances { min: 0, max: 4, reuse: 1_000_000, idle: LONG },
+        instances: Instances { min: 0, max: 4, reuse: Reuse::Own(1_000_000), idle: LONG },
         snapshot: SnapshotSpec { max_bytes: 16 << 20, own: false },
         config: BTreeMap::new(),
         allow: Allow::default(),

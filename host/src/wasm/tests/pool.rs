@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use caxton_control::desired::Reuse;
 
 use super::guests::{COUNT, Guest, counts, handles};
 use super::{Bench, Fault, Kept, LONG, Pool, call, call_kept};
@@ -19,13 +20,72 @@ async fn lease(pool: &Arc<Pool>, patience: Duration) -> Result<super::super::Lea
 async fn an_instance_is_used_again_and_replaced_after_so_many_messages() {
     let bench = Bench::new();
     for (reuse, counts_seen) in [(1_000, [1, 2, 3, 4, 5]), (2, [1, 2, 1, 2, 1]), (1, [1, 1, 1, 1, 1])] {
-        let pool = bench.pool(&counts(), |spec| spec.instances.reuse = reuse).await;
+        let pool = bench.pool(&counts(), |spec| spec.instances.reuse = Reuse::Own(reuse)).await;
         for count in counts_seen {
             assert_eq!(call(&pool).await.unwrap(), [count], "reuse = {reuse}");
         }
         let fresh = counts_seen.iter().filter(|count| **count == 1).count();
         assert_eq!(pool.started() as usize, fresh, "reuse = {reuse}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_bound_of_uses_acts_at_once() {
+    let bench = Bench::new();
+    let pool = bench.pool(&counts(), |spec| spec.instances.reuse = Reuse::Own(1_000)).await;
+    for count in [1, 2, 3] {
+        assert_eq!(call(&pool).await.unwrap(), [count]);
+    }
+    pool.set_reuse(Some(3));
+    assert_eq!((pool.live(), pool.idle()), (0, 0), "it was used as often as one may be");
+    assert_eq!(call(&pool).await.unwrap(), [1]);
+    pool.set_reuse(Some(1_000));
+    assert_eq!(call(&pool).await.unwrap(), [2], "a higher one ends nobody");
+    // One that is in somebody's hands meanwhile.
+    let mut kept = Kept::default();
+    assert_eq!(call_kept(&pool, &mut kept).await.unwrap(), [3]);
+    pool.set_reuse(Some(2));
+    assert_eq!(call_kept(&pool, &mut kept).await.unwrap(), [1]);
+    // What nobody says is as the component has it: 1,000 for one that takes messages.
+    pool.set_reuse(None);
+    assert_eq!((pool.reuse(), call_kept(&pool, &mut kept).await.unwrap()), (Some(1_000), vec![2]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_about_health_are_no_uses() {
+    let bench = Bench::new();
+    let health = r#"(func (export "caxton:agent/health@0.1.0#check") (result i32)
+        (i32.store8 (i32.const 400) (i32.const 0)) (i32.const 400))"#;
+    let guest = Guest { world: "healthy", more: health, handle: COUNT, ..Guest::default() }.build();
+    let pool = bench.pool(&guest, |spec| spec.instances.reuse = Reuse::Own(1)).await;
+    pool.warm(1).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(pool.probe(LONG).await, Some(Ok(())));
+    }
+    assert_eq!((pool.started(), pool.idle()), (1, 1), "the one that stands was asked");
+    assert_eq!(call(&pool).await.unwrap(), [1]);
+    assert_eq!(pool.started(), 1, "and handles the first message");
+    assert_eq!(call(&pool).await.unwrap(), [1]);
+    assert_eq!(pool.started(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warm_instances_are_replaced_as_they_end() {
+    let bench = Bench::new();
+    let pool = bench.pool(&counts(), |spec| spec.instances.reuse = Reuse::Own(1)).await;
+    pool.keep_warm(2).await.unwrap();
+    for round in 1..=5 {
+        assert_eq!(call(&pool).await.unwrap(), [1]);
+        let replaced = async {
+            while pool.idle() < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, replaced).await.expect("another stands in its place");
+        assert_eq!(pool.started(), 2 + round);
+    }
+    pool.close();
+    assert_eq!(pool.live(), 0, "none is started in place of those that are let go");
 }
 
 /// Keeps its count in a snapshot of one byte.
@@ -44,7 +104,7 @@ fn stateful() -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_of_a_stateful_agent_outlives_every_number_of_messages() {
     let bench = Bench::new();
-    let pool = bench.pool(&stateful(), |spec| (spec.instances.reuse, spec.instances.max) = (2, 4)).await;
+    let pool = bench.pool(&stateful(), |spec| (spec.instances.reuse, spec.instances.max) = (Reuse::ForAll(2), 4)).await;
     assert_eq!(pool.max(), 1, "state in memory is in one instance");
     for count in 1..=7 {
         assert_eq!(call(&pool).await.unwrap(), [count]);
@@ -109,7 +169,7 @@ async fn waiting(pool: &Arc<Pool>) -> tokio::task::JoinHandle<Result<Vec<u8>, Fa
 async fn an_instance_is_kept_from_call_to_call_until_others_wait_for_what_it_takes() {
     let bench = Bench::with_instances(2);
     let [a, b] = [
-        bench.pool(&counts(), |spec| (spec.instances.max, spec.instances.reuse) = (1, 4)).await,
+        bench.pool(&counts(), |spec| (spec.instances.max, spec.instances.reuse) = (1, Reuse::Own(4))).await,
         bench.pool(&counts(), |_| {}).await,
     ];
     let mut kept = Kept::default();
@@ -186,7 +246,7 @@ async fn a_place_is_left_only_after_its_instance_has_ended() {
     let bench = Bench::with_instances(1);
     let mut callers = Vec::new();
     for _ in 0..4 {
-        let pool = bench.pool(&counts(), |spec| spec.instances.reuse = 1).await;
+        let pool = bench.pool(&counts(), |spec| spec.instances.reuse = Reuse::Own(1)).await;
         callers.push(tokio::spawn(async move {
             for _ in 0..500 {
                 assert_eq!(call(&pool).await.unwrap(), [1]);

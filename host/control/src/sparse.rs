@@ -1,0 +1,200 @@
+//! The settings of a revision as text that is kept: sparse, and read with the defaults of the host that reads it.
+//!
+//! A revision is known by this text for as long as it is kept, also by later versions of the host. Only what differs
+//! from its default is printed: a setting that a later version adds changes no text, and an earlier text reads as if
+//! the new setting had been left out of the file. An upgrade therefore neither begins a rollout nor makes a kept
+//! revision unreadable. It follows that the default of a setting in here never changes; a test lists them all.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use crate::desired::{AgentSpec, Allow, Limits};
+
+/// The settings that make a revision beside its bytes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RevisionSettings {
+    pub(crate) config: BTreeMap<String, String>,
+    pub(crate) allow: Allow,
+    pub(crate) limits: Limits,
+}
+
+/// All settings with their defaults.
+static DEFAULTS: LazyLock<Value> = LazyLock::new(|| tree(&RevisionSettings::default()));
+
+fn tree<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).expect("settings are text, numbers, lists and tables of them")
+}
+
+/// Prints the settings of an agent that make a revision. Equal texts are the same revision.
+pub(crate) fn print(spec: &AgentSpec) -> String {
+    let AgentSpec { config, allow, limits, .. } = spec;
+    let (config, allow, limits) = (config.clone(), allow.clone(), limits.clone());
+    print_tree(tree(&RevisionSettings { config, allow, limits }))
+}
+
+fn print_tree(settings: Value) -> String {
+    thin(settings, &DEFAULTS).unwrap_or_else(|| Value::Object(Map::new())).to_string()
+}
+
+/// Reads what [`print`] printed, in this version or an earlier one. Returns none for what no version printed.
+pub(crate) fn read(text: &str) -> Option<RevisionSettings> {
+    serde_json::from_str(text).ok().and_then(|kept| serde_json::from_value(fill(kept, &DEFAULTS)).ok())
+}
+
+/// The text that this version prints for what an earlier one did. Settings that are not known stay, so that two
+/// revisions of a later version stay two; what is no text of settings stays as it is.
+pub fn normal(text: &str) -> String {
+    match serde_json::from_str(text) {
+        Ok(kept @ Value::Object(_)) => print_tree(kept),
+        Ok(_) | Err(_) => text.to_owned(),
+    }
+}
+
+/// For `#[serde(deserialize_with = "…")]`: a text of settings, as this version prints it.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map(|text| normal(&text))
+}
+
+/// For `#[serde(deserialize_with = "…")]`: a list without those of its elements that this version cannot read, such as
+/// records of rollouts by a strategy that is no more.
+pub(crate) fn readable<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: for<'a> Deserialize<'a>,
+{
+    let elements = Vec::<Value>::deserialize(deserializer).map_err(D::Error::custom)?;
+    Ok(elements.into_iter().filter_map(|element| serde_json::from_value(element).ok()).collect())
+}
+
+/// The leaves of `value` that differ from those of `defaults`, in order of name; none if none does. A list is a leaf.
+fn thin(value: Value, defaults: &Value) -> Option<Value> {
+    match (value, defaults) {
+        (Value::Object(fields), Value::Object(known)) => {
+            let kept: BTreeMap<String, Value> = fields
+                .into_iter()
+                .filter_map(|(key, value)| {
+                    let kept = match known.get(&key) {
+                        Some(default) => thin(value, default)?,
+                        None => value,
+                    };
+                    Some((key, kept))
+                })
+                .collect();
+            (!kept.is_empty()).then(|| Value::Object(kept.into_iter().collect()))
+        }
+        (value, default) => (value != *default).then_some(value),
+    }
+}
+
+/// `kept` with the leaves of `defaults` that it lacks.
+fn fill(kept: Value, defaults: &Value) -> Value {
+    match (kept, defaults) {
+        (Value::Object(mut fields), Value::Object(known)) => {
+            for (key, default) in known {
+                let value = fields.remove(key).map_or_else(|| default.clone(), |value| fill(value, default));
+                fields.insert(key.clone(), value);
+            }
+            Value::Object(fields)
+        }
+        (kept, _) => kept,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// What every revision was kept with before settings were kept sparse.
+    const FULL: &str = r#"{"config":{"mood":"calm"},"allow":{"send":["cap:desk"],"env":[]},"limits":{"memory_bytes":67108864,"cpu":"1s","fuel":null,"time":"10s","message_bytes":262144,"sends":7,"writes":1000,"state_bytes":67108864,"hops":64,"log_lines":1000}}"#;
+
+    #[test]
+    fn a_default_never_changes() {
+        let defaults = json!({
+            "config": {},
+            "allow": { "send": [], "env": [] },
+            "limits": {
+                "memory_bytes": 67_108_864, "cpu": "1s", "fuel": null, "time": "10s", "message_bytes": 262_144,
+                "sends": 1_000, "writes": 1_000, "state_bytes": 67_108_864, "hops": 64, "log_lines": 1_000,
+            },
+        });
+        let changed = thin(defaults, &DEFAULTS);
+        assert_eq!(changed, None, "revisions are kept that were made with these; a new setting has a new default");
+    }
+
+    #[test]
+    fn the_text_has_what_differs_and_reads_back() {
+        let mut settings = RevisionSettings::default();
+        assert_eq!(print_tree(tree(&settings)), "{}");
+        settings.limits.sends = 7;
+        settings.limits.fuel = Some(100_000);
+        settings.limits.cpu = Duration::from_millis(1_500);
+        settings.config = [("b", "2"), ("a", "1")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let text = print_tree(tree(&settings));
+        let expected = r#"{"config":{"a":"1","b":"2"},"limits":{"cpu":"1s500ms","fuel":100000,"sends":7}}"#;
+        assert_eq!(text, expected);
+        assert_eq!(read(&text), Some(settings));
+    }
+
+    #[test]
+    fn a_full_text_of_an_earlier_version_is_the_same_revision() {
+        let sparse = r#"{"allow":{"send":["cap:desk"]},"config":{"mood":"calm"},"limits":{"sends":7}}"#;
+        assert_eq!(normal(FULL), sparse);
+        assert_eq!(normal(sparse), sparse);
+        assert_eq!(read(FULL), read(sparse));
+        assert_eq!(read(sparse).unwrap().limits.sends, 7);
+    }
+
+    #[test]
+    fn settings_that_come_or_go_make_nothing_unreadable() {
+        // kept, as this version prints it, can be read
+        for (kept, printed, readable) in [
+            ("{}", "{}", true),
+            (r#"{"limits":{}}"#, "{}", true),
+            (r#"{"limits":{"sends":1000}}"#, "{}", true),
+            // A later version has more: two of its revisions stay two, and what is known of them is read.
+            (
+                r#"{"snapshot":{"max":5},"limits":{"sends":7,"pages":3}}"#,
+                r#"{"limits":{"pages":3,"sends":7},"snapshot":{"max":5}}"#,
+                true,
+            ),
+            (r#"{"limits":{"sends":"many"}}"#, r#"{"limits":{"sends":"many"}}"#, false),
+            ("no settings", "no settings", false),
+            ("5", "5", false),
+        ] {
+            assert_eq!(normal(kept), printed, "{kept}");
+            assert_eq!(read(kept).is_some(), readable, "{kept}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_default_is_kept_also_when_it_is_nothing() {
+        let defaults = json!({ "a": 5, "b": { "c": [1], "d": null } });
+        for (value, kept) in [
+            (json!({ "a": null, "b": { "c": [1], "d": null } }), Some(json!({ "a": null }))),
+            (json!({ "a": 5, "b": { "c": [], "d": 1 } }), Some(json!({ "b": { "c": [], "d": 1 } }))),
+            (json!({ "a": 5, "b": { "c": [1], "d": null } }), None),
+        ] {
+            assert_eq!(thin(value.clone(), &defaults), kept);
+            assert_eq!(fill(kept.unwrap_or(json!({})), &defaults), value);
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_without_what_cannot_be() {
+        #[derive(Deserialize)]
+        struct Holder {
+            #[serde(deserialize_with = "readable")]
+            list: Vec<u8>,
+        }
+        let holder: Holder = serde_json::from_str(r#"{ "list": [1, "two", 300, 4] }"#).unwrap();
+        assert_eq!(holder.list, [1, 4]);
+    }
+}

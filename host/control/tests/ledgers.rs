@@ -1,0 +1,45 @@
+//! Ledgers that an earlier version of the host kept: nothing of them is lost, and what is declared is what they know.
+
+use caxton_control::rollout::Ledger;
+use caxton_control::sparse;
+use serde_json::Value;
+
+/// Four agents' ledgers, one a line, from before settings were kept sparse: rollouts by all strategies, one that is
+/// paused half way, and one that was refused.
+const BEFORE: &str = include_str!("ledgers/before-sparse-settings.jsonl");
+
+/// Whether all of `before` is in `now`, whatever else is there.
+fn holds(now: &Value, before: &Value, path: &str) -> Result<(), String> {
+    match (now, before) {
+        (Value::Object(now), Value::Object(before)) => before.iter().try_for_each(|(key, value)| {
+            let path = format!("{path}.{key}");
+            holds(now.get(key).ok_or_else(|| format!("{path} is gone"))?, value, &path)
+        }),
+        (Value::Array(now), Value::Array(before)) if now.len() == before.len() => {
+            now.iter().zip(before).try_for_each(|(now, before)| holds(now, before, path))
+        }
+        (Value::String(now), Value::String(before)) if *now == sparse::normal(before) => Ok(()),
+        (now, before) if now == before => Ok(()),
+        (now, before) => Err(format!("{path} was {before} and is {now}")),
+    }
+}
+
+#[test]
+fn what_an_earlier_version_kept_is_read_whole() {
+    for line in BEFORE.lines() {
+        let before: Value = serde_json::from_str(line).unwrap();
+        let ledger: Ledger = serde_json::from_str(line).unwrap();
+        let now = serde_json::to_value(&ledger).unwrap();
+        holds(&now, &before, &ledger.agent.to_string()).unwrap();
+        assert_eq!(serde_json::from_value::<Ledger>(now).unwrap(), ledger);
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_takes_no_revision_with_it() {
+    let mut ledger: Value = serde_json::from_str(BEFORE.lines().next().unwrap()).unwrap();
+    ledger["rollouts"][0]["settings"]["strategy"] = serde_json::json!({ "occasion": "deploy", "strategy": "by-moon" });
+    let (rollouts, ran) = (ledger["rollouts"].as_array().unwrap().len(), ledger["ran"].as_array().unwrap().len());
+    let ledger: Ledger = serde_json::from_value(ledger).unwrap();
+    assert_eq!((ledger.rollouts.len(), ledger.ran.len()), (rollouts - 1, ran));
+}

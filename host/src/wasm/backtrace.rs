@@ -1,0 +1,143 @@
+//! Backtraces for people: demangled, with file and line where a component says them.
+
+use std::fmt::Write;
+
+use super::symbols::{Place, Symbols};
+
+/// Frames that are shown, those of inlined functions included.
+const MAX_FRAMES: usize = 64;
+/// A name longer than this is shown as it is, and cut: what is generated may nest without end.
+const MAX_NAME: usize = 4_096;
+const MAX_SHOWN: usize = 300;
+
+/// The guest's frames, innermost first, one a line, with a line below it for its place in the source. Frames without a
+/// name, which say nothing, are counted together.
+pub(super) fn backtrace(error: &wasmtime::Error, symbols: &Symbols) -> String {
+    let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else { return String::new() };
+    let mut lines = Lines::default();
+    let offsets: Vec<Option<u64>> =
+        trace.frames().iter().map(|frame| frame.module_offset().map(|at| at as u64)).collect();
+    for (frame, places) in trace.frames().iter().zip(symbols.find(&offsets)) {
+        let module = frame.module().name();
+        if places.is_empty() {
+            lines.add(module, frame.func_name().map(demangle), None);
+        }
+        for Place { function, source } in places {
+            let name = function.as_deref().or(frame.func_name()).map(demangle);
+            lines.add(module, name, source);
+        }
+    }
+    lines.finish()
+}
+
+#[derive(Default)]
+struct Lines {
+    text: String,
+    next: usize,
+    unnamed: usize,
+}
+
+impl Lines {
+    fn add(&mut self, module: Option<&str>, name: Option<String>, source: Option<String>) {
+        if self.next >= MAX_FRAMES {
+            return;
+        }
+        if name.is_none() && source.is_none() {
+            self.unnamed += 1;
+            return;
+        }
+        self.fold();
+        let (number, name) = (self.next, name.unwrap_or_else(|| "?".to_owned()));
+        self.next += 1;
+        // Writing to a String cannot fail.
+        let _ = match module {
+            Some(module) => writeln!(self.text, "{number}: {module}!{name}"),
+            None => writeln!(self.text, "{number}: {name}"),
+        };
+        if let Some(source) = source {
+            let _ = writeln!(self.text, "     at {source}");
+        }
+    }
+
+    /// Tells of frames without a name that are not told of yet.
+    fn fold(&mut self) {
+        let unnamed = std::mem::take(&mut self.unnamed);
+        if unnamed > 0 {
+            let frames = if unnamed == 1 { "frame" } else { "frames" };
+            let _ = writeln!(self.text, "{}: ({unnamed} {frames} without a name)", self.next);
+            self.next += unnamed;
+        }
+    }
+
+    fn finish(mut self) -> String {
+        self.fold();
+        self.text
+    }
+}
+
+/// A function's name as its source has it.
+fn demangle(name: &str) -> String {
+    if name.len() > MAX_NAME {
+        return cut(name);
+    }
+    if let Ok(rust) = rustc_demangle::try_demangle(name) {
+        // Without the hash at its end.
+        return cut(&format!("{rust:#}"));
+    }
+    let cpp = name.starts_with("_Z").then(|| cpp_demangle::Symbol::new(name).ok()).flatten();
+    match cpp.and_then(|symbol| symbol.demangle().ok()) {
+        Some(cpp) => cut(&cpp),
+        None => cut(name),
+    }
+}
+
+fn cut(name: &str) -> String {
+    let plain = name.chars().map(|c| if c.is_control() { '?' } else { c });
+    let mut shown: String = plain.clone().take(MAX_SHOWN).collect();
+    if plain.count() > MAX_SHOWN {
+        shown.push_str("...");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_their_source_has_them() {
+        for (name, expected) in [
+            ("_ZN4core9panicking5panic17h0123456789abcdefE", "core::panicking::panic"),
+            ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
+            ("_ZN3foo3barEv", "foo::bar()"),
+            ("_ZNSt6vectorIiSaIiEE9push_backERKi", "std::vector<int, std::allocator<int> >::push_back(int const&)"),
+            ("plain_c_function", "plain_c_function"),
+            ("_Znot mangled", "_Znot mangled"),
+            ("js\u{1b}[2J", "js?[2J"),
+        ] {
+            assert_eq!(demangle(name), expected, "{name}");
+        }
+        let long = "x".repeat(10_000);
+        assert_eq!(demangle(&long), format!("{}...", "x".repeat(MAX_SHOWN)));
+    }
+
+    #[test]
+    fn frames_without_a_name_are_counted_together() {
+        let mut lines = Lines::default();
+        for name in [None, None, Some("handle"), None, Some("main"), None] {
+            lines.add(Some("guest"), name.map(str::to_owned), None);
+        }
+        let expected = "0: (2 frames without a name)\n2: guest!handle\n3: (1 frame without a name)\n4: guest!main\n\
+                        5: (1 frame without a name)\n";
+        assert_eq!(lines.finish(), expected);
+    }
+
+    #[test]
+    fn a_long_backtrace_ends() {
+        let mut lines = Lines::default();
+        for _ in 0..1_000 {
+            lines.add(None, Some("again".to_owned()), Some("a.c:1".to_owned()));
+        }
+        assert_eq!(lines.finish().lines().count(), 2 * MAX_FRAMES);
+    }
+}

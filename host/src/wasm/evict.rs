@@ -1,0 +1,202 @@
+//! Compiled components that nothing uses any more leave the disk.
+//!
+//! A folder of this host's own, in its data folder, holds what the host uses and nothing else. A folder that hosts share
+//! (`CAXTON_CACHE`) belongs to none of them: what a host uses there it marks as used, by the time of the file's last
+//! change, and what was marked within [`SHARED_FOR`] no host removes, whoever marked it.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use caxton_control::Digest;
+use wasmtime::Engine;
+
+use super::artefact::{Artefacts, compatibility, seal_path};
+use super::engine::{self, Runtime};
+
+/// How long what no host uses stays in a folder that hosts share. A host that was stopped for longer compiles anew.
+const SHARED_FOR: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// How old a file is that a host which was killed left unfinished in a shared folder: compiling has five minutes.
+const UNFINISHED_FOR: Duration = Duration::from_secs(24 * 3_600);
+
+/// What a file of the folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind<'a> {
+    /// A compiled component of this digest, for engines of this compatibility.
+    Artefact { digest: &'a str, engine: &'a str },
+    /// Something that was not finished, or is of no artefact.
+    Unfinished,
+    /// The key, the seal of an artefact that is there, or nothing of ours.
+    Other,
+}
+
+/// Tells what a file is by its name; `sealed` says whether the artefact of a seal is there.
+fn kind_of(name: &str, sealed: impl Fn(&str) -> bool) -> Kind<'_> {
+    if let Some((digest, engine)) = name.strip_suffix(".cwasm").and_then(|stem| stem.split_once('-')) {
+        return Kind::Artefact { digest, engine };
+    }
+    let orphan = name.strip_suffix(".seal").is_some_and(|stem| !sealed(stem));
+    if orphan || name.ends_with(".tmp") || name.starts_with("key.") { Kind::Unfinished } else { Kind::Other }
+}
+
+impl Runtime {
+    /// Removes compiled components that are neither of these digests nor in use; of a folder that hosts share only what
+    /// none of them has used for long. With `starting`, nothing is being compiled yet. Blocks.
+    pub(crate) fn evict(&self, used: &HashSet<Digest>, starting: bool) {
+        let engines = self.artefacts.engines.get_or_init(|| self.engines());
+        // Whoever begins to load or compile waits for this, so that nothing is removed in between.
+        let mut programs = self.programs.lock();
+        let mut used: HashSet<String> = used.iter().map(ToString::to_string).collect();
+        programs.retain(|(digest, _), slot| {
+            // With a second holder it is being made.
+            let held = Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|program| program.strong_count() > 0);
+            if held {
+                used.insert(digest.to_string());
+            }
+            held
+        });
+        if let Err(error) = self.artefacts.evict(&used, engines, starting) {
+            tracing::warn!(%error, "compiled components that nothing uses stay on the disk");
+        }
+    }
+
+    /// The compatibility of both kinds of engine; none of one that cannot be told.
+    fn engines(&self) -> [Option<String>; 2] {
+        // One place in the pool: its size is no part of the compatibility.
+        let fuelled = Engine::new(&engine::config(true, Some(1))).ok();
+        let plain = self.compiled(false).ok().map(|compiled| compatibility(&compiled.engine));
+        [plain, fuelled.as_ref().map(compatibility)]
+    }
+}
+
+impl Artefacts {
+    /// Removes what is not used.
+    fn evict(&self, used: &HashSet<String>, engines: &[Option<String>; 2], starting: bool) -> io::Result<()> {
+        let now = SystemTime::now();
+        for file in fs::read_dir(&self.folder)?.flatten() {
+            let path = file.path();
+            let name = file.file_name().to_string_lossy().into_owned();
+            let older = |limit: Duration| {
+                // One of a time to come is of a clock that was set back.
+                let changed = fs::metadata(&path).and_then(|metadata| metadata.modified());
+                changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|age| age > limit))
+            };
+            match kind_of(&name, |stem| self.folder.join(format!("{stem}.cwasm")).exists()) {
+                Kind::Artefact { digest, engine } => {
+                    let fits = engines.iter().any(|known| known.as_deref().is_none_or(|known| known == engine));
+                    let is_used = used.contains(digest) && fits;
+                    if self.shared && is_used {
+                        mark_used(&path);
+                    }
+                    if !is_used && (!self.shared || older(SHARED_FOR)) {
+                        // The seal last: without its artefact it is found again.
+                        fs::remove_file(&path)?;
+                        let _ = fs::remove_file(seal_path(&path));
+                    }
+                }
+                // Beside a host of its own nobody writes there, and at its start that host does not either.
+                Kind::Unfinished if (starting && !self.shared) || older(UNFINISHED_FOR) => {
+                    let _ = fs::remove_file(&path);
+                }
+                Kind::Unfinished | Kind::Other => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Notes that an artefact is in use. A folder of another user cannot be noted in, and is not tidied either.
+pub(super) fn mark_used(path: &Path) {
+    let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artefacts(folder: &Path, shared: bool) -> Artefacts {
+        Artefacts::open(folder.to_owned(), Vec::new(), shared).unwrap()
+    }
+
+    fn put(folder: &Path, names: &[&str], age: Duration) {
+        for name in names {
+            let file = File::create(folder.join(name)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+    }
+
+    fn left(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    const ALL: [&str; 9] = [
+        "aa-1.cwasm",
+        "aa-1.seal",
+        "aa-9.cwasm",
+        "aa-9.seal",
+        "bb-1.cwasm",
+        "bb-1.seal",
+        "cc-1.seal",
+        "key.5",
+        "x.tmp",
+    ];
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+    fn evict(folder: &Path, shared: bool, starting: bool) {
+        let engines = [Some("1".to_owned()), Some("2".to_owned())];
+        artefacts(folder, shared).evict(&["aa".to_owned()].into(), &engines, starting).unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_its_own_holds_what_is_used_by_these_engines() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), &ALL, Duration::ZERO);
+        evict(folder.path(), false, false);
+        assert_eq!(left(folder.path()), ["aa-1.cwasm", "aa-1.seal", "cc-1.seal", "key", "key.5", "x.tmp"]);
+        evict(folder.path(), false, true);
+        assert_eq!(left(folder.path()), ["aa-1.cwasm", "aa-1.seal", "key"], "nothing unfinished survives a start");
+    }
+
+    #[test]
+    fn of_a_shared_folder_nothing_is_removed_that_another_host_may_use() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), &ALL, 29 * DAY);
+        put(folder.path(), &["cc-1.seal", "key.5", "x.tmp"], Duration::from_secs(600));
+        evict(folder.path(), true, true);
+        assert_eq!(left(folder.path()).len(), ALL.len() + 1, "{:?}", left(folder.path()));
+        // What this host uses it has marked; the others' time is over.
+        for name in ["aa-9.cwasm", "bb-1.cwasm"] {
+            put(folder.path(), &[name], 31 * DAY);
+        }
+        put(folder.path(), &["cc-1.seal", "key.5", "x.tmp"], 2 * DAY);
+        evict(folder.path(), true, true);
+        assert_eq!(left(folder.path()), ["aa-1.cwasm", "aa-1.seal", "key"]);
+        let marked = fs::metadata(folder.path().join("aa-1.cwasm")).unwrap().modified().unwrap();
+        assert!(marked.elapsed().unwrap() < DAY, "it is marked each time");
+    }
+
+    #[test]
+    fn names_tell_what_files_are() {
+        for (name, sealed, kind) in [
+            ("aa-1.cwasm", true, Kind::Artefact { digest: "aa", engine: "1" }),
+            ("aa-1.seal", true, Kind::Other),
+            ("aa-1.seal", false, Kind::Unfinished),
+            ("0199.seal", false, Kind::Unfinished),
+            ("0199.tmp", false, Kind::Unfinished),
+            ("key", false, Kind::Other),
+            ("key.0199", false, Kind::Unfinished),
+            ("README", false, Kind::Other),
+            ("strange.cwasm", false, Kind::Other),
+        ] {
+            assert_eq!(kind_of(name, |_| sealed), kind, "{name}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Places in a guest's source, from the DWARF that its component carries.
+//!
+//! It is read from the component's file when a guest first traps, and kept as long as its program: most components have
+//! none, and most of those that have some never trap. wasmtime could do the same from what is compiled, but begins anew
+//! for each frame, and has no bound on what that costs.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use caxton_control::Digest;
+use gimli::{EndianSlice, LittleEndian};
+use parking_lot::Mutex;
+use wasmparser::{Encoding, Parser, Payload};
+
+use super::program::digest;
+
+/// The most DWARF that is kept, in bytes: that of a debug build with its standard library is a tenth.
+const MAX_DWARF: usize = 64 << 20;
+/// After places were looked up, none of the same component are for so many times as long: a guest that traps on purpose
+/// cannot have the host read its DWARF all the time.
+const PAUSE: u32 = 20;
+/// The longest path of a source file that is shown, in characters.
+const MAX_PATH: usize = 300;
+/// The most functions that are told of one place. A chain of inlined ones is as long as its compiler says, which may be
+/// wrong.
+const MAX_INLINED: usize = 32;
+
+type Reader<'a> = EndianSlice<'a, LittleEndian>;
+type Context<'a> = addr2line::Context<Reader<'a>>;
+
+/// A place in the source of a guest.
+pub(super) struct Place {
+    /// The function's name as the compiler wrote it.
+    pub(super) function: Option<String>,
+    /// Such as `src/lib.rs:12:5`.
+    pub(super) source: Option<String>,
+}
+
+/// The places in the source of one component, read when they are first asked for.
+#[derive(Default)]
+pub(super) struct Symbols {
+    /// The component's file and digest; none if it carries no DWARF.
+    component: Option<(PathBuf, Digest)>,
+    modules: OnceLock<Vec<Module>>,
+    /// When places may be looked up again.
+    next: Mutex<Option<Instant>>,
+}
+
+/// A core module of the component.
+struct Module {
+    /// Its code, as places in the component's file.
+    code: Range<u64>,
+    /// Its DWARF, by the names of the sections.
+    sections: HashMap<String, Vec<u8>>,
+}
+
+impl Symbols {
+    /// Those of the component in a file, which is read when it is first asked for.
+    pub(super) fn of(path: PathBuf, digest: Digest) -> Self {
+        Self { component: Some((path, digest)), ..Self::default() }
+    }
+
+    /// The functions at each of these places in the component's file: the innermost first, with those that it was inlined
+    /// into. Nothing where nothing is known.
+    pub(super) fn find(&self, places: &[Option<u64>]) -> Vec<Vec<Place>> {
+        let nothing = || places.iter().map(|_| Vec::new()).collect();
+        if self.component.is_none() {
+            return nothing();
+        }
+        let mut next = self.next.lock();
+        let began = Instant::now();
+        if next.is_some_and(|next| began < next) {
+            return nothing();
+        }
+        let modules = self.modules.get_or_init(|| self.read().unwrap_or_default());
+        let contexts: Vec<(&Module, Option<Context<'_>>)> =
+            modules.iter().map(|module| (module, module.context())).collect();
+        let found = places.iter().map(|at| at.map_or_else(Vec::new, |at| find(&contexts, at))).collect();
+        let took: Duration = began.elapsed();
+        *next = Some(began + took * PAUSE);
+        found
+    }
+
+    fn read(&self) -> Option<Vec<Module>> {
+        let (path, expected) = self.component.as_ref()?;
+        let bytes = std::fs::read(path).ok()?;
+        // It may have been built again since.
+        if digest(&bytes) != *expected { None } else { Some(modules(&bytes)) }
+    }
+}
+
+fn find(contexts: &[(&Module, Option<Context<'_>>)], at: u64) -> Vec<Place> {
+    let Some((module, Some(context))) = contexts.iter().find(|(module, _)| module.code.contains(&at)) else {
+        return Vec::new();
+    };
+    let Ok(mut frames) = context.find_frames(at - module.code.start).skip_all_loads() else { return Vec::new() };
+    let mut places = Vec::new();
+    while let (true, Ok(Some(frame))) = (places.len() < MAX_INLINED, frames.next()) {
+        let function = frame.function.as_ref().and_then(|function| function.raw_name().ok());
+        places.push(Place {
+            function: function.map(std::borrow::Cow::into_owned),
+            source: frame.location.as_ref().and_then(source),
+        });
+    }
+    places
+}
+
+fn source(location: &addr2line::Location<'_>) -> Option<String> {
+    let plain = location.file?.chars().map(|c| if c.is_control() { '?' } else { c });
+    let mut text: String = plain.take(MAX_PATH).collect();
+    let line = location.line.filter(|line| *line > 0);
+    let column = line.and(location.column).filter(|column| *column > 0);
+    for number in line.iter().chain(&column) {
+        text.push_str(&format!(":{number}"));
+    }
+    Some(text)
+}
+
+/// The core modules of a component that carry DWARF.
+fn modules(component: &[u8]) -> Vec<Module> {
+    let (mut found, mut left) = (Vec::new(), MAX_DWARF);
+    // The module that is being read: they do not nest.
+    let mut open: Option<Module> = None;
+    for payload in Parser::new(0).parse_all(component).map_while(Result::ok) {
+        match payload {
+            Payload::Version { encoding: Encoding::Module, .. } => {
+                open = Some(Module { code: 0..0, sections: HashMap::new() });
+            }
+            Payload::CodeSectionStart { range, .. } => {
+                if let Some(module) = &mut open {
+                    module.code = range.start as u64..range.end as u64;
+                }
+            }
+            Payload::CustomSection(section) if section.name().starts_with(".debug_") => {
+                if let (Some(module), Some(rest)) = (&mut open, left.checked_sub(section.data().len())) {
+                    left = rest;
+                    module.sections.insert(section.name().to_owned(), section.data().to_vec());
+                }
+            }
+            Payload::End(_) => found.extend(open.take().filter(|module| !module.sections.is_empty())),
+            _ => {}
+        }
+    }
+    found
+}
+
+impl Module {
+    fn context(&self) -> Option<Context<'_>> {
+        let load = |id: gimli::SectionId| {
+            let data = self.sections.get(id.name()).map_or(&[][..], Vec::as_slice);
+            Ok::<_, gimli::Error>(Reader::new(data, LittleEndian))
+        };
+        Context::from_dwarf(gimli::Dwarf::load(load).ok()?).ok()
+    }
+}

@@ -1,0 +1,81 @@
+//! Saving and taking up the memory of a stateful agent: by bounds of its own.
+
+use std::time::{Duration, Instant};
+
+use super::guests::{COUNT, Guest};
+use super::{Bench, LONG, call};
+use crate::wasm::{Fault, NotSaved};
+
+const MIB: u64 = 1 << 20;
+
+/// A guest of 8 MiB that counts, and saves so many bytes from the beginning of its memory after it has `worked`.
+fn saves(bytes: u64, worked: &str) -> Vec<u8> {
+    let more = format!(
+        r#"(func $work (local $left i64) {worked})
+        (func (export "caxton:agent/snapshot@0.1.0#save") (result i32)
+            (call $work)
+            (i32.store (i32.const 260) (i32.const 0)) (i32.store (i32.const 264) (i32.const {bytes})) (i32.const 256))
+        (func (export "caxton:agent/snapshot@0.1.0#restore") (param i32 i32) (result i32)
+            (call $work)
+            (i32.store8 (i32.const 8) (i32.load8_u offset=8 (local.get 0)))
+            (i32.store8 (i32.const 256) (i32.const 0)) (i32.const 256))"#
+    );
+    Guest { world: "stateful", pages: 128, more: &more, handle: COUNT, ..Guest::default() }.build()
+}
+
+/// A loop of so many turns.
+fn turns(count: u64) -> String {
+    format!(
+        "(local.set $left (i64.const {count}))
+         (loop (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+            (br_if 0 (i64.ne (local.get $left) (i64.const 0))))"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_is_bounded_by_its_own_bound_and_the_instance_outlives_it() {
+    let bench = Bench::new();
+    // Far above what a message may have.
+    let pool = bench.pool(&saves(6 * MIB, ""), |spec| spec.limits.message_bytes = 1).await;
+    assert_eq!(call(&pool).await.unwrap(), [1]);
+    for (max, expected) in [
+        (6 * MIB, Ok(6 * MIB)),
+        (6 * MIB - 1, Err(NotSaved::TooLarge { bytes: 6 * MIB, max: 6 * MIB - 1 })),
+        (0, Err(NotSaved::TooLarge { bytes: 6 * MIB, max: 0 })),
+    ] {
+        let mut lease = pool.lease_at_rest().await.unwrap();
+        let saved = lease.instance().save(max).await.unwrap().unwrap();
+        assert_eq!(saved.map(|saved| saved.len() as u64), expected, "at most {max}");
+        lease.finish(true);
+    }
+    assert_eq!((call(&pool).await.unwrap(), pool.started()), (vec![2], 1), "it is the same instance");
+    let mut lease = pool.lease_at_rest().await.unwrap();
+    let saved = lease.instance().save(8 * MIB).await.unwrap().unwrap().unwrap();
+    drop(lease);
+    *bench.world.saved.lock() = Some(saved);
+    assert_eq!((call(&pool).await.unwrap(), pool.started()), (vec![3], 2), "another took up all of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limits_of_a_message_do_not_end_a_save_or_a_restore() {
+    let bench = Bench::new();
+    let cpu = Duration::from_millis(40);
+    let pool = bench.pool(&saves(9, &turns(400_000_000)), |spec| spec.limits.cpu = cpu).await;
+    assert_eq!(call(&pool).await.unwrap(), [1]);
+    let mut lease = pool.lease(Instant::now() + LONG).await.unwrap();
+    let saved = lease.instance().save(MIB).await.unwrap().unwrap().unwrap();
+    assert!(lease.instance().cpu() > cpu, "it took no longer than a message may");
+    drop(lease);
+    *bench.world.saved.lock() = Some(saved.clone());
+    assert_eq!(call(&pool).await.unwrap(), [2]);
+    // Nor does the fuel of one.
+    let pool = bench.pool(&saves(9, &turns(1_000_000)), |spec| spec.limits.fuel = Some(10_000)).await;
+    assert_eq!(call(&pool).await.unwrap(), [2]);
+    let mut lease = pool.lease(Instant::now() + LONG).await.unwrap();
+    assert_eq!(lease.instance().save(MIB).await.unwrap().unwrap().unwrap()[8], 2);
+    lease.finish(true);
+    let pool = bench.pool(&saves(9, "unreachable"), |_| {}).await;
+    assert!(matches!(call(&pool).await, Err(Fault::Trap { .. })), "what was saved is not taken up");
+    *bench.world.saved.lock() = None;
+    assert_eq!(call(&pool).await.unwrap(), [1]);
+}

@@ -1,0 +1,210 @@
+//! What an author sees of a guest that breaks: its last words, its place, where to look, and what it was denied.
+
+use caxton_tests::{Client, Host, Setup};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{BINARY, agent, file, host};
+
+/// The lines that the host wrote into an agent's log, and not the agent.
+fn told(host: &Host, name: &str) -> Vec<String> {
+    let (code, log, stderr) = host.caxton(&["logs", name, "--tail", "1000", "-o", "json"]);
+    assert_eq!(code, 0, "{stderr}");
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
+    let of_host = lines.filter(|line| line["context"] == "caxton");
+    of_host.map(|line| line["text"].as_str().expect("a text").to_owned()).collect()
+}
+
+const TRAP: &str = r#"{"do":"trap"}"#;
+
+#[test]
+fn invoke_shows_the_last_words_the_message_and_the_log() {
+    let host = host(&agent("rogue", "rogue", ""));
+    let (code, stdout, stderr) = host.caxton(&["invoke", "rogue", TRAP]);
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    for part in ["trapped: ", "it said on stderr", "panicked at", "`caxton logs rogue`"] {
+        assert!(stderr.contains(part), "no {part:?} in {stderr}");
+    }
+    let (code, stdout, _) = host.caxton(&["invoke", "rogue", TRAP, "-o", "json"]);
+    let error: Value = serde_json::from_str(&stdout).expect("JSON on failure too");
+    let error = &error["error"];
+    assert_eq!((code, &error["code"], &error["exit"]), (1, &json!("trap"), &json!(1)), "{error}");
+    let details = &error["details"];
+    assert!(details["stderr"].as_str().is_some_and(|words| words.contains("panicked at")), "{details}");
+    assert!(details["backtrace"].as_str().is_some_and(|frames| frames.starts_with("0: ")), "{details}");
+    assert_eq!(details["agent"], "rogue");
+    let id = details["message_id"].as_str().expect("the message").to_owned();
+    // The words of one call are not told of the next.
+    let (_, stdout, _) = host.caxton(&["invoke", "rogue", r#"{"do":"fail","cause":"fault","reason":"mine"}"#, "-o", "json"]);
+    let error: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(error["error"]["details"]["stderr"], Value::Null, "{error}");
+    // Both logs name whom and what it is about.
+    host.until_said(&id);
+    let said = host.said();
+    let line = said.lines().find(|line| line.contains(&id)).expect("a line of the host");
+    assert!(line.contains("rogue"), "{line}");
+    assert!(told(&host, "rogue").iter().any(|text| text.contains(&id) && text.contains("trapped: ")));
+}
+
+#[test]
+fn a_backtrace_has_names_as_their_source_has_them() {
+    let host = host(&agent("rogue", "rogue", ""));
+    host.caxton(&["invoke", "rogue", TRAP]);
+    let (_, log, _) = host.caxton(&["logs", "rogue"]);
+    assert!(log.contains("core::panicking::") || log.contains("std::panicking::"), "{log}");
+    assert!(!log.contains("_ZN") && !log.contains("!_R"), "{log}");
+}
+
+#[test]
+fn every_failure_is_json_for_who_asks_for_json() {
+    let host = host(&agent("rogue", "rogue", ""));
+    for (arguments, code, name) in [
+        (&["ps", "nobody"][..], 3, "no-agent"),
+        (&["invoke", "nobody", "x"], 3, "no-agent"),
+        (&["send", "nobody", "x"], 3, "no-agent"),
+        (&["invoke", "rogue", r#"{"do":"sleep","ms":60000}"#, "--timeout", "10ms"], 5, "deadline-exceeded"),
+        (&["invoke", "rogue", "x", "--performative", "sing"], 2, "bad-request"),
+        (&["dead", "show", "1"], 3, ""),
+        (&["conversation", "show", "none"], 3, ""),
+        (&["rollout", "status", "nobody"], 3, ""),
+        (&["rollout", "abort", "rogue"], 4, ""),
+        (&["mailbox", "pause", "nobody"], 3, ""),
+        (&["state", "get", "nobody", "key"], 3, ""),
+        (&["rehearse", "rogue", "--component", "nothing.wasm"], 2, "usage"),
+        (&["logs", "--tail", "1001"], 2, "usage"),
+        (&["chekc"], 2, "usage"),
+        (&["ps", "--data", "nowhere"], 1, "failed"),
+        (&["up", "-f", "nothing.toml"], 2, "usage"),
+    ] {
+        let (found, stdout, stderr) = host.caxton(&[arguments, &["-o", "json"]].concat());
+        let told: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {stdout:?}"));
+        let error = &told["error"];
+        assert_eq!((found, &error["exit"]), (code, &json!(code)), "{arguments:?}: {told}");
+        assert!(error["message"].as_str().is_some_and(|words| !words.is_empty()), "{arguments:?}: {told}");
+        assert!(name.is_empty() || error["code"] == name, "{arguments:?}: {told}");
+        assert!(!stderr.is_empty(), "{arguments:?}: words are for people, on stderr");
+    }
+    // What has a result prints that and nothing else.
+    let unhappy = r#"{"do":"reply","text":"no","with":{"performative":"refuse"}}"#;
+    let (code, stdout, _) = host.caxton(&["invoke", "rogue", unhappy, "-o", "json"]);
+    let reply: Value = serde_json::from_str(&stdout).expect("one document");
+    assert_eq!((code, &reply["performative"]), (1, &json!("refuse")));
+}
+
+/// What a call of an agent that traps is told, with these headers.
+fn problem(client: &Client, path: &str, headers: &[(&str, &str)], body: &'static str) -> Value {
+    let reply = client.send(Method::POST, path, headers, body);
+    assert_eq!(reply.status.as_u16(), 500, "{}", reply.text());
+    reply.json()
+}
+
+#[test]
+fn who_may_see_it_is_told_what_went_on_inside() {
+    let web = agent("web", "once", "").replace("\"/web\"", "\"/web/{*rest}\"");
+    let agents = agent("rogue", "rogue", "") + &web;
+    let forwarded = [("x-forwarded-for", "203.0.113.7")];
+    for (details, local, behind_a_proxy) in [("loopback", true, false), ("always", true, true), ("never", false, false)] {
+        let host = host(&format!("[http]\ndetails = \"{details}\"\n{agents}"));
+        let client = host.client();
+        for (path, name) in [("/rogue", "rogue"), ("/web/trap", "web")] {
+            for (headers, seen) in [(&[][..], local), (&forwarded, behind_a_proxy)] {
+                let told = problem(&client, path, headers, TRAP);
+                assert_eq!((&told["code"], &told["agent"]), (&json!("trap"), &json!(name)));
+                let shows = |field: &str, part: &str| told[field].as_str().is_some_and(|text| text.contains(part));
+                let log = format!("caxton logs {name}");
+                let inside = [("stderr", "panicked at"), ("error", "trapped: "), ("log", log.as_str())];
+                for (field, part) in inside {
+                    assert_eq!(shows(field, part), seen, "{details}, {headers:?}: {field} of {told}");
+                    assert_eq!(told[field].is_null(), !seen, "{details}, {headers:?}: {field} of {told}");
+                }
+            }
+        }
+        let told = problem(&client, "/rogue", &[], TRAP);
+        assert!(told["message_id"].is_string() && told["trace_id"].is_string(), "{told}");
+    }
+}
+
+#[test]
+fn memory_that_was_refused_is_told_with_every_fault_that_follows() {
+    let limits = "limits = { memory = \"16MiB\", cpu = \"300ms\", time = \"3s\" }\nbreaker = { faults = 100 }";
+    let host = host(&(agent("rogue", "rogue", limits) + &agent("fuelled", "rogue", "limits = { memory = \"16MiB\", fuel = 100_000_000 }")));
+    for (name, then) in [
+        ("rogue", json!({"do": "trap"})),
+        ("rogue", json!({"do": "exit", "code": 1})),
+        ("rogue", json!({"do": "loop"})),
+        ("rogue", json!({"do": "sleep", "ms": 60_000})),
+        ("rogue", json!({"do": "fail", "cause": "fault", "reason": "nothing more fits"})),
+        ("fuelled", json!({"do": "loop"})),
+    ] {
+        let grow = json!({"do": "steps", "steps": [{"do": "grow", "mib": 64}, then.clone()]});
+        let (code, _, stderr) = host.caxton(&["invoke", name, &grow.to_string()]);
+        assert!(code != 0, "{then}: {stderr}");
+        let part = "memory above limits.memory, 16777216 bytes, was refused before";
+        assert!(stderr.contains(part), "{name}, {then}: {stderr}");
+        let (_, _, stderr) = host.caxton(&["invoke", name, &then.to_string()]);
+        assert!(!stderr.contains("refused before"), "{name}, {then} of a fresh instance: {stderr}");
+    }
+}
+
+#[test]
+fn what_is_denied_is_told_once_with_what_would_allow_it() {
+    let web = agent("web", "once", "").replace("\"/web\"", "\"/web/{*rest}\"");
+    let mut host = host(&(agent("rogue", "rogue", "") + &web));
+    let client = host.client();
+    // Nothing is denied to who asks for nothing, whatever its language does on its own.
+    client.post("/rogue", r#"{"do":"reply","text":"fine"}"#);
+    client.get("/web/again");
+    assert_eq!((told(&host, "rogue"), told(&host, "web")), (vec![], vec![]));
+    for _ in 0..3 {
+        client.post("/rogue", r#"{"do":"env"}"#);
+        client.post("/rogue", r#"{"do":"read","path":"/etc/passwd"}"#);
+        client.post("/rogue", r#"{"do":"write","path":"out.txt"}"#);
+        client.post("/rogue", r#"{"do":"connect","address":"127.0.0.1:1"}"#);
+        client.post("/rogue", r#"{"do":"connect","address":"example.com:80"}"#);
+        assert_eq!(client.get("/web/fetch").text(), "ErrorCode::HttpRequestDenied");
+    }
+    let rogue = told(&host, "rogue");
+    for (part, setting) in [
+        ("environment variables", "allow.env"),
+        ("files", "allow.files"),
+        ("TCP socket", "no setting"),
+        ("`example.com`", "no setting"),
+    ] {
+        let lines: Vec<&String> = rogue.iter().filter(|line| line.contains(part)).collect();
+        assert!(lines.len() == 1 && lines[0].contains(setting), "{part}: {rogue:?}");
+    }
+    assert_eq!(rogue.len(), 4, "{rogue:?}");
+    let web = told(&host, "web");
+    assert!(web.len() == 1 && web[0].contains("https://example.com") && web[0].contains("allow.http"), "{web:?}");
+    assert!(!web[0].contains("secret"), "what is behind the host may be nobody's business: {web:?}");
+    // What is granted is not told as denied.
+    host.edit(&file(&agent("rogue", "rogue", "allow = { env = [\"PATH\"] }")));
+    host.until_agent("rogue", "the new revision", |agent| agent["revision"] == "rogue@2");
+    let seen = client.post("/rogue", r#"{"do":"env"}"#).text();
+    assert!(seen.contains("PATH"), "{seen}");
+    let lines = told(&host, "rogue");
+    assert!(lines.last().is_some_and(|line| line.contains("sees PATH")), "{lines:?}");
+}
+
+#[test]
+fn a_variable_that_the_host_lacks_is_told() {
+    let toml = agent("rogue", "rogue", "allow = { env = [\"FOR_THIS_TEST\", \"NOT_THERE\"] }");
+    let host = Setup::new(BINARY, &file(&toml)).variable("FOR_THIS_TEST", "1").start();
+    host.client().post("/rogue", r#"{"do":"env"}"#);
+    let lines = told(&host, "rogue");
+    assert!(lines.len() == 1 && lines[0].contains("NOT_THERE") && !lines[0].contains("FOR_THIS_TEST"), "{lines:?}");
+}
+
+#[test]
+fn dead_letters_have_the_last_words() {
+    let mut host = host(&agent("rogue", "rogue", "mailbox = { attempts = 1 }"));
+    assert_eq!(host.caxton(&["send", "rogue", TRAP]).0, 0);
+    let dead = host.until("a dead letter", |host| {
+        let (_, stdout, _) = host.caxton(&["dead", "ls", "-o", "json"]);
+        stdout.contains("attempts-exhausted").then_some(stdout)
+    });
+    let dead: Value = serde_json::from_str(&dead).expect("JSON");
+    let number = dead["dead_letters"][0]["number"].to_string();
+    let (_, shown, _) = host.caxton(&["dead", "show", &number, "-o", "json"]);
+    assert!(shown.contains("panicked at") && shown.contains("trapped: "), "{shown}");
+}

@@ -1,0 +1,126 @@
+//! A new revision is judged by what the old one fails at, beside it or before.
+
+use caxton_tests::Host;
+use serde_json::{Value, json};
+
+use crate::{agent, file, host};
+
+const WELL: &str = r#"{"do":"reply","text":"well"}"#;
+const BADLY: &str = r#"{"do":"fail","cause":"fault"}"#;
+
+/// The agent `probe` of which no breaker opens, with `more` settings; `version` makes another revision of it.
+fn probe(version: u32, more: &str) -> String {
+    agent("probe", "rogue", &format!("config = {{ version = \"{version}\" }}\nbreaker = {{ faults = 100 }}\n{more}"))
+}
+
+fn newest(host: &Host) -> Value {
+    host.api().get("/v1/rollouts/probe").json()[0].clone()
+}
+
+/// Calls of which one in so many makes the agent fail, whichever revision it is.
+fn call(host: &Host, count: usize, one_in: usize) {
+    let client = host.client();
+    for nth in 0..count {
+        let (body, expected) = if nth % one_in == 0 { (BADLY, 500) } else { (WELL, 200) };
+        let status = client.post("/probe", body).status.as_u16();
+        assert_eq!(status, expected, "a call of {body}");
+    }
+}
+
+/// Calls, a few at a time, until the newest rollout has ended.
+fn call_until_ended(host: &mut Host, one_in: usize) -> Value {
+    host.until("the rollout ends", |host| {
+        call(host, 2 * one_in, one_in);
+        Some(newest(host)).filter(|rollout| rollout["to"] == "probe@2" && rollout["ended"] == true)
+    })
+}
+
+const CANARY: &str = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1s\" }] }\n";
+
+#[test]
+fn a_revision_that_fails_as_often_as_the_one_beside_it_stays() {
+    let rules = format!("{CANARY}rollback = {{ min-messages = 20, slower = \"10000%\" }}");
+    let mut host = host(&probe(1, &rules));
+    host.edit(&file(&probe(2, &rules)));
+    let ended = call_until_ended(&mut host, 5);
+    assert_eq!((&ended["status"], &ended["why"]), (&json!("completed"), &json!("probe@2 runs")), "{ended}");
+}
+
+#[test]
+fn a_revision_that_fails_more_often_than_the_one_beside_it_is_taken_back() {
+    let rules = format!("{CANARY}rollback = {{ min-messages = 20, slower = \"10000%\" }}\n");
+    // What is told to nobody but the new revision: its component answers these calls, and the old one does not.
+    let toml = |guest| {
+        file(&agent("probe", guest, &format!("breaker = {{ faults = 100 }}\n{rules}config = {{ by = \"{guest}\" }}")))
+    };
+    let mut host = Host::start(crate::BINARY, &toml("echo"));
+    host.edit(&toml("rogue"));
+    let ended = host.until("the rollout ends", |host| {
+        let client = host.client();
+        (0..5).for_each(|_| drop(client.post("/probe", BADLY)));
+        Some(newest(host)).filter(|rollout| rollout["ended"] == true)
+    });
+    let why = ended["why"].as_str().unwrap_or_default();
+    assert_eq!(ended["status"], "rolled-back", "{ended}");
+    assert!(why.starts_with("errors: ") && why.contains("with the running revision 0 of "), "{why}");
+}
+
+#[test]
+fn an_absolute_bound_takes_back_what_fails_no_more_than_the_one_beside_it() {
+    let rules = format!("{CANARY}rollback = {{ min-messages = 20, slower = \"10000%\", errors-above = \"10%\" }}");
+    let mut host = host(&probe(1, &rules));
+    host.edit(&file(&probe(2, &rules)));
+    let ended = call_until_ended(&mut host, 5);
+    let why = ended["why"].as_str().unwrap_or_default();
+    assert!(ended["status"] == "rolled-back" && why.contains("more than 10% (`errors-above`)"), "{ended}");
+}
+
+/// All traffic moves at once: nothing of the old revision is beside the new one.
+const AT_ONCE: &str = "deploy = { strategy = \"immediate\" }\nrollback = { min-messages = 20 }";
+
+#[test]
+fn where_no_old_one_runs_beside_its_last_figures_count() {
+    let mut host = host(&probe(1, AT_ONCE));
+    call(&host, 100, 5);
+    host.edit(&file(&probe(2, AT_ONCE)));
+    host.until_agent("probe", "the new one has all traffic", |status| status["revision"] == "probe@2");
+    let ended = call_until_ended(&mut host, 5);
+    assert_eq!(ended["status"], "completed", "{ended}");
+}
+
+#[test]
+fn the_last_figures_outlive_the_host() {
+    let host = host(&probe(1, AT_ONCE));
+    call(&host, 100, 5);
+    let (code, setup) = host.stop();
+    assert_eq!(code, 0);
+    setup.edit(&file(&probe(2, AT_ONCE)));
+    let mut host = setup.start();
+    host.until_agent("probe", "the new one has all traffic", |status| status["revision"] == "probe@2");
+    let ended = call_until_ended(&mut host, 5);
+    assert_eq!(ended["status"], "completed", "{ended}");
+}
+
+#[test]
+fn what_fails_more_than_the_last_figures_tell_is_taken_back() {
+    let mut host = host(&probe(1, AT_ONCE));
+    call(&host, 200, 100);
+    host.edit(&file(&probe(2, AT_ONCE)));
+    host.until_agent("probe", "the new one has all traffic", |status| status["revision"] == "probe@2");
+    let ended = call_until_ended(&mut host, 2);
+    let why = ended["why"].as_str().unwrap_or_default();
+    assert!(
+        ended["status"] == "rolled-back" && why.contains("with the revision before it 2 of its last 200"),
+        "{ended}"
+    );
+}
+
+#[test]
+fn with_nothing_to_compare_with_the_bound_is_of_the_new_one_alone() {
+    let mut host = host(&probe(1, AT_ONCE));
+    host.edit(&file(&probe(2, AT_ONCE)));
+    host.until_agent("probe", "the new one has all traffic", |status| status["revision"] == "probe@2");
+    let ended = call_until_ended(&mut host, 5);
+    let why = ended["why"].as_str().unwrap_or_default();
+    assert!(ended["status"] == "rolled-back" && why.contains("more than 5%"), "{ended}");
+}
