@@ -184,7 +184,9 @@ mod tests {
         let stop = CancellationToken::new();
         let build = run(command, path, &stop);
         let ends = async {
-            let pid = |name: &str| std::fs::read_to_string(path.join(name)).ok().and_then(|text| text.trim().parse::<i32>().ok());
+            let pid = |name: &str| {
+                std::fs::read_to_string(path.join(name)).ok().and_then(|text| text.trim().parse::<i32>().ok())
+            };
             let pids = loop {
                 if let (Some(inner), Some(outer)) = (pid("inner"), pid("outer")) {
                     break [inner, outer];

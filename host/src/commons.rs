@@ -28,8 +28,8 @@ use crate::store::{Commit, Committed, Store, said};
 use crate::tasks::Tasks;
 use crate::timers::Timers;
 use crate::wasm::{
-    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Trail, Waiter, Work, act, new_id,
-    wit,
+    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Trail, Waiter, Work, act,
+    new_id, wit,
 };
 
 /// What all agents share.

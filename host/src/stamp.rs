@@ -123,7 +123,10 @@ fn open_for_writing() -> HashSet<(u64, u64)> {
         for descriptor in descriptors.flatten().map(|descriptor| descriptor.path()) {
             // The permissions of the link are those that the file was opened with.
             let writes = fs::symlink_metadata(&descriptor).is_ok_and(|link| link.mode() & 0o200 != 0);
-            if writes && let Ok(file) = fs::metadata(&descriptor) && file.is_file() {
+            if writes
+                && let Ok(file) = fs::metadata(&descriptor)
+                && file.is_file()
+            {
                 open.insert((file.dev(), file.ino()));
             }
         }

@@ -98,7 +98,8 @@ impl Agent {
         }
         let (receiver, running) = (&envelope.message.sender, self.current());
         let routes = self.commons.routes.load();
-        let limit = routes.receiver(receiver, &envelope.message.conversation_id).map(|receiver| receiver.message_limit());
+        let limit =
+            routes.receiver(receiver, &envelope.message.conversation_id).map(|receiver| receiver.message_limit());
         let ending = match &running {
             Some(running) => Ending::of(running),
             None => {
@@ -193,9 +194,14 @@ mod tests {
 
     #[test]
     fn a_text_is_cut_between_characters() {
-        for (text, bytes, expected) in
-            [("short", 9, "short"), ("short", 5, "short"), ("short", 2, "sh"), ("aü", 2, "a"), ("ü", 1, ""), ("", 0, "")]
-        {
+        for (text, bytes, expected) in [
+            ("short", 9, "short"),
+            ("short", 5, "short"),
+            ("short", 2, "sh"),
+            ("aü", 2, "a"),
+            ("ü", 1, ""),
+            ("", 0, ""),
+        ] {
             assert_eq!(cut(text, bytes), expected, "{text} in {bytes}");
         }
     }

@@ -100,7 +100,9 @@ impl Agent {
             Ok(Some(Err(why))) => {
                 lease.finish(true);
                 let help = match why {
-                    NotSaved::TooLarge { .. } => "; raise `snapshot.max`, which applies at once, or let it remember less",
+                    NotSaved::TooLarge { .. } => {
+                        "; raise `snapshot.max`, which applies at once, or let it remember less"
+                    }
                     NotSaved::Refused(_) => "",
                 };
                 Err(self.not_saved(revision, &format!("{why}{help}")))

@@ -91,7 +91,9 @@ fn unusable(file: &Path) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Vec<Problem>> = HashMap::new();
     let (dir, named) = config::components(file, std::env::vars_os());
     let agents = named.into_iter().map(|(agent, component)| {
-        let found = seen.entry(dir.join(&component)).or_insert_with_key(|path| read(path, &component).err().unwrap_or_default());
+        let found = seen
+            .entry(dir.join(&component))
+            .or_insert_with_key(|path| read(path, &component).err().unwrap_or_default());
         let findings = found.clone();
         Checked { agent, kind: None, component, size: None, routes: Vec::new(), findings, notes: Vec::new() }
     });

@@ -340,8 +340,7 @@ mod tests {
     #[test]
     fn errors_are_told_to_programs() {
         let plain = CliError::new(Exit::NotFound, "there is no agent `x`");
-        let expected =
-            json!({ "error": { "code": "not-found", "message": "there is no agent `x`", "exit": 3 } });
+        let expected = json!({ "error": { "code": "not-found", "message": "there is no agent `x`", "exit": 3 } });
         assert_eq!(plain.to_json(), expected);
         let detailed = CliError::new(Exit::Failed, "trapped").with_details(json!({ "code": "trap", "agent": "a" }));
         let expected = json!({ "error": {

@@ -171,7 +171,8 @@ fn read(path: &Path, shown: &str) -> Read {
 impl Reconciler {
     /// Tells which files matter now.
     pub(super) fn follow(&self) {
-        let now = Followed::new(&self.source.at, &self.declared.dir, self.commons.store.folder(), &self.declared.desired);
+        let now =
+            Followed::new(&self.source.at, &self.declared.dir, self.commons.store.folder(), &self.declared.desired);
         self.followed.send_if_modified(|before| {
             let changed = **before != now;
             if changed {

@@ -25,8 +25,7 @@ impl Store {
     pub(crate) fn keep_ledger(&self, agent: Arc<str>, record: Option<String>) {
         self.tell_writer(move |transaction| {
             let Some(record) = record else {
-                let handed =
-                    "UPDATE snapshot SET (data, pieces, bytes) =
+                let handed = "UPDATE snapshot SET (data, pieces, bytes) =
                         (SELECT data, pieces, bytes FROM memory WHERE memory.agent = ?1), handed = NULL
                      WHERE agent = ?1 AND handed IS NOT NULL";
                 transaction.prepare_cached(handed)?.execute([&*agent])?;

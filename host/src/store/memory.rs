@@ -201,7 +201,8 @@ impl Store {
 /// Removes some pieces of a memory that no row names. Gives how many.
 fn remove_some(connection: &Connection, pieces: &Pieces) -> rusqlite::Result<usize> {
     let sql = format!("SELECT DISTINCT memory FROM piece WHERE memory NOT IN ({NAMED})");
-    let unnamed: Vec<i64> = connection.prepare_cached(&sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let unnamed: Vec<i64> =
+        connection.prepare_cached(&sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let unwritten = {
         let writing = pieces.writing.lock();
         unnamed.into_iter().find(|number| !writing.contains(&number.cast_unsigned()))
@@ -318,7 +319,8 @@ mod tests {
         assert_eq!(of(store.snapshot("own", 0)), Some((4, vec![4, 5])));
         assert_eq!(of(store.snapshot("handed", 0)), Some((2, vec![1, 2, 3])));
         assert_eq!(of(store.handed_over("own", 3)), Some((3, vec![3])));
-        let sizes: Vec<_> = store.size().unwrap().agents.iter().map(|kept| (kept.agent.clone(), kept.snapshot_bytes)).collect();
+        let sizes: Vec<_> =
+            store.size().unwrap().agents.iter().map(|kept| (kept.agent.clone(), kept.snapshot_bytes)).collect();
         assert_eq!(sizes, [("handed".to_owned(), 3), ("own".to_owned(), 2)]);
         store.forget_handoffs("handed".into(), vec![2]);
         store.flush().await.unwrap();

@@ -99,21 +99,15 @@ pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
         },
     )?;
     let mut interface = linker.instance(&format!("wasi:sockets/tcp-create-socket@{WASI}"))?;
-    interface.func_wrap(
-        "create-tcp-socket",
-        |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
-            store.data().deny(Kind::Tcp, || denied_socket("TCP"));
-            Ok((Err::<Resource<TcpSocket>, _>(ErrorCode::AccessDenied),))
-        },
-    )?;
+    interface.func_wrap("create-tcp-socket", |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
+        store.data().deny(Kind::Tcp, || denied_socket("TCP"));
+        Ok((Err::<Resource<TcpSocket>, _>(ErrorCode::AccessDenied),))
+    })?;
     let mut interface = linker.instance(&format!("wasi:sockets/udp-create-socket@{WASI}"))?;
-    interface.func_wrap(
-        "create-udp-socket",
-        |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
-            store.data().deny(Kind::Udp, || denied_socket("UDP"));
-            Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
-        },
-    )?;
+    interface.func_wrap("create-udp-socket", |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
+        store.data().deny(Kind::Udp, || denied_socket("UDP"));
+        Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
+    })?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -142,10 +136,8 @@ impl Ctx {
             });
         } else if self.who.denied.is_first(Kind::Environment) {
             let names: Vec<&str> = granted.iter().map(String::as_str).collect();
-            let text = format!(
-                "it read its environment variables and sees {}: `allow.env` lists no others",
-                names.join(", ")
-            );
+            let text =
+                format!("it read its environment variables and sees {}: `allow.env` lists no others", names.join(", "));
             self.outside().log(&self.who, LogLevel::Info, "caxton", &text);
         }
     }

@@ -245,7 +245,9 @@ impl Scan {
                 Payload::CustomSection(section) => match section.name() {
                     ".debug_info" => self.dwarf = true,
                     // Its own, or of a core module of its own: a component inside of it does not speak for the whole.
-                    REUSE_SECTION if matches!(within[..], [_] | [_, Encoding::Module]) => self.read_reuse(section.data()),
+                    REUSE_SECTION if matches!(within[..], [_] | [_, Encoding::Module]) => {
+                        self.read_reuse(section.data())
+                    }
                     _ => {}
                 },
                 _ => {}
@@ -372,8 +374,12 @@ fn judge_import(import: &str) -> Option<Finding> {
         return None;
     }
     let help = match package {
-        "caxton:agent" => format!("this host has {package}@{has}; build it against the contract that `caxton wit` prints"),
-        "wasi:config" | "wasi:logging" => format!("this host has {package}@{has}; build it against that (`caxton wit`)"),
+        "caxton:agent" => {
+            format!("this host has {package}@{has}; build it against the contract that `caxton wit` prints")
+        }
+        "wasi:config" | "wasi:logging" => {
+            format!("this host has {package}@{has}; build it against that (`caxton wit`)")
+        }
         _ => format!(
             "this host has {package}@0.2.0 to {package}@{has}; build it for WASI 0.2, in Rust for the target \
              wasm32-wasip2"

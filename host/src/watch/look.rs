@@ -267,7 +267,8 @@ impl Sources {
             return;
         }
         self.patterns = now.patterns();
-        self.marks.retain(|command, _| before.builds.is_empty() || before.builds.get(command) == now.builds.get(command));
+        self.marks
+            .retain(|command, _| before.builds.is_empty() || before.builds.get(command) == now.builds.get(command));
         self.builds.retain(|command| now.builds.contains_key(command));
         let left_out = now.left_out();
         for (command, patterns) in &self.patterns {

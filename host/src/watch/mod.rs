@@ -118,7 +118,9 @@ pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: C
                 }
             }
         }
-        if building.is_none() && let Some(command) = watched.next_build() {
+        if building.is_none()
+            && let Some(command) = watched.next_build()
+        {
             building = Some(start(command, watched.dir(), ended_sender.clone(), stop.clone()));
         }
     }

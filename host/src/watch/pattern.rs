@@ -46,9 +46,10 @@ impl Pattern {
         let parts: Vec<&str> = text.split('/').collect();
         let fixed = parts.iter().position(|part| is_wild(part)).unwrap_or(parts.len());
         let start = if text.starts_with('/') { Path::new("/") } else { dir };
-        let base = parts[..fixed].iter().filter(|part| !matches!(**part, "" | ".")).fold(start.to_owned(), |base, part| {
-            base.join(unescape(part))
-        });
+        let base = parts[..fixed]
+            .iter()
+            .filter(|part| !matches!(**part, "" | "."))
+            .fold(start.to_owned(), |base, part| base.join(unescape(part)));
         let rest: Vec<&str> = parts[fixed..].iter().copied().filter(|part| !matches!(*part, "" | ".")).collect();
         if rest.contains(&"..") {
             return Err("it has `..` after a wildcard; begin it with the folder that is meant".to_owned());
@@ -188,10 +189,39 @@ mod tests {
     #[test]
     fn every_way_to_write_a_pattern_matches() {
         for pattern in [
-            "src/**", "./src/**", "src", "src/", "./src", ".", "./", "**", "*/**", "/p/app/src/**", "/p/app/src", "/p/app/src/",
-            "../app/src/**", "src//**", "src/./**", "src/main.rs", "./src/main.rs", "/p/app/src/main.rs", "src/*", "src/*.rs",
-            "src/*.{rs,toml}", "{src,lib}/**", "{src,lib}", "{src/**,../shared}", "{../shared,src}/**", "s?c/*.rs", "[s]rc/**",
-            "**/*.rs", "**/main.rs", "src/**/*.rs", "src/**/", "{src/{main,lib},build}.rs", "/p/{app,other}/src/*.rs",
+            "src/**",
+            "./src/**",
+            "src",
+            "src/",
+            "./src",
+            ".",
+            "./",
+            "**",
+            "*/**",
+            "/p/app/src/**",
+            "/p/app/src",
+            "/p/app/src/",
+            "../app/src/**",
+            "src//**",
+            "src/./**",
+            "src/main.rs",
+            "./src/main.rs",
+            "/p/app/src/main.rs",
+            "src/*",
+            "src/*.rs",
+            "src/*.{rs,toml}",
+            "{src,lib}/**",
+            "{src,lib}",
+            "{src/**,../shared}",
+            "{../shared,src}/**",
+            "s?c/*.rs",
+            "[s]rc/**",
+            "**/*.rs",
+            "**/main.rs",
+            "src/**/*.rs",
+            "src/**/",
+            "{src/{main,lib},build}.rs",
+            "/p/{app,other}/src/*.rs",
         ] {
             assert!(matches(pattern, "/p/app/src/main.rs"), "{pattern}");
         }

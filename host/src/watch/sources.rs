@@ -122,7 +122,10 @@ pub(crate) fn matches_nothing(pattern: &Pattern, dir: &Path, left_out: &LeftOut)
     }
     let written = &pattern.written;
     if !pattern.base.exists() {
-        let message = format!("the pattern `{written}` of build.watch matches no file: {} is not there", shown(&pattern.base, dir));
+        let message = format!(
+            "the pattern `{written}` of build.watch matches no file: {} is not there",
+            shown(&pattern.base, dir)
+        );
         let help = meant(pattern, dir).unwrap_or_else(|| {
             "paths begin in the folder of the declaration; it is followed as soon as it is there".to_owned()
         });
@@ -175,7 +178,9 @@ mod tests {
 
     fn project() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        for file in ["src/main.rs", "src/deep/er/a.rs", "src/target/made.rs", "lib/b.rs", "agent.wasm", "data/caxton.db"] {
+        for file in
+            ["src/main.rs", "src/deep/er/a.rs", "src/target/made.rs", "lib/b.rs", "agent.wasm", "data/caxton.db"]
+        {
             let path = folder.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, file).unwrap();
@@ -231,7 +236,8 @@ mod tests {
             tree.add(&Pattern::parse("src", dir).unwrap()[0], &LeftOut::default());
             tree.files
         };
-        let names = |before: &Marks| -> Vec<String> { changed(before, &marks()).iter().map(|path| shown(path, dir)).collect() };
+        let names =
+            |before: &Marks| -> Vec<String> { changed(before, &marks()).iter().map(|path| shown(path, dir)).collect() };
         let mut before = marks();
         assert_eq!(names(&before), Vec::<String>::new());
         for (what, change) in [

@@ -8,9 +8,14 @@ const MIB: usize = 1 << 20;
 
 #[test]
 fn a_value_of_state_is_bounded_by_the_state_and_not_by_a_message() {
-    let host = host(&agent("rogue", "rogue", "limits = { state = \"40MiB\", memory = \"256MiB\", cpu = \"30s\", time = \"60s\" }\n"));
+    let host = host(&agent(
+        "rogue",
+        "rogue",
+        "limits = { state = \"40MiB\", memory = \"256MiB\", cpu = \"30s\", time = \"60s\" }\n",
+    ));
     let client = host.client();
-    let set = |bytes: usize| client.post("/rogue", json!({ "do": "set", "key": "k", "bytes": bytes }).to_string()).json();
+    let set =
+        |bytes: usize| client.post("/rogue", json!({ "do": "set", "key": "k", "bytes": bytes }).to_string()).json();
     assert_eq!(set(30 * MIB)["written"], 1);
     let refused = set(50 * MIB);
     assert_eq!((&refused["error"], &refused["detail"]), (&json!("too-large"), &json!(40 * MIB)), "{refused}");

@@ -35,7 +35,8 @@ fn invoke_shows_the_last_words_the_message_and_the_log() {
     assert_eq!(details["agent"], "rogue");
     let id = details["message_id"].as_str().expect("the message").to_owned();
     // The words of one call are not told of the next.
-    let (_, stdout, _) = host.caxton(&["invoke", "rogue", r#"{"do":"fail","cause":"fault","reason":"mine"}"#, "-o", "json"]);
+    let (_, stdout, _) =
+        host.caxton(&["invoke", "rogue", r#"{"do":"fail","cause":"fault","reason":"mine"}"#, "-o", "json"]);
     let error: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!(error["error"]["details"]["stderr"], Value::Null, "{error}");
     // Both logs name whom and what it is about.
@@ -77,7 +78,8 @@ fn every_failure_is_json_for_who_asks_for_json() {
         (&["up", "-f", "nothing.toml"], 2, "usage"),
     ] {
         let (found, stdout, stderr) = host.caxton(&[arguments, &["-o", "json"]].concat());
-        let told: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {stdout:?}"));
+        let told: Value =
+            serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {stdout:?}"));
         let error = &told["error"];
         assert_eq!((found, &error["exit"]), (code, &json!(code)), "{arguments:?}: {told}");
         assert!(error["message"].as_str().is_some_and(|words| !words.is_empty()), "{arguments:?}: {told}");
@@ -103,7 +105,8 @@ fn who_may_see_it_is_told_what_went_on_inside() {
     let web = agent("web", "once", "").replace("\"/web\"", "\"/web/{*rest}\"");
     let agents = agent("rogue", "rogue", "") + &web;
     let forwarded = [("x-forwarded-for", "203.0.113.7")];
-    for (details, local, behind_a_proxy) in [("loopback", true, false), ("always", true, true), ("never", false, false)] {
+    for (details, local, behind_a_proxy) in [("loopback", true, false), ("always", true, true), ("never", false, false)]
+    {
         let host = host(&format!("[http]\ndetails = \"{details}\"\n{agents}"));
         let client = host.client();
         for (path, name) in [("/rogue", "rogue"), ("/web/trap", "web")] {
@@ -127,7 +130,10 @@ fn who_may_see_it_is_told_what_went_on_inside() {
 #[test]
 fn memory_that_was_refused_is_told_with_every_fault_that_follows() {
     let limits = "limits = { memory = \"16MiB\", cpu = \"300ms\", time = \"3s\" }\nbreaker = { faults = 100 }";
-    let host = host(&(agent("rogue", "rogue", limits) + &agent("fuelled", "rogue", "limits = { memory = \"16MiB\", fuel = 100_000_000 }")));
+    let host = host(
+        &(agent("rogue", "rogue", limits)
+            + &agent("fuelled", "rogue", "limits = { memory = \"16MiB\", fuel = 100_000_000 }")),
+    );
     for (name, then) in [
         ("rogue", json!({"do": "trap"})),
         ("rogue", json!({"do": "exit", "code": 1})),

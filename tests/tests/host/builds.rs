@@ -116,9 +116,7 @@ fn a_build_that_writes_into_its_own_sources_is_run_once_more() {
     write(&setup.folder().join("src/main.rs"), "a");
     write(&setup.folder().join("echo.path"), &guest("echo").display().to_string());
     let mut host = setup.start();
-    let count = |host: &Host| {
-        fs::read_to_string(host.folder().join("runs.log")).unwrap_or_default().lines().count()
-    };
+    let count = |host: &Host| fs::read_to_string(host.folder().join("runs.log")).unwrap_or_default().lines().count();
     for (round, edit) in [(1, None), (2, Some("b")), (3, Some("c"))] {
         if let Some(text) = edit {
             write(&host.folder().join("src/main.rs"), text);
@@ -147,7 +145,8 @@ fn a_stop_in_the_middle_of_a_build_ends_all_its_processes() {
             go();
             host
         };
-        let pid = |name: &str| fs::read_to_string(folder.join(name)).ok().and_then(|text| text.trim().parse::<i32>().ok());
+        let pid =
+            |name: &str| fs::read_to_string(folder.join(name)).ok().and_then(|text| text.trim().parse::<i32>().ok());
         let pids = host.until("the build", |_| Some([pid("outer")?, pid("inner")?]));
         host.signal(Signal::TERM);
         let code = host.ended();

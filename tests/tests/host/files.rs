@@ -138,7 +138,8 @@ fn a_component_is_followed_through_links_and_folders() {
 #[test]
 fn the_folder_of_the_file_is_followed_by_its_name() {
     let echo = guest("echo").display().to_string();
-    let setup = Setup::new(BINARY, "").argument("--data").argument(".caxton").argument("-f").argument("app/caxton.toml");
+    let setup =
+        Setup::new(BINARY, "").argument("--data").argument(".caxton").argument("-f").argument("app/caxton.toml");
     let folder = setup.folder().to_owned();
     put(&folder.join("app/caxton.toml"), &declared(&echo, 1));
     let mut host = setup.start();

@@ -16,8 +16,8 @@ use super::schema;
 use super::section::Section;
 use crate::cors::Cors;
 use crate::desired::{
-    Admin, AgentSpec, Allow, Build, Conversations, Desired, Details, Durability, Host, Http, Limits, Mode, Probes, Route,
-    Store,
+    Admin, AgentSpec, Allow, Build, Conversations, Desired, Details, Durability, Host, Http, Limits, Mode, Probes,
+    Route, Store,
 };
 use crate::names::{AgentName, Capability};
 use crate::schedule::{Missed, Schedule};

@@ -118,7 +118,11 @@ mod tests {
 
     /// Runs everything that follows from a change of the sources of `first`; gives the builds in their order and those
     /// that were refused.
-    fn run(builds: &mut Builds, first: &str, mut during: impl FnMut(&str, usize) -> Changed) -> (Vec<String>, Vec<String>) {
+    fn run(
+        builds: &mut Builds,
+        first: &str,
+        mut during: impl FnMut(&str, usize) -> Changed,
+    ) -> (Vec<String>, Vec<String>) {
         builds.changed(first);
         let (mut ran, mut refused) = (Vec::new(), Vec::new());
         while let Some(command) = builds.next() {
@@ -156,7 +160,8 @@ mod tests {
         let edits = |_: &str, run: usize| if run == 1 { files("a", &["main.rs"]) } else { Changed::new() };
         assert_eq!(run(&mut builds, "a", edits), (vec!["a".to_owned(); 2], vec![]));
         // Also in the second run of one that writes into its sources.
-        let edits = |_: &str, run: usize| files("a", if run == 2 { &["generated.rs", "main.rs"] } else { &["generated.rs"] });
+        let edits =
+            |_: &str, run: usize| files("a", if run == 2 { &["generated.rs", "main.rs"] } else { &["generated.rs"] });
         assert_eq!(run(&mut builds, "a", edits), (vec!["a".to_owned(); 3], vec!["a".to_owned()]));
     }
 
@@ -170,7 +175,8 @@ mod tests {
     #[test]
     fn builds_that_write_into_each_others_sources_end() {
         let mut builds = Builds::default();
-        let other = |command: &str, _: usize| if command == "a" { files("b", &["b.rs"]) } else { files("a", &["a.rs"]) };
+        let other =
+            |command: &str, _: usize| if command == "a" { files("b", &["b.rs"]) } else { files("a", &["a.rs"]) };
         let (ran, refused) = run(&mut builds, "a", other);
         assert_eq!(ran, ["a", "b", "a", "b"]);
         assert_eq!(refused, ["a"]);

@@ -145,15 +145,16 @@ mod tests {
             ("one that is closed", vec![(1_000, Some((1, Closed)))], vec![(1_100, Some(1))]),
             (
                 "a writer that pauses is waited for",
-                vec![(1_000, Some((1, Open))), (4_000, Some((2, Open))), (9_000, Some((3, Open))), (9_050, Some((3, Closed)))],
+                vec![
+                    (1_000, Some((1, Open))),
+                    (4_000, Some((2, Open))),
+                    (9_000, Some((3, Open))),
+                    (9_050, Some((3, Closed))),
+                ],
                 vec![(9_100, Some(3))],
             ),
             ("one that is never closed", vec![(1_000, Some((1, Open)))], vec![(11_000, Some(1))]),
-            (
-                "one that is gone for a moment",
-                vec![(1_000, None), (1_400, Some((1, Closed)))],
-                vec![(1_500, Some(1))],
-            ),
+            ("one that is gone for a moment", vec![(1_000, None), (1_400, Some((1, Closed)))], vec![(1_500, Some(1))]),
             ("one that is gone", vec![(1_000, None)], vec![(1_500, None)]),
         ] {
             assert_eq!(taken(&states), expected, "{what}");
