@@ -171,7 +171,7 @@ impl Runtime {
             // Looked at from the queue: an instance that becomes idle is found here, or calls. While others wait none
             // is idle of which they do not hear.
             if (waits.before == 0 || insists)
-                && let Some(place) = self.evict()
+                && let Some(place) = self.evict_idle()
             {
                 drop(waits);
                 // There may be more that are idle, for those who came meanwhile.
@@ -186,7 +186,7 @@ impl Runtime {
                         return place;
                     }
                     // It calls the next as it is dropped.
-                    if let Some(place) = self.evict() {
+                    if let Some(place) = self.evict_idle() {
                         return place;
                     }
                     look.done();
@@ -214,7 +214,7 @@ impl Runtime {
     }
 
     /// Ends an idle instance for its place.
-    fn evict(&self) -> Option<Place> {
+    fn evict_idle(&self) -> Option<Place> {
         self.spares.take().map(Idle::end)
     }
 
