@@ -5,11 +5,11 @@
 //!   ... until a signal, or it cannot go on: stop listening -> drain -> save -> close the store
 //! ```
 
+mod listen;
 mod stop;
 
 use std::future::Future;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use caxton_control::{Desired, desired};
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::listen::{Ports, Sockets, Stops};
 use self::stop::{End, stop};
 use crate::agent::forget_unwanted;
 use crate::commons::Commons;
@@ -38,7 +38,7 @@ use crate::systemd::{self, Supervisor};
 use crate::tasks::RECONCILER;
 use crate::wasm::{Runtime, RuntimeOptions};
 use crate::watch::{Before, Followed, Following};
-use crate::{admin, build, clock, figures, histogram, http, metrics, schedules, sweep, tasks, timers};
+use crate::{admin, build, clock, figures, histogram, metrics, schedules, sweep, tasks, timers};
 
 /// How a host is to be run.
 #[derive(Debug, Clone)]
@@ -55,18 +55,6 @@ pub(crate) struct UpOptions {
     pub(crate) watch: bool,
     /// Where to write the ports once everything is ready.
     pub(crate) ports_file: Option<PathBuf>,
-}
-
-/// Where a host listens, as it is written for programs.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Ports {
-    /// Where agents are called.
-    pub(crate) http: SocketAddr,
-    /// Where the management API is.
-    pub(crate) admin: SocketAddr,
-    /// Where probes and metrics alone are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) probes: Option<SocketAddr>,
 }
 
 /// The file in the data folder by which commands find a host.
@@ -121,12 +109,7 @@ struct Host {
     ports: Ports,
     /// The moment at which it began to start.
     began: Instant,
-    /// Stops taking calls.
-    closing: CancellationToken,
-    /// Stops deciding.
-    stop: CancellationToken,
-    /// Stops answering probes, which go on while the host drains.
-    probing: CancellationToken,
+    stops: Stops,
     listeners: Vec<JoinHandle<Option<()>>>,
     /// The value of `host.drain` at the start: the time for work in hand at the end.
     drain: Duration,
@@ -277,25 +260,11 @@ async fn start(
         compiler: vec!["/proc/self/exe".into()],
         instances: desired.host.instances,
     })?;
-    let http_listener = bind("http.listen", "--listen", desired.http.listen).await?;
-    let admin_listener = bind("admin.listen", "--admin", desired.admin.listen).await?;
-    let probes_listener = match desired.probes.listen {
-        Some(address) => Some(bind("probes.listen", "--probes", address).await?),
-        None => None,
-    };
-    let ports = Ports {
-        http: http_listener.local_addr()?,
-        admin: admin_listener.local_addr()?,
-        probes: probes_listener.as_ref().map(TcpListener::local_addr).transpose()?,
-    };
-    let followed = Arc::new(Followed::new(&source.at, &loaded.dir, &data, desired));
-    // Before the builds: who edits a source meanwhile wants it built.
-    let sources = options.watch.then(|| Before::now(&followed, options.build));
-    if options.build {
-        build::run_all(&followed.builds, &loaded.dir, building).await?;
-    }
+    let sockets = Sockets::bind(desired).await?;
+    let ports = sockets.ports.clone();
+    let (followed, sources) = first_builds(options, &source, &loaded, &data, building).await?;
     let commons = share(store, workers, desired, &data)?;
-    let (stop, closing, probing) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let stops = Stops::default();
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
     let (ready_sender, ready) = watch::channel(Readiness::default());
@@ -331,22 +300,30 @@ async fn start(
         writing,
         facts,
     });
-    let tasks = &commons.tasks;
-    let serving = http::serve(http_listener, Arc::clone(&settings), Arc::clone(&commons), closing.clone());
-    let api = admin::Api::new(admin_state, stop.clone());
-    let managing = admin::serve(admin_listener, api.clone(), stop.clone());
-    let mut listeners = vec![
-        tasks.vital("http-listener", closing.clone(), serving),
-        tasks.vital("admin-listener", stop.clone(), managing),
-        // Waited for at the end, like the listeners: it ends a build that is under way.
-        keep_going(&commons, &stop, following, wake_sender),
-    ];
-    listeners.extend(probes_listener.map(|listener| {
-        tasks.vital("probes-listener", probing.clone(), admin::serve_probes(listener, api, probing.clone()))
-    }));
-    let reconciler = tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
+    let mut listeners = sockets.serve(&settings, &commons, admin_state, &stops);
+    // Waited for at the end, like the listeners: it ends a build that is under way.
+    listeners.push(keep_going(&commons, &stops.stop, following, wake_sender));
+    let stop = &stops.stop;
+    let reconciler = commons.tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
-    Ok(Host { commons, control, reconciler, settled, ports, closing, stop, probing, listeners, drain, began })
+    Ok(Host { commons, control, reconciler, settled, ports, stops, listeners, drain, began })
+}
+
+/// Runs the first builds, if they are asked for. Returns what is followed, with the sources as they were before.
+async fn first_builds(
+    options: &UpOptions,
+    source: &Source,
+    loaded: &Loaded,
+    data: &Path,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Arc<Followed>, Option<Before>)> {
+    let followed = Arc::new(Followed::new(&source.at, &loaded.dir, data, &loaded.desired));
+    // Before the builds: who edits a source meanwhile wants it built.
+    let sources = options.watch.then(|| Before::now(&followed, options.build));
+    if options.build {
+        build::run_all(&followed.builds, &loaded.dir, stop).await?;
+    }
+    Ok((followed, sources))
 }
 
 /// Starts what goes on beside, until `stop`. Returns the task that follows files.
@@ -387,16 +364,6 @@ fn cache_folder(data: &Path) -> (PathBuf, bool) {
         Some(cache) => (PathBuf::from(cache).join("compiled"), true),
         None => (data.join("cache"), false),
     }
-}
-
-async fn bind(key: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{key}: the port of {address} is in use by another program; stop that one, or choose another with `{flag} {}:0` or in the file",
-            address.ip()
-        ),
-        _ => anyhow::anyhow!("{key}: listening on {address}: {error}; choose another with `{flag} ADDR` or in the file"),
-    })
 }
 
 fn host_file(ports: &Ports) -> String {

@@ -27,8 +27,8 @@ pub(super) enum End {
 
 /// Ends a host: takes no more calls, lets what is in hand finish within `host.drain`, saves, closes.
 pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
-    host.closing.cancel();
-    host.stop.cancel();
+    host.stops.closing.cancel();
+    host.stops.stop.cancel();
     let mut deadline = Instant::now();
     let drained = host.reconciler.await.ok().flatten();
     let limit = drained.as_ref().map_or(host.drain, |drained| drained.limit);
@@ -48,7 +48,7 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
         deadline += limit;
         (left, unsaved) = drain(&host.commons, &agents, deadline).await;
     }
-    host.probing.cancel();
+    host.stops.probing.cancel();
     // What was given up is answered at once. A client that does not take its answer is not waited for.
     let until = Instant::now().max(deadline) + LEAVE;
     for listener in host.listeners {
