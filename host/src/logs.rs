@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn the_log_of_an_agent_that_is_gone_goes_after_its_time() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::new(folder.path().to_owned());
+        let logs = Logs::new(folder.path().to_owned(), Arc::default());
         let day = Duration::from_secs(24 * 3_600);
         let now = SystemTime::now();
         for (name, days) in [("gone.log", 8), ("gone.log.1", 9), ("late.log", 6), ("here.log", 400), ("notes", 400)] {
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn what_the_host_says_is_not_crowded_out() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::new(folder.path().join("logs"));
+        let logs = Logs::new(folder.path().join("logs"), Arc::default());
         // One that may say nothing, and says much.
         for number in 0..50 {
             logs.write(line(&number.to_string()), 0);

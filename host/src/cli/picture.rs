@@ -177,7 +177,6 @@ mod tests {
             started_instances: 1,
             failed_instances: 0,
             peak_memory_bytes: 1 << 20,
-            held_conversations: 0,
             probes_passed: 2,
             probes_failed: 0,
             plan: ["prepare", "25% for 5m", "100%"].map(str::to_owned).to_vec(),

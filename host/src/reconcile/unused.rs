@@ -21,9 +21,9 @@ impl Reconciler {
         self.bytes.retain(&used, starting);
         let runtime = Arc::clone(&self.runtime);
         if starting {
-            return runtime.evict(&used, true);
+            return runtime.remove_unused(&used, true);
         }
-        tokio::task::spawn_blocking(move || runtime.evict(&used, false));
+        tokio::task::spawn_blocking(move || runtime.remove_unused(&used, false));
     }
 
     /// The same now and then: what an agent uses in a folder that hosts share is to be marked as used.

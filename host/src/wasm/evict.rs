@@ -45,7 +45,7 @@ fn kind_of(name: &str, sealed: impl Fn(&str) -> bool) -> Kind<'_> {
 impl Runtime {
     /// Removes compiled components that are neither of these digests nor in use; of a folder that hosts share only what
     /// none of them has used for long. With `starting`, nothing is being compiled yet. Blocks.
-    pub(crate) fn evict(&self, used: &HashSet<Digest>, starting: bool) {
+    pub(crate) fn remove_unused(&self, used: &HashSet<Digest>, starting: bool) {
         let engines = self.artefacts.engines.get_or_init(|| self.engines());
         // Whoever begins to load or compile waits for this, so that nothing is removed in between.
         let mut programs = self.programs.lock();
