@@ -170,7 +170,7 @@ fn bounds() -> Vec<(&'static str, Value)> {
         ("tail", json!({ "minimum": 0, "maximum": 1_000 })),
         ("messages", json!({ "minimum": 1, "maximum": 10_000 })),
         ("key", json!({ "minLength": 1, "maxLength": 1_024 })),
-        ("Idempotency-Key", json!({ "pattern": "^[!-~][ -~]{0,255}$" })),
+        ("Idempotency-Key", json!({ "pattern": "^[!-~][\\t -~]{0,255}$" })),
     ]
 }
 
