@@ -99,42 +99,53 @@ fn describe() -> Value {
 
 /// Says of an operation what cannot be said where it is defined.
 fn refine(operation: &mut Value) {
-    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
-        let name = parameter["name"].as_str().unwrap_or_default().to_owned();
-        let Some(schema) = parameter["schema"].as_object_mut() else { continue };
-        // What is left out is left out: no text of a query or a header means nothing.
-        if let Some(Value::Array(types)) = schema.get("type") {
-            let kind = types.iter().find(|kind| **kind != "null").cloned();
-            schema.insert("type".to_owned(), kind.unwrap_or_default());
-        }
-        let whole = schema.get("type").is_some_and(|kind| kind == "integer");
-        if whole {
-            // All numbers of the API are kept as those of SQLite.
-            schema.entry("maximum").or_insert(i64::MAX.into());
-        }
-        if let Some((_, bounds)) = bounds().into_iter().find(|(of, _)| *of == name)
-            && let Value::Object(bounds) = bounds
-        {
-            schema.extend(bounds);
-        }
-    }
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+    parameters.into_iter().flatten().for_each(bound);
     if let Some(body) = operation.get_mut("requestBody") {
         // Nothing is a content as well.
         body["required"] = false.into();
-        raw(&mut body["content"]);
+        raw(body);
     }
-    for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
-        if response.get("content").is_some() {
-            raw(&mut response["content"]);
+    let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
+    for (_, response) in responses.into_iter().flatten() {
+        if let Some(response) = response.as_object_mut() {
+            response.entry("description").or_insert_with(|| "It is as asked for".into());
         }
+        raw(response);
     }
 }
 
-/// Describes contents that are not JSON as the bytes that they are.
-fn raw(content: &mut Value) {
-    for (kind, content) in content.as_object_mut().into_iter().flatten() {
+/// Gives a parameter its bounds.
+fn bound(parameter: &mut Value) {
+    let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+    let Some(schema) = parameter.get_mut("schema").and_then(Value::as_object_mut) else { return };
+    // What is left out is left out: no text of a query or a header means nothing.
+    if let Some(Value::Array(types)) = schema.get("type") {
+        let kind = types.iter().find(|kind| **kind != "null").cloned();
+        schema.insert("type".to_owned(), kind.unwrap_or_default());
+    }
+    if schema.get("type").is_some_and(|kind| kind == "integer") {
+        // All numbers of the API are kept as those of SQLite.
+        schema.entry("maximum").or_insert_with(|| i64::MAX.into());
+    }
+    let known = bounds().into_iter().find(|(of, _)| *of == name);
+    if let Some((_, Value::Object(known))) = known {
+        schema.extend(known);
+    }
+}
+
+/// Describes contents that are not JSON as the text or the bytes that they are, and a stream by one of its events.
+fn raw(of: &mut Value) {
+    let text = json!({ "type": "string" });
+    let event = json!({
+        "type": "object", "required": ["data"],
+        "properties": { "data": text, "event": text, "id": text },
+    });
+    let content = of.get_mut("content").and_then(Value::as_object_mut);
+    for (kind, content) in content.into_iter().flatten() {
         match kind.as_str() {
-            "text/plain" | "text/event-stream" => content["schema"] = json!({ "type": "string" }),
+            "text/plain" => content["schema"] = text.clone(),
+            "text/event-stream" => content["schema"] = event.clone(),
             kind if !kind.ends_with("json") => content["schema"] = json!({ "type": "string", "format": "binary" }),
             _ => {}
         }
@@ -159,7 +170,7 @@ fn bounds() -> Vec<(&'static str, Value)> {
         ("tail", json!({ "minimum": 0, "maximum": 1_000 })),
         ("messages", json!({ "minimum": 1, "maximum": 10_000 })),
         ("key", json!({ "minLength": 1, "maxLength": 1_024 })),
-        ("Idempotency-Key", json!({ "pattern": "^[!-~]([ -~]{0,254}[!-~])?$" })),
+        ("Idempotency-Key", json!({ "pattern": "^[!-~][\\t -~]{0,255}$" })),
     ]
 }
 

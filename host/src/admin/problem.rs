@@ -109,6 +109,12 @@ impl Problem {
         self
     }
 
+    /// The same with another status.
+    fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.status = status;
+        self
+    }
+
     /// The bound that was passed.
     pub(super) fn limit(mut self, limit: u64) -> Self {
         self.0.details.limit = Some(limit);
@@ -155,6 +161,8 @@ impl From<AdmitError> for Problem {
         let problem = Self::of(Meaning::of_admission(&error), error.to_string());
         match error {
             AdmitError::TooLarge { limit } => problem.limit(limit),
+            // As everything here that does not agree with what was asked for before.
+            AdmitError::KeyReused => problem.with_status(StatusCode::CONFLICT),
             _ => problem,
         }
     }

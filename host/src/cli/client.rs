@@ -221,7 +221,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CliError> {
 fn problem(status: StatusCode, body: &[u8]) -> CliError {
     let exit = match status {
         StatusCode::NOT_FOUND => Exit::NotFound,
-        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Exit::Conflict,
+        StatusCode::CONFLICT => Exit::Conflict,
         StatusCode::GATEWAY_TIMEOUT => Exit::Timeout,
         StatusCode::BAD_REQUEST => Exit::Usage,
         _ => Exit::Failed,

@@ -37,9 +37,17 @@ fn run(command: &mut Command) -> String {
     said
 }
 
+/// Streams never end: so much of each is enough.
+const STREAMS: &str = "\
+[[operations]]
+include-path-regex = \"/(events|logs)$\"
+request-timeout = 2.0
+";
+
 /// Checks the operations that these arguments choose, with all checks.
 fn check(host: &Host, chosen: &[&str]) {
     let token = std::fs::read_to_string(host.folder().join(".caxton/token")).expect("the host wrote its token");
+    std::fs::write(host.folder().join("schemathesis.toml"), STREAMS).expect("the folder can be written to");
     let mut command = Command::new(schemathesis());
     command
         .current_dir(host.folder())
@@ -49,7 +57,8 @@ fn check(host: &Host, chosen: &[&str]) {
         .args(["--request-timeout", "60", "--suppress-health-check", "all"])
         .args(chosen);
     let said = run(&mut command);
-    println!("{}", said.lines().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n"));
+    let end: Vec<&str> = said.lines().rev().take(12).collect();
+    println!("{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"));
 }
 
 #[test]
@@ -57,8 +66,8 @@ fn the_api_does_what_its_description_says() {
     if !has_python() {
         return;
     }
-    let host =
-        host(&format!("{}{}{}", agent("echo", "echo", ""), agent("counter", "counter", ""), agent("web", "web", "")));
+    // Agents that take any content: what another rejects (422) is its own affair.
+    let host = host(&format!("{}{}{}", agent("echo", "echo", ""), agent("other", "echo", ""), agent("web", "web", "")));
     // Whoever calls an agent that is paused waits, which is as it should be and takes long.
     check(&host, &["--exclude-path", "/v1/mailboxes/{agent}/pause"]);
     check(&host, &["--include-path-regex", "^/v1/mailboxes"]);
