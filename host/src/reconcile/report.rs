@@ -144,7 +144,7 @@ impl Reconciler {
             reuse: current.as_ref().and_then(|current| current.pool.reuse()),
             in_flight: entry.map_or(0, |entry| entry.lives().map(|live| live.in_flight()).sum()),
             mailbox_depth: mailbox.map_or(0, |mailbox| mailbox.depth),
-            mailbox_bound: spec.mailbox.depth,
+            mailbox_bound: mailbox.map_or(spec.mailbox.depth, |mailbox| mailbox.bound),
             accepted: sum(|counts| counts.accepted),
             handled: sum(|counts| counts.handled),
             failed: sum(|counts| counts.failed),

@@ -152,7 +152,7 @@ fn a_host_that_starts_without_an_agent_keeps_what_waits_for_it() {
     assert_eq!(code, 0);
     setup.edit(&file(&other));
     let mut host = setup.start();
-    assert!(host.said().contains("1 messages wait for `counter`, which is not declared"), "{}", host.said());
+    host.until_said("1 messages wait for `counter`, which is not declared");
     assert_eq!(dead(&host, "counter"), 0);
     host.edit(&with);
     host.until("it is declared", |host| (host.api().get("/v1/agents/counter").status.as_u16() == 200).then_some(()));
