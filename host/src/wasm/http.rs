@@ -74,7 +74,7 @@ pub(crate) struct HttpEnd {
     pub(crate) result: Result<(), Fault>,
     /// Its time on a core.
     pub(crate) cpu: Duration,
-    /// Whether the caller brought it about that it ended badly.
+    /// Whether callers brought it about that it ended badly: its own, or those that were before it.
     pub(crate) by_caller: bool,
 }
 
@@ -284,8 +284,10 @@ impl Lease {
     {
         let result = self.instance().serve_http(request, work, time, sender).await;
         let cpu = self.instance().cpu();
-        let starved = self.instance().starved();
-        let by_caller = result.as_ref().err().is_some_and(|fault| caller.caused(fault, time, starved));
+        let (starved, allowed) = (self.instance().starved(), self.instance().time());
+        // Others were before it: it had much less time than it may take.
+        let hurried = matches!(result, Err(Fault::Time { .. })) && time < allowed * 9 / 10;
+        let by_caller = hurried || result.as_ref().err().is_some_and(|fault| caller.caused(fault, time, starved));
         match &result {
             Err(fault) if fault.is_guests() && !by_caller => self.fail(fault),
             Ok(()) | Err(_) => self.finish(result.is_ok()),
