@@ -9,7 +9,7 @@ use caxton_control::rollout::{Ledger, Memory, Probes};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId, sparse};
 
 use super::{Reconciler, Record, Report};
-use crate::agent::Traffic;
+use crate::agent::{Revision, Traffic};
 
 impl Reconciler {
     /// Does one action. Says whether who is called by what has changed.
@@ -168,30 +168,7 @@ impl Reconciler {
         self.standing.mark(report.agent());
         match report {
             Report::Loaded { agent, number } => self.go(&RevisionId { agent, number }, State::Loaded, None),
-            Report::Prepared { agent, number, result } => {
-                let id = RevisionId { agent, number };
-                let Some(record) = self.entries.get_mut(&id.agent).and_then(|entry| entry.record(number)) else {
-                    return;
-                };
-                record.busy = false;
-                match result {
-                    Ok((live, stood)) => {
-                        record.probes = live.pool.program.summary.health.then(Probes::default);
-                        (record.live, record.stood) = (Some(live), stood);
-                        if let Some(entry) = self.entries.get_mut(&id.agent) {
-                            // The declaration may have changed since it was begun.
-                            entry.bound_instances();
-                            entry.judge();
-                        }
-                        self.go(&id, State::Ready, None);
-                    }
-                    Err(why) => {
-                        // It was compiled, so that an instance was what failed.
-                        record.failures += u64::from(record.state == State::Loaded);
-                        self.fail(&id, &why);
-                    }
-                }
-            }
+            Report::Prepared { agent, number, result } => self.prepared(&RevisionId { agent, number }, result),
             Report::Stands { agent, number, instances, result } => {
                 let id = RevisionId { agent, number };
                 if let Some(record) = self.entries.get_mut(&id.agent).and_then(|entry| entry.record(number)) {
@@ -235,6 +212,29 @@ impl Reconciler {
                     record.busy = false;
                     record.live = None;
                 }
+            }
+        }
+    }
+
+    /// Takes in that a revision is ready with so many instances, or failed.
+    fn prepared(&mut self, id: &RevisionId, result: Result<(Arc<Revision>, u32), String>) {
+        let Some(record) = self.entries.get_mut(&id.agent).and_then(|entry| entry.record(id.number)) else { return };
+        record.busy = false;
+        match result {
+            Ok((live, stood)) => {
+                record.probes = live.pool.program.summary.health.then(Probes::default);
+                (record.live, record.stood) = (Some(live), stood);
+                if let Some(entry) = self.entries.get_mut(&id.agent) {
+                    // The declaration may have changed since it was begun.
+                    entry.bound_instances();
+                    entry.judge();
+                }
+                self.go(id, State::Ready, None);
+            }
+            Err(why) => {
+                // It was compiled, so that an instance was what failed.
+                record.failures += u64::from(record.state == State::Loaded);
+                self.fail(id, &why);
             }
         }
     }

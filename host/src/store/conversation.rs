@@ -6,6 +6,7 @@
 
 mod away;
 mod ended;
+mod sends;
 mod stays;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,9 +21,8 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, params};
 
 use self::away::Away;
-use super::commit::Commit;
 use crate::prefetch;
-use crate::wasm::{Envelope, Sent, act};
+use crate::wasm::{Envelope, act};
 
 /// Conversations are spread over so many parts, so that agents seldom wait for one another.
 const SHARDS: usize = 16;
@@ -210,61 +210,6 @@ impl Conversations {
             metrics::counter!("caxton_messages_illegal_total").increment(1);
         }
         judged
-    }
-
-    /// Takes what is sent into its conversation; gives what to [take back](Self::take_back) if it is not kept. What an
-    /// agent sent and is not legal there becomes its answer, `not-understood`. What ends a chain of causes is not said.
-    ///
-    /// # Errors
-    /// It came from outside, where nobody waits for a message.
-    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<Option<Change>, String> {
-        if sent.ends().is_some() {
-            return Ok(None);
-        }
-        let envelope = sent.envelope();
-        let (name, said) = (&envelope.message.conversation_id, said(envelope));
-        if sent.is_hosts() {
-            return Ok(Some(self.told(name, &said)));
-        }
-        let refused = match self.take(name, &said, true) {
-            Ok(change) => return Ok(Some(change)),
-            Err(refused) => refused,
-        };
-        let why = refused.to_string();
-        if !sent.refuse(&why) {
-            return Err(why);
-        }
-        Ok(Some(self.told_refusal(sent.envelope())))
-    }
-
-    /// Takes back what a commit sends that is not kept.
-    pub(super) fn forget(&self, commit: &mut Commit) {
-        let changes = std::mem::take(&mut commit.changes);
-        for (sent, change) in commit.sends.iter().zip(changes).rev() {
-            if let Some(change) = change {
-                self.take_back(sent.envelope(), change);
-            }
-        }
-    }
-
-    /// Takes back what was sent, which is not kept: the last one first.
-    fn take_back(&self, envelope: &Envelope, change: Change) {
-        let name = &envelope.message.conversation_id;
-        let (mut shard, hash) = self.shard(name);
-        // It refuses nothing.
-        let _ = self.change(&mut shard, (name, hash), |record| Ok(record.take_back(&said(envelope), change)));
-        // One that began with it never was.
-        if shard.get(name, hash).is_some_and(|open| open.record.messages == 0)
-            && shard.remove(name, hash).is_some_and(|open| open.dirty)
-        {
-            shard.find_dirty();
-        }
-    }
-
-    /// Counts the answer to a message that was refused.
-    fn told_refusal(&self, answer: &Envelope) -> Change {
-        let name = &answer.message.conversation_id;
-        self.tell(name, |record| record.told_refusal(&said(answer)))
     }
 
     /// Takes in what the host says in an agent's place, which is never refused. One that has ended does not begin

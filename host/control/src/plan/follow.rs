@@ -123,8 +123,6 @@ impl Plan {
             }
             State::Unloaded => self.wait(name, format!("{id} is being validated and compiled")),
             State::Loaded => self.wait(name, format!("{id} is starting its instances")),
-            // Of an agent that was to leave and stays; it has to end before it can begin again.
-            State::Draining if revision.seen.busy => self.wait(name, format!("{id} is stopping")),
             State::Ready | State::Draining => self.act(Action::Switch { revision: id }),
             State::Failed { reason } => self.obstruct(name, Obstacle::Failed, format!("{id} failed: {reason}")),
             State::Running | State::Stopped => {}

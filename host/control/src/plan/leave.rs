@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, ActualAgent, Plan, Revision};
+use crate::lifecycle::State;
 use crate::names::AgentName;
 use crate::rollout;
 
@@ -29,6 +30,17 @@ impl Plan {
             self.wait(name, "it is not declared any more, and messages wait in its mailbox");
         } else {
             self.actions.push(Action::Forget { agent: name.clone() });
+        }
+    }
+
+    /// Lets an agent stay that was to leave and is declared again: what is still there of it serves at once, and then is
+    /// followed.
+    pub(super) fn stay(&mut self, name: &AgentName, agent: &ActualAgent) {
+        let ends = |revision: &&Revision| revision.seen.busy && revision.seen.state == State::Draining;
+        match agent.revisions.iter().find(ends) {
+            // Its memory is being saved, from which it is brought up anew.
+            Some(revision) => self.wait(name, format!("{} is stopping", revision.id(name))),
+            None => self.actions.push(Action::Restore { agent: name.clone() }),
         }
     }
 

@@ -217,10 +217,7 @@ pub fn plan_for(
     let mut present = BTreeMap::new();
     for name in names {
         match (desired.get(name), actual.agents.get(name)) {
-            // Declared again while it leaves: what is still there of it serves at once, and then is followed.
-            (Some(_), Some(agent)) if agent.retired.is_some() => {
-                plan.actions.push(Action::Restore { agent: name.clone() });
-            }
+            (Some(_), Some(agent)) if agent.retired.is_some() => plan.stay(name, agent),
             (None, Some(agent)) => plan.leave(name, agent, now),
             (Some(wanted), Some(agent)) => _ = present.insert(name, (wanted, Cow::Borrowed(agent))),
             (Some(wanted), None) => {

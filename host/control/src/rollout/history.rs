@@ -287,8 +287,9 @@ impl Ledger {
             rollout.supersede("an undo", now);
             self.settle(now);
         }
-        // Also with another under way, when what is declared was refused: it is tried in its place.
-        if command == Command::Retry && (self.open().is_none() || !self.declined.is_empty()) {
+        // Also with another under way, when what is declared was refused: it is tried in its place. An undo goes on.
+        let undoes = self.open().is_some_and(|open| open.settings.strategy == Strategy::Undo);
+        if command == Command::Retry && (self.open().is_none() || !(undoes || self.declined.is_empty())) {
             return self.retry();
         }
         match (self.open_mut(), command) {

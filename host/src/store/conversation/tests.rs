@@ -7,7 +7,7 @@ use super::*;
 use crate::store::Store;
 use crate::store::tests::{self, Anywhere, message, settings};
 use crate::store::{Commit, CommitError, StateChange};
-use crate::wasm::wit;
+use crate::wasm::{Sent, wit};
 
 const TIMEOUT: u64 = 30 * 60 * 1_000;
 

@@ -157,3 +157,23 @@ async fn a_file_that_changes_meanwhile_is_not_taken_for_the_one_asked_for() {
     let result = bench.runtime.program(&path, super::digest(&counts()), false, |_| {}).await;
     assert!(matches!(result, Err(ProgramError::Changed)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_used_stays_when_the_rest_goes() {
+    let bench = Bench::new();
+    assert!(compiles(&bench, &counts()).await);
+    bench.load(&counts(), true).await.unwrap();
+    let (other, _) = bench.load(&handles("(call $reply (i32.const 8) (i32.const 0))"), false).await.unwrap();
+    let used = [super::digest(&counts())].into();
+    bench.runtime.evict(&used, true);
+    assert_eq!(files(&bench, "cwasm").len(), 3, "both kinds of what is asked for, and what is in use");
+    drop(other);
+    bench.runtime.evict(&used, false);
+    assert_eq!((files(&bench, "cwasm").len(), files(&bench, "seal").len()), (2, 2));
+    let bench = bench.again();
+    bench.runtime.evict(&used, true);
+    assert!(!compiles(&bench, &counts()).await);
+    assert!(!bench.load(&counts(), true).await.unwrap().1);
+    bench.runtime.evict(&[].into(), true);
+    assert!(files(&bench, "cwasm").is_empty());
+}
