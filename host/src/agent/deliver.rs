@@ -20,10 +20,30 @@ use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Kept, Lease, Outcome,
 /// handling of the agent was committed.
 const MAX_CONFLICTS: u32 = 64;
 
-/// Whether a call that ran out of time had much less of it than an agent may take: its caller waits no longer, or others
-/// were before it. `time` is what was left for it of `patience`.
-fn is_hurried(time: Duration, patience: Duration, allowed: Duration) -> bool {
-    patience < allowed || time < allowed * 9 / 10
+/// The time that a call is given.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    /// What is left of it when the handler begins.
+    left: Duration,
+    /// All of it, the wait for an instance included: less than is allowed where the caller waits no longer.
+    whole: Duration,
+    /// What the agent allows (`limits.time`).
+    allowed: Duration,
+}
+
+impl Given {
+    /// Says whose doing it is that the time ran out. An agent that had much less of it than it may take, because its
+    /// caller waits no longer or others were before it, has done nothing wrong.
+    fn explain(self, fault: Fault) -> Fault {
+        match fault {
+            // What is told is the whole of the time, not what was left of it for this call.
+            Fault::Time { .. } if self.whole < self.allowed || self.left < self.allowed * 9 / 10 => {
+                Fault::Patience { limit: self.whole }
+            }
+            Fault::Time { trail, .. } => Fault::Time { limit: self.whole, trail },
+            fault => fault,
+        }
+    }
 }
 
 /// What a call took.
@@ -193,8 +213,9 @@ impl Agent {
         };
         // All of its time, also if an instance had to be started first; but nobody waits longer for that.
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
-        let time = left.map_or(limit, |left| left.min(revision.spec.limits.time));
-        let (result, mut effects) = match self.call(revision, lease, kept, envelope, work, time).await {
+        let allowed = revision.spec.limits.time;
+        let given = Given { left: left.map_or(limit, |left| left.min(allowed)), whole: limit, allowed };
+        let (result, mut effects) = match self.call(revision, lease, kept, envelope, work, given).await {
             Ok((result, effects, Spent { cpu, until })) => {
                 handling.cpu = cpu;
                 handling.took = until.saturating_duration_since(handling.began);
@@ -207,14 +228,7 @@ impl Agent {
                 if let Some(recording) = &mut handling.recording {
                     recording.failed(&fault);
                 }
-                return Err(Outcome::Fault(match fault {
-                    // What is told is the whole of the time, not what was left of it for this call.
-                    Fault::Time { .. } if is_hurried(time, limit, revision.spec.limits.time) => {
-                        Fault::Patience { limit }
-                    }
-                    Fault::Time { trail, .. } => Fault::Time { limit, trail },
-                    fault => fault,
-                }));
+                return Err(Outcome::Fault(fault));
             }
         };
         let reply = result.map_err(Outcome::Gave)?;
@@ -387,17 +401,18 @@ impl Agent {
         kept: &mut Kept,
         envelope: &Envelope,
         work: Work,
-        time: Duration,
+        given: Given,
     ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, Spent), Fault> {
         let result = tokio::select! {
             biased;
-            result = lease.instance().handle(&envelope.message, work, time) => result,
+            result = lease.instance().handle(&envelope.message, work, given.left) => result,
             () = revision.interrupt.cancelled() => Err(Fault::Interrupted),
         };
         // After a fault the lease is dropped, and the instance with it.
-        let result = match result {
+        let result = match result.map_err(|fault| given.explain(fault)) {
             Ok(result) => result,
             Err(fault) => {
+                // It holds up nobody else that a caller has no patience.
                 if fault.is_guests() {
                     lease.fail(&fault);
                 }
@@ -408,5 +423,33 @@ impl Agent {
         let (effects, spent) = (instance.take_effects(), Spent { cpu: instance.cpu(), until: instance.ended() });
         lease.keep(kept);
         Ok((result, effects, spent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_was_hurried_is_no_fault_of_the_agent() {
+        let ms = Duration::from_millis;
+        for (left, whole, guests) in [
+            (1_000, 1_000, true),
+            // An instance had to be found first.
+            (950, 1_000, true),
+            // Others were before it.
+            (400, 1_000, false),
+            // Its caller waits no longer.
+            (200, 200, false),
+            (990, 990, false),
+        ] {
+            let given = Given { left: ms(left), whole: ms(whole), allowed: ms(1_000) };
+            let fault = given.explain(Fault::Time { limit: ms(left) });
+            assert_eq!(fault.is_guests(), guests, "{given:?}");
+            assert_eq!(fault.code(), "deadline-exceeded");
+            assert!(fault.to_string().contains(&format!("{whole} ms")), "{fault}");
+        }
+        let given = Given { left: ms(1), whole: ms(1), allowed: ms(1_000) };
+        assert!(given.explain(Fault::Cpu { limit: ms(1) }).is_guests());
     }
 }

@@ -119,7 +119,7 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
     }
     if head.method == Method::CONNECT {
         // It names no path, and what follows a response would not be HTTP.
-        return Answered::by_host(refuse(Problem::bad_request("this host opens no tunnels"), None));
+        return Answered::by_host(refuse(Problem::new("no-route"), None));
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         // About the host as a whole, of which there is nothing to say.

@@ -74,9 +74,9 @@ pub(crate) struct HttpEnd {
     pub(crate) result: Result<(), Fault>,
     /// Its time on a core.
     pub(crate) cpu: Duration,
-    /// What it left behind, if it ended well and left no whole response.
+    /// The last words of a guest that ended well and left no whole response.
     pub(super) trail: Trail,
-    /// Whether the caller brought it about that it ended badly.
+    /// Set if callers brought it about that it ended badly: its own, or those that were before it.
     pub(crate) by_caller: bool,
 }
 
@@ -258,8 +258,10 @@ impl Lease {
     {
         let result = self.instance().serve_http(request, work, time, sender).await;
         let cpu = self.instance().cpu();
-        let starved = self.instance().starved();
-        let by_caller = result.as_ref().err().is_some_and(|fault| caller.caused(fault, time, starved));
+        let (starved, allowed) = (self.instance().starved(), self.instance().time());
+        // Others were before it: it had much less time than it may take.
+        let hurried = matches!(result, Err(Fault::Time { .. })) && time < allowed * 9 / 10;
+        let by_caller = hurried || result.as_ref().err().is_some_and(|fault| caller.caused(fault, time, starved));
         // A guest that left without a whole response is in a state that nobody foresaw: it is not used again.
         let answered = self.instance().has_answered();
         let trail = if answered { Trail::default() } else { self.instance().trail() };

@@ -13,4 +13,6 @@
 
 mod guest;
 
-wasip2::http::proxy::export!(guest::Once);
+use guest::Once;
+
+wasip2::http::proxy::export!(Once);

@@ -5,4 +5,6 @@ mod guest;
 
 caxton_sdk::reusable!(3);
 
-wasip2::http::proxy::export!(guest::Once);
+use guest::Once;
+
+wasip2::http::proxy::export!(Once);

@@ -63,12 +63,7 @@ impl ConfigError {
             Self::UnknownMethod { suggestion: None, .. } => {
                 "methods are written in upper case, such as \"GET\" or \"POST\"".to_owned()
             }
-            Self::BadOrigin { .. } => {
-                "scheme, host, and port if it is not the scheme's own, as browsers send it, such as \"https://app.example\"; \"*\" for all"
-                    .to_owned()
-            }
-            Self::BadHeaderName { .. } => "the name alone, such as \"content-type\"; \"*\" for all".to_owned(),
-            Self::CredentialsForAll { .. } => "name the origins, or leave out `credentials`".to_owned(),
+            Self::BadOrigin { .. } | Self::BadHeaderName { .. } | Self::CredentialsForAll { .. } => cors_help(self),
             Self::Repeated { .. } => "remove one of the two".to_owned(),
             Self::MinAboveMax { low, high, .. } => format!("raise {} or lower {}", name(high), name(low)),
             Self::OtherStrategy { at, belongs, .. } => strategy_help(&at.key, belongs),
@@ -81,6 +76,18 @@ impl ConfigError {
             }
         }
     }
+}
+
+/// What `http.cors` takes, as far as it was wrong.
+fn cors_help(error: &ConfigError) -> String {
+    let help = match error {
+        ConfigError::BadOrigin { .. } => {
+            "scheme, host, and port if it is not the scheme's own, as browsers send it, such as \"https://app.example\"; \"*\" for all"
+        }
+        ConfigError::BadHeaderName { .. } => "the name alone, such as \"content-type\"; \"*\" for all",
+        _ => "name the origins, or leave out `credentials`",
+    };
+    help.to_owned()
 }
 
 /// The usual question.

@@ -219,7 +219,7 @@ async fn a_trap_after_refused_memory_says_so() {
     assert_eq!(
         call(&pool).await.unwrap_err().to_string(),
         "trapped: wasm trap: wasm `unreachable` instruction executed \
-         (it was refused memory above limits.memory, 16777216 bytes)"
+         (memory above limits.memory, 16777216 bytes, was refused before)"
     );
 }
 

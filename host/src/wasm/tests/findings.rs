@@ -126,7 +126,7 @@ fn what_is_wrong_is_said() {
                         (func (export "f") (result i32) i32.const 0)
                         (func (export "cb") (param i32 i32 i32) (result i32) i32.const 0))
                     (core instance $c (instantiate $m))
-                    (func $f async (canon lift (core func $c "f") async (callback (func $c "cb"))))
+                    (func $f async (canon lift (core func $c "f") async (callback (core func $c "cb"))))
                     (instance $i (export "handle" (func $f)))
                     (export "caxton:agent/handler@0.1.0" (instance $i)))"#,
             )
