@@ -73,7 +73,7 @@ fn a_host_killed_while_memory_moves_has_it_with_the_old_revision() {
     assert_eq!(host.agent("fragile")["revision"], "fragile@1", "the candidate still restores");
     let setup = host.kill();
     // It goes on where the host ended, this time without haste on either side.
-    std::fs::write(setup.folder().join("caxton.toml"), file(&fragile("config = { lingers = \"1\" }"))).unwrap();
+    setup.edit(&file(&fragile("config = { lingers = \"1\" }")));
     let mut host = setup.start();
     host.until_agent("fragile", "a good revision runs", |status| status["revision"] == "fragile@3");
     assert_eq!(host.client().post("/fragile", "second").text(), "first");
