@@ -72,7 +72,7 @@ pub(super) enum Command {
     /// Look at what agents get by the clock
     Schedule(super::schedule::Args),
     /// Look at what an agent keeps, and mend it
-    State(State),
+    State(super::state::State),
     /// Look at messages that were given up, redeliver or drop them
     Dead(super::operate::Dead),
     /// Look at mailboxes, let messages wait or go on
@@ -346,65 +346,6 @@ pub(super) struct Events {
     pub(super) limit: u32,
     #[command(flatten)]
     pub(super) host: HostArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Every change by hand is in the event log.
-
-Examples:
-  caxton state ls counter
-  caxton state ls ledger --prefix 2026/
-  caxton state get counter total
-  caxton state set counter total 0
-  caxton state rm counter total")]
-pub(super) struct State {
-    #[command(subcommand)]
-    pub(super) command: StateCommand,
-}
-
-/// What to do with state.
-#[derive(Debug, Subcommand)]
-pub(super) enum StateCommand {
-    /// List the keys with the sizes of their values
-    Ls {
-        /// Whose
-        agent: String,
-        /// Only keys that begin with this
-        #[arg(long, default_value = "")]
-        prefix: String,
-        #[command(flatten)]
-        host: HostArgs,
-    },
-    /// Print the value of a key
-    Get {
-        /// Whose
-        agent: String,
-        /// The key
-        key: String,
-        #[command(flatten)]
-        host: HostArgs,
-    },
-    /// Set a key
-    Set {
-        /// Whose
-        agent: String,
-        /// The key
-        key: String,
-        /// The value: text, @FILE, or - for standard input
-        value: String,
-        #[command(flatten)]
-        host: HostArgs,
-    },
-    /// Remove a key
-    Rm {
-        /// Whose
-        agent: String,
-        /// The key
-        key: String,
-        #[command(flatten)]
-        host: HostArgs,
-    },
 }
 
 #[derive(Debug, Args)]

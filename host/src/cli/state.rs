@@ -1,15 +1,75 @@
 //! `caxton state`.
 
 use bytes::Bytes;
+use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::json;
 
-use super::args::{Format, HostArgs, StateCommand};
+use super::args::{Format, HostArgs};
 use super::client::{Client, encode, query};
 use super::invoke::content;
 use super::output::{Cell, CliError, Out, Table, count, printable, say};
 use super::time::size;
 use crate::status::{StateKey, StatePage};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Every change by hand is in the event log.
+
+Examples:
+  caxton state ls counter
+  caxton state ls ledger --prefix 2026/
+  caxton state get counter total
+  caxton state set counter total 0
+  caxton state rm counter total")]
+pub(super) struct State {
+    #[command(subcommand)]
+    pub(super) command: StateCommand,
+}
+
+/// What to do with state.
+#[derive(Debug, Subcommand)]
+pub(super) enum StateCommand {
+    /// List the keys with the sizes of their values
+    Ls {
+        /// Whose
+        agent: String,
+        /// Only keys that begin with this
+        #[arg(long, default_value = "")]
+        prefix: String,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Print the value of a key
+    Get {
+        /// Whose
+        agent: String,
+        /// The key
+        key: String,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Set a key
+    Set {
+        /// Whose
+        agent: String,
+        /// The key
+        key: String,
+        /// The value: text, @FILE, or - for standard input
+        value: String,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Remove a key
+    Rm {
+        /// Whose
+        agent: String,
+        /// The key
+        key: String,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+}
 
 /// Looks at what an agent keeps, or changes it.
 pub(super) async fn run(command: StateCommand, out: &mut Out) -> Result<(), CliError> {

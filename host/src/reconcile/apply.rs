@@ -22,8 +22,7 @@ impl Reconciler {
             Action::Configure { agent, spec } => {
                 if let Some(entry) = self.entries.get_mut(&agent) {
                     entry.agent.configure(spec);
-                    entry.bound_instances();
-                    entry.judge();
+                    entry.fit();
                 }
                 true
             }
@@ -226,8 +225,7 @@ impl Reconciler {
                 (record.live, record.stood) = (Some(live), stood);
                 if let Some(entry) = self.entries.get_mut(&id.agent) {
                     // The declaration may have changed since it was begun.
-                    entry.bound_instances();
-                    entry.judge();
+                    entry.fit();
                 }
                 self.go(id, State::Ready, None);
             }

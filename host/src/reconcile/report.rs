@@ -190,6 +190,12 @@ impl Entry {
         self.revisions.iter().filter_map(|record| record.live.as_ref())
     }
 
+    /// Gives what runs the settings that apply in place, as they are declared now.
+    pub(super) fn fit(&mut self) {
+        self.bound_instances();
+        self.judge();
+    }
+
     /// Notes whether a setting that applies in place cannot act on what runs: one that needs a new revision is judged
     /// with it.
     pub(super) fn judge(&mut self) {

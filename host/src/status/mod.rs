@@ -88,7 +88,6 @@ pub(crate) struct AgentStatus {
     /// Instances that the running revision has started in all.
     pub(crate) started_instances: u32,
     /// Messages or calls for which one instance is used; none where it is used as long as it lives.
-    #[serde(default)]
     pub(crate) reuse: Option<u32>,
     /// Messages and calls being handled.
     pub(crate) in_flight: u32,
@@ -390,65 +389,4 @@ pub(crate) struct Diff {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// An agent with a figure of its own in every field.
-    pub(crate) fn agent(name: &str) -> AgentStatus {
-        AgentStatus {
-            name: name.to_owned(),
-            state: "running".to_owned(),
-            revision: Some(format!("{name}@7")),
-            digest: Some("ab".repeat(32)),
-            kind: Some("message".to_owned()),
-            component: format!("components/{name}.wasm"),
-            started_instances: 9,
-            reuse: Some(1_000),
-            instances: 3,
-            max_instances: 8,
-            in_flight: 1,
-            mailbox_depth: 2,
-            mailbox_bound: 10_000,
-            accepted: 12,
-            handled: 9,
-            failed: 4,
-            refused: 5,
-            retries: 6,
-            later: 1,
-            held: false,
-            breaker: "closed".to_owned(),
-            dead_letters: 3,
-            state_bytes: 2_048,
-            routes: vec![format!("POST /{name}")],
-            capabilities: vec!["desk".to_owned()],
-            revisions: vec![RevisionStatus {
-                number: 7,
-                state: "running".to_owned(),
-                reason: None,
-                digest: "ab".repeat(32),
-                in_flight: 1,
-                since_ms: 61_000,
-            }],
-            waiting: None,
-            obstacle: None,
-        }
-    }
-
-    /// A host that runs as it should.
-    pub(crate) fn host() -> HostStatus {
-        HostStatus {
-            version: "0.1.0".to_owned(),
-            file: "caxton.toml".to_owned(),
-            started_at: 1_000,
-            http: "127.0.0.1:8080".to_owned(),
-            admin: "127.0.0.1:8081".to_owned(),
-            ready: true,
-            in_sync: true,
-            file_errors: Vec::new(),
-            waiting: Vec::new(),
-            instances: 3,
-            max_instances: 5_000,
-            stopping: false,
-        }
-    }
-}
+pub(crate) mod tests;

@@ -33,6 +33,11 @@ impl Answered {
         self.0.fetch_or(FINISHED, Ordering::Relaxed);
     }
 
+    /// Whether the guest set a response and did not finish its body.
+    pub(super) fn is_part(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == SENT
+    }
+
     /// Whether the guest set a response and finished its body.
     pub(super) fn is_whole(&self) -> bool {
         self.0.load(Ordering::Relaxed) == SENT | FINISHED

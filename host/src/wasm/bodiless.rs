@@ -27,7 +27,7 @@ fn is_bodiless_status(status: http::StatusCode) -> bool {
 
 impl Ctx {
     /// Whether the response of the call at hand has no body.
-    fn answers_without_body(&mut self) -> bool {
+    pub(super) fn answers_without_body(&mut self) -> bool {
         if self.answer.head {
             return true;
         }

@@ -13,12 +13,12 @@ use bytes::Bytes;
 use caxton_control::{AgentSpec, Receiver, RevisionId};
 use parking_lot::Mutex;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::answered::Answered;
 use super::bindings::caxton::agent::{messaging, state, types};
-use super::bindings::wasi::{config, logging};
+use super::bindings::wasi::logging;
 use super::denied::{Denied, Outbound};
 use super::effects::{Effects, Write};
 use super::limits::{MemoryBound, Meter};
@@ -434,34 +434,5 @@ impl state::Host for Ctx {
         keys.truncate(limit as usize);
         let cursor = if more { keys.last().cloned() } else { None };
         Ok(Ok(wit::KeyPage { keys, cursor }))
-    }
-}
-
-impl config::store::Host for Ctx {
-    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config::store::Error>> {
-        Ok(Ok(self.who.spec.config.get(&key).cloned()))
-    }
-
-    fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config::store::Error>> {
-        Ok(Ok(self.who.spec.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect()))
-    }
-}
-
-impl logging::logging::Host for Ctx {
-    fn log(&mut self, level: LogLevel, context: String, message: String) -> wasmtime::Result<()> {
-        self.outside().log(&self.who, level, &context, &message);
-        Ok(())
-    }
-}
-
-impl WasiView for Ctx {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
-impl WasiHttpView for Ctx {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
     }
 }

@@ -25,7 +25,7 @@ use super::caller::{BodyError, Caller, Sending};
 use super::effects::Effects;
 use super::guest::Work;
 use super::lease::Lease;
-use super::response::{ResponseBody, length, without_body};
+use super::response::{ResponseBody, ResponseError, length, without_body};
 use super::trail::Trail;
 
 /// Why an HTTP agent brought no response.
@@ -256,18 +256,22 @@ impl Lease {
     where
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
     {
-        let result = self.instance().serve_http(request, work, time, sender).await;
+        let mut result = self.instance().serve_http(request, work, time, sender).await;
         let cpu = self.instance().cpu();
-        let (starved, allowed) = (self.instance().starved(), self.instance().time());
-        // Others were before it: it had much less time than it may take.
-        let hurried = matches!(result, Err(Fault::Time { .. })) && time < allowed * 9 / 10;
-        let by_caller = hurried || result.as_ref().err().is_some_and(|fault| caller.caused(fault, time, starved));
         // A guest that left without a whole response is in a state that nobody foresaw: it is not used again.
         let answered = self.instance().has_answered();
         let trail = if answered { Trail::default() } else { self.instance().trail() };
+        let ended = result.is_ok();
+        if ended && self.instance().left_its_body() {
+            // With its instance the body ends as if that were all of it.
+            let why = ResponseError::Unfinished.to_string();
+            result = Err(Fault::NoResponse { why, trail: trail.clone() });
+        }
+        let starved = self.instance().starved();
+        let by_caller = result.as_ref().err().is_some_and(|fault| caller.caused(fault, time, starved));
         match &result {
-            Err(fault) if fault.is_guests() && !by_caller => self.fail(fault),
-            Ok(()) | Err(_) => self.finish(result.is_ok() && answered),
+            Err(fault) if !ended && fault.is_guests() && !by_caller => self.fail(fault),
+            Ok(()) | Err(_) => self.finish(ended && answered),
         }
         HttpEnd { result, cpu, trail, by_caller }
     }

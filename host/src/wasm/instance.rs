@@ -150,6 +150,11 @@ impl Instance {
         self.store.data().answered.is_whole()
     }
 
+    /// Whether the last call over HTTP set a response with a body and left that without an end.
+    pub(super) fn left_its_body(&mut self) -> bool {
+        self.store.data().answered.is_part() && !self.store.data_mut().answers_without_body()
+    }
+
     /// What is known of a call that ended badly without a trap.
     pub(super) fn trail(&self) -> Trail {
         self.store.data().trail()

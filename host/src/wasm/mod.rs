@@ -40,6 +40,7 @@ mod tap;
 mod tests;
 mod trail;
 mod turns;
+mod views;
 mod warm;
 mod words;
 

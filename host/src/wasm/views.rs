@@ -1,0 +1,36 @@
+//! What the interfaces of WASI and of its proposals see of a store.
+
+use wasmtime_wasi::{WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
+
+use super::bindings::wasi::{config, logging};
+use super::guest::{Ctx, LogLevel};
+
+impl config::store::Host for Ctx {
+    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config::store::Error>> {
+        Ok(Ok(self.who.spec.config.get(&key).cloned()))
+    }
+
+    fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config::store::Error>> {
+        Ok(Ok(self.who.spec.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect()))
+    }
+}
+
+impl logging::logging::Host for Ctx {
+    fn log(&mut self, level: LogLevel, context: String, message: String) -> wasmtime::Result<()> {
+        self.outside().log(&self.who, level, &context, &message);
+        Ok(())
+    }
+}
+
+impl WasiView for Ctx {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Ctx {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
+    }
+}
