@@ -29,13 +29,7 @@ impl ConfigError {
             }
             Self::Missing { example, agent: None, .. } => format!("add `{example}`"),
             Self::WrongType { example, .. } | Self::Empty { example, .. } => format!("write it like `{example}`"),
-            Self::BadSize { given, .. } => guess_bytes(given).map_or_else(
-                || {
-                    "a whole number with B, KB, KiB, MB, MiB, GB or GiB, such as \"64MiB\", or a number of bytes"
-                        .to_owned()
-                },
-                |guess| did_you_mean(&guess),
-            ),
+            Self::BadSize { given, .. } => size_help(given),
             Self::BadDuration { .. } => "whole numbers with h, m, s or ms, such as \"10s\" or \"1m30s\"".to_owned(),
             Self::OutOfBounds { least, most, .. } if least == most => format!("only {least} is allowed"),
             Self::OutOfBounds { least, most, .. } => format!("from {least} to {most} is allowed"),
@@ -76,6 +70,14 @@ impl ConfigError {
             }
         }
     }
+}
+
+/// How a size is written, which nearly is one or is none.
+fn size_help(given: &str) -> String {
+    guess_bytes(given).map_or_else(
+        || "a whole number with B, KB, KiB, MB, MiB, GB or GiB, such as \"64MiB\", or a number of bytes".to_owned(),
+        |guess| did_you_mean(&guess),
+    )
 }
 
 /// What `http.cors` takes, as far as it was wrong.
