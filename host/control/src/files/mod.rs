@@ -11,6 +11,6 @@ mod builds;
 mod quiet;
 mod settle;
 
-pub use builds::{Builds, Refused};
+pub use builds::{Builds, Changed, Refused};
 pub use quiet::Quiet;
 pub use settle::{Found, Settle, Verdict, Writer};
