@@ -105,12 +105,15 @@ impl Reconciler {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
         if is_due(self.declaration.again) {
             self.follow_file();
-            if !self.declaration.deferred.is_empty() && self.is_whole() {
-                for asked in std::mem::take(&mut self.declaration.deferred) {
-                    match asked {
-                        Asked::All => self.wake(crate::control::Wake::All),
-                        Asked::Command(command) => self.command(command),
-                    }
+        }
+        // A hint may have had the file looked at meanwhile, so that none is due; and what lacks agents is whole.
+        let is_waited_for =
+            self.declaration.again.is_some_and(|at| at > Instant::now()) && self.declaration.lacks.is_none();
+        if !self.declaration.deferred.is_empty() && !is_waited_for && self.is_whole() {
+            for asked in std::mem::take(&mut self.declaration.deferred) {
+                match asked {
+                    Asked::All => self.wake(crate::control::Wake::All),
+                    Asked::Command(command) => self.command(command),
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caxton_control::Digest;
-use caxton_control::files::Builds;
+use caxton_control::files::{Builds, Changed, Refused};
 
 use super::Before;
 use super::followed::Followed;
@@ -285,18 +285,17 @@ impl Sources {
     fn look(&mut self, followed: &Followed) {
         let changed = self.read(followed);
         if std::mem::take(&mut self.built) {
-            let commands: Vec<&str> = followed.builds.keys().map(String::as_str).collect();
-            self.builds.ran(commands.into_iter(), changed);
+            self.builds.ran(changed);
             return;
         }
-        for (command, files) in changed {
-            tracing::debug!(command, files = %some(&files), "sources changed");
+        for (command, changed) in changed {
+            tracing::debug!(command, files = %some(changed.files()), "sources changed");
             self.builds.changed(&command);
         }
     }
 
     /// Reads what the sources are now. Returns those that changed, by their builds.
-    fn read(&mut self, followed: &Followed) -> BTreeMap<String, BTreeSet<PathBuf>> {
+    fn read(&mut self, followed: &Followed) -> BTreeMap<String, Changed> {
         let left_out = followed.left_out();
         let mut all = BTreeMap::new();
         self.folders.clear();
@@ -326,19 +325,19 @@ impl Sources {
 }
 
 /// Says what is not built, and why.
-fn tell(refused: &[caxton_control::files::Refused]) {
+fn tell(refused: &[Refused]) {
     for refused in refused {
         tracing::warn!(
             command = refused.command,
             "the build changes its own sources ({}) and is not run again for that; name what it writes in no pattern of build.watch",
-            some(&refused.changed)
+            some(refused.changed.iter())
         );
     }
 }
 
 /// Some of these files, for a line.
-fn some(files: &BTreeSet<PathBuf>) -> String {
-    let named: Vec<String> = files.iter().take(NAMED).map(|path| path.display().to_string()).collect();
-    let more = files.len().saturating_sub(NAMED);
-    if more > 0 { format!("{} and {more} more", named.join(", ")) } else { named.join(", ") }
+fn some<'a>(files: impl Iterator<Item = &'a PathBuf>) -> String {
+    let all: Vec<String> = files.map(|path| path.display().to_string()).collect();
+    let named = all[..all.len().min(NAMED)].join(", ");
+    if all.len() > NAMED { format!("{named} and {} more", all.len() - NAMED) } else { named }
 }

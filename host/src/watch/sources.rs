@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use caxton_control::config::nearest;
+use caxton_control::files::Changed;
 
 use super::pattern::Pattern;
 
@@ -33,11 +34,18 @@ impl Mark {
 /// The sources of one build.
 pub(super) type Marks = BTreeMap<PathBuf, Mark>;
 
-/// The files whose marks differ.
-pub(super) fn changed(before: &Marks, now: &Marks) -> BTreeSet<PathBuf> {
-    let gone = before.keys().filter(|path| !now.contains_key(*path));
-    let other = now.iter().filter(|(path, mark)| before.get(*path) != Some(mark)).map(|(path, _)| path);
-    gone.chain(other).cloned().collect()
+/// How sources differ from what they were.
+pub(super) fn changed(before: &Marks, now: &Marks) -> Changed {
+    let mut changed = Changed::default();
+    for (path, mark) in now {
+        match before.get(path) {
+            Some(known) if known == mark => {}
+            Some(_) => _ = changed.edited.insert(path.clone()),
+            None => _ = changed.others.insert(path.clone()),
+        }
+    }
+    changed.others.extend(before.keys().filter(|path| !now.contains_key(*path)).cloned());
+    changed
 }
 
 /// Files and folders that are no sources whatever a pattern says, by device and inode: what builds make, and the host's
@@ -236,8 +244,11 @@ mod tests {
             tree.add(&Pattern::parse("src", dir).unwrap()[0], &LeftOut::default());
             tree.files
         };
-        let names =
-            |before: &Marks| -> Vec<String> { changed(before, &marks()).iter().map(|path| shown(path, dir)).collect() };
+        let names = |before: &Marks| -> Vec<String> {
+            let mut names: Vec<String> = changed(before, &marks()).files().map(|path| shown(path, dir)).collect();
+            names.sort();
+            names
+        };
         let mut before = marks();
         assert_eq!(names(&before), Vec::<String>::new());
         for (what, change) in [

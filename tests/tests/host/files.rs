@@ -32,7 +32,7 @@ fn copy(name: &str, path: &Path) {
 
 /// Puts a link at a path, in place of another at once.
 fn link(target: &str, path: &Path) {
-    let temporary = path.with_extension("new-link");
+    let temporary = path.with_file_name("new-link");
     symlink(target, &temporary).expect("the folder can be written to");
     fs::rename(temporary, path).expect("the folder can be written to");
 }
@@ -50,7 +50,7 @@ fn served_for(host: &mut Host, time: Duration, paths: &[&str]) {
     let (client, began) = (host.client(), Instant::now());
     host.until("the time to pass", |host| {
         for path in paths {
-            let reply = client.post(path, "x");
+            let reply = client.post(path, "");
             assert_eq!(reply.status.as_u16(), 200, "{path}: {}\n{}", reply.text(), host.said());
         }
         (began.elapsed() > time).then_some(())
@@ -274,7 +274,7 @@ fn a_component_in_the_middle_of_being_written_is_no_revision() {
         status["waiting"].as_str().is_some_and(|why| why.contains("(truncated); build or copy it again"))
     });
     assert_eq!(host.agent("echo")["revision"], "echo@3");
-    assert_eq!(host.client().post("/echo", "x").status.as_u16(), 200);
+    assert_eq!(host.client().post("/echo", "").status.as_u16(), 200);
     fs::write(&path, &counter).expect("the folder can be written to");
     until_revision(&mut host, 4, "the whole is the next revision");
 }
