@@ -23,7 +23,12 @@ impl Reconciler {
     /// What a declaration would change, components that changed in their files included. The same is told of what does
     /// not come to run as by the status, the probe and the metrics.
     pub(super) fn changes_with(&mut self, desired: &Desired) -> Vec<Change> {
-        let mut changes = changes(&self.as_it_runs(), desired);
+        let needs_restart = |change: &Change| change.change == diff::Kind::RestartNeeded.as_str();
+        // Of the host's own settings those are in force that it was started with, whatever was read since.
+        let mut all = changes(&self.started_with, desired);
+        all.retain(needs_restart);
+        all.extend(changes(&self.as_it_runs(), desired).into_iter().filter(|change| !needs_restart(change)));
+        let mut changes = all;
         self.files.begin(true);
         for (name, spec) in &desired.agents {
             let path = self.declared.dir.join(&spec.component);

@@ -265,13 +265,13 @@ impl Reconciler {
     }
 
     /// Takes up the declaration's file, if it has no errors.
-    fn read_file(&mut self) -> Vec<crate::status::Change> {
+    fn read_file(&mut self) {
         let loaded = self.source.load();
-        self.take_file(loaded)
+        self.take_file(loaded);
     }
 
     /// Takes up what the file says, if it has no errors.
-    fn take_file(&mut self, loaded: Result<Loaded, config::ConfigErrors>) -> Vec<crate::status::Change> {
+    fn take_file(&mut self, loaded: Result<Loaded, config::ConfigErrors>) {
         self.declaration.took();
         match loaded {
             Ok(loaded) => {
@@ -280,7 +280,6 @@ impl Reconciler {
                 if recovered {
                     tracing::info!(file = %self.source.file.display(), "the file has no errors any more");
                 }
-                let changes = changes::changes(&self.declared.desired, &loaded.desired);
                 if loaded.desired != self.declared.desired {
                     self.commons.events.tell(None, "config.taken", serde_json::json!({ "digest": loaded.text_digest }));
                 }
@@ -290,7 +289,6 @@ impl Reconciler {
                 self.commons.store.conversations.configure(self.declared.desired.conversations.clone());
                 self.follow();
                 self.look_at_components(false);
-                changes
             }
             Err(errors) => {
                 let found = report::file_errors(&errors);
@@ -304,7 +302,6 @@ impl Reconciler {
                 }
                 self.file_errors = found;
                 self.retell();
-                Vec::new()
             }
         }
     }

@@ -32,7 +32,10 @@ impl Reconciler {
             // It is of the whole file, and is answered when that is whole.
             Command::Apply(_) | Command::Diff(_) if !self.is_whole() => self.declaration.defer(Asked::Command(command)),
             Command::Apply(answer) => {
-                let changes = self.read_file();
+                let loaded = self.source.load();
+                // Against what runs: the file may have been taken up a moment ago.
+                let changes = loaded.as_ref().map_or_else(|_| Vec::new(), |loaded| self.changes_with(&loaded.desired));
+                self.take_file(loaded);
                 if self.file_errors.is_empty() {
                     self.retry();
                     self.look_at_components(true);

@@ -96,7 +96,7 @@ fn a_body_above_the_bound_is_cut() {
 
 #[test]
 fn one_that_misbehaves_is_cut_and_the_next_call_is_served() {
-    let toml = agent("rogue", "rogue-web", "limits = { time = \"1s\", cpu = \"300ms\" }")
+    let toml = agent("rogue", "rogue-web", "limits = { time = \"4s\", cpu = \"300ms\" }")
         .replace("[[agents.rogue.http]]\nroute = \"/rogue\"\n", "[[agents.rogue.http]]\nroute = \"/{*path}\"\n");
     let host = host(&toml);
     let client = host.client();
