@@ -136,10 +136,10 @@ fn pattern(written: &str, dir: &Path, left_out: &LeftOut) -> Option<Result<Strin
             let message = format!("the pattern `{written}` of build.watch means nothing: {why}");
             Some(Err(Problem { code: "pattern", message, help }))
         }
-        Ok(patterns) => patterns.iter().find_map(|pattern| {
-            let (message, help) = matches_nothing(pattern, dir, left_out)?;
+        Ok(patterns) => {
+            let (message, help) = matches_nothing(&patterns, dir, left_out)?;
             Some(Ok(format!("{message}; {help}")))
-        }),
+        }
     }
 }
 

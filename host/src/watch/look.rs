@@ -272,9 +272,9 @@ impl Sources {
         self.builds.retain(|command| now.builds.contains_key(command));
         let left_out = now.left_out();
         for (command, patterns) in &self.patterns {
-            for pattern in patterns {
-                let known = before.builds.get(command).is_some_and(|known| known.contains(&pattern.written));
-                if let Some((message, help)) = matches_nothing(pattern, &now.dir, &left_out).filter(|_| !known) {
+            for alternatives in patterns.chunk_by(|one, other| one.written == other.written) {
+                let known = before.builds.get(command).is_some_and(|known| known.contains(&alternatives[0].written));
+                if !known && let Some((message, help)) = matches_nothing(alternatives, &now.dir, &left_out) {
                     tracing::warn!(command, "{message}; {help}");
                 }
             }

@@ -122,10 +122,11 @@ impl Tree {
     }
 }
 
-/// Says that a pattern matches nothing, and what would match; none if it matches something.
-pub(crate) fn matches_nothing(pattern: &Pattern, dir: &Path, left_out: &LeftOut) -> Option<(String, String)> {
+/// Says that none of the alternatives of a pattern matches anything, and what would match; none if one does.
+pub(crate) fn matches_nothing(patterns: &[Pattern], dir: &Path, left_out: &LeftOut) -> Option<(String, String)> {
+    let pattern = patterns.first()?;
     let mut tree = Tree::default();
-    if tree.add(pattern, left_out) > 0 {
+    if patterns.iter().any(|pattern| tree.add(pattern, left_out) > 0) {
         return None;
     }
     let written = &pattern.written;
@@ -269,11 +270,9 @@ mod tests {
     fn a_pattern_that_matches_nothing_is_told_with_one_that_would() {
         let folder = project();
         let dir = folder.path();
-        let told = |pattern: &str| {
-            let pattern = Pattern::parse(pattern, dir).unwrap().remove(0);
-            matches_nothing(&pattern, dir, &LeftOut::default())
-        };
+        let told = |pattern: &str| matches_nothing(&Pattern::parse(pattern, dir).unwrap(), dir, &LeftOut::default());
         assert_eq!(told("src/**"), None);
+        assert_eq!(told("src/*.{toml,rs}"), None, "one alternative is enough");
         for (pattern, message, help) in [
             ("srcs/**", "srcs is not there", "did you mean `src/**`?"),
             ("scr/deep/**", "scr/deep is not there", "did you mean `src/deep/**`?"),
