@@ -444,12 +444,12 @@ mod tests {
             (990, 990, false),
         ] {
             let given = Given { left: ms(left), whole: ms(whole), allowed: ms(1_000) };
-            let fault = given.explain(Fault::Time { limit: ms(left) });
+            let fault = given.explain(Fault::Time { limit: ms(left), trail: crate::wasm::Trail::default() });
             assert_eq!(fault.is_guests(), guests, "{given:?}");
             assert_eq!(fault.code(), "deadline-exceeded");
             assert!(fault.to_string().contains(&format!("{whole} ms")), "{fault}");
         }
         let given = Given { left: ms(1), whole: ms(1), allowed: ms(1_000) };
-        assert!(given.explain(Fault::Cpu { limit: ms(1) }).is_guests());
+        assert!(given.explain(Fault::Cpu { limit: ms(1), trail: crate::wasm::Trail::default() }).is_guests());
     }
 }

@@ -165,15 +165,15 @@ async fn what_is_used_stays_when_the_rest_goes() {
     bench.load(&counts(), true).await.unwrap();
     let (other, _) = bench.load(&handles("(call $reply (i32.const 8) (i32.const 0))"), false).await.unwrap();
     let used = [super::digest(&counts())].into();
-    bench.runtime.evict(&used, true);
+    bench.runtime.remove_unused(&used, true);
     assert_eq!(files(&bench, "cwasm").len(), 3, "both kinds of what is asked for, and what is in use");
     drop(other);
-    bench.runtime.evict(&used, false);
+    bench.runtime.remove_unused(&used, false);
     assert_eq!((files(&bench, "cwasm").len(), files(&bench, "seal").len()), (2, 2));
     let bench = bench.again();
-    bench.runtime.evict(&used, true);
+    bench.runtime.remove_unused(&used, true);
     assert!(!compiles(&bench, &counts()).await);
     assert!(!bench.load(&counts(), true).await.unwrap().1);
-    bench.runtime.evict(&[].into(), true);
+    bench.runtime.remove_unused(&[].into(), true);
     assert!(files(&bench, "cwasm").is_empty());
 }
