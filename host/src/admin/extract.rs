@@ -7,7 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
-use http_body_util::LengthLimitError;
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -58,18 +58,29 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T
     }
 }
 
+/// Bytes of a body that are read and dropped once it is known to be too large: a client that is still sending might not
+/// see the answer otherwise.
+const LINGER: u64 = 64 << 20;
+
 /// A body whose bound is not that of a message.
 ///
 /// # Errors
 /// It is larger than `bound` bytes, which is this problem, or could not be read.
 pub(super) async fn body_within(request: Request, bound: u64, too_large: Problem) -> Result<Bytes, Problem> {
-    let most = usize::try_from(bound).unwrap_or(usize::MAX);
-    axum::body::to_bytes(request.into_body(), most).await.map_err(|error| {
-        if std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) {
-            return too_large;
+    let (mut body, mut all, mut dropped) = (request.into_body(), Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| broken())?.into_data() else { continue };
+        if dropped == 0 && (all.len() + data.len()) as u64 <= bound {
+            all.extend_from_slice(&data);
+            continue;
         }
-        broken()
-    })
+        all = Vec::new();
+        dropped += data.len() as u64;
+        if dropped > LINGER {
+            break;
+        }
+    }
+    if dropped > 0 { Err(too_large) } else { Ok(all.into()) }
 }
 
 fn broken() -> Problem {
