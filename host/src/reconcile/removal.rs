@@ -47,6 +47,8 @@ impl Reconciler {
         let Some(entry) = self.entries.get_mut(name) else { return false };
         entry.retired = Some(now);
         entry.agent.retire("the agent is no longer declared");
+        // What a candidate is tried by ends, so that a removal that is taken back waits for none of it.
+        entry.end_trials(None);
         if entry.paused {
             (entry.paused, entry.paused_since, entry.rest) = (false, None, None);
             entry.agent.pause(false);

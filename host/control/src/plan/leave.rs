@@ -36,9 +36,12 @@ impl Plan {
     /// Lets an agent stay that was to leave and is declared again: what is still there of it serves at once, and then is
     /// followed.
     pub(super) fn stay(&mut self, name: &AgentName, agent: &ActualAgent) {
-        let ends = |revision: &&Revision| revision.seen.busy && revision.seen.state == State::Draining;
+        // One that stands and is busy may be saving its memory, from which it is brought up anew.
+        let ends = |revision: &&Revision| match revision.seen.state {
+            State::Ready | State::Running | State::Draining => revision.seen.busy,
+            State::Unloaded | State::Loaded | State::Stopped | State::Failed { .. } => false,
+        };
         match agent.revisions.iter().find(ends) {
-            // Its memory is being saved, from which it is brought up anew.
             Some(revision) => self.wait(name, format!("{} is stopping", revision.id(name))),
             None => self.actions.push(Action::Restore { agent: name.clone() }),
         }
