@@ -230,8 +230,9 @@ fn problem(status: StatusCode, body: &[u8]) -> CliError {
         let message = format!("the answer is {status}, and not a host's; is it the address of a management API?");
         return CliError::new(exit, message);
     };
-    // A file with errors is a matter of the configuration, wherever it was read.
-    let exit = if details.errors.is_empty() { exit } else { Exit::Usage };
+    // A file with errors, and a component that is none, are matters of what was given, wherever that was read.
+    let given = !details.errors.is_empty() || details.code == "component-unusable";
+    let exit = if given { Exit::Usage } else { exit };
     let mut message = printable(&details.detail);
     for error in &details.errors {
         message.push_str(&format!("\n  {error}"));
