@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::errors::{Tally, errors};
+use super::errors::{Tally, errors, undecided};
 use super::settings::Rollback;
 use crate::units::{print_bytes, print_duration};
 
@@ -158,7 +158,10 @@ pub fn judge(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Windo
         None if candidate.messages < rules.min_messages => {
             Verdict::Waiting { have: candidate.messages, need: rules.min_messages }
         }
-        None => Verdict::Healthy,
+        None => match undecided(rules, stable, lately, candidate) {
+            Some(need) => Verdict::Waiting { have: candidate.messages, need },
+            None => Verdict::Healthy,
+        },
     }
 }
 

@@ -148,6 +148,15 @@ impl Before {
         }
     }
 
+    /// The rate that was seen of it.
+    fn seen(self) -> f64 {
+        match self {
+            Self::Beside(stable) => percent(stable.faults, stable.messages),
+            Self::Lately(stable, beside) => percent(stable.faults, stable.messages).max(beside),
+            Self::Unknown => 0.0,
+        }
+    }
+
     /// Whether nothing is known against it.
     fn is_spotless(self) -> bool {
         match self {
@@ -202,9 +211,41 @@ pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate
     })
 }
 
+/// A candidate that seems to fail too often is judged by up to so many times `min-messages`: a difference that is not
+/// certain by then is too small to matter.
+const UNDECIDED: u64 = 10;
+
+/// Returns how many messages are to be waited for of a candidate that seems to fail more than it may, as long as chance
+/// could explain it; none if it does not seem to, or enough were seen. It is not refused, and not healthy either.
+pub(super) fn undecided(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Option<u64> {
+    let enough = rules.min_messages.max(1);
+    let most = enough.saturating_mul(UNDECIDED);
+    let seen = percent(candidate.faults, candidate.messages);
+    (candidate.messages < most && seen > Before::of(stable, lately, enough).seen() + rules.errors).then_some(most)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_candidate_that_seems_to_fail_more_is_waited_for_until_it_is_certain() {
+        let rules = Rollback { min_messages: 30, ..rules() };
+        // stable, candidate, the messages that are waited for
+        for (stable, candidate, expected) in [
+            ((500, 0), (30, 1), None),
+            ((500, 0), (30, 3), Some(300)),
+            ((500, 0), (299, 18), Some(300)),
+            ((500, 0), (300, 18), None),
+            ((500, 100), (100, 24), None),
+            ((500, 100), (100, 30), Some(300)),
+            ((0, 0), (30, 3), Some(300)),
+        ] {
+            let found =
+                undecided(&rules, &window(stable.0, stable.1), Tally::default(), &window(candidate.0, candidate.1));
+            assert_eq!(found, expected, "{stable:?} {candidate:?}");
+        }
+    }
 
     fn window(messages: u64, faults: u64) -> Window {
         Window { messages, faults, ..Window::default() }

@@ -30,7 +30,7 @@ struct Case {
 /// One that is compared with stable is also found to be slow.
 const COMPARED: &[Outcome] = &[
     ("good", "completed"),
-    ("traps", "rolled-back: errors: "),
+    ("fails", "rolled-back: errors: "),
     ("slow", "rolled-back: slower: "),
     ("leaks", "rolled-back: memory: "),
     ("unready", "failed: "),
@@ -40,7 +40,7 @@ const COMPARED: &[Outcome] = &[
 /// With all traffic at once there is nothing to compare with.
 const AT_ONCE: &[Outcome] = &[
     ("good", "completed"),
-    ("traps", "rolled-back: errors: "),
+    ("fails", "rolled-back: errors: "),
     ("slow", "completed"),
     ("leaks", "rolled-back: memory: "),
     ("unready", "failed: "),
@@ -50,7 +50,7 @@ const AT_ONCE: &[Outcome] = &[
 /// One that fails at copies of messages never has a message.
 const COPIED: &[Outcome] = &[
     ("good", "completed"),
-    ("traps", "rolled-back: match: "),
+    ("fails", "rolled-back: match: "),
     ("slow", "completed"),
     ("leaks", "rolled-back: memory: "),
     ("unready", "failed: "),
@@ -59,7 +59,7 @@ const COPIED: &[Outcome] = &[
 
 /// One that keeps state in its memory.
 const STATEFUL: &[Outcome] =
-    &[("good", "completed"), ("traps", "rolled-back: errors: "), ("forgets", "failed: "), ("unready", "failed: ")];
+    &[("good", "completed"), ("fails", "rolled-back: errors: "), ("forgets", "failed: "), ("unready", "failed: ")];
 
 const CANARY: Case = Case {
     guest: "diary",
@@ -210,7 +210,7 @@ impl Case {
         // the host, so that after a kill it may come to light only later.
         let copied = self.strategy.contains("parallel");
         let late = copied && kill && name == "leaks";
-        let never = copied && !late && ["traps", "leaks"].contains(&name);
+        let never = copied && !late && ["fails", "leaks"].contains(&name);
         // There and, unless all is well, back. A host that starts again serves with stable until the other stands.
         let most = match outcome {
             "completed" => 1,
@@ -219,7 +219,7 @@ impl Case {
         };
         let most = if kill { most + 2 } else { most };
         for (conversation, moves) in told.moves() {
-            if name == "traps" && conversation.contains("-a") {
+            if name == "fails" && conversation.contains("-a") {
                 // While the candidate cannot take calls, the one before it answers them.
                 continue;
             }
