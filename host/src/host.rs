@@ -326,6 +326,9 @@ async fn first_builds(
     Ok((followed, sources))
 }
 
+/// The work of a task that goes on beside.
+type Lasting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Starts what goes on beside, until `stop`. Returns the task that follows files.
 fn keep_going(
     commons: &Arc<Commons>,
@@ -334,7 +337,7 @@ fn keep_going(
     wakes: mpsc::Sender<Wake>,
 ) -> JoinHandle<Option<()>> {
     let tasks = &commons.tasks;
-    let each = |name, run: fn(Arc<Commons>, CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>>| {
+    let each = |name, run: fn(Arc<Commons>, CancellationToken) -> Lasting| {
         let (commons, of_task) = (Arc::clone(commons), stop.clone());
         drop(tasks.lasting(name, stop.clone(), move || run(Arc::clone(&commons), of_task.clone())));
     };

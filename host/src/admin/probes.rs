@@ -63,7 +63,8 @@ pub(super) async fn healthz(State(api): State<Api>) -> Response {
 )]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
     let mut readiness = api.control.readiness();
-    if let Some(why) = api.commons.store.lost().or_else(|| api.commons.tasks.failed()) {
+    // A probe is not to wait for the look of once a second.
+    if let Some(why) = api.commons.store.look_if_lost().or_else(|| api.commons.tasks.failed()) {
         readiness.ready = false;
         readiness.reasons.insert(0, why.to_string());
     } else if api.0.stop.is_cancelled() {

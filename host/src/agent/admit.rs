@@ -328,7 +328,7 @@ impl Commons {
         let (agent, envelope) = self.address(who, work, draft)?;
         let (ending, limit) = (ending(who), who.spec.limits.hops);
         if envelope.hops > limit {
-            return Ok(Sent::ending(End::new(&agent, ending), envelope, limit));
+            return Ok(Sent::ending(End::inbox(&agent, ending), envelope, limit));
         }
         agent.reserve_place(Some(&envelope.message.conversation_id))?;
         let begins = envelope.hops == 0;
@@ -337,7 +337,7 @@ impl Commons {
             return Ok(sent);
         }
         // What it begins is a timer; an answer that comes at once is not.
-        Ok(sent.refused_as(Refusal { hops: work.hops + 1, limit, end: End::new(&agent, ending) }))
+        Ok(sent.refused_as(Refusal { hops: work.hops + 1, limit, end: End::inbox(&agent, ending) }))
     }
 
     /// Refuses a question with too many causes, whose sender waits and so is told.

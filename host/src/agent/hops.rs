@@ -112,7 +112,7 @@ pub(super) struct End {
 }
 
 impl End {
-    pub(super) fn new(receiver: &Arc<Agent>, ending: Ending) -> Arc<dyn Inbox> {
+    pub(super) fn inbox(receiver: &Arc<Agent>, ending: Ending) -> Arc<dyn Inbox> {
         Arc::new(Self { receiver: Arc::clone(receiver), ending })
     }
 }

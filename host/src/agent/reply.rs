@@ -175,7 +175,7 @@ impl Agent {
         let envelope = Box::new(Envelope { hops, trace: question.trace.clone(), ..Envelope::new(message) });
         let limit = ending.limit();
         if hops > limit {
-            return Ok(Some(Sent::ending(End::new(receiver, ending), envelope, limit)));
+            return Ok(Some(Sent::ending(End::inbox(receiver, ending), envelope, limit)));
         }
         reserve(receiver)?;
         Ok(Some(Sent::new(Arc::clone(receiver) as Arc<dyn Inbox>, envelope)))

@@ -136,7 +136,8 @@ impl Agent {
     /// Warns once of a memory that comes near its bound, before it is above it.
     fn tell_near(&self, bytes: u64, max: u64) {
         let near = bytes > max / 100 * NEAR;
-        if std::mem::replace(&mut self.saves.lock().near, near) < near {
+        let before = std::mem::replace(&mut self.saves.lock().near, near);
+        if near && !before {
             tracing::warn!(agent = %self.name, bytes, max, "an agent's memory comes near snapshot.max, above which it cannot be saved");
         }
     }

@@ -240,6 +240,7 @@ impl Out {
     /// Prints a result for programs that is one of many: in a line of its own.
     pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(anyhow::Error::from)?;
+        self.printed = true;
         self.line(&text)
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Problem {
     allow: Option<String>,
     again_after: Option<Duration>,
     /// What went on inside the agent.
-    inside: Option<Fault>,
+    inside: Option<Box<Fault>>,
 }
 
 /// Whom and what an error is about.
@@ -138,7 +138,7 @@ impl Problem {
 
     /// Of a message that was not handled; none when it was.
     pub(super) fn of_outcome(outcome: &Outcome) -> Option<Self> {
-        let inside = if let Outcome::Fault(fault) = outcome { Some(fault.clone()) } else { None };
+        let inside = if let Outcome::Fault(fault) = outcome { Some(Box::new(fault.clone())) } else { None };
         let problem = Self { inside, ..Self::new(code(outcome)?) };
         Some(match outcome {
             Outcome::Reply(_) | Outcome::Done => return None,
@@ -162,7 +162,7 @@ impl Problem {
             HttpError::Admit(error) => Self::of_admission(&error),
             HttpError::Call(failure) => {
                 let problem = Self::new(failure.code());
-                let inside = if let HttpFailure::Fault(fault) = failure { Some(fault) } else { None };
+                let inside = if let HttpFailure::Fault(fault) = failure { Some(Box::new(fault)) } else { None };
                 Self { inside, ..problem }
             }
         }
@@ -187,7 +187,7 @@ impl Problem {
     pub(super) fn respond(self, about: &About<'_>) -> Response<ReplyBody> {
         let status = StatusCode::from_u16(self.row.status).expect("the table has proper status codes");
         // Only of a guest's faults is there something to see.
-        let inside = self.inside.as_ref().filter(|fault| about.details && fault.is_guests());
+        let inside = self.inside.as_deref().filter(|fault| about.details && fault.is_guests());
         let words = inside.and_then(Fault::trail).map(Trail::words).filter(|words| !words.is_empty());
         let details = Details {
             title: status.canonical_reason().unwrap_or("Error"),

@@ -73,7 +73,7 @@ impl Declaration {
         }
         let since = *self.lacks.get_or_insert_with(|| {
             let gone: Vec<&str> =
-                before.agents.keys().filter(|name| !now.agents.contains_key(*name)).map(|name| name.as_str()).collect();
+                before.agents.keys().filter(|name| !now.agents.contains_key(*name)).map(caxton_control::AgentName::as_str).collect();
             tracing::info!("the file lacks agents or what came last in it ({}); it is looked at again before anything is taken out", gone.join(", "));
             Instant::now()
         });

@@ -125,6 +125,12 @@ impl Store {
         self.progress.lost.borrow().clone()
     }
 
+    /// Compares the data folder with what was opened now, and returns the same as [`lost`](Self::lost).
+    pub(crate) fn look_if_lost(&self) -> Option<Arc<str>> {
+        self.progress.look();
+        self.lost()
+    }
+
     /// Waits until the store has failed for good; returns the reason.
     pub(crate) async fn until_lost(&self) -> Arc<str> {
         // The sender lives as long as the store.

@@ -246,7 +246,7 @@ impl Scan {
                     ".debug_info" => self.dwarf = true,
                     // Its own, or of a core module of its own: a component inside of it does not speak for the whole.
                     REUSE_SECTION if matches!(within[..], [_] | [_, Encoding::Module]) => {
-                        self.read_reuse(section.data())
+                        self.read_reuse(section.data());
                     }
                     _ => {}
                 },

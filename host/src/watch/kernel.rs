@@ -143,7 +143,7 @@ impl Kernel {
         loop {
             match reader.next() {
                 Ok(event) => {
-                    let event = self.event(event.wd(), event.events(), event.file_name().map(|name| name.to_bytes()));
+                    let event = self.event(event.wd(), event.events(), event.file_name().map(std::ffi::CStr::to_bytes));
                     if let Some(event) = event.filter(|event| events.last() != Some(event)) {
                         events.push(event);
                     }

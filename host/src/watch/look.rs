@@ -243,7 +243,7 @@ impl Watched {
 
     /// Returns the build to run next, if there is one.
     pub(super) fn next_build(&mut self) -> Option<String> {
-        self.sources.as_mut()?.builds.next()
+        self.sources.as_mut()?.builds.begin_next()
     }
 
     /// Looks at the sources after a build.

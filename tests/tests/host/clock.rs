@@ -19,7 +19,7 @@ fn later(host: &Host, action: &serde_json::Value) {
 }
 
 /// Lets the agent send itself something that counts under this name.
-fn send(host: &Host, name: &str, with: serde_json::Value) {
+fn send(host: &Host, name: &str, with: &serde_json::Value) {
     let content = json!({ "do": "increment", "key": name });
     let action = json!({ "do": "send", "to": "rogue", "content": content, "with": with });
     let told = host.client().post("/rogue", action.to_string()).json();
@@ -47,7 +47,7 @@ fn a_clock_that_is_set_back_delays_no_wait() {
         { "do": "increment", "key": "tried" },
     ] });
     later(&host, &failing);
-    send(&host, "timer", json!({ "after-ms": 2_000 }));
+    send(&host, "timer", &json!({ "after-ms": 2_000 }));
     host.order(&format!("clock -{HOUR}"));
     until_counted(&mut host, "timer");
     until_counted(&mut host, "tried");
@@ -56,7 +56,7 @@ fn a_clock_that_is_set_back_delays_no_wait() {
     let set = set.lines().filter(|line| line.contains("host.clock-set")).count();
     assert_eq!(set, 1);
     // Kept as a time of the wall clock, as it is then.
-    send(&host, "kept", json!({ "after-ms": 4_000 }));
+    send(&host, "kept", &json!({ "after-ms": 4_000 }));
     let mut host = host.kill().start();
     until_counted(&mut host, "kept");
 }
@@ -68,10 +68,10 @@ fn a_clock_that_is_set_ahead_hurries_no_wait_and_ends_nothing() {
     assert_eq!(host.caxton(&["mailbox", "pause", "other"]).0, 0);
     let sent = host.api().post("/v1/agents/other/messages", r#"{"do":"none"}"#);
     assert_eq!(sent.status.as_u16(), 202, "{}", sent.text());
-    send(&host, "far", json!({ "after-ms": HOUR * 1_000 }));
-    send(&host, "near", json!({ "after-ms": 1_000 }));
+    send(&host, "far", &json!({ "after-ms": HOUR * 1_000 }));
+    send(&host, "near", &json!({ "after-ms": 1_000 }));
     let date = now_ms() + HOUR * 1_500;
-    send(&host, "date", json!({ "at-ms": date }));
+    send(&host, "date", &json!({ "at-ms": date }));
     host.order(&format!("clock {}", 2 * HOUR));
     host.until_said("the clock went forward by 7200");
     // What has a date comes when the clock shows it.
@@ -88,7 +88,7 @@ fn a_clock_that_is_set_ahead_hurries_no_wait_and_ends_nothing() {
     // And back: what has a date an hour from now by that clock waits until then.
     host.order("clock 0");
     host.until_said("the clock went back by 7200");
-    send(&host, "soon", json!({ "after-ms": 500 }));
+    send(&host, "soon", &json!({ "after-ms": 500 }));
     until_counted(&mut host, "soon");
 }
 
@@ -101,7 +101,7 @@ fn schedules_follow_the_wall_clock() {
     // A year has one such noon. Days are not counted one by one.
     host.order(&format!("clock {}", 366 * 24 * HOUR));
     until_counted(&mut host, "year");
-    send(&host, "timer", json!({ "after-ms": 500 }));
+    send(&host, "timer", &json!({ "after-ms": 500 }));
     until_counted(&mut host, "timer");
     assert_eq!(count(&host, "year"), "1", "no more than one came of the leap");
 }

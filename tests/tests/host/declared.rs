@@ -188,7 +188,7 @@ fn a_declaration_is_taken_up_whole_or_not_at_all() {
     assert_eq!((&status["revision"], &status["component"]), (&json!("rogue@1"), &json!("b.wasm")), "{status}");
     let rollouts = host.api().get("/v1/rollouts/rogue").json();
     assert_eq!(rollouts, json!([]), "nothing began");
-    put(&host.folder().to_owned(), "b.wasm");
+    put(host.folder(), "b.wasm");
     host.until_agent("rogue", "all of it is taken up", |status| status["revision"] == "rogue@2");
     assert!(config(&host).to_string().contains("\"2\""));
     assert_eq!(host.agent("rogue")["mailbox_bound"], 7);
@@ -203,7 +203,7 @@ fn a_declaration_is_taken_up_whole_or_not_at_all() {
     // What belongs to no revision can still be changed for the one that runs.
     host.edit(&file(&of("b.wasm", 2, "mailbox = { depth = 8 }\n")));
     host.until_agent("rogue", "the bound is another", |status| status["mailbox_bound"] == 8);
-    put(&host.folder().to_owned(), "b.wasm");
+    put(host.folder(), "b.wasm");
     host.until_agent("rogue", "all is well", |status| status["obstacle"].is_null());
     assert_eq!(host.agent("rogue")["revision"], "rogue@2", "these bytes with these settings ran all the time");
     all_is_well(&mut host);

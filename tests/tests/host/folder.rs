@@ -98,5 +98,5 @@ fn a_second_host_on_the_path_has_all_that_is_acknowledged_from_its_start_on() {
     // All that was acknowledged before is where it was.
     let third = Setup::new(BINARY, &file(&agent("counter", "counter", "")));
     let kept = third.argument("--data").argument(&folder.join("aside").display().to_string()).start();
-    assert!(count(&kept) >= 1 + acknowledged, "{} of {acknowledged}", count(&kept));
+    assert!(count(&kept) > acknowledged, "{} of {acknowledged}", count(&kept));
 }

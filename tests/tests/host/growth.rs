@@ -42,7 +42,7 @@ fn compiled_code_and_bytes_go_with_their_revision() {
     let mut host = setup.start();
     let data = host.folder().join(".caxton");
     for version in 2..=6 {
-        put(&host.folder().to_owned(), version);
+        put(host.folder(), version);
         host.until_agent("echo", "the new version runs", |status| status["revision"] == format!("echo@{version}"));
     }
     host.until("what is left is of two revisions", |_| {

@@ -62,7 +62,7 @@ fn a_revision_that_fails_more_often_than_the_one_beside_it_is_taken_back() {
     });
     let why = ended["why"].as_str().unwrap_or_default();
     assert_eq!(ended["status"], "rolled-back", "{ended}");
-    assert!(why.starts_with("errors: ") && why.contains("with the running revision 0 of "), "{why}");
+    assert!(why.starts_with("errors: ") && why.contains(" 0 of "), "{why}");
 }
 
 #[test]

@@ -115,11 +115,9 @@ fn an_instance_that_left_without_a_response_is_not_used_again() {
 fn a_fresh_instance_is_warm_for_the_next_request() {
     let mut host = host(&below("once", "once", "instances = { min = 2 }"));
     let client = host.client();
-    let mut started = 2;
-    host.until_agent("once", "two stand", |agent| agent["started_instances"] == started);
-    for _ in 0..5 {
+    host.until_agent("once", "two stand", |agent| agent["started_instances"] == 2);
+    for started in 3..8 {
         assert_eq!(uses(&client, "once", 1), ["1"]);
-        started += 1;
         // Without another request, and not only at the next sweep.
         host.until_agent("once", "the one that was used is replaced", |agent| {
             agent["started_instances"] == started && agent["instances"] == 2

@@ -340,7 +340,7 @@ pub static KEYS: &[Key] = &[
     key("agents.NAME.rollback.automatic", Kind::Boolean, Default::Boolean(true),
         "Whether a new revision that does worse is taken back without being asked."),
     percent("agents.NAME.rollback.errors", 0.0, 100.0, "5%",
-        "When the new one fails at so many points more of its messages than the old one in the same window, by more than chance explains."),
+        "When the new one fails at so many points more of its messages than the old one in the same window, by more than chance explains. While it only seems to, up to ten times `min-messages` are waited for."),
     key("agents.NAME.rollback.errors-above", Kind::Percent { least: 0.0, most: 100.0 }, Default::Unset("\"20%\""),
         "Above so many failed messages of the new revision, whatever the old one does. Off unless set."),
     percent("agents.NAME.rollback.slower", 0.0, 10_000.0, "50%",

@@ -79,7 +79,7 @@ impl Builds {
     }
 
     /// Returns the build to run next, which then is running; none while one is, or when none is to be run.
-    pub fn next(&mut self) -> Option<String> {
+    pub fn begin_next(&mut self) -> Option<String> {
         if self.running.is_some() {
             return None;
         }
@@ -172,8 +172,8 @@ mod tests {
 
     fn go_on(builds: &mut Builds, mut during: impl FnMut(&str, usize) -> All) -> (Vec<String>, Vec<String>) {
         let (mut ran, mut refused) = (Vec::new(), Vec::new());
-        while let Some(command) = builds.next() {
-            assert!(builds.next().is_none(), "one at a time");
+        while let Some(command) = builds.begin_next() {
+            assert!(builds.begin_next().is_none(), "one at a time");
             ran.push(command.clone());
             assert!(ran.len() < 100, "without end: {ran:?}");
             let changed = during(&command, ran.len());
@@ -274,7 +274,7 @@ mod tests {
         builds.changed("a");
         builds.changed("b");
         builds.retain(|command| command == "b");
-        assert_eq!(builds.next().as_deref(), Some("b"));
+        assert_eq!(builds.begin_next().as_deref(), Some("b"));
         assert!(builds.is_running());
     }
 }

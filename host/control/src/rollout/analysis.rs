@@ -267,7 +267,7 @@ mod tests {
             ("one of one is no rate", window(1, 1, 20), "1 of 100"),
             ("calls that it could not take", with(|window| (window.faults, window.untaken) = (30, 28)), "errors"),
             ("one that is left alone", with(|window| (window.faults, window.breaker_open) = (30, true)), "errors"),
-            ("six of a hundred may be chance", window(100, 6, 20), "healthy"),
+            ("six of a hundred may be chance", window(100, 6, 20), "100 of 1000"),
             ("fifteen are not", window(100, 15, 20), "errors"),
             ("fifteen of fifteen will be fifteen of a hundred at best", window(15, 15, 20), "errors"),
             ("six of ten may still be six of a hundred", window(10, 6, 20), "10 of 100"),
