@@ -40,7 +40,7 @@ fn print_tree(settings: Value) -> String {
     thin(settings, &DEFAULTS).unwrap_or_else(|| Value::Object(Map::new())).to_string()
 }
 
-/// Reads what [`print`] printed, in this version or an earlier one. Returns none for what no version printed.
+/// Reads what [`print()`] printed, in this version or an earlier one. Returns none for what no version printed.
 pub(crate) fn read(text: &str) -> Option<RevisionSettings> {
     serde_json::from_str(text).ok().and_then(|kept| serde_json::from_value(fill(kept, &DEFAULTS)).ok())
 }

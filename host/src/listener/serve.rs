@@ -77,7 +77,7 @@ struct Open {
 }
 
 /// Serves connections until `stop`, each with the service that `make` makes for it, which has to note its
-/// [visits](super::visited). Then finishes the requests that have begun, and returns when all connections have ended.
+/// [visits](super::visited()). Then finishes the requests that have begun, and returns when all connections have ended.
 /// Dropping the future cuts none of them.
 pub(crate) async fn serve<M, S, B>(
     listener: TcpListener,
