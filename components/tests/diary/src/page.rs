@@ -10,7 +10,7 @@
 //! | like | does |
 //! |---|---|
 //! | `traps` | traps at each message whose id is 7 beyond a multiple of 20 |
-//! | `fails` | traps at every third message |
+//! | `fails` | traps at every fifth message |
 //! | `slow` | takes 600 ms for a message |
 //! | `leaks` | keeps 8 MiB of each message |
 //! | `unready` | is never healthy |
@@ -78,7 +78,7 @@ pub(crate) fn write(message: &Message, total: Option<&mut u64>) -> Handled {
     state::set_json(&key, &n)?;
     match like.as_str() {
         "traps" if id % 20 == 7 => panic!("as it is told"),
-        "fails" if id % 3 == 1 => panic!("as it is told"),
+        "fails" if id % 5 == 1 => panic!("as it is told"),
         "slow" => std::thread::sleep(Duration::from_millis(600)),
         "leaks" => {
             if let Ok(mut kept) = KEPT.lock() {
