@@ -1,5 +1,7 @@
 //! The guests, built once per run by the project's own script.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -11,6 +13,15 @@ fn root() -> &'static Path {
 /// Where cargo puts what it builds.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Notes a program beside the host that a test talked to, in the file `tested-with` in the target folder. CI prints it:
+/// a test that is left out because something is missing shows there.
+pub fn tested_with(program: &str) {
+    let file = File::options().create(true).append(true).open(target().join("tested-with"));
+    // One write, so that lines of tests that run at the same time stay whole.
+    file.and_then(|mut file| file.write_all(format!("{program}\n").as_bytes()))
+        .expect("the target folder can be written to");
 }
 
 /// Builds what is not built yet. The script keeps two runs at once apart.

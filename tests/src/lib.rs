@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Reply};
-pub use guests::{guest, has_language, has_python, target};
+pub use guests::{guest, has_language, has_python, target, tested_with};
 pub use screen::screen;
 
 /// How long anything may take before a test gives up: generous, for a slow machine under load.

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use caxton_tests::{Host, has_python, target};
+use caxton_tests::{Host, has_python, target, tested_with};
 
 use crate::{agent, host};
 
@@ -71,4 +71,5 @@ fn the_api_does_what_its_description_says() {
     // Whoever calls an agent that is paused waits, which is as it should be and takes long.
     check(&host, &["--exclude-path", "/v1/mailboxes/{agent}/pause"]);
     check(&host, &["--include-path-regex", "^/v1/mailboxes"]);
+    tested_with(run(Command::new(schemathesis()).arg("--version")).trim());
 }
