@@ -117,16 +117,16 @@ fn a_build_that_writes_into_its_own_sources_is_found_out() {
     write(&setup.folder().join("echo.path"), &guest("echo").display().to_string());
     let mut host = setup.start();
     host.until_said("changes its own sources");
-    assert_eq!(runs(host.folder(), "gen"), 3, "{}", host.said());
+    assert_eq!(runs(host.folder(), "gen"), 5, "{}", host.said());
     // From then on it is run for what others change, once each.
-    for (round, text) in [(4, "b"), (5, "c"), (6, "d")] {
+    for (round, text) in [(6, "b"), (7, "c"), (8, "d")] {
         // In one go: half an edit would be built too.
         write(&host.folder().join("edited"), text);
         fs::rename(host.folder().join("edited"), host.folder().join("src/main.rs")).expect("the folder is there");
         host.until("it is built", |host| (host.said().matches("built in").count() == round).then_some(()));
     }
     let (_, setup) = host.stop();
-    assert_eq!(runs(setup.folder(), "gen"), 6);
+    assert_eq!(runs(setup.folder(), "gen"), 8);
 }
 
 #[test]
