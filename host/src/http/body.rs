@@ -16,10 +16,10 @@ use tokio::time::{Instant, Sleep};
 use crate::listener::Visit;
 use crate::wasm::{BodyError, ResponseBody, ResponseError};
 
-/// A body that nobody wants is read so far and so long before the connection is closed, because a client that
-/// is still sending might not see the response otherwise.
-const LINGER_BYTES: usize = 16 << 20;
-const LINGER: Duration = Duration::from_secs(5);
+/// The rest of a refused body is read and dropped up to these bounds before the connection is closed. Closing it while
+/// bytes arrive makes the kernel reset it, and the client would lose the response. As much as the management API reads.
+const LINGER_BYTES: usize = 64 << 20;
+const LINGER: Duration = Duration::from_secs(10);
 /// With other streams beside it, a body is handed over in pieces: what is handed over cannot be taken back.
 const PIECE: usize = 64 << 10;
 

@@ -24,8 +24,14 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("the folder can be written to");
 }
 
+/// Waits until a build has been run again, and nothing is built any more: sources that change in one run after another
+/// are taken for the build's own.
 fn until_more(host: &mut Host, name: &str, before: usize) {
-    host.until(&format!("{name} is built again"), |host| (runs(host.folder(), name) > before).then_some(()));
+    host.until(&format!("{name} is built again"), |host| {
+        let said = host.said();
+        let is_idle = said.matches("building: ").count() == said.matches("built in ").count();
+        (is_idle && runs(host.folder(), name) > before).then_some(())
+    });
 }
 
 fn is_there(pid: i32) -> bool {

@@ -92,6 +92,8 @@ fn no_caller_opens_a_breaker_by_how_it_calls() {
         // refused, which its client may not have seen yet.
         assert_eq!(host.client().send(Method::HEAD, "/stream", &[], "").status.as_u16(), 200);
     }
+    // The answer reaches a client that has most of its body still to send.
+    assert!(client.post("/collect", vec![b'x'; 60 << 20]).status.is_server_error());
     is_trusted(&mut host, "rogue");
     // Bodies that come too slowly for the agent's time, all at once.
     let slow: Vec<TcpStream> = (0..OFTEN)

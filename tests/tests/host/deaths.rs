@@ -62,15 +62,13 @@ fn a_host_whose_reconciler_died_finishes_and_keeps_what_is_in_hand() {
 
 #[test]
 fn a_task_that_holds_nothing_is_made_again_and_told() {
-    // It is asked to trap for as long as a task takes to die, which no breaker may notice.
-    let mut host = rogue("allow = { send = [\"rogue\"] }\nbreaker = { faults = 100_000 }");
+    let mut host = rogue("allow = { send = [\"rogue\"] }");
     for name in ["timers", "schedules", "watch", "figures", "sweep", "log-writer", "agents-logs"] {
         assert_eq!(task(&host, name)["restarts"], 0, "{name}");
         host.order(&format!("panic {name}"));
         host.until(name, |host| {
             // What is written takes the writers round.
             host.client().post("/rogue", r#"{"do":"print","stderr":"hello"}"#);
-            host.client().post("/rogue", r#"{"do":"trap"}"#);
             if name == "log-writer" {
                 // Which the host says.
                 host.signal(rustix::process::Signal::HUP);

@@ -129,6 +129,7 @@ impl Case {
                  instances = {{ min = 2, max = 8 }}\n\
                  rollback = {{ min-messages = 30, memory = \"24MiB\", slower = \"1000%\" }}\n\
                  breaker = {{ faults = 100, reset = \"5s\" }}\n\
+                 limits = {{ time = \"120s\" }}\n\
                  mailbox = {{ attempts = 20, backoff = {{ first = \"100ms\", factor = 1.1, max = \"500ms\" }} }}\n\
                  [[agents.{name}.http]]\nroute = \"/{name}/keep\"\nmode = \"enqueue\"\n\
                  [[agents.{name}.http]]\nroute = \"/{name}/ask\"\n",
