@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use caxton_control::files::{Settle, Verdict};
 use caxton_control::{Desired, Digest};
 
+use super::files::report_late;
 use super::{Reconciler, Source};
 use crate::control::Command;
 use crate::stamp::{Look, Stamp, Writing};
@@ -55,6 +56,9 @@ impl Declaration {
         let began = *self.began.get_or_insert_with(Instant::now);
         let now = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let verdict = self.settle.look(Look::new(writing).at(&source.at, None), asked, now);
+        if self.settle.is_late(now) {
+            report_late(&source.file.display().to_string());
+        }
         self.again = match verdict {
             // A file that lacks agents is whole, and is looked at again all the same.
             Verdict::Take => self.again.filter(|_| self.lacks.is_some()),

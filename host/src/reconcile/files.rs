@@ -106,7 +106,11 @@ impl Files {
         let stamp = found.as_ref().map(|found| found.stamp);
         let age = found.as_ref().and_then(|found| found.age);
         let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if let Verdict::Wait(time) = known.settle.look(found, self.asked, now) {
+        let verdict = known.settle.look(found, self.asked, now);
+        if known.settle.is_late(now) {
+            report_late(shown);
+        }
+        if let Verdict::Wait(time) = verdict {
             return Some(time);
         }
         if known.component.is_some() && stamp == known.stamp && known.certain {
@@ -131,6 +135,14 @@ impl Files {
         (known.component, known.stamp, known.certain, known.cut) = (Some(component), stamp, certain, None);
         None
     }
+}
+
+/// Says why a change of a file takes no effect yet, and what would free it.
+pub(super) fn report_late(file: &str) {
+    tracing::info!(
+        "{file} has changed and is open for writing in another program; it is taken up when that program closes it, \
+         or 10 s after its last write"
+    );
 }
 
 /// What was read of a file.

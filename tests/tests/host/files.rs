@@ -224,6 +224,18 @@ fn a_file_in_the_middle_of_being_written_is_no_declaration() {
 }
 
 #[test]
+fn a_change_that_waits_for_another_program_is_reported() {
+    let mut host = Setup::new(BINARY, &declared("GUEST(echo)", 1)).start();
+    let path = host.folder().join("caxton.toml");
+    // As an editor or a script that keeps it open after its write.
+    let mut writer = File::options().append(true).open(path).expect("the file is there");
+    writer.write_all(b"[agents.echo.limits]\nhops = 7\n").expect("the file can be written to");
+    host.until_said("caxton.toml has changed and is open for writing in another program");
+    drop(writer);
+    until_revision(&mut host, 2, "it is taken up as soon as it is closed");
+}
+
+#[test]
 fn a_file_that_suddenly_lacks_agents_is_looked_at_again() {
     let (first, second) = (file(&agent("aa", "echo", "")), agent("bb", "echo", ""));
     let mut host = Host::start(BINARY, &format!("{first}{second}"));

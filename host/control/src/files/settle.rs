@@ -14,6 +14,8 @@ const OPEN: u64 = 10_000;
 const GONE: u64 = 500;
 /// How soon a file that is open is looked at again: its end may come without a hint.
 const AGAIN: u64 = 100;
+/// A change that waits longer than this is reported: whoever made it expects to see it take effect.
+const LATE: u64 = 1_000;
 
 /// Programs that have a file open for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +53,13 @@ pub struct Settle<S> {
     taken: Option<Option<S>>,
     /// Another state, when it was seen first, and since when the file has changed.
     pending: Option<(Option<S>, u64, u64)>,
+    /// Whether it was reported that the pending change is late.
+    reported: bool,
 }
 
 impl<S> Default for Settle<S> {
     fn default() -> Self {
-        Self { taken: None, pending: None }
+        Self { taken: None, pending: None, reported: false }
     }
 }
 
@@ -68,7 +72,7 @@ impl<S: PartialEq> Settle<S> {
             None => (None, None, Writer::None),
         };
         if self.taken.as_ref() == Some(&stamp) {
-            self.pending = None;
+            (self.pending, self.reported) = (None, false);
             return Verdict::Take;
         }
         let (since, changing) = match &self.pending {
@@ -90,11 +94,17 @@ impl<S: PartialEq> Settle<S> {
         };
         if left == 0 {
             self.taken = Some(stamp);
-            self.pending = None;
+            (self.pending, self.reported) = (None, false);
             return Verdict::Take;
         }
         self.pending = Some((stamp, since, changing));
         Verdict::Wait(Duration::from_millis(left.min(AGAIN)))
+    }
+
+    /// Returns true once for a change that has waited for more than a second because a program keeps the file open.
+    pub fn is_late(&mut self, now: u64) -> bool {
+        let late = self.pending.as_ref().is_some_and(|(_, _, changing)| now.saturating_sub(*changing) > LATE);
+        late && !std::mem::replace(&mut self.reported, true)
     }
 
     /// Forgets what was taken up, so that the next look takes the file up again.
@@ -176,6 +186,20 @@ mod tests {
         assert_eq!(settle.look(None, true, 10), Verdict::Take);
         assert!(matches!(settle.look(found(2, 0, Writer::Open), true, 20), Verdict::Wait(_)));
         assert_eq!(settle.look(found(2, 10, Writer::None), true, 30), Verdict::Take);
+    }
+
+    #[test]
+    fn a_change_that_waits_for_its_writer_is_reported_once() {
+        let mut settle = Settle::default();
+        let mut late = |stamp, at, writer| {
+            settle.look(found(stamp, 0, writer), false, at);
+            settle.is_late(at)
+        };
+        // One report for all that is written in one go, however long it takes; the next change is another.
+        let reported = [(1, 0), (2, 900), (3, 1_100), (4, 2_000), (4, 12_000), (5, 12_100), (5, 13_300)]
+            .map(|(stamp, at)| late(stamp, at, Writer::Open));
+        assert_eq!(reported, [false, false, true, false, false, false, true]);
+        assert!(!late(6, 40_000, Writer::None), "a file that nobody has open is taken up soon");
     }
 
     #[test]
