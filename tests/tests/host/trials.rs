@@ -468,7 +468,7 @@ fn an_http_agent_that_answers_otherwise_is_taken_back() {
 
 #[test]
 fn bodies_that_come_in_parts_are_compared_when_they_have_gone_out() {
-    let own = "[agents.rogue]\ncomponent = \"agent.wasm\"\nreload = { strategy = \"parallel\", for = \"1h\", min-messages = 3 }\n";
+    let own = "[agents.rogue]\ncomponent = \"agent.wasm\"\nlimits = { time = \"2m\", cpu = \"1m\" }\nreload = { strategy = \"parallel\", for = \"1h\", min-messages = 3 }\n";
     let mut host = start("web", &format!("{own}[[agents.rogue.http]]\nroute = \"/{{*rest}}\"\n"));
     put_alike(host.folder(), "web");
     until_shadowed(&mut host);

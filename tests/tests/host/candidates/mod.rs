@@ -228,7 +228,7 @@ impl Case {
         }
         let by = |like: &str| told.did.values().flatten().filter(|(who, _)| who == like).count() as u64;
         if !never && (outcome == "completed" || outcome.starts_with("rolled-back")) {
-            assert!(late || by(name) > 0, "{case}: the candidate had messages");
+            assert!(late || by(name) > 0, "{case}: the candidate had messages; the host said:\n{}", host.said());
         } else {
             assert_eq!(by(name), 0, "{case}: a candidate that is not ready has none");
         }
