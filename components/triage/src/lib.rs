@@ -143,7 +143,7 @@ fn tell_ledger(id: &str, desk: &str, category: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let decision = Decision { id: id.to_owned(), desk: desk.to_owned(), category: category.to_owned() };
-    Draft::to(ledger).performative(Performative::Inform).json(&decision)?.send()?;
+    Draft::to(ledger).json(&decision)?.send()?;
     Ok(())
 }
 

@@ -60,6 +60,9 @@ pub struct Unanswered {
     /// Whether it was a call, whose sender waits no longer than the host runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_call: bool,
+    /// Whether its receiver handled it and gave no answer, so that nobody waits for one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 /// What a message changed in its conversation beside the count.
@@ -100,6 +103,20 @@ pub struct Said<'a> {
     pub at: u64,
     /// Whether it is a call, whose sender waits no longer than the host runs.
     pub is_call: bool,
+}
+
+impl Said<'_> {
+    /// Whether its sender is owed an answer. What an agent sends to itself is no question.
+    pub fn is_question(&self) -> bool {
+        awaits_answer(self.act) && self.from != self.to
+    }
+
+    /// Whether an answer may still come after its receiver handled it without one, and said `sends` in doing so: the
+    /// protocol that it names wants one, or the receiver asked another agent, or sent something to itself for later.
+    pub fn may_be_answered_later<'a>(&self, sends: impl IntoIterator<Item = Said<'a>>) -> bool {
+        let goes_on = |sent: Said<'_>| sent.from == self.to && (sent.to == self.to || sent.is_question());
+        self.protocol.is_some_and(|name| Protocol::named(name).is_some()) || sends.into_iter().any(goes_on)
+    }
 }
 
 /// Why a message is not taken into its conversation.
@@ -170,14 +187,16 @@ impl Conversation {
         }
         change.answered = self.count(said);
         change.is_more |= change.answered.is_some();
-        if awaits_answer(said.act) {
+        if said.is_question() {
             (change.is_more, change.asked) = (true, true);
             if self.unanswered.len() >= MAX_UNANSWERED {
-                change.forgotten = self.unanswered.pop_front();
+                // One that nobody waits for goes first.
+                let at = self.unanswered.iter().position(|left| left.closed).unwrap_or(0);
+                change.forgotten = self.unanswered.remove(at);
             }
             let key = said.reply_with.unwrap_or(said.id).to_owned();
             let (from, to) = (said.from.to_owned(), said.to.to_owned());
-            self.unanswered.push_back(Unanswered { key, from, to, is_call: said.is_call });
+            self.unanswered.push_back(Unanswered { key, from, to, is_call: said.is_call, closed: false });
         }
         Ok(change)
     }
@@ -227,6 +246,16 @@ impl Conversation {
         Change { answered: self.count(&Said { in_reply_to: None, ..*said }), ..Change::default() }
     }
 
+    /// Closes a question that its receiver handled without an answer: its sender is told no `failure` when the
+    /// conversation ends. An answer that comes all the same still answers it. Returns false if it was not open.
+    pub fn close(&mut self, key: &str, from: &str, to: &str) -> bool {
+        let own = |left: &&mut Unanswered| left.key == key && left.from == from && left.to == to && !left.closed;
+        self.unanswered.iter_mut().find(own).is_some_and(|left| {
+            left.closed = true;
+            true
+        })
+    }
+
     /// The host has ended meanwhile: nobody waits for the answers to calls any more, and their parts of protocols are
     /// over. Who asks again begins anew.
     pub fn lose_calls(&mut self) {
@@ -245,7 +274,7 @@ impl Conversation {
 
     /// Ends the conversation. Who is to be told `failure` (SPEC §7), the longest unanswered first.
     pub fn expire(self) -> Vec<Unanswered> {
-        self.unanswered.into()
+        self.unanswered.into_iter().filter(|left| !left.closed).collect()
     }
 
     /// Holds the message to the protocol that it names; changes nothing if it refuses. Says whether it did anything.

@@ -66,6 +66,51 @@ fn exactly_the_acts_that_ask_wait() {
 }
 
 #[test]
+fn what_is_sent_to_oneself_is_no_question() {
+    let mut conversation = Conversation::new("x", "a", NOON);
+    conversation.judge(&said("a", "a", "request", "1"), 10).unwrap();
+    assert!(conversation.unanswered.is_empty() && !said("a", "a", "request", "1").is_question());
+}
+
+#[test]
+fn a_closed_question_is_owed_and_nobody_is_told_failure() {
+    let mut conversation = Conversation::new("x", "a", NOON);
+    for id in ["1", "2"] {
+        conversation.judge(&said("a", "b", "request", id), 10).unwrap();
+    }
+    assert!(!conversation.close("1", "b", "a") && !conversation.close("3", "a", "b"), "no such question");
+    assert!(conversation.close("1", "a", "b") && !conversation.close("1", "a", "b"), "once");
+    assert!(conversation.owes("b", Some("2")), "it may be answered all the same");
+    let left: Vec<String> = conversation.clone().expire().into_iter().map(|left| left.key).collect();
+    assert_eq!(left, ["2"]);
+    conversation.judge(&Said { in_reply_to: Some("1"), ..said("b", "a", "inform", "3") }, 10).unwrap();
+    assert!(!conversation.owes("b", Some("2")));
+    // When there are too many it is forgotten first.
+    conversation.judge(&said("a", "b", "request", "4"), 10).unwrap();
+    assert!(conversation.close("4", "a", "b"));
+    for id in 10..10 + MAX_UNANSWERED {
+        conversation.judge(&said("a", "b", "request", &id.to_string()), 10).unwrap();
+    }
+    assert!(!keys(&conversation).contains(&"4"));
+}
+
+#[test]
+fn what_a_receiver_does_tells_whether_an_answer_may_still_come() {
+    let asked = said("a", "b", "request", "1");
+    for (sends, later, why) in [
+        (vec![], false, "nothing"),
+        (vec![said("b", "c", "inform", "2")], false, "it told another"),
+        (vec![said("b", "c", "request", "2")], true, "it asked another"),
+        (vec![said("b", "b", "inform", "2")], true, "it sent itself something"),
+        (vec![said("b", "c", "inform", "2"), said("b", "c", "cfp", "3")], true, "it did both"),
+    ] {
+        assert_eq!(asked.may_be_answered_later(sends), later, "{why}");
+    }
+    assert!(in_protocol("fipa-request", "a", "b", "request").may_be_answered_later([]));
+    assert!(!in_protocol("of-our-own", "a", "b", "request").may_be_answered_later([]));
+}
+
+#[test]
 fn the_bound_is_for_those_who_join() {
     let mut conversation = Conversation::new("x", "http:1", NOON);
     conversation.judge(&said("http:1", "a", "inform", "1"), 3).unwrap();

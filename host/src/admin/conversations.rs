@@ -115,7 +115,7 @@ fn status(record: Conversation, ended_at: Option<u64>) -> ConversationStatus {
     };
     ConversationStatus {
         state: if ended_at.is_some() { "ended" } else { "open" }.to_owned(),
-        unanswered: record.unanswered.iter().map(question).collect(),
+        unanswered: record.unanswered.iter().filter(|left| !left.closed).map(question).collect(),
         id: record.name,
         initiator: record.initiator.into(),
         participants: record.participants.iter().map(str::to_owned).collect(),

@@ -362,14 +362,18 @@ impl Commons {
         let now = clock::now_ms();
         let periodic = draft::begins_chain(&draft.delivery, now);
         let (due, due_at) = draft::due(draft.delivery)?;
-        let conversation = draft.conversation_id.unwrap_or_else(|| work.conversation.clone());
+        let id = new_id();
+        let conversation = match draft.conversation_id {
+            None => work.conversation.clone(),
+            Some(own) if own.is_empty() => id.clone(),
+            Some(named) => named,
+        };
         let routes = self.routes.load();
         let agent = self.find_receiver(&routes, who, &draft.receiver, &conversation)?;
         let theirs = agent.message_limit();
         if draft.content.len() as u64 > theirs {
             return Err(AdmitError::TooLarge { limit: theirs });
         }
-        let id = new_id();
         let message = wit::Message {
             performative: draft.performative,
             sender: who.name().to_owned(),

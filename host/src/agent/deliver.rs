@@ -13,7 +13,7 @@ use super::inbox;
 use super::queue::{STORE_PAUSE, Slot, prefetch_next, since};
 use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
-use crate::store::{Commit, CommitError, Committed, StateChange};
+use crate::store::{Closed, Commit, CommitError, Committed, StateChange};
 use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Kept, Lease, Outcome, Sent, Work, wit};
 
 /// A handling whose state has changed meanwhile runs again at most so often; each time at least one other
@@ -257,11 +257,15 @@ impl Agent {
     fn settle(&self, handling: Handling, mut envelope: Box<Envelope>, content: Content) -> Option<Arc<Self>> {
         let Content { outcome, effects, replied } = content;
         let goes = self.goes_on(&handling, &envelope, &effects.sends, replied);
+        let closes = if replied { None } else { Closed::of(&envelope, &effects.sends) };
         let handled = handling.acknowledges(&envelope);
         let keeps = self.commons.store.keeps_messages();
         let lasts = !effects.writes.is_empty() || effects.ahead;
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
             let sends = self.commons.judged(effects.sends);
+            if let Some(closed) = closes {
+                self.commons.store.conversations.close_question(&closed);
+            }
             if let Some(goes) = goes {
                 self.commons.store.conversations.stay(self.name.as_str(), &goes, clock::steady_ms());
             }
@@ -269,7 +273,7 @@ impl Agent {
             return self.finish(handling, envelope, outcome, sends, now);
         }
         let mut commit = Commit::new(self.name.shared(), Box::new(|_| ()));
-        (commit.handled, commit.goes) = (handled, goes);
+        (commit.handled, commit.goes, commit.closes) = (handled, goes, closes.map(Box::new));
         commit.state = self.change(handling.revision(), &mut commit.sends, effects);
         let agent = self.shared();
         commit.done = Box::new(move |committed: Committed| {

@@ -48,7 +48,9 @@ pub(super) fn check_draft(draft: &wit::Draft, limits: &Limits) -> Result<(), Adm
         return Err(AdmitError::TooLarge { limit: limits.message_bytes });
     }
     check_words(&draft.content_type, draft.ontology.as_deref(), draft.protocol.as_deref())?;
-    check_ids([draft.conversation_id.as_deref(), draft.reply_with.as_deref(), draft.in_reply_to.as_deref()])?;
+    // An empty one begins a conversation.
+    let conversation = draft.conversation_id.as_deref().filter(|id| !id.is_empty());
+    check_ids([conversation, draft.reply_with.as_deref(), draft.in_reply_to.as_deref()])?;
     check_headers(&draft.headers)?;
     Ok(())
 }

@@ -183,7 +183,7 @@ pub(crate) fn expire_conversations(commons: &Arc<Commons>) {
 /// What an agent is told whose question was not answered; none for who asked from outside. It comes by the clock, after
 /// `conversations.timeout`, and so begins a chain of causes.
 fn failure(commons: &Commons, conversation: &str, left: Unanswered) -> Option<Sent> {
-    let Unanswered { key, from, to, is_call: _ } = left;
+    let Unanswered { key, from, to, is_call: _, closed: _ } = left;
     let routes = commons.routes.load();
     let agent = routes.agent(&from)?;
     let message = wit::Message {

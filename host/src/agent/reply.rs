@@ -7,6 +7,7 @@ use caxton_control::RevisionId;
 use super::hops::{End, Ending};
 use super::{AdmitError, Agent, Revision, draft};
 use crate::clock;
+use crate::store::said;
 use crate::wasm::{Envelope, Inbox, Outcome, Sent, new_id, wit};
 
 /// The longest reason that a handler gives for its failure, in characters.
@@ -81,19 +82,9 @@ impl Agent {
 
     /// What tells an agent that asked something, and does not wait, that its message is given up.
     pub(super) fn failure_for(&self, envelope: &Envelope, why: &str) -> Option<Sent> {
-        let asks = matches!(
-            envelope.message.performative,
-            wit::Performative::Request
-                | wit::Performative::RequestWhen
-                | wit::Performative::RequestWhenever
-                | wit::Performative::QueryIf
-                | wit::Performative::QueryRef
-                | wit::Performative::Cfp
-                | wit::Performative::Propose
-                | wit::Performative::AcceptProposal
-                | wit::Performative::Subscribe
-        );
-        if envelope.is_call() || !asks {
+        // Who was told once, before an operator let the message be handled again, is not told again: what is told may
+        // become a dead letter itself, and there would be one more for each time.
+        if envelope.is_call() || envelope.revived || !said(envelope).is_question() {
             return None;
         }
         let (receiver, running) = (&envelope.message.sender, self.current());

@@ -1,5 +1,6 @@
 //! `caxton ps`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -31,6 +32,7 @@ pub(super) async fn run(ps: &Ps, out: &mut Out) -> Result<(), CliError> {
                 out.line(&table(&agents).render(out.is_terminal()))?;
             }
             differs(&host).iter().for_each(|line| say(line));
+            lopsided(&agents).iter().for_each(|line| say(line));
             Ok(())
         }
     }
@@ -113,6 +115,31 @@ fn differs(host: &HostStatus) -> Vec<String> {
     lines
 }
 
+/// Messages to all agents with a capability before one of them can be said to get them all.
+const MANY: u64 = 100;
+
+/// What is to be known when one of several agents with a capability gets nearly all that is sent to them.
+fn lopsided(agents: &[AgentStatus]) -> Vec<String> {
+    let running = || agents.iter().filter(|agent| agent.state == "running");
+    let names: BTreeSet<&String> = running().flat_map(|agent| &agent.capabilities).collect();
+    let hint = |name: &&String| {
+        let able: Vec<_> = running().filter(|agent| agent.capabilities.contains(name)).collect();
+        let sum: u64 = able.iter().map(|agent| agent.accepted).sum();
+        let most = able.iter().max_by_key(|agent| agent.accepted)?;
+        if able.len() < 2 || sum < MANY || most.accepted * 10 < sum * 9 {
+            return None;
+        }
+        Some(format!(
+            "{} of {sum} messages to the {} agents with cap:{name} went to {}: those of one conversation go to one agent; \
+             send work that is to be spread in conversations of its own (Draft::new_conversation, docs/messages.md)",
+            most.accepted,
+            able.len(),
+            most.name
+        ))
+    };
+    names.iter().filter_map(hint).collect()
+}
+
 /// How many instances an agent has, and for how long one is used.
 fn instances(agent: &AgentStatus) -> String {
     let count = format!("{} of at most {}", agent.instances, agent.max_instances);
@@ -174,6 +201,27 @@ mod tests {
     use super::*;
     use crate::status::tests::{agent, host};
     use crate::status::{FileError, Waiting};
+
+    #[test]
+    fn one_of_several_that_gets_nearly_all_is_told_of() {
+        let able = |name: &str, accepted: u64| AgentStatus {
+            capabilities: vec!["scan".to_owned()],
+            state: "running".to_owned(),
+            accepted,
+            ..agent(name)
+        };
+        let told = lopsided(&[able("one", 1_996), able("two", 4), able("three", 0)]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("1996 of 2000 messages to the 3 agents with cap:scan went to one:"), "{told:?}");
+        for (even, why) in [
+            (vec![able("one", 1_996)], "there is no other"),
+            (vec![able("one", 99), able("two", 0)], "too few to tell"),
+            (vec![able("one", 150), able("two", 50)], "both have some"),
+            (vec![able("one", 200), AgentStatus { state: "failed".to_owned(), ..able("two", 0) }], "no other runs"),
+        ] {
+            assert!(lopsided(&even).is_empty(), "{why}");
+        }
+    }
 
     #[test]
     fn agents_are_listed() {

@@ -206,6 +206,9 @@ impl<'t> Writing<'t> {
                 }
             }
         }
+        if let Some(closed) = &commit.closes {
+            counters.conversations.close_question(closed);
+        }
         if let Some(goes) = &commit.goes {
             counters.conversations.stay(&commit.agent, goes, crate::clock::steady_ms());
         }

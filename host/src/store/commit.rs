@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use caxton_control::conversation::Change;
 
-use super::conversation::{Expired, Goes};
+use super::conversation::{Closed, Expired, Goes};
 use crate::wasm::{Attempt, Envelope, Sent};
 
 /// Keys that are written; none removes one.
@@ -32,6 +32,8 @@ pub(crate) struct Commit {
     pub(super) changes: Vec<Option<Change>>,
     /// Where the conversation of the message that is handled goes on.
     pub(crate) goes: Option<Goes>,
+    /// The message that is handled is a question, and gets no answer.
+    pub(crate) closes: Option<Box<Closed>>,
     /// The client's own name for the message that is accepted.
     pub(crate) key: Option<IdempotencyKey>,
     /// The schedule that fired.
@@ -57,6 +59,7 @@ impl Commit {
             sends: Vec::new(),
             changes: Vec::new(),
             goes: None,
+            closes: None,
             key: None,
             fired: None,
             ended: None,

@@ -31,6 +31,7 @@ const MAX_OPEN: usize = 16_384;
 
 pub(crate) use ended::on_wall;
 pub(super) use ended::write_end;
+pub(crate) use sends::Closed;
 pub(crate) use stays::Goes;
 
 /// How many conversations there are.

@@ -88,6 +88,7 @@ impl Counters {
             receipt,
             self.buffer,
             message.content,
+            envelope.revived,
         ])?;
         envelope.seq = Some(seq);
         Ok(())

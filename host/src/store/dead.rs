@@ -258,7 +258,7 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
     for envelope in &mut envelopes {
         last = envelope.seq.take().unwrap_or(last);
         forget.execute([last.cast_signed()])?;
-        envelope.due = Some(clock::steady_ms());
+        (envelope.due, envelope.revived) = (Some(clock::steady_ms()), true);
         // That an operator wants it is a new cause, and the first.
         envelope.hops = 0;
         envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);

@@ -57,7 +57,7 @@ pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
     Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange, TOO_MANY_HOPS,
 };
-pub(crate) use conversation::{ConversationFigures, Conversations, Goes, on_wall, said};
+pub(crate) use conversation::{Closed, ConversationFigures, Conversations, Goes, on_wall, said};
 pub(crate) use copy::CopyError;
 pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};

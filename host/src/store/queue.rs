@@ -113,8 +113,8 @@ impl Store {
     pub(crate) fn message(&self, seq: u64) -> Result<Option<Envelope>, String> {
         self.with_reader(|connection| {
             let envelope = connection
-                .prepare_cached(&format!("SELECT {COLUMNS} FROM message WHERE seq = ?1"))?
-                .query_row([seq.cast_signed()], row::decode)
+                .prepare_cached(&format!("SELECT {COLUMNS}, revived FROM message WHERE seq = ?1"))?
+                .query_row([seq.cast_signed()], |row| Ok(Envelope { revived: row.get(7)?, ..row::decode(row)? }))
                 .optional()?;
             let Some(mut envelope) = envelope else { return Ok(None) };
             let mut attempts =

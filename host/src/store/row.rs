@@ -75,8 +75,9 @@ pub(super) fn receipt(message: &wit::Message) -> Option<&str> {
 }
 
 /// The statement that keeps a message.
-pub(super) const INSERT: &str = "INSERT INTO message (seq, agent, conversation, rank, due, receipt, head, content)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+pub(super) const INSERT: &str =
+    "INSERT INTO message (seq, agent, conversation, rank, due, receipt, head, content, revived)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
 /// The columns that [`decode`] reads, in its order.
 pub(super) const COLUMNS: &str = "seq, agent, conversation, rank, due, head, content";

@@ -134,6 +134,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ) WITHOUT ROWID;
     CREATE INDEX beginning_last ON beginning (last);
 ",
+    "
+    -- Whether it was a dead letter that an operator let be handled again.
+    ALTER TABLE message ADD COLUMN revived INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Opens the database for its writer, at the newest format.

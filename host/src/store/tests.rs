@@ -297,7 +297,7 @@ async fn a_check_finds_what_does_not_agree() {
         ("UPDATE state SET version = 99", "version-beyond-counter", 1),
         (
             "DELETE FROM ack; DELETE FROM attempt; DELETE FROM snapshot; UPDATE state SET value = x'31', version = 1;
-          INSERT INTO message VALUES (20, 'counter', 'c', 1, NULL, NULL, x'ff', x'00')",
+          INSERT INTO message VALUES (20, 'counter', 'c', 1, NULL, NULL, x'ff', x'00', 0)",
             "unreadable-message",
             1,
         ),

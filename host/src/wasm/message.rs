@@ -38,6 +38,8 @@ pub(crate) struct Envelope {
     pub(crate) due_at: Option<u64>,
     /// The attempts that failed, the first first.
     pub(crate) failed: Vec<Attempt>,
+    /// Whether an operator let it be handled again after it was given up: its sender was told of that.
+    pub(crate) revived: bool,
     /// How often it was handled against state that had changed meanwhile.
     pub(crate) conflicts: u32,
 }
@@ -58,6 +60,7 @@ impl Envelope {
             due: None,
             due_at: None,
             failed: Vec::new(),
+            revived: false,
             conflicts: 0,
         }
     }

@@ -29,7 +29,7 @@ impl Agent for Buyer {
         let accept = Draft::answer_to(&offer).performative(Performative::AcceptProposal);
         let receipt = accept.json(&thing)?.request(PATIENCE)?;
         // An effect: it happens when this handling ends well.
-        Draft::to("ledger").performative(Performative::Inform).json(&(&thing, price))?.send()?;
+        Draft::to("ledger").json(&(&thing, price))?.send()?;
         Ok(Some(Reply::bytes(receipt.content, receipt.content_type)))
     }
 }

@@ -1,5 +1,6 @@
 //! Writing a message to another agent.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -15,18 +16,22 @@ use crate::{Delivery, Draft, Failure, JSON, Message, Performative, Priority, Req
 ///
 /// # fn handle(message: Message) -> Handled {
 /// // An effect: sent when this handling commits.
-/// Draft::to("ledger").performative(Performative::Inform).text("one more").send()?;
+/// Draft::to("ledger").text("one more").send()?;
 /// // A call: sent at once, and its answer waited for.
 /// let answer = Draft::to("cap:weather").json(&["Oslo", "Rome"])?.request(Duration::from_secs(2))?;
 /// # Ok(None) }
 /// ```
 impl Draft {
-    /// A `request` without content to an agent by its name, or to `cap:NAME` for any running agent that
+    /// An `inform` without content to an agent by its name, or to `cap:NAME` for any running agent that
     /// declares the capability. It goes on with the conversation of the message being handled.
+    ///
+    /// An `inform` asks for nothing. A message that is owed an answer is sent with another
+    /// [act](Self::performative), such as [`Performative::Request`]: if it is given up, or its conversation ends
+    /// without an answer, the sender is told so by a `failure`.
     pub fn to(receiver: impl Into<String>) -> Self {
         Self {
             receiver: receiver.into(),
-            performative: Performative::Request,
+            performative: Performative::Inform,
             content: Vec::new(),
             content_type: String::from("application/octet-stream"),
             ontology: None,
@@ -44,7 +49,7 @@ impl Draft {
     /// An `inform` to the sender of a message, as an answer to it. For an answer to the message being handled
     /// return a [`Reply`](crate::Reply) instead; this is for a later or a second one.
     pub fn answer_to(message: &Message) -> Self {
-        let mut draft = Self::to(&message.sender).performative(Performative::Inform);
+        let mut draft = Self::to(&message.sender);
         draft.conversation_id = Some(message.conversation_id.clone());
         draft.protocol.clone_from(&message.protocol);
         draft.in_reply_to = Some(message.reference().to_owned());
@@ -98,6 +103,26 @@ impl Draft {
     #[must_use]
     pub fn conversation(mut self, id: impl Into<String>) -> Self {
         self.conversation_id = Some(id.into());
+        self
+    }
+
+    /// Begins a conversation with this message, one of its own for each time that the draft is sent.
+    ///
+    /// All messages to `cap:NAME` within one conversation go to the same agent. Work that is to be spread over all
+    /// agents with the capability is sent in conversations of its own.
+    ///
+    /// ```no_run
+    /// use caxton_sdk::prelude::*;
+    ///
+    /// # fn handle(message: Message) -> Handled {
+    /// for page in 0..100 {
+    ///     Draft::to("cap:scan").json(&page)?.new_conversation().send()?;
+    /// }
+    /// # Ok(None) }
+    /// ```
+    #[must_use]
+    pub fn new_conversation(mut self) -> Self {
+        self.conversation_id = Some(String::new());
         self
     }
 
@@ -166,7 +191,7 @@ impl Draft {
     /// use caxton_sdk::prelude::*;
     ///
     /// # fn handle(message: Message) -> Handled {
-    /// Draft::to("cap:cache").performative(Performative::Inform).text("prices have changed").broadcast()?;
+    /// Draft::to("cap:cache").text("prices have changed").broadcast()?;
     /// # Ok(None) }
     /// ```
     ///
@@ -177,11 +202,34 @@ impl Draft {
     }
 
     /// Sends the message at once and waits for its answer, but no longer than `timeout` and no later than the
-    /// time of the message being handled. This is not undone when handling fails.
+    /// time of the message being handled. This is not undone when handling fails. Who waits asks for something, so
+    /// that a draft which is still an `inform` goes out as a `request`.
     ///
     /// # Errors
     /// The reason why there is no answer. The receiver may have handled the message all the same.
     pub fn request(&self, timeout: Duration) -> Result<Message, RequestError> {
-        messaging::request(self, whole_millis(timeout))
+        messaging::request(&self.as_question(), whole_millis(timeout))
+    }
+
+    /// The draft as it is sent by one who waits for the answer.
+    pub(crate) fn as_question(&self) -> Cow<'_, Self> {
+        match self.performative {
+            Performative::Inform => Cow::Owned(self.clone().performative(Performative::Request)),
+            _ => Cow::Borrowed(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_informs_and_what_is_waited_for_requests() {
+        let draft = Draft::to("ledger");
+        assert_eq!(draft.performative, Performative::Inform);
+        assert_eq!(draft.as_question().performative, Performative::Request);
+        let asked = Draft::to("ledger").performative(Performative::QueryIf);
+        assert_eq!(asked.as_question().performative, Performative::QueryIf);
     }
 }

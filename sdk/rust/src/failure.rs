@@ -70,12 +70,16 @@ impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         match error {
             StateError::Unavailable(reason) => Self::unavailable(format!("state cannot be reached: {reason}")),
-            StateError::Quota(limit) => Self::fault(format!("state may hold {limit} bytes and would hold more")),
+            StateError::Quota(limit) => {
+                Self::fault(format!("state may hold {limit} bytes (limits.state) and would hold more"))
+            }
             StateError::InvalidKey(limit) => {
                 Self::fault(format!("a key of state is empty or longer than {limit} bytes"))
             }
             StateError::TooLarge(limit) => Self::fault(format!("a value of state is larger than {limit} bytes")),
-            StateError::TooManyWrites(limit) => Self::fault(format!("more than {limit} writes in one handling")),
+            StateError::TooManyWrites(limit) => {
+                Self::fault(format!("more than {limit} writes in one handling (limits.writes)"))
+            }
             StateError::NotANumber => Self::fault("a value of state is not a number, or the sum is out of range"),
         }
     }
@@ -99,10 +103,14 @@ fn describe_send_error(error: &SendError) -> String {
     match error {
         SendError::UnknownReceiver(receiver) => format!("no agent that runs is {receiver}"),
         SendError::NotAllowed(receiver) => format!("this agent may not send to {receiver}"),
-        SendError::TooLarge(limit) => format!("the message is larger than {limit} bytes"),
-        SendError::MailboxFull(limit) => format!("the receiver's mailbox holds {limit} messages and takes no more"),
-        SendError::TooManySends(limit) => format!("more than {limit} messages sent in one handling"),
-        SendError::TooManyHops(limit) => format!("the chain of messages is {limit} long and may not be longer"),
+        SendError::TooLarge(limit) => format!("the message is larger than {limit} bytes (limits.message)"),
+        SendError::MailboxFull(limit) => {
+            format!("the receiver's mailbox holds {limit} messages and takes no more (mailbox.depth)")
+        }
+        SendError::TooManySends(limit) => format!("more than {limit} messages sent in one handling (limits.sends)"),
+        SendError::TooManyHops(limit) => {
+            format!("the chain of messages is {limit} long and may not be longer (limits.hops)")
+        }
         SendError::Invalid(part) => format!("the draft is not as it has to be: {part}"),
         SendError::Unsupported(what) => format!("this host cannot do it: {what}"),
         SendError::Unavailable(reason) => format!("the receiver takes no messages at the moment: {reason}"),
@@ -176,6 +184,21 @@ mod tests {
         for (failure, cause) in rows {
             assert_eq!(failure.cause, cause, "{}", failure.reason);
             assert!(!failure.reason.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_error_of_a_limit_names_the_key_to_raise() {
+        let rows: [(Failure, &str); 6] = [
+            (SendError::TooLarge(9).into(), "limits.message"),
+            (SendError::MailboxFull(9).into(), "mailbox.depth"),
+            (SendError::TooManySends(9).into(), "limits.sends"),
+            (SendError::TooManyHops(9).into(), "limits.hops"),
+            (StateError::Quota(9).into(), "limits.state"),
+            (StateError::TooManyWrites(9).into(), "limits.writes"),
+        ];
+        for (failure, key) in rows {
+            assert!(failure.reason.contains(key), "{}", failure.reason);
         }
     }
 }

@@ -7,9 +7,11 @@ use crate::bindings::caxton::agent::messaging;
 use crate::{Draft, Message, RequestError};
 
 /// Sends several messages at once and waits until each has its answer or its error: a call for proposals, for
-/// example. The results stand in the order of the drafts. This is not undone when handling fails.
+/// example. The results stand in the order of the drafts. This is not undone when handling fails. A draft that is
+/// still an `inform` goes out as a `request`.
 pub fn request_all(drafts: &[Draft], timeout: Duration) -> Vec<Result<Message, RequestError>> {
-    messaging::request_all(drafts, whole_millis(timeout))
+    let drafts: Vec<Draft> = drafts.iter().map(|draft| draft.as_question().into_owned()).collect();
+    messaging::request_all(&drafts, whole_millis(timeout))
 }
 
 /// The names of the running agents that declare a capability, in order of name.

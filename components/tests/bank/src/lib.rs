@@ -135,12 +135,10 @@ impl Deposit {
         let mut order = serde_json::to_value(self)?;
         order["do"] = json!("deposit");
         let reference = format!("{}/deposit-{}", self.id, self.at);
-        let mut draft = Draft::to(&stop.agent).reply_with(reference).json(&order)?;
+        let act = if self.told { Performative::Inform } else { Performative::Request };
+        let mut draft = Draft::to(&stop.agent).performative(act).reply_with(reference).json(&order)?;
         if let Some(after) = stop.after_ms {
             draft = draft.after(Duration::from_millis(after));
-        }
-        if self.told {
-            draft = draft.performative(Performative::Inform);
         }
         draft = match stop.priority {
             None => draft,

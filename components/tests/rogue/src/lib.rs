@@ -47,6 +47,7 @@
 //!
 //! `with` holds further fields of the draft or the reply: `performative`, `content-type`, `ontology`,
 //! `protocol`, `conversation`, `reply-with`, `in-reply-to`, `reply-by`, `priority`, `after-ms`, `at-ms`, `headers`.
+//! A draft is a `request` unless it says otherwise, and with `conversation` empty it begins one of its own.
 //!
 //! State:
 //!

@@ -47,9 +47,7 @@ impl Fields {
             (None, bytes) => dots(bytes.unwrap_or(0)),
         };
         let mut draft = Draft::to(to).bytes(content, self.content_type.unwrap_or_else(|| String::from(JSON)));
-        if let Some(name) = self.performative {
-            draft.performative = performative_named(&name)?;
-        }
+        draft.performative = performative_named(self.performative.as_deref().unwrap_or("request"))?;
         if let Some(name) = self.priority {
             draft.priority = priority_named(&name)?;
         }

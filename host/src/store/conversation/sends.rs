@@ -6,7 +6,43 @@ use super::super::commit::Commit;
 use super::{Conversations, said};
 use crate::wasm::{Envelope, Sent};
 
+/// A question that was handled and got no answer.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    conversation: String,
+    from: String,
+    to: String,
+    /// What an answer would have named.
+    key: String,
+}
+
+impl Closed {
+    /// Returns the question that a message was, if its handler gave no answer and sent only this; none if it was none, or
+    /// an answer may still come.
+    pub(crate) fn of(envelope: &Envelope, sends: &[Sent]) -> Option<Self> {
+        let asked = said(envelope);
+        if !asked.is_question() || asked.may_be_answered_later(sends.iter().map(|sent| said(sent.envelope()))) {
+            return None;
+        }
+        Some(Self {
+            conversation: envelope.message.conversation_id.clone(),
+            from: asked.from.to_owned(),
+            to: asked.to.to_owned(),
+            key: asked.reply_with.unwrap_or(asked.id).to_owned(),
+        })
+    }
+}
+
 impl Conversations {
+    /// Closes a question that was handled without an answer, if it is open.
+    pub(crate) fn close_question(&self, closed: &Closed) {
+        let Closed { conversation, from, to, key } = closed;
+        let (mut shard, hash) = self.shard(conversation);
+        if shard.get_mut(conversation, hash).is_some_and(|open| open.record.close(key, from, to)) {
+            self.write_soon(&mut shard, (conversation, hash));
+        }
+    }
+
     /// Takes what is sent into its conversation; gives what to [take back](Self::take_back) if it is not kept. What an
     /// agent sent and is not legal there becomes its answer, `not-understood`. What ends a chain of causes is not said.
     ///

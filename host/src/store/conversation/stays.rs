@@ -61,7 +61,7 @@ impl Conversations {
         is_new
     }
 
-    fn write_soon(&self, shard: &mut Shard, (name, hash): (&str, u64)) {
+    pub(super) fn write_soon(&self, shard: &mut Shard, (name, hash): (&str, u64)) {
         let Some(open) = shard.get_mut(name, hash) else { return };
         let Open { row, dirty, changed, .. } = open;
         *changed = true;
