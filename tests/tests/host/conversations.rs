@@ -127,7 +127,8 @@ fn a_contract_net_goes_over_mailboxes_and_what_it_does_not_allow_comes_back() {
 fn a_conversation_is_listed_and_shown_also_after_kill_9() {
     let mut host = host(&office());
     contract_net(&mut host);
-    send(&host, "manager", "desk-a", "other", &silent(), &plain("request"));
+    let request = json!({ "performative": "request", "protocol": "fipa-request" });
+    send(&host, "manager", "desk-a", "other", &silent(), &request);
     said(&mut host, "other", 1);
     let listed = |host: &Host, arguments: &[&str]| -> Vec<Value> {
         let (code, stdout, stderr) = host.caxton(&[&["conversation", "ls", "-o", "json"], arguments].concat());

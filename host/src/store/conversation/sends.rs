@@ -21,7 +21,12 @@ impl Closed {
     /// an answer may still come.
     pub(crate) fn of(envelope: &Envelope, sends: &[Sent]) -> Option<Self> {
         let asked = said(envelope);
-        if !asked.is_question() || asked.may_be_answered_later(sends.iter().map(|sent| said(sent.envelope()))) {
+        // Who asked from outside is told nothing in any case.
+        let is_agents = !asked.from.contains(':');
+        if !is_agents
+            || !asked.is_question()
+            || asked.may_be_answered_later(sends.iter().map(|sent| said(sent.envelope())))
+        {
             return None;
         }
         Some(Self {
