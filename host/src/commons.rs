@@ -139,10 +139,15 @@ impl Commons {
             text.push('\n');
             text.push_str(backtrace.trim_end());
         }
+        self.note_line(&revision.id, level, text);
+    }
+
+    /// Writes a line of the host's into an agent's log.
+    pub(crate) fn note_line(&self, revision: &RevisionId, level: &'static str, text: String) {
         let line = Line {
             at: clock::now_ms(),
-            agent: revision.id.agent.shared(),
-            revision: revision.id.number,
+            agent: revision.agent.shared(),
+            revision: revision.number,
             level,
             context: "caxton".to_owned(),
             text,

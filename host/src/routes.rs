@@ -19,7 +19,7 @@ pub(crate) struct Routes {
     /// Those that are not declared any more and go on with their conversations.
     leaving: AHashMap<AgentName, Arc<Agent>>,
     capabilities: AHashMap<Capability, Vec<Arc<Agent>>>,
-    paths: matchit::Router<Vec<Target>>,
+    paths: matchit::Router<Arc<[Target]>>,
 }
 
 /// Where a path leads for some methods.
@@ -82,10 +82,20 @@ impl Routes {
                 paths.entry(route.pattern.shape().into()).or_default().push(target);
             }
         }
-        for (pattern, targets) in paths {
-            if let Err(error) = routes.paths.insert(&pattern, targets) {
+        let mut paths: BTreeMap<String, Arc<[Target]>> =
+            paths.into_iter().map(|(shape, targets)| (shape, targets.into())).collect();
+        // The router knows no rest that is empty: the path before it leads there too, unless it is declared itself.
+        let before = |targets: &Arc<[Target]>| {
+            let before = targets.first()?.pattern.rest_at()?;
+            Some((before.to_owned(), Arc::clone(targets)))
+        };
+        for (shape, targets) in paths.values().filter_map(before).collect::<Vec<_>>() {
+            paths.entry(shape).or_insert(targets);
+        }
+        for (shape, targets) in paths {
+            if let Err(error) = routes.paths.insert(&shape, targets) {
                 // Checked with the file; a route that is lost all the same must not be lost silently.
-                tracing::error!(route = pattern, %error, "a route cannot be used");
+                tracing::error!(route = shape, %error, "a route cannot be used");
             }
         }
         routes
@@ -159,7 +169,8 @@ impl Routes {
         match found.value.iter().find(fits) {
             Some(target) => {
                 // The router knows parameters by position; their names are the target's.
-                let values = found.params.iter().map(|(_, value)| value);
+                // One that has none is a rest, and empty.
+                let values = found.params.iter().map(|(_, value)| value).chain(std::iter::once(""));
                 Found::Target(target, target.pattern.params().iter().map(String::as_str).zip(values).collect())
             }
             None => {

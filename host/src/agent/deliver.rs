@@ -14,7 +14,7 @@ use super::queue::{STORE_PAUSE, Slot, prefetch_next, since};
 use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::{Closed, Commit, CommitError, Committed, StateChange};
-use crate::wasm::{Answer, Effects, Envelope, Fault, Inbox, Kept, Lease, Outcome, Sent, Work, wit};
+use crate::wasm::{Answer, Commits, Effects, Envelope, Fault, Inbox, Kept, Lease, Outcome, Sent, Work, wit};
 
 /// A handling whose state has changed meanwhile runs again at most so often; each time at least one other
 /// handling of the agent was committed.
@@ -210,6 +210,7 @@ impl Agent {
             deadline,
             trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
             outside: handling.recording.as_deref().map(Recording::outside),
+            commits: Commits::WithResult,
         };
         // All of its time, also if an instance had to be started first; but nobody waits longer for that.
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));

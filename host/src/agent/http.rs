@@ -18,7 +18,8 @@ use crate::clock;
 use crate::store::CommitError;
 use crate::trace::Trace;
 use crate::wasm::{
-    BodyError, Effects, Fault, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Sent, Work, new_id,
+    BodyError, Commits, Committer, Effects, Fault, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Sent, Work,
+    new_id,
 };
 
 /// An HTTP agent's response, whose body may still be coming.
@@ -74,12 +75,14 @@ impl Agent {
                 frame
             })
         });
+        let committer = self.committer(&revision, recording.clone());
         let work = Work {
             conversation,
             hops: 0,
             deadline,
             trace,
             outside: recording.as_ref().map(|recording| recording.outside()),
+            commits: Commits::Through(Arc::clone(&committer)),
         };
         let call = HttpCall {
             request,
@@ -87,17 +90,8 @@ impl Agent {
             time: deadline.saturating_duration_since(called),
             interrupt: revision.interrupt.clone(),
         };
-        let agent = Arc::clone(self);
-        let committer = Arc::clone(&revision);
-        let committing = recording.clone();
-        let commit = move |effects| async move {
-            if let Some(recording) = committing {
-                recording.committing(agent.name.as_str(), &effects);
-            }
-            agent.commit_call(&committer, effects).await.map_err(|error| error.to_string())
-        };
         let ended = self.call_ended((flight, in_hand), began, called, traced);
-        let mut response = call.run(lease, commit, ended).await.inspect_err(|failure| {
+        let mut response = call.run(lease, |effects| committer(effects), ended).await.inspect_err(|failure| {
             if let Some(recording) = &recording {
                 recording.failed(failure);
             }
@@ -106,6 +100,18 @@ impl Agent {
             recording.answered(&mut response);
         }
         Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
+    }
+
+    /// Returns what commits the effects of a call, with its response and before.
+    fn committer(self: &Arc<Self>, revision: &Arc<Revision>, recording: Option<Arc<CallRecording>>) -> Committer {
+        let (agent, revision) = (Arc::clone(self), Arc::clone(revision));
+        Arc::new(move |effects| {
+            let (agent, revision) = (Arc::clone(&agent), Arc::clone(&revision));
+            if let Some(recording) = &recording {
+                recording.committing(agent.name.as_str(), &effects);
+            }
+            Box::pin(async move { agent.commit_call(&revision, effects).await.map_err(|error| error.to_string()) })
+        })
     }
 
     /// Keeps what an HTTP call has done, and delivers what it sent; returns when it is safe.

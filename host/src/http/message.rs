@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use caxton_control::RevisionId;
 use caxton_control::desired::Mode;
 use http::{Response, request};
 
@@ -69,18 +70,27 @@ pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
             Err(error) => Problem::of_admission(&error).respond(&about),
             Ok((accepted, answer)) => {
                 let about = About { message: Some(&accepted.id), ..about };
-                let mut response = match Problem::of_outcome(&answer.outcome) {
-                    Some(problem) => problem.respond(&about),
-                    None => reply::answered(match answer.outcome {
-                        Outcome::Reply(message) => Some(*message),
-                        _ => None,
-                    }),
-                };
-                reply::sign(response.headers_mut(), name, answer.revision.as_deref(), Some(accepted));
+                let revision = answer.revision.as_deref();
+                let mut response = respond(line, answer.outcome, revision, &about);
+                reply::sign(response.headers_mut(), name, revision, Some(accepted));
                 response
             }
         },
     }
+}
+
+/// The response to a message that somebody waited for.
+fn respond(line: &Line, outcome: Outcome, revision: Option<&RevisionId>, about: &About<'_>) -> Response<ReplyBody> {
+    if let Some(problem) = Problem::of_outcome(&outcome) {
+        return problem.respond(about);
+    }
+    let message = if let Outcome::Reply(message) = outcome { Some(*message) } else { None };
+    reply::answered(message).unwrap_or_else(|error| {
+        if let Some(revision) = revision {
+            line.server.commons.note_line(revision, "error", format!("a reply has no response: {error}"));
+        }
+        Problem::bad_status(&error).respond(about)
+    })
 }
 
 /// Who the agent is told the message is from.
@@ -93,7 +103,7 @@ fn sender(head: &request::Parts, route: &str) -> String {
     sender
 }
 
-/// What the agent sees of the request beside its body.
+/// What the agent sees of the request beside its body; the route is in the sender.
 fn describe(head: &request::Parts, said: &Head, params: &[(String, String)]) -> Result<Vec<(String, String)>, Problem> {
     let mut headers = Vec::with_capacity(3 + params.len() + said.passed.len());
     let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));

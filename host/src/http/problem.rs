@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::body::ReplyBody;
+use super::reply::BadStatus;
 use crate::agent::{AdmitError, HttpError, MEANINGS, Meaning, code, meaning};
 use crate::trace::Trace;
 use crate::wasm::{BodyError, Fault, HttpFailure, Outcome, Trail, wit};
@@ -30,6 +31,7 @@ const TABLE: &[Meaning] = &[
     ),
     meaning("wrong-method", 405, false, "the path takes other methods"),
     meaning("body-stalled", 408, true, "nothing more of the body came in time"),
+    meaning("bad-status", 502, false, "the agent's reply asks for a status that there is not"),
 ];
 
 /// How long a client should wait where nothing more exact is known.
@@ -104,6 +106,11 @@ impl Problem {
     pub(super) fn too_large(limit: u64, setting: &str) -> Self {
         let problem = Self::new("too-large").saying(format!("the body is larger than {limit} bytes ({setting})"));
         Self { limit: Some(limit), ..problem }
+    }
+
+    /// The reply asks for a status that there is not.
+    pub(super) fn bad_status(error: &BadStatus) -> Self {
+        Self::new("bad-status").saying(format!("the message was handled, and the agent's reply says {error}"))
     }
 
     /// The path takes these methods.

@@ -16,14 +16,36 @@ use crate::agent::Accepted;
 use crate::wasm::{act, wit};
 use caxton_control::Performative;
 
+/// The most of a wrong value that is told, in characters.
+const MAX_SHOWN: usize = 40;
+
 const AGENT: HeaderName = HeaderName::from_static("caxton-agent");
 const CONVERSATION: HeaderName = HeaderName::from_static("caxton-conversation");
 const MESSAGE_ID: HeaderName = HeaderName::from_static("caxton-message-id");
 const ONTOLOGY: HeaderName = HeaderName::from_static("caxton-ontology");
 const PERFORMATIVE: HeaderName = HeaderName::from_static("caxton-performative");
 const REVISION: HeaderName = HeaderName::from_static("caxton-revision");
+/// The header of a reply that says which status its response is to have. It stays inside.
+const STATUS: &str = "caxton-status";
 
-/// The status of a reply, by what it means to do. The message was handled and its effects last, whatever it is.
+/// Why the status that a reply asks for cannot be sent.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{STATUS}: {0}` is no status that a reply may have: it takes a whole number from 200 to 599")]
+pub(super) struct BadStatus(String);
+
+/// Returns the status that a reply asks for; none if it leaves that to its performative.
+fn asked_status(headers: &[(String, String)]) -> Result<Option<StatusCode>, BadStatus> {
+    let Some((_, value)) = headers.iter().find(|(name, _)| name == STATUS) else { return Ok(None) };
+    let digits = value.len() == 3 && value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value.parse().ok().filter(|number| digits && (200..600).contains(number));
+    match number.and_then(|number| StatusCode::from_u16(number).ok()) {
+        Some(status) => Ok(Some(status)),
+        None => Err(BadStatus(value.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect())),
+    }
+}
+
+/// The status of a reply that asks for none, by what it means to do. The message was handled and its effects last, whatever
+/// it is.
 fn status(performative: Performative) -> StatusCode {
     use Performative as P;
     match performative {
@@ -54,15 +76,21 @@ fn status(performative: Performative) -> StatusCode {
 }
 
 /// The response to a message that was handled, with its reply if there is one.
-pub(super) fn answered(reply: Option<wit::Message>) -> Response<ReplyBody> {
+///
+/// # Errors
+/// The reply asks for a status that there is not. What the handler did lasts all the same.
+pub(super) fn answered(reply: Option<wit::Message>) -> Result<Response<ReplyBody>, BadStatus> {
     let Some(reply) = reply else {
         let mut response = Response::new(ReplyBody::Empty);
         *response.status_mut() = StatusCode::NO_CONTENT;
-        return response;
+        return Ok(response);
     };
     let performative = act(reply.performative);
-    let mut response = Response::new(ReplyBody::Whole(Bytes::from(reply.content)));
-    *response.status_mut() = status(performative);
+    let status = asked_status(&reply.headers)?.unwrap_or_else(|| status(performative));
+    // What resets a form has no content (RFC 9110, section 15.3.6).
+    let content = if status == StatusCode::RESET_CONTENT { Bytes::new() } else { Bytes::from(reply.content) };
+    let mut response = Response::new(ReplyBody::Whole(content));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     // Seven or fewer are the usual.
     headers.reserve(8);
@@ -80,7 +108,7 @@ pub(super) fn answered(reply: Option<wit::Message>) -> Response<ReplyBody> {
     if let Some(ontology) = reply.ontology.and_then(|ontology| HeaderValue::try_from(ontology).ok()) {
         headers.insert(ONTOLOGY, ontology);
     }
-    response
+    Ok(response)
 }
 
 /// Whether an agent's reply may set this header: not what frames the response, and not what the host says.
@@ -174,9 +202,11 @@ mod tests {
             ("content-length", "9"),
             ("content-type", "text/html"),
             ("caxton-agent", "other"),
+            ("caxton-status", "201"),
             ("http-path", "/"),
             ("a(b", "x"),
-        ])));
+        ])))
+        .unwrap();
         let mut found: Vec<(&str, &str)> =
             response.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         found.sort_unstable();
@@ -203,9 +233,36 @@ mod tests {
             (wit::Performative::NotUnderstood, 422),
             (wit::Performative::Failure, 500),
         ] {
-            let response = answered(Some(wit::Message { performative, ..reply(&[]) }));
+            let response = answered(Some(wit::Message { performative, ..reply(&[]) })).unwrap();
             assert_eq!(response.status(), expected, "{performative:?}");
         }
-        assert_eq!(answered(None).status(), 204);
+        assert_eq!(answered(None).unwrap().status(), 204);
+    }
+
+    #[test]
+    fn a_reply_says_its_status_itself() {
+        for (said, expected) in [
+            ("200", Some(200)),
+            ("404", Some(404)),
+            ("503", Some(503)),
+            ("599", Some(599)),
+            ("199", None),
+            ("600", None),
+            ("0404", None),
+            ("+404", None),
+            ("40", None),
+            ("", None),
+            ("not found", None),
+        ] {
+            let asks = wit::Message { performative: wit::Performative::Refuse, ..reply(&[(STATUS, said)]) };
+            match (answered(Some(asks)), expected) {
+                (Ok(response), Some(status)) => {
+                    assert_eq!(response.status(), status, "{said}");
+                    assert!(!response.headers().contains_key(STATUS), "{said}");
+                }
+                (Err(error), None) => assert!(error.to_string().contains(&format!("`caxton-status: {said}`"))),
+                (found, expected) => panic!("{said}: {:?} and not {expected:?}", found.map(|found| found.status())),
+            }
+        }
     }
 }

@@ -6,11 +6,13 @@ wasmtime::component::bindgen!({
         package caxton:host@0.1.0;
         world every-export {
             include caxton:agent/stateful-agent@0.1.0;
+            import caxton:agent/effects@0.1.0;
             export caxton:agent/health@0.1.0;
         }
     ",
     world: "caxton:host/every-export",
     imports: {
+        "caxton:agent/effects.commit": async | trappable,
         "caxton:agent/messaging.request": async | trappable,
         "caxton:agent/messaging.request-all": async | trappable,
         default: trappable,

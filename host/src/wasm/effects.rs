@@ -1,9 +1,15 @@
 //! What one call of a guest collects, to be committed or dropped by whoever made the call.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::bindings::caxton::agent::effects;
+use super::guest::Ctx;
 use super::message::Sent;
 
 /// A write that was collected: a new value, or none to remove the key.
@@ -20,8 +26,12 @@ pub(crate) struct Effects {
     pub(crate) reads: BTreeMap<String, u64>,
     /// Whether something was seen that is not safe yet.
     pub(crate) ahead: bool,
-    /// How many writes were made, repeated ones included.
+    /// How many writes were made, repeated ones and those that are committed already included.
     pub(super) write_count: u32,
+    /// Messages sent that are committed already.
+    pub(super) sent_count: usize,
+    /// The writes and the number of sends that a copy would have committed: what it discards comes after them.
+    mark: Option<(BTreeMap<String, Write>, usize)>,
     /// Whether the effects were taken already, so that no more can be added.
     pub(super) closed: bool,
 }
@@ -34,6 +44,88 @@ impl Effects {
         self.reads.clear();
         self.ahead = false;
         self.write_count = 0;
+        self.sent_count = 0;
+        self.mark = None;
         self.closed = false;
+    }
+
+    /// Takes out what was collected until now; what is collected later counts with it against the limits of the call.
+    fn take_part(&mut self) -> Self {
+        let (write_count, sent_count) = (self.write_count, self.sent_count + self.sends.len());
+        let taken = std::mem::take(self);
+        (self.write_count, self.sent_count) = (write_count, sent_count);
+        taken
+    }
+
+    /// Returns what a copy would have committed before its response; none if that is nothing, as in every call that is live.
+    pub(super) fn up_to_mark(mut self) -> Option<Self> {
+        self.discard();
+        self.mark.is_some().then_some(self)
+    }
+
+    /// Drops what was collected since the last commit. What was read stays: whatever follows may have been decided by it.
+    fn discard(&mut self) {
+        let (writes, sends) = self.mark.clone().unwrap_or_default();
+        self.writes = writes;
+        self.sends.truncate(sends);
+    }
+}
+
+/// Commits what a call over HTTP has done until now; returns when it is safe.
+pub(crate) type Committer =
+    Arc<dyn Fn(Effects) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// The way in which a call commits before it ends.
+#[derive(Clone)]
+pub(crate) enum Commits {
+    /// The handler of a message: it commits with its result only, so that the message and its effects are one commit.
+    WithResult,
+    /// A call over HTTP.
+    Through(Committer),
+    /// A copy of such a call: all of it stays collected, and nothing leaves.
+    Nowhere,
+}
+
+impl fmt::Debug for Commits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WithResult => "WithResult",
+            Self::Through(_) => "Through",
+            Self::Nowhere => "Nowhere",
+        })
+    }
+}
+
+impl Ctx {
+    /// The way in which the call at hand may still commit.
+    fn commits(&self) -> Result<Commits, String> {
+        let commits = self.work.as_ref().map_or(Commits::WithResult, |work| work.commits.clone());
+        if let Commits::WithResult = commits {
+            return Err("what the handler of a message does is committed when it returns ok, and not before".to_owned());
+        }
+        if self.effects.lock().closed {
+            return Err("the response has begun, and with it the commit is made".to_owned());
+        }
+        Ok(commits)
+    }
+}
+
+impl effects::Host for Ctx {
+    async fn commit(&mut self) -> wasmtime::Result<Result<(), String>> {
+        let committer = match self.commits() {
+            Ok(Commits::Through(committer)) => committer,
+            Ok(Commits::Nowhere | Commits::WithResult) => {
+                let mut effects = self.effects.lock();
+                effects.mark = Some((effects.writes.clone(), effects.sends.len()));
+                return Ok(Ok(()));
+            }
+            Err(why) => return Ok(Err(why)),
+        };
+        let taken = self.effects.lock().take_part();
+        Ok(committer(taken).await)
+    }
+
+    fn discard(&mut self) -> wasmtime::Result<Result<(), String>> {
+        Ok(self.commits().map(|_| self.effects.lock().discard()))
     }
 }

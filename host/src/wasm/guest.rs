@@ -20,7 +20,7 @@ use super::answered::Answered;
 use super::bindings::caxton::agent::{messaging, state, types};
 use super::bindings::wasi::logging;
 use super::denied::{Denied, Outbound};
-use super::effects::{Effects, Write};
+use super::effects::{Commits, Effects, Write};
 use super::limits::{MemoryBound, Meter};
 use super::message::Sent;
 use super::places::{Asking, Places};
@@ -101,6 +101,8 @@ pub(crate) struct Work {
     pub(crate) trace: Option<Trace>,
     /// What it reaches in place of what its instance does: a call that is recorded, or is a copy of another.
     pub(crate) outside: Option<Arc<dyn Outside>>,
+    /// The way in which it commits before it ends.
+    pub(crate) commits: Commits,
 }
 
 /// How important a line in a log is (`wasi:logging`).
@@ -273,7 +275,7 @@ impl Ctx {
             return Err(wit::SendError::Unavailable(why.to_owned()));
         }
         let limit = self.limits().sends;
-        if effects.sends.len().saturating_add(count) > limit as usize {
+        if (effects.sent_count + effects.sends.len()).saturating_add(count) > limit as usize {
             return Err(wit::SendError::TooManySends(limit));
         }
         Ok(work)

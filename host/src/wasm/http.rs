@@ -142,9 +142,10 @@ where
                 return Err(fault.into());
             }
         };
-        if response.status().is_server_error() {
-            drop(effects);
-        } else if let Err(why) = commit(effects).await {
+        let effects = if response.status().is_server_error() { effects.up_to_mark() } else { Some(effects) };
+        if let Some(effects) = effects
+            && let Err(why) = commit(effects).await
+        {
             hearing.tell(Fault::Host(why.clone()).into());
             return Err(HttpFailure::NotCommitted(why));
         }

@@ -7,7 +7,7 @@
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::caxton::agent::{messaging, state};
+use super::bindings::caxton::agent::{effects, messaging, state};
 use super::bindings::wasi::{config, logging};
 use super::guest::Ctx;
 
@@ -16,6 +16,7 @@ pub(super) const OFFERED: &[&str] = &[
     "caxton:agent/types",
     "caxton:agent/messaging",
     "caxton:agent/state",
+    "caxton:agent/effects",
     "wasi:config/store",
     "wasi:logging/logging",
     "wasi:cli",
@@ -37,6 +38,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> {
     super::bindings::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     messaging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     state::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
+    effects::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     config::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     logging::logging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     super::denied::add_to_linker(&mut linker)?;

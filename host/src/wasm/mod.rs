@@ -48,7 +48,7 @@ pub(crate) use bindings::types as wit;
 pub(crate) use caller::BodyError;
 pub(crate) use compile::compile_child;
 pub(crate) use denied::Denied;
-pub(crate) use effects::Effects;
+pub(crate) use effects::{Commits, Committer, Effects};
 pub(crate) use engine::{Runtime, RuntimeOptions, machine_instances};
 pub(crate) use fault::Fault;
 pub(crate) use guest::{Identity, LogLevel, MAX_VALUE, Outside, Read, Seen, Work};

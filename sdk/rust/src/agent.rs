@@ -2,8 +2,9 @@
 
 use std::marker::PhantomData;
 
-use crate::bindings::exports::caxton::agent::{handler, health};
+use crate::bindings::exports::caxton::agent::handler;
 use crate::bindings::memory::exports::caxton::agent::snapshot;
+use crate::bindings::probe::exports::caxton::agent::health;
 use crate::{Failure, Message, Reply};
 
 /// What handling a message comes to: an answer, no answer, or a failure that undoes everything.
@@ -72,6 +73,8 @@ macro_rules! agent {
             // The names of the exports are none that a linker for other targets takes.
             #[cfg(target_family = "wasm")]
             $crate::bindings::export_agent! { Exported with_types_in $crate::bindings }
+            #[cfg(target_family = "wasm")]
+            $crate::bindings::probe::export_probe! { Exported with_types_in $crate::bindings::probe }
         };
     };
 }
@@ -96,6 +99,8 @@ macro_rules! stateful_agent {
             $crate::is_agent::<Exported>();
             #[cfg(target_family = "wasm")]
             $crate::bindings::export_agent! { Exported with_types_in $crate::bindings }
+            #[cfg(target_family = "wasm")]
+            $crate::bindings::probe::export_probe! { Exported with_types_in $crate::bindings::probe }
             #[cfg(target_family = "wasm")]
             $crate::bindings::memory::export_memory! { Exported with_types_in $crate::bindings::memory }
         };

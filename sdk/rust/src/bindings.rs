@@ -12,7 +12,7 @@ wit_bindgen::generate!({
 
         world agent {
             include caxton:agent/agent@0.1.0;
-            export caxton:agent/health@0.1.0;
+            import caxton:agent/effects@0.1.0;
         }
     "#,
     world: "caxton:sdk/agent",
@@ -39,6 +39,25 @@ pub mod memory {
         pub_export_macro: true,
         export_macro_name: "export_memory",
         default_bindings_module: "::caxton_sdk::bindings::memory",
+        runtime_path: "::caxton_sdk::wit_bindgen::rt",
+    });
+}
+
+/// The export by which agents of all kinds say whether they can work.
+pub mod probe {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: r#"
+            package caxton:sdk;
+
+            world probe {
+                export caxton:agent/health@0.1.0;
+            }
+        "#,
+        world: "caxton:sdk/probe",
+        pub_export_macro: true,
+        export_macro_name: "export_probe",
+        default_bindings_module: "::caxton_sdk::bindings::probe",
         runtime_path: "::caxton_sdk::wit_bindgen::rt",
     });
 }

@@ -22,6 +22,7 @@
 //!
 //! - [`Agent`] keeps nothing in memory between messages; the host runs as many instances of it as it needs.
 //!   [`StatefulAgent`] keeps its own memory, is saved and restored, and has one live instance.
+//! - [`HttpAgent`] answers HTTP itself, with the same state, messages, configuration and log.
 //! - What a handler writes to [`state`] and sends with [`Draft::send`] takes effect when it returns `Ok`, and
 //!   not at all when it returns a [`Failure`], traps or runs out of time. [`Draft::request`] is a call: it
 //!   happens at once and is not undone.
@@ -37,12 +38,16 @@ extern crate self as caxton_sdk;
 
 mod agent;
 pub mod bindings;
+mod call;
 pub mod config;
 mod draft;
+pub mod effects;
 mod failure;
+mod http;
 pub mod log;
 mod message;
 pub mod messaging;
+mod query;
 mod reply;
 mod reuse;
 pub mod snapshot;
@@ -51,7 +56,12 @@ pub mod state;
 #[doc(hidden)]
 pub use agent::{Memory, Stateful, Stateless, is_agent};
 #[doc(hidden)]
+pub use http::{Web, is_http_agent};
+#[doc(hidden)]
 pub use reuse::bytes_of;
+#[doc(hidden)]
+#[cfg(target_family = "wasm")]
+pub use wasip2;
 #[doc(hidden)]
 pub use wit_bindgen;
 
@@ -59,13 +69,15 @@ pub use agent::{Agent, Handled, StatefulAgent};
 pub use bindings::caxton::agent::types::{
     Cause, Delivery, Draft, Failure, Message, Performative, Priority, Reply, RequestError, SendError, StateError,
 };
+pub use call::HttpCall;
 pub use failure::OrFail;
+pub use http::{HttpAgent, Request, Response};
 
 /// What most agents use.
 pub mod prelude {
     pub use crate::{
-        Agent, Draft, Failure, Handled, Message, OrFail, Performative, Reply, StatefulAgent, config, log, messaging,
-        state,
+        Agent, Draft, Failure, Handled, HttpAgent, Message, OrFail, Performative, Reply, Request, Response,
+        StatefulAgent, config, effects, log, messaging, state,
     };
 }
 

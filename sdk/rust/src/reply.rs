@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use crate::{Failure, JSON, Performative, Reply, TEXT};
 
+/// The header by which a reply says its status.
+const STATUS: &str = "caxton-status";
+
 impl Reply {
     /// An `inform` with these bytes as its content.
     pub fn bytes(content: impl Into<Vec<u8>>, content_type: impl Into<String>) -> Self {
@@ -50,6 +53,20 @@ impl Reply {
         self
     }
 
+    /// Sets the status that a caller over HTTP gets, from 200 to 599; without it the performative decides. Whether the
+    /// message counts as handled does not depend on it, and who asked another way sees it as the header `caxton-status`.
+    ///
+    /// ```
+    /// use caxton_sdk::Reply;
+    ///
+    /// let reply = Reply::refuse("no such ticket").status(404);
+    /// ```
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.headers.retain(|(name, _)| name != STATUS);
+        self.header(STATUS, status.to_string())
+    }
+
     /// Names the vocabulary that the content uses.
     #[must_use]
     pub fn ontology(mut self, ontology: impl Into<String>) -> Self {
@@ -83,4 +100,16 @@ impl Reply {
 pub(crate) fn millis(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Reply;
+
+    #[test]
+    fn the_status_that_is_said_last_is_the_one() {
+        let reply = Reply::text("none").header("a", "1").status(404).status(410);
+        let headers: Vec<(&str, &str)> = reply.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(headers, [("a", "1"), ("caxton-status", "410")]);
+    }
 }

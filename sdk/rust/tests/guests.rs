@@ -30,6 +30,7 @@ fn guests_export_what_hosts_look_for() {
         let (imports, exports) = read(&name);
         let expected: &[&str] = match name.as_str() {
             "web" | "web-echo" | "rogue-web" | "web-effects" | "once" | "reusable" => &[HTTP],
+            "limiter" | "web-agent" => &[HEALTH, HTTP],
             "session" | "fragile" | "memoir" => &[HANDLER, HEALTH, SNAPSHOT],
             "by-record" | "by-resource" => &["read-all", "read-content", "read-routing"],
             _ if language == "rust" => &[HANDLER, HEALTH],

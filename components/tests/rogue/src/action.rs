@@ -64,6 +64,7 @@ pub(crate) enum Action {
         with: Fields,
     },
     Message,
+    Http,
     Steps {
         steps: Vec<Action>,
     },
@@ -147,6 +148,7 @@ pub(crate) enum Action {
         #[serde(default = "a_hundred")]
         pages: u32,
     },
+    Commit,
     Record {
         text: String,
         #[serde(default)]
@@ -224,6 +226,7 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
         }
         Action::None | Action::Reply { .. } => Err(Failure::rejected("none and reply cannot be steps")),
         Action::Message => Ok(talk::describe(message)),
+        Action::Http => Ok(talk::describe_call(message)),
         Action::Steps { steps } => steps.into_iter().map(|step| outcome(step, message)).collect(),
 
         Action::Env => Ok(outside::environment()),
@@ -255,6 +258,7 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
         Action::Remove { key } => Ok(values::remove(&key)),
         Action::Increment { key, by } => Ok(values::increment(&key, by)),
         Action::Keys { prefix, limit, pages } => Ok(values::keys(&prefix, limit, pages)),
+        Action::Commit => Ok(json!({ "error": effects::commit().err().map(|failure| failure.reason) })),
         Action::Record { text, ms } => {
             std::thread::sleep(Duration::from_millis(ms));
             values::record(text, &message.conversation_id)

@@ -32,6 +32,7 @@
 //! | `none` | gives no answer |
 //! | `reply {text, bytes, with}` | answers with the text, or with so many dots |
 //! | `message` | the whole message as JSON |
+//! | `http` | what `message.http()` tells: `{"method", "route", "path", "query", "parameters"}`, or null |
 //! | `env`, `config`, `clock`, `random {bytes}` | what the host shows of these |
 //! | `read {path}`, `write {path}`, `connect {address}` | `{"ok": ...}` or `{"error": "io", "detail"}` |
 //!
@@ -57,6 +58,7 @@
 //! | `get {key}` | `{"value": TEXT or null}` |
 //! | `remove {key}`, `increment {key, by}` | `{}`, `{"sum"}` |
 //! | `keys {prefix, limit, pages}` | follows the cursor over at most so many pages; `{"keys", "pages", "more"}` |
+//! | `commit` | calls `effects.commit`, which only an HTTP agent may; `{"error"}` |
 //! | `record {text, ms}` | waits, then adds the text to the conversation's list in state; `{"texts"}` |
 //!
 //! `steps {steps: [ACTION...]}` does several, and answers with the list of what came of each. So

@@ -145,6 +145,18 @@ pub(crate) fn describe(message: &Message) -> Value {
     })
 }
 
+/// The request over HTTP that a message was made of.
+pub(crate) fn describe_call(message: &Message) -> Value {
+    let Some(call) = message.http() else { return Value::Null };
+    json!({
+        "method": call.method,
+        "route": call.route,
+        "path": call.path,
+        "query": call.query_pairs().collect::<Vec<_>>(),
+        "parameters": call.parameters().collect::<Vec<_>>(),
+    })
+}
+
 const PERFORMATIVES: [(&str, Performative); 22] = [
     ("accept-proposal", Performative::AcceptProposal),
     ("agree", Performative::Agree),

@@ -26,8 +26,9 @@ counts as one that is not set, unless any text is right there, as in `config`.
 - A **name** of an agent or a capability has 1 to 63 lower-case letters, digits and `-`; it begins with a letter and
   does not end with `-`.
 - A **route** is compared with the path as the client sends it, so literals are percent-encoded where a client does so.
-  `{id}` matches one segment, `{*rest}` at the end all that is left. A literal goes before both; a parameter and a rest
-  cannot stand at the same place. Two routes that match the same paths need different methods.
+  `{id}` matches one segment, `{*rest}` at the end all that is left, which may be nothing: `/files/{*rest}` matches
+  `/files/` too. A literal goes before both; a parameter and a rest cannot stand at the same place. Two routes that match
+  the same paths need different methods.
 - A **cron** has a field each for minute, hour, day, month and weekday, or six with the second first: `0 9 * * MON-FRI`.
   A field takes `*`, numbers, ranges `1-5`, steps `*/5` and lists `1,15`; months and weekdays have names, the day `L` for
   the last. Day and weekday, if both are set, are alternatives. When clocks are turned, a time that comes twice counts

@@ -287,7 +287,8 @@ pub static KEYS: &[Key] = &[
         "How long the breaker is open before one message is let through on trial."),
     key("agents.NAME.http", Kind::Tables, Default::EmptyList(""), "Routes that call the agent."),
     key("agents.NAME.http.route", Kind::Route, Default::Required("\"/tickets/{id}\""),
-        "The path. `{id}` matches one segment, `{*rest}` at the end all that is left; literals go before them."),
+        "The path. `{id}` matches one segment, `{*rest}` at the end all that is left, be it nothing; literals go before \
+         them."),
     list("agents.NAME.http.methods", Item::Method, "[\"POST\"]", "The methods; none means all."),
     word("agents.NAME.http.mode", &["request", "enqueue"], &[], "request",
         "Whether the caller waits for the reply, or gets 202 and the message's id at once."),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{effects_of, faulty};
 use super::tape::{MAX_BYTES, Recording};
-use crate::wasm::{BodyError, Effects, Fault, HttpCall, HttpFailure, Outside, Pool, ResponseBody, Tap, Work};
+use crate::wasm::{BodyError, Commits, Effects, Fault, HttpCall, HttpFailure, Outside, Pool, ResponseBody, Tap, Work};
 
 /// A call that was handled, to be handled once more.
 pub(super) struct CallCopy {
@@ -91,10 +91,10 @@ impl CallRecording {
         }
     }
 
-    /// Its effects are about to be committed.
+    /// Its effects, or a part of them, are about to be committed.
     pub(in crate::agent) fn committing(&self, agent: &str, effects: &Effects) {
         self.recording.note_unread(agent, effects);
-        *self.effects.lock() = effects_of(effects);
+        self.effects.lock().extend(effects_of(effects));
     }
 
     /// It has a response, whose body may be yet to come.
@@ -140,7 +140,8 @@ pub(super) async fn handle(pool: &Arc<Pool>, call: &CallCopy, outside: Arc<dyn O
     let lost = Arc::new(AtomicBool::new(false));
     let body = Part { read: Some(call.body.clone()), whole: call.whole, lost: Arc::clone(&lost) };
     let conversation = call.conversation.clone();
-    let work = Work { conversation, hops: 0, deadline, trace: None, outside: Some(outside) };
+    let commits = Commits::Nowhere;
+    let work = Work { conversation, hops: 0, deadline, trace: None, outside: Some(outside), commits };
     let request = http::Request::from_parts(call.head.clone(), body);
     let effects = Mutex::new(Vec::new());
     let commit = |done: Effects| {

@@ -27,7 +27,7 @@ pub(crate) use rehearsal::{Rehearsal, Rehearsed};
 pub(crate) use shadow::{Shadow, Shadowed};
 pub(super) use tape::Recording;
 
-use crate::wasm::{Effects, Envelope, Fault, Inbox, Outside, Pool, Work, wit};
+use crate::wasm::{Commits, Effects, Envelope, Fault, Inbox, Outside, Pool, Work, wit};
 
 /// What a handler said, and what it did.
 type Said = (Result<Option<wit::Reply>, wit::Failure>, Effects);
@@ -39,7 +39,8 @@ async fn handle(pool: &Arc<Pool>, message: &wit::Message, hops: u32, outside: Ar
     // After a fault the lease is dropped, and the instance with it; live ones are not held back for it.
     let mut lease = pool.lease(deadline).await?;
     let conversation = message.conversation_id.clone();
-    let work = Work { conversation, hops, deadline, trace: None, outside: Some(outside) };
+    let commits = Commits::WithResult;
+    let work = Work { conversation, hops, deadline, trace: None, outside: Some(outside), commits };
     let result = lease.instance().handle(message, work, time).await?;
     let effects = lease.instance().take_effects();
     lease.finish(true);

@@ -25,6 +25,7 @@ use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::effects::Commits;
 use super::guest::{Read, Seen};
 use super::program::ProgramError;
 use super::{
@@ -244,7 +245,14 @@ fn message(content: &[u8]) -> wit::Message {
 }
 
 fn work() -> Work {
-    Work { conversation: "c-1".to_owned(), hops: 0, deadline: Instant::now() + LONG, trace: None, outside: None }
+    Work {
+        conversation: "c-1".to_owned(),
+        hops: 0,
+        deadline: Instant::now() + LONG,
+        trace: None,
+        outside: None,
+        commits: Commits::WithResult,
+    }
 }
 
 /// Hands one message to an instance of the pool, as the host does, and gives the content of the reply.

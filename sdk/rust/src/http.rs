@@ -1,0 +1,329 @@
+//! Agents that answer HTTP themselves, with the same state, messages, configuration and log as others.
+//!
+//! ```
+//! use caxton_sdk::prelude::*;
+//!
+//! struct Visits;
+//!
+//! impl HttpAgent for Visits {
+//!     fn handle(request: Request) -> Result<Response, Failure> {
+//!         if request.path != "/visits" {
+//!             return Ok(Response::text("there is nothing here").status(404));
+//!         }
+//!         Ok(Response::text(format!("visit {}", state::increment("visits", 1)?)))
+//!     }
+//! }
+//!
+//! caxton_sdk::http_agent!(Visits);
+//! # fn main() {}
+//! ```
+
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::bindings::probe::exports::caxton::agent::health;
+use crate::{Cause, Failure, JSON, TEXT, query};
+
+/// An agent that answers requests over HTTP, and keeps nothing in its memory from one to the next.
+///
+/// The host runs it by its routes like any HTTP agent, with an instance for each request
+/// ([`reusable!`](crate::reusable) lets it use them again). Request and response are whole in memory, and no larger than
+/// `limits.memory` allows; an agent that streams uses `wasi:http` itself, as with the crate `wstd`.
+pub trait HttpAgent {
+    /// Answers one request. What it wrote and sent commits when the status of the response is below 500; see
+    /// [`effects`](crate::effects) for deciding that before.
+    ///
+    /// # Errors
+    /// A [`Failure`] discards what was written and sent since the last [`commit`](crate::effects::commit). The client gets
+    /// its reason as problem details (RFC 9457), with the status that a message agent's failure has: 422 when the request is
+    /// to blame (`rejected`), 503 when something is missing (`unavailable`), 500 when it is this agent (`fault`).
+    fn handle(request: Request) -> Result<Response, Failure>;
+
+    /// Says whether the agent can work. The host asks before a new revision takes requests.
+    ///
+    /// # Errors
+    /// The reason why it cannot, for a person to read.
+    fn check() -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A request, read to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The method, such as `POST`.
+    pub method: String,
+    /// The path, as the client sent it.
+    pub path: String,
+    /// What follows `?`, as the client sent it; none if nothing does.
+    pub query: Option<String>,
+    /// Names, in lower case, and values; a name may come more than once.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The first header of this name. Upper and lower case are the same.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of a name in the query, decoded.
+    pub fn query_value(&self, name: &str) -> Option<String> {
+        query::value(self.query.as_deref().unwrap_or_default(), name)
+    }
+
+    /// The names and values of the query in their order, decoded.
+    pub fn query_pairs(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        query::pairs(self.query.as_deref().unwrap_or_default())
+    }
+
+    /// The body read as JSON, whatever its media type says.
+    ///
+    /// # Errors
+    /// A failure with the cause `rejected`, since the same bytes will never be readable.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Failure::rejected(format!("the body is not as expected: {error}")))
+    }
+
+    /// The body read as UTF-8 text, whatever its media type says.
+    ///
+    /// # Errors
+    /// A failure with the cause `rejected`, since the same bytes will never be readable.
+    pub fn text(&self) -> Result<&str, Failure> {
+        std::str::from_utf8(&self.body)
+            .map_err(|error| Failure::rejected(format!("the body is not UTF-8 text: {error}")))
+    }
+}
+
+/// A response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// The status, from 200 to 599.
+    pub status: u16,
+    /// Names and values; a name may come more than once.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// A response with this status and no body.
+    pub fn empty(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// A response with the status 200 and these bytes.
+    pub fn bytes(body: impl Into<Vec<u8>>, content_type: impl Into<String>) -> Self {
+        Self { body: body.into(), ..Self::empty(200) }.header("content-type", content_type)
+    }
+
+    /// A response with the status 200 and this text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::bytes(text.into(), TEXT)
+    }
+
+    /// A response with the status 200 and this value as JSON.
+    ///
+    /// # Errors
+    /// A failure with the cause `fault`, when the value has no form in JSON.
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, Failure> {
+        Ok(Self::bytes(serde_json::to_vec(value)?, JSON))
+    }
+
+    /// Sets the status, from 200 to 599.
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// What the client of an agent gets that failed.
+#[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component answers"))]
+fn failed(failure: &Failure) -> Response {
+    let (status, code, title) = match failure.cause {
+        Cause::Rejected => (422, "rejected", "Unprocessable Entity"),
+        Cause::Unavailable => (503, "agent-unavailable", "Service Unavailable"),
+        Cause::Fault => (500, "agent-fault", "Internal Server Error"),
+    };
+    let problem = json!({ "title": title, "status": status, "code": code, "detail": failure.reason });
+    let response = Response::bytes(problem.to_string(), "application/problem+json").status(status);
+    let seconds = failure.retry_after_ms.map_or(1, |ms| ms.div_ceil(1_000).max(1));
+    if status == 503 { response.header("retry-after", seconds.to_string()) } else { response }
+}
+
+/// Makes a component of a type that implements [`HttpAgent`]. Once in a crate, at its top level.
+#[macro_export]
+macro_rules! http_agent {
+    ($agent:ty) => {
+        const _: () = {
+            type Exported = $crate::Web<$agent>;
+            $crate::is_http_agent::<Exported>();
+            #[cfg(target_family = "wasm")]
+            $crate::wasip2::http::proxy::export! { Exported with_types_in $crate::wasip2 }
+            #[cfg(target_family = "wasm")]
+            $crate::bindings::probe::export_probe! { Exported with_types_in $crate::bindings::probe }
+        };
+    };
+}
+
+/// Holds the compiler to the trait where there are no exports to do it.
+pub const fn is_http_agent<Exported: health::Guest>() {}
+
+/// The exports of an [`HttpAgent`].
+pub struct Web<A>(PhantomData<A>);
+
+impl<A: HttpAgent> health::Guest for Web<A> {
+    fn check() -> Result<(), String> {
+        A::check()
+    }
+}
+
+#[cfg(target_family = "wasm")]
+mod served {
+    //! Requests and responses as `wasi:http` has them.
+
+    use std::io::{Read, Write};
+
+    use wasip2::exports::http::incoming_handler::Guest;
+    use wasip2::http::types::{Fields, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam};
+
+    use super::{HttpAgent, Request, Response, Web, failed};
+    use crate::{Cause, Failure, effects, log};
+
+    impl<A: HttpAgent> Guest for Web<A> {
+        fn handle(request: IncomingRequest, out: ResponseOutparam) {
+            let response = read(&request).and_then(A::handle).and_then(check);
+            write(&response.unwrap_or_else(|failure| give_up(&failure)), out);
+        }
+    }
+
+    /// A response that can be sent.
+    fn check(response: Response) -> Result<Response, Failure> {
+        if (200..600).contains(&response.status) {
+            return Ok(response);
+        }
+        Err(Failure::fault(format!("{} is no status of a response: it takes one from 200 to 599", response.status)))
+    }
+
+    fn give_up(failure: &Failure) -> Response {
+        // Before the response, whose status may be one that commits.
+        if let Err(why) = effects::discard() {
+            log::error!("{}", why.reason);
+        }
+        if failure.cause == Cause::Fault {
+            log::error!("{}", failure.reason);
+        }
+        failed(failure)
+    }
+
+    fn read(request: &IncomingRequest) -> Result<Request, Failure> {
+        let method = match request.method() {
+            Method::Get => "GET".into(),
+            Method::Head => "HEAD".into(),
+            Method::Post => "POST".into(),
+            Method::Put => "PUT".into(),
+            Method::Delete => "DELETE".into(),
+            Method::Connect => "CONNECT".into(),
+            Method::Options => "OPTIONS".into(),
+            Method::Trace => "TRACE".into(),
+            Method::Patch => "PATCH".into(),
+            Method::Other(name) => name,
+        };
+        let target = request.path_with_query().unwrap_or_default();
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
+            None => (target, None),
+        };
+        let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+        let headers = request.headers().entries().into_iter().map(|(name, value)| (name, text(value))).collect();
+        let mut body = Vec::new();
+        let incoming = request.consume().expect("the body is taken once");
+        let mut stream = incoming.stream().expect("the stream is taken once");
+        stream
+            .read_to_end(&mut body)
+            .map_err(|error| Failure::rejected(format!("the body could not be read to its end: {error}")))?;
+        Ok(Request { method, path, query, headers, body })
+    }
+
+    fn write(response: &Response, out: ResponseOutparam) {
+        let headers = Fields::new();
+        for (name, value) in &response.headers {
+            if let Err(why) = headers.append(name, value.as_bytes()) {
+                log::warn!("the header {name:?} is left out of a response: {why:?}");
+            }
+        }
+        let head = OutgoingResponse::new(headers);
+        head.set_status_code(response.status).expect("the status was checked");
+        let body = head.body().expect("the body is taken once");
+        ResponseOutparam::set(out, Ok(head));
+        if !response.body.is_empty()
+            && let Ok(mut stream) = body.write()
+        {
+            // A client that has gone is no error of this agent's.
+            let _ = stream.write_all(&response.body).map(|()| stream.blocking_flush());
+        }
+        let _ = OutgoingBody::finish(body, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(body: &[u8]) -> Request {
+        Request {
+            method: "POST".into(),
+            path: "/a".into(),
+            query: Some("q=x+y&n=1".into()),
+            headers: vec![("accept".into(), "text/plain".into())],
+            body: body.to_vec(),
+        }
+    }
+
+    #[test]
+    fn requests_are_read() {
+        let request = request(b"7");
+        assert_eq!((request.header("Accept"), request.header("cookie")), (Some("text/plain"), None));
+        assert_eq!((request.query_value("q").as_deref(), request.query_pairs().count()), (Some("x y"), 2));
+        assert_eq!((request.json::<u32>(), request.text()), (Ok(7), Ok("7")));
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_is_the_client_s_fault() {
+        assert_eq!(request(b"{").json::<u32>().unwrap_err().cause, Cause::Rejected);
+        assert_eq!(request(b"\xff").text().unwrap_err().cause, Cause::Rejected);
+    }
+
+    #[test]
+    fn failures_have_the_statuses_that_those_of_messages_have() {
+        let later = Failure::unavailable("later").retry_after(std::time::Duration::from_millis(2_500));
+        for (failure, status, code, retry) in [
+            (Failure::rejected("no"), 422, "rejected", None),
+            (Failure::unavailable("later"), 503, "agent-unavailable", Some("1")),
+            (later, 503, "agent-unavailable", Some("3")),
+            (Failure::fault("broken"), 500, "agent-fault", None),
+        ] {
+            let response = failed(&failure);
+            let told: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+            let header =
+                |name: &str| response.headers.iter().find(|(given, _)| given == name).map(|(_, value)| &**value);
+            assert_eq!((response.status, &told["status"]), (status, &json!(status)));
+            assert_eq!((&told["code"], &told["detail"]), (&json!(code), &json!(failure.reason)));
+            assert_eq!((header("content-type"), header("retry-after")), (Some("application/problem+json"), retry));
+        }
+    }
+}

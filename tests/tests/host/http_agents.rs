@@ -1,0 +1,146 @@
+//! HTTP agents made with the SDK: what they are told, what they say, and what lasts of what they did.
+
+use caxton_tests::Host;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{agent, host};
+
+/// An HTTP agent at `/web/...`, and the agent that it sends to.
+fn web(more: &str) -> Host {
+    let web =
+        agent("web", "web-agent", &format!("config = {{ peer = \"echo\" }}\nallow = {{ send = [\"echo\"] }}\n{more}"));
+    host(&format!("{}{}", web.replace("\"/web\"", "\"/web/{*rest}\""), agent("echo", "echo", "")))
+}
+
+/// The requests that are counted, as they are kept.
+fn counted(host: &Host) -> String {
+    host.caxton(&["state", "get", "web", "count"]).1.trim().to_owned()
+}
+
+#[test]
+fn it_has_the_request_and_the_client_what_it_answers() {
+    let host = web("");
+    let client = host.client();
+    let told = client.send(Method::PUT, "/web/a%20b/told?q=x+y&n=1", &[("x-mine", "1")], "said").json();
+    assert_eq!((&told["method"], &told["path"]), (&json!("PUT"), &json!("/web/a%20b/told")));
+    assert_eq!((&told["query"], &told["body"]), (&json!([["q", "x y"], ["n", "1"]]), &json!("said")));
+    assert!(told["headers"].as_array().is_some_and(|all| all.contains(&json!(["x-mine", "1"]))), "{told}");
+    let large = "x".repeat(3 << 20);
+    assert_eq!(client.post("/web/told", large.clone()).json()["body"], json!(large));
+    let answer = client.get("/web/status?code=201");
+    assert_eq!((answer.status.as_u16(), answer.text().as_str(), answer.header("x-count")), (201, "1\n", "1"));
+    assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+    assert_eq!(client.get("/web/").status.as_u16(), 404);
+    let answer = client.get("/web/header");
+    assert_eq!((answer.status.as_u16(), answer.header("x-fine")), (200, "2"), "the rest is sent");
+    assert_eq!(client.send(Method::HEAD, "/web/told", &[], "").body.len(), 0);
+}
+
+#[test]
+fn it_asks_others_and_writes_to_its_log_like_any_agent() {
+    let mut host = web("");
+    let client = host.client();
+    assert_eq!(client.post("/web/ask", "anybody there?").text(), "anybody there?");
+    assert_eq!(client.post("/web/log", "a line of its own").status.as_u16(), 204);
+    host.until("the line is in its log", |host| {
+        host.caxton(&["logs", "web"]).1.contains("a line of its own").then_some(())
+    });
+}
+
+#[test]
+fn a_failure_has_the_status_of_its_cause_and_leaves_nothing_behind() {
+    let host = web("");
+    let client = host.client();
+    assert_eq!(client.get("/web/status?code=200").text(), "1\n");
+    for (cause, status, code, retry) in [
+        ("rejected", 422, "rejected", ""),
+        ("unavailable", 503, "agent-unavailable", "7"),
+        ("fault", 500, "agent-fault", ""),
+    ] {
+        let answer = client.get(&format!("/web/fail?cause={cause}"));
+        assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (status, &json!(code)));
+        assert_eq!((answer.header("content-type"), answer.header("retry-after")), ("application/problem+json", retry));
+        assert_eq!(counted(&host), "1", "{cause}, although {status} alone might commit");
+    }
+    let bad = client.post("/web/told", vec![0xff]);
+    assert_eq!((bad.status.as_u16(), &bad.json()["code"]), (422, &json!("rejected")));
+    assert_eq!(client.get("/web/status?code=99").status.as_u16(), 500, "no status of a response");
+    assert_eq!(client.get("/web/trap").status.as_u16(), 500);
+    assert_eq!(client.get("/web/status?code=500").status.as_u16(), 500);
+    assert_eq!(counted(&host), "1");
+    assert_eq!(client.get("/web/status?code=404").status.as_u16(), 404);
+    assert_eq!(counted(&host), "2", "a status below 500 that it chose itself commits");
+}
+
+#[test]
+fn what_is_committed_before_the_head_lasts_whatever_the_status_is() {
+    let mut host = web("");
+    let client = host.client();
+    for (number, (then, status)) in
+        [("status-500", 500), ("status-503", 503), ("fail", 500), ("trap", 500)].into_iter().enumerate()
+    {
+        assert_eq!(client.get(&format!("/web/commit?then={then}")).status.as_u16(), status, "{then}");
+        assert_eq!(counted(&host), (number + 1).to_string(), "{then}: once, and not the second time");
+    }
+    assert_eq!(client.get("/web/commit?then=status-204").status.as_u16(), 204);
+    assert_eq!(counted(&host), "6", "the second time commits with the head");
+    assert_eq!(client.get("/web/discard").text(), "7", "what is dropped is not seen either");
+    // A message for each count that lasted.
+    host.until_agent("echo", "they came", |status| status["handled"] == 7);
+    // Safe when the call goes on: also for a host that is killed.
+    let host = host.kill().start();
+    assert_eq!(counted(&host), "7");
+    assert_eq!(host.agent("echo")["mailbox_depth"], 0);
+}
+
+#[test]
+fn commits_count_together_against_the_limits_of_a_call() {
+    for (limits, made) in [("writes = 5", "5"), ("sends = 3", "3")] {
+        let host = web(&format!("limits = {{ {limits} }}"));
+        assert_eq!(host.client().get("/web/commit-often?times=9").text(), made, "{limits}");
+        let answer = host.client().get("/web/commit-often?times=2");
+        assert_eq!(answer.text(), "2", "each call has them anew");
+    }
+}
+
+#[test]
+fn a_call_of_many_at_once_counts_each_that_it_answers_well() {
+    const EACH: usize = 25;
+    let host = web("");
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let address = host.http.clone();
+            std::thread::spawn(move || {
+                let client = caxton_tests::Client::new(&address, None);
+                // A conflict is told, and nothing of that call lasts.
+                let call = |_: &usize| client.get("/web/commit?then=status-500").status.as_u16() == 500;
+                (0..EACH).filter(call).count()
+            })
+        })
+        .collect();
+    let well: usize = callers.into_iter().map(|caller| caller.join().expect("it ends")).sum();
+    assert!(well >= EACH, "{well}");
+    assert_eq!(counted(&host), well.to_string());
+}
+
+#[test]
+fn its_health_is_asked_before_it_takes_requests() {
+    assert_eq!(web("").agent("web")["state"], "running");
+    let sick = host_with_health("it misses its disk");
+    let status = sick.agent("web");
+    assert!(status.to_string().contains("it misses its disk"), "{status}");
+    assert_eq!(sick.client().get("/web/told").status.as_u16(), 503);
+}
+
+fn host_with_health(why: &str) -> Host {
+    let web = agent("web", "web-agent", &format!("config = {{ health = \"{why}\" }}"));
+    host(&web.replace("\"/web\"", "\"/web/{*rest}\""))
+}
+
+#[test]
+fn the_handler_of_a_message_commits_with_its_result_only() {
+    let host = host(&agent("rogue", "rogue", ""));
+    let told: Value = host.client().post("/rogue", r#"{"do":"commit"}"#).json();
+    assert!(told.to_string().contains("when it returns ok"), "{told}");
+}
