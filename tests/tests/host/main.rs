@@ -46,6 +46,7 @@ mod questions;
 mod reload;
 mod removals;
 mod rollouts;
+mod saga;
 mod snapshots;
 mod spreading;
 mod start;
