@@ -5,6 +5,11 @@
 //!                                                       ^                  |
 //!                                                       '--the trial fails-'
 //! ```
+//! Faults are counted over different messages: one that fails again says the same about the agent as the first time, and
+//! is given up by its own attempts. Otherwise a few messages that no agent could handle, tried again together, would
+//! keep all others waiting. For the same reason a trial is given a message that has not failed yet, if one waits
+//! ([`Mailbox::take_trial`](crate::mailbox::Mailbox::take_trial)).
+//!
 //! Every call takes the same time whatever came before.
 
 use std::fmt;
@@ -62,6 +67,15 @@ pub enum Admission {
         /// When to ask again, in milliseconds since 1970. While a trial is under way its end comes sooner.
         until: u64,
     },
+}
+
+/// A message that ended in a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failing {
+    /// It had not failed on this revision before, or it is a call.
+    First,
+    /// It had.
+    Again,
 }
 
 /// What a breaker looks like from outside.
@@ -134,34 +148,43 @@ impl Breaker {
         }
     }
 
-    /// A message was handled without a fault. True when this closed the breaker, as it does under a trial.
-    pub fn well(&mut self, _now: u64) -> bool {
-        match self.phase {
-            Phase::Closed => {
-                self.in_a_row = 0;
-                self.remember(false);
-                false
-            }
-            Phase::Trying => {
-                self.close();
-                true
-            }
-            // It was handed over before the breaker opened, and says nothing about now.
-            Phase::Open { .. } | Phase::HalfOpen => false,
+    /// So many handlers ended without a fault since this was said last. To be said before a [`fault`](Self::fault) that
+    /// came after them, whether or not what they did is committed by then: commits come in groups, and until then the
+    /// few that failed would seem to be all.
+    pub fn ended(&mut self, handlers: u32) {
+        if self.phase == Phase::Closed && handlers > 0 {
+            self.in_a_row = 0;
+            self.window = if handlers < WINDOW { (self.window << handlers) & MASK } else { 0 };
+            self.handled = self.handled.saturating_add(handlers).min(WINDOW);
         }
     }
 
+    /// A message was handled without a fault, and what came of it is safe. True when this closed the breaker, as it does
+    /// under a trial.
+    pub fn well(&mut self) -> bool {
+        let closes = self.phase == Phase::Trying;
+        if closes {
+            self.close();
+        }
+        // One that was handed over before the breaker opened says nothing about now.
+        closes
+    }
+
     /// A message ended in a fault. True when this opened the breaker, a failed trial included.
-    pub fn fault(&mut self, now: u64) -> bool {
-        let opens = match self.phase {
-            Phase::Closed => {
+    ///
+    /// A trial that fails opens it whatever its message did before: with nothing else to try, an agent that fails at
+    /// everything must not use up the attempts of what waits.
+    pub fn fault(&mut self, now: u64, failing: Failing) -> bool {
+        let opens = match (self.phase, failing) {
+            (Phase::Closed, Failing::First) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
-                self.remember(true);
+                self.window = ((self.window << 1) | 1) & MASK;
+                self.handled = (self.handled + 1).min(WINDOW);
                 let half = self.handled == WINDOW && self.window.count_ones() >= HALF;
                 half || self.in_a_row >= self.faults
             }
-            Phase::Trying => true,
-            Phase::Open { .. } | Phase::HalfOpen => false,
+            (Phase::Trying, Failing::First | Failing::Again) => true,
+            (Phase::Closed, Failing::Again) | (Phase::Open { .. } | Phase::HalfOpen, _) => false,
         };
         if opens {
             self.phase = Phase::Open { since: now };
@@ -195,6 +218,11 @@ impl Breaker {
         }
     }
 
+    /// Whether a trial is under way.
+    pub fn is_trying(&self) -> bool {
+        self.phase == Phase::Trying
+    }
+
     /// How often it opened, failed trials included.
     pub fn opened(&self) -> u64 {
         self.opened
@@ -215,220 +243,7 @@ impl Breaker {
         self.window = 0;
         self.handled = 0;
     }
-
-    fn remember(&mut self, fault: bool) {
-        self.window = ((self.window << 1) | u128::from(fault)) & MASK;
-        self.handled = (self.handled + 1).min(WINDOW);
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const RESET: u64 = 60_000;
-    const NOON: u64 = 1_000_000_000;
-
-    fn open() -> Breaker {
-        let mut breaker = Breaker::new(1, RESET);
-        assert!(breaker.fault(NOON));
-        breaker
-    }
-
-    #[test]
-    fn it_opens_after_faults_in_a_row_or_half_of_a_full_window() {
-        // faults in a row that open, what happens (`x` a fault, `.` none) and how often, whether it is open then
-        for (faults, pattern, times, opens) in [
-            (1, "x", 1, true),
-            (0, "x", 1, true),
-            (10, "x", 9, false),
-            (10, "x", 10, true),
-            (10, "xxxxxxxxx.", 9, false),
-            (100, "x.", 49, false),
-            (100, ".x", 50, true),
-            (100, "..x", 300, false),
-            (100, "x", 99, false),
-        ] {
-            let mut breaker = Breaker::new(faults, RESET);
-            let opened: Vec<bool> = pattern
-                .repeat(times)
-                .chars()
-                .map(|c| {
-                    if c == 'x' {
-                        breaker.fault(NOON)
-                    } else {
-                        breaker.well(NOON);
-                        false
-                    }
-                })
-                .collect();
-            assert_eq!(breaker.state(NOON) == BreakerState::Open, opens, "{faults} {pattern} {times}");
-            assert_eq!(opened.last() == Some(&true), opens, "{faults} {pattern} {times}");
-            assert_eq!(breaker.opened(), u64::from(opens));
-        }
-    }
-
-    #[test]
-    fn one_trial_decides() {
-        for (ends_well, state, opened) in [(true, BreakerState::Closed, 1), (false, BreakerState::Open, 2)] {
-            let mut breaker = open();
-            let due = NOON + RESET;
-            assert_eq!(breaker.admits(due - 1), Admission::No { until: due });
-            assert_eq!((breaker.peek(due), breaker.state(due)), (Admission::Trial, BreakerState::HalfOpen));
-            assert_eq!(breaker.admits(due), Admission::Trial);
-            assert_eq!(breaker.admits(due), Admission::No { until: due + RESET }, "one at a time");
-            breaker.abandoned();
-            assert_eq!(breaker.admits(due), Admission::Trial, "one after the other");
-            if ends_well {
-                assert!(breaker.well(due));
-            } else {
-                assert!(breaker.fault(due));
-            }
-            assert_eq!((breaker.state(due), breaker.opened()), (state, opened));
-        }
-    }
-
-    #[test]
-    fn what_was_handed_over_before_it_opened_neither_closes_nor_opens_it() {
-        let mut breaker = open();
-        let before = breaker.clone();
-        assert!(!breaker.well(NOON + 1));
-        assert!(!breaker.fault(NOON + 1));
-        breaker.abandoned();
-        assert_eq!(breaker, before);
-    }
-
-    #[test]
-    fn old_faults_do_not_open_a_closed_breaker_again() {
-        let mut breaker = Breaker::new(100, RESET);
-        (0..100).for_each(|n| {
-            if n % 2 == 0 {
-                breaker.well(NOON);
-            } else {
-                breaker.fault(NOON);
-            }
-        });
-        assert_eq!(breaker.admits(NOON + RESET), Admission::Trial);
-        breaker.well(NOON + RESET);
-        assert!(!breaker.fault(NOON + RESET));
-    }
-
-    #[test]
-    fn a_clock_that_jumps_does_not_keep_it_open() {
-        // what the clock says next, and what the breaker then does
-        for (now, admission) in [
-            (NOON - 1, Admission::No { until: NOON - 1 + RESET }),
-            (NOON - SKEW, Admission::No { until: NOON - SKEW + RESET }),
-            (NOON - SKEW - 1, Admission::Trial),
-            (0, Admission::Trial),
-            (u64::MAX, Admission::Trial),
-        ] {
-            let mut breaker = open();
-            assert_eq!(breaker.peek(now), admission, "{now}");
-            assert_eq!(breaker.admits(now), admission, "{now}");
-            if let Admission::No { until } = admission {
-                assert_eq!(breaker.admits(until), Admission::Trial, "{now}");
-            }
-        }
-    }
-
-    #[test]
-    fn other_settings_apply_at_once() {
-        let mut breaker = open();
-        breaker.configure(1, 5_000);
-        assert_eq!(breaker.admits(NOON + 5_000), Admission::Trial);
-        let mut breaker = Breaker::new(10, RESET);
-        (0..5).for_each(|_| assert!(!breaker.fault(NOON)));
-        breaker.configure(3, RESET);
-        assert!(breaker.fault(NOON));
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Ask,
-        Well,
-        Fault,
-        Abandoned,
-        Later(u64),
-        SetBack(u64),
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            4 => Just(Step::Ask),
-            3 => Just(Step::Well),
-            4 => Just(Step::Fault),
-            1 => Just(Step::Abandoned),
-            2 => (0u64..100_000).prop_map(Step::Later),
-            1 => (0u64..200_000).prop_map(Step::SetBack),
-        ];
-        prop::collection::vec(step, 0..400)
-    }
-
-    #[test]
-    fn another_revision_begins_with_it_closed() {
-        let mut breaker = Breaker::new(2, RESET);
-        breaker.fault(NOON);
-        assert!(!breaker.begin_anew());
-        assert!(!breaker.fault(NOON), "the one before counts no more");
-        assert!(breaker.fault(NOON) && breaker.state(NOON) == BreakerState::Open);
-        assert!(breaker.begin_anew() && breaker.admits(NOON) == Admission::Yes);
-    }
-
-    proptest! {
-        /// Against a window that is a list, and with the clock jumping.
-        #[test]
-        fn it_opens_when_it_must_and_lets_one_trial_through(steps in steps(), faults in 1u32..101) {
-            let mut breaker = Breaker::new(faults, RESET);
-            let (mut now, mut window, mut trials) = (NOON, VecDeque::new(), 0u32);
-            for step in steps {
-                let closed = breaker.state(now) == BreakerState::Closed;
-                match step {
-                    Step::Ask => {
-                        let (expected, admission) = (breaker.peek(now), breaker.admits(now));
-                        prop_assert_eq!(expected, admission);
-                        prop_assert_eq!(admission == Admission::Yes, closed);
-                        match admission {
-                            Admission::Yes => {}
-                            Admission::Trial => trials += 1,
-                            Admission::No { until } => prop_assert!(until > now && until <= now + RESET),
-                        }
-                        prop_assert!(trials <= 1, "two trials at once");
-                    }
-                    Step::Well | Step::Fault if closed => {
-                        window.push_back(matches!(step, Step::Fault));
-                        if window.len() > 100 {
-                            window.pop_front();
-                        }
-                        let half = window.len() == 100 && window.iter().filter(|fault| **fault).count() >= 50;
-                        let row = window.iter().rev().take_while(|fault| **fault).count() >= faults as usize;
-                        if matches!(step, Step::Fault) {
-                            prop_assert_eq!(breaker.fault(now), half || row);
-                        } else {
-                            breaker.well(now);
-                        }
-                    }
-                    Step::Well => prop_assert_eq!(breaker.well(now), trials == 1),
-                    Step::Fault => prop_assert_eq!(breaker.fault(now), trials == 1),
-                    Step::Abandoned => breaker.abandoned(),
-                    Step::Later(ms) => now += ms,
-                    Step::SetBack(ms) => now -= ms,
-                }
-                if !matches!(step, Step::Ask | Step::Later(_) | Step::SetBack(_)) {
-                    trials = 0;
-                }
-                if !closed && breaker.state(now) == BreakerState::Closed {
-                    window.clear();
-                }
-            }
-            if trials == 0 && breaker.admits(now) != Admission::Trial {
-                let later = breaker.peek(now + RESET);
-                prop_assert!(!matches!(later, Admission::No { .. }), "open for longer than the reset");
-            }
-        }
-    }
-}
+mod tests;

@@ -23,6 +23,8 @@ const REMEMBERED_MS: u64 = 5 * 60 * 1_000;
 pub enum Failure {
     /// It trapped at work.
     Trap,
+    /// It trapped at a message that had made one trap before.
+    TrapAgain,
     /// It did not start.
     Start,
 }
@@ -58,13 +60,15 @@ impl Supervision {
     /// Says what to do about an instance that failed.
     ///
     /// The first trap in a row is replaced at once, so that an agent that traps on one message of twenty is not
-    /// slowed down. `chance` is from 0 to 1 and shortens the wait by up to a fifth.
+    /// slowed down. A message that makes an instance trap again makes no wait longer: the fault is in the message, and
+    /// a few of them, tried again together, would stop all others for minutes. `chance` is from 0 to 1 and shortens the
+    /// wait by up to a fifth.
     pub fn failed(&mut self, now: u64, chance: f64, kind: Failure) -> Verdict {
-        self.in_a_row = self.in_a_row.saturating_add(1);
         match kind {
-            Failure::Trap => {}
+            Failure::Trap => self.in_a_row = self.in_a_row.saturating_add(1),
+            Failure::TrapAgain => {}
             Failure::Start => {
-                self.in_a_row = self.in_a_row.max(2);
+                self.in_a_row = self.in_a_row.saturating_add(1).max(2);
                 self.remember(now);
             }
         }
@@ -72,7 +76,7 @@ impl Supervision {
         self.not_before = at;
         match kind {
             Failure::Start if self.starts.len() >= STARTS => Verdict::GiveUp,
-            Failure::Start | Failure::Trap => Verdict::Replace { at },
+            Failure::Start | Failure::Trap | Failure::TrapAgain => Verdict::Replace { at },
         }
     }
 
@@ -128,6 +132,8 @@ mod tests {
             (&[Start, Start, Start], &[100, 200, 400]),
             (&[Trap, Start, Trap], &[0, 100, 200]),
             (&[Start, Trap], &[100, 200]),
+            (&[TrapAgain; 12], &[0; 12]),
+            (&[Trap, TrapAgain, TrapAgain, Trap, TrapAgain, Trap], &[0, 0, 0, 100, 100, 200]),
             (&[Trap; 12], &[0, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000]),
         ] {
             let mut supervision = Supervision::new();
@@ -200,12 +206,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn waits_and_memory_are_bounded(steps in prop::collection::vec((any::<u64>(), any::<f64>(), 0..3), 0..200)) {
+        fn waits_and_memory_are_bounded(steps in prop::collection::vec((any::<u64>(), any::<f64>(), 0..4), 0..200)) {
             let mut supervision = Supervision::new();
             for (now, chance, kind) in steps {
                 let kind = match kind {
                     0 => Failure::Trap,
                     1 => Failure::Start,
+                    2 => Failure::TrapAgain,
                     _ => {
                         supervision.well();
                         prop_assert_eq!(supervision.may_start(now), None);

@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use caxton_control::breaker::Admission;
 use caxton_control::mailbox::Taken;
 use tokio::sync::oneshot;
 
+use super::breaker::failing;
 use super::copy::Recording;
 use super::handling::Handling;
 use super::inbox;
@@ -72,8 +74,10 @@ impl Agent {
         let taken = match &*traffic {
             Some(traffic) if inbox.workers <= traffic.max() && inbox.is_ready(now) => {
                 // It is ready, so this is the trial if one is due.
-                inbox.breaker.admits(now);
-                inbox.mailbox.take(now)
+                match inbox.breaker.admits(now) {
+                    Admission::Trial => inbox.mailbox.take_trial(Slot::failures),
+                    Admission::Yes | Admission::No { .. } => inbox.mailbox.take(now),
+                }
             }
             Some(_) | None => None,
         };
@@ -163,7 +167,10 @@ impl Agent {
         };
         let took = handling.took;
         let next = match result {
-            Ok(content) => self.settle(handling, envelope, content),
+            Ok(content) => {
+                self.count_ended();
+                self.settle(handling, envelope, content)
+            }
             Err(outcome) => {
                 handling.took = handling.began.elapsed();
                 self.failed(handling, envelope, outcome);
@@ -225,7 +232,8 @@ impl Agent {
                 }
                 (result, effects)
             }
-            Err(fault) => {
+            Err((fault, cpu)) => {
+                handling.cpu = cpu;
                 if let Some(recording) = &mut handling.recording {
                     recording.failed(&fault);
                 }
@@ -339,7 +347,7 @@ impl Agent {
         let (lane, goes_on, flight) = handling.into_lane();
         let (closed, start) = {
             let mut inbox = self.inbox.lock();
-            let closed = well && inbox.breaker.well(clock::steady_ms());
+            let closed = well && inbox.breaker.well();
             inbox.mailbox.done(lane, Some(goes_on));
             (closed, self.may_start(&mut inbox))
         };
@@ -398,7 +406,7 @@ impl Agent {
         receiver.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
     }
 
-    /// One call of the handler.
+    /// One call of the handler. One that failed has its time on a core beside its fault.
     async fn call(
         &self,
         revision: &Arc<Revision>,
@@ -407,7 +415,7 @@ impl Agent {
         envelope: &Envelope,
         work: Work,
         given: Given,
-    ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, Spent), Fault> {
+    ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, Spent), (Fault, Duration)> {
         let result = tokio::select! {
             biased;
             result = lease.instance().handle(&envelope.message, work, given.left) => result,
@@ -417,11 +425,12 @@ impl Agent {
         let result = match result.map_err(|fault| given.explain(fault)) {
             Ok(result) => result,
             Err(fault) => {
+                let cpu = lease.instance().cpu();
                 // It holds up nobody else that a caller has no patience.
                 if fault.is_guests() {
-                    lease.fail(&fault);
+                    lease.fail(&fault, failing(envelope, revision));
                 }
-                return Err(fault);
+                return Err((fault, cpu));
             }
         };
         let instance = lease.instance();

@@ -5,15 +5,14 @@ use std::time::Duration;
 use std::time::Instant;
 
 use caxton_control::RevisionId;
-use caxton_control::breaker::BreakerState;
 
 use super::handling::Handling;
 use super::queue::{STORE_PAUSE, Slot};
 use super::reply::{code, describe};
-use super::{Agent, Outcomes, Revision};
+use super::{Agent, Outcomes};
 use crate::clock;
 use crate::store::{Commit, Committed, DeadLetter, Failed, Handled};
-use crate::wasm::{Answer, Attempt, Envelope, Fault, HttpEnd, Outcome, wit};
+use crate::wasm::{Answer, Attempt, Envelope, Fault, Outcome, wit};
 
 /// The longest time until the next attempt that an agent may ask for: as long as a message may wait (SPEC §7).
 const MAX_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -54,7 +53,7 @@ fn asked(outcome: &Outcome) -> Duration {
 }
 
 /// Whether a failure is the agent's own fault, which its breaker counts.
-fn is_fault(outcome: &Outcome) -> bool {
+pub(super) fn is_fault(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Gave(failure) => failure.cause == wit::Cause::Fault,
         Outcome::Fault(fault) => fault.is_guests(),
@@ -86,7 +85,7 @@ impl Agent {
             self.retake(handling, envelope, None);
             return;
         }
-        self.count_fault(&outcome, handling.revision());
+        self.count_fault(&outcome, handling.revision(), Some(&envelope));
         if is_answer(&outcome) {
             handling.measure(is_fault(&outcome));
         }
@@ -230,64 +229,6 @@ impl Agent {
         commit.dead = Some(Box::new(dead));
         commit.sends = sends;
         self.commons.store.submit(commit);
-    }
-
-    /// Tells the breaker how an HTTP call ended.
-    pub(super) fn count_call(&self, end: &HttpEnd, revision: &Arc<Revision>) {
-        match &end.result {
-            Ok(()) => self.count_well(),
-            // Says nothing of the agent, neither well nor badly.
-            Err(_) if end.by_caller => self.inbox.lock().breaker.abandoned(),
-            Err(fault) => self.count_fault(&Outcome::Fault(fault.clone()), revision),
-        }
-    }
-
-    /// Tells the breaker that a handling ended well.
-    fn count_well(&self) {
-        let closed = self.inbox.lock().breaker.well(clock::steady_ms());
-        if closed {
-            self.tell_closed("it handled a message again");
-        }
-    }
-
-    /// Tells that the breaker closes, and why.
-    pub(super) fn tell_closed(&self, why: &str) {
-        tracing::info!(agent = %self.name, "its breaker closes: {why}");
-        self.commons.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
-    }
-
-    /// Whether its breaker is open, or lets through no more than a trial.
-    pub(crate) fn is_left_alone(&self) -> bool {
-        self.inbox.lock().breaker.state(clock::steady_ms()) != BreakerState::Closed
-    }
-
-    /// Closes the breaker, since another revision answers from now on.
-    pub(super) fn trust(&self) {
-        if self.inbox.lock().breaker.begin_anew() {
-            self.tell_closed("another revision answers");
-        }
-    }
-
-    /// Tells the breaker how a handling ended that failed. What a new revision does with its part of the traffic is its
-    /// rollout's affair: it must not keep the other part from who handles it well.
-    fn count_fault(&self, outcome: &Outcome, revision: &Arc<Revision>) {
-        let on_trial = !self.current().is_some_and(|current| Arc::ptr_eq(&current, revision));
-        let opened = {
-            let mut inbox = self.inbox.lock();
-            let now = clock::steady_ms();
-            if is_fault(outcome) && !on_trial {
-                inbox.breaker.fault(now)
-            } else {
-                inbox.breaker.abandoned();
-                false
-            }
-        };
-        if opened {
-            let why = describe(outcome);
-            tracing::warn!(agent = %self.name, why, "its breaker opens: it failed again and again");
-            let data = serde_json::json!({ "reason": why });
-            self.commons.events.tell(Some(self.name.as_str()), "breaker.opened", data);
-        }
     }
 }
 

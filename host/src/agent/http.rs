@@ -56,7 +56,7 @@ impl Agent {
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
     {
         let began = Instant::now();
-        self.check_breaker()?;
+        let trial = self.admit_call()?;
         let (mut flight, in_hand) = self.enter(conversation.as_deref())?;
         let deadline = began + flight.revision.spec.limits.time;
         let lease = self.lease(&mut flight, true, deadline).await.map_err(HttpFailure::Fault)?;
@@ -96,6 +96,9 @@ impl Agent {
                 recording.failed(failure);
             }
         })?;
+        if let Some(trial) = trial {
+            trial.answered();
+        }
         if let Some(recording) = recording {
             recording.answered(&mut response);
         }

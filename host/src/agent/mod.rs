@@ -13,6 +13,7 @@
 mod admit;
 mod asking;
 mod began;
+mod breaker;
 mod code;
 mod copy;
 mod deliver;
@@ -57,8 +58,8 @@ use self::pending::Pending;
 use self::queue::Slot;
 use self::recent::Recent;
 use self::save::Saves;
-use crate::clock;
 use crate::commons::Commons;
+use crate::status::Opening;
 use crate::wasm::{Kind, Pool};
 
 pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
@@ -85,6 +86,8 @@ pub(crate) struct Agent {
     spec: ArcSwap<AgentSpec>,
     /// Apart from what senders only read: who works writes to it all the time.
     inbox: CachePadded<Mutex<InboxState>>,
+    /// Handlers that ended well since the breaker heard of a fault.
+    ended: CachePadded<AtomicU32>,
     /// Who answers.
     traffic: ArcSwapOption<Traffic>,
     state_bytes: Arc<AtomicU64>,
@@ -117,6 +120,8 @@ struct InboxState {
     /// Those of them that wait for something, while a message is in their hands.
     waiting_workers: u32,
     breaker: Breaker,
+    /// What opened the breaker last.
+    opening: Option<Box<Opening>>,
     /// When this agent looks at its mailbox again, in milliseconds since 1970; the end of time for never.
     look_at: u64,
     /// When what waits is over.
@@ -273,9 +278,11 @@ impl Agent {
                 workers: 0,
                 waiting_workers: 0,
                 breaker,
+                opening: None,
                 look_at: u64::MAX,
                 watch: Watch::default(),
             })),
+            ended: CachePadded::new(AtomicU32::new(0)),
             traffic: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             pending: Pending::default(),
@@ -415,18 +422,6 @@ impl Agent {
             inbox.mailbox.expect(&CONVERSATIONS.hash_one(conversation));
         }
         Ok(())
-    }
-
-    /// Refuses calls while the agent is left alone because it failed again and again.
-    pub(crate) fn check_breaker(&self) -> Result<(), AdmitError> {
-        let now = clock::steady_ms();
-        match self.inbox.lock().breaker.peek(now) {
-            Admission::Yes | Admission::Trial => Ok(()),
-            Admission::No { until } => {
-                self.stats.count(Outcomes::Refused);
-                Err(AdmitError::BreakerOpen { after: Duration::from_millis(until.saturating_sub(now)) })
-            }
-        }
     }
 
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use caxton_control::breaker::Admission;
 use caxton_control::mailbox::{Mailbox, Taken};
 
+use super::breaker::failures;
 use super::{Agent, CONVERSATIONS, InboxState, Outcomes, Taking};
 use crate::store::{Commit, DeadLetter, Queued, Store};
 use crate::wasm::{Answer, Envelope, Inbox, Outcome};
@@ -44,11 +45,14 @@ pub(super) struct Place {
     pub(super) due_at: Option<u64>,
     /// When its answer is of no use any more, in milliseconds since 1970.
     pub(super) reply_by: Option<u64>,
+    /// Attempts at it that failed; after a restart no more than whether any did.
+    pub(super) failed: u32,
 }
 
 impl Place {
     fn of(seq: u64, envelope: &Envelope) -> Self {
-        Self { seq, since: since(envelope), due_at: envelope.due_at, reply_by: envelope.message.reply_by }
+        let (due_at, reply_by, failed) = (envelope.due_at, envelope.message.reply_by, failures(envelope));
+        Self { seq, since: since(envelope), due_at, reply_by, failed }
     }
 }
 
@@ -216,7 +220,8 @@ impl Agent {
             inbox.mailbox.reserve_beyond();
             // After the clock was set back nothing waits since a time to come.
             let since = since.unwrap_or(now).min(now);
-            let slot = Slot::Kept(Box::new(Place { seq, since, due_at: None, reply_by }));
+            let failed = again_at.is_some().into();
+            let slot = Slot::Kept(Box::new(Place { seq, since, due_at: None, reply_by, failed }));
             self.watch(&mut inbox, self.over_at(&slot));
             match (again_at, due.filter(|due| *due > now)) {
                 (Some(again_at), _) => inbox.mailbox.push_again(conversation, rank, since, again_at, slot),

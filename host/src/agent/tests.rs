@@ -3,6 +3,7 @@
 use caxton_control::desired::Durability;
 
 use super::*;
+use crate::clock;
 use crate::commons::Commons;
 use crate::store::tests::{kept, message, settings};
 use crate::store::{Store, said};

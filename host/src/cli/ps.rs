@@ -9,7 +9,7 @@ use super::args::{Format, Ps};
 use super::client::{Client, encode};
 use super::output::{Cell, CliError, Out, Style, Table, count, one_line, printable, say};
 use super::time::{ago, size};
-use crate::status::{AgentStatus, HostStatus};
+use crate::status::{AgentStatus, HostStatus, Opening};
 
 /// Lists the agents, or shows one.
 pub(super) async fn run(ps: &Ps, out: &mut Out) -> Result<(), CliError> {
@@ -55,6 +55,17 @@ fn state(agent: &AgentStatus) -> Cell {
     Cell::styled(state, style)
 }
 
+/// What opened its breaker, in one line; none when that is closed.
+fn opening(agent: &AgentStatus) -> Option<String> {
+    let Opening { trial, message, attempt, reason } = agent.opening.as_ref()?;
+    let what = if *trial { "the trial failed" } else { "it failed again and again, the last time" };
+    let at = message.as_ref().map_or_else(
+        || " at an HTTP call".to_owned(),
+        |message| format!(" at message {message}, attempt {attempt}"),
+    );
+    Some(one_line(&format!("{what}{at}: {reason}")))
+}
+
 fn or_dash(text: Option<&String>) -> &str {
     text.map_or("-", String::as_str)
 }
@@ -85,7 +96,7 @@ fn table(agents: &[AgentStatus]) -> Table {
             Cell::new(agent.handled.to_string()),
             if agent.failed == 0 { Cell::new(failed) } else { Cell::styled(failed, Style::Warn) },
             // One line for each agent; `caxton ps AGENT` has all of it.
-            Cell::new(agent.waiting.as_deref().map(one_line).unwrap_or_default()),
+            Cell::new(agent.waiting.as_deref().map(one_line).or_else(|| opening(agent)).unwrap_or_default()),
         ]);
     }
     table
@@ -169,7 +180,7 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
         ("mailbox", format!("{} of at most {}", agent.mailbox_depth, agent.mailbox_bound)),
         ("for a time", agent.later.to_string()),
         ("paused", if agent.held { "yes; `caxton mailbox resume` lets its messages go on" } else { "no" }.to_owned()),
-        ("breaker", agent.breaker.clone()),
+        ("breaker", opening(agent).map_or_else(|| agent.breaker.clone(), |why| format!("{}: {why}", agent.breaker))),
         ("accepted", agent.accepted.to_string()),
         ("handled", agent.handled.to_string()),
         ("failed", agent.failed.to_string()),
@@ -248,6 +259,30 @@ triage  failed   -         -              3/8          1        2        9      
             let obstacle = obstacle.map(str::to_owned);
             let agent = AgentStatus { held, obstacle, breaker: breaker.to_owned(), ..agent("echo") };
             assert!(table(&[agent]).render(false).contains(expected), "{expected}");
+        }
+    }
+
+    #[test]
+    fn what_opened_a_breaker_is_told() {
+        let opening = |trial, message: Option<&str>| Opening {
+            trial,
+            message: message.map(str::to_owned),
+            attempt: 2,
+            reason: "it trapped\nat the end".to_owned(),
+        };
+        for (opening, expected) in [
+            (opening(true, Some("01ab")), "open: the trial failed at message 01ab, attempt 2: it trapped ..."),
+            (
+                opening(false, Some("01ab")),
+                "open: it failed again and again, the last time at message 01ab, attempt 2: it trapped ...",
+            ),
+            (opening(true, None), "open: the trial failed at an HTTP call: it trapped ..."),
+        ] {
+            let agent = AgentStatus { breaker: "open".to_owned(), opening: Some(opening), ..agent("echo") };
+            let text = detail(&agent, false);
+            assert!(text.lines().any(|line| line == format!("breaker       {expected}")), "{expected}:\n{text}");
+            let row = table(&[agent]).render(false);
+            assert!(row.contains(expected.trim_start_matches("open: ")), "{row}");
         }
     }
 

@@ -156,6 +156,7 @@ impl Reconciler {
             later: mailbox.map_or(0, |mailbox| mailbox.later),
             held: mailbox.is_some_and(|mailbox| mailbox.held),
             breaker: mailbox.map_or("closed", |mailbox| mailbox.breaker).to_owned(),
+            opening: entry.and_then(|entry| entry.agent.opening()),
             // The store knows, and is asked by whoever tells of it.
             dead_letters: 0,
             state_bytes: entry.map_or(0, |entry| entry.agent.state_bytes().load(std::sync::atomic::Ordering::Relaxed)),

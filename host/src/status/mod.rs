@@ -112,6 +112,9 @@ pub(crate) struct AgentStatus {
     /// `closed`, `open` (it failed again and again, and is left alone for a while) or `half-open` (one message is
     /// let through on trial).
     pub(crate) breaker: String,
+    /// What opened the breaker last; none when it is closed.
+    #[serde(default)]
+    pub(crate) opening: Option<Opening>,
     /// Dead letters that are kept of it.
     pub(crate) dead_letters: u64,
     /// Bytes of its state.
@@ -127,6 +130,19 @@ pub(crate) struct AgentStatus {
     /// `missing`, `failed` or `refused` when it stays so until a person mends something; see `waiting`.
     #[serde(default)]
     pub(crate) obstacle: Option<String>,
+}
+
+/// A failure that opened a breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Opening {
+    /// Whether it was a trial that failed; otherwise it was the last of too many failures.
+    pub(crate) trial: bool,
+    /// The message that failed; none for an HTTP call.
+    pub(crate) message: Option<String>,
+    /// At which attempt, beginning with 1.
+    pub(crate) attempt: u32,
+    /// How.
+    pub(crate) reason: String,
 }
 
 /// A revision.

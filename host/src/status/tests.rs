@@ -26,6 +26,7 @@ pub(crate) fn agent(name: &str) -> AgentStatus {
         later: 1,
         held: false,
         breaker: "closed".to_owned(),
+        opening: None,
         dead_letters: 3,
         state_bytes: 2_048,
         routes: vec![format!("POST /{name}")],

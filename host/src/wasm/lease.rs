@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use caxton_control::breaker::Failing;
 use caxton_control::supervise::Failure;
 
 use super::Fault;
@@ -39,9 +40,13 @@ impl Lease {
         }
     }
 
-    /// Ends the instance, which failed at its work.
-    pub(crate) fn fail(self, fault: &Fault) {
-        self.pool.failed(Failure::Trap, fault);
+    /// Ends the instance, which failed at a message or call.
+    pub(crate) fn fail(self, fault: &Fault, failing: Failing) {
+        let failure = match failing {
+            Failing::First => Failure::Trap,
+            Failing::Again => Failure::TrapAgain,
+        };
+        self.pool.failed(failure, fault);
     }
 
     /// Gives the instance back. `well` says that the call ended well; otherwise the instance ends here.

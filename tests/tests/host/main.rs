@@ -43,6 +43,7 @@ mod output;
 mod outside;
 mod passed_over;
 mod questions;
+mod poison;
 mod reload;
 mod removals;
 mod rollouts;

@@ -7,6 +7,9 @@
 //!                       ^                                                    |
 //!                       '------------------------------------ defer ---------'
 //! ```
+//! A message that was deferred comes after those that are ready when it is due: one that fails each time takes its turn
+//! like the others, and never the whole of an agent.
+//!
 //! Every step takes the same time whatever the depth and the number of conversations; only what is not due yet
 //! costs the logarithm of how many such messages there are. Times are milliseconds, of any clock.
 
@@ -205,11 +208,6 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.ready[taken.rank as usize].push_back(Ready { taken, behind });
     }
 
-    /// Lets a message come before all others of its rank.
-    fn make_first(&mut self, taken: Taken<C, T>) {
-        self.ready[taken.rank as usize].push_front(Ready { taken, behind: None });
-    }
-
     /// The next message that may be handled: the most urgent, with what it gained by waiting. Its lane is shut
     /// until [`done`](Self::done), [`put_back`](Self::put_back) or [`defer`](Self::defer).
     pub fn take(&mut self, now: u64) -> Option<Taken<C, T>> {
@@ -217,8 +215,31 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             (ready.taken.rank.points() * POINT).saturating_add(now.saturating_sub(ready.taken.since))
         };
         let best = self.ready.iter().enumerate().filter_map(|(rank, queue)| Some((score(queue.front()?), rank))).max();
-        let queue = &mut self.ready[best?.1];
-        let Ready { taken, behind } = queue.pop_front()?;
+        self.take_at(best?.1, 0)
+    }
+
+    /// The same for a message whose end says how the agent does: the one that failed least often, by `failures`, and of
+    /// those the most urgent. Takes time in proportion to those that are ready and failed.
+    pub fn take_trial(&mut self, failures: impl Fn(&T) -> u32) -> Option<Taken<C, T>> {
+        let mut best: Option<(u32, usize, usize)> = None;
+        'search: for (rank, queue) in self.ready.iter().enumerate().rev() {
+            for (at, ready) in queue.iter().enumerate() {
+                let failed = failures(&ready.taken.message);
+                if best.is_none_or(|(least, ..)| failed < least) {
+                    best = Some((failed, rank, at));
+                }
+                if failed == 0 {
+                    break 'search;
+                }
+            }
+        }
+        let (_, rank, at) = best?;
+        self.take_at(rank, at)
+    }
+
+    fn take_at(&mut self, rank: usize, at: usize) -> Option<Taken<C, T>> {
+        let queue = &mut self.ready[rank];
+        let Ready { taken, behind } = if at == 0 { queue.pop_front()? } else { queue.remove(at)? };
         if let Some(soon) = queue.get(SOON) {
             prefetch_index(std::slice::from_ref(soon), 0);
         }
@@ -257,7 +278,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     pub fn put_back(&mut self, taken: Taken<C, T>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.held = self.held.saturating_add(1);
-        self.make_first(taken);
+        self.ready[taken.rank as usize].push_front(Ready { taken, behind: None });
     }
 
     /// The same, not before a time. Its lane stays shut; all others go on.
@@ -289,7 +310,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             let Later { due, what, .. } = self.later.pop()?;
             match what {
                 What::Arrives(conversation, rank, message) => self.push(conversation, rank, due, message),
-                What::Again(taken) => self.make_first(taken),
+                What::Again(taken) => self.make_ready(taken, None),
             }
         }
         self.next_due()
@@ -386,9 +407,9 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     }
 
     /// Since when the message waits that could be handled, or comes after one in hand, and waits longest. Takes time
-    /// in proportion to the lanes that are open.
+    /// in proportion to the messages that are ready and the lanes that are open.
     pub fn oldest(&self) -> Option<u64> {
-        let ready = self.ready.iter().filter_map(|queue| queue.front()).map(|ready| ready.taken.since);
+        let ready = self.ready.iter().flatten().map(|ready| ready.taken.since);
         let behind = self.open.first();
         ready.chain(behind).min()
     }

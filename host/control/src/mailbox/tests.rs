@@ -64,6 +64,38 @@ fn what_is_put_back_comes_first_again() {
 }
 
 #[test]
+fn what_failed_takes_its_turn_behind_what_is_ready_when_it_is_due() {
+    let mut mailbox = filled(Order::Conversation, &[("bad", 9), ("bad", 10), ("a", 1), ("b", 2), ("c", 3)]);
+    let bad = mailbox.take(0).unwrap();
+    mailbox.defer(bad, 500);
+    assert_eq!(take(&mut mailbox, 0), Some(1));
+    mailbox.release_due(500, 10);
+    let order: Vec<u32> = std::iter::from_fn(|| take(&mut mailbox, 500)).collect();
+    assert_eq!(order, [2, 3, 9], "its own conversation waits behind it");
+}
+
+#[test]
+fn a_trial_is_what_failed_least_often() {
+    // messages with how often each failed and how urgent it is, in the order of their coming; which is tried
+    for (name, waiting, expected) in [
+        ("the first that has not failed", &[(3, Rank::Normal), (0, Rank::Normal), (0, Rank::Normal)][..], Some(1)),
+        ("the most urgent of those", &[(0, Rank::Low), (0, Rank::Normal), (1, Rank::Critical)], Some(1)),
+        ("of those that failed the one that did least", &[(4, Rank::Critical), (2, Rank::Low), (2, Rank::Low)], Some(1)),
+        ("none", &[], None),
+    ] {
+        let mut mailbox = Mailbox::new(Order::None, 100);
+        for (nth, (failed, rank)) in waiting.iter().enumerate() {
+            mailbox.reserve().unwrap();
+            mailbox.push("a", *rank, 0, (nth, *failed));
+        }
+        let taken = mailbox.take_trial(|(_, failed)| *failed).map(|taken| taken.message.0);
+        assert_eq!(taken, expected, "{name}");
+        let left = usize::from(expected.is_some());
+        assert_eq!((mailbox.depth() as usize, mailbox.in_flight() as usize), (waiting.len() - left, left), "{name}");
+    }
+}
+
+#[test]
 fn what_waits_longest_is_told_from_when_it_could_be_handled_first() {
     let mut mailbox = Mailbox::new(Order::Conversation, 100);
     assert_eq!(mailbox.oldest(), None);

@@ -1,0 +1,257 @@
+//! The breaker against its promises.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const RESET: u64 = 60_000;
+const NOON: u64 = 1_000_000_000;
+
+fn open() -> Breaker {
+    let mut breaker = Breaker::new(1, RESET);
+    assert!(breaker.fault(NOON, Failing::First));
+    breaker
+}
+
+#[test]
+fn it_opens_after_faults_in_a_row_or_half_of_a_full_window() {
+    // faults in a row that open, what happens (`x` a fault, `.` none) and how often, whether it is open then
+    for (faults, pattern, times, opens) in [
+        (1, "x", 1, true),
+        (0, "x", 1, true),
+        (10, "x", 9, false),
+        (10, "x", 10, true),
+        (10, "xxxxxxxxx.", 9, false),
+        (100, "x.", 49, false),
+        (100, ".x", 50, true),
+        (100, "..x", 300, false),
+        (100, "x", 99, false),
+    ] {
+        let mut breaker = Breaker::new(faults, RESET);
+        let opened: Vec<bool> = pattern
+            .repeat(times)
+            .chars()
+            .map(|c| {
+                if c == 'x' {
+                    breaker.fault(NOON, Failing::First)
+                } else {
+                    breaker.ended(1);
+                    false
+                }
+            })
+            .collect();
+        assert_eq!(breaker.state(NOON) == BreakerState::Open, opens, "{faults} {pattern} {times}");
+        assert_eq!(opened.last() == Some(&true), opens, "{faults} {pattern} {times}");
+        assert_eq!(breaker.opened(), u64::from(opens));
+    }
+}
+
+#[test]
+fn one_trial_decides() {
+    for (ends_well, state, opened) in [(true, BreakerState::Closed, 1), (false, BreakerState::Open, 2)] {
+        let mut breaker = open();
+        let due = NOON + RESET;
+        assert_eq!(breaker.admits(due - 1), Admission::No { until: due });
+        assert_eq!((breaker.peek(due), breaker.state(due)), (Admission::Trial, BreakerState::HalfOpen));
+        assert_eq!(breaker.admits(due), Admission::Trial);
+        assert_eq!(breaker.admits(due), Admission::No { until: due + RESET }, "one at a time");
+        breaker.abandoned();
+        assert_eq!(breaker.admits(due), Admission::Trial, "one after the other");
+        if ends_well {
+            assert!(breaker.well());
+        } else {
+            assert!(breaker.fault(due, Failing::First));
+        }
+        assert_eq!((breaker.state(due), breaker.opened()), (state, opened));
+    }
+}
+
+#[test]
+fn what_was_handed_over_before_it_opened_neither_closes_nor_opens_it() {
+    let mut breaker = open();
+    let before = breaker.clone();
+    assert!(!breaker.well());
+    assert!(!breaker.fault(NOON + 1, Failing::First));
+    breaker.abandoned();
+    assert_eq!(breaker, before);
+}
+
+#[test]
+fn old_faults_do_not_open_a_closed_breaker_again() {
+    let mut breaker = Breaker::new(100, RESET);
+    (0..100).for_each(|n| {
+        if n % 2 == 0 {
+            breaker.ended(1);
+        } else {
+            breaker.fault(NOON, Failing::First);
+        }
+    });
+    assert_eq!(breaker.admits(NOON + RESET), Admission::Trial);
+    breaker.well();
+    assert!(!breaker.fault(NOON + RESET, Failing::First));
+}
+
+#[test]
+fn a_clock_that_jumps_does_not_keep_it_open() {
+    // what the clock says next, and what the breaker then does
+    for (now, admission) in [
+        (NOON - 1, Admission::No { until: NOON - 1 + RESET }),
+        (NOON - SKEW, Admission::No { until: NOON - SKEW + RESET }),
+        (NOON - SKEW - 1, Admission::Trial),
+        (0, Admission::Trial),
+        (u64::MAX, Admission::Trial),
+    ] {
+        let mut breaker = open();
+        assert_eq!(breaker.peek(now), admission, "{now}");
+        assert_eq!(breaker.admits(now), admission, "{now}");
+        if let Admission::No { until } = admission {
+            assert_eq!(breaker.admits(until), Admission::Trial, "{now}");
+        }
+    }
+}
+
+#[test]
+fn other_settings_apply_at_once() {
+    let mut breaker = open();
+    breaker.configure(1, 5_000);
+    assert_eq!(breaker.admits(NOON + 5_000), Admission::Trial);
+    let mut breaker = Breaker::new(10, RESET);
+    (0..5).for_each(|_| assert!(!breaker.fault(NOON, Failing::First)));
+    breaker.configure(3, RESET);
+    assert!(breaker.fault(NOON, Failing::First));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ask,
+    Well,
+    Fault(Failing),
+    Abandoned,
+    Later(u64),
+    SetBack(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => Just(Step::Ask),
+        3 => Just(Step::Well),
+        4 => Just(Step::Fault(Failing::First)),
+        2 => Just(Step::Fault(Failing::Again)),
+        1 => Just(Step::Abandoned),
+        2 => (0u64..100_000).prop_map(Step::Later),
+        1 => (0u64..200_000).prop_map(Step::SetBack),
+    ];
+    prop::collection::vec(step, 0..400)
+}
+
+#[test]
+fn another_revision_begins_with_it_closed() {
+    let mut breaker = Breaker::new(2, RESET);
+    breaker.fault(NOON, Failing::First);
+    assert!(!breaker.begin_anew());
+    assert!(!breaker.fault(NOON, Failing::First), "the one before counts no more");
+    assert!(breaker.fault(NOON, Failing::First) && breaker.state(NOON) == BreakerState::Open);
+    assert!(breaker.begin_anew() && breaker.admits(NOON) == Admission::Yes);
+}
+
+#[test]
+fn a_message_that_fails_again_counts_once() {
+    let mut breaker = Breaker::new(3, RESET);
+    breaker.fault(NOON, Failing::First);
+    for _ in 0..1_000 {
+        assert!(!breaker.fault(NOON, Failing::Again));
+    }
+    assert!(!breaker.fault(NOON, Failing::First));
+    assert_eq!(breaker.admits(NOON), Admission::Yes);
+    assert!(breaker.fault(NOON, Failing::First), "the third message");
+    // Nothing that has not failed was there to be tried: what waits keeps its attempts.
+    assert_eq!(breaker.admits(NOON + RESET), Admission::Trial);
+    assert!(breaker.fault(NOON + RESET, Failing::Again));
+    assert_eq!(breaker.admits(NOON + RESET), Admission::No { until: NOON + 2 * RESET });
+}
+
+#[test]
+fn handlers_that_ended_are_counted_together_as_one_by_one() {
+    for handlers in [0, 1, 7, 99, 100, 101, 128, 1_000, u32::MAX] {
+        let start = || {
+            let mut breaker = Breaker::new(100, RESET);
+            breaker.ended(20);
+            (0..49).for_each(|_| assert!(!breaker.fault(NOON, Failing::First)));
+            breaker
+        };
+        let (mut together, mut one_by_one) = (start(), start());
+        together.ended(handlers);
+        (0..handlers.min(1_000)).for_each(|_| one_by_one.ended(1));
+        assert_eq!(together, one_by_one, "{handlers}");
+    }
+    let mut open = open();
+    let before = open.clone();
+    open.ended(7);
+    assert_eq!(open, before, "no trial ended");
+}
+
+#[test]
+fn a_message_that_goes_well_in_the_end_ends_the_row() {
+    let mut breaker = Breaker::new(2, RESET);
+    breaker.fault(NOON, Failing::First);
+    breaker.fault(NOON, Failing::Again);
+    breaker.ended(1);
+    assert!(!breaker.fault(NOON, Failing::First));
+}
+
+proptest! {
+    /// Against a window that is a list, and with the clock jumping.
+    #[test]
+    fn it_opens_when_it_must_and_lets_one_trial_through(steps in steps(), faults in 1u32..101) {
+        let mut breaker = Breaker::new(faults, RESET);
+        let (mut now, mut window, mut trials) = (NOON, VecDeque::new(), 0u32);
+        for step in steps {
+            let closed = breaker.state(now) == BreakerState::Closed;
+            match step {
+                Step::Ask => {
+                    let (expected, admission) = (breaker.peek(now), breaker.admits(now));
+                    prop_assert_eq!(expected, admission);
+                    prop_assert_eq!(admission == Admission::Yes, closed);
+                    match admission {
+                        Admission::Yes => {}
+                        Admission::Trial => trials += 1,
+                        Admission::No { until } => prop_assert!(until > now && until <= now + RESET),
+                    }
+                    prop_assert!(trials <= 1, "two trials at once");
+                }
+                Step::Fault(Failing::Again) if closed => prop_assert!(!breaker.fault(now, Failing::Again)),
+                Step::Well | Step::Fault(_) if closed => {
+                    let fault = !matches!(step, Step::Well);
+                    window.push_back(fault);
+                    if window.len() > 100 {
+                        window.pop_front();
+                    }
+                    let half = window.len() == 100 && window.iter().filter(|fault| **fault).count() >= 50;
+                    let row = window.iter().rev().take_while(|fault| **fault).count() >= faults as usize;
+                    if fault {
+                        prop_assert_eq!(breaker.fault(now, Failing::First), half || row);
+                    } else {
+                        breaker.ended(1);
+                    }
+                }
+                Step::Well => prop_assert_eq!(breaker.well(), trials == 1),
+                Step::Fault(failing) => prop_assert_eq!(breaker.fault(now, failing), trials == 1),
+                Step::Abandoned => breaker.abandoned(),
+                Step::Later(ms) => now += ms,
+                Step::SetBack(ms) => now -= ms,
+            }
+            if !matches!(step, Step::Ask | Step::Later(_) | Step::SetBack(_)) {
+                trials = 0;
+            }
+            if !closed && breaker.state(now) == BreakerState::Closed {
+                window.clear();
+            }
+        }
+        if trials == 0 && breaker.admits(now) != Admission::Trial {
+            let later = breaker.peek(now + RESET);
+            prop_assert!(!matches!(later, Admission::No { .. }), "open for longer than the reset");
+        }
+    }
+}
