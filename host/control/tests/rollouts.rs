@@ -20,7 +20,7 @@
 //! restart                            the host starts again
 //! ```
 //! What bytes are like follows from their name: `memory` exports `snapshot`, `traps` fails one message of ten, `slow`,
-//! `leaks`, `unready`, `sick` (its probes fail), `faints` (they do once it has traffic), `unlike` (answers otherwise), `unrehearsed`, `forgets` (cannot
+//! `leaks`, `unready`, `sick` (its probes fail), `faints` (they do once it has traffic), `unlike` (answers otherwise), `spoils` (makes half of the old one's fail), `unrehearsed`, `forgets` (cannot
 //! restore); `v2-traps` is both.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]

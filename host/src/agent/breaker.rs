@@ -151,9 +151,10 @@ impl Agent {
             opening
         };
         let Opening { trial, message, attempt, reason } = &opening;
-        let (of, after) = if *trial { ("stays open", "its trial failed") } else { ("opens", "it failed again and again") };
+        let (of, after) =
+            if *trial { ("stays open", "its trial failed") } else { ("opens", "it failed again and again") };
         let message_id = message.as_deref().unwrap_or_default();
-        tracing::warn!(agent = %self.name, message = message_id, attempt, why = reason, "its breaker {of}: {after}");
+        tracing::warn!(agent = %self.name, id = message_id, attempt, why = reason, "its breaker {of}: {after}");
         let data = serde_json::json!({ "reason": reason, "trial": trial, "message": message, "attempt": attempt });
         self.commons.events.tell(Some(self.name.as_str()), "breaker.opened", data);
     }

@@ -329,7 +329,7 @@ impl Agent {
         now: Instant,
     ) -> Option<Arc<Self>> {
         self.stats.ended(handling.end(&envelope, Some(true), now));
-        handling.measure(false);
+        handling.measure_well();
         let next = inbox::deliver(sends, now);
         self.keep_recent(&envelope.message, envelope.hops);
         if let Some(waiter) = envelope.waiter {

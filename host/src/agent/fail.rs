@@ -87,7 +87,7 @@ impl Agent {
         }
         self.count_fault(&outcome, handling.revision(), Some(&envelope));
         if is_answer(&outcome) {
-            handling.measure(is_fault(&outcome));
+            handling.measure_failed(is_fault(&outcome));
         }
         let why = describe(&outcome);
         let revision = Arc::clone(&handling.revision().id);

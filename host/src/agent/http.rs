@@ -144,7 +144,8 @@ impl Agent {
             agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
             agent.count_call(&end, &flight.revision);
             if !end.by_caller && end.result.as_ref().err().is_none_or(Fault::is_guests) {
-                flight.revision.measure(called.elapsed(), end.result.is_err());
+                let took = end.result.is_ok().then(|| called.elapsed());
+                flight.revision.measure(took, end.result.is_err());
             }
             if let Err(mut fault) = end.result {
                 agent.stats.failed_with(fault.code());

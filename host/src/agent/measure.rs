@@ -18,6 +18,8 @@ pub(crate) struct Measures {
     faults: AtomicU64,
     /// Calls that it could not take: they took no time of its.
     untaken: AtomicU64,
+    /// Those that did not fail: `took` has their times.
+    timed: AtomicU64,
     /// Of thousands that begin to be measured at once most have nothing to do.
     took: OnceLock<Box<Histogram>>,
     /// The times as they were looked at last, and of how many messages.
@@ -25,12 +27,12 @@ pub(crate) struct Measures {
 }
 
 impl Measures {
-    fn p95(&self, messages: u64) -> Option<P95> {
+    fn p95(&self, timed: u64) -> Option<P95> {
         let mut looked_at = self.looked_at.lock();
-        if looked_at.0 != messages {
+        if looked_at.0 != timed {
             let took = self.took.get()?.counted();
-            let [low, at, high] = P95::ranks(messages).map(|rank| took.quantile(rank));
-            *looked_at = (messages, low.zip(at).zip(high).map(|((low, at), high)| P95 { low, at, high }));
+            let [low, at, high] = P95::ranks(timed).map(|rank| took.quantile(rank));
+            *looked_at = (timed, low.zip(at).zip(high).map(|((low, at), high)| P95 { low, at, high }));
         }
         looked_at.1
     }
@@ -47,8 +49,9 @@ impl Revision {
         self.measures.store(None);
     }
 
-    /// Counts a message or call that it ended; `faulty` by its own fault.
-    pub(super) fn measure(&self, took: Duration, faulty: bool) {
+    /// Counts a message or call that it ended: how long it took, if it did not fail, and whether it failed by the
+    /// revision's own fault.
+    pub(super) fn measure(&self, took: Option<Duration>, faulty: bool) {
         self.answered.fetch_add(1, Ordering::Relaxed);
         if faulty {
             self.faulted.fetch_add(1, Ordering::Relaxed);
@@ -56,7 +59,10 @@ impl Revision {
         if let Some(measures) = &*self.measures.load() {
             measures.messages.fetch_add(1, Ordering::Relaxed);
             measures.faults.fetch_add(u64::from(faulty), Ordering::Relaxed);
-            measures.took.get_or_init(Box::default).record(took);
+            if let Some(took) = took {
+                measures.took.get_or_init(Box::default).record(took);
+                measures.timed.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -82,12 +88,14 @@ impl Revision {
         let Some(measures) = self.measures.load_full() else { return Window::default() };
         let messages = measures.messages.load(Ordering::Relaxed);
         let untaken = measures.untaken.load(Ordering::Relaxed);
+        let timed = measures.timed.load(Ordering::Relaxed);
         Window {
             messages: messages + untaken,
             faults: measures.faults.load(Ordering::Relaxed) + untaken,
             untaken,
+            timed,
             memory_bytes: self.pool.peak_memory(),
-            p95: measures.p95(messages),
+            p95: measures.p95(timed),
             ..Window::default()
         }
     }

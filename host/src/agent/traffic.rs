@@ -332,7 +332,12 @@ fn is_alone(envelope: &Envelope) -> bool {
 
 impl Handling {
     /// Counts what was handled for the revision that did.
-    pub(super) fn measure(&self, faulty: bool) {
-        self.revision().measure(self.took, faulty);
+    pub(super) fn measure_well(&self) {
+        self.revision().measure(Some(self.took), false);
+    }
+
+    /// Counts what failed for the revision that failed.
+    pub(super) fn measure_failed(&self, faulty: bool) {
+        self.revision().measure(None, faulty);
     }
 }

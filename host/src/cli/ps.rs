@@ -59,10 +59,9 @@ fn state(agent: &AgentStatus) -> Cell {
 fn opening(agent: &AgentStatus) -> Option<String> {
     let Opening { trial, message, attempt, reason } = agent.opening.as_ref()?;
     let what = if *trial { "the trial failed" } else { "it failed again and again, the last time" };
-    let at = message.as_ref().map_or_else(
-        || " at an HTTP call".to_owned(),
-        |message| format!(" at message {message}, attempt {attempt}"),
-    );
+    let at = message
+        .as_ref()
+        .map_or_else(|| " at an HTTP call".to_owned(), |message| format!(" at message {message}, attempt {attempt}"));
     Some(one_line(&format!("{what}{at}: {reason}")))
 }
 

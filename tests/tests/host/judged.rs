@@ -124,3 +124,72 @@ fn with_nothing_to_compare_with_the_bound_is_of_the_new_one_alone() {
     let why = ended["why"].as_str().unwrap_or_default();
     assert!(ended["status"] == "rolled-back" && why.contains("more than 5%"), "{ended}");
 }
+
+/// The agent `probe`, whose revisions do different things with the same call.
+fn doing(action: &str, more: &str) -> String {
+    agent(
+        "probe",
+        "rogue",
+        &format!("config = {{ action = '{action}' }}\nbreaker = {{ faults = 100 }}\n{CANARY}{more}"),
+    )
+}
+
+const DO: &str = r#"{"do":"configured"}"#;
+const QUICK: &str = r#"{"do":"sleep","ms":1}"#;
+const SLOW: &str = r#"{"do":"sleep","ms":300}"#;
+
+/// Calls both revisions, whatever they answer, until the rollout has ended; gives its status and why.
+fn judged(host: &mut Host) -> (String, String) {
+    let ended = host.until("the rollout ends", |host| {
+        let client = host.client();
+        (0..5).for_each(|_| drop(client.post("/probe", DO)));
+        Some(newest(host)).filter(|rollout| rollout["to"] == "probe@2" && rollout["ended"] == true)
+    });
+    let text = |key: &str| ended[key].as_str().unwrap_or_default().to_owned();
+    (text("status"), text("why"))
+}
+
+#[test]
+fn what_is_slower_and_not_slow_stays() {
+    for (floor, expected) in [("10ms", "slower: "), ("10s", "probe@2 runs")] {
+        let rules = format!("rollback = {{ min-messages = 10, slower-min = \"{floor}\" }}");
+        let mut host = host(&doing(QUICK, &rules));
+        host.edit(&file(&doing(SLOW, &rules)));
+        let (status, why) = judged(&mut host);
+        assert!(why.starts_with(expected), "{floor}: {status}: {why}");
+    }
+}
+
+#[test]
+fn a_revision_that_fails_fast_makes_none_slow_that_answers() {
+    let rules = "rollback = { min-messages = 10, slower-min = \"0s\" }";
+    let mut host = host(&doing(r#"{"do":"fail"}"#, rules));
+    host.edit(&file(&doing(SLOW, rules)));
+    assert_eq!(judged(&mut host), ("completed".to_owned(), "probe@2 runs".to_owned()));
+}
+
+const BREAKS_IT: &str = r#"{"do":"set","key":"spoiled","value":"1"}"#;
+const UNLESS_BROKEN: &str = r#"{"do":"unless","key":"spoiled"}"#;
+
+#[test]
+fn one_that_makes_the_running_revision_fail_is_taken_back() {
+    let rules = "rollback = { min-messages = 20 }";
+    let mut host = host(&doing(UNLESS_BROKEN, rules));
+    let client = host.client();
+    assert!((0..60).all(|_| client.post("/probe", DO).status.as_u16() == 200));
+    host.edit(&file(&doing(BREAKS_IT, rules)));
+    let (status, why) = judged(&mut host);
+    assert_eq!(status, "rolled-back", "{why}");
+    // The sixty, and those that came before the new one had traffic.
+    assert!(why.starts_with("stable: the running revision began to fail: ") && why.contains(", 0 of "), "{why}");
+}
+
+#[test]
+fn one_beside_which_the_running_revision_fails_as_before_stays() {
+    let rules = format!("{CANARY}rollback = {{ min-messages = 20, slower = \"10000%\" }}");
+    let mut host = host(&probe(1, &rules));
+    call(&host, 100, 5);
+    host.edit(&file(&probe(2, &rules)));
+    let ended = call_until_ended(&mut host, 5);
+    assert_eq!((&ended["status"], &ended["why"]), (&json!("completed"), &json!("probe@2 runs")), "{ended}");
+}

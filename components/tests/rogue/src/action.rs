@@ -68,6 +68,7 @@ pub(crate) enum Action {
     Steps {
         steps: Vec<Action>,
     },
+    Configured,
 
     Env,
     Config,
@@ -149,6 +150,9 @@ pub(crate) enum Action {
         pages: u32,
     },
     Commit,
+    Unless {
+        key: String,
+    },
     Record {
         text: String,
         #[serde(default)]
@@ -227,6 +231,10 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
         Action::None | Action::Reply { .. } => Err(Failure::rejected("none and reply cannot be steps")),
         Action::Message => Ok(talk::describe(message)),
         Action::Http => Ok(talk::describe_call(message)),
+        Action::Configured => {
+            let action = config::get("action")?.unwrap_or_default();
+            outcome(serde_json::from_str(&action)?, message)
+        }
         Action::Steps { steps } => steps.into_iter().map(|step| outcome(step, message)).collect(),
 
         Action::Env => Ok(outside::environment()),
@@ -259,6 +267,10 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
         Action::Increment { key, by } => Ok(values::increment(&key, by)),
         Action::Keys { prefix, limit, pages } => Ok(values::keys(&prefix, limit, pages)),
         Action::Commit => Ok(json!({ "error": effects::commit().err().map(|failure| failure.reason) })),
+        Action::Unless { key } => match state::get(&key)? {
+            None => Ok(json!({})),
+            Some(_) => Err(Failure::fault(format!("`{key}` is there"))),
+        },
         Action::Record { text, ms } => {
             std::thread::sleep(Duration::from_millis(ms));
             values::record(text, &message.conversation_id)

@@ -60,8 +60,10 @@
 //! | `keys {prefix, limit, pages}` | follows the cursor over at most so many pages; `{"keys", "pages", "more"}` |
 //! | `commit` | calls `effects.commit`, which only an HTTP agent may; `{"error"}` |
 //! | `record {text, ms}` | waits, then adds the text to the conversation's list in state; `{"texts"}` |
+//! | `unless {key}` | fails with `fault` if the key is there |
 //!
-//! `steps {steps: [ACTION...]}` does several, and answers with the list of what came of each. So
+//! `configured` does the action that `config.action` has as JSON, so that two revisions do different things with the same
+//! message. `steps {steps: [ACTION...]}` does several, and answers with the list of what came of each. So
 //! `{"do": "steps", "steps": [{"do": "set", "key": "a", "value": "1"}, {"do": "trap"}]}` tests that a trap
 //! undoes a write.
 //!

@@ -220,6 +220,7 @@ fn rollback(section: &Section<'_>, base: Option<&RollbackSpec>, findings: &mut F
             errors: section.get("errors", Some(rules.errors), findings).unwrap_or(rules.errors),
             errors_above: section.get("errors-above", rules.errors_above, findings),
             slower: section.get("slower", Some(rules.slower), findings).unwrap_or(rules.slower),
+            slower_min: section.get("slower-min", Some(rules.slower_min), findings).unwrap_or(rules.slower_min),
             probes: section.get("probes", Some(rules.probes), findings).unwrap_or(rules.probes),
             memory_bytes: section.get("memory", rules.memory_bytes, findings),
             min_messages: section.get("min-messages", Some(rules.min_messages), findings).unwrap_or(rules.min_messages),

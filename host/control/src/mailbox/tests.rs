@@ -80,7 +80,11 @@ fn a_trial_is_what_failed_least_often() {
     for (name, waiting, expected) in [
         ("the first that has not failed", &[(3, Rank::Normal), (0, Rank::Normal), (0, Rank::Normal)][..], Some(1)),
         ("the most urgent of those", &[(0, Rank::Low), (0, Rank::Normal), (1, Rank::Critical)], Some(1)),
-        ("of those that failed the one that did least", &[(4, Rank::Critical), (2, Rank::Low), (2, Rank::Low)], Some(1)),
+        (
+            "of those that failed the one that did least",
+            &[(4, Rank::Critical), (2, Rank::Low), (2, Rank::Low)],
+            Some(1),
+        ),
         ("none", &[], None),
     ] {
         let mut mailbox = Mailbox::new(Order::None, 100);

@@ -12,16 +12,20 @@
 //! - One that failed so often that its breaker opened, and more often than what ran, is refused: nobody sends it more to
 //!   judge it by.
 //! - Memory is a fact, not a rate: one instance above the bound refuses.
-//! - Slower is judged when both have `min-messages`: one slow message is no trend, and at 100 % there is nothing to
-//!   compare with. A p95 of a hundred messages is itself known only roughly, so what is compared is the least that the
-//!   candidate's can be with the most that stable's can be: what chance alone explains refuses nothing.
+//! - While stable has traffic beside it, stable is judged too, by what it failed at before traffic moved: a candidate
+//!   whose writes or messages make stable fail does harm, however well its own messages go.
+//! - Slower is judged when `min-messages` of both went well: one slow message is no trend, and at 100 % there is nothing
+//!   to compare with. Messages that failed are left out, since a failure is often faster than an answer. Times up to
+//!   `slower-min` are never slow: a few hundred microseconds more or less are noise of the machine. A p95 of a hundred
+//!   messages is itself known only roughly, so what is compared is the least that the candidate's can be with the most
+//!   that stable's can be: what chance alone explains refuses nothing.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::errors::{Tally, errors, undecided};
+use super::errors::{Tally, errors, harm, undecided};
 use super::settings::Rollback;
 use crate::units::{print_bytes, print_duration};
 
@@ -39,6 +43,9 @@ pub struct Window {
     /// How many of those were calls that it could not take after its instances had failed, and that stable answered.
     #[serde(default)]
     pub untaken: u64,
+    /// How many did not fail: their times are those of `p95`.
+    #[serde(default)]
+    pub timed: u64,
     /// The time that 95 of 100 stayed below; none without messages.
     pub p95: Option<P95>,
     /// The most memory that one of its instances ever had, in bytes: linear memories and tables.
@@ -101,6 +108,8 @@ pub enum Trigger {
     Errors,
     /// It takes too long.
     Slower,
+    /// The running revision fails more often since it has traffic.
+    Stable,
     /// An instance has too much memory.
     Memory,
     /// It answers otherwise.
@@ -113,6 +122,7 @@ impl fmt::Display for Trigger {
             Self::Probes => "probes",
             Self::Errors => "errors",
             Self::Slower => "slower",
+            Self::Stable => "stable",
             Self::Memory => "memory",
             Self::Match => "match",
         })
@@ -146,12 +156,22 @@ impl Verdict {
     }
 }
 
-/// Judges a candidate by what was measured of both in the same window, and, where stable has no messages there, by what
-/// stable failed at `lately`.
-pub fn judge(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Verdict {
+/// What stable failed at outside the window that is judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The last that is known: what a candidate is compared with where stable has no messages in the window.
+    pub lately: Tally,
+    /// Before any traffic moved: what stable itself is compared with.
+    pub before: Tally,
+}
+
+/// Judges a candidate by what was measured of both in the same window, and by what is known of stable beside it.
+pub fn judge(rules: &Rollback, stable: &Window, known: Known, candidate: &Window) -> Verdict {
+    let lately = known.lately;
     let refused = memory(rules, candidate)
         .or_else(|| probes(rules, candidate))
         .or_else(|| errors(rules, stable, lately, candidate))
+        .or_else(|| harm(rules, stable, known.before))
         .or_else(|| slower(rules, stable, candidate));
     match refused {
         Some(verdict) => verdict,
@@ -193,9 +213,9 @@ fn probes(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
 }
 
 fn slower(rules: &Rollback, stable: &Window, candidate: &Window) -> Option<Verdict> {
-    let enough = |window: &Window| window.messages >= rules.min_messages.max(1);
+    let enough = |window: &Window| window.timed >= rules.min_messages.max(1);
     let (before, now) = (stable.p95?, candidate.p95?);
-    let bound = before.high.mul_f64(1.0 + rules.slower / 100.0);
+    let bound = before.high.mul_f64(1.0 + rules.slower / 100.0).max(rules.slower_min);
     (enough(stable) && enough(candidate) && now.low > bound).then(|| {
         let figures = format!(
             "95 of 100 messages took up to {}, with the running revision {}; more than {}% slower",
@@ -226,7 +246,7 @@ mod tests {
     use super::*;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
-    const NONE: Tally = Tally { messages: 0, faults: 0 };
+    const NONE: Known = Known { lately: Tally { messages: 0, faults: 0 }, before: Tally { messages: 0, faults: 0 } };
 
     fn window(messages: u64, faults: u64, p95: u64) -> Window {
         let p95 = (messages > 0).then(|| P95::exactly(MS(p95)));
@@ -234,6 +254,7 @@ mod tests {
             messages,
             faults,
             untaken: 0,
+            timed: messages - faults,
             p95,
             memory_bytes: 64 << 20,
             breaker_open: false,
@@ -303,6 +324,58 @@ mod tests {
     }
 
     #[test]
+    fn times_up_to_the_floor_are_not_slow() {
+        let window = |us| Window { p95: Some(P95::exactly(Duration::from_micros(us))), ..window(378, 0, 1) };
+        for (name, floor, before, now, expected) in [
+            ("among microseconds", 10, 208, 491, "healthy"),
+            ("at the floor", 10, 208, 10_000, "healthy"),
+            ("above it", 10, 208, 10_001, "slower"),
+            ("above it, and not by much", 10, 9_000, 13_000, "healthy"),
+            ("without a floor", 0, 208, 491, "slower"),
+            ("with a high one", 1_000, 20_000, 900_000, "healthy"),
+        ] {
+            let rules = Rollback { slower_min: MS(floor), ..Rollback::default() };
+            assert_eq!(short(&judge(&rules, &window(before), NONE, &window(now))), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn slower_is_judged_by_what_went_well() {
+        let of = |messages, timed, p95| Window { timed, ..window(messages, 0, p95) };
+        for (name, stable, candidate, expected) in [
+            ("most of stable failed", of(500, 99, 20), of(500, 500, 900), "healthy"),
+            ("most of the candidate did", of(500, 500, 20), of(500, 99, 900), "healthy"),
+            ("enough went well of both", of(500, 100, 20), of(500, 100, 900), "slower"),
+        ] {
+            assert_eq!(short(&judge(&Rollback::default(), &stable, NONE, &candidate)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_stable_fails_at_beside_a_candidate_is_held_against_what_it_failed_at_before() {
+        // before any traffic moved, in the window
+        for (name, before, now, expected) in [
+            ("a candidate whose writes break it", (1_000, 0), (253, 33), "stable"),
+            ("little is known, and it was well", (30, 0), (253, 33), "stable"),
+            ("certain from a few", (1_000, 0), (15, 15), "stable"),
+            ("it always failed at that", (1_000, 130), (253, 33), "healthy"),
+            ("bad luck", (1_000, 100), (253, 33), "healthy"),
+            ("within the points that are allowed", (1_000, 0), (1_000, 45), "healthy"),
+            ("nothing is known of before", (0, 0), (253, 200), "healthy"),
+            ("it fails less", (1_000, 500), (253, 33), "healthy"),
+            ("it has no messages any more", (1_000, 0), (0, 0), "healthy"),
+        ] {
+            let known = Known { before: Tally::new(before.0, before.1), ..NONE };
+            let verdict = judge(&Rollback::default(), &window(now.0, now.1, 20), known, &window(100, 0, 20));
+            assert_eq!(short(&verdict), expected, "{name}");
+        }
+        // One that fails itself is told of by that.
+        let known = Known { before: Tally::new(1_000, 0), ..NONE };
+        let verdict = judge(&Rollback::default(), &window(100, 20, 20), known, &window(100, 90, 20));
+        assert_eq!(short(&verdict), "errors");
+    }
+
+    #[test]
     fn what_chance_explains_is_not_slower() {
         let near = |messages, low, at, high| Window {
             p95: Some(P95 { low: MS(low), at: MS(at), high: MS(high) }),
@@ -334,7 +407,7 @@ mod tests {
             let [low, at, high] = P95::ranks(messages)
                 .map(|rank| times[((rank * messages as f64).ceil() as usize).clamp(1, times.len()) - 1])
                 .map(Duration::from_secs_f64);
-            Window { messages, p95: Some(P95 { low, at, high }), ..Window::default() }
+            Window { messages, timed: messages, p95: Some(P95 { low, at, high }), ..Window::default() }
         };
         for (messages, at_most, at_least) in [(100, 10, 400), (300, 2, 1_900), (1_000, 0, 1_990)] {
             let rules = Rollback { min_messages: 20, ..Rollback::default() };
@@ -386,6 +459,15 @@ mod tests {
         assert_eq!(
             told(good, window(200, 0, 40)),
             "95 of 100 messages took up to 40ms, with the running revision 4000µs; more than 50% slower"
+        );
+        let known = Known { before: Tally::new(1_000, 2), ..NONE };
+        let Verdict::Refused { figures, .. } = judge(&Rollback::default(), &window(253, 33, 4), known, &good) else {
+            panic!("stable began to fail");
+        };
+        assert_eq!(
+            figures,
+            "the running revision began to fail: 33 of 253 messages beside the new one, 2 of 1000 before: more than 5 \
+             points above it, by more than chance explains"
         );
     }
 }

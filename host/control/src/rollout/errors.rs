@@ -211,6 +211,26 @@ pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate
     })
 }
 
+/// Refuses a candidate beside which stable fails more often than `before` traffic moved. What a candidate writes, sends
+/// or uses up can make stable fail while its own messages go well. An outage that comes with the rollout looks the same;
+/// a rollout in the middle of one had better wait, too.
+pub(super) fn harm(rules: &Rollback, stable: &Window, before: Tally) -> Option<Verdict> {
+    if before.messages == 0 {
+        return None;
+    }
+    let Window { messages, faults, .. } = *stable;
+    let enough = rules.min_messages.max(1);
+    let least = Tally::new(messages.max(enough), faults);
+    Before::Beside(before).is_exceeded_by(least, rules.errors, enough).then(|| {
+        let figures = format!(
+            "the running revision began to fail: {faults} of {messages} messages beside the new one, {} of {} before: \
+             more than {} points above it, by more than chance explains",
+            before.faults, before.messages, rules.errors
+        );
+        Verdict::refused(Trigger::Stable, figures)
+    })
+}
+
 /// A candidate that seems to fail too often is judged by up to so many times `min-messages`: a difference that is not
 /// certain by then is too small to matter.
 const UNDECIDED: u64 = 10;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::analysis::{self, Verdict, Window};
+use super::analysis::{self, Known, Verdict, Window};
 use super::observation::{Action, Decision, Observation, Seen, Windows};
 use super::reach::Reached;
 use super::settings::JUDGED_EVERY;
@@ -103,7 +103,8 @@ impl Rollout {
     /// What the figures of this step say.
     pub(super) fn verdict(&self, seen: &Observation) -> Verdict {
         let windows = self.windows(seen);
-        analysis::judge(&self.settings.rollback, &windows.stable, self.lately, &windows.candidate)
+        let known = Known { lately: self.lately, before: self.before };
+        analysis::judge(&self.settings.rollback, &windows.stable, known, &windows.candidate)
     }
 
     /// What was measured since [`Rollout::window`] began.

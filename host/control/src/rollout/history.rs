@@ -191,6 +191,9 @@ impl Ledger {
         if let Some(rollout) = self.open_mut().filter(|rollout| rollout.from.number == revision && rollout.weight < 100)
         {
             rollout.lately = tally;
+            if rollout.weights.is_empty() {
+                rollout.before = tally;
+            }
         }
         true
     }
@@ -217,7 +220,7 @@ impl Ledger {
         let lately = self.figures_of(from.number);
         let mut rollout =
             Rollout::begin(self.next, self.agent.clone(), from, to, who, settings, instances, stateful, now)?;
-        rollout.lately = lately;
+        (rollout.lately, rollout.before) = (lately, lately);
         self.next += 1;
         self.rollouts.push(rollout);
         if self.rollouts.len() > MAX_ROLLOUTS {

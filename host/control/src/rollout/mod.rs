@@ -114,6 +114,9 @@ pub struct Rollout {
     /// What stable failed at last while it had traffic; nothing if that is not known.
     #[serde(default)]
     lately: Tally,
+    /// What stable failed at last before any traffic moved; nothing if that is not known.
+    #[serde(default)]
+    before: Tally,
 }
 
 /// A revision that takes part in a rollout.
@@ -197,6 +200,7 @@ impl Rollout {
             clock,
             carried: Figures::default(),
             lately: Tally::default(),
+            before: Tally::default(),
         })
     }
 

@@ -40,6 +40,9 @@ pub struct Rollback {
     pub errors_above: Option<f64>,
     /// When its p95 is above stable's in the same window by more than so many percent (0 – 10,000, 50).
     pub slower: f64,
+    /// A p95 that is not above this is not slow (0 – 1 h, 10 ms).
+    #[serde(with = "serde_duration")]
+    pub slower_min: Duration,
     /// Below so many passed of a hundred probes (0 – 100, 50).
     pub probes: f64,
     /// Above so much memory of one instance, in bytes (1 MiB – 4 GiB, off).
@@ -58,6 +61,7 @@ impl Default for Rollback {
             errors: 5.0,
             errors_above: None,
             slower: 50.0,
+            slower_min: Duration::from_millis(10),
             probes: 50.0,
             memory_bytes: None,
             min_messages: 100,

@@ -325,6 +325,9 @@ impl Agent {
         let new = self.revisions.get(&to).map(|rev| rev.digest);
         if number == from {
             self.windows.stable = measured(digest, u64::from(count), &self.windows.stable);
+            if new.is_some_and(|new| is(new, "spoils")) {
+                self.windows.stable.faults = self.windows.stable.messages / 2;
+            }
             self.figures.stable_messages += u64::from(count);
             if let (true, Some(new)) = (self.shadowed, new) {
                 let Compared { copies, alike, set_aside } = self.compared;

@@ -481,6 +481,7 @@ pub(crate) fn measured(digest: Digest, messages: u64, before: &Window) -> Window
     Window {
         messages,
         faults: if is(digest, "traps") { messages.div_ceil(10) } else { 0 },
+        timed: messages,
         p95: Some(P95::exactly(Duration::from_millis(if is(digest, "slow") { 90 } else { 20 }))),
         memory_bytes: if is(digest, "leaks") { 512 << 20 } else { 8 << 20 },
         ..*before
