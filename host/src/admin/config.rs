@@ -29,7 +29,8 @@ pub(super) async fn diff(State(api): State<Api>) -> Result<Json<Diff>, Problem> 
 
 /// Reads the file now, and waits until what runs is what it says, or until nothing more can be done.
 ///
-/// A file with errors changes nothing (409). When the time is over (504) the host goes on all the same.
+/// A file with errors changes nothing (409); neither does one with settings that the components that run can do nothing
+/// with, as `caxton check` finds them. When the time is over (504) the host goes on all the same.
 #[utoipa::path(
     post, path = "/v1/config/apply", tag = "config",
     params(ApplyParams),

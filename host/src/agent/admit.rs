@@ -26,7 +26,7 @@ pub(crate) enum AdmitError {
     #[error("no running agent is `{0}`")]
     UnknownReceiver(String),
     /// The sender's grants do not name the receiver.
-    #[error("`{sender}` may not send to `{receiver}`: its allow.send does not name it")]
+    #[error("`{sender}` may not send to `{receiver}`: `agents.{sender}.allow.send` does not name it")]
     NotAllowed {
         /// Who wanted to send.
         sender: String,

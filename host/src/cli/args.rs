@@ -209,7 +209,7 @@ pub(super) struct Diff {
 #[command(after_help = "\
 A host follows its file by itself; this makes it look now, try again what failed, and waits until the rollouts that \
 come of it have ended, wait for a person, or have all traffic and did well with it for 5 s; `caxton rollout watch` \
-follows one to its end. Exit code 0 when everything is as declared, 1 when something is not, 2 when the file has errors \
+follows one to its end. Exit code 0 when everything is as declared, or, with --no-wait, on its way, 1 when something is not, 2 when the file has errors \
 (nothing is changed then), 5 when it takes too long (the host goes on), 6 when a rollout was taken back or failed.
 
 Examples:

@@ -56,14 +56,15 @@ pub(super) async fn apply(apply: &Apply, out: &mut Out) -> Result<ExitCode, CliE
         }
         tokio::time::sleep(LOOKED_AT).await;
     };
-    conclude(&applied, &came.before, &now, out)
+    conclude(&applied, &came.before, &now, apply.no_wait, out)
 }
 
-/// Says what came of it.
+/// Says what came of it. With `no_wait` a rollout that goes on is as good as one that has ended well.
 fn conclude(
     applied: &Applied,
     before: &[RolloutStatus],
     rollouts: &[RolloutStatus],
+    no_wait: bool,
     out: &Out,
 ) -> Result<ExitCode, CliError> {
     let went_back = |rollout: &&RolloutStatus| rollout.ended && rollout.status != "completed";
@@ -74,16 +75,20 @@ fn conclude(
     // What the host itself waits for is a start.
     let agents_are = applied.settled || applied.waiting.iter().all(|w| serves(&w.agent));
     let settled = bad.is_empty() && agents_are && !applied.waiting.iter().any(|w| w.agent.is_empty());
+    let goes_on = |agent: &str| no_wait && rollouts.iter().any(|r| r.agent == agent && !r.ended);
+    let waits_for_rollout = |w: &Waiting| w.obstacle.is_none() && (serves(&w.agent) || goes_on(&w.agent));
+    let goes_on = !settled && bad.is_empty() && applied.waiting.iter().all(waits_for_rollout);
     if out.format() == Format::Text {
         let old = applied.waiting.iter().filter(|w| !rollouts.iter().any(|rollout| rollout.agent == w.agent));
         waiting(old);
         match (settled, applied.changes.is_empty() && rollouts.is_empty()) {
+            _ if goes_on => say("the rollouts go on; `caxton rollout watch AGENT` follows one to its end"),
             (true, true) => say("nothing changed: what runs is what the file says"),
             (true, false) => say("everything is as declared"),
             (false, _) => say("not everything is as declared; `caxton ps` and `caxton logs` say more"),
         }
     }
-    match (settled, bad.is_empty()) {
+    match (settled || goes_on, bad.is_empty()) {
         (true, _) => Ok(ExitCode::SUCCESS),
         (false, false) => Err(CliError::quiet(Exit::RolledBack)),
         (false, true) => Err(CliError::quiet(Exit::Failed)),

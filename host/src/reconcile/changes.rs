@@ -115,7 +115,7 @@ impl Reconciler {
 /// What the ledger says of bytes with settings that do not run.
 fn refused(ledger: &Ledger, digest: caxton_control::Digest, spec: &AgentSpec) -> Standing {
     match ledger.refused(digest, spec.revision_settings()) {
-        Some(declined) => Standing::Obstructed(ledger.obstacle_of(declined), declined.told()),
+        Some(declined) => Standing::Obstructed(ledger.obstacle_of(declined), ledger.told(declined)),
         None => Standing::Comes,
     }
 }

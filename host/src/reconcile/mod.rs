@@ -23,6 +23,7 @@ mod history;
 mod lately;
 mod look;
 mod lost;
+mod misfits;
 mod prepare;
 mod removal;
 mod report;

@@ -34,14 +34,15 @@ struct Preparation {
     instances: u32,
     /// Whether no other revision has the memory of a stateful agent, or is to have it.
     alone: bool,
-    /// Whether the store knows this revision already.
-    known: bool,
+    /// Whether it ran before: then the store knows it, and settings that were changed in place since keep it from nothing.
+    ran: bool,
 }
 
 impl Reconciler {
     /// Begins to take a revision from unloaded to ready.
     pub(super) fn prepare(&mut self, revision: &RevisionId, instances: u32) {
         let path_of = |spec: &AgentSpec| self.declared.dir.join(&spec.component);
+        let ran = self.ledgers.get(&revision.agent).is_some_and(|ledger| ledger.has_run(revision.number));
         let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
         let agent = Arc::clone(&entry.agent);
         let alone = self.ledgers.get(&revision.agent).is_none_or(|ledger| ledger.open().is_none());
@@ -59,7 +60,7 @@ impl Reconciler {
             bytes: self.bytes.clone(),
             instances,
             alone,
-            known: false,
+            ran,
         };
         let reports = self.reports.0.clone();
         let (name, number) = (revision.agent.clone(), revision.number);
@@ -136,14 +137,18 @@ impl Preparation {
         if compiling {
             tracing::info!(agent = %self.id.agent, "compiled {shown} in {:.1} s", began.elapsed().as_secs_f64());
         }
-        judge(&self.spec, &program.summary)?;
+        // One that ran before came to run with its own settings. What was changed in place since, and cannot act, is told
+        // of when it runs again; to fail it for that would leave its callers with nobody.
+        if !self.ran {
+            judge(&self.spec, &program.summary)?;
+        }
         Ok(program)
     }
 
     /// Keeps the revision's number, digest and settings, so that the number is never used for others.
     async fn keep(&self) -> Result<(), String> {
         let last = self.commons.store.last_revision(self.id.agent.as_str())?;
-        if self.known || last.is_some_and(|(number, ..)| number >= self.id.number) {
+        if self.ran || last.is_some_and(|(number, ..)| number >= self.id.number) {
             return Ok(());
         }
         let record = RevisionRecord {

@@ -33,6 +33,11 @@ impl Reconciler {
             Command::Apply(_) | Command::Diff(_) if !self.is_whole() => self.declaration.defer(Asked::Command(command)),
             Command::Apply(answer) => {
                 let loaded = self.source.load();
+                let misfits = loaded.as_ref().map_or_else(|_| Vec::new(), |loaded| self.misfits(loaded));
+                if !misfits.is_empty() {
+                    let _ = answer.send(Err(misfits));
+                    return;
+                }
                 // Against what runs: the file may have been taken up a moment ago.
                 let changes = loaded.as_ref().map_or_else(|_| Vec::new(), |loaded| self.changes_with(&loaded.desired));
                 self.take_file(loaded);

@@ -102,7 +102,9 @@ impl From<Box<dyn std::error::Error>> for Failure {
 fn describe_send_error(error: &SendError) -> String {
     match error {
         SendError::UnknownReceiver(receiver) => format!("no agent that runs is {receiver}"),
-        SendError::NotAllowed(receiver) => format!("this agent may not send to {receiver}"),
+        SendError::NotAllowed(receiver) => {
+            format!("this agent may not send to {receiver} (allow.send does not name it)")
+        }
         SendError::TooLarge(limit) => format!("the message is larger than {limit} bytes (limits.message)"),
         SendError::MailboxFull(limit) => {
             format!("the receiver's mailbox holds {limit} messages and takes no more (mailbox.depth)")

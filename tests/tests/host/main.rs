@@ -42,8 +42,8 @@ mod once;
 mod output;
 mod outside;
 mod passed_over;
-mod questions;
 mod poison;
+mod questions;
 mod reload;
 mod removals;
 mod rollouts;
@@ -61,6 +61,7 @@ mod told;
 mod trials;
 mod upgrade;
 mod web;
+mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -82,7 +82,7 @@ impl Ledger {
         let settings = match self.wish(declared) {
             Wish::Present => return Next::Rest,
             Wish::Declined(declined) => {
-                return Next::Refuse(self.obstacle_of(declined), declined.told());
+                return Next::Refuse(self.obstacle_of(declined), self.told(declined));
             }
             Wish::Back => {
                 if let Some(rollout) = self.open_mut() {

@@ -68,14 +68,6 @@ pub struct Declined {
     pub at: u64,
 }
 
-impl Declined {
-    /// Why it is not tried, with the way out.
-    pub fn told(&self) -> String {
-        let (why, short) = (&self.why, self.digest.short());
-        format!("{why}; {short} is not tried again until it changes or `caxton rollout retry`")
-    }
-}
-
 /// What of a ledger is persisted as soon as it changes. Times and figures go with the next of these.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mark {
@@ -165,6 +157,11 @@ impl Ledger {
         let known = self.rollouts.iter_mut().find(|known| known.id == rollout);
         let Some(rollout) = known.filter(|rollout| rollout.status.is_terminal()) else { return false };
         rollout.figures.lost.replace(lost) != Some(lost)
+    }
+
+    /// Whether a revision ran, and is remembered.
+    pub fn has_run(&self, number: u64) -> bool {
+        self.ran.iter().any(|side| side.number == number)
     }
 
     /// The revision that runs.
@@ -291,8 +288,7 @@ impl Ledger {
             self.settle(now);
         }
         // Also with another under way, when what is declared was refused: it is tried in its place. An undo goes on.
-        let undoes = self.open().is_some_and(|open| open.settings.strategy == Strategy::Undo);
-        if command == Command::Retry && (self.open().is_none() || !(undoes || self.declined.is_empty())) {
+        if command == Command::Retry && (self.open().is_none() || !(self.undoes() || self.declined.is_empty())) {
             return self.retry();
         }
         match (self.open_mut(), command) {
@@ -331,16 +327,28 @@ impl Ledger {
     /// Forgets what was refused.
     fn retry(&mut self) -> Result<(), Refused> {
         match self.rollouts.last().map(|rollout| rollout.status) {
-            None => Err(Refused::NoRollout),
             // What was refused may be declared again long after others came and went.
-            Some(Status::Completed) if self.declined.is_empty() => {
-                Err(Refused::Ended { status: Status::Completed.as_str() })
-            }
-            Some(_) => {
+            _ if !self.declined.is_empty() => {
                 self.declined.clear();
                 Ok(())
             }
+            None => Err(Refused::NoRollout),
+            Some(Status::Completed) => Err(Refused::Ended { status: Status::Completed.as_str() }),
+            Some(_) => Ok(()),
         }
+    }
+
+    /// Why what is declared is not tried, with the way out that there is now: an undo under way is not broken off by a
+    /// retry.
+    pub fn told(&self, declined: &Declined) -> String {
+        let (why, short) = (&declined.why, declined.digest.short());
+        let when = if self.undoes() { ", which has to wait for the end of the undo" } else { "" };
+        format!("{why}; {short} is not tried again until it changes or `caxton rollout retry`{when}")
+    }
+
+    /// Whether an undo is under way.
+    fn undoes(&self) -> bool {
+        self.open().is_some_and(|open| open.settings.strategy == Strategy::Undo)
     }
 
     /// What runs failed for good, and no rollout is under way: begins one to the last revision that ran before, if
@@ -514,6 +522,25 @@ mod tests {
         assert_eq!(ledger.open().map(|open| open.to.settings.as_str()), Some("{}"));
         let again = ledger.command(Command::Retry, "anna", None, &tried.deploy, Instances::default(), false, 8);
         assert!(matches!(again, Err(Refused::UnderWay { .. })), "{again:?}");
+    }
+
+    #[test]
+    fn a_retry_that_is_advised_is_followed() {
+        let mut ledger = ran(&[1, 2]);
+        let settings = Settings::new(Strategy::Undo);
+        let command = |ledger: &mut Ledger, command| {
+            ledger.command(command, "anna", None, &settings, Instances::default(), false, 5)
+        };
+        // Also with no rollout on record.
+        ledger.decline(side(3), None, "it traps".to_owned(), 1);
+        let told = |ledger: &Ledger| ledger.told(&ledger.declined[0]);
+        assert!(told(&ledger).ends_with("is not tried again until it changes or `caxton rollout retry`"));
+        command(&mut ledger, Command::Retry).unwrap();
+        assert!(ledger.declined.is_empty());
+        // An undo goes on, and the advice says so.
+        command(&mut ledger, Command::Undo).unwrap();
+        assert!(told(&ledger).ends_with("`caxton rollout retry`, which has to wait for the end of the undo"));
+        assert!(command(&mut ledger, Command::Retry).is_err());
     }
 
     #[test]
