@@ -1,5 +1,5 @@
 //! Ends instances that were idle for long and conversations in which nothing is said, keeps as many instances warm as
-//! agents ask for, and removes the logs of agents that are long gone.
+//! agents ask for, and removes keys whose time is over and the logs of agents that are long gone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,11 +7,16 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Revision, expire_conversations};
+use crate::clock;
 use crate::commons::Commons;
 use crate::wasm::Kind;
 
 /// How often idle instances are looked for; `instances.idle` is kept to within this.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// Keys that are removed in one commit of each agent, and how often in a sweep at most: others' commits come between.
+const EXPIRED_AT_ONCE: u32 = 1_000;
+const EXPIRED_ROUNDS: u32 = 10;
 
 /// How often the logs of agents that are gone are looked at.
 const LOGS_EVERY: Duration = Duration::from_secs(3_600);
@@ -38,11 +43,35 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
         if let Err(error) = commons.store.tidy_memories().await {
             tracing::warn!(%error, "pieces of memories that are nobody's could not be removed; they take room");
         }
+        if let Err(error) = remove_expired(&commons).await {
+            tracing::warn!(
+                error,
+                "keys whose time is over could not be removed; they take room, and nobody reads them"
+            );
+        }
         let routes = commons.routes.load_full();
         for agent in routes.agents() {
             sweep(agent).await;
         }
     }
+}
+
+/// Removes keys whose time is over from the disk.
+async fn remove_expired(commons: &Commons) -> Result<(), String> {
+    for _ in 0..EXPIRED_ROUNDS {
+        let expired = commons.store.expired(clock::now_ms(), EXPIRED_AT_ONCE)?;
+        let found: usize = expired.values().map(Vec::len).sum();
+        for (agent, keys) in expired {
+            let routes = commons.routes.load_full();
+            // That of an agent that is not declared is kept all the same.
+            let bytes = routes.present(&agent).map_or_else(Arc::default, |agent| Arc::clone(agent.state_bytes()));
+            commons.store.remove_expired(agent, keys, bytes).await.map_err(|error| error.to_string())?;
+        }
+        if found < EXPIRED_AT_ONCE as usize {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn sweep(agent: &Arc<Agent>) {

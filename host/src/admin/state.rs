@@ -20,7 +20,7 @@ use super::problem::Problem;
 use crate::agent::Agent;
 use crate::status::{StateKey, StatePage};
 use crate::store::{CommitError, StateChange};
-use crate::wasm::{MAX_VALUE, Read};
+use crate::wasm::{MAX_VALUE, Read, Value};
 
 /// Keys of one page, when nothing else is asked and at most.
 const PAGE: u32 = 100;
@@ -58,8 +58,10 @@ pub(super) async fn list_keys(
     let store = &api.commons.store;
     let entries = store.entries(&name, &params.prefix, params.after.as_deref(), limit).map_err(Problem::host)?;
     let full = u32::try_from(entries.len()).is_ok_and(|count| count == limit);
-    let keys: Vec<StateKey> =
-        entries.into_iter().map(|entry| StateKey { key: entry.key, bytes: entry.bytes }).collect();
+    let keys: Vec<StateKey> = entries
+        .into_iter()
+        .map(|entry| StateKey { key: entry.key, bytes: entry.bytes, expires_at: entry.expires_at })
+        .collect();
     let next = keys.last().filter(|_| full).map(|entry| entry.key.clone());
     Ok(Json(StatePage { keys, next, bytes: agent.state_bytes().load(Ordering::Relaxed) }))
 }
@@ -94,7 +96,7 @@ pub(super) async fn get_value(
     Ok(response)
 }
 
-/// Sets a key to the bytes of the body.
+/// Sets a key to the bytes of the body. It stays, also where it had a time to live.
 ///
 /// With `If-Match`, only if the key still has that version.
 #[utoipa::path(
@@ -192,7 +194,8 @@ async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Bytes>, header
     }
     let change = StateChange {
         reads,
-        writes: BTreeMap::from([(key.to_owned(), value)]),
+        writes: BTreeMap::from([(key.to_owned(), value.map(Value::lasting))]),
+        expired: Vec::new(),
         version: 0,
         bytes: Arc::clone(agent.state_bytes()),
         size: None,

@@ -371,6 +371,7 @@ impl Agent {
         Some(StateChange {
             reads,
             writes,
+            expired: Vec::new(),
             version: 0,
             bytes: Arc::clone(&self.state_bytes),
             size: None,

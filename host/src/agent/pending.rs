@@ -7,35 +7,43 @@
 use std::collections::BTreeSet;
 
 use ahash::AHashMap;
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Agent;
+use crate::clock;
 use crate::store::{Commit, CommitError, StateChange, Store};
-use crate::wasm::{Read, Seen};
+use crate::wasm::{Read, Seen, Value, is_as_seen};
 
 /// What an agent has written and the store has not committed.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Looked up with every message; those who want them in order, which is seldom, sort them.
-    keys: Mutex<AHashMap<String, Value>>,
+    keys: Mutex<AHashMap<String, Newest>>,
 }
 
 /// The newest value of a key.
 #[derive(Debug, Clone)]
-struct Value {
+struct Newest {
     version: u64,
     /// None when the key is removed.
-    value: Option<Bytes>,
+    value: Option<Value>,
+}
+
+impl Newest {
+    /// The value, unless the key is removed or its time is over.
+    fn there(&self) -> Option<&Value> {
+        self.value.as_ref().filter(|value| value.is_there(clock::now_ms()))
+    }
 }
 
 /// Whether something that was read has been written anew since.
-fn is_stale(keys: &AHashMap<String, Value>, state: &StateChange) -> bool {
+fn is_stale(keys: &AHashMap<String, Newest>, state: &StateChange) -> bool {
+    let now = clock::now_ms();
     state.reads.iter().any(|(key, seen)| {
         keys.get(key).is_some_and(|newest| {
             // A key that is removed is seen as one that never was.
             let version = if newest.value.is_some() { newest.version } else { 0 };
-            version != *seen
+            !is_as_seen(*seen, version, newest.value.as_ref().and_then(Value::expires_at), now)
         })
     })
 }
@@ -54,7 +62,7 @@ impl Pending {
                 }
                 state.version = store.next_version();
                 for (key, value) in &state.writes {
-                    keys.insert(key.clone(), Value { version: state.version, value: value.clone() });
+                    keys.insert(key.clone(), Newest { version: state.version, value: value.clone() });
                 }
                 // Under the lock: commits of an agent reach the store in the order of their versions.
                 store.submit(commit);
@@ -80,7 +88,11 @@ impl Pending {
     pub(super) fn read(&self, key: &str) -> Option<Option<Read>> {
         let keys = self.keys.lock();
         let found = keys.get(key)?;
-        Some(found.value.as_ref().map(|value| Read { value: value.to_vec(), version: found.version }))
+        Some(found.there().map(|value| Read {
+            value: value.bytes.to_vec(),
+            version: found.version,
+            expires_at: value.expires_at(),
+        }))
     }
 
     /// The keys under way among those with a prefix, after a key, and whether each will be there.
@@ -88,7 +100,7 @@ impl Pending {
         let keys = self.keys.lock();
         keys.iter()
             .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after))
-            .map(|(key, value)| (key.clone(), value.value.is_some()))
+            .map(|(key, newest)| (key.clone(), newest.there().is_some()))
             .collect()
     }
 }

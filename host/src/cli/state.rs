@@ -9,7 +9,7 @@ use super::args::{Format, HostArgs};
 use super::client::{Client, encode, query};
 use super::invoke::content;
 use super::output::{Cell, CliError, Out, Table, count, printable, say};
-use super::time::size;
+use super::time::{rfc3339, size};
 use crate::status::{StateKey, StatePage};
 
 #[derive(Debug, Args)]
@@ -136,9 +136,13 @@ async fn list(agent: &str, prefix: &str, host: &HostArgs, out: &mut Out) -> Resu
     if out.format() == Format::Json {
         return out.json(&json!({ "agent": agent, "keys": keys, "bytes": bytes }));
     }
-    let mut table = Table::new(&["KEY", ">SIZE"]);
+    let mut table = Table::new(&["KEY", ">SIZE", "GONE AT"]);
     for key in &keys {
-        table.row(vec![Cell::new(printable(&key.key).replace('\n', "\\n")), Cell::new(size(key.bytes))]);
+        table.row(vec![
+            Cell::new(printable(&key.key).replace('\n', "\\n")),
+            Cell::new(size(key.bytes)),
+            Cell::new(key.expires_at.map(rfc3339).unwrap_or_default()),
+        ]);
     }
     if !keys.is_empty() {
         out.line(&table.render(out.is_terminal()))?;

@@ -235,6 +235,9 @@ pub(crate) struct StateKey {
     pub(crate) key: String,
     /// Bytes of its value.
     pub(crate) bytes: u64,
+    /// When it is gone, in milliseconds since 1970; left out if it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_at: Option<u64>,
 }
 
 /// A mailbox.

@@ -12,7 +12,7 @@ use super::keys::Known;
 use super::row;
 use super::rows::{find_key, write_attempt, write_event, write_fired, write_key, write_revision};
 use super::writer::{Asker, Job};
-use crate::wasm::{Envelope, rank};
+use crate::wasm::{Envelope, is_as_seen, rank};
 
 /// Jobs that are written together, with what is to be said of them.
 #[derive(Default)]
@@ -173,10 +173,10 @@ impl<'t> Writing<'t> {
             insert: transaction.prepare_cached(row::INSERT)?,
             acknowledge: transaction.prepare_cached("INSERT INTO ack (seq, at, revision) VALUES (?1, ?2, ?3)")?,
             find: transaction
-                .prepare_cached("SELECT version, length(value) FROM state WHERE agent = ?1 AND key = ?2")?,
+                .prepare_cached("SELECT version, length(value), expires_at FROM state WHERE agent = ?1 AND key = ?2")?,
             set: transaction.prepare_cached(
                 // Without a look for the row that it replaces.
-                "REPLACE INTO state (agent, key, value, version) VALUES (?1, ?2, ?3, ?4)",
+                "REPLACE INTO state (agent, key, value, version, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?,
             remove: transaction.prepare_cached("DELETE FROM state WHERE agent = ?1 AND key = ?2")?,
         })
@@ -303,16 +303,22 @@ impl<'t> Writing<'t> {
         state: &StateChange,
     ) -> rusqlite::Result<Result<i64, CommitError>> {
         for (key, seen) in &state.reads {
-            if self.find(counters, agent, key)?.0 != *seen {
+            let known = self.find(counters, agent, key)?;
+            if !is_as_seen(*seen, known.version, known.expires_at, counters.now) {
                 return Ok(Err(CommitError::Conflict));
             }
         }
         let bytes = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
         let mut size = counters.size(self.transaction, agent)?;
         for (key, value) in &state.writes {
-            let replaced = self.find(counters, agent, key)?.1;
+            let replaced = self.find(counters, agent, key)?.length;
             size -= replaced.map_or(0, |length| length + bytes(key.len()));
-            size += value.as_ref().map_or(0, |value| bytes(key.len() + value.len()));
+            size += value.as_ref().map_or(0, |value| bytes(key.len() + value.bytes.len()));
+        }
+        for key in &state.expired {
+            let known = self.find(counters, agent, key)?;
+            let removed = known.length.filter(|_| known.is_expired(counters.now));
+            size -= removed.map_or(0, |length| length + bytes(key.len()));
         }
         let grows = state.writes.values().any(Option::is_some);
         if grows && size.cast_unsigned() > state.quota {
@@ -330,15 +336,27 @@ impl<'t> Writing<'t> {
         size: i64,
     ) -> rusqlite::Result<()> {
         for (key, value) in &state.writes {
-            match value {
-                Some(value) => self.set.execute(params![&**agent, key, &**value, state.version.cast_signed()])?,
-                None => self.remove.execute(params![&**agent, key])?,
-            };
             let known = match value {
-                Some(value) => (state.version, Some(i64::try_from(value.len()).unwrap_or(i64::MAX))),
-                None => (0, None),
+                Some(value) => {
+                    let (version, expires_at) = (state.version, value.expires_at());
+                    let columns = (version.cast_signed(), expires_at.map(u64::cast_signed));
+                    self.set.execute(params![&**agent, key, &*value.bytes, columns.0, columns.1])?;
+                    let length = Some(i64::try_from(value.bytes.len()).unwrap_or(i64::MAX));
+                    Known { version, length, expires_at }
+                }
+                None => {
+                    self.remove.execute(params![&**agent, key])?;
+                    Known::default()
+                }
             };
             counters.keys.set(agent, key, known);
+        }
+        for key in &state.expired {
+            // One that was written meanwhile stays.
+            if self.find(counters, agent, key)?.is_expired(counters.now) {
+                self.remove.execute(params![&**agent, key])?;
+                counters.keys.set(agent, key, Known::default());
+            }
         }
         counters.sizes.insert(Arc::clone(agent), size);
         counters.resized.insert(Arc::clone(agent));
@@ -346,13 +364,16 @@ impl<'t> Writing<'t> {
         Ok(())
     }
 
-    /// The version of a key (0: there is none) and the length of its value.
+    /// What is known of a key.
     fn find(&mut self, counters: &mut Counters, agent: &Arc<str>, key: &str) -> rusqlite::Result<Known> {
         if let Some(known) = counters.keys.get(agent, key) {
             return Ok(known);
         }
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), Some(row.get(1)?)));
-        let known = self.find.query_row(params![&**agent, key], row).optional()?.unwrap_or((0, None));
+        let row = |row: &rusqlite::Row<'_>| {
+            let expires_at = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
+            Ok(Known { version: row.get::<_, i64>(0)?.cast_unsigned(), length: Some(row.get(1)?), expires_at })
+        };
+        let known = self.find.query_row(params![&**agent, key], row).optional()?.unwrap_or_default();
         counters.keys.set(agent, key, known);
         Ok(known)
     }

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use bytes::Bytes;
 use caxton_control::conversation::Change;
 
 use super::conversation::{Closed, Expired, Goes};
-use crate::wasm::{Attempt, Envelope, Sent};
+use crate::wasm::{Attempt, Envelope, Sent, Value};
 
 /// Keys that are written; none removes one.
-pub(crate) type Writes = BTreeMap<String, Option<Bytes>>;
+pub(crate) type Writes = BTreeMap<String, Option<Value>>;
 
 /// Everything that happens together: mostly what handling one message comes to.
 pub(crate) struct Commit {
@@ -92,6 +91,8 @@ pub(crate) struct StateChange {
     pub(crate) reads: BTreeMap<String, u64>,
     /// Keys written.
     pub(crate) writes: Writes,
+    /// Keys that are removed if their time is over when it is written.
+    pub(crate) expired: Vec<String>,
     /// The version that all keys written have then; of [`Store::next_version`](super::Store::next_version).
     pub(crate) version: u64,
     /// Told the size of the agent's state after the commit.

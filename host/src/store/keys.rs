@@ -8,8 +8,23 @@ use hashbrown::HashTable;
 /// Keys that are remembered; beyond that all are forgotten.
 const MAX_KEYS: usize = 65_536;
 
-/// The version of a key (0: there is none) and the length of its value.
-pub(super) type Known = (u64, Option<i64>);
+/// What is known of a key, also of one whose time is over and that is not removed yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Its version; 0 if there is none.
+    pub(super) version: u64,
+    /// The length of its value.
+    pub(super) length: Option<i64>,
+    /// The time at which it is gone, if it does not stay.
+    pub(super) expires_at: Option<u64>,
+}
+
+impl Known {
+    /// Returns true if its time is over.
+    pub(super) fn is_expired(self, now: u64) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}
 
 /// What is known of the agents' keys.
 #[derive(Default)]

@@ -19,6 +19,7 @@ mod copy;
 mod counters;
 mod dead;
 mod difference;
+mod expired;
 mod held;
 mod history;
 mod kept;

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Event, Store};
+use crate::clock;
 use crate::wasm::Read;
 
 thread_local! {
@@ -19,6 +20,8 @@ pub(crate) struct StateEntry {
     pub(crate) key: String,
     /// Bytes of the value.
     pub(crate) bytes: u64,
+    /// The time at which the key is gone, in milliseconds since 1970; none if it stays.
+    pub(crate) expires_at: Option<u64>,
 }
 
 /// Which events are wanted.
@@ -49,13 +52,17 @@ impl Store {
         })
     }
 
-    /// A key of an agent's state.
+    /// A key of an agent's state, unless its time is over.
     pub(crate) fn read(&self, agent: &str, key: &str) -> Result<Option<Read>, String> {
         self.with_reader(|connection| {
             connection
-                .prepare_cached("SELECT value, version FROM state WHERE agent = ?1 AND key = ?2")?
-                .query_row(params![agent, key], |row| {
-                    Ok(Read { value: row.get(0)?, version: row.get::<_, i64>(1)?.cast_unsigned() })
+                .prepare_cached(
+                    "SELECT value, version, expires_at FROM state
+                     WHERE agent = ?1 AND key = ?2 AND (expires_at IS NULL OR expires_at > ?3)",
+                )?
+                .query_row(params![agent, key, clock::now_ms().cast_signed()], |row| {
+                    let expires_at = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
+                    Ok(Read { value: row.get(0)?, version: row.get::<_, i64>(1)?.cast_unsigned(), expires_at })
                 })
                 .optional()
         })
@@ -72,7 +79,7 @@ impl Store {
         Ok(self.entries(agent, prefix, after, limit)?.into_iter().map(|entry| entry.key).collect())
     }
 
-    /// Keys with the sizes of their values, after a key, in byte order: at most `limit`.
+    /// Keys with the sizes of their values, after a key, in byte order: at most `limit`, and none whose time is over.
     pub(crate) fn entries(
         &self,
         agent: &str,
@@ -84,10 +91,14 @@ impl Store {
         self.with_reader(|connection| {
             // Rows come in order of the key from the first that can match; the first that does not ends it.
             let mut statement = connection.prepare_cached(
-                "SELECT key, length(value) FROM state WHERE agent = ?1 AND key >= ?2 AND key > ?3 ORDER BY key LIMIT ?4",
+                "SELECT key, length(value), expires_at FROM state
+                 WHERE agent = ?1 AND key >= ?2 AND key > ?3 AND (expires_at IS NULL OR expires_at > ?5)
+                 ORDER BY key LIMIT ?4",
             )?;
-            let rows = statement.query_map(params![agent, prefix, from.unwrap_or(""), limit], |row| {
-                Ok(StateEntry { key: row.get(0)?, bytes: row.get::<_, i64>(1)?.cast_unsigned() })
+            let now = clock::now_ms().cast_signed();
+            let rows = statement.query_map(params![agent, prefix, from.unwrap_or(""), limit, now], |row| {
+                let expires_at = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
+                Ok(StateEntry { key: row.get(0)?, bytes: row.get::<_, i64>(1)?.cast_unsigned(), expires_at })
             })?;
             let mut entries = Vec::new();
             for entry in rows {

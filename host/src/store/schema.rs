@@ -135,6 +135,11 @@ pub(super) const MIGRATIONS: &[&str] = &[
     CREATE INDEX beginning_last ON beginning (last);
 ",
     "
+    -- Keys that are gone at a time of the wall clock, whether they are removed by then or not.
+    ALTER TABLE state ADD COLUMN expires_at INTEGER;
+    CREATE INDEX state_expires ON state (expires_at) WHERE expires_at IS NOT NULL;
+",
+    "
     -- Whether it was a dead letter that an operator let be handled again.
     ALTER TABLE message ADD COLUMN revived INTEGER NOT NULL DEFAULT 0;
 ",

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::clock;
 use crate::status::Checked;
-use crate::wasm::{Envelope, Inbox, Sent, wit};
+use crate::wasm::{Envelope, Expiry, Inbox, Sent, Value, wit};
 
 /// Settings with this durability and the defaults beside.
 pub(crate) fn settings(durability: Durability) -> desired::Store {
@@ -73,8 +74,9 @@ fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> StateChange
         reads: reads.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
         writes: writes
             .iter()
-            .map(|(k, v)| ((*k).to_owned(), v.map(|v| v.to_owned().into())))
+            .map(|(k, v)| ((*k).to_owned(), v.map(|v| Value::lasting(v.to_owned().into()))))
             .collect::<BTreeMap<_, _>>(),
+        expired: Vec::new(),
         version: 0,
         bytes: Arc::new(AtomicU64::new(0)),
         size: None,
@@ -168,6 +170,97 @@ async fn keys_come_in_order_a_page_at_a_time() {
     assert_eq!(page("a", None, 10), ["a%", "a/1", "a/2", "a/3", "a\u{10ffff}"]);
     assert_eq!(page("", None, 10).len(), 7);
     assert_eq!(page("zzz", None, 10).len(), 0);
+}
+
+/// A change that gives keys a time to live: so many milliseconds from now, less than none for one that is over.
+fn expiring(writes: &[(&str, i64)], reads: &[(&str, u64)]) -> StateChange {
+    let value = |ms: i64| {
+        let at = clock::now_ms().saturating_add_signed(ms);
+        Value { bytes: "1".into(), expiry: Some(Expiry { at, given: None }) }
+    };
+    let writes = writes.iter().map(|(key, ms)| ((*key).to_owned(), Some(value(*ms)))).collect();
+    StateChange { writes, ..change(&[], reads) }
+}
+
+const HOUR: i64 = 3_600_000;
+
+#[tokio::test]
+async fn a_key_whose_time_is_over_is_read_by_nobody_and_then_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Os);
+    commit(&store, expiring(&[("a", HOUR), ("b", -1), ("c", -1)], &[])).await.unwrap();
+    commit(&store, change(&[("d", Some("1"))], &[])).await.unwrap();
+    let is_there = |store: &Store, key: &str| store.read("counter", key).unwrap().is_some();
+    assert_eq!(["a", "b", "c", "d"].map(|key| is_there(&store, key)), [true, false, false, true]);
+    assert_eq!(store.keys("counter", "", None, 9).unwrap(), ["a", "d"]);
+    assert_eq!(store.keys("counter", "", None, 1).unwrap(), ["a"], "a page is full of what is there");
+    assert_eq!(store.state_bytes("counter").unwrap(), 8, "until they are removed they take room");
+    let entries = store.entries("counter", "", None, 9).unwrap();
+    assert_eq!(entries[0].expires_at, store.read("counter", "a").unwrap().unwrap().expires_at);
+    assert!(entries[0].expires_at.is_some() && entries[1].expires_at.is_none());
+    // Kept over a restart.
+    drop(store);
+    let store = open(&folder, Durability::Os);
+    assert_eq!(["a", "b", "c", "d"].map(|key| is_there(&store, key)), [true, false, false, true]);
+    let now = clock::now_ms();
+    let agent: Arc<str> = "counter".into();
+    assert_eq!(store.expired(now, 1).unwrap().into_values().map(|keys| keys.len()).sum::<usize>(), 1, "it is bounded");
+    let found = store.expired(now, 9).unwrap();
+    assert_eq!(found[&agent].len(), 2);
+    // One is written meanwhile, and stays.
+    commit(&store, change(&[("c", Some("22"))], &[("c", 0)])).await.unwrap();
+    let bytes = Arc::new(AtomicU64::new(0));
+    store.remove_expired(Arc::clone(&agent), found[&agent].clone(), Arc::clone(&bytes)).await.unwrap();
+    assert_eq!(["a", "b", "c", "d"].map(|key| is_there(&store, key)), [true, false, true, true]);
+    assert_eq!((store.state_bytes("counter").unwrap(), bytes.load(Ordering::Relaxed)), (7, 7));
+    assert!(store.expired(now, 9).unwrap().is_empty());
+    assert!(store.check().unwrap().ok);
+}
+
+#[tokio::test]
+async fn a_key_that_expires_before_the_commit_counts_as_it_was_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Os);
+    // Seen in time, and over by now: as if it had been committed then.
+    commit(&store, expiring(&[("a", -1)], &[])).await.unwrap();
+    let seen = store.version.load(Ordering::SeqCst);
+    commit(&store, change(&[("other", Some("1"))], &[("a", seen)])).await.unwrap();
+    // Seen as gone, and not written since.
+    commit(&store, change(&[("other", Some("2"))], &[("a", 0)])).await.unwrap();
+    // Whoever saw it in time and whoever saw it gone do not both write it.
+    commit(&store, change(&[("a", Some("new"))], &[("a", 0)])).await.unwrap();
+    let late = commit(&store, change(&[("a", Some("late"))], &[("a", seen)])).await;
+    assert_eq!(late, Err(CommitError::Conflict));
+    let gone = commit(&store, change(&[("other", Some("3"))], &[("a", 0)])).await;
+    assert_eq!(gone, Err(CommitError::Conflict));
+    assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"new");
+    // One that is there is not taken for one that is gone.
+    commit(&store, expiring(&[("b", HOUR)], &[])).await.unwrap();
+    let blind = commit(&store, change(&[("other", Some("4"))], &[("b", 0)])).await;
+    assert_eq!(blind, Err(CommitError::Conflict));
+}
+
+#[tokio::test]
+async fn keys_of_the_format_before_times_to_live_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let older = Connection::open(folder.path().join(DATABASE)).unwrap();
+    let before = super::schema::MIGRATIONS.iter().position(|step| step.contains("expires_at")).unwrap();
+    super::schema::MIGRATIONS[..before].iter().for_each(|step| older.execute_batch(step).unwrap());
+    older.pragma_update(None, "user_version", i64::try_from(before).unwrap()).unwrap();
+    older
+        .execute_batch(
+            "INSERT INTO state VALUES ('counter', 'a', x'31', 7);
+             INSERT INTO state_size VALUES ('counter', 2);
+             UPDATE meta SET value = 7 WHERE key = 'version';",
+        )
+        .unwrap();
+    drop(older);
+    let store = open(&folder, Durability::Os);
+    let found = store.read("counter", "a").unwrap().unwrap();
+    assert_eq!((&*found.value, found.version, found.expires_at), (&b"1"[..], 7, None));
+    commit(&store, expiring(&[("a", HOUR)], &[("a", 7)])).await.unwrap();
+    assert!(store.read("counter", "a").unwrap().unwrap().expires_at.is_some());
+    assert!(store.check().unwrap().ok);
 }
 
 #[test]

@@ -13,7 +13,49 @@ use super::guest::Ctx;
 use super::message::Sent;
 
 /// A write that was collected: a new value, or none to remove the key.
-pub(crate) type Write = Option<Bytes>;
+pub(crate) type Write = Option<Value>;
+
+/// The value of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Value {
+    /// The value itself.
+    pub(crate) bytes: Bytes,
+    /// The time at which the key is gone; none if it stays.
+    pub(crate) expiry: Option<Expiry>,
+}
+
+/// The time at which a key is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    /// By the wall clock, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// The time to live that the call gave it, in milliseconds; none if the key had it before.
+    pub(crate) given: Option<u64>,
+}
+
+impl Value {
+    /// A value that stays.
+    pub(crate) fn lasting(bytes: Bytes) -> Self {
+        Self { bytes, expiry: None }
+    }
+
+    /// Returns false once its time is over.
+    pub(crate) fn is_there(&self, now: u64) -> bool {
+        self.expiry.is_none_or(|expiry| expiry.at > now)
+    }
+
+    /// The time at which it is gone, if it does not stay.
+    pub(crate) fn expires_at(&self) -> Option<u64> {
+        self.expiry.map(|expiry| expiry.at)
+    }
+}
+
+/// Returns true if a key has not been written since it was seen with this version, 0 if it was not there then. One whose time
+/// has run out meanwhile is as it was: whoever saw it in time is committed as if that had been then. One that was seen as
+/// gone is so as long as nobody writes it.
+pub(crate) fn is_as_seen(seen: u64, version: u64, expires_at: Option<u64>, now: u64) -> bool {
+    seen == version || (seen == 0 && expires_at.is_some_and(|at| at <= now))
+}
 
 /// What one call collects.
 #[derive(Default)]

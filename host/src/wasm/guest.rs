@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,24 +17,16 @@ use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::answered::Answered;
-use super::bindings::caxton::agent::{messaging, state, types};
+use super::bindings::caxton::agent::{messaging, types};
 use super::bindings::wasi::logging;
 use super::denied::{Denied, Outbound};
-use super::effects::{Commits, Effects, Write};
+use super::effects::{Commits, Effects};
 use super::limits::{MemoryBound, Meter};
 use super::message::Sent;
 use super::places::{Asking, Places};
 use super::stdio::LineLog;
 use super::{Fault, wit};
 use crate::trace::Trace;
-
-/// The longest key of an agent's state, in bytes.
-const MAX_KEY: u32 = 1_024;
-/// The largest value of an agent's state, in bytes, whatever `limits.state` allows: the store keeps a value in one row,
-/// which has a bound of its own.
-pub(crate) const MAX_VALUE: u64 = 256 << 20;
-/// The most keys in one page of a list.
-const MAX_PAGE: u32 = 1_000;
 
 /// A value that was read, with the version that it had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +35,8 @@ pub(crate) struct Read {
     pub(crate) value: Vec<u8>,
     /// Grows with every write of the key and never repeats.
     pub(crate) version: u64,
+    /// The time at which the key is gone, by the wall clock in milliseconds since 1970; none if it stays.
+    pub(crate) expires_at: Option<u64>,
 }
 
 /// What a call saw of its agent's state.
@@ -188,77 +182,9 @@ impl Ctx {
         self.work.as_ref().and_then(|work| work.outside.as_deref()).unwrap_or(&*self.outside)
     }
 
-    fn limits(&self) -> &caxton_control::desired::Limits {
+    pub(super) fn limits(&self) -> &caxton_control::desired::Limits {
         &self.who.spec.limits
     }
-
-    /// The value of a key as this call sees it.
-    fn look_up(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
-        if let Some(written) = self.effects.lock().writes.get(key) {
-            return Ok(written.as_ref().map(|value| value.to_vec()));
-        }
-        let Seen { what: read, safe } = self.outside().read(self.who.name(), key).map_err(StateError::Unavailable)?;
-        let version = read.as_ref().map_or(0, |read| read.version);
-        let mut effects = self.effects.lock();
-        // The first version seen is the one that the commit checks.
-        effects.reads.entry(key.to_owned()).or_insert(version);
-        effects.ahead |= !safe;
-        Ok(read.map(|read| read.value))
-    }
-
-    fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
-        check_key(&key)?;
-        let limits = self.limits();
-        let most = limits.state_bytes.min(MAX_VALUE);
-        if value.as_ref().is_some_and(|value| value.len() as u64 > most) {
-            return Err(StateError::TooLarge(most));
-        }
-        let mut effects = self.effects.lock();
-        if effects.closed {
-            return Err(StateError::Unavailable("the response has begun, and with it the commit is made".to_owned()));
-        }
-        if effects.write_count >= limits.writes {
-            return Err(StateError::TooManyWrites(limits.writes));
-        }
-        if value.is_some() {
-            self.check_quota(&effects, &key, value.as_deref())?;
-        }
-        effects.write_count += 1;
-        effects.writes.insert(key, value);
-        Ok(())
-    }
-
-    /// Refuses a write that would make the agent's state too large. The sizes of old values are looked up
-    /// only when the sum without them is too large.
-    fn check_quota(&self, effects: &Effects, key: &str, value: Option<&[u8]>) -> Result<(), StateError> {
-        let size = |key: &str, value: &[u8]| (key.len() + value.len()) as u64;
-        let added: u64 = effects
-            .writes
-            .iter()
-            .filter(|(other, _)| *other != key)
-            .filter_map(|(key, value)| value.as_ref().map(|value| size(key, value)))
-            .chain(value.map(|value| size(key, value)))
-            .sum();
-        let (used, quota) = (self.who.state_bytes.load(Ordering::Relaxed), self.limits().state_bytes);
-        if used.saturating_add(added) <= quota {
-            return Ok(());
-        }
-        let mut replaced = 0;
-        for old in effects.writes.keys().map(String::as_str).chain([key]) {
-            if let Some(read) = self.outside().read(self.who.name(), old).map_err(StateError::Unavailable)?.what {
-                replaced += size(old, &read.value);
-            }
-        }
-        if used.saturating_add(added).saturating_sub(replaced) <= quota {
-            Ok(())
-        } else {
-            Err(StateError::Quota(quota))
-        }
-    }
-}
-
-fn check_key(key: &str) -> Result<(), StateError> {
-    if key.is_empty() || key.len() > MAX_KEY as usize { Err(StateError::InvalidKey(MAX_KEY)) } else { Ok(()) }
 }
 
 impl types::Host for Ctx {}
@@ -373,68 +299,5 @@ impl messaging::Host for Ctx {
 
     fn find(&mut self, capability: String) -> wasmtime::Result<Vec<String>> {
         Ok(self.outside().find(&capability))
-    }
-}
-
-impl state::Host for Ctx {
-    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, StateError>> {
-        Ok(check_key(&key).and_then(|()| self.look_up(&key)))
-    }
-
-    fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), StateError>> {
-        Ok(self.write(key, Some(value.into())))
-    }
-
-    fn remove(&mut self, key: String) -> wasmtime::Result<Result<(), StateError>> {
-        Ok(self.write(key, None))
-    }
-
-    fn increment(&mut self, key: String, by: i64) -> wasmtime::Result<Result<i64, StateError>> {
-        Ok(check_key(&key).and_then(|()| {
-            let before = match self.look_up(&key)? {
-                None => 0,
-                Some(bytes) => std::str::from_utf8(&bytes)
-                    .ok()
-                    .and_then(|text| text.parse::<i64>().ok())
-                    .ok_or(StateError::NotANumber)?,
-            };
-            let sum = before.checked_add(by).ok_or(StateError::NotANumber)?;
-            self.write(key, Some(sum.to_string().into()))?;
-            Ok(sum)
-        }))
-    }
-
-    fn list_keys(
-        &mut self,
-        prefix: String,
-        cursor: Option<String>,
-        limit: u32,
-    ) -> wasmtime::Result<Result<wit::KeyPage, StateError>> {
-        let limit = limit.clamp(1, MAX_PAGE);
-        let mut effects = self.effects.lock();
-        // Of the committed keys, at most as many can be hidden by this call's own removals as it made.
-        let hidden = u32::try_from(effects.writes.values().filter(|value| value.is_none()).count()).unwrap_or(u32::MAX);
-        let ask = limit.saturating_add(hidden).saturating_add(1);
-        let kept = match self.outside().keys(self.who.name(), &prefix, cursor.as_deref(), ask) {
-            Ok(seen) => {
-                effects.ahead |= !seen.safe;
-                seen.what
-            }
-            Err(why) => return Ok(Err(StateError::Unavailable(why))),
-        };
-        let after = |key: &String| cursor.as_ref().is_none_or(|cursor| key > cursor);
-        let own =
-            effects.writes.iter().filter(|(key, value)| value.is_some() && key.starts_with(&prefix) && after(key));
-        let mut keys: Vec<String> = kept
-            .into_iter()
-            .filter(|key| !matches!(effects.writes.get(key), Some(None)))
-            .chain(own.map(|(key, _)| key.clone()))
-            .collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let more = keys.len() > limit as usize;
-        keys.truncate(limit as usize);
-        let cursor = if more { keys.last().cloned() } else { None };
-        Ok(Ok(wit::KeyPage { keys, cursor }))
     }
 }

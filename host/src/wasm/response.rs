@@ -25,6 +25,13 @@ pub(super) fn length(headers: &http::HeaderMap) -> Option<u64> {
     headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// Polls the body of a guest that has ended, of which nothing more will come. So pending must mean that there is nothing:
+/// not that the task has used up the budget that tokio gives it for one turn, which a response of many pieces does.
+fn poll_left(body: &mut HyperOutgoingBody, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
+    let next = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+    std::pin::pin!(tokio::task::unconstrained(next)).poll(cx)
+}
+
 /// A response whose body nobody is to see. A guest that still writes it goes on, and what it writes goes nowhere.
 pub(super) fn without_body(response: http::Response<ResponseBody>) -> http::Response<ResponseBody> {
     response.map(|body| match body {
@@ -107,7 +114,7 @@ impl ResponseBody {
     pub(super) fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, ResponseError> {
         let (mut ahead, mut cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
         while ahead.len() < 2 {
-            match Pin::new(&mut body).poll_frame(&mut cx) {
+            match poll_left(&mut body, &mut cx) {
                 Poll::Ready(Some(Ok(frame))) => ahead.push_back(frame),
                 Poll::Ready(Some(Err(error))) => return Err(ResponseError::Broken(error)),
                 Poll::Pending => return Err(ResponseError::Unfinished),
@@ -166,8 +173,8 @@ impl Open {
             return Poll::Ready(Some(Ok(frame)));
         }
         self.drive(cx);
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
         let runs = self.running.is_some();
+        let frame = if runs { Pin::new(&mut self.body).poll_frame(cx) } else { poll_left(&mut self.body, cx) };
         match frame {
             Poll::Ready(Some(frame)) => Poll::Ready(Some(frame.map_err(ResponseError::Broken))),
             // What the guest does after the last byte is still its message: wait for its end.

@@ -3,6 +3,7 @@
 //! Writes are effects: they last when handling ends with `Ok`, and reads see them before. A revision, an
 //! instance and a host may end without any of this being lost.
 
+use std::time::Duration;
 use std::vec::IntoIter;
 
 use serde::Serialize;
@@ -10,7 +11,8 @@ use serde::de::DeserializeOwned;
 
 pub use crate::bindings::caxton::agent::state::{get, increment, remove, set};
 
-use crate::bindings::caxton::agent::state::list_keys;
+use crate::bindings::caxton::agent::state as raw;
+use crate::messaging::whole_millis;
 use crate::{Failure, StateError};
 
 /// How many keys one page brings; the contract allows 1,000.
@@ -35,8 +37,47 @@ pub fn set_json<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<(), Failu
     Ok(set(key, &serde_json::to_vec(value)?)?)
 }
 
+/// Gives a key a value for so long: from then on it is as if the key were not there, and soon after it leaves the disk too.
+/// [`set`] ends that, [`increment`] leaves it as it is.
+///
+/// ```no_run
+/// # fn remember(token: &str, user: &str) -> Result<(), caxton_sdk::Failure> {
+/// use std::time::Duration;
+///
+/// caxton_sdk::state::set_for(&format!("session/{token}"), user.as_bytes(), Duration::from_secs(3_600))?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// State does not take it.
+pub fn set_for(key: &str, value: &[u8], time: Duration) -> Result<(), StateError> {
+    raw::set_for(key, value, whole_millis(time))
+}
+
+/// Gives a key a value for so long, written as JSON; see [`set_for`].
+///
+/// # Errors
+/// State does not take it, or the value has no form in JSON.
+pub fn set_json_for<T: Serialize + ?Sized>(key: &str, value: &T, time: Duration) -> Result<(), Failure> {
+    Ok(set_for(key, &serde_json::to_vec(value)?, time)?)
+}
+
+/// Adds to a number that is kept for so long from its beginning, and returns the sum: a count for each window of time. A
+/// key that is there keeps its time.
+///
+/// # Errors
+/// State does not take it, or what is there is no number.
+pub fn increment_for(key: &str, by: i64, time: Duration) -> Result<i64, StateError> {
+    if get(key)?.is_some() {
+        return increment(key, by);
+    }
+    set_for(key, by.to_string().as_bytes(), time)?;
+    Ok(by)
+}
+
 /// Changes a value kept as JSON, beginning with the default when there is none, and returns what `change`
-/// returns.
+/// returns. It stays, also where it had a time to live.
 ///
 /// ```no_run
 /// # fn seen(name: String) -> Result<usize, caxton_sdk::Failure> {
@@ -90,7 +131,7 @@ impl Iterator for Keys {
                 Next::After(cursor) => Some(cursor),
                 Next::Nothing => return None,
             };
-            match list_keys(&self.prefix, cursor.as_deref(), PAGE) {
+            match raw::list_keys(&self.prefix, cursor.as_deref(), PAGE) {
                 Ok(page) => {
                     self.page = page.keys.into_iter();
                     self.next = page.cursor.map_or(Next::Nothing, Next::After);

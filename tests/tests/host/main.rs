@@ -29,6 +29,7 @@ mod deaths;
 mod declared;
 mod durable;
 mod environment;
+mod expiring;
 mod files;
 mod folder;
 mod growth;

@@ -81,9 +81,10 @@ fn a_damaged_store_is_told_as_such_by_the_check_and_by_the_host() {
     let database = setup.folder().join(".caxton/caxton.db");
     let good = fs::read(&database).expect("the store is there");
     // A page in the middle: the host may not come across it for long, the check does.
+    const PAGE: usize = 8_192;
     let mut bytes = good.clone();
-    let page = bytes.len() / 4096 / 2 * 4096;
-    bytes[page..page + 4096].fill(0x55);
+    let page = bytes.len() / PAGE / 2 * PAGE;
+    bytes[page..page + PAGE].fill(0x55);
     fs::write(&database, &bytes).expect("the store can be written to");
     let (code, stdout, stderr) = setup.caxton(&["store", "check"]);
     assert_eq!(code, 1, "{stdout}{stderr}");

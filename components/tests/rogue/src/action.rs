@@ -130,6 +130,11 @@ pub(crate) enum Action {
         bytes: Option<usize>,
         count: Option<u32>,
     },
+    SetFor {
+        key: String,
+        value: String,
+        ms: u64,
+    },
     Get {
         key: String,
     },
@@ -262,6 +267,7 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
             let value = value.map_or_else(|| dots(bytes.unwrap_or(0)), String::into_bytes);
             Ok(values::set(&key, &value, count))
         }
+        Action::SetFor { key, value, ms } => Ok(values::set_for(&key, &value, Duration::from_millis(ms))),
         Action::Get { key } => Ok(values::get(&key)),
         Action::Remove { key } => Ok(values::remove(&key)),
         Action::Increment { key, by } => Ok(values::increment(&key, by)),

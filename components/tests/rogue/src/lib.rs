@@ -55,6 +55,7 @@
 //! | action | effect |
 //! |---|---|
 //! | `set {key, value, bytes, count}` | writes; with `count` the keys `key0000`, `key0001`, ...; `{"written", "error", "detail"}` |
+//! | `set-for {key, value, ms}` | writes for so many milliseconds; `{"written"}` |
 //! | `get {key}` | `{"value": TEXT or null}` |
 //! | `remove {key}`, `increment {key, by}` | `{}`, `{"sum"}` |
 //! | `keys {prefix, limit, pages}` | follows the cursor over at most so many pages; `{"keys", "pages", "more"}` |

@@ -1,5 +1,7 @@
 //! Actions on state.
 
+use std::time::Duration;
+
 use caxton_sdk::StateError;
 use caxton_sdk::bindings::caxton::agent::state::list_keys;
 use caxton_sdk::prelude::*;
@@ -39,6 +41,10 @@ pub(crate) fn set(key: &str, value: &[u8], count: Option<u32>) -> Value {
         }
     }
     json!({ "written": count })
+}
+
+pub(crate) fn set_for(key: &str, value: &str, time: Duration) -> Value {
+    state::set_for(key, value.as_bytes(), time).map_or_else(|error| describe(&error), |()| json!({ "written": 1 }))
 }
 
 pub(crate) fn keys(prefix: &str, limit: u32, pages: u32) -> Value {

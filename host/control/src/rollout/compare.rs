@@ -1,6 +1,6 @@
 //! Whether two revisions answered a message alike (SPEC §3, parallel).
 //!
-//! Compared are the reply and the effects: writes to state by key, sent messages and questions in order. What is JSON is compared
+//! Compared are the reply and the effects: writes to state by key with their times to live, sent messages and questions in order. What is JSON is compared
 //! by structure, so that neither spaces nor the order of keys matter; all else byte by byte. Every difference is
 //! listed with its path, such as `reply.items[0].price` or `state.total`.
 //!
@@ -58,6 +58,13 @@ pub enum Effect {
         /// What.
         key: String,
     },
+    /// Gave what it wrote a time to live.
+    Expire {
+        /// Where.
+        key: String,
+        /// For how many milliseconds.
+        for_ms: u64,
+    },
     /// Counted in state.
     Increment {
         /// Where.
@@ -113,6 +120,14 @@ pub fn compare(stable: &Answer, candidate: &Answer, ignore: &Ignore) -> Vec<Diff
             found.at(key, |found| found.written(old.get(key), new.get(key)));
         }
     });
+    let (old, new) = (times(&stable.effects), times(&candidate.effects));
+    let keys: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
+    found.at("expires", |found| {
+        for key in keys.into_iter().filter(|key| old.get(key) != new.get(key)) {
+            let told = |times: &BTreeMap<&str, u64>| times.get(key).map(|ms| format!("{ms}ms"));
+            found.at(key, |found| found.differs(told(&old), told(&new)));
+        }
+    });
     let (old, new) = (sends(&stable.effects), sends(&candidate.effects));
     found.at("sends", |found| {
         for at in 0..old.len().max(new.len()) {
@@ -145,10 +160,24 @@ fn writes(effects: &[Effect]) -> BTreeMap<&str, Written<'_>> {
                 let written = writes.entry(key).or_default();
                 written.added = written.added.saturating_add(*by);
             }
-            Effect::Send { .. } | Effect::Request { .. } => {}
+            Effect::Expire { .. } | Effect::Send { .. } | Effect::Request { .. } => {}
         }
     }
     writes
+}
+
+/// The times to live that keys were given in the end.
+fn times(effects: &[Effect]) -> BTreeMap<&str, u64> {
+    let mut times = BTreeMap::new();
+    for effect in effects {
+        match effect {
+            Effect::Expire { key, for_ms } => _ = times.insert(key.as_str(), *for_ms),
+            // Written anew, it stays.
+            Effect::Set { key, .. } | Effect::Delete { key } => _ = times.remove(key.as_str()),
+            Effect::Increment { .. } | Effect::Send { .. } | Effect::Request { .. } => {}
+        }
+    }
+    times
 }
 
 fn sends(effects: &[Effect]) -> Vec<&Effect> {
@@ -322,7 +351,9 @@ impl Effect {
             Self::Send { receiver, content, .. } | Self::Request { receiver, content, .. } => {
                 format!("to {receiver}: {}", shown(&content.bytes))
             }
-            Self::Set { key, .. } | Self::Delete { key } | Self::Increment { key, .. } => key.clone(),
+            Self::Set { key, .. } | Self::Delete { key } | Self::Increment { key, .. } | Self::Expire { key, .. } => {
+                key.clone()
+            }
         }
     }
 }
@@ -393,6 +424,10 @@ mod tests {
 
     fn add(key: &str, by: i64) -> Effect {
         Effect::Increment { key: key.to_owned(), by }
+    }
+
+    fn expire(key: &str, for_ms: u64) -> Effect {
+        Effect::Expire { key: key.to_owned(), for_ms }
     }
 
     fn send(receiver: &str, text: &str) -> Effect {
@@ -466,6 +501,15 @@ mod tests {
             ("deleted", vec![set("a", "1")], vec![Effect::Delete { key: "a".to_owned() }], "state.a: 1 | deleted"),
             ("not written", vec![set("a", "1")], vec![], "state.a: 1 | -"),
             ("counted otherwise", vec![add("n", 1)], vec![add("n", 2)], "state.n: +1 | +2"),
+            ("for as long", vec![set("a", "1"), expire("a", 5)], vec![set("a", "1"), expire("a", 5)], ""),
+            (
+                "for longer",
+                vec![set("a", "1"), expire("a", 5)],
+                vec![set("a", "1"), expire("a", 6)],
+                "expires.a: 5ms | 6ms",
+            ),
+            ("for ever", vec![set("a", "1"), expire("a", 5)], vec![set("a", "1")], "expires.a: 5ms | -"),
+            ("in the end", vec![set("a", "0"), expire("a", 5), set("a", "1")], vec![set("a", "1")], ""),
             ("sent to another", vec![send("bert", "x")], vec![send("cleo", "x")], "sends[0].receiver: bert | cleo"),
             ("not sent", vec![send("bert", "x")], vec![], "sends[0]: to bert: x | -"),
             (

@@ -27,9 +27,14 @@ pub(super) fn answer(
 
 /// What a handler did, but for its questions.
 pub(super) fn effects_of(effects: &Effects) -> Vec<Effect> {
-    let writes = effects.writes.iter().map(|(key, value)| match value {
-        Some(value) => Effect::Set { key: key.clone(), value: value.to_vec() },
-        None => Effect::Delete { key: key.clone() },
+    let writes = effects.writes.iter().flat_map(|(key, value)| {
+        let written = match value {
+            Some(value) => Effect::Set { key: key.clone(), value: value.bytes.to_vec() },
+            None => Effect::Delete { key: key.clone() },
+        };
+        // A time that the key had before is no doing of this handler.
+        let given = value.as_ref().and_then(|value| value.expiry).and_then(|expiry| expiry.given);
+        [Some(written), given.map(|for_ms| Effect::Expire { key: key.clone(), for_ms })].into_iter().flatten()
     });
     let sends = effects.sends.iter().map(|sent| {
         let (message, due) = (&sent.envelope().message, sent.envelope().due);
@@ -62,7 +67,7 @@ pub(super) fn size(answer: &Answer) -> usize {
     let content = |content: &Content| content.bytes.len() + content.content_type.len();
     let effects = answer.effects.iter().map(|effect| match effect {
         Effect::Set { key, value } => key.len() + value.len(),
-        Effect::Delete { key } | Effect::Increment { key, .. } => key.len(),
+        Effect::Delete { key } | Effect::Increment { key, .. } | Effect::Expire { key, .. } => key.len(),
         Effect::Send { receiver, content: said, .. } | Effect::Request { receiver, content: said, .. } => {
             receiver.len() + content(said)
         }
@@ -76,7 +81,8 @@ pub(super) fn size(answer: &Answer) -> usize {
 
 /// Bytes that effects would have in an answer.
 pub(super) fn size_of(effects: &Effects) -> usize {
-    let writes = effects.writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, bytes::Bytes::len));
+    let writes =
+        effects.writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.bytes.len()));
     let sends = effects.sends.iter().map(|sent| sent.envelope().message.content.len());
     writes.sum::<usize>() + sends.sum::<usize>()
 }

@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 
 use super::asks_nobody;
 use super::replay::nowhere;
+use crate::clock;
 use crate::commons::Commons;
-use crate::wasm::{Identity, LogLevel, Outside, Read, Seen, Sent, Work, wit};
+use crate::wasm::{Identity, LogLevel, Outside, Read, Seen, Sent, Value, Work, wit};
 
 /// Bytes that a rehearsal may write, at most: they are in memory.
 const MAX_BYTES: usize = 64 << 20;
@@ -27,7 +28,7 @@ pub(super) struct Overlay {
 #[derive(Default)]
 struct Own {
     /// None for a key that is removed.
-    keys: BTreeMap<String, Option<Bytes>>,
+    keys: BTreeMap<String, Option<Value>>,
     bytes: usize,
 }
 
@@ -37,9 +38,9 @@ impl Overlay {
     }
 
     /// What a message wrote is there for the next. False when there is no room for more.
-    pub(super) fn write(&self, writes: BTreeMap<String, Option<Bytes>>) -> bool {
+    pub(super) fn write(&self, writes: BTreeMap<String, Option<Value>>) -> bool {
         let mut own = self.own.lock();
-        let size = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        let size = |value: &Option<Value>| value.as_ref().map_or(0, |value| value.bytes.len());
         for (key, value) in writes {
             own.bytes += key.len() + size(&value);
             let length = key.len();
@@ -72,7 +73,9 @@ impl Outside for Overlay {
 
     fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
         if let Some(own) = self.own.lock().keys.get(key) {
-            let what = own.as_ref().map(|value| Read { value: value.to_vec(), version: 0 });
+            let there = own.as_ref().filter(|value| value.is_there(clock::now_ms()));
+            let what =
+                there.map(|value| Read { value: value.bytes.to_vec(), version: 0, expires_at: value.expires_at() });
             return Ok(Seen { what, safe: true });
         }
         self.commons.read(agent, key)
@@ -80,12 +83,13 @@ impl Outside for Overlay {
 
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
         let own: Vec<(String, bool)> = {
-            let own = self.own.lock();
+            let (own, now) = (self.own.lock(), clock::now_ms());
             let below = own
                 .keys
                 .iter()
                 .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
-            below.map(|(key, value)| (key.clone(), value.is_some())).collect()
+            let is_there = |value: &Option<Value>| value.as_ref().is_some_and(|value| value.is_there(now));
+            below.map(|(key, value)| (key.clone(), is_there(value))).collect()
         };
         let removed = own.iter().filter(|(_, there)| !there).count();
         let ask = limit.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
@@ -108,4 +112,30 @@ impl Outside for Overlay {
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use caxton_control::desired::Durability;
+
+    use super::*;
+    use crate::store::Store;
+    use crate::wasm::Expiry;
+
+    #[tokio::test]
+    async fn what_a_rehearsal_writes_for_a_time_is_gone_in_it_when_that_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
+        let commons = Commons::new(store, tokio::runtime::Handle::current()).unwrap();
+        let overlay = Overlay::new(&commons);
+        let write = |key: &str, ms: i64| {
+            let at = clock::now_ms().saturating_add_signed(ms);
+            (key.to_owned(), Some(Value { bytes: "1".into(), expiry: Some(Expiry { at, given: None }) }))
+        };
+        assert!(overlay.write([write("live", 3_600_000), write("over", -1)].into()));
+        let read = |key| overlay.read("triage", key).unwrap().what;
+        assert!(read("live").is_some_and(|read| read.value == b"1" && read.expires_at.is_some()));
+        assert_eq!(read("over"), None);
+        assert_eq!(overlay.keys("triage", "", None, 9).unwrap().what, ["live"]);
+    }
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::store::Store;
 use crate::store::tests::{self, Anywhere, message, settings};
 use crate::store::{Commit, CommitError, StateChange};
-use crate::wasm::{Sent, wit};
+use crate::wasm::{Sent, Value, wit};
 
 const TIMEOUT: u64 = 30 * 60 * 1_000;
 
@@ -244,7 +244,8 @@ async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
     commit.sends = [legal, envelope].map(|envelope| Sent::new(std::sync::Arc::new(Anywhere), envelope)).into();
     commit.state = Some(StateChange {
         reads: BTreeMap::new(),
-        writes: [("key".to_owned(), Some("value".into()))].into(),
+        writes: [("key".to_owned(), Some(Value::lasting("value".into())))].into(),
+        expired: Vec::new(),
         version: 1,
         bytes: std::sync::Arc::default(),
         size: None,

@@ -1,0 +1,53 @@
+//! Keys whose time is over: nobody reads them any more, and they are removed from the disk a few at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use rusqlite::params;
+use tokio::sync::oneshot;
+
+use super::Store;
+use super::commit::{Commit, CommitError, Committed, StateChange};
+
+impl Store {
+    /// Keys whose time is over and that are still on the disk, by agent: those of longest ago, at most `limit` in all.
+    pub(crate) fn expired(&self, now: u64, limit: u32) -> Result<BTreeMap<Arc<str>, Vec<String>>, String> {
+        self.with_reader(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT agent, key FROM state WHERE expires_at IS NOT NULL AND expires_at <= ?1
+                 ORDER BY expires_at LIMIT ?2",
+            )?;
+            let mut expired: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
+            for row in statement.query_map(params![now.cast_signed(), limit], |row| Ok((row.get(0)?, row.get(1)?)))? {
+                let (agent, key): (Arc<str>, String) = row?;
+                expired.entry(agent).or_default().push(key);
+            }
+            Ok(expired)
+        })
+    }
+
+    /// Removes those of an agent's keys whose time is over; returns when that is safe. `bytes` is told the size of its state
+    /// then.
+    pub(crate) async fn remove_expired(
+        &self,
+        agent: Arc<str>,
+        keys: Vec<String>,
+        bytes: Arc<AtomicU64>,
+    ) -> Result<(), CommitError> {
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(|committed: Committed| drop(sender.send(committed.result)));
+        let mut commit = Commit::new(agent, done);
+        commit.state = Some(StateChange {
+            reads: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            expired: keys,
+            version: 0,
+            bytes,
+            size: None,
+            quota: u64::MAX,
+        });
+        self.submit(commit);
+        receiver.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
+    }
+}

@@ -1,0 +1,164 @@
+//! An agent's state as one call of it sees it: what was committed last, with the call's own writes.
+
+use std::sync::atomic::Ordering;
+
+use super::bindings::caxton::agent::state;
+use super::effects::{Effects, Expiry, Value, Write};
+use super::guest::{Ctx, Seen, StateError};
+use super::wit;
+use crate::clock;
+
+/// The longest key of an agent's state, in bytes.
+const MAX_KEY: u32 = 1_024;
+/// The largest value of an agent's state, in bytes, whatever `limits.state` allows: the store keeps a value in one row,
+/// which has a bound of its own.
+pub(crate) const MAX_VALUE: u64 = 256 << 20;
+/// The most keys in one page of a list.
+const MAX_PAGE: u32 = 1_000;
+
+impl Ctx {
+    /// The value of a key as this call sees it.
+    fn look_up(&self, key: &str) -> Result<Option<Value>, StateError> {
+        if let Some(written) = self.effects.lock().writes.get(key) {
+            return Ok(written.clone().filter(|value| value.is_there(clock::now_ms())));
+        }
+        let Seen { what: read, safe } = self.outside().read(self.who.name(), key).map_err(StateError::Unavailable)?;
+        let version = read.as_ref().map_or(0, |read| read.version);
+        let mut effects = self.effects.lock();
+        // The first version seen is the one that the commit checks.
+        effects.reads.entry(key.to_owned()).or_insert(version);
+        effects.ahead |= !safe;
+        Ok(read.map(|read| Value {
+            bytes: read.value.into(),
+            expiry: read.expires_at.map(|at| Expiry { at, given: None }),
+        }))
+    }
+
+    fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
+        check_key(&key)?;
+        let limits = self.limits();
+        let most = limits.state_bytes.min(MAX_VALUE);
+        if value.as_ref().is_some_and(|value| value.bytes.len() as u64 > most) {
+            return Err(StateError::TooLarge(most));
+        }
+        let mut effects = self.effects.lock();
+        if effects.closed {
+            return Err(StateError::Unavailable("the response has begun, and with it the commit is made".to_owned()));
+        }
+        if effects.write_count >= limits.writes {
+            return Err(StateError::TooManyWrites(limits.writes));
+        }
+        if value.is_some() {
+            self.check_quota(&effects, &key, value.as_ref())?;
+        }
+        effects.write_count += 1;
+        effects.writes.insert(key, value);
+        Ok(())
+    }
+
+    /// Refuses a write that would make the agent's state too large. The sizes of old values are looked up
+    /// only when the sum without them is too large.
+    fn check_quota(&self, effects: &Effects, key: &str, value: Option<&Value>) -> Result<(), StateError> {
+        let size = |key: &str, value: &[u8]| (key.len() + value.len()) as u64;
+        let added: u64 = effects
+            .writes
+            .iter()
+            .filter(|(other, _)| *other != key)
+            .filter_map(|(key, value)| value.as_ref().map(|value| size(key, &value.bytes)))
+            .chain(value.map(|value| size(key, &value.bytes)))
+            .sum();
+        let (used, quota) = (self.who.state_bytes.load(Ordering::Relaxed), self.limits().state_bytes);
+        if used.saturating_add(added) <= quota {
+            return Ok(());
+        }
+        let mut replaced = 0;
+        for old in effects.writes.keys().map(String::as_str).chain([key]) {
+            if let Some(read) = self.outside().read(self.who.name(), old).map_err(StateError::Unavailable)?.what {
+                replaced += size(old, &read.value);
+            }
+        }
+        if used.saturating_add(added).saturating_sub(replaced) <= quota {
+            Ok(())
+        } else {
+            Err(StateError::Quota(quota))
+        }
+    }
+}
+
+fn check_key(key: &str) -> Result<(), StateError> {
+    if key.is_empty() || key.len() > MAX_KEY as usize { Err(StateError::InvalidKey(MAX_KEY)) } else { Ok(()) }
+}
+
+impl state::Host for Ctx {
+    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, StateError>> {
+        Ok(check_key(&key).and_then(|()| self.look_up(&key)).map(|found| found.map(|value| value.bytes.into())))
+    }
+
+    fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), StateError>> {
+        Ok(self.write(key, Some(Value::lasting(value.into()))))
+    }
+
+    fn set_for(&mut self, key: String, value: Vec<u8>, ttl_ms: u64) -> wasmtime::Result<Result<(), StateError>> {
+        // As far as the store's numbers reach, which is beyond any clock.
+        let at = clock::now_ms().saturating_add(ttl_ms).min(i64::MAX.unsigned_abs());
+        let expiry = Some(Expiry { at, given: Some(ttl_ms) });
+        Ok(self.write(key, Some(Value { bytes: value.into(), expiry })))
+    }
+
+    fn remove(&mut self, key: String) -> wasmtime::Result<Result<(), StateError>> {
+        Ok(self.write(key, None))
+    }
+
+    fn increment(&mut self, key: String, by: i64) -> wasmtime::Result<Result<i64, StateError>> {
+        Ok(check_key(&key).and_then(|()| {
+            let found = self.look_up(&key)?;
+            let before = match &found {
+                None => 0,
+                Some(value) => std::str::from_utf8(&value.bytes)
+                    .ok()
+                    .and_then(|text| text.parse::<i64>().ok())
+                    .ok_or(StateError::NotANumber)?,
+            };
+            let sum = before.checked_add(by).ok_or(StateError::NotANumber)?;
+            let expiry = found.and_then(|value| value.expiry);
+            self.write(key, Some(Value { bytes: sum.to_string().into(), expiry }))?;
+            Ok(sum)
+        }))
+    }
+
+    fn list_keys(
+        &mut self,
+        prefix: String,
+        cursor: Option<String>,
+        limit: u32,
+    ) -> wasmtime::Result<Result<wit::KeyPage, StateError>> {
+        let (limit, now) = (limit.clamp(1, MAX_PAGE), clock::now_ms());
+        let is_there = |write: &Write| write.as_ref().is_some_and(|value| value.is_there(now));
+        let mut effects = self.effects.lock();
+        // Of the committed keys, at most as many can be hidden by this call's own writes as it made of what is gone.
+        let hidden =
+            u32::try_from(effects.writes.values().filter(|write| !is_there(write)).count()).unwrap_or(u32::MAX);
+        let ask = limit.saturating_add(hidden).saturating_add(1);
+        let kept = match self.outside().keys(self.who.name(), &prefix, cursor.as_deref(), ask) {
+            Ok(seen) => {
+                effects.ahead |= !seen.safe;
+                seen.what
+            }
+            Err(why) => return Ok(Err(StateError::Unavailable(why))),
+        };
+        let after = |key: &String| cursor.as_ref().is_none_or(|cursor| key > cursor);
+        let own =
+            effects.writes.iter().filter(|(key, write)| is_there(write) && key.starts_with(&prefix) && after(key));
+        let mut keys: Vec<String> = kept
+            .into_iter()
+            .filter(|key| effects.writes.get(key).is_none_or(is_there))
+            .chain(own.map(|(key, _)| key.clone()))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let more = keys.len() > limit as usize;
+        keys.truncate(limit as usize);
+        let cursor = if more { keys.last().cloned() } else { None };
+        Ok(Ok(wit::KeyPage { keys, cursor }))
+    }
+}
