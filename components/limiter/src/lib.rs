@@ -33,7 +33,8 @@ impl HttpAgent for Limiter {
             return Ok(refusal.header("retry-after", window.to_string()).header("x-remaining", "0"));
         }
         let backend = config::get("backend")?.ok_or_else(|| Failure::fault("config.backend is missing"))?;
-        let answer = Draft::to(backend).text(request.text()?).request(PATIENCE)?;
+        let question = Draft::to(backend).performative(Performative::Request).text(request.text()?);
+        let answer = question.request(PATIENCE)?;
         Ok(Response::bytes(answer.content, answer.content_type).header("x-remaining", (limit - count).to_string()))
     }
 }

@@ -81,6 +81,11 @@ pub mod prelude {
     };
 }
 
+/// What the pages show is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/recipes.md")]
+pub struct Recipes;
+
 /// The media type of JSON.
 pub const JSON: &str = "application/json";
 /// The media type of plain text.
