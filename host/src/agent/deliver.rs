@@ -157,6 +157,7 @@ impl Agent {
             began_at: clock::now_ms(),
             took: Duration::ZERO,
             cpu: Duration::ZERO,
+            failed: None,
             recording: None,
         };
         let attempt = u32::try_from(envelope.failed.len()).unwrap_or(u32::MAX).saturating_add(1);

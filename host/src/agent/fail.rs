@@ -86,14 +86,13 @@ impl Agent {
             return;
         }
         self.count_fault(&outcome, handling.revision(), Some(&envelope));
-        if is_answer(&outcome) {
-            handling.measure_failed(is_fault(&outcome));
-        }
+        handling.failed = is_answer(&outcome).then(|| is_fault(&outcome));
         let why = describe(&outcome);
         let revision = Arc::clone(&handling.revision().id);
         let text = format!("message {} from {} failed: {why}", envelope.message.id, envelope.message.sender);
         self.commons.note(handling.revision(), "error", &text, &outcome);
         if envelope.is_call() {
+            handling.measure_failed();
             self.stats.ended(handling.end(&envelope, Some(false), Instant::now()));
             if let Some(waiter) = envelope.waiter {
                 waiter.tell(Answer { revision: Some(revision), outcome });
@@ -129,12 +128,14 @@ impl Agent {
         self.stats.ended(handling.end(&envelope, None, Instant::now()));
         let failed = envelope.failed.last().cloned();
         let (Some(seq), Some(attempt)) = (envelope.seq.filter(|_| self.commons.store.keeps_messages()), failed) else {
+            handling.measure_failed();
             return self.retake(handling, envelope, Some(again_at));
         };
         let agent = self.shared();
         let done = Box::new(move |_: Committed| {
             // If it was not kept, a restart forgets that the attempt was made, and nothing else.
             let agent = Arc::clone(&agent);
+            handling.measure_failed();
             agent.retake(handling, envelope, Some(again_at));
         });
         let mut commit = Commit::new(self.name.shared(), done);
@@ -166,6 +167,7 @@ impl Agent {
         let ended = handling.end(&envelope, Some(false), Instant::now());
         let dead = DeadLetter { envelope, reason, error, at: clock::now_ms() };
         self.bury_with(dead, sends, move |buried| {
+            handling.measure_failed();
             match buried {
                 Ok(()) => {
                     agent.stats.ended(ended);

@@ -27,6 +27,8 @@ pub(super) struct Handling {
     pub(super) took: Duration,
     /// Its time on a core.
     pub(super) cpu: Duration,
+    /// Set when the agent ended it and failed: whether by its own fault.
+    pub(super) failed: Option<bool>,
     /// What is noted for a copy, if one is made.
     pub(super) recording: Option<Box<Recording>>,
 }

@@ -336,8 +336,11 @@ impl Handling {
         self.revision().measure(Some(self.took), false);
     }
 
-    /// Counts what failed for the revision that failed.
-    pub(super) fn measure_failed(&self, faulty: bool) {
-        self.revision().measure(None, faulty);
+    /// Counts what failed for the revision that failed, when that is committed: as late as what went well, or the first
+    /// failures of a window would seem to be all that came.
+    pub(super) fn measure_failed(&self) {
+        if let Some(faulty) = self.failed {
+            self.revision().measure(None, faulty);
+        }
     }
 }
