@@ -1,7 +1,8 @@
 //! The whole program under load: `cargo bench -p caxton-benches --bench load [-- NAME...]`.
 //!
 //! Every figure is a ratio of two measurements of this run, taken in turn, or a time beside what it is held
-//! against. Names: `http`, `peers`, `fresh`, `messages`, `first`, `many`.
+//! against. Names: `http`, `peers`, `fresh`, `contended`, `messages`, `first`,
+//! `many`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -36,6 +37,9 @@ fn main() {
     }
     if wanted("fresh") {
         fresh_instances();
+    }
+    if wanted("contended") {
+        contended();
     }
     if wanted("messages") {
         messages();
@@ -122,6 +126,23 @@ fn fresh_instances() {
     let request = |path: &str| Request { address: caxton.address.clone(), path: path.to_owned(), body: Vec::new() };
     compare("HTTP agent, fresh instances / reused", &request("/fresh"), &request("/reused"), "no goal");
     compare("the same with four kept warm / reused", &request("/warm"), &request("/reused"), "no goal");
+}
+
+/// Handlers that all read one key and write it, beside the same that are handled one after the other.
+fn contended() {
+    let line = format!("{}\n[agents.line.mailbox]\norder = \"agent\"\n", agent("line", "rogue", ""));
+    let (caxton, _) = host(HOST, &format!("caxton = 1\n{}{line}", agent("free", "rogue", "")));
+    for (title, between) in [("at once", ""), ("after 1 ms on a core", r#"{"do":"spin","ms":1},"#)] {
+        let body =
+            format!(r#"{{"do":"steps","steps":[{{"do":"get","key":"n"}},{between}{{"do":"increment","key":"n"}}]}}"#);
+        let request = |path: &str| Request {
+            address: caxton.address.clone(),
+            path: path.to_owned(),
+            body: body.clone().into_bytes(),
+        };
+        let title = format!("one key, written {title} / order = agent");
+        compare(&title, &request("/free"), &request("/line"), "goal 0.80");
+    }
 }
 
 /// Messages from agent to agent through real components.

@@ -174,7 +174,7 @@ impl Commons {
             let why = "a request is delivered at once: `delivery` has to be `now`".to_owned();
             return Err(wit::RequestError::NotSent(wit::SendError::Invalid(why)));
         }
-        let (agent, envelope) = self.address(who, work, draft).map_err(refused)?;
+        let (agent, mut envelope) = self.address(who, work, draft).map_err(refused)?;
         self.check_hops(who, &envelope).map_err(refused)?;
         agent.check_breaker().map_err(refused)?;
         // Who asks keeps others waiting, unless its agent is gone already.
@@ -193,6 +193,7 @@ impl Commons {
             // The way in which the protocols themselves say it.
             Err(refused) => return Ok(not_understood(envelope.message, &refused.to_string())),
         };
+        envelope.within.clone_from(&work.run.within);
         let answer = self.wait_for(&agent, envelope, deadline).await;
         drop(noted);
         match self.answer_in_conversation(&question, answer.as_ref().ok()) {
@@ -233,6 +234,7 @@ impl Commons {
                 | Outcome::Fault(_)
                 | Outcome::BadReply(_)
                 | Outcome::Refused(_)
+                | Outcome::Conflict(_)
                 | Outcome::NotCommitted(_)
                 | Outcome::Gone(_) => Err(wit::RequestError::Failed(describe(&outcome))),
             },

@@ -35,9 +35,13 @@ pub(crate) enum Figure {
     Refused,
     /// Messages given back because their agent ended.
     Dropped,
+    /// Runs of handlers that were for nothing, because others changed what they had read.
+    Conflict,
+    /// Runs of handlers.
+    Run,
 }
 
-const FIGURES: usize = Figure::Dropped as usize + 1;
+const FIGURES: usize = Figure::Run as usize + 1;
 
 /// Counts of the whole host since it started, those of agents that are gone included.
 #[derive(Debug)]
@@ -138,6 +142,8 @@ impl Figures {
             retried: self.sum(Figure::Retried),
             refused: self.sum(Figure::Refused),
             dropped: self.sum(Figure::Dropped),
+            runs: self.sum(Figure::Run),
+            conflicts: self.sum(Figure::Conflict),
         }
     }
 

@@ -66,6 +66,8 @@ const METRICS: &[Metric] = &[
     metric("caxton_messages_accepted_total", Kind::ReadCounter, Unit::Count, "Messages taken into the mailbox, by agent."),
     metric("caxton_messages_refused_total", Kind::ReadCounter, Unit::Count, "Messages refused because the mailbox was full, by agent."),
     metric("caxton_messages_retried_total", Kind::ReadCounter, Unit::Count, "Attempts that failed and were followed by another, by agent."),
+    metric("caxton_runs_total", Kind::ReadCounter, Unit::Count, "Runs of handlers, by agent: more than one for a message or call after a conflict."),
+    metric("caxton_conflicts_total", Kind::ReadCounter, Unit::Count, "Runs of handlers that were for nothing, because others changed what they had read, by agent."),
     metric("caxton_dead_letters", Kind::Gauge, Unit::Count, "Dead letters that are kept, by agent."),
     metric("caxton_breaker_open", Kind::Gauge, Unit::Count, "1 while the agent is left alone because it failed again and again, else 0."),
     metric("caxton_mailbox_held", Kind::Gauge, Unit::Count, "1 while an operator lets the agent's messages wait, else 0."),
@@ -203,6 +205,8 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
         each("caxton_messages_accepted_total", |agent| agent.accepted);
         each("caxton_messages_refused_total", |agent| agent.refused);
         each("caxton_messages_retried_total", |agent| agent.retries);
+        each("caxton_runs_total", |agent| agent.runs);
+        each("caxton_conflicts_total", |agent| agent.conflicts);
         each("caxton_dead_letters", |agent| agent.dead_letters);
         each("caxton_breaker_open", |agent| (agent.breaker == "open").into());
         each("caxton_mailbox_held", |agent| agent.held.into());
@@ -300,6 +304,8 @@ mod tests {
             "# TYPE caxton_mailbox_depth gauge\ncaxton_mailbox_depth{agent=\"echo\"} 2\n",
             "caxton_messages_accepted_total{agent=\"counter\"} 12\n",
             "# TYPE caxton_messages_retried_total counter\ncaxton_messages_retried_total{agent=\"echo\"} 6\n",
+            "caxton_runs_total{agent=\"echo\"} 21\n",
+            "caxton_conflicts_total{agent=\"counter\"} 2\n",
             "caxton_dead_letters{agent=\"counter\"} 3\n",
             "caxton_breaker_open{agent=\"echo\"} 0\n",
             "caxton_agents{state=\"running\"} 2\ncaxton_agents{state=\"starting\"} 0\n",

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use caxton_control::desired::Mode;
 use caxton_control::route::RoutePattern;
+use caxton_control::template::Template;
 use caxton_control::{AgentName, Capability};
 use http::Method;
 
@@ -30,6 +31,8 @@ pub(crate) struct Target {
     pub(crate) mode: Mode,
     /// Whether `http.cors` holds for it, where that is said.
     cors: Option<bool>,
+    /// What names the conversation of a request, where the route does.
+    pub(crate) conversation: Option<Arc<Template>>,
     /// Who is called.
     pub(crate) agent: Arc<Agent>,
     /// The route as declared, for logs and metrics.
@@ -76,6 +79,7 @@ impl Routes {
                     methods: route.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect(),
                     mode: route.mode,
                     cors: route.cors,
+                    conversation: route.conversation.clone().map(Arc::new),
                     agent: Arc::clone(agent),
                     pattern: route.pattern.clone(),
                 };

@@ -376,6 +376,9 @@ pub struct Route {
     /// Whether `http.cors` holds for it; unset, it does if its agent is a message agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<bool>,
+    /// What names the conversation of a request; unset, the request does, or has one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<crate::template::Template>,
 }
 
 /// What a call to a message agent waits for.

@@ -25,11 +25,13 @@ pub mod names;
 pub mod performative;
 pub mod plan;
 pub mod protocol;
+pub mod reserve;
 pub mod rollout;
 pub mod route;
 pub mod schedule;
 pub mod sparse;
 pub mod supervise;
+pub mod template;
 pub mod units;
 
 pub use desired::{AgentSpec, Desired};

@@ -128,7 +128,7 @@ fn status(record: Conversation, ended_at: Option<u64>) -> ConversationStatus {
 }
 
 fn message(found: Threaded) -> ThreadMessage {
-    let Threaded { envelope, handled } = found;
+    let Threaded { envelope, handled, runs } = found;
     let message = envelope.message;
     let (state, revision, dead_letter) = match handled {
         None => ("waiting", None, None),
@@ -149,6 +149,7 @@ fn message(found: Threaded) -> ThreadMessage {
         state: state.to_owned(),
         due_at: envelope.due,
         done_at: handled.map(|(at, _)| at),
+        runs: revision.is_some().then_some(runs),
         revision,
         dead_letter,
         content_type: message.content_type,

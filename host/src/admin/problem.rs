@@ -190,7 +190,7 @@ impl From<ControlError> for Problem {
 impl From<CommitError> for Problem {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Conflict => Self::new(
+            CommitError::Conflict(_) => Self::new(
                 StatusCode::CONFLICT,
                 "conflict",
                 "the key changed at the same moment; read it again and repeat",
@@ -199,9 +199,10 @@ impl From<CommitError> for Problem {
                 let detail = format!("{error}; remove keys, or raise it");
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "quota", detail).limit(limit)
             }
-            CommitError::KeyReused | CommitError::Repeated { .. } | CommitError::Illegal(_) => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", error.to_string())
-            }
+            CommitError::NotANumber(_)
+            | CommitError::KeyReused
+            | CommitError::Repeated { .. }
+            | CommitError::Illegal(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", error.to_string()),
             CommitError::Store(_) => Self::host(error.to_string()),
         }
     }

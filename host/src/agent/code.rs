@@ -58,6 +58,7 @@ pub(crate) const MEANINGS: &[Meaning] = &[
     meaning("key-reused", 422, false, "the idempotency key belongs to another request"),
     meaning("not-understood", 422, false, "the message is not legal at this place of its conversation"),
     meaning("not-committed", 503, true, "what the agent did could not be made to last, so it counts as not done"),
+    meaning("conflict", 503, true, "others wrote what the agent had read, again and again, so it counts as not done"),
     meaning("gone", 503, true, "the agent ended before it came to the message"),
     meaning("abandoned", 503, true, "the caller left"),
 ];

@@ -1,26 +1,24 @@
 //! Handling the messages of a mailbox.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use caxton_control::breaker::Admission;
 use caxton_control::mailbox::Taken;
-use tokio::sync::oneshot;
 
 use super::breaker::failing;
+use super::conflict::{Ended, refused};
 use super::copy::Recording;
 use super::handling::Handling;
 use super::inbox;
 use super::queue::{STORE_PAUSE, Slot, prefetch_next, since};
 use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
-use crate::store::{Closed, Commit, CommitError, Committed, StateChange};
-use crate::wasm::{Answer, Commits, Effects, Envelope, Fault, Inbox, Kept, Lease, Outcome, Sent, Work, wit};
-
-/// A handling whose state has changed meanwhile runs again at most so often; each time at least one other
-/// handling of the agent was committed.
-const MAX_CONFLICTS: u32 = 64;
+use crate::store::{Closed, Commit, CommitError, Committed};
+use crate::wasm::{
+    Answer, Commits, Conflict, Effects, Envelope, Fault, Inbox, Kept, Kind, Lease, Outcome, Sent, Work, wit,
+};
 
 /// The time that a call is given.
 #[derive(Debug, Clone, Copy)]
@@ -160,11 +158,16 @@ impl Agent {
             failed: None,
             recording: None,
         };
-        let attempt = u32::try_from(envelope.failed.len()).unwrap_or(u32::MAX).saturating_add(1);
-        envelope.message.attempt = envelope.message.attempt.max(attempt);
+        envelope.number_attempt();
         let result = match self.expired(&envelope) {
-            Some(why) => Err(Outcome::Gone(why)),
-            None => self.attempt(&mut handling, &mut envelope, kept).await,
+            Some(why) => Err(Outcome::Gone(why).into()),
+            None if self.begin_again(envelope.again.as_deref()).await => {
+                self.attempt(&mut handling, &mut envelope, kept).await
+            }
+            None => {
+                self.wait_again(handling, envelope);
+                return (Duration::ZERO, None);
+            }
         };
         let took = handling.took;
         let next = match result {
@@ -172,7 +175,11 @@ impl Agent {
                 self.count_ended();
                 self.settle(handling, envelope, content)
             }
-            Err(outcome) => {
+            Err(Ended::Conflict(conflict)) => {
+                self.conflicted(handling, envelope, conflict);
+                None
+            }
+            Err(Ended::Failed(outcome)) => {
                 handling.took = handling.began.elapsed();
                 self.failed(handling, envelope, outcome);
                 None
@@ -199,11 +206,11 @@ impl Agent {
 
     /// Runs the handler once.
     async fn attempt(
-        &self,
+        self: &Arc<Self>,
         handling: &mut Handling,
         envelope: &mut Envelope,
         kept: &mut Kept,
-    ) -> Result<Content, Outcome> {
+    ) -> Result<Content, Ended> {
         let (deadline, _) = handling.time(envelope);
         let lease = match kept.take(&handling.flight.revision.pool) {
             Some(lease) => lease,
@@ -219,6 +226,8 @@ impl Agent {
             trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
             outside: handling.recording.as_deref().map(Recording::outside),
             commits: Commits::WithResult,
+            // An instance that keeps state in its memory is not ended in the middle.
+            run: self.run(envelope.again.as_deref_mut(), &envelope.within, revision.kind() != Kind::Stateful),
         };
         // All of its time, also if an instance had to be started first; but nobody waits longer for that.
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
@@ -233,12 +242,15 @@ impl Agent {
                 }
                 (result, effects)
             }
-            Err((fault, cpu)) => {
+            Err((Fault::Reserved(key), effects, _)) => {
+                return Err(Ended::Conflict(Conflict::broken_off(key, effects)));
+            }
+            Err((fault, _, cpu)) => {
                 handling.cpu = cpu;
                 if let Some(recording) = &mut handling.recording {
                     recording.failed(&fault);
                 }
-                return Err(Outcome::Fault(fault));
+                return Err(Outcome::Fault(fault).into());
             }
         };
         let reply = result.map_err(Outcome::Gave)?;
@@ -264,13 +276,14 @@ impl Agent {
     }
 
     /// Keeps what a handler was content with, and lets it take effect.
-    fn settle(&self, handling: Handling, mut envelope: Box<Envelope>, content: Content) -> Option<Arc<Self>> {
-        let Content { outcome, effects, replied } = content;
+    fn settle(&self, handling: Handling, envelope: Box<Envelope>, content: Content) -> Option<Arc<Self>> {
+        let Content { outcome, mut effects, replied } = content;
+        let answers = std::mem::take(&mut effects.answers);
         let goes = self.goes_on(&handling, &envelope, &effects.sends, replied);
         let closes = if replied { None } else { Closed::of(&envelope, &effects.sends) };
         let handled = handling.acknowledges(&envelope);
         let keeps = self.commons.store.keeps_messages();
-        let lasts = !effects.writes.is_empty() || effects.ahead;
+        let lasts = effects.changes_state() || effects.ahead;
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
             let sends = self.commons.judged(effects.sends);
             if let Some(closed) = closes {
@@ -284,6 +297,8 @@ impl Agent {
         }
         let mut commit = Commit::new(self.name.shared(), Box::new(|_| ()));
         (commit.handled, commit.goes, commit.closes) = (handled, goes, closes.map(Box::new));
+        commit.ticket = envelope.again.as_ref().map(|again| again.ticket.number);
+        commit.within = envelope.within.iter().copied().chain(commit.ticket).collect();
         commit.state = self.change(handling.revision(), &mut commit.sends, effects);
         let agent = self.shared();
         commit.done = Box::new(move |committed: Committed| {
@@ -298,16 +313,14 @@ impl Agent {
                         next.work();
                     }
                 }
-                Err(CommitError::Conflict) if envelope.conflicts < MAX_CONFLICTS => {
-                    agent.stats.count_conflict();
-                    envelope.conflicts += 1;
-                    let agent = Arc::clone(&agent);
-                    agent.inbox.lock().breaker.abandoned();
-                    agent.retake(handling, envelope, None);
+                Err(CommitError::Conflict(key)) => {
+                    agent.conflicted(handling, envelope, refused(key, state.as_ref(), answers, false));
                 }
                 Err(error) => {
                     let outcome = match error {
-                        CommitError::Quota(_) | CommitError::Illegal(_) => Outcome::Refused(error.to_string()),
+                        CommitError::Quota(_) | CommitError::Illegal(_) | CommitError::NotANumber(_) => {
+                            Outcome::Refused(error.to_string())
+                        }
                         _ => Outcome::NotCommitted(error.to_string()),
                     };
                     let agent = Arc::clone(&agent);
@@ -361,54 +374,7 @@ impl Agent {
         }
     }
 
-    /// What effects do to the agent's state; what they send goes to `sends`.
-    pub(super) fn change(&self, revision: &Revision, sends: &mut Vec<Sent>, effects: Effects) -> Option<StateChange> {
-        let Effects { sends: sent, writes, reads, ahead, .. } = effects;
-        *sends = sent;
-        // What was only read matters when something else follows from it.
-        if writes.is_empty() && (reads.is_empty() || (sends.is_empty() && !ahead)) {
-            return None;
-        }
-        Some(StateChange {
-            reads,
-            writes,
-            expired: Vec::new(),
-            version: 0,
-            bytes: Arc::clone(&self.state_bytes),
-            size: None,
-            quota: revision.spec.limits.state_bytes,
-        })
-    }
-
-    fn submit(&self, commit: Commit) {
-        if let Some(state) = &commit.state {
-            self.note_writes(state.writes.keys());
-        }
-        self.pending.submit(&self.commons.store, commit);
-    }
-
-    /// Changes the agent's state and sends, outside any handling; returns when it is safe.
-    pub(crate) async fn commit(&self, state: Option<StateChange>, sends: Vec<Sent>) -> Result<(), CommitError> {
-        let (sender, receiver) = oneshot::channel();
-        let me = Weak::clone(&self.me);
-        let done = Box::new(move |committed: Committed| {
-            let Committed { result, sends, state, .. } = committed;
-            if let (Some(agent), Some(state)) = (me.upgrade(), &state) {
-                agent.pending.settled(state);
-            }
-            if result.is_ok() {
-                sends.into_iter().for_each(Sent::deliver);
-            }
-            // Who asked may have left.
-            let _ = sender.send(result);
-        });
-        let mut commit = Commit::new(self.name.shared(), done);
-        (commit.state, commit.sends) = (state, sends);
-        self.submit(commit);
-        receiver.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
-    }
-
-    /// One call of the handler. One that failed has its time on a core beside its fault.
+    /// One call of the handler. One that failed has its effects and its time on a core beside its fault.
     async fn call(
         &self,
         revision: &Arc<Revision>,
@@ -417,7 +383,7 @@ impl Agent {
         envelope: &Envelope,
         work: Work,
         given: Given,
-    ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, Spent), (Fault, Duration)> {
+    ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, Spent), (Fault, Effects, Duration)> {
         let result = tokio::select! {
             biased;
             result = lease.instance().handle(&envelope.message, work, given.left) => result,
@@ -429,10 +395,11 @@ impl Agent {
             Err(fault) => {
                 let cpu = lease.instance().cpu();
                 // It holds up nobody else that a caller has no patience.
+                let effects = lease.instance().take_effects();
                 if fault.is_guests() {
                     lease.fail(&fault, failing(envelope, revision));
                 }
-                return Err((fault, cpu));
+                return Err((fault, effects, cpu));
             }
         };
         let instance = lease.instance();

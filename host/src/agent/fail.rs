@@ -38,7 +38,7 @@ fn next(outcome: &Outcome) -> Next {
         Outcome::Gone(_) => Next::Never("expired"),
         Outcome::NotCommitted(_) => Next::Later,
         Outcome::Fault(Fault::Overloaded | Fault::Host(_)) => Next::Later,
-        Outcome::Fault(_) | Outcome::BadReply(_) | Outcome::Refused(_) => Next::Again,
+        Outcome::Fault(_) | Outcome::BadReply(_) | Outcome::Refused(_) | Outcome::Conflict(_) => Next::Again,
         // Not failures.
         Outcome::Reply(_) | Outcome::Done => Next::Later,
     }
@@ -58,7 +58,7 @@ pub(super) fn is_fault(outcome: &Outcome) -> bool {
         Outcome::Gave(failure) => failure.cause == wit::Cause::Fault,
         Outcome::Fault(fault) => fault.is_guests(),
         Outcome::BadReply(_) | Outcome::Refused(_) => true,
-        Outcome::NotCommitted(_) | Outcome::Gone(_) | Outcome::Reply(_) | Outcome::Done => false,
+        Outcome::Conflict(_) | Outcome::NotCommitted(_) | Outcome::Gone(_) | Outcome::Reply(_) | Outcome::Done => false,
     }
 }
 
@@ -70,6 +70,8 @@ fn is_answer(outcome: &Outcome) -> bool {
 impl Agent {
     /// A handling failed: tells whoever waits, or arranges what is next.
     pub(super) fn failed(&self, mut handling: Handling, mut envelope: Box<Envelope>, outcome: Outcome) {
+        // Another attempt is not bound to what this one saw.
+        drop(envelope.again.take());
         if let Some(recording) = handling.take_recording()
             && matches!(&outcome, Outcome::Gave(_) | Outcome::Fault(_))
             && is_answer(&outcome)
@@ -258,6 +260,7 @@ fn attempt(handling: &Handling, envelope: &Envelope, outcome: &Outcome, why: &st
 impl Handling {
     /// What acknowledges the message in hand; none when the store does not have it.
     pub(super) fn acknowledges(&self, envelope: &Envelope) -> Option<Handled> {
-        envelope.seq.map(|seq| Handled { seq, revision: self.revision().id.number })
+        let runs = envelope.again.as_ref().map_or(1, |again| again.runs + 1);
+        envelope.seq.map(|seq| Handled { seq, revision: self.revision().id.number, runs })
     }
 }

@@ -8,18 +8,24 @@ use caxton_control::RevisionId;
 use caxton_control::rollout::split::{Sticky, Talk};
 use http_body::Body;
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::admit::AdmitError;
 use super::began::{InHand, Noted};
+use super::breaker::Trial;
+use super::commit::Refused;
+use super::conflict::{describe, refused};
 use super::copy::CallRecording;
+use super::held::Held;
 use super::stats::End;
 use super::{Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::CommitError;
 use crate::trace::Trace;
 use crate::wasm::{
-    BodyError, Commits, Committer, Effects, Fault, HttpCall, HttpEnd, HttpFailure, Outcome, ResponseBody, Sent, Work,
-    new_id,
+    Again, BodyError, Commits, Committer, Conflict, Effects, Ended, Fault, HttpCall, HttpEnd, HttpFailure,
+    NotCommitted, Outcome, ResponseBody, Sent, Unanswered, Work, new_id,
 };
 
 /// An HTTP agent's response, whose body may still be coming.
@@ -43,9 +49,102 @@ pub(crate) enum HttpError {
     Call(#[from] HttpFailure),
 }
 
+/// A call that is in hand, until it is told how it ended.
+struct InCall {
+    agent: Arc<Agent>,
+    flight: InFlight,
+    in_hand: Option<InHand>,
+    /// When it came.
+    began: Instant,
+    /// When its handler ran last.
+    called: Instant,
+    trace: Option<Trace>,
+}
+
+/// A run of a handler that brought no response.
+enum Broken {
+    Failed(HttpFailure),
+    Conflict { call: InCall, again: Option<Box<Again>>, conflict: Conflict },
+}
+
+impl Broken {
+    /// The failure of a call that does not run again.
+    fn give_up(self) -> HttpFailure {
+        match self {
+            Self::Failed(failure) => failure,
+            Self::Conflict { call, conflict, .. } => call.give_up(conflict.key),
+        }
+    }
+}
+
+impl InCall {
+    /// What hears how the handler ended; nothing if the call was taken out meanwhile.
+    fn ended(shared: &Arc<Mutex<Option<Self>>>) -> Ended {
+        let shared = Arc::clone(shared);
+        Box::new(move |end| {
+            let call = shared.lock().take();
+            if let Some(call) = call {
+                call.end(end);
+            }
+        })
+    }
+
+    /// Ends the call, which was in conflict too often.
+    fn give_up(self, key: String) -> HttpFailure {
+        let why = describe(&key);
+        self.end(Fault::Reserved(key).into());
+        HttpFailure::Conflict(why)
+    }
+
+    /// Counts and tells how it ended.
+    fn end(self, end: HttpEnd) {
+        let Self { agent, flight, in_hand, began, called, trace } = self;
+        let waited = called.saturating_duration_since(began);
+        let well = Some(end.result.is_ok());
+        agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
+        agent.count_call(&end, &flight.revision);
+        if !end.by_caller && end.result.as_ref().err().is_none_or(Fault::is_guests) {
+            let took = end.result.is_ok().then(|| called.elapsed());
+            flight.revision.measure(took, end.result.is_err());
+        }
+        if let Err(mut fault) = end.result {
+            agent.stats.failed_with(fault.code());
+            if let Fault::Time { limit, .. } = &mut fault {
+                // What was left of it when the guest began says nothing to anyone.
+                *limit = flight.revision.spec.limits.time;
+            }
+            let why = if end.by_caller { " because of what its caller did" } else { "" };
+            let mut text = format!("an HTTP call failed{why}: {fault}");
+            if let Some(trace) = trace {
+                text.push_str(&format!("; its trace is {}", trace.id()));
+            }
+            agent.commons.note(&flight.revision, "error", &text, &Outcome::Fault(fault));
+        }
+        drop((flight, in_hand));
+    }
+}
+
+/// A request whose body is noted while it is read, if the call is recorded.
+fn recorded<B>(
+    request: http::Request<B>,
+    recording: Option<Arc<CallRecording>>,
+) -> http::Request<impl Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+{
+    request.map(|body| {
+        body.map_frame(move |frame| {
+            if let (Some(recording), Some(data)) = (&recording, frame.data_ref()) {
+                recording.read(data);
+            }
+            frame
+        })
+    })
+}
+
 impl Agent {
     /// Hands a request to the agent. Its effects are committed before this returns its response; the rest of
-    /// the body comes while it is read.
+    /// the body comes while it is read. While the request is held whole, the handler runs again after a conflict.
     pub(crate) async fn call_http<B>(
         self: &Arc<Self>,
         request: http::Request<B>,
@@ -57,48 +156,107 @@ impl Agent {
     {
         let began = Instant::now();
         let trial = self.admit_call()?;
-        let (mut flight, in_hand) = self.enter(conversation.as_deref())?;
-        let deadline = began + flight.revision.spec.limits.time;
-        let lease = self.lease(&mut flight, true, deadline).await.map_err(HttpFailure::Fault)?;
-        let revision = Arc::clone(&flight.revision);
-        let deadline = began + revision.spec.limits.time;
-        let called = Instant::now();
-        let traced = trace.clone();
+        let (flight, in_hand) = self.enter(conversation.as_deref())?;
         let conversation = conversation.unwrap_or_else(new_id);
-        let recording = self.record(&revision, 0).map(|one| CallRecording::new(one, &request, &conversation));
-        let reading = recording.clone();
-        let request = request.map(|body| {
-            body.map_frame(move |frame| {
-                if let (Some(recording), Some(data)) = (&reading, frame.data_ref()) {
-                    recording.read(data);
+        let (keeps_state, limits) = (flight.revision.pool.program.summary.keeps_state(), &flight.revision.spec.limits);
+        let (most, deadline) = (limits.message_bytes, began + limits.time);
+        let call = InCall { agent: Arc::clone(self), flight, in_hand, began, called: began, trace };
+        if !keeps_state {
+            // Nothing that it does is in conflict with others.
+            let answer = self.run_call(call, request, &conversation, (None, false)).await;
+            let answer = answer.map_err(Broken::give_up)?;
+            trial.map(Trial::answered);
+            return Ok(answer);
+        }
+        let yields = request.body().size_hint().upper().is_some_and(|upper| upper <= most);
+        let held = Held::new(request, most);
+        let mut next = (call, None);
+        loop {
+            let (call, again) = next;
+            let broken = match self.run_call(call, held.request(), &conversation, (again, yields)).await {
+                Ok(answer) => {
+                    trial.map(Trial::answered);
+                    return Ok(answer);
                 }
-                frame
-            })
-        });
-        let committer = self.committer(&revision, recording.clone());
-        let work = Work {
-            conversation,
-            hops: 0,
-            deadline,
-            trace,
-            outside: recording.as_ref().map(|recording| recording.outside()),
-            commits: Commits::Through(Arc::clone(&committer)),
-        };
+                Err(broken) => broken,
+            };
+            let Broken::Conflict { call, again, conflict } = broken else { return Err(broken.give_up().into()) };
+            if conflict.partly || !held.is_whole() {
+                self.stats.count_conflict();
+                return Err(call.give_up(conflict.key).into());
+            }
+            let key = conflict.key.clone();
+            let again = match self.note_conflict(again, conflict) {
+                Ok(again) => again,
+                Err(key) => return Err(call.give_up(key).into()),
+            };
+            if tokio::time::timeout_at(deadline.into(), self.until_begun(&again)).await.is_err() {
+                return Err(call.give_up(key).into());
+            }
+            next = (call, Some(again));
+        }
+    }
+
+    /// Runs the handler once.
+    async fn run_call<B>(
+        self: &Arc<Self>,
+        mut in_call: InCall,
+        request: http::Request<B>,
+        conversation: &str,
+        (mut again, yields): (Option<Box<Again>>, bool),
+    ) -> Result<HttpAnswer, Broken>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+    {
+        let deadline = in_call.began + in_call.flight.revision.spec.limits.time;
+        let lease =
+            self.lease(&mut in_call.flight, true, deadline).await.map_err(|fault| Broken::Failed(fault.into()))?;
+        let revision = Arc::clone(&in_call.flight.revision);
+        let deadline = in_call.began + revision.spec.limits.time;
+        in_call.called = Instant::now();
+        let recording = self.record(&revision, 0).map(|one| CallRecording::new(one, &request, conversation));
+        let run = self.run(again.as_deref_mut(), &[], yields);
+        let committer = self.committer(&revision, recording.clone(), run.ticket);
         let call = HttpCall {
-            request,
-            work,
-            time: deadline.saturating_duration_since(called),
+            request: recorded(request, recording.clone()),
+            work: Work {
+                conversation: conversation.to_owned(),
+                hops: 0,
+                deadline,
+                trace: in_call.trace.clone(),
+                outside: recording.as_ref().map(|recording| recording.outside()),
+                commits: Commits::Through(Arc::clone(&committer)),
+                run,
+            },
+            time: deadline.saturating_duration_since(in_call.called),
             interrupt: revision.interrupt.clone(),
         };
-        let ended = self.call_ended((flight, in_hand), began, called, traced);
-        let mut response = call.run(lease, |effects| committer(effects), ended).await.inspect_err(|failure| {
-            if let Some(recording) = &recording {
-                recording.failed(failure);
+        let in_call = Arc::new(Mutex::new(Some(in_call)));
+        let commit = |effects| committer(effects, true);
+        let mut response = match call.run(lease, commit, InCall::ended(&in_call)).await {
+            Ok(response) => response,
+            Err(unanswered) => {
+                let conflict = match unanswered {
+                    Unanswered::BrokenOff(key, effects, _ended) => Ok(Conflict::broken_off(key, *effects)),
+                    Unanswered::Refused(NotCommitted::Conflict(conflict), _ended) => Ok(*conflict),
+                    Unanswered::Refused(NotCommitted::Other(why), ended) => {
+                        ended(Fault::Host(why.clone()).into());
+                        Err(HttpFailure::NotCommitted(why))
+                    }
+                    Unanswered::Fault(fault) => Err(fault.into()),
+                };
+                return Err(match (conflict, in_call.lock().take()) {
+                    (Ok(conflict), Some(call)) => Broken::Conflict { call, again, conflict },
+                    (Ok(conflict), None) => Broken::Failed(HttpFailure::Conflict(describe(&conflict.key))),
+                    (Err(failure), _) => {
+                        if let Some(recording) = &recording {
+                            recording.failed(&failure);
+                        }
+                        Broken::Failed(failure)
+                    }
+                });
             }
-        })?;
-        if let Some(trial) = trial {
-            trial.answered();
-        }
+        };
         if let Some(recording) = recording {
             recording.answered(&mut response);
         }
@@ -106,62 +264,71 @@ impl Agent {
     }
 
     /// Returns what commits the effects of a call, with its response and before.
-    fn committer(self: &Arc<Self>, revision: &Arc<Revision>, recording: Option<Arc<CallRecording>>) -> Committer {
+    fn committer(
+        self: &Arc<Self>,
+        revision: &Arc<Revision>,
+        recording: Option<Arc<CallRecording>>,
+        ticket: Option<u64>,
+    ) -> Committer {
         let (agent, revision) = (Arc::clone(self), Arc::clone(revision));
-        Arc::new(move |effects| {
+        Arc::new(move |mut effects, last| {
             let (agent, revision) = (Arc::clone(&agent), Arc::clone(&revision));
             if let Some(recording) = &recording {
                 recording.committing(agent.name.as_str(), &effects);
             }
-            Box::pin(async move { agent.commit_call(&revision, effects).await.map_err(|error| error.to_string()) })
+            Box::pin(async move {
+                let (answers, partly) = (std::mem::take(&mut effects.answers), effects.partly);
+                let committed = agent.commit_call(&revision, (ticket, !last), effects).await;
+                committed.map_err(|not| match not.error {
+                    CommitError::Conflict(key) => {
+                        NotCommitted::Conflict(Box::new(refused(key, not.state.as_ref(), answers, partly)))
+                    }
+                    error => NotCommitted::Other(error.to_string()),
+                })
+            })
         })
     }
 
-    /// Keeps what an HTTP call has done, and delivers what it sent; returns when it is safe.
-    async fn commit_call(&self, revision: &Revision, effects: Effects) -> Result<(), CommitError> {
-        let lasts = !effects.writes.is_empty() || effects.ahead;
+    /// Waits until a call may run again, with its keys to itself.
+    async fn until_begun(&self, again: &Again) {
+        let (store, ticket) = (&self.commons.store, again.ticket.number);
+        let call = || {
+            let (sender, called) = oneshot::channel::<()>();
+            // Who waited may have left.
+            let go_on = move || {
+                let _ = sender.send(());
+            };
+            (Box::new(go_on), called)
+        };
+        let (go_on, mut called) = call();
+        self.pending.line_up(store, ticket, again.keys.clone(), (Vec::new(), again.runs > 1), go_on);
+        loop {
+            // The sender is dropped with the line only.
+            let _ = called.await;
+            if self.begin_again(Some(again)).await {
+                return;
+            }
+            let (go_on, next) = call();
+            called = next;
+            self.pending.line_up_again(store, ticket, go_on);
+        }
+    }
+
+    /// Keeps what an HTTP call has done, and delivers what it sent; returns when it is safe. What is refused is given back.
+    async fn commit_call(
+        &self,
+        revision: &Revision,
+        part: (Option<u64>, bool),
+        effects: Effects,
+    ) -> Result<(), Box<Refused>> {
+        let lasts = effects.changes_state() || effects.ahead;
         if !lasts && (effects.sends.is_empty() || !self.commons.store.keeps_messages()) {
             self.commons.judged(effects.sends).into_iter().for_each(Sent::deliver);
             return Ok(());
         }
         let mut sends = Vec::new();
         let state = self.change(revision, &mut sends, effects);
-        self.commit(state, sends).await
-    }
-
-    /// What is counted and told when a call has ended.
-    fn call_ended(
-        self: &Arc<Self>,
-        (flight, in_hand): (InFlight, Option<InHand>),
-        began: Instant,
-        called: Instant,
-        traced: Option<Trace>,
-    ) -> Box<dyn FnOnce(HttpEnd) + Send> {
-        let agent = Arc::clone(self);
-        Box::new(move |end: HttpEnd| {
-            let waited = called.saturating_duration_since(began);
-            let well = Some(end.result.is_ok());
-            agent.stats.ended(End { well, waited, took: called.elapsed(), cpu: end.cpu });
-            agent.count_call(&end, &flight.revision);
-            if !end.by_caller && end.result.as_ref().err().is_none_or(Fault::is_guests) {
-                let took = end.result.is_ok().then(|| called.elapsed());
-                flight.revision.measure(took, end.result.is_err());
-            }
-            if let Err(mut fault) = end.result {
-                agent.stats.failed_with(fault.code());
-                if let Fault::Time { limit, .. } = &mut fault {
-                    // What was left of it when the guest began says nothing to anyone.
-                    *limit = flight.revision.spec.limits.time;
-                }
-                let why = if end.by_caller { " because of what its caller did" } else { "" };
-                let mut text = format!("an HTTP call failed{why}: {fault}");
-                if let Some(trace) = traced {
-                    text.push_str(&format!("; its trace is {}", trace.id()));
-                }
-                agent.commons.note(&flight.revision, "error", &text, &Outcome::Fault(fault));
-            }
-            drop((flight, in_hand));
-        })
+        self.commit_under(part, state, sends).await
     }
 
     /// Counts a call as in flight on the revision that answers it, and its conversation as busy.

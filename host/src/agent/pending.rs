@@ -1,24 +1,41 @@
-//! State that is written and not yet committed, as the agent's next handler is to see it.
+//! State that is written and not yet committed, as the agent's next handler is to see it, and the keys that are reserved.
 //!
 //! A handler that reads what another has just written need not wait for the disk: it goes on with the value, and
 //! its own commit comes after the other's. If the other's is refused, so is its own, which read a version that
 //! never came to be, and it runs again.
+//!
+//! Whoever runs again has what it touched [reserved](caxton_control::reserve). A reservation ends when the commit is given
+//! to the store, not when it is safe: the next handler reads what is written here.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ahash::AHashMap;
+use caxton_control::reserve::Reservations;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::Agent;
 use crate::clock;
 use crate::store::{Commit, CommitError, StateChange, Store};
-use crate::wasm::{Read, Seen, Value, is_as_seen};
+use crate::wasm::{Expiry, Read, Seen, Value, is_as_seen, sum};
 
 /// What an agent has written and the store has not committed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Pending {
+    state: Mutex<State>,
+    /// Keys that are reserved, to be read where the lock would cost too much.
+    reserved: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
     /// Looked up with every message; those who want them in order, which is seldom, sort them.
-    keys: Mutex<AHashMap<String, Newest>>,
+    keys: AHashMap<String, Newest>,
+    /// Under the same lock: between the look for a reserved key and the write of it nobody reserves it.
+    table: Reservations<Next>,
+    /// Who waits until none of these keys is under way.
+    settling: Vec<(BTreeSet<String>, oneshot::Sender<()>)>,
 }
 
 /// The newest value of a key.
@@ -36,58 +53,224 @@ impl Newest {
     }
 }
 
-/// Whether something that was read has been written anew since.
-fn is_stale(keys: &AHashMap<String, Newest>, state: &StateChange) -> bool {
-    let now = clock::now_ms();
-    state.reads.iter().any(|(key, seen)| {
-        keys.get(key).is_some_and(|newest| {
-            // A key that is removed is seen as one that never was.
-            let version = if newest.value.is_some() { newest.version } else { 0 };
-            !is_as_seen(*seen, version, newest.value.as_ref().and_then(Value::expires_at), now)
-        })
-    })
+/// Lets a run begin.
+pub(super) type GoOn = Box<dyn FnOnce() + Send>;
+
+/// What goes on when a reserved key is free.
+enum Next {
+    Run(GoOn),
+    Commit(Box<Commit>),
+}
+
+/// What is to be told once the lock is given back.
+#[derive(Default)]
+struct Told {
+    refused: Vec<(Commit, CommitError)>,
+    runs: Vec<GoOn>,
+}
+
+impl Told {
+    fn tell(self) {
+        self.refused.into_iter().for_each(|(commit, why)| commit.refuse(why));
+        self.runs.into_iter().for_each(|go_on| go_on());
+    }
+}
+
+impl State {
+    /// A key that was read and has been written anew since.
+    fn stale(&self, state: &StateChange) -> Option<String> {
+        let now = clock::now_ms();
+        let is_stale = |(key, seen): &(&String, &u64)| {
+            self.keys.get(*key).is_some_and(|newest| {
+                // A key that is removed is seen as one that never was.
+                let version = if newest.value.is_some() { newest.version } else { 0 };
+                !is_as_seen(**seen, version, newest.value.as_ref().and_then(Value::expires_at), now)
+            })
+        };
+        state.reads.iter().find(is_stale).map(|(key, _)| key.clone())
+    }
+
+    /// Hands a commit to the store, lets it wait, or refuses it.
+    fn take(&mut self, store: &Store, mut commit: Commit, told: &mut Told) {
+        let (ticket, is_part) = (commit.ticket, commit.is_part);
+        if let Some(state) = commit.state.as_mut().filter(|state| state.writes_anything()) {
+            let taken = (!self.table.is_empty())
+                .then(|| state.written().find(|key| !self.table.admits(std::iter::once(*key), &commit.within)))
+                .flatten();
+            match taken {
+                // Who has keys waits for nobody.
+                Some(key) if ticket.is_some() => {
+                    let why = CommitError::Conflict(key.clone());
+                    return told.refused.push((commit, why));
+                }
+                Some(_) => {
+                    let keys = state.written().cloned().collect();
+                    return self.table.delay(keys, commit.within.clone(), Next::Commit(Box::new(commit)));
+                }
+                None => {}
+            }
+            // What others would read of it, and build on, would never come to be.
+            if let Some(key) = self.stale(state) {
+                return told.refused.push((commit, CommitError::Conflict(key)));
+            }
+            if let Err(why) = self.note(store, &commit.agent, state) {
+                return told.refused.push((commit, why));
+            }
+        }
+        // Under the lock: commits of an agent reach the store in the order of their versions.
+        store.submit(commit);
+        if let (Some(ticket), false) = (ticket, is_part) {
+            self.table.leave(ticket);
+        }
+    }
+
+    /// Notes what a commit writes, so that it can be read. What it adds is foretold from what the key will be.
+    fn note(&mut self, store: &Store, agent: &str, state: &mut StateChange) -> Result<(), CommitError> {
+        let mut sums = Vec::with_capacity(state.adds.len());
+        for (key, add) in &mut state.adds {
+            let before = match self.keys.get(key) {
+                Some(newest) => newest.there().cloned(),
+                None => store.read(agent, key).map_err(CommitError::Store)?.map(Value::from),
+            };
+            let bytes = before.as_ref().map(|value| &*value.bytes);
+            add.sum = sum(bytes, add.by).map_err(|_| CommitError::NotANumber(key.clone()))?;
+            let expiry = before.and_then(|value| value.expires_at()).map(|at| Expiry { at, given: None });
+            sums.push((key.clone(), Some(Value { bytes: add.sum.to_string().into(), expiry })));
+        }
+        let version = store.next_version();
+        state.version = version;
+        let written = state.writes.iter().map(|(key, value)| (key.clone(), value.clone()));
+        for (key, value) in written.chain(sums) {
+            self.keys.insert(key, Newest { version, value });
+        }
+        Ok(())
+    }
+
+    /// Lets go on whoever can.
+    fn go_on(&mut self, store: &Store, told: &mut Told) {
+        loop {
+            let due = self.table.due();
+            if due.is_empty() {
+                return;
+            }
+            for next in due {
+                match next {
+                    Next::Run(go_on) => told.runs.push(go_on),
+                    Next::Commit(commit) => self.take(store, *commit, told),
+                }
+            }
+        }
+    }
+
+    fn is_settled(&self, keys: &BTreeSet<String>) -> bool {
+        self.keys.is_empty() || !keys.iter().any(|key| self.keys.contains_key(key))
+    }
 }
 
 impl Pending {
-    /// Hands a commit to the store; what it writes can be read from now on. One that is sure to be refused is told so at
-    /// once.
-    pub(super) fn submit(&self, store: &Store, mut commit: Commit) {
-        match &mut commit.state {
-            Some(state) if !state.writes.is_empty() => {
-                let mut keys = self.keys.lock();
-                // What others would read of it, and build on, would never come to be.
-                if is_stale(&keys, state) {
-                    drop(keys);
-                    return commit.refuse(CommitError::Conflict);
-                }
-                state.version = store.next_version();
-                for (key, value) in &state.writes {
-                    keys.insert(key.clone(), Newest { version: state.version, value: value.clone() });
-                }
-                // Under the lock: commits of an agent reach the store in the order of their versions.
-                store.submit(commit);
-            }
-            Some(_) | None => store.submit(commit),
+    /// Makes a change, and lets go on whoever can after it.
+    fn change<T>(&self, store: &Store, change: impl FnOnce(&mut State, &mut Told) -> T) -> T {
+        let mut told = Told::default();
+        let changed = {
+            let mut state = self.state.lock();
+            let changed = change(&mut state, &mut told);
+            state.go_on(store, &mut told);
+            self.reserved.store(state.table.len(), Ordering::Relaxed);
+            changed
+        };
+        told.tell();
+        changed
+    }
+
+    /// Hands a commit to the store; what it writes can be read from now on. One that writes what another has reserved
+    /// waits for that, and one that is sure to be refused is told so at once.
+    pub(super) fn submit(&self, store: &Store, commit: Commit) {
+        let writes = commit.state.as_ref().is_some_and(StateChange::writes_anything);
+        if writes || commit.ticket.is_some() {
+            self.change(store, |state, told| state.take(store, commit, told));
+        } else {
+            store.submit(commit);
         }
     }
 
     /// Forgets what a commit wrote: the store has it, or refused it.
-    pub(super) fn settled(&self, state: &StateChange) {
-        if state.writes.is_empty() {
+    pub(super) fn settled(&self, change: &StateChange) {
+        if !change.writes_anything() {
             return;
         }
-        let mut keys = self.keys.lock();
-        for key in state.writes.keys() {
-            if keys.get(key).is_some_and(|value| value.version == state.version) {
+        let mut state = self.state.lock();
+        let State { keys, settling, .. } = &mut *state;
+        for key in change.written() {
+            if keys.get(key).is_some_and(|value| value.version == change.version) {
                 keys.remove(key);
+            }
+        }
+        if !settling.is_empty() {
+            let waiting = std::mem::take(settling);
+            for (keys, told) in waiting {
+                if state.is_settled(&keys) {
+                    // Who waited may have left.
+                    let _ = told.send(());
+                } else {
+                    state.settling.push((keys, told));
+                }
             }
         }
     }
 
+    /// Waits until nothing of these keys is under way. They are reserved, so that it comes to an end.
+    pub(super) async fn until_settled(&self, keys: &BTreeSet<String>) {
+        let settled = {
+            let mut state = self.state.lock();
+            if state.is_settled(keys) {
+                return;
+            }
+            let (sender, settled) = oneshot::channel();
+            state.settling.push((keys.clone(), sender));
+            settled
+        };
+        // The sender is dropped with the agent only.
+        let _ = settled.await;
+    }
+
+    /// Puts a run in line for keys; what it had is free. `go_on` is called when it is its turn to [begin](Self::begin).
+    pub(super) fn line_up(
+        &self,
+        store: &Store,
+        ticket: u64,
+        keys: BTreeSet<String>,
+        (within, first): (Vec<u64>, bool),
+        go_on: GoOn,
+    ) {
+        self.change(store, |state, _| state.table.wait(ticket, keys, within, first, Next::Run(go_on)));
+    }
+
+    /// Gives a run that was called its keys. False if another has one of them.
+    pub(super) fn begin(&self, ticket: u64) -> bool {
+        self.state.lock().table.begin(ticket)
+    }
+
+    /// Lets a run that could not begin wait in its place.
+    pub(super) fn line_up_again(&self, store: &Store, ticket: u64, go_on: GoOn) {
+        self.change(store, |state, _| state.table.wait_again(ticket, Next::Run(go_on)));
+    }
+
+    /// Gives up what is reserved under a ticket.
+    pub(super) fn leave(&self, store: &Store, ticket: u64) {
+        if self.reserved.load(Ordering::Relaxed) > 0 {
+            self.change(store, |state, _| state.table.leave(ticket));
+        }
+    }
+
+    /// Whether a run within these had better not depend on a key.
+    pub(super) fn is_reserved(&self, key: &str, within: &[u64]) -> bool {
+        self.reserved.load(Ordering::Relaxed) > 0 && self.state.lock().table.is_reserved(key, within)
+    }
+
     /// A key as it will be: none if nothing is under way for it.
     pub(super) fn read(&self, key: &str) -> Option<Option<Read>> {
-        let keys = self.keys.lock();
-        let found = keys.get(key)?;
+        let state = self.state.lock();
+        let found = state.keys.get(key)?;
         Some(found.there().map(|value| Read {
             value: value.bytes.to_vec(),
             version: found.version,
@@ -97,9 +280,9 @@ impl Pending {
 
     /// The keys under way among those with a prefix, after a key, and whether each will be there.
     fn keys(&self, prefix: &str, after: Option<&str>) -> Vec<(String, bool)> {
-        let keys = self.keys.lock();
-        keys.iter()
-            .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after))
+        let state = self.state.lock();
+        let keys = state.keys.iter();
+        keys.filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after))
             .map(|(key, newest)| (key.clone(), newest.there().is_some()))
             .collect()
     }

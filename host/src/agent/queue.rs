@@ -161,7 +161,12 @@ impl Agent {
     pub(super) fn slot(&self, envelope: Box<Envelope>) -> Slot {
         let weight = weight(&envelope);
         match envelope.seq {
-            Some(seq) if envelope.waiter.is_none() && !self.commons.resident.take(weight, RESIDENT) => {
+            // What is known of runs before is nowhere else.
+            Some(seq)
+                if envelope.waiter.is_none()
+                    && envelope.again.is_none()
+                    && !self.commons.resident.take(weight, RESIDENT) =>
+            {
                 Slot::Kept(Box::new(Place::of(seq, &envelope)))
             }
             Some(_) | None => Slot::Here(envelope),
@@ -335,16 +340,16 @@ impl Agent {
             return;
         }
         inbox.leaving = true;
-        let calls: Vec<Box<Envelope>> = inbox
-            .mailbox
-            .drain()
+        let drained = inbox.mailbox.drain();
+        // What is let go of may have keys reserved, and others go on without the lock.
+        drop(inbox);
+        let calls: Vec<Box<Envelope>> = drained
             .into_iter()
             .filter_map(|slot| match slot {
                 Slot::Here(envelope) if envelope.seq.is_none() => Some(envelope),
                 Slot::Here(_) | Slot::Kept(_) => None,
             })
             .collect();
-        drop(inbox);
         for envelope in calls {
             self.inbox.lock().mailbox.reserve_beyond();
             if self.put(envelope) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use caxton_control::RevisionId;
 
 use super::hops::{End, Ending};
-use super::{AdmitError, Agent, Revision, draft};
+use super::{AdmitError, Agent, Revision, conflict, draft};
 use crate::clock;
 use crate::store::said;
 use crate::wasm::{Envelope, Inbox, Outcome, Sent, new_id, wit};
@@ -29,6 +29,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
         Outcome::Fault(fault) => fault.to_string(),
         Outcome::BadReply(why) => format!("its reply was refused: {why}"),
         Outcome::Refused(why) => format!("its effects were refused: {why}"),
+        Outcome::Conflict(key) => format!("conflict: {}", conflict::describe(key)),
         Outcome::NotCommitted(why) => format!("its effects were not committed: {why}"),
         Outcome::Gone(why) => (*why).to_owned(),
     }
@@ -46,6 +47,7 @@ pub(crate) fn code(outcome: &Outcome) -> Option<&'static str> {
         Outcome::Fault(fault) => Some(fault.code()),
         Outcome::BadReply(_) => Some("bad-reply"),
         Outcome::Refused(_) => Some("effects-refused"),
+        Outcome::Conflict(_) => Some("conflict"),
         Outcome::NotCommitted(_) => Some("not-committed"),
         Outcome::Gone(_) => Some("gone"),
     }

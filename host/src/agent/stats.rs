@@ -95,8 +95,10 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     /// Messages given back because the agent ended.
     pub(crate) dropped: u64,
-    /// Handlings that ran again because their state had changed meanwhile.
+    /// Runs of handlers that were for nothing, because others changed what they had read.
     pub(crate) conflicts: u64,
+    /// Runs of handlers.
+    pub(crate) runs: u64,
 }
 
 impl Stats {
@@ -144,9 +146,16 @@ impl Stats {
         self.figures.count(figure);
     }
 
-    /// Counts a handling that runs again.
+    /// Counts a run that was for nothing, because another changed what it had read.
     pub(crate) fn count_conflict(&self) {
         count(&self.here().conflicts);
+        self.figures.count(Figure::Conflict);
+    }
+
+    /// Counts a run of a handler.
+    pub(crate) fn count_run(&self) {
+        count(&self.here().runs);
+        self.figures.count(Figure::Run);
     }
 
     /// The metrics of HTTP requests to this agent.
@@ -182,6 +191,7 @@ impl Stats {
             refused: sum(|tally| &tally.refused),
             dropped: sum(|tally| &tally.dropped),
             conflicts: sum(|tally| &tally.conflicts),
+            runs: sum(|tally| &tally.runs),
         }
     }
 

@@ -16,6 +16,7 @@ pub(super) struct Tally {
     /// Attempts that ended and are followed by another, those that were broken off included.
     pub(super) unfinished: AtomicU64,
     pub(super) conflicts: AtomicU64,
+    pub(super) runs: AtomicU64,
     pub(super) waited: Times,
     pub(super) took: Times,
     pub(super) cpu: Times,

@@ -155,10 +155,17 @@ fn shown(thread: &Thread, now: u64) -> String {
     text
 }
 
+fn conflicts(count: u32) -> String {
+    if count == 1 { "1 conflict".to_owned() } else { format!("{count} conflicts") }
+}
+
 fn said(message: &ThreadMessage) -> String {
     let route = one_line(&format!("{} -> {}", message.sender, message.receiver));
     let state = match (&message.revision, message.dead_letter, message.due_at) {
-        (Some(revision), _, _) => format!("handled by {revision}"),
+        (Some(revision), _, _) => match message.runs {
+            Some(runs) if runs > 1 => format!("handled by {revision} in {runs} runs ({})", conflicts(runs - 1)),
+            Some(_) | None => format!("handled by {revision}"),
+        },
         (None, Some(number), _) => format!("dead letter {number}"),
         (None, None, Some(due)) => format!("waiting, due {}", rfc3339(due)),
         (None, None, None) => message.state.clone(),
@@ -227,6 +234,7 @@ mod tests {
             due_at: None,
             done_at: None,
             revision: None,
+            runs: None,
             dead_letter: None,
             content_type: "text/plain".to_owned(),
             bytes: 2,
@@ -248,12 +256,13 @@ c-1           ended  billing, triage  -                         7           0  2
     #[test]
     fn a_thread_is_shown_in_its_order() {
         let handled = ThreadMessage { revision: Some("billing@2".to_owned()), ..message("handled") };
+        let twice = ThreadMessage { runs: Some(2), ..handled.clone() };
         let dead = ThreadMessage { dead_letter: Some(9), text: None, bytes: 2_048, ..message("dead-letter") };
         let due = ThreadMessage { due_at: Some(1_709_251_300_000), text: Some(String::new()), ..message("waiting") };
         let thread = Thread {
             id: "c-1".to_owned(),
             conversation: Some(conversation()),
-            messages: vec![handled, dead, due, message("waiting")],
+            messages: vec![handled, twice, dead, due, message("waiting")],
             more: false,
         };
         let expected = "\
@@ -271,6 +280,10 @@ unanswered    triage -> billing (k)
     a
     \\u{1b}[2J
 
+2024-03-01T00:00:00.000Z  triage -> billing  cfp  handled by billing@2 in 2 runs (1 conflict)
+    a
+    \\u{1b}[2J
+
 2024-03-01T00:00:00.000Z  triage -> billing  cfp  dead letter 9
     2.0 KiB of text/plain
 
@@ -281,7 +294,7 @@ unanswered    triage -> billing (k)
     \\u{1b}[2J
 ";
         assert_eq!(shown(&thread, 1_709_251_320_000), expected);
-        assert!(kept(&thread).starts_with("4 messages of 7 said; kept are"), "{}", kept(&thread));
+        assert!(kept(&thread).starts_with("5 messages of 7 said; kept are"), "{}", kept(&thread));
     }
 
     #[tokio::test]

@@ -55,6 +55,7 @@ fn show(stats: &HostStats, colours: bool) -> String {
                 messages.dropped
             ),
         ),
+        ("runs", format!("{} of handlers, {} of them in conflict", messages.runs, messages.conflicts)),
         (
             "conversations",
             format!(
@@ -174,6 +175,8 @@ mod tests {
                 retried: 2,
                 refused: 3,
                 dropped: 0,
+                runs: 11,
+                conflicts: 3,
             },
             failures: vec![failure("trap", 21), failure("deadline-exceeded", 3)],
             delivery: DeliveryFigures { last_minute: None, since_start: Some(quantiles) },
@@ -195,6 +198,7 @@ mod tests {
         let expected = "\
 messages/s    12.3, at most 99.0
 messages      6 accepted, 5 handled, 1 failed, 2 retried, 3 refused, 0 given back
+runs          11 of handlers, 3 of them in conflict
 conversations 2 open, 3.5 messages each; 5 kept in all
 last minute   -
 since start   p50 81.9µs, p90 100.0µs, p99 2.5ms, p99.9 2.5ms, at most 3.1s (4 of them)

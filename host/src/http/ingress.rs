@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use caxton_control::desired::Mode;
 use caxton_control::route::OWN;
+use caxton_control::template::Template;
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
@@ -31,7 +32,23 @@ pub(super) struct Call {
     pub(super) route: String,
     /// The values of the route's parameters, as they stand in the path.
     pub(super) params: Vec<(String, String)>,
+    /// What names its conversation, where the route does.
+    pub(super) conversation: Option<Arc<Template>>,
     pub(super) trace: Trace,
+}
+
+impl Call {
+    /// The conversation that the request belongs to, where it or its route says so.
+    pub(super) fn conversation(&self) -> Result<Option<String>, Problem> {
+        let header = |name: &str| self.head.headers.get(name).and_then(|value| value.to_str().ok());
+        let Some(template) = &self.conversation else {
+            return Ok(header("caxton-conversation").map(str::to_owned));
+        };
+        let param = |name: &str| self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        template.fill(param, header).map(Some).map_err(|missing| {
+            Problem::bad_request(format!("the header {missing} names the conversation of this route, and is missing"))
+        })
+    }
 }
 
 /// What a request comes to.
@@ -49,7 +66,14 @@ impl From<Response<ReplyBody>> for Reply {
 
 /// Whom a request is for.
 enum Whom {
-    Agent { agent: Arc<Agent>, shared: bool, mode: Mode, route: String, params: Vec<(String, String)> },
+    Agent {
+        agent: Arc<Agent>,
+        shared: bool,
+        mode: Mode,
+        route: String,
+        params: Vec<(String, String)>,
+        conversation: Option<Arc<Template>>,
+    },
     Methods(String),
     Nobody,
 }
@@ -125,8 +149,10 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
         // About the host as a whole, of which there is nothing to say.
         return Answered::by_host(options(""));
     }
-    let (agent, shared, mode, route, params) = match find(line, &head) {
-        Whom::Agent { agent, shared, mode, route, params } => (agent, shared, mode, route, params),
+    let (agent, shared, mode, route, params, conversation) = match find(line, &head) {
+        Whom::Agent { agent, shared, mode, route, params, conversation } => {
+            (agent, shared, mode, route, params, conversation)
+        }
         Whom::Methods(allow) if head.method == Method::OPTIONS => return Answered::by_host(options(&allow)),
         Whom::Methods(allow) => return Answered::by_host(refuse(Problem::wrong_method(allow), None)),
         Whom::Nobody => return Answered::by_host(refuse(Problem::new("no-route"), None)),
@@ -137,7 +163,7 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
         return Answered { agent: Some(agent), shared, reply };
     };
     let kind = revision.kind();
-    let call = Call { head, body, agent: Arc::clone(&agent), revision, mode, route, params, trace };
+    let call = Call { head, body, agent: Arc::clone(&agent), revision, mode, route, params, conversation, trace };
     let reply = match kind {
         Kind::Message | Kind::Stateful => message::call(line, call).await.into(),
         // Large, and not what has to be fast above all.
@@ -155,6 +181,7 @@ fn find(line: &Line, head: &request::Parts) -> Whom {
             shared: target.is_shared(),
             mode: target.mode,
             route: target.pattern.as_str().to_owned(),
+            conversation: target.conversation.clone(),
             params: params.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         },
         Found::OtherMethods(methods) => Whom::Methods(allowed(&methods)),

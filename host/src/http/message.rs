@@ -18,7 +18,9 @@ use crate::wasm::Outcome;
 
 /// Calls a message agent.
 pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
-    let Call { head, body, agent, revision, mode, route, params, trace } = call;
+    let conversation = call.conversation();
+    let named = call.conversation.is_some();
+    let Call { head, body, agent, revision, mode, route, params, trace, .. } = call;
     let name = agent.name().as_str();
     let settings = line.server.settings.load();
     let details = head::is_told_details(settings.details, line.pulse.is_local(), &head.headers);
@@ -31,9 +33,10 @@ pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
         Err(error) => return Problem::of_body(&error, "limits.message").respond(&about),
     };
     // Before the body is waited for.
-    let (said, headers) = match head::read(&head.headers).and_then(|said| {
+    let (said, headers, conversation) = match head::read(&head.headers).and_then(|said| {
         let headers = describe(&head, &said, &params)?;
-        Ok((said, headers))
+        let conversation = if named { conversation? } else { said.conversation.clone() };
+        Ok((said, headers, conversation))
     }) {
         Ok(read) => read,
         Err(problem) => return problem.respond(&about),
@@ -50,7 +53,7 @@ pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
         content_type: said.content_type,
         ontology: said.ontology,
         protocol: said.protocol,
-        conversation: said.conversation,
+        conversation,
         patience,
         headers,
         trace: Some(trace.clone()),

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::body::ReplyBody;
 use super::reply::BadStatus;
-use crate::agent::{AdmitError, HttpError, MEANINGS, Meaning, code, meaning};
+use crate::agent::{AdmitError, HttpError, MEANINGS, Meaning, code, describe, meaning};
 use crate::trace::Trace;
 use crate::wasm::{BodyError, Fault, HttpFailure, Outcome, Trail, wit};
 
@@ -157,6 +157,7 @@ impl Problem {
                 problem.saying(format!("the agent did not answer within {} ms", limit.as_millis()))
             }
             Outcome::Gone(why) => problem.saying(*why),
+            Outcome::Conflict(_) => problem.saying(describe(outcome)),
             Outcome::Refused(why) => problem.saying(format!("what the agent did was refused: {why}")),
             Outcome::BadReply(why) => problem.saying(format!("the agent's reply was refused: {why}")),
             Outcome::Fault(_) | Outcome::NotCommitted(_) => problem,
@@ -169,6 +170,8 @@ impl Problem {
             HttpError::Admit(error) => Self::of_admission(&error),
             HttpError::Call(failure) => {
                 let problem = Self::new(failure.code());
+                let problem =
+                    if let HttpFailure::Conflict(_) = &failure { problem.saying(failure.to_string()) } else { problem };
                 let inside = if let HttpFailure::Fault(fault) = failure { Some(Box::new(fault)) } else { None };
                 Self { inside, ..problem }
             }

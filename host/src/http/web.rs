@@ -15,6 +15,7 @@ use crate::wasm::BodyError;
 
 /// Calls an HTTP agent.
 pub(super) async fn call(line: &Line, call: Call) -> Reply {
+    let conversation = call.conversation();
     let Call { mut head, body, agent, trace, .. } = call;
     let settings = line.server.settings.load();
     let details = is_told_details(settings.details, line.pulse.is_local(), &head.headers);
@@ -26,8 +27,11 @@ pub(super) async fn call(line: &Line, call: Call) -> Reply {
         Err(error) => return Problem::of_body(&error, "http.max-body").respond(&about).into(),
     };
     let broken = body.broken();
-    let said = head.headers.get("caxton-conversation").cloned();
-    let conversation = said.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let conversation = match conversation {
+        Ok(conversation) => conversation,
+        Err(problem) => return problem.respond(&about).into(),
+    };
+    let said = conversation.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
     make_own(&mut head, &line.server.address);
     match agent.call_http(Request::from_parts(head, body), conversation, Some(trace.clone())).await {
         Ok(answer) => {

@@ -158,6 +158,8 @@ impl Reconciler {
             failed: sum(|counts| counts.failed),
             refused: sum(|counts| counts.refused),
             retries: sum(|counts| counts.retries),
+            runs: sum(|counts| counts.runs),
+            conflicts: sum(|counts| counts.conflicts),
             later: mailbox.map_or(0, |mailbox| mailbox.later),
             held: mailbox.is_some_and(|mailbox| mailbox.held),
             breaker: mailbox.map_or("closed", |mailbox| mailbox.breaker).to_owned(),

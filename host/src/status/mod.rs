@@ -105,6 +105,12 @@ pub(crate) struct AgentStatus {
     pub(crate) refused: u64,
     /// Attempts that failed since the host started and were followed by another.
     pub(crate) retries: u64,
+    /// Runs of its handler since the host started: more than one for a message or call after a conflict.
+    #[serde(default)]
+    pub(crate) runs: u64,
+    /// Runs since the host started that were for nothing, because others changed what they had read.
+    #[serde(default)]
+    pub(crate) conflicts: u64,
     /// Messages that wait for a time: for their hour, or for another attempt.
     pub(crate) later: u64,
     /// Whether an operator lets its messages wait (`caxton mailbox pause`).
@@ -298,6 +304,12 @@ pub(crate) struct MessageFigures {
     pub(crate) refused: u64,
     /// Given back because their agent ended.
     pub(crate) dropped: u64,
+    /// Runs of handlers: more than those that were handled, failed or retried, by those that ended in a conflict.
+    #[serde(default)]
+    pub(crate) runs: u64,
+    /// Runs that were for nothing, because others changed what they had read, and were mostly followed by another.
+    #[serde(default)]
+    pub(crate) conflicts: u64,
 }
 
 /// Attempts at messages, and calls, that failed in the same way since the host started.

@@ -23,6 +23,8 @@ pub(crate) fn agent(name: &str) -> AgentStatus {
         failed: 4,
         refused: 5,
         retries: 6,
+        runs: 21,
+        conflicts: 2,
         later: 1,
         held: false,
         breaker: "closed".to_owned(),

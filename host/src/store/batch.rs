@@ -1,10 +1,11 @@
 //! One transaction: what the writer does with the jobs that came together.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::commit::{Commit, CommitError, Handled, StateChange, TOO_MANY_HOPS};
+use super::commit::{Add, Commit, CommitError, Handled, StateChange, TOO_MANY_HOPS};
 use super::conversation::write_end;
 use super::counters::Counters;
 use super::kept::Event;
@@ -12,7 +13,7 @@ use super::keys::Known;
 use super::row;
 use super::rows::{find_key, write_attempt, write_event, write_fired, write_key, write_revision};
 use super::writer::{Asker, Job};
-use crate::wasm::{Envelope, is_as_seen, rank};
+use crate::wasm::{Envelope, Expiry, Value, is_as_seen, rank, sum};
 
 /// Jobs that are written together, with what is to be said of them.
 #[derive(Default)]
@@ -171,7 +172,8 @@ impl<'t> Writing<'t> {
         Ok(Self {
             transaction,
             insert: transaction.prepare_cached(row::INSERT)?,
-            acknowledge: transaction.prepare_cached("INSERT INTO ack (seq, at, revision) VALUES (?1, ?2, ?3)")?,
+            acknowledge: transaction
+                .prepare_cached("INSERT INTO ack (seq, at, revision, runs) VALUES (?1, ?2, ?3, ?4)")?,
             find: transaction
                 .prepare_cached("SELECT version, length(value), expires_at FROM state WHERE agent = ?1 AND key = ?2")?,
             set: transaction.prepare_cached(
@@ -186,6 +188,11 @@ impl<'t> Writing<'t> {
     fn commit(&mut self, counters: &mut Counters, commit: &mut Commit) -> rusqlite::Result<Result<(), CommitError>> {
         if let Some(key) = &commit.key
             && let Err(error) = find_key(self.transaction, &commit.agent, key)?
+        {
+            return Ok(Err(error));
+        }
+        if let Some(state) = commit.state.as_mut().filter(|state| !state.adds.is_empty())
+            && let Err(error) = self.add(counters, &commit.agent, state)?
         {
             return Ok(Err(error));
         }
@@ -250,7 +257,8 @@ impl<'t> Writing<'t> {
 
     fn acknowledge(&mut self, counters: &mut Counters, handled: Handled) -> rusqlite::Result<()> {
         let at = counters.now.cast_signed();
-        self.acknowledge.execute(params![handled.seq.cast_signed(), at, handled.revision.cast_signed()])?;
+        let Handled { seq, revision, runs } = handled;
+        self.acknowledge.execute(params![seq.cast_signed(), at, revision.cast_signed(), runs])?;
         counters.history.handled(handled.seq);
         Ok(())
     }
@@ -265,7 +273,7 @@ impl<'t> Writing<'t> {
     ) -> rusqlite::Result<()> {
         let seq = envelope.seq.unwrap_or_else(|| counters.next_seq());
         if counters.keeps_messages && envelope.seq.is_some() {
-            self.acknowledge(counters, Handled { seq, revision: 0 })?;
+            self.acknowledge(counters, Handled { seq, revision: 0, runs: 0 })?;
         }
         row::encode(envelope, &mut counters.buffer);
         let message = &envelope.message;
@@ -305,7 +313,7 @@ impl<'t> Writing<'t> {
         for (key, seen) in &state.reads {
             let known = self.find(counters, agent, key)?;
             if !is_as_seen(*seen, known.version, known.expires_at, counters.now) {
-                return Ok(Err(CommitError::Conflict));
+                return Ok(Err(CommitError::Conflict(key.clone())));
             }
         }
         let bytes = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
@@ -327,6 +335,34 @@ impl<'t> Writing<'t> {
         Ok(Ok(size))
     }
 
+    /// Makes writes of what is added to numbers: sums of what they are by now.
+    fn add(
+        &self,
+        counters: &Counters,
+        agent: &Arc<str>,
+        state: &mut StateChange,
+    ) -> rusqlite::Result<Result<(), CommitError>> {
+        let mut value =
+            self.transaction.prepare_cached("SELECT value, expires_at FROM state WHERE agent = ?1 AND key = ?2")?;
+        for (key, Add { by, sum: foretold }) in &state.adds {
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<i64>>(1)?));
+            let before = value.query_row(params![&**agent, key], row).optional()?;
+            let before = before.map(|(bytes, at)| (bytes, at.map(i64::cast_unsigned)));
+            // One whose time is over is not there.
+            let before = before.filter(|(_, at)| at.is_none_or(|at| at > counters.now));
+            let Ok(sum) = sum(before.as_ref().map(|(bytes, _)| bytes.as_slice()), *by) else {
+                return Ok(Err(CommitError::NotANumber(key.clone())));
+            };
+            if sum != *foretold && state.reversioned.is_none() {
+                // A commit before it was refused, which it was foretold upon.
+                state.reversioned = Some(counters.version.fetch_add(1, Ordering::SeqCst) + 1);
+            }
+            let expiry = before.and_then(|(_, at)| at).map(|at| Expiry { at, given: None });
+            state.writes.insert(key.clone(), Some(Value { bytes: sum.to_string().into(), expiry }));
+        }
+        Ok(Ok(()))
+    }
+
     /// Makes one handler's changes.
     fn write_state(
         &mut self,
@@ -335,10 +371,11 @@ impl<'t> Writing<'t> {
         state: &mut StateChange,
         size: i64,
     ) -> rusqlite::Result<()> {
+        let version = state.reversioned.unwrap_or(state.version);
         for (key, value) in &state.writes {
             let known = match value {
                 Some(value) => {
-                    let (version, expires_at) = (state.version, value.expires_at());
+                    let expires_at = value.expires_at();
                     let columns = (version.cast_signed(), expires_at.map(u64::cast_signed));
                     self.set.execute(params![&**agent, key, &*value.bytes, columns.0, columns.1])?;
                     let length = Some(i64::try_from(value.bytes.len()).unwrap_or(i64::MAX));

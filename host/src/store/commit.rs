@@ -22,6 +22,12 @@ pub(crate) struct Commit {
     pub(crate) failed: Option<Failed>,
     /// The message that is given up.
     pub(crate) dead: Option<Box<DeadLetter>>,
+    /// The ticket under which its run has keys reserved.
+    pub(crate) ticket: Option<u64>,
+    /// Whether the run goes on after it: otherwise its keys are free with this.
+    pub(crate) is_part: bool,
+    /// The tickets whose reserved keys it may write.
+    pub(crate) within: Vec<u64>,
     /// What becomes of the agent's state.
     pub(crate) state: Option<StateChange>,
     /// What is sent, the reply included. Delivered when it is safe.
@@ -54,6 +60,9 @@ impl Commit {
             handled: None,
             failed: None,
             dead: None,
+            ticket: None,
+            is_part: false,
+            within: Vec::new(),
             state: None,
             sends: Vec::new(),
             changes: Vec::new(),
@@ -82,6 +91,8 @@ pub(crate) struct Handled {
     pub(crate) seq: u64,
     /// The number of the revision that handled it.
     pub(crate) revision: u64,
+    /// How often its handler ran in that attempt: more than once after conflicts.
+    pub(crate) runs: u32,
 }
 
 /// What a handler did to its agent's state.
@@ -93,14 +104,39 @@ pub(crate) struct StateChange {
     pub(crate) writes: Writes,
     /// Keys that are removed if their time is over when it is written.
     pub(crate) expired: Vec<String>,
+    /// Numbers that are added to.
+    pub(crate) adds: BTreeMap<String, Add>,
     /// The version that all keys written have then; of [`Store::next_version`](super::Store::next_version).
     pub(crate) version: u64,
+    /// Another version that they have instead, since a sum is not the one that was foretold: who read that is to read again.
+    pub(crate) reversioned: Option<u64>,
     /// Told the size of the agent's state after the commit.
     pub(crate) bytes: Arc<AtomicU64>,
     /// That size, once it is known.
     pub(crate) size: Option<u64>,
     /// The most that the agent's state may have, in bytes.
     pub(crate) quota: u64,
+}
+
+impl StateChange {
+    /// Whether keys are written.
+    pub(crate) fn writes_anything(&self) -> bool {
+        !(self.writes.is_empty() && self.adds.is_empty())
+    }
+
+    /// The keys that are written.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &String> {
+        self.writes.keys().chain(self.adds.keys())
+    }
+}
+
+/// What is added to a number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Add {
+    /// By how much.
+    pub(crate) by: i64,
+    /// The sum as those are told who read it before it is committed.
+    pub(crate) sum: i64,
 }
 
 /// An attempt that failed and will be followed by another.
@@ -169,9 +205,12 @@ pub(crate) struct Committed {
 /// Why nothing was committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CommitError {
-    /// What was read has changed meanwhile: do it again.
-    #[error("what was read has changed meanwhile")]
-    Conflict,
+    /// What was read of this key has changed meanwhile: do it again.
+    #[error("the key `{0}` has changed meanwhile")]
+    Conflict(String),
+    /// The value of this key cannot be added to.
+    #[error("the key `{0}` has no number that this can be added to")]
+    NotANumber(String),
     /// The agent's state would be too large.
     #[error("the agent's state would be larger than {0} bytes (limits.state)")]
     Quota(u64),

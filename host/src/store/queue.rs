@@ -53,13 +53,16 @@ pub(crate) struct Threaded {
     pub(crate) envelope: Envelope,
     /// When it was handled, and the number of the revision that did; 0 for one that was given up.
     pub(crate) handled: Option<(u64, u64)>,
+    /// How often its handler ran in the attempt that handled it.
+    pub(crate) runs: u32,
 }
 
 /// Selects the messages of conversation `?1`, the newest `?2`; none is before place `?3`. The first message of one that
 /// came from outside may have its id for its name.
 fn thread_sql() -> String {
     format!(
-        "SELECT {COLUMNS}, (SELECT at FROM ack WHERE ack.seq = m.seq), (SELECT revision FROM ack WHERE ack.seq = m.seq)
+        "SELECT {COLUMNS}, (SELECT at FROM ack WHERE ack.seq = m.seq), (SELECT revision FROM ack WHERE ack.seq = m.seq),
+             (SELECT runs FROM ack WHERE ack.seq = m.seq)
          FROM message AS m
          WHERE conversation = ?1 AND seq >= max(
              ?3,
@@ -156,7 +159,8 @@ impl Store {
                 let at: Option<i64> = found.get(7)?;
                 let revision: Option<i64> = found.get(8)?;
                 let handled = at.map(|at| (at.cast_unsigned(), revision.unwrap_or(0).cast_unsigned()));
-                Ok(Threaded { envelope: row::decode(found)?, handled })
+                let runs = found.get::<_, Option<u32>>(9)?.unwrap_or(0);
+                Ok(Threaded { envelope: row::decode(found)?, handled, runs })
             })?;
             let mut thread: Vec<Threaded> = rows.collect::<rusqlite::Result<_>>()?;
             thread.reverse();

@@ -143,6 +143,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
     -- Whether it was a dead letter that an operator let be handled again.
     ALTER TABLE message ADD COLUMN revived INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    -- How often the handler of a message ran in the attempt that handled it: more than once after conflicts.
+    ALTER TABLE ack ADD COLUMN runs INTEGER NOT NULL DEFAULT 1;
+",
 ];
 
 /// Opens the database for its writer, at the newest format.

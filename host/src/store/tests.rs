@@ -77,7 +77,9 @@ fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> StateChange
             .map(|(k, v)| ((*k).to_owned(), v.map(|v| Value::lasting(v.to_owned().into()))))
             .collect::<BTreeMap<_, _>>(),
         expired: Vec::new(),
+        adds: BTreeMap::new(),
         version: 0,
+        reversioned: None,
         bytes: Arc::new(AtomicU64::new(0)),
         size: None,
         quota: 1 << 20,
@@ -145,6 +147,30 @@ async fn a_log_is_emptied_also_while_it_is_copied() {
 }
 
 #[tokio::test]
+async fn what_is_added_is_added_to_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Os);
+    let add = |key: &str, by, sum| {
+        let adds = [(key.to_owned(), Add { by, sum })].into();
+        StateChange { adds, ..change(&[], &[]) }
+    };
+    let kept = || store.read("counter", "n").unwrap().unwrap();
+    commit(&store, add("n", 40, 40)).await.unwrap();
+    commit(&store, add("n", 2, 42)).await.unwrap();
+    let (first, bytes) = (kept(), store.state_bytes("counter").unwrap());
+    assert_eq!((first.value.as_slice(), bytes), (b"42".as_slice(), 3));
+    // Foretold from a commit that was refused: who read that sum is in conflict.
+    let foretold = first.version + 1;
+    commit(&store, add("n", -50, 7)).await.unwrap();
+    assert_eq!((kept().value.as_slice(), kept().version), (b"-8".as_slice(), foretold + 1));
+    let misled = commit(&store, change(&[("m", Some("1"))], &[("n", foretold)])).await;
+    assert!(matches!(&misled, Err(CommitError::Conflict(key)) if key == "n"), "{misled:?}");
+    commit(&store, change(&[("n", Some("x"))], &[])).await.unwrap();
+    let none = commit(&store, add("n", 1, 1)).await;
+    assert!(matches!(&none, Err(CommitError::NotANumber(key)) if key == "n"), "{none:?}");
+}
+
+#[tokio::test]
 async fn a_commit_that_read_what_has_changed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Os);
@@ -152,9 +178,9 @@ async fn a_commit_that_read_what_has_changed_is_refused() {
     let seen = store.read("counter", "n").unwrap().unwrap().version;
     commit(&store, change(&[("n", Some("2"))], &[("n", seen)])).await.unwrap();
     let late = commit(&store, change(&[("n", Some("9"))], &[("n", seen)])).await;
-    assert!(matches!(late, Err(CommitError::Conflict)), "{late:?}");
+    assert!(matches!(&late, Err(CommitError::Conflict(key)) if key == "n"), "{late:?}");
     let blind = commit(&store, change(&[("m", Some("9"))], &[("n", 0)])).await;
-    assert!(matches!(blind, Err(CommitError::Conflict)), "{blind:?}");
+    assert!(matches!(&blind, Err(CommitError::Conflict(_))), "{blind:?}");
     assert_eq!(store.read("counter", "n").unwrap().unwrap().value, b"2");
 }
 
@@ -230,14 +256,14 @@ async fn a_key_that_expires_before_the_commit_counts_as_it_was_seen() {
     // Whoever saw it in time and whoever saw it gone do not both write it.
     commit(&store, change(&[("a", Some("new"))], &[("a", 0)])).await.unwrap();
     let late = commit(&store, change(&[("a", Some("late"))], &[("a", seen)])).await;
-    assert_eq!(late, Err(CommitError::Conflict));
+    assert_eq!(late, Err(CommitError::Conflict("a".to_owned())));
     let gone = commit(&store, change(&[("other", Some("3"))], &[("a", 0)])).await;
-    assert_eq!(gone, Err(CommitError::Conflict));
+    assert_eq!(gone, Err(CommitError::Conflict("a".to_owned())));
     assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"new");
     // One that is there is not taken for one that is gone.
     commit(&store, expiring(&[("b", HOUR)], &[])).await.unwrap();
     let blind = commit(&store, change(&[("other", Some("4"))], &[("b", 0)])).await;
-    assert_eq!(blind, Err(CommitError::Conflict));
+    assert_eq!(blind, Err(CommitError::Conflict("b".to_owned())));
 }
 
 #[tokio::test]
@@ -375,7 +401,7 @@ async fn a_check_finds_what_does_not_agree() {
     drop(store);
     for (plant, code, count) in [
         (
-            "INSERT INTO ack VALUES (1, 0, 0), (2, 0, 0); UPDATE meta SET value = 9 WHERE key = 'seq'",
+            "INSERT INTO ack VALUES (1, 0, 0, 1), (2, 0, 0, 1); UPDATE meta SET value = 9 WHERE key = 'seq'",
             "ack-without-message",
             2,
         ),

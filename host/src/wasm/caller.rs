@@ -134,6 +134,7 @@ impl Caller {
             Fault::Start(_)
             | Fault::Restore(_)
             | Fault::Interrupted
+            | Fault::Reserved(_)
             | Fault::NoResponse { .. }
             | Fault::Abandoned
             | Fault::Patience { .. }

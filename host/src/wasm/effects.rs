@@ -1,6 +1,6 @@
 //! What one call of a guest collects, to be committed or dropped by whoever made the call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::again::{Answers, Conflict};
 use super::bindings::caxton::agent::effects;
-use super::guest::Ctx;
+use super::fault::Reserved;
+use super::guest::{Ctx, Read};
 use super::message::Sent;
 
 /// A write that was collected: a new value, or none to remove the key.
@@ -50,11 +52,27 @@ impl Value {
     }
 }
 
+impl From<Read> for Value {
+    fn from(read: Read) -> Self {
+        let expiry = read.expires_at.map(|at| Expiry { at, given: None });
+        Self { bytes: read.value.into(), expiry }
+    }
+}
+
 /// Returns true if a key has not been written since it was seen with this version, 0 if it was not there then. One whose time
 /// has run out meanwhile is as it was: whoever saw it in time is committed as if that had been then. One that was seen as
 /// gone is so as long as nobody writes it.
 pub(crate) fn is_as_seen(seen: u64, version: u64, expires_at: Option<u64>, now: u64) -> bool {
     seen == version || (seen == 0 && expires_at.is_some_and(|at| at <= now))
+}
+
+/// What a copy would have committed before its end.
+#[derive(Clone, Default)]
+struct Mark {
+    writes: BTreeMap<String, Write>,
+    adds: BTreeMap<String, i64>,
+    /// How many messages.
+    sends: usize,
 }
 
 /// What one call collects.
@@ -64,38 +82,62 @@ pub(crate) struct Effects {
     pub(crate) sends: Vec<Sent>,
     /// Keys to be written.
     pub(crate) writes: BTreeMap<String, Write>,
+    /// What is to be added to numbers, whatever they are then. No key is in `writes` as well.
+    pub(crate) adds: BTreeMap<String, i64>,
     /// Keys that were read from the store, with the version seen; 0 where there was none.
     pub(crate) reads: BTreeMap<String, u64>,
     /// Whether something was seen that is not safe yet.
     pub(crate) ahead: bool,
+    /// What other agents were asked, in case the handler runs again.
+    pub(crate) answers: Answers,
+    /// A key that was read although another handler has it reserved: nothing may follow from what was seen.
+    pub(super) doomed: Option<String>,
     /// How many writes were made, repeated ones and those that are committed already included.
     pub(super) write_count: u32,
     /// Messages sent that are committed already.
     pub(super) sent_count: usize,
-    /// The writes and the number of sends that a copy would have committed: what it discards comes after them.
-    mark: Option<(BTreeMap<String, Write>, usize)>,
+    /// What a copy would have committed: what it discards comes after that.
+    mark: Option<Mark>,
+    /// Whether a part of the call is committed already.
+    pub(crate) partly: bool,
     /// Whether the effects were taken already, so that no more can be added.
     pub(super) closed: bool,
 }
 
 impl Effects {
+    /// Whether keys are written.
+    pub(crate) fn changes_state(&self) -> bool {
+        !(self.writes.is_empty() && self.adds.is_empty())
+    }
+
+    /// The keys that were read or are written.
+    pub(crate) fn touched(&self) -> BTreeSet<String> {
+        self.reads.keys().chain(self.writes.keys()).chain(self.adds.keys()).cloned().collect()
+    }
+
     /// Makes ready for another call.
     pub(super) fn reset(&mut self) {
         self.sends.clear();
         self.writes.clear();
+        self.adds.clear();
         self.reads.clear();
         self.ahead = false;
+        self.answers = Answers::default();
+        self.doomed = None;
         self.write_count = 0;
         self.sent_count = 0;
         self.mark = None;
+        self.partly = false;
         self.closed = false;
     }
 
     /// Takes out what was collected until now; what is collected later counts with it against the limits of the call.
     fn take_part(&mut self) -> Self {
         let (write_count, sent_count) = (self.write_count, self.sent_count + self.sends.len());
-        let taken = std::mem::take(self);
+        let mut taken = std::mem::take(self);
         (self.write_count, self.sent_count) = (write_count, sent_count);
+        // What was asked is for the call as a whole.
+        (self.answers, self.partly) = (std::mem::take(&mut taken.answers), taken.partly);
         taken
     }
 
@@ -107,15 +149,23 @@ impl Effects {
 
     /// Drops what was collected since the last commit. What was read stays: whatever follows may have been decided by it.
     fn discard(&mut self) {
-        let (writes, sends) = self.mark.clone().unwrap_or_default();
-        self.writes = writes;
+        let Mark { writes, adds, sends } = self.mark.clone().unwrap_or_default();
+        (self.writes, self.adds) = (writes, adds);
         self.sends.truncate(sends);
     }
 }
 
-/// Commits what a call over HTTP has done until now; returns when it is safe.
+/// Commits what a call over HTTP has done until now, and with `true` the last of it; returns when it is safe.
 pub(crate) type Committer =
-    Arc<dyn Fn(Effects) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+    Arc<dyn Fn(Effects, bool) -> Pin<Box<dyn Future<Output = Result<(), NotCommitted>> + Send>> + Send + Sync>;
+
+/// Why a call over HTTP could not commit.
+pub(crate) enum NotCommitted {
+    /// Others have changed what it read.
+    Conflict(Box<Conflict>),
+    /// Any other reason, for a person.
+    Other(String),
+}
 
 /// The way in which a call commits before it ends.
 #[derive(Clone)]
@@ -158,13 +208,31 @@ impl effects::Host for Ctx {
             Ok(Commits::Through(committer)) => committer,
             Ok(Commits::Nowhere | Commits::WithResult) => {
                 let mut effects = self.effects.lock();
-                effects.mark = Some((effects.writes.clone(), effects.sends.len()));
+                let (writes, adds) = (effects.writes.clone(), effects.adds.clone());
+                effects.mark = Some(Mark { writes, adds, sends: effects.sends.len() });
                 return Ok(Ok(()));
             }
             Err(why) => return Ok(Err(why)),
         };
+        self.go_on()?;
         let taken = self.effects.lock().take_part();
-        Ok(committer(taken).await)
+        match committer(taken, false).await {
+            Ok(()) => {
+                self.effects.lock().partly = true;
+                Ok(Ok(()))
+            }
+            Err(NotCommitted::Other(why)) => Ok(Err(why)),
+            Err(NotCommitted::Conflict(conflict)) => {
+                let runs_again = self.work.as_ref().is_some_and(|work| work.run.runs_again);
+                let mut effects = self.effects.lock();
+                if !runs_again || effects.partly {
+                    return Ok(Err(format!("the key `{}` has changed meanwhile", conflict.key)));
+                }
+                // It is to run from its beginning, of which nothing is committed.
+                effects.reads.extend(conflict.keys.into_iter().map(|key| (key, 0)));
+                Err(Reserved(conflict.key).into())
+            }
+        }
     }
 
     fn discard(&mut self) -> wasmtime::Result<Result<(), String>> {

@@ -58,6 +58,9 @@ pub(crate) enum Fault {
     /// The call was broken off because its revision stops.
     #[error("interrupted: its revision stops")]
     Interrupted,
+    /// The call was broken off before something followed from this key, which another handler has reserved.
+    #[error("conflict: another handler has the key `{0}` reserved")]
+    Reserved(String),
     /// The guest ended well and left no usable response: only in calls over HTTP.
     #[error("no response: {why}{trail}")]
     NoResponse {
@@ -82,6 +85,11 @@ pub(crate) enum Fault {
 #[error("the budget of time on a core is used up")]
 pub(super) struct CpuExhausted;
 
+/// Carried by a trap that ends a run which would depend on a reserved key.
+#[derive(Debug, thiserror::Error)]
+#[error("another handler has the key `{0}` reserved")]
+pub(super) struct Reserved(pub(super) String);
+
 impl Fault {
     /// The stable code of this kind of fault (SPEC §5).
     pub(crate) fn code(&self) -> &'static str {
@@ -93,6 +101,7 @@ impl Fault {
             Self::Start(_) => "start-failed",
             Self::Restore(_) => "restore-failed",
             Self::Interrupted => "interrupted",
+            Self::Reserved(_) => "conflict",
             Self::NoResponse { .. } => "no-response",
             Self::Abandoned => "abandoned",
             Self::Overloaded => "overloaded",
@@ -110,7 +119,12 @@ impl Fault {
             | Self::Start(_)
             | Self::Restore(_)
             | Self::NoResponse { .. } => true,
-            Self::Patience { .. } | Self::Interrupted | Self::Abandoned | Self::Overloaded | Self::Host(_) => false,
+            Self::Patience { .. }
+            | Self::Interrupted
+            | Self::Reserved(_)
+            | Self::Abandoned
+            | Self::Overloaded
+            | Self::Host(_) => false,
         }
     }
 
@@ -121,6 +135,9 @@ impl Fault {
         let trail = Trail::new(backtrace(error, symbols), words, refused);
         if error.is::<CpuExhausted>() {
             return Self::Cpu { limit: cpu, trail };
+        }
+        if let Some(Reserved(key)) = error.downcast_ref() {
+            return Self::Reserved(key.clone());
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => Self::Fuel { limit: fuel.unwrap_or_default(), trail },
@@ -142,6 +159,7 @@ impl Fault {
             | Self::Restore(_)
             | Self::Patience { .. }
             | Self::Interrupted
+            | Self::Reserved(_)
             | Self::Abandoned
             | Self::Overloaded
             | Self::Host(_) => None,

@@ -16,6 +16,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi_http::WasiHttpCtx;
 
+use super::again::Run;
 use super::answered::Answered;
 use super::bindings::caxton::agent::{messaging, types};
 use super::bindings::wasi::logging;
@@ -97,6 +98,8 @@ pub(crate) struct Work {
     pub(crate) outside: Option<Arc<dyn Outside>>,
     /// The way in which it commits before it ends.
     pub(crate) commits: Commits,
+    /// How it stands to those with which it may be in conflict.
+    pub(crate) run: Run,
 }
 
 /// How important a line in a log is (`wasi:logging`).
@@ -129,6 +132,8 @@ pub(crate) trait Outside: Send + Sync {
     fn not_restored(&self, _revision: &RevisionId, _fault: &Fault) {}
     /// A line for the agent's log.
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str);
+    /// A question was not asked, since a run before this one had its answer.
+    fn heard_again(&self, _draft: &wit::Draft, _answer: &Result<wit::Message, wit::RequestError>) {}
 }
 
 impl std::fmt::Debug for dyn Outside {
@@ -170,8 +175,14 @@ pub(super) struct HttpAnswering {
 
 impl Ctx {
     /// Makes ready for another call.
-    pub(super) fn begin(&mut self, work: Option<Work>) {
-        self.effects.lock().reset();
+    pub(super) fn begin(&mut self, mut work: Option<Work>) {
+        {
+            let mut effects = self.effects.lock();
+            effects.reset();
+            if let Some(work) = &mut work {
+                effects.answers = std::mem::take(&mut work.run.answers);
+            }
+        }
         self.work = work;
         self.stderr.begin();
         self.answered = Answered::default();
@@ -246,6 +257,7 @@ impl Ctx {
 
 impl messaging::Host for Ctx {
     fn send(&mut self, draft: wit::Draft) -> wasmtime::Result<Result<String, wit::SendError>> {
+        self.go_on()?;
         let admitted = self.may_send(1).and_then(|work| self.outside().admit(&self.who, work, draft));
         Ok(admitted.map(|sent| {
             let id = sent.id().to_owned();
@@ -255,6 +267,7 @@ impl messaging::Host for Ctx {
     }
 
     fn broadcast(&mut self, draft: wit::Draft) -> wasmtime::Result<Result<Vec<String>, wit::SendError>> {
+        self.go_on()?;
         Ok(self.send_to_all(&draft))
     }
 
@@ -263,15 +276,19 @@ impl messaging::Host for Ctx {
         draft: wit::Draft,
         timeout_ms: u64,
     ) -> wasmtime::Result<Result<wit::Message, wit::RequestError>> {
+        self.go_on()?;
+        let refuse = |error: wit::SendError| Ok(Err(wit::RequestError::NotSent(error)));
         let Some(work) = &self.work else {
-            let why = "no message is being handled".to_owned();
-            return Ok(Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why))));
+            return refuse(wit::SendError::Unavailable("no message is being handled".to_owned()));
         };
+        if let Some(answer) = self.hear_again(&draft) {
+            return Ok(answer);
+        }
         let _asking = match self.ask() {
             Ok(asking) => asking,
-            Err(why) => return Ok(Err(wit::RequestError::NotSent(why))),
+            Err(why) => return refuse(why),
         };
-        Ok(self.outside().request(&self.who, work, draft, Duration::from_millis(timeout_ms)).await)
+        Ok(self.asker(work, Duration::from_millis(timeout_ms)).ask(draft).await)
     }
 
     async fn request_all(
@@ -279,6 +296,7 @@ impl messaging::Host for Ctx {
         drafts: Vec<wit::Draft>,
         timeout_ms: u64,
     ) -> wasmtime::Result<Vec<Result<wit::Message, wit::RequestError>>> {
+        self.go_on()?;
         let refuse = |error: wit::SendError| Err(wit::RequestError::NotSent(error));
         let limit = self.who.spec.limits.sends;
         let Some(work) = &self.work else {
@@ -288,12 +306,18 @@ impl messaging::Host for Ctx {
         if drafts.len() > limit as usize {
             return Ok(drafts.iter().map(|_| refuse(wit::SendError::TooManySends(limit))).collect());
         }
+        let heard: Vec<_> = drafts.iter().map(|draft| self.hear_again(draft)).collect();
         let _asking = match self.ask() {
             Ok(asking) => asking,
             Err(why) => return Ok(drafts.iter().map(|_| refuse(why.clone())).collect()),
         };
-        let timeout = Duration::from_millis(timeout_ms);
-        let requests = drafts.into_iter().map(|draft| self.outside().request(&self.who, work, draft, timeout));
+        let asker = self.asker(work, Duration::from_millis(timeout_ms));
+        let requests = drafts.into_iter().zip(heard).map(|(draft, heard)| async move {
+            match heard {
+                Some(answer) => answer,
+                None => asker.ask(draft).await,
+            }
+        });
         Ok(futures::future::join_all(requests).await)
     }
 

@@ -35,9 +35,22 @@ pub(crate) enum HttpFailure {
     /// The call itself failed.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// What it read was changed by others, in each of its runs.
+    #[error("{0}")]
+    Conflict(String),
     /// The effects could not be committed.
     #[error("its effects were not committed: {0}")]
     NotCommitted(String),
+}
+
+/// What a call came to that brought no response.
+pub(crate) enum Unanswered<E> {
+    /// The call itself failed.
+    Fault(Fault),
+    /// It was broken off because it depends on this key, which another has reserved. `Ended` has not heard of it.
+    BrokenOff(String, Box<Effects>, Ended),
+    /// Its effects were not committed. `Ended` has not heard of it.
+    Refused(E, Ended),
 }
 
 impl HttpFailure {
@@ -45,6 +58,7 @@ impl HttpFailure {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Fault(fault) => fault.code(),
+            Self::Conflict(_) => "conflict",
             Self::NotCommitted(_) => "not-committed",
         }
     }
@@ -79,11 +93,14 @@ pub(crate) struct HttpEnd {
     pub(super) trail: Trail,
     /// Set if callers brought it about that it ended badly: its own, or those that were before it.
     pub(crate) by_caller: bool,
+    /// What it did until it was broken off for a key that another has reserved.
+    broken_off: Option<Box<Effects>>,
 }
 
 impl From<Fault> for HttpEnd {
     fn from(fault: Fault) -> Self {
-        Self { result: Err(fault), cpu: Duration::ZERO, trail: Trail::default(), by_caller: false }
+        let (cpu, trail) = (Duration::ZERO, Trail::default());
+        Self { result: Err(fault), cpu, trail, by_caller: false, broken_off: None }
     }
 }
 
@@ -111,15 +128,15 @@ where
     /// Runs the guest until it has set the head of its response, commits its effects through `commit` unless
     /// it answered with a status of 500 or more, and returns the response. `ended` hears how the guest ended,
     /// which may be long after.
-    pub(crate) async fn run<C, F>(
+    pub(crate) async fn run<C, F, E>(
         self,
         lease: Lease,
         commit: C,
         ended: Ended,
-    ) -> Result<http::Response<ResponseBody>, HttpFailure>
+    ) -> Result<http::Response<ResponseBody>, Unanswered<E>>
     where
         C: FnOnce(Effects) -> F,
-        F: Future<Output = Result<(), String>>,
+        F: Future<Output = Result<(), E>>,
     {
         let (sender, receiver) = oneshot::channel::<Head>();
         let mut hearing = Hearing(Some(ended));
@@ -134,21 +151,32 @@ where
                 () = self.interrupt.cancelled() => Fault::Interrupted.into(),
             }
         });
-        let Begun { progress, head } = begin(running, receiver).await;
+        let Begun { mut progress, head } = begin(running, receiver).await;
         let (mut response, effects) = match judge(&progress, head, &method) {
             Ok(response) => response,
+            Err(Fault::Reserved(key)) => {
+                let effects = progress.take_broken_off();
+                return Err(match hearing.0.take() {
+                    Some(ended) => Unanswered::BrokenOff(key, effects, ended),
+                    None => Unanswered::Fault(Fault::Reserved(key)),
+                });
+            }
             Err(fault) => {
                 let by_caller = progress.is_by_caller() || caller.caused(&fault, time, None);
                 hearing.tell(HttpEnd { cpu: progress.cpu(), by_caller, ..fault.clone().into() });
-                return Err(fault.into());
+                return Err(Unanswered::Fault(fault));
             }
         };
         let effects = if response.status().is_server_error() { effects.up_to_mark() } else { Some(effects) };
         if let Some(effects) = effects
             && let Err(why) = commit(effects).await
         {
-            hearing.tell(Fault::Host(why.clone()).into());
-            return Err(HttpFailure::NotCommitted(why));
+            // The guest ends before whoever runs it again hears of it.
+            drop(progress);
+            return Err(match hearing.0.take() {
+                Some(ended) => Unanswered::Refused(why, ended),
+                None => Unanswered::Fault(Fault::Abandoned),
+            });
         }
         let length = length(response.headers());
         match (progress, response.body_mut()) {
@@ -179,6 +207,12 @@ impl Progress {
     /// Whether it has ended badly, and its caller brought that about.
     fn is_by_caller(&self) -> bool {
         matches!(self, Self::Ended(HttpEnd { by_caller: true, .. }))
+    }
+
+    /// What it did until it was broken off.
+    fn take_broken_off(&mut self) -> Box<Effects> {
+        let Self::Ended(HttpEnd { broken_off, .. }) = self else { return Box::default() };
+        broken_off.take().unwrap_or_default()
     }
 
     /// Its time on a core, as far as it is known.
@@ -260,6 +294,7 @@ impl Lease {
     {
         let mut result = self.instance().serve_http(request, work, time, sender).await;
         let cpu = self.instance().cpu();
+        let broken_off = matches!(result, Err(Fault::Reserved(_))).then(|| Box::new(self.instance().take_effects()));
         // A guest that left without a whole response is in a state that nobody foresaw: it is not used again.
         let answered = self.instance().has_answered();
         let trail = if answered { Trail::default() } else { self.instance().trail() };
@@ -275,7 +310,7 @@ impl Lease {
             Err(fault) if !ended && fault.is_guests() && !by_caller => self.fail(fault, Failing::First),
             Ok(()) | Err(_) => self.finish(ended && answered),
         }
-        HttpEnd { result, cpu, trail, by_caller }
+        HttpEnd { result, cpu, trail, by_caller, broken_off }
     }
 }
 

@@ -67,6 +67,11 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
+    /// Whether it can have state with the host.
+    pub(crate) fn keeps_state(&self) -> bool {
+        self.imports.iter().any(|import| import.starts_with("caxton:agent/state@"))
+    }
+
     /// How often an instance is used before another takes its place, where `said` is what the file says. What keeps
     /// state in its memory is used as long as it lives.
     pub(crate) fn reuse(&self, said: Option<u32>) -> u32 {

@@ -93,6 +93,8 @@ impl Instance {
         store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX).saturating_add(HOSTCALL_BYTES));
         store.set_max_component_handles(MAX_HANDLES);
         store.epoch_deadline_callback(|cx| {
+            // A run that depends on what another is to change first is work for nothing.
+            cx.data().go_on()?;
             if cx.data().meter.is_over() { Err(CpuExhausted.into()) } else { Ok(UpdateDeadline::Yield(1)) }
         });
         meter.begin(limits.cpu);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::{ContextV7, Timestamp, Uuid};
 
+use super::again::Again;
 use super::{Fault, wit};
 use crate::clock;
 use crate::trace::Trace;
@@ -40,8 +41,10 @@ pub(crate) struct Envelope {
     pub(crate) failed: Vec<Attempt>,
     /// Whether an operator let it be handled again after it was given up: its sender was told of that.
     pub(crate) revived: bool,
-    /// How often it was handled against state that had changed meanwhile.
-    pub(crate) conflicts: u32,
+    /// What is known of the runs of its handler that ended in a conflict, until one does not.
+    pub(crate) again: Option<Box<Again>>,
+    /// The tickets of those that wait for its answer and have keys reserved.
+    pub(crate) within: Vec<u64>,
 }
 
 impl Envelope {
@@ -61,8 +64,15 @@ impl Envelope {
             due_at: None,
             failed: Vec::new(),
             revived: false,
-            conflicts: 0,
+            again: None,
+            within: Vec::new(),
         }
+    }
+
+    /// Says in the message which attempt at it is next.
+    pub(crate) fn number_attempt(&mut self) {
+        let attempt = u32::try_from(self.failed.len()).unwrap_or(u32::MAX).saturating_add(1);
+        self.message.attempt = self.message.attempt.max(attempt);
     }
 
     /// Whether somebody waits for the answer, so that it is neither kept nor tried again.
@@ -147,6 +157,8 @@ pub(crate) enum Outcome {
     BadReply(String),
     /// The effects are more than the agent may have.
     Refused(String),
+    /// What it read was changed by others, in each of its runs; of this key.
+    Conflict(String),
     /// The effects could not be committed.
     NotCommitted(String),
     /// The agent was removed, or the host stops.

@@ -8,6 +8,8 @@
 //! [`Outside`]: this module knows neither mailboxes nor HTTP nor the database. There is no retry, no routing
 //! and no policy here.
 
+mod add;
+mod again;
 mod answered;
 mod artefact;
 mod backtrace;
@@ -45,17 +47,17 @@ mod views;
 mod warm;
 mod words;
 
+pub(crate) use add::sum;
+pub(crate) use again::{Again, Answers, Conflict, Reserving, Run, Ticket};
 pub(crate) use bindings::types as wit;
 pub(crate) use caller::BodyError;
 pub(crate) use compile::compile_child;
 pub(crate) use denied::Denied;
-#[cfg(test)]
-pub(crate) use effects::Expiry;
-pub(crate) use effects::{Commits, Committer, Effects, Value, is_as_seen};
+pub(crate) use effects::{Commits, Committer, Effects, Expiry, NotCommitted, Value, is_as_seen};
 pub(crate) use engine::{Runtime, RuntimeOptions, machine_instances};
 pub(crate) use fault::Fault;
 pub(crate) use guest::{Identity, LogLevel, Outside, Read, Seen, Work};
-pub(crate) use http::{HttpCall, HttpEnd, HttpFailure};
+pub(crate) use http::{Ended, HttpCall, HttpEnd, HttpFailure, Unanswered};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, is_cut, summarise};
 pub(crate) use instance::NotSaved;
 pub(crate) use lease::{Kept, Lease};

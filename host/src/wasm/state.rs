@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::add;
 use super::bindings::caxton::agent::state;
 use super::effects::{Effects, Expiry, Value, Write};
 use super::guest::{Ctx, Seen, StateError};
@@ -22,19 +23,22 @@ impl Ctx {
         if let Some(written) = self.effects.lock().writes.get(key) {
             return Ok(written.clone().filter(|value| value.is_there(clock::now_ms())));
         }
+        let reserved = self.meets_reserved(key);
         let Seen { what: read, safe } = self.outside().read(self.who.name(), key).map_err(StateError::Unavailable)?;
         let version = read.as_ref().map_or(0, |read| read.version);
         let mut effects = self.effects.lock();
         // The first version seen is the one that the commit checks.
         effects.reads.entry(key.to_owned()).or_insert(version);
         effects.ahead |= !safe;
-        Ok(read.map(|read| Value {
-            bytes: read.value.into(),
-            expiry: read.expires_at.map(|at| Expiry { at, given: None }),
-        }))
+        if reserved {
+            effects.doomed.get_or_insert_with(|| key.to_owned());
+        }
+        let found = read.map(Value::from);
+        let Some(by) = effects.adds.get(key) else { return Ok(found) };
+        add::to(found, *by).map(Some)
     }
 
-    fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
+    pub(super) fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
         check_key(&key)?;
         let limits = self.limits();
         let most = limits.state_bytes.min(MAX_VALUE);
@@ -52,13 +56,14 @@ impl Ctx {
             self.check_quota(&effects, &key, value.as_ref())?;
         }
         effects.write_count += 1;
+        effects.adds.remove(&key);
         effects.writes.insert(key, value);
         Ok(())
     }
 
     /// Refuses a write that would make the agent's state too large. The sizes of old values are looked up
     /// only when the sum without them is too large.
-    fn check_quota(&self, effects: &Effects, key: &str, value: Option<&Value>) -> Result<(), StateError> {
+    pub(super) fn check_quota(&self, effects: &Effects, key: &str, value: Option<&Value>) -> Result<(), StateError> {
         let size = |key: &str, value: &[u8]| (key.len() + value.len()) as u64;
         let added: u64 = effects
             .writes
@@ -95,10 +100,12 @@ impl state::Host for Ctx {
     }
 
     fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), StateError>> {
+        self.go_on()?;
         Ok(self.write(key, Some(Value::lasting(value.into()))))
     }
 
     fn set_for(&mut self, key: String, value: Vec<u8>, ttl_ms: u64) -> wasmtime::Result<Result<(), StateError>> {
+        self.go_on()?;
         // As far as the store's numbers reach, which is beyond any clock.
         let at = clock::now_ms().saturating_add(ttl_ms).min(i64::MAX.unsigned_abs());
         let expiry = Some(Expiry { at, given: Some(ttl_ms) });
@@ -106,24 +113,23 @@ impl state::Host for Ctx {
     }
 
     fn remove(&mut self, key: String) -> wasmtime::Result<Result<(), StateError>> {
+        self.go_on()?;
         Ok(self.write(key, None))
     }
 
     fn increment(&mut self, key: String, by: i64) -> wasmtime::Result<Result<i64, StateError>> {
-        Ok(check_key(&key).and_then(|()| {
-            let found = self.look_up(&key)?;
-            let before = match &found {
-                None => 0,
-                Some(value) => std::str::from_utf8(&value.bytes)
-                    .ok()
-                    .and_then(|text| text.parse::<i64>().ok())
-                    .ok_or(StateError::NotANumber)?,
-            };
-            let sum = before.checked_add(by).ok_or(StateError::NotANumber)?;
-            let expiry = found.and_then(|value| value.expiry);
-            self.write(key, Some(Value { bytes: sum.to_string().into(), expiry }))?;
-            Ok(sum)
-        }))
+        let summed = check_key(&key).and_then(|()| {
+            let sum = add::sum_of(self.look_up(&key)?, by)?;
+            self.write(key, Some(sum.1))?;
+            Ok(sum.0)
+        });
+        self.go_on()?;
+        Ok(summed)
+    }
+
+    fn add(&mut self, key: String, by: i64) -> wasmtime::Result<Result<(), StateError>> {
+        self.go_on()?;
+        Ok(check_key(&key).and_then(|()| self.add_unread(key, by)))
     }
 
     fn list_keys(
@@ -147,13 +153,10 @@ impl state::Host for Ctx {
             Err(why) => return Ok(Err(StateError::Unavailable(why))),
         };
         let after = |key: &String| cursor.as_ref().is_none_or(|cursor| key > cursor);
-        let own =
-            effects.writes.iter().filter(|(key, write)| is_there(write) && key.starts_with(&prefix) && after(key));
-        let mut keys: Vec<String> = kept
-            .into_iter()
-            .filter(|key| effects.writes.get(key).is_none_or(is_there))
-            .chain(own.map(|(key, _)| key.clone()))
-            .collect();
+        let own = effects.writes.iter().filter(|(_, write)| is_there(write)).map(|(key, _)| key);
+        let own = own.chain(effects.adds.keys()).filter(|key| key.starts_with(&prefix) && after(key));
+        let mut keys: Vec<String> =
+            kept.into_iter().filter(|key| effects.writes.get(key).is_none_or(is_there)).chain(own.cloned()).collect();
         keys.sort_unstable();
         keys.dedup();
         let more = keys.len() > limit as usize;

@@ -203,7 +203,8 @@ impl Draft {
 
     /// Sends the message at once and waits for its answer, but no longer than `timeout` and no later than the
     /// time of the message being handled. This is not undone when handling fails. Who waits asks for something, so
-    /// that a draft which is still an `inform` goes out as a `request`.
+    /// that a draft which is still an `inform` goes out as a `request`. If the handler runs again after a conflict, the
+    /// same question is not asked again but has the answer that it had before.
     ///
     /// # Errors
     /// The reason why there is no answer. The receiver may have handled the message all the same.

@@ -2,6 +2,17 @@
 //!
 //! Writes are effects: they last when handling ends with `Ok`, and reads see them before. A revision, an
 //! instance and a host may end without any of this being lost.
+//!
+//! Two messages of one agent may be handled at the same time. If a handler has read a key that another has written by the
+//! time it ends, it runs again, with the keys that it touched reserved for it; a request that it makes again with the same
+//! content is answered from the run before. [`add`] counts without reading, and so never makes a handler run again:
+//!
+//! ```no_run
+//! # fn sold(item: &str) -> Result<(), caxton_sdk::Failure> {
+//! caxton_sdk::state::add(&format!("sold/{item}"), 1)?;
+//! # Ok(())
+//! # }
+//! ```
 
 use std::time::Duration;
 use std::vec::IntoIter;
@@ -9,7 +20,7 @@ use std::vec::IntoIter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use crate::bindings::caxton::agent::state::{get, increment, remove, set};
+pub use crate::bindings::caxton::agent::state::{add, get, increment, remove, set};
 
 use crate::bindings::caxton::agent::state as raw;
 use crate::messaging::whole_millis;

@@ -36,6 +36,7 @@ mod growth;
 mod handoffs;
 mod http;
 mod http_agents;
+mod isolation;
 mod judged;
 mod limits;
 mod messages;

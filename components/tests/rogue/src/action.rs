@@ -146,6 +146,18 @@ pub(crate) enum Action {
         #[serde(default = "one")]
         by: i64,
     },
+    Add {
+        key: String,
+        #[serde(default = "one")]
+        by: i64,
+    },
+    AskOf {
+        to: String,
+        key: String,
+        content: Value,
+        #[serde(default = "a_second")]
+        timeout_ms: u64,
+    },
     Keys {
         #[serde(default)]
         prefix: String,
@@ -271,6 +283,12 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
         Action::Get { key } => Ok(values::get(&key)),
         Action::Remove { key } => Ok(values::remove(&key)),
         Action::Increment { key, by } => Ok(values::increment(&key, by)),
+        Action::Add { key, by } => Ok(values::add(&key, by)),
+        Action::AskOf { to, key, content, timeout_ms } => {
+            let steps = json!([{ "do": "log", "text": values::get(&key).to_string() }, content]);
+            let draft = Fields::default().into_draft(to, Some(json!({ "do": "steps", "steps": steps })), None)?;
+            Ok(talk::request(&draft, Duration::from_millis(timeout_ms)))
+        }
         Action::Keys { prefix, limit, pages } => Ok(values::keys(&prefix, limit, pages)),
         Action::Commit => Ok(json!({ "error": effects::commit().err().map(|failure| failure.reason) })),
         Action::Unless { key } => match state::get(&key)? {

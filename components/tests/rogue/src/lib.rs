@@ -57,7 +57,8 @@
 //! | `set {key, value, bytes, count}` | writes; with `count` the keys `key0000`, `key0001`, ...; `{"written", "error", "detail"}` |
 //! | `set-for {key, value, ms}` | writes for so many milliseconds; `{"written"}` |
 //! | `get {key}` | `{"value": TEXT or null}` |
-//! | `remove {key}`, `increment {key, by}` | `{}`, `{"sum"}` |
+//! | `remove {key}`, `increment {key, by}`, `add {key, by}` | `{}`, `{"sum"}`, `{}` |
+//! | `ask-of {to, key, content, timeout-ms}` | `request` with what the key holds in its content |
 //! | `keys {prefix, limit, pages}` | follows the cursor over at most so many pages; `{"keys", "pages", "more"}` |
 //! | `commit` | calls `effects.commit`, which only an HTTP agent may; `{"error"}` |
 //! | `record {text, ms}` | waits, then adds the text to the conversation's list in state; `{"texts"}` |

@@ -22,6 +22,10 @@ pub(crate) fn increment(key: &str, by: i64) -> Value {
     state::increment(key, by).map_or_else(|error| describe(&error), |sum| json!({ "sum": sum }))
 }
 
+pub(crate) fn add(key: &str, by: i64) -> Value {
+    state::add(key, by).map_or_else(|error| describe(&error), |()| json!({}))
+}
+
 pub(crate) fn record(text: String, conversation: &str) -> Result<Value, Failure> {
     state::update(&format!("record/{conversation}"), |texts: &mut Vec<String>| {
         texts.push(text);

@@ -20,7 +20,9 @@ use crate::desired::{
     Route, Store,
 };
 use crate::names::{AgentName, Capability};
+use crate::route::RoutePattern;
 use crate::schedule::{Missed, Schedule};
+use crate::template::Template;
 use crate::units::print_bytes;
 
 /// What the file means, or everything that is wrong with it, in the order of the file.
@@ -233,13 +235,27 @@ fn routes(section: &Section<'_>, agent: &str, cross: &mut Cross, findings: &mut 
         };
         if let (Some(pattern), Some(methods)) = (pattern, methods) {
             let cors = section.get("cors", None, findings);
-            let route = Route { pattern, methods, mode, cors };
+            let conversation = conversation(&section, &pattern, findings);
+            let route = Route { pattern, methods, mode, cors, conversation };
             let at = At { key: section.key("route"), place: section.place("route") };
             cross.route(agent, &route, at, findings);
             routes.push(route);
         }
     }
     routes
+}
+
+/// What names the conversations of a route, if something does.
+fn conversation(section: &Section<'_>, route: &RoutePattern, findings: &mut Findings) -> Option<Template> {
+    let given: String = section.get("conversation", None, findings)?;
+    match Template::parse(&given, route) {
+        Ok(template) => Some(template),
+        Err(reason) => {
+            let at = At { key: section.key("conversation"), place: section.place("conversation") };
+            findings.errors.push(ConfigError::BadConversation { at, given, reason });
+            None
+        }
+    }
 }
 
 /// The schedules: each there once, and none with a message that the agent cannot take.

@@ -4,6 +4,7 @@ use super::node::Place;
 use crate::cron::CronError;
 use crate::names::NameError;
 use crate::route::RouteError;
+use crate::template::TemplateError;
 use crate::units::UnitError;
 
 /// The setting that is wrong: its key from the root, and where its value was written.
@@ -230,6 +231,16 @@ pub enum ConfigError {
         /// Why not.
         reason: RouteError,
     },
+    /// A text that cannot name the conversations of a route.
+    #[error("`{given}` cannot name conversations: {reason}")]
+    BadConversation {
+        /// The value.
+        at: At,
+        /// The text.
+        given: String,
+        /// Why not.
+        reason: TemplateError,
+    },
     /// A pattern of times that cannot be read, or has no time.
     #[error("`{given}` is not a cron: {reason}")]
     BadCron {
@@ -393,6 +404,7 @@ by_variant! {
     BadName "bad-name",
     BadVariableName "bad-variable-name",
     BadRoute "bad-route",
+    BadConversation "bad-conversation",
     BadCron "bad-cron",
     UnknownTimezone "unknown-timezone",
     BadContentType "bad-content-type",

@@ -45,6 +45,9 @@ impl ConfigError {
             Self::BadName { reason, .. } => reason.to_string(),
             Self::BadVariableName { .. } => "letters, digits and `_`, no digit first, such as \"LANG\"".to_owned(),
             Self::BadRoute { .. } => "such as \"/tickets\", \"/tickets/{id}\" or \"/files/{*rest}\"".to_owned(),
+            Self::BadConversation { .. } => {
+                "such as \"order-{id}\" for a route with `{id}`, or \"{header:x-order}\"".to_owned()
+            }
             Self::BadCron { reason, .. } => cron_help(reason),
             Self::UnknownTimezone { suggestion: Some(suggestion), .. } => did_you_mean(suggestion),
             Self::UnknownTimezone { suggestion: None, .. } => {

@@ -292,6 +292,9 @@ pub static KEYS: &[Key] = &[
     list("agents.NAME.http.methods", Item::Method, "[\"POST\"]", "The methods; none means all."),
     word("agents.NAME.http.mode", &["request", "enqueue"], &[], "request",
         "Whether the caller waits for the reply, or gets 202 and the message's id at once."),
+    key("agents.NAME.http.conversation", Kind::Text, Default::Unset("\"order-{id}\""),
+        "What names the conversation of each request, with parameters of the route and headers (`{header:x-order}`), so that \
+         requests for one thing are handled one after the other. It goes before `caxton-conversation`."),
     key("agents.NAME.http.cors", Kind::Boolean, Default::Unset("true"),
         "Whether `http.cors` holds for this route; left out, it holds for message agents and not for HTTP agents."),
     key("agents.NAME.schedule", Kind::Tables, Default::EmptyList(""), "Messages that the agent gets by the clock."),

@@ -36,6 +36,7 @@ pub(super) fn effects_of(effects: &Effects) -> Vec<Effect> {
         let given = value.as_ref().and_then(|value| value.expiry).and_then(|expiry| expiry.given);
         [Some(written), given.map(|for_ms| Effect::Expire { key: key.clone(), for_ms })].into_iter().flatten()
     });
+    let adds = effects.adds.iter().map(|(key, by)| Effect::Increment { key: key.clone(), by: *by });
     let sends = effects.sends.iter().map(|sent| {
         let (message, due) = (&sent.envelope().message, sent.envelope().due);
         Effect::Send {
@@ -45,7 +46,7 @@ pub(super) fn effects_of(effects: &Effects) -> Vec<Effect> {
             after_ms: due.map(|due| due.saturating_sub(message.sent_at)),
         }
     });
-    writes.chain(sends).collect()
+    writes.chain(adds).chain(sends).collect()
 }
 
 /// A call that brought no result. How a trap puts it may change with every build, so only what it was is compared.

@@ -1,6 +1,7 @@
 //! Copies of calls over HTTP.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{effects_of, faulty};
 use super::tape::{MAX_BYTES, Recording};
-use crate::wasm::{BodyError, Commits, Effects, Fault, HttpCall, HttpFailure, Outside, Pool, ResponseBody, Tap, Work};
+use crate::wasm::{
+    BodyError, Commits, Effects, Fault, HttpCall, HttpFailure, Outside, Pool, ResponseBody, Run, Tap, Unanswered, Work,
+};
 
 /// A call that was handled, to be handled once more.
 pub(super) struct CallCopy {
@@ -141,20 +144,23 @@ pub(super) async fn handle(pool: &Arc<Pool>, call: &CallCopy, outside: Arc<dyn O
     let body = Part { read: Some(call.body.clone()), whole: call.whole, lost: Arc::clone(&lost) };
     let conversation = call.conversation.clone();
     let commits = Commits::Nowhere;
-    let work = Work { conversation, hops: 0, deadline, trace: None, outside: Some(outside), commits };
+    let work =
+        Work { conversation, hops: 0, deadline, trace: None, outside: Some(outside), commits, run: Run::default() };
     let request = http::Request::from_parts(call.head.clone(), body);
     let effects = Mutex::new(Vec::new());
     let commit = |done: Effects| {
         *effects.lock() = effects_of(&done);
-        std::future::ready(Ok(()))
+        std::future::ready(Ok::<(), Infallible>(()))
     };
     let interrupt = CancellationToken::new();
     let ended = HttpCall { request, work, time, interrupt }.run(lease, commit, Box::new(|_| ())).await;
     let response = match ended {
         Ok(response) => response,
-        Err(HttpFailure::Fault(_)) if lost.load(Ordering::Relaxed) => return Err(unknown()),
-        Err(HttpFailure::Fault(fault)) => return Err(fault),
-        Err(HttpFailure::NotCommitted(why)) => return Err(Fault::Host(why)),
+        Err(_) if lost.load(Ordering::Relaxed) => return Err(unknown()),
+        Err(Unanswered::Fault(fault)) => return Err(fault),
+        // It meets nothing that is reserved.
+        Err(Unanswered::BrokenOff(key, ..)) => return Err(Fault::Reserved(key)),
+        Err(Unanswered::Refused(never, _)) => match never {},
     };
     let (head, content_type) = (head(&response), content_type(&response));
     let reply = match Limited::new(response.into_body(), MAX_BYTES).collect().await {

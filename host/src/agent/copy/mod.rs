@@ -27,7 +27,7 @@ pub(crate) use rehearsal::{Rehearsal, Rehearsed};
 pub(crate) use shadow::{Shadow, Shadowed};
 pub(super) use tape::Recording;
 
-use crate::wasm::{Commits, Effects, Envelope, Fault, Inbox, Outside, Pool, Work, wit};
+use crate::wasm::{Commits, Effects, Envelope, Fault, Inbox, Outside, Pool, Run, Work, wit};
 
 /// What a handler said, and what it did.
 type Said = (Result<Option<wit::Reply>, wit::Failure>, Effects);
@@ -40,7 +40,7 @@ async fn handle(pool: &Arc<Pool>, message: &wit::Message, hops: u32, outside: Ar
     let mut lease = pool.lease(deadline).await?;
     let conversation = message.conversation_id.clone();
     let commits = Commits::WithResult;
-    let work = Work { conversation, hops, deadline, trace: None, outside: Some(outside), commits };
+    let work = Work { conversation, hops, deadline, trace: None, outside: Some(outside), commits, run: Run::default() };
     let result = lease.instance().handle(message, work, time).await?;
     let effects = lease.instance().take_effects();
     lease.finish(true);

@@ -14,7 +14,7 @@ use super::asks_nobody;
 use super::replay::nowhere;
 use crate::clock;
 use crate::commons::Commons;
-use crate::wasm::{Identity, LogLevel, Outside, Read, Seen, Sent, Value, Work, wit};
+use crate::wasm::{Expiry, Identity, LogLevel, Outside, Read, Seen, Sent, Value, Work, sum, wit};
 
 /// Bytes that a rehearsal may write, at most: they are in memory.
 const MAX_BYTES: usize = 64 << 20;
@@ -22,6 +22,7 @@ const MAX_BYTES: usize = 64 << 20;
 /// A copy of an agent's state that is written to; what is not written is read from the state itself.
 pub(super) struct Overlay {
     commons: Arc<Commons>,
+    agent: Arc<str>,
     own: Mutex<Own>,
 }
 
@@ -33,15 +34,23 @@ struct Own {
 }
 
 impl Overlay {
-    pub(super) fn new(commons: &Arc<Commons>) -> Arc<Self> {
-        Arc::new(Self { commons: Arc::clone(commons), own: Mutex::default() })
+    pub(super) fn new(commons: &Arc<Commons>, agent: Arc<str>) -> Arc<Self> {
+        Arc::new(Self { commons: Arc::clone(commons), agent, own: Mutex::default() })
     }
 
     /// What a message wrote is there for the next. False when there is no room for more.
-    pub(super) fn write(&self, writes: BTreeMap<String, Option<Value>>) -> bool {
+    pub(super) fn write(&self, writes: BTreeMap<String, Option<Value>>, adds: &BTreeMap<String, i64>) -> bool {
+        let added = adds.iter().filter_map(|(key, by)| {
+            let before = Outside::read(self, &self.agent, key).ok()?.what;
+            let sum = sum(before.as_ref().map(|read| read.value.as_slice()), *by).ok()?;
+            let expiry = before.and_then(|read| read.expires_at).map(|at| Expiry { at, given: None });
+            Some((key.clone(), Some(Value { bytes: sum.to_string().into(), expiry })))
+        });
+        // Before the lock, which each look takes.
+        let added: Vec<_> = added.collect();
         let mut own = self.own.lock();
         let size = |value: &Option<Value>| value.as_ref().map_or(0, |value| value.bytes.len());
-        for (key, value) in writes {
+        for (key, value) in writes.into_iter().chain(added) {
             own.bytes += key.len() + size(&value);
             let length = key.len();
             if let Some(before) = own.keys.insert(key, value) {
@@ -127,15 +136,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
         let commons = Commons::new(store, tokio::runtime::Handle::current()).unwrap();
-        let overlay = Overlay::new(&commons);
+        let overlay = Overlay::new(&commons, "triage".into());
         let write = |key: &str, ms: i64| {
             let at = clock::now_ms().saturating_add_signed(ms);
             (key.to_owned(), Some(Value { bytes: "1".into(), expiry: Some(Expiry { at, given: None }) }))
         };
-        assert!(overlay.write([write("live", 3_600_000), write("over", -1)].into()));
+        assert!(overlay.write([write("live", 3_600_000), write("over", -1)].into(), &BTreeMap::new()));
         let read = |key| overlay.read("triage", key).unwrap().what;
         assert!(read("live").is_some_and(|read| read.value == b"1" && read.expires_at.is_some()));
         assert_eq!(read("over"), None);
         assert_eq!(overlay.keys("triage", "", None, 9).unwrap().what, ["live"]);
+        // What is added to it goes with it, and begins anew where it is over.
+        assert!(overlay.write(BTreeMap::new(), &[("live".to_owned(), 2), ("over".to_owned(), 5)].into()));
+        assert!(read("live").is_some_and(|read| read.value == b"3" && read.expires_at.is_some()));
+        assert!(read("over").is_some_and(|read| read.value == b"5" && read.expires_at.is_none()));
     }
 }

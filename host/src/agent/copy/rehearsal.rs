@@ -167,7 +167,7 @@ enum Took {
 impl Side {
     fn new(agent: &Agent, pool: &Pool, saved: Option<Bytes>) -> Self {
         let pool = pool.for_copies(Arc::new(Nothing { saved }) as Arc<dyn Outside>);
-        Self { pool, overlay: Overlay::new(&agent.commons), handled: 0 }
+        Self { pool, overlay: Overlay::new(&agent.commons, agent.name.shared()), handled: 0 }
     }
 
     async fn take(&mut self, envelope: &Envelope) -> Took {
@@ -185,7 +185,7 @@ impl Side {
                 let why = format!("it has {} bytes, more than limits.message ({limit})", reply.content.len());
                 Took::Failed(Outcome::BadReply(why))
             }
-            Ok(_) if self.overlay.write(effects.writes) => Took::Well,
+            Ok(_) if self.overlay.write(effects.writes, &effects.adds) => Took::Well,
             Ok(_) => Took::Full,
         }
     }

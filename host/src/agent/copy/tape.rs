@@ -133,6 +133,14 @@ impl Outside for Recorder {
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {
         self.commons.log(who, level, context, text);
     }
+
+    fn heard_again(&self, draft: &wit::Draft, answer: &Result<wit::Message, wit::RequestError>) {
+        let mut tape = self.tape.lock();
+        let bytes = answer.as_ref().map_or(0, |message| message.content.len());
+        if tape.takes(draft.receiver.len() + draft.content.len() + bytes) {
+            tape.asked.push((draft.clone(), Some(answer.clone())));
+        }
+    }
 }
 
 /// A live handling that is recorded, so that a copy of it can be handled.
@@ -183,7 +191,7 @@ impl Recording {
     /// Notes what was written unread, as it was before: the candidate may read it first, and then it is there no more.
     pub(super) fn note_unread(&self, agent: &str, effects: &Effects) {
         let unread = |key: &&String| !self.recorder.tape.lock().reads.contains_key(*key);
-        for key in effects.writes.keys().filter(unread).take(MAX_UNREAD) {
+        for key in effects.writes.keys().chain(effects.adds.keys()).filter(unread).take(MAX_UNREAD) {
             // What cannot be read now is not known to the copy either.
             let _ = Outside::read(&*self.recorder, agent, key);
         }

@@ -223,7 +223,7 @@ impl Inbox for Nowhere {
     }
 }
 
-fn message(content: &[u8]) -> wit::Message {
+pub(super) fn message(content: &[u8]) -> wit::Message {
     wit::Message {
         id: "m-1".to_owned(),
         performative: wit::Performative::Request,
@@ -252,6 +252,7 @@ fn work() -> Work {
         trace: None,
         outside: None,
         commits: Commits::WithResult,
+        run: crate::wasm::Run::default(),
     }
 }
 

@@ -1,0 +1,79 @@
+//! What handlers did, on its way to the store.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::oneshot;
+
+use super::{Agent, Revision};
+use crate::store::{Add, Commit, CommitError, Committed, StateChange};
+use crate::wasm::{Effects, Sent};
+
+/// Changes that were not made.
+pub(super) struct Refused {
+    pub(super) error: CommitError,
+    pub(super) state: Option<StateChange>,
+}
+
+impl Agent {
+    /// What effects do to the agent's state; what they send goes to `sends`.
+    pub(super) fn change(&self, revision: &Revision, sends: &mut Vec<Sent>, effects: Effects) -> Option<StateChange> {
+        let Effects { sends: sent, writes, adds, reads, ahead, .. } = effects;
+        *sends = sent;
+        // What was only read matters when something else follows from it.
+        if writes.is_empty() && adds.is_empty() && (reads.is_empty() || (sends.is_empty() && !ahead)) {
+            return None;
+        }
+        Some(StateChange {
+            reads,
+            writes,
+            expired: Vec::new(),
+            // Foretold when it is given to the store.
+            adds: adds.into_iter().map(|(key, by)| (key, Add { by, sum: 0 })).collect(),
+            version: 0,
+            reversioned: None,
+            bytes: Arc::clone(&self.state_bytes),
+            size: None,
+            quota: revision.spec.limits.state_bytes,
+        })
+    }
+
+    pub(super) fn submit(&self, commit: Commit) {
+        if let Some(state) = &commit.state {
+            self.note_writes(state.written());
+        }
+        self.pending.submit(&self.commons.store, commit);
+    }
+
+    /// Changes the agent's state and sends, outside any handling; returns when it is safe.
+    pub(crate) async fn commit(&self, state: Option<StateChange>, sends: Vec<Sent>) -> Result<(), CommitError> {
+        self.commit_under((None, false), state, sends).await.map_err(|refused| refused.error)
+    }
+
+    /// The same for a run under a ticket, or for a part of it. What is refused is given back.
+    pub(super) async fn commit_under(
+        &self,
+        (ticket, is_part): (Option<u64>, bool),
+        state: Option<StateChange>,
+        sends: Vec<Sent>,
+    ) -> Result<(), Box<Refused>> {
+        let (sender, receiver) = oneshot::channel();
+        let me = Weak::clone(&self.me);
+        let done = Box::new(move |committed: Committed| {
+            let Committed { result, sends, state, .. } = committed;
+            if let (Some(agent), Some(state)) = (me.upgrade(), &state) {
+                agent.pending.settled(state);
+            }
+            if result.is_ok() {
+                sends.into_iter().for_each(Sent::deliver);
+            }
+            // Who asked may have left.
+            let _ = sender.send(result.map_err(|error| Box::new(Refused { error, state })));
+        });
+        let mut commit = Commit::new(self.name.shared(), done);
+        (commit.state, commit.sends) = (state, sends);
+        (commit.ticket, commit.is_part, commit.within) = (ticket, is_part, ticket.into_iter().collect());
+        self.submit(commit);
+        let ended = || Refused { error: CommitError::Store("its writer ended".to_owned()), state: None };
+        receiver.await.unwrap_or_else(|_| Err(Box::new(ended())))
+    }
+}

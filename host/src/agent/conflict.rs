@@ -1,0 +1,153 @@
+//! Handlers that read what others change meanwhile: they run again, and then have what they touched for themselves.
+//!
+//! ```text
+//! first run -> commit -> conflict: it read a key that another has written since
+//!    '-- or broken off: it read a key that is reserved, and was about to do something that follows from it
+//! second run: its keys are reserved; what it asks again is answered from the first
+//!    '-- conflict all the same: it touched another key, or read what was never committed
+//! third run: the new keys too, and not before all that was written to them is safe
+//!    '-- conflict: the code `conflict`
+//! ```
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+
+use super::Agent;
+use super::handling::Handling;
+use super::queue::Slot;
+use crate::store::StateChange;
+use crate::wasm::{Again, Answers, Conflict, Envelope, Outcome, Reserving, Run, Ticket};
+
+/// Runs of a handler for one attempt at a message, at most. The second has all keys of the first to itself and mostly is
+/// the last; the third is for one that touched others.
+const MAX_RUNS: u32 = 3;
+
+/// A run that has nothing to be committed.
+pub(super) enum Ended {
+    /// It failed.
+    Failed(Outcome),
+    /// It depends on what another changes.
+    Conflict(Conflict),
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        Self::Failed(outcome)
+    }
+}
+
+/// What is left of a run whose changes were refused.
+pub(super) fn refused(key: String, state: Option<&StateChange>, answers: Answers, partly: bool) -> Conflict {
+    let touched = state.into_iter().flat_map(|state| state.reads.keys().chain(state.written()));
+    Conflict { key, keys: touched.cloned().collect(), answers, partly }
+}
+
+/// What a caller is told of an agent whose handlers are in conflict again and again.
+pub(super) fn describe(key: &str) -> String {
+    format!(
+        "in each of {MAX_RUNS} runs others wrote the key `{key}` between its read and its commit; with `mailbox.order = \
+         \"agent\"` the agent's messages are handled one after the other"
+    )
+}
+
+impl Reserving for Agent {
+    fn is_reserved(&self, key: &str, within: &[u64]) -> bool {
+        self.pending.is_reserved(key, within)
+    }
+
+    fn give_up(&self, ticket: u64) {
+        self.pending.leave(&self.commons.store, ticket);
+    }
+}
+
+impl Agent {
+    /// Takes note of a run that ended in a conflict. None if it was the last that may be.
+    pub(super) fn note_conflict(&self, again: Option<Box<Again>>, conflict: Conflict) -> Result<Box<Again>, String> {
+        self.stats.count_conflict();
+        let Conflict { key, keys, answers, partly: _ } = conflict;
+        let mut again = again.unwrap_or_else(|| {
+            let me = Weak::clone(&self.me);
+            let left = move |ticket| {
+                if let Some(agent) = me.upgrade() {
+                    agent.give_up(ticket);
+                }
+            };
+            let (keys, answers, ticket) = (BTreeSet::new(), Answers::default(), Ticket::new(left));
+            Box::new(Again { runs: 0, keys, answers, ticket })
+        });
+        again.runs += 1;
+        if again.runs >= MAX_RUNS {
+            return Err(key);
+        }
+        again.keys.extend(keys);
+        again.answers = answers.for_next_run();
+        Ok(again)
+    }
+
+    /// A run of a message's handler ended in a conflict: it runs again when it is its turn.
+    pub(super) fn conflicted(self: &Arc<Self>, handling: Handling, mut envelope: Box<Envelope>, conflict: Conflict) {
+        match self.note_conflict(envelope.again.take(), conflict) {
+            Err(key) => self.failed(handling, envelope, Outcome::Conflict(key)),
+            Ok(again) => {
+                self.inbox.lock().breaker.abandoned();
+                let (ticket, keys) = (again.ticket.number, again.keys.clone());
+                let place = (envelope.within.clone(), again.runs > 1);
+                envelope.again = Some(again);
+                let go_on = self.take_again(handling, envelope);
+                self.pending.line_up(&self.commons.store, ticket, keys, place, go_on);
+            }
+        }
+    }
+
+    /// Puts a message into its place in the mailbox again, later. Meanwhile nobody is kept waiting by it but its own
+    /// conversation: it is not in flight.
+    fn take_again(self: &Arc<Self>, handling: Handling, envelope: Box<Envelope>) -> Box<dyn FnOnce() + Send> {
+        let (taken, flight) = handling.into_taken(Slot::Here(envelope));
+        drop(flight);
+        let me = Weak::clone(&self.me);
+        Box::new(move || {
+            if let Some(agent) = me.upgrade() {
+                agent.again(taken, None);
+            }
+        })
+    }
+
+    /// Gives a run after a conflict its keys. False if another has one of them by now.
+    pub(super) async fn begin_again(&self, again: Option<&Again>) -> bool {
+        let Some(again) = again else { return true };
+        if !self.pending.begin(again.ticket.number) {
+            return false;
+        }
+        if again.runs + 1 >= MAX_RUNS {
+            // Nothing that it reads can be refused any more.
+            self.pending.until_settled(&again.keys).await;
+        }
+        true
+    }
+
+    /// Lets a message wait whose run could not begin.
+    pub(super) fn wait_again(self: &Arc<Self>, handling: Handling, envelope: Box<Envelope>) {
+        let Some(ticket) = envelope.again.as_ref().map(|again| again.ticket.number) else { return };
+        self.inbox.lock().breaker.abandoned();
+        let go_on = self.take_again(handling, envelope);
+        self.pending.line_up_again(&self.commons.store, ticket, go_on);
+    }
+
+    /// How a run stands to others. Takes what runs before it asked.
+    pub(super) fn run(self: &Arc<Self>, again: Option<&mut Again>, within: &[u64], yields: bool) -> Run {
+        self.stats.count_run();
+        let mut run = Run {
+            reserving: Some(Arc::clone(self) as Arc<dyn Reserving>),
+            yields: yields && again.is_none(),
+            runs_again: yields,
+            within: within.to_vec(),
+            ..Run::default()
+        };
+        if let Some(again) = again {
+            run.ticket = Some(again.ticket.number);
+            run.within.push(again.ticket.number);
+            run.answers = std::mem::take(&mut again.answers);
+        }
+        run
+    }
+}
