@@ -12,11 +12,11 @@ use super::breaker::failing;
 use super::copy::Recording;
 use super::handling::Handling;
 use super::inbox;
-use super::queue::{STORE_PAUSE, Slot, prefetch_next, since};
+use super::queue::{STORE_PAUSE, Slot, prefetch_next};
 use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::{Closed, Commit, CommitError, Committed, StateChange};
-use crate::wasm::{Answer, Commits, Effects, Envelope, Fault, Inbox, Kept, Lease, Outcome, Sent, Work, wit};
+use crate::wasm::{Answer, Cancel, Commits, Effects, Envelope, Fault, Inbox, Kept, Lease, Outcome, Sent, Work, wit};
 
 /// A handling whose state has changed meanwhile runs again at most so often; each time at least one other
 /// handling of the agent was committed.
@@ -74,10 +74,14 @@ impl Agent {
         let taken = match &*traffic {
             Some(traffic) if inbox.workers <= traffic.max() && inbox.is_ready(now) => {
                 // It is ready, so this is the trial if one is due.
-                match inbox.breaker.admits(now) {
+                let taken = match inbox.breaker.admits(now) {
                     Admission::Trial => inbox.mailbox.take_trial(Slot::failures),
                     Admission::Yes | Admission::No { .. } => inbox.mailbox.take(now),
+                };
+                if inbox.crowded {
+                    self.fire_in_turn(&mut inbox, now);
                 }
+                taken
             }
             Some(_) | None => None,
         };
@@ -180,22 +184,6 @@ impl Agent {
         (took, next)
     }
 
-    /// Why a message is too old to be handled (SPEC §7, message timeout), or nobody wants it any more.
-    pub(super) fn expired(&self, envelope: &Envelope) -> Option<&'static str> {
-        if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Some("nobody waits for the answer any more");
-        }
-        if envelope.is_call() {
-            return None;
-        }
-        if envelope.deadline.is_none() && envelope.message.reply_by.is_some_and(|by| by <= clock::now_ms()) {
-            return Some("it came to be handled after its reply-by");
-        }
-        let timeout = self.spec.load().mailbox.timeout?;
-        (clock::steady_ms().saturating_sub(since(envelope)) > super::millis(timeout))
-            .then_some("it waited longer than mailbox.timeout")
-    }
-
     /// Runs the handler once.
     async fn attempt(
         &self,
@@ -251,6 +239,7 @@ impl Agent {
             AdmitError::UnknownReceiver(_)
             | AdmitError::NotAllowed { .. }
             | AdmitError::TooLarge { .. }
+            | AdmitError::TooManyTimers { .. }
             | AdmitError::TooManyHops { .. }
             | AdmitError::Invalid(_)
             | AdmitError::BreakerOpen { .. }
@@ -269,7 +258,7 @@ impl Agent {
         let closes = if replied { None } else { Closed::of(&envelope, &effects.sends) };
         let handled = handling.acknowledges(&envelope);
         let keeps = self.commons.store.keeps_messages();
-        let lasts = !effects.writes.is_empty() || effects.ahead;
+        let lasts = !effects.writes.is_empty() || effects.ahead || effects.has_timers();
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
             let sends = self.commons.judged(effects.sends);
             if let Some(closed) = closes {
@@ -283,7 +272,7 @@ impl Agent {
         }
         let mut commit = Commit::new(self.name.shared(), Box::new(|_| ()));
         (commit.handled, commit.goes, commit.closes) = (handled, goes, closes.map(Box::new));
-        commit.state = self.change(handling.revision(), &mut commit.sends, effects);
+        commit.state = self.change(handling.revision(), (&mut commit.sends, &mut commit.cancels), effects);
         let agent = self.shared();
         commit.done = Box::new(move |committed: Committed| {
             let Committed { result, sends, state, .. } = committed;
@@ -333,7 +322,10 @@ impl Agent {
         let next = inbox::deliver(sends, now);
         self.keep_recent(&envelope.message, envelope.hops);
         if let Some(waiter) = envelope.waiter {
-            waiter.tell(Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome });
+            let answer = Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome };
+            if let Some(unheard) = waiter.tell(answer) {
+                self.tell_in_vain(&unheard.outcome, envelope.hops);
+            }
         }
         if let Some(recording) = handling.take_recording() {
             recording.copy(envelope.message);
@@ -360,12 +352,17 @@ impl Agent {
         }
     }
 
-    /// What effects do to the agent's state; what they send goes to `sends`.
-    pub(super) fn change(&self, revision: &Revision, sends: &mut Vec<Sent>, effects: Effects) -> Option<StateChange> {
-        let Effects { sends: sent, writes, reads, ahead, .. } = effects;
-        *sends = sent;
+    /// What effects do to the agent's state; what they send and cancel goes to `sends` and `cancels`.
+    pub(super) fn change(
+        &self,
+        revision: &Revision,
+        (sends, cancels): (&mut Vec<Sent>, &mut Vec<Cancel>),
+        effects: Effects,
+    ) -> Option<StateChange> {
+        let Effects { sends: sent, cancels: cancelled, writes, reads, ahead, .. } = effects;
+        (*sends, *cancels) = (sent, cancelled);
         // What was only read matters when something else follows from it.
-        if writes.is_empty() && (reads.is_empty() || (sends.is_empty() && !ahead)) {
+        if writes.is_empty() && (reads.is_empty() || (sends.is_empty() && cancels.is_empty() && !ahead)) {
             return None;
         }
         Some(StateChange {
@@ -388,6 +385,16 @@ impl Agent {
 
     /// Changes the agent's state and sends, outside any handling; returns when it is safe.
     pub(crate) async fn commit(&self, state: Option<StateChange>, sends: Vec<Sent>) -> Result<(), CommitError> {
+        self.commit_with(state, sends, Vec::new()).await
+    }
+
+    /// The same with timers that are cancelled.
+    pub(super) async fn commit_with(
+        &self,
+        state: Option<StateChange>,
+        sends: Vec<Sent>,
+        cancels: Vec<Cancel>,
+    ) -> Result<(), CommitError> {
         let (sender, receiver) = oneshot::channel();
         let me = Weak::clone(&self.me);
         let done = Box::new(move |committed: Committed| {
@@ -402,7 +409,7 @@ impl Agent {
             let _ = sender.send(result);
         });
         let mut commit = Commit::new(self.name.shared(), done);
-        (commit.state, commit.sends) = (state, sends);
+        (commit.state, commit.sends, commit.cancels) = (state, sends, cancels);
         self.submit(commit);
         receiver.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
     }

@@ -9,9 +9,9 @@ use caxton_control::rollout::split::{Sticky, Talk};
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::admit::AdmitError;
 use super::began::{InHand, Noted};
 use super::copy::CallRecording;
+use super::error::AdmitError;
 use super::stats::End;
 use super::{Agent, InFlight, Revision};
 use crate::clock;
@@ -119,14 +119,14 @@ impl Agent {
 
     /// Keeps what an HTTP call has done, and delivers what it sent; returns when it is safe.
     async fn commit_call(&self, revision: &Revision, effects: Effects) -> Result<(), CommitError> {
-        let lasts = !effects.writes.is_empty() || effects.ahead;
+        let lasts = !effects.writes.is_empty() || effects.ahead || effects.has_timers();
         if !lasts && (effects.sends.is_empty() || !self.commons.store.keeps_messages()) {
             self.commons.judged(effects.sends).into_iter().for_each(Sent::deliver);
             return Ok(());
         }
-        let mut sends = Vec::new();
-        let state = self.change(revision, &mut sends, effects);
-        self.commit(state, sends).await
+        let (mut sends, mut cancels) = (Vec::new(), Vec::new());
+        let state = self.change(revision, (&mut sends, &mut cancels), effects);
+        self.commit_with(state, sends, cancels).await
     }
 
     /// What is counted and told when a call has ended.

@@ -159,6 +159,7 @@ impl Reconciler {
             refused: sum(|counts| counts.refused),
             retries: sum(|counts| counts.retries),
             later: mailbox.map_or(0, |mailbox| mailbox.later),
+            timers: mailbox.map_or(0, |mailbox| mailbox.timers),
             held: mailbox.is_some_and(|mailbox| mailbox.held),
             breaker: mailbox.map_or("closed", |mailbox| mailbox.breaker).to_owned(),
             opening: entry.and_then(|entry| entry.agent.opening()),

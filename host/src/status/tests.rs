@@ -24,6 +24,7 @@ pub(crate) fn agent(name: &str) -> AgentStatus {
         refused: 5,
         retries: 6,
         later: 1,
+        timers: 3,
         held: false,
         breaker: "closed".to_owned(),
         opening: None,

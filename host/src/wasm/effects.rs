@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::bindings::caxton::agent::effects;
 use super::guest::Ctx;
 use super::message::Sent;
+use super::timer::{Cancel, TimerName};
 
 /// A write that was collected: a new value, or none to remove the key.
 pub(crate) type Write = Option<Value>;
@@ -62,6 +63,8 @@ pub(crate) fn is_as_seen(seen: u64, version: u64, expires_at: Option<u64>, now: 
 pub(crate) struct Effects {
     /// Messages to be sent, in order.
     pub(crate) sends: Vec<Sent>,
+    /// Timers to be cancelled, in order; what is sent comes after them.
+    pub(crate) cancels: Vec<Cancel>,
     /// Keys to be written.
     pub(crate) writes: BTreeMap<String, Write>,
     /// Keys that were read from the store, with the version seen; 0 where there was none.
@@ -70,18 +73,42 @@ pub(crate) struct Effects {
     pub(crate) ahead: bool,
     /// How many writes were made, repeated ones and those that are committed already included.
     pub(super) write_count: u32,
-    /// Messages sent that are committed already.
+    /// Messages sent and timers cancelled that are committed already.
     pub(super) sent_count: usize,
-    /// The writes and the number of sends that a copy would have committed: what it discards comes after them.
-    mark: Option<(BTreeMap<String, Write>, usize)>,
+    /// The writes and the numbers of sends and cancels that a copy would have committed: what it discards comes after them.
+    mark: Option<(BTreeMap<String, Write>, usize, usize)>,
     /// Whether the effects were taken already, so that no more can be added.
     pub(super) closed: bool,
 }
 
 impl Effects {
+    /// Returns true if the store has to take part although it keeps no messages: timers are set or cancelled.
+    pub(crate) fn has_timers(&self) -> bool {
+        !self.cancels.is_empty() || self.sends.iter().any(|sent| sent.envelope().is_timer())
+    }
+
+    /// Takes back a timer that was sent by this call. What it would have taken the place of goes all the same.
+    pub(super) fn cancel_own(&mut self, timer: &TimerName) -> bool {
+        let Some(at) = self.sends.iter().position(|sent| timer.names(sent.envelope())) else { return false };
+        let sent = self.sends.remove(at);
+        if let Some(name) = &sent.envelope().timer {
+            self.cancels.push(Cancel { timer: TimerName::Name(name.clone()), found: None, told: false });
+        }
+        true
+    }
+
+    /// Adds a message; one with a name takes the place of another that this call has sent.
+    pub(super) fn send(&mut self, sent: Sent) {
+        if let Some(name) = &sent.envelope().timer {
+            self.sends.retain(|other| other.envelope().timer.as_ref() != Some(name));
+        }
+        self.sends.push(sent);
+    }
+
     /// Makes ready for another call.
     pub(super) fn reset(&mut self) {
         self.sends.clear();
+        self.cancels.clear();
         self.writes.clear();
         self.reads.clear();
         self.ahead = false;
@@ -93,7 +120,7 @@ impl Effects {
 
     /// Takes out what was collected until now; what is collected later counts with it against the limits of the call.
     fn take_part(&mut self) -> Self {
-        let (write_count, sent_count) = (self.write_count, self.sent_count + self.sends.len());
+        let (write_count, sent_count) = (self.write_count, self.sent_count + self.sends.len() + self.cancels.len());
         let taken = std::mem::take(self);
         (self.write_count, self.sent_count) = (write_count, sent_count);
         taken
@@ -107,9 +134,10 @@ impl Effects {
 
     /// Drops what was collected since the last commit. What was read stays: whatever follows may have been decided by it.
     fn discard(&mut self) {
-        let (writes, sends) = self.mark.clone().unwrap_or_default();
+        let (writes, sends, cancels) = self.mark.clone().unwrap_or_default();
         self.writes = writes;
         self.sends.truncate(sends);
+        self.cancels.truncate(cancels);
     }
 }
 
@@ -158,7 +186,7 @@ impl effects::Host for Ctx {
             Ok(Commits::Through(committer)) => committer,
             Ok(Commits::Nowhere | Commits::WithResult) => {
                 let mut effects = self.effects.lock();
-                effects.mark = Some((effects.writes.clone(), effects.sends.len()));
+                effects.mark = Some((effects.writes.clone(), effects.sends.len(), effects.cancels.len()));
                 return Ok(Ok(()));
             }
             Err(why) => return Ok(Err(why)),
