@@ -21,7 +21,7 @@ pub fn pairs(durability: &str, count: u32) -> String {
 
 fn relay(name: &str, peer: &str, more: &str) -> String {
     let settings = format!(
-        "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000, sends = 100000 }}\nmailbox = {{ depth = 1000000 }}\n{more}"
+        "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000, sends = 100000, timers = 1000000 }}\nmailbox = {{ depth = 1000000 }}\n{more}"
     );
     agent(name, "relay", &settings)
 }

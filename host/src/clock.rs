@@ -56,7 +56,7 @@ fn nanoseconds(time: Timespec) -> i64 {
 }
 
 /// Returns the lead of the wall clock over the steady one in milliseconds: the sum of what it was set by since the start.
-fn ahead() -> i64 {
+pub(crate) fn ahead() -> i64 {
     let seen = now_ms().cast_signed() - steady_ms().cast_signed();
     let known = AHEAD.load(Ordering::Relaxed);
     // Two reads are never quite of the same moment: a time that is turned back and forth stays the same.

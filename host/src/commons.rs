@@ -28,8 +28,8 @@ use crate::store::{Commit, Committed, Store, said};
 use crate::tasks::Tasks;
 use crate::timers::Timers;
 use crate::wasm::{
-    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, Trail, Waiter, Work, act,
-    new_id, wit,
+    Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, TimerName, Trail, Waiter,
+    Work, act, new_id, wit,
 };
 
 /// What all agents share.
@@ -370,6 +370,10 @@ impl Outside for Commons {
             Some(agent) => agent.keys(prefix, after, limit),
             None => Ok(Seen { what: self.store.keys(agent, prefix, after, limit)?, safe: true }),
         }
+    }
+
+    fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
+        Ok(self.store.timer(agent, timer)?.map(|(id, _)| id))
     }
 
     fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String> {

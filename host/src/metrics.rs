@@ -71,7 +71,8 @@ const METRICS: &[Metric] = &[
     metric("caxton_dead_letters", Kind::Gauge, Unit::Count, "Dead letters that are kept, by agent."),
     metric("caxton_breaker_open", Kind::Gauge, Unit::Count, "1 while the agent is left alone because it failed again and again, else 0."),
     metric("caxton_mailbox_held", Kind::Gauge, Unit::Count, "1 while an operator lets the agent's messages wait, else 0."),
-    metric("caxton_mailbox_later", Kind::Gauge, Unit::Count, "Messages that wait for a time: for their hour, or for another attempt, by agent."),
+    metric("caxton_mailbox_later", Kind::Gauge, Unit::Count, "Messages that wait for another attempt, by agent."),
+    metric("caxton_timers", Kind::Gauge, Unit::Count, "Messages that wait for their time, by agent."),
     metric("caxton_mailbox_depth", Kind::Gauge, Unit::Count, "Messages that wait, by agent."),
     metric("caxton_mailbox_bound", Kind::Gauge, Unit::Count, "Messages that may wait, by agent."),
     metric("caxton_in_flight", Kind::Gauge, Unit::Count, "Messages and calls being handled, by agent."),
@@ -211,6 +212,7 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
         each("caxton_breaker_open", |agent| (agent.breaker == "open").into());
         each("caxton_mailbox_held", |agent| agent.held.into());
         each("caxton_mailbox_later", |agent| agent.later);
+        each("caxton_timers", |agent| agent.timers);
         each("caxton_mailbox_depth", |agent| agent.mailbox_depth.into());
         each("caxton_mailbox_bound", |agent| agent.mailbox_bound.into());
         each("caxton_in_flight", |agent| agent.in_flight.into());

@@ -63,7 +63,7 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
     loop {
         commons.tasks.beat(TIMERS);
         if let Some(ahead) = clock::look() {
-            clock_was_set(&commons, ahead);
+            clock_was_set(&commons, ahead).await;
         }
         let now = clock::steady_ms();
         let (ready, next) = commons.timers.take_due(now);
@@ -86,7 +86,10 @@ fn look_at_all(commons: &Commons, look: fn(&Agent)) {
 
 /// Somebody set the wall clock, by so many milliseconds. What waits for one of its times is looked at anew; all else waits
 /// as long as it would have.
-fn clock_was_set(commons: &Commons, ahead: i64) {
+async fn clock_was_set(commons: &Commons, ahead: i64) {
+    if let Err(error) = commons.store.redate_timers().await {
+        tracing::error!(%error, "timers with a date come as if the clock had not been set");
+    }
     look_at_all(commons, Agent::follow_clock);
     commons.clock_set.notify_one();
     if ahead.unsigned_abs() < WORTH_A_WORD {

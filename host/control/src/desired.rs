@@ -319,6 +319,8 @@ pub struct Limits {
     pub writes: u32,
     /// The agent's whole state, keys and values, in bytes.
     pub state_bytes: u64,
+    /// Messages that wait for the agent until a time to come.
+    pub timers: u32,
     /// Length of the chain of messages that caused one.
     pub hops: u32,
     /// Lines in the agent's log per second; the rest is counted and dropped.
@@ -339,6 +341,19 @@ pub struct MailboxSpec {
     /// How long it may wait before it becomes a dead letter; none for as long as it takes.
     #[serde(with = "crate::units::serde_duration::option")]
     pub timeout: Option<Duration>,
+    /// What the agent hears of messages of its own that came to nothing.
+    pub on_dead: OnDead,
+}
+
+/// What an agent hears of messages that came to nothing: those that it was sent or has sent and that were given up, and
+/// its answers that nobody heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDead {
+    /// Nothing, but for the `failure` that stands for the answer to a question.
+    Keep,
+    /// A `failure` from `host:dead`.
+    Tell,
 }
 
 /// `breaker`: when calls no longer reach an agent because it fails (SPEC §7).

@@ -91,6 +91,7 @@ fn status(agent: &Arc<Agent>) -> MailboxStatus {
         depth: mailbox.depth,
         bound: mailbox.bound,
         later: mailbox.later,
+        timers: mailbox.timers,
         in_flight: mailbox.in_flight,
         held: mailbox.held,
         breaker: mailbox.breaker.to_owned(),

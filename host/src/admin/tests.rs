@@ -571,7 +571,7 @@ async fn a_mailbox_is_paused_for_whoever_asks_and_that_is_told() {
     let bench = Bench::new(File::Good);
     let mailbox = bench.get("/v1/mailboxes").await.json()[0].clone();
     let expected = json!({
-        "agent": "echo", "depth": 0, "bound": 2, "later": 0, "in_flight": 0, "held": false, "breaker": "closed",
+        "agent": "echo", "depth": 0, "bound": 2, "later": 0, "timers": 0, "in_flight": 0, "held": false, "breaker": "closed",
         "oldest_ms": null,
     });
     assert_eq!(mailbox, expected);

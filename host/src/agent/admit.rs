@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use caxton_control::{Performative, Receiver};
 use tokio::sync::oneshot;
 
-use super::Agent;
 use super::draft::{self, MAX_ID};
 use super::hops::{End, Ending};
+use super::timer::Waiting;
 use super::worker::Helping;
+use super::{AdmitError, Agent};
 use crate::clock;
 use crate::commons::Commons;
 use crate::routes::Routes;
@@ -18,98 +19,6 @@ use crate::trace::Trace;
 use crate::wasm::{
     Answer, Envelope, Fault, Identity, Inbox, Outcome, Refusal, Sent, Waiter, Work, new_id, performative, wit,
 };
-
-/// Why a message was not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AdmitError {
-    /// Nobody has this name or runs with this capability.
-    #[error("no running agent is `{0}`")]
-    UnknownReceiver(String),
-    /// The sender's grants do not name the receiver.
-    #[error("`{sender}` may not send to `{receiver}`: `agents.{sender}.allow.send` does not name it")]
-    NotAllowed {
-        /// Who wanted to send.
-        sender: String,
-        /// To whom.
-        receiver: String,
-    },
-    /// The content is too large, for the sender or for the receiver.
-    #[error("the message is larger than {limit} bytes (limits.message)")]
-    TooLarge {
-        /// The bound.
-        limit: u64,
-    },
-    /// The mailbox is full.
-    #[error("the mailbox holds {depth} messages, as many as it may (mailbox.depth)")]
-    Full {
-        /// The bound.
-        depth: u32,
-    },
-    /// The chain of causes is too long.
-    #[error("the message has more than {limit} causes (limits.hops)")]
-    TooManyHops {
-        /// The bound.
-        limit: u32,
-    },
-    /// A part of the message is not as it has to be.
-    #[error("{0}")]
-    Invalid(String),
-    /// The receiver takes nothing at the moment.
-    #[error("the agent takes no messages: {0}")]
-    Unavailable(&'static str),
-    /// The receiver failed again and again, and is left alone for a while.
-    #[error("the agent failed again and again; it is left alone for another {} s (breaker)", after.as_secs())]
-    BreakerOpen {
-        /// For how long.
-        after: Duration,
-    },
-    /// The store failed.
-    #[error("the message was not accepted: {0}")]
-    NotKept(String),
-    /// The idempotency key belongs to another message.
-    #[error("the idempotency key was used for another request within the last 24 hours")]
-    KeyReused,
-    /// The message is not legal in its protocol.
-    #[error("{0}")]
-    NotUnderstood(String),
-}
-
-impl AdmitError {
-    /// The stable code of this kind of error.
-    pub(crate) fn code(&self) -> &'static str {
-        match self {
-            Self::UnknownReceiver(_) => "unknown-receiver",
-            Self::NotAllowed { .. } => "not-allowed",
-            Self::TooLarge { .. } => "too-large",
-            Self::Full { .. } => "mailbox-full",
-            Self::TooManyHops { .. } => "too-many-hops",
-            Self::Invalid(_) => "invalid",
-            Self::Unavailable(_) => "unavailable",
-            Self::BreakerOpen { .. } => "breaker-open",
-            Self::NotKept(_) => "not-kept",
-            Self::KeyReused => "key-reused",
-            Self::NotUnderstood(_) => "not-understood",
-        }
-    }
-}
-
-impl From<AdmitError> for wit::SendError {
-    fn from(error: AdmitError) -> Self {
-        match error {
-            AdmitError::UnknownReceiver(name) => Self::UnknownReceiver(name),
-            AdmitError::NotAllowed { receiver, .. } => Self::NotAllowed(receiver),
-            AdmitError::TooLarge { limit } => Self::TooLarge(limit),
-            AdmitError::Full { depth } => Self::MailboxFull(u64::from(depth)),
-            AdmitError::TooManyHops { limit } => Self::TooManyHops(limit),
-            AdmitError::Invalid(what) => Self::Invalid(what),
-            AdmitError::Unavailable(why) => Self::Unavailable(why.to_owned()),
-            AdmitError::BreakerOpen { .. } | AdmitError::NotKept(_) => Self::Unavailable(error.to_string()),
-            AdmitError::NotUnderstood(why) => Self::Invalid(why),
-            // Only clients have such keys.
-            AdmitError::KeyReused => Self::Invalid(error.to_string()),
-        }
-    }
-}
 
 /// A message from outside: over HTTP, from the management API.
 #[derive(Debug)]
@@ -330,9 +239,15 @@ impl Commons {
         if envelope.hops > limit {
             return Ok(Sent::ending(End::inbox(&agent, ending), envelope, limit));
         }
-        agent.reserve_place(Some(&envelope.message.conversation_id))?;
         let begins = envelope.hops == 0;
-        let sent = Sent::new(Arc::clone(&agent) as Arc<dyn Inbox>, envelope);
+        let inbox = if envelope.waits {
+            agent.reserve_timer(&envelope)?;
+            Waiting::inbox(&agent)
+        } else {
+            agent.reserve_place(Some(&envelope.message.conversation_id))?;
+            Arc::clone(&agent) as Arc<dyn Inbox>
+        };
+        let sent = Sent::new(inbox, envelope);
         if !begins {
             return Ok(sent);
         }
@@ -361,6 +276,8 @@ impl Commons {
         draft::check_draft(&draft, limits)?;
         let now = clock::now_ms();
         let periodic = draft::begins_chain(&draft.delivery, now);
+        let is_timer = !matches!(draft.delivery, wit::Delivery::Now);
+        let timer = draft::timer_name(&draft)?;
         let (due, due_at) = draft::due(draft.delivery)?;
         let id = new_id();
         let conversation = match draft.conversation_id {
@@ -369,7 +286,7 @@ impl Commons {
             Some(named) => named,
         };
         let routes = self.routes.load();
-        let agent = self.find_receiver(&routes, who, &draft.receiver, &conversation)?;
+        let agent = self.find_receiver(&routes, who, (&draft.receiver, is_timer), &conversation)?;
         let theirs = agent.message_limit();
         if draft.content.len() as u64 > theirs {
             return Err(AdmitError::TooLarge { limit: theirs });
@@ -393,20 +310,23 @@ impl Commons {
             id,
         };
         let hops = if periodic && message.sender == message.receiver { 0 } else { work.hops.saturating_add(1) };
-        let envelope = Envelope { hops, due, due_at, trace: work.trace.clone(), ..Envelope::new(message) };
+        let (waits, trace) = (due.is_some(), work.trace.clone());
+        let envelope = Envelope { hops, due, due_at, waits, timer, trace, ..Envelope::new(message) };
         Ok((agent, Box::new(envelope)))
     }
 }
 
 impl Commons {
-    /// Whom a receiver's text means, if the sender may send there.
+    /// Whom a receiver's text means, if the sender may send there: no text means the sender itself. A timer to oneself needs
+    /// no grant.
     fn find_receiver(
         &self,
         routes: &Routes,
         who: &Identity,
-        receiver: &str,
+        (receiver, is_timer): (&str, bool),
         conversation: &str,
     ) -> Result<Arc<Agent>, AdmitError> {
+        let receiver = if receiver.is_empty() { who.name() } else { receiver };
         let allow = &who.spec.allow.send;
         let not_allowed = || AdmitError::NotAllowed { sender: who.name().to_owned(), receiver: receiver.to_owned() };
         if let Some(capability) = receiver.strip_prefix("cap:") {
@@ -433,7 +353,8 @@ impl Commons {
             Receiver::Agent(name) => name.as_str() == receiver,
             Receiver::Capability(name) => agent.is_some_and(|agent| agent.spec.load().capabilities.contains(name)),
         });
-        if !granted {
+        let is_own = is_timer && receiver == who.name();
+        if !granted && !is_own {
             return Err(not_allowed());
         }
         agent.cloned().ok_or_else(|| AdmitError::UnknownReceiver(receiver.to_owned()))

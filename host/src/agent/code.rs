@@ -1,6 +1,6 @@
 //! What can become of a message or a call, as stable codes with their HTTP status: one table for all ways in.
 
-use super::admit::AdmitError;
+use super::error::AdmitError;
 use super::reply;
 use crate::wasm::Outcome;
 

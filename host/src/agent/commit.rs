@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{Agent, Revision};
 use crate::store::{Add, Commit, CommitError, Committed, StateChange};
-use crate::wasm::{Effects, Sent};
+use crate::wasm::{Cancel, Effects, Sent};
 
 /// Changes that were not made.
 pub(super) struct Refused {
@@ -15,12 +15,18 @@ pub(super) struct Refused {
 }
 
 impl Agent {
-    /// What effects do to the agent's state; what they send goes to `sends`.
-    pub(super) fn change(&self, revision: &Revision, sends: &mut Vec<Sent>, effects: Effects) -> Option<StateChange> {
-        let Effects { sends: sent, writes, adds, reads, ahead, .. } = effects;
-        *sends = sent;
+    /// What effects do to the agent's state; what they send and cancel goes to `sends` and `cancels`.
+    pub(super) fn change(
+        &self,
+        revision: &Revision,
+        (sends, cancels): (&mut Vec<Sent>, &mut Vec<Cancel>),
+        effects: Effects,
+    ) -> Option<StateChange> {
+        let Effects { sends: sent, cancels: cancelled, writes, adds, reads, ahead, .. } = effects;
+        (*sends, *cancels) = (sent, cancelled);
         // What was only read matters when something else follows from it.
-        if writes.is_empty() && adds.is_empty() && (reads.is_empty() || (sends.is_empty() && !ahead)) {
+        let follows = ahead || !sends.is_empty() || !cancels.is_empty();
+        if writes.is_empty() && adds.is_empty() && (reads.is_empty() || !follows) {
             return None;
         }
         Some(StateChange {
@@ -46,7 +52,7 @@ impl Agent {
 
     /// Changes the agent's state and sends, outside any handling; returns when it is safe.
     pub(crate) async fn commit(&self, state: Option<StateChange>, sends: Vec<Sent>) -> Result<(), CommitError> {
-        self.commit_under((None, false), state, sends).await.map_err(|refused| refused.error)
+        self.commit_under((None, false), state, (sends, Vec::new())).await.map_err(|refused| refused.error)
     }
 
     /// The same for a run under a ticket, or for a part of it. What is refused is given back.
@@ -54,7 +60,7 @@ impl Agent {
         &self,
         (ticket, is_part): (Option<u64>, bool),
         state: Option<StateChange>,
-        sends: Vec<Sent>,
+        (sends, cancels): (Vec<Sent>, Vec<Cancel>),
     ) -> Result<(), Box<Refused>> {
         let (sender, receiver) = oneshot::channel();
         let me = Weak::clone(&self.me);
@@ -70,7 +76,7 @@ impl Agent {
             let _ = sender.send(result.map_err(|error| Box::new(Refused { error, state })));
         });
         let mut commit = Commit::new(self.name.shared(), done);
-        (commit.state, commit.sends) = (state, sends);
+        (commit.state, commit.sends, commit.cancels) = (state, sends, cancels);
         (commit.ticket, commit.is_part, commit.within) = (ticket, is_part, ticket.into_iter().collect());
         self.submit(commit);
         let ended = || Refused { error: CommitError::Store("its writer ended".to_owned()), state: None };

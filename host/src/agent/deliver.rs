@@ -12,7 +12,7 @@ use super::conflict::{Ended, refused};
 use super::copy::Recording;
 use super::handling::Handling;
 use super::inbox;
-use super::queue::{STORE_PAUSE, Slot, prefetch_next, since};
+use super::queue::{STORE_PAUSE, Slot, prefetch_next};
 use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::{Closed, Commit, CommitError, Committed};
@@ -72,10 +72,14 @@ impl Agent {
         let taken = match &*traffic {
             Some(traffic) if inbox.workers <= traffic.max() && inbox.is_ready(now) => {
                 // It is ready, so this is the trial if one is due.
-                match inbox.breaker.admits(now) {
+                let taken = match inbox.breaker.admits(now) {
                     Admission::Trial => inbox.mailbox.take_trial(Slot::failures),
                     Admission::Yes | Admission::No { .. } => inbox.mailbox.take(now),
+                };
+                if inbox.crowded {
+                    self.fire_in_turn(&mut inbox, now);
                 }
+                taken
             }
             Some(_) | None => None,
         };
@@ -188,22 +192,6 @@ impl Agent {
         (took, next)
     }
 
-    /// Why a message is too old to be handled (SPEC §7, message timeout), or nobody wants it any more.
-    pub(super) fn expired(&self, envelope: &Envelope) -> Option<&'static str> {
-        if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Some("nobody waits for the answer any more");
-        }
-        if envelope.is_call() {
-            return None;
-        }
-        if envelope.deadline.is_none() && envelope.message.reply_by.is_some_and(|by| by <= clock::now_ms()) {
-            return Some("it came to be handled after its reply-by");
-        }
-        let timeout = self.spec.load().mailbox.timeout?;
-        (clock::steady_ms().saturating_sub(since(envelope)) > super::millis(timeout))
-            .then_some("it waited longer than mailbox.timeout")
-    }
-
     /// Runs the handler once.
     async fn attempt(
         self: &Arc<Self>,
@@ -264,6 +252,7 @@ impl Agent {
             AdmitError::UnknownReceiver(_)
             | AdmitError::NotAllowed { .. }
             | AdmitError::TooLarge { .. }
+            | AdmitError::TooManyTimers { .. }
             | AdmitError::TooManyHops { .. }
             | AdmitError::Invalid(_)
             | AdmitError::BreakerOpen { .. }
@@ -283,7 +272,7 @@ impl Agent {
         let closes = if replied { None } else { Closed::of(&envelope, &effects.sends) };
         let handled = handling.acknowledges(&envelope);
         let keeps = self.commons.store.keeps_messages();
-        let lasts = effects.changes_state() || effects.ahead;
+        let lasts = effects.changes_state() || effects.ahead || effects.has_timers();
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
             let sends = self.commons.judged(effects.sends);
             if let Some(closed) = closes {
@@ -299,7 +288,7 @@ impl Agent {
         (commit.handled, commit.goes, commit.closes) = (handled, goes, closes.map(Box::new));
         commit.ticket = envelope.again.as_ref().map(|again| again.ticket.number);
         commit.within = envelope.within.iter().copied().chain(commit.ticket).collect();
-        commit.state = self.change(handling.revision(), &mut commit.sends, effects);
+        commit.state = self.change(handling.revision(), (&mut commit.sends, &mut commit.cancels), effects);
         let agent = self.shared();
         commit.done = Box::new(move |committed: Committed| {
             let Committed { result, sends, state, .. } = committed;
@@ -347,7 +336,10 @@ impl Agent {
         let next = inbox::deliver(sends, now);
         self.keep_recent(&envelope.message, envelope.hops);
         if let Some(waiter) = envelope.waiter {
-            waiter.tell(Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome });
+            let answer = Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome };
+            if let Some(unheard) = waiter.tell(answer) {
+                self.tell_in_vain(&unheard.outcome, envelope.hops);
+            }
         }
         if let Some(recording) = handling.take_recording() {
             recording.copy(envelope.message);

@@ -4,7 +4,7 @@ use caxton_control::desired::Limits;
 
 use super::AdmitError;
 use crate::clock;
-use crate::wasm::wit;
+use crate::wasm::{is_id, wit};
 
 /// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
 const MAX_WORD: usize = 100;
@@ -19,6 +19,22 @@ const MAX_DELAY: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 /// The shortest wait of a timer to oneself that begins a chain of causes of its own, in milliseconds: what comes once a
 /// second by itself is a clock and no loop.
 const PERIOD: u64 = 1_000;
+
+/// The header that names a message which is sent for later.
+const TIMER: &str = "timer";
+
+/// Returns the name of a message that is sent for later, if it has one.
+pub(super) fn timer_name(draft: &wit::Draft) -> Result<Option<String>, AdmitError> {
+    if matches!(draft.delivery, wit::Delivery::Now) {
+        return Ok(None);
+    }
+    let Some((_, name)) = draft.headers.iter().find(|(name, _)| name == TIMER) else { return Ok(None) };
+    if name.is_empty() || name.len() > MAX_WORD || is_id(name) {
+        let what = format!("the header `{TIMER}` has to have 1 to {MAX_WORD} characters, and not the form of an id");
+        return Err(AdmitError::Invalid(what));
+    }
+    Ok(Some(name.clone()))
+}
 
 /// Returns true if a timer to oneself with this delivery begins a chain of causes.
 pub(super) fn begins_chain(delivery: &wit::Delivery, now: u64) -> bool {

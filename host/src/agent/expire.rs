@@ -4,6 +4,7 @@
 //! through when the first of it may be over, and not before.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use caxton_control::conversation::Unanswered;
 
@@ -51,6 +52,22 @@ impl Watch {
 }
 
 impl Agent {
+    /// Why a message is too old to be handled (SPEC §7, message timeout), or nobody wants it any more.
+    pub(super) fn expired(&self, envelope: &Envelope) -> Option<&'static str> {
+        if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Some("nobody waits for the answer any more");
+        }
+        if envelope.is_call() {
+            return None;
+        }
+        if envelope.deadline.is_none() && envelope.message.reply_by.is_some_and(|by| by <= clock::now_ms()) {
+            return Some("it came to be handled after its reply-by");
+        }
+        let timeout = self.spec.load().mailbox.timeout?;
+        (clock::steady_ms().saturating_sub(since(envelope)) > super::millis(timeout))
+            .then_some("it waited longer than mailbox.timeout")
+    }
+
     /// Returns the time at which a waiting message expires, by the steady clock; the end of time for never. A call expires
     /// when its sender waits no longer.
     pub(super) fn over_at(&self, slot: &Slot) -> u64 {
@@ -96,23 +113,11 @@ impl Agent {
         over
     }
 
-    /// Looks again at what is due, or over, by the wall clock, after that was set.
+    /// Looks again at what is due, or over, by the wall clock, after that was set. Timers with a date have their time by it
+    /// already.
     pub(crate) fn follow_clock(&self) {
         {
             let mut inbox = self.inbox.lock();
-            inbox.mailbox.reschedule(|slot| {
-                let due_at = match slot {
-                    Slot::Here(envelope) => envelope.due_at,
-                    Slot::Kept(place) => place.due_at,
-                };
-                // Not before now: it has not waited since, and so is not over.
-                let due = clock::from_wall(due_at?).max(clock::steady_ms());
-                match slot {
-                    Slot::Here(envelope) => envelope.due = Some(due),
-                    Slot::Kept(place) => place.since = due,
-                }
-                Some(due)
-            });
             inbox.watch.look_soon();
         }
         self.look();
@@ -137,7 +142,7 @@ impl Agent {
 
     fn bury_one_over(self: &Arc<Self>, mut envelope: Box<Envelope>) {
         let why = self.expired(&envelope).unwrap_or("its time is over");
-        let sends = self.failure_for(&envelope, why).into_iter().collect();
+        let sends = self.notices(&envelope, "expired", why);
         let waiter = envelope.waiter.take();
         let (reason, error, at) = ("expired", why.to_owned(), clock::now_ms());
         let agent = Arc::clone(self);
@@ -211,8 +216,6 @@ fn failure(commons: &Commons, conversation: &str, left: Unanswered) -> Option<Se
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use caxton_control::desired::Durability;
 
     use super::super::tests::{agent, sent};
@@ -248,17 +251,17 @@ mod tests {
         let mut asked = sent(&agent, "m-2", 0).await;
         asked.message.reply_by = Some(now + 5_000);
         put(&agent, asked);
-        let mut later = sent(&agent, "m-3", 70_000).await;
-        later.due = Some(now + 9_000);
-        put(&agent, later);
+        let mut due = sent(&agent, "m-3", 70_000).await;
+        due.due = Some(now);
+        put(&agent, due);
         let look_at = agent.inbox.lock().look_at;
         assert!((now + 4_000..=now + 5_000).contains(&look_at), "{look_at}");
         assert_eq!(given_up(&agent, now + 4_000).await, [""; 0]);
         assert_eq!(given_up(&agent, now + 5_000).await, ["m-2 expired"]);
         assert_eq!(given_up(&agent, now + 11_000).await, ["m-1 expired", "m-2 expired"]);
         assert_eq!((agent.depth(), agent.stats.counts().failed), (1, 2));
-        assert_eq!(given_up(&agent, now + 60_000).await.len(), 2, "it counts from when it is due");
-        assert_eq!(given_up(&agent, now + 70_000).await.len(), 3);
+        assert_eq!(given_up(&agent, now + 59_000).await.len(), 2, "it counts from when it is due");
+        assert_eq!(given_up(&agent, now + 61_000).await.len(), 3);
         assert_eq!((agent.depth(), agent.inbox.lock().watch.next()), (0, None));
     }
 

@@ -161,7 +161,7 @@ impl Agent {
         error: String,
         outcome: Outcome,
     ) {
-        let sends = self.failure_for(&envelope, &error).into_iter().collect();
+        let sends = self.notices(&envelope, reason, &error);
         let agent = self.shared();
         let (revision, waiter) = (Arc::clone(&handling.revision().id), None);
         let mut envelope = envelope;
@@ -197,7 +197,7 @@ impl Agent {
         error: String,
         revision: Option<Arc<RevisionId>>,
     ) {
-        let sends = self.failure_for(&envelope, &error).into_iter().collect();
+        let sends = self.notices(&envelope, reason, &error);
         let waiter = envelope.waiter.take();
         self.stats.count(Outcomes::Failed);
         let dead = DeadLetter { envelope, reason, error, at: clock::now_ms() };

@@ -11,12 +11,12 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::admit::AdmitError;
 use super::began::{InHand, Noted};
 use super::breaker::Trial;
 use super::commit::Refused;
 use super::conflict::{describe, refused};
 use super::copy::CallRecording;
+use super::error::AdmitError;
 use super::held::Held;
 use super::stats::End;
 use super::{Agent, InFlight, Revision};
@@ -321,14 +321,14 @@ impl Agent {
         part: (Option<u64>, bool),
         effects: Effects,
     ) -> Result<(), Box<Refused>> {
-        let lasts = effects.changes_state() || effects.ahead;
+        let lasts = effects.changes_state() || effects.ahead || effects.has_timers();
         if !lasts && (effects.sends.is_empty() || !self.commons.store.keeps_messages()) {
             self.commons.judged(effects.sends).into_iter().for_each(Sent::deliver);
             return Ok(());
         }
-        let mut sends = Vec::new();
-        let state = self.change(revision, &mut sends, effects);
-        self.commit_under(part, state, sends).await
+        let (mut sends, mut cancels) = (Vec::new(), Vec::new());
+        let state = self.change(revision, (&mut sends, &mut cancels), effects);
+        self.commit_under(part, state, (sends, cancels)).await
     }
 
     /// Counts a call as in flight on the revision that answers it, and its conversation as busy.

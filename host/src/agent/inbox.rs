@@ -4,7 +4,9 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Agent, CONVERSATIONS, Outcomes, Taking, worker};
+use caxton_control::mailbox::Full;
+
+use super::{AdmitError, Agent, CONVERSATIONS, Outcomes, Taking, worker};
 use crate::clock;
 use crate::wasm::{Envelope, Inbox, Sent, rank};
 
@@ -25,10 +27,7 @@ impl Inbox for Agent {
             }
             self.watch(&mut inbox, over_at);
             let now = clock::steady_ms();
-            match due.filter(|due| *due > now) {
-                Some(due) => inbox.mailbox.push_later(conversation, rank, due, slot),
-                None => inbox.mailbox.push(conversation, rank, now, slot),
-            }
+            inbox.mailbox.push(conversation, rank, due.map_or(now, |due| due.min(now)), slot);
             // Who waits for an answer works for it meanwhile.
             self.may_start(&mut inbox) || (is_call && self.may_start_another(&mut inbox))
         };
@@ -54,6 +53,9 @@ impl Inbox for Agent {
         let last = {
             let mut inbox = self.inbox.lock();
             inbox.mailbox.release();
+            if inbox.crowded {
+                self.fire_due(&mut inbox, clock::steady_ms(), false);
+            }
             !matches!(inbox.taking, Taking::All) && inbox.mailbox.depth() == 0
         };
         if last {
@@ -64,15 +66,51 @@ impl Inbox for Agent {
 }
 
 impl Agent {
+    /// Whether it takes a message of a conversation; none stands for one that begins.
+    pub(crate) fn check_open(&self, conversation: Option<&str>) -> Result<(), AdmitError> {
+        let taking = self.inbox.lock().taking;
+        match taking {
+            Taking::All => Ok(()),
+            Taking::Open(why) => {
+                let name = self.name.as_str();
+                let takes_part = |participant: &str| (participant == name).then_some(());
+                let open = conversation.and_then(|name| self.commons.store.conversations.find(name, takes_part));
+                open.ok_or(AdmitError::Unavailable(why))
+            }
+            Taking::Nothing(why) => Err(AdmitError::Unavailable(why)),
+        }
+    }
+
+    /// Keeps a place for one message of a conversation; none stands for one that begins.
+    pub(crate) fn reserve_place(&self, conversation: Option<&str>) -> Result<(), AdmitError> {
+        if self.is_http() {
+            return Err(AdmitError::Unavailable("it is an HTTP agent, which takes no messages"));
+        }
+        let mut inbox = self.inbox.lock();
+        if !matches!(inbox.taking, Taking::All) {
+            drop(inbox);
+            self.check_open(conversation)?;
+            inbox = self.inbox.lock();
+        }
+        inbox.mailbox.reserve().map_err(|Full { depth }| {
+            self.stats.count(Outcomes::Refused);
+            AdmitError::Full { depth }
+        })?;
+        if let Some(conversation) = conversation {
+            inbox.mailbox.expect(&CONVERSATIONS.hash_one(conversation));
+        }
+        Ok(())
+    }
+
     /// Takes messages of all conversations again.
     pub(crate) fn stay(&self) {
         self.inbox.lock().taking = Taking::All;
     }
 
-    /// Whether messages are in hand or wait, also those that an operator lets wait.
+    /// Whether messages are in hand or wait, also those that an operator lets wait and those that wait for their time.
     pub(crate) fn has_work(&self) -> bool {
         let inbox = self.inbox.lock();
-        inbox.mailbox.depth() > 0 || inbox.mailbox.in_flight() > 0
+        inbox.mailbox.depth() > 0 || inbox.mailbox.in_flight() > 0 || self.timers.count() > 0
     }
 }
 

@@ -20,6 +20,7 @@ mod conflict;
 mod copy;
 mod deliver;
 mod draft;
+mod error;
 mod expire;
 mod fail;
 mod handling;
@@ -29,6 +30,8 @@ mod http;
 mod inbox;
 mod lost;
 mod measure;
+mod notice;
+mod orphans;
 mod pending;
 mod queue;
 mod recent;
@@ -37,6 +40,7 @@ mod reply;
 mod save;
 mod stats;
 mod tally;
+mod timer;
 mod traffic;
 mod worker;
 
@@ -47,7 +51,7 @@ use std::time::Duration;
 use ahash::RandomState;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use caxton_control::breaker::{Admission, Breaker};
-use caxton_control::mailbox::{Full, Mailbox};
+use caxton_control::mailbox::Mailbox;
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -63,15 +67,18 @@ use self::recent::Recent;
 use self::save::Saves;
 use crate::commons::Commons;
 use crate::status::Opening;
+use crate::store::AgentTimers;
 use crate::wasm::{Kind, Pool};
 
-pub(crate) use admit::{Accepted, AdmitError, Arrival, Key};
+pub(crate) use admit::{Accepted, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use copy::{Rehearsal, Rehearsed, Shadow, Shadowed};
+pub(crate) use error::AdmitError;
 pub(crate) use expire::expire_conversations;
 pub(crate) use hops::Ends;
 pub(crate) use http::HttpError;
-pub(crate) use queue::{Backlog, backlog, bury_orphans};
+pub(crate) use orphans::{bury_orphan_timers, bury_orphans, waiting_for_others};
+pub(crate) use queue::{Backlog, backlog};
 pub(crate) use recent::forget_unwanted;
 pub(crate) use redeliver::{Left, RedeliverError, Redelivered, redeliver};
 pub(crate) use reply::{code, describe};
@@ -94,6 +101,8 @@ pub(crate) struct Agent {
     /// Who answers.
     traffic: ArcSwapOption<Traffic>,
     state_bytes: Arc<AtomicU64>,
+    /// Messages that wait for their time.
+    timers: Arc<AgentTimers>,
     pending: Pending,
     /// What its handlers wait for.
     asking: Asking,
@@ -125,6 +134,12 @@ struct InboxState {
     breaker: Breaker,
     /// What opened the breaker last.
     opening: Option<Box<Opening>>,
+    /// Whether timers that are due are on their way into the mailbox.
+    firing: bool,
+    /// Whether timers are due and the mailbox has no room for them.
+    crowded: bool,
+    /// Whether the next message that leaves makes room for a timer.
+    timers_turn: bool,
     /// When this agent looks at its mailbox again, in milliseconds since 1970; the end of time for never.
     look_at: u64,
     /// When what waits is over.
@@ -266,6 +281,7 @@ impl Agent {
         });
         let breaker = Breaker::new(spec.breaker.faults, millis(spec.breaker.reset));
         let (waiting, held) = commons.backlog.lock().take(spec.name.as_str());
+        let timers = commons.store.timers.of(spec.name.as_str());
         let stats = Stats::new(spec.name.shared(), Arc::clone(&commons.figures));
         let agent = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
@@ -282,12 +298,16 @@ impl Agent {
                 waiting_workers: 0,
                 breaker,
                 opening: None,
+                firing: false,
+                crowded: false,
+                timers_turn: false,
                 look_at: u64::MAX,
                 watch: Watch::default(),
             })),
             ended: CachePadded::new(AtomicU32::new(0)),
             traffic: ArcSwapOption::empty(),
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
+            timers,
             pending: Pending::default(),
             asking: Asking::default(),
             began: Arc::default(),
@@ -345,6 +365,8 @@ impl Agent {
         {
             let mut inbox = self.inbox.lock();
             inbox.mailbox.configure(spec.mailbox.order, spec.mailbox.depth);
+            // There may be room for timers now.
+            inbox.crowded = false;
             inbox.breaker.configure(spec.breaker.faults, millis(spec.breaker.reset));
         }
         let before = self.spec.swap(spec);
@@ -385,46 +407,11 @@ impl Agent {
         self.inbox.lock().taking = Taking::Open(why);
     }
 
-    /// Whether it takes a message of a conversation; none stands for one that begins.
-    pub(crate) fn check_open(&self, conversation: Option<&str>) -> Result<(), AdmitError> {
-        let taking = self.inbox.lock().taking;
-        match taking {
-            Taking::All => Ok(()),
-            Taking::Open(why) => {
-                let name = self.name.as_str();
-                let takes_part = |participant: &str| (participant == name).then_some(());
-                let open = conversation.and_then(|name| self.commons.store.conversations.find(name, takes_part));
-                open.ok_or(AdmitError::Unavailable(why))
-            }
-            Taking::Nothing(why) => Err(AdmitError::Unavailable(why)),
-        }
-    }
-
-    /// Whether messages are in hand, or wait and will be handled: those that an operator lets wait will not.
+    /// Whether messages are in hand, or wait and will be handled: those that an operator lets wait will not, and timers
+    /// are not waited for.
     pub(crate) fn is_busy(&self) -> bool {
         let inbox = self.inbox.lock();
         (inbox.mailbox.depth() > 0 && !inbox.held) || inbox.mailbox.in_flight() > 0
-    }
-
-    /// Keeps a place for one message of a conversation; none stands for one that begins.
-    pub(crate) fn reserve_place(&self, conversation: Option<&str>) -> Result<(), AdmitError> {
-        if self.is_http() {
-            return Err(AdmitError::Unavailable("it is an HTTP agent, which takes no messages"));
-        }
-        let mut inbox = self.inbox.lock();
-        if !matches!(inbox.taking, Taking::All) {
-            drop(inbox);
-            self.check_open(conversation)?;
-            inbox = self.inbox.lock();
-        }
-        inbox.mailbox.reserve().map_err(|Full { depth }| {
-            self.stats.count(Outcomes::Refused);
-            AdmitError::Full { depth }
-        })?;
-        if let Some(conversation) = conversation {
-            inbox.mailbox.expect(&CONVERSATIONS.hash_one(conversation));
-        }
-        Ok(())
     }
 
     /// Whether it speaks HTTP itself, and so has nothing that takes messages.

@@ -1,6 +1,6 @@
 //! What waits: how much of it is in memory, what comes later, and what becomes of it when the agent ends.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use caxton_control::mailbox::{Mailbox, Taken};
 
 use super::breaker::failures;
 use super::{Agent, CONVERSATIONS, InboxState, Outcomes, Taking};
-use crate::store::{Commit, DeadLetter, Queued, Store};
+use crate::store::{Queued, Store};
 use crate::wasm::{Answer, Envelope, Inbox, Outcome};
 use crate::{clock, prefetch};
 
@@ -18,8 +18,8 @@ use crate::{clock, prefetch};
 const RESIDENT: usize = 128 << 20;
 /// What a message takes in memory beside its content, about.
 const MESSAGE: usize = 768;
-/// Messages that come at once when their time has passed, and how long until the next ones do: after a long stop
-/// they do not all come together.
+/// Messages that come at once when the time of another attempt has passed, and how long until the next ones do: after a
+/// long stop they do not all come together.
 const AT_ONCE: usize = 256;
 const PAUSE: u64 = 10;
 /// How long to wait before what could not be done for want of the store is tried again, in milliseconds.
@@ -41,8 +41,6 @@ pub(super) struct Place {
     pub(super) seq: u64,
     /// The time at which it was sent or due, by the steady clock.
     pub(super) since: u64,
-    /// The time at which it is due by the wall clock, if that was named.
-    pub(super) due_at: Option<u64>,
     /// When its answer is of no use any more, in milliseconds since 1970.
     pub(super) reply_by: Option<u64>,
     /// Attempts at it that failed; after a restart no more than whether any did.
@@ -51,8 +49,7 @@ pub(super) struct Place {
 
 impl Place {
     fn of(seq: u64, envelope: &Envelope) -> Self {
-        let (due_at, reply_by, failed) = (envelope.due_at, envelope.message.reply_by, failures(envelope));
-        Self { seq, since: since(envelope), due_at, reply_by, failed }
+        Self { seq, since: since(envelope), reply_by: envelope.message.reply_by, failed: failures(envelope) }
     }
 }
 
@@ -75,8 +72,10 @@ pub(crate) struct MailboxFigures {
     pub(crate) depth: u32,
     /// Messages that may wait.
     pub(crate) bound: u32,
-    /// How many of them wait for a time.
+    /// How many of them wait for another attempt.
     pub(crate) later: u64,
+    /// Messages that wait for their time, and have no place in the mailbox before.
+    pub(crate) timers: u64,
     /// Messages being handled or committed.
     pub(crate) in_flight: u32,
     /// Whether an operator lets them wait.
@@ -108,10 +107,9 @@ impl Backlog {
         }
     }
 
-    /// For which agents that are not among these how many messages wait, in order of name.
-    pub(crate) fn waiting_for_others(&self, known: impl Fn(&str) -> bool) -> BTreeMap<&str, usize> {
-        let others = self.waiting.iter().filter(|(name, _)| !known(name));
-        others.map(|(name, waiting)| (name.as_str(), waiting.len())).collect()
+    /// Returns how many messages wait for each agent that has not taken them yet.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.waiting.iter().map(|(name, waiting)| (name.as_str(), waiting.len() as u64))
     }
 
     /// Takes what waits for agents that are not among these.
@@ -186,7 +184,7 @@ impl Agent {
                 Ok(Some(mut envelope)) => {
                     // As they were told by the steady clock, and not by what the wall clock was set to meanwhile.
                     envelope.due = envelope.due.map(|_| place.since);
-                    (envelope.since, envelope.due_at) = (envelope.since.min(place.since), place.due_at);
+                    envelope.since = envelope.since.min(place.since);
                     let waited = Duration::from_millis(clock::steady_ms().saturating_sub(envelope.since));
                     let now = Instant::now();
                     envelope.accepted = Some(now.checked_sub(waited).unwrap_or(now));
@@ -216,26 +214,18 @@ impl Agent {
 
     /// Takes in what waited when the host started.
     pub(super) fn fill(&self, waiting: Vec<Queued>) {
-        if waiting.is_empty() {
-            return;
-        }
         let mut inbox = self.inbox.lock();
         let now = clock::steady_ms();
-        for Queued { seq, conversation, rank, due, since, reply_by, again_at } in waiting {
+        for Queued { seq, conversation, rank, since, reply_by, again_at } in waiting {
             inbox.mailbox.reserve_beyond();
             // After the clock was set back nothing waits since a time to come.
             let since = since.unwrap_or(now).min(now);
             let failed = again_at.is_some().into();
-            let slot = Slot::Kept(Box::new(Place { seq, since, due_at: None, reply_by, failed }));
+            let slot = Slot::Kept(Box::new(Place { seq, since, reply_by, failed }));
             self.watch(&mut inbox, self.over_at(&slot));
-            match (again_at, due.filter(|due| *due > now)) {
-                (Some(again_at), _) => inbox.mailbox.push_again(conversation, rank, since, again_at, slot),
-                (None, Some(due)) => inbox.mailbox.push_later(conversation, rank, due, slot),
-                // Timers that passed meanwhile come one after the other, like those that are yet to come.
-                (None, None) if due.is_some() => {
-                    inbox.mailbox.push_later(conversation, rank, due.unwrap_or(now), slot);
-                }
-                (None, None) => inbox.mailbox.push(conversation, rank, since, slot),
+            match again_at {
+                Some(again_at) => inbox.mailbox.push_again(conversation, rank, since, again_at, slot),
+                None => inbox.mailbox.push(conversation, rank, since, slot),
             }
         }
         self.look_later(&mut inbox);
@@ -244,7 +234,10 @@ impl Agent {
     /// Sees to it that this agent looks at its mailbox again when something in it comes due.
     pub(super) fn look_later(&self, inbox: &mut InboxState) {
         let now = clock::steady_ms();
-        let mut next = inbox.mailbox.next_due().map(|due| due.max(now + PAUSE));
+        let waits = !inbox.firing && !inbox.crowded && !inbox.leaving;
+        let timer = self.timers.next().filter(|_| waits && !matches!(inbox.taking, Taking::Nothing(_)));
+        let due = inbox.mailbox.next_due().into_iter().chain(timer).min();
+        let mut next = due.map(|due| due.max(now + PAUSE));
         if let Some(over_at) = inbox.watch.next() {
             next = Some(next.map_or(over_at, |next| next.min(over_at)).max(now + 1));
         }
@@ -266,6 +259,7 @@ impl Agent {
             let (mut inbox, now) = (self.inbox.lock(), clock::steady_ms());
             inbox.look_at = u64::MAX;
             inbox.mailbox.release_due(now, AT_ONCE);
+            self.fire_due(&mut inbox, now, false);
             let over = self.take_over(&mut inbox, now);
             self.look_later(&mut inbox);
             over
@@ -319,6 +313,7 @@ impl Agent {
             depth: inbox.mailbox.depth(),
             bound,
             later: inbox.mailbox.later() as u64,
+            timers: self.timers.count(),
             in_flight: inbox.mailbox.in_flight(),
             held: inbox.held,
             breaker: inbox.breaker.state(now).as_str(),
@@ -373,7 +368,9 @@ impl Agent {
     /// rehearsals goes.
     pub(crate) fn remove(&self, why: &'static str) {
         self.forget_recent();
-        for slot in self.end_queue(why) {
+        let left = self.end_queue(why);
+        self.bury_timers(why);
+        for slot in left {
             match self.fetch(slot) {
                 Ok(envelope) if envelope.is_call() => self.give_back(*envelope, why),
                 Ok(envelope) => {
@@ -413,33 +410,6 @@ impl Agent {
             self.inbox.lock().mailbox.reserve_beyond();
             if self.put(Box::new(envelope)) {
                 self.start_worker();
-            }
-        }
-    }
-}
-
-/// Makes dead letters of what waits for agents that are not declared any more.
-pub(crate) fn bury_orphans(store: &Arc<Store>, orphans: Vec<(String, Vec<Queued>)>) {
-    for (agent, waiting) in orphans {
-        tracing::warn!(
-            "{} messages wait for `{agent}`, which is not declared; they are dead letters now",
-            waiting.len()
-        );
-        for Queued { seq, .. } in waiting {
-            match store.message(seq) {
-                Ok(Some(envelope)) => {
-                    let dead = DeadLetter {
-                        envelope: Box::new(envelope),
-                        reason: "agent-removed",
-                        error: "the agent is not declared any more".to_owned(),
-                        at: clock::now_ms(),
-                    };
-                    let mut commit = Commit::new(agent.as_str().into(), Box::new(|_| ()));
-                    commit.dead = Some(Box::new(dead));
-                    store.submit(commit);
-                }
-                Ok(None) => {}
-                Err(error) => tracing::error!(agent, seq, error, "a message of a removed agent stays in the store"),
             }
         }
     }

@@ -72,6 +72,10 @@ impl Agent {
         if envelope.waiter.is_some() {
             return Ok((Outcome::Reply(Box::new(message)), None));
         }
+        let in_vain = self.has_nobody(&message).then(|| self.notice_in_vain(&message, envelope.hops));
+        if let Some(notice) = in_vain {
+            return Ok((Outcome::Done, notice));
+        }
         // Who asked from outside and did not wait gets nothing.
         let sent = self.to_mailbox(envelope, message, Ending::of(revision), |receiver| {
             receiver.check_open(Some(&envelope.message.conversation_id))?;
@@ -141,6 +145,13 @@ impl Agent {
         }
     }
 
+    /// Returns true for an answer to an agent that takes none: it was removed, or speaks HTTP and can only wait for answers.
+    fn has_nobody(&self, answer: &wit::Message) -> bool {
+        let routes = self.commons.routes.load();
+        let receiver = routes.receiver(&answer.receiver, &answer.conversation_id);
+        !answer.receiver.contains(':') && receiver.is_none_or(|receiver| receiver.is_http())
+    }
+
     /// A reply needs no grant: its receiver asked.
     fn to_mailbox(
         &self,
@@ -176,7 +187,7 @@ impl Agent {
 }
 
 /// The beginning of a text, in so many bytes at most.
-fn cut(text: &str, bytes: u64) -> &str {
+pub(super) fn cut(text: &str, bytes: u64) -> &str {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     &text[..text.floor_char_boundary(bytes)]
 }

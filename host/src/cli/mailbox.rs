@@ -44,7 +44,8 @@ async fn hold(agent: &str, what: &str, host: &HostArgs, out: &mut Out) -> Result
 }
 
 fn table(mailboxes: &[MailboxStatus]) -> Table {
-    let mut table = Table::new(&["AGENT", "STATE", ">WAITING", ">BOUND", ">FOR A TIME", ">IN FLIGHT", ">OLDEST"]);
+    let mut table =
+        Table::new(&["AGENT", "STATE", ">WAITING", ">BOUND", ">TO RETRY", ">TIMERS", ">IN FLIGHT", ">OLDEST"]);
     for mailbox in mailboxes {
         let (state, style) = match (mailbox.held, mailbox.breaker.as_str()) {
             (true, "closed") => ("paused".to_owned(), Style::Warn),
@@ -59,6 +60,7 @@ fn table(mailboxes: &[MailboxStatus]) -> Table {
             Cell::new(mailbox.depth.to_string()),
             Cell::new(mailbox.bound.to_string()),
             Cell::new(mailbox.later.to_string()),
+            Cell::new(mailbox.timers.to_string()),
             Cell::new(mailbox.in_flight.to_string()),
             Cell::new(oldest),
         ]);
@@ -77,6 +79,7 @@ mod tests {
             depth: 7,
             bound: 10_000,
             later: 2,
+            timers: 30,
             in_flight: 1,
             held,
             breaker: breaker.to_owned(),
@@ -88,10 +91,10 @@ mod tests {
             mailbox("triage", false, "open", Some(500)),
         ];
         let expected = "\
-AGENT   STATE         WAITING  BOUND  FOR A TIME  IN FLIGHT  OLDEST
-echo    open                7  10000           2          1       -
-held    paused              7  10000           2          1      1m
-triage  breaker open        7  10000           2          1      0s";
+AGENT   STATE         WAITING  BOUND  TO RETRY  TIMERS  IN FLIGHT  OLDEST
+echo    open                7  10000         2      30          1       -
+held    paused              7  10000         2      30          1      1m
+triage  breaker open        7  10000         2      30          1      0s";
         assert_eq!(table(&mailboxes).render(false), expected);
     }
 }

@@ -85,7 +85,7 @@ fn mailboxes(stats: &HostStats, colours: bool) -> String {
     let mut deep: Vec<_> = stats.mailboxes.iter().filter(|mailbox| mailbox.depth + mailbox.in_flight > 0).collect();
     deep.sort_by(|a, b| b.depth.cmp(&a.depth).then_with(|| a.agent.cmp(&b.agent)));
     if !deep.is_empty() {
-        let mut table = Table::new(&["MAILBOX", ">WAITING", ">FOR A TIME", ">IN FLIGHT"]);
+        let mut table = Table::new(&["MAILBOX", ">WAITING", ">TO RETRY", ">IN FLIGHT"]);
         for mailbox in deep.iter().take(SHOWN) {
             table.row(vec![
                 Cell::new(&mailbox.agent),
@@ -186,6 +186,7 @@ mod tests {
                 depth: 7,
                 bound: 10,
                 later: 2,
+                timers: 0,
                 in_flight: 1,
                 held: false,
                 breaker: "closed".to_owned(),
@@ -207,8 +208,8 @@ store         2.0 KiB
 memory        100 MiB
 cores         0.50 now, 1.2 s in all
 
-MAILBOX  WAITING  FOR A TIME  IN FLIGHT
-echo           7           2          1
+MAILBOX  WAITING  TO RETRY  IN FLIGHT
+echo           7         2          1
 
 FAILURES           COUNT
 trap                  21

@@ -130,6 +130,7 @@ impl Problem {
             AdmitError::UnknownReceiver(_)
             | AdmitError::NotAllowed { .. }
             | AdmitError::Full { .. }
+            | AdmitError::TooManyTimers { .. }
             | AdmitError::TooManyHops { .. }
             | AdmitError::Invalid(_)
             | AdmitError::Unavailable(_)

@@ -8,7 +8,7 @@ use caxton_control::lifecycle::State;
 use caxton_control::{AgentName, RevisionId};
 
 use super::{Entry, Reconciler};
-use crate::agent::{Agent, bury_orphans};
+use crate::agent::{Agent, bury_orphan_timers, bury_orphans, waiting_for_others};
 use crate::commons::Commons;
 use crate::store::DeadFilter;
 
@@ -99,8 +99,7 @@ impl Reconciler {
 
     /// Says what waits for agents that the file lacks, and when that is over.
     pub(super) fn announce_orphans(&mut self) {
-        let backlog = self.commons.backlog.lock();
-        for (name, count) in backlog.waiting_for_others(|name| self.wanted.contains_key(name)) {
+        for (name, count) in waiting_for_others(&self.commons, |name| self.wanted.contains_key(name)) {
             self.orphans_until = Some(Instant::now() + ORPHANS_WAIT);
             tracing::warn!(
                 "{count} messages wait for `{name}`, which is not declared; they become dead letters in {} s unless it is",
@@ -113,9 +112,15 @@ impl Reconciler {
     pub(super) fn bury_orphans(&mut self) {
         if self.orphans_until.take_if(|until| *until <= Instant::now()).is_some() {
             let orphans = self.commons.backlog.lock().take_others(|name| self.wanted.contains_key(name));
+            let mut timers = self.commons.store.timers.agents();
+            timers.retain(|(name, _)| !self.wanted.contains_key(&**name) && !self.entries.contains_key(&**name));
             let store = Arc::clone(&self.commons.store);
-            // They are read one by one.
-            tokio::task::spawn_blocking(move || bury_orphans(&store, orphans));
+            tokio::spawn(async move {
+                let timers = timers.into_iter().map(|(name, _)| name).collect();
+                bury_orphan_timers(&store, timers).await;
+                // They are read one by one.
+                tokio::task::spawn_blocking(move || bury_orphans(&store, orphans)).await
+            });
         }
     }
 }

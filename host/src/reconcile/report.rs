@@ -161,6 +161,7 @@ impl Reconciler {
             runs: sum(|counts| counts.runs),
             conflicts: sum(|counts| counts.conflicts),
             later: mailbox.map_or(0, |mailbox| mailbox.later),
+            timers: mailbox.map_or(0, |mailbox| mailbox.timers),
             held: mailbox.is_some_and(|mailbox| mailbox.held),
             breaker: mailbox.map_or("closed", |mailbox| mailbox.breaker).to_owned(),
             opening: entry.and_then(|entry| entry.agent.opening()),

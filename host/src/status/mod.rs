@@ -111,8 +111,11 @@ pub(crate) struct AgentStatus {
     /// Runs since the host started that were for nothing, because others changed what they had read.
     #[serde(default)]
     pub(crate) conflicts: u64,
-    /// Messages that wait for a time: for their hour, or for another attempt.
+    /// How many of those that wait do so for another attempt.
     pub(crate) later: u64,
+    /// Messages that wait for their time, and have no place in the mailbox before.
+    #[serde(default)]
+    pub(crate) timers: u64,
     /// Whether an operator lets its messages wait (`caxton mailbox pause`).
     pub(crate) held: bool,
     /// `closed`, `open` (it failed again and again, and is left alone for a while) or `half-open` (one message is
@@ -255,8 +258,11 @@ pub(crate) struct MailboxStatus {
     pub(crate) depth: u32,
     /// Messages that may wait.
     pub(crate) bound: u32,
-    /// How many of those that wait do so for a time: for their hour, or for another attempt.
+    /// How many of those that wait do so for another attempt.
     pub(crate) later: u64,
+    /// Messages that wait for their time, and have no place in the mailbox before.
+    #[serde(default)]
+    pub(crate) timers: u64,
     /// Messages being handled.
     pub(crate) in_flight: u32,
     /// Whether an operator lets them wait.

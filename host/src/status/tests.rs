@@ -26,6 +26,7 @@ pub(crate) fn agent(name: &str) -> AgentStatus {
         runs: 21,
         conflicts: 2,
         later: 1,
+        timers: 3,
         held: false,
         breaker: "closed".to_owned(),
         opening: None,

@@ -12,8 +12,9 @@ use super::kept::Event;
 use super::keys::Known;
 use super::row;
 use super::rows::{find_key, write_attempt, write_event, write_fired, write_key, write_revision};
+use super::timer;
 use super::writer::{Asker, Job};
-use crate::wasm::{Envelope, Expiry, Value, is_as_seen, rank, sum};
+use crate::wasm::{Envelope, Expiry, TimerName, Value, is_as_seen, rank, sum};
 
 /// Jobs that are written together, with what is to be said of them.
 #[derive(Default)]
@@ -51,7 +52,10 @@ impl Batch {
             }
         };
         match &written {
-            Ok(()) => counters.conversations.safe_up_to(counters.seq),
+            Ok(()) => {
+                counters.conversations.safe_up_to(counters.seq);
+                counters.timers.apply(&mut counters.counted);
+            }
             Err(_) => {
                 self.commits.iter_mut().rev().for_each(|(commit, _)| counters.conversations.forget(commit));
                 counters.undo(seq);
@@ -203,6 +207,9 @@ impl<'t> Writing<'t> {
             },
             None => 0,
         };
+        if let Err(error) = timer::check_cancels(self.transaction, &commit.agent, &commit.cancels)? {
+            return Ok(Err(error));
+        }
         // The last that may refuse: from here on all of it is written.
         for sent in &mut commit.sends {
             match counters.conversations.judge_sent(sent) {
@@ -232,10 +239,12 @@ impl<'t> Writing<'t> {
             if let Some(failed) = &commit.failed {
                 write_attempt(self.transaction, failed)?;
             }
-            for sent in commit.sends.iter_mut().filter(|sent| sent.ends().is_none()) {
-                let envelope = sent.envelope_mut();
-                counters.insert(&mut self.insert, envelope)?;
-            }
+        }
+        for cancel in &commit.cancels {
+            timer::cancel(self.transaction, counters, &commit.agent, &cancel.timer)?;
+        }
+        for sent in commit.sends.iter_mut().filter(|sent| sent.ends().is_none()) {
+            self.keep_sent(counters, sent.envelope_mut())?;
         }
         for sent in &commit.sends {
             if let Some(limit) = sent.ends() {
@@ -253,6 +262,19 @@ impl<'t> Writing<'t> {
             write_end(self.transaction, ended, counters.now)?;
         }
         Ok(Ok(()))
+    }
+
+    /// Keeps a message that is sent, for its mailbox or for its time.
+    fn keep_sent(&mut self, counters: &mut Counters, envelope: &mut Envelope) -> rusqlite::Result<()> {
+        if let Some(name) = &envelope.timer {
+            let before = TimerName::Name(name.clone());
+            timer::cancel(self.transaction, counters, &envelope.message.sender, &before)?;
+        }
+        match envelope.due {
+            Some(due) if envelope.waits => timer::keep(self.transaction, counters, envelope, due),
+            Some(_) | None if counters.keeps_messages => counters.insert(&mut self.insert, envelope),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn acknowledge(&mut self, counters: &mut Counters, handled: Handled) -> rusqlite::Result<()> {

@@ -31,7 +31,8 @@ const RULES: &[(&str, &str, &str)] = &[
     ),
     (
         "place-beyond-counter",
-        "SELECT count(*) FROM (SELECT seq FROM message UNION ALL SELECT seq FROM ack UNION ALL SELECT seq FROM dead)
+        "SELECT count(*) FROM (SELECT seq FROM message UNION ALL SELECT seq FROM ack UNION ALL SELECT seq FROM dead
+                              UNION ALL SELECT seq FROM timer)
          WHERE seq > (SELECT value FROM meta WHERE key = 'seq')",
         "places of messages are beyond their counter, so they would be given twice",
     ),
@@ -111,7 +112,9 @@ fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<
             defects.push(defect(code, *what, count.cast_unsigned()));
         }
     }
-    for (table, code) in [("message", "unreadable-message"), ("dead", "unreadable-dead-letter")] {
+    for (table, code) in
+        [("message", "unreadable-message"), ("timer", "unreadable-timer"), ("dead", "unreadable-dead-letter")]
+    {
         let count = unreadable(connection, table)?;
         if count > 0 {
             defects.push(defect(code, format!("rows of the table `{table}` cannot be read"), count));

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use caxton_control::conversation::Change;
 
 use super::conversation::{Closed, Expired, Goes};
-use crate::wasm::{Attempt, Envelope, Sent, Value};
+use crate::wasm::{Attempt, Cancel, Envelope, Sent, Value};
 
 /// Keys that are written; none removes one.
 pub(crate) type Writes = BTreeMap<String, Option<Value>>;
@@ -32,7 +32,9 @@ pub(crate) struct Commit {
     pub(crate) state: Option<StateChange>,
     /// What is sent, the reply included. Delivered when it is safe.
     pub(crate) sends: Vec<Sent>,
-    /// What those changed in their conversations, as far as they were taken in; none for what ends a chain of causes and
+    /// Timers of the agent that are cancelled, before what is sent.
+    pub(crate) cancels: Vec<Cancel>,
+    /// What sends changed in their conversations, as far as they were taken in; none for what ends a chain of causes and
     /// becomes a dead letter.
     pub(super) changes: Vec<Option<Change>>,
     /// Where the conversation of the message that is handled goes on.
@@ -65,6 +67,7 @@ impl Commit {
             within: Vec::new(),
             state: None,
             sends: Vec::new(),
+            cancels: Vec::new(),
             changes: Vec::new(),
             goes: None,
             closes: None,

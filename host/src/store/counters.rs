@@ -10,6 +10,7 @@ use super::conversation::Conversations;
 use super::history::History;
 use super::keys::KeyCache;
 use super::row;
+use super::timer::{Counted, Timers};
 use crate::clock;
 use crate::wasm::{Envelope, rank};
 
@@ -25,6 +26,10 @@ pub(super) struct Counters {
     pub(super) history: History,
     /// Conversations that are open.
     pub(super) conversations: Arc<Conversations>,
+    /// Messages that wait for their time.
+    pub(super) timers: Arc<Timers>,
+    /// What the transaction does to their counts, in order.
+    pub(super) counted: Vec<Counted>,
     /// Bytes of the agents' states, as far as they were asked for.
     pub(super) sizes: AHashMap<Arc<str>, i64>,
     /// Agents whose state has another size than the database says.
@@ -43,7 +48,7 @@ impl Counters {
         connection: &Connection,
         keeps_messages: bool,
         history: History,
-        conversations: Arc<Conversations>,
+        (conversations, timers): (Arc<Conversations>, Arc<Timers>),
     ) -> rusqlite::Result<Self> {
         let meta = |key: &str| -> rusqlite::Result<u64> {
             let sql = "SELECT value FROM meta WHERE key = ?1";
@@ -57,6 +62,8 @@ impl Counters {
             keeps_messages,
             history,
             conversations,
+            timers,
+            counted: Vec::new(),
             sizes: AHashMap::new(),
             resized: AHashSet::new(),
             keys: KeyCache::default(),
@@ -119,6 +126,7 @@ impl Counters {
         self.sizes.clear();
         self.resized.clear();
         self.keys.clear();
+        self.counted.clear();
         self.conversations.undo();
     }
 

@@ -36,6 +36,7 @@ mod schema;
 mod size;
 mod sync;
 mod tell;
+mod timer;
 mod writer;
 
 use std::fs::{self, File, OpenOptions};
@@ -64,6 +65,7 @@ pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};
 pub(crate) use query::EventFilter;
 pub(crate) use queue::{Queued, Threaded};
+pub(crate) use timer::{AgentTimers, Timers};
 
 /// The database within the data folder.
 const DATABASE: &str = "caxton.db";
@@ -201,6 +203,8 @@ pub(crate) struct Store {
     pieces: Arc<memory::Pieces>,
     /// Conversations that are open.
     pub(crate) conversations: Arc<Conversations>,
+    /// Messages that wait for their time.
+    pub(crate) timers: Arc<Timers>,
     /// How long commits took.
     commits: Arc<Histogram>,
     /// Held for as long as the store is open.
@@ -226,8 +230,9 @@ impl Store {
         let history = History::load(&connection, settings.history, settings.dead_letters).map_err(wrong)?;
         let conversations = Conversations::load(connect(&database).map_err(wrong)?);
         let conversations = Arc::new(conversations.map_err(wrong)?);
-        let counters =
-            Counters::load(&connection, keeps_messages, history, Arc::clone(&conversations)).map_err(wrong)?;
+        let timers = Arc::new(Timers::load(&connection).map_err(wrong)?);
+        let shared = (Arc::clone(&conversations), Arc::clone(&timers));
+        let counters = Counters::load(&connection, keeps_messages, history, shared).map_err(wrong)?;
         let version = Arc::clone(&counters.version);
         let pieces = Arc::new(memory::Pieces::load(&connection).map_err(wrong)?);
         let checkpoints = schema::open(&database, settings.durability)?;
@@ -252,6 +257,7 @@ impl Store {
             progress,
             pieces,
             conversations,
+            timers,
             commits,
             _lock: lock,
         }))

@@ -21,8 +21,6 @@ pub(crate) struct Queued {
     pub(crate) conversation: u64,
     /// How urgent it is.
     pub(crate) rank: Rank,
-    /// Not to be handled before, by the steady clock.
-    pub(crate) due: Option<u64>,
     /// Since when it waits: when it was sent or due, by the steady clock; none if that cannot be read.
     pub(crate) since: Option<u64>,
     /// When its answer is of no use any more, in milliseconds since 1970.
@@ -98,7 +96,6 @@ impl Store {
                     seq: seq.cast_unsigned(),
                     conversation: hasher.hash_one(found.get_ref(2)?.as_str()?),
                     rank: row::rank(found.get(3)?),
-                    due,
                     since: times.map(|(sent_at, _)| clock::from_wall(sent_at).max(due.unwrap_or(0))),
                     reply_by: times.and_then(|(_, reply_by)| reply_by),
                     again_at: again.get(&seq).copied(),
@@ -163,7 +160,10 @@ impl Store {
                 Ok(Threaded { envelope: row::decode(found)?, handled, runs })
             })?;
             let mut thread: Vec<Threaded> = rows.collect::<rusqlite::Result<_>>()?;
-            thread.reverse();
+            let timers = Self::timers_of(connection, conversation, began, limit)?;
+            thread.extend(timers.into_iter().map(|envelope| Threaded { envelope, handled: None }));
+            thread.sort_unstable_by_key(|one| one.envelope.seq);
+            thread.drain(..thread.len().saturating_sub(limit as usize));
             Ok(thread)
         })
     }

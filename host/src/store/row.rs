@@ -64,6 +64,11 @@ pub(super) fn times(head: &[u8]) -> Option<(u64, Option<u64>)> {
     postcard::from_bytes::<Head<'_>>(head).ok().map(|head| (head.sent_at, head.reply_by))
 }
 
+/// What an answer to a message names in place of its id, of what [`encode`] made of it.
+pub(super) fn reply_with(head: &[u8]) -> Option<String> {
+    postcard::from_bytes::<Head<'_>>(head).ok()?.reply_with.map(Cow::into_owned)
+}
+
 /// The rank of a column; normal for one that no version has written.
 pub(super) fn rank(column: i64) -> Rank {
     usize::try_from(column).ok().and_then(|index| Rank::ALL.get(index).copied()).unwrap_or(Rank::Normal)

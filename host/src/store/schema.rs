@@ -147,6 +147,30 @@ pub(super) const MIGRATIONS: &[&str] = &[
     -- How often the handler of a message ran in the attempt that handled it: more than once after conflicts.
     ALTER TABLE ack ADD COLUMN runs INTEGER NOT NULL DEFAULT 1;
 ",
+    "
+    -- Messages that wait for their time, apart from those that wait in a mailbox: due is of the clock that goes only
+    -- forward, at is the date, and dated says whether the date was named.
+    CREATE TABLE timer (
+        seq INTEGER PRIMARY KEY, agent TEXT NOT NULL, due INTEGER NOT NULL, at INTEGER NOT NULL, dated INTEGER NOT NULL,
+        conversation TEXT NOT NULL, rank INTEGER NOT NULL, id TEXT NOT NULL, sender TEXT NOT NULL, name TEXT,
+        head BLOB NOT NULL, content BLOB NOT NULL
+    );
+    CREATE INDEX timer_due ON timer (agent, due);
+    CREATE INDEX timer_id ON timer (id);
+    CREATE UNIQUE INDEX timer_name ON timer (sender, name) WHERE name IS NOT NULL;
+    -- Both are empty as long as nobody sets the clock, and names no date.
+    CREATE INDEX timer_moved ON timer (seq) WHERE due <> at;
+    CREATE INDEX timer_dated ON timer (seq) WHERE dated;
+    -- A head begins with the id, the act and the sender; each text comes after its length.
+    INSERT INTO timer
+        SELECT seq, agent, due, due, 0, conversation, rank,
+            CAST(substr(head, 2, unicode(substr(head, 1, 1))) AS TEXT),
+            CAST(substr(head, 4 + unicode(substr(head, 1, 1)), unicode(substr(head, 3 + unicode(substr(head, 1, 1)), 1)))
+                AS TEXT),
+            NULL, head, content
+        FROM message AS m WHERE due > unixepoch('subsec') * 1000 AND NOT EXISTS (SELECT 1 FROM ack WHERE ack.seq = m.seq);
+    DELETE FROM message WHERE seq IN (SELECT seq FROM timer);
+",
 ];
 
 /// Opens the database for its writer, at the newest format.

@@ -39,6 +39,7 @@ pub(super) fn size(connection: &Connection, database: &Path) -> rusqlite::Result
         kept.handled = count;
         kept.queued = kept.queued.saturating_sub(count);
     })?;
+    add("SELECT agent, count(*) FROM timer GROUP BY agent", |kept, count| kept.queued += count)?;
     add("SELECT agent, bytes FROM state_size", |kept, bytes| kept.state_bytes = bytes)?;
     add("SELECT agent, bytes FROM memory", |kept, bytes| kept.snapshot_bytes = bytes)?;
     for (agent, count) in dead::by_agent(&transaction)? {

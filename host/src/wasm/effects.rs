@@ -13,6 +13,7 @@ use super::bindings::caxton::agent::effects;
 use super::fault::Reserved;
 use super::guest::{Ctx, Read};
 use super::message::Sent;
+use super::timer::{Cancel, TimerName};
 
 /// A write that was collected: a new value, or none to remove the key.
 pub(crate) type Write = Option<Value>;
@@ -71,8 +72,9 @@ pub(crate) fn is_as_seen(seen: u64, version: u64, expires_at: Option<u64>, now: 
 struct Mark {
     writes: BTreeMap<String, Write>,
     adds: BTreeMap<String, i64>,
-    /// How many messages.
+    /// How many messages, and how many cancelled timers.
     sends: usize,
+    cancels: usize,
 }
 
 /// What one call collects.
@@ -80,6 +82,8 @@ struct Mark {
 pub(crate) struct Effects {
     /// Messages to be sent, in order.
     pub(crate) sends: Vec<Sent>,
+    /// Timers to be cancelled, in order; what is sent comes after them.
+    pub(crate) cancels: Vec<Cancel>,
     /// Keys to be written.
     pub(crate) writes: BTreeMap<String, Write>,
     /// What is to be added to numbers, whatever they are then. No key is in `writes` as well.
@@ -94,7 +98,7 @@ pub(crate) struct Effects {
     pub(super) doomed: Option<String>,
     /// How many writes were made, repeated ones and those that are committed already included.
     pub(super) write_count: u32,
-    /// Messages sent that are committed already.
+    /// Messages sent and timers cancelled that are committed already.
     pub(super) sent_count: usize,
     /// What a copy would have committed: what it discards comes after that.
     mark: Option<Mark>,
@@ -115,9 +119,33 @@ impl Effects {
         self.reads.keys().chain(self.writes.keys()).chain(self.adds.keys()).cloned().collect()
     }
 
+    /// Returns true if the store has to take part although it keeps no messages: timers are set or cancelled.
+    pub(crate) fn has_timers(&self) -> bool {
+        !self.cancels.is_empty() || self.sends.iter().any(|sent| sent.envelope().is_timer())
+    }
+
+    /// Takes back a timer that was sent by this call. What it would have taken the place of goes all the same.
+    pub(super) fn cancel_own(&mut self, timer: &TimerName) -> bool {
+        let Some(at) = self.sends.iter().position(|sent| timer.names(sent.envelope())) else { return false };
+        let sent = self.sends.remove(at);
+        if let Some(name) = &sent.envelope().timer {
+            self.cancels.push(Cancel { timer: TimerName::Name(name.clone()), found: None, told: false });
+        }
+        true
+    }
+
+    /// Adds a message; one with a name takes the place of another that this call has sent.
+    pub(super) fn send(&mut self, sent: Sent) {
+        if let Some(name) = &sent.envelope().timer {
+            self.sends.retain(|other| other.envelope().timer.as_ref() != Some(name));
+        }
+        self.sends.push(sent);
+    }
+
     /// Makes ready for another call.
     pub(super) fn reset(&mut self) {
         self.sends.clear();
+        self.cancels.clear();
         self.writes.clear();
         self.adds.clear();
         self.reads.clear();
@@ -133,7 +161,7 @@ impl Effects {
 
     /// Takes out what was collected until now; what is collected later counts with it against the limits of the call.
     fn take_part(&mut self) -> Self {
-        let (write_count, sent_count) = (self.write_count, self.sent_count + self.sends.len());
+        let (write_count, sent_count) = (self.write_count, self.sent_count + self.sends.len() + self.cancels.len());
         let mut taken = std::mem::take(self);
         (self.write_count, self.sent_count) = (write_count, sent_count);
         // What was asked is for the call as a whole.
@@ -149,9 +177,10 @@ impl Effects {
 
     /// Drops what was collected since the last commit. What was read stays: whatever follows may have been decided by it.
     fn discard(&mut self) {
-        let Mark { writes, adds, sends } = self.mark.clone().unwrap_or_default();
+        let Mark { writes, adds, sends, cancels } = self.mark.clone().unwrap_or_default();
         (self.writes, self.adds) = (writes, adds);
         self.sends.truncate(sends);
+        self.cancels.truncate(cancels);
     }
 }
 
@@ -209,7 +238,8 @@ impl effects::Host for Ctx {
             Ok(Commits::Nowhere | Commits::WithResult) => {
                 let mut effects = self.effects.lock();
                 let (writes, adds) = (effects.writes.clone(), effects.adds.clone());
-                effects.mark = Some(Mark { writes, adds, sends: effects.sends.len() });
+                let (sends, cancels) = (effects.sends.len(), effects.cancels.len());
+                effects.mark = Some(Mark { writes, adds, sends, cancels });
                 return Ok(Ok(()));
             }
             Err(why) => return Ok(Err(why)),

@@ -26,6 +26,7 @@ use super::limits::{MemoryBound, Meter};
 use super::message::Sent;
 use super::places::{Asking, Places};
 use super::stdio::LineLog;
+use super::timer::{TimerName, check_unnamed};
 use super::{Fault, wit};
 use crate::trace::Trace;
 
@@ -126,6 +127,8 @@ pub(crate) trait Outside: Send + Sync {
     fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String>;
     /// Keys with a prefix, after a key, in order: at most `limit`.
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String>;
+    /// The id of a timer that an agent has set, as it was committed last.
+    fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String>;
     /// What a stateful agent saved last.
     fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String>;
     /// An instance of a stateful agent did not take up what was saved.
@@ -202,7 +205,7 @@ impl types::Host for Ctx {}
 
 impl Ctx {
     /// The call at hand, if it may send so many more messages.
-    fn may_send(&self, count: usize) -> Result<&Work, wit::SendError> {
+    pub(super) fn may_send(&self, count: usize) -> Result<&Work, wit::SendError> {
         let Some(work) = &self.work else {
             return Err(wit::SendError::Unavailable("no message is being handled".to_owned()));
         };
@@ -212,7 +215,8 @@ impl Ctx {
             return Err(wit::SendError::Unavailable(why.to_owned()));
         }
         let limit = self.limits().sends;
-        if (effects.sent_count + effects.sends.len()).saturating_add(count) > limit as usize {
+        let made = effects.sent_count + effects.sends.len() + effects.cancels.len();
+        if made.saturating_add(count) > limit as usize {
             return Err(wit::SendError::TooManySends(limit));
         }
         Ok(work)
@@ -235,6 +239,7 @@ impl Ctx {
             let why = "`receiver` has to be `cap:NAME`: a broadcast goes to all who have a capability";
             return Err(wit::SendError::Invalid(why.to_owned()));
         };
+        check_unnamed(draft)?;
         // The grants of single agents are not one of all who may come.
         let names = |grant: &Receiver| matches!(grant, Receiver::Capability(name) if name.as_str() == capability);
         if !self.who.spec.allow.send.iter().any(names) {
@@ -261,9 +266,13 @@ impl messaging::Host for Ctx {
         let admitted = self.may_send(1).and_then(|work| self.outside().admit(&self.who, work, draft));
         Ok(admitted.map(|sent| {
             let id = sent.id().to_owned();
-            self.effects.lock().sends.push(sent);
+            self.effects.lock().send(sent);
             id
         }))
+    }
+
+    fn cancel(&mut self, timer: String) -> wasmtime::Result<Result<bool, wit::SendError>> {
+        Ok(self.cancel_timer(TimerName::of(timer)))
     }
 
     fn broadcast(&mut self, draft: wit::Draft) -> wasmtime::Result<Result<Vec<String>, wit::SendError>> {

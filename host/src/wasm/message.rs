@@ -37,6 +37,10 @@ pub(crate) struct Envelope {
     pub(crate) due: Option<u64>,
     /// Not to be handled before, by the wall clock: it is due when that shows so, whatever it is set to meanwhile.
     pub(crate) due_at: Option<u64>,
+    /// Whether an agent sent it for later, so that the store keeps it apart from the mailbox until it is due.
+    pub(crate) waits: bool,
+    /// The name under which its sender sent it for later.
+    pub(crate) timer: Option<String>,
     /// The attempts that failed, the first first.
     pub(crate) failed: Vec<Attempt>,
     /// Whether an operator let it be handled again after it was given up: its sender was told of that.
@@ -62,6 +66,8 @@ impl Envelope {
             since,
             due: None,
             due_at: None,
+            waits: false,
+            timer: None,
             failed: Vec::new(),
             revived: false,
             again: None,
@@ -73,6 +79,12 @@ impl Envelope {
     pub(crate) fn number_attempt(&mut self) {
         let attempt = u32::try_from(self.failed.len()).unwrap_or(u32::MAX).saturating_add(1);
         self.message.attempt = self.message.attempt.max(attempt);
+    }
+
+    /// Whether the store takes part in sending it also where messages are not kept: it is kept until it is due, or takes the
+    /// place of one that is.
+    pub(crate) fn is_timer(&self) -> bool {
+        self.waits || self.timer.is_some()
     }
 
     /// Whether somebody waits for the answer, so that it is neither kept nor tried again.
@@ -115,11 +127,14 @@ pub(crate) enum Waiter {
 }
 
 impl Waiter {
-    /// Tells the answer. Whoever waited may have left.
-    pub(crate) fn tell(self, answer: Answer) {
+    /// Tells the answer. Gives it back if whoever waited has left.
+    pub(crate) fn tell(self, answer: Answer) -> Option<Answer> {
         match self {
-            Self::Call(waiter) => drop(waiter.send(answer)),
-            Self::Note(note) => note(answer),
+            Self::Call(waiter) => waiter.send(answer).err(),
+            Self::Note(note) => {
+                note(answer);
+                None
+            }
         }
     }
 }

@@ -41,6 +41,7 @@ mod symbols;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod timer;
 mod trail;
 mod turns;
 mod views;
@@ -67,6 +68,7 @@ pub(crate) use program::{Program, ProgramError, digest};
 pub(crate) use response::{ResponseBody, ResponseError};
 pub(crate) use state::MAX_VALUE;
 pub(crate) use tap::Tap;
+pub(crate) use timer::{Cancel, TimerName, is_id};
 pub(crate) use trail::Trail;
 pub(crate) use words::{act, performative, priority, rank};
 

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::bindings::caxton::agent::messaging;
+use crate::message::TIMER;
 use crate::messaging::whole_millis;
 use crate::reply::millis;
 use crate::{Delivery, Draft, Failure, JSON, Message, Performative, Priority, RequestError, SendError, TEXT};
@@ -44,6 +45,25 @@ impl Draft {
             delivery: Delivery::Now,
             headers: Vec::new(),
         }
+    }
+
+    /// A message to this agent itself that comes after a delay: a timer. When the agent has set one of this name that waits
+    /// still, the new one takes its place. Needs no grant.
+    ///
+    /// ```no_run
+    /// use caxton_sdk::prelude::*;
+    /// use std::time::Duration;
+    ///
+    /// # fn handle(message: Message) -> Handled {
+    /// if message.timer() == Some("remind") {
+    ///     log::info("half an hour is over");
+    /// } else {
+    ///     Draft::timer("remind", Duration::from_secs(1_800)).send()?;
+    /// }
+    /// # Ok(None) }
+    /// ```
+    pub fn timer(name: impl Into<String>, after: Duration) -> Self {
+        Self::to("").after(after).named(name)
     }
 
     /// An `inform` to the sender of a message, as an answer to it. For an answer to the message being handled
@@ -168,6 +188,15 @@ impl Draft {
         self
     }
 
+    /// Names a message that is sent for later ([`after`](Self::after), [`at`](Self::at)): it takes the place of this
+    /// agent's timer of the same name that waits still, and can be cancelled by it
+    /// ([`messaging::cancel`](crate::messaging::cancel)).
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.headers.retain(|(header, _)| header != TIMER);
+        self.header(TIMER, name)
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -224,6 +253,14 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timer_goes_to_the_agent_itself_under_its_last_name() {
+        let timer = Draft::timer("first", Duration::from_secs(1)).named("second");
+        assert_eq!((timer.receiver.as_str(), timer.headers.len()), ("", 1));
+        assert_eq!(timer.headers[0], (TIMER.to_owned(), "second".to_owned()));
+        assert!(matches!(timer.delivery, Delivery::AfterMs(1_000)));
+    }
 
     #[test]
     fn what_is_sent_informs_and_what_is_waited_for_requests() {

@@ -6,7 +6,15 @@ use serde::de::DeserializeOwned;
 
 use crate::{Failure, Message};
 
+/// The header that names a timer.
+pub(crate) const TIMER: &str = "timer";
+
 impl Message {
+    /// The name of the timer that this message is; none if it is none, or has no name.
+    pub fn timer(&self) -> Option<&str> {
+        self.header(TIMER)
+    }
+
     /// The content read as JSON, whatever its media type says.
     ///
     /// # Errors

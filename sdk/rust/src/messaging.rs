@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::bindings::caxton::agent::messaging;
-use crate::{Draft, Message, RequestError};
+use crate::{Draft, Message, RequestError, SendError};
 
 /// Sends several messages at once and waits until each has its answer or its error: a call for proposals, for
 /// example. The results stand in the order of the drafts. This is not undone when handling fails. A draft that is
@@ -12,6 +12,16 @@ use crate::{Draft, Message, RequestError};
 pub fn request_all(drafts: &[Draft], timeout: Duration) -> Vec<Result<Message, RequestError>> {
     let drafts: Vec<Draft> = drafts.iter().map(|draft| draft.as_question().into_owned()).collect();
     messaging::request_all(&drafts, whole_millis(timeout))
+}
+
+/// Cancels a timer when the message being handled commits: a message of this agent that waits for its time, by the id that
+/// [`Draft::send`] gave or by its [name](Draft::named). True means that there is one and that it will not come; it may
+/// have been sent while handling this message.
+///
+/// # Errors
+/// The reason why it cannot be cancelled now.
+pub fn cancel(timer: &str) -> Result<bool, SendError> {
+    messaging::cancel(timer)
 }
 
 /// The names of the running agents that declare a capability, in order of name.

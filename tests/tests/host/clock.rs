@@ -78,7 +78,7 @@ fn a_clock_that_is_set_ahead_hurries_no_wait_and_ends_nothing() {
     until_counted(&mut host, "date");
     until_counted(&mut host, "near");
     assert_ne!(count(&host, "far"), "1");
-    assert_eq!(host.agent("rogue")["later"], 1);
+    assert_eq!(host.agent("rogue")["timers"], 1);
     assert_eq!(host.agent("other")["mailbox_depth"], 1, "it waited for a moment");
     // An answer to itself is no action, and so a dead letter of another kind.
     let dead = host.api().get("/v1/dead-letters").json();

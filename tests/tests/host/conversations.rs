@@ -295,9 +295,13 @@ fn a_broadcast_goes_to_each_of_the_others_once_or_to_nobody() {
     };
     assert_eq!(Some(&told["sent"]), Some(&json!([id("desk-b"), id("desk-c")])), "in order of name");
     assert_eq!(broadcast(&host, "stranger", "not", 0), json!({ "error": "not-allowed", "detail": "cap:desk" }));
-    // Its only place is taken for a while.
+    // A timer is seen in its conversation, and takes no place.
     let with = json!({ "conversation": "place", "after-ms": 600_000 });
     tell(&host, "desk-a", &json!({ "do": "send", "to": "desk-c", "content": silent(), "with": with }));
+    host.until_agent("desk-c", "it waits", |status| status["timers"] == 1 && status["mailbox_depth"] == 0);
+    // Its only place is taken for a while.
+    assert_eq!(host.caxton(&["mailbox", "pause", "desk-c"]).0, 0);
+    tell(&host, "desk-a", &json!({ "do": "send", "to": "desk-c", "content": silent() }));
     host.until_agent("desk-c", "its mailbox is full", |status| status["mailbox_depth"] == 1);
     assert_eq!(broadcast(&host, "desk-a", "not", 0), json!({ "error": "mailbox-full", "detail": 1 }));
     assert_eq!(host.api().get("/v1/conversations/not").status.as_u16(), 404, "nobody got anything");

@@ -40,7 +40,7 @@ fn an_agent_that_is_put_back_while_it_drains_goes_on_with_all_that_waits() {
     let later = json!({"do": "send", "to": "rogue", "content": {"do": "none"}, "with": {"after-ms": 3_600_000}});
     let reply = client.post("/rogue/ask", later.to_string());
     assert_eq!(reply.status.as_u16(), 200, "{}", reply.text());
-    host.until_agent("rogue", "two wait for a time", |status| status["later"] == 2);
+    host.until_agent("rogue", "both wait for a time", |status| status["later"] == 1 && status["timers"] == 1);
     let address = host.http.clone();
     let slow =
         std::thread::spawn(move || Client::new(&address, None).post("/rogue/ask", r#"{"do": "sleep", "ms": 8000}"#));
@@ -55,7 +55,11 @@ fn an_agent_that_is_put_back_while_it_drains_goes_on_with_all_that_waits() {
     assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "here"));
     assert_eq!(reply.header("caxton-revision"), "rogue@1", "it is the same revision");
     let status = host.agent("rogue");
-    assert_eq!((&status["state"], &status["later"]), (&json!("running"), &json!(2)), "{status}");
+    assert_eq!(
+        (&status["state"], &status["later"], &status["timers"]),
+        (&json!("running"), &json!(1), &json!(1)),
+        "{status}"
+    );
     assert_eq!(dead(&host, "rogue"), 0);
     let reply = slow.join().expect("the call is answered");
     assert_eq!(reply.status.as_u16(), 200, "what was in hand is not broken off: {}", reply.text());

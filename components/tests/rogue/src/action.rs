@@ -123,6 +123,9 @@ pub(crate) enum Action {
     Find {
         capability: String,
     },
+    Cancel {
+        timer: String,
+    },
 
     Set {
         key: String,
@@ -273,6 +276,7 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
             Ok(talk::request_all(&drafts.collect::<Result<Vec<_>, _>>()?, Duration::from_millis(timeout_ms)))
         }
         Action::Broadcast { to, content, bytes, with } => Ok(talk::broadcast(&with.into_draft(to, content, bytes)?)),
+        Action::Cancel { timer } => Ok(talk::cancel(&timer)),
         Action::Find { capability } => Ok(json!(messaging::find(&capability))),
 
         Action::Set { key, value, bytes, count } => {

@@ -44,11 +44,12 @@
 //! | `request {to, content, bytes, timeout-ms, with}` | asks and answers `{"from", "performative", "reply"}`; with `content` another `request`, a chain or a circle |
 //! | `request-all {to: [NAME...], content, bytes, timeout-ms, with}` | asks all; a list of such answers |
 //! | `broadcast {to, content, bytes, with}` | sends it to all with a capability; `{"sent": [ID...]}` |
+//! | `cancel {timer}` | cancels a timer by id or name; `{"cancelled": BOOL}` |
 //! | `find {capability}` | the names |
 //!
 //! `with` holds further fields of the draft or the reply: `performative`, `content-type`, `ontology`,
 //! `protocol`, `conversation`, `reply-with`, `in-reply-to`, `reply-by`, `priority`, `after-ms`, `at-ms`, `headers`.
-//! A draft is a `request` unless it says otherwise, and with `conversation` empty it begins one of its own.
+//! `to` may be empty for the agent itself. A draft is a `request` unless it says otherwise, and with `conversation` empty it begins one of its own.
 //!
 //! State:
 //!

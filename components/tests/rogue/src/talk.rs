@@ -83,6 +83,10 @@ pub(crate) fn broadcast(draft: &Draft) -> Value {
     draft.broadcast().map_or_else(|error| describe_send_error(&error), |ids| json!({ "sent": ids }))
 }
 
+pub(crate) fn cancel(timer: &str) -> Value {
+    messaging::cancel(timer).map_or_else(|error| describe_send_error(&error), |there| json!({ "cancelled": there }))
+}
+
 pub(crate) fn request(draft: &Draft, timeout: Duration) -> Value {
     describe_answer(draft.request(timeout))
 }

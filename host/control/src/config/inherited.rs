@@ -9,7 +9,7 @@ use super::rollout::{DeployTable, ReloadTable, ignore};
 use super::schema;
 use super::section::Section;
 use crate::backoff::Backoff;
-use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
+use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, OnDead, Order, Reload, Reuse, SnapshotSpec};
 use crate::rollout::declaration::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
 use crate::rollout::split::Sticky;
 use crate::rollout::{Memory, Rollback};
@@ -79,6 +79,7 @@ fn limits(section: &Section<'_>, base: Option<&Limits>, findings: &mut Findings)
         sends: section.get("sends", base.map(|b| b.sends), findings).unwrap_or_default(),
         writes: section.get("writes", base.map(|b| b.writes), findings).unwrap_or_default(),
         state_bytes: section.get("state", base.map(|b| b.state_bytes), findings).unwrap_or_default(),
+        timers: section.get("timers", base.map(|b| b.timers), findings).unwrap_or_default(),
         hops: section.get("hops", base.map(|b| b.hops), findings).unwrap_or_default(),
         log_lines: section.get("log-lines", base.map(|b| b.log_lines), findings).unwrap_or_default(),
     }
@@ -254,8 +255,19 @@ fn mailbox(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findi
         attempts: section.get("attempts", base.map(|b| b.attempts), findings).unwrap_or_default(),
         backoff,
         timeout: section.get("timeout", base.and_then(|b| b.timeout), findings),
+        on_dead: match section.get("on-dead", base.map(|b| on_dead_name(b.on_dead)), findings) {
+            Some("tell") => OnDead::Tell,
+            _ => OnDead::Keep,
+        },
     };
     (mailbox, ends)
+}
+
+fn on_dead_name(on_dead: OnDead) -> &'static str {
+    match on_dead {
+        OnDead::Keep => "keep",
+        OnDead::Tell => "tell",
+    }
 }
 
 /// The backoff, and where its ends come from.

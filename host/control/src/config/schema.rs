@@ -264,6 +264,9 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.limits.sends", 0, 100_000, 1_000, "Messages that handling one message may send."),
     integer("agents.NAME.limits.writes", 0, 100_000, 1_000, "Writes to state that handling one message may make."),
     size("agents.NAME.limits.state", 0, 64 * GIB, "64MiB", "The agent's whole state: keys and values."),
+    integer("agents.NAME.limits.timers", 0, 10_000_000, 100_000,
+        "Messages that may wait for the agent until a time to come; the sender of one more gets an error. They are on disk \
+        and count for nothing in `mailbox.depth` before they are due."),
     integer("agents.NAME.limits.hops", 1, 1_000_000, 64, "How long the chain of messages that caused one may be."),
     integer("agents.NAME.limits.log-lines", 0, 1_000_000, 1_000,
         "Lines in the agent's log per second; the rest is counted and dropped."),
@@ -275,6 +278,9 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.mailbox.attempts", 1, 20, 5, "How often a message is tried before it becomes a dead letter."),
     key("agents.NAME.mailbox.timeout", Kind::Time { least: SECOND, most: 24 * HOUR }, Default::Unset("\"1h\""),
         "How long a message may wait before it becomes a dead letter, `expired`."),
+    word("agents.NAME.mailbox.on-dead", &["keep", "tell"], &[], "keep",
+        "Whether the agent gets a `failure` from `host:dead` when a message that it was sent, or has sent, is given up, \
+        and when nobody heard an answer of its own. Dead letters are kept in any case."),
     table("agents.NAME.mailbox.backoff", "How long a message that failed waits before it is tried again."),
     time("agents.NAME.mailbox.backoff.first", 100, 5 * MINUTE, "1s", "The wait after the first failure."),
     number("agents.NAME.mailbox.backoff.factor", 1.1, 5.0, 2.0, "What each further failure multiplies the wait with."),

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! reserve -> push --> waits behind its conversation --> ready -> take -> in flight -> done
-//!    |         |                                          ^ ^                |
-//!    '-> release '-> later (not before its time) ---------' '--- put_back ---+
-//!                       ^                                                    |
-//!                       '------------------------------------ defer ---------'
+//!    |                                                    ^ ^                |
+//!    '-> release          later (not before its time) ----' '--- put_back ---+
+//!                           ^                                                |
+//!                           '---------------------------------- defer -------'
 //! ```
 //! A message that was deferred comes after those that are ready when it is due: one that fails each time takes its turn
 //! like the others, and never the whole of an agent.
 //!
-//! Every step takes the same time whatever the depth and the number of conversations; only what is not due yet
-//! costs the logarithm of how many such messages there are. Times are milliseconds, of any clock.
+//! Every step takes the same time whatever the depth and the number of conversations; only what is tried again later
+//! costs the logarithm of how many such messages there are. Times are milliseconds, of any clock. A message that is sent
+//! for later is not here before it is due.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::Hash;
@@ -20,7 +21,7 @@ use prefetch_index::prefetch_index;
 
 use self::chains::Place;
 use self::lanes::Lanes;
-use self::later::{Later, What};
+use self::later::Later;
 
 use crate::desired::Order;
 
@@ -193,15 +194,9 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         }
     }
 
-    /// Puts a message in its place that is not to be handled before a time. [`release_due`](Self::release_due)
-    /// then lets it come.
-    pub fn push_later(&mut self, conversation: C, rank: Rank, due: u64, message: T) {
-        self.wait_until(due, What::Arrives(conversation, rank, message));
-    }
-
-    fn wait_until(&mut self, due: u64, what: What<C, T>) {
+    fn wait_until(&mut self, due: u64, taken: Taken<C, T>) {
         self.count += 1;
-        self.later.push(Later { due, count: self.count, what });
+        self.later.push(Later { due, count: self.count, taken });
     }
 
     fn make_ready(&mut self, taken: Taken<C, T>, behind: Option<Place>) {
@@ -285,7 +280,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     pub fn defer(&mut self, taken: Taken<C, T>, due: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.held = self.held.saturating_add(1);
-        self.wait_until(due, What::Again(taken));
+        self.wait_until(due, taken);
     }
 
     /// Puts a message that was tried before into its lane, as [`defer`](Self::defer) left it: for a mailbox that
@@ -297,8 +292,22 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::None => Lane::Free,
         };
         if let Some(Waiting { rank, since, message }) = self.open.enter(&lane, Waiting { rank, since, message }) {
-            self.wait_until(due, What::Again(Taken { lane, rank, since, follows: None, message }));
+            self.wait_until(due, Taken { lane, rank, since, follows: None, message });
         }
+    }
+
+    /// Keeps places for messages that were sent for later and are due by now, at most so many: up to half of the mailbox
+    /// is for them. Beyond that there is a place for one when another message has just left (`one_left`), so that they
+    /// never make the mailbox fuller than it is.
+    pub fn reserve_due(&mut self, most: u32, one_left: bool) -> u32 {
+        let half = self.depth.div_ceil(2);
+        let free = match half.saturating_sub(self.held) {
+            0 => u32::from(one_left && self.held < self.depth),
+            free => free,
+        };
+        let places = free.min(most);
+        self.held += places;
+        places
     }
 
     /// Lets come what is due by now, but at most so many. Gives when the next is due, which may be already.
@@ -307,16 +316,13 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             if self.later.peek().is_none_or(|first| first.due > now) {
                 break;
             }
-            let Later { due, what, .. } = self.later.pop()?;
-            match what {
-                What::Arrives(conversation, rank, message) => self.push(conversation, rank, due, message),
-                What::Again(taken) => self.make_ready(taken, None),
-            }
+            let Later { taken, .. } = self.later.pop()?;
+            self.make_ready(taken, None);
         }
         self.next_due()
     }
 
-    /// When the first message that is not due yet will be.
+    /// When the next attempt is due of those that wait for one.
     pub fn next_due(&self) -> Option<u64> {
         self.later.peek().map(|first| first.due)
     }
@@ -325,10 +331,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     pub fn messages(&self) -> impl Iterator<Item = &T> {
         let ready = self.ready.iter().flatten().map(|ready| &ready.taken.message);
         let behind = self.open.waiting();
-        let later = self.later.iter().map(|later| match &later.what {
-            What::Arrives(_, _, message) => message,
-            What::Again(taken) => &taken.message,
-        });
+        let later = self.later.iter().map(|later| &later.taken.message);
         ready.chain(behind).chain(later)
     }
 
@@ -341,13 +344,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         }
         out.extend(self.open.drain().map(|waiting| waiting.message));
         for later in std::mem::take(&mut self.later) {
-            match later.what {
-                What::Arrives(_, _, message) => out.push(message),
-                What::Again(taken) => {
-                    out.push(taken.message);
-                    drop(self.open.shut(&taken.lane));
-                }
-            }
+            out.push(later.taken.message);
+            drop(self.open.shut(&later.taken.lane));
         }
         self.held = self.held.saturating_sub(u32::try_from(out.len()).unwrap_or(u32::MAX));
         out
@@ -370,20 +368,12 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
                 }
             }
         }
-        let message = |later: &Later<C, T>| match &later.what {
-            What::Arrives(_, _, message) => is_over(message),
-            What::Again(taken) => is_over(&taken.message),
-        };
+        let message = |later: &Later<C, T>| is_over(&later.taken.message);
         let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.later).into_iter().partition(message);
         self.later = stay.into();
-        for later in gone {
-            match later.what {
-                What::Arrives(_, _, message) => over.push(message),
-                What::Again(taken) => {
-                    over.push(taken.message);
-                    advance.push((taken.lane, taken.follows));
-                }
-            }
+        for Later { taken, .. } in gone {
+            over.push(taken.message);
+            advance.push((taken.lane, taken.follows));
         }
         advance.into_iter().for_each(|(lane, follows)| self.advance(lane, follows));
         self.held = self.held.saturating_sub(u32::try_from(over.len()).unwrap_or(u32::MAX));
@@ -401,7 +391,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.in_flight
     }
 
-    /// How many wait for a time.
+    /// How many wait for another attempt.
     pub fn later(&self) -> usize {
         self.later.len()
     }

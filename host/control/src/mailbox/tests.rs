@@ -103,7 +103,7 @@ fn a_trial_is_what_failed_least_often() {
 fn what_waits_longest_is_told_from_when_it_could_be_handled_first() {
     let mut mailbox = Mailbox::new(Order::Conversation, 100);
     assert_eq!(mailbox.oldest(), None);
-    mailbox.push_later("a", Rank::Normal, 700, 1);
+    mailbox.push_again("a", Rank::Normal, 700, 700, 1);
     assert_eq!(mailbox.oldest(), None, "it is not due");
     // Late, as after a stop.
     mailbox.release_due(900, 10);
@@ -121,7 +121,7 @@ fn what_is_over_leaves_and_the_next_of_its_conversation_comes() {
         assert_eq!(again.message, 1, "{order:?}");
         mailbox.defer(again, 500);
         mailbox.reserve().unwrap();
-        mailbox.push_later("a", Rank::Normal, 600, 8);
+        mailbox.push_again("a", Rank::Normal, 600, 600, 8);
         let mut over = mailbox.expire(|message| [1, 3, 14, 7, 8].contains(message));
         over.sort_unstable();
         assert_eq!((over, mailbox.depth(), mailbox.next_due()), (vec![1, 3, 7, 8, 14], 3, None), "{order:?}");
@@ -169,11 +169,11 @@ fn a_deferred_message_holds_its_conversation_and_no_other() {
 }
 
 #[test]
-fn timers_come_in_order_and_not_all_at_once() {
+fn what_waits_for_a_time_comes_in_order_and_not_all_at_once() {
     let mut mailbox = Mailbox::new(Order::None, 100);
     for (message, due) in [(1, 30), (2, 10), (3, 10), (4, 20)] {
         mailbox.reserve().unwrap();
-        mailbox.push_later("a", Rank::Normal, due, message);
+        mailbox.push_again("a", Rank::Normal, due, due, message);
     }
     assert_eq!(mailbox.next_due(), Some(10));
     assert_eq!(mailbox.release_due(100, 3), Some(30), "one is left, and due");
@@ -184,14 +184,14 @@ fn timers_come_in_order_and_not_all_at_once() {
 }
 
 #[test]
-fn a_timer_fires_once_whatever_the_clock_does() {
+fn what_waits_for_a_time_comes_once_whatever_the_clock_does() {
     // What the clock says, one after the other, and what comes then of 1 for 950, 2 for 2,000 and 3 for 60,000.
     let steps: [(u64, &[u32]); 8] =
         [(900, &[]), (1_000, &[1]), (100, &[]), (960, &[]), (59_999, &[2]), (0, &[]), (u64::MAX, &[3]), (60_000, &[])];
     let mut mailbox = Mailbox::new(Order::None, 100);
     for (message, due) in [(1, 950), (2, 2_000), (3, 60_000)] {
         mailbox.reserve().unwrap();
-        mailbox.push_later("a", Rank::Normal, due, message);
+        mailbox.push_again("a", Rank::Normal, due, due, message);
     }
     for (now, comes) in steps {
         mailbox.release_due(now, 10);
@@ -287,7 +287,7 @@ proptest! {
                 Step::Later(conversation, after) => {
                     if mailbox.reserve().is_ok() {
                         accepted += 1;
-                        mailbox.push_later(conversation, Rank::Normal, now + after, (conversation, None));
+                        mailbox.push_again(conversation, Rank::Normal, now, now + after, (conversation, None));
                     }
                 }
                 Step::Take => {
@@ -406,24 +406,15 @@ fn what_waits_behind_a_message_follows_it() {
 }
 
 #[test]
-fn what_has_a_date_follows_a_clock_that_is_set_and_nothing_else_does() {
-    let mut mailbox = filled(Order::Conversation, &[("r", 9)]);
-    let taken = mailbox.take(0).unwrap();
-    mailbox.defer(taken, 600);
-    for (conversation, due, message) in [("a", 500, 1), ("b", 700, 2), ("c", 900, 3)] {
-        mailbox.reserve().unwrap();
-        mailbox.push_later(conversation, Rank::Normal, due, message);
-    }
-    // 2 and 3 have dates: one comes sooner now, the other later. The retry would, too, if it had one.
-    mailbox.reschedule(|message| match *message {
-        2 | 9 => Some(100),
-        3 => Some(2_000),
-        _ => None,
-    });
-    let mut come = Vec::new();
-    for now in [100, 500, 600, 900, 2_000] {
-        mailbox.release_due(now, 10);
-        come.extend(take(&mut mailbox, now).map(|message| (now, message)));
-    }
-    assert_eq!(come, [(100, 2), (500, 1), (600, 9), (2_000, 3)]);
+fn what_is_due_fills_half_and_beyond_that_takes_the_places_of_what_leaves() {
+    let mut mailbox: Mailbox<&str, u32> = Mailbox::new(Order::None, 5);
+    assert_eq!(mailbox.reserve_due(2, false), 2);
+    assert_eq!(mailbox.reserve_due(9, false), 1, "three of five are half");
+    assert_eq!((mailbox.reserve_due(9, false), mailbox.reserve_due(9, true)), (0, 1));
+    mailbox.reserve().unwrap();
+    assert_eq!((mailbox.reserve_due(9, true), mailbox.depth()), (0, 5), "it is full");
+    mailbox.release();
+    assert_eq!((mailbox.reserve_due(0, true), mailbox.reserve_due(9, true), mailbox.depth()), (0, 1, 5));
+    let mut smallest: Mailbox<&str, u32> = Mailbox::new(Order::None, 1);
+    assert_eq!((smallest.reserve_due(9, false), smallest.reserve_due(9, true)), (1, 0));
 }

@@ -83,6 +83,11 @@ pub enum Effect {
         /// After so many milliseconds.
         after_ms: Option<u64>,
     },
+    /// Cancelled a timer.
+    Cancel {
+        /// Its id or name.
+        timer: String,
+    },
     /// Asked somebody and waited for the answer.
     Request {
         /// Whom.
@@ -134,6 +139,10 @@ pub fn compare(stable: &Answer, candidate: &Answer, ignore: &Ignore) -> Vec<Diff
             found.within(Part::Index(at), |found| found.sent(old.get(at).copied(), new.get(at).copied()));
         }
     });
+    let (old, new) = (cancels(&stable.effects), cancels(&candidate.effects));
+    if old != new {
+        found.at("cancels", |found| found.differs(old, new));
+    }
     let (old, new) = (requests(&stable.effects), requests(&candidate.effects));
     found.at("requests", |found| {
         for at in 0..old.len().max(new.len()) {
@@ -160,7 +169,7 @@ fn writes(effects: &[Effect]) -> BTreeMap<&str, Written<'_>> {
                 let written = writes.entry(key).or_default();
                 written.added = written.added.saturating_add(*by);
             }
-            Effect::Expire { .. } | Effect::Send { .. } | Effect::Request { .. } => {}
+            Effect::Expire { .. } | Effect::Send { .. } | Effect::Cancel { .. } | Effect::Request { .. } => {}
         }
     }
     writes
@@ -182,6 +191,15 @@ fn times(effects: &[Effect]) -> BTreeMap<&str, u64> {
 
 fn sends(effects: &[Effect]) -> Vec<&Effect> {
     effects.iter().filter(|effect| matches!(effect, Effect::Send { .. })).collect()
+}
+
+/// The timers that were cancelled, in order; none if there were none.
+fn cancels(effects: &[Effect]) -> Option<String> {
+    let timers: Vec<&str> = effects
+        .iter()
+        .filter_map(|effect| if let Effect::Cancel { timer } = effect { Some(timer.as_str()) } else { None })
+        .collect();
+    (!timers.is_empty()).then(|| timers.join(", "))
 }
 
 fn requests(effects: &[Effect]) -> Vec<&Effect> {
@@ -354,6 +372,7 @@ impl Effect {
             Self::Set { key, .. } | Self::Delete { key } | Self::Increment { key, .. } | Self::Expire { key, .. } => {
                 key.clone()
             }
+            Self::Cancel { timer } => timer.clone(),
         }
     }
 }

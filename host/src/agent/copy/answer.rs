@@ -46,7 +46,8 @@ pub(super) fn effects_of(effects: &Effects) -> Vec<Effect> {
             after_ms: due.map(|due| due.saturating_sub(message.sent_at)),
         }
     });
-    writes.chain(adds).chain(sends).collect()
+    let cancels = effects.cancels.iter().map(|cancel| Effect::Cancel { timer: cancel.timer.text().to_owned() });
+    writes.chain(adds).chain(sends).chain(cancels).collect()
 }
 
 /// A call that brought no result. How a trap puts it may change with every build, so only what it was is compared.
@@ -68,7 +69,10 @@ pub(super) fn size(answer: &Answer) -> usize {
     let content = |content: &Content| content.bytes.len() + content.content_type.len();
     let effects = answer.effects.iter().map(|effect| match effect {
         Effect::Set { key, value } => key.len() + value.len(),
-        Effect::Delete { key } | Effect::Increment { key, .. } | Effect::Expire { key, .. } => key.len(),
+        Effect::Delete { key }
+        | Effect::Increment { key, .. }
+        | Effect::Expire { key, .. }
+        | Effect::Cancel { timer: key } => key.len(),
         Effect::Send { receiver, content: said, .. } | Effect::Request { receiver, content: said, .. } => {
             receiver.len() + content(said)
         }

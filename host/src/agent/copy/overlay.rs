@@ -14,7 +14,7 @@ use super::asks_nobody;
 use super::replay::nowhere;
 use crate::clock;
 use crate::commons::Commons;
-use crate::wasm::{Expiry, Identity, LogLevel, Outside, Read, Seen, Sent, Value, Work, sum, wit};
+use crate::wasm::{Expiry, Identity, LogLevel, Outside, Read, Seen, Sent, TimerName, Value, Work, sum, wit};
 
 /// Bytes that a rehearsal may write, at most: they are in memory.
 const MAX_BYTES: usize = 64 << 20;
@@ -114,6 +114,10 @@ impl Outside for Overlay {
             }
         }
         Ok(Seen { what: keys.into_iter().take(limit as usize).collect(), safe: true })
+    }
+
+    fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
+        self.commons.timer(agent, timer)
     }
 
     fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {

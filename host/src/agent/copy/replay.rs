@@ -15,7 +15,7 @@ use super::shadow::Shadow;
 use super::tape::Tape;
 use super::{Nowhere, asks_nobody};
 use crate::commons::Commons;
-use crate::wasm::{Identity, Inbox, LogLevel, Outside, Read, Seen, Sent, Work, wit};
+use crate::wasm::{Identity, Inbox, LogLevel, Outside, Read, Seen, Sent, TimerName, Work, wit};
 
 /// What lies outside a copy.
 pub(super) struct Replay {
@@ -130,6 +130,13 @@ impl Outside for Replay {
         if self.shadow.changed_below(prefix, self.began) { self.lose() } else { Ok(seen) }
     }
 
+    fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
+        match self.tape.timers.get(timer.text()) {
+            Some(found) => Ok(found.clone()),
+            None => self.commons.timer(agent, timer),
+        }
+    }
+
     fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
         Ok(None)
     }
@@ -180,6 +187,10 @@ impl Outside for Nothing {
 
     fn keys(&self, _: &str, _: &str, _: Option<&str>, _: u32) -> Result<Seen<Vec<String>>, String> {
         Ok(Seen { what: Vec::new(), safe: true })
+    }
+
+    fn timer(&self, _: &str, _: &TimerName) -> Result<Option<String>, String> {
+        Ok(None)
     }
 
     fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {

@@ -16,7 +16,7 @@ use super::answer::{answer, faulty, question, size, size_of};
 use super::call::CallCopy;
 use super::shadow::{Asked, Copy, Shadow};
 use crate::commons::Commons;
-use crate::wasm::{Effects, Fault, Identity, LogLevel, Outside, Read, Seen, Sent, Work, wit};
+use crate::wasm::{Effects, Fault, Identity, LogLevel, Outside, Read, Seen, Sent, TimerName, Work, wit};
 
 /// Bytes of one recording: what sees more is not copied.
 pub(super) const MAX_BYTES: usize = 2 << 20;
@@ -33,6 +33,8 @@ pub(super) struct Tape {
     pub(super) reads: HashMap<String, Option<Read>>,
     pub(super) lists: HashMap<Listing, Vec<String>>,
     pub(super) found: HashMap<String, Vec<String>>,
+    /// Timers that were asked for, by id or name.
+    pub(super) timers: HashMap<String, Option<String>>,
     /// Questions in order, with what came of them.
     pub(super) asked: Vec<(wit::Draft, Option<Result<wit::Message, wit::RequestError>>)>,
     /// To whom it wanted to send, in order, and why it could not.
@@ -124,6 +126,15 @@ impl Outside for Recorder {
             tape.lists.insert((prefix.to_owned(), after.map(str::to_owned), limit), seen.what.clone());
         }
         Ok(seen)
+    }
+
+    fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
+        let found = self.commons.timer(agent, timer)?;
+        let mut tape = self.tape.lock();
+        if tape.takes(timer.text().len()) {
+            tape.timers.entry(timer.text().to_owned()).or_insert_with(|| found.clone());
+        }
+        Ok(found)
     }
 
     fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String> {

@@ -9,11 +9,14 @@ use crate::wasm::{Envelope, Sent};
 /// A question that was handled and got no answer.
 #[derive(Debug)]
 pub(crate) struct Closed {
-    conversation: String,
-    from: String,
-    to: String,
+    /// The conversation.
+    pub(in crate::store) conversation: String,
+    /// Who asked.
+    pub(in crate::store) from: String,
+    /// Who was asked.
+    pub(in crate::store) to: String,
     /// What an answer would have named.
-    key: String,
+    pub(in crate::store) key: String,
 }
 
 impl Closed {

@@ -28,6 +28,7 @@ use tempfile::TempDir;
 use super::effects::Commits;
 use super::guest::{Read, Seen};
 use super::program::ProgramError;
+use super::timer::TimerName;
 use super::{
     Denied, Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent,
     Work, digest, wit,
@@ -115,6 +116,7 @@ fn spec() -> AgentSpec {
             sends: 10,
             writes: 10,
             state_bytes: 1 << 20,
+            timers: 1_000,
             hops: 8,
             log_lines: 1_000,
         },
@@ -124,6 +126,7 @@ fn spec() -> AgentSpec {
             attempts: 5,
             backoff: Backoff { first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(300), jitter: 0.2 },
             timeout: None,
+            on_dead: caxton_control::desired::OnDead::Keep,
         },
         breaker: BreakerSpec { faults: 10, reset: Duration::from_secs(60) },
         schedules: Vec::new(),
@@ -194,6 +197,10 @@ impl Outside for World {
 
     fn keys(&self, _: &str, _: &str, _: Option<&str>, _: u32) -> Result<Seen<Vec<String>>, String> {
         Ok(Seen { what: Vec::new(), safe: true })
+    }
+
+    fn timer(&self, _: &str, _: &TimerName) -> Result<Option<String>, String> {
+        Ok(None)
     }
 
     fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {

@@ -1,0 +1,108 @@
+//! Why a message is not accepted.
+
+use std::time::Duration;
+
+use crate::wasm::wit;
+
+/// Why a message was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AdmitError {
+    /// Nobody has this name or runs with this capability.
+    #[error("no running agent is `{0}`")]
+    UnknownReceiver(String),
+    /// The sender's grants do not name the receiver.
+    #[error("`{sender}` may not send to `{receiver}`: `agents.{sender}.allow.send` does not name it")]
+    NotAllowed {
+        /// Who wanted to send.
+        sender: String,
+        /// To whom.
+        receiver: String,
+    },
+    /// The content is too large, for the sender or for the receiver.
+    #[error("the message is larger than {limit} bytes (limits.message)")]
+    TooLarge {
+        /// The bound.
+        limit: u64,
+    },
+    /// The mailbox is full.
+    #[error("the mailbox holds {depth} messages, as many as it may (mailbox.depth)")]
+    Full {
+        /// The bound.
+        depth: u32,
+    },
+    /// As many timers wait for the receiver as may.
+    #[error("{bound} messages wait for `{agent}` until a time to come, as many as may (limits.timers)")]
+    TooManyTimers {
+        /// The receiver.
+        agent: String,
+        /// The bound.
+        bound: u32,
+    },
+    /// The chain of causes is too long.
+    #[error("the message has more than {limit} causes (limits.hops)")]
+    TooManyHops {
+        /// The bound.
+        limit: u32,
+    },
+    /// A part of the message is not as it has to be.
+    #[error("{0}")]
+    Invalid(String),
+    /// The receiver takes nothing at the moment.
+    #[error("the agent takes no messages: {0}")]
+    Unavailable(&'static str),
+    /// The receiver failed again and again, and is left alone for a while.
+    #[error("the agent failed again and again; it is left alone for another {} s (breaker)", after.as_secs())]
+    BreakerOpen {
+        /// For how long.
+        after: Duration,
+    },
+    /// The store failed.
+    #[error("the message was not accepted: {0}")]
+    NotKept(String),
+    /// The idempotency key belongs to another message.
+    #[error("the idempotency key was used for another request within the last 24 hours")]
+    KeyReused,
+    /// The message is not legal in its protocol.
+    #[error("{0}")]
+    NotUnderstood(String),
+}
+
+impl AdmitError {
+    /// The stable code of this kind of error.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownReceiver(_) => "unknown-receiver",
+            Self::NotAllowed { .. } => "not-allowed",
+            Self::TooLarge { .. } => "too-large",
+            Self::Full { .. } => "mailbox-full",
+            Self::TooManyHops { .. } => "too-many-hops",
+            Self::Invalid(_) => "invalid",
+            // Only agents set timers, and are told why in words.
+            Self::Unavailable(_) | Self::TooManyTimers { .. } => "unavailable",
+            Self::BreakerOpen { .. } => "breaker-open",
+            Self::NotKept(_) => "not-kept",
+            Self::KeyReused => "key-reused",
+            Self::NotUnderstood(_) => "not-understood",
+        }
+    }
+}
+
+impl From<AdmitError> for wit::SendError {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::UnknownReceiver(name) => Self::UnknownReceiver(name),
+            AdmitError::NotAllowed { receiver, .. } => Self::NotAllowed(receiver),
+            AdmitError::TooLarge { limit } => Self::TooLarge(limit),
+            AdmitError::Full { depth } => Self::MailboxFull(u64::from(depth)),
+            AdmitError::TooManyHops { limit } => Self::TooManyHops(limit),
+            AdmitError::Invalid(what) => Self::Invalid(what),
+            AdmitError::Unavailable(why) => Self::Unavailable(why.to_owned()),
+            AdmitError::TooManyTimers { .. } | AdmitError::BreakerOpen { .. } | AdmitError::NotKept(_) => {
+                Self::Unavailable(error.to_string())
+            }
+            AdmitError::NotUnderstood(why) => Self::Invalid(why),
+            // Only clients have such keys.
+            AdmitError::KeyReused => Self::Invalid(error.to_string()),
+        }
+    }
+}

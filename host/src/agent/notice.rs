@@ -1,0 +1,117 @@
+//! What an agent hears of messages that came to nothing (`mailbox.on-dead = "tell"`): a `failure` from `host:dead` that has
+//! what the message said, and in its headers what it was.
+//!
+//! A notice has one cause more than the message that it is about, so that an agent which sends anew whatever is given up
+//! comes to an end. Nothing is told of a `failure`, nor of what an operator lets be handled again: a notice that cannot be
+//! handled causes no other.
+
+use std::sync::Arc;
+
+use caxton_control::desired::OnDead;
+
+use super::Agent;
+use super::reply::cut;
+use crate::clock;
+use crate::store::{Commit, Committed};
+use crate::wasm::{Envelope, Inbox, Outcome, Sent, act, new_id, wit};
+
+/// The sender of notices.
+const SENDER: &str = "host:dead";
+/// The longest text of an error in a notice, in bytes.
+const MAX_ERROR: usize = 1_000;
+
+/// A message that came to nothing, and why.
+struct Dead<'a> {
+    message: &'a wit::Message,
+    hops: u32,
+    attempts: usize,
+    /// A stable code.
+    reason: &'a str,
+    /// For a person.
+    error: &'a str,
+}
+
+impl Agent {
+    /// What is sent because a message in this mailbox is given up: the `failure` to the sender of a question, and what is
+    /// told to the agents that want to hear of it. Those are this one, unless it is removed, and the sender of what is no
+    /// question.
+    pub(super) fn notices(&self, envelope: &Envelope, reason: &str, error: &str) -> Vec<Sent> {
+        let answer = self.failure_for(envelope, error);
+        let message = &envelope.message;
+        let is_told = answer.is_some() || message.sender == self.name.as_str();
+        let mut sends: Vec<Sent> = answer.into_iter().collect();
+        if envelope.is_call() || envelope.revived || message.performative == wit::Performative::Failure {
+            return sends;
+        }
+        let dead = Dead { message, hops: envelope.hops, attempts: envelope.failed.len(), reason, error };
+        if reason != "agent-removed" {
+            sends.extend(self.me.upgrade().and_then(|agent| notice(&agent, &dead)));
+        }
+        if !is_told {
+            let routes = self.commons.routes.load();
+            sends.extend(routes.present(&message.sender).and_then(|sender| notice(sender, &dead)));
+        }
+        sends
+    }
+
+    /// What this agent is told whose answer has nobody to go to. `hops` are the causes of the question.
+    pub(super) fn notice_in_vain(&self, answer: &wit::Message, hops: u32) -> Option<Sent> {
+        let (reason, error) = ("answer-in-vain", "nobody waits for the answer any more");
+        notice(&self.me.upgrade()?, &Dead { message: answer, hops, attempts: 0, reason, error })
+    }
+
+    /// Tells this agent that nobody heard an answer which was given.
+    pub(super) fn tell_in_vain(&self, outcome: &Outcome, hops: u32) {
+        let Outcome::Reply(answer) = outcome else { return };
+        let Some(sent) = self.notice_in_vain(answer, hops) else { return };
+        let done = Box::new(|committed: Committed| {
+            if committed.result.is_ok() {
+                committed.sends.into_iter().for_each(Sent::deliver);
+            }
+        });
+        let mut commit = Commit::new(self.name.shared(), done);
+        commit.sends = vec![sent];
+        self.commons.store.submit(commit);
+    }
+}
+
+/// What an agent is told of a message, with the place that is kept for it; none if it does not want to hear.
+fn notice(agent: &Arc<Agent>, dead: &Dead<'_>) -> Option<Sent> {
+    let spec = agent.spec();
+    let (message, hops) = (dead.message, dead.hops.saturating_add(1));
+    if spec.mailbox.on_dead != OnDead::Tell || agent.is_http() || hops > spec.limits.hops {
+        return None;
+    }
+    let text: String = dead.error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let header = |name: &str, value: &str| (format!("dead-{name}"), value.to_owned());
+    let told = wit::Message {
+        id: new_id(),
+        performative: wit::Performative::Failure,
+        sender: SENDER.to_owned(),
+        receiver: agent.name.as_str().to_owned(),
+        content: message.content.clone(),
+        content_type: message.content_type.clone(),
+        ontology: message.ontology.clone(),
+        protocol: None,
+        conversation_id: message.conversation_id.clone(),
+        reply_with: None,
+        in_reply_to: Some(message.reply_with.clone().unwrap_or_else(|| message.id.clone())),
+        reply_by: None,
+        priority: message.priority,
+        sent_at: clock::now_ms(),
+        attempt: 1,
+        headers: vec![
+            header("id", &message.id),
+            header("reason", dead.reason),
+            header("error", cut(&text, MAX_ERROR as u64)),
+            header("sender", &message.sender),
+            header("receiver", &message.receiver),
+            header("performative", &act(message.performative).to_string()),
+            header("attempts", &dead.attempts.to_string()),
+        ],
+    };
+    // It has to hear it, so there is always a place.
+    agent.reserve_beyond();
+    let envelope = Box::new(Envelope { hops, ..Envelope::new(told) });
+    Some(Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope).of_host())
+}
