@@ -161,7 +161,7 @@ impl Store {
             })?;
             let mut thread: Vec<Threaded> = rows.collect::<rusqlite::Result<_>>()?;
             let timers = Self::timers_of(connection, conversation, began, limit)?;
-            thread.extend(timers.into_iter().map(|envelope| Threaded { envelope, handled: None }));
+            thread.extend(timers.into_iter().map(|envelope| Threaded { envelope, handled: None, runs: 0 }));
             thread.sort_unstable_by_key(|one| one.envelope.seq);
             thread.drain(..thread.len().saturating_sub(limit as usize));
             Ok(thread)

@@ -183,7 +183,7 @@ fn times(effects: &[Effect]) -> BTreeMap<&str, u64> {
             Effect::Expire { key, for_ms } => _ = times.insert(key.as_str(), *for_ms),
             // Written anew, it stays.
             Effect::Set { key, .. } | Effect::Delete { key } => _ = times.remove(key.as_str()),
-            Effect::Increment { .. } | Effect::Send { .. } | Effect::Request { .. } => {}
+            Effect::Increment { .. } | Effect::Send { .. } | Effect::Cancel { .. } | Effect::Request { .. } => {}
         }
     }
     times
