@@ -165,7 +165,7 @@ impl Agent {
             // Nothing that it does is in conflict with others.
             let answer = self.run_call(call, request, &conversation, (None, false)).await;
             let answer = answer.map_err(Broken::give_up)?;
-            trial.map(Trial::answered);
+            trial.into_iter().for_each(Trial::answered);
             return Ok(answer);
         }
         let yields = request.body().size_hint().upper().is_some_and(|upper| upper <= most);
@@ -175,7 +175,7 @@ impl Agent {
             let (call, again) = next;
             let broken = match self.run_call(call, held.request(), &conversation, (again, yields)).await {
                 Ok(answer) => {
-                    trial.map(Trial::answered);
+                    trial.into_iter().for_each(Trial::answered);
                     return Ok(answer);
                 }
                 Err(broken) => broken,
