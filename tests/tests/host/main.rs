@@ -15,6 +15,7 @@
 
 mod agents;
 mod api;
+mod applications;
 mod bounds;
 mod broken;
 mod builds;
