@@ -174,7 +174,18 @@ impl Agent {
             }
         };
         let took = handling.took;
-        let next = match result {
+        let next = self.conclude(handling, envelope, result);
+        (took, next)
+    }
+
+    /// Arranges what follows from a run of the handler. Returns an agent whose mailbox has more to do, if there is one.
+    fn conclude(
+        self: &Arc<Self>,
+        mut handling: Handling,
+        envelope: Box<Envelope>,
+        result: Result<Content, Ended>,
+    ) -> Option<Arc<Self>> {
+        match result {
             Ok(content) => {
                 self.count_ended();
                 self.settle(handling, envelope, content)
@@ -188,8 +199,7 @@ impl Agent {
                 self.failed(handling, envelope, outcome);
                 None
             }
-        };
-        (took, next)
+        }
     }
 
     /// Runs the handler once.

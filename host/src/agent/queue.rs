@@ -149,9 +149,10 @@ pub(super) fn prefetch_next(mailbox: &Mailbox<u64, Slot>) {
     }
 }
 
-/// What an envelope counts for [`RESIDENT`]: nothing when the store does not have it.
+/// What an envelope counts for [`RESIDENT`]: nothing when the store does not have it, or when it stays in memory all the same
+/// since what is known of runs before is nowhere else.
 fn weight(envelope: &Envelope) -> usize {
-    if envelope.seq.is_some() { MESSAGE + envelope.message.content.len() } else { 0 }
+    if envelope.seq.is_some() && envelope.again.is_none() { MESSAGE + envelope.message.content.len() } else { 0 }
 }
 
 impl Agent {
@@ -159,7 +160,6 @@ impl Agent {
     pub(super) fn slot(&self, envelope: Box<Envelope>) -> Slot {
         let weight = weight(&envelope);
         match envelope.seq {
-            // What is known of runs before is nowhere else.
             Some(seq)
                 if envelope.waiter.is_none()
                     && envelope.again.is_none()

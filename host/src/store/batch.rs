@@ -240,6 +240,21 @@ impl<'t> Writing<'t> {
                 write_attempt(self.transaction, failed)?;
             }
         }
+        self.write_sends(counters, commit)?;
+        if let Some(dead) = &commit.dead {
+            self.bury(counters, &dead.envelope, (dead.reason, &dead.error), dead.at)?;
+        }
+        if let Some(fired) = &commit.fired {
+            write_fired(self.transaction, &commit.agent, fired)?;
+        }
+        if let Some(ended) = &commit.ended {
+            write_end(self.transaction, ended, counters.now)?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Removes the timers that a commit cancels, and keeps what it sends.
+    fn write_sends(&mut self, counters: &mut Counters, commit: &mut Commit) -> rusqlite::Result<()> {
         for cancel in &commit.cancels {
             timer::cancel(self.transaction, counters, &commit.agent, &cancel.timer)?;
         }
@@ -252,16 +267,7 @@ impl<'t> Writing<'t> {
                 self.bury(counters, sent.envelope(), (TOO_MANY_HOPS, &error), counters.now)?;
             }
         }
-        if let Some(dead) = &commit.dead {
-            self.bury(counters, &dead.envelope, (dead.reason, &dead.error), dead.at)?;
-        }
-        if let Some(fired) = &commit.fired {
-            write_fired(self.transaction, &commit.agent, fired)?;
-        }
-        if let Some(ended) = &commit.ended {
-            write_end(self.transaction, ended, counters.now)?;
-        }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Keeps a message that is sent, for its mailbox or for its time.
