@@ -56,7 +56,7 @@ impl Draft {
     ///
     /// # fn handle(message: Message) -> Handled {
     /// if message.timer() == Some("remind") {
-    ///     log::info("half an hour is over");
+    ///     log::info!("half an hour is over");
     /// } else {
     ///     Draft::timer("remind", Duration::from_secs(1_800)).send()?;
     /// }

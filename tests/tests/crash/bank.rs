@@ -238,9 +238,13 @@ impl Transfer {
             return (Vec::new(), Some(of("transfer")));
         }
         let mut seen = vec![of("transfer")];
-        for (at, stop) in self.stops.iter().enumerate() {
+        let senders = std::iter::once(&self.bank).chain(self.stops.iter().map(|stop| &stop.bank));
+        for ((at, stop), sender) in self.stops.iter().enumerate().zip(senders) {
             if stop.fail.is_some_and(Fail::is_final) {
-                seen.push(of(&format!("deposit-{at}-returned")));
+                // What a bank sends to itself is no question, so nobody is told.
+                if *sender != stop.bank {
+                    seen.push(of(&format!("deposit-{at}-returned")));
+                }
                 return (seen, Some(of(&format!("deposit-{at}"))));
             }
             seen.push(of(&format!("deposit-{at}")));

@@ -118,7 +118,8 @@ impl Books {
     }
 
     fn read_messages(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let waiting = "SELECT content FROM message WHERE seq NOT IN (SELECT seq FROM ack)";
+        let waiting = "SELECT content FROM message WHERE seq NOT IN (SELECT seq FROM ack)
+                       UNION ALL SELECT content FROM timer";
         for (sql, into) in [(waiting, &mut self.waiting), ("SELECT content FROM dead", &mut self.dead)] {
             let mut rows = connection.prepare(sql)?;
             let mut rows = rows.query([])?;

@@ -68,7 +68,7 @@ fn until_rest(host: &mut Host) -> (u64, u64) {
             agents.iter().map(|agent| agent[field].as_u64().expect("a number")).sum()
         };
         let now = (sum("accepted"), sum("handled"), sum("failed"));
-        let idle = sum("mailbox_depth") + sum("in_flight") == 0;
+        let idle = sum("mailbox_depth") + sum("in_flight") + sum("timers") == 0;
         // Twice the same: what left one agent has not come to another meanwhile.
         if idle && before == Some(now) {
             return (now.1, now.2);
