@@ -174,7 +174,18 @@ impl Agent {
             }
         };
         let took = handling.took;
-        let next = match result {
+        (took, self.conclude(handling, envelope, result))
+    }
+
+    /// Does what a run of a handler calls for, now that it is over. Gives an agent that it sent something and that nobody
+    /// works for yet.
+    fn conclude(
+        self: &Arc<Self>,
+        mut handling: Handling,
+        envelope: Box<Envelope>,
+        result: Result<Content, Ended>,
+    ) -> Option<Arc<Self>> {
+        match result {
             Ok(content) => {
                 self.count_ended();
                 self.settle(handling, envelope, content)
@@ -188,8 +199,7 @@ impl Agent {
                 self.failed(handling, envelope, outcome);
                 None
             }
-        };
-        (took, next)
+        }
     }
 
     /// Runs the handler once.
