@@ -158,13 +158,10 @@ impl Agent {
     /// Where a message waits: in memory, unless too much is there already and the store has it.
     pub(super) fn slot(&self, envelope: Box<Envelope>) -> Slot {
         let weight = weight(&envelope);
+        // What is known of runs before is nowhere else.
+        let bound = if envelope.again.is_some() { usize::MAX } else { RESIDENT };
         match envelope.seq {
-            // What is known of runs before is nowhere else.
-            Some(seq)
-                if envelope.waiter.is_none()
-                    && envelope.again.is_none()
-                    && !self.commons.resident.take(weight, RESIDENT) =>
-            {
+            Some(seq) if envelope.waiter.is_none() && !self.commons.resident.take(weight, bound) => {
                 Slot::Kept(Box::new(Place::of(seq, &envelope)))
             }
             Some(_) | None => Slot::Here(envelope),
