@@ -149,22 +149,19 @@ pub(super) fn prefetch_next(mailbox: &Mailbox<u64, Slot>) {
     }
 }
 
-/// What an envelope counts for [`RESIDENT`]: nothing when the store does not have it, or when it stays in memory all the same
-/// since what is known of runs before is nowhere else.
+/// What an envelope counts for [`RESIDENT`]: nothing when the store does not have it.
 fn weight(envelope: &Envelope) -> usize {
-    if envelope.seq.is_some() && envelope.again.is_none() { MESSAGE + envelope.message.content.len() } else { 0 }
+    if envelope.seq.is_some() { MESSAGE + envelope.message.content.len() } else { 0 }
 }
 
 impl Agent {
     /// Where a message waits: in memory, unless too much is there already and the store has it.
     pub(super) fn slot(&self, envelope: Box<Envelope>) -> Slot {
         let weight = weight(&envelope);
+        // What is known of runs before is nowhere else.
+        let bound = if envelope.again.is_some() { usize::MAX } else { RESIDENT };
         match envelope.seq {
-            Some(seq)
-                if envelope.waiter.is_none()
-                    && envelope.again.is_none()
-                    && !self.commons.resident.take(weight, RESIDENT) =>
-            {
+            Some(seq) if envelope.waiter.is_none() && !self.commons.resident.take(weight, bound) => {
                 Slot::Kept(Box::new(Place::of(seq, &envelope)))
             }
             Some(_) | None => Slot::Here(envelope),

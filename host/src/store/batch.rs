@@ -195,12 +195,7 @@ impl<'t> Writing<'t> {
         {
             return Ok(Err(error));
         }
-        if let Some(state) = commit.state.as_mut().filter(|state| !state.adds.is_empty())
-            && let Err(error) = self.add(counters, &commit.agent, state)?
-        {
-            return Ok(Err(error));
-        }
-        let size = match &commit.state {
+        let size = match &mut commit.state {
             Some(state) => match self.check_state(counters, &commit.agent, state)? {
                 Ok(size) => size,
                 Err(error) => return Ok(Err(error)),
@@ -336,8 +331,13 @@ impl<'t> Writing<'t> {
         &mut self,
         counters: &mut Counters,
         agent: &Arc<str>,
-        state: &StateChange,
+        state: &mut StateChange,
     ) -> rusqlite::Result<Result<i64, CommitError>> {
+        if !state.adds.is_empty()
+            && let Err(error) = self.add(counters, agent, state)?
+        {
+            return Ok(Err(error));
+        }
         for (key, seen) in &state.reads {
             let known = self.find(counters, agent, key)?;
             if !is_as_seen(*seen, known.version, known.expires_at, counters.now) {

@@ -205,7 +205,8 @@ fn a_host_that_is_killed_in_the_middle_counts_each_message_once() {
     let toml = shop("limits = { time = \"2m\" }").replace("route = \"/race\"", "route = \"/race\"\nmode = \"enqueue\"");
     let mut host = host(&toml);
     for _ in 0..64 {
-        assert_eq!(host.client().post("/race", charge("n").to_string()).status.as_u16(), 202);
+        let reply = host.client().post("/race", charge("n").to_string());
+        assert_eq!(reply.status.as_u16(), 202, "{}", reply.text());
     }
     host.until_agent("race", "some are handled", |status| status["handled"].as_u64() > Some(3));
     let mut host = host.kill().start();
