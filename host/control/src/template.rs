@@ -28,7 +28,7 @@ enum Part {
 /// Why a text cannot name conversations.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// It is longer than [`MAX_TEMPLATE`].
+    /// It is longer than 256 bytes.
     #[error("it has at most {MAX_TEMPLATE} bytes")]
     TooLong,
     /// Other characters than those of a header's value.
