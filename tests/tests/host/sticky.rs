@@ -283,6 +283,7 @@ fn a_retry_on_the_old_revision_does_not_move_its_conversation() {
     enqueue(&host, "desk", "tried", &json!({ "do": "fail-until", "attempt": 2 }));
     enqueue(&host, "desk", "tried", &silent());
     assert_eq!(handled(&mut host, "desk", "tried", 2), ["desk@1", "desk@2"]);
+    host.until_agent("desk", "nothing is in hand", |status| status["in_flight"] == 0);
     enqueue(&host, "desk", "tried", &silent());
     assert_eq!(handled(&mut host, "desk", "tried", 3)[2], "desk@2");
 }
@@ -300,6 +301,8 @@ fn what_waits_behind_a_retry_on_the_old_revision_stays_with_it_also_over_a_resta
     let mut host = host.kill().start();
     until_weight(&mut host, "desk", 99);
     assert_eq!(handled(&mut host, "desk", "waits", 2), ["desk@1", "desk@1"]);
+    // What is handled is still in hand for a moment, until its mailbox hears of the commit.
+    host.until_agent("desk", "nothing is in hand", |status| status["in_flight"] == 0);
     enqueue(&host, "desk", "waits", &silent());
     assert_eq!(handled(&mut host, "desk", "waits", 3)[2], "desk@2", "it is idle now");
 }
