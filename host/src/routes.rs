@@ -31,7 +31,7 @@ pub(crate) struct Target {
     pub(crate) mode: Mode,
     /// Whether `http.cors` holds for it, where that is said.
     cors: Option<bool>,
-    /// What names the conversation of a request, where the route does.
+    /// The template that names the conversation of a request, where the route has one.
     pub(crate) conversation: Option<Arc<Template>>,
     /// Who is called.
     pub(crate) agent: Arc<Agent>,

@@ -13,7 +13,7 @@ const KEPT: usize = 200;
 /// A room, kept under `room/NAME`.
 #[derive(Default, Serialize, Deserialize)]
 struct Room {
-    /// How many were said in all.
+    /// The number of messages in all.
     count: u64,
     said: Vec<Said>,
 }

@@ -17,7 +17,7 @@ use caxton_sdk::prelude::*;
 
 /// Requests of one client that come at the same moment change the same count: one of them counts anew.
 const TRIES: u32 = 20;
-/// How long the other agent has.
+/// The time that the other agent has.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Limiter;

@@ -25,7 +25,7 @@ const STEPS: [&str; 3] = ["stock", "till", "carrier"];
 struct Order {
     status: Status,
     amount: u64,
-    /// How many of the steps hold.
+    /// The number of steps that hold.
     held: usize,
     /// The reason why it is undone.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -218,7 +218,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a trial is under way.
+    /// Returns true if a trial is under way.
     pub fn is_trying(&self) -> bool {
         self.phase == Phase::Trying
     }

@@ -60,7 +60,7 @@ pub struct Unanswered {
     /// Whether it was a call, whose sender waits no longer than the host runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_call: bool,
-    /// Whether its receiver handled it and gave no answer, so that nobody waits for one.
+    /// Set if its receiver handled it and gave no answer, so that nobody waits for one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub closed: bool,
 }
@@ -106,12 +106,12 @@ pub struct Said<'a> {
 }
 
 impl Said<'_> {
-    /// Whether its sender is owed an answer. What an agent sends to itself is no question.
+    /// Returns true if its sender is owed an answer. What an agent sends to itself is no question.
     pub fn is_question(&self) -> bool {
         awaits_answer(self.act) && self.from != self.to
     }
 
-    /// Whether an answer may still come after its receiver handled it without one, and said `sends` in doing so: the
+    /// Returns true if an answer may still come after its receiver handled it without one, and said `sends` in doing so: the
     /// protocol that it names wants one, or the receiver asked another agent, or sent something to itself for later.
     pub fn may_be_answered_later<'a>(&self, sends: impl IntoIterator<Item = Said<'a>>) -> bool {
         let goes_on = |sent: Said<'_>| sent.from == self.to && (sent.to == self.to || sent.is_question());

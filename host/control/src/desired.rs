@@ -341,12 +341,12 @@ pub struct MailboxSpec {
     /// How long it may wait before it becomes a dead letter; none for as long as it takes.
     #[serde(with = "crate::units::serde_duration::option")]
     pub timeout: Option<Duration>,
-    /// What the agent hears of messages of its own that came to nothing.
+    /// The notices that the agent gets of its own messages that came to nothing.
     pub on_dead: OnDead,
 }
 
-/// What an agent hears of messages that came to nothing: those that it was sent or has sent and that were given up, and
-/// its answers that nobody heard.
+/// The notices that an agent gets of messages that came to nothing: those to it and from it that were given up, and its
+/// answers that had no receiver any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnDead {
@@ -391,7 +391,7 @@ pub struct Route {
     /// Whether `http.cors` holds for it; unset, it does if its agent is a message agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<bool>,
-    /// What names the conversation of a request; unset, the request does, or has one of its own.
+    /// The template that names the conversation of a request; unset, the request names it, or has one of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation: Option<crate::template::Template>,
 }

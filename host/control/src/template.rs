@@ -9,7 +9,7 @@ use crate::route::RoutePattern;
 /// The longest template, in bytes: that of the conversation itself, which is no shorter.
 const MAX_TEMPLATE: usize = 256;
 
-/// What names the conversation of each request of a route.
+/// A template that names the conversation of each request of a route.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Template {
     text: String,

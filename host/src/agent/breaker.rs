@@ -1,4 +1,4 @@
-//! What the breaker of an agent hears, and who hears of the breaker.
+//! Reports the ends of handlings to an agent's breaker, and its openings to operators.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ impl Drop for Trial {
     }
 }
 
-/// Whether a revision failed at a message before.
+/// Returns true if a revision failed at a message before.
 pub(super) fn failing(envelope: &Envelope, revision: &Revision) -> Failing {
     let id = revision.id.to_string();
     if envelope.failed.iter().any(|failed| failed.revision == id) { Failing::Again } else { Failing::First }
@@ -109,12 +109,12 @@ impl Agent {
         self.commons.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
     }
 
-    /// Whether its breaker is open, or lets through no more than a trial.
+    /// Returns true if its breaker is open, or lets through no more than a trial.
     pub(crate) fn is_left_alone(&self) -> bool {
         self.inbox.lock().breaker.state(clock::steady_ms()) != BreakerState::Closed
     }
 
-    /// What opened the breaker last; none when it is closed.
+    /// The failure that opened the breaker last; none when it is closed.
     pub(crate) fn opening(&self) -> Option<Opening> {
         let inbox = self.inbox.lock();
         let open = inbox.breaker.state(clock::steady_ms()) != BreakerState::Closed;

@@ -1,4 +1,4 @@
-//! What handlers did, on its way to the store.
+//! Turns the effects of handlers into commits, and gives them to the store.
 
 use std::sync::{Arc, Weak};
 
@@ -15,7 +15,7 @@ pub(super) struct Refused {
 }
 
 impl Agent {
-    /// What effects do to the agent's state; what they send and cancel goes to `sends` and `cancels`.
+    /// Returns the change that effects make to the agent's state; moves messages and cancelled timers to `sends` and `cancels`.
     pub(super) fn change(
         &self,
         revision: &Revision,

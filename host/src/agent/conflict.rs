@@ -36,13 +36,13 @@ impl From<Outcome> for Ended {
     }
 }
 
-/// What is left of a run whose changes were refused.
+/// Returns the conflict of a run whose changes were refused.
 pub(super) fn refused(key: String, state: Option<&StateChange>, answers: Answers, partly: bool) -> Conflict {
     let touched = state.into_iter().flat_map(|state| state.reads.keys().chain(state.written()));
     Conflict { key, keys: touched.cloned().collect(), answers, partly }
 }
 
-/// What a caller is told of an agent whose handlers are in conflict again and again.
+/// Describes to a caller that an agent's handlers are in conflict again and again.
 pub(super) fn describe(key: &str) -> String {
     format!(
         "in each of {MAX_RUNS} runs others wrote the key `{key}` between its read and its commit; with `mailbox.order = \
@@ -133,7 +133,7 @@ impl Agent {
         self.pending.line_up_again(&self.commons.store, ticket, go_on);
     }
 
-    /// How a run stands to others. Takes what runs before it asked.
+    /// Returns the reservations that a run goes by. Takes the questions of the runs before it.
     pub(super) fn run(self: &Arc<Self>, again: Option<&mut Again>, within: &[u64], yields: bool) -> Run {
         self.stats.count_run();
         let mut run = Run {

@@ -7,13 +7,13 @@ use crate::wasm::wit;
 /// Why a message was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AdmitError {
-    /// Nobody has this name or runs with this capability.
+    /// No agent has this name or runs with this capability.
     #[error("no running agent is `{0}`")]
     UnknownReceiver(String),
     /// The sender's grants do not name the receiver.
     #[error("`{sender}` may not send to `{receiver}`: `agents.{sender}.allow.send` does not name it")]
     NotAllowed {
-        /// Who wanted to send.
+        /// The agent that wanted to send.
         sender: String,
         /// To whom.
         receiver: String,

@@ -20,7 +20,7 @@ pub(super) struct Held<B> {
 /// The body of a request. Whoever reads it last has the lock to itself.
 struct Shared<B> {
     live: B,
-    /// What was read of it; none if that was more than may be held.
+    /// The part that was read; none if that was more than may be held.
     read: Option<Vec<Piece>>,
     bytes: u64,
     most: u64,
@@ -49,7 +49,7 @@ impl<B> Held<B> {
         Self { head, body }
     }
 
-    /// Whether what was read of it is still held.
+    /// Returns true if what was read of it is still held.
     pub(super) fn is_whole(&self) -> bool {
         self.body.lock().read.is_some()
     }

@@ -78,7 +78,7 @@ impl Broken {
 }
 
 impl InCall {
-    /// What hears how the handler ended; nothing if the call was taken out meanwhile.
+    /// The receiver of the handler's end; none if the call was taken out meanwhile.
     fn ended(shared: &Arc<Mutex<Option<Self>>>) -> Ended {
         let shared = Arc::clone(shared);
         Box::new(move |end| {

@@ -66,7 +66,7 @@ impl Inbox for Agent {
 }
 
 impl Agent {
-    /// Whether it takes a message of a conversation; none stands for one that begins.
+    /// Checks that it takes a message of a conversation; none stands for one that begins.
     pub(crate) fn check_open(&self, conversation: Option<&str>) -> Result<(), AdmitError> {
         let taking = self.inbox.lock().taking;
         match taking {
@@ -107,7 +107,7 @@ impl Agent {
         self.inbox.lock().taking = Taking::All;
     }
 
-    /// Whether messages are in hand or wait, also those that an operator lets wait and those that wait for their time.
+    /// Returns true if messages are in hand or wait, also those that an operator lets wait and those that wait for their time.
     pub(crate) fn has_work(&self) -> bool {
         let inbox = self.inbox.lock();
         inbox.mailbox.depth() > 0 || inbox.mailbox.in_flight() > 0 || self.timers.count() > 0

@@ -132,13 +132,13 @@ struct InboxState {
     /// Those of them that wait for something, while a message is in their hands.
     waiting_workers: u32,
     breaker: Breaker,
-    /// What opened the breaker last.
+    /// The failure that opened the breaker last.
     opening: Option<Box<Opening>>,
-    /// Whether timers that are due are on their way into the mailbox.
+    /// Set if timers that are due are on their way into the mailbox.
     firing: bool,
-    /// Whether timers are due and the mailbox has no room for them.
+    /// Set if timers are due and the mailbox has no room for them.
     crowded: bool,
-    /// Whether the next message that leaves makes room for a timer.
+    /// Set if the next message that leaves makes room for a timer.
     timers_turn: bool,
     /// When this agent looks at its mailbox again, in milliseconds since 1970; the end of time for never.
     look_at: u64,
@@ -407,7 +407,7 @@ impl Agent {
         self.inbox.lock().taking = Taking::Open(why);
     }
 
-    /// Whether messages are in hand, or wait and will be handled: those that an operator lets wait will not, and timers
+    /// Returns true if messages are in hand, or wait and will be handled: those that an operator lets wait will not, and timers
     /// are not waited for.
     pub(crate) fn is_busy(&self) -> bool {
         let inbox = self.inbox.lock();

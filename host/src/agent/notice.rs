@@ -1,4 +1,4 @@
-//! What an agent hears of messages that came to nothing (`mailbox.on-dead = "tell"`): a `failure` from `host:dead` that has
+//! Notices to agents of messages that came to nothing (`mailbox.on-dead = "tell"`): a `failure` from `host:dead` that has
 //! what the message said, and in its headers what it was.
 //!
 //! A notice has one cause more than the message that it is about, so that an agent which sends anew whatever is given up
@@ -32,9 +32,9 @@ struct Dead<'a> {
 }
 
 impl Agent {
-    /// What is sent because a message in this mailbox is given up: the `failure` to the sender of a question, and what is
-    /// told to the agents that want to hear of it. Those are this one, unless it is removed, and the sender of what is no
-    /// question.
+    /// Returns the messages that are sent because one in this mailbox is given up: the `failure` to the sender of a
+    /// question, and the notices to the agents that want them. Those are this one, unless it is removed, and the sender of a
+    /// message that is no question.
     pub(super) fn notices(&self, envelope: &Envelope, reason: &str, error: &str) -> Vec<Sent> {
         let answer = self.failure_for(envelope, error);
         let message = &envelope.message;
@@ -54,7 +54,7 @@ impl Agent {
         sends
     }
 
-    /// What this agent is told whose answer has nobody to go to. `hops` are the causes of the question.
+    /// Returns the notice to this agent that its answer has no receiver. `hops` are the causes of the question.
     pub(super) fn notice_in_vain(&self, answer: &wit::Message, hops: u32) -> Option<Sent> {
         let (reason, error) = ("answer-in-vain", "nobody waits for the answer any more");
         notice(&self.me.upgrade()?, &Dead { message: answer, hops, attempts: 0, reason, error })
@@ -75,7 +75,7 @@ impl Agent {
     }
 }
 
-/// What an agent is told of a message, with the place that is kept for it; none if it does not want to hear.
+/// Returns an agent's notice of a message, with the place that is kept for it; none if it wants no notices.
 fn notice(agent: &Arc<Agent>, dead: &Dead<'_>) -> Option<Sent> {
     let spec = agent.spec();
     let (message, hops) = (dead.message, dead.hops.saturating_add(1));

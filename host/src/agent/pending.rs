@@ -4,8 +4,8 @@
 //! its own commit comes after the other's. If the other's is refused, so is its own, which read a version that
 //! never came to be, and it runs again.
 //!
-//! Whoever runs again has what it touched [reserved](caxton_control::reserve). A reservation ends when the commit is given
-//! to the store, not when it is safe: the next handler reads what is written here.
+//! A handler that runs again has the keys that it touched [reserved](caxton_control::reserve). A reservation ends when the
+//! commit is given to the store, not when it is safe: the next handler reads what is written here.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,7 +34,7 @@ struct State {
     keys: AHashMap<String, Newest>,
     /// Under the same lock: between the look for a reserved key and the write of it nobody reserves it.
     table: Reservations<Next>,
-    /// Who waits until none of these keys is under way.
+    /// The waiters until none of these keys is under way.
     settling: Vec<(BTreeSet<String>, oneshot::Sender<()>)>,
 }
 
@@ -56,13 +56,13 @@ impl Newest {
 /// Lets a run begin.
 pub(super) type GoOn = Box<dyn FnOnce() + Send>;
 
-/// What goes on when a reserved key is free.
+/// The continuation for when a reserved key is free.
 enum Next {
     Run(GoOn),
     Commit(Box<Commit>),
 }
 
-/// What is to be told once the lock is given back.
+/// The callbacks to run once the lock is released.
 #[derive(Default)]
 struct Told {
     refused: Vec<(Commit, CommitError)>,
@@ -262,7 +262,7 @@ impl Pending {
         }
     }
 
-    /// Whether a run within these had better not depend on a key.
+    /// Returns true if a run within these must not depend on a key.
     pub(super) fn is_reserved(&self, key: &str, within: &[u64]) -> bool {
         self.reserved.load(Ordering::Relaxed) > 0 && self.state.lock().table.is_reserved(key, within)
     }

@@ -72,7 +72,7 @@ pub(crate) struct MailboxFigures {
     pub(crate) depth: u32,
     /// Messages that may wait.
     pub(crate) bound: u32,
-    /// How many of them wait for another attempt.
+    /// The number of them that wait for another attempt.
     pub(crate) later: u64,
     /// Messages that wait for their time, and have no place in the mailbox before.
     pub(crate) timers: u64,

@@ -55,7 +55,7 @@ fn state(agent: &AgentStatus) -> Cell {
     Cell::styled(state, style)
 }
 
-/// What opened its breaker, in one line; none when that is closed.
+/// Describes in one line the failure that opened the breaker; none when it is closed.
 fn opening(agent: &AgentStatus) -> Option<String> {
     let Opening { trial, message, attempt, reason } = agent.opening.as_ref()?;
     let what = if *trial { "the trial failed" } else { "it failed again and again, the last time" };
@@ -128,7 +128,7 @@ fn differs(host: &HostStatus) -> Vec<String> {
 /// Messages to all agents with a capability before one of them can be said to get them all.
 const MANY: u64 = 100;
 
-/// What is to be known when one of several agents with a capability gets nearly all that is sent to them.
+/// Returns a hint when one of several agents with a capability gets nearly all messages sent to it.
 fn lopsided(agents: &[AgentStatus]) -> Vec<String> {
     let running = || agents.iter().filter(|agent| agent.state == "running");
     let names: BTreeSet<&String> = running().flat_map(|agent| &agent.capabilities).collect();

@@ -32,7 +32,7 @@ pub(super) struct Call {
     pub(super) route: String,
     /// The values of the route's parameters, as they stand in the path.
     pub(super) params: Vec<(String, String)>,
-    /// What names its conversation, where the route does.
+    /// The template that names its conversation, where the route has one.
     pub(super) conversation: Option<Arc<Template>>,
     pub(super) trace: Trace,
 }

@@ -106,7 +106,7 @@ fn sender(head: &request::Parts, route: &str) -> String {
     sender
 }
 
-/// What the agent sees of the request beside its body; the route is in the sender.
+/// Returns the headers by which the agent sees the request beside its body; the route is in the sender.
 fn describe(head: &request::Parts, said: &Head, params: &[(String, String)]) -> Result<Vec<(String, String)>, Problem> {
     let mut headers = Vec::with_capacity(3 + params.len() + said.passed.len());
     let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));

@@ -34,7 +34,7 @@ struct Preparation {
     instances: u32,
     /// Whether no other revision has the memory of a stateful agent, or is to have it.
     alone: bool,
-    /// Whether it ran before: then the store knows it, and settings that were changed in place since keep it from nothing.
+    /// Set if it ran before: then the store knows it, and settings that were changed in place since keep it from nothing.
     ran: bool,
 }
 

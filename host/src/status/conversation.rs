@@ -79,7 +79,7 @@ pub(crate) struct ThreadMessage {
     pub(crate) done_at: Option<u64>,
     /// The revision that handled it, such as `triage@7`.
     pub(crate) revision: Option<String>,
-    /// How often its handler ran in the attempt that handled it: more than once after conflicts.
+    /// The number of runs of its handler in the attempt that handled it: more than one after conflicts.
     #[serde(default)]
     pub(crate) runs: Option<u32>,
     /// The number of its dead letter.

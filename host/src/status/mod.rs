@@ -111,7 +111,7 @@ pub(crate) struct AgentStatus {
     /// Runs since the host started that were for nothing, because others changed what they had read.
     #[serde(default)]
     pub(crate) conflicts: u64,
-    /// How many of those that wait do so for another attempt.
+    /// The number of waiting messages that wait for another attempt.
     pub(crate) later: u64,
     /// Messages that wait for their time, and have no place in the mailbox before.
     #[serde(default)]
@@ -121,7 +121,7 @@ pub(crate) struct AgentStatus {
     /// `closed`, `open` (it failed again and again, and is left alone for a while) or `half-open` (one message is
     /// let through on trial).
     pub(crate) breaker: String,
-    /// What opened the breaker last; none when it is closed.
+    /// The failure that opened the breaker last; none when it is closed.
     #[serde(default)]
     pub(crate) opening: Option<Opening>,
     /// Dead letters that are kept of it.
@@ -144,7 +144,7 @@ pub(crate) struct AgentStatus {
 /// A failure that opened a breaker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Opening {
-    /// Whether it was a trial that failed; otherwise it was the last of too many failures.
+    /// Set if it was a trial that failed; otherwise it was the last of too many failures.
     pub(crate) trial: bool,
     /// The message that failed; none for an HTTP call.
     pub(crate) message: Option<String>,
@@ -258,7 +258,7 @@ pub(crate) struct MailboxStatus {
     pub(crate) depth: u32,
     /// Messages that may wait.
     pub(crate) bound: u32,
-    /// How many of those that wait do so for another attempt.
+    /// The number of waiting messages that wait for another attempt.
     pub(crate) later: u64,
     /// Messages that wait for their time, and have no place in the mailbox before.
     #[serde(default)]

@@ -429,7 +429,7 @@ impl<'t> Writing<'t> {
         Ok(())
     }
 
-    /// What is known of a key.
+    /// Returns the version, length and expiry of a key.
     fn find(&mut self, counters: &mut Counters, agent: &Arc<str>, key: &str) -> rusqlite::Result<Known> {
         if let Some(known) = counters.keys.get(agent, key) {
             return Ok(known);

@@ -24,7 +24,7 @@ pub(crate) struct Commit {
     pub(crate) dead: Option<Box<DeadLetter>>,
     /// The ticket under which its run has keys reserved.
     pub(crate) ticket: Option<u64>,
-    /// Whether the run goes on after it: otherwise its keys are free with this.
+    /// Set if the run goes on after it: otherwise its keys are free with this.
     pub(crate) is_part: bool,
     /// The tickets whose reserved keys it may write.
     pub(crate) within: Vec<u64>,
@@ -34,8 +34,8 @@ pub(crate) struct Commit {
     pub(crate) sends: Vec<Sent>,
     /// Timers of the agent that are cancelled, before what is sent.
     pub(crate) cancels: Vec<Cancel>,
-    /// What sends changed in their conversations, as far as they were taken in; none for what ends a chain of causes and
-    /// becomes a dead letter.
+    /// The changes that sends made to their conversations, as far as they were taken in; none for a message that ends a
+    /// chain of causes and becomes a dead letter.
     pub(super) changes: Vec<Option<Change>>,
     /// Where the conversation of the message that is handled goes on.
     pub(crate) goes: Option<Goes>,
@@ -94,7 +94,7 @@ pub(crate) struct Handled {
     pub(crate) seq: u64,
     /// The number of the revision that handled it.
     pub(crate) revision: u64,
-    /// How often its handler ran in that attempt: more than once after conflicts.
+    /// The number of runs of its handler in that attempt: more than one after conflicts.
     pub(crate) runs: u32,
 }
 
@@ -122,7 +122,7 @@ pub(crate) struct StateChange {
 }
 
 impl StateChange {
-    /// Whether keys are written.
+    /// Returns true if keys are written.
     pub(crate) fn writes_anything(&self) -> bool {
         !(self.writes.is_empty() && self.adds.is_empty())
     }
@@ -133,7 +133,7 @@ impl StateChange {
     }
 }
 
-/// What is added to a number.
+/// An addition to a number.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Add {
     /// By how much.
@@ -208,7 +208,7 @@ pub(crate) struct Committed {
 /// Why nothing was committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CommitError {
-    /// What was read of this key has changed meanwhile: do it again.
+    /// The value that was read of this key has changed meanwhile: the handler runs again.
     #[error("the key `{0}` has changed meanwhile")]
     Conflict(String),
     /// The value of this key cannot be added to.

@@ -28,7 +28,7 @@ pub(super) struct Counters {
     pub(super) conversations: Arc<Conversations>,
     /// Messages that wait for their time.
     pub(super) timers: Arc<Timers>,
-    /// What the transaction does to their counts, in order.
+    /// The changes of the transaction to their counts, in order.
     pub(super) counted: Vec<Counted>,
     /// Bytes of the agents' states, as far as they were asked for.
     pub(super) sizes: AHashMap<Arc<str>, i64>,

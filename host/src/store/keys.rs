@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 /// Keys that are remembered; beyond that all are forgotten.
 const MAX_KEYS: usize = 65_536;
 
-/// What is known of a key, also of one whose time is over and that is not removed yet.
+/// The version, length and expiry of a key, also of one that has expired and is not removed yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Known {
     /// Its version; 0 if there is none.

@@ -51,7 +51,7 @@ pub(crate) struct Threaded {
     pub(crate) envelope: Envelope,
     /// When it was handled, and the number of the revision that did; 0 for one that was given up.
     pub(crate) handled: Option<(u64, u64)>,
-    /// How often its handler ran in the attempt that handled it.
+    /// The number of runs of its handler in the attempt that handled it.
     pub(crate) runs: u32,
 }
 

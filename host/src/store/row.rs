@@ -64,7 +64,7 @@ pub(super) fn times(head: &[u8]) -> Option<(u64, Option<u64>)> {
     postcard::from_bytes::<Head<'_>>(head).ok().map(|head| (head.sent_at, head.reply_by))
 }
 
-/// What an answer to a message names in place of its id, of what [`encode`] made of it.
+/// Reads from an encoded head ([`encode`]) the reference that an answer carries in place of the message's id.
 pub(super) fn reply_with(head: &[u8]) -> Option<String> {
     postcard::from_bytes::<Head<'_>>(head).ok()?.reply_with.map(Cow::into_owned)
 }

@@ -91,7 +91,7 @@ impl AgentTimers {
 #[derive(Debug, Default)]
 pub(crate) struct Timers(Mutex<AHashMap<Arc<str>, Arc<AgentTimers>>>);
 
-/// What a transaction does to the counts.
+/// A change that a transaction makes to the counts.
 #[derive(Debug)]
 pub(super) enum Counted {
     /// A timer of this agent that is due then is kept.

@@ -1,4 +1,5 @@
-//! What a guest does beside plain reads and writes: numbers that are added to unread, keys that others have reserved, and questions that a run before this one asked already.
+//! Guest calls beside plain reads and writes: additions to unread numbers, reads of reserved keys, and questions that a
+//! run before this one asked already.
 
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ pub(super) fn sum_of(before: Option<Value>, by: i64) -> Result<(i64, Value), Sta
     Ok((sum, Value { bytes: sum.to_string().into(), expiry }))
 }
 
-/// What asks other agents in a call.
+/// The host's side of questions to other agents in a call.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     who: &'a Identity,
@@ -75,7 +76,7 @@ impl Asker<'_> {
 }
 
 impl Ctx {
-    /// Whether another handler is to change a key before this one may depend on it.
+    /// Returns true if another handler is to change a key before this one may depend on it.
     pub(super) fn meets_reserved(&self, key: &str) -> bool {
         let Some(run) = self.work.as_ref().map(|work| &work.run).filter(|run| run.yields) else { return false };
         // What has committed a part cannot run from its beginning again.
@@ -98,7 +99,7 @@ impl Ctx {
         Some(answer)
     }
 
-    /// What asks for this call.
+    /// Returns the host's side of questions for this call.
     pub(super) fn asker<'a>(&'a self, work: &'a Work, timeout: Duration) -> Asker<'a> {
         Asker { who: &self.who, outside: self.outside(), effects: &self.effects, work, timeout }
     }

@@ -1,4 +1,4 @@
-//! What a run of a handler takes over from those before it, which ended in a conflict.
+//! The answers and keys that a run of a handler takes over from runs before it that ended in a conflict.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ const MAX_BYTES: usize = 4 << 20;
 pub(crate) struct Asked {
     /// The question.
     pub(super) draft: wit::Draft,
-    /// What came of it.
+    /// The answer, or the error.
     pub(super) answer: Result<wit::Message, wit::RequestError>,
 }
 
 impl Asked {
-    /// Whether another question says the same. When its answer is of no use any more is no part of that: it is another
+    /// Returns true if another question says the same. When its answer is of no use any more is no part of that: it is another
     /// time in each run.
     fn is_same(&self, draft: &wit::Draft) -> bool {
         let own = &self.draft;
@@ -86,16 +86,16 @@ impl Answers {
     }
 }
 
-/// What is left of a run that ended in a conflict.
+/// The remains of a run that ended in a conflict.
 #[derive(Debug)]
 pub(crate) struct Conflict {
     /// The key that another has changed, or is to change first.
     pub(crate) key: String,
-    /// What the run touched.
+    /// The keys that the run touched.
     pub(crate) keys: BTreeSet<String>,
-    /// What it asked.
+    /// The questions that it asked, with their answers.
     pub(crate) answers: Answers,
-    /// Whether a part of it is committed, so that it cannot run again.
+    /// Set if a part of it is committed, so that it cannot run again.
     pub(crate) partly: bool,
 }
 
@@ -108,14 +108,14 @@ impl Conflict {
     }
 }
 
-/// What is known of a handling whose runs ended in conflicts.
+/// The record of a handling whose runs ended in conflicts.
 #[derive(Debug)]
 pub(crate) struct Again {
-    /// How many did.
+    /// The number of runs that did.
     pub(crate) runs: u32,
     /// The keys that they touched, which are reserved for the next.
     pub(crate) keys: BTreeSet<String>,
-    /// What they asked.
+    /// The questions that they asked, with their answers.
     pub(crate) answers: Answers,
     /// Under which the keys are reserved.
     pub(crate) ticket: Ticket,
@@ -123,26 +123,26 @@ pub(crate) struct Again {
 
 /// The keys of an agent that are reserved, as a run of one of its handlers meets them.
 pub(crate) trait Reserving: Send + Sync {
-    /// Whether a run within these had better not depend on the key.
+    /// Returns true if a run within these had better not depend on the key.
     fn is_reserved(&self, key: &str, within: &[u64]) -> bool;
     /// Gives up what is reserved under a ticket.
     fn give_up(&self, ticket: u64);
 }
 
-/// How a handling stands to those with which it may be in conflict.
+/// The reservations and answers that a run of a handling goes by.
 #[derive(Clone, Default)]
 pub(crate) struct Run {
-    /// What its agent has reserved; none for a run that is in conflict with nobody, such as that of a copy.
+    /// The reserved keys of its agent; none for a run that is in conflict with no other, such as that of a copy.
     pub(crate) reserving: Option<Arc<dyn Reserving>>,
-    /// Whether it is broken off before something follows from a key that another has reserved.
+    /// Set if it is broken off before something follows from a key that another has reserved.
     pub(crate) yields: bool,
-    /// Whether it runs again from its beginning when it is broken off.
+    /// Set if it runs again from its beginning when it is broken off.
     pub(crate) runs_again: bool,
     /// Under which it has keys reserved.
     pub(crate) ticket: Option<u64>,
     /// The tickets of those that wait for it and its own: what they have reserved is free for it.
     pub(crate) within: Vec<u64>,
-    /// What runs before it asked.
+    /// The questions of the runs before it, with their answers.
     pub(crate) answers: Answers,
 }
 

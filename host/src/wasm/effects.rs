@@ -67,12 +67,12 @@ pub(crate) fn is_as_seen(seen: u64, version: u64, expires_at: Option<u64>, now: 
     seen == version || (seen == 0 && expires_at.is_some_and(|at| at <= now))
 }
 
-/// What a copy would have committed before its end.
+/// The effects that a copy would have committed before its end.
 #[derive(Clone, Default)]
 struct Mark {
     writes: BTreeMap<String, Write>,
     adds: BTreeMap<String, i64>,
-    /// How many messages, and how many cancelled timers.
+    /// The numbers of messages and of cancelled timers.
     sends: usize,
     cancels: usize,
 }
@@ -86,30 +86,30 @@ pub(crate) struct Effects {
     pub(crate) cancels: Vec<Cancel>,
     /// Keys to be written.
     pub(crate) writes: BTreeMap<String, Write>,
-    /// What is to be added to numbers, whatever they are then. No key is in `writes` as well.
+    /// The additions to numbers, whatever these are at the commit. No key is in `writes` as well.
     pub(crate) adds: BTreeMap<String, i64>,
     /// Keys that were read from the store, with the version seen; 0 where there was none.
     pub(crate) reads: BTreeMap<String, u64>,
     /// Whether something was seen that is not safe yet.
     pub(crate) ahead: bool,
-    /// What other agents were asked, in case the handler runs again.
+    /// The questions to other agents with their answers, in case the handler runs again.
     pub(crate) answers: Answers,
     /// A key that was read although another handler has it reserved: nothing may follow from what was seen.
     pub(super) doomed: Option<String>,
-    /// How many writes were made, repeated ones and those that are committed already included.
+    /// The number of writes that were made, repeated ones and those that are committed already included.
     pub(super) write_count: u32,
     /// Messages sent and timers cancelled that are committed already.
     pub(super) sent_count: usize,
-    /// What a copy would have committed: what it discards comes after that.
+    /// The effects that a copy would have committed: it discards only what comes after them.
     mark: Option<Mark>,
-    /// Whether a part of the call is committed already.
+    /// Set if a part of the call is committed already.
     pub(crate) partly: bool,
     /// Whether the effects were taken already, so that no more can be added.
     pub(super) closed: bool,
 }
 
 impl Effects {
-    /// Whether keys are written.
+    /// Returns true if keys are written.
     pub(crate) fn changes_state(&self) -> bool {
         !(self.writes.is_empty() && self.adds.is_empty())
     }

@@ -99,7 +99,7 @@ pub(crate) struct Work {
     pub(crate) outside: Option<Arc<dyn Outside>>,
     /// The way in which it commits before it ends.
     pub(crate) commits: Commits,
-    /// How it stands to those with which it may be in conflict.
+    /// The reservations and answers that it goes by.
     pub(crate) run: Run,
 }
 

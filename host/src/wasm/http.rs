@@ -35,7 +35,7 @@ pub(crate) enum HttpFailure {
     /// The call itself failed.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// What it read was changed by others, in each of its runs.
+    /// A conflict in each of its runs: others changed keys that it had read.
     #[error("{0}")]
     Conflict(String),
     /// The effects could not be committed.
@@ -43,7 +43,7 @@ pub(crate) enum HttpFailure {
     NotCommitted(String),
 }
 
-/// What a call came to that brought no response.
+/// The end of a call that brought no response.
 pub(crate) enum Unanswered<E> {
     /// The call itself failed.
     Fault(Fault),
@@ -93,7 +93,7 @@ pub(crate) struct HttpEnd {
     pub(super) trail: Trail,
     /// Set if callers brought it about that it ended badly: its own, or those that were before it.
     pub(crate) by_caller: bool,
-    /// What it did until it was broken off for a key that another has reserved.
+    /// The key that another run has reserved, and the effects until the call was broken off for it.
     broken_off: Option<Box<Effects>>,
 }
 
@@ -209,7 +209,7 @@ impl Progress {
         matches!(self, Self::Ended(HttpEnd { by_caller: true, .. }))
     }
 
-    /// What it did until it was broken off.
+    /// The effects until it was broken off.
     fn take_broken_off(&mut self) -> Box<Effects> {
         let Self::Ended(HttpEnd { broken_off, .. }) = self else { return Box::default() };
         broken_off.take().unwrap_or_default()

@@ -67,7 +67,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Whether it can have state with the host.
+    /// Returns true if it can have state with the host.
     pub(crate) fn keeps_state(&self) -> bool {
         self.imports.iter().any(|import| import.starts_with("caxton:agent/state@"))
     }

@@ -37,15 +37,15 @@ pub(crate) struct Envelope {
     pub(crate) due: Option<u64>,
     /// Not to be handled before, by the wall clock: it is due when that shows so, whatever it is set to meanwhile.
     pub(crate) due_at: Option<u64>,
-    /// Whether an agent sent it for later, so that the store keeps it apart from the mailbox until it is due.
+    /// Set if an agent sent it for later, so that the store keeps it apart from the mailbox until it is due.
     pub(crate) waits: bool,
     /// The name under which its sender sent it for later.
     pub(crate) timer: Option<String>,
     /// The attempts that failed, the first first.
     pub(crate) failed: Vec<Attempt>,
-    /// Whether an operator let it be handled again after it was given up: its sender was told of that.
+    /// Set if an operator let it be handled again after it was given up: its sender was told of that.
     pub(crate) revived: bool,
-    /// What is known of the runs of its handler that ended in a conflict, until one does not.
+    /// The record of the runs of its handler that ended in a conflict, until one does not.
     pub(crate) again: Option<Box<Again>>,
     /// The tickets of those that wait for its answer and have keys reserved.
     pub(crate) within: Vec<u64>,
@@ -81,8 +81,8 @@ impl Envelope {
         self.message.attempt = self.message.attempt.max(attempt);
     }
 
-    /// Whether the store takes part in sending it also where messages are not kept: it is kept until it is due, or takes the
-    /// place of one that is.
+    /// Returns true if the store takes part in sending it also where messages are not kept: it is kept until it is due, or
+    /// takes the place of one that is.
     pub(crate) fn is_timer(&self) -> bool {
         self.waits || self.timer.is_some()
     }
@@ -172,7 +172,7 @@ pub(crate) enum Outcome {
     BadReply(String),
     /// The effects are more than the agent may have.
     Refused(String),
-    /// What it read was changed by others, in each of its runs; of this key.
+    /// A conflict in each of its runs: others changed this key, which it had read.
     Conflict(String),
     /// The effects could not be committed.
     NotCommitted(String),

@@ -58,7 +58,7 @@ pub(crate) struct Cancel {
     pub(crate) timer: TimerName,
     /// The id of the timer that the handler was told of; none if it was told that there is none.
     pub(crate) found: Option<String>,
-    /// Whether the handler was told what the store has. Another answer at the commit is a conflict then.
+    /// Set if the handler was told what the store has. Another answer at the commit is a conflict then.
     pub(crate) told: bool,
 }
 

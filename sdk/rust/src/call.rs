@@ -12,7 +12,7 @@ pub struct HttpCall<'m> {
     pub route: &'m str,
     /// The path, as the client sent it.
     pub path: &'m str,
-    /// What follows `?`, as the client sent it; none if nothing does.
+    /// The text after `?`, as the client sent it; none if there is none.
     pub query: Option<&'m str>,
 }
 
@@ -64,27 +64,11 @@ impl<'m> HttpCall<'m> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Draft, Message, Performative, Priority};
+    use crate::{Draft, Message};
 
     fn message(sender: &str, headers: &[(&str, &str)]) -> Message {
-        Message {
-            id: String::from("m1"),
-            performative: Performative::Request,
-            sender: String::from(sender),
-            receiver: String::from("desk"),
-            content: Vec::new(),
-            content_type: String::from("text/plain"),
-            ontology: None,
-            protocol: None,
-            conversation_id: String::from("c1"),
-            reply_with: None,
-            in_reply_to: None,
-            reply_by: None,
-            priority: Priority::Normal,
-            sent_at: 0,
-            attempt: 1,
-            headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-        }
+        let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Message { sender: sender.into(), headers, ..crate::message::tests::message(b"") }
     }
 
     const HEADERS: &[(&str, &str)] = &[

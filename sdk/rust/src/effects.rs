@@ -1,4 +1,4 @@
-//! What an HTTP agent wrote and sent, decided before it answers.
+//! Commits or discards the effects of an HTTP agent before it answers.
 //!
 //! Without a call of these the effects of a request commit when [`HttpAgent::handle`](crate::HttpAgent::handle) returns a
 //! response with a status below 500, and are dropped otherwise. In the handler of a message both give an error: its effects

@@ -58,7 +58,7 @@ pub struct Request {
     pub method: String,
     /// The path, as the client sent it.
     pub path: String,
-    /// What follows `?`, as the client sent it; none if nothing does.
+    /// The text after `?`, as the client sent it; none if there is none.
     pub query: Option<String>,
     /// Names, in lower case, and values; a name may come more than once.
     pub headers: Vec<(String, String)>,
@@ -151,7 +151,7 @@ impl Response {
     }
 }
 
-/// What the client of an agent gets that failed.
+/// Makes the response of an agent that failed.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component answers"))]
 fn failed(failure: &Failure) -> Response {
     let (status, code, title) = match failure.cause {

@@ -81,7 +81,7 @@ pub mod prelude {
     };
 }
 
-/// What the pages show is compiled.
+/// Compiles the examples of the documentation pages.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/recipes.md")]
 pub struct Recipes;

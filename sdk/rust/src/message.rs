@@ -55,10 +55,11 @@ impl Message {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use crate::{Cause, Message, Performative, Priority};
 
-    fn message(content: &[u8]) -> Message {
+    /// A message with this content, and something in every other field that most messages have.
+    pub(crate) fn message(content: &[u8]) -> Message {
         Message {
             id: String::from("m1"),
             performative: Performative::Request,

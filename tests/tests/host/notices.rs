@@ -1,4 +1,4 @@
-//! What an agent hears of messages that came to nothing (`mailbox.on-dead = "tell"`).
+//! Notices to agents of messages that came to nothing (`mailbox.on-dead = "tell"`).
 
 use caxton_tests::Host;
 use serde_json::{Value, json};

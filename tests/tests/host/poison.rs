@@ -39,7 +39,7 @@ fn dead(host: &Host) -> Vec<Value> {
     page["dead_letters"].as_array().unwrap_or_else(|| panic!("{page}")).clone()
 }
 
-/// What was told of breakers, the oldest first: each event's kind and data.
+/// Returns the events of breakers, the oldest first: kind and data of each.
 fn told(host: &Host) -> Vec<(String, Value)> {
     let events = host.api().get("/v1/events?limit=1000").json();
     let events = events.as_array().expect("a list of events").iter();

@@ -1,4 +1,4 @@
-//! What is a question, what becomes of one, and who is told.
+//! Questions between agents: which messages are questions, how each ends, and which agents are told.
 
 use caxton_tests::Host;
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ fn a_question_that_was_handled_without_an_answer_is_closed() {
     assert!(code == 0 && !told.contains("unanswered"), "{told}");
 }
 
-/// How many dead letters each agent has: of `answers`, of `asks`.
+/// Returns the numbers of dead letters of `answers` and of `asks`.
 fn dead(host: &Host) -> (usize, usize) {
     let count = |agent: &str| {
         let page = host.api().get(&format!("/v1/dead-letters?agent={agent}")).json();

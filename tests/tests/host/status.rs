@@ -74,7 +74,7 @@ fn a_status_that_there_is_not_is_told_and_loses_nothing() {
     });
 }
 
-/// What `message.http()` tells the agent.
+/// The request as `message.http()` gives it to the agent.
 fn told(host: &Host, method: Method, path: &str, headers: &[(&str, &str)]) -> Value {
     let answer = host.client().send(method, path, headers, r#"{"do":"http"}"#);
     assert_eq!(answer.status.as_u16(), 200, "{path}: {}", answer.text());

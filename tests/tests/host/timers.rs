@@ -21,7 +21,7 @@ fn tell(host: &Host, action: &Value) -> Value {
     reply.json()
 }
 
-/// What sets so many timers to the agent itself, which count under `key` when they come.
+/// Makes an action that sets so many timers to the agent itself, which count under `key` when they come.
 fn timer(key: &str, after: u64, name: Option<&str>, count: u32) -> Value {
     let mut with = json!({ "after-ms": after, "performative": "inform" });
     if let Some(name) = name {

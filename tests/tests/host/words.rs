@@ -1,4 +1,4 @@
-//! What an operator reads is what there is to be done.
+//! Texts for operators name what is wrong and what to do.
 
 use serde_json::json;
 

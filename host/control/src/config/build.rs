@@ -245,7 +245,7 @@ fn routes(section: &Section<'_>, agent: &str, cross: &mut Cross, findings: &mut 
     routes
 }
 
-/// What names the conversations of a route, if something does.
+/// Reads the template that names the conversations of a route; none if the route has none.
 fn conversation(section: &Section<'_>, route: &RoutePattern, findings: &mut Findings) -> Option<Template> {
     let given: String = section.get("conversation", None, findings)?;
     match Template::parse(&given, route) {

@@ -53,7 +53,7 @@ pub struct Settle<S> {
     taken: Option<Option<S>>,
     /// Another state, when it was seen first, and since when the file has changed.
     pending: Option<(Option<S>, u64, u64)>,
-    /// Whether it was reported that the pending change is late.
+    /// Set if it was reported that the pending change is late.
     reported: bool,
 }
 

@@ -391,7 +391,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.in_flight
     }
 
-    /// How many wait for another attempt.
+    /// Returns the number of messages that wait for another attempt.
     pub fn later(&self) -> usize {
         self.later.len()
     }

@@ -43,7 +43,7 @@ pub struct Window {
     /// How many of those were calls that it could not take after its instances had failed, and that stable answered.
     #[serde(default)]
     pub untaken: u64,
-    /// How many did not fail: their times are those of `p95`.
+    /// The number that did not fail: their times are those of `p95`.
     #[serde(default)]
     pub timed: u64,
     /// The time that 95 of 100 stayed below; none without messages.
@@ -156,7 +156,7 @@ impl Verdict {
     }
 }
 
-/// What stable failed at outside the window that is judged.
+/// The failures of stable outside the window that is judged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Known {
     /// The last that is known: what a candidate is compared with where stable has no messages in the window.

@@ -159,7 +159,7 @@ impl Ledger {
         rollout.figures.lost.replace(lost) != Some(lost)
     }
 
-    /// Whether a revision ran, and is remembered.
+    /// Returns true if a revision ran, and is remembered.
     pub fn has_run(&self, number: u64) -> bool {
         self.ran.iter().any(|side| side.number == number)
     }
@@ -346,7 +346,7 @@ impl Ledger {
         format!("{why}; {short} is not tried again until it changes or `caxton rollout retry`{when}")
     }
 
-    /// Whether an undo is under way.
+    /// Returns true if an undo is under way.
     fn undoes(&self) -> bool {
         self.open().is_some_and(|open| open.settings.strategy == Strategy::Undo)
     }

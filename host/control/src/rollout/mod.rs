@@ -114,7 +114,7 @@ pub struct Rollout {
     /// What stable failed at last while it had traffic; nothing if that is not known.
     #[serde(default)]
     lately: Tally,
-    /// What stable failed at last before any traffic moved; nothing if that is not known.
+    /// The last failures of stable before any traffic moved; empty if they are not known.
     #[serde(default)]
     before: Tally,
 }

@@ -11,11 +11,11 @@ use crate::wasm::{Envelope, Sent};
 pub(crate) struct Closed {
     /// The conversation.
     pub(in crate::store) conversation: String,
-    /// Who asked.
+    /// The agent that asked.
     pub(in crate::store) from: String,
-    /// Who was asked.
+    /// The agent that was asked.
     pub(in crate::store) to: String,
-    /// What an answer would have named.
+    /// The reference that an answer would have carried.
     pub(in crate::store) key: String,
 }
 
