@@ -13,7 +13,7 @@ use std::time::Duration;
 use caxton_control::AgentName;
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::strategy::{Batch, CanaryStep};
-use caxton_control::rollout::{Command, Declared, Deploy, Reload, Settings, Status, Step, Strategy, Wish};
+use caxton_control::rollout::{Command, Declared, Deploy, Reload, Settings, Status, Step, Strategy, Undo, Wish};
 use rollout_model::{Agent, Broken, Bug, World, digest, is, show};
 
 const SEEDS: u64 = 10_000;
@@ -152,7 +152,7 @@ impl Run {
             20 | 21 => {
                 use Command::{Abort, Pause, Promote, Resume, Retry, Undo};
                 let command = self.chance.pick(&[Pause, Resume, Resume, Promote, Promote, Abort, Retry, Undo]);
-                let answer = self.world.command(&name, command, None);
+                let answer = self.world.command(&name, command, caxton_control::rollout::Undo::default());
                 self.told.push(format!("{command:?} {name}: {answer:?}"));
             }
             22 => {
@@ -257,11 +257,11 @@ impl Run {
                 match self.world.agents[name].ledger.open().map(|rollout| rollout.status) {
                     Some(Status::Paused) => {
                         let command = if self.chance.one_in(2) { Command::Promote } else { Command::Resume };
-                        _ = self.world.command(name, command, None);
+                        _ = self.world.command(name, command, Undo::default());
                     }
                     // What is refused and does not go back by itself waits for a person.
                     Some(Status::InProgress) if self.chance.one_in(40) => {
-                        _ = self.world.command(name, Command::Promote, None);
+                        _ = self.world.command(name, Command::Promote, Undo::default());
                     }
                     _ => {}
                 }

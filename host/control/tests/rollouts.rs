@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::strategy::{Batch, CanaryStep};
-use caxton_control::rollout::{Command, Deploy, Reload, Settings, Step, Strategy};
+use caxton_control::rollout::{Command, Deploy, Reload, Settings, Step, Strategy, Undo};
 use caxton_control::units::{parse_bytes, parse_duration, print_duration};
 use caxton_control::{AgentName, RevisionId};
 use rollout_model::{Agent, Broken, Rev, Work, World, digest, show};
@@ -125,7 +125,8 @@ impl Story {
             _ => None,
         };
         if let Some(command) = said {
-            if let Err(refused) = self.world.command(&name(), command, number(2).map(u64::from)) {
+            let undo = Undo { to: number(2).map(u64::from), ..Undo::default() };
+            if let Err(refused) = self.world.command(&name(), command, undo) {
                 writeln!(self.out, "    refused: {refused}").unwrap();
             }
             return self.reconcile();

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use caxton_control::rollout::Command;
+use caxton_control::rollout::{Command, Undo};
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -200,7 +200,8 @@ pub(super) async fn command(
         return Err(Problem::bad_request(detail));
     };
     to.map_or(Ok(0), |to| bounded("to", to))?;
-    let wish = RolloutWish { agent: name, command, to, who: who.to_string() };
+    let undo = Undo { to, ..Undo::default() };
+    let wish = RolloutWish { agent: name, command, undo, who: who.to_string() };
     let refused = |why: String| Problem::new(StatusCode::CONFLICT, "rollout-refused", why);
     let done = api.control.roll(wish).await?.map_err(refused)?;
     done.map(Json).ok_or_else(|| refused("there is no rollout".to_owned()))

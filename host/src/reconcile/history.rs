@@ -27,7 +27,7 @@ impl Reconciler {
 
     /// Does what somebody wants of a rollout. Gives how it is then; none if there is none.
     pub(super) fn wish(&mut self, wish: RolloutWish) -> Result<Option<RolloutStatus>, String> {
-        let RolloutWish { agent, command, to, who } = wish;
+        let RolloutWish { agent, command, undo, who } = wish;
         let now = self.now();
         let known = self.entries.iter_mut().find(|(name, _)| name.as_str() == agent);
         let (name, entry) = known.ok_or_else(|| format!("there is no agent `{agent}`"))?;
@@ -40,7 +40,7 @@ impl Reconciler {
         let standing = seen.as_ref().map_or(0, |seen| seen.instances);
         let instances = Instances { standing, min: wanted.spec.instances.min };
         let stateful = seen.is_some_and(|seen| seen.stateful);
-        ledger.command(command, &who, to, &deploy, instances, stateful, now).map_err(|why| why.to_string())?;
+        ledger.command(command, &who, undo, &deploy, instances, stateful, now).map_err(|why| why.to_string())?;
         if command == rollout::Command::Undo
             && let Some(to) = ledger.open().map(|rollout| rollout.to.number)
         {

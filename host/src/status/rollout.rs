@@ -91,8 +91,8 @@ pub(crate) struct RolloutWish {
     pub(crate) agent: String,
     /// What.
     pub(crate) command: caxton_control::rollout::Command,
-    /// For `undo`, the number of the revision to go back to.
-    pub(crate) to: Option<u64>,
+    /// For `undo`, where to go back to and how.
+    pub(crate) undo: caxton_control::rollout::Undo,
     /// Who.
     pub(crate) who: String,
 }

@@ -22,6 +22,22 @@ pub enum Command {
     Undo,
 }
 
+/// What an undo asks for, beside going back. Other commands ask for nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undo {
+    /// The number of the revision to go back to; the one that ran last before, if none.
+    pub to: Option<u64>,
+    /// Whether that revision handles the last messages on a copy before it gets any traffic.
+    pub rehearse: bool,
+}
+
+impl Default for Undo {
+    /// To the revision that ran last before, once it is rehearsed.
+    fn default() -> Self {
+        Self { to: None, rehearse: true }
+    }
+}
+
 /// Why a command is not followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {

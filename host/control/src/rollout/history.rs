@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, Refused};
+use super::command::{Command, Refused, Undo};
 use super::errors::Tally;
 use super::settings::Settings;
 use super::strategy::Strategy;
@@ -262,8 +262,8 @@ impl Ledger {
         }
     }
 
-    /// Follows a command. Undo of what has ended begins a rollout of its own, to the revision `to` or else to the one
-    /// that ran before; `settings` and `instances` are as declared now, `stateful` of the revision that runs. Retry
+    /// Follows a command. Undo of what has ended begins a rollout of its own, to the revision that `undo` names or else to
+    /// the one that ran before; `settings` and `instances` are as declared now, `stateful` of the revision that runs. Retry
     /// forgets what was refused, and what is declared is rolled out again when it is next looked at.
     ///
     /// # Errors
@@ -273,13 +273,13 @@ impl Ledger {
         &mut self,
         command: Command,
         who: &str,
-        to: Option<u64>,
+        undo: Undo,
         settings: &Settings,
         instances: Instances,
         stateful: bool,
         now: u64,
     ) -> Result<(), Refused> {
-        let elsewhere = |rollout: &Rollout| to.is_some_and(|number| number != rollout.from.number);
+        let elsewhere = |rollout: &Rollout| undo.to.is_some_and(|number| number != rollout.from.number);
         if command == Command::Undo
             && let Some(rollout) = self.open_mut().filter(|rollout| rollout.has_moved() && elsewhere(rollout))
         {
@@ -295,7 +295,7 @@ impl Ledger {
             // From one under way, back is where it came from; anything else first needs that.
             (Some(rollout), _) => {
                 let from = rollout.from.number;
-                if let (Command::Undo, Some(number)) = (command, to.filter(|number| *number != from)) {
+                if let (Command::Undo, Some(number)) = (command, undo.to.filter(|number| *number != from)) {
                     return Err(Refused::NotKept { number, kept: vec![from] });
                 }
                 rollout.command(command, who, now)?;
@@ -303,7 +303,7 @@ impl Ledger {
                 Ok(())
             }
             (None, Command::Undo) => {
-                let target = self.undo_target(to, settings.rollback.keep)?.clone();
+                let target = self.undo_target(undo.to, settings.rollback.keep)?.clone();
                 let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
                 let current = self.current().cloned();
                 self.begin(target.clone(), who, settings, instances, stateful, now)
@@ -466,7 +466,9 @@ mod tests {
             reload: settings(Strategy::Reload(Reload::default())),
         };
         assert_eq!(ledger.wish(&declared), Wish::Present);
-        ledger.command(Command::Undo, "anna", None, &declared.deploy, Instances::default(), false, 5).unwrap();
+        ledger
+            .command(Command::Undo, "anna", Undo::default(), &declared.deploy, Instances::default(), false, 5)
+            .unwrap();
         assert_eq!(ledger.open().map(|rollout| rollout.to.number), Some(1));
         let next = ledger.follow(&declared, None, "reconcile", Instances::default(), &|_| false, 6);
         assert!(matches!(next, Next::Refuse(Obstacle::Refused, why) if why.starts_with("undone by anna")));
@@ -499,7 +501,7 @@ mod tests {
             ledger.follow(declared, Some(2), "reconcile", Instances::default(), &|_| false, 5)
         };
         assert_eq!(begin(&mut ledger, &tried), Next::Rest);
-        ledger.command(Command::Abort, "anna", None, &tried.deploy, Instances::default(), false, 6).unwrap();
+        ledger.command(Command::Abort, "anna", Undo::default(), &tried.deploy, Instances::default(), false, 6).unwrap();
         let others = [
             tried.clone(),
             declared(deploy(canary(50, 1)), Reload::traffic_splitting()),
@@ -517,10 +519,11 @@ mod tests {
         assert_eq!(begin(&mut ledger, &more), Next::Rest);
         assert_eq!(ledger.rollouts.len(), 2);
         assert!(matches!(begin(&mut ledger, &tried), Next::Refuse(..)));
-        ledger.command(Command::Retry, "anna", None, &tried.deploy, Instances::default(), false, 7).unwrap();
+        ledger.command(Command::Retry, "anna", Undo::default(), &tried.deploy, Instances::default(), false, 7).unwrap();
         assert_eq!(begin(&mut ledger, &tried), Next::Rest);
         assert_eq!(ledger.open().map(|open| open.to.settings.as_str()), Some("{}"));
-        let again = ledger.command(Command::Retry, "anna", None, &tried.deploy, Instances::default(), false, 8);
+        let again =
+            ledger.command(Command::Retry, "anna", Undo::default(), &tried.deploy, Instances::default(), false, 8);
         assert!(matches!(again, Err(Refused::UnderWay { .. })), "{again:?}");
     }
 
@@ -529,7 +532,7 @@ mod tests {
         let mut ledger = ran(&[1, 2]);
         let settings = Settings::new(Strategy::Undo);
         let command = |ledger: &mut Ledger, command| {
-            ledger.command(command, "anna", None, &settings, Instances::default(), false, 5)
+            ledger.command(command, "anna", Undo::default(), &settings, Instances::default(), false, 5)
         };
         // Also with no rollout on record.
         ledger.decline(side(3), None, "it traps".to_owned(), 1);
@@ -547,7 +550,7 @@ mod tests {
     fn commands_need_something_to_command() {
         let settings = Settings::new(Strategy::Undo);
         for command in [Command::Pause, Command::Resume, Command::Promote, Command::Abort, Command::Retry] {
-            let answer = ran(&[1]).command(command, "anna", None, &settings, Instances::default(), false, 5);
+            let answer = ran(&[1]).command(command, "anna", Undo::default(), &settings, Instances::default(), false, 5);
             assert_eq!(answer, Err(Refused::NoRollout), "{command:?}");
         }
     }

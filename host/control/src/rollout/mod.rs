@@ -47,7 +47,7 @@ use self::errors::Tally;
 use crate::names::{AgentName, Digest, RevisionId};
 use crate::units::print_duration;
 
-pub use command::{Command, Refused};
+pub use command::{Command, Refused, Undo};
 pub use follow::{Declared, Next, Wish};
 pub use history::{Ledger, Mark};
 pub use holds::{CannotHold, can_hold};

@@ -13,7 +13,7 @@ use caxton_control::lifecycle::State;
 use caxton_control::rollout::analysis::{Compared, P95, Window};
 use caxton_control::rollout::{
     Action, Command, Declared, Deploy, Figures, Instances, Ledger, Next, Observation, Probes, Rehearsal, Reload,
-    Rollout, Seen, Settings, Side, Status, Strategy, Turn, Windows, tidy, turns,
+    Rollout, Seen, Settings, Side, Status, Strategy, Turn, Undo, Windows, tidy, turns,
 };
 use caxton_control::{AgentName, Digest, RevisionId};
 
@@ -383,12 +383,12 @@ impl World {
     }
 
     /// Somebody says something.
-    pub(crate) fn command(&mut self, name: &AgentName, command: Command, to: Option<u64>) -> Result<(), String> {
+    pub(crate) fn command(&mut self, name: &AgentName, command: Command, undo: Undo) -> Result<(), String> {
         let now = self.now;
         let agent = self.agents.get_mut(name).unwrap();
         let (settings, stateful) = (agent.declared.deploy.clone(), agent.stateful());
         let instances = agent.instances;
-        let answer = agent.ledger.command(command, "anna", to, &settings, instances, stateful, now);
+        let answer = agent.ledger.command(command, "anna", undo, &settings, instances, stateful, now);
         if answer.is_ok()
             && command == Command::Undo
             && agent.ledger.open().is_some_and(|r| r.status == Status::Pending)
