@@ -1,34 +1,34 @@
-//! How long a message waits before it is tried again.
+//! The wait before a failed message is tried again.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// How long to wait after a failure: longer each time, up to a bound (SPEC §7).
+/// An exponential backoff with an upper bound and jitter (SPEC §7).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Backoff {
     /// The wait after the first failure.
     #[serde(with = "crate::units::serde_duration")]
     pub first: Duration,
-    /// What each further failure multiplies it with.
+    /// The factor by which each further failure multiplies the wait.
     pub factor: f64,
-    /// The longest wait.
+    /// The upper bound of a wait, jitter included.
     #[serde(with = "crate::units::serde_duration")]
     pub max: Duration,
-    /// How far chance may move a wait, up and down, as a part of it.
+    /// The largest change by chance, up or down, as a part of the wait: 0.2 is a fifth.
     pub jitter: f64,
 }
 
 impl Backoff {
-    /// The wait after so many failures, the last one included; none counts as one. Never longer than `max`.
+    /// Returns the wait after `failures` failures, the last one included; 0 counts as 1. Never longer than `max`.
     ///
-    /// `chance` is from 0 to 1 and evenly spread, so that what failed together does not come back together.
+    /// `chance` is from 0 to 1 and evenly distributed, so that messages which failed together are not retried together.
     pub fn delay(&self, failures: u32, chance: f64) -> Duration {
         let first = self.first.as_secs_f64();
         let grown = first * self.factor.powf(f64::from(failures.saturating_sub(1)));
         let wait = grown.min(self.max.as_secs_f64());
         let moved = wait * (1.0 - self.jitter + 2.0 * self.jitter * chance.clamp(0.0, 1.0));
-        // What is no duration has grown beyond all of them.
+        // The conversion fails only for a value beyond every duration, so the bound is the answer.
         Duration::try_from_secs_f64(moved).unwrap_or(self.max).min(self.max)
     }
 }
@@ -61,7 +61,7 @@ mod tests {
         }
     }
 
-    /// What the file allows.
+    /// Any backoff that the configuration accepts.
     fn any_backoff() -> impl Strategy<Value = Backoff> {
         (100..=300_000_u64, 100..=300_000_u64, 1.1..=5.0, 0.0..=1.0).prop_map(|(one, other, factor, jitter)| Backoff {
             first: Duration::from_millis(one.min(other)),

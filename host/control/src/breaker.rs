@@ -1,96 +1,98 @@
-//! The breaker of an agent: whether it is handed messages while it fails (SPEC §7).
+//! The circuit breaker of an agent, which stops the delivery of messages while the agent fails (SPEC §7).
 //!
 //! ```text
-//! closed --faults in a row, or half of the last 100--> open --reset--> half-open --a trial goes well--> closed
+//! closed --faults in a row, or half of the last 100--> open --reset--> half-open --a trial succeeds--> closed
 //!                                                       ^                  |
 //!                                                       '--the trial fails-'
 //! ```
-//! Faults are counted over different messages: one that fails again says the same about the agent as the first time, and
-//! is given up by its own attempts. Otherwise a few messages that no agent could handle, tried again together, would
-//! keep all others waiting. For the same reason a trial is given a message that has not failed yet, if one waits
+//! Faults are counted over different messages: a message that fails again says no more about the agent than the first
+//! time, and its own attempts limit it. Otherwise a few messages that no agent could handle, retried together, would
+//! keep all others waiting. For the same reason a trial is given a message that has not failed yet, if there is one
 //! ([`Mailbox::take_trial`](crate::mailbox::Mailbox::take_trial)).
 //!
-//! Every call takes the same time whatever came before.
+//! Every call takes constant time.
 
 use std::fmt;
 
-/// How many of the last handlings the breaker remembers (SPEC §7).
+/// The number of past handlings that the breaker remembers (SPEC §7).
 const WINDOW: u32 = 100;
 
-/// So many faults among them open it: half (SPEC §7).
+/// The number of faults among them that opens it: half (SPEC §7).
 const HALF: u32 = WINDOW / 2;
 
-/// The lowest [`WINDOW`] bits.
+/// A mask of the lowest [`WINDOW`] bits.
 const MASK: u128 = (1 << WINDOW) - 1;
 
-/// Callers read the clock before they ask, so one may come with a time a little before another's. A time further
-/// back than this many milliseconds means that the clock was set back.
+/// The tolerated disorder of times, in milliseconds. Callers read the clock before they lock the breaker, so a time may
+/// be a little before the previous one. A larger step back means that the clock was set back.
 const SKEW: u64 = 1_000;
 
-/// Keeps messages from an agent that fails, and lets one through now and then to see whether it still does.
+/// A circuit breaker: keeps messages from an agent that fails, and admits one now and then as a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breaker {
+    /// Consecutive faults that open it.
     faults: u32,
     reset_ms: u64,
     in_a_row: u32,
-    /// One bit for each of the last handlings, 1 for a fault, the newest lowest.
+    /// One bit for each of the last handlings, 1 for a fault, the newest in the lowest bit.
     window: u128,
-    /// How many of its bits are handlings.
+    /// The number of valid bits, at most [`WINDOW`].
     handled: u32,
     phase: Phase,
+    /// The number of times it opened.
     opened: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Closed,
-    /// Since then; half-open when the reset is over.
+    /// Open since this time; half-open once the reset time is over.
     Open {
         since: u64,
     },
-    /// A trial ended without a result, so another may begin.
+    /// A trial ended without a result, so another one may begin.
     HalfOpen,
-    /// A trial is under way.
+    /// A trial is in progress.
     Trying,
 }
 
-/// Whether the agent is handed a message.
+/// The answer to a request for delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It is.
+    /// Deliver the message.
     Yes,
-    /// It is, and what becomes of this message decides. Whoever has it says [`well`](Breaker::well),
-    /// [`fault`](Breaker::fault) or [`abandoned`](Breaker::abandoned).
+    /// Deliver the message as a trial: its result decides. The caller has to report it by [`well`](Breaker::well),
+    /// [`fault`](Breaker::fault) or [`abandoned`](Breaker::abandoned), as no other trial begins before.
     Trial,
-    /// It is not.
+    /// Deliver nothing.
     No {
-        /// When to ask again, in milliseconds since 1970. While a trial is under way its end comes sooner.
+        /// The time to ask again, in milliseconds since 1970. A trial in progress may end sooner.
         until: u64,
     },
 }
 
-/// A message that ended in a fault.
+/// The history of a message that ended in a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failing {
     /// It had not failed on this revision before, or it is a call.
     First,
-    /// It had.
+    /// It had failed on this revision before.
     Again,
 }
 
-/// What a breaker looks like from outside.
+/// The state of a breaker as shown to operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Lets everything through.
+    /// Admits every message.
     Closed,
-    /// Lets nothing through.
+    /// Admits no message.
     Open,
-    /// Lets one message through, and waits for what becomes of it.
+    /// Admits one message as a trial.
     HalfOpen,
 }
 
 impl BreakerState {
-    /// The state's name, such as `half-open`.
+    /// Returns the state's name, such as `half-open`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -107,18 +109,20 @@ impl fmt::Display for BreakerState {
 }
 
 impl Breaker {
-    /// A closed breaker that opens after so many faults in a row (at least 1) and stays open for `reset_ms`.
+    /// Creates a closed breaker that opens after `faults` consecutive faults (at least 1) and stays open for
+    /// `reset_ms`.
     pub fn new(faults: u32, reset_ms: u64) -> Self {
         Self { faults, reset_ms, in_a_row: 0, window: 0, handled: 0, phase: Phase::Closed, opened: 0 }
     }
 
-    /// Applies other settings in place. An open breaker stays open for the new reset, counted from when it opened.
+    /// Applies changed settings in place. An open breaker stays open for the new reset time, counted from when it
+    /// opened.
     pub fn configure(&mut self, faults: u32, reset_ms: u64) {
         self.faults = faults;
         self.reset_ms = reset_ms;
     }
 
-    /// Asks for the agent to be handed a message. A trial is given to one at a time.
+    /// Asks to deliver a message now. Begins a trial if the answer is [`Admission::Trial`]; there is one at a time.
     pub fn admits(&mut self, now: u64) -> Admission {
         let admission = self.peek(now);
         match admission {
@@ -126,7 +130,7 @@ impl Breaker {
             Admission::Trial => self.phase = Phase::Trying,
             Admission::No { .. } => {
                 if let Phase::Open { since } = &mut self.phase {
-                    // A clock that was set back is the one that counts from here on.
+                    // After the clock was set back, the reset time counts from the new time.
                     *since = (*since).min(now);
                 }
             }
@@ -134,7 +138,7 @@ impl Breaker {
         admission
     }
 
-    /// What [`admits`](Self::admits) would say; no trial begins.
+    /// Returns the answer of [`admits`](Self::admits) without beginning a trial.
     pub fn peek(&self, now: u64) -> Admission {
         match self.phase {
             Phase::Closed => Admission::Yes,
@@ -143,14 +147,14 @@ impl Breaker {
                 None => Admission::Trial,
             },
             Phase::HalfOpen => Admission::Trial,
-            // As if the trial failed now.
+            // The latest time that can follow: that of a trial which fails now.
             Phase::Trying => Admission::No { until: now.saturating_add(self.reset_ms) },
         }
     }
 
-    /// So many handlers ended without a fault since this was said last. To be said before a [`fault`](Self::fault) that
-    /// came after them, whether or not what they did is committed by then: commits come in groups, and until then the
-    /// few that failed would seem to be all.
+    /// Counts `handlers` that ended without a fault. Has to be called before the [`fault`](Self::fault) of a later
+    /// handler, without waiting for commits: these come in groups, and until then the few faults would seem to be all
+    /// handlings.
     pub fn ended(&mut self, handlers: u32) {
         if self.phase == Phase::Closed && handlers > 0 {
             self.in_a_row = 0;
@@ -159,21 +163,20 @@ impl Breaker {
         }
     }
 
-    /// A message was handled without a fault, and what came of it is safe. True when this closed the breaker, as it does
-    /// under a trial.
+    /// Ends a trial with success, once its effects are durable. Returns `true` if that closed the breaker.
     pub fn well(&mut self) -> bool {
         let closes = self.phase == Phase::Trying;
         if closes {
             self.close();
         }
-        // One that was handed over before the breaker opened says nothing about now.
+        // A message delivered before the breaker opened says nothing about the present state.
         closes
     }
 
-    /// A message ended in a fault. True when this opened the breaker, a failed trial included.
+    /// Records a fault. Returns `true` if it opened the breaker, which includes a failed trial.
     ///
-    /// A trial that fails opens it whatever its message did before: with nothing else to try, an agent that fails at
-    /// everything must not use up the attempts of what waits.
+    /// A failed trial opens it even if its message had failed before: with no other message to try, an agent that
+    /// always fails must not use up the attempts of its messages.
     pub fn fault(&mut self, now: u64, failing: Failing) -> bool {
         let opens = match (self.phase, failing) {
             (Phase::Closed, Failing::First) => {
@@ -193,7 +196,7 @@ impl Breaker {
         opens
     }
 
-    /// The trial ended neither well nor in a fault; the next message may be one.
+    /// Ends a trial without a result; the next message may be a trial.
     pub fn abandoned(&mut self) {
         match self.phase {
             Phase::Trying => self.phase = Phase::HalfOpen,
@@ -201,15 +204,14 @@ impl Breaker {
         }
     }
 
-    /// Another revision answers from now on, and what came before says nothing about it. True when this closed the
-    /// breaker.
+    /// Resets the breaker for another revision, about which past faults say nothing. Returns `true` if that closed it.
     pub fn begin_anew(&mut self) -> bool {
         let was_closed = self.phase == Phase::Closed;
         self.close();
         !was_closed
     }
 
-    /// What it looks like from outside.
+    /// Returns the state for operators.
     pub fn state(&self, now: u64) -> BreakerState {
         match self.phase {
             Phase::Closed => BreakerState::Closed,
@@ -218,18 +220,18 @@ impl Breaker {
         }
     }
 
-    /// Returns true if a trial is under way.
+    /// Returns `true` if a trial is in progress.
     pub fn is_trying(&self) -> bool {
         self.phase == Phase::Trying
     }
 
-    /// How often it opened, failed trials included.
+    /// Returns the number of times it opened, failed trials included.
     pub fn opened(&self) -> u64 {
         self.opened
     }
 
-    /// Until when it is open; none when the reset is over, or when the clock was set back and nobody can say how
-    /// long it has been open.
+    /// Returns the time until which it is open. `None` when the reset time is over, or when the clock was set back so
+    /// far that the time spent open is unknown.
     fn opens_until(&self, since: u64, now: u64) -> Option<u64> {
         let was_set_back = since > now.saturating_add(SKEW);
         let until = since.min(now).saturating_add(self.reset_ms);
@@ -239,7 +241,7 @@ impl Breaker {
     fn close(&mut self) {
         self.phase = Phase::Closed;
         self.in_a_row = 0;
-        // What made it open must not make it open again.
+        // The faults that opened it must not open it again.
         self.window = 0;
         self.handled = 0;
     }

@@ -1,4 +1,4 @@
-//! The record of a conversation: who takes part, where its protocol is, and what is still to be answered (SPEC §7).
+//! The record of a conversation: its participants, the state of its protocols and its unanswered messages (SPEC §7).
 
 mod participants;
 mod stays;
@@ -14,36 +14,36 @@ use crate::protocol::{Illegal, Protocol, Run, Why};
 pub use participants::Participants;
 pub use stays::Stay;
 
-/// The most unanswered messages that a conversation remembers. More open questions than this and the oldest is
-/// not told `failure` when the conversation expires.
+/// The most unanswered messages that a conversation remembers, so that the record stays small. With more open questions
+/// the sender of the oldest gets no `failure` when the conversation expires.
 pub const MAX_UNANSWERED: usize = 64;
 
-/// The most runs of protocols that one conversation may have under way at once.
+/// The most protocol runs that one conversation may have in progress at once.
 pub const MAX_RUNS: usize = 16;
 
-/// What the host knows of a conversation.
+/// The record of a conversation, as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
     /// The conversation's id.
     pub name: String,
-    /// Who sent its first message.
+    /// The sender of the first message.
     pub initiator: CompactString,
-    /// Everyone who sent a message or was sent one. The names of senders from outside have a `:`.
+    /// All senders and receivers so far. Names of senders outside the host contain a `:`.
     pub participants: Participants,
-    /// The protocol that its messages named last, checked or not.
+    /// The protocol that a message named last, checked or not.
     pub protocol: Option<String>,
-    /// Where its protocols are, those that are checked. An agent that is asked something may ask others in the same
-    /// conversation, so that one run is within another.
+    /// The runs of checked protocols. An agent that is asked something may ask others in the same conversation, so one
+    /// run can be nested in another.
     pub runs: Vec<Run>,
-    /// When the first message was said, in milliseconds since 1970.
+    /// The time of the first message, in milliseconds since 1970.
     pub first: u64,
-    /// The latest time at which a message was said, in milliseconds since 1970.
+    /// The latest time of any message, in milliseconds since 1970.
     pub last: u64,
-    /// How many messages were said.
+    /// The number of messages so far.
     pub messages: u64,
-    /// What waits for an answer, the oldest first; at most [`MAX_UNANSWERED`].
+    /// Messages without an answer, oldest first; at most [`MAX_UNANSWERED`].
     pub unanswered: VecDeque<Unanswered>,
-    /// The revisions of agents that go on with it, as far as they are not free to change.
+    /// The revisions to which the conversation is bound, one for each agent that is not free to change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stays: Vec<Stay>,
 }
@@ -51,90 +51,93 @@ pub struct Conversation {
 /// A message that waits for its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unanswered {
-    /// What the answer's `in-reply-to` will be: the message's `reply-with`, or else its id.
+    /// The `in-reply-to` of the answer: the message's `reply-with`, or else its id.
     pub key: String,
-    /// Who asked, and is told `failure` when the conversation expires.
+    /// The sender, who gets a `failure` when the conversation expires.
     pub from: String,
-    /// Who was asked.
+    /// The receiver.
     pub to: String,
-    /// Whether it was a call, whose sender waits no longer than the host runs.
+    /// Set for a call from outside, whose caller waits no longer than the host runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_call: bool,
-    /// Set if its receiver handled it and gave no answer, so that nobody waits for one.
+    /// Set if the receiver handled the message without an answer, so that no `failure` is due.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub closed: bool,
 }
 
-/// What a message changed in its conversation beside the count.
+/// The changes that a message made to its conversation, as needed to take them back.
 #[derive(Debug, Default)]
 pub struct Change {
-    /// Whether anything changed but the count and the time.
+    /// Set if anything changed but the message count and the time, so that the record has to be stored now.
     pub is_more: bool,
+    /// Set if the sender joined the conversation.
     new_sender: bool,
+    /// Set if the receiver joined it.
     new_receiver: bool,
-    /// The protocol and its runs as they were.
+    /// The protocol and its runs before the message.
     steps: Option<(Option<String>, Vec<Run>)>,
-    /// What it answered, and where that was.
+    /// The question that it answered, with its former index.
     answered: Option<(usize, Unanswered)>,
-    /// Whether it waits for an answer.
+    /// Set if the message was added as a question.
     asked: bool,
-    /// The question that had to go for it.
+    /// The question that was dropped to make room.
     forgotten: Option<Unanswered>,
 }
 
-/// What matters of a message to the conversation that it belongs to.
+/// The parts of a message that matter to its conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Said<'a> {
-    /// Its sender.
+    /// The sender.
     pub from: &'a str,
-    /// Its receiver, as it will name itself when it answers.
+    /// The receiver, by the name that it will use as sender of the answer.
     pub to: &'a str,
-    /// What it means to do.
+    /// The communicative act.
     pub act: Performative,
-    /// The protocol that it names. A message that names none is not checked.
+    /// The protocol that the message names. A message that names none is not checked.
     pub protocol: Option<&'a str>,
-    /// Its id.
+    /// The message's id.
     pub id: &'a str,
-    /// What its answer is to name instead of the id.
+    /// The key that the answer is to name instead of the id.
     pub reply_with: Option<&'a str>,
-    /// The key of the message that it answers.
+    /// The key of the message that this one answers.
     pub in_reply_to: Option<&'a str>,
-    /// When it was said, in milliseconds since 1970.
+    /// The time at which it was sent, in milliseconds since 1970.
     pub at: u64,
-    /// Whether it is a call, whose sender waits no longer than the host runs.
+    /// Set for a call from outside, whose caller waits no longer than the host runs.
     pub is_call: bool,
 }
 
 impl Said<'_> {
-    /// Returns true if its sender is owed an answer. What an agent sends to itself is no question.
+    /// Returns `true` if the sender is owed an answer. A message of an agent to itself is no question.
     pub fn is_question(&self) -> bool {
         awaits_answer(self.act) && self.from != self.to
     }
 
-    /// Returns true if an answer may still come after its receiver handled it without one, and said `sends` in doing so: the
-    /// protocol that it names wants one, or the receiver asked another agent, or sent something to itself for later.
+    /// Returns `true` if an answer may still come after the receiver handled the message without one and sent `sends`
+    /// meanwhile: the named protocol requires an answer, or the receiver asked another agent or sent a message to
+    /// itself.
     pub fn may_be_answered_later<'a>(&self, sends: impl IntoIterator<Item = Said<'a>>) -> bool {
         let goes_on = |sent: Said<'_>| sent.from == self.to && (sent.to == self.to || sent.is_question());
         self.protocol.is_some_and(|name| Protocol::named(name).is_some()) || sends.into_iter().any(goes_on)
     }
 }
 
-/// Why a message is not taken into its conversation.
+/// The reason why a message is refused by its conversation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Its protocol does not allow it.
+    /// The protocol does not allow it.
     #[error(transparent)]
     Illegal(#[from] Illegal),
-    /// It brings in a participant beyond the bound.
+    /// It would add a participant beyond the bound.
     #[error("the conversation would have more than {bound} participants")]
     TooMany {
-        /// The bound.
+        /// The largest number of participants.
         bound: usize,
     },
 }
 
 impl Conversation {
-    /// A conversation in which nothing was said; `initiator` sends the first message.
+    /// Creates a conversation without messages; `initiator` sends the first.
     pub fn new(name: &str, initiator: &str, at: u64) -> Self {
         Self {
             name: name.to_owned(),
@@ -150,22 +153,23 @@ impl Conversation {
         }
     }
 
-    /// Takes a message in. An answer, be it `agree`, settles what it answers. Says whether anything changed but the
-    /// count and the time.
+    /// Records a message. An answer, even an `agree`, settles the message that it answers. Returns `true` if anything
+    /// changed but the message count and the time.
     ///
-    /// The bound does not apply to those who take part already. A message between participants that asks nothing and
-    /// names no protocol allocates nothing.
+    /// The bound does not apply to present participants. A message between participants that asks nothing and names no
+    /// protocol allocates nothing.
     ///
     /// # Errors
-    /// The message is refused; the conversation stays as it was.
+    /// The message is refused and not recorded.
     pub fn judge(&mut self, said: &Said<'_>, participants_bound: usize) -> Result<bool, Refused> {
         self.judge_noting(said, participants_bound).map(|change| change.is_more)
     }
 
-    /// The same, and says what to [take back](Self::take_back) if the message is not sent after all.
+    /// Does the same as [`judge`](Self::judge), and returns what [`take_back`](Self::take_back) needs if the message is
+    /// not sent after all.
     ///
     /// # Errors
-    /// The message is refused; the conversation stays as it was.
+    /// As for [`judge`](Self::judge).
     pub fn judge_noting(&mut self, said: &Said<'_>, participants_bound: usize) -> Result<Change, Refused> {
         let new_sender = !self.participants.contains(said.from);
         let new_receiver = said.to != said.from && !self.participants.contains(said.to);
@@ -175,7 +179,7 @@ impl Conversation {
         }
         let steps = said.protocol.map(|_| (self.protocol.clone(), self.runs.clone()));
         self.hold(said.to, said.at);
-        // The last that may refuse: from here on the message is in.
+        // The last check that may refuse: everything after it changes the record.
         let followed = self.follow(said)?;
         let mut change =
             Change { is_more: followed || joining > 0, new_sender, new_receiver, steps, ..Change::default() };
@@ -190,7 +194,7 @@ impl Conversation {
         if said.is_question() {
             (change.is_more, change.asked) = (true, true);
             if self.unanswered.len() >= MAX_UNANSWERED {
-                // One that nobody waits for goes first.
+                // A closed question is dropped first, since no `failure` is due for it.
                 let at = self.unanswered.iter().position(|left| left.closed).unwrap_or(0);
                 change.forgotten = self.unanswered.remove(at);
             }
@@ -201,7 +205,8 @@ impl Conversation {
         Ok(change)
     }
 
-    /// Takes back a message that was taken in and is not sent after all, the last one first. Its time stays.
+    /// Takes back a message that was recorded and is not sent after all. Several are taken back last one first, as each
+    /// undo refers to the record as the message left it. The time of the last message stays.
     pub fn take_back(&mut self, said: &Said<'_>, change: Change) -> Change {
         let Change { is_more: _, new_sender, new_receiver, steps, answered, asked, forgotten } = change;
         self.messages = self.messages.saturating_sub(1);
@@ -230,8 +235,8 @@ impl Conversation {
         Change { is_more: true, ..Change::default() }
     }
 
-    /// Takes in a `failure` that the host tells in an agent's name because the agent's message finally failed
-    /// (SPEC §7). It is not judged: whatever the protocol expects of that agent, its part is over.
+    /// Records a `failure` that the host sends in an agent's name because the agent's message finally failed (SPEC §7).
+    /// It is not checked: whatever the protocol expects of that agent, its part is over.
     pub fn told_failure(&mut self, said: &Said<'_>) -> Change {
         self.hold(said.to, said.at);
         let steps = Some((self.protocol.clone(), self.runs.clone()));
@@ -241,13 +246,14 @@ impl Conversation {
         Change { is_more: true, steps, answered: self.count(said), ..Change::default() }
     }
 
-    /// Takes in the `not-understood` that a message brings back which was refused. It answers nothing that was said.
+    /// Records the `not-understood` that the host returns for a refused message. It answers nothing, since the refused
+    /// message is not part of the record.
     pub fn told_refusal(&mut self, said: &Said<'_>) -> Change {
         Change { answered: self.count(&Said { in_reply_to: None, ..*said }), ..Change::default() }
     }
 
-    /// Closes a question that its receiver handled without an answer: its sender is told no `failure` when the
-    /// conversation ends. An answer that comes all the same still answers it. Returns false if it was not open.
+    /// Closes a question that its receiver handled without an answer: no `failure` is due when the conversation ends. A
+    /// late answer still settles it. Returns `false` if it was not open.
     pub fn close(&mut self, key: &str, from: &str, to: &str) -> bool {
         let own = |left: &&mut Unanswered| left.key == key && left.from == from && left.to == to && !left.closed;
         self.unanswered.iter_mut().find(own).is_some_and(|left| {
@@ -256,8 +262,8 @@ impl Conversation {
         })
     }
 
-    /// The host has ended meanwhile: nobody waits for the answers to calls any more, and their parts of protocols are
-    /// over. Who asks again begins anew.
+    /// Drops unanswered calls and ends their parts of protocols, after a restart of the host: their callers are gone. A
+    /// caller that asks again begins anew.
     pub fn lose_calls(&mut self) {
         let (lost, left) = std::mem::take(&mut self.unanswered).into_iter().partition(|left| left.is_call);
         self.unanswered = left;
@@ -267,17 +273,18 @@ impl Conversation {
         }
     }
 
-    /// When it expires if nothing more is said, in milliseconds since 1970.
+    /// Returns the time at which the conversation expires if no message follows, in milliseconds since 1970.
     pub fn expires_at(&self, timeout_ms: u64) -> u64 {
         self.last.saturating_add(timeout_ms)
     }
 
-    /// Ends the conversation. Who is to be told `failure` (SPEC §7), the longest unanswered first.
+    /// Ends the conversation. Returns the questions whose senders get a `failure` (SPEC §7), oldest first.
     pub fn expire(self) -> Vec<Unanswered> {
         self.unanswered.into_iter().filter(|left| !left.closed).collect()
     }
 
-    /// Holds the message to the protocol that it names; changes nothing if it refuses. Says whether it did anything.
+    /// Checks the message against the protocol that it names. Changes nothing if it refuses. Returns `true` if the
+    /// record changed.
     fn follow(&mut self, said: &Said<'_>) -> Result<bool, Illegal> {
         let Some(named) = said.protocol else { return Ok(false) };
         let renamed = self.protocol.as_deref() != Some(named);
@@ -290,13 +297,13 @@ impl Conversation {
         Ok(renamed || Protocol::named(named).is_some())
     }
 
-    /// Takes a step in the innermost run where it is legal, or begins one.
+    /// Takes a step in the innermost run in which it is legal, or begins a run.
     fn step(&mut self, protocol: Protocol, said: &Said<'_>) -> Result<(), Illegal> {
         let mut illegal = None;
         for run in self.runs.iter_mut().rev().filter(|run| run.protocol() == protocol && !run.is_over()) {
             match run.step(said.from, said.to, said.act) {
                 Ok(()) => return Ok(()),
-                // Who began a run goes on with it, and does not begin another beside it.
+                // The initiator of a run continues it: its illegal step must not begin a second run beside it.
                 Err(error) if run.initiator() == Some(said.from) => return Err(error),
                 Err(error) => illegal = illegal.or(Some(error)),
             }
@@ -304,6 +311,7 @@ impl Conversation {
         let mut run = Run::new(protocol);
         match run.step(said.from, said.to, said.act) {
             Ok(()) => {}
+            // The error of an existing run explains more than that of a run which the message could not begin.
             Err(error) => return Err(illegal.unwrap_or(error)),
         }
         if self.runs.iter().filter(|run| !run.is_over()).count() >= MAX_RUNS {
@@ -315,19 +323,19 @@ impl Conversation {
         Ok(())
     }
 
-    /// Counts a message, and lets it answer. Gives what it answered, and where that was.
+    /// Counts a message and settles the question that it answers. Returns that question with its former index.
     fn count(&mut self, said: &Said<'_>) -> Option<(usize, Unanswered)> {
         self.messages = self.messages.saturating_add(1);
-        // A clock that was set back does not make the conversation shorter than nothing.
+        // A clock that was set back must not shorten the conversation's life.
         self.last = self.last.max(said.at);
         let Some(key) = said.in_reply_to else {
-            // Who asks from outside cannot name what it answers.
+            // A client outside cannot set `in-reply-to`: its next message answers the oldest question to outside.
             let to_outside = |waiting: &Unanswered| waiting.from == said.to && waiting.to.contains(':');
             let at = self.unanswered.iter().position(to_outside).filter(|_| said.from.contains(':'))?;
             return Some((at, self.unanswered.remove(at)?));
         };
-        // Several may have been asked with one key: it is the answer of the one that gives it. Another's counts
-        // if it answers in that one's place.
+        // Several receivers may have been asked with one key: an answer settles the question to its sender. An answer
+        // from another sender counts too, since an agent may delegate its answer.
         let asked = |waiting: &Unanswered| waiting.key == key && waiting.from == said.to;
         let answered = self.unanswered.iter().position(|waiting| asked(waiting) && waiting.to == said.from);
         let at = answered.or_else(|| self.unanswered.iter().position(asked))?;
@@ -335,7 +343,7 @@ impl Conversation {
     }
 }
 
-/// Whether its sender is owed an answer, or the `failure` that stands for one.
+/// Returns `true` if the sender of such an act is owed an answer, or a `failure` in its place.
 pub fn awaits_answer(act: Performative) -> bool {
     use Performative::*;
     match act {

@@ -1,56 +1,57 @@
-//! Which pages of other origins may call agents from a browser, and what their browsers are told
-//! (the CORS protocol of the Fetch standard).
+//! Cross-origin access to agents from web pages, and the headers that allow it (the CORS protocol of the Fetch
+//! standard).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// Headers that pages may send where the file names none: those that a message agent sees of a request, and those
-/// that are about the message.
+/// The request headers that pages may send by default: those that reach a message agent, and those about the message
+/// itself.
 const SENT: &str = "accept, accept-language, caxton-conversation, caxton-deadline, caxton-ontology, caxton-performative, \
                     caxton-protocol, content-encoding, content-language, content-type, idempotency-key, traceparent, \
                     tracestate";
-/// Headers that pages may read where the file names none: those that the host sets.
+/// The response headers that pages may read by default: those that the host sets.
 const READ: &str = "allow, caxton-agent, caxton-conversation, caxton-message-id, caxton-ontology, caxton-performative, \
                     caxton-revision, location, retry-after";
 
-/// `[http.cors]`: which pages of other origins may call agents.
+/// The table `[http.cors]`: the access of pages from other origins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct Cors {
-    /// The origins of the pages, or `*`; none turns it off.
+    /// The allowed origins, or `*`; an empty set turns CORS off.
     pub origins: BTreeSet<String>,
-    /// The methods that they may use; none means all that a route takes.
+    /// The allowed methods; an empty set means all that a route takes.
     pub methods: BTreeSet<String>,
-    /// The headers that they may send, or `*`; none means those that an agent sees.
+    /// The request headers that pages may send, or `*`; an empty set means those that reach an agent.
     pub headers: BTreeSet<String>,
-    /// The headers that they may read, or `*`; none means those that the host sets.
+    /// The response headers that pages may read, or `*`; an empty set means those that the host sets.
     pub expose: BTreeSet<String>,
-    /// Whether they may send credentials.
+    /// Set if pages may send credentials.
     pub credentials: bool,
-    /// How long a browser may keep the answer to a preflight.
+    /// The time for which a browser may cache the answer to a preflight.
     #[serde(with = "crate::units::serde_duration")]
     pub max_age: Duration,
 }
 
-/// A header of a response.
+/// A response header: its name and value.
 pub type Header = (&'static str, String);
 
 impl Cors {
-    /// Whether any page may call agents.
+    /// Returns `true` if pages of any other origin may call agents.
     pub fn is_on(&self) -> bool {
         !self.origins.is_empty()
     }
 
-    /// The headers of a response to a page of `origin`; none if it may not read it.
+    /// Returns the headers of a response to a page of `origin`; none if it may not read the response.
     pub fn shared_with(&self, origin: &str) -> Vec<Header> {
         let Some(mut headers) = self.allowed(origin) else { return Vec::new() };
         headers.push(("access-control-expose-headers", list(&self.expose, READ)));
         headers
     }
 
-    /// The headers of the answer to a preflight of `origin` for `method`, with `headers` as the page wants to send
-    /// them; none if its origin may not call agents. `methods` are those that the route takes, none if it takes all.
+    /// Returns the headers of the answer to a preflight of `origin` for `method`; none if the origin may not call
+    /// agents. `headers` are those that the page wants to send, `methods` those that the route takes, empty if it takes
+    /// all.
     pub fn preflight(&self, origin: &str, method: &str, headers: Option<&str>, methods: &[&str]) -> Vec<Header> {
         let Some(mut answer) = self.allowed(origin) else { return Vec::new() };
         let may = |method: &&str| self.methods.is_empty() || self.methods.contains(*method);
@@ -60,7 +61,8 @@ impl Cors {
         if !taken.is_empty() {
             answer.push(("access-control-allow-methods", taken.join(", ")));
         }
-        // `*` would not cover `authorization`, nor anything beside credentials.
+        // The requested headers are repeated: `*` would not cover `authorization`, and covers nothing in a request with
+        // credentials.
         let sent = match headers {
             Some(asked) if self.headers.contains("*") => asked.to_owned(),
             Some(_) | None => list(&self.headers, SENT),
@@ -70,7 +72,7 @@ impl Cors {
         answer
     }
 
-    /// Whether responses differ by the origin that asks.
+    /// Returns `true` if responses depend on the origin, so that caches need `vary: origin`.
     pub fn varies(&self) -> bool {
         self.credentials || !self.origins.contains("*")
     }
@@ -80,6 +82,7 @@ impl Cors {
         if !all && !self.origins.contains(origin) {
             return None;
         }
+        // With credentials browsers refuse `*`.
         let named = if self.varies() { origin } else { "*" };
         let mut headers = vec![("access-control-allow-origin", named.to_owned())];
         if self.credentials {
@@ -93,12 +96,12 @@ fn list(set: &BTreeSet<String>, usual: &str) -> String {
     if set.is_empty() { usual.to_owned() } else { set.iter().map(String::as_str).collect::<Vec<_>>().join(", ") }
 }
 
-/// Whether a browser can send `text` as an origin, or it is `*`.
+/// Returns `true` if `text` is `*` or an origin in the form in which browsers send it.
 pub fn is_origin(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else { return text == "*" };
     let lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let (host, port) = match rest.rsplit_once(':') {
-        // Not within an IPv6 address.
+        // A colon inside the brackets of an IPv6 address begins no port.
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         Some(_) | None => (rest, None),
     };
@@ -107,6 +110,7 @@ pub fn is_origin(text: &str) -> bool {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => !host.is_empty() && host.bytes().all(|byte| lower(byte) || b"-._".contains(&byte)),
     };
+    // Browsers omit the default port, so an origin that names it would never match.
     let usual = [("http", "80"), ("https", "443")];
     scheme.starts_with(|first: char| first.is_ascii_lowercase())
         && scheme.bytes().all(|byte| lower(byte) || b"+-.".contains(&byte))
@@ -114,7 +118,7 @@ pub fn is_origin(text: &str) -> bool {
         && port.is_none_or(|port| port.parse::<u16>().is_ok() && !usual.contains(&(scheme, port)))
 }
 
-/// Whether `text` can be the name of a header, or is `*`.
+/// Returns `true` if `text` is a valid header name or `*`.
 pub fn is_header(text: &str) -> bool {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(token)
@@ -137,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_as_browsers_send_them() {
+    fn origins_are_accepted_as_browsers_send_them() {
         for (text, good) in [
             ("*", true),
             ("https://app.example", true),
@@ -161,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_read_what_they_may() {
+    fn responses_are_shared_with_allowed_origins() {
         let named = Cors { origins: set(&["https://a.example"]), ..Cors::default() };
         let expose = format!("expose-headers={READ}");
         for (cors, origin, expected) in [

@@ -1,7 +1,8 @@
-//! Times by a pattern, such as `0 */5 * * * *` for every five minutes, on a calendar without a time zone.
+//! Cron patterns, such as `0 */5 * * * *` for every five minutes, on a calendar without a time zone.
 //!
-//! The fields are second, minute, hour, day, month and weekday; with five of them the second is 0. Day and weekday,
-//! if both are set, are alternatives. Which instant a time is, the [schedule](crate::schedule) knows.
+//! The fields are second, minute, hour, day, month and weekday; with five fields the second is 0. If both day and
+//! weekday are set, either of them has to match. [`schedule`](crate::schedule) maps the resulting local times to
+//! instants.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,11 +15,11 @@ use serde::{Serialize, Serializer};
 /// One of the six fields of a pattern.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Field {
-    /// What it is called.
+    /// The field's name in error messages, such as `weekday`.
     pub name: &'static str,
-    /// What it takes beside `*`.
+    /// The accepted values beside `*`, for error messages.
     pub takes: &'static str,
-    /// The words among that.
+    /// The words among the accepted values, in upper case.
     words: &'static [&'static str],
 }
 
@@ -26,7 +27,7 @@ const fn field(name: &'static str, takes: &'static str, words: &'static [&'stati
     Field { name, takes, words }
 }
 
-/// The fields in their order.
+/// The fields in the order of a six-field pattern.
 #[rustfmt::skip]
 static FIELDS: [Field; 6] = [
     field("second", "0 to 59", &[]),
@@ -39,11 +40,11 @@ static FIELDS: [Field; 6] = [
         &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", "L"]),
 ];
 
-/// 4600-01-01, in seconds since 1970: 400 years before the search for a time ends. The calendar repeats after 400
-/// years, so what has no time there has none at all.
+/// 4600-01-01, in seconds since 1970: 400 years before the parser's search for a time ends. The Gregorian calendar
+/// repeats after 400 years, so a pattern without a time in that span never has one.
 const LAST_CYCLE: i64 = 82_994_803_200;
 
-/// A pattern of times, parsed and checked: it has a time to come, whenever one asks.
+/// A cron pattern, parsed and checked: it always has a next time. Cheap to clone.
 #[derive(Clone)]
 pub struct Cron {
     text: String,
@@ -51,54 +52,55 @@ pub struct Cron {
     every_hour: bool,
 }
 
-/// Why a text is not a pattern of times.
+/// The error for a text that is not a cron pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CronError {
-    /// It has too few fields, or too many.
+    /// Neither five nor six fields; holds their number.
     #[error("it needs 5 or 6 fields and has {0}")]
     Fields(usize),
-    /// One of its fields cannot be read.
+    /// A field that cannot be parsed.
     #[error("the {} cannot be `{text}`", field.name)]
     Field {
-        /// Which one.
+        /// The field.
         field: &'static Field,
-        /// What it says.
+        /// The field's text.
         text: String,
     },
-    /// No day is like that, as 30 February.
+    /// A date that does not exist, such as 30 February.
     #[error("there is no such day")]
     Never,
 }
 
 impl Cron {
-    /// The pattern as written.
+    /// Returns the pattern as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether it has times in every hour of its days: then it counts what passes, else the hands of a clock.
+    /// Returns `true` if the pattern matches in every hour of its days. Such a pattern measures elapsed time, any other
+    /// one the time of day, which matters when clocks change.
     pub(crate) fn every_hour(&self) -> bool {
         self.every_hour
     }
 
-    /// The times after this one, the nearest first.
+    /// Returns the matching times after `time`, the nearest first.
     pub(crate) fn after(&self, time: NaiveDateTime) -> impl Iterator<Item = NaiveDateTime> {
         self.walk(time, false, Direction::Forward)
     }
 
-    /// The times up to this one and it as well, the nearest first.
+    /// Returns the matching times up to and including `time`, the nearest first.
     pub(crate) fn until(&self, time: NaiveDateTime) -> impl Iterator<Item = NaiveDateTime> {
         self.walk(time, true, Direction::Backward)
     }
 
-    /// The times from this one on; it ends where the calendar of the pattern does.
+    /// Returns the matching times from `start` on; ends where the parser's calendar does.
     fn walk(&self, start: NaiveDateTime, inclusive: bool, direction: Direction) -> impl Iterator<Item = NaiveDateTime> {
         let step = move |time: NaiveDateTime, inclusive| step(&self.pattern, time, inclusive, direction);
         std::iter::successors(step(start, inclusive), move |time| step(*time, false))
     }
 }
 
-/// The nearest time of the pattern. As UTC has no summer time, it stands for a calendar without zone.
+/// Returns the nearest matching time. UTC has no summer time, so it serves as the calendar without a zone.
 fn step(pattern: &croner::Cron, time: NaiveDateTime, inclusive: bool, direction: Direction) -> Option<NaiveDateTime> {
     let found = match direction {
         Direction::Forward => pattern.find_next_occurrence(&time.and_utc(), inclusive),
@@ -118,10 +120,11 @@ impl FromStr for Cron {
             other => return Err(CronError::Fields(other)),
         };
         let wrong = |at: usize| CronError::Field { field: &FIELDS[first + at], text: fields[at].to_owned() };
+        // The parser accepts a word in any field and then misreads it, so words are checked first.
         if let Some(at) = (0..fields.len()).find(|at| !has_only(fields[*at], FIELDS[first + at].words)) {
             return Err(wrong(at));
         }
-        // The parser does not tell which field it means, so each is read alone.
+        // The parser's error does not say which field is wrong, so each is parsed alone.
         let alone = |at: &usize| {
             let fields: Vec<&str> =
                 (0..fields.len()).map(|other| if other == *at { fields[*at] } else { "*" }).collect();
@@ -129,8 +132,10 @@ impl FromStr for Cron {
         };
         let pattern: croner::Cron = text.parse().map_err(|_| {
             let at = (0..fields.len()).find(alone);
+            // Each field is valid alone: the combination is refused, and no single field can be blamed.
             at.map_or(CronError::Fields(fields.len()), wrong)
         })?;
+        // A pattern that never matches would make every later search walk to the end of the calendar.
         let start = DateTime::from_timestamp(LAST_CYCLE, 0).map(|start| start.naive_utc());
         start.and_then(|start| step(&pattern, start, true, Direction::Forward)).ok_or(CronError::Never)?;
         let every_hour = (0..24).all(|hour| pattern.pattern.hour_match(hour).unwrap_or(false));
@@ -138,11 +143,11 @@ impl FromStr for Cron {
     }
 }
 
-/// Whether a field has no words but these, and no element of its list is empty. The parser takes words anywhere.
+/// Returns `true` if a field contains no words but these and no empty list element. The parser accepts both.
 fn has_only(field: &str, words: &[&str]) -> bool {
     let letters = |c: char| !c.is_alphabetic();
     let known = |word: &str| word.is_empty() || words.iter().any(|known| known.eq_ignore_ascii_case(word));
-    // In `15W` and `5L` the digits end the word.
+    // In `15W` and `5L` the digits delimit the word.
     field.split(letters).all(known) && field.split(',').all(|element| !element.is_empty())
 }
 
@@ -180,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_are_read_or_the_wrong_field_is_named() {
+    fn patterns_parse_or_the_wrong_field_is_named() {
         let field = |name, text: &str| {
             let field = FIELDS.iter().find(|field| field.name == name).unwrap();
             Some(CronError::Field { field, text: text.to_owned() })
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_cycle_has_all_days() {
+    fn the_last_cycle_covers_400_years() {
         let (start, end) = ("4600-01-01T00:00:00Z", "5000-01-01T00:00:00Z");
         let [start, end] = [start, end].map(|time| time.parse::<DateTime<Utc>>().unwrap().timestamp());
         assert_eq!((start, end - start), (LAST_CYCLE, 146_097 * 86_400));

@@ -1,42 +1,42 @@
-//! Agents that wait for each other's answers, so that none would ever come.
+//! Detection of deadlocks: agents that wait for each other's answers.
 //!
-//! A handler that waits for an answer keeps two things from others until it is there: one of its agent's turns (an agent
-//! has as many as instances), and its lane (the conversation, or the whole agent, as `mailbox.order` says). A question is
-//! stuck when it can only be handled after handlers whose own questions are stuck. It does not matter whether the
-//! questions came of one another or from different sides: only who holds what.
+//! A handler that waits for an answer holds two resources until it comes: one of its agent's turns (an agent has as
+//! many as instances), and its lane (the conversation, or the whole agent, depending on `mailbox.order`). A request is
+//! stuck if it can only be handled after handlers whose own requests are stuck. The origin of the requests does not
+//! matter, only the resources held.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::Order;
 
-/// A question that a handler waits for the answer to.
+/// A request whose answer a handler waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asks<N> {
-    /// Tells it from all others that its agent's handlers ever ask.
+    /// The request's id, unique among all requests of the agent.
     pub id: u64,
-    /// Tells the handler from the others of its agent. One that asks several at once waits for all the answers.
+    /// The handler's id, unique in its agent. A handler with several requests waits for all answers.
     pub handler: u64,
-    /// The conversation of the message that the handler has in hand.
+    /// The conversation of the message that the handler handles.
     pub within: u64,
-    /// Who was asked.
+    /// The agent that was asked.
     pub to: N,
-    /// In which conversation.
+    /// The conversation of the request.
     pub conversation: u64,
 }
 
-/// What there is to know of an agent.
+/// The resources of an agent and the requests that hold them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing<N> {
-    /// How many messages it can have in hand at once.
+    /// The number of messages that it can handle at once.
     pub turns: u32,
-    /// Which of them are handled one at a time.
+    /// The order in which it handles messages.
     pub order: Order,
-    /// What its handlers wait for.
+    /// The unanswered requests of its handlers.
     pub asks: Vec<Asks<N>>,
 }
 
 impl<N> Standing<N> {
-    /// Whether a message of this conversation has to wait until the answers are there that its handlers wait for.
+    /// Returns `true` if a message of this conversation has to wait for answers that the agent's handlers wait for.
     pub fn keeps_waiting(&self, conversation: u64) -> bool {
         let has_lane = |asks: &Asks<N>| match self.order {
             Order::Agent => true,
@@ -46,7 +46,8 @@ impl<N> Standing<N> {
         if self.asks.iter().any(has_lane) {
             return true;
         }
-        // No more handlers than questions.
+        // A handler has at least one request, so fewer requests than turns leave a turn free. This spares counting
+        // handlers.
         if self.asks.is_empty() || self.asks.len() < self.turns as usize {
             return false;
         }
@@ -55,25 +56,26 @@ impl<N> Standing<N> {
     }
 }
 
-/// The questions that are stuck.
+/// The stuck requests, by the agent whose handlers wait for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck<N> {
     agents: BTreeMap<N, Standing<N>>,
 }
 
 impl<N: Ord + Clone> Stuck<N> {
-    /// Those that keep one from being handled which is for `to` in a conversation. `look` tells how an agent stands, and
-    /// nothing if there is none of this name.
+    /// Finds the stuck requests that keep a message for `to` in `conversation` from being handled. `look` returns the
+    /// present state of an agent, or `None` if there is none of this name.
     ///
-    /// Agents may be looked at one after the other while they go on: what two looks both find stood at one moment.
+    /// Agents may be looked at one after another while they run: a request that two looks find was there the whole time
+    /// between them.
     pub fn find(to: &N, conversation: u64, look: impl FnMut(&N) -> Option<Standing<N>>) -> Self {
         let mut stuck = Self { agents: reach(to, conversation, look) };
         while stuck.let_go() {}
         stuck
     }
 
-    /// Takes out the handlers whose questions can all be handled; others may be able to go on after them. False if there
-    /// are none.
+    /// Removes the handlers whose requests can all be handled; others may be able to continue after them. Returns
+    /// `false` if there are none.
     fn let_go(&mut self) -> bool {
         let mut free = Vec::new();
         for (name, standing) in &self.agents {
@@ -92,13 +94,13 @@ impl<N: Ord + Clone> Stuck<N> {
         !free.is_empty()
     }
 
-    /// Whether what is for `to` in a conversation would never be handled.
+    /// Returns `true` if a message for `to` in `conversation` would never be handled.
     pub fn keep_waiting(&self, to: &N, conversation: u64) -> bool {
         self.agents.get(to).is_some_and(|standing| standing.keeps_waiting(conversation))
     }
 
-    /// Who waits for whom: from `to`, which `from` asked, to `from`, and `to` again. Where `from` is not among those who
-    /// are waited for, `to` alone, twice.
+    /// Returns the cycle of agents for an error message: from `to`, which `from` asked, over the agents that wait for
+    /// each other to `from` and `to` again. If `from` is not among the agents waited for, `to` twice.
     pub fn cycle(&self, from: &N, to: &N) -> Vec<N> {
         let mut path = vec![to.clone()];
         self.walk(from, to, &mut BTreeSet::from([to]), &mut path);
@@ -106,8 +108,8 @@ impl<N: Ord + Clone> Stuck<N> {
         path
     }
 
-    /// Follows who waits for whom from `at` on, until `wanted` is there. False, and the path as it was, if it is not to be
-    /// found.
+    /// Searches depth-first along the stuck requests from `at` for `wanted`. Returns `false` and leaves the path
+    /// unchanged if it is not found.
     fn walk<'a>(&'a self, wanted: &N, at: &N, seen: &mut BTreeSet<&'a N>, path: &mut Vec<N>) -> bool
     where
         N: 'a,
@@ -129,7 +131,7 @@ impl<N: Ord + Clone> Stuck<N> {
     }
 }
 
-/// The agents that keep `to` waiting in a conversation, those that keep these waiting, and so on.
+/// Collects the agents that keep `to` waiting in a conversation, those that these wait for, and so on.
 fn reach<N: Ord + Clone>(
     to: &N,
     conversation: u64,

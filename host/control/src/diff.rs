@@ -1,4 +1,4 @@
-//! What differs between two declarations, for people and programs.
+//! The differences between two declarations, for people and programs.
 
 use std::collections::BTreeMap;
 
@@ -8,35 +8,35 @@ use serde_json::Value;
 use crate::desired::{AgentSpec, Desired};
 use crate::units::print_bytes;
 
-/// One difference: of an agent, or of the host itself.
+/// A difference of one agent, or of the host itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Whose; none for the host itself.
+    /// The agent's name; `None` for the host itself.
     pub agent: Option<String>,
-    /// What it means.
+    /// The effect of the difference.
     pub kind: Kind,
-    /// Each setting that differs, such as `limits.cpu: 1s -> 2s`, in order of name.
+    /// The settings that differ, such as `limits.cpu: 1s -> 2s`, sorted by name.
     pub details: Vec<String>,
 }
 
-/// What a difference leads to.
+/// The effect of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// An agent comes.
+    /// A new agent.
     Add,
-    /// An agent leaves.
+    /// A removed agent.
     Remove,
-    /// An agent gets a new revision.
+    /// A new revision of an agent.
     NewRevision,
-    /// It applies at once.
+    /// Settings that apply at once.
     InPlace,
-    /// It applies when the host starts again.
+    /// Settings that apply at the next start of the host.
     RestartNeeded,
 }
 
 impl Kind {
-    /// The kind as text, such as `new-revision`.
+    /// Returns the kind as text, such as `new-revision`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Add => "add",
@@ -48,7 +48,7 @@ impl Kind {
     }
 }
 
-/// Compares two declarations.
+/// Compares two declarations. The host's own differences come first.
 pub fn diff(old: &Desired, new: &Desired) -> Vec<Difference> {
     let mut differences = Vec::new();
     differences.extend(host(old, new));
@@ -58,7 +58,7 @@ pub fn diff(old: &Desired, new: &Desired) -> Vec<Difference> {
             Some(before) if before != spec => {
                 let kind = if before.same_revision(spec) { Kind::InPlace } else { Kind::NewRevision };
                 let mut details = settings(&**before, &**spec);
-                // Of `reload` each has a part.
+                // The keys of `reload` are split between the two structs, so the details have to be sorted together.
                 details.extend(settings(&before.rollout, &spec.rollout));
                 details.sort();
                 differences.push(agent(spec, kind, details));
@@ -78,11 +78,11 @@ fn agent(spec: &AgentSpec, kind: Kind, details: Vec<String>) -> Difference {
     Difference { agent: Some(spec.name.to_string()), kind, details }
 }
 
-/// What applies when the host starts again; the rest of its own settings applies at once.
+/// The host's settings that apply at its next start; all others apply at once.
 const RESTART: [&str; 6] =
     ["http.listen", "admin.listen", "probes.listen", "store.path", "store.durability", "host.instances"];
 
-/// What differs in the host's own settings.
+/// Compares the host's own settings.
 fn host(old: &Desired, new: &Desired) -> Vec<Difference> {
     let tables = [
         ("http", settings(&old.http, &new.http)),
@@ -104,11 +104,11 @@ fn host(old: &Desired, new: &Desired) -> Vec<Difference> {
         .collect()
 }
 
-/// The leaves in which two values of one type differ.
+/// Compares two values of one type. Returns the leaves that differ as `key: old -> new`, sorted.
 fn settings<T: Serialize>(old: &T, new: &T) -> Vec<String> {
     let leaves = |value: &T| {
         let mut leaves = BTreeMap::new();
-        // A setting is always a tree of plain values.
+        // Serialization cannot fail: settings are trees of plain values with text keys.
         collect(String::new(), &serde_json::to_value(value).unwrap_or_default(), &mut leaves);
         leaves
     };
@@ -129,7 +129,7 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
-                // The names of settings in the file have hyphens and no units.
+                // Keys in the file have hyphens and no units.
                 let name = key.replace('_', "-");
                 let size = name.strip_suffix("-bytes");
                 let name = size.unwrap_or(&name);
@@ -147,7 +147,7 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
     }
 }
 
-/// A value for people: `[triage, cap:desk]`, and a route as `/tickets [POST] enqueue`. What is empty is left out.
+/// Formats a value for people: `[triage, cap:desk]`, and a route as `/tickets [POST] enqueue`. Omits empty values.
 fn plain(value: &Value) -> String {
     let list = |values: &mut dyn Iterator<Item = &Value>, between: &str| {
         values.map(plain).filter(|text| !text.is_empty() && text != "[]").collect::<Vec<_>>().join(between)
@@ -203,11 +203,11 @@ mod tests {
         Arc::make_mut(echo)
     }
 
-    /// One change of a declaration.
+    /// A change of a declaration.
     type Change = fn(&mut Desired);
 
     #[test]
-    fn every_change_has_its_kind_and_its_details() {
+    fn changes_are_reported_with_kind_and_details() {
         let table: [(&str, Change, &[&str]); 30] = [
             ("nothing", |_| {}, &[]),
             (

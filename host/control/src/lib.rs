@@ -1,11 +1,11 @@
-//! What a Caxton host decides, apart from what it does.
+//! The decisions of a Caxton host, apart from their execution.
 //!
-//! Nothing in here reads a clock, a file or a random number, starts a task or knows wasmtime: time and
-//! chance are arguments, and every function returns a value that the host (`caxton`) acts on.
+//! Nothing in here reads a clock, a file or a random number, starts a task or knows wasmtime: time and chance are
+//! arguments, and every function returns a value that the host (`caxton`) acts on.
 //!
 //! ```text
 //! caxton.toml --> config::Node --check--> Desired --.
-//!                                                    plan --> actions, what waits and why
+//!                                                    plan --> actions, and what is not done yet and why
 //! what runs ---------------------------> Actual ----'
 //! ```
 

@@ -7,65 +7,65 @@ use serde::Serialize;
 /// The longest reason kept for a failure, in characters (SPEC §1).
 pub const MAX_REASON: usize = 1_000;
 
-/// Where a revision is in its life.
+/// The state of a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum State {
     /// Declared; nothing of it is in memory.
     Unloaded,
-    /// The component is valid and compiled.
+    /// Validated and compiled.
     Loaded,
-    /// Its instances stand and its probe passes.
+    /// Its minimum of instances has started and its probe passes.
     Ready,
-    /// Takes messages.
+    /// Receives messages.
     Running,
-    /// Takes none, finishes what it has.
+    /// Receives no new messages and finishes those in flight.
     Draining,
-    /// Ended as it should.
+    /// Ended as intended. Terminal.
     Stopped,
-    /// Ended because of this.
+    /// Ended by a failure. Terminal.
     Failed {
-        /// Why, for a person to read: 1 to 1,000 characters.
+        /// The reason for people to read: 1 to 1,000 characters.
         reason: String,
     },
 }
 
 impl State {
-    /// A failure for this reason, cut to the longest that is kept.
+    /// Creates the failed state with a reason, cut to [`MAX_REASON`] characters.
     pub fn failed(reason: &str) -> Self {
         let reason = if reason.is_empty() { "no reason was given" } else { reason };
         Self::Failed { reason: reason.chars().take(MAX_REASON).collect() }
     }
 
-    /// Whether it may begin to take messages.
+    /// Returns `true` if the revision may begin to receive messages.
     pub fn can_start(&self) -> bool {
         matches!(self, Self::Ready)
     }
 
-    /// Whether it may stop taking messages and finish those it has.
+    /// Returns `true` if the revision may stop receiving messages and finish those in flight.
     pub fn can_drain(&self) -> bool {
         matches!(self, Self::Running)
     }
 
-    /// Whether it may end as it should.
+    /// Returns `true` if the revision may end as intended.
     pub fn can_stop(&self) -> bool {
         matches!(self, Self::Running | Self::Draining | Self::Ready)
     }
 
-    /// Whether it has messages in hand, or may get some.
+    /// Returns `true` if the revision has messages in flight or may receive some.
     pub fn is_active(&self) -> bool {
         matches!(self, Self::Running | Self::Draining)
     }
 
-    /// Whether nothing follows.
+    /// Returns `true` if no state can follow.
     pub fn is_terminal(&self) -> bool {
         matches!(self, Self::Stopped | Self::Failed { .. })
     }
 
-    /// Goes from this state to `to`.
+    /// Checks the transition to `to` and returns `to`.
     ///
     /// # Errors
-    /// The table of SPEC §1 has no such row.
+    /// The table of SPEC §1 has no such transition.
     pub fn transition(&self, to: Self) -> Result<Self, IllegalTransition> {
         let legal = match (self, &to) {
             (Self::Stopped | Self::Failed { .. }, _) => false,
@@ -95,13 +95,13 @@ impl fmt::Display for State {
     }
 }
 
-/// Two states between which there is no way.
+/// The error for a transition that SPEC §1 does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a revision cannot go from {from} to {to}")]
 pub struct IllegalTransition {
-    /// Where it is.
+    /// The present state.
     pub from: State,
-    /// Where it was to go.
+    /// The requested state.
     pub to: State,
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exactly_the_rows_of_the_table_are_legal() {
+    fn exactly_the_transitions_of_the_specification_are_legal() {
         let failed = || State::failed("x");
         let all =
             [State::Unloaded, State::Loaded, State::Ready, State::Running, State::Draining, State::Stopped, failed()];
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_five_questions_have_the_answers_of_the_specification() {
+    fn predicates_match_the_specification() {
         // state, can start, can drain, can stop, active, terminal
         for (state, start, drain, stop, active, terminal) in [
             (State::Unloaded, false, false, false, false, false),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_neither_empty_nor_endless() {
+    fn reasons_have_a_default_and_a_bound() {
         for (given, length) in [("", 19), ("x", 1), (&"ä".repeat(5_000), MAX_REASON)] {
             let State::Failed { reason } = State::failed(given) else { panic!("failed is failed") };
             assert_eq!(reason.chars().count(), length);

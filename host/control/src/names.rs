@@ -1,4 +1,4 @@
-//! Names that carry a rule: agents, capabilities, receivers, digests and revisions.
+//! The names that follow a rule: agents, capabilities, receivers, digests and revisions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 /// The longest name of an agent or a capability, in bytes (SPEC §7).
 pub const MAX_NAME: usize = 63;
 
-/// Why a text is not a name.
+/// The error for a text that is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a name has 1 to 63 characters: lower-case letters, digits and `-`; it begins with a letter and does not end with `-`"
 )]
 pub struct NameError;
 
-/// Whether `name` matches `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`.
+/// Returns `true` if `name` matches `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`.
 fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     (1..=MAX_NAME).contains(&bytes.len())
@@ -25,7 +25,7 @@ fn is_name(name: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
-/// Defines a cheaply cloned name with the rule of SPEC §7.
+/// Defines a name with the rule of SPEC §7. Names are shared text, so a clone allocates nothing.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -34,12 +34,12 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name as text.
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
 
-            /// The name as shared text, for those who keep it.
+            /// Returns the name as shared text, for a holder that outlives this value.
             pub fn shared(&self) -> Arc<str> {
                 Arc::clone(&self.0)
             }
@@ -85,11 +85,11 @@ name! {
 }
 
 name! {
-    /// The name of something that agents can do, by which others find them.
+    /// The name of a capability that agents declare and by which others find them.
     Capability
 }
 
-/// To whom a message goes, or to whom an agent may send.
+/// The receiver of a message, or an entry of the list of receivers that an agent may send to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Receiver {
     /// The agent of this name.
@@ -135,7 +135,7 @@ impl Serialize for Receiver {
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
-    /// The first twelve hexadecimal digits, for people.
+    /// Returns the first twelve hexadecimal digits, enough for people to tell components apart.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
     }
@@ -168,7 +168,7 @@ impl FromStr for Digest {
     }
 }
 
-/// Why a text is not a digest.
+/// The error for a text that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a digest has 64 hexadecimal digits")]
 pub struct DigestError;
@@ -188,9 +188,9 @@ impl Serialize for Digest {
 /// An agent's revision, written `triage@7`: one component digest with one set of resolved settings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RevisionId {
-    /// Whose revision it is.
+    /// The agent.
     pub agent: AgentName,
-    /// Counts the agent's revisions from 1; never used twice.
+    /// The revision's number, counted per agent from 1; never used twice.
     pub number: u64,
 }
 
@@ -212,7 +212,7 @@ impl Serialize for RevisionId {
     }
 }
 
-/// Why a text does not name a revision.
+/// The error for a text that is not a revision's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a revision is written as AGENT@NUMBER, such as `triage@7`")]
 pub struct RevisionError;
@@ -223,6 +223,7 @@ impl FromStr for RevisionId {
     fn from_str(text: &str) -> Result<Self, RevisionError> {
         let (agent, number) = text.split_once('@').ok_or(RevisionError)?;
         let agent = agent.parse().map_err(|_| RevisionError)?;
+        // `u64::from_str` accepts a leading `+`.
         let digits = number.bytes().all(|byte| byte.is_ascii_digit());
         let number = number.parse().ok().filter(|number| digits && *number > 0);
         Ok(Self { agent, number: number.ok_or(RevisionError)? })

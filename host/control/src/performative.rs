@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 /// Defines the acts once, with their names in the contract and on the wire.
 macro_rules! performatives {
     ($($variant:ident $name:literal,)*) => {
-        /// What a message means to do: the 22 communicative acts of FIPA00037, by the names they have there.
+        /// The purpose of a message: one of the 22 communicative acts of FIPA00037, by the names they have there.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
         #[allow(missing_docs, reason = "the acts are defined in FIPA00037 and described in wit/agent.wit")]
         pub enum Performative { $($variant,)* }
 
         impl Performative {
-            /// All acts, in order of name.
+            /// All acts, sorted by name.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The act's name, such as `accept-proposal`.
+            /// Returns the act's name on the wire, such as `accept-proposal`.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
@@ -57,7 +57,7 @@ impl fmt::Display for Performative {
     }
 }
 
-/// Why a text is not a performative: it names none of the 22.
+/// The error for a text that names none of the 22 acts; holds the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no performative of FIPA00037 is called `{0}`")]
 pub struct UnknownPerformative(pub String);

@@ -8,8 +8,8 @@
 //!                     '----------'---------------------^
 //! all              any --cancel--> cancelling --> ended
 //! ```
-//! Each participant is somewhere on its own way through this. A message is judged when it is sent: an answer
-//! that crosses a `cancel` is judged as the answer to it.
+//! Each participant is at its own stage. A message is checked at the time it is sent: an answer that crosses a `cancel`
+//! counts as the answer to it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,16 +18,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::Performative::{self, *};
 
-/// The most participants of one run, as many as a conversation may have at most (SPEC §7).
+/// The most participants of one run, equal to the upper bound for a conversation (SPEC §7).
 pub const MAX_PARTICIPANTS: usize = 100;
 
-/// A protocol whose order the host knows and holds its messages to.
+/// An interaction protocol whose messages the host checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// One agent asks another to do something (FIPA00026).
     #[serde(rename = "fipa-request")]
     Request,
-    /// One agent asks another whether something is true, or what it is (FIPA00027).
+    /// One agent asks another if a proposition is true, or for the value of an expression (FIPA00027).
     #[serde(rename = "fipa-query")]
     Query,
     /// One agent calls others for proposals and accepts some (FIPA00029).
@@ -39,12 +39,12 @@ impl Protocol {
     /// All protocols that are checked.
     pub const ALL: [Self; 3] = [Self::Request, Self::Query, Self::ContractNet];
 
-    /// The protocol of this name; none for a name whose messages are not checked.
+    /// Returns the protocol of this name; `None` if messages that name it are not checked.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.as_str() == name)
     }
 
-    /// The protocol's name, such as `fipa-request`.
+    /// Returns the protocol's name in messages, such as `fipa-request`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Request => "fipa-request",
@@ -60,7 +60,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Where one participant is.
+/// The stage of one participant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Stage {
@@ -72,10 +72,10 @@ enum Stage {
     Ended,
 }
 
-/// An act that is legal, and where it leads.
+/// A legal act and the stage that follows.
 type Move = (Performative, Stage);
 
-/// What begins a run between an initiator and a participant.
+/// Returns the acts that begin a run between an initiator and a participant.
 fn beginnings(protocol: Protocol) -> &'static [Move] {
     match protocol {
         Protocol::Request => &[(Request, Stage::Asked), (RequestWhen, Stage::Asked), (RequestWhenever, Stage::Asked)],
@@ -84,7 +84,7 @@ fn beginnings(protocol: Protocol) -> &'static [Move] {
     }
 }
 
-/// What the initiator may say to a participant at this stage.
+/// Returns the acts that the initiator may send to a participant at this stage.
 fn initiator_may(protocol: Protocol, stage: Stage) -> &'static [Move] {
     match stage {
         Stage::Asked | Stage::Agreed | Stage::Accepted | Stage::Cancelling => {
@@ -100,7 +100,7 @@ fn initiator_may(protocol: Protocol, stage: Stage) -> &'static [Move] {
     }
 }
 
-/// What a participant at this stage may say to the initiator.
+/// Returns the acts that a participant at this stage may send to the initiator.
 fn participant_may(protocol: Protocol, stage: Stage) -> &'static [Move] {
     const RESULT: &[Move] = &[(Inform, Stage::Ended), (Failure, Stage::Ended), (NotUnderstood, Stage::Ended)];
     match (stage, protocol) {
@@ -139,10 +139,10 @@ fn participant_may(protocol: Protocol, stage: Stage) -> &'static [Move] {
     }
 }
 
-/// Where one conversation is in its protocol.
+/// The state of one run of a protocol.
 ///
-/// The first message tells who the initiator is and who takes part. When all parts have ended, whoever begins
-/// again begins a new run, with roles of its own.
+/// The first message determines the initiator and a participant. When all parts have ended, any agent may begin the run
+/// anew, with other roles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     protocol: Protocol,
@@ -150,37 +150,37 @@ pub struct Run {
     participants: BTreeMap<String, Stage>,
 }
 
-/// What one agent may say to another: as the initiator, and as the participant. Who speaks to itself is both.
+/// The acts that one agent may send to another, by role. An agent that sends to itself has both roles.
 struct Moves {
     as_initiator: &'static [Move],
     as_participant: &'static [Move],
 }
 
 impl Run {
-    /// A run that nobody has begun.
+    /// Creates a run that has not begun.
     pub fn new(protocol: Protocol) -> Self {
         Self { protocol, initiator: None, participants: BTreeMap::new() }
     }
 
-    /// The protocol that it is a run of.
+    /// Returns the run's protocol.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Who began it; none before anybody did.
+    /// Returns the sender of the first message; `None` before the run has begun.
     pub fn initiator(&self) -> Option<&str> {
         self.initiator.as_deref()
     }
 
-    /// Whether it was begun and every part of it has ended.
+    /// Returns `true` if the run has begun and all its parts have ended.
     pub fn is_over(&self) -> bool {
         !self.participants.is_empty() && self.participants.values().all(|stage| *stage == Stage::Ended)
     }
 
-    /// Takes a message.
+    /// Checks a message and moves its participant to the next stage.
     ///
     /// # Errors
-    /// The protocol does not allow it; the run stays as it was.
+    /// The protocol does not allow the message; the run is unchanged.
     pub fn step(&mut self, from: &str, to: &str, act: Performative) -> Result<(), Illegal> {
         let (is_participants, stage) = self.judge(from, to, act).map_err(|why| Illegal {
             protocol: self.protocol,
@@ -189,6 +189,7 @@ impl Run {
             to: to.to_owned(),
             why,
         })?;
+        // All parts have ended or none has begun: this message begins anew and assigns the roles.
         if !self.is_under_way() {
             self.initiator = Some(from.to_owned());
             self.participants.clear();
@@ -203,8 +204,8 @@ impl Run {
         Ok(())
     }
 
-    /// Ends a participant's part, because the host told the initiator `failure` in its name (SPEC §7). Nothing
-    /// happens if it has no part with this initiator.
+    /// Ends a participant's part, since the host sent the initiator a `failure` in its name (SPEC §7). Does nothing if
+    /// it has no part with this initiator.
     pub fn give_up(&mut self, participant: &str, initiator: &str) {
         if self.initiator.as_deref() == Some(initiator)
             && let Some(stage) = self.participants.get_mut(participant)
@@ -213,8 +214,8 @@ impl Run {
         }
     }
 
-    /// Whether an agent has something to say in it, or to hear. What was asked from outside, by no call that is still in
-    /// hand, is answered to nobody: such a run waits for nothing more.
+    /// Returns `true` if the agent has an act to send or to receive in this run. A request from outside whose caller is
+    /// gone has no one to answer to: such a run waits for nothing.
     pub fn involves(&self, agent: &str) -> bool {
         let initiator = self.initiator.as_deref().unwrap_or_default();
         let from_outside = initiator.contains(':');
@@ -227,7 +228,7 @@ impl Run {
         })
     }
 
-    /// The acts that are legal now from one agent to another, those of the initiator first.
+    /// Returns the acts that are legal now from one agent to another, those of the initiator first.
     pub fn legal(&self, from: &str, to: &str) -> Vec<Performative> {
         self.moves(from, to).map_or_else(|_| Vec::new(), |moves| moves.acts())
     }
@@ -236,7 +237,7 @@ impl Run {
         self.participants.values().any(|stage| *stage != Stage::Ended)
     }
 
-    /// Whether the participant said it, and where that leads its part.
+    /// Returns whether the sender acts as participant, and the participant's next stage.
     fn judge(&self, from: &str, to: &str, act: Performative) -> Result<(bool, Stage), Why> {
         let moves = self.moves(from, to)?;
         let find = |moves: &[Move]| moves.iter().find(|(legal, _)| *legal == act).map(|(_, stage)| *stage);
@@ -261,6 +262,7 @@ impl Run {
         let from_initiator = initiator == Some(from);
         let as_initiator = match self.participants.get(to) {
             Some(stage) if from_initiator => initiator_may(self.protocol, *stage),
+            // Only a contract net can take in further participants once it has begun.
             None if from_initiator && self.protocol == Protocol::ContractNet => beginnings(self.protocol),
             Some(_) | None => &[],
         };
@@ -269,6 +271,7 @@ impl Run {
             Some(_) | None => &[],
         };
         if as_initiator.is_empty() && as_participant.is_empty() {
+            // With no legal act at all, an outsider is the more helpful explanation than an empty list.
             let outside = |name: &&str| initiator != Some(name) && !self.participants.contains_key(*name);
             if let Some(name) = [from, to].iter().find(|name| outside(name)) {
                 return Err(Why::Stranger { name: (*name).to_owned() });
@@ -290,42 +293,42 @@ impl Moves {
     }
 }
 
-/// A message that its protocol does not allow: what was said, by whom, and what would be right.
+/// The error for a message that its protocol does not allow, with the acts that would be legal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Illegal {
-    /// The protocol that is under way.
+    /// The protocol in progress.
     pub protocol: Protocol,
-    /// What was said.
+    /// The refused act.
     pub act: Performative,
-    /// Who said it.
+    /// The sender.
     pub from: String,
-    /// To whom.
+    /// The receiver.
     pub to: String,
-    /// Why that is not legal.
+    /// The reason.
     pub why: Why,
 }
 
-/// Why a message is not legal in its protocol.
+/// The reason why a message is not legal in its protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
-    /// Its sender may say other things now.
+    /// The sender may send other acts now.
     Act {
-        /// These; none if it has nothing to say before it is spoken to.
+        /// The legal acts; none if the sender has to wait for a message.
         legal: Vec<Performative>,
     },
-    /// One of the two has no part in the run.
+    /// The sender or the receiver has no part in the run.
     Stranger {
-        /// Who.
+        /// The name of the outsider.
         name: String,
     },
-    /// The run has as many participants as it may.
+    /// The run has the largest number of participants.
     Crowded {
-        /// So many.
+        /// That number.
         bound: usize,
     },
-    /// The conversation has as many runs of protocols under way as it may.
+    /// The conversation has the largest number of runs in progress.
     TooManyRuns {
-        /// The bound.
+        /// That number.
         bound: usize,
     },
 }

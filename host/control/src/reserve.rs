@@ -1,37 +1,40 @@
-//! Keys of an agent's state that are reserved for handlers which run again after a conflict.
+//! Reservations of state keys for handlers that run again after a conflict.
 //!
 //! ```text
-//! a run ends in a conflict -> in line for all keys that it touched -> first in each line, and nobody has them: called
-//!   -> begins: has the keys -> its commit is given to the store: the next in line is called
-//! a commit of another run that writes a reserved key waits beside the line, until nobody has the key
+//! a run ends in a conflict -> queues for all keys that it touched -> first in each queue, and no key held: called
+//!   -> begins: holds the keys -> hands its commit to the store: the next in each queue is called
+//! a commit of another run that writes a held key waits beside the queue until the key is free
 //! ```
-//! A run takes all its keys at once, and a run that has keys never waits for others: two runs that touch keys in opposite
-//! orders do not wait for each other. Whoever was called and has not begun holds up no commit, so that a mailbox whose
-//! messages an operator lets wait holds up nobody.
+//! A run takes all its keys at once, and a run that holds keys never waits for others, so two runs that touch keys in
+//! opposite orders cannot deadlock. A run that was called and has not begun holds up no commit: a mailbox that an
+//! operator has paused would otherwise block every other one.
 //!
-//! A run may wait for an answer whose handler needs the same keys. Such a handler is *within* the run: keys that the run
-//! has are free for it, and it is the first in every line.
+//! A run may wait for an answer whose handler needs the same keys. Such a handler runs *within* the first run: the keys
+//! that the outer run holds are free for it, and it goes to the front of every queue. Otherwise each would wait for the
+//! other.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-/// Names a run among all runs of a host.
+/// The id of a run, unique among all runs of a host.
 pub type Ticket = u64;
 
-/// The keys of one agent that are reserved, and who waits for them. `P` is what goes on when it is its turn.
+/// The reserved keys of one agent, with the runs and commits that wait for them. `P` is the payload that resumes a run
+/// or a commit when its turn comes. Nothing blocks: a caller polls [`due`](Self::due) after each change.
 #[derive(Debug)]
 pub struct Reservations<P> {
     keys: HashMap<String, Key>,
     runs: HashMap<Ticket, Run<P>>,
-    /// Commits that wait, in their order.
+    /// Delayed commits in the order in which they came.
     commits: VecDeque<Delayed<P>>,
-    /// Keys that somebody has left or come for since the last call of [`due`](Self::due).
+    /// Keys that were released or requested since the last call of [`due`](Self::due): only their queues can have
+    /// moved.
     changed: Vec<String>,
 }
 
-/// A key that somebody has or waits for.
+/// A key that is held or waited for. Removed as soon as it is neither.
 #[derive(Debug, Default)]
 struct Key {
-    /// More than one only where each is within the one before.
+    /// More than one only if each runs within the one before.
     holders: Vec<Ticket>,
     line: VecDeque<Ticket>,
 }
@@ -45,11 +48,11 @@ struct Run<P> {
 
 #[derive(Debug)]
 enum State<P> {
-    /// It is in line.
+    /// Queued.
     Waits(P),
-    /// It is in line and was told to begin.
+    /// Queued, and its payload was handed out to begin.
     Called,
-    /// It has its keys.
+    /// Holds its keys.
     Holds,
 }
 
@@ -67,37 +70,39 @@ impl<P> Default for Reservations<P> {
 }
 
 impl<P> Reservations<P> {
-    /// Returns how many keys somebody has or waits for.
+    /// Returns the number of keys that are held or waited for.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Returns whether nobody has or waits for any key.
+    /// Returns `true` if no key is held or waited for.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Returns whether a run that has reserved nothing is better ended when it depends on `key`: another is to change it
-    /// first. Not if it runs within one that has keys, which waits for it.
+    /// Returns `true` if a run without reservations is better ended when it depends on `key`: another run is to change
+    /// the key first, so this one would end in a conflict. Not so for a run within one that holds keys, since that one
+    /// waits for it.
     pub fn is_reserved(&self, key: &str, within: &[Ticket]) -> bool {
         let Some(key) = self.keys.get(key) else { return false };
         if within.iter().any(|ticket| self.holds(*ticket)) { !is_free(key, within) } else { true }
     }
 
-    /// Returns whether a commit of a run within these may write the keys now.
+    /// Returns `true` if a commit of a run within `within` may write the keys now.
     pub fn admits<'k>(&self, mut keys: impl Iterator<Item = &'k String>, within: &[Ticket]) -> bool {
         keys.all(|key| self.keys.get(key).is_none_or(|key| is_free(key, within)))
     }
 
-    /// Lets a commit wait until nobody has the keys that it writes.
+    /// Delays a commit until the keys that it writes are free. Delayed commits keep their order.
     pub fn delay(&mut self, keys: Vec<String>, within: Vec<Ticket>, payload: P) {
         self.commits.push_back(Delayed { keys, within, payload });
     }
 
-    /// Puts a run in line for keys; what it had before it leaves. `first` puts it in front of those that were never called:
-    /// it has waited before.
+    /// Queues a run for keys; it releases all keys that it held before, so that no run waits while it holds one.
+    /// `first` puts it in front of the runs that were never called, for a run that has waited before.
     pub fn wait(&mut self, ticket: Ticket, keys: BTreeSet<String>, within: Vec<Ticket>, first: bool, payload: P) {
         self.leave(ticket);
+        // A run within one that holds keys must not queue behind runs that wait for that one.
         let first = first || within.iter().any(|ticket| self.holds(*ticket));
         for name in &keys {
             let key = self.keys.entry(name.clone()).or_default();
@@ -111,8 +116,10 @@ impl<P> Reservations<P> {
         self.runs.insert(ticket, Run { keys, within, state: State::Waits(payload) });
     }
 
-    /// Gives a run that was called its keys. False if another has one of them: it is to [wait again](Self::wait_again).
+    /// Gives a called run its keys. Returns `false` if one of them is held: the run then has to [wait
+    /// again](Self::wait_again).
     pub fn begin(&mut self, ticket: Ticket) -> bool {
+        // A run without an entry reserved nothing, so nothing is in its way.
         let Some(run) = self.runs.get_mut(&ticket) else { return true };
         let free = |name: &String| self.keys.get(name).is_none_or(|key| is_free(key, &run.within));
         if !run.keys.iter().all(free) {
@@ -128,7 +135,7 @@ impl<P> Reservations<P> {
         true
     }
 
-    /// Lets a run wait that was called and could not begin. It keeps its place.
+    /// Returns a run that was called and could not begin to the waiting state. It keeps its position.
     pub fn wait_again(&mut self, ticket: Ticket, payload: P) {
         if let Some(run) = self.runs.get_mut(&ticket) {
             run.state = State::Waits(payload);
@@ -136,7 +143,7 @@ impl<P> Reservations<P> {
         }
     }
 
-    /// Takes a run out: what it has is free, and it waits for nothing.
+    /// Removes a run: its keys are released, and it waits for nothing.
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(run) = self.runs.remove(&ticket) else { return };
         for name in run.keys {
@@ -151,7 +158,8 @@ impl<P> Reservations<P> {
         }
     }
 
-    /// Returns whose turn it is: first the commits that may be made, in their order, then the runs that may begin.
+    /// Returns the payloads whose turn it is: first the commits that may be made, in their order, then the runs that
+    /// may begin. Takes time in proportion to the keys that changed and the delayed commits.
     pub fn due(&mut self) -> Vec<P> {
         let mut due = Vec::new();
         let changed = std::mem::take(&mut self.changed);
@@ -179,7 +187,7 @@ impl<P> Reservations<P> {
         due
     }
 
-    /// Returns whether a run is the first in all its lines, and nobody else has one of its keys.
+    /// Returns `true` if a run is the first in all its queues and none of its keys is held by another.
     fn is_next(&self, ticket: Ticket) -> bool {
         self.runs.get(&ticket).is_some_and(|run| {
             let mut keys = run.keys.iter().filter_map(|name| self.keys.get(name));
@@ -192,7 +200,7 @@ impl<P> Reservations<P> {
     }
 }
 
-/// Returns whether nobody has the key but those within which a run is.
+/// Returns `true` if a key is held by no run other than those in `within`.
 fn is_free(key: &Key, within: &[Ticket]) -> bool {
     key.holders.iter().all(|holder| within.contains(holder))
 }
@@ -209,7 +217,7 @@ mod tests {
         table.wait(ticket, keys(wanted), within.to_vec(), false, ticket.to_string());
     }
 
-    /// Lets a run go through the line until it has its keys.
+    /// Takes a run through the queue until it holds its keys.
     fn hold(table: &mut Reservations<String>, ticket: Ticket, wanted: &str, within: &[Ticket]) {
         wait(table, ticket, wanted, within);
         assert_eq!(table.due(), [ticket.to_string()]);
@@ -217,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_have_a_key_one_after_the_other_in_the_order_of_their_conflicts() {
+    fn a_key_is_held_by_one_run_at_a_time_in_order_of_conflict() {
         let mut table = Reservations::default();
         hold(&mut table, 1, "a", &[]);
         for ticket in 2..=4 {
@@ -236,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_touch_keys_in_opposite_orders_do_not_wait_for_each_other() {
+    fn runs_that_touch_keys_in_opposite_orders_do_not_deadlock() {
         let mut table = Reservations::default();
         hold(&mut table, 1, "a", &[]);
         hold(&mut table, 2, "b", &[]);
         wait(&mut table, 3, "a b", &[]);
         wait(&mut table, 4, "b a", &[]);
-        // What a run has, it leaves when it comes for more.
+        // A run releases its keys when it asks for more.
         wait(&mut table, 1, "a b", &[]);
         assert_eq!(table.due(), [""; 0]);
         wait(&mut table, 2, "a b", &[]);
@@ -255,19 +263,19 @@ mod tests {
     }
 
     #[test]
-    fn a_run_for_other_keys_waits_for_nobody() {
+    fn a_run_for_other_keys_does_not_wait() {
         let mut table = Reservations::default();
         hold(&mut table, 1, "a", &[]);
         wait(&mut table, 2, "a b", &[]);
         wait(&mut table, 3, "c", &[]);
         assert_eq!(table.due(), ["3"]);
-        // Behind the one for both.
+        // Queued behind the run that waits for both keys.
         wait(&mut table, 4, "b", &[]);
         assert_eq!(table.due(), [""; 0]);
     }
 
     #[test]
-    fn commits_wait_for_those_who_have_a_key_and_not_for_those_who_were_called() {
+    fn commits_wait_for_holders_and_not_for_called_runs() {
         let mut table = Reservations::default();
         hold(&mut table, 1, "a", &[]);
         wait(&mut table, 2, "a", &[]);
@@ -284,11 +292,11 @@ mod tests {
     }
 
     #[test]
-    fn one_that_could_not_begin_keeps_its_place() {
+    fn a_run_that_could_not_begin_keeps_its_position() {
         let mut table = Reservations::default();
         wait(&mut table, 1, "a b", &[]);
         assert_eq!(table.due(), ["1"]);
-        // One that has waited before came first, and began before it.
+        // A run that has waited before is queued in front, and begins first.
         table.wait(2, keys("b"), Vec::new(), true, "2".to_owned());
         assert_eq!(table.due(), ["2"]);
         assert!(table.begin(2));
@@ -301,12 +309,12 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_within_a_run_that_waits_for_it_goes_first() {
+    fn a_nested_run_goes_first() {
         let mut table = Reservations::default();
         hold(&mut table, 1, "a", &[]);
         wait(&mut table, 2, "a b", &[]);
         assert!(!table.is_reserved("a", &[1]) && table.is_reserved("a", &[9]));
-        // Two at once that 1 asks for: one after the other.
+        // Two requests of run 1 at once: one after the other.
         hold(&mut table, 5, "a b", &[1]);
         wait(&mut table, 6, "a", &[1]);
         assert_eq!(table.due(), [""; 0]);
@@ -320,9 +328,9 @@ mod tests {
         assert_eq!(table.due(), ["2"]);
     }
 
-    /// Whatever comes and goes, everybody's turn comes, and nobody has a key that another has.
+    /// With any interleaving every run gets its turn, and no key has two holders.
     #[test]
-    fn everybody_has_a_turn() {
+    fn no_run_starves_in_random_interleavings() {
         for seed in 0..500_u64 {
             let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
             let mut next = |below: u64| {

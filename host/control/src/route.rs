@@ -1,23 +1,22 @@
-//! Paths with parameters, such as `/tickets/{id}` and `/files/{*rest}`.
+//! Path patterns with parameters, such as `/tickets/{id}` and `/files/{*rest}`.
 //!
-//! A pattern is compared with a path as it stands in the request, byte by byte and without decoding. A literal
-//! segment is therefore written as a client sends it: percent-encoded where RFC 3986 demands it, in upper case
-//! (`%C3%BC`), and not where it does not. `{name}` matches one whole segment that is not empty, `{*name}` at the end of
-//! the pattern all that is left, which may be nothing. A literal goes before both; a parameter and a rest at the same
-//! place clash.
+//! A pattern is compared with the path of the request byte by byte, without decoding. A literal segment is therefore
+//! written as a client sends it: percent-encoded where RFC 3986 demands it, in upper case (`%C3%BC`), and not where it
+//! does not. `{name}` matches one non-empty segment, `{*name}` at the end of the pattern the rest of the path, which
+//! may be empty. A literal has precedence over both; a parameter and a rest at the same position conflict.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-/// The longest pattern, in bytes: longer ones are no paths that anyone types.
+/// The longest pattern, in bytes: more than any path that a person types.
 pub const MAX_ROUTE: usize = 1_024;
 
-/// Paths below this are the host's own: there it tells what became of messages.
+/// The prefix of the host's own paths, such as the status of messages.
 pub const OWN: &str = "/.caxton/";
 
-/// The path of a route, parsed and checked.
+/// A route's path pattern, parsed and checked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RoutePattern {
     text: String,
@@ -25,42 +24,42 @@ pub struct RoutePattern {
     params: Vec<String>,
 }
 
-/// Why a text is not a route.
+/// The error for a text that is not a path pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
-    /// It does not begin with `/`.
+    /// Without a leading `/`.
     #[error("a route begins with `/`")]
     NoSlash,
-    /// It is longer than [`MAX_ROUTE`].
+    /// Longer than [`MAX_ROUTE`].
     #[error("a route has at most {MAX_ROUTE} bytes")]
     TooLong,
-    /// It is below [`OWN`].
+    /// Below [`OWN`].
     #[error("paths below `{OWN}` are the host's own")]
     Own,
-    /// Two slashes with nothing between them.
+    /// An empty segment before the last.
     #[error("a segment is empty (`//`)")]
     EmptySegment,
-    /// `.` or `..`, which clients resolve before they send.
+    /// `.` or `..`, which clients resolve before they send a path.
     #[error("clients resolve `{0}` before they send a path, so it never matches")]
     DotSegment(String),
     /// A brace that does not enclose a whole segment.
     #[error("`{0}`: a parameter is a whole segment, such as `{{id}}`")]
     PartialParam(String),
-    /// A parameter without a proper name.
+    /// A parameter with an invalid name.
     #[error("`{0}`: a parameter is named with letters, digits, `_` and `-`, a letter first")]
     ParamName(String),
-    /// `{*name}` before the end.
+    /// `{*name}` before the last segment.
     #[error("`{0}` takes the rest of the path, so nothing may follow it")]
     WildcardNotLast(String),
-    /// Two parameters of one name, upper and lower case not told apart.
+    /// Two parameters of one name, ignoring case.
     #[error("the parameter `{0}` is there twice")]
     RepeatedParam(String),
-    /// A character that a path contains only percent-encoded.
+    /// A character that is always sent percent-encoded.
     #[error("a client sends `{found}` as `{encoded}`")]
     NotEncoded {
         /// The character.
         found: char,
-        /// How it is sent.
+        /// The encoding that clients send.
         encoded: String,
     },
     /// A percent sign without two upper-case hexadecimal digits after it.
@@ -69,45 +68,46 @@ pub enum RouteError {
     /// A percent-encoded character that clients do not encode.
     #[error("a client sends `{encoded}` as `{plain}`")]
     NeedlessEncoding {
-        /// As it was written.
+        /// The encoding in the pattern.
         encoded: String,
-        /// As it is sent.
+        /// The character that clients send.
         plain: char,
     },
 }
 
 impl RoutePattern {
-    /// The pattern as it was written.
+    /// Returns the pattern as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The pattern with its parameters named by position (`/tickets/{p0}`): the same for all patterns that match
-    /// the same paths. A `matchit` router takes every set of different shapes in which none
-    /// [conflicts](Self::conflicts_with) with another.
+    /// Returns the pattern with its parameters named by position (`/tickets/{p0}`): equal for all patterns that match
+    /// the same paths. A `matchit` router accepts every set of different shapes without
+    /// [conflicts](Self::conflicts_with).
     pub fn shape(&self) -> &str {
         &self.shape
     }
 
-    /// The names of the parameters, in order of position.
+    /// Returns the names of the parameters, in order of position.
     pub fn params(&self) -> &[String] {
         &self.params
     }
 
-    /// Whether some path matches both and neither goes before the other: they differ in the names of their
-    /// parameters only, or one has a rest where the other has a parameter.
+    /// Returns `true` if some path matches both patterns and neither has precedence: they differ only in the names of
+    /// their parameters, or one has a rest where the other has a parameter.
     pub fn conflicts_with(&self, other: &Self) -> bool {
         let crosses = |one: &Self, two: &Self| one.rest_at().is_some_and(|at| two.params_at().any(|p| p == at));
         self.shape == other.shape || crosses(self, other) || crosses(other, self)
     }
 
-    /// The part of the [shape](Self::shape) before each `{name}`.
+    /// Returns the part of the [shape](Self::shape) before each `{name}`.
     pub fn params_at(&self) -> impl Iterator<Item = &str> {
         self.shape.match_indices("{p").map(|(at, _)| &self.shape[..at])
     }
 
-    /// The part of the [shape](Self::shape) before `{*name}`, if there is one: the path whose rest is empty. A `matchit`
-    /// router knows no empty rest, so it is given this path as well, unless another pattern has that shape.
+    /// Returns the part of the [shape](Self::shape) before `{*name}`, if there is one: the path whose rest is empty. A
+    /// `matchit` router never matches an empty rest, so this path has to be added as well, unless another pattern has
+    /// that shape.
     pub fn rest_at(&self) -> Option<&str> {
         self.shape.find("{*").map(|at| &self.shape[..at])
     }
@@ -139,6 +139,7 @@ impl FromStr for RoutePattern {
             if star && !last {
                 return Err(RouteError::WildcardNotLast(segment.to_owned()));
             }
+            // Names that differ in case only would be too easy to confuse.
             if params.iter().any(|other| other.eq_ignore_ascii_case(name)) {
                 return Err(RouteError::RepeatedParam(name.to_owned()));
             }
@@ -150,7 +151,7 @@ impl FromStr for RoutePattern {
     }
 }
 
-/// The name in `{name}` or `{*name}`, and whether the star is there.
+/// Returns the name in `{name}` or `{*name}`, and `true` if the star is there.
 fn param(segment: &str) -> Result<(&str, bool), RouteError> {
     let inner = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
     let inner = inner.filter(|inner| !inner.contains(['{', '}']));
@@ -161,12 +162,12 @@ fn param(segment: &str) -> Result<(&str, bool), RouteError> {
     if named { Ok((name, name.len() < inner.len())) } else { Err(RouteError::ParamName(segment.to_owned())) }
 }
 
-/// Whether RFC 3986 lets the byte stand for itself everywhere.
+/// Returns `true` if the byte is unreserved in RFC 3986: it stands for itself and is never encoded.
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// Refuses a literal segment that no request contains in this form. Only the last one may be empty.
+/// Refuses a literal segment that no request contains in this form. Only the last segment may be empty.
 fn check_literal(segment: &str, last: bool) -> Result<(), RouteError> {
     match segment {
         "" if last => return Ok(()),
@@ -188,12 +189,13 @@ fn check_literal(segment: &str, last: bool) -> Result<(), RouteError> {
     Ok(())
 }
 
-/// Refuses a percent-encoded byte at the start of `text` that is not in the normal form of RFC 3986.
+/// Refuses a percent-encoded byte at the start of `text` that is not in the normal form of RFC 3986: equal paths would
+/// be written in several ways.
 fn check_encoded(text: &str) -> Result<(), RouteError> {
     let shown: String = text.chars().take(3).collect();
     let upper = shown.len() == 3 && !shown.contains(|c: char| c.is_ascii_lowercase());
     match shown.get(1..).filter(|_| upper).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-        // `from_str_radix` takes a sign, a path does not.
+        // `from_str_radix` accepts a sign, the encoding does not.
         Some(_) if shown.contains('+') => Err(RouteError::BadEncoding(shown)),
         Some(byte) if is_unreserved(byte) => Err(RouteError::NeedlessEncoding { encoded: shown, plain: byte as char }),
         Some(_) => Ok(()),
@@ -228,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn routes_are_read() {
+    fn routes_are_parsed() {
         for (text, expected) in [
             ("/", Ok("/")),
             ("/tickets", Ok("/tickets")),
@@ -296,7 +298,7 @@ mod tests {
         assert_eq!(pattern("/a/{x}/{*y}").params(), ["x", "y"]);
     }
 
-    /// Ranks each segment of a match: a literal before a parameter before the rest.
+    /// Ranks each segment of a match: a literal before a parameter before a rest.
     fn rank(shape: &str, path: &str) -> Option<Vec<u8>> {
         let mut ranks = Vec::new();
         let mut path = path[1..].split('/');
@@ -318,9 +320,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// What a router makes of our patterns: it takes every set of shapes, and picks by rank.
+        /// A `matchit` router accepts every set of shapes without conflicts, and picks the best rank.
         #[test]
-        fn a_router_takes_all_shapes_and_picks_by_rank(
+        fn a_router_accepts_all_shapes_and_picks_by_rank(
             texts in prop::collection::vec("(/(a|ab|b|\\{x\\})){0,3}(/|/\\{\\*y\\}|/b|/\\{z\\})", 1..8),
             path in "(/(a|ab|b|c)){0,4}/?",
         ) {

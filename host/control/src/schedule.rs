@@ -1,12 +1,12 @@
-//! When an agent gets a message by the clock.
+//! The schedules of agents: messages sent to an agent at times given by a cron pattern.
 //!
 //! ```text
-//! cron --> times on the wall --time zone--> instants --> what comes next, what a stop missed
+//! cron --> local times --time zone--> instants --> the next one, those missed during a downtime
 //! ```
 //!
-//! Twice a year a clock on the wall is turned. A pattern for certain hours follows the hands: a time that comes
-//! twice counts the first time, and one that is left out counts at once after the gap, if only there. A pattern for
-//! every hour follows what passes: each five minutes are five minutes, also in the hour that comes twice.
+//! Clock changes: a pattern for certain hours follows the local time. A time that occurs twice counts the first time
+//! only, and one that is skipped counts at the end of the gap. A pattern for every hour follows elapsed time: every
+//! five minutes stays every five minutes, also in the hour that occurs twice.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,38 +17,38 @@ use serde::{Serialize, Serializer};
 
 use crate::cron::Cron;
 
-/// 5000-01-01, in seconds since 1970: no pattern has times beyond.
+/// 5000-01-01, in seconds since 1970: the end of the cron parser's calendar.
 const END: i64 = 95_617_584_000;
 
-/// A message that an agent gets by the clock (DESIGN §5).
+/// A schedule of an agent (DESIGN §5).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Schedule {
-    /// The times.
+    /// The local times.
     pub cron: Cron,
-    /// Whose clock shows them.
+    /// The time zone of these times.
     pub timezone: Timezone,
-    /// What the message says; may be empty.
+    /// The content of each message; may be empty.
     pub content: String,
-    /// How `content` is to be read.
+    /// The media type of `content`.
     pub content_type: String,
-    /// What becomes of the times that pass while the host stands still.
+    /// The treatment of times that passed while the host did not run.
     pub missed: Missed,
 }
 
-/// What becomes of the times that pass while the host stands still.
+/// The treatment of times that passed while the host did not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Missed {
-    /// They are over.
+    /// No message.
     Skip,
-    /// The last of them is made up for.
+    /// One message, for the last of them.
     Latest,
-    /// Each of them is made up for.
+    /// One message for each of them.
     All,
 }
 
 impl Missed {
-    /// The name in the file: `skip`, `latest` or `all`.
+    /// Returns the name in the file: `skip`, `latest` or `all`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Skip => "skip",
@@ -59,13 +59,13 @@ impl Missed {
 }
 
 impl Schedule {
-    /// The first time after this instant, as milliseconds since 1970; none beyond the year 4999.
+    /// Returns the first instant after `after_ms`, in milliseconds since 1970; `None` beyond the year 4999.
     pub fn next_after(&self, after_ms: u64) -> Option<u64> {
         millis(self.next(seconds(after_ms))?)
     }
 
-    /// The times later than `last_ms` and up to `now_ms` for which a message is due now, in order; with
-    /// [`Missed::All`] the newest `most` of them. Takes no longer for a long stop than for a short one.
+    /// Returns the times later than `last_ms` and up to `now_ms` for which a message is due now, in order; for
+    /// [`Missed::All`] the newest `most` of them. Takes no longer for a long downtime than for a short one.
     pub fn missed(&self, last_ms: u64, now_ms: u64, most: usize) -> Vec<u64> {
         let most = match self.missed {
             Missed::Skip => 0,
@@ -81,10 +81,12 @@ impl Schedule {
         times
     }
 
-    /// What tells this schedule from the others of its agent and stays the same while the file says the same: 32
-    /// hexadecimal digits made of the cron, the time zone, the content and its type.
+    /// Returns the id of the schedule among those of its agent, under which the store keeps its last time. The same as
+    /// long as the file says the same: 32 hexadecimal digits made of the cron pattern, the time zone, the content and
+    /// its type.
     pub fn key(&self) -> String {
-        // FNV-1a with 128 bits. With its length before it, no text runs into the next.
+        // FNV-1a with 128 bits. Each text is preceded by its length, so that moving a character from one to the next
+        // changes the key.
         let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
         for text in [self.cron.as_str(), self.timezone.name(), &self.content, &self.content_type] {
             for byte in u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes().iter().chain(text.as_bytes()) {
@@ -94,12 +96,12 @@ impl Schedule {
         format!("{hash:032x}")
     }
 
-    /// The first instant later than this one, in seconds.
+    /// Returns the first instant later than `after`, in seconds.
     fn next(&self, after: i64) -> Option<i64> {
         let here = self.local(after)?;
         let later = |time| self.instants(time).find(|instant| *instant > after);
         let ahead = self.cron.after(here).find_map(later);
-        // While a time is there for the first time, what the clock has shown comes once more.
+        // During the first pass of a repeated hour, the local times of that hour are still to come once more.
         let again = self.twice(here).filter(|(first, _)| *first == after).and_then(|(first, second)| {
             let back = here.checked_sub_signed(TimeDelta::seconds(second - first))?;
             self.cron.after(back).take_while(|time| *time <= here).find_map(later)
@@ -107,12 +109,12 @@ impl Schedule {
         ahead.into_iter().chain(again).min()
     }
 
-    /// The last instant up to this one, in seconds.
+    /// Returns the last instant up to and including `until`, in seconds.
     fn latest(&self, until: i64) -> Option<i64> {
         let here = self.local(until)?;
         let earlier = |time| self.instants(time).filter(|instant| *instant <= until).last();
         let behind = self.cron.until(here).find_map(earlier);
-        // While a time is there for the second time, what the clock will show has been once.
+        // During the second pass of a repeated hour, later local times of that hour have occurred already.
         let before = self.twice(here).filter(|(_, second)| *second == until).and_then(|(first, second)| {
             let ahead = here.checked_add_signed(TimeDelta::seconds(second - first))?;
             self.cron.until(ahead).take_while(|time| *time > here).find_map(earlier)
@@ -120,13 +122,13 @@ impl Schedule {
         behind.into_iter().chain(before).max()
     }
 
-    /// What the clock shows.
+    /// Returns the local time at an instant; `None` beyond [`END`].
     fn local(&self, instant: i64) -> Option<NaiveDateTime> {
         let time = DateTime::from_timestamp(instant, 0).filter(|_| instant < END)?;
         Some(time.with_timezone(&self.timezone.0).naive_local())
     }
 
-    /// The two instants when the clock shows this, if there are two.
+    /// Returns both instants of a local time that occurs twice.
     fn twice(&self, time: NaiveDateTime) -> Option<(i64, i64)> {
         match self.timezone.0.from_local_datetime(&time) {
             MappedLocalTime::Ambiguous(first, second) => Some((first.timestamp(), second.timestamp())),
@@ -134,7 +136,7 @@ impl Schedule {
         }
     }
 
-    /// The instants that a time of the pattern stands for, in order.
+    /// Returns the instants of a local time of the pattern, in order: none, one or two.
     fn instants(&self, time: NaiveDateTime) -> impl Iterator<Item = i64> {
         let every_hour = self.cron.every_hour();
         let instants = match self.timezone.0.from_local_datetime(&time) {
@@ -147,32 +149,32 @@ impl Schedule {
     }
 }
 
-/// Whole seconds since 1970, or the last before [`END`].
+/// Converts to whole seconds since 1970, at most the last before [`END`].
 fn seconds(millis: u64) -> i64 {
     i64::try_from(millis / 1_000).map_or(END - 1, |seconds| seconds.min(END - 1))
 }
 
-/// Milliseconds since 1970, if that was not later.
+/// Converts to milliseconds; `None` before 1970.
 fn millis(seconds: i64) -> Option<u64> {
     u64::try_from(seconds).ok()?.checked_mul(1_000)
 }
 
-/// A time zone by its name in the IANA database, such as `Europe/Berlin`.
+/// A time zone of the IANA database, such as `Europe/Berlin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timezone(Tz);
 
-/// A text that names no time zone.
+/// The error for a text that names no time zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no such time zone")]
 pub struct UnknownTimezone;
 
 impl Timezone {
-    /// The name.
+    /// Returns the zone's name in the IANA database.
     pub fn name(self) -> &'static str {
         self.0.name()
     }
 
-    /// The names of all that there are.
+    /// Returns the names of all time zones.
     pub fn names() -> impl Iterator<Item = &'static str> {
         TZ_VARIANTS.iter().map(|zone| zone.name())
     }
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn times_come_one_after_another() {
+    fn the_next_time_follows_the_last() {
         for (cron, timezone, after, expected) in [
             ("0 0 * * *", "UTC", "2026-01-01T00:00:00Z", ["2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"]),
             ("0 0 * * *", "UTC", "2025-12-31T23:59:59.999Z", ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]),
@@ -232,20 +234,20 @@ mod tests {
             ("0 9 * * MON-FRI", "UTC", "2026-10-16T12:00:00Z", ["2026-10-19T09:00:00Z", "2026-10-20T09:00:00Z"]),
             ("0 12 29 2 *", "UTC", "2096-03-01T00:00:00Z", ["2104-02-29T12:00:00Z", "2108-02-29T12:00:00Z"]),
             ("0 12 29 2 *", "UTC", "2023-03-01T00:00:00Z", ["2024-02-29T12:00:00Z", "2028-02-29T12:00:00Z"]),
-            // Summer begins: 02:00 to 03:00 is left out.
+            // Summer time begins: 02:00 to 03:00 is skipped.
             ("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", ["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"]),
             ("*/20 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", ["2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"]),
             ("0 2,3 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", ["2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"]),
             ("*/30 * * * *", "Europe/Berlin", "2026-03-29T00:29:00Z", ["2026-03-29T00:30:00Z", "2026-03-29T01:00:00Z"]),
             ("15 * * * *", "Europe/Berlin", "2026-03-29T00:15:00Z", ["2026-03-29T01:15:00Z", "2026-03-29T02:15:00Z"]),
-            // Summer ends: 02:00 to 03:00 comes twice.
+            // Summer time ends: 02:00 to 03:00 occurs twice.
             ("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]),
             ("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30:00Z", ["2026-10-26T01:30:00Z", "2026-10-27T01:30:00Z"]),
             ("30 2 * * *", "Europe/Berlin", "2026-10-25T01:10:00Z", ["2026-10-26T01:30:00Z", "2026-10-27T01:30:00Z"]),
             ("0 2-3 * * *", "Europe/Berlin", "2026-10-25T00:00:00Z", ["2026-10-25T02:00:00Z", "2026-10-26T01:00:00Z"]),
             ("*/30 * * * *", "Europe/Berlin", "2026-10-25T00:30:00Z", ["2026-10-25T01:00:00Z", "2026-10-25T01:30:00Z"]),
             ("*/30 * * * *", "Europe/Berlin", "2026-10-25T01:30:00Z", ["2026-10-25T02:00:00Z", "2026-10-25T02:30:00Z"]),
-            // Half an hour, and a day that was left out.
+            // A shift of half an hour, and a skipped day.
             (
                 "15 2 * * *",
                 "Australia/Lord_Howe",
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_made_up_for_as_declared() {
+    fn missed_times_are_treated_as_declared() {
         let (last, now) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T01:00:00Z"));
         let table: [(Missed, u64, usize, &[&str]); 8] = [
             (Missed::Skip, now, 9, &[]),
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_of_a_year_takes_no_longer_than_one_of_a_minute() {
+    fn a_downtime_of_a_year_costs_no_more_than_one_of_a_minute() {
         let (last, now) = (at("2025-01-01T00:00:00Z"), at("2026-01-01T00:00:00.500Z"));
         let started = std::time::Instant::now();
         let missed = |missed| schedule("* * * * * *", "Europe/Berlin", missed).missed(last, now, 100);
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_time_are_no_harm() {
+    fn extreme_times_do_not_panic() {
         let schedule = schedule("0 0 * * *", "Europe/Berlin", Missed::All);
         assert_eq!(schedule.next_after(u64::MAX), None);
         assert_eq!(schedule.next_after(0), Some(at("1970-01-01T23:00:00Z")));
@@ -310,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_tells_schedules_apart_and_never_changes() {
+    fn keys_are_distinct_and_stable() {
         let one = schedule("0 0 * * *", "UTC", Missed::All);
         assert_eq!(one.key(), "15bff9122bdafed9aec5d6cc518b646a");
         assert_eq!(one.key(), Schedule { missed: Missed::Skip, ..one.clone() }.key());
@@ -327,7 +329,7 @@ mod tests {
         }
     }
 
-    /// A pattern that tests times near a change of the clock.
+    /// A pattern with times near a clock change.
     fn any_cron() -> impl Strategy<Value = String> {
         let part = |all: &'static str| prop_oneof![Just("*".to_owned()), Just("*/7".to_owned()), Just(all.to_owned())];
         let hour = prop_oneof![Just("*"), Just("2"), Just("1-3"), Just("*/2"), Just("0,2,23")];
@@ -336,7 +338,7 @@ mod tests {
             .prop_map(|(second, minute, hour, day)| format!("{second} {minute} {hour} {day} *"))
     }
 
-    /// An instant, often one near a change of the clock.
+    /// An instant, often one near a clock change.
     fn any_time() -> impl Strategy<Value = u64> {
         let changes = ["2026-03-29T01:00:00Z", "2026-10-25T01:00:00Z", "2026-10-03T15:30:00Z", "2026-04-04T15:00:00Z"];
         let near = (prop::sample::select(changes.to_vec()), 0..14_400_000_u64)
@@ -350,7 +352,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn times_increase_and_are_the_same_backwards(cron in any_cron(), zone in any_zone(), after in any_time()) {
+        fn times_increase_and_agree_backwards(cron in any_cron(), zone in any_zone(), after in any_time()) {
             let schedule = schedule(&cron, zone, Missed::All);
             let mut times = vec![schedule.next_after(after).unwrap()];
             for _ in 1..20 {
@@ -364,7 +366,7 @@ mod tests {
         }
 
         #[test]
-        fn every_hour_is_what_the_clock_shows(zone in any_zone(), after in any_time(), minute in 0..60_u32) {
+        fn hourly_patterns_match_the_local_minute(zone in any_zone(), after in any_time(), minute in 0..60_u32) {
             let schedule = schedule(&format!("{minute} * * * *"), zone, Missed::All);
             let shows = |time: i64| schedule.local(time).is_some_and(|local| {
                 use chrono::Timelike;

@@ -1,68 +1,71 @@
-//! When an instance that failed is replaced, and when that is given up (SPEC §7).
+//! The restart policy of failed instances: backoff between replacements, and the point at which a revision is given up
+//! (SPEC §7).
 
 use std::collections::VecDeque;
 
 /// The wait before the second replacement in a row, in milliseconds (SPEC §7). Each further one doubles it.
 const FIRST_MS: u64 = 100;
 
-/// No wait is longer, in milliseconds (SPEC §7).
+/// The longest wait, in milliseconds (SPEC §7).
 const LONGEST_MS: u64 = 30_000;
 
-/// As much of a wait is left to chance, so that agents that failed together do not start together. Like the
-/// jitter of attempts in SPEC §7.
+/// The largest part of a wait that chance takes away, so that agents that failed together do not start together. Equal
+/// to the jitter of delivery attempts in SPEC §7.
 const JITTER: f64 = 0.2;
 
-/// So many failures to start within [`REMEMBERED_MS`] make a revision failed (SPEC §7).
+/// The number of failures to start within [`REMEMBERED_MS`] that makes a revision failed (SPEC §7).
 const STARTS: usize = 10;
 
-/// How long a failure to start counts, in milliseconds (SPEC §7).
+/// The time for which a failure to start counts, in milliseconds (SPEC §7).
 const REMEMBERED_MS: u64 = 5 * 60 * 1_000;
 
-/// What happened to an instance.
+/// A failure of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// It trapped at work.
+    /// A trap while a message was handled.
     Trap,
-    /// It trapped at a message that had made one trap before.
+    /// A trap on a message that had caused a trap before.
     TrapAgain,
-    /// It did not start.
+    /// A failure to start.
     Start,
 }
 
-/// What to do about it.
+/// The consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Start another.
+    /// Start a replacement.
     Replace {
-        /// Not before, in milliseconds since 1970.
+        /// The earliest time of the start, in milliseconds since 1970.
         at: u64,
     },
     /// Start none: the revision failed.
     GiveUp,
 }
 
-/// The failures of one revision's instances, and what follows from them.
+/// The failures of one revision's instances, with the wait that follows from them. Holds at most [`STARTS`] times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Supervision {
-    /// Failures since one did well. A first failure to start counts as the second: only a trap is free.
+    /// Consecutive failures since the last success. The first failure to start counts as two: only a trap is replaced
+    /// at once.
     in_a_row: u32,
+    /// Milliseconds since 1970; 0 if nothing waits.
     not_before: u64,
-    /// When instances failed to start: at most [`STARTS`], the oldest first.
+    /// Times of failures to start, oldest first; at most [`STARTS`].
     starts: VecDeque<u64>,
 }
 
 impl Supervision {
-    /// Of a revision whose instances have not failed.
+    /// Creates the record of a revision whose instances have not failed.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Says what to do about an instance that failed.
+    /// Records the failure of an instance and returns its consequence.
     ///
-    /// The first trap in a row is replaced at once, so that an agent that traps on one message of twenty is not
-    /// slowed down. A message that makes an instance trap again makes no wait longer: the fault is in the message, and
-    /// a few of them, tried again together, would stop all others for minutes. `chance` is from 0 to 1 and shortens the
-    /// wait by up to a fifth.
+    /// The first trap in a row is replaced at once, so that an agent that traps on one message of twenty is not slowed
+    /// down. A message that causes a second trap lengthens no wait: the fault is in the message, and a few such
+    /// messages, retried together, would stop all others for minutes. `chance` is from 0 to 1 and shortens the wait by
+    /// up to a fifth.
     pub fn failed(&mut self, now: u64, chance: f64, kind: Failure) -> Verdict {
         match kind {
             Failure::Trap => self.in_a_row = self.in_a_row.saturating_add(1),
@@ -80,26 +83,27 @@ impl Supervision {
         }
     }
 
-    /// An instance did its work: the next failure is the first in a row, and nothing waits. Failures to start
-    /// still count until they are five minutes old.
+    /// Records a success: the next failure is the first in a row, and no start has to wait. Failures to start still
+    /// count until they are five minutes old.
     pub fn well(&mut self) {
         self.in_a_row = 0;
         self.not_before = 0;
     }
 
-    /// When an instance may be started: none for now, or a time in milliseconds since 1970 to wait for.
+    /// Returns the time before which no instance may start, in milliseconds since 1970; `None` if one may start now.
     pub fn may_start(&self, now: u64) -> Option<u64> {
-        // Nothing waits for longer than the longest wait: if it seems to, the clock was set back.
+        // No wait exceeds the longest one, so a later time means that the clock was set back.
         let waits = self.not_before > now && self.not_before - now <= LONGEST_MS;
         waits.then_some(self.not_before)
     }
 
     fn remember(&mut self, now: u64) {
         for start in &mut self.starts {
-            // After the clock was set back, what seems to come is as old as now.
+            // After the clock was set back, a time in the future would never be forgotten.
             *start = (*start).min(now);
         }
         self.starts.retain(|start| now - start <= REMEMBERED_MS);
+        // The bound holds even if failures arrive faster than they are forgotten.
         if self.starts.len() == STARTS {
             self.starts.pop_front();
         }
@@ -107,12 +111,13 @@ impl Supervision {
     }
 }
 
-/// The wait after so many failures in a row, in milliseconds.
+/// Returns the wait after `in_a_row` consecutive failures, in milliseconds.
 fn wait(in_a_row: u32, chance: f64) -> u64 {
     let Some(doublings) = in_a_row.checked_sub(2) else { return 0 };
     let full = FIRST_MS.saturating_mul(2u64.saturating_pow(doublings)).min(LONGEST_MS);
+    // A caller's broken random source must not produce a broken wait.
     let chance = if chance.is_nan() { 0.0 } else { chance.clamp(0.0, 1.0) };
-    // At most 30,000, so nothing is lost on the way through f64.
+    // At most 30,000, so the conversion through `f64` is exact.
     full - (full as f64 * JITTER * chance) as u64
 }
 
@@ -125,7 +130,7 @@ mod tests {
     const NOON: u64 = 1_000_000_000;
 
     #[test]
-    fn waits_grow_from_the_second_in_a_row_to_the_cap() {
+    fn waits_double_from_the_second_failure_up_to_the_cap() {
         use Failure::*;
         for (failures, waits) in [
             (&[Trap, Trap, Trap, Trap][..], &[0, 100, 200, 400][..]),
@@ -156,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_well_ends_the_wait() {
+    fn success_ends_the_wait() {
         let mut supervision = Supervision::new();
         for _ in 0..5 {
             supervision.failed(NOON, 0.0, Failure::Trap);
@@ -167,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn ten_failures_to_start_in_five_minutes_are_too_many() {
-        // milliseconds between them, and whether the tenth is too many
+    fn ten_failures_to_start_in_five_minutes_fail_the_revision() {
+        // milliseconds between two failures; true if the tenth fails the revision
         for (apart, gives_up) in [(0, true), (33_333, true), (33_334, false), (REMEMBERED_MS + 1, false)] {
             let mut supervision = Supervision::new();
             for n in 0..10 {
@@ -188,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_makes_nothing_wait_longer() {
+    fn a_clock_set_back_lengthens_no_wait() {
         let mut supervision = Supervision::new();
         for _ in 0..9 {
             supervision.failed(NOON, 0.0, Failure::Start);
@@ -199,9 +204,9 @@ mod tests {
         let mut later = supervision.clone();
         assert_eq!(supervision.failed(back, 0.0, Failure::Start), Verdict::GiveUp);
         supervision.failed(back + REMEMBERED_MS + 1, 0.0, Failure::Start);
-        assert_eq!(supervision.starts.len(), 1, "all are forgotten");
+        assert_eq!(supervision.starts.len(), 1, "earlier failures are forgotten");
         later.failed(NOON + REMEMBERED_MS + 1, 0.0, Failure::Start);
-        assert_eq!(later.starts.len(), 1, "all are forgotten");
+        assert_eq!(later.starts.len(), 1, "earlier failures are forgotten");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! The name of a request's conversation, made of what the request says: `order-{id}`, `{header:x-tenant}/{id}`.
+//! Templates for the name of a request's conversation: `order-{id}`, `{header:x-tenant}/{id}`.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::route::RoutePattern;
 
-/// The longest template, in bytes: that of the conversation itself, which is no shorter.
+/// The longest template, in bytes: as long as the longest id of a conversation.
 const MAX_TEMPLATE: usize = 256;
 
 /// A template that names the conversation of each request of a route.
@@ -19,37 +19,37 @@ pub struct Template {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
-    /// The value of a parameter of the route.
+    /// The value of a route parameter.
     Param(String),
-    /// The value of a header; its name in lower case.
+    /// The value of a header; the name is in lower case.
     Header(String),
 }
 
-/// Why a text cannot name conversations.
+/// The error for a text that is not a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// It is longer than 256 bytes.
+    /// Longer than 256 bytes.
     #[error("it has at most {MAX_TEMPLATE} bytes")]
     TooLong,
-    /// Other characters than those of a header's value.
+    /// A character that a header value cannot hold.
     #[error("`{0}` is no printable character of ASCII")]
     NotPrintable(char),
-    /// A brace without its other.
+    /// An unbalanced brace.
     #[error("a brace is not closed, or not opened")]
     Brace,
-    /// The route has no such parameter.
+    /// A parameter that the route does not have.
     #[error("the route has no parameter `{0}`")]
     NoParam(String),
-    /// A header that cannot be.
+    /// A text that is not a header name.
     #[error("`{0}` cannot be the name of a header")]
     BadHeader(String),
 }
 
 impl Template {
-    /// Reads a template for the requests of a route.
+    /// Parses a template for the requests of a route.
     ///
     /// # Errors
-    /// The text cannot name conversations.
+    /// The text is not a template, or names a parameter that the route does not have.
     pub fn parse(text: &str, route: &RoutePattern) -> Result<Self, TemplateError> {
         if text.len() > MAX_TEMPLATE {
             return Err(TemplateError::TooLong);
@@ -78,10 +78,10 @@ impl Template {
         Ok(Self { text: text.to_owned(), parts })
     }
 
-    /// Names the conversation of a request. `param` and `header` give the values of parameters and headers.
+    /// Returns the name of a request's conversation. `param` and `header` look up the values of parameters and headers.
     ///
     /// # Errors
-    /// The header that is missing or empty.
+    /// The name of a header that is missing or empty: requests without it must not share one conversation.
     pub fn fill<'a, 'v>(
         &'a self,
         param: impl Fn(&str) -> Option<&'v str>,
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_one_thing_have_one_conversation() {
+    fn templates_are_filled_from_parameters_and_headers() {
         for (text, expected) in [
             ("order-{id}", Ok("order-17")),
             ("{shop}/{id}", Ok("north/17")),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_name_a_conversation_is_told() {
+    fn invalid_templates_are_refused() {
         let long = "x".repeat(MAX_TEMPLATE + 1);
         for (text, expected) in [
             ("order-{nr}", TemplateError::NoParam("nr".to_owned())),

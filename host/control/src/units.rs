@@ -1,10 +1,10 @@
-//! Sizes, durations and percentages as people write them: `64MiB`, `1m30s`, `5%`.
+//! Sizes, durations and percentages in the notation of the configuration file: `64MiB`, `1m30s`, `5%`.
 //!
-//! What [`print_bytes`] and [`print_duration`] print, [`parse_bytes`] and [`parse_duration`] read back.
+//! [`parse_bytes`] and [`parse_duration`] read back what [`print_bytes`] and [`print_duration`] write.
 
 use std::time::Duration;
 
-/// The units of a size, the largest first.
+/// The units of a size with their bytes, the largest first.
 const BYTE_UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
@@ -15,28 +15,28 @@ const BYTE_UNITS: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
-/// The units of a duration in milliseconds, the largest first.
+/// The units of a duration with their milliseconds, the largest first.
 const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Why a text is not a size, a duration or a percentage.
+/// The error for a text that is not a size, a duration or a percentage.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
-    /// There is nothing to read.
+    /// The text is empty.
     #[error("it is empty")]
     Empty,
-    /// There is no number where one is needed.
+    /// A number is missing; holds the text that begins without one.
     #[error("a whole number is needed before `{0}`")]
     NoNumber(String),
-    /// A number stands alone.
+    /// A number without a unit.
     #[error("the unit after `{0}` is missing")]
     NoUnit(String),
-    /// The number has a fraction.
+    /// A number with a fraction.
     #[error("only whole numbers are allowed")]
     Fraction,
-    /// The unit is none of those known.
+    /// An unknown unit.
     #[error("there is no unit `{0}`")]
     UnknownUnit(String),
-    /// The units of a duration do not go from large to small, each once.
+    /// The units of a duration are not in order from large to small, each once.
     #[error("`{0}` comes too late: units go from large to small, each once")]
     UnitOrder(String),
     /// The value does not fit in 64 bits.
@@ -44,7 +44,7 @@ pub enum UnitError {
     TooLarge,
 }
 
-/// Splits a number with its unit from the front of `text`.
+/// Splits a number and its unit off the front of `text`. Returns them with the rest.
 fn number_and_unit(text: &str) -> Result<(u64, &str, &str), UnitError> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, rest) = text.split_at(digits);
@@ -53,6 +53,7 @@ fn number_and_unit(text: &str) -> Result<(u64, &str, &str), UnitError> {
     }
     let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
     let (unit, rest) = rest.split_at(letters);
+    // A fraction would otherwise be reported as an unknown unit `.`.
     if unit == "." {
         return Err(UnitError::Fraction);
     }
@@ -60,7 +61,7 @@ fn number_and_unit(text: &str) -> Result<(u64, &str, &str), UnitError> {
     Ok((number, unit, rest))
 }
 
-/// Reads a size in bytes: a whole number with `B`, `KB`, `KiB`, `MB`, `MiB`, `GB` or `GiB`, or bytes without unit.
+/// Parses a size in bytes: a whole number with `B`, `KB`, `KiB`, `MB`, `MiB`, `GB` or `GiB`, or without a unit.
 pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
     if text.is_empty() {
         return Err(UnitError::Empty);
@@ -74,7 +75,8 @@ pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
     number.checked_mul(*scale).ok_or(UnitError::TooLarge)
 }
 
-/// The size that a text such as `64M`, `64 mb` or `64mib` probably means, in the form that [`parse_bytes`] reads.
+/// Returns the size that a text such as `64M`, `64 mb` or `64mib` probably means, in the notation of [`parse_bytes`].
+/// `None` if the text is right already or gives no hint.
 pub fn guess_bytes(text: &str) -> Option<String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).filter(|digits| *digits > 0)?;
     let (number, unit) = text.split_at(digits);
@@ -85,7 +87,7 @@ pub fn guess_bytes(text: &str) -> Option<String> {
     same.or_else(binary).map(|unit| format!("{number}{unit}")).filter(|guess| guess != text)
 }
 
-/// Prints a size with the largest unit that leaves a whole number.
+/// Formats a size with the largest unit that leaves a whole number.
 pub fn print_bytes(bytes: u64) -> String {
     let whole = |(_, scale): &&(&str, u64)| bytes >= *scale && bytes.is_multiple_of(*scale);
     match BYTE_UNITS.iter().find(whole) {
@@ -94,7 +96,7 @@ pub fn print_bytes(bytes: u64) -> String {
     }
 }
 
-/// Reads a duration: whole numbers with `h`, `m`, `s`, `ms`, the larger units first (`1m30s`).
+/// Parses a duration: whole numbers with `h`, `m`, `s`, `ms`, the larger units first (`1m30s`).
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     if text.is_empty() {
         return Err(UnitError::Empty);
@@ -107,6 +109,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         if unit.is_empty() {
             return Err(UnitError::NoUnit(number.to_string()));
         }
+        // The iterator advances past each unit used, so a repeated or larger unit is not found any more.
         let Some((_, scale)) = units.find(|(name, _)| *name == unit) else {
             let known = TIME_UNITS.iter().any(|(name, _)| *name == unit);
             let kind = if known { UnitError::UnitOrder } else { UnitError::UnknownUnit };
@@ -118,7 +121,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     Ok(Duration::from_millis(total))
 }
 
-/// Prints a duration to the millisecond, such as `1m30s`; what is shorter is cut off.
+/// Formats a duration as `1m30s`, truncated to milliseconds.
 pub fn print_duration(duration: Duration) -> String {
     let mut rest = duration.as_millis();
     let mut text = String::new();
@@ -132,9 +135,10 @@ pub fn print_duration(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
-/// Reads a percentage, such as `5%` or `0.5%`, as the number before the sign.
+/// Parses a percentage, such as `5%` or `0.5%`. Returns the number before the sign.
 pub fn parse_percent(text: &str) -> Result<f64, UnitError> {
     let number = text.strip_suffix('%').ok_or_else(|| UnitError::NoUnit(text.to_owned()))?;
+    // The standard parser also accepts a sign, an exponent, `inf` and `nan`.
     let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     match number.parse::<f64>() {
         Ok(percent) if plain => Ok(percent),
@@ -142,34 +146,34 @@ pub fn parse_percent(text: &str) -> Result<f64, UnitError> {
     }
 }
 
-/// Prints a percentage, such as `5%`.
+/// Formats a percentage, such as `5%`.
 pub fn print_percent(percent: f64) -> String {
     format!("{percent}%")
 }
 
-/// For `#[serde(with = "…")]`: a [`Duration`] as text such as `1m30s`.
+/// Serialization of a [`Duration`] as text such as `1m30s`, for `#[serde(with = "…")]`.
 pub mod serde_duration {
     use std::time::Duration;
 
-    /// Writes the duration as [`super::print_duration`] does.
+    /// Serializes the duration as [`super::print_duration`] formats it.
     pub fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::print_duration(*duration))
     }
 
-    /// Reads what [`serialize`] writes.
+    /// Deserializes the output of [`serialize`].
     ///
     /// # Errors
-    /// It is not a duration.
+    /// The text is not a duration.
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = <String as serde::Deserialize>::deserialize(deserializer)?;
         super::parse_duration(&text).map_err(serde::de::Error::custom)
     }
 
-    /// The same of a duration that may be absent.
+    /// Serialization of a duration that may be absent.
     pub mod option {
         use std::time::Duration;
 
-        /// Writes the duration as [`super::serialize`] does, or nothing.
+        /// Serializes the duration as [`super::serialize`] does, or as none.
         pub fn serialize<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
             match duration {
                 Some(duration) => super::serialize(duration, serializer),
@@ -186,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read() {
+    fn sizes_are_parsed() {
         for (text, expected) in [
             ("64MiB", Ok(64 << 20)),
             ("256KiB", Ok(256 << 10)),
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read() {
+    fn durations_are_parsed() {
         for (text, expected) in [
             ("10s", Ok(10_000)),
             ("1m30s", Ok(90_000)),
@@ -270,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn percentages_are_read() {
+    fn percentages_are_parsed() {
         for (text, expected) in
             [("5%", Some(5.0)), ("0.5%", Some(0.5)), ("5", None), ("%", None), ("-1%", None), ("inf%", None)]
         {
@@ -281,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read_back(number: u64) {
+        fn formatted_values_are_parsed_back(number: u64) {
             prop_assert_eq!(parse_bytes(&print_bytes(number)), Ok(number));
             let duration = Duration::from_millis(number);
             prop_assert_eq!(parse_duration(&print_duration(duration)), Ok(duration));

@@ -1,4 +1,4 @@
-//! The breaker against its promises.
+//! Tests of the breaker against the rules of SPEC §7.
 
 use std::collections::VecDeque;
 
@@ -16,8 +16,8 @@ fn open() -> Breaker {
 }
 
 #[test]
-fn it_opens_after_faults_in_a_row_or_half_of_a_full_window() {
-    // faults in a row that open, what happens (`x` a fault, `.` none) and how often, whether it is open then
+fn opens_after_consecutive_faults_or_half_of_a_full_window() {
+    // consecutive faults that open; handlings (`x` a fault, `.` none) and repetitions; true if it is open then
     for (faults, pattern, times, opens) in [
         (1, "x", 1, true),
         (0, "x", 1, true),
@@ -69,7 +69,7 @@ fn one_trial_decides() {
 }
 
 #[test]
-fn what_was_handed_over_before_it_opened_neither_closes_nor_opens_it() {
+fn results_of_earlier_deliveries_change_nothing_once_open() {
     let mut breaker = open();
     let before = breaker.clone();
     assert!(!breaker.well());
@@ -94,8 +94,8 @@ fn old_faults_do_not_open_a_closed_breaker_again() {
 }
 
 #[test]
-fn a_clock_that_jumps_does_not_keep_it_open() {
-    // what the clock says next, and what the breaker then does
+fn a_clock_jump_does_not_keep_it_open() {
+    // the next time of the clock, and the answer then
     for (now, admission) in [
         (NOON - 1, Admission::No { until: NOON - 1 + RESET }),
         (NOON - SKEW, Admission::No { until: NOON - SKEW + RESET }),
@@ -113,7 +113,7 @@ fn a_clock_that_jumps_does_not_keep_it_open() {
 }
 
 #[test]
-fn other_settings_apply_at_once() {
+fn changed_settings_apply_at_once() {
     let mut breaker = open();
     breaker.configure(1, 5_000);
     assert_eq!(breaker.admits(NOON + 5_000), Admission::Trial);
@@ -147,11 +147,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 #[test]
-fn another_revision_begins_with_it_closed() {
+fn a_new_revision_begins_closed() {
     let mut breaker = Breaker::new(2, RESET);
     breaker.fault(NOON, Failing::First);
     assert!(!breaker.begin_anew());
-    assert!(!breaker.fault(NOON, Failing::First), "the one before counts no more");
+    assert!(!breaker.fault(NOON, Failing::First), "faults of the former revision do not count");
     assert!(breaker.fault(NOON, Failing::First) && breaker.state(NOON) == BreakerState::Open);
     assert!(breaker.begin_anew() && breaker.admits(NOON) == Admission::Yes);
 }
@@ -166,14 +166,14 @@ fn a_message_that_fails_again_counts_once() {
     assert!(!breaker.fault(NOON, Failing::First));
     assert_eq!(breaker.admits(NOON), Admission::Yes);
     assert!(breaker.fault(NOON, Failing::First), "the third message");
-    // Nothing that has not failed was there to be tried: what waits keeps its attempts.
+    // Only messages that had failed were there to try: the others keep their attempts.
     assert_eq!(breaker.admits(NOON + RESET), Admission::Trial);
     assert!(breaker.fault(NOON + RESET, Failing::Again));
     assert_eq!(breaker.admits(NOON + RESET), Admission::No { until: NOON + 2 * RESET });
 }
 
 #[test]
-fn handlers_that_ended_are_counted_together_as_one_by_one() {
+fn counting_handlers_together_equals_one_by_one() {
     for handlers in [0, 1, 7, 99, 100, 101, 128, 1_000, u32::MAX] {
         let start = || {
             let mut breaker = Breaker::new(100, RESET);
@@ -193,7 +193,7 @@ fn handlers_that_ended_are_counted_together_as_one_by_one() {
 }
 
 #[test]
-fn a_message_that_goes_well_in_the_end_ends_the_row() {
+fn a_late_success_ends_the_series() {
     let mut breaker = Breaker::new(2, RESET);
     breaker.fault(NOON, Failing::First);
     breaker.fault(NOON, Failing::Again);
@@ -202,9 +202,9 @@ fn a_message_that_goes_well_in_the_end_ends_the_row() {
 }
 
 proptest! {
-    /// Against a window that is a list, and with the clock jumping.
+    /// Compared with a model whose window is a list, with a jumping clock.
     #[test]
-    fn it_opens_when_it_must_and_lets_one_trial_through(steps in steps(), faults in 1u32..101) {
+    fn opens_as_the_model_and_admits_one_trial(steps in steps(), faults in 1u32..101) {
         let mut breaker = Breaker::new(faults, RESET);
         let (mut now, mut window, mut trials) = (NOON, VecDeque::new(), 0u32);
         for step in steps {

@@ -1,45 +1,45 @@
-//! Who takes part in a conversation.
+//! The participants of a conversation.
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-/// Names in the order of the alphabet, each once.
+/// A set of names, sorted.
 ///
-/// Most conversations are between two whose names are short: those are in the record itself, so that a host with many
-/// conversations reads no further memory for a message of one.
+/// Most conversations have two participants with short names: these are stored inline, so that a host with many
+/// conversations touches no further memory for a message of one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Participants(SmallVec<[CompactString; 2]>);
 
 impl Participants {
-    /// Whether somebody takes part.
+    /// Returns `true` if `name` takes part.
     pub fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|known| known == name)
     }
 
-    /// How many take part.
+    /// Returns the number of participants.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nobody does.
+    /// Returns `true` if there are none, as before the first message.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All names.
+    /// Returns all names, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(CompactString::as_str)
     }
 
-    /// Adds one who is not there yet.
+    /// Adds a name, which must not be in the set yet.
     pub(super) fn insert(&mut self, name: &str) {
         let at = self.0.partition_point(|known| known.as_str() < name);
         self.0.insert(at, CompactString::new(name));
     }
 
-    /// Removes one.
+    /// Removes a name, if present.
     pub(super) fn remove(&mut self, name: &str) {
         self.0.retain(|known| known != name);
     }

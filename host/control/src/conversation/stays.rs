@@ -1,33 +1,34 @@
-//! Where a conversation goes on while an agent's traffic is split over two revisions.
+//! The binding of a conversation to a revision while an agent's traffic is split over two revisions.
 //!
-//! A conversation is free to go to another revision of an agent with its next message as long as nothing of it is open
-//! there: no message waits or is in hand, which the agent's mailbox knows, and nobody owes an answer, which is known
-//! here. What is noted is in the record, and so outlives the host.
+//! A conversation may move to another revision of an agent with its next message as long as nothing of it is open
+//! there: no message is queued or in flight, which the agent's mailbox knows, and no answer is owed, which is known
+//! here. The binding is part of the stored record, so it outlives the host.
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::{Conversation, Unanswered};
 
-/// The revision of an agent that goes on with a conversation.
+/// The binding of a conversation to a revision of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stay {
-    /// Whose.
+    /// The agent.
     pub agent: CompactString,
-    /// The number of the revision.
+    /// The revision's number.
     pub revision: u64,
-    /// What was said to the agent up to this time belongs to it, in milliseconds since 1970; later messages do as long as
-    /// an answer is owed.
+    /// Messages sent to the agent up to this time belong to the revision, in milliseconds since 1970; later ones belong
+    /// to it while an answer is owed.
     pub until: u64,
-    /// Whether the conversation was free since: what is asked later is open for whoever handles it.
+    /// Set once the conversation was free: a later question belongs to the revision that handles it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_over: bool,
 }
 
 impl Conversation {
-    /// Whether an agent waits for an answer here, or owes one. `except` is the key of a question that is in hand.
+    /// Returns `true` if the agent waits for an answer in this conversation, or owes one. `except` is the key of a
+    /// question in flight, which does not count.
     pub fn owes(&self, agent: &str, except: Option<&str>) -> bool {
-        // What came from outside and is no call is answered to nobody.
+        // A message from outside that is no call has no one to answer to.
         let is_heard = |left: &Unanswered| left.is_call || !left.from.contains(':');
         let is_open = |left: &Unanswered| {
             (left.from == agent || left.to == agent) && is_heard(left) && except != Some(left.key.as_str())
@@ -35,9 +36,9 @@ impl Conversation {
         self.unanswered.iter().any(is_open) || self.runs.iter().any(|run| run.involves(agent))
     }
 
-    /// Notes that a revision of an agent has handled a message at a time, and goes on with what it left open. With
-    /// nothing left open nothing is noted, unless `anyway`. `except` is the key of the message. Returns whether that is
-    /// to be kept.
+    /// Records that a revision handled a message of the agent at time `at`, and is bound to what it left open. With
+    /// nothing left open, nothing is recorded unless `anyway`. `except` is the key of the message. Returns `true` if
+    /// the record has to be stored.
     pub fn stay(&mut self, agent: &str, revision: u64, at: u64, except: Option<&str>, anyway: bool) -> bool {
         if !anyway && !self.owes(agent, except) {
             return false;
@@ -46,6 +47,7 @@ impl Conversation {
             Some(stay) => {
                 let is_other = stay.revision != revision;
                 (stay.revision, stay.until, stay.is_over) = (revision, stay.until.max(at), false);
+                // A later time alone needs no write of its own.
                 is_other || anyway
             }
             None => {
@@ -55,22 +57,23 @@ impl Conversation {
         }
     }
 
-    /// The revision that has to handle a message which was sent to an agent at a time, because of what is or was open
-    /// then; none if the conversation was free. `key` is what an answer to the message would name.
+    /// Returns the revision that has to handle a message sent to the agent at `sent_at`, because of what is or was open
+    /// then; `None` if the conversation was free. `key` is the key that an answer to the message would name.
     pub fn stays_on(&self, agent: &str, key: &str, sent_at: u64) -> Option<u64> {
         let stay = self.where_it_was(agent)?;
         (sent_at <= stay.until || !stay.is_over && self.owes(agent, Some(key))).then_some(stay.revision)
     }
 
-    /// What was noted last of an agent.
+    /// Returns the last binding of an agent, in force or over.
     pub fn where_it_was(&self, agent: &str) -> Option<&Stay> {
         self.stays.iter().find(|stay| stay.agent == agent)
     }
 
-    /// Notes that something is said to an agent at a time. While an answer is owed it belongs to what is open, also once
-    /// that is answered; otherwise the conversation is free. Called before the message is taken in.
+    /// Records that a message is sent to the agent at `at`: while an answer is owed, the message is bound as well, even
+    /// if the answer comes first; otherwise the binding is over. Called before the message is recorded, as the message
+    /// itself must not count as an open question.
     pub(super) fn hold(&mut self, agent: &str, at: u64) {
-        // Most conversations have none, and then nothing is looked through.
+        // Most conversations have no binding, and then nothing is searched.
         let Some(noted) = self.stays.iter().position(|stay| stay.agent == agent && !stay.is_over) else { return };
         let is_owed = self.owes(agent, None);
         let stay = &mut self.stays[noted];
@@ -111,18 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn who_owes_an_answer_or_waits_for_one_is_not_free() {
+    fn an_agent_that_owes_or_awaits_an_answer_is_not_free() {
         let call = |act| Said { is_call: true, ..said(OUTSIDE, "desk", act, "1", None, 1) };
         let proposed = said("desk", OUTSIDE, Propose, "2", Some("1"), 2);
         let in_protocol = |said: Said<'static>, protocol| Said { protocol: Some(protocol), ..said };
         for (name, messages, desk, billing) in [
-            ("told something", vec![said(OUTSIDE, "desk", Inform, "1", None, 1)], false, false),
-            (
-                "asked from outside, by nobody who waits",
-                vec![said(OUTSIDE, "desk", Request, "1", None, 1)],
-                false,
-                false,
-            ),
+            ("informed from outside", vec![said(OUTSIDE, "desk", Inform, "1", None, 1)], false, false),
+            ("asked from outside without a call", vec![said(OUTSIDE, "desk", Request, "1", None, 1)], false, false),
             ("called", vec![call(Request)], true, false),
             ("asks", vec![said("desk", "billing", QueryRef, "1", None, 1)], true, true),
             (
@@ -134,7 +132,7 @@ mod tests {
                 false,
                 false,
             ),
-            ("asks whom it was called by", vec![call(Cfp), proposed], true, false),
+            ("asks its caller", vec![call(Cfp), proposed], true, false),
             (
                 "is answered by its caller",
                 vec![call(Cfp), proposed, said(OUTSIDE, "desk", Inform, "3", None, 3)],
@@ -142,7 +140,7 @@ mod tests {
                 false,
             ),
             (
-                "in a protocol with somebody outside",
+                "in a protocol with a caller outside",
                 vec![
                     in_protocol(call(Request), "fipa-request"),
                     in_protocol(said("desk", OUTSIDE, Agree, "2", Some("1"), 2), "fipa-request"),
@@ -151,13 +149,13 @@ mod tests {
                 false,
             ),
             (
-                "in a protocol that was begun outside, by nobody who waits",
+                "in a protocol begun outside without a call",
                 vec![in_protocol(said(OUTSIDE, "desk", Request, "1", None, 1), "fipa-request")],
                 false,
                 false,
             ),
             (
-                "agreed, and has not told the result",
+                "agreed and owes the result",
                 vec![
                     in_protocol(said("desk", "billing", Request, "1", None, 1), "fipa-request"),
                     in_protocol(said("billing", "desk", Agree, "2", Some("1"), 2), "fipa-request"),
@@ -178,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_question_holds_and_its_answer_is_the_last_that_it_holds() {
+    fn an_open_question_binds_up_to_its_answer() {
         let mut talk = conversation(&[said(OUTSIDE, "desk", Inform, "1", None, 1)]);
         assert!(!talk.stay("desk", 1, 2, None, false), "nothing is open");
         assert_eq!(talk.stays_on("desk", "1", 1), None);
@@ -195,10 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn a_question_in_hand_does_not_hold_itself() {
+    fn a_question_in_flight_does_not_bind_itself() {
         let mut talk = conversation(&[said("desk", "billing", QueryRef, "1", None, 1)]);
         assert!(!talk.stay("billing", 1, 2, Some("1"), false), "it is being answered");
-        // It was handled, and is answered later.
+        // Handled without an answer, which comes later.
         assert!(talk.stay("billing", 1, 2, None, false));
         talk.judge(&said("desk", "billing", QueryRef, "2", None, 9), 10).unwrap();
         assert_eq!(talk.stays_on("billing", "2", 9), Some(1));
@@ -214,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_the_version_before_is_read() {
+    fn a_record_without_bindings_is_read() {
         let old = r#"{"name":"c","initiator":"desk","participants":["billing","desk"],"protocol":null,"runs":[],"first":1,
             "last":2,"messages":2,"unanswered":[{"key":"1","from":"desk","to":"billing"}]}"#;
         let talk: Conversation = serde_json::from_str(old).unwrap();

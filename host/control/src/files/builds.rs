@@ -1,76 +1,77 @@
-//! Which builds are run when sources change, and when that ends.
+//! The queue of builds that run when sources change, with the rule that ends builds which change their own sources.
 //!
 //! Sources that change while nothing is built were changed by a person, and are built. Those that change during a build
-//! may have been edited in the middle of it, which it then has missed, or written by the build itself. A build writes the
-//! same files in each run, and a person does not: a file that changed in five runs in a row is the build's own, and its
-//! change in a run is none from then on. Files that come and go in each run, under new names, have an end as well.
+//! were either edited by a person, and the build missed the edit, or written by the build itself. A build writes the
+//! same files in each run and a person does not: a file that changed in five runs in a row belongs to the build, and
+//! its changes during a run are ignored from then on. Files that appear and disappear in each run, under new names, are
+//! bounded in the same way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
-/// A file that changes in so many runs in a row is written by the build. A person who saves one file during each of so
-/// many runs loses the last of these edits, so it must be more than happens to somebody who works while a slow build runs.
+/// The number of consecutive runs in which a file has to change to belong to the build. A person who saves one file
+/// during each of so many runs loses the last of these edits, so it must be more than is likely beside a slow build.
 const IN_A_ROW: u32 = 5;
 
-/// How the sources of a build differ from what they were.
+/// The differences between the sources of a build at two times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// Files that were there and are, with another content.
+    /// Files with changed content.
     pub edited: BTreeSet<PathBuf>,
-    /// Files that came or went.
+    /// Files that were added or removed.
     pub others: BTreeSet<PathBuf>,
 }
 
 impl Changed {
-    /// Whether nothing differs.
+    /// Returns `true` if nothing differs.
     pub fn is_empty(&self) -> bool {
         self.edited.is_empty() && self.others.is_empty()
     }
 
-    /// All files that differ.
+    /// Returns all files that differ.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.edited.iter().chain(&self.others)
     }
 }
 
-/// Builds that wait and the one that runs. They are run one after another.
+/// The builds that wait and the one that runs. Builds run one after another.
 #[derive(Debug, Clone, Default)]
 pub struct Builds {
     waiting: VecDeque<String>,
     running: Option<String>,
-    /// What changes during a build, by that build and the one whose sources they are.
+    /// Changes during builds, by the build that ran and the build whose sources changed.
     made: BTreeMap<(String, String), Made>,
 }
 
-/// Sources that change in one run after another.
+/// The history of sources that changed in consecutive runs.
 #[derive(Debug, Clone, Default)]
 struct Made {
-    /// In how many runs in a row, up to the last one.
+    /// Files that changed in the last run, with the number of consecutive runs in which they did.
     in_a_row: BTreeMap<PathBuf, u32>,
-    /// Runs in a row in which files came or went that did not before.
+    /// The number of consecutive runs in which new files were added or removed.
     came_or_went: u32,
 }
 
-/// A build that is not run although its sources changed, since a build changes them.
+/// A build that is not run although its sources changed, because a build changes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Its command.
+    /// The build's command.
     pub command: String,
     /// The sources that changed.
     pub changed: BTreeSet<PathBuf>,
 }
 
 impl Builds {
-    /// Takes in that sources of a build changed while nothing was built.
+    /// Records that sources of a build changed while no build ran, and queues the build.
     pub fn changed(&mut self, command: &str) {
         if self.is_idle() {
-            // What one build writes for another is built each time; only within one chain it may go in a circle.
+            // A source that one build writes for another is built each time; only a cycle within one chain has to end.
             self.made.retain(|(by, of), _| by == of);
         }
         self.ask(command);
     }
 
-    /// Takes in that builds were run before, with the sources of each that changed meanwhile.
+    /// Records builds that ran before this queue existed, with the sources that changed meanwhile.
     pub fn ran(&mut self, changed: BTreeMap<String, Changed>) {
         for (command, changed) in changed {
             self.running = Some(command.clone());
@@ -78,7 +79,7 @@ impl Builds {
         }
     }
 
-    /// Returns the build to run next, which then is running; none while one is, or when none is to be run.
+    /// Returns the build to run next and marks it as running; `None` while one runs or if none waits.
     pub fn begin_next(&mut self) -> Option<String> {
         if self.running.is_some() {
             return None;
@@ -87,10 +88,11 @@ impl Builds {
         self.running.clone()
     }
 
-    /// Takes in the end of the build that ran, with the sources of each build that changed meanwhile. Returns what is
-    /// not built for them, where that is news.
+    /// Records the end of the running build, with the sources of each build that changed meanwhile, and queues these
+    /// builds. Returns the ones that are refused for the first time.
     pub fn ended(&mut self, changed: BTreeMap<String, Changed>) -> Vec<Refused> {
         let Some(by) = self.running.take() else { return Vec::new() };
+        // A run without changes breaks the series: the files are no longer taken for the build's own.
         self.made.retain(|(other, of), _| *other != by || changed.contains_key(of));
         let mut refused = Vec::new();
         for (command, changed) in changed {
@@ -105,18 +107,18 @@ impl Builds {
         refused
     }
 
-    /// Forgets builds that are not declared any more.
+    /// Forgets builds that are no longer declared.
     pub fn retain(&mut self, declared: impl Fn(&str) -> bool) {
         self.waiting.retain(|command| declared(command));
         self.made.retain(|(by, of), _| declared(by) && declared(of));
     }
 
-    /// Whether nothing is built and nothing waits for it.
+    /// Returns `true` if no build runs or waits.
     pub fn is_idle(&self) -> bool {
         self.running.is_none() && self.waiting.is_empty()
     }
 
-    /// Whether a build runs.
+    /// Returns `true` if a build runs.
     pub fn is_running(&self) -> bool {
         self.running.is_some()
     }
@@ -129,11 +131,12 @@ impl Builds {
 }
 
 impl Made {
-    /// Takes in what changed in another run. Says whether it is to be built, and if not, whether that is news.
+    /// Records the changes of another run. Returns whether to build them, and if not, whether that is to be reported.
     fn take(&mut self, changed: &Changed) -> (bool, bool) {
         let before = std::mem::take(&mut self.in_a_row);
         let count = |file: &PathBuf| (file.clone(), before.get(file).map_or(1, |runs| runs.saturating_add(1)));
         self.in_a_row = changed.files().map(count).collect();
+        // The name means files of others: any file that has not changed often enough to be the build's own.
         let of_others = |files: &BTreeSet<PathBuf>| files.iter().any(|file| self.in_a_row[file] < IN_A_ROW);
         if of_others(&changed.edited) {
             self.came_or_went = 0;
@@ -163,8 +166,8 @@ mod tests {
         BTreeMap::from([(command.to_owned(), changed)])
     }
 
-    /// Runs everything that follows from a change of the sources of `first`; gives the builds in their order and those
-    /// that were refused.
+    /// Runs all builds that follow from a change of the sources of `first`. Returns them in order, and the refused
+    /// ones.
     fn run(builds: &mut Builds, first: &str, during: impl FnMut(&str, usize) -> All) -> (Vec<String>, Vec<String>) {
         builds.changed(first);
         go_on(builds, during)
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_changes_nothing_is_run_once() {
+    fn a_build_without_side_effects_runs_once() {
         let mut builds = Builds::default();
         for _ in 0..3 {
             assert_eq!(run(&mut builds, "a", |_, _| All::new()), (times(1), vec![]));
@@ -196,39 +199,39 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_writes_into_its_sources_is_found_out() {
+    fn a_build_that_writes_into_its_sources_is_detected() {
         let mut builds = Builds::default();
         let generates = |_: &str, _: usize| edited("a", &["generated.rs"]);
         assert_eq!(run(&mut builds, "a", generates), (times(5), times(1)));
-        // Known from then on, and not told again.
+        // Known from then on, and not reported again.
         for _ in 0..3 {
             assert_eq!(run(&mut builds, "a", generates), (times(1), vec![]));
         }
-        // Until it does so no more: then somebody else has changed the file.
+        // One run without the change, and the next change counts as a person's.
         assert_eq!(run(&mut builds, "a", |_, _| All::new()), (times(1), vec![]));
         let edits = |_: &str, run: usize| if run == 1 { edited("a", &["generated.rs"]) } else { All::new() };
         assert_eq!(run(&mut builds, "a", edits), (times(2), vec![]));
     }
 
     #[test]
-    fn an_edit_in_the_middle_of_a_build_is_built() {
+    fn an_edit_during_a_build_is_built() {
         let mut builds = Builds::default();
-        // In the middle of four runs in a row, of the same file.
+        // One file edited during four consecutive runs.
         let edits = |_: &str, run: usize| if run <= 4 { edited("a", &["main.rs"]) } else { All::new() };
         assert_eq!(run(&mut builds, "a", edits), (times(5), vec![]));
-        // Of one that writes into its sources, in many runs, each of another file.
+        // Beside a build that writes into its sources, another file edited in each of many runs.
         let edits = |_: &str, run: usize| match run {
             1..=10 => edited("a", &["generated.rs", &format!("file-{run}.rs")]),
             _ => edited("a", &["generated.rs"]),
         };
         assert_eq!(run(&mut builds, "a", edits).0, times(11));
-        // And of one that was removed and made anew.
+        // A file that was removed and created again.
         let edits = |_: &str, run: usize| if run <= 4 { came("a", &["main.rs"]) } else { All::new() };
         assert_eq!(run(&mut builds, "a", edits), (times(5), vec![]));
     }
 
     #[test]
-    fn a_build_that_writes_new_names_ends_too() {
+    fn a_build_that_writes_files_with_new_names_ends() {
         let mut builds = Builds::default();
         let (ran, refused) = run(&mut builds, "a", |_, run| came("a", &[&format!("generated-{run}.rs")]));
         assert_eq!((ran, refused), (times(5), times(1)));
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_build_makes_for_another_is_built_each_time() {
+    fn sources_written_by_one_build_for_another_are_built_each_time() {
         let mut builds = Builds::default();
         let next = |command: &str, _: usize| match command {
             "a" => edited("b", &["b.rs"]),
@@ -262,14 +265,14 @@ mod tests {
     }
 
     #[test]
-    fn builds_of_the_start_count() {
+    fn builds_recorded_at_startup_count() {
         let mut builds = Builds::default();
         builds.ran(edited("a", &["generated.rs"]));
         assert_eq!(go_on(&mut builds, |_, _| edited("a", &["generated.rs"])), (times(4), times(1)));
     }
 
     #[test]
-    fn one_that_is_not_declared_any_more_is_not_run() {
+    fn an_undeclared_build_is_not_run() {
         let mut builds = Builds::default();
         builds.changed("a");
         builds.changed("b");

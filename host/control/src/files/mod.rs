@@ -1,11 +1,11 @@
-//! Files that are followed: when a change is looked at, when a file is whole, and which builds follow from it.
+//! File watching without the watching: when to examine files, when a file is complete, and which builds follow.
 //!
 //! ```text
 //! hints (the kernel's events) --Quiet--> look --Settle--> the file is taken up, or looked at again
 //!                                          `--changed sources--> Builds --> a build, one after another
 //! ```
-//! Hints may be late, repeated or missing. What counts is what a look finds, so that nothing in here depends on their
-//! number or order. Times are in milliseconds of a clock that only goes forward.
+//! Hints may be late, repeated or missing. A decision depends only on the state that a look finds, never on the number
+//! or order of hints. Times are milliseconds of a monotonic clock.
 
 mod builds;
 mod quiet;

@@ -1,30 +1,31 @@
-//! The pause between a hint and the look that follows from it.
+//! The debouncing of hints: the pause between a hint and the look that follows.
 
-/// A save or a build touches several files, or one several times: they are looked at together.
+/// The pause after the last hint, in milliseconds. A save or a build touches several files, or one several times, and
+/// these are looked at together.
 const REST: u64 = 60;
-/// Hints that do not end put a look off by no more than this.
+/// The longest delay of a look by hints that keep coming, in milliseconds.
 const LONGEST: u64 = 1_000;
 
-/// Collects hints until they rest for a moment, or have gone on for too long.
+/// A collector of hints that makes a look due once they pause, or have gone on for too long.
 #[derive(Debug, Clone, Default)]
 pub struct Quiet {
-    /// When the first and the last hint since the last look came.
+    /// The times of the first and the last hint since the last look.
     hints: Option<(u64, u64)>,
 }
 
 impl Quiet {
-    /// Takes a hint.
+    /// Records a hint.
     pub fn hint(&mut self, now: u64) {
         let first = self.hints.map_or(now, |(first, _)| first);
         self.hints = Some((first, now));
     }
 
-    /// Returns when the next look is due; none without a hint.
+    /// Returns the time at which the next look is due; `None` without a hint.
     pub fn due(&self) -> Option<u64> {
         self.hints.map(|(first, last)| (last + REST).min(first + LONGEST))
     }
 
-    /// Begins a look, which answers all hints up to now.
+    /// Begins a look, which covers all hints up to now.
     pub fn look(&mut self) {
         self.hints = None;
     }
@@ -35,12 +36,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_comes_after_a_pause_or_at_the_bound() {
+    fn a_look_is_due_after_a_pause_or_at_the_bound() {
         for (hints, due) in [
             (vec![], None),
             (vec![5], Some(65)),
             (vec![5, 30, 60], Some(120)),
-            // One that comes again before each pause has passed.
+            // Hints that come before each pause has passed.
             ((0..100).map(|n| n * 50).collect(), Some(1_000)),
         ] {
             let mut quiet = Quiet::default();
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn hints_without_end_are_answered_every_second() {
+    fn endless_hints_cause_a_look_every_second() {
         let (mut quiet, mut looks) = (Quiet::default(), Vec::new());
         for now in (0..10_000).step_by(10) {
             if quiet.due().is_some_and(|due| due <= now) {

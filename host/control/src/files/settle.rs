@@ -1,59 +1,60 @@
-//! Telling a whole file from one that is in the middle of being written.
+//! The distinction between a complete file and one that is still being written.
 
 use std::time::Duration;
 
-/// How long a file that nobody has open stays unchanged before it is taken up. A program may write and close it more
-/// than once for one save.
+/// The time for which a file that no program has open has to stay unchanged, in milliseconds. A program may write and
+/// close a file more than once for one save.
 const REST: u64 = 100;
-/// A file that is written again before each rest is over is taken up after this all the same.
+/// The longest wait for a file that keeps changing while closed, in milliseconds.
 const LONGEST: u64 = 1_000;
-/// A file that a program has open for writing is waited for, unless that program wrote nothing for this long: one that
-/// never closes it (a log, a leaked descriptor) must not hold it back for ever.
+/// The longest wait for a writer that writes nothing, in milliseconds: a program that never closes the file (a log, a
+/// leaked descriptor) must not hold it back for ever.
 const OPEN: u64 = 10_000;
-/// A file that is replaced by removing it first is gone for a moment.
+/// The time after which a removed file counts as gone, in milliseconds. Some programs replace a file by removing it
+/// first.
 const GONE: u64 = 500;
-/// How soon a file that is open is looked at again: its end may come without a hint.
+/// The interval at which a pending file is looked at again, in milliseconds: the close of a file may cause no hint.
 const AGAIN: u64 = 100;
-/// A change that waits longer than this is reported: whoever made it expects to see it take effect.
+/// The wait after which a change is reported as late, in milliseconds: its author expects it to have taken effect.
 const LATE: u64 = 1_000;
 
-/// Programs that have a file open for writing.
+/// The programs that have a file open for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
-    /// None is known.
+    /// No program is known.
     None,
-    /// At least one.
+    /// At least one program.
     Open,
 }
 
-/// A file as a look found it.
+/// The state of a file at a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found<S> {
-    /// Identifies the file's content; another whenever the file was written to or replaced.
+    /// An identity of the file's content; another one after every write or replacement.
     pub stamp: S,
-    /// How long ago it was written, by the file system's clock; none if that clock is ahead.
+    /// The time since the last write, by the file system's clock; `None` if that clock is ahead.
     pub age: Option<Duration>,
-    /// Whether it is being written.
+    /// The programs that are writing it.
     pub writer: Writer,
 }
 
-/// A decision about a file.
+/// The result of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is whole, or gone for good.
+    /// The file is complete, or gone for good.
     Take,
-    /// It is not known yet; it is looked at again after this time.
+    /// Undecided; the file has to be looked at again after this time.
     Wait(Duration),
 }
 
-/// What is known of one file: the state that was taken up, and the one that is not yet.
+/// The state of one file across looks: what was taken up last, and the change that is pending.
 #[derive(Debug, Clone)]
 pub struct Settle<S> {
-    /// The state that was taken up last; the outer option is for a file that never was.
+    /// The state that was taken up last, `Some(None)` for an absent file; `None` before the first.
     taken: Option<Option<S>>,
-    /// Another state, when it was seen first, and since when the file has changed.
+    /// A pending state, the time at which it was first seen, and the time of the first change.
     pending: Option<(Option<S>, u64, u64)>,
-    /// Set if it was reported that the pending change is late.
+    /// Set once the pending change was reported as late.
     reported: bool,
 }
 
@@ -64,8 +65,8 @@ impl<S> Default for Settle<S> {
 }
 
 impl<S: PartialEq> Settle<S> {
-    /// Takes in what a look found; none if there is no file. With `asked` an operator asks for the file as it is now:
-    /// then only a writer is waited for.
+    /// Evaluates the result of a look; `found` is `None` if there is no file. With `asked` an operator wants the file
+    /// as it is now, and only an open writer is waited for.
     pub fn look(&mut self, found: Option<Found<S>>, asked: bool, now: u64) -> Verdict {
         let (stamp, age, writer) = match found {
             Some(Found { stamp, age, writer }) => (Some(stamp), age, writer),
@@ -81,9 +82,10 @@ impl<S: PartialEq> Settle<S> {
             None => (now, now),
         };
         let rest = now.saturating_sub(since);
+        // An age that cannot be known counts as none, which waits for the full rest.
         let age = age.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let left = match (&stamp, writer) {
-            // One that never was there is missed at once.
+            // A file that has never existed is not one that is being replaced.
             (None, _) if self.taken.is_none() || asked => 0,
             (None, _) => GONE.saturating_sub(rest),
             (Some(_), Writer::Open) => OPEN.saturating_sub(rest.max(age)),
@@ -101,13 +103,13 @@ impl<S: PartialEq> Settle<S> {
         Verdict::Wait(Duration::from_millis(left.min(AGAIN)))
     }
 
-    /// Returns true once for a change that has waited for more than a second because a program keeps the file open.
+    /// Returns `true` once for a change that has waited for more than a second because a program keeps the file open.
     pub fn is_late(&mut self, now: u64) -> bool {
         let late = self.pending.as_ref().is_some_and(|(_, _, changing)| now.saturating_sub(*changing) > LATE);
         late && !std::mem::replace(&mut self.reported, true)
     }
 
-    /// Forgets what was taken up, so that the next look takes the file up again.
+    /// Forgets the state that was taken up, so that the next look takes the file up again.
     pub fn forget(&mut self) {
         self.taken = None;
     }
@@ -121,8 +123,8 @@ mod tests {
         Some(Found { stamp, age: Some(Duration::from_millis(age)), writer })
     }
 
-    /// Looks whenever the machine asks for it, at a file whose states begin at these times; gives what was taken up,
-    /// and when.
+    /// Looks as often as the verdicts ask for at a file whose states begin at the given times. Returns the states that
+    /// were taken up, with the times.
     fn taken(states: &[(u64, Option<(u32, Writer)>)]) -> Vec<(u64, Option<u32>)> {
         let (mut settle, mut taken) = (Settle::default(), Vec::new());
         assert_eq!(settle.look(found(0, 60_000, Writer::None), false, 0), Verdict::Take);
@@ -130,7 +132,7 @@ mod tests {
         while now < 40_000 {
             let state = states.iter().rev().find(|(from, _)| *from <= now);
             let (from, state) = state.copied().unwrap_or((0, Some((0, Writer::None))));
-            // Closing a file does not make it younger.
+            // Closing a file does not change its age.
             let written = states.iter().find(|(_, other)| other.map(|(s, _)| s) == state.map(|(s, _)| s));
             let written = written.map_or(from, |(from, _)| *from);
             let look = state.and_then(|(stamp, writer)| found(stamp, now - written, writer));
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_taken_up_when_it_is_whole() {
+    fn a_file_is_taken_up_when_it_is_complete() {
         use Writer::{None as Closed, Open};
         for (what, states, expected) in [
             ("one that is closed", vec![(1_000, Some((1, Closed)))], vec![(1_100, Some(1))]),
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_written_all_the_time_is_taken_up_again_and_again() {
+    fn a_file_that_keeps_changing_is_taken_up_repeatedly() {
         let states: Vec<_> = (0..800).map(|n| (n * 50, Some((u32::try_from(n).unwrap() + 1, Writer::None)))).collect();
         let taken = taken(&states);
         assert!(taken.len() >= 35, "{taken:?}");
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_asked_for_waits_for_its_writer_alone() {
+    fn a_requested_file_waits_only_for_its_writer() {
         let mut settle = Settle::default();
         assert_eq!(settle.look(found(1, 0, Writer::None), true, 0), Verdict::Take);
         assert_eq!(settle.look(None, true, 10), Verdict::Take);
@@ -189,27 +191,27 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_waits_for_its_writer_is_reported_once() {
+    fn a_late_change_is_reported_once() {
         let mut settle = Settle::default();
         let mut late = |stamp, at, writer| {
             settle.look(found(stamp, 0, writer), false, at);
             settle.is_late(at)
         };
-        // One report for all that is written in one go, however long it takes; the next change is another.
+        // One report for all that is written in one go, however long it takes; the next change is another one.
         let reported = [(1, 0), (2, 900), (3, 1_100), (4, 2_000), (4, 12_000), (5, 12_100), (5, 13_300)]
             .map(|(stamp, at)| late(stamp, at, Writer::Open));
         assert_eq!(reported, [false, false, true, false, false, false, true]);
-        assert!(!late(6, 40_000, Writer::None), "a file that nobody has open is taken up soon");
+        assert!(!late(6, 40_000, Writer::None), "a closed file is taken up soon");
     }
 
     #[test]
-    fn a_clock_that_is_ahead_or_behind_decides_nothing() {
+    fn a_wrong_file_system_clock_decides_nothing() {
         let mut settle = Settle::default();
         let ahead = |stamp| Some(Found { stamp, age: None, writer: Writer::None });
         assert!(matches!(settle.look(ahead(1), false, 0), Verdict::Wait(_)));
         assert_eq!(settle.look(ahead(1), false, REST), Verdict::Take);
-        // Behind by an hour: the file looks old, and whoever writes it is seen all the same, or waited for in vain no
-        // longer than it takes to see it change.
+        // Behind by an hour, so the file looks old: a writer is seen all the same, or waited for no longer than it
+        // takes to see the file change.
         assert_eq!(settle.look(found(2, 3_600_000, Writer::None), false, 200), Verdict::Take);
     }
 }

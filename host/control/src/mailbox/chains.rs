@@ -1,4 +1,4 @@
-//! Chains of messages in one piece of memory.
+//! Linked lists of messages in one allocation.
 
 use std::num::NonZeroU32;
 
@@ -6,14 +6,14 @@ use prefetch_index::prefetch_index;
 
 use super::{Rank, Waiting};
 
-/// Where a message is.
+/// The position of a message; one more than its index, so that an `Option` of it takes no more room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(NonZeroU32);
 
 impl Place {
     fn of(index: usize) -> Self {
         let next = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
-        Self(next.expect("so many messages are in no memory"))
+        Self(next.expect("a mailbox holds fewer than 2^32 messages"))
     }
 
     fn index(self) -> usize {
@@ -21,39 +21,38 @@ impl Place {
     }
 }
 
-/// The messages of one chain: the first, and the last.
+/// The first and the last message of a chain.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
-    /// What leaves next.
+    /// The message that leaves next.
     pub(super) first: Place,
     last: Place,
 }
 
-/// Messages that wait in chains.
+/// Messages queued in chains.
 ///
-/// Who knows a place can have it [fetched](Self::prefetch) long before it is read: of many chains with many messages
-/// each, neither the first nor the last of one is in any cache when its turn comes.
+/// The caller that holds a place can [prefetch](Self::prefetch) it long before it is read: with many chains of many
+/// messages, neither end of a chain is in a cache when its turn comes.
 #[derive(Debug)]
 pub(super) struct Chains<T> {
     nodes: Vec<Node<T>>,
-    /// Places without a message, the one that got empty last first.
+    /// The free list: places without a message, the last freed one first.
     free: Option<Place>,
     used: usize,
 }
 
-/// A [`Waiting`] with its place in a chain; made so that it takes no more room than half of what the processor fetches at
-/// once.
+/// A [`Waiting`] with its link in a chain, laid out to take no more than half a cache line.
 #[derive(Debug)]
 struct Node<T> {
     message: Option<T>,
     since: u64,
-    /// What comes behind it; of a place without a message, the next of those.
+    /// The next message of the chain; for a free place, the next free one.
     next: Option<Place>,
     rank: Rank,
 }
 
 impl<T> Node<T> {
-    /// Takes the message.
+    /// Takes the message out and leaves the link.
     fn take(&mut self) -> Option<Waiting<T>> {
         Some(Waiting { rank: self.rank, since: self.since, message: self.message.take()? })
     }
@@ -66,10 +65,10 @@ impl<T> Default for Chains<T> {
 }
 
 impl<T> Chains<T> {
-    /// Places that stay for the next messages when there are none any more.
+    /// The most places that stay allocated without a message; a larger allocation, left over from a burst, is freed.
     const KEPT: usize = 1_024;
 
-    /// Adds a message to the end of a chain.
+    /// Appends a message to a chain.
     pub(super) fn push(&mut self, chain: &mut Option<Ends>, waiting: Waiting<T>) {
         let Waiting { rank, since, message } = waiting;
         let node = Node { message: Some(message), since, next: None, rank };
@@ -78,7 +77,7 @@ impl<T> Chains<T> {
                 let free = &mut self.nodes[place.index()];
                 self.free = free.next;
                 *free = node;
-                // For the next message.
+                // The next push will write there.
                 if let Some(next) = self.free {
                     self.prefetch(next);
                 }
@@ -100,7 +99,7 @@ impl<T> Chains<T> {
         *chain = Some(Ends { first, last: place });
     }
 
-    /// Takes the first message of a chain.
+    /// Removes and returns the first message of a chain.
     pub(super) fn pop(&mut self, chain: &mut Option<Ends>) -> Option<Waiting<T>> {
         let ends = chain.as_mut()?;
         let place = ends.first;
@@ -119,13 +118,14 @@ impl<T> Chains<T> {
         waiting
     }
 
-    /// Takes out all messages of a chain, in their order.
+    /// Removes and returns all messages of a chain, in order.
     pub(super) fn clear(&mut self, chain: &mut Option<Ends>) -> Vec<Waiting<T>> {
         std::iter::from_fn(|| self.pop(chain)).collect()
     }
 
-    /// Takes out those messages of a chain that are over.
+    /// Moves the messages of a chain for which `is_over` holds to `over`; the rest keeps its order.
     pub(super) fn expire(&mut self, chain: &mut Option<Ends>, over: &mut Vec<T>, is_over: &mut impl FnMut(&T) -> bool) {
+        // Relinking moves every message of the chain, so a chain without an expired one is left alone.
         if !self.of(*chain).any(|(_, message)| is_over(message)) {
             return;
         }
@@ -134,7 +134,7 @@ impl<T> Chains<T> {
         }
     }
 
-    /// The messages of a chain in their order, and since when each waits.
+    /// Returns the messages of a chain in order, each with the time since which it waits.
     pub(super) fn of(&self, chain: Option<Ends>) -> impl Iterator<Item = (u64, &T)> {
         let mut next = chain.map(|ends| ends.first);
         std::iter::from_fn(move || {
@@ -144,22 +144,22 @@ impl<T> Chains<T> {
         })
     }
 
-    /// All messages of all chains, in no order.
+    /// Returns the messages of all chains, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.nodes.iter().filter_map(|node| node.message.as_ref())
     }
 
-    /// How many messages there are.
+    /// Returns the number of messages in all chains.
     pub(super) fn len(&self) -> usize {
         self.used
     }
 
-    /// Lets the processor fetch a message that leaves soon. The place may be another's by now, or nobody's.
+    /// Prefetches a message that leaves soon. The place may be free or reused by now: then the prefetch is only wasted.
     pub(super) fn prefetch(&self, place: Place) {
         prefetch_index(&self.nodes, place.index());
     }
 
-    /// Lets the processor fetch the end of a chain, to which something is added soon.
+    /// Prefetches the end of a chain, where a message is added soon.
     pub(super) fn prefetch_end(&self, chain: Ends) {
         self.prefetch(chain.last);
     }
@@ -170,12 +170,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_messages_take_no_more_than_the_processor_fetches_at_once() {
+    fn two_messages_fit_in_a_cache_line() {
         assert_eq!(size_of::<Node<Box<[u8]>>>(), 32);
     }
 
     #[test]
-    fn what_a_burst_took_is_given_back() {
+    fn memory_of_a_burst_is_freed() {
         let (mut chains, mut one, mut other) = (Chains::default(), None, None);
         for message in 0..2 * Chains::<Box<usize>>::KEPT {
             let waiting = Waiting { rank: Rank::Normal, since: 0, message: Box::new(message) };

@@ -1,4 +1,4 @@
-//! What is under way, and what waits behind it.
+//! The open lanes of a mailbox, and the messages that queue behind each.
 
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
@@ -8,10 +8,10 @@ use ahash::AHashMap;
 use super::chains::{Chains, Ends, Place};
 use super::{Lane, Mailbox, Waiting};
 
-/// Lanes that are open: one of their messages is ready, in flight or to be handled again.
+/// The open lanes: one message of each is ready, in flight or deferred.
 ///
-/// A mailbox may have as many as there are conversations, and looks at one of them with each message. So an entry is as
-/// small as can be.
+/// A mailbox may have one for each conversation and looks one up with each message, so an entry is kept as small as
+/// possible.
 #[derive(Debug)]
 pub(super) struct Lanes<C, T> {
     conversations: AHashMap<C, Behind>,
@@ -19,7 +19,7 @@ pub(super) struct Lanes<C, T> {
     waiting: Chains<T>,
 }
 
-/// Messages that wait behind another, if any do.
+/// The chain of messages queued in an open lane; `None` if there are none.
 type Behind = Option<Ends>;
 
 impl<C, T> Default for Lanes<C, T> {
@@ -29,7 +29,7 @@ impl<C, T> Default for Lanes<C, T> {
 }
 
 impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
-    /// A message comes: it waits if its lane is open, and else opens it and is given back.
+    /// Queues a message if its lane is open; otherwise opens the lane and returns the message.
     pub(super) fn enter(&mut self, lane: &Lane<C>, message: Waiting<T>) -> Option<Waiting<T>> {
         let behind = match lane {
             Lane::Free => return Some(message),
@@ -52,7 +52,8 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
         None
     }
 
-    /// The next of a lane, and where the one after it waits; a lane that has none is shut.
+    /// Removes the next message of a lane and returns it with the place of the one after it. Closes a lane that has
+    /// none.
     pub(super) fn advance(&mut self, lane: &Lane<C>) -> Option<(Waiting<T>, Option<Place>)> {
         match lane {
             Lane::Free => None,
@@ -77,19 +78,19 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
         }
     }
 
-    /// Lets the processor fetch what [`advance`](Self::advance) said comes after.
+    /// Prefetches the message at a place that [`advance`](Self::advance) returned.
     pub(super) fn prefetch(&self, place: Place) {
         self.waiting.prefetch(place);
     }
 
-    /// The same for what [`enter`](Self::enter) needs.
+    /// Prefetches what [`enter`](Self::enter) will write for a conversation.
     pub(super) fn prefetch_end(&self, conversation: &C) {
         if let Some(Some(ends)) = self.conversations.get(conversation) {
             self.waiting.prefetch_end(*ends);
         }
     }
 
-    /// Shuts a lane; gives what waited in it.
+    /// Closes a lane and returns the messages that were queued in it.
     pub(super) fn shut(&mut self, lane: &Lane<C>) -> Vec<Waiting<T>> {
         let behind = match lane {
             Lane::Free => None,
@@ -99,36 +100,36 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
         self.waiting.clear(&mut behind.flatten())
     }
 
-    /// Takes out all that waits, each lane in its order; the lanes stay open.
+    /// Removes and returns all queued messages, each lane in its order; the lanes stay open.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<T>> {
         let Self { conversations, agent, waiting } = self;
         conversations.values_mut().chain(agent).flat_map(|behind| waiting.clear(behind))
     }
 
-    /// Takes out what waits and is over.
+    /// Moves the queued messages for which `is_over` holds to `over`.
     pub(super) fn expire(&mut self, over: &mut Vec<T>, is_over: &mut impl FnMut(&T) -> bool) {
         for behind in self.conversations.values_mut().chain(&mut self.agent) {
             self.waiting.expire(behind, over, is_over);
         }
     }
 
-    /// All that waits.
+    /// Returns all queued messages, in no order.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &T> {
         self.waiting.iter()
     }
 
-    /// How many wait.
+    /// Returns the number of queued messages.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Since when what comes next of each lane waits.
+    /// Returns, for the next message of each lane, the time since which it waits.
     pub(super) fn first(&self) -> impl Iterator<Item = u64> {
         let behind = self.conversations.values().chain(&self.agent);
         behind.filter_map(|behind| self.waiting.of(*behind).next()).map(|(since, _)| since)
     }
 
-    /// Whether none is open.
+    /// Returns `true` if no lane is open.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.conversations.is_empty() && self.agent.is_none()
@@ -136,13 +137,13 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
 }
 
 impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
-    /// Whether a message of a conversation is ready, in flight or to be handled again, as far as its messages are handled
-    /// one at a time.
+    /// Returns `true` if a message of the conversation is ready, in flight or deferred. Always `false` if conversations
+    /// are not handled one message at a time.
     pub fn is_open(&self, conversation: &C) -> bool {
         self.open.conversations.contains_key(conversation)
     }
 
-    /// Whether another message of its conversation waits behind one of this lane.
+    /// Returns `true` if another message of the same conversation is queued behind one of this lane.
     pub fn has_behind(&self, lane: &Lane<C>) -> bool {
         match lane {
             Lane::Free | Lane::Agent => false,

@@ -1,10 +1,10 @@
-//! Messages that wait for another attempt.
+//! Messages deferred for another attempt.
 
 use std::cmp::Ordering;
 
 use super::Taken;
 
-/// A message that was tried already, and is to be tried again at a time. Its lane is shut for it.
+/// A message that was tried already and is to be tried again at `due`. Its lane is closed until then.
 #[derive(Debug)]
 pub(super) struct Later<C, T> {
     pub(super) due: u64,
@@ -27,7 +27,7 @@ impl<C, T> PartialOrd for Later<C, T> {
 }
 
 impl<C, T> Ord for Later<C, T> {
-    /// The heap gives the greatest first, and that is what is due first.
+    /// Reversed: the heap returns the greatest entry first, and that has to be the one that is due first.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.due, other.count).cmp(&(self.due, self.count))
     }

@@ -1,4 +1,4 @@
-//! The order in which an agent's messages are handled.
+//! The mailbox of an agent: the order in which its messages are handled.
 //!
 //! ```text
 //! reserve -> push --> waits behind its conversation --> ready -> take -> in flight -> done
@@ -7,12 +7,12 @@
 //!                           ^                                                |
 //!                           '---------------------------------- defer -------'
 //! ```
-//! A message that was deferred comes after those that are ready when it is due: one that fails each time takes its turn
-//! like the others, and never the whole of an agent.
+//! A deferred message queues behind those that are ready when it is due: one that fails every time takes its turn like
+//! the others and cannot occupy the whole agent.
 //!
-//! Every step takes the same time whatever the depth and the number of conversations; only what is tried again later
-//! costs the logarithm of how many such messages there are. Times are milliseconds, of any clock. A message that is sent
-//! for later is not here before it is due.
+//! Every step of a message takes constant time, independent of the depth and the number of conversations; only
+//! deferring costs the logarithm of the number of deferred messages. Times are milliseconds of any clock. A message
+//! sent for later is not in the mailbox before it is due.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::Hash;
@@ -29,15 +29,15 @@ mod chains;
 mod lanes;
 mod later;
 
-/// A mailbox that holds as many messages as it may.
+/// The error for a mailbox at its depth limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the mailbox holds {depth} messages, as many as it may")]
 pub struct Full {
-    /// The bound.
+    /// The depth limit.
     pub depth: u32,
 }
 
-/// How urgently a message is served (SPEC §7). A waiting message gains a point a second, so that none starves.
+/// The urgency of a message (SPEC §7). A waiting message gains a point a second, so that none starves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rank {
     /// One point.
@@ -51,10 +51,10 @@ pub enum Rank {
 }
 
 impl Rank {
-    /// All, the least urgent first.
+    /// All ranks, the least urgent first.
     pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Critical];
 
-    /// Its points (SPEC §7).
+    /// Returns the points at which a message of this rank begins (SPEC §7).
     pub fn points(self) -> u64 {
         match self {
             Self::Low => 1,
@@ -65,15 +65,16 @@ impl Rank {
     }
 }
 
-/// How long a message waits for another point, in milliseconds.
+/// The wait that gains a message another point, in milliseconds.
 const POINT: u64 = 1_000;
-/// How many messages before its turn what is ready is fetched into the caches.
+/// The distance from the front of a queue at which a ready message is prefetched, far enough ahead for the memory
+/// access to end.
 const SOON: usize = 8;
 
-/// Messages that wait, with the conversations that are under way.
+/// The queued messages of an agent.
 ///
-/// `C` names a conversation, `T` is a message. A conversation is *open* while one of its messages is ready, in
-/// flight or to be handled again; its further messages wait behind that one.
+/// `C` names a conversation, `T` is a message. A conversation is *open* while one of its messages is ready, in flight
+/// or deferred; its further messages queue behind that one.
 #[derive(Debug)]
 pub struct Mailbox<C, T> {
     order: Order,
@@ -81,26 +82,26 @@ pub struct Mailbox<C, T> {
     /// Messages and reservations that count against the depth: all but those in flight.
     held: u32,
     in_flight: u32,
-    /// By rank; each in the order in which they became ready.
+    /// Ready messages by rank; each queue in the order in which they became ready.
     ready: [VecDeque<Ready<C, T>>; Rank::ALL.len()],
     open: Lanes<C, T>,
     later: BinaryHeap<Later<C, T>>,
-    /// Keeps what is due at the same time in the order in which it came.
+    /// The number of deferrals so far; keeps messages with the same due time in order.
     count: u64,
 }
 
-/// What is handled one at a time.
+/// The unit within which messages are handled one at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Lane<C> {
-    /// A conversation.
+    /// One conversation.
     Conversation(C),
     /// The whole agent.
     Agent,
-    /// Nothing: this message waits for no other.
+    /// None: the message waits for no other.
     Free,
 }
 
-/// A message with what the mailbox knows of it.
+/// A queued message with its bookkeeping.
 #[derive(Debug)]
 struct Waiting<T> {
     rank: Rank,
@@ -108,31 +109,32 @@ struct Waiting<T> {
     message: T,
 }
 
-/// A message that may be handled.
+/// A message that may be handled now.
 #[derive(Debug)]
 struct Ready<C, T> {
     taken: Taken<C, T>,
-    /// Where the next of its lane waited when it became ready.
+    /// The place of the next message of its lane at the time when this one became ready, to prefetch it.
     behind: Option<Place>,
 }
 
-/// A message that may be handled, or is.
+/// A message that may be handled, or is in flight.
 #[derive(Debug)]
 pub struct Taken<C, T> {
-    /// What is shut until it is done.
+    /// The lane that stays closed until the message is done.
     pub lane: Lane<C>,
-    /// How urgent it is.
+    /// The urgency.
     pub rank: Rank,
-    /// Since when it waits, in milliseconds.
+    /// The time since which it waits, in milliseconds.
     pub since: u64,
-    /// What [`done`](Mailbox::done) was told of the message before it in its conversation; none if it waited for none.
+    /// The value that [`done`](Mailbox::done) got for the message before it in its conversation; `None` if it was not
+    /// queued behind one.
     pub follows: Option<u64>,
     /// The message.
     pub message: T,
 }
 
 impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
-    /// An empty mailbox.
+    /// Creates an empty mailbox.
     pub fn new(order: Order, depth: u32) -> Self {
         Self {
             order,
@@ -146,16 +148,16 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         }
     }
 
-    /// Applies other settings in place. Messages already here keep the order they came in under.
+    /// Applies changed settings in place. Queued messages keep the order under which they came.
     pub fn configure(&mut self, order: Order, depth: u32) {
         self.order = order;
         self.depth = depth;
     }
 
-    /// Keeps a place for a message that may come.
+    /// Reserves a place for a message.
     ///
     /// # Errors
-    /// There is no place.
+    /// The mailbox is full.
     pub fn reserve(&mut self) -> Result<(), Full> {
         if self.held >= self.depth {
             return Err(Full { depth: self.depth });
@@ -164,18 +166,18 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         Ok(())
     }
 
-    /// Keeps a place for a message that cannot be refused any more: it was accepted before, or its receiver
-    /// has to hear it.
+    /// Reserves a place beyond the limit, for a message that can no longer be refused: it was accepted before, or its
+    /// receiver has to get it.
     pub fn reserve_beyond(&mut self) {
         self.held = self.held.saturating_add(1);
     }
 
-    /// Gives up a place that was kept.
+    /// Gives up a reserved place.
     pub fn release(&mut self) {
         self.held = self.held.saturating_sub(1);
     }
 
-    /// Puts a message in the place that was kept for it; it waits since `since`.
+    /// Queues a message in its reserved place; it waits since `since`.
     pub fn push(&mut self, conversation: C, rank: Rank, since: u64, message: T) {
         let lane = match self.order {
             Order::Conversation => Lane::Conversation(conversation),
@@ -187,7 +189,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         }
     }
 
-    /// Lets the processor fetch what a message of this conversation needs, which is soon [put](Self::push) here.
+    /// Prefetches the memory that a [`push`](Self::push) for this conversation will touch.
     pub fn expect(&self, conversation: &C) {
         if let Order::Conversation = self.order {
             self.open.prefetch_end(conversation);
@@ -203,18 +205,19 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.ready[taken.rank as usize].push_back(Ready { taken, behind });
     }
 
-    /// The next message that may be handled: the most urgent, with what it gained by waiting. Its lane is shut
-    /// until [`done`](Self::done), [`put_back`](Self::put_back) or [`defer`](Self::defer).
+    /// Takes the most urgent message that may be handled, waiting time included. Its lane is closed until
+    /// [`done`](Self::done), [`put_back`](Self::put_back) or [`defer`](Self::defer).
     pub fn take(&mut self, now: u64) -> Option<Taken<C, T>> {
         let score = |ready: &Ready<C, T>| {
             (ready.taken.rank.points() * POINT).saturating_add(now.saturating_sub(ready.taken.since))
         };
+        // Only the fronts compete: within a rank, messages go in the order in which they became ready.
         let best = self.ready.iter().enumerate().filter_map(|(rank, queue)| Some((score(queue.front()?), rank))).max();
         self.take_at(best?.1, 0)
     }
 
-    /// The same for a message whose end says how the agent does: the one that failed least often, by `failures`, and of
-    /// those the most urgent. Takes time in proportion to those that are ready and failed.
+    /// Takes the message for a trial, whose result tells how the agent does: the one with the fewest failures, and of
+    /// those the most urgent. Takes time in proportion to the ready messages that have failed.
     pub fn take_trial(&mut self, failures: impl Fn(&T) -> u32) -> Option<Taken<C, T>> {
         let mut best: Option<(u32, usize, usize)> = None;
         'search: for (rank, queue) in self.ready.iter().enumerate().rev() {
@@ -224,6 +227,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
                     best = Some((failed, rank, at));
                 }
                 if failed == 0 {
+                    // No message can have fewer, and a more urgent one was seen before.
                     break 'search;
                 }
             }
@@ -238,7 +242,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         if let Some(soon) = queue.get(SOON) {
             prefetch_index(std::slice::from_ref(soon), 0);
         }
-        // Read when this one is done.
+        // Read when this message is done.
         if let Some(behind) = behind {
             self.open.prefetch(behind);
         }
@@ -247,44 +251,44 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         Some(taken)
     }
 
-    /// A message that is soon [taken](Self::take), if nothing more urgent comes: so many places after the next one.
+    /// Returns the message that will be [taken](Self::take) `places` after the next one if nothing more urgent comes.
     pub fn ahead(&self, places: usize) -> Option<&T> {
         self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|ready| &ready.taken.message)
     }
 
-    /// A message that was taken is handled; the next of its lane becomes ready. The next of its conversation, if it
-    /// waits already, [`follows`](Taken::follows) what is told here.
+    /// Ends a message that was taken; the next of its lane becomes ready. If the next of its conversation is queued
+    /// already, it [`follows`](Taken::follows) the value given here.
     pub fn done(&mut self, lane: Lane<C>, follows: Option<u64>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.advance(lane, follows);
     }
 
-    /// Lets the next of a lane come.
+    /// Makes the next message of a lane ready, or closes the lane.
     fn advance(&mut self, lane: Lane<C>, follows: Option<u64>) {
         if let Some((Waiting { rank, since, message }, behind)) = self.open.advance(&lane) {
-            // The next of the whole agent is of another conversation.
+            // In the order of the whole agent the next message belongs to another conversation.
             let follows = follows.filter(|_| matches!(lane, Lane::Conversation(_)));
             self.make_ready(Taken { lane, rank, since, follows, message }, behind);
         }
     }
 
-    /// A message that was taken was not handled and is to be handled again, before any other of its lane. It
-    /// was accepted before, so the bound does not apply.
+    /// Returns a message that was taken and not handled to the front: it comes before any other of its lane. The limit
+    /// does not apply, since it was accepted before.
     pub fn put_back(&mut self, taken: Taken<C, T>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.held = self.held.saturating_add(1);
         self.ready[taken.rank as usize].push_front(Ready { taken, behind: None });
     }
 
-    /// The same, not before a time. Its lane stays shut; all others go on.
+    /// Does the same, but not before `due`. The lane of the message stays closed; all others go on.
     pub fn defer(&mut self, taken: Taken<C, T>, due: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.held = self.held.saturating_add(1);
         self.wait_until(due, taken);
     }
 
-    /// Puts a message that was tried before into its lane, as [`defer`](Self::defer) left it: for a mailbox that
-    /// is filled again. Its place was kept; it waits since `since`.
+    /// Queues a message that was tried before, in the state in which [`defer`](Self::defer) left it, when a mailbox is
+    /// loaded from the store. Its place is reserved; it waits since `since`.
     pub fn push_again(&mut self, conversation: C, rank: Rank, since: u64, due: u64, message: T) {
         let lane = match self.order {
             Order::Conversation => Lane::Conversation(conversation),
@@ -296,9 +300,9 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         }
     }
 
-    /// Keeps places for messages that were sent for later and are due by now, at most so many: up to half of the mailbox
-    /// is for them. Beyond that there is a place for one when another message has just left (`one_left`), so that they
-    /// never make the mailbox fuller than it is.
+    /// Reserves places for up to `most` messages that were sent for later and are due now, and returns their number.
+    /// They may fill half of the mailbox. Beyond that one gets a place only when another message has just left
+    /// (`one_left`), so that they never make the mailbox fuller than it is and new messages are still accepted.
     pub fn reserve_due(&mut self, most: u32, one_left: bool) -> u32 {
         let half = self.depth.div_ceil(2);
         let free = match half.saturating_sub(self.held) {
@@ -310,7 +314,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         places
     }
 
-    /// Lets come what is due by now, but at most so many. Gives when the next is due, which may be already.
+    /// Moves up to `most` due messages to the ready queues. Returns the next due time, which may be in the past if
+    /// there were more. O(log n) for each message.
     pub fn release_due(&mut self, now: u64, most: usize) -> Option<u64> {
         for _ in 0..most {
             if self.later.peek().is_none_or(|first| first.due > now) {
@@ -322,12 +327,12 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.next_due()
     }
 
-    /// When the next attempt is due of those that wait for one.
+    /// Returns the time at which the next deferred message is due.
     pub fn next_due(&self) -> Option<u64> {
         self.later.peek().map(|first| first.due)
     }
 
-    /// Everything that waits, in no order.
+    /// Returns all queued messages, in no order.
     pub fn messages(&self) -> impl Iterator<Item = &T> {
         let ready = self.ready.iter().flatten().map(|ready| &ready.taken.message);
         let behind = self.open.waiting();
@@ -335,7 +340,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         ready.chain(behind).chain(later)
     }
 
-    /// Takes out everything that waits, for a mailbox that ends: what waits behind another comes in its order.
+    /// Removes and returns all queued messages, when the mailbox ends. Messages behind one another stay in order.
     pub fn drain(&mut self) -> Vec<T> {
         let mut out: Vec<T> = Vec::with_capacity(self.waiting());
         for Ready { taken, .. } in self.ready.iter_mut().flat_map(std::mem::take) {
@@ -351,8 +356,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         out
     }
 
-    /// Takes out what waits and is over; the next of its lane comes in its place. Takes time in proportion to all that
-    /// waits.
+    /// Removes and returns the queued messages for which `is_over` holds; the next of each lane takes their place.
+    /// Takes time in proportion to all queued messages.
     pub fn expire(&mut self, mut is_over: impl FnMut(&T) -> bool) -> Vec<T> {
         let (mut over, mut advance) = (Vec::new(), Vec::new());
         self.open.expire(&mut over, &mut is_over);
@@ -375,36 +380,37 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             over.push(taken.message);
             advance.push((taken.lane, taken.follows));
         }
+        // The next messages of these lanes were checked first, so none of them has expired.
         advance.into_iter().for_each(|(lane, follows)| self.advance(lane, follows));
         self.held = self.held.saturating_sub(u32::try_from(over.len()).unwrap_or(u32::MAX));
         over
     }
 
-    /// How many wait, reservations included.
-    #[allow(clippy::misnamed_getters, reason = "the field `depth` is the bound; this is how deep it is")]
+    /// Returns the number of queued messages, reservations included.
+    #[allow(clippy::misnamed_getters, reason = "the field `depth` is the limit, the method returns the present depth")]
     pub fn depth(&self) -> u32 {
         self.held
     }
 
-    /// How many are being handled.
+    /// Returns the number of messages in flight.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
 
-    /// Returns the number of messages that wait for another attempt.
+    /// Returns the number of deferred messages.
     pub fn later(&self) -> usize {
         self.later.len()
     }
 
-    /// Since when the message waits that could be handled, or comes after one in hand, and waits longest. Takes time
-    /// in proportion to the messages that are ready and the lanes that are open.
+    /// Returns the time since which the longest waiting message waits that could be handled now or queues behind one in
+    /// flight. Takes time in proportion to the ready messages and the open lanes.
     pub fn oldest(&self) -> Option<u64> {
         let ready = self.ready.iter().flatten().map(|ready| ready.taken.since);
         let behind = self.open.first();
         ready.chain(behind).min()
     }
 
-    /// Whether [`take`](Self::take) would give one.
+    /// Returns `true` if [`take`](Self::take) would return a message.
     pub fn has_ready(&self) -> bool {
         self.ready.iter().any(|queue| !queue.is_empty())
     }

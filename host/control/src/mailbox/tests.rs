@@ -1,4 +1,4 @@
-//! The mailbox against its promises: nothing lost, nothing doubled, in order, urgent first, none starved.
+//! Tests of the mailbox's promises: nothing lost, nothing doubled, in order, urgent first, none starved.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ fn take(mailbox: &mut Mailbox<&'static str, u32>, now: u64) -> Option<u32> {
 }
 
 #[test]
-fn one_of_a_conversation_at_a_time_and_several_conversations_at_once() {
+fn one_message_of_a_conversation_at_a_time_and_several_conversations_at_once() {
     let mut mailbox = filled(Order::Conversation, &[("a", 1), ("a", 2), ("b", 3)]);
     let first = mailbox.take(0).unwrap();
     assert_eq!((first.message, take(&mut mailbox, 0)), (1, Some(3)));
@@ -30,7 +30,7 @@ fn one_of_a_conversation_at_a_time_and_several_conversations_at_once() {
 }
 
 #[test]
-fn orders_are_what_they_say() {
+fn each_order_limits_what_is_taken_at_once() {
     for (order, at_once) in [(Order::Conversation, 2), (Order::Agent, 1), (Order::None, 3)] {
         let mut mailbox = filled(order, &[("a", 1), ("a", 2), ("b", 3)]);
         let taken = std::iter::from_fn(|| mailbox.take(0)).count();
@@ -39,7 +39,7 @@ fn orders_are_what_they_say() {
 }
 
 #[test]
-fn the_bound_counts_what_waits_and_what_is_reserved() {
+fn the_limit_counts_queued_and_reserved_messages() {
     let mut mailbox = Mailbox::new(Order::None, 2);
     mailbox.reserve().unwrap();
     mailbox.push("a", Rank::Normal, 0, 1);
@@ -49,11 +49,11 @@ fn the_bound_counts_what_waits_and_what_is_reserved() {
     assert_eq!(mailbox.reserve(), Ok(()));
     assert_eq!(mailbox.reserve(), Err(Full { depth: 2 }));
     mailbox.take(0).unwrap();
-    assert_eq!(mailbox.reserve(), Ok(()), "what is in flight does not wait");
+    assert_eq!(mailbox.reserve(), Ok(()), "messages in flight do not count");
 }
 
 #[test]
-fn what_is_put_back_comes_first_again() {
+fn a_message_put_back_comes_first_again() {
     let mut mailbox = filled(Order::Conversation, &[("a", 1), ("a", 2)]);
     let taken = mailbox.take(0).unwrap();
     mailbox.put_back(taken);
@@ -64,7 +64,7 @@ fn what_is_put_back_comes_first_again() {
 }
 
 #[test]
-fn what_failed_takes_its_turn_behind_what_is_ready_when_it_is_due() {
+fn a_deferred_message_queues_behind_the_ready_ones_when_due() {
     let mut mailbox = filled(Order::Conversation, &[("bad", 9), ("bad", 10), ("a", 1), ("b", 2), ("c", 3)]);
     let bad = mailbox.take(0).unwrap();
     mailbox.defer(bad, 500);
@@ -75,8 +75,8 @@ fn what_failed_takes_its_turn_behind_what_is_ready_when_it_is_due() {
 }
 
 #[test]
-fn a_trial_is_what_failed_least_often() {
-    // messages with how often each failed and how urgent it is, in the order of their coming; which is tried
+fn a_trial_takes_the_message_that_failed_least() {
+    // messages with their failures and ranks, in order of arrival; the one that is taken
     for (name, waiting, expected) in [
         ("the first that has not failed", &[(3, Rank::Normal), (0, Rank::Normal), (0, Rank::Normal)][..], Some(1)),
         ("the most urgent of those", &[(0, Rank::Low), (0, Rank::Normal), (1, Rank::Critical)], Some(1)),
@@ -100,21 +100,21 @@ fn a_trial_is_what_failed_least_often() {
 }
 
 #[test]
-fn what_waits_longest_is_told_from_when_it_could_be_handled_first() {
+fn the_oldest_message_counts_only_once_due() {
     let mut mailbox = Mailbox::new(Order::Conversation, 100);
     assert_eq!(mailbox.oldest(), None);
     mailbox.push_again("a", Rank::Normal, 700, 700, 1);
     assert_eq!(mailbox.oldest(), None, "it is not due");
-    // Late, as after a stop.
+    // Released late, as after a pause of the process.
     mailbox.release_due(900, 10);
     assert_eq!(mailbox.oldest(), Some(700));
     mailbox.push_again("b", Rank::Normal, 300, 950, 2);
     mailbox.release_due(950, 10);
-    assert_eq!(mailbox.oldest(), Some(300), "since it came, and not since its last attempt");
+    assert_eq!(mailbox.oldest(), Some(300), "since its arrival, not since its last attempt");
 }
 
 #[test]
-fn what_is_over_leaves_and_the_next_of_its_conversation_comes() {
+fn expired_messages_make_way_for_the_next_of_their_lane() {
     for order in [Order::Conversation, Order::Agent, Order::None] {
         let mut mailbox = filled(order, &[("a", 1), ("a", 2), ("a", 3), ("b", 14), ("b", 15), ("c", 6), ("d", 7)]);
         let again = mailbox.take(0).unwrap();
@@ -138,14 +138,14 @@ fn what_is_over_leaves_and_the_next_of_its_conversation_comes() {
 }
 
 #[test]
-fn urgent_messages_come_first_and_those_that_waited_long_before_them() {
+fn urgent_messages_come_first_unless_others_waited_long() {
     let mut mailbox = Mailbox::new(Order::None, 100);
     let ranks = [(Rank::Low, 0), (Rank::Normal, 0), (Rank::High, 0), (Rank::Critical, 0), (Rank::Critical, 9_001)];
     for (message, (rank, since)) in (1..).zip(ranks) {
         mailbox.reserve().unwrap();
         mailbox.push("a", rank, since, message);
     }
-    // At 9,001 the low one has 1 + 9 points and a little, the new critical one 10.
+    // At 9,001 the low message has 1 + 9 points and a fraction, the new critical one 10.
     let order: Vec<u32> = std::iter::from_fn(|| take(&mut mailbox, 9_001)).collect();
     assert_eq!(order, [4, 3, 2, 1, 5]);
 }
@@ -169,7 +169,7 @@ fn a_deferred_message_holds_its_conversation_and_no_other() {
 }
 
 #[test]
-fn what_waits_for_a_time_comes_in_order_and_not_all_at_once() {
+fn due_messages_are_released_in_order_and_in_batches() {
     let mut mailbox = Mailbox::new(Order::None, 100);
     for (message, due) in [(1, 30), (2, 10), (3, 10), (4, 20)] {
         mailbox.reserve().unwrap();
@@ -184,8 +184,8 @@ fn what_waits_for_a_time_comes_in_order_and_not_all_at_once() {
 }
 
 #[test]
-fn what_waits_for_a_time_comes_once_whatever_the_clock_does() {
-    // What the clock says, one after the other, and what comes then of 1 for 950, 2 for 2,000 and 3 for 60,000.
+fn due_messages_are_released_once_even_if_the_clock_jumps() {
+    // The clock, step by step, and the messages released then: 1 is due at 950, 2 at 2,000, 3 at 60,000.
     let steps: [(u64, &[u32]); 8] =
         [(900, &[]), (1_000, &[1]), (100, &[]), (960, &[]), (59_999, &[2]), (0, &[]), (u64::MAX, &[3]), (60_000, &[])];
     let mut mailbox = Mailbox::new(Order::None, 100);
@@ -201,7 +201,7 @@ fn what_waits_for_a_time_comes_once_whatever_the_clock_does() {
 }
 
 #[test]
-fn a_mailbox_that_is_filled_again_waits_as_before() {
+fn a_reloaded_mailbox_keeps_its_order() {
     let mut mailbox = Mailbox::new(Order::Conversation, 1);
     for _ in 0..3 {
         mailbox.reserve_beyond();
@@ -216,7 +216,7 @@ fn a_mailbox_that_is_filled_again_waits_as_before() {
 }
 
 #[test]
-fn what_is_taken_out_behind_a_message_in_hand_is_in_its_order() {
+fn drain_keeps_the_order_behind_a_message_in_flight() {
     for order in [Order::Conversation, Order::Agent] {
         let mut mailbox = filled(order, &[("a", 1), ("a", 2), ("a", 3)]);
         for expected in 1..=2 {
@@ -244,9 +244,9 @@ enum Step {
     PutBack(usize),
     Defer(usize, u64),
     Pass(u64),
-    /// The clock is set.
+    /// Sets the clock.
     Set(u64),
-    /// What waits in a conversation is over.
+    /// Expires the queued messages of a conversation.
     Expire(u8),
 }
 
@@ -265,7 +265,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..200)
 }
 
-/// A message of the model: its conversation, and its number among all that came; none for one that came later.
+/// A message of the model: its conversation, and its number in order of arrival; `None` for a deferred one.
 type Message = (u8, Option<u32>);
 
 proptest! {
@@ -318,7 +318,7 @@ proptest! {
                 Step::Pass(time) => {
                     now += time;
                     let due = mailbox.release_due(now, usize::MAX);
-                    prop_assert!(due.is_none_or(|due| due > now), "what is due has come");
+                    prop_assert!(due.is_none_or(|due| due > now), "a due message was not released");
                 }
                 Step::Set(time) => now = time,
                 Step::Expire(conversation) => {
@@ -333,7 +333,7 @@ proptest! {
             prop_assert_eq!(mailbox.depth() as usize, mailbox.waiting());
             prop_assert_eq!(mailbox.in_flight() as usize, flight.len());
         }
-        // What waits can all be handled in the end.
+        // Every queued message can be handled in the end.
         for taken in flight.drain(..) {
             mailbox.done(taken.lane, None);
             handled += 1;
@@ -348,7 +348,7 @@ proptest! {
 
     #[test]
     fn no_message_starves(ranks in prop::collection::vec(0u8..4, 1..100)) {
-        // Beside a stream of critical messages, one more each step, a waiting one comes after at most its points.
+        // Against a stream of critical messages, one each second, a waiting message wins after at most its points.
         let mut mailbox = Mailbox::new(Order::None, u32::MAX);
         for rank in &ranks {
             mailbox.push(0u8, Rank::ALL[*rank as usize], 0, Some(()));
@@ -365,9 +365,9 @@ proptest! {
     }
 }
 
-/// What handled a message is told to those of its conversation that came while it was not done, and to no others.
+/// Only a message of the same conversation that was queued when the first was done follows it.
 #[test]
-fn what_waits_behind_a_message_follows_it() {
+fn a_queued_message_follows_the_one_before_it() {
     let mut mailbox: Mailbox<&str, u32> = Mailbox::new(Order::Conversation, 100);
     let put = |mailbox: &mut Mailbox<&'static str, u32>, conversation, message| {
         mailbox.reserve().unwrap();
@@ -383,9 +383,9 @@ fn what_waits_behind_a_message_follows_it() {
     mailbox.done(first.lane, Some(7));
     let mut taken: Vec<_> = std::iter::from_fn(|| mailbox.take(0)).collect();
     taken.sort_by_key(|taken| taken.message);
-    let told = |taken: &[Taken<&str, u32>]| taken.iter().map(|t| (t.message, t.follows)).collect::<Vec<_>>();
-    assert_eq!(told(&taken), [(2, Some(7)), (4, None)]);
-    // One that is to be handled again, and then is over, leaves it to the next.
+    let follows = |taken: &[Taken<&str, u32>]| taken.iter().map(|t| (t.message, t.follows)).collect::<Vec<_>>();
+    assert_eq!(follows(&taken), [(2, Some(7)), (4, None)]);
+    // A deferred message that then expires passes the value on to the next.
     let [again, other] = taken.try_into().unwrap();
     mailbox.defer(again, 10);
     mailbox.done(other.lane, Some(8));
@@ -395,8 +395,8 @@ fn what_waits_behind_a_message_follows_it() {
     mailbox.done(third.lane, Some(7));
     assert!(!mailbox.is_open(&"a"));
     put(&mut mailbox, "a", 5);
-    assert_eq!(mailbox.take(0).unwrap().follows, None, "it was at rest");
-    // In the order of the whole agent the next is of another conversation.
+    assert_eq!(mailbox.take(0).unwrap().follows, None, "the conversation was idle");
+    // In the order of the whole agent the next message belongs to another conversation.
     let mut mailbox: Mailbox<&str, u32> = Mailbox::new(Order::Agent, 100);
     put(&mut mailbox, "a", 1);
     put(&mut mailbox, "b", 2);
@@ -406,7 +406,7 @@ fn what_waits_behind_a_message_follows_it() {
 }
 
 #[test]
-fn what_is_due_fills_half_and_beyond_that_takes_the_places_of_what_leaves() {
+fn due_messages_fill_half_of_the_mailbox_and_then_replace_leaving_ones() {
     let mut mailbox: Mailbox<&str, u32> = Mailbox::new(Order::None, 5);
     assert_eq!(mailbox.reserve_due(2, false), 2);
     assert_eq!(mailbox.reserve_due(9, false), 1, "three of five are half");

@@ -1,4 +1,4 @@
-//! What is to be done for one agent, beside the steps of its rollout.
+//! The plan for one agent, apart from the steps of its rollout.
 
 use std::sync::Arc;
 
@@ -18,15 +18,17 @@ impl Plan {
         }
     }
 
-    /// Takes up what is declared of an agent: whole, or not at all while its component is not there.
+    /// Takes up an agent's declaration: as a whole, or not at all while its component is missing.
     pub(super) fn follow(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, now: u64) {
         let name = &wanted.spec.name;
         let differs = !Arc::ptr_eq(&agent.applied, &wanted.spec) && agent.applied != wanted.spec;
-        // What applies in place is made for the revision that it is declared with.
+        // In-place settings are written for the revision that they are declared with, so they wait for it.
         if differs && (wanted.is_there() || agent.applied.same_revision(&wanted.spec)) {
             self.act(Action::Configure { agent: name.clone(), spec: Arc::clone(&wanted.spec) });
         }
         let running = agent.revisions.iter().find(|r| r.seen.state == State::Running);
+        // Without a current revision in the ledger, a running one is the result of an earlier plan: it is recorded
+        // first.
         let Some(current) = ledger.current().map(|side| side.number) else {
             let Some(running) = running else { return self.first(wanted, agent) };
             ledger.runs(running.side());
@@ -49,11 +51,11 @@ impl Plan {
         }
     }
 
-    /// Makes a rollout of what is declared, if that is another than what runs.
+    /// Begins or changes a rollout if the declared revision differs from the running one.
     fn change(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, now: u64) -> Next {
         let settings = wanted.spec.revision_settings().to_owned();
-        // Bytes that cannot be read are taken for those that run, or are on their way, with the same settings. With
-        // others nothing is known of the revision that is meant.
+        // An unreadable component is assumed to be unchanged if the settings are those of the running or coming
+        // revision. With other settings the meant revision is unknown.
         let on_its_way = |rollout: &&rollout::Rollout| rollout.has_moved() || rollout.to.settings == settings;
         let known = ledger.open().filter(on_its_way).map(|rollout| &rollout.to);
         let digest = match (&wanted.component, known.or(ledger.current())) {
@@ -63,6 +65,7 @@ impl Plan {
         };
         let (deploy, reload) = wanted.spec.rollout.settings(wanted.spec.reload.drain);
         let declared = Declared { digest, settings, deploy, reload };
+        // A revision that was created for this declaration and that no rollout has used yet.
         let fresh = agent.revisions.last().filter(|newest| {
             let known = ledger.ran.iter().any(|side| side.number == newest.number)
                 || ledger.rollouts.iter().any(|r| r.to.number == newest.number || r.from.number == newest.number);
@@ -85,12 +88,12 @@ impl Plan {
         next
     }
 
-    /// Brings an agent's first revision up.
+    /// Brings up an agent's first revision.
     fn first(&mut self, wanted: &Wanted, agent: &ActualAgent) {
         let name = &wanted.spec.name;
         let Some(newest) = agent.revisions.last() else { return self.create(wanted) };
         let as_declared = is_as_declared(newest, wanted) && newest.seen.state != State::Stopped;
-        // Until what is declared now can be taken up, what was declared before is.
+        // The revision declared before serves until the present declaration can be taken up.
         if as_declared || (!wanted.is_there() && !newest.seen.state.is_terminal()) {
             self.bring_up(name, newest, wanted);
         }
@@ -113,7 +116,7 @@ impl Plan {
         }
     }
 
-    /// Takes a revision beside which none runs one step on.
+    /// Plans the next step of bringing up a revision while no other runs.
     fn bring_up(&mut self, name: &AgentName, revision: &Revision, wanted: &Wanted) {
         let id = revision.id(name);
         match &revision.seen.state {
@@ -129,7 +132,8 @@ impl Plan {
         }
     }
 
-    /// With no rollout under way, what ran last runs; when it failed for good, what ran before it does again.
+    /// Keeps the current revision running while no rollout is in progress; if it failed for good, returns to the one
+    /// before it. `changes` tells that a new revision is about to replace it, which makes the return needless.
     pub(super) fn stand(&mut self, wanted: &Wanted, agent: &ActualAgent, ledger: &mut Ledger, changes: bool, now: u64) {
         let name = &wanted.spec.name;
         let Some(number) = ledger.current().map(|side| side.number) else { return };
@@ -148,9 +152,9 @@ impl Plan {
     }
 }
 
-/// Whether a revision is what is declared. Bytes that cannot be read are taken for those that run.
+/// Returns `true` if a revision matches the declaration. An unreadable component is assumed to be unchanged.
 fn is_as_declared(revision: &Revision, wanted: &Wanted) -> bool {
-    // Settings are compared by content only where they are not the very same.
+    // Comparing settings is expensive, and usually both are the same allocation.
     let settings = Arc::ptr_eq(&revision.spec, &wanted.spec) || revision.spec.same_settings(&wanted.spec);
     settings
         && match &wanted.component {

@@ -1,4 +1,4 @@
-//! An agent that is not declared any more: it drains, and until it is gone its removal can be taken back.
+//! The removal of an agent that is no longer declared: it drains, and until it is gone the removal can be taken back.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::names::AgentName;
 use crate::rollout;
 
 impl Plan {
-    /// Takes an agent that is not declared one step towards its end.
+    /// Plans the next step of removing an agent.
     pub(super) fn leave(&mut self, name: &AgentName, agent: &ActualAgent, now: u64) {
         let Some(since) = agent.retired else {
             self.actions.push(Action::Retire { agent: name.clone() });
@@ -23,7 +23,7 @@ impl Plan {
         if open {
             return;
         }
-        // Also what no revision can handle stays until then: the agent may be declared again.
+        // Messages that no revision can handle also stay for the drain time, since the agent may be declared again.
         let left = drain.saturating_sub(Duration::from_millis(now.saturating_sub(since)));
         if agent.waits && !left.is_zero() {
             self.look_again(name, left);
@@ -33,10 +33,11 @@ impl Plan {
         }
     }
 
-    /// Lets an agent stay that was to leave and is declared again: what is still there of it serves at once, and then is
-    /// followed.
+    /// Plans the return of a retired agent that is declared again: what is left of it serves at once, and then follows
+    /// the declaration.
     pub(super) fn stay(&mut self, name: &AgentName, agent: &ActualAgent) {
-        // One that stands and is busy may be saving its memory, from which it is brought up anew.
+        // A busy revision is stopping and may be saving its snapshot; the agent is restored afterwards, and starts from
+        // that.
         let ends = |revision: &&Revision| match revision.seen.state {
             State::Ready | State::Running | State::Draining => revision.seen.busy,
             State::Unloaded | State::Loaded | State::Stopped | State::Failed { .. } => false,
@@ -47,7 +48,7 @@ impl Plan {
         }
     }
 
-    /// Ends a revision of an agent that leaves, once it is at rest or its time is over.
+    /// Stops a revision of a leaving agent once nothing is in flight or its drain time is over.
     fn drain(&mut self, name: &AgentName, old: &Revision, waits: bool, limit: Duration, now: u64) {
         let revision = old.id(name);
         let left = limit.saturating_sub(Duration::from_millis(now.saturating_sub(old.seen.since)));

@@ -1,10 +1,10 @@
-//! What to do next, given what is declared and what runs.
+//! The plan: the next safe actions, given what is declared and what runs.
 //!
-//! A plan lists only what is safe at this moment. Beside the agents' ledgers there is no stored workflow: after each
-//! action the host observes again and asks again, so an action that failed needs no path of its own.
+//! A plan lists only actions that are safe at this moment. Apart from the agents' ledgers there is no stored workflow:
+//! after each action the host observes and plans again, so a failed action needs no path of its own.
 //!
 //! ```text
-//! a first revision, or what ran when the host ended:   Create | Revive -> Prepare -> Switch
+//! a first revision, or the one that ran when the host ended:   Create | Revive -> Prepare -> Switch
 //! a change:          Create -> a rollout of the agent's ledger, step by step (see `rollout`)
 //! an agent leaves:   Retire -> its revisions drain -> Stop -> Forget; until then Restore takes that back
 //! ```
@@ -32,150 +32,152 @@ use crate::rollout::{
 pub use standing::Standing;
 pub use waiting::Waiting;
 
-/// What is declared of one agent, with what its component's file holds now.
+/// The declaration of one agent, with the present content of its component's file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
-    /// The declaration.
+    /// The declared settings.
     pub spec: Arc<AgentSpec>,
     /// The component's file.
     pub component: Component,
 }
 
 impl Wanted {
-    /// Whether there are bytes that can be taken up.
+    /// Returns `true` if the component can be loaded.
     pub fn is_there(&self) -> bool {
         matches!(self.component, Component::Found(_))
     }
 }
 
-/// A component's file, as it was found.
+/// The state of a component's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Component {
-    /// Bytes with this digest.
+    /// Usable bytes with this digest.
     Found(Digest),
-    /// No usable bytes, and why.
+    /// No usable bytes, and the reason.
     Unusable(String),
 }
 
-/// What runs.
+/// The observed state of the host.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Actual {
-    /// The agents of the host, also those that leave.
+    /// The agents of the host, including those that leave.
     pub agents: BTreeMap<AgentName, ActualAgent>,
 }
 
-/// What runs of one agent.
+/// The observed state of one agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActualAgent {
     /// The declaration whose in-place settings (routes, mailbox, instances, reload) are in force.
     pub applied: Arc<AgentSpec>,
-    /// Whether its mailbox is held for a handoff.
+    /// Set while its mailbox is paused for a handoff.
     pub paused: bool,
-    /// Since when it takes no new messages because it leaves, in milliseconds since 1970; none if it does not leave.
+    /// The time since which it takes no new messages because it leaves, in milliseconds since 1970; `None` if it does
+    /// not leave.
     pub retired: Option<u64>,
-    /// Whether messages are in hand or wait in its mailbox.
+    /// Set while messages are queued or in flight.
     pub waits: bool,
-    /// Its revisions that are not ended, and the newest even if it is, in order of number.
+    /// Its revisions that have not ended, and the newest one even if it has, in order of number.
     pub revisions: Vec<Revision>,
-    /// Who has how much of the traffic, by number, of a hundred.
+    /// The split: percent of the traffic by revision number.
     pub shares: Vec<(u64, u8)>,
-    /// What was measured at the present step of its rollout.
+    /// Measurements of the present step of its rollout.
     pub windows: Windows,
-    /// What was measured since its rollout began, or the host started.
+    /// Measurements since its rollout began, or since the host started.
     pub figures: Figures,
-    /// Whether copies of messages go to its candidate.
+    /// Set while copies of messages go to its candidate.
     pub shadowed: bool,
-    /// How the copies were answered in this life of the host.
+    /// The comparison of the copies' answers with the live ones, since the host started.
     pub compared: Compared,
-    /// What came of its candidate's rehearsal.
+    /// The result of its candidate's rehearsal.
     pub rehearsal: Rehearsal,
 }
 
-/// A revision, as observed.
+/// An observed revision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Revision {
-    /// Counts the agent's revisions.
+    /// The revision's number, counted per agent.
     pub number: u64,
-    /// The settings it was made with.
+    /// The settings that it was created with.
     pub spec: Arc<AgentSpec>,
-    /// The bytes it was made with.
+    /// The digest of its component.
     pub digest: Digest,
-    /// How it is.
+    /// Its observed state.
     pub seen: Seen,
 }
 
-/// What is safe to do now, and what is not done yet.
+/// The actions that are safe now, and what has to wait.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Plan {
-    /// In any order: none depends on another.
+    /// Independent of each other, so any order is fine.
     pub actions: Vec<Action>,
-    /// What is not as declared and why nothing is done about it now.
+    /// The agents that are not as declared, with the reason why nothing is done about it now.
     pub waiting: Vec<Waiting>,
-    /// Whose ledgers changed: they are persisted before anything is done.
+    /// Agents whose ledgers changed: these are stored before any action, so that a crash never loses a decision that
+    /// was acted on.
     #[serde(skip)]
     pub changed: BTreeSet<AgentName>,
-    /// Whose ledgers are forgotten.
+    /// Agents whose ledgers were removed.
     #[serde(skip)]
     pub gone: Vec<AgentName>,
-    /// Who waits for nothing but their turn, beside what is told of them in `waiting`.
+    /// Agents whose rollout only waits for others to end, apart from what `waiting` says of them.
     #[serde(skip)]
     pub queued: BTreeSet<AgentName>,
-    /// Who may begin now and was not looked at.
+    /// Agents whose rollout may begin now and that this plan did not cover.
     #[serde(skip)]
     pub turn_of: Vec<AgentName>,
-    /// When to look at whom again although nothing happened.
+    /// The time after which an agent is to be planned again although nothing changed.
     #[serde(skip)]
     pub look_again: BTreeMap<AgentName, Duration>,
 }
 
-/// One thing to do.
+/// An action of the host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
 pub enum Action {
-    /// Make a new revision of these bytes and settings; a first one brings the agent into being.
+    /// Creates a revision of these bytes and settings; the first one creates the agent.
     Create {
-        /// Whose.
+        /// The agent.
         agent: AgentName,
-        /// With these bytes.
+        /// The component.
         digest: Digest,
-        /// With these settings.
+        /// The settings.
         #[serde(skip)]
         spec: Arc<AgentSpec>,
     },
-    /// Apply changed settings that need no new revision.
+    /// Applies changed settings that need no new revision.
     Configure {
-        /// Whose.
+        /// The agent.
         agent: AgentName,
         /// The settings.
         #[serde(skip)]
         spec: Arc<AgentSpec>,
     },
-    /// Send all messages to a ready revision beside which none runs.
+    /// Sends all messages to a ready revision while no other runs.
     Switch {
-        /// To which.
+        /// The revision.
         revision: RevisionId,
     },
-    /// What brings revisions up, moves traffic and ends them.
+    /// An action of a rollout: brings revisions up, moves traffic, ends them.
     Roll(rollout::Action),
-    /// Take an agent that is no longer declared out of the routes and drain it.
+    /// Removes an agent that is no longer declared from the routes and drains it.
     Retire {
-        /// Whose.
+        /// The agent.
         agent: AgentName,
     },
-    /// Let a retired agent stay after all, with its mailbox and all that is not ended of it.
+    /// Takes a retirement back: the agent keeps its mailbox and every revision that has not ended.
     Restore {
-        /// Whose.
+        /// The agent.
         agent: AgentName,
     },
-    /// Remove the last trace of a retired agent.
+    /// Removes the last trace of a retired agent.
     Forget {
-        /// Whose.
+        /// The agent.
         agent: AgentName,
     },
 }
 
 impl Action {
-    /// Whose it is.
+    /// Returns the agent that the action is for.
     pub fn agent(&self) -> &AgentName {
         match self {
             Self::Create { agent, .. } | Self::Configure { agent, .. } => agent,
@@ -186,8 +188,8 @@ impl Action {
     }
 }
 
-/// Compares what is declared with what runs, and takes the agents' ledgers on. `now` is in milliseconds since 1970, as
-/// [`Seen::since`] is.
+/// Compares declared with observed state, advances the ledgers and returns the next actions. `now` is in milliseconds
+/// since 1970, as [`Seen::since`] is.
 pub fn plan(
     desired: &BTreeMap<AgentName, Wanted>,
     actual: &Actual,
@@ -203,9 +205,9 @@ pub fn plan(
     plan
 }
 
-/// The same for these agents alone, of which alone `actual` has to tell. The ledgers are those of all. When each agent
-/// was looked at since something of it changed, all that is planned for it is what this gave then; [`Standing`] keeps
-/// account of that.
+/// Plans for `names` only; `actual` needs to cover only these, `ledgers` has to be complete. The union of the last
+/// results for all agents is the plan for the host, as long as each agent is planned again after each change to it.
+/// [`Standing`] keeps that union.
 pub fn plan_for(
     names: &BTreeSet<AgentName>,
     desired: &BTreeMap<AgentName, Wanted>,
@@ -224,7 +226,7 @@ pub fn plan_for(
                 let new = ActualAgent::new(Arc::clone(&wanted.spec));
                 _ = present.insert(name, (wanted, Cow::Owned(new)));
             }
-            // An agent that is gone has no history: one of its name is another.
+            // A gone agent has no history: a later agent of the same name is another one.
             (None, None) => {
                 if ledgers.remove(name).is_some() {
                     plan.gone.push(name.clone());
@@ -236,14 +238,15 @@ pub fn plan_for(
     plan
 }
 
-/// What is declared and what is there of each agent that is to be.
+/// The agents that are declared and do not leave, each with its declared and observed state.
 type Present<'a> = BTreeMap<&'a AgentName, (&'a Wanted, Cow<'a, ActualAgent>)>;
 
-/// More rounds than this, and rollouts begin and end and begin: the rest is left to the next plan.
+/// The bound on rounds of one plan. Rollouts that begin and end without pause would otherwise loop for ever; the rest
+/// is left to the next plan.
 const MAX_ROUNDS: usize = 10;
 
 impl Plan {
-    /// Whether all is as declared.
+    /// Returns `true` if everything is as declared.
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.waiting.is_empty()
     }
@@ -252,12 +255,12 @@ impl Plan {
         self.waiting.push(Waiting { agent: agent.clone(), why: why.into(), obstacle: None });
     }
 
-    /// Notes what a person has to mend.
+    /// Notes an obstacle that a person has to remove.
     fn obstruct(&mut self, agent: &AgentName, obstacle: Obstacle, why: impl Into<String>) {
         self.waiting.push(Waiting { agent: agent.clone(), why: why.into(), obstacle: Some(obstacle) });
     }
 
-    /// When to look again although nothing happened.
+    /// Returns the time after which to plan again although nothing changed; `None` if there is no need.
     pub fn look_again_in(&self) -> Option<Duration> {
         self.look_again.values().min().copied()
     }
@@ -268,6 +271,7 @@ impl Plan {
     }
 
     fn act(&mut self, action: Action) {
+        // Rounds visit an agent more than once and find the same action again.
         if !self.actions.contains(&action) {
             self.actions.push(action);
         }
@@ -283,11 +287,12 @@ impl Plan {
         }
     }
 
-    /// Brings the agents to what is declared: each by itself, and their rollouts in turn.
+    /// Advances each agent towards its declaration, and the open rollouts as far as it is their turn.
     fn roll(&mut self, present: &Present<'_>, ledgers: &mut BTreeMap<AgentName, Ledger>, now: u64) {
         let mut names: Vec<&AgentName> = present.keys().copied().collect();
         let mut turns = Turns::default();
-        // What is declared may be something else than what came of a rollout that has just ended.
+        // The declaration may differ from the result of a rollout that has just ended, so agents with an ended rollout
+        // go round again.
         for _ in 0..MAX_ROUNDS {
             let mut again = Vec::new();
             for name in &names {
@@ -313,7 +318,7 @@ impl Plan {
                 self.tidy(agent, ledger, now);
             }
         }
-        // With what has begun and ended here, the turn may be of others.
+        // Rollouts that began or ended here may have changed whose turn it is.
         let after = Turns::of(ledgers.values().filter_map(Ledger::open));
         let seen = |name: &&AgentName| present.contains_key(name) && turns.may_begin().contains(name);
         self.turn_of = after.may_begin().iter().filter(|name| !seen(name)).cloned().collect();
@@ -325,7 +330,8 @@ impl Plan {
         }
     }
 
-    /// Takes the rollouts on whose turn it is. Says whose have ended.
+    /// Advances the open rollouts whose turn it is, in the order in which they were requested. Returns the agents whose
+    /// rollout ended.
     fn observe<'a>(
         &mut self,
         names: &[&'a AgentName],
@@ -342,7 +348,7 @@ impl Plan {
             let ((wanted, agent), Some(ledger)) = (&present[name], ledgers.get_mut(name)) else { continue };
             let waits = ledger.open().is_some_and(|open| open.status == Status::Pending);
             if waits && !turns.may_begin().contains(name) {
-                // Until then what ran runs, also when the host has just started.
+                // Until the rollout begins, the former revision is kept up, also right after the host's start.
                 self.stand(wanted, agent, ledger, false, now);
                 self.queued.insert(name.clone());
                 continue;
@@ -356,6 +362,7 @@ impl Plan {
             ledger.settle(now);
             self.note(ledger, &before);
             if ledger.open().is_none() {
+                // The reasons given during the rollout no longer hold; the next round finds the new ones.
                 self.waiting.retain(|waiting| waiting.agent != *name);
                 ended.push(name);
             }
@@ -363,10 +370,11 @@ impl Plan {
         ended
     }
 
-    /// Ends what no rollout holds.
+    /// Ends revisions that neither serve nor take part in a rollout.
     fn tidy(&mut self, agent: &ActualAgent, ledger: &Ledger, now: u64) {
         let (name, open) = (&ledger.agent, ledger.open());
         let current = ledger.current().map(|side| side.number);
+        // The usual state of a host at rest: spares the copies below for each agent.
         if open.is_none() && !agent.paused && agent.revisions.iter().all(|revision| Some(revision.number) == current) {
             return;
         }
@@ -379,7 +387,7 @@ impl Plan {
 }
 
 impl ActualAgent {
-    /// An agent of which nothing is there yet.
+    /// Creates the observed state of an agent of which nothing exists yet.
     pub fn new(applied: Arc<AgentSpec>) -> Self {
         Self {
             applied,
@@ -423,7 +431,7 @@ impl ActualAgent {
 }
 
 impl Revision {
-    /// What it is made of.
+    /// Returns the revision's number, digest and settings.
     pub fn side(&self) -> Side {
         Side { number: self.number, digest: self.digest, settings: self.spec.revision_settings().to_owned() }
     }

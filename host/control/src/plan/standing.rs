@@ -1,4 +1,4 @@
-//! Whom to look at, and what came of it: so that a look costs what changed, and not what there is.
+//! The bookkeeping of incremental plans, so that a reconcile cycle costs what changed and not the number of agents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,36 +6,39 @@ use super::{Plan, Waiting};
 use crate::names::AgentName;
 use crate::rollout::Obstacle;
 
-/// What stands of the plans that were made for some agents each.
+/// The combined results of plans that each cover some agents, with the agents to plan next.
 ///
-/// Whoever observes marks an agent when something of it changed that a plan goes by; what a plan itself needs to look
-/// at later it says. All other agents are as their last plan left them.
+/// The observer marks an agent when something that a plan depends on has changed; a plan itself says what it has to see
+/// again later. Every other agent is as its last plan left it.
 #[derive(Debug, Clone, Default)]
 pub struct Standing {
+    /// Agents to plan in the next cycle.
     marked: BTreeSet<AgentName>,
-    /// Whom to look at when, in milliseconds since 1970: in order of time, and by agent.
+    /// Agents to plan at a time in milliseconds since 1970, ordered by time.
     due: BTreeSet<(u64, AgentName)>,
+    /// The same entries by agent: each agent has at most one.
     due_of: BTreeMap<AgentName, u64>,
-    /// What is not as declared, and why.
+    /// The reasons why agents are not as declared.
     waiting: BTreeMap<AgentName, Vec<Waiting>>,
-    /// Who waits for their turn.
+    /// Agents whose rollout waits for others to end.
     queued: BTreeSet<AgentName>,
 }
 
 impl Standing {
-    /// Something of an agent changed.
+    /// Marks an agent whose observed state or declaration changed.
     pub fn mark(&mut self, name: &AgentName) {
+        // Marks come with every observation, and most are there already: only a new one needs a copy of the name.
         if !self.marked.contains(name) {
             self.marked.insert(name.clone());
         }
     }
 
-    /// Marks whom time alone changes: what is said of them is of when they were looked at.
+    /// Marks the agents whose plan depends on the time, so that the reasons shown to an operator are fresh.
     pub fn mark_timed(&mut self) {
         self.marked.extend(self.due_of.keys().cloned());
     }
 
-    /// Whom to look at now. They are not marked any more.
+    /// Returns the agents to plan at `now` and clears their marks.
     pub fn take(&mut self, now: u64) -> BTreeSet<AgentName> {
         while let Some((at, name)) = self.due.first()
             && *at <= now
@@ -48,7 +51,8 @@ impl Standing {
         std::mem::take(&mut self.marked)
     }
 
-    /// Takes in the plan that was made for `names` at `now`. Whoever is to act is looked at again.
+    /// Replaces the results for `names` by a plan made at `now`. Agents with actions are marked again, since their
+    /// state is about to change.
     pub fn planned(&mut self, names: &BTreeSet<AgentName>, plan: &Plan, now: u64) {
         for name in names {
             self.waiting.remove(name);
@@ -62,7 +66,7 @@ impl Standing {
         }
         self.queued.extend(plan.queued.iter().cloned());
         for (name, after) in &plan.look_again {
-            // Never before the time that was asked for.
+            // Rounded up: an early plan would find nothing to do and ask for another one at once.
             let after = u64::try_from(after.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
             let at = now.saturating_add(after);
             self.due.insert((at, name.clone()));
@@ -72,27 +76,29 @@ impl Standing {
         self.marked.extend(plan.turn_of.iter().cloned());
     }
 
-    /// When to look again although nothing happened, in milliseconds since 1970.
+    /// Returns the time of the next cycle although nothing changed, in milliseconds since 1970.
     pub fn look_again_at(&self) -> Option<u64> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// The same of one agent.
+    /// Returns that time for one agent.
     pub fn due_of(&self, name: &AgentName) -> Option<u64> {
         self.due_of.get(name).copied()
     }
 
-    /// Why agents are not as declared, in order of name; of those that wait for their turn only what else there is.
+    /// Returns the reasons why agents are not as declared, by name. Does not cover the wait for other rollouts; see
+    /// [`queued`](Self::queued).
     pub fn waiting(&self) -> &BTreeMap<AgentName, Vec<Waiting>> {
         &self.waiting
     }
 
-    /// What has to be mended before an agent can be as declared; none if nothing has.
+    /// Returns the obstacle that has to be removed before an agent can be as declared, the most basic one if there are
+    /// several.
     pub fn obstacle(&self, name: &AgentName) -> Option<Obstacle> {
         self.waiting.get(name)?.iter().filter_map(|waiting| waiting.obstacle).min()
     }
 
-    /// Who waits for their turn.
+    /// Returns the agents whose rollout waits for others to end.
     pub fn queued(&self) -> &BTreeSet<AgentName> {
         &self.queued
     }

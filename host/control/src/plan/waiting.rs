@@ -1,18 +1,18 @@
-//! Why something is not as declared.
+//! The reason why an agent is not as declared.
 
 use serde::Serialize;
 
 use crate::names::AgentName;
 use crate::rollout::Obstacle;
 
-/// Something that is not as declared yet.
+/// An agent that is not as declared yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Waiting {
-    /// Whose.
+    /// The agent.
     pub agent: AgentName,
-    /// For what, for a person to read.
+    /// The reason, for people to read.
     pub why: String,
-    /// What has to be mended first; none where the host goes on by itself.
+    /// The obstacle to remove first; `None` if the host will get there on its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub obstacle: Option<Obstacle>,
 }
