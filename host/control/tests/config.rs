@@ -1,7 +1,7 @@
-//! The table of keys against what becomes of it: every key acts, nothing panics, the pages printed from it are
-//! the ones in the repository, and size does not matter.
+//! Tests of the table of keys: every key has an effect, no input panics, the pages generated from it are those in the
+//! repository, and checking scales to many agents.
 //!
-//! What files mean and how their errors read is tested where files are read, in `host/src/config`, on the files in
+//! The meaning of files and the text of their errors are tested with the reader, in `host/src/config`, on the files in
 //! `config/` beside this one.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -15,7 +15,7 @@ use caxton_control::units::{print_bytes, print_duration};
 use proptest::prelude::*;
 use serde_json::json;
 
-/// A tree like a JSON value, all of it at byte 0 of the file.
+/// Converts a JSON value to a tree located at byte 0 of the file.
 fn tree(value: &serde_json::Value) -> Node {
     let value = match value {
         serde_json::Value::Null => Value::Datetime("1979-05-27".to_owned()),
@@ -54,7 +54,7 @@ fn set(node: &mut Node, path: &[&str], value: Node) {
     }
 }
 
-/// A file to set keys in: everything that is required, and what others refer to.
+/// A file to set keys in: everything that is required, and everything that other keys refer to.
 fn base() -> Node {
     tree(&json!({
         "caxton": 1,
@@ -65,12 +65,12 @@ fn base() -> Node {
     }))
 }
 
-/// A valid value that is not the default; `None` if there is but one valid value.
+/// Returns a valid value other than the default; `None` if there is only one valid value.
 fn another(key: &Key) -> Option<serde_json::Value> {
     let value = match key.kind {
-        // Its least is below the default of `first`.
+        // Its lower bound is below the default of `first`, which it must not be.
         _ if key.path == "agents.NAME.mailbox.backoff.max" => json!("1m"),
-        // No default is at the upper end of its bounds, and some are at the lower.
+        // No default is at its upper bound, and some are at the lower.
         Kind::Integer { least, .. } => json!(least + u64::from(key.default == Default::Integer(least.cast_signed()))),
         Kind::Number { least, .. } => json!(least),
         Kind::Size { least, .. } => json!(print_bytes(least)),
@@ -97,14 +97,14 @@ fn another(key: &Key) -> Option<serde_json::Value> {
     Some(value)
 }
 
-/// The keys as they can be typed: those of agents also under `[defaults]`, where it has them.
+/// Returns the paths under which a key can be typed: keys of agents also under `[defaults]`, where it has them.
 fn paths(key: &Key) -> Vec<String> {
     let inherited = key.path.strip_prefix("agents.NAME.").map(|rest| format!("defaults.{rest}"));
     let inherited = inherited.filter(|path| schema::find(path.split('.')).is_some());
     std::iter::once(key.path.to_owned()).chain(inherited).collect()
 }
 
-/// The strategy that a key belongs to, if it belongs to one that is not the default.
+/// Returns the strategy that a key belongs to, unless that is the default strategy.
 fn strategy(key: &Key) -> Option<&'static str> {
     match key.path {
         "agents.NAME.deploy.keep-warm" => Some("blue-green"),
@@ -118,7 +118,7 @@ fn strategy(key: &Key) -> Option<&'static str> {
     }
 }
 
-/// Chooses the strategy that a key belongs to.
+/// Selects the strategy that a key belongs to.
 fn set_strategy(root: &mut Node, key: &Key, path: &str) {
     if let (Some(strategy), Some((table, _))) = (strategy(key), path.rsplit_once('.')) {
         let at = format!("{table}.strategy");
@@ -174,7 +174,7 @@ fn every_key_that_is_not_implemented_is_refused_as_such() {
 }
 
 #[test]
-fn every_bound_is_kept() {
+fn every_bound_is_enforced() {
     for key in KEYS {
         let inside_and_outside = match key.kind {
             Kind::Integer { least, most } => (json!([least, most]), json!([i128::from(least) - 1, most + 1])),
@@ -187,7 +187,7 @@ fn every_bound_is_kept() {
             _ => continue,
         };
         let mut root = base();
-        // So that each `max` can be as small as it may be, and `min` as large.
+        // Leaves room for each `max` at its lower bound and each `min` at its upper one.
         set(&mut root, &["agents", "NAME", "instances", "max"], tree(&json!(1_000)));
         set(&mut root, &["agents", "NAME", "mailbox", "backoff", "first"], tree(&json!("100ms")));
         set(&mut root, &["agents", "NAME", "limits", "memory"], tree(&json!("4GiB")));
@@ -206,7 +206,7 @@ fn every_bound_is_kept() {
 }
 
 #[test]
-fn the_page_in_the_repository_is_the_one_printed() {
+fn the_generated_page_is_the_one_in_the_repository() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs")).unwrap();
@@ -221,7 +221,7 @@ fn the_page_in_the_repository_is_the_one_printed() {
 }
 
 #[test]
-fn the_schema_for_editors_has_every_key_that_works_and_no_other() {
+fn the_editor_schema_has_exactly_the_working_keys() {
     let schema = json_schema();
     let follow = |node: &serde_json::Value| match node["$ref"].as_str() {
         Some(reference) => schema.pointer(reference.strip_prefix('#').unwrap()).unwrap().clone(),
@@ -247,7 +247,7 @@ fn the_schema_for_editors_has_every_key_that_works_and_no_other() {
 }
 
 #[test]
-fn ten_thousand_agents_are_checked_in_a_moment() {
+fn checking_ten_thousand_agents_is_not_quadratic() {
     let names: Vec<String> = (0..10_000).map(|n| format!("agent-{n}")).collect();
     let root = |good: bool| {
         let agent = |name: &String| {
@@ -268,7 +268,7 @@ fn ten_thousand_agents_are_checked_in_a_moment() {
     let bad_took = started.elapsed() - good_took;
     assert_eq!((desired.agents.len(), errors.len()), (10_000, 19_999));
     println!("good {good_took:?}, bad {bad_took:?}");
-    // A quadratic pass takes minutes; what a busy machine does to it is no matter.
+    // A quadratic pass takes minutes, so the bound leaves room for a busy machine.
     assert!(good_took < Duration::from_secs(60) && bad_took < Duration::from_secs(60), "{good_took:?} {bad_took:?}");
 }
 
@@ -290,7 +290,7 @@ fn any_value() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-/// Any text, often one that means something.
+/// Any text, often a meaningful one.
 fn any_text() -> impl Strategy<Value = String> {
     let words: BTreeSet<&'static str> = KEYS.iter().flat_map(|key| key.path.split('.')).collect();
     let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
@@ -303,7 +303,7 @@ proptest! {
     #[test]
     fn no_tree_panics(value in any_value(), path in 0..KEYS.len()) {
         let _ = check(&tree(&value));
-        // At each key as well, where it is looked at.
+        // At each key as well, where its own reader sees the value.
         let mut root = base();
         set(&mut root, &KEYS[path].path.split('.').collect::<Vec<_>>(), tree(&value));
         if let Err(errors) = check(&root) {

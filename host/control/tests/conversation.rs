@@ -1,4 +1,4 @@
-//! The record of a conversation: tables, and whatever chance says.
+//! Tests of conversation records: tables, and properties of random messages.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -35,8 +35,8 @@ const ASKING: &[&str] = &[
 ];
 
 #[test]
-fn what_is_asked_waits_for_its_answer() {
-    // what answers after `a` asked b `1`, b and c `k` each, and b `2`; and what then still waits
+fn an_answer_settles_one_question() {
+    // the answer, after `a` asked b `1`, b and c `k` each, and b `2`; and the questions that remain
     for (from, in_reply_to, waits) in [
         ("b", Some("1"), &["k b", "k c", "2 b"][..]),
         ("b", Some("k"), &["1 b", "k c", "2 b"]),
@@ -57,7 +57,7 @@ fn what_is_asked_waits_for_its_answer() {
 }
 
 #[test]
-fn exactly_the_acts_that_ask_wait() {
+fn exactly_the_asking_acts_wait_for_an_answer() {
     for act in Performative::ALL {
         let mut conversation = Conversation::new("x", "a", NOON);
         conversation.judge(&said("a", "b", act.as_str(), "1"), 10).unwrap();
@@ -66,14 +66,14 @@ fn exactly_the_acts_that_ask_wait() {
 }
 
 #[test]
-fn what_is_sent_to_oneself_is_no_question() {
+fn a_message_to_oneself_is_no_question() {
     let mut conversation = Conversation::new("x", "a", NOON);
     conversation.judge(&said("a", "a", "request", "1"), 10).unwrap();
     assert!(conversation.unanswered.is_empty() && !said("a", "a", "request", "1").is_question());
 }
 
 #[test]
-fn a_closed_question_is_owed_and_nobody_is_told_failure() {
+fn a_closed_question_causes_no_failure() {
     let mut conversation = Conversation::new("x", "a", NOON);
     for id in ["1", "2"] {
         conversation.judge(&said("a", "b", "request", id), 10).unwrap();
@@ -85,7 +85,7 @@ fn a_closed_question_is_owed_and_nobody_is_told_failure() {
     assert_eq!(left, ["2"]);
     conversation.judge(&Said { in_reply_to: Some("1"), ..said("b", "a", "inform", "3") }, 10).unwrap();
     assert!(!conversation.owes("b", Some("2")));
-    // When there are too many it is forgotten first.
+    // A closed question is the first to be dropped when there are too many.
     conversation.judge(&said("a", "b", "request", "4"), 10).unwrap();
     assert!(conversation.close("4", "a", "b"));
     for id in 10..10 + MAX_UNANSWERED {
@@ -95,11 +95,11 @@ fn a_closed_question_is_owed_and_nobody_is_told_failure() {
 }
 
 #[test]
-fn what_a_receiver_does_tells_whether_an_answer_may_still_come() {
+fn a_late_answer_is_possible_after_certain_sends() {
     let asked = said("a", "b", "request", "1");
     for (sends, later, why) in [
         (vec![], false, "nothing"),
-        (vec![said("b", "c", "inform", "2")], false, "it told another"),
+        (vec![said("b", "c", "inform", "2")], false, "it informed another"),
         (vec![said("b", "c", "request", "2")], true, "it asked another"),
         (vec![said("b", "b", "inform", "2")], true, "it sent itself something"),
         (vec![said("b", "c", "inform", "2"), said("b", "c", "cfp", "3")], true, "it did both"),
@@ -111,7 +111,7 @@ fn what_a_receiver_does_tells_whether_an_answer_may_still_come() {
 }
 
 #[test]
-fn the_bound_is_for_those_who_join() {
+fn the_bound_applies_to_new_participants() {
     let mut conversation = Conversation::new("x", "http:1", NOON);
     conversation.judge(&said("http:1", "a", "inform", "1"), 3).unwrap();
     conversation.judge(&said("a", "a", "inform", "2"), 3).unwrap();
@@ -133,7 +133,7 @@ fn the_bound_is_for_those_who_join() {
 
 #[test]
 fn protocols_follow_each_other() {
-    // what is said, and whether the last of it is refused, and why
+    // the messages, and the reason if the last of them is refused
     for (story, refusal) in [
         ("fipa-request a b request, fipa-request b a inform, fipa-query b a query-if", ""),
         (
@@ -169,12 +169,12 @@ fn protocols_follow_each_other() {
 }
 
 #[test]
-fn a_failure_that_the_host_tells_ends_the_part() {
+fn a_failure_from_the_host_ends_the_part() {
     let mut conversation = Conversation::new("x", "a", NOON);
     conversation.judge(&in_protocol("fipa-contract-net", "a", "b", "cfp"), 10).unwrap();
     let failure =
         Said { in_reply_to: Some("id"), at: NOON + 5, ..in_protocol("fipa-contract-net", "b", "a", "failure") };
-    assert!(conversation.clone().judge(&failure, 10).is_err(), "b itself may not say that here");
+    assert!(conversation.clone().judge(&failure, 10).is_err(), "b itself may not send that here");
     conversation.told_failure(&failure);
     assert!(conversation.unanswered.is_empty());
     assert!(conversation.runs.last().is_some_and(Run::is_over));
@@ -182,7 +182,7 @@ fn a_failure_that_the_host_tells_ends_the_part() {
 }
 
 #[test]
-fn a_call_ends_with_the_host_and_a_message_does_not() {
+fn calls_end_with_the_host_and_messages_do_not() {
     let mut conversation = Conversation::new("x", "a", NOON);
     let asked = |from, to, is_call| Said { is_call, ..in_protocol("fipa-request", from, to, "request") };
     conversation.judge(&asked("a", "b", false), 10).unwrap();
@@ -199,7 +199,7 @@ fn a_call_ends_with_the_host_and_a_message_does_not() {
 }
 
 #[test]
-fn it_expires_after_the_last_activity() {
+fn expires_after_the_last_activity() {
     let mut conversation = Conversation::new("x", "a", NOON);
     for (at, expires) in [(NOON, NOON + 10), (NOON + 7, NOON + 17), (NOON - 7, NOON + 17)] {
         conversation.judge(&Said { at, ..said("a", "b", "inform", "1") }, 10).unwrap();
@@ -239,7 +239,7 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
 
 proptest! {
     #[test]
-    fn what_is_refused_changes_nothing_and_the_rest_adds_up(lines in lines(), bound in 1usize..6) {
+    fn refusals_change_nothing_and_the_record_adds_up(lines in lines(), bound in 1usize..6) {
         let mut conversation = Conversation::new("x", "a", NOON);
         let mut taken = 0;
         for (n, line) in lines.iter().enumerate() {
@@ -250,7 +250,7 @@ proptest! {
                 Ok(_) => {
                     taken += 1;
                     prop_assert!(conversation.participants.contains(from) && conversation.participants.contains(to));
-                    // Who speaks from outside names nothing, and answers what it was asked.
+                    // A sender outside names no key, and answers the oldest question to it.
                     let answerable = before.unanswered.iter().any(|waiting| match in_reply_to {
                         Some(key) => waiting.key == key && waiting.from == to,
                         None => from.contains(':') && waiting.to.contains(':') && waiting.from == to,
@@ -272,9 +272,9 @@ proptest! {
         prop_assert_eq!(conversation.expire().len(), waiting);
     }
 
-    /// Each participant in turn says something legal and answers what was said last, until the run is over.
+    /// Each participant in turn takes a legal step and answers the last message, until the run is over.
     #[test]
-    fn what_is_answered_in_legal_order_leaves_nothing(
+    fn a_legal_dialogue_leaves_no_question(
         protocol in prop::sample::select(&Protocol::ALL[..]),
         participants in 1usize..6,
         chances in prop::collection::vec(any::<prop::sample::Index>(), 60),
@@ -292,7 +292,7 @@ proptest! {
                 (Some(_), Some(run)) => run.legal(from, to),
                 (None | Some(_), _) => Run::new(protocol).legal(from, to),
             };
-            // A participant that agreed goes on; who is cancelled answers that and not the request.
+            // A participant that agreed continues; one that is cancelled answers the `cancel` and not the request.
             let acts: Vec<_> = acts.into_iter().filter(|act| *act != Performative::Cancel).collect();
             let (act, id) = (*chance.get(&acts), n.to_string());
             let message = Said {
@@ -314,7 +314,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_taken_back_was_never_said() {
+fn taking_back_restores_the_record() {
     let mut conversation = Conversation::new("c", "triage", 1);
     let mut said = |from: &'static str, to: &'static str, act, protocol, id, in_reply_to| {
         let said = Said { from, to, act, protocol, id, reply_with: None, in_reply_to, at: 1, is_call: false };

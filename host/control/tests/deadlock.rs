@@ -1,4 +1,4 @@
-//! Who waits for whom for ever: tables, and a model that lets handlers be done as long as any can be.
+//! Tests of deadlock detection: tables, and a model that ends handlers as long as any can end.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,8 +10,8 @@ use proptest::prelude::*;
 
 type Agents = BTreeMap<&'static str, Standing<&'static str>>;
 
-/// Agents with their turns and order; each question: by whom, by which handler, within which conversation, to whom, in
-/// which.
+/// Builds agents with their turns and order. Each request: the agent, its handler, the conversation it handles, the
+/// receiver, the conversation of the request.
 fn agents(of: &[(&'static str, u32, Order)], asks: &[(&'static str, u64, u64, &'static str, u64)]) -> Agents {
     let mut agents: Agents = of
         .iter()
@@ -30,29 +30,29 @@ fn cycle(agents: &Agents, from: &'static str, to: &'static str, conversation: u6
 }
 
 #[test]
-fn agents_that_wait_for_each_other_are_found_with_who_waits_for_whom() {
+fn deadlocked_agents_are_found_with_their_cycle() {
     use Order::{Agent, Conversation, None as Free};
     let single = |order| [("a", 1, order), ("b", 1, order), ("c", 1, order)];
     let many = |order| [("a", 4, order), ("b", 4, order), ("c", 4, order)];
-    // Agents, what is asked, the last of it by whom and to whom, and the cycle.
+    // The agents, the requests with the one to check last, and the cycle.
     let table = [
-        // From two sides: each has the only turn that the other needs.
+        // From two sides: each holds the only turn that the other needs.
         (single(Free), vec![("a", 1, 1, "b", 1), ("b", 1, 2, "a", 2)], Some(vec!["a", "b", "a"])),
-        // In one chain, and of itself.
+        // In one chain, and to itself.
         (
             single(Free),
             vec![("a", 1, 1, "b", 1), ("b", 1, 1, "c", 1), ("c", 1, 1, "a", 1)],
             Some(vec!["a", "b", "c", "a"]),
         ),
         (single(Free), vec![("a", 1, 1, "a", 1)], Some(vec!["a", "a"])),
-        // There are turns left; but the conversation is shut, or the whole agent.
+        // Turns are left, but the conversation is closed, or the whole agent.
         (many(Free), vec![("a", 1, 1, "b", 1), ("b", 1, 1, "a", 1)], None),
         (many(Conversation), vec![("a", 1, 1, "b", 1), ("b", 1, 1, "a", 1)], Some(vec!["a", "b", "a"])),
         (many(Conversation), vec![("a", 1, 1, "b", 1), ("b", 1, 1, "a", 2)], None),
         (many(Agent), vec![("a", 1, 1, "b", 1), ("b", 1, 2, "a", 3)], Some(vec!["a", "b", "a"])),
-        // b waits for c, which has nothing to wait for.
+        // b waits for c, which waits for nothing.
         (single(Free), vec![("b", 1, 1, "c", 1), ("a", 1, 1, "b", 1)], None),
-        // One that asks two waits for both; of which only the second waits for it.
+        // A handler with two requests waits for both answers; only the second one is stuck.
         (single(Free), vec![("a", 1, 1, "c", 1), ("a", 1, 1, "b", 1), ("b", 1, 2, "a", 2)], Some(vec!["a", "b", "a"])),
     ];
     for (of, asks, expected) in table {
@@ -62,14 +62,14 @@ fn agents_that_wait_for_each_other_are_found_with_who_waits_for_whom() {
 }
 
 #[test]
-fn one_handler_that_can_be_done_frees_its_agent() {
-    // Both turns of `a` wait for `b`, whose own wait for `a`: but one of them for `c`, which is free.
+fn one_handler_that_can_end_frees_its_agent() {
+    // Both turns of `a` wait for `b` and both of `b` for others: one for `a`, the other for `c`, which is free.
     let of = [("a", 2, Order::None), ("b", 2, Order::None), ("c", 1, Order::None)];
     let mut asks = vec![("a", 1, 1, "b", 1), ("a", 2, 2, "b", 2), ("b", 1, 3, "c", 3), ("b", 2, 4, "a", 4)];
     assert_eq!(cycle(&agents(&of, &asks), "b", "a", 4), None);
     asks[2] = ("b", 1, 3, "a", 3);
     assert_eq!(cycle(&agents(&of, &asks), "b", "a", 4), Some(vec!["a", "b", "a"]));
-    // Who is not in the cycle, and asks one that is.
+    // An agent outside the cycle that asks one inside.
     assert_eq!(cycle(&agents(&of, &asks), "c", "a", 5), Some(vec!["a", "a"]));
 }
 
@@ -80,16 +80,15 @@ fn orders() -> impl Strategy<Value = Order> {
 }
 
 proptest! {
-    /// Lets any handler be done whose questions can be handled, in an order that chance gives: what is left is stuck, and
-    /// nothing else.
+    /// Ends handlers whose requests can be handled, in random order: exactly the stuck ones are left.
     #[test]
-    fn what_is_stuck_is_what_is_left_when_all_others_are_done(
+    fn stuck_requests_are_those_left_by_the_model(
         of in prop::collection::vec((1u32..3, orders()), NAMES.len()),
         asks in prop::collection::vec((0..NAMES.len(), 1u64..4, 0..NAMES.len(), 1u64..4), 1..12),
         picks in prop::collection::vec(any::<prop::sample::Index>(), 64),
     ) {
         let of: Vec<_> = NAMES.iter().zip(of).map(|(name, (turns, order))| (*name, turns, order)).collect();
-        // A handler has one message in hand, of one conversation.
+        // A handler handles one message, of one conversation.
         let asks: Vec<_> =
             asks.iter().map(|(by, handler, to, to_in)| (NAMES[*by], *handler, *handler, NAMES[*to], *to_in)).collect();
         let before = agents(&of, &asks);

@@ -1,14 +1,14 @@
-//! Ledgers that an earlier version of the host kept: nothing of them is lost, and what is declared is what they know.
+//! Tests with ledgers stored by an earlier version of the host: they are read without loss.
 
 use caxton_control::rollout::Ledger;
 use caxton_control::sparse;
 use serde_json::Value;
 
-/// Four agents' ledgers, one a line, from before settings were kept sparse: rollouts by all strategies, one that is
-/// paused half way, and one that was refused.
+/// Four agents' ledgers, one a line, from before settings were stored sparsely: rollouts with all strategies, one
+/// paused half way, and one refused.
 const BEFORE: &str = include_str!("ledgers/before-sparse-settings.jsonl");
 
-/// Whether all of `before` is in `now`, whatever else is there.
+/// Checks that `now` contains everything in `before`.
 fn holds(now: &Value, before: &Value, path: &str) -> Result<(), String> {
     match (now, before) {
         (Value::Object(now), Value::Object(before)) => before.iter().try_for_each(|(key, value)| {
@@ -25,7 +25,7 @@ fn holds(now: &Value, before: &Value, path: &str) -> Result<(), String> {
 }
 
 #[test]
-fn what_an_earlier_version_kept_is_read_whole() {
+fn ledgers_of_an_earlier_version_are_read_without_loss() {
     for line in BEFORE.lines() {
         let before: Value = serde_json::from_str(line).unwrap();
         let ledger: Ledger = serde_json::from_str(line).unwrap();
@@ -36,7 +36,7 @@ fn what_an_earlier_version_kept_is_read_whole() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_takes_no_revision_with_it() {
+fn an_unreadable_record_loses_no_revision() {
     let mut ledger: Value = serde_json::from_str(BEFORE.lines().next().unwrap()).unwrap();
     ledger["rollouts"][0]["settings"]["strategy"] = serde_json::json!({ "occasion": "deploy", "strategy": "by-moon" });
     let (rollouts, ran) = (ledger["rollouts"].as_array().unwrap().len(), ledger["ran"].as_array().unwrap().len());

@@ -1,4 +1,4 @@
-//! The interaction protocols: stories that are legal, stories that are not, and whatever chance says.
+//! Tests of the interaction protocols: legal and illegal dialogues, and properties of random ones.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -6,7 +6,7 @@ use caxton_control::Performative;
 use caxton_control::protocol::{MAX_PARTICIPANTS, Protocol, Run};
 use proptest::prelude::*;
 
-/// Says these, each `from>to act`, and returns what was refused and the run.
+/// Sends the acts, each `from>to act`. Returns the run and the refusals.
 fn told(protocol: Protocol, story: &str) -> (Run, Vec<String>) {
     let mut run = Run::new(protocol);
     let mut refused = Vec::new();
@@ -54,7 +54,7 @@ fn legal_stories_end() {
 }
 
 #[test]
-fn what_is_illegal_is_refused_with_what_would_be_right() {
+fn illegal_acts_are_refused_with_the_legal_ones() {
     use caxton_control::protocol::Protocol::*;
     for (protocol, story, refusal) in [
         (Request, "a>b request, b>a propose", "b: agree, refuse, inform, failure or not-understood"),
@@ -112,7 +112,7 @@ fn a_run_has_a_bounded_number_of_participants() {
 }
 
 #[test]
-fn what_the_host_gives_up_is_over() {
+fn giving_up_ends_a_part() {
     let (mut run, _) = told(Protocol::ContractNet, "a>b cfp");
     run.give_up("c", "a");
     run.give_up("b", "c");
@@ -140,14 +140,14 @@ fn protocol() -> impl Strategy<Value = Protocol> {
     prop::sample::select(&Protocol::ALL[..])
 }
 
-/// Few agents, so that much of what is said fits.
+/// Messages among few agents, so that many of them are legal.
 fn anything() -> impl Strategy<Value = Vec<Said>> {
     let name = || prop::sample::select(&["a", "b", "c", "http:d"][..]).prop_map(str::to_owned);
     prop::collection::vec((name(), name(), act()), 0..60)
 }
 
-/// One legal dialogue of `a` with this participant, by the text of the FIPA documents and not by the tables of
-/// the code: the acts, `>` for those of `a`.
+/// One legal dialogue of `a` with this participant, written after the FIPA documents and independently of the tables in
+/// the code: the acts, with `>` for those of `a`.
 fn dialogue(protocol: Protocol) -> impl Strategy<Value = String> {
     let (begins, answers, results): (&[&str], &[&str], &[&str]) = match protocol {
         Protocol::Request => {
@@ -219,7 +219,7 @@ fn begins(protocol: Protocol, act: Performative) -> bool {
 
 proptest! {
     #[test]
-    fn whatever_is_said_is_taken_or_changes_nothing(protocol in protocol(), said in anything()) {
+    fn a_message_is_accepted_or_changes_nothing(protocol in protocol(), said in anything()) {
         let mut run = Run::new(protocol);
         for (from, to, act) in said {
             let (before, was_over, legal) = (run.clone(), run.is_over(), run.legal(&from, &to));
@@ -243,7 +243,7 @@ proptest! {
     }
 
     #[test]
-    fn legal_dialogues_are_taken_and_end((protocol, said) in legal_run()) {
+    fn legal_dialogues_are_accepted_and_end((protocol, said) in legal_run()) {
         let mut run = Run::new(protocol);
         for (from, to, act) in said {
             let taken = run.step(&from, &to, act);

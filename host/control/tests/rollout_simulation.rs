@@ -1,8 +1,9 @@
-//! Rollouts against chance: random wishes, commands and strategies, work that fails, messages that never end, time
-//! that jumps, hosts that start again at any point. After every step the model in `rollout_model/` checks what must
-//! hold always; when wishes rest, all has to become as declared, or be said not to, in a bounded number of steps.
+//! A simulation of rollouts under random input: declarations, commands and strategies that change, work that fails,
+//! messages that never end, time that jumps, hosts that restart at any point. After every step the model in
+//! `rollout_model/` checks the invariants; once declarations rest, the host has to become as declared, or give the
+//! reason why not, in a bounded number of steps.
 //!
-//! A failure prints its seed and its steps; `SEED=n` runs that one alone.
+//! A failure prints its seed and its steps; `SEED=n` runs that seed alone.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -17,14 +18,14 @@ use caxton_control::rollout::{Command, Declared, Deploy, Reload, Settings, Statu
 use rollout_model::{Agent, Broken, Bug, World, digest, is, show};
 
 const SEEDS: u64 = 10_000;
-/// Things that happen before wishes rest.
+/// The number of random steps before declarations rest.
 const STEPS: usize = 32;
-/// More rounds of planning than this for one wake, and the plan chases its tail.
+/// The bound on planning rounds for one wake: a plan that needs more runs in circles.
 const MAX_ROUNDS: usize = 60;
-/// More steps than this when wishes rest, and they never come true.
+/// The bound on steps after declarations rest: with more, the declared state is never reached.
 const MAX_SETTLING: usize = 600;
 
-/// SplitMix64: small, and the same everywhere.
+/// SplitMix64: small, and equal on every platform.
 struct Chance(u64);
 
 impl Chance {
@@ -56,7 +57,7 @@ const NAMES: [&str; 7] = ["anna", "bert", "cleo", "dora", "emil", "fred", "gina"
 impl Run {
     fn new(seed: u64, bug: Option<Bug>) -> Self {
         let mut run = Self { world: World::new(bug), chance: Chance(seed), told: Vec::new() };
-        // Seldom so many that some have to wait for their turn.
+        // Rarely so many that some rollouts have to wait for their turn.
         let agents = if run.chance.one_in(8) { NAMES.len() } else { 1 + run.chance.below(2) };
         for name in NAMES.iter().take(agents) {
             let name: AgentName = name.parse().unwrap();
@@ -104,7 +105,7 @@ impl Run {
         }
     }
 
-    /// Everything: chance, then rest.
+    /// Runs the whole simulation: random steps, then rest.
     fn all(&mut self) -> Result<(), Broken> {
         for _ in 0..STEPS {
             self.step()?;
@@ -119,7 +120,7 @@ impl Run {
         names[self.chance.below(names.len())].clone()
     }
 
-    /// Lets one thing happen.
+    /// Takes one random step.
     fn step(&mut self) -> Result<(), Broken> {
         let name = self.agent();
         match self.chance.below(24) {
@@ -179,7 +180,7 @@ impl Run {
         Ok(())
     }
 
-    /// The file changes.
+    /// Changes the file.
     fn wish(&mut self, name: &AgentName) {
         let bytes = self.chance.pick(&[
             "v2",
@@ -213,8 +214,8 @@ impl Run {
         self.world.agents.insert(name.clone(), agent);
     }
 
-    /// Plans and acts until nothing more is safe to do. The actions of one plan come in any order, and some fail,
-    /// which is as if they had not been asked for; the host may be killed between two.
+    /// Plans and acts until no further action is safe. The actions of one plan are applied in random order. Some fail,
+    /// which equals not having asked for them, and the host may be killed between two.
     fn reconcile(&mut self) -> Result<(), Broken> {
         for _ in 0..MAX_ROUNDS {
             let mut actions = self.world.plan()?;
@@ -242,7 +243,8 @@ impl Run {
         Err("the plan chases its tail".to_owned())
     }
 
-    /// Nobody wishes for more, people let everything go on and messages come.
+    /// Checks that the host comes to rest once no declaration changes, operators let every rollout continue, and
+    /// messages arrive.
     fn settle(&mut self) -> Result<(), Broken> {
         for _ in 0..MAX_SETTLING {
             self.reconcile()?;
@@ -259,7 +261,7 @@ impl Run {
                         let command = if self.chance.one_in(2) { Command::Promote } else { Command::Resume };
                         _ = self.world.command(name, command, Undo::default());
                     }
-                    // What is refused and does not go back by itself waits for a person.
+                    // A rollout that is refused and does not go back by itself waits for a person.
                     Some(Status::InProgress) if self.chance.one_in(40) => {
                         _ = self.world.command(name, Command::Promote, Undo::default());
                     }
@@ -284,7 +286,7 @@ impl Run {
         Err("it never comes to rest".to_owned())
     }
 
-    /// What runs is what is declared; where that cannot be, somebody says why. Nothing else is left.
+    /// Checks that what is declared runs, or that the reason is given, and that nothing else is left.
     fn is_as_declared(&self) -> Result<(), Broken> {
         for (name, agent) in &self.world.agents {
             if agent.is_down() && !agent.waits.is_empty() {
@@ -318,7 +320,7 @@ impl Run {
         Ok(())
     }
 
-    /// Whether what runs runs because there was nobody else, or was not rehearsed.
+    /// Returns `true` if the present revision runs only because there was no other, or without rehearsal.
     fn excused(&self, agent: &Agent) -> bool {
         let steps = &agent.ledger.rollouts.last().unwrap().steps;
         !is(digest_of(agent), "unready") && !steps.iter().any(|step| matches!(step, Step::Rehearse { .. }))
@@ -335,7 +337,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 }
 
 #[test]
-fn what_must_hold_holds_whatever_happens() {
+fn invariants_hold_in_random_runs() {
     for seed in seeds(SEEDS) {
         let mut run = Run::new(seed, None);
         if let Err(broken) = run.all() {
@@ -344,7 +346,7 @@ fn what_must_hold_holds_whatever_happens() {
     }
 }
 
-/// An invariant that no defect breaks checks nothing.
+/// An invariant that no planted defect breaks checks nothing.
 #[test]
 fn every_planted_defect_is_found() {
     for (bug, found_by) in [

@@ -1,27 +1,28 @@
-//! Whole stories of rollouts as text: what happens in, what is done out.
+//! Golden scripts of rollouts: events in, actions out.
 //!
-//! A line of a script that is not indented is something that happens; the indented lines under it are what the host
-//! does about it until nothing more is safe to do, with the time in brackets, then what stands of the agent and of
-//! those with a rollout under way, how far it is and what it waits for. `UPDATE_GOLDEN=1` writes them anew.
+//! A line of a script that is not indented is an event. The indented lines under it are the actions that follow until
+//! no further one is safe, with the time in brackets, then the state of the agent and of all agents with a rollout in
+//! progress, with the progress and the reason for waiting. `UPDATE_GOLDEN=1` rewrites the scripts.
 //!
 //! ```text
-//! agent NAME BYTES [KEY=VALUE...]    an agent of which the first revision runs; keys: deploy, reload, instances,
-//!                                    rehearse, automatic, min-messages, drain, memory (the bound)
-//! declare NAME BYTES [KEY=VALUE...]  the file declares it so; keys also: config
-//! done NAME@N, fails NAME@N REASON   what the revision was busy with has succeeded, or failed
-//! all done                           … all of them, until nobody is busy
+//! agent NAME BYTES [KEY=VALUE...]    an agent whose first revision runs; keys: deploy, reload, instances,
+//!                                    rehearse, automatic, min-messages, drain, memory (the limit)
+//! declare NAME BYTES [KEY=VALUE...]  the file declares the agent so; further key: config
+//! done NAME@N, fails NAME@N REASON   the revision's work has succeeded, or failed
+//! all done                           … all work, until no revision is busy
 //! breaks NAME@N                      its instances do not start any more
-//! takes NAME N                       so many messages arrive
-//! answers NAME@N N                   so many of those that it has in hand are answered
-//! handles NAME N                     so many arrive and are answered
-//! watched NAME                       enough messages and probes for one that has all traffic to be judged by
-//! after DURATION                     time passes, and the host looks again when it meant to
+//! takes NAME N                       N messages arrive
+//! answers NAME@N N                   N of its messages in flight are answered
+//! handles NAME N                     N messages arrive and are answered
+//! watched NAME                       enough messages and probes to judge a revision that has all traffic
+//! after DURATION                     time passes, with a reconcile cycle whenever one is due
 //! pause|resume|promote|abort|retry NAME, undo NAME [N]
-//! restart                            the host starts again
+//! restart                            the host restarts
 //! ```
-//! What bytes are like follows from their name: `memory` exports `snapshot`, `traps` fails one message of ten, `slow`,
-//! `leaks`, `unready`, `sick` (its probes fail), `faints` (they do once it has traffic), `unlike` (answers otherwise), `spoils` (makes half of the old one's fail), `unrehearsed`, `forgets` (cannot
-//! restore); `v2-traps` is both.
+//! The properties of a component follow from its name: `memory` exports `snapshot`, `traps` fails one message of ten,
+//! `slow`, `leaks`, `unready`, `sick` (its probes fail), `faints` (its probes fail once it has traffic), `unlike` (its
+//! answers differ), `spoils` (makes half of the former revision's messages fail), `unrehearsed`, `forgets` (cannot
+//! restore); `v2-traps` has both.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -38,14 +39,14 @@ use caxton_control::units::{parse_bytes, parse_duration, print_duration};
 use caxton_control::{AgentName, RevisionId};
 use rollout_model::{Agent, Broken, Rev, Work, World, digest, show};
 
-/// A plan that goes on for longer never ends.
+/// The bound on reconcile rounds: a plan that needs more never ends.
 const MAX_ROUNDS: usize = 40;
 
 fn revision(text: &str) -> RevisionId {
     text.parse().unwrap_or_else(|_| panic!("`{text}` is no revision"))
 }
 
-/// `canary:5/5m,pause,50/10m`, `rolling:25%`, `blue-green:1m`.
+/// Parses `canary:5/5m,pause,50/10m`, `rolling:25%`, `blue-green:1m`.
 fn deploy(text: &str) -> Deploy {
     let (name, detail) = text.split_once(':').unwrap_or((text, ""));
     let step = |step: &str| match step.split_once('/') {
@@ -81,7 +82,7 @@ fn reload(text: &str) -> Reload {
     }
 }
 
-/// Applies `KEY=VALUE`s to a declaration.
+/// Applies `KEY=VALUE` words to a declaration.
 fn declare(agent: &mut Agent, words: &[&str]) {
     for (key, value) in words.iter().map(|word| word.split_once('=').unwrap()) {
         let declared = &mut agent.declared;
@@ -110,7 +111,7 @@ struct Story {
 }
 
 impl Story {
-    /// Lets one thing happen.
+    /// Applies one event.
     fn happen(&mut self, line: &str) -> Result<(), Broken> {
         let words: Vec<&str> = line.split(' ').collect();
         let name = || words[1].parse::<AgentName>().unwrap();
@@ -231,7 +232,7 @@ impl Story {
         Ok(())
     }
 
-    /// Who has traffic is probed now and then, which takes no time here.
+    /// Probes every revision with traffic, which takes no time here.
     fn probed(&mut self) -> Result<(), Broken> {
         for _ in 0..MAX_ROUNDS {
             let asked = self.world.agents.iter().find_map(|(name, agent)| {
@@ -268,7 +269,7 @@ fn run(script: &str) -> String {
 }
 
 #[test]
-fn stories_go_as_they_are_written() {
+fn rollouts_match_their_golden_scripts() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rollouts");
     let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();

@@ -1,19 +1,18 @@
-//! Whole stories of the planner as text: what happens in, what is done out.
+//! Golden scripts of the planner: events in, actions out.
 //!
-//! A line of a script that is not indented is something that happens; the indented lines under it are what the
-//! host does about it until nothing more is safe to do, what it waits for and what runs then. `UPDATE_GOLDEN=1`
-//! writes them anew.
+//! A line of a script that is not indented is an event. The indented lines under it are the actions that follow until
+//! no further one is safe, the reasons for waiting and the revisions then. `UPDATE_GOLDEN=1` rewrites the scripts.
 //!
 //! ```text
-//! declare AGENT BYTES [KEY=VALUE...]   the file declares the agent; bytes named memory… export `snapshot`,
-//!                                      `missing` is no bytes; keys: config, drain, max
-//! remove AGENT                         the file does not declare it any more
-//! loaded|ready|handed-off|saved AGENT@N  what the revision was busy with has succeeded
+//! declare AGENT BYTES [KEY=VALUE...]   the file declares the agent; components named memory… export
+//!                                      `snapshot`, `missing` is no component; keys: config, drain, max
+//! remove AGENT                         the file does not declare the agent any more
+//! loaded|ready|handed-off|saved AGENT@N  the revision's work has succeeded
 //! fails AGENT@N REASON                 … or failed
-//! takes AGENT N                        so many messages arrive
-//! answers AGENT@N N                    so many are handled
+//! takes AGENT N                        N messages arrive
+//! answers AGENT@N N                    N messages are handled
 //! after DURATION                       time passes
-//! retry, restart                       failures are forgotten; the host starts again
+//! retry, restart                       failures are forgotten; the host restarts
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -29,7 +28,7 @@ use caxton_control::units::{parse_duration, print_duration};
 use caxton_control::{AgentName, RevisionId};
 use model::{Broken, Host};
 
-/// A plan that goes on for longer never ends.
+/// The bound on reconcile rounds: a plan that needs more never ends.
 const MAX_ROUNDS: usize = 10;
 
 fn revision(text: &str) -> RevisionId {
@@ -37,7 +36,7 @@ fn revision(text: &str) -> RevisionId {
     RevisionId { agent: agent.parse().unwrap(), number: number.parse().unwrap() }
 }
 
-/// Lets one thing happen.
+/// Applies one event.
 fn happen(host: &mut Host, line: &str) -> Result<(), Broken> {
     let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
     let (subject, detail) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -96,7 +95,7 @@ fn show(host: &Host, action: &Action) -> String {
     }
 }
 
-/// Does what the plan says until nothing more is safe to do, and tells of it.
+/// Applies plans until no further action is safe, and returns the actions as text.
 fn reconcile(host: &mut Host) -> Result<String, Broken> {
     let mut text = String::new();
     for _ in 0..MAX_ROUNDS {
@@ -119,7 +118,7 @@ fn reconcile(host: &mut Host) -> Result<String, Broken> {
     Err("the plan never ends".to_owned())
 }
 
-/// The script with what the host does now.
+/// Runs a script and returns it with the actions of the present code.
 fn run(script: &str) -> String {
     let mut host = Host::new(None);
     let mut out = String::new();
@@ -136,7 +135,7 @@ fn run(script: &str) -> String {
 }
 
 #[test]
-fn stories_go_as_they_are_written() {
+fn plans_match_their_golden_scripts() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
     let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();

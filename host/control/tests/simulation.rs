@@ -1,8 +1,8 @@
-//! The planner against chance: random wishes, work that fails, messages that never end, time that jumps, hosts
-//! that start again. After every step the model in `model/` checks what must hold always; when wishes rest, all
-//! has to become as declared in a bounded number of steps.
+//! A simulation of the planner under random input: declarations that change, work that fails, messages that never end,
+//! time that jumps, hosts that restart. After every step the model in `model/` checks the invariants; once declarations
+//! rest, the host has to become as declared in a bounded number of steps.
 //!
-//! A failure prints its seed and its steps; `SEED=n` runs that one alone.
+//! A failure prints its seed and its steps; `SEED=n` runs that seed alone.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -16,14 +16,14 @@ use caxton_control::{AgentName, RevisionId};
 use model::{Broken, Bug, Host, Work};
 
 const SEEDS: u64 = 10_000;
-/// Things that happen before wishes rest.
+/// The number of random steps before declarations rest.
 const STEPS: usize = 60;
-/// More rounds of planning than this for one wake, and the plan chases its tail.
+/// The bound on planning rounds for one wake: a plan that needs more runs in circles.
 const MAX_ROUNDS: usize = 12;
-/// More steps than this when wishes rest, and they never come true.
+/// The bound on steps after declarations rest: with more, the declared state is never reached.
 const MAX_SETTLING: usize = 100;
 
-/// SplitMix64: small, and the same everywhere.
+/// SplitMix64: small, and equal on every platform.
 struct Chance(u64);
 
 impl Chance {
@@ -53,9 +53,9 @@ const NAMES: [&str; 9] = ["anna", "bert", "cleo", "dora", "emil", "fred", "gina"
 struct Run {
     host: Host,
     chance: Chance,
-    /// How many agents there are.
+    /// The number of agents.
     agents: usize,
-    /// Whether only those are looked at of whom something changed, as a host does.
+    /// Set to plan only for agents that changed, as the host does; otherwise every plan covers all.
     marked: bool,
     told: Vec<String>,
 }
@@ -63,9 +63,9 @@ struct Run {
 impl Run {
     fn new(seed: u64, bug: Option<Bug>) -> Self {
         let mut chance = Chance(seed);
-        // Seldom so many that some have to wait for their turn.
+        // Rarely so many that some rollouts have to wait for their turn.
         let agents = if chance.one_in(8) { NAMES.len() } else { 3 };
-        // A defect between the host and the planner is planted in a look at all.
+        // Defects in the marks need incremental plans; all others are planted in the full plan.
         let marks = [Bug::UnmarkedEnd, Bug::UnmarkedRest, Bug::UnmarkedWish];
         let marked = bug.is_none_or(|bug| marks.contains(&bug));
         Self { host: Host::new(bug), chance, agents, marked, told: Vec::new() }
@@ -75,7 +75,7 @@ impl Run {
         self.told.push(what.into());
     }
 
-    /// Everything: chance, then rest.
+    /// Runs the whole simulation: random steps, then rest.
     fn all(&mut self) -> Result<(), Broken> {
         for _ in 0..STEPS {
             self.step()?;
@@ -89,7 +89,7 @@ impl Run {
         NAMES[self.chance.below(self.agents)].parse().unwrap()
     }
 
-    /// Lets one thing happen.
+    /// Takes one random step.
     fn step(&mut self) -> Result<(), Broken> {
         match self.chance.below(20) {
             0..5 => self.wish(),
@@ -137,7 +137,7 @@ impl Run {
         Ok(())
     }
 
-    /// The file changes.
+    /// Changes the file.
     fn wish(&mut self) {
         let agent = self.agent();
         if self.chance.one_in(8) {
@@ -161,7 +161,7 @@ impl Run {
         self.host.finish(revision, if fails { Err("no luck") } else { Ok(()) })
     }
 
-    /// Some bytes never start.
+    /// Returns `true` for components that never start.
     fn is_bad(&mut self, revision: &RevisionId) -> bool {
         self.host.record(revision).is_ok_and(|record| record.seen.digest == model::digest("bad"))
     }
@@ -173,7 +173,7 @@ impl Run {
             .collect()
     }
 
-    /// Plans and acts until nothing more is safe to do. The actions of one plan come in any order.
+    /// Plans and acts until no further action is safe. The actions of one plan are applied in random order.
     fn reconcile(&mut self) -> Result<(), Broken> {
         for _ in 0..MAX_ROUNDS {
             let mut actions = if self.marked { self.host.look().actions } else { self.host.plan().actions };
@@ -194,7 +194,8 @@ impl Run {
         Err("the plan chases its tail".to_owned())
     }
 
-    /// Nobody wishes for more and nothing fails but what always does: all has to become as declared.
+    /// Checks that the host becomes as declared once no declaration changes and only the components fail that always
+    /// do.
     fn settle(&mut self) -> Result<(), Broken> {
         self.host.retry();
         let mut again = true;
@@ -205,7 +206,7 @@ impl Run {
                 self.finish(&revision, work, fails)?;
                 continue;
             }
-            // What waits for messages to be answered gets its answers.
+            // Drains end once their messages are answered.
             let at_work = self.at_work();
             if !at_work.is_empty() && !self.host.plan().waiting.is_empty() {
                 for revision in at_work {
@@ -215,12 +216,12 @@ impl Run {
             }
             match self.host.plan().look_again_in() {
                 Some(after) => {
-                    // It looks again each second while one is watched; a host that is late does no harm.
+                    // A watched rollout looks again each second; a host that looks late does no harm, and saves steps.
                     let after = after.max(Duration::from_secs(30));
                     self.tell(format!("after {after:?}"));
                     self.host.now += after;
                 }
-                // What had failed and was still on its way back.
+                // Failures are forgotten once, for agents whose way back had not ended.
                 None if std::mem::take(&mut again) => self.host.retry(),
                 None => return self.is_as_declared(),
             }
@@ -228,7 +229,7 @@ impl Run {
         Err("it never comes to rest".to_owned())
     }
 
-    /// What runs is what is declared; where that cannot be, the plan says why.
+    /// Checks that what is declared runs, or that the plan gives the reason.
     fn is_as_declared(&mut self) -> Result<(), Broken> {
         let plan = self.host.plan();
         for (name, wanted) in &self.host.wanted {
@@ -238,12 +239,12 @@ impl Run {
             let settings = running.is_some_and(|record| record.seen.spec.same_settings(&wanted.spec));
             let as_declared = match wanted.component {
                 Component::Found(digest) if digest == model::digest("bad") => waits,
-                // It had messages and failed: only other bytes, or a person, make it be tried again.
+                // It served messages and failed: only another component or a person makes the host try it again.
                 Component::Found(_) if waits && self.host.went_back(name) => running.is_some(),
                 Component::Found(digest) => settings && !waits && running.is_some_and(|r| r.seen.digest == digest),
                 Component::Unusable(_) => waits,
             };
-            // A declaration whose component is not there is taken up whole or not at all.
+            // A declaration whose component is missing is taken up as a whole or not at all.
             let held = |entry: &model::Entry| !wanted.is_there() && !entry.applied.same_revision(&wanted.spec);
             let applied = |entry: &model::Entry| entry.applied == wanted.spec || held(entry);
             if !as_declared || entry.is_some_and(|entry| entry.paused || !applied(entry)) {
@@ -266,7 +267,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 }
 
 #[test]
-fn what_must_hold_holds_whatever_happens() {
+fn invariants_hold_in_random_runs() {
     for seed in seeds(SEEDS) {
         let mut run = Run::new(seed, None);
         if let Err(broken) = run.all() {
@@ -275,7 +276,7 @@ fn what_must_hold_holds_whatever_happens() {
     }
 }
 
-/// An invariant that no defect breaks checks nothing.
+/// An invariant that no planted defect breaks checks nothing.
 #[test]
 fn every_planted_defect_is_found() {
     for (bug, found_by) in [

@@ -1,5 +1,5 @@
-//! A host without tasks, files and time of its own: it does what a plan lists as `host/src/reconcile/apply.rs`
-//! does, and long work ends when the test says so. It checks what must hold at every moment.
+//! A model of the host without tasks, files or a clock: it applies actions in the way of `host/src/reconcile/apply.rs`,
+//! and long work ends when the test ends it. It checks the invariants after every step.
 
 #![allow(dead_code, reason = "each test that includes this uses a part of it")]
 
@@ -17,58 +17,58 @@ use caxton_control::plan::{
 use caxton_control::rollout::{Action as Do, Ledger, Seen, Status};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 
-/// A defect, planted in the host or between it and the planner, that the invariants have to find.
+/// A defect, planted in the host or between it and the planner, that the invariants have to detect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// Drains end at once: the planner is told a time that is far ahead.
+    /// The planner gets a time far ahead, so that drains end at once.
     TimeAhead,
-    /// The planner is told that nothing is in flight.
+    /// The planner sees no messages in flight.
     NothingInFlight,
-    /// The planner is told that nothing is worked on.
+    /// The planner sees no busy revision.
     NothingBusy,
-    /// Mailboxes are not resumed.
+    /// Mailboxes are not resumed after a handoff.
     NoResume,
-    /// A revision is switched to instead of being prepared.
+    /// Traffic is switched to a revision instead of preparing it.
     SwitchUnready,
-    /// The old revision is stopped together with the switch.
+    /// The former revision is stopped together with the switch.
     NoDrain,
-    /// A candidate that fails takes the running revision with it.
+    /// A failing candidate ends the running revision too.
     FailureStopsAll,
-    /// A number is given again after a failure.
+    /// A number is given twice after a failure.
     NumberAgain,
-    /// A restarted host begins with 1.
+    /// A restarted host numbers from 1 again.
     NumbersForgotten,
-    /// A revision stays busy when its work fails.
+    /// A revision stays busy after its work failed.
     BusyAfterFailure,
-    /// An agent that leaves is forgotten with the messages that it has in hand.
+    /// A leaving agent is forgotten with messages in flight.
     ForgetsEarly,
-    /// Nobody is looked at when work for it ends.
+    /// The end of work marks no agent.
     UnmarkedEnd,
-    /// Nobody is looked at when its last message is answered.
+    /// The answer to the last message marks no agent.
     UnmarkedRest,
-    /// Nobody is looked at when another declaration of it comes.
+    /// A changed declaration marks no agent.
     UnmarkedWish,
 }
 
-/// What a busy revision is busy with.
+/// The work of a busy revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Validating, compiling, starting.
+    /// Validating, compiling, starting instances.
     Prepare,
-    /// Taking over the memory of the running revision.
+    /// Restoring the snapshot of the running revision.
     Handoff,
-    /// Taking back the memory that it handed over.
+    /// Restoring the snapshot that it had handed over.
     TakeBack,
-    /// Saving its memory because the agent leaves.
+    /// Saving its snapshot because the agent leaves.
     Save,
 }
 
-/// A revision, with what the planner is not told.
+/// A revision, with the state that the planner does not see.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) seen: Revision,
     pub(crate) work: Option<Work>,
-    /// Whether its instances stand.
+    /// Set while its instances run.
     pub(crate) live: bool,
 }
 
@@ -80,15 +80,15 @@ pub(crate) struct Entry {
     pub(crate) retired: Option<u64>,
     pub(crate) revisions: Vec<Record>,
     next_number: u64,
-    /// The revision that messages go to.
+    /// The revision that receives messages.
     current: Option<u64>,
-    /// Messages that wait in its mailbox.
+    /// Queued messages.
     pub(crate) waiting: u32,
-    /// Whether one of its revisions ever took messages.
+    /// Set once one of its revisions has received messages.
     ran: bool,
 }
 
-/// What makes a revision this one and no other.
+/// The identity of a revision: component and settings.
 type Made = (Digest, String);
 
 /// The host.
@@ -96,23 +96,23 @@ type Made = (Digest, String);
 pub(crate) struct Host {
     pub(crate) wanted: BTreeMap<AgentName, Wanted>,
     pub(crate) entries: BTreeMap<AgentName, Entry>,
-    /// The agents' ledgers; they survive a restart.
+    /// The agents' ledgers; these survive a restart.
     pub(crate) ledgers: BTreeMap<AgentName, Ledger>,
     pub(crate) now: Duration,
     pub(crate) bug: Option<Bug>,
-    /// Whom to look at.
+    /// The bookkeeping of incremental plans.
     standing: Standing,
-    /// The newest revision of each agent that was kept; survives a restart.
+    /// The newest stored revision of each agent; survives a restart.
     kept: BTreeMap<AgentName, (u64, Made)>,
-    /// All numbers ever given, and for what.
+    /// All revision numbers ever given, with the identity behind each.
     given: BTreeMap<RevisionId, Made>,
-    /// Numbers given in this life of the host.
+    /// Revision numbers given since the last restart.
     given_now: BTreeSet<RevisionId>,
-    /// What each digest is called.
+    /// The name of each component.
     names: BTreeMap<Digest, String>,
 }
 
-/// The bytes of this name.
+/// Returns the digest of the component with this name.
 pub(crate) fn digest(name: &str) -> Digest {
     let mut digest = [0; 32];
     for (at, byte) in name.bytes().take(32).enumerate() {
@@ -121,7 +121,7 @@ pub(crate) fn digest(name: &str) -> Digest {
     Digest(digest)
 }
 
-/// A declaration with every setting at some value.
+/// Returns a declaration with a value for every setting.
 pub(crate) fn spec(name: &AgentName) -> AgentSpec {
     AgentSpec {
         printed: Default::default(),
@@ -166,7 +166,7 @@ fn made(spec: &AgentSpec, digest: Digest) -> Made {
     (digest, serde_json::json!({ "config": spec.config, "allow": spec.allow, "limits": spec.limits }).to_string())
 }
 
-/// A revision of which nothing is in memory.
+/// Returns the observed state of a revision that is not in memory.
 fn unloaded(now: Duration) -> Seen {
     Seen {
         state: State::Unloaded,
@@ -184,7 +184,7 @@ pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap()
 }
 
-/// What must hold does not.
+/// The description of a broken invariant.
 pub(crate) type Broken = String;
 
 fn ensure(holds: bool, broken: impl FnOnce() -> String) -> Result<(), Broken> {
@@ -192,13 +192,13 @@ fn ensure(holds: bool, broken: impl FnOnce() -> String) -> Result<(), Broken> {
 }
 
 impl Host {
-    /// A host that has done nothing yet.
+    /// Creates a host that has done nothing yet.
     pub(crate) fn new(bug: Option<Bug>) -> Self {
-        // At 0 a revision would be as old as the host.
+        // At 0 a revision would look as old as the host.
         Self { now: Duration::from_secs(1), bug, ..Self::default() }
     }
 
-    /// Declares an agent with a component of these bytes, which export `snapshot` if their name says so.
+    /// Declares an agent whose component has this name; one named `memory…` exports `snapshot`.
     pub(crate) fn declare(&mut self, spec: AgentSpec, component: Result<&str, &str>) {
         let component = match component {
             Ok(name) => {
@@ -211,13 +211,13 @@ impl Host {
         self.wanted.insert(spec.name.clone(), Wanted { spec: Arc::new(spec), component });
     }
 
-    /// An agent is declared no more.
+    /// Removes an agent from the declarations.
     pub(crate) fn remove(&mut self, name: &AgentName) {
         self.mark_but(name, Bug::UnmarkedWish);
         self.wanted.remove(name);
     }
 
-    /// Something of an agent changed that is told, unless it is the defect that it is not.
+    /// Marks an agent as changed, unless the planted defect forgets that.
     fn mark_but(&mut self, name: &AgentName, bug: Bug) {
         if self.bug != Some(bug) {
             self.standing.mark(name);
@@ -229,7 +229,7 @@ impl Host {
         names.for_each(|name| self.standing.mark(name));
     }
 
-    /// The plan for whom something changed, again until there is something to do or all were looked at.
+    /// Plans for the agents that changed, repeatedly until there are actions or no agent is marked.
     pub(crate) fn look(&mut self) -> Plan {
         loop {
             let now = millis(self.now);
@@ -244,7 +244,7 @@ impl Host {
         }
     }
 
-    /// With nobody marked, a look at all finds nothing that is not known.
+    /// Checks that, with no agent marked, a full plan finds nothing that the incremental ones missed.
     pub(crate) fn all_is_seen(&self) -> Result<(), Broken> {
         let (mut ledgers, now) = (self.ledgers.clone(), millis(self.now));
         let all = plan(&self.wanted, &self.observe(), &mut ledgers, now);
@@ -261,7 +261,7 @@ impl Host {
             let due = self.standing.due_of(&name);
             let after = all.look_again.get(&name).map(|after| now + millis(*after) + 1);
             ensure(after.is_none_or(|after| due.is_some_and(|due| due <= after)), || format!("{name} is late"))?;
-            // What time alone changes is said as it was when it was looked at.
+            // Reasons that depend on the time alone are as old as the last plan for the agent.
             ensure(due.is_some() || whys == known[&name], || format!("{name} says {:?}, and {whys:?}", known[&name]))?;
         }
         Ok(())
@@ -296,7 +296,7 @@ impl Host {
         Actual { agents: agents.collect() }
     }
 
-    /// The plan for what is observed now, as the planted defect lets it be.
+    /// Plans for the observed state, as far as the planted defect lets it through.
     pub(crate) fn plan(&mut self) -> Plan {
         let (mut actual, mut now) = (self.observe(), self.now);
         if self.bug == Some(Bug::NothingInFlight) {
@@ -329,7 +329,7 @@ impl Host {
         plan
     }
 
-    /// Does one action.
+    /// Applies one action.
     pub(crate) fn apply(&mut self, action: &Action) -> Result<(), Broken> {
         let now = millis(self.now);
         match action {
@@ -357,7 +357,7 @@ impl Host {
         self.holds()
     }
 
-    /// Does one action of a rollout.
+    /// Applies one action of a rollout.
     fn roll(&mut self, action: &Do) -> Result<(), Broken> {
         match action {
             Do::Revive { revision } => self.revive(revision),
@@ -398,7 +398,7 @@ impl Host {
         }
     }
 
-    /// Gives a kept revision a new life.
+    /// Brings a stored revision back.
     fn revive(&mut self, revision: &RevisionId) -> Result<(), Broken> {
         let ledger = self.ledgers.get(&revision.agent).ok_or("there is no ledger")?;
         let side = ledger.side(revision.number).ok_or_else(|| format!("{revision} is not kept"))?.clone();
@@ -421,7 +421,7 @@ impl Host {
     fn create(&mut self, name: &AgentName, digest: Digest, spec: &Arc<AgentSpec>) -> Result<(), Broken> {
         let made = made(spec, digest);
         let kept = self.kept.get(name).filter(|_| self.bug != Some(Bug::NumbersForgotten));
-        // One that its ledger knows is not the same again.
+        // A revision that the ledger knows is never created again under its number.
         let known = self.ledgers.get(name).map_or(0, Ledger::last_number);
         let first =
             kept.map_or(1, |(number, before)| if *before == made { *number } else { number + 1 }).max(known + 1);
@@ -439,7 +439,7 @@ impl Host {
         let id = RevisionId { agent: name.clone(), number };
         let before = self.given.insert(id.clone(), made.clone());
         ensure(before.is_none_or(|before| before == made), || format!("{id} was another revision before"))?;
-        // An agent that comes again with what it had is the same revision.
+        // An agent that is removed and declared again with the same content gets the same revision.
         let twice = !self.given_now.insert(id.clone());
         ensure(new || !twice, || format!("{id} is made twice"))
     }
@@ -487,15 +487,15 @@ impl Host {
             return self.end(revision);
         }
         self.has_had_its_time(revision)?;
-        // Its memory is kept: the agent may come back.
+        // Its snapshot is kept, since the agent may come back.
         self.record(revision)?.work = Some(Work::Save);
         Ok(())
     }
 
-    /// Nothing in flight is interrupted before its deadline.
+    /// Checks that nothing in flight is interrupted before its deadline.
     fn has_had_its_time(&mut self, revision: &RevisionId) -> Result<(), Broken> {
         let now = self.now;
-        // What goes by a rollout has the time that was declared when it began.
+        // A revision in a rollout has the drain time declared when the rollout began.
         let mut rollouts = self.ledgers.get(&revision.agent).into_iter().flat_map(|ledger| &ledger.rollouts);
         let rollout = rollouts.rfind(|rollout| rollout.from.number == revision.number);
         let begun = rollout.map(|rollout| rollout.settings.drain);
@@ -509,7 +509,7 @@ impl Host {
         })
     }
 
-    /// Ends a revision; what it has in hand goes back to the mailbox.
+    /// Ends a revision; its messages in flight return to the mailbox.
     fn end(&mut self, revision: &RevisionId) -> Result<(), Broken> {
         self.has_had_its_time(revision)?;
         let record = self.record(revision)?;
@@ -535,7 +535,7 @@ impl Host {
         Ok(())
     }
 
-    /// What drains serves again; what is being ended ends.
+    /// Lets a draining revision serve again; one that is being ended ends.
     fn restore(&mut self, name: &AgentName) -> Result<(), Broken> {
         let entry = self.entry(name)?;
         ensure(entry.retired.take().is_some(), || format!("{name} is restored and did not leave"))?;
@@ -545,12 +545,13 @@ impl Host {
         if let Some(number) = number {
             self.go(&RevisionId { agent: name.clone(), number }, State::Running)?;
         }
-        // What was ended has to come up again.
+        // An ended revision has to be brought up again.
         self.entry(name)?.ran = number.is_some();
         Ok(())
     }
 
-    /// Ends what a busy revision is busy with; `why` is why it failed. A revision that prepares is loaded first.
+    /// Ends the work of a busy revision; an error is the reason of its failure. A revision in preparation becomes
+    /// loaded first.
     pub(crate) fn finish(&mut self, revision: &RevisionId, result: Result<(), &str>) -> Result<(), Broken> {
         self.mark_but(&revision.agent, Bug::UnmarkedEnd);
         let running = self.entry(&revision.agent)?.running().map(|record| record.seen.number);
@@ -590,21 +591,21 @@ impl Host {
         self.holds()
     }
 
-    /// A revision that prepares is compiled.
+    /// Marks a revision in preparation as compiled.
     pub(crate) fn loaded(&mut self, revision: &RevisionId) -> Result<(), Broken> {
         self.mark_but(&revision.agent, Bug::UnmarkedEnd);
         self.go(revision, State::Loaded)?;
         self.holds()
     }
 
-    /// So many messages arrive for an agent.
+    /// Lets `count` messages arrive for an agent.
     pub(crate) fn take(&mut self, name: &AgentName, count: u32) {
         let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.retired.is_none()) else { return };
         entry.waiting += count;
         self.flow();
     }
 
-    /// Messages that wait go to the revision that runs, unless they have to wait.
+    /// Moves queued messages to the running revision, unless the mailbox is paused.
     fn flow(&mut self) {
         for entry in self.entries.values_mut().filter(|entry| !entry.paused) {
             let takes = |r: &&mut Record| Some(r.seen.number) == entry.current && r.live && r.work.is_none();
@@ -614,7 +615,7 @@ impl Host {
         }
     }
 
-    /// A revision finishes so many of the messages that it has in hand.
+    /// Lets a revision finish `count` of its messages in flight.
     pub(crate) fn answer(&mut self, revision: &RevisionId, count: u32) -> Result<(), Broken> {
         let record = self.record(revision)?;
         record.seen.seen.in_flight = record.seen.seen.in_flight.saturating_sub(count);
@@ -624,7 +625,7 @@ impl Host {
         Ok(())
     }
 
-    /// Forgets failures, so that they are tried again.
+    /// Forgets failures, so that failed revisions are tried again.
     pub(crate) fn retry(&mut self) {
         for entry in self.entries.values_mut() {
             entry.revisions.retain(|record| !matches!(record.seen.seen.state, State::Failed { .. }));
@@ -633,12 +634,12 @@ impl Host {
         self.mark_all();
     }
 
-    /// The host ends and starts again: all that is left is what was kept.
+    /// Restarts the host: only the stored state is left.
     pub(crate) fn restart(&mut self) {
         self.entries.clear();
         let now = millis(self.now);
         for ledger in self.ledgers.values_mut() {
-            // As text is all that there is in between.
+            // A real host keeps only text across a restart.
             *ledger = serde_json::from_str(&serde_json::to_string(ledger).unwrap()).unwrap();
             if let Some(rollout) = ledger.open_mut() {
                 rollout.restarted(now);
@@ -649,7 +650,7 @@ impl Host {
         self.mark_all();
     }
 
-    /// Whether its last rollout was taken back, or what is declared ran and failed for good.
+    /// Returns `true` if the last rollout was taken back, or the declared revision ran and failed for good.
     pub(crate) fn went_back(&self, name: &AgentName) -> bool {
         let (Some(ledger), Some(wanted)) = (self.ledgers.get(name), self.wanted.get(name)) else { return false };
         let failed = ledger.declined.iter().any(|declined| {
@@ -659,13 +660,13 @@ impl Host {
         failed || ledger.rollouts.last().is_some_and(|rollout| rollout.status == Status::RolledBack)
     }
 
-    /// All that is busy.
+    /// Returns all busy revisions with their work.
     pub(crate) fn busy(&self) -> Vec<(RevisionId, Work)> {
         let all = self.entries.iter().flat_map(|(name, entry)| entry.revisions.iter().map(move |r| (name, r)));
         all.filter_map(|(name, r)| Some((RevisionId { agent: name.clone(), number: r.seen.number }, r.work?))).collect()
     }
 
-    /// What must hold whenever nothing is safe to do.
+    /// Checks the invariants of a host at rest.
     pub(crate) fn rests(&self) -> Result<(), Broken> {
         for (name, entry) in &self.entries {
             let takes_over =
@@ -675,7 +676,7 @@ impl Host {
         Ok(())
     }
 
-    /// What must hold always.
+    /// Checks the invariants of every moment.
     fn holds(&self) -> Result<(), Broken> {
         for (name, entry) in &self.entries {
             let running = entry.revisions.iter().filter(|r| r.seen.seen.state == State::Running).count();
@@ -704,14 +705,14 @@ impl Host {
         records.iter_mut().find(|r| r.seen.number == revision.number).ok_or_else(|| format!("there is no {revision}"))
     }
 
-    /// The same for an action, which must leave alone what is busy.
+    /// Returns the record for an action, which must not touch a busy revision.
     fn idle_record(&mut self, revision: &RevisionId) -> Result<&mut Record, Broken> {
         let record = self.record(revision)?;
         ensure(record.work.is_none(), || format!("{revision} is touched while it is busy"))?;
         Ok(record)
     }
 
-    /// All agents with their revisions, one a line.
+    /// Formats all agents with their revisions, one a line.
     pub(crate) fn show(&self) -> String {
         let mut text = String::new();
         for (name, entry) in &self.entries {

@@ -1,4 +1,4 @@
-//! Doing what a rollout asks for, and what must hold.
+//! The execution of actions in the model, with the invariants.
 
 use caxton_control::AgentName;
 use caxton_control::lifecycle::State;
@@ -9,7 +9,7 @@ use caxton_control::rollout::{AT_A_TIME, Action, Deploy, Rehearsal, Reload, Stat
 use super::{Agent, Broken, Bug, Rev, Work, World, ensure, id, is, measured};
 
 impl World {
-    /// Does one action.
+    /// Applies one action.
     pub(crate) fn apply(&mut self, name: &AgentName, action: &Action) -> Result<(), Broken> {
         let (now, bug) = (self.now, self.bug);
         let agent = self.agents.get_mut(name).unwrap();
@@ -18,7 +18,7 @@ impl World {
         agent.holds()
     }
 
-    /// Ends what a revision is busy with.
+    /// Ends the work of a revision.
     pub(crate) fn finish(&mut self, name: &AgentName, number: u64, result: Result<(), &str>) -> Result<(), Broken> {
         let now = self.now;
         let agent = self.agents.get_mut(name).unwrap();
@@ -27,14 +27,14 @@ impl World {
         agent.holds()
     }
 
-    /// So many messages arrive.
+    /// Lets `count` messages arrive.
     pub(crate) fn take(&mut self, name: &AgentName, count: u32) {
         let agent = self.agents.get_mut(name).unwrap();
         agent.waiting += count;
         agent.flow();
     }
 
-    /// A revision answers so many of what it has in hand.
+    /// Lets a revision answer `count` of its messages in flight.
     pub(crate) fn answer(&mut self, name: &AgentName, number: u64, count: u32) -> Result<(), Broken> {
         let agent = self.agents.get_mut(name).unwrap();
         agent.answer(number, count)?;
@@ -42,7 +42,7 @@ impl World {
         Ok(())
     }
 
-    /// What must hold when nothing more is safe to do.
+    /// Checks the invariants of a host at rest.
     pub(crate) fn rests(&mut self) -> Result<(), Broken> {
         let mut begun = 0;
         for (name, agent) in &mut self.agents {
@@ -58,7 +58,7 @@ impl World {
             }
             agent.ended_stay()?;
         }
-        // A few that were paused may have been resumed beyond it, and what goes back waits for nobody.
+        // Resumed rollouts may exceed the bound, and a rollback never waits.
         let paused = self.agents.values().flat_map(|agent| &agent.ledger.rollouts).any(|r| r.why.contains("resumed"));
         ensure(begun <= AT_A_TIME || paused || self.resumed, || format!("{begun} rollouts go at a time"))
     }
@@ -175,7 +175,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Splits traffic, with the states that follow from it.
+    /// Splits traffic and moves the revisions to the states that follow.
     fn weigh(&mut self, stable: u64, candidate: u64, percent: u8, now: u64, bug: Option<Bug>) -> Result<(), Broken> {
         let moves = self.revisions.values().any(|rev| rev.work == Some(Work::Handoff));
         ensure(!moves, || "traffic moves while the memory does".to_owned())?;
@@ -242,7 +242,7 @@ impl Agent {
         };
         match (work, why) {
             (Work::Probe, why) => {
-                // Some fall ill only by what they have to do.
+                // The probes of `faints` fail only under traffic.
                 let well = why.is_none() && !bad("sick") && !(bad("faints") && rev.seen.state == State::Running);
                 if let Some(probes) = &mut rev.seen.probes {
                     probes.count(well, now);
@@ -256,7 +256,7 @@ impl Agent {
             (Work::Rehearse, None) => {
                 let failed = "message 17: it traps".to_owned();
                 let rehearsal = if bad("unrehearsed") { Rehearsal::Failed(failed) } else { Rehearsal::Passed };
-                // One that was superseded meanwhile says nothing about its successor.
+                // The rehearsal of a superseded candidate says nothing about its successor.
                 if self.ledger.open().is_some_and(|rollout| rollout.to.number == number) {
                     self.rehearsal = rehearsal;
                 }
@@ -292,7 +292,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Messages that wait go to those who run, by weight.
+    /// Distributes queued messages to the running revisions by weight.
     fn flow(&mut self) {
         while self.waiting > 0 && !self.paused {
             let place = (self.dealt * 37 % 100) as u8;
@@ -334,7 +334,7 @@ impl Agent {
                 let like = if is(new, "unlike") { count / 2 } else { count };
                 let (copies, alike) = (copies + u64::from(count), alike + u64::from(like));
                 self.compared = Compared { copies, alike, set_aside };
-                // Copies are handled by instances of the candidate, and are none of its messages.
+                // Shadow instances belong to the candidate and use its memory, but copies are none of its messages.
                 self.windows.candidate.memory_bytes = measured(new, 0, &self.windows.candidate).memory_bytes;
             }
         } else if number == to {
@@ -344,13 +344,13 @@ impl Agent {
         Ok(())
     }
 
-    /// What must hold always.
+    /// Checks the invariants of every moment.
     fn holds(&self) -> Result<(), Broken> {
         let all: u32 = self.shares.values().map(|share| u32::from(*share)).sum();
         ensure(all == 100 || self.shares.is_empty(), || format!("the weights are {all}"))?;
         for (number, share) in &self.shares {
             let rev = self.revisions.get(number).ok_or_else(|| format!("@{number} has {share}% and is not there"))?;
-            // Who failed by himself has nobody's traffic to give yet.
+            // A revision that failed by itself keeps its share until the rollout takes it.
             let takes = matches!(rev.seen.state, State::Running | State::Failed { .. });
             ensure(takes, || format!("@{number} has {share}% and is {}", rev.seen.state))?;
             ensure(*share == 100 || !rev.seen.stateful, || format!("@{number} keeps memory and has {share}%"))?;
@@ -359,13 +359,13 @@ impl Agent {
             let share = self.shares.contains_key(number);
             ensure(share || rev.seen.state != State::Running, || format!("@{number} runs without traffic"))?;
         }
-        // Once somebody serves, somebody does: nothing goes down but by its own failure.
+        // Once a revision has served, one always does, unless it fails by itself.
         let stands = self.revisions.values().any(|rev| rev.seen.state == State::Draining);
         let failed = self.revisions.values().any(|rev| matches!(rev.seen.state, State::Failed { .. }));
         ensure(!self.shares.is_empty() || !stands || failed, || "nobody has the traffic".to_owned())
     }
 
-    /// Rollouts that ended do not move.
+    /// Checks that ended rollouts do not change.
     fn ended_stay(&mut self) -> Result<(), Broken> {
         for rollout in &self.ledger.rollouts {
             if !rollout.status.is_terminal() {
@@ -381,7 +381,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Something of what runs breaks for good.
+    /// Breaks a running revision for good.
     pub(crate) fn break_down(&mut self, number: u64, now: u64) -> Result<(), Broken> {
         self.go(number, State::failed("its instances do not start"), now)?;
         let rev = self.rev(number)?;
@@ -391,19 +391,19 @@ impl Agent {
         Ok(())
     }
 
-    /// What is busy.
+    /// Returns the numbers of the busy revisions.
     pub(crate) fn busy(&self) -> Vec<u64> {
         self.revisions.iter().filter(|(_, rev)| rev.work.is_some()).map(|(number, _)| *number).collect()
     }
 
-    /// Plants a defect in what is remembered.
+    /// Plants a defect in the stored state.
     pub(crate) fn corrupt(&mut self) {
         if let Some(rollout) = self.ledger.rollouts.iter_mut().find(|rollout| rollout.status.is_terminal()) {
             rollout.why.push('!');
         }
     }
 
-    /// The revision's name, for messages.
+    /// Returns the revision's id for messages.
     pub(crate) fn id(&self, number: u64) -> String {
         id(&self.ledger.agent, number).to_string()
     }

@@ -1,5 +1,6 @@
-//! A host that carries out rollouts and nothing else, without tasks, files and time of its own: it does what
-//! [`Rollout::observe`] lists, and long work ends when the test says so. It checks what must hold at every moment.
+//! A model of a host that carries out rollouts and nothing else, without tasks, files or a clock: it applies the
+//! actions of [`Rollout::observe`], and long work ends when the test ends it. It checks the invariants after every
+//! step.
 
 #![allow(dead_code, reason = "each test that includes this uses a part of it")]
 
@@ -17,41 +18,41 @@ use caxton_control::rollout::{
 };
 use caxton_control::{AgentName, Digest, RevisionId};
 
-/// What is wrong.
+/// The description of a broken invariant.
 pub(crate) type Broken = String;
 
-/// A defect, planted between the machine and the host, that the invariants have to find.
+/// A defect, planted between the machine and the host, that the invariants have to detect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// Traffic is given to a revision before it is ready.
+    /// Traffic goes to a revision before it is ready.
     WeighsUnready,
     /// Stable is stopped as soon as the candidate has some traffic.
     StopsWithTraffic,
     /// Drains end at once.
     NoDrain,
-    /// A handoff does not wait for what is in flight.
+    /// A handoff does not wait for messages in flight.
     HandsOffBusy,
-    /// The mailbox is not let go after a handoff.
+    /// The mailbox stays paused after a handoff.
     NoResume,
     /// Weights above 100.
     TooMuch,
-    /// A rollout that ended is written again.
+    /// A rollout that ended is changed again.
     EndedMoves,
     /// A rolled back rollout is begun again.
     ForgetsDeclined,
-    /// Nothing is persisted but what is there at the beginning.
+    /// Only the ledger's first state is stored.
     PersistsNothing,
-    /// What goes back gives its traffic to nobody.
+    /// A rollback sends the traffic nowhere.
     LosesTraffic,
-    /// All go at a time.
+    /// All rollouts proceed at once.
     NoTurns,
     /// A stateful candidate gets a part of the traffic.
     SplitsMemory,
-    /// Copies go on when the step is over.
+    /// Shadowing continues after its step.
     ShadowStays,
 }
 
-/// What a busy revision is busy with.
+/// The work of a busy revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     Prepare { instances: u32 },
@@ -67,19 +68,19 @@ pub(crate) struct Rev {
     pub(crate) seen: Seen,
     pub(crate) work: Option<Work>,
     pub(crate) digest: Digest,
-    /// Messages that its memory knows of, if it keeps state there.
+    /// The number of messages that its memory has seen, if it keeps state there.
     pub(crate) memory: u64,
 }
 
-/// An agent.
+/// An agent of the model.
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
     pub(crate) ledger: Ledger,
-    /// What is declared.
+    /// The present declaration.
     pub(crate) declared: Declared,
     pub(crate) instances: Instances,
     pub(crate) revisions: BTreeMap<u64, Rev>,
-    /// Who has what share of the traffic.
+    /// The split: percent of the traffic by revision number.
     pub(crate) shares: BTreeMap<u64, u8>,
     pub(crate) paused: bool,
     pub(crate) shadowed: bool,
@@ -88,23 +89,23 @@ pub(crate) struct Agent {
     rehearsal: Rehearsal,
     windows: Windows,
     figures: Figures,
-    /// What each revision has answered, and failed at, ever.
+    /// All messages and faults of each revision.
     tallies: BTreeMap<u64, Window>,
-    /// The rollout that is measured.
+    /// The id of the rollout that is measured.
     measured: Option<u64>,
-    /// Counts messages, to deal them out.
+    /// The number of messages distributed so far, to distribute by weight.
     dealt: u64,
-    /// All revisions ever made, by number.
+    /// All revisions ever created, by number.
     store: BTreeMap<u64, (Digest, String)>,
-    /// The memory that was handed over, by number.
+    /// Snapshots that were handed over, by number.
     snapshots: BTreeMap<u64, u64>,
-    /// The memory that counts.
+    /// The memory of the revision that serves.
     memory: u64,
-    /// The ledger as it was at the beginning.
+    /// The first state of the ledger.
     persisted: String,
-    /// The rollouts that ended, as they ended.
+    /// Rollouts that ended, in their final state.
     ended: BTreeMap<u64, Rollout>,
-    /// What it said last.
+    /// The reasons for waiting at the last plan.
     pub(crate) waits: Vec<String>,
 }
 
@@ -115,25 +116,26 @@ pub(crate) struct World {
     pub(crate) agents: BTreeMap<AgentName, Agent>,
     pub(crate) bug: Option<Bug>,
     pub(crate) look_again_in: Option<Duration>,
-    /// Whether somebody resumed a rollout that was paused.
+    /// Set once a paused rollout was resumed.
     pub(crate) resumed: bool,
-    /// Revisions made at the last plan.
+    /// Revisions created by the last plan.
     pub(crate) created: Vec<String>,
 }
 
-/// The bytes of this name. What they are like follows from it: see [`is`].
+/// Returns the digest of the component with this name, from which its properties follow: see [`is`].
 pub(crate) fn digest(name: &str) -> Digest {
     let mut digest = [0; 32];
     name.bytes().take(32).enumerate().for_each(|(at, byte)| digest[at] = byte);
     Digest(digest)
 }
 
-/// The name of bytes.
+/// Returns the name of a component.
 pub(crate) fn name_of(digest: Digest) -> String {
     String::from_utf8_lossy(&digest.0).trim_end_matches('\0').to_owned()
 }
 
-/// Whether bytes are `memory…`, `traps…`, `slow…`, `leaks…`, `unready…`, `sick…`, `faints…`, `unlike…`, `forgets…`.
+/// Returns `true` if the name of a component has the part `like`: `memory`, `traps`, `slow`, `leaks`, `unready`,
+/// `sick`, `faints`, `unlike`, `forgets`, …
 pub(crate) fn is(digest: Digest, like: &str) -> bool {
     name_of(digest).split('-').any(|part| part == like)
 }
@@ -143,7 +145,7 @@ pub(crate) fn ensure(holds: bool, broken: impl FnOnce() -> Broken) -> Result<(),
 }
 
 impl Agent {
-    /// An agent of which the first revision runs.
+    /// Creates an agent whose first revision runs.
     pub(crate) fn new(name: &AgentName, bytes: &str, deploy: Deploy, reload: Reload, instances: u32, now: u64) -> Self {
         let declared = Declared {
             digest: digest(bytes),
@@ -181,7 +183,7 @@ impl Agent {
         agent
     }
 
-    /// Without a rollout that has begun, a host begins with the revision that ran.
+    /// Starts the revision that ran last, as a host does unless a rollout has begun.
     fn boot(&mut self, now: u64) {
         if self.ledger.open().is_some_and(|rollout| rollout.status != Status::Pending) {
             return;
@@ -200,7 +202,7 @@ impl Agent {
         self.shares = [(side.number, 100)].into();
     }
 
-    /// A revision of which nothing is in memory yet.
+    /// Returns a revision of which nothing is in memory yet.
     fn fresh(&self, number: u64, now: u64) -> Rev {
         let digest = self.store[&number].0;
         let seen = Seen {
@@ -216,13 +218,13 @@ impl Agent {
         Rev { seen, work: None, digest, memory: 0 }
     }
 
-    /// Whether what ran failed for good.
+    /// Returns `true` if the current revision failed for good.
     pub(crate) fn is_down(&self) -> bool {
         let current = self.ledger.current().and_then(|side| self.revisions.get(&side.number));
         current.is_some_and(|rev| matches!(rev.seen.state, State::Failed { .. }))
     }
 
-    /// The newest revision, if it was made of what is declared and has not begun to run.
+    /// Returns the newest revision if it matches the declaration and no rollout has used it yet.
     fn newest(&self) -> Option<u64> {
         let (number, rev) = self.revisions.last_key_value()?;
         let made = self.store[number] == (self.declared.digest, self.declared.settings.clone());
@@ -247,7 +249,7 @@ impl Agent {
         }
     }
 
-    /// Takes up what is declared. Says which revisions were made for it.
+    /// Takes up the declaration. Returns the actions that created revisions.
     fn follow(&mut self, now: u64, bug: Option<Bug>) -> Vec<String> {
         let (declared, mut created) = (self.declared.clone(), Vec::new());
         let failed = self.ledger.current().and_then(|side| match &self.revisions.get(&side.number)?.seen.state {
@@ -284,7 +286,7 @@ impl Agent {
                 Next::Rest => break,
             }
         }
-        // What was measured belongs to a rollout.
+        // Measurements belong to one rollout.
         let open = self.ledger.open().map(|rollout| rollout.id);
         if open != self.measured {
             self.measured = open;
@@ -304,7 +306,7 @@ impl World {
         Self { now: 1_000_000, agents: BTreeMap::new(), bug, look_again_in: None, resumed: false, created: Vec::new() }
     }
 
-    /// Follows declarations, and gives each agent what is safe to do for it now.
+    /// Follows the declarations and returns the actions that are safe now.
     pub(crate) fn plan(&mut self) -> Result<Vec<(AgentName, Action)>, Broken> {
         self.created.clear();
         self.look_again_in = None;
@@ -312,7 +314,7 @@ impl World {
         let (mut created, mut actions) = (Vec::new(), Vec::new());
         self.agents.values_mut().for_each(|agent| agent.waits.clear());
         let mut names: Vec<AgentName> = self.agents.keys().cloned().collect();
-        // What is declared may be something else than what came of a rollout that has just ended.
+        // The declaration may differ from the result of a rollout that has just ended.
         for round in 0.. {
             if names.is_empty() {
                 break;
@@ -357,18 +359,18 @@ impl World {
         Ok(actions)
     }
 
-    /// The host ends and starts again: all that is left is what was persisted.
+    /// Restarts the host: only the stored state is left.
     pub(crate) fn restart(&mut self) -> Vec<String> {
         let (now, bug) = (self.now, self.bug);
         let mut told = Vec::new();
         for (name, agent) in &mut self.agents {
-            // It is persisted whenever it changes, and so is what it is now.
+            // The ledger is stored whenever it changes, so its present state is the stored one.
             let persisted = serde_json::to_string(&agent.ledger).unwrap();
             let kept = if bug == Some(Bug::PersistsNothing) { &agent.persisted } else { &persisted };
             let before = std::mem::replace(&mut agent.ledger, serde_json::from_str(kept).unwrap());
             debug_assert!(bug.is_some() || before == agent.ledger, "what is persisted is all there is");
             agent.waiting += agent.revisions.values().map(|rev| rev.seen.in_flight).sum::<u32>();
-            // The memory of what runs is kept with each commit.
+            // The memory of the running revision is stored with each commit.
             agent.revisions.clear();
             agent.shares.clear();
             (agent.paused, agent.shadowed, agent.rehearsal) = (false, false, Rehearsal::Open);
@@ -382,7 +384,7 @@ impl World {
         told
     }
 
-    /// Somebody says something.
+    /// Gives an operator's command.
     pub(crate) fn command(&mut self, name: &AgentName, command: Command, undo: Undo) -> Result<(), String> {
         let now = self.now;
         let agent = self.agents.get_mut(name).unwrap();
@@ -404,7 +406,7 @@ impl World {
 }
 
 impl Agent {
-    /// What is safe to do for this agent now.
+    /// Returns the actions that are safe for this agent now.
     fn decide(&mut self, turn: Option<&Turn>, now: u64) -> Result<(Vec<Action>, Option<Duration>), Broken> {
         let (mut actions, mut look) = (Vec::new(), None);
         let waits = turn.and_then(Turn::waits);
@@ -426,7 +428,7 @@ impl Agent {
         Ok((actions, look))
     }
 
-    /// Begins to measure anew where the rollout came to another step.
+    /// Begins new measurements if the rollout has reached another step.
     fn measure(&mut self) {
         let Some(step) = self.ledger.open().map(Rollout::window).filter(|step| *step != self.windows.step) else {
             return;
@@ -434,7 +436,7 @@ impl Agent {
         (self.windows, self.compared) = (Windows { step, ..Windows::default() }, Compared::default());
     }
 
-    /// Ends what no rollout holds.
+    /// Ends revisions that neither serve nor take part in a rollout.
     fn tidy(&mut self, now: u64) -> (Vec<Action>, Option<Duration>) {
         let open = self.ledger.open();
         let mut held: Vec<u64> = Vec::new();
@@ -452,7 +454,7 @@ impl Agent {
         (tidied.actions, tidied.look_again_in)
     }
 
-    /// Drops what is over.
+    /// Drops expired records and ended revisions.
     fn expire(&mut self) {
         let keep = self.declared.deploy.rollback.keep;
         for number in self.ledger.expire(keep) {
@@ -462,7 +464,7 @@ impl Agent {
         let current = self.ledger.current().map(|side| side.number);
         let needed = |number: &u64| current == Some(*number) || open.is_some_and(|open| open.contains(number));
         self.revisions.retain(|number, rev| needed(number) || !rev.seen.state.is_terminal());
-        // Who failed for good has no traffic any more.
+        // A revision that failed for good has no traffic any more.
         let gone = self.shares.keys().all(|number| !self.revisions.contains_key(number));
         if gone {
             self.shares.clear();
@@ -470,12 +472,12 @@ impl Agent {
     }
 }
 
-/// A revision's id.
+/// Returns a revision's id.
 pub(crate) fn id(agent: &AgentName, number: u64) -> RevisionId {
     RevisionId { agent: agent.clone(), number }
 }
 
-/// What a number of messages of these bytes measures.
+/// Returns the measurements after further messages of a component.
 pub(crate) fn measured(digest: Digest, messages: u64, before: &Window) -> Window {
     let messages = before.messages + messages;
     Window {

@@ -1,4 +1,4 @@
-//! Rollouts for people.
+//! The text output of the model, for golden scripts.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use caxton_control::rollout::{Action, Memory};
 use super::{Agent, World, name_of};
 
 impl World {
-    /// The agent, and those with a rollout under way; without one all.
+    /// Formats the named agent and those with a rollout in progress; without a name, all agents.
     pub(crate) fn show(&self, named: Option<&AgentName>) -> String {
         let shown = |(name, agent): &(&AgentName, &Agent)| {
             named.is_none_or(|named| named == *name) || agent.ledger.open().is_some()
@@ -67,7 +67,7 @@ impl Agent {
     }
 }
 
-/// An action as a line.
+/// Formats an action as a line.
 pub(crate) fn action(action: &Action) -> String {
     match action {
         Action::Revive { revision } => format!("bring back {revision}"),
