@@ -42,7 +42,7 @@ pub enum Verdict {
     GiveUp,
 }
 
-/// The failures of one revision's instances, with the wait that follows from them. Holds at most [`STARTS`] times.
+/// The failures of one revision's instances, with the wait that follows from them. Bounded in size.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Supervision {
     /// Consecutive failures since the last success. The first failure to start counts as two: only a trap is replaced
