@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Agent, Revision};
 use crate::clock;
-use crate::store::{CommitError, Snapshot};
+use crate::store::{CommitError, Restored, Snapshot};
 use crate::wasm::{Kind, Lease, NotSaved};
 
 /// The wait after a save that failed before an idle instance is saved again, and the longest such wait.
@@ -160,6 +160,18 @@ impl Agent {
     /// Returns what a revision saved as it handed over; none if it had nothing then.
     pub(crate) fn handed_over(&self, revision: u64) -> Result<Option<Bytes>, String> {
         Ok(self.commons.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
+    }
+
+    /// Makes the copy of the agent's state that a revision has its state again; `keep` first keeps the state as it is, for
+    /// the revision of this number.
+    #[allow(dead_code, reason = "called by the reconciler's handoff")]
+    pub(crate) async fn restore_state(
+        &self,
+        revision: u64,
+        keep: Option<(u64, Vec<u32>)>,
+    ) -> Result<Restored, CommitError> {
+        let bytes = Arc::clone(&self.state_bytes);
+        self.commons.store.restore_state(self.name.shared(), revision, keep, bytes).await
     }
 
     /// Makes what a revision saved as it handed over the agent's memory again.

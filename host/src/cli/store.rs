@@ -66,7 +66,7 @@ fn show(status: &StoreStatus, colours: bool) -> String {
         ("commits", times(status.commits.as_ref())),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
-    let mut table = Table::new(&["AGENT", ">WAITING", ">HANDLED", ">DEAD", ">STATE", ">MEMORY SAVED"]);
+    let mut table = Table::new(&["AGENT", ">WAITING", ">HANDLED", ">DEAD", ">STATE", ">COPIES", ">MEMORY SAVED"]);
     for kept in &status.agents {
         table.row(vec![
             Cell::new(printable(&kept.agent)),
@@ -74,6 +74,7 @@ fn show(status: &StoreStatus, colours: bool) -> String {
             Cell::new(kept.handled.to_string()),
             Cell::new(kept.dead.to_string()),
             Cell::new(size(kept.state_bytes)),
+            Cell::new(size(kept.state_copy_bytes)),
             Cell::new(size(kept.snapshot_bytes)),
         ]);
     }

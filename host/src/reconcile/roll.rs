@@ -99,6 +99,7 @@ impl Reconciler {
             let record = serde_json::to_string(ledger).expect("a ledger is text and numbers");
             self.commons.store.keep_ledger(name.shared(), Some(record));
             if !gone.is_empty() {
+                self.commons.store.forget_state_copies(name.shared(), gone.clone());
                 self.commons.store.forget_handoffs(name.shared(), gone);
                 self.unused = true;
             }

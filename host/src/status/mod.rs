@@ -387,6 +387,9 @@ pub(crate) struct AgentKept {
     pub(crate) state_bytes: u64,
     /// Bytes of the memory that it saved last.
     pub(crate) snapshot_bytes: u64,
+    /// Bytes of the copies of its state that rollouts keep, together.
+    #[serde(default)]
+    pub(crate) state_copy_bytes: u64,
 }
 
 /// What a check of the store found.

@@ -38,7 +38,9 @@ const RULES: &[(&str, &str, &str)] = &[
     ),
     (
         "version-beyond-counter",
-        "SELECT count(*) FROM state WHERE version > (SELECT value FROM meta WHERE key = 'version')",
+        "SELECT count(*) FROM (SELECT version FROM state UNION ALL SELECT version FROM state_copy_key
+                              UNION ALL SELECT mark FROM state_copy)
+         WHERE version > (SELECT value FROM meta WHERE key = 'version')",
         "keys of agents' states have versions beyond their counter",
     ),
     (
@@ -74,6 +76,18 @@ const RULES: &[(&str, &str, &str)] = &[
             UNION SELECT pieces, bytes FROM handoff WHERE pieces IS NOT NULL
          ) AS m WHERE m.bytes IS NOT (SELECT sum(length(data)) FROM piece WHERE piece.memory = m.pieces)",
         "agents' memories are not whole",
+    ),
+    (
+        "state-copy-not-whole",
+        "SELECT count(*) FROM state_copy AS c WHERE (keys, bytes) IS NOT
+            (SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0)
+             FROM state_copy_key WHERE copy = c.id)",
+        "copies of agents' states are not whole",
+    ),
+    (
+        "state-copy-of-none",
+        "SELECT count(DISTINCT copy) FROM state_copy_key WHERE copy NOT IN (SELECT id FROM state_copy)",
+        "keys of copies of agents' states are in no copy",
     ),
 ];
 
@@ -124,6 +138,10 @@ fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<
         + unreadable_json::<Vec<Attempt>>(connection, "SELECT attempts FROM dead")?;
     if count > 0 {
         defects.push(defect("unreadable-attempt", "what is kept of attempts cannot be read", count));
+    }
+    let count = unreadable_json::<Vec<u32>>(connection, "SELECT holds FROM state_copy")?;
+    if count > 0 {
+        defects.push(defect("unreadable-state-copy", "what copies of agents' states hold cannot be read", count));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Store;
 use super::commit::CommitError;
+use super::state_copy;
 use super::writer::Job;
 
 impl Store {
@@ -21,7 +22,7 @@ impl Store {
     }
 
     /// Keeps an agent's ledger in place of what was kept before; none forgets it, with what its revisions handed
-    /// over. Nobody waits: whatever is kept later is later on the disk too.
+    /// over and the copies of its state. Nobody waits: whatever is kept later is later on the disk too.
     pub(crate) fn keep_ledger(&self, agent: Arc<str>, record: Option<String>) {
         self.tell_writer(move |transaction| {
             let Some(record) = record else {
@@ -30,6 +31,7 @@ impl Store {
                      WHERE agent = ?1 AND handed IS NOT NULL";
                 transaction.prepare_cached(handed)?.execute([&*agent])?;
                 transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1")?.execute([&*agent])?;
+                state_copy::forget(transaction, &agent, None)?;
                 transaction.prepare_cached("DELETE FROM difference WHERE agent = ?1")?.execute([&*agent])?;
                 transaction.prepare_cached("DELETE FROM recent WHERE agent = ?1")?.execute([&*agent])?;
                 return transaction.prepare_cached("DELETE FROM ledger WHERE agent = ?1")?.execute([&*agent]);

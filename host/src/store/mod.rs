@@ -34,6 +34,7 @@ mod row;
 mod rows;
 mod schema;
 mod size;
+mod state_copy;
 mod sync;
 mod tell;
 mod timer;
@@ -65,6 +66,8 @@ pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};
 pub(crate) use query::EventFilter;
 pub(crate) use queue::{Queued, Threaded};
+#[allow(unused_imports, reason = "named by the reconciler's handoff")]
+pub(crate) use state_copy::{Restored, StateCopy};
 pub(crate) use timer::{AgentTimers, Timers};
 
 /// The database within the data folder.

@@ -171,6 +171,19 @@ pub(super) const MIGRATIONS: &[&str] = &[
         FROM message AS m WHERE due > unixepoch('subsec') * 1000 AND NOT EXISTS (SELECT 1 FROM ack WHERE ack.seq = m.seq);
     DELETE FROM message WHERE seq IN (SELECT seq FROM timer);
 ",
+    "
+    -- Agents' states as they were when a revision left them to one of another shape. What has a higher version than the
+    -- mark was written since; holds is a list of versions of the agent's data.
+    CREATE TABLE state_copy (
+        id INTEGER PRIMARY KEY, agent TEXT NOT NULL, revision INTEGER NOT NULL, holds TEXT NOT NULL, at INTEGER NOT NULL,
+        keys INTEGER NOT NULL, bytes INTEGER NOT NULL, mark INTEGER NOT NULL, unfinished INTEGER NOT NULL,
+        migrated INTEGER NOT NULL, UNIQUE (agent, revision)
+    );
+    CREATE TABLE state_copy_key (
+        copy INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL, expires_at INTEGER,
+        PRIMARY KEY (copy, key)
+    ) WITHOUT ROWID;
+",
 ];
 
 /// Opens the database for its writer, at the newest format.

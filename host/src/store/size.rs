@@ -42,6 +42,7 @@ pub(super) fn size(connection: &Connection, database: &Path) -> rusqlite::Result
     add("SELECT agent, count(*) FROM timer GROUP BY agent", |kept, count| kept.queued += count)?;
     add("SELECT agent, bytes FROM state_size", |kept, bytes| kept.state_bytes = bytes)?;
     add("SELECT agent, bytes FROM memory", |kept, bytes| kept.snapshot_bytes = bytes)?;
+    add("SELECT agent, sum(bytes) FROM state_copy GROUP BY agent", |kept, bytes| kept.state_copy_bytes = bytes)?;
     for (agent, count) in dead::by_agent(&transaction)? {
         let kept = AgentKept { agent: agent.clone(), ..AgentKept::default() };
         agents.entry(agent).or_insert(kept).dead = count;

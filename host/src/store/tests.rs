@@ -65,11 +65,11 @@ pub(crate) async fn plant(store: &Store, sql: &'static str) {
     store.change(move |transaction, _| transaction.execute_batch(sql)).await.unwrap();
 }
 
-fn open(folder: &tempfile::TempDir, durability: Durability) -> Arc<Store> {
+pub(super) fn open(folder: &tempfile::TempDir, durability: Durability) -> Arc<Store> {
     Store::open(folder.path(), &settings(durability)).unwrap()
 }
 
-fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> StateChange {
+pub(super) fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> StateChange {
     StateChange {
         reads: reads.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
         writes: writes
@@ -87,7 +87,7 @@ fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> StateChange
 }
 
 /// Commits a change of `counter`'s state, and waits.
-async fn commit(store: &Store, mut change: StateChange) -> Result<(), CommitError> {
+pub(super) async fn commit(store: &Store, mut change: StateChange) -> Result<(), CommitError> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     change.version = store.next_version();
     let done = Box::new(|committed: Committed| drop(sender.send(committed.result)));
@@ -199,7 +199,7 @@ async fn keys_come_in_order_a_page_at_a_time() {
 }
 
 /// A change that gives keys a time to live: so many milliseconds from now, less than none for one that is over.
-fn expiring(writes: &[(&str, i64)], reads: &[(&str, u64)]) -> StateChange {
+pub(super) fn expiring(writes: &[(&str, i64)], reads: &[(&str, u64)]) -> StateChange {
     let value = |ms: i64| {
         let at = clock::now_ms().saturating_add_signed(ms);
         Value { bytes: "1".into(), expiry: Some(Expiry { at, given: None }) }
@@ -208,7 +208,7 @@ fn expiring(writes: &[(&str, i64)], reads: &[(&str, u64)]) -> StateChange {
     StateChange { writes, ..change(&[], reads) }
 }
 
-const HOUR: i64 = 3_600_000;
+pub(super) const HOUR: i64 = 3_600_000;
 
 #[tokio::test]
 async fn a_key_whose_time_is_over_is_read_by_nobody_and_then_removed() {
@@ -415,7 +415,17 @@ async fn a_check_finds_what_does_not_agree() {
         ("UPDATE state SET value = x'3131'", "state-size", 1),
         ("UPDATE state SET version = 99", "version-beyond-counter", 1),
         (
-            "DELETE FROM ack; DELETE FROM attempt; DELETE FROM snapshot; UPDATE state SET value = x'31', version = 1;
+            "INSERT INTO state_copy VALUES (1, 'counter', 1, '[1]', 0, 1, 2, 99, 0, 0);
+             INSERT INTO state_copy_key VALUES (1, 'a', x'31', 99, NULL)",
+            "version-beyond-counter",
+            3,
+        ),
+        ("UPDATE state_copy_key SET value = x'3131'", "state-copy-not-whole", 1),
+        ("UPDATE state_copy SET holds = 'one'", "unreadable-state-copy", 1),
+        ("DELETE FROM state_copy", "state-copy-of-none", 1),
+        (
+            "DELETE FROM ack; DELETE FROM attempt; DELETE FROM snapshot; DELETE FROM state_copy_key;
+          UPDATE state SET value = x'31', version = 1;
           INSERT INTO message VALUES (20, 'counter', 'c', 1, NULL, NULL, x'ff', x'00', 0)",
             "unreadable-message",
             1,
