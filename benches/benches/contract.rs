@@ -1,8 +1,7 @@
-//! What passing a message to a guest costs: as a record that is copied whole, or as a resource from which the
-//! guest fetches what it reads. `cargo bench -p caxton-benches --bench contract`
+//! The cost of passing a message to a guest: as a record that is copied whole, or as a resource from which the guest
+//! fetches the parts it reads. `cargo bench -p caxton-benches --bench contract`
 //!
-//! The contract has the record. This is the bench that the choice was made with; the engine is set up as the
-//! host sets it up.
+//! The contract uses the record; this bench is the reason. The engine is configured as in the host.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
@@ -32,7 +31,7 @@ use resource::caxton::contract::messages;
 /// A message that stays with the host.
 pub struct Kept(Message);
 
-/// What a store has: WASI denies everything, as the host's does.
+/// The store's data. WASI denies everything, as in the host.
 pub struct Data {
     table: ResourceTable,
     wasi: WasiCtx,
@@ -53,7 +52,7 @@ impl Data {
 impl other::Host for Data {}
 impl messages::Host for Data {}
 
-/// Gives a part of the message.
+/// Defines the getter of a part of the message.
 macro_rules! part {
     ($name:ident: $type:ty) => {
         fn $name(&mut self, message: Resource<Kept>) -> wasmtime::Result<$type> {
@@ -154,7 +153,7 @@ fn bench(criterion: &mut Criterion) {
         group.bench_function("record, reads all", |b| {
             b.iter(|| record.call_read_all(&mut record_store, &given).expect("the guest answers"));
         });
-        // A handle is made for every message, as a host would have to.
+        // A host would have to create a handle for every message.
         let with = |store: &mut Store<Data>, call: &dyn Fn(&mut Store<Data>, Resource<Kept>) -> u64| {
             let handle = store.data_mut().table.push(Kept(given.clone())).expect("the table has room");
             let borrowed = Resource::new_borrow(handle.rep());

@@ -1,7 +1,7 @@
-//! Messages that last: `cargo bench -p caxton-benches --bench durable [-- NAME...]`.
+//! Durable messages: `cargo bench -p caxton-benches --bench durable [-- NAME...]`.
 //!
-//! Every figure is a ratio of two measurements of this run, or stands beside what it is held against. Names: `hop`,
-//! `single`, `nats`, `memory`, `start`.
+//! Every figure is a ratio of two measurements of this run, or is printed beside its goal. Names: `hop`, `single`,
+//! `nats`, `memory`, `start`.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use caxton_benches::{
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
 const ROUNDS: usize = 3;
-/// Rounds of what is held against plain SQLite: the machine's speed moves from one second to the next.
+/// Rounds of the comparison with plain SQLite; more than elsewhere, as the machine's speed changes from one second to
+/// the next.
 const HOP_ROUNDS: usize = 7;
 
 fn main() {
@@ -35,7 +36,7 @@ fn main() {
     }
 }
 
-/// A handler that runs, writes a key and sends a message, against the same rows without any handler.
+/// Compares a handler that runs, writes a key and sends a message with the same rows written without a handler.
 fn hop() {
     for (conversations, hops) in [(1_000u32, 500u32), (10_000, 50)] {
         let (mut ours, mut plain, mut ratios, mut latest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -61,7 +62,7 @@ fn hop() {
     }
 }
 
-/// One message after the other, each on the disk before the next.
+/// Measures messages one after the other, each on the disk before the next.
 fn single() {
     let (caxton, _) = host(HOST, &relays("fsync"));
     let (mut ratios, mut each) = (Vec::new(), Vec::new());
@@ -107,17 +108,17 @@ fn against_nats() {
     }
 }
 
-/// Nothing is kept: messages only.
+/// Measures messages without a durable store.
 fn memory() {
     let (caxton, _) = host(HOST, &relays("memory"));
     let mut rates: Vec<f64> = (0..ROUNDS).map(|_| chains(&caxton, "ping", b's', 1_000, 2_000)).collect();
     println!("messages in memory, 1000 conversations: {:.0}/s (goal 500000)", median(&mut rates));
 }
 
-/// A start with a million messages that wait.
+/// Measures a start with a million queued messages.
 fn start() {
     const WAITING: u32 = 1_000_000;
-    // They wait for a time that does not come.
+    // Timers that do not become due: nothing but loading them takes time.
     let toml = relays("os").replace("limits = {", "limits = { time = \"1h\", cpu = \"60s\", memory = \"1GiB\",");
     let (caxton, _) = host(HOST, &toml);
     for _ in 0..WAITING / 100_000 {

@@ -1,8 +1,7 @@
 //! The whole program under load: `cargo bench -p caxton-benches --bench load [-- NAME...]`.
 //!
-//! Every figure is a ratio of two measurements of this run, taken in turn, or a time beside what it is held
-//! against. Names: `http`, `peers`, `fresh`, `contended`, `messages`, `first`,
-//! `many`.
+//! Every figure is a ratio of two measurements of this run, taken in turn, or a time printed beside its goal. Names:
+//! `http`, `peers`, `fresh`, `contended`, `messages`, `first`, `many`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,10 +15,10 @@ use caxton_benches::{
 use http_body_util::{BodyExt, Full};
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
-/// How long one measurement takes, and how often each is made.
+/// The duration of one measurement, and the number of rounds.
 const TIME: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 3;
-/// The settings of an HTTP agent whose instances are used again.
+/// The settings of an HTTP agent whose instances are reused.
 const REUSED: &str = "instances = { reuse = 1000 }";
 
 fn main() {
@@ -56,7 +55,8 @@ fn echo(address: &str, path: &str) -> Request {
     Request { address: address.to_owned(), path: path.to_owned(), body: b"Hello, are you there?".to_vec() }
 }
 
-/// Measures two servers in turn; prints both and the ratio of the first to the second.
+/// Measures two servers in turn, so that changes of the machine's speed affect both. Prints both and the ratio of the
+/// first to the second.
 fn compare(title: &str, ours: &Request, theirs: &Request, goal: &str) {
     for connections in [1, 16, 64] {
         let (mut ratios, mut tails) = (Vec::new(), Vec::new());
@@ -95,7 +95,7 @@ fn against_hyper() {
 }
 
 fn against_wasmtime() {
-    // As they ship, both make an instance for every request to a component of WASI 0.2.
+    // By default both create an instance for every request to a component of WASI 0.2.
     for (title, reuse, settings, goal) in [
         ("HTTP agent / wasmtime serve, both as they ship", None, "", "goal 2.00"),
         ("HTTP agent reused / wasmtime serve as it ships", None, REUSED, "goal 2.00"),
@@ -117,7 +117,7 @@ fn against_wasmtime() {
     }
 }
 
-/// What a fresh instance for each request costs an HTTP agent, cold and warm, beside instances that are used again.
+/// Compares fresh instances for each request of an HTTP agent, cold and warm, with reused instances.
 fn fresh_instances() {
     let agents = agent("fresh", "web-echo", "")
         + &agent("warm", "web-echo", "instances = { min = 4 }")
@@ -128,7 +128,7 @@ fn fresh_instances() {
     compare("the same with four kept warm / reused", &request("/warm"), &request("/reused"), "no goal");
 }
 
-/// Handlers that all read one key and write it, beside the same that are handled one after the other.
+/// Compares handlers that all read and write one key with the same handlers run one after the other.
 fn contended() {
     let line = format!("{}\n[agents.line.mailbox]\norder = \"agent\"\n", agent("line", "rogue", ""));
     let (caxton, _) = host(HOST, &format!("caxton = 1\n{}{line}", agent("free", "rogue", "")));
@@ -145,7 +145,7 @@ fn contended() {
     }
 }
 
-/// Messages from agent to agent through real components.
+/// Measures messages from agent to agent through real components.
 fn messages() {
     let (caxton, _) = host(HOST, &relays("memory"));
     for (count, hops) in [(1u32, 999_990u32), (16, 99_990), (1_000, 1_990)] {
@@ -156,7 +156,7 @@ fn messages() {
     }
 }
 
-/// What the first call of an agent costs that has no instance, and of one that has.
+/// Measures the first call of an agent without an instance, and of one with an instance.
 fn first_calls() {
     const AGENTS: usize = 200;
     let (mut cold, mut warm, mut later) = (Vec::new(), Vec::new(), Vec::new());
@@ -189,7 +189,7 @@ fn first_calls() {
     println!("first call of a warm instance: {:.0} us over a later call (goal 50)", warm - later);
 }
 
-/// Ten thousand agents of one component, beside ten.
+/// Compares ten thousand agents of one component with ten.
 fn many_agents() {
     let file = |count: usize, first: &str| {
         let agents = (0..count).map(|n| agent(&format!("a{n:05}"), "echo", if n == 0 { first } else { "" }));
@@ -209,7 +209,7 @@ fn many_agents() {
     compare("a call among 10000 agents / among 10", &request(&many), &request(&few), "goal 1.00");
 }
 
-/// One request on a connection that is kept.
+/// Sends one request on a kept connection and reads the response.
 fn ask(stream: &mut TcpStream, address: &str, path: &str, body: &[u8]) {
     let request = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(&[request.as_bytes(), body].concat()).expect("the server reads");
@@ -223,7 +223,7 @@ fn ask(stream: &mut TcpStream, address: &str, path: &str, body: &[u8]) {
     assert!(response.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&response));
 }
 
-/// What a bare hyper server costs that reads a body and gives it back.
+/// Runs a bare hyper server that reads a body and returns it.
 fn serve_bare() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

@@ -1,4 +1,5 @@
-//! Parts whose cost must not grow with what is around them: `cargo bench -p caxton-benches --bench parts`
+//! Operations whose cost must not grow with the size of their surroundings: `cargo bench -p caxton-benches --bench
+//! parts`
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use caxton_control::rollout::{Ledger, Seen, Side};
 use caxton_control::{AgentSpec, Digest, lifecycle::State};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
-/// A message through a mailbox in which so many wait already.
+/// Measures a message through a mailbox with a number of queued messages.
 fn mailbox(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a message through a mailbox");
     for waiting in [0u64, 10_000, 1_000_000] {
@@ -33,7 +34,7 @@ fn mailbox(criterion: &mut Criterion) {
     }
 }
 
-/// A path's way to its route, among so many.
+/// Measures finding the route of a path among a number of routes.
 fn route(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("find a route");
     for routes in [10, 10_000] {
@@ -47,7 +48,7 @@ fn route(criterion: &mut Criterion) {
     }
 }
 
-/// A look at agents that are all as they should be.
+/// Measures planning for agents that all are as declared.
 fn planning(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan when nothing changed");
     for agents in [10u64, 10_000] {

@@ -1,7 +1,7 @@
-//! What it costs to let a new version take over: `cargo bench -p caxton-benches --bench rollouts [-- NAME...]`.
+//! The cost of rollouts: `cargo bench -p caxton-benches --bench rollouts [-- NAME...]`.
 //!
-//! Every figure is a ratio of two measurements of this run, or a time beside what it is held against. Names:
-//! `load`, `handoff`, `undo`, `many`.
+//! Every figure is a ratio of two measurements of this run, or a time printed beside its goal. Names: `load`,
+//! `handoff`, `undo`, `many`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,9 +12,9 @@ use caxton_benches::{
 };
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
-/// How long a load lasts.
+/// The duration of a load.
 const TIME: Duration = Duration::from_secs(5);
-/// Connections of a load.
+/// The connections of a load.
 const CONNECTIONS: usize = 16;
 
 fn main() {
@@ -35,10 +35,10 @@ fn main() {
     }
 }
 
-/// Puts a component into a host's folder as `agent.wasm`, with other bytes each time.
+/// Puts a component into a host's folder as `agent.wasm`, with a different digest for each number.
 fn put(folder: &Path, name: &str, number: usize) {
     let mut bytes = std::fs::read(guest(name)).expect("the guest is built");
-    // A section that nobody reads: its kind, its length, and its name with its length.
+    // A custom section, which hosts ignore: its kind, its length, the length of its name, its name.
     let text = format!("version-{number:08}");
     bytes.extend([0, text.len() as u8 + 1, text.len() as u8]);
     bytes.extend(text.as_bytes());
@@ -47,7 +47,7 @@ fn put(folder: &Path, name: &str, number: usize) {
     std::fs::rename(new, folder.join("agent.wasm")).expect("the folder can be written to");
 }
 
-/// An agent of the host's own `agent.wasm`.
+/// Returns the declaration of an agent with the host's own `agent.wasm`.
 fn own(name: &str, more: &str) -> String {
     let agent = agent(name, "echo", more);
     let rest = agent.split_once('\n').and_then(|(_, rest)| rest.split_once('\n')).map_or("", |(_, rest)| rest);
@@ -55,13 +55,13 @@ fn own(name: &str, more: &str) -> String {
 }
 
 fn edit(server: &Server, toml: &str) {
-    // As an editor does it, so that no half of it is seen.
+    // Atomically, so that the host never reads half of the file.
     let new = server.folder().join("caxton.toml.new");
     std::fs::write(&new, toml).expect("the folder can be written to");
     std::fs::rename(new, server.folder().join("caxton.toml")).expect("the folder can be written to");
 }
 
-/// The rollout of an agent to a revision, when it is over; none when `enough` before.
+/// Waits for the end of an agent's rollout to a revision and returns it; `None` if `enough` holds first.
 fn rollout(server: &Server, agent: &str, number: u64, enough: impl Fn() -> bool) -> Option<serde_json::Value> {
     while !enough() {
         let newest = asked(server, &format!("/v1/rollouts/{agent}"))[0].clone();
@@ -70,13 +70,13 @@ fn rollout(server: &Server, agent: &str, number: u64, enough: impl Fn() -> bool)
             assert_eq!(newest["status"], "completed", "{newest}");
             return Some(newest);
         }
-        // Asked seldom: the answers, which get longer, are made on the cores that are measured.
+        // Polled rarely: the responses, which grow, are produced on the cores that are measured.
         std::thread::sleep(Duration::from_millis(10));
     }
     None
 }
 
-/// Calls of an agent while it is replaced again and again, against calls while it is not.
+/// Compares calls of an agent during repeated rollouts with calls in between.
 fn under_load() {
     let steps = "steps = [{ weight = 20, for = \"1s\" }, { weight = 60, for = \"1s\" }]";
     let strategies = [
@@ -90,7 +90,8 @@ fn under_load() {
         ("reload", "parallel", "for = \"1s\", min-messages = 1000"),
     ];
     for (kind, name, more) in strategies {
-        // Those that move by weight are judged; what is watched with all the traffic costs nothing and takes its time.
+        // Strategies that move traffic by weight judge the candidate; judging one with all the traffic would only take
+        // time.
         let rollback =
             if more.contains("steps") { "min-messages = 20, slower = \"10000%\"" } else { "automatic = false" };
         let comma = if more.is_empty() { "" } else { ", " };
@@ -135,7 +136,7 @@ fn under_load() {
     }
 }
 
-/// How long the mailbox of an agent with 1 MB in its memory waits while a new revision takes that over.
+/// Measures the time for which the mailbox of an agent with 1 MB of state is paused by a handoff.
 fn handoff() {
     const ROLLOUTS: u64 = 300;
     let file = |number: u64| {
@@ -169,7 +170,7 @@ fn handoff() {
     );
 }
 
-/// How long it takes until the old set of a blue-green deployment answers again.
+/// Measures the time until the former revision of a blue-green deployment answers again.
 fn undo() {
     let file = |number: usize| {
         let more =
@@ -198,13 +199,13 @@ fn exchange_head(server: &Server) -> String {
     caxton_benches::response(&server.address, "POST", "/echo", "", b"x")
 }
 
-/// One edit that changes a thousand agents, and new bytes for all of them.
+/// Measures one edit that changes a thousand agents, and a new component for all of them.
 fn many() {
     const AGENTS: usize = 1_000;
     let file = |memory: u32| {
         let mut text = format!("caxton = 1\n[defaults.limits]\nmemory = \"{memory}MiB\"\n");
         for number in 0..AGENTS {
-            // Writing to text does not fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(text, "{}", own(&format!("a{number:04}"), ""));
         }
         text
@@ -221,7 +222,7 @@ fn many() {
         if agents.as_array().is_some_and(|agents| agents.len() == AGENTS && agents.iter().all(runs)) {
             return;
         }
-        // Seldom: it costs the host what some rollouts cost.
+        // Polled rarely: a response costs the host as much as some rollouts.
         std::thread::sleep(Duration::from_millis(250));
     };
     for (number, what) in [(2, "an edit of the settings of"), (3, "new bytes for")] {

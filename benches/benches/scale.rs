@@ -1,26 +1,27 @@
-//! What a message costs beside few others and beside many: `cargo bench -p caxton-benches --bench scale [-- NAME...]`.
+//! The cost of a message beside few and beside many others: `cargo bench -p caxton-benches --bench scale [-- NAME...]`.
 //!
-//! In memory, where no disk hides it: messages go from agent to agent for as long as it takes, and the rate is taken in
-//! their midst. Every figure is the ratio to the fewest, of two hosts that run in turn: one stands still while the other is
-//! measured, for a quarter of a second each, so that a machine whose speed changes changes it for both. Names: `conversations`, `depth`, `agents`; `calls` is what a call takes beside many messages.
+//! The store is in memory, so that no disk hides the cost: messages go back and forth between agents, and the rate is
+//! measured in the middle. Every figure is the ratio of two hosts, one with the smallest count. They take turns of a
+//! quarter of a second, one stopped while the other is measured, so that changes of the machine's speed affect both.
+//! Names: `conversations`, `depth`, `agents`; `calls` measures a call beside many messages.
 
 use std::time::{Duration, Instant};
 
 use caxton_benches::{Server, agent, build_guests, call, handled, host, median, order, pairs, relays};
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
-/// How often each host has its turn, how long its messages go round before they are counted, and how long they are
-/// counted.
+/// The number of turns of each host, the time for which its messages run before they are counted, and the time for
+/// which they are counted.
 const TURNS: usize = 40;
 const BEFORE: Duration = Duration::from_millis(50);
 const TIME: Duration = Duration::from_millis(250);
-/// How long until all chains have been ordered.
+/// The time until all chains have been requested.
 const LEAD: Duration = Duration::from_secs(5);
-/// Messages that go to and fro at once, over all agents.
+/// The number of messages that go back and forth at once, over all agents.
 const CHAINS: u32 = 5_000;
-/// More than there will be.
+/// The hops of a chain: more than any measurement needs.
 const HOPS: u32 = 900_000;
-/// Messages that one call can send.
+/// The most messages that one call can send.
 const AT_ONCE: u32 = 100_000;
 
 fn main() {
@@ -53,7 +54,7 @@ fn main() {
     }
 }
 
-/// Puts so many messages into a thousand conversations, to go to and fro.
+/// Puts messages into a thousand conversations, to go back and forth.
 fn spread(server: &Server, messages: u32) {
     const CALLS: u32 = 10;
     let each = messages / CALLS;
@@ -65,8 +66,8 @@ fn spread(server: &Server, messages: u32) {
     }
 }
 
-/// Lets messages go to and fro in each of so many pairs, in all of them from the same moment on: those that had begun
-/// before would keep the host busy, so that each call takes its time.
+/// Starts messages in a number of pairs, all at the same moment: chains that began earlier would keep the host busy and
+/// slow down the calls that start the others.
 fn begin(server: &Server, pairs: u32) {
     const CALLERS: u32 = 16;
     let due = Instant::now() + LEAD;
@@ -85,7 +86,7 @@ fn begin(server: &Server, pairs: u32) {
     std::thread::sleep(due.saturating_duration_since(Instant::now()));
 }
 
-/// What a call of an agent takes that has nothing else to do, while messages go to and fro among others without a pause.
+/// Measures a call of an otherwise idle agent while messages go back and forth among others without pause.
 fn calls() {
     const CALLS: usize = 200;
     let (caxton, _) = host(HOST, &(pairs("memory", CHAINS) + &agent("echo", "echo", "")));
@@ -113,7 +114,7 @@ fn calls() {
     );
 }
 
-/// Lets a host go on for its turn. Gives the messages that it handles in a second.
+/// Lets a host run for its turn and returns the messages that it handles in a second.
 fn rate(server: &Server) -> f64 {
     server.go_on();
     std::thread::sleep(BEFORE);
@@ -124,7 +125,7 @@ fn rate(server: &Server) -> f64 {
     rate
 }
 
-/// Measures hosts with each of these counts beside one with the fewest.
+/// Compares hosts with each of these counts with one of the smallest count.
 fn compare(what: &str, counts: &[u32], start: impl Fn(u32) -> Server) {
     let (&few, more) = counts.split_first().expect("there is something to compare");
     for &many in more {
@@ -140,7 +141,7 @@ fn compare(what: &str, counts: &[u32], start: impl Fn(u32) -> Server) {
             ratios.push(rate / base);
         }
         let middle = median(&mut ratios);
-        // In order now.
+        // Sorted by `median`.
         let (low, high) = (ratios[TURNS / 4], ratios[TURNS * 3 / 4]);
         println!(
             "messages in memory, {many:>7} {what}: {middle:.2} x the rate with {few} (half of all turns {low:.2} to \

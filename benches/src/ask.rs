@@ -1,11 +1,11 @@
-//! Asking a host that is measured.
+//! Requests to a host under measurement.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::{Server, guest};
 
-/// An agent of a guest, called at `/NAME`, with further settings.
+/// Returns the declaration of an agent with a guest, called at `/NAME`, with further settings.
 pub fn agent(name: &str, component: &str, more: &str) -> String {
     let path = guest(component);
     format!(
@@ -14,51 +14,51 @@ pub fn agent(name: &str, component: &str, more: &str) -> String {
     )
 }
 
-/// What the management API says at a path.
+/// Returns the response of the management API at a path; null if it is not JSON.
 pub fn asked(server: &Server, path: &str) -> serde_json::Value {
     let head = format!("authorization: Bearer {}\r\n", server.token());
     serde_json::from_str(&exchange(&server.admin, "GET", path, &head, &[])).unwrap_or_default()
 }
 
-/// Messages that were handled since the host started, as the management API counts them.
+/// Returns the number of messages handled since the host started.
 pub fn handled(server: &Server) -> u64 {
     asked(server, "/v1/stats")["messages"]["handled"].as_u64().unwrap_or(0)
 }
 
-/// Lets an agent's mailbox wait, or go on.
+/// Pauses or resumes an agent's mailbox.
 pub fn pause(server: &Server, agent: &str, paused: bool) {
     command(server, &format!("/v1/mailboxes/{agent}/{}", if paused { "pause" } else { "resume" }));
 }
 
-/// Asks the management API to do something.
+/// Posts a command to the management API.
 pub fn command(server: &Server, path: &str) {
     exchange(&server.admin, "POST", path, &format!("authorization: Bearer {}\r\n", server.token()), &[]);
 }
 
-/// The time within which 99 of a hundred messages were delivered, from their commit to that of what their handler
-/// did, in milliseconds.
+/// Returns the 99th percentile of delivery, in milliseconds: the time from the commit of a message to the commit of its
+/// handler's effects.
 pub fn delivery_p99(server: &Server) -> f64 {
     asked(server, "/v1/stats")["delivery"]["since_start"]["p99_us"].as_f64().unwrap_or(f64::NAN) / 1e3
 }
 
-/// One call of a path.
+/// Posts a body to a path.
 pub fn call(address: &str, path: &str, body: &[u8]) {
     exchange(address, "POST", path, "", body);
 }
 
-/// One request on a connection of its own; gives the body.
+/// Sends one request on a connection of its own and returns the response's body.
 ///
 /// # Panics
-/// There is no successful response: then there is nothing to measure.
+/// The response is not a success: the figure would mean nothing.
 pub fn exchange(address: &str, method: &str, path: &str, head: &str, body: &[u8]) -> String {
     let text = response(address, method, path, head, body);
     text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
 }
 
-/// One request on a connection of its own; gives the whole response.
+/// Sends one request on a connection of its own and returns the whole response.
 ///
 /// # Panics
-/// There is no successful response: then there is nothing to measure.
+/// The response is not a success: the figure would mean nothing.
 pub fn response(address: &str, method: &str, path: &str, head: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     let length = body.len();

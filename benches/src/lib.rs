@@ -1,4 +1,4 @@
-//! What the benches of the whole program share: servers as processes, and a load for them.
+//! Shared parts of the benches of the whole program: servers as processes, and a load for them.
 
 mod ask;
 mod load;
@@ -14,7 +14,7 @@ pub use plain::{plain_batches, plain_single};
 pub use relay::{chains, order, pairs, relays};
 pub use server::{Server, bare_hyper, build_guests, guest, host, host_with, wasmtime_serve};
 
-/// The middle of some figures.
+/// Sorts some figures and returns the median; NaN if there are none.
 pub fn median(figures: &mut [f64]) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)

@@ -1,7 +1,7 @@
-//! A load of HTTP/1.1 requests over connections that are kept, from one thread.
+//! A load generator for HTTP/1.1 over kept connections, on one thread.
 //!
-//! Responses have to carry `content-length`: the load is to cost as little as it can beside the server, so it
-//! looks for the end of the head and counts.
+//! It shares the machine with the server, so it does as little as possible: it finds the end of the head and counts the
+//! bytes of the body. Responses have to carry `content-length`, or be a single chunk.
 
 use std::time::{Duration, Instant};
 
@@ -9,25 +9,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// What is asked, again and again.
+/// The request that is repeated.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// `127.0.0.1:PORT`.
+    /// The server, as `127.0.0.1:PORT`.
     pub address: String,
-    /// The path.
+    /// The path, with a leading `/`.
     pub path: String,
-    /// The body; empty makes it a GET.
+    /// The body; an empty one makes the request a GET.
     pub body: Vec<u8>,
 }
 
-/// What a load found.
+/// The result of a load.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     /// Requests per second.
     pub rate: f64,
-    /// Half of the requests took no longer, in microseconds.
+    /// The median time of a request, in microseconds.
     pub p50_us: f64,
-    /// 99 of 100 requests took no longer, in microseconds.
+    /// The 99th percentile of the time of a request, in microseconds.
     pub p99_us: f64,
 }
 
@@ -47,10 +47,10 @@ impl Request {
     }
 }
 
-/// Sends requests over so many connections for so long.
+/// Sends requests over `connections` connections for `time`.
 ///
 /// # Panics
-/// A response is not a success: then there is nothing to measure.
+/// A response is not a success: the figure would mean nothing.
 pub fn drive(request: &Request, connections: usize, time: Duration) -> Load {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -74,7 +74,7 @@ pub fn drive(request: &Request, connections: usize, time: Duration) -> Load {
     })
 }
 
-/// One connection; gives the nanoseconds of each request.
+/// Sends requests on one connection and returns the nanoseconds of each.
 async fn connection(request: Request, until: Instant) -> Vec<u32> {
     let mut stream = TcpStream::connect(&request.address).await.expect("the server listens");
     stream.set_nodelay(true).expect("a TCP socket");
@@ -110,7 +110,7 @@ async fn response(stream: &mut TcpStream, buffer: &mut Vec<u8>) {
                 assert!(stream.read_buf(buffer).await.expect("the server answers") > 0, "the body was cut");
             }
         }
-        // Chunked: all that is measured answers in one chunk and the last one.
+        // Chunked: all measured servers send the body in one chunk, followed by the last one.
         None => {
             while !buffer.ends_with(b"0\r\n\r\n") {
                 assert!(stream.read_buf(buffer).await.expect("the server answers") > 0, "the body was cut");

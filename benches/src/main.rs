@@ -1,4 +1,4 @@
-//! The host as users have it, under a name of its own.
+//! The host as released, as a binary of this package, so that benches can start it.
 
 fn main() -> std::process::ExitCode {
     caxton::main()

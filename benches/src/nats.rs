@@ -1,12 +1,12 @@
-//! NATS JetStream beside it: publish, consume and acknowledge over its own protocol, with as much under way as helps
-//! it (documents "Client Protocol" and "JetStream wire API" of NATS).
+//! A comparison with NATS JetStream: publish, consume and acknowledge over its own protocol (documents "Client
+//! Protocol" and "JetStream wire API" of NATS).
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Messages under way at once, of the publisher and of the consumer.
+/// The number of messages in flight, of the publisher and of the consumer: more do not raise its rate.
 const WINDOW: usize = 256;
 
 struct Nats {
@@ -26,7 +26,7 @@ impl Nats {
     fn start(synced: bool) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        // Without the word a server syncs every two minutes.
+        // By default a server syncs every two minutes only.
         let sync = if synced { ", sync_interval: always" } else { "" };
         let config = format!("port: {port}\njetstream {{ store_dir: \"{}\"{sync} }}\n", folder.path().display());
         let path = folder.path().join("nats.conf");
@@ -84,7 +84,7 @@ impl Connection {
         line
     }
 
-    /// The next message: where an answer to it goes, and its payload.
+    /// Reads the next message: the subject for an answer, and the payload.
     fn message(&mut self) -> (String, Vec<u8>) {
         loop {
             let line = self.line();
@@ -118,11 +118,11 @@ impl Connection {
     }
 }
 
-/// Messages of 256 bytes that are published, stored in a file, consumed and acknowledged, each second: one publisher
-/// and one consumer for so long. `synced` lets every message be on the disk before it is accepted.
+/// Returns the rate of messages of 256 bytes that are published, stored in a file, consumed and acknowledged, with one
+/// publisher and one consumer. With `synced`, every message is on the disk before it is accepted.
 ///
 /// # Errors
-/// How to get the server.
+/// The server cannot be started; the text says how to install it.
 pub fn jetstream(synced: bool, time: Duration) -> Result<f64, String> {
     let nats = Nats::start(synced)?;
     let mut admin = nats.connect();
@@ -158,7 +158,7 @@ pub fn jetstream(synced: bool, time: Duration) -> Result<f64, String> {
         let mut acknowledged = Vec::with_capacity(WINDOW * 64);
         for _ in 0..WINDOW {
             let (reply, _) = consumer.message();
-            // A status instead of a message: the time of the request is over.
+            // A status in place of a message: the pull request expired.
             if !reply.starts_with("$JS.ACK") {
                 break;
             }

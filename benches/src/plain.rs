@@ -1,4 +1,4 @@
-//! What SQLite itself costs for the rows that a durable hop writes: the physical limit beside which Caxton is held.
+//! The cost of the rows of a durable hop in SQLite alone: the physical limit for Caxton.
 
 use std::path::Path;
 use std::time::Instant;
@@ -25,12 +25,12 @@ fn open(folder: &Path, name: &str) -> Connection {
     connection
 }
 
-/// Handled messages that are kept, and how many leave at once when there are more: as Caxton does it.
+/// The number of handled messages kept, and the number deleted at once beyond that; equal to Caxton's.
 const HISTORY: usize = 100_000;
 const STEP: usize = 1_000;
 
-/// Writes the rows of so many hops, each of a message, an acknowledgement, a key and a count, in transactions of so
-/// many hops over so many conversations, and lets go of the oldest messages as Caxton does. Gives hops per second.
+/// Writes the rows of `hops` hops, each a message, an acknowledgement, a key and a counter, in transactions of `batch`
+/// hops over a number of conversations, and deletes the oldest messages as Caxton does. Returns hops per second.
 ///
 /// # Panics
 /// SQLite fails.
@@ -77,7 +77,7 @@ pub fn plain_batches(folder: &Path, hops: usize, batch: usize, conversations: us
     seq as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Writes one row in a transaction of its own, again and again. Gives the microseconds of each.
+/// Writes `count` rows in a transaction each. Returns the microseconds of one.
 ///
 /// # Panics
 /// SQLite fails.

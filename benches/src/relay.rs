@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use crate::{Server, agent, call, handled};
 
-/// Two agents that pass messages to each other.
+/// Returns the file of a host with two agents that pass messages to each other, `ping` and `pong`.
 pub fn relays(durability: &str) -> String {
     file(durability, &(relay("ping", "pong", "") + &relay("pong", "ping", "")))
 }
 
-/// So many pairs of agents that pass messages to each other, `a0` and `b0` and so on, each with one instance.
+/// Returns the file of a host with pairs of agents that pass messages to each other, `a0` and `b0` and so on, each with
+/// one instance.
 pub fn pairs(durability: &str, count: u32) -> String {
     let alone = "instances = { max = 1 }";
     let pair = |pair: u32| {
@@ -30,13 +31,13 @@ fn file(durability: &str, agents: &str) -> String {
     format!("caxton = 1\n[store]\ndurability = \"{durability}\"\n{agents}")
 }
 
-/// What to do with so many chains of so many hops.
+/// Returns the message that starts a number of chains with a number of hops.
 pub fn order(kind: u8, chains: u32, hops: u32) -> Vec<u8> {
     [[kind].as_slice(), &chains.to_le_bytes(), &hops.to_le_bytes(), &[7; 256]].concat()
 }
 
-/// Lets so many chains of messages run at once from an agent on, each of so many hops; gives messages per second. `kind`
-/// is `d` for messages that write a key and `s` for others.
+/// Runs chains of messages at once, beginning at the agent `first`, and returns messages per second. `kind` is `d` for
+/// messages that write a key and `s` for others.
 pub fn chains(server: &Server, first: &str, kind: u8, chains: u32, hops: u32) -> f64 {
     let (before, all) = (handled(server), u64::from(chains) * u64::from(hops + 1));
     let began = Instant::now();
@@ -45,9 +46,9 @@ pub fn chains(server: &Server, first: &str, kind: u8, chains: u32, hops: u32) ->
     all as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Returns when so many messages were handled since the host started.
+/// Waits until a number of messages were handled since the host started.
 fn wait_for(server: &Server, messages: u64) {
-    // Asked seldom: each question costs the host what some hundred messages cost.
+    // Polled rarely: each request costs the host as much as some hundred messages.
     while handled(server) < messages {
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -8,48 +8,48 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-/// A server that runs until it is dropped.
+/// A server that runs until it is dropped, and is killed then.
 pub struct Server {
     child: Child,
-    /// Where it takes requests.
+    /// The address for requests.
     pub address: String,
-    /// Where its management API is, when it is a Caxton host.
+    /// The address of the management API; empty if the server is not a Caxton host.
     pub admin: String,
     folder: Option<tempfile::TempDir>,
 }
 
 impl Server {
-    /// Resident memory, in bytes.
+    /// Returns the resident memory, in bytes.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1_024
     }
 
-    /// The folder of a host's file.
+    /// Returns the folder of a host's file.
     pub fn folder(&self) -> &Path {
         self.folder.as_ref().map_or(Path::new("."), tempfile::TempDir::path)
     }
 
-    /// The token of a host's management API.
+    /// Returns the token of a host's management API.
     pub fn token(&self) -> String {
         std::fs::read_to_string(self.folder().join(".caxton/token")).unwrap_or_default().trim().to_owned()
     }
 }
 
 impl Server {
-    /// Lets it stand still, as it is, until it [goes on](Self::go_on).
+    /// Stops the process, with its state, until it [goes on](Self::go_on).
     ///
     /// # Panics
-    /// It has ended.
+    /// The process has ended.
     pub fn stand_still(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Continues a stopped process.
     ///
     /// # Panics
-    /// It has ended.
+    /// The process has ended.
     pub fn go_on(&self) {
         self.signal(Signal::CONT);
     }
@@ -58,10 +58,11 @@ impl Server {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("the server runs");
     }
 
-    /// Ends a host as a power cut would, and starts it again in its folder. Gives also how long the start took.
+    /// Kills a host, as a power cut would, and starts it again in its folder. Returns it with the time that the start
+    /// took.
     ///
     /// # Panics
-    /// It is no host.
+    /// The server is no host.
     pub fn again(mut self, binary: &str) -> (Self, Duration) {
         let folder = self.folder.take().expect("a host has a folder");
         drop(self);
@@ -76,7 +77,7 @@ impl Drop for Server {
     }
 }
 
-/// The path of a guest that `components/build.sh` built.
+/// Returns the path of a guest that `components/build.sh` built.
 pub fn guest(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace");
     root.join("components/dist").join(format!("{name}.wasm"))
@@ -92,14 +93,14 @@ pub fn build_guests() {
     assert!(status.expect("components/build.sh starts").success(), "components/build.sh failed");
 }
 
-/// Starts a host with this file, and waits until its agents are ready. Gives also how long that took.
+/// Starts a host with this file and waits until its agents are ready. Returns it with the time that this took.
 pub fn host(binary: &str, toml: &str) -> (Server, Duration) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("caxton.toml"), toml).expect("the folder can be written to");
     host_in(binary, folder)
 }
 
-/// Starts a host with this file in a folder that has more, and waits until its agents are ready.
+/// Starts a host with this file in a folder to which `more` adds files, and waits until its agents are ready.
 pub fn host_with(binary: &str, toml: &str, more: impl FnOnce(&Path)) -> Server {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("caxton.toml"), toml).expect("the folder can be written to");
@@ -135,7 +136,7 @@ fn host_in(binary: &str, folder: tempfile::TempDir) -> (Server, Duration) {
     (server, took)
 }
 
-/// Starts this program again as a bare hyper server that gives back what it is sent.
+/// Starts this program as a bare hyper server that returns the body it gets.
 pub fn bare_hyper() -> Server {
     let mut child = Command::new(std::env::current_exe().expect("this program has a path"))
         .arg("bare-hyper")
@@ -148,11 +149,11 @@ pub fn bare_hyper() -> Server {
     Server { child, address: line.trim().to_owned(), admin: String::new(), folder: None }
 }
 
-/// Starts `wasmtime serve` of version 48, when it is installed. `reuse` is how many requests one instance handles;
-/// none leaves it as it ships.
+/// Starts `wasmtime serve` of version 48, if it is installed. `reuse` is the number of requests that one instance
+/// handles; `None` leaves the default.
 ///
 /// # Errors
-/// How to get it.
+/// The program is missing or of another version; the text says how to install it.
 pub fn wasmtime_serve(component: &Path, reuse: Option<u32>) -> Result<Server, String> {
     let how = "install it with `cargo install --locked wasmtime-cli@48.0.8`";
     let version = Command::new("wasmtime").arg("--version").output().map_err(|_| format!("no `wasmtime`; {how}"))?;

@@ -8,7 +8,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::runtime::Runtime;
 
-/// A client of one address. Connections are kept.
+/// A client of one address. Keeps connections open.
 pub struct Client {
     address: String,
     token: Option<String>,
@@ -19,40 +19,40 @@ pub struct Client {
 /// A response, read to its end.
 #[derive(Debug)]
 pub struct Reply {
-    /// Its status.
+    /// The response's status.
     pub status: StatusCode,
-    /// Its headers.
+    /// The response's headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The whole body.
     pub body: Bytes,
 }
 
 impl Reply {
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
     }
 
-    /// A header as text; empty when it is not there.
+    /// Returns a header as text; empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 }
 
 impl Client {
-    /// A client of `address`, with a token if one is needed.
+    /// Creates a client of `address`, with a token if one is needed.
     pub fn new(address: &str, token: Option<&str>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let pool = Pool::builder(TokioExecutor::new()).build_http();
         Self { address: address.to_owned(), token: token.map(str::to_owned), pool, runtime }
     }
 
-    /// A client that speaks HTTP/2 from its first byte.
+    /// Creates a client that speaks HTTP/2 from its first byte.
     pub fn http2(address: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let pool = Pool::builder(TokioExecutor::new()).http2_only(true).build_http();
@@ -74,7 +74,7 @@ impl Client {
         self.try_send(method, path, headers, body).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// The same where the connection may break.
+    /// Sends a request where the connection may break.
     ///
     /// # Errors
     /// There was no whole response.

@@ -10,21 +10,21 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace")
 }
 
-/// Where cargo puts what it builds.
+/// Returns the folder in which cargo builds.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// Notes a program beside the host that a test talked to, in the file `tested-with` in the target folder. CI prints it:
-/// a test that is left out because something is missing shows there.
+/// Records a program beside the host that a test used, in the file `tested-with` in the target folder. CI prints the
+/// file: a test that was skipped because something is missing shows there.
 pub fn tested_with(program: &str) {
     let file = File::options().create(true).append(true).open(target().join("tested-with"));
-    // One write, so that lines of tests that run at the same time stay whole.
+    // One write, so that lines of concurrent tests stay whole.
     file.and_then(|mut file| file.write_all(format!("{program}\n").as_bytes()))
         .expect("the target folder can be written to");
 }
 
-/// Builds what is not built yet. The script keeps two runs at once apart.
+/// Builds missing guests and returns their folder. The script serializes concurrent runs.
 fn dist() -> &'static Path {
     static DIST: OnceLock<PathBuf> = OnceLock::new();
     DIST.get_or_init(|| {
@@ -39,15 +39,15 @@ fn dist() -> &'static Path {
     })
 }
 
-/// The component of this name.
+/// Returns the path of a guest.
 pub fn guest(name: &str) -> PathBuf {
     let path = dist().join(format!("{name}.wasm"));
     assert!(path.is_file(), "components/build.sh makes no {name}.wasm");
     path
 }
 
-/// Whether guests in this language (`rust`, `javascript`, `python`) could be built here. What could not be is
-/// told, so that nobody takes it for tested.
+/// Returns `true` if guests in this language (`rust`, `javascript`, `python`) were built. Prints a missing language, so
+/// that it is not taken for tested.
 pub fn has_language(language: &str) -> bool {
     let text = std::fs::read_to_string(dist().join("languages")).expect("the script writes which languages it built");
     let languages: serde_json::Value = serde_json::from_str(&text).expect("it writes JSON");
@@ -58,7 +58,7 @@ pub fn has_language(language: &str) -> bool {
     built
 }
 
-/// Whether Python of a version that the tools of the tests need is here. That it is not is told.
+/// Returns `true` if Python is present in a version that the tests need. Prints if it is not.
 pub fn has_python() -> bool {
     let version = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))";
     let found = Command::new("python3").args(["-c", version]).output().is_ok_and(|output| output.status.success());

@@ -1,7 +1,7 @@
-//! A host to test: a process of its own, in a folder of its own, with ports that the system gives.
+//! A host to test: a process of its own, in a folder of its own, with ports chosen by the system.
 //!
-//! Nothing here sleeps and nothing is tried again: waiting is for a condition, woken by the host's own output or
-//! by a short poll, and ends with an error that shows what the host said.
+//! Nothing here sleeps or retries: tests wait for a condition, woken by the host's output or by a short poll, and a
+//! timeout shows the output of the host.
 
 mod client;
 mod guests;
@@ -20,10 +20,10 @@ pub use client::{Client, Reply};
 pub use guests::{guest, has_language, has_python, target, tested_with};
 pub use screen::screen;
 
-/// How long anything may take before a test gives up: generous, for a slow machine under load.
+/// The time after which any wait fails: generous, for a slow machine under load.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The socket in the folder of a host on which it takes [orders](Host::order).
+/// The name of the socket in a host's folder on which it takes [orders](Host::order).
 const ORDERS: &str = "orders.sock";
 
 /// A running host.
@@ -31,34 +31,35 @@ pub struct Host {
     child: Child,
     folder: Arc<tempfile::TempDir>,
     binary: PathBuf,
-    /// Where agents are called: `127.0.0.1:PORT`.
+    /// The address for calls of agents: `127.0.0.1:PORT`.
     pub http: String,
-    /// Where the management API is.
+    /// The address of the management API.
     pub admin: String,
     output: Arc<Output>,
-    /// Reads what it says, to its end.
+    /// The thread that reads the output to its end.
     reader: Option<JoinHandle<()>>,
 }
 
-/// What a host said.
+/// The output of a host so far.
 #[derive(Default)]
 struct Output {
     text: Mutex<String>,
     more: Condvar,
 }
 
-/// How a host is started.
+/// The preparation of a host's start.
 pub struct Setup {
     binary: PathBuf,
     folder: Arc<tempfile::TempDir>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    /// What a shell does before it becomes the host.
+    /// Shell commands that run before the shell becomes the host.
     within: Option<String>,
 }
 
 impl Setup {
-    /// A host of `binary` whose file has this text. `GUEST(name)` in it stands for the path of a built guest.
+    /// Prepares a host of `binary` with this text as its file. `GUEST(name)` in it stands for the path of a built
+    /// guest.
     pub fn new(binary: &str, toml: &str) -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let setup =
@@ -67,33 +68,33 @@ impl Setup {
         setup
     }
 
-    /// With another argument of `up`.
+    /// Adds an argument of `up`.
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// With another variable in its environment.
+    /// Adds an environment variable.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Within what these commands of a shell set.
+    /// Starts the host in a shell after these commands, for limits that a shell sets.
     #[must_use]
     pub fn within(mut self, commands: &str) -> Self {
         self.within = Some(commands.to_owned());
         self
     }
 
-    /// The folder of the file.
+    /// Returns the folder of the file.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Puts another text in place of the file, where no host runs.
+    /// Replaces the text of the file while no host runs.
     pub fn edit(&self, toml: &str) {
         self.write(toml);
     }
@@ -131,7 +132,7 @@ impl Setup {
         host
     }
 
-    /// Starts the host and waits for nothing. Where it listens is known after [`Host::until_ready`].
+    /// Starts the host and returns at once. Its addresses are known after [`Host::until_ready`].
     pub fn spawn(self) -> Host {
         for left in ["ports.json", ORDERS] {
             let _ = fs::remove_file(self.folder.path().join(left));
@@ -159,12 +160,12 @@ impl Setup {
         }
     }
 
-    /// Runs a command of the program in the folder, where no host runs; gives exit code, stdout and stderr.
+    /// Runs a command of the program in the folder, without a host. Returns exit code, stdout and stderr.
     pub fn caxton(&self, arguments: &[&str]) -> (i32, String, String) {
         command(&self.binary, self.folder.path(), arguments)
     }
 
-    /// The same once more, without arguments and variables of its own.
+    /// Returns another setup in the same folder, without the arguments and variables of this one.
     #[must_use]
     pub fn again(&self) -> Self {
         Self {
@@ -176,7 +177,7 @@ impl Setup {
         }
     }
 
-    /// Runs the host where it is expected not to start; gives its exit code and what it said.
+    /// Runs a host that is expected not to start. Returns its exit code and output.
     pub fn refused(self) -> (i32, String) {
         let mut host = self.spawn();
         let ports = host.folder.path().join("ports.json");
@@ -190,7 +191,7 @@ impl Setup {
 }
 
 impl Host {
-    /// A host whose file has this text; see [`Setup::new`].
+    /// Starts a host with this text as its file; see [`Setup::new`].
     pub fn start(binary: &str, toml: &str) -> Self {
         Setup::new(binary, toml).start()
     }
@@ -208,21 +209,21 @@ impl Host {
         ports["admin"].as_str().expect("an address").clone_into(&mut self.admin);
     }
 
-    /// The folder of the file.
+    /// Returns the folder of the file.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Puts another text in place of the file.
+    /// Replaces the text of the file.
     pub fn edit(&self, toml: &str) {
-        // As editors do it: a new file in place of the old one.
+        // Atomically, as editors do: the host never reads half of it.
         let temporary = self.folder.path().join("caxton.toml.new");
         fs::write(&temporary, expand(toml)).expect("the folder can be written to");
         fs::rename(temporary, self.folder.path().join("caxton.toml")).expect("the folder can be written to");
     }
 
-    /// Does something to the host that no caller can: `clock SECONDS` sets its wall clock ahead of the system's, `panic TASK`
-    /// lets one of its tasks panic, `stall TASK` lets it stand still. Returns when that holds.
+    /// Gives the host an order that no caller can give: `clock SECONDS` sets its wall clock ahead of the system's,
+    /// `panic TASK` makes one of its tasks panic, `stall TASK` makes it stall. Returns once the order was carried out.
     pub fn order(&self, order: &str) {
         let mut stream = UnixStream::connect(self.folder.path().join(ORDERS)).expect("the host takes orders");
         writeln!(stream, "{order}").expect("the host reads them");
@@ -231,12 +232,12 @@ impl Host {
         assert_eq!(answer.trim(), "ok", "{order}");
     }
 
-    /// Everything that it said up to now.
+    /// Returns the output so far.
     pub fn said(&self) -> String {
         self.output.text.lock().expect("no reader panics").clone()
     }
 
-    /// Waits until it said this.
+    /// Waits until the output contains `part`.
     pub fn until_said(&self, part: &str) {
         let text = self.output.text.lock().expect("no reader panics");
         let (text, waited) =
@@ -244,7 +245,7 @@ impl Host {
         assert!(!waited.timed_out(), "the host never said {part:?}; it said:\n{text}");
     }
 
-    /// Waits until a condition gives a value.
+    /// Waits until a condition returns a value.
     pub fn until<T>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<T>) -> T {
         let began = Instant::now();
         loop {
@@ -256,7 +257,7 @@ impl Host {
         }
     }
 
-    /// The same for what is over in a moment: looks again and again, and gives nothing away between.
+    /// Waits for a condition that holds only for a moment: polls it without a pause.
     pub fn until_at_once(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
         let began = Instant::now();
         while !condition() {
@@ -264,18 +265,18 @@ impl Host {
         }
     }
 
-    /// A client of its agents.
+    /// Returns a client of its agents.
     pub fn client(&self) -> Client {
         Client::new(&self.http, None)
     }
 
-    /// A client of its management API, with its token.
+    /// Returns a client of its management API, with its token.
     pub fn api(&self) -> Client {
         let token = fs::read_to_string(self.folder.path().join(".caxton/token")).expect("the host wrote its token");
         Client::new(&self.admin, Some(token.trim()))
     }
 
-    /// An agent, as the management API tells of it.
+    /// Returns an agent's status from the management API.
     pub fn agent(&self, name: &str) -> serde_json::Value {
         self.api().get(&format!("/v1/agents/{name}")).json()
     }
@@ -286,55 +287,55 @@ impl Host {
         self.until(&what, |host| condition(&host.agent(name)).then_some(()));
     }
 
-    /// Runs a command of the program against this host; gives exit code, stdout and stderr.
+    /// Runs a command of the program against this host. Returns exit code, stdout and stderr.
     pub fn caxton(&self, arguments: &[&str]) -> (i32, String, String) {
         command(&self.binary, self.folder.path(), arguments)
     }
 
-    /// A command of the program against this host, whose output goes where the caller says.
+    /// Returns a command of the program against this host, whose output the caller can redirect.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = program(&self.binary);
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
         command
     }
 
-    /// The same on a terminal of this size; gives exit code and what was written to the terminal.
+    /// Runs a command on a terminal of this size. Returns exit code and the bytes written to the terminal.
     pub fn caxton_on_terminal(&self, arguments: &[&str], columns: u16, rows: u16) -> (i32, String) {
         let mut command = program(&self.binary);
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
         screen::run_on_terminal(command, columns, rows)
     }
 
-    /// The process.
+    /// Returns the id of the host's process.
     pub fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child)
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the host.
     pub fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(self.pid(), signal).expect("the process is there");
     }
 
-    /// Ends it as a power cut would, and gives what is needed to start it again in the same folder.
+    /// Kills the host, as a power cut would. Returns a setup that starts it again in the same folder.
     pub fn kill(mut self) -> Setup {
         self.child.kill().expect("the process is there");
         self.child.wait().expect("the process can be waited for");
         self.again()
     }
 
-    /// Ends it as an operator does; gives its exit code and what is needed to start it again.
+    /// Terminates the host as an operator does. Returns its exit code and a setup that starts it again.
     pub fn stop(mut self) -> (i32, Setup) {
         self.signal(rustix::process::Signal::TERM);
         let status = self.child.wait().expect("the process can be waited for");
         (status.code().unwrap_or(-1), self.again())
     }
 
-    /// Whether it has ended.
+    /// Returns `true` if the process has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("the process can be waited for").is_some()
     }
 
-    /// Waits for its end, and until all that it said is read; gives its exit code.
+    /// Waits for the end of the process and of its output. Returns its exit code.
     pub fn ended(&mut self) -> i32 {
         let status = self.child.wait().expect("the process can be waited for");
         if let Some(reader) = self.reader.take() {
@@ -343,7 +344,7 @@ impl Host {
         status.code().unwrap_or(-1)
     }
 
-    /// Returns a setup that starts it again in the same folder, once it has ended.
+    /// Returns a setup that starts a host in the same folder once this one has ended.
     #[must_use]
     pub fn again(&self) -> Setup {
         Setup {
@@ -358,13 +359,13 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // A test that failed leaves no process behind.
+        // A failed test must leave no process behind.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The program, without what the environment of the tests has for a host or for the tests themselves.
+/// Returns a command of the program, without those variables of the tests' environment that would configure a host.
 fn program(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
@@ -386,13 +387,13 @@ fn command(binary: &Path, folder: &Path, arguments: &[&str]) -> (i32, String, St
     )
 }
 
-/// Compiled components are shared by all tests, so that each is compiled once.
+/// Returns the cache of compiled components, shared by all tests so that each component is compiled once.
 fn cache() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| guests::target().join("caxton-tests"))
 }
 
-/// Puts the paths of guests in place of `GUEST(name)`.
+/// Replaces `GUEST(name)` by the paths of guests.
 fn expand(toml: &str) -> String {
     let mut text = String::new();
     let mut rest = toml;
@@ -405,9 +406,9 @@ fn expand(toml: &str) -> String {
     text + rest
 }
 
-/// Gives the processor away for a moment between two looks at a condition.
+/// Yields the processor for a moment between two polls of a condition.
 pub fn pause() {
     let (lock, condition) = (Mutex::new(()), Condvar::new());
-    let guard = lock.lock().expect("nobody else has this lock");
+    let guard = lock.lock().expect("no other thread has this lock");
     let _ = condition.wait_timeout(guard, Duration::from_millis(5));
 }

@@ -1,4 +1,4 @@
-//! The host as users have it, under a name of its own, with what tests do to it beside.
+//! The host as released, as a binary of this package, with the orders that tests need.
 
 fn main() -> std::process::ExitCode {
     caxton::main_under_test()

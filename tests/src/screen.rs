@@ -1,4 +1,4 @@
-//! A terminal, as far as this program draws on one.
+//! A terminal, as far as this program uses one.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -9,7 +9,7 @@ use std::process::Command;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-/// Runs a command whose standard output is a terminal of this size; gives its exit code and all that it wrote.
+/// Runs a command with a terminal of this size as its standard output. Returns its exit code and the bytes written.
 pub(crate) fn run_on_terminal(mut command: Command, columns: u16, rows: u16) -> (i32, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("the system has terminals");
     grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal can be had");
@@ -19,11 +19,11 @@ pub(crate) fn run_on_terminal(mut command: Command, columns: u16, rows: u16) -> 
     let path = std::ffi::OsStr::from_bytes(name.as_bytes());
     let slave: OwnedFd = OpenOptions::new().read(true).write(true).open(path).expect("it can be opened").into();
     let mut child = command.env("TERM", "xterm").stdout(slave).spawn().expect("the program starts");
-    // It holds the other end as well.
+    // The command holds the other end of the terminal open as well, and reading would never end.
     drop(command);
     let (mut output, mut master) = (Vec::new(), File::from(master));
     let mut buffer = [0; 4_096];
-    // When nobody has the other end any more, reading fails.
+    // Reading fails once the other end is closed everywhere.
     while let Ok(length @ 1..) = master.read(&mut buffer) {
         output.extend_from_slice(&buffer[..length]);
     }
@@ -31,8 +31,8 @@ pub(crate) fn run_on_terminal(mut command: Command, columns: u16, rows: u16) -> 
     (status.code().unwrap_or(-1), String::from_utf8_lossy(&output).into_owned())
 }
 
-/// What a terminal of this size shows in the end, line by line, of what was written to it: it breaks lines, and knows how
-/// the cursor goes up and how what follows it is cleared.
+/// Returns the lines that a terminal of this size finally shows for this output. Supports line breaks, moving the
+/// cursor up, and clearing everything after it.
 pub fn screen(written: &str, columns: usize, rows: usize) -> Vec<String> {
     let mut lines = vec![vec![' '; columns]; rows];
     let (mut row, mut column) = (0, 0);
