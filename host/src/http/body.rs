@@ -1,4 +1,5 @@
-//! Bodies on their way: bounded and timed coming in, watched going out.
+//! Bodies of requests and responses: request bodies are bounded in size and time, response bodies report progress to
+//! their connection.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -16,51 +17,58 @@ use tokio::time::{Instant, Sleep};
 use crate::listener::Visit;
 use crate::wasm::{BodyError, ResponseBody, ResponseError};
 
-/// The rest of a refused body is read and dropped up to these bounds before the connection is closed. Closing it while
-/// bytes arrive makes the kernel reset it, and the client would lose the response. As much as the management API reads.
+/// After a body was refused, up to these bounds of the rest are read and dropped before the connection is closed.
+/// Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response. The same
+/// bound as for bodies of the management API.
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER: Duration = Duration::from_secs(10);
-/// With other streams beside it, a body is handed over in pieces: what is handed over cannot be taken back.
+/// The largest chunk handed to hyper at once when the connection is multiplexed. A chunk that was handed over cannot be
+/// taken back, so smaller ones let the stall check see progress.
 const PIECE: usize = 64 << 10;
 
-/// What a request's body may be.
+/// The bounds of a request's body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// In bytes.
+    /// The largest size in bytes.
     pub(super) limit: u64,
-    /// How long the client may pause.
+    /// The longest pause between two frames of the client.
     pub(super) stall: Duration,
 }
 
-/// The body of a request.
+/// The body of a request, which fails as soon as it exceeds its bounds.
 pub(super) struct RequestBody {
-    /// Taken out when it is at its end or given up.
+    /// `None` after its end, or after it was refused.
     inner: Option<Incoming>,
     bounds: Bounds,
     left: u64,
-    /// Made when the client first pauses.
+    /// The timer of the current pause. Created when the client first pauses: most bodies arrive in one piece and need
+    /// none.
     pause: Option<Pin<Box<Sleep>>>,
     pausing: bool,
-    /// Whether refusing it would end the connection: HTTP/2 can refuse one body and go on with the others.
+    /// Set for HTTP/1, where refusing a body ends the connection. HTTP/2 resets the one stream and goes on with the
+    /// others.
     lingers: bool,
-    /// Whether the client waits for leave to send it (`expect: 100-continue`).
+    /// Set while the client waits for `100 Continue` before it sends the body.
     waits: bool,
     broken: Arc<OnceLock<Broken>>,
 }
 
-/// How a body was broken off, for whoever answers the request.
+/// The reason why a body was refused or lost, kept for the response to the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// It is larger than it may be.
+    /// The body is larger than [`Bounds::limit`].
     TooLarge,
-    /// The client paused for too long.
+    /// The client paused for longer than [`Bounds::stall`].
     Stalled,
-    /// The connection is broken.
+    /// The connection broke while the body was read.
     Lost,
 }
 
 impl RequestBody {
-    /// The body of a request with this head. An error when it says itself that it is too large.
+    /// Wraps the body of the request with this head.
+    ///
+    /// # Errors
+    /// `TooLarge` if the announced length exceeds the limit; the rest is then drained as for any refused body.
     pub(super) fn new(inner: Incoming, head: &request::Parts, bounds: Bounds) -> Result<Self, BodyError> {
         let announced = inner.size_hint().lower();
         let inner = (!inner.is_end_stream()).then_some(inner);
@@ -74,20 +82,22 @@ impl RequestBody {
             waits: head.headers.contains_key(EXPECT),
             broken: Arc::default(),
         };
+        // Built before the check, so that dropping it drains what the client still sends.
         if announced > bounds.limit { Err(BodyError::TooLarge { limit: bounds.limit }) } else { Ok(body) }
     }
 
-    /// Where to look whether it was broken off.
+    /// Returns the cell that is set when the body is refused or lost.
     pub(super) fn broken(&self) -> Arc<OnceLock<Broken>> {
         Arc::clone(&self.broken)
     }
 
-    /// All of it.
+    /// Reads the whole body. A body of a single frame is not copied twice.
     pub(super) async fn collect(mut self) -> Result<Vec<u8>, BodyError> {
         let announced = self.size_hint().lower();
         let Some(first) = self.data().await else { return Ok(Vec::new()) };
         let first = first?;
         let Some(second) = self.data().await else { return Ok(first.into()) };
+        // The announced length was checked against the limit, so a client cannot reserve more than that.
         let mut all = Vec::with_capacity(usize::try_from(announced).unwrap_or(0).max(first.len()));
         all.extend_from_slice(&first);
         let mut next = Some(second);
@@ -101,7 +111,7 @@ impl RequestBody {
     async fn data(&mut self) -> Option<Result<Bytes, BodyError>> {
         loop {
             match self.frame().await? {
-                // Trailers are of no use in a message.
+                // A message has no place for trailers.
                 Ok(frame) => {
                     if let Ok(data) = frame.into_data() {
                         return Some(Ok(data));
@@ -113,6 +123,7 @@ impl RequestBody {
     }
 
     fn stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        // One timer is reset for each pause: to create one a pause would allocate in the hot path.
         let until = Instant::now() + self.bounds.stall;
         let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if !self.pausing {
@@ -128,7 +139,7 @@ impl RequestBody {
             BodyError::Stalled { .. } => Broken::Stalled,
             BodyError::Broken(_) => Broken::Lost,
         };
-        // The first is the cause.
+        // Only the first failure is the cause; later ones follow from it.
         let _ = self.broken.set(how);
         if how == Broken::TooLarge {
             self.linger();
@@ -137,7 +148,7 @@ impl RequestBody {
         Poll::Ready(Some(Err(error)))
     }
 
-    /// Reads on for a while, for nothing but that the client reads the response.
+    /// Drains the rest in the background, so that the client can read the response before the connection closes.
     fn linger(&mut self) {
         let Some(mut inner) = self.inner.take() else { return };
         if !self.lingers || self.waits || inner.is_end_stream() {
@@ -161,7 +172,7 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // Asking gives leave.
+        // The first poll makes hyper send `100 Continue`.
         self.waits = false;
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
@@ -205,20 +216,20 @@ impl Drop for RequestBody {
     }
 }
 
-/// What a response consists of.
+/// The body of a response.
 pub(super) enum ReplyBody {
-    /// Nothing.
+    /// No body.
     Empty,
-    /// Nothing, though its head says how long it would be.
+    /// No body although the head has a `content-length`, as for a 304.
     Unseen,
-    /// These bytes.
+    /// A body that is in memory as a whole.
     Whole(Bytes),
-    /// What an HTTP agent writes.
+    /// A body that an HTTP agent produces.
     Agent(ResponseBody),
 }
 
 impl ReplyBody {
-    /// Its length, if that is known.
+    /// Returns the length in bytes, if it is known before the body is sent.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Empty => Some(0),
@@ -229,14 +240,15 @@ impl ReplyBody {
     }
 }
 
-/// A response's body on its way to the client.
+/// A response body that reports to its connection when hyper asks for data and when it got some.
 pub(super) struct Answering {
     body: ReplyBody,
     visit: Visit,
 }
 
 impl Answering {
-    /// A body that has to be complete at `deadline`.
+    /// Wraps a body that has to be complete at `deadline`. Only a body that is sent in several chunks is watched: one
+    /// that is handed over at once cannot stall here.
     pub(super) fn new(body: ReplyBody, mut visit: Visit, deadline: Option<std::time::Instant>) -> Self {
         let comes_in_pieces = match &body {
             ReplyBody::Empty | ReplyBody::Unseen => false,

@@ -1,4 +1,4 @@
-//! Pages of other origins: what their browsers are told, and preflights, which no agent sees.
+//! CORS for browsers: preflight requests, which are answered without an agent, and the headers of responses.
 
 use caxton_control::cors::{Cors, Header};
 use caxton_control::route::OWN;
@@ -12,7 +12,8 @@ use super::body::ReplyBody;
 use super::path;
 use crate::routes::{Found, Routes};
 
-/// The answer to a preflight; none if `head` is of none, or of one for an agent that answers for itself.
+/// Returns the response to a preflight request. `None` if `head` is no preflight, or if its route leaves CORS to the
+/// agent.
 pub(super) fn preflight(cors: &Cors, routes: &Routes, head: &request::Parts) -> Option<Response<ReplyBody>> {
     if !cors.is_on() || head.method != Method::OPTIONS {
         return None;
@@ -38,12 +39,12 @@ pub(super) fn preflight(cors: &Cors, routes: &Routes, head: &request::Parts) -> 
     Some(response)
 }
 
-/// Tells the browser of a page whether it may read a response.
+/// Sets the CORS headers of a response.
 pub(super) fn share(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
     if !cors.is_on() {
         return;
     }
-    // An agent's own word would be a second one.
+    // A second header of the same name, set by the agent, would make browsers refuse the response.
     for name in [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_EXPOSE_HEADERS] {
         headers.remove(name);
     }
@@ -55,9 +56,9 @@ pub(super) fn share(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut Hea
     }
 }
 
-fn insert(headers: &mut HeaderMap, told: Vec<Header>) {
-    for (name, value) in told {
-        // What the client said may be what HTTP cannot say back.
+fn insert(headers: &mut HeaderMap, values: Vec<Header>) {
+    for (name, value) in values {
+        // The values repeat text of the client, which may have bytes that a header cannot carry.
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
         }

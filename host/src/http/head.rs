@@ -1,4 +1,4 @@
-//! What the head of a request says to Caxton.
+//! The parts of a request's head that the host reads itself.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderValue, Version, request};
 use super::problem::Problem;
 use crate::trace::Trace;
 
-/// Headers of a request that a message agent sees, by their own names. Credentials and cookies are not among
-/// them: an agent that needs those speaks HTTP itself.
+/// Headers of a request that a message agent gets under their own names. Credentials and cookies are left out: an agent
+/// that needs them has to be an HTTP agent.
 const PASSED: &[&str] = &[
     "accept",
     "accept-language",
@@ -22,9 +22,9 @@ const PASSED: &[&str] = &[
     "traceparent",
     "tracestate",
 ];
-/// What a body is when its sender does not say.
+/// The content type of a body whose request names none (RFC 9110, section 8.3).
 const UNKNOWN_TYPE: &str = "application/octet-stream";
-/// The longest that a caller may say it waits.
+/// The longest deadline that a request may set, so that an entry of a waiting caller cannot stay for ever.
 const MAX_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The head of a request to a message agent.
@@ -34,20 +34,20 @@ pub(super) struct Head {
     pub(super) conversation: Option<String>,
     pub(super) protocol: Option<String>,
     pub(super) ontology: Option<String>,
-    /// How long the caller waits.
+    /// The time the caller waits for a reply, from `caxton-deadline`.
     pub(super) deadline: Option<Duration>,
     pub(super) content_type: String,
-    /// What else the agent sees.
+    /// Further headers for the agent, from [`PASSED`].
     pub(super) passed: Vec<(String, String)>,
 }
 
-/// The trace that a request belongs to; a new one when it names none.
+/// Returns the trace that a request belongs to, and starts a new one if it names none or an invalid one.
 pub(super) fn trace(headers: &HeaderMap) -> Trace {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     text("traceparent").and_then(|parent| Trace::parse(parent, text("tracestate"))).unwrap_or_else(Trace::start)
 }
 
-/// Refuses a request whose host is not clear (RFC 9112, section 3.2).
+/// Refuses a request whose `host` header is missing, repeated or invalid (RFC 9112, section 3.2).
 pub(super) fn check_host(head: &request::Parts) -> Result<(), Problem> {
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -59,7 +59,10 @@ pub(super) fn check_host(head: &request::Parts) -> Result<(), Problem> {
     }
 }
 
-/// Reads the head of a request to a message agent.
+/// Reads the head of a request to a message agent. Unknown headers are ignored.
+///
+/// # Errors
+/// `bad-request` for a header with an invalid value.
 pub(super) fn read(headers: &HeaderMap) -> Result<Head, Problem> {
     let mut head = Head {
         performative: Performative::Request,
@@ -110,8 +113,9 @@ fn deadline(text: &str) -> Result<Duration, Problem> {
     if deadline.is_zero() || deadline > MAX_DEADLINE { Err(wrong()) } else { Ok(deadline) }
 }
 
-/// Whether a client with such a request is told what went on inside an agent that failed. `local` says that the connection
-/// comes from this machine: so do those of a proxy here, whose own clients are elsewhere.
+/// Returns `true` if the response may carry error details of the agent (`http.details`). `local` says that the
+/// connection comes from this machine. A reverse proxy on this machine connects locally too, so that a request with a
+/// header of a proxy counts as remote.
 pub(super) fn is_told_details(details: Details, local: bool, headers: &HeaderMap) -> bool {
     match details {
         Details::Always => true,
@@ -120,7 +124,7 @@ pub(super) fn is_told_details(details: Details, local: bool, headers: &HeaderMap
     }
 }
 
-/// Headers that proxies add to what they forward.
+/// Headers that proxies add to requests they forward.
 const FORWARDED: [&str; 6] =
     ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 
@@ -146,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_read() {
+    fn request_heads_are_parsed() {
         let head = read(&headers(&[
             ("content-type", b"text/plain"),
             ("caxton-performative", b"query-ref"),
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_heads_are_refused() {
+    fn invalid_headers_are_refused() {
         let wrong = |text: &str| {
             format!("the header caxton-deadline is `500ms`, `5s` and so on, up to 24 hours; it is `{text}`")
         };
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_has_to_be_clear() {
+    fn ambiguous_host_headers_are_refused() {
         for (version, uri, hosts, expected) in [
             (Version::HTTP_11, "/", vec!["a.example"], None),
             (Version::HTTP_11, "/", vec![], Some("the header host is missing")),
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_is_taken_or_begun() {
+    fn a_trace_is_continued_or_started() {
         let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let taken = trace(&headers(&[("traceparent", parent), ("tracestate", b"a=b")]));
         assert_eq!((taken.to_string().as_bytes(), taken.state.as_deref()), (&parent[..], Some("a=b")));

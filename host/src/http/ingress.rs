@@ -1,4 +1,4 @@
-//! From a request to whom it is for.
+//! Routing: finds the agent that a request is for, calls it, and finishes the response.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,24 +21,28 @@ use crate::routes::Found;
 use crate::trace::Trace;
 use crate::wasm::Kind;
 
-/// A request whose agent is known.
+/// A request whose route and agent have been found.
 pub(super) struct Call {
     pub(super) head: request::Parts,
     pub(super) body: Incoming,
     pub(super) agent: Arc<Agent>,
     pub(super) revision: Arc<Revision>,
     pub(super) mode: Mode,
-    /// The route, as it was declared.
+    /// The pattern of the route as declared.
     pub(super) route: String,
-    /// The values of the route's parameters, as they stand in the path.
+    /// The values of the route's parameters, still percent-encoded.
     pub(super) params: Vec<(String, String)>,
-    /// The template that names its conversation, where the route has one.
+    /// The template of the conversation id, for a route that declares one.
     pub(super) conversation: Option<Arc<Template>>,
     pub(super) trace: Trace,
 }
 
 impl Call {
-    /// The conversation that the request belongs to, where it or its route says so.
+    /// Returns the conversation that the request names by the template of its route or by the `caxton-conversation`
+    /// header.
+    ///
+    /// # Errors
+    /// `bad-request` if a header that the template needs is missing.
     pub(super) fn conversation(&self) -> Result<Option<String>, Problem> {
         let header = |name: &str| self.head.headers.get(name).and_then(|value| value.to_str().ok());
         let Some(template) = &self.conversation else {
@@ -51,10 +55,10 @@ impl Call {
     }
 }
 
-/// What a request comes to.
+/// A response and the deadline of its body.
 pub(super) struct Reply {
     pub(super) response: Response<ReplyBody>,
-    /// When the response's body has to be complete, if it is still being made.
+    /// The time by which a streamed body has to be complete; `None` for a body that is in memory.
     pub(super) deadline: Option<Instant>,
 }
 
@@ -64,7 +68,7 @@ impl From<Response<ReplyBody>> for Reply {
     }
 }
 
-/// Whom a request is for.
+/// The result of routing a request.
 enum Whom {
     Agent {
         agent: Arc<Agent>,
@@ -78,7 +82,7 @@ enum Whom {
     Nobody,
 }
 
-/// Answers a request.
+/// Answers a request. Never fails: every error becomes a response.
 pub(super) async fn answer(
     line: Arc<Line>,
     visit: Visit,
@@ -109,7 +113,7 @@ pub(super) async fn answer(
     Ok(response.map(|body| Answering::new(body, visit, deadline)))
 }
 
-/// A reply, whose it is, and whether `http.cors` holds for it.
+/// A reply with the agent that gave it. `shared` is set if the headers of `http.cors` apply.
 struct Answered {
     agent: Option<Arc<Agent>>,
     shared: bool,
@@ -117,7 +121,7 @@ struct Answered {
 }
 
 impl Answered {
-    /// Of the host's own.
+    /// Wraps a response of the host, which belongs to no agent.
     fn by_host(response: Response<ReplyBody>) -> Self {
         Self { agent: None, shared: true, reply: response.into() }
     }
@@ -138,15 +142,16 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
     }
     if let Some(path) = head.uri.path().strip_prefix(OWN) {
         let response = status::answer(commons, &head.method, path, &trace);
+        // A receipt may still be uncommitted; the status must not show what a crash could take back.
         commons.store.safe().await;
         return Answered::by_host(response);
     }
     if head.method == Method::CONNECT {
-        // It names no path, and what follows a response would not be HTTP.
+        // CONNECT names no path, and its response would turn the connection into a tunnel.
         return Answered::by_host(refuse(Problem::new("no-route"), None));
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
-        // About the host as a whole, of which there is nothing to say.
+        // `OPTIONS *` asks about the server as a whole, which has no methods of its own.
         return Answered::by_host(options(""));
     }
     let (agent, shared, mode, route, params, conversation) = match find(line, &head) {
@@ -157,7 +162,7 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
         Whom::Methods(allow) => return Answered::by_host(refuse(Problem::wrong_method(allow), None)),
         Whom::Nobody => return Answered::by_host(refuse(Problem::new("no-route"), None)),
     };
-    // Before the first revision is ready nobody knows what the agent understands.
+    // The kind of the agent, message or HTTP, is known only from its first ready revision.
     let Some(revision) = agent.current() else {
         let reply = refuse(Problem::new("unavailable"), Some(&agent)).into();
         return Answered { agent: Some(agent), shared, reply };
@@ -166,7 +171,7 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
     let call = Call { head, body, agent: Arc::clone(&agent), revision, mode, route, params, conversation, trace };
     let reply = match kind {
         Kind::Message | Kind::Stateful => message::call(line, call).await.into(),
-        // Large, and not what has to be fast above all.
+        // Boxed, because this future is large and would make that of every message call as large.
         Kind::Http => Box::pin(web::call(line, call)).await,
     };
     Answered { agent: Some(agent), shared, reply }
@@ -189,7 +194,7 @@ fn find(line: &Line, head: &request::Parts) -> Whom {
     }
 }
 
-/// The methods that a path takes, with those that the host answers itself.
+/// Returns the methods of a path with those that the host adds: HEAD beside GET, and OPTIONS.
 fn allowed(methods: &str) -> String {
     let mut names: Vec<&str> = methods.split(", ").collect();
     if names.contains(&"GET") && !names.contains(&"HEAD") {
@@ -199,7 +204,7 @@ fn allowed(methods: &str) -> String {
     names.join(", ")
 }
 
-/// Says which methods a path takes, for an agent that does not say itself.
+/// Returns the response to OPTIONS on a path whose agent does not declare the method.
 fn options(allow: &str) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -209,13 +214,13 @@ fn options(allow: &str) -> Response<ReplyBody> {
     response
 }
 
-/// Whether a response to this method with this status has no body.
+/// Returns `true` if a response to `method` with this status has no body.
 fn is_bodiless(method: &Method, status: StatusCode) -> bool {
     *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Takes the body away. The head says how long it would have been, where that is known and may be said (RFC 9110,
-/// section 8.6).
+/// Removes the body. The head keeps the length it would have had, where it is known and allowed (RFC 9110, section
+/// 8.6).
 fn strip(response: &mut Response<ReplyBody>, multiplexed: bool) {
     let body = std::mem::replace(response.body_mut(), ReplyBody::Empty);
     match response.status() {
@@ -223,13 +228,13 @@ fn strip(response: &mut Response<ReplyBody>, multiplexed: bool) {
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         StatusCode::NOT_MODIFIED => {
-            // HTTP/1.1 leaves a length out where there is no body at all.
+            // Without any body, hyper omits the length in HTTP/1.1.
             if !multiplexed && response.headers().contains_key(CONTENT_LENGTH) {
                 *response.body_mut() = ReplyBody::Unseen;
             }
         }
         _ => {
-            // An agent that wrote nothing has not said what it would write for a GET.
+            // An agent that wrote nothing for HEAD has not told the length of its response to GET.
             let length = body.length().filter(|length| *length > 0 || !matches!(body, ReplyBody::Agent(_)));
             if let Some(length) = length {
                 response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
@@ -244,7 +249,7 @@ mod tests {
     use crate::wasm::ResponseBody;
 
     #[test]
-    fn methods_that_the_host_answers_are_allowed_as_well() {
+    fn allow_includes_methods_of_the_host() {
         for (methods, expected) in
             [("POST", "POST, OPTIONS"), ("GET, POST", "GET, POST, HEAD, OPTIONS"), ("GET, HEAD", "GET, HEAD, OPTIONS")]
         {
@@ -253,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_without_a_body_says_how_long_it_would_have_been_where_it_may() {
+    fn stripped_responses_keep_their_content_length() {
         let agents = || ReplyBody::Agent(ResponseBody::Whole(None));
         for (status, body, said, expected) in [
             (200, ReplyBody::Whole("12345".into()), None, Some("5")),

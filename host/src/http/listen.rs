@@ -1,4 +1,4 @@
-//! The listener where agents are called, as its requests see it.
+//! The listener where agents are called: shared parts, settings and metrics of its connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use crate::agent::{Agent, HttpMetrics};
 use crate::commons::Commons;
 use crate::listener::{self, Bounds, Pulse};
 
-/// The listener.
+/// Shared by all connections of the listener.
 pub(super) struct Server {
     pub(super) commons: Arc<Commons>,
-    /// What the listener bears; may change at any time.
+    /// The settings `[http]`, replaced as a whole by a reload.
     pub(super) settings: Arc<ArcSwap<Http>>,
-    /// The listener's own, for requests that name no host.
+    /// The address of the listener, for requests without a `host` header.
     pub(super) address: String,
-    /// The metrics of requests that come to no agent.
+    /// Metrics of requests that no agent answers.
     nobody: HttpMetrics,
 }
 
-/// One connection, as its requests see it.
+/// The context of one connection for its requests.
 pub(super) struct Line {
     pub(super) server: Arc<Server>,
     pub(super) pulse: Arc<Pulse>,
 }
 
-/// Serves calls until `stop`, then finishes those that are under way, and returns when all connections have
-/// ended. Dropping the future cuts none of them.
+/// Serves calls until `stop`, then finishes the requests under way, and returns when all connections have ended.
+/// Dropping the future leaves the connections open.
 pub(crate) async fn serve(
     listener: TcpListener,
     settings: Arc<ArcSwap<Http>>,
@@ -59,7 +59,7 @@ fn bounds(settings: &Http) -> Bounds {
 }
 
 impl Server {
-    /// Counts a request that was answered.
+    /// Counts an answered request under its agent, or under `none`.
     pub(super) fn answered(&self, agent: Option<&Agent>, status: StatusCode, took: Duration) {
         let metrics = agent.map_or(&self.nobody, |agent| agent.stats().http(agent.name().as_str()));
         metrics.count(status.as_u16(), took);

@@ -1,4 +1,4 @@
-//! Calls of message agents: the request becomes a message, its reply the response.
+//! Calls of message agents: a request becomes a message, the reply becomes the response.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use super::reply;
 use crate::agent::{Arrival, Key};
 use crate::wasm::Outcome;
 
-/// Calls a message agent.
+/// Calls a message agent. In the mode `request` it waits for the reply; in the mode `enqueue` it returns 202 once the
+/// message is accepted.
 pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
     let conversation = call.conversation();
     let named = call.conversation.is_some();
@@ -27,12 +28,13 @@ pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
     let about = About { agent: Some(name), message: None, trace: Some(&trace), details };
     let limits = &revision.spec.limits;
     let bounds = Bounds { limit: limits.message_bytes, stall: settings.stall_timeout };
+    // The guard is not held across the waits below: arc-swap has few fast slots.
     drop(settings);
     let body = match RequestBody::new(body, &head, bounds) {
         Ok(body) => body,
         Err(error) => return Problem::of_body(&error, "limits.message").respond(&about),
     };
-    // Before the body is waited for.
+    // Checked before the body is read, so that a client learns of a bad header without sending the body.
     let (said, headers, conversation) = match head::read(&head.headers).and_then(|said| {
         let headers = describe(&head, &said, &params)?;
         let conversation = if named { conversation? } else { said.conversation.clone() };
@@ -82,7 +84,7 @@ pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
     }
 }
 
-/// The response to a message that somebody waited for.
+/// Makes the response of the outcome of a message in the mode `request`.
 fn respond(line: &Line, outcome: Outcome, revision: Option<&RevisionId>, about: &About<'_>) -> Response<ReplyBody> {
     if let Some(problem) = Problem::of_outcome(&outcome) {
         return problem.respond(about);
@@ -96,7 +98,7 @@ fn respond(line: &Line, outcome: Outcome, revision: Option<&RevisionId>, about: 
     })
 }
 
-/// Who the agent is told the message is from.
+/// Returns the sender of the message: the method and the route, such as `http:POST /tickets/{id}`.
 fn sender(head: &request::Parts, route: &str) -> String {
     let method = head.method.as_str();
     let mut sender = String::with_capacity("http: ".len() + method.len() + route.len());
@@ -106,7 +108,7 @@ fn sender(head: &request::Parts, route: &str) -> String {
     sender
 }
 
-/// Returns the headers by which the agent sees the request beside its body; the route is in the sender.
+/// Returns the headers of the message that describe the request. The route is part of the sender instead.
 fn describe(head: &request::Parts, said: &Head, params: &[(String, String)]) -> Result<Vec<(String, String)>, Problem> {
     let mut headers = Vec::with_capacity(3 + params.len() + said.passed.len());
     let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
@@ -124,8 +126,8 @@ fn describe(head: &request::Parts, said: &Head, params: &[(String, String)]) -> 
     Ok(headers)
 }
 
-/// How long the caller waits: as long as it says, but no longer than one message may take. A message that
-/// nobody waits for has only the deadline that was given with it.
+/// Returns the time to wait for an outcome. A caller that waits gets its own deadline, bounded by `limits.time`. An
+/// enqueued message has only the deadline that the request sets.
 fn patience(mode: Mode, deadline: Option<Duration>, time: Duration) -> Option<Duration> {
     match mode {
         Mode::Request => Some(deadline.map_or(time, |deadline| deadline.min(time))),
@@ -138,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caller_waits_as_long_as_it_says_within_the_limit() {
+    fn deadlines_are_bounded_by_the_time_limit() {
         let seconds = Duration::from_secs;
         for (mode, deadline, expected) in [
             (Mode::Request, None, Some(seconds(10))),
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_sees_what_was_asked() {
+    fn requests_are_described_in_headers() {
         let request = http::Request::builder()
             .method("GET")
             .uri("/tickets/J%C3%BCrgen?full=yes")

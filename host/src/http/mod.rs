@@ -1,13 +1,13 @@
-//! The listener where agents are called.
+//! The HTTP listener where agents are called.
 //!
 //! ```text
-//! connection (`listener`) -> stack (a visit is counted)
+//! connection (`listener`) -> stack (counts the request as under way)
 //!   -> ingress: path and method -> agent
 //!        message agent: head + body -> message -> mailbox -> answer -> reply
 //!        HTTP agent:    the request itself, both bodies streamed
 //! ```
-//! `problem` has the one table of errors and status codes. There is no policy on agents here: what may be
-//! sent and how much is decided where a message is admitted, whatever way it comes.
+//! All error codes and their status are in `problem`. There is no policy on agents here: which messages are allowed and
+//! how large they may be is decided where a message is admitted, for every source of messages alike.
 
 mod body;
 mod cors;

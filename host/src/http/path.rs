@@ -1,11 +1,11 @@
-//! Paths as clients send them, made comparable.
+//! Percent-encoding of paths: normal form and decoding.
 
 use std::borrow::Cow;
 
 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
-/// The path in the normal form of RFC 3986, section 6.2.2: encoded bytes in upper case, nothing encoded that may
-/// stand for itself. Routes are written so. Most paths are in this form already.
+/// Returns the path in the normal form of RFC 3986, section 6.2.2: hex digits in upper case, unreserved characters
+/// decoded. Routes are stored in this form. Most paths have it already and are not copied.
 pub(super) fn normal(path: &str) -> Cow<'_, str> {
     if path.bytes().all(|byte| byte != b'%' && byte.is_ascii()) {
         return Cow::Borrowed(path);
@@ -36,7 +36,7 @@ fn encode(byte: u8, text: &mut String) {
     text.push(char::from(DIGITS[usize::from(byte & 15)]));
 }
 
-/// The byte that `%` and the two digits at the start of `tail` stand for.
+/// Returns the byte encoded by `%` and the two hex digits at the start of `tail`.
 fn encoded(percent: u8, tail: &[u8]) -> Option<u8> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     match tail {
@@ -45,7 +45,7 @@ fn encoded(percent: u8, tail: &[u8]) -> Option<u8> {
     }
 }
 
-/// The text that a part of a path stands for; none when it is not UTF-8 or not printable.
+/// Returns the decoded text of a path segment; `None` if it is not UTF-8 or has control characters.
 pub(super) fn decoded(part: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.as_bytes();
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_made_comparable() {
+    fn paths_are_normalized() {
         for (path, expected) in [
             ("/tickets/7", "/tickets/7"),
             ("/t%c3%bcr", "/t%C3%BCr"),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_decoded() {
+    fn segments_are_decoded() {
         for (part, expected) in [
             ("7", Some("7")),
             ("J%C3%BCrgen", Some("J\u{fc}rgen")),

@@ -1,8 +1,8 @@
-//! Errors as clients get them: problem details (RFC 9457).
+//! Error responses as problem details (RFC 9457).
 //!
-//! The codes are those that errors have themselves ([`AdmitError::code`], [`Fault::code`](crate::wasm::Fault::code)
-//! and so on), so that logs, receipts and responses speak of the same. What went on inside an agent is for its log;
-//! a client reads the agent's own words only where the agent gave a reason.
+//! The codes are those of the errors themselves ([`AdmitError::code`], [`Fault::code`](crate::wasm::Fault::code) and so
+//! on), so that logs, receipts and responses agree. Details of a fault inside an agent go to its log; a client sees the
+//! text of an agent only where the agent returned it as the reason of a failure.
 
 use std::time::Duration;
 
@@ -17,34 +17,34 @@ use crate::agent::{AdmitError, HttpError, MEANINGS, Meaning, code, describe, mea
 use crate::trace::Trace;
 use crate::wasm::{BodyError, Fault, HttpFailure, Outcome, Trail, wit};
 
-/// The codes of this listener's own; those of messages and calls are [`agent::MEANINGS`](crate::agent::MEANINGS).
-/// `docs/http.md` has both.
+/// The codes that only this listener has. Those of messages and calls are [`agent::MEANINGS`](crate::agent::MEANINGS).
+/// `docs/http.md` lists both.
 const TABLE: &[Meaning] = &[
-    meaning("bad-request", 400, false, "the request is not as it has to be"),
+    meaning("bad-request", 400, false, "the request is malformed"),
     meaning("body-broken", 400, false, "the body could not be read to its end"),
     meaning("no-route", 404, false, "no agent is called by this path"),
     meaning(
         "unknown-message",
         404,
         false,
-        "no message of this id is known; only the newest are, and none of before a restart",
+        "no message of this id is known; only the newest are kept, and none from before a restart",
     ),
     meaning("wrong-method", 405, false, "the path takes other methods"),
     meaning("body-stalled", 408, true, "nothing more of the body came in time"),
-    meaning("bad-status", 502, false, "the agent's reply asks for a status that there is not"),
+    meaning("bad-status", 502, false, "the agent's reply asks for an invalid status"),
 ];
 
-/// How long a client should wait where nothing more exact is known.
+/// The `retry-after` of errors without a more exact time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// What a code means; for one that is not in the table, an error of the host.
+/// Returns the meaning of a code. An unknown code is a bug, reported in release builds as an error of the host.
 pub(super) fn find(code: &str) -> &'static Meaning {
     let of = |code: &str| TABLE.iter().chain(MEANINGS).find(|row| row.code == code);
     debug_assert!(of(code).is_some(), "`{code}` is not in the table");
     of(code).or_else(|| of("host-error")).unwrap_or(&TABLE[0])
 }
 
-/// An error on its way to the client.
+/// An error response before it is written.
 #[derive(Debug)]
 pub(super) struct Problem {
     row: &'static Meaning,
@@ -52,21 +52,21 @@ pub(super) struct Problem {
     limit: Option<u64>,
     allow: Option<String>,
     again_after: Option<Duration>,
-    /// What went on inside the agent.
+    /// The fault of the agent, shown only if `http.details` allows it.
     inside: Option<Box<Fault>>,
 }
 
-/// Whom and what an error is about.
+/// The context of an error response.
 #[derive(Debug, Default)]
 pub(super) struct About<'a> {
     pub(super) agent: Option<&'a str>,
     pub(super) message: Option<&'a str>,
     pub(super) trace: Option<&'a Trace>,
-    /// Whether the client is told what went on inside the agent (`http.details`).
+    /// Set if details of a fault may be shown (`http.details`).
     pub(super) details: bool,
 }
 
-/// The body of an error.
+/// The JSON body of an error response.
 #[derive(Serialize)]
 struct Details<'a> {
     title: &'a str,
@@ -90,30 +90,30 @@ struct Details<'a> {
 }
 
 impl Problem {
-    /// An error of which nothing more than its code is known.
+    /// Creates the problem of a code, with the text of the table.
     pub(super) fn new(code: &str) -> Self {
         let row = find(code);
         let again_after = row.again.then_some(AGAIN_AFTER);
         Self { row, detail: None, limit: None, allow: None, again_after, inside: None }
     }
 
-    /// The request is not as it has to be.
+    /// Creates a `bad-request` problem with this detail.
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new("bad-request").saying(detail)
     }
 
-    /// The body is larger than `limit` bytes, which is what `setting` says.
+    /// Creates the problem of a body that is larger than `limit` bytes, the value of `setting`.
     pub(super) fn too_large(limit: u64, setting: &str) -> Self {
         let problem = Self::new("too-large").saying(format!("the body is larger than {limit} bytes ({setting})"));
         Self { limit: Some(limit), ..problem }
     }
 
-    /// The reply asks for a status that there is not.
+    /// Creates the problem of a reply that asks for an invalid status.
     pub(super) fn bad_status(error: &BadStatus) -> Self {
         Self::new("bad-status").saying(format!("the message was handled, and the agent's reply says {error}"))
     }
 
-    /// The path takes these methods.
+    /// Creates the problem of a method that the path does not take. `allow` lists those it takes.
     pub(super) fn wrong_method(allow: String) -> Self {
         let problem = Self::new("wrong-method").saying(format!("the path takes {allow}"));
         Self { allow: Some(allow), ..problem }
@@ -123,7 +123,7 @@ impl Problem {
         Self { detail: Some(detail.into()), ..self }
     }
 
-    /// Of a message that was not accepted.
+    /// Creates the problem of a message that was not admitted.
     pub(super) fn of_admission(error: &AdmitError) -> Self {
         match error {
             AdmitError::TooLarge { limit } => Self::too_large(*limit, "limits.message"),
@@ -139,12 +139,12 @@ impl Problem {
             AdmitError::BreakerOpen { after } => {
                 Self { again_after: Some(*after), ..Self::new(error.code()).saying(error.to_string()) }
             }
-            // What is wrong with the store is for the host's log.
+            // The error of the store names files and states of the host, which are not for clients.
             AdmitError::NotKept(_) => Self::new(error.code()),
         }
     }
 
-    /// Of a message that was not handled; none when it was.
+    /// Creates the problem of an outcome; `None` if the message was handled.
     pub(super) fn of_outcome(outcome: &Outcome) -> Option<Self> {
         let inside = if let Outcome::Fault(fault) = outcome { Some(Box::new(fault.clone())) } else { None };
         let problem = Self { inside, ..Self::new(code(outcome)?) };
@@ -165,7 +165,7 @@ impl Problem {
         })
     }
 
-    /// Of a call of an HTTP agent.
+    /// Creates the problem of a failed call of an HTTP agent.
     pub(super) fn of_call(error: HttpError) -> Self {
         match error {
             HttpError::Admit(error) => Self::of_admission(&error),
@@ -179,7 +179,7 @@ impl Problem {
         }
     }
 
-    /// Of a body that could not be read; `setting` is what bounds its size.
+    /// Creates the problem of a body that could not be read. `setting` names the bound of its size.
     pub(super) fn of_body(error: &BodyError, setting: &str) -> Self {
         match error {
             BodyError::TooLarge { limit } => Self::too_large(*limit, setting),
@@ -188,16 +188,15 @@ impl Problem {
         }
     }
 
-    /// Its code.
     #[cfg(test)]
     pub(super) fn code(&self) -> &'static str {
         self.row.code
     }
 
-    /// The response.
+    /// Writes the response.
     pub(super) fn respond(self, about: &About<'_>) -> Response<ReplyBody> {
         let status = StatusCode::from_u16(self.row.status).expect("the table has proper status codes");
-        // Only of a guest's faults is there something to see.
+        // A fault of the host has no output of the guest, and its text is not for clients.
         let inside = self.inside.as_deref().filter(|fault| about.details && fault.is_guests());
         let words = inside.and_then(Fault::trail).map(Trail::words).filter(|words| !words.is_empty());
         let details = Details {
@@ -223,6 +222,7 @@ impl Problem {
             headers.insert(ALLOW, allow);
         }
         if let Some(after) = self.again_after {
+            // Rounded up, so that a client never comes back too early.
             headers.insert(RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1_000).max(1) as u64));
         }
         response
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_there_once_and_documented() {
+    fn codes_are_unique_and_documented() {
         let codes: BTreeSet<&str> = TABLE.iter().chain(MEANINGS).map(|row| row.code).collect();
         assert_eq!(codes.len(), TABLE.len() + MEANINGS.len());
         let page = include_str!("../../../docs/http.md");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_is_in_the_table() {
+    fn errors_are_in_the_table() {
         let time = Duration::from_millis(20);
         for fault in [
             Fault::Trap { message: String::new(), trail: Trail::default() },
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_have_their_status() {
+    fn outcomes_map_to_status_and_retry_after() {
         let gave = |cause, retry_after_ms| {
             Outcome::Gave(wit::Failure { cause, reason: "no such ticket".to_owned(), retry_after_ms })
         };
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn details_are_as_rfc_9457_has_them() {
+    fn the_body_follows_rfc_9457() {
         let trace = Trace::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None);
         let about = About { agent: Some("triage"), message: Some("m-1"), trace: trace.as_ref(), details: false };
         let response = Problem::too_large(5, "limits.message").respond(&about);

@@ -1,4 +1,4 @@
-//! Responses made of what an agent said.
+//! Responses made from an agent's replies.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ use crate::agent::Accepted;
 use crate::wasm::{act, wit};
 use caxton_control::Performative;
 
-/// The most of a wrong value that is told, in characters.
+/// The number of characters of an invalid value that are shown in its error.
 const MAX_SHOWN: usize = 40;
 
 const AGENT: HeaderName = HeaderName::from_static("caxton-agent");
@@ -25,15 +25,15 @@ const MESSAGE_ID: HeaderName = HeaderName::from_static("caxton-message-id");
 const ONTOLOGY: HeaderName = HeaderName::from_static("caxton-ontology");
 const PERFORMATIVE: HeaderName = HeaderName::from_static("caxton-performative");
 const REVISION: HeaderName = HeaderName::from_static("caxton-revision");
-/// The header of a reply that says which status its response is to have. It stays inside.
+/// The header of a reply that sets the status of its response. It is not passed on to the client.
 const STATUS: &str = "caxton-status";
 
-/// Why the status that a reply asks for cannot be sent.
+/// The error of a reply that asks for an invalid status.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{STATUS}: {0}` is no status that a reply may have: it takes a whole number from 200 to 599")]
 pub(super) struct BadStatus(String);
 
-/// Returns the status that a reply asks for; none if it leaves that to its performative.
+/// Returns the status that a reply asks for; `None` if it sets none and its performative decides.
 fn asked_status(headers: &[(String, String)]) -> Result<Option<StatusCode>, BadStatus> {
     let Some((_, value)) = headers.iter().find(|(name, _)| name == STATUS) else { return Ok(None) };
     let digits = value.len() == 3 && value.bytes().all(|byte| byte.is_ascii_digit());
@@ -44,12 +44,12 @@ fn asked_status(headers: &[(String, String)]) -> Result<Option<StatusCode>, BadS
     }
 }
 
-/// The status of a reply that asks for none, by what it means to do. The message was handled and its effects last, whatever
-/// it is.
+/// Returns the status for a performative. The message was handled and its effects are kept in every case, a refusal
+/// included.
 fn status(performative: Performative) -> StatusCode {
     use Performative as P;
     match performative {
-        // It will be done, and is not yet.
+        // The agent has agreed to act, and has not acted yet.
         P::Agree => StatusCode::ACCEPTED,
         P::Refuse => StatusCode::FORBIDDEN,
         P::NotUnderstood => StatusCode::UNPROCESSABLE_ENTITY,
@@ -75,10 +75,10 @@ fn status(performative: Performative) -> StatusCode {
     }
 }
 
-/// The response to a message that was handled, with its reply if there is one.
+/// Returns the response to a handled message: 204 without a reply.
 ///
 /// # Errors
-/// The reply asks for a status that there is not. What the handler did lasts all the same.
+/// The reply asks for an invalid status. The effects of the handler are kept nevertheless.
 pub(super) fn answered(reply: Option<wit::Message>) -> Result<Response<ReplyBody>, BadStatus> {
     let Some(reply) = reply else {
         let mut response = Response::new(ReplyBody::Empty);
@@ -87,16 +87,16 @@ pub(super) fn answered(reply: Option<wit::Message>) -> Result<Response<ReplyBody
     };
     let performative = act(reply.performative);
     let status = asked_status(&reply.headers)?.unwrap_or_else(|| status(performative));
-    // What resets a form has no content (RFC 9110, section 15.3.6).
+    // A 205 response has no content (RFC 9110, section 15.3.6).
     let content = if status == StatusCode::RESET_CONTENT { Bytes::new() } else { Bytes::from(reply.content) };
     let mut response = Response::new(ReplyBody::Whole(content));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    // Seven or fewer are the usual.
+    // Most replies have at most seven headers, and one allocation serves them all.
     headers.reserve(8);
     for (name, value) in reply.headers {
         let name = HeaderName::try_from(name).ok().filter(is_agents);
-        // A name or a value that HTTP cannot carry stays away.
+        // A name or a value that HTTP cannot carry is dropped: the message was handled, and cannot fail any more.
         if let (Some(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
             headers.append(name, value);
         }
@@ -111,14 +111,14 @@ pub(super) fn answered(reply: Option<wit::Message>) -> Result<Response<ReplyBody
     Ok(response)
 }
 
-/// Whether an agent's reply may set this header: not what frames the response, and not what the host says.
+/// Returns `true` if an agent's reply may set this header: neither one of the framing nor one of the host.
 fn is_agents(name: &HeaderName) -> bool {
     let framing = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
     let prefixes = ["caxton-", "http-", "proxy-", "keep-alive", "trace"];
     !framing.contains(name) && !prefixes.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
-/// The response to a message that was put into a mailbox.
+/// Returns the 202 response to an enqueued message, with the path of its status.
 pub(super) fn accepted(accepted: Accepted, agent: &str) -> Response<ReplyBody> {
     let body = json!({ "id": accepted.id, "conversation": accepted.conversation });
     let location = format!("{}{}", super::status::MESSAGES, accepted.id);
@@ -131,7 +131,7 @@ pub(super) fn accepted(accepted: Accepted, agent: &str) -> Response<ReplyBody> {
     response
 }
 
-/// A response of the host's own.
+/// Returns a JSON response of the host, never cached.
 pub(super) fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Whole(Bytes::from(format!("{body}\n"))));
     *response.status_mut() = status;
@@ -140,10 +140,10 @@ pub(super) fn json_response(status: StatusCode, body: &serde_json::Value) -> Res
     response
 }
 
-/// Says which agent and revision answered, and to what.
+/// Sets the headers that name the agent, revision, message and conversation of a response.
 pub(super) fn sign(headers: &mut HeaderMap, agent: &str, revision: Option<&RevisionId>, message: Option<Accepted>) {
     let mut set = |name: HeaderName, value: String| {
-        // Names and ids are printable; a conversation that is not stays away.
+        // Names and ids are printable. A conversation id need not be, and is left out then.
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
@@ -161,7 +161,7 @@ pub(super) fn sign(headers: &mut HeaderMap, agent: &str, revision: Option<&Revis
     }
 }
 
-/// Says which conversation was gone on with.
+/// Sets the header that names the conversation of a call of an HTTP agent.
 pub(super) fn name_conversation(headers: &mut HeaderMap, conversation: HeaderValue) {
     headers.insert(CONVERSATION, conversation);
 }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_sets_its_own_headers_and_no_others() {
+    fn replies_cannot_set_headers_of_the_host() {
         let response = answered(Some(reply(&[
             ("location", "/tickets/7"),
             ("set-cookie", "a=1"),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_have_their_status() {
+    fn performatives_map_to_status() {
         for (performative, expected) in [
             (wit::Performative::Inform, 200),
             (wit::Performative::Propose, 200),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_says_its_status_itself() {
+    fn a_reply_can_set_its_status() {
         for (said, expected) in [
             ("200", Some(200)),
             ("404", Some(404)),

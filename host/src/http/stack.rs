@@ -1,8 +1,8 @@
-//! What every request goes through before it is looked at, outermost first.
+//! The layers that every request passes before routing, outermost first.
 //!
-//! The order of layers: a visit is counted first and ends last, so that whatever is inside counts as under way.
-//! Bounds on bodies, deadlines and shedding are not here: they are each agent's own, and known only when the
-//! path is.
+//! A request is registered with its connection first and unregistered last, so that everything inside counts as under
+//! way. Bounds on bodies, deadlines and load shedding are absent here: they belong to the agent, which is known only
+//! after routing.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::body::Answering;
 use super::ingress;
 use super::listen::Line;
 
-/// The service of one connection.
+/// Creates the service of one connection.
 pub(super) fn stack(
     line: Arc<Line>,
 ) -> TowerToHyperService<

@@ -1,4 +1,4 @@
-//! What became of a message that nobody waited for: the host's own paths on this listener.
+//! The status of enqueued messages, served on the host's own paths of this listener.
 
 use http::{Method, Response, StatusCode};
 use serde_json::json;
@@ -10,10 +10,10 @@ use crate::commons::Commons;
 use crate::receipts::{Receipt, State};
 use crate::trace::Trace;
 
-/// Where messages are looked up, with the id after it.
+/// The path of a message's status, to be followed by its id.
 pub(super) const MESSAGES: &str = "/.caxton/messages/";
 
-/// Answers a request for `path`, which stands below the host's own prefix.
+/// Answers a request for `path`, given without the host's own prefix.
 pub(super) fn answer(commons: &Commons, method: &Method, path: &str, trace: &Trace) -> Response<ReplyBody> {
     respond(|id| commons.receipts.find(&commons.store, id), method, path, trace)
 }
@@ -36,30 +36,30 @@ fn respond(
 }
 
 fn describe(id: &str, receipt: &Receipt) -> serde_json::Value {
-    let mut told = json!({
+    let mut shown = json!({
         "id": id,
         "agent": *receipt.agent,
         "conversation": receipt.conversation,
         "accepted_at": receipt.accepted_at,
     });
     match &receipt.state {
-        State::Pending => told["state"] = "pending".into(),
+        State::Pending => shown["state"] = "pending".into(),
         State::Handled { at, revision } => {
-            told["state"] = "handled".into();
-            told["ended_at"] = (*at).into();
-            told["revision"] = revision.as_ref().map(ToString::to_string).into();
+            shown["state"] = "handled".into();
+            shown["ended_at"] = (*at).into();
+            shown["revision"] = revision.as_ref().map(ToString::to_string).into();
         }
         State::Failed { at, revision, code, reason } => {
-            told["state"] = "failed".into();
-            told["ended_at"] = (*at).into();
-            told["revision"] = revision.as_ref().map(ToString::to_string).into();
-            told["code"] = (*code).into();
-            // What went on inside the agent is for its log, unless it is what the agent itself says.
+            shown["state"] = "failed".into();
+            shown["ended_at"] = (*at).into();
+            shown["revision"] = revision.as_ref().map(ToString::to_string).into();
+            shown["code"] = (*code).into();
+            // Only a text that the agent returned itself is shown. Everything else, such as a trap, is for its log.
             let own = matches!(*code, "rejected" | "agent-unavailable" | "agent-fault" | "gone");
-            told["reason"] = if own { reason.as_str() } else { problem::find(code).text }.into();
+            shown["reason"] = if own { reason.as_str() } else { problem::find(code).text }.into();
         }
     }
-    told
+    shown
 }
 
 #[cfg(test)]
@@ -78,23 +78,23 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_looked_up() {
+    fn receipts_are_shown() {
         let receipts = Arc::<Receipts>::default();
         let accepted = Accepted { id: new_id(), conversation: "c-1".to_owned() };
         let waiter = receipts.open(&accepted, "triage".into(), 7);
         let trace = Trace::start();
         let path = format!("messages/{}", accepted.id);
-        let told = body(respond(|id| receipts.get(id), &Method::GET, &path, &trace));
+        let shown = body(respond(|id| receipts.get(id), &Method::GET, &path, &trace));
         assert_eq!(
-            told,
+            shown,
             json!({ "id": accepted.id, "agent": "triage", "conversation": "c-1", "accepted_at": 7, "state": "pending" })
         );
         let fault = Fault::Trap { message: "secret".to_owned(), trail: crate::wasm::Trail::default() };
         waiter.tell(Answer { revision: None, outcome: Outcome::Fault(fault) });
-        let told = body(respond(|id| receipts.get(id), &Method::GET, &path, &trace));
-        assert_eq!(told["state"], "failed");
-        assert_eq!(told["code"], "trap");
-        assert_eq!(told["reason"], "the agent stopped itself in the middle of its work");
+        let shown = body(respond(|id| receipts.get(id), &Method::GET, &path, &trace));
+        assert_eq!(shown["state"], "failed");
+        assert_eq!(shown["code"], "trap");
+        assert_eq!(shown["reason"], "the agent stopped itself in the middle of its work");
         for (method, path, status) in
             [(Method::POST, path.as_str(), 405), (Method::GET, "messages/none", 404), (Method::GET, "other", 404)]
         {

@@ -1,4 +1,4 @@
-//! Calls of HTTP agents: the request itself goes in, the response comes out.
+//! Calls of HTTP agents: the request is passed in, the response is passed out, and both bodies are streamed.
 
 use std::sync::OnceLock;
 
@@ -13,7 +13,7 @@ use super::problem::{About, Problem};
 use super::reply;
 use crate::wasm::BodyError;
 
-/// Calls an HTTP agent.
+/// Calls an HTTP agent. Returns when the head of the response is there.
 pub(super) async fn call(line: &Line, call: Call) -> Reply {
     let conversation = call.conversation();
     let Call { mut head, body, agent, trace, .. } = call;
@@ -49,7 +49,8 @@ pub(super) async fn call(line: &Line, call: Call) -> Reply {
     }
 }
 
-/// What was wrong with the request's body, when that is why there is no response.
+/// Returns the problem of the request's body, if it was refused or lost: then the error of the agent only follows from
+/// it.
 fn explain(broken: &OnceLock<Broken>, bounds: Bounds) -> Option<Problem> {
     Some(match broken.get()? {
         Broken::TooLarge => Problem::too_large(bounds.limit, "http.max-body"),
@@ -58,10 +59,10 @@ fn explain(broken: &OnceLock<Broken>, bounds: Bounds) -> Option<Problem> {
     })
 }
 
-/// Takes away what was between the client and this host only, and adds the host that a client of old left out.
+/// Removes the headers that are meant for this connection only, and adds the `host` that HTTP/1.0 clients may omit.
 fn make_own(head: &mut request::Parts, address: &str) {
     if let Some(named) = head.headers.get(CONNECTION).cloned() {
-        // What the client calls a matter of this connection (RFC 9110, section 7.6.1).
+        // The client names further headers of this connection (RFC 9110, section 7.6.1).
         for name in named.to_str().unwrap_or_default().split(',').filter_map(|name| name.trim().parse().ok()) {
             let name: HeaderName = name;
             head.headers.remove(name);
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_concerns_the_connection_stays_outside() {
+    fn connection_headers_are_removed() {
         let request = Request::builder()
             .uri("/")
             .header("connection", "keep-alive, X-Hop")
@@ -92,7 +93,7 @@ mod tests {
         make_own(&mut head, "127.0.0.1:8080");
         let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        // The rest of the hop's own headers are kept from every guest where requests are handed over.
+        // The other hop-by-hop headers are removed when the request is passed to wasi:http.
         assert_eq!(names, ["connection", "host", "x-end"]);
         assert_eq!(head.headers[HOST], "127.0.0.1:8080");
     }
