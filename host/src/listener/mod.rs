@@ -1,12 +1,13 @@
-//! Connections of clients: accepted, watched, and ended.
+//! Connections of clients: accepting, supervising and closing them.
 //!
 //! ```text
-//! accept -> socket (notes what comes and goes) -> hyper -> a service of its own for each connection
-//!                      '-- pulse: one task looks at all of them and cuts those that are of no use
+//! accept -> socket (reports reads and writes) -> hyper -> a service of its own for each connection
+//!                      '-- pulse: one task checks all connections and closes the stalled and idle ones
 //! ```
-//! Every listener of the host is served here, so that all bear the same from clients. An end of input ends no
-//! call: a client may close its side as soon as its request is sent. A reset or a failed write does. A stop waits
-//! for requests whose head has come, and for nothing else. No timer is set for a request.
+//! Every listener of the host is served here, so that all have the same bounds. An end of input cancels no call: a
+//! client may close its sending side once its request is sent. A reset or a failed write does. A stop waits for
+//! requests whose head has arrived, and for nothing else. No timer is set for a single request: that would cost more
+//! than the request on a busy listener.
 
 mod pulse;
 mod serve;

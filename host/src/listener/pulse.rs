@@ -1,5 +1,6 @@
-//! What each connection waits for, and since when, so that slow clients can be cut without a timer for each
-//! request: whoever waits leaves a note here, and one task reads all notes every now and then.
+//! The activity of a connection, with the times since when it waits. Slow clients are found without a timer for each
+//! request: the connection stores timestamps in atomics, and one task compares all of them with the timeouts at
+//! intervals.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,68 +12,67 @@ use parking_lot::Mutex;
 
 use super::serve::Bounds;
 
-/// How long a connection without a request is kept: longer than the usual clients and proxies keep theirs, so
-/// that it is them who close.
+/// The time after which an idle connection is closed. Longer than common clients and proxies keep theirs, so that it is
+/// them who close, and no request is lost on a connection that closes under it.
 const IDLE: Duration = Duration::from_secs(75);
-/// How long after its deadline a call may hold its connection; by then it has ended by itself, unless its
-/// client does not let it.
+/// The time past its deadline after which a call's connection is closed. By then the call has ended by itself, unless
+/// its client reads none of it.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long a connection that is to finish and has no request may take for it. HTTP/2 sends a frame there and back;
-/// whatever is left after that is of no use to anyone.
+/// The time that a finishing connection without requests gets to close. HTTP/2 needs it to exchange its last frames.
 const FINISH: Duration = Duration::from_millis(500);
 
-/// No note.
+/// The value of a timestamp that is not set.
 const NOTHING: u64 = 0;
 
-/// What a connection is told.
+/// An order to a connection. The values ascend in urgency, for `fetch_max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Go on.
+    /// Serve as usual.
     GoOn,
-    /// Finish what is under way, then end.
+    /// Answer the requests under way, then close.
     Finish,
-    /// End now.
+    /// Close at once.
     Cut,
 }
 
-/// One connection, as those see it who watch over it.
+/// The activity of one connection, shared by its socket, its requests and the task that checks it.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    /// All times here are milliseconds after this, plus one.
+    /// The start of time for all timestamps here, which are milliseconds since then plus one.
     origin: Instant,
     order: AtomicU8,
     connection: AtomicWaker,
-    /// Requests whose response is not complete.
+    /// Requests whose response is not complete yet.
     visits: AtomicU32,
-    /// Whether a request ever came.
+    /// Set with the first request.
     visited: AtomicBool,
     multiplexed: AtomicBool,
-    /// Whether its client is on this machine.
+    /// Set if the client's address is a loopback address.
     local: AtomicBool,
-    /// Since when there is no request.
+    /// The time since when no request is under way.
     idle_since: AtomicU64,
-    /// Since when the head of a request is coming.
+    /// The time of the first byte of a request head that is not complete yet.
     head_since: AtomicU64,
-    /// Since when the client takes nothing of what is to be sent.
+    /// The time since when the client accepts none of the bytes to be sent.
     blocked_since: AtomicU64,
-    /// Since when it is to finish.
+    /// The time of the order to finish.
     finishing_since: AtomicU64,
-    /// Bodies that come piece by piece, by number.
+    /// Response bodies sent in several chunks, by number.
     bodies: Mutex<HashMap<u64, Arc<Taking>>>,
     next_body: AtomicU64,
 }
 
-/// How a body that comes piece by piece is taken.
+/// The progress of a response body that is sent in chunks.
 #[derive(Debug)]
 struct Taking {
-    /// Since when nobody asks for more.
+    /// The time since when hyper has not asked for more, because the client accepts none.
     left_since: AtomicU64,
-    /// When it has to be complete.
+    /// The time by which it has to be complete.
     deadline: u64,
 }
 
 impl Pulse {
-    /// Of a connection that was just accepted.
+    /// The activity of a connection that was just accepted.
     pub(super) fn new(origin: Instant) -> Arc<Self> {
         let pulse = Self {
             origin,
@@ -93,12 +93,12 @@ impl Pulse {
         Arc::new(pulse)
     }
 
-    /// Notes that its client is on this machine.
+    /// Marks the client as local.
     pub(super) fn come_from_here(&self) {
         self.local.store(true, Ordering::Relaxed);
     }
 
-    /// Whether its client is on this machine.
+    /// Returns `true` if the client's address is a loopback address.
     pub(crate) fn is_local(&self) -> bool {
         self.local.load(Ordering::Relaxed)
     }
@@ -111,28 +111,29 @@ impl Pulse {
         u64::try_from(time.saturating_duration_since(self.origin).as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
-    /// Bytes came from the client.
+    /// Notes that bytes came from the client.
     pub(super) fn received(&self) {
+        // During a request the bytes are those of its body, or of frames of HTTP/2: they have bounds of their own.
         if self.visits.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == NOTHING {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
-    /// The client took bytes, or there are none for it.
+    /// Notes that the client took bytes, or that there are none to send.
     pub(super) fn sent(&self) {
         if self.blocked_since.load(Ordering::Relaxed) != NOTHING {
             self.blocked_since.store(NOTHING, Ordering::Relaxed);
         }
     }
 
-    /// The client takes no bytes at the moment.
+    /// Notes that the client accepts no bytes at the moment.
     pub(super) fn blocked(&self) {
         if self.blocked_since.load(Ordering::Relaxed) == NOTHING {
             self.blocked_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
-    /// A request begins. `multiplexed` says that others may come at the same time (HTTP/2).
+    /// Registers a request. `multiplexed` says that others may run at the same time (HTTP/2).
     pub(crate) fn visit(self: &Arc<Self>, multiplexed: bool) -> Visit {
         if !self.visited.load(Ordering::Relaxed) {
             self.visited.store(true, Ordering::Relaxed);
@@ -143,8 +144,9 @@ impl Pulse {
         Visit { pulse: Arc::clone(self), taking: None }
     }
 
-    /// What the connection has to do. Whoever asks is woken when that changes.
+    /// Returns the current order, and registers the task to be woken when it changes.
     pub(super) fn order(&self, cx: &std::task::Context<'_>) -> Order {
+        // Registered before the load: an order given between the two would otherwise wake nothing.
         self.connection.register(cx.waker());
         match self.order.load(Ordering::Acquire) {
             order if order == Order::Cut as u8 => Order::Cut,
@@ -153,7 +155,7 @@ impl Pulse {
         }
     }
 
-    /// Tells the connection what to do; never less than before.
+    /// Gives an order, unless a more urgent one was given before.
     pub(super) fn tell(&self, order: Order) {
         if order == Order::Finish && self.finishing_since.load(Ordering::Relaxed) == NOTHING {
             self.finishing_since.store(self.now(), Ordering::Relaxed);
@@ -163,22 +165,22 @@ impl Pulse {
         }
     }
 
-    /// Whether a request is under way.
+    /// Returns `true` if a request is under way.
     pub(super) fn is_visited(&self) -> bool {
         self.visits.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether no request is under way, and all that was answered is with the system.
+    /// Returns `true` if no request is under way and the kernel has accepted all responses.
     pub(super) fn is_at_rest(&self) -> bool {
         !self.is_visited() && self.blocked_since.load(Ordering::Relaxed) == NOTHING
     }
 
-    /// Whether several requests may be under way at once.
+    /// Returns `true` if several requests may be under way at once.
     pub(super) fn is_multiplexed(&self) -> bool {
         self.multiplexed.load(Ordering::Relaxed)
     }
 
-    /// Looks whether the client is too slow at this time, or the connection of no use any more.
+    /// Checks the timestamps against the bounds at the time `now`, and gives the order that follows.
     pub(super) fn look(&self, bounds: &Bounds, now: Instant) {
         let now = self.at(now);
         let (stall, head) = (millis(bounds.stall_timeout), millis(bounds.head_timeout));
@@ -199,10 +201,11 @@ impl Pulse {
                 self.tell(Order::Cut);
             }
         } else if !self.visited.load(Ordering::Relaxed) {
-            // Nothing, or not all of a first head.
+            // Not even the first head has arrived.
             if older(&self.idle_since, head) {
                 self.tell(Order::Cut);
             }
+        // Bytes on an idle HTTP/2 connection need not belong to a head.
         } else if !self.multiplexed.load(Ordering::Relaxed) && older(&self.head_since, head) {
             self.tell(Order::Cut);
         } else if older(&self.idle_since, millis(IDLE)) {
@@ -215,7 +218,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// One request of a connection, until its response is complete or dropped.
+/// A request of a connection, under way until its response is complete or dropped.
 #[derive(Debug)]
 pub(crate) struct Visit {
     pulse: Arc<Pulse>,
@@ -223,12 +226,12 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// Whether others may be under way on the same connection.
+    /// Returns `true` if other requests may be under way on the same connection.
     pub(crate) fn is_multiplexed(&self) -> bool {
         self.pulse.multiplexed.load(Ordering::Relaxed)
     }
 
-    /// Watches how the response's body is taken, which has to be complete at `deadline`.
+    /// Starts to check that the response's body makes progress and is complete at `deadline`.
     pub(crate) fn watch(&mut self, deadline: Option<Instant>) {
         let deadline = deadline.map_or(u64::MAX, |deadline| self.pulse.at(deadline + GRACE));
         let taking = Arc::new(Taking { left_since: AtomicU64::new(self.pulse.now()), deadline });
@@ -237,14 +240,14 @@ impl Visit {
         self.taking = Some((number, taking));
     }
 
-    /// More of the body is asked for.
+    /// Notes that hyper asked for more of the body.
     pub(crate) fn asked(&self) {
         if let Some((_, taking)) = &self.taking {
             taking.left_since.store(NOTHING, Ordering::Relaxed);
         }
     }
 
-    /// A piece of the body was handed over.
+    /// Notes that a chunk of the body was handed over.
     pub(crate) fn handed_over(&self) {
         if let Some((_, taking)) = &self.taking {
             taking.left_since.store(self.pulse.now(), Ordering::Relaxed);
@@ -257,6 +260,7 @@ impl Drop for Visit {
         if let Some((number, _)) = self.taking.take() {
             self.pulse.bodies.lock().remove(&number);
         }
+        // Stored before the count falls: the checking task must not see an old time with no request.
         if self.pulse.visits.load(Ordering::Relaxed) == 1 {
             self.pulse.idle_since.store(self.pulse.now(), Ordering::Relaxed);
         }
@@ -277,86 +281,86 @@ mod tests {
         }
     }
 
-    /// What the connection is told so many seconds after whatever was noted last.
-    fn told(pulse: &Pulse, seconds: u64) -> Order {
+    /// Returns the order that a check gives this many seconds from now.
+    fn order_after(pulse: &Pulse, seconds: u64) -> Order {
         pulse.look(&bounds(), Instant::now() + Duration::from_secs(seconds));
         pulse.order(&std::task::Context::from_waker(std::task::Waker::noop()))
     }
 
     #[test]
-    fn a_first_head_has_its_time() {
+    fn the_first_head_has_a_timeout() {
         let pulse = Pulse::new(Instant::now());
-        assert_eq!(told(&pulse, 9), Order::GoOn);
+        assert_eq!(order_after(&pulse, 9), Order::GoOn);
         pulse.received();
-        assert_eq!(told(&pulse, 11), Order::Cut);
+        assert_eq!(order_after(&pulse, 11), Order::Cut);
     }
 
     #[test]
-    fn a_later_head_has_its_time_from_its_first_byte() {
+    fn later_heads_time_out_from_their_first_byte() {
         let pulse = Pulse::new(Instant::now());
         drop(pulse.visit(false));
-        assert_eq!(told(&pulse, 60), Order::GoOn);
+        assert_eq!(order_after(&pulse, 60), Order::GoOn);
         pulse.received();
-        assert_eq!(told(&pulse, 9), Order::GoOn);
-        assert_eq!(told(&pulse, 11), Order::Cut);
+        assert_eq!(order_after(&pulse, 9), Order::GoOn);
+        assert_eq!(order_after(&pulse, 11), Order::Cut);
     }
 
     #[test]
-    fn an_idle_connection_is_finished_and_a_busy_one_kept() {
+    fn idle_connections_are_closed_and_busy_ones_kept() {
         let pulse = Pulse::new(Instant::now());
         let visit = pulse.visit(true);
-        assert_eq!(told(&pulse, 10_000), Order::GoOn, "a call has its own limits");
+        assert_eq!(order_after(&pulse, 10_000), Order::GoOn, "a call has its own limits");
         drop(visit);
         pulse.received();
-        assert_eq!(told(&pulse, 74), Order::GoOn, "bytes of HTTP/2 need not be those of a head");
-        assert_eq!(told(&pulse, 76), Order::Finish);
-        assert_eq!(told(&pulse, 77), Order::Cut, "it had its time to finish");
+        assert_eq!(order_after(&pulse, 74), Order::GoOn, "bytes of HTTP/2 need not be those of a head");
+        assert_eq!(order_after(&pulse, 76), Order::Finish);
+        assert_eq!(order_after(&pulse, 77), Order::Cut, "it had its time to finish");
     }
 
     #[test]
-    fn a_connection_that_is_to_finish_waits_for_its_requests_alone() {
+    fn finishing_connections_wait_for_their_requests_only() {
         let pulse = Pulse::new(Instant::now());
         let visit = pulse.visit(true);
         pulse.tell(Order::Finish);
-        assert_eq!(told(&pulse, 1_000), Order::Finish, "a call has its own limits");
+        assert_eq!(order_after(&pulse, 1_000), Order::Finish, "a call has its own limits");
         pulse.blocked();
         drop(visit);
-        assert_eq!(told(&pulse, 2), Order::Finish, "the client still takes what was answered");
+        assert_eq!(order_after(&pulse, 2), Order::Finish, "the client still takes what was answered");
         pulse.sent();
-        assert_eq!(told(&pulse, 2), Order::Cut);
+        assert_eq!(order_after(&pulse, 2), Order::Cut);
     }
 
     #[test]
-    fn who_takes_nothing_is_cut() {
+    fn clients_that_read_nothing_are_cut() {
         let pulse = Pulse::new(Instant::now());
         let _visit = pulse.visit(false);
         pulse.blocked();
         pulse.sent();
-        assert_eq!(told(&pulse, 1_000), Order::GoOn, "all was taken");
+        assert_eq!(order_after(&pulse, 1_000), Order::GoOn, "all was taken");
         pulse.blocked();
-        assert_eq!(told(&pulse, 29), Order::GoOn);
-        assert_eq!(told(&pulse, 31), Order::Cut);
+        assert_eq!(order_after(&pulse, 29), Order::GoOn);
+        assert_eq!(order_after(&pulse, 31), Order::Cut);
     }
 
     #[test]
-    fn a_body_that_nobody_asks_for_is_given_up() {
+    fn stalled_bodies_are_cut() {
         let pulse = Pulse::new(Instant::now());
         let mut visit = pulse.visit(true);
         visit.watch(None);
         visit.asked();
-        assert_eq!(told(&pulse, 1_000), Order::GoOn, "the agent is slow, not the client");
+        assert_eq!(order_after(&pulse, 1_000), Order::GoOn, "the agent is slow, not the client");
         visit.handed_over();
-        assert_eq!(told(&pulse, 31), Order::Cut);
+        assert_eq!(order_after(&pulse, 31), Order::Cut);
     }
 
     #[test]
-    fn a_body_has_to_be_complete_in_time() {
+    fn bodies_past_their_deadline_are_cut() {
         let pulse = Pulse::new(Instant::now());
         let mut visit = pulse.visit(true);
         visit.watch(Some(Instant::now() + Duration::from_secs(5)));
         visit.asked();
-        assert_eq!(told(&pulse, 5), Order::GoOn);
-        assert_eq!(told(&pulse, 7), Order::Cut);
+        assert_eq!(order_after(&pulse, 5), Order::GoOn);
+        assert_eq!(order_after(&pulse, 7), Order::Cut);
         drop(visit);
         assert!(pulse.bodies.lock().is_empty());
     }

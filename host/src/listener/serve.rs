@@ -1,4 +1,4 @@
-//! Accepting connections, and ending them.
+//! The accept loop, and the tasks that serve, check and close connections.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -24,48 +24,47 @@ use tokio_util::sync::CancellationToken;
 use super::pulse::{Order, Pulse};
 use super::socket::{Socket, until_gone};
 
-/// After the system had no more file handles: until then some connection may have ended.
+/// The pause after accepting failed for want of file descriptors: others may close meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
-/// While all connections are taken: how often to look whether the bound was raised.
+/// The interval at which a full listener checks whether a reload has raised `max_connections`.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How often slow clients are looked for: no more and no less often than this, whatever the timeouts.
+/// The bounds of the interval at which connections are checked, which follows from the timeouts.
 const MIN_WATCH: Duration = Duration::from_millis(20);
 const MAX_WATCH: Duration = Duration::from_secs(1);
-/// How often connections are looked at while all are to finish.
+/// The interval at which connections are checked during a stop.
 const STOP_WATCH: Duration = Duration::from_millis(50);
-/// Requests of one HTTP/2 connection at once; a client that wants more waits.
+/// Concurrent requests of one HTTP/2 connection; the client has to queue more.
 const MAX_STREAMS: u32 = 128;
-/// Bytes of one stream of HTTP/2 that may wait to be sent.
+/// Bytes of one HTTP/2 stream that may be buffered for sending.
 const BUFFER: usize = 128 << 10;
-/// Bytes that one stream of HTTP/2 may have on their way to the agent: what is taken no faster than this
-/// must not fill the memory.
+/// The receive window of one HTTP/2 stream in bytes. It bounds what is buffered of a body that the agent reads slowly.
 const WINDOW: u32 = 256 << 10;
 
-/// What a listener bears from clients.
+/// The bounds that a listener sets for its clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Connections open at once; more wait to be accepted.
+    /// Connections open at once. More wait in the kernel's backlog.
     pub(crate) max_connections: u32,
-    /// The largest head of a request, in bytes.
+    /// The largest request head, in bytes.
     pub(crate) max_head_bytes: u64,
-    /// How long a client may take to send the head of a request.
+    /// The time that a client has to send the head of a request.
     pub(crate) head_timeout: Duration,
-    /// How long a client may take none of what is to be sent to it.
+    /// The time for which a client may accept no bytes of a response.
     pub(crate) stall_timeout: Duration,
 }
 
 /// A listener and its connections.
 struct Server<M> {
-    /// May say something else at any time.
+    /// Returns the current bounds; a reload may change them at any time.
     bounds: Box<dyn Fn() -> Bounds + Send + Sync>,
-    /// Makes the service of a connection.
+    /// Creates the service of a connection.
     make: M,
-    /// Where the times of all pulses begin.
+    /// The start of time for the timestamps of all connections.
     origin: Instant,
     open: Mutex<Open>,
-    /// A connection has ended.
+    /// Notified when a connection has ended.
     left: Notify,
-    /// Connections are to end.
+    /// Notified when all connections have to finish.
     stopping: Notify,
 }
 
@@ -76,9 +75,9 @@ struct Open {
     stopping: bool,
 }
 
-/// Serves connections until `stop`, each with the service that `make` makes for it, which has to note its
-/// [visits](super::visited()). Then finishes the requests that have begun, and returns when all connections have ended.
-/// Dropping the future cuts none of them.
+/// Serves connections until `stop`, each with a service of `make`, which has to register its requests as
+/// [visited](super::visited()) does. Then finishes the requests under way, and returns when all connections have ended.
+/// Dropping the future leaves them open.
 pub(crate) async fn serve<M, S, B>(
     listener: TcpListener,
     bounds: impl Fn() -> Bounds + Send + Sync + 'static,
@@ -119,7 +118,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Accepts connections until `stop`; never returns, so that those it has accepted can end.
+    /// Accepts connections until `stop`, and closes the listener. Never returns: the caller waits for the connections.
     async fn accept_until(self: &Arc<Self>, listener: TcpListener, stop: &CancellationToken) {
         tokio::select! {
             biased;
@@ -139,7 +138,7 @@ where
                     short = false;
                     self.open(stream);
                 }
-                // The client was gone before it was accepted.
+                // The client has closed the connection before it was accepted.
                 Err(error) if is_of_client(&error) => {}
                 Err(error) => {
                     if !std::mem::replace(&mut short, true) {
@@ -159,12 +158,13 @@ where
     }
 
     async fn until_left(&self, longest: Duration) {
-        // That the time is over is no error.
+        // A timeout is the normal case.
         let _ = tokio::time::timeout(longest, self.left.notified()).await;
     }
 
     async fn until_empty(&self) {
         loop {
+            // Created before the check, so that a connection that ends in between is not missed.
             let left = self.left.notified();
             if self.open.lock().connections.is_empty() {
                 return;
@@ -174,7 +174,7 @@ where
     }
 
     fn open(self: &Arc<Self>, stream: TcpStream) {
-        // Answers are written in one piece; waiting for more would only delay them.
+        // Responses are written as a whole, so that Nagle's algorithm would only delay them.
         if stream.set_nodelay(true).is_err() {
             return;
         }
@@ -199,7 +199,7 @@ where
         });
     }
 
-    /// Serves one connection to its end.
+    /// Serves one connection until it ends.
     async fn converse(&self, stream: TcpStream, pulse: Arc<Pulse>) {
         let builder = self.builder();
         let service = (self.make)(Arc::clone(&pulse));
@@ -208,7 +208,7 @@ where
         let connection = std::pin::pin!(connection);
         let watched = Watched { connection, pulse: &pulse, finishing: false, stream, gone: None };
         if let Err(error) = watched.await {
-            // Clients leave as they like; that is not worth more.
+            // Clients may disconnect at any time, which is no fault worth a warning.
             tracing::debug!(error, "a connection ended");
         }
     }
@@ -217,7 +217,7 @@ where
         let bounds = (self.bounds)();
         let head = usize::try_from(bounds.max_head_bytes).unwrap_or(usize::MAX);
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        // The largest head is what fits into the buffer. A client that has sent its request may close its side.
+        // The buffer's size bounds the head. A client may close its sending side after its request.
         builder.http1().max_buf_size(head).half_close(true);
         builder
             .http2()
@@ -232,7 +232,7 @@ where
         builder
     }
 
-    /// Looks at all connections now and then; never returns.
+    /// Checks all connections at intervals. Never returns.
     async fn watch(&self) {
         let mut stopping = false;
         loop {
@@ -250,7 +250,7 @@ where
         }
     }
 
-    /// Lets all connections finish what they have.
+    /// Orders all connections to finish, and refuses new ones.
     fn stop(&self) {
         let mut open = self.open.lock();
         open.stopping = true;
@@ -261,7 +261,7 @@ where
     }
 }
 
-/// Whether accepting failed because of the connection itself.
+/// Returns `true` if accepting failed because of the one connection.
 fn is_of_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -269,7 +269,7 @@ fn is_of_client(error: &io::Error) -> bool {
     )
 }
 
-/// Counts a connection as open until it is dropped.
+/// The entry of an open connection, removed on drop.
 struct Guard<M> {
     server: Arc<Server<M>>,
     number: u64,
@@ -278,18 +278,18 @@ struct Guard<M> {
 impl<M> Drop for Guard<M> {
     fn drop(&mut self) {
         self.server.open.lock().connections.remove(&self.number);
-        // One waits for all and one for any, never both.
+        // `notify_one` suffices: the accept loop and the stop never wait at the same time.
         self.server.left.notify_one();
     }
 }
 
-/// A connection that does what its pulse is told, and ends when its client is gone.
+/// The future of a connection, which obeys the orders of its pulse and ends when the client is gone.
 struct Watched<'a, C> {
     connection: Pin<&'a mut C>,
     pulse: &'a Pulse,
     finishing: bool,
     stream: Arc<TcpStream>,
-    /// Made when a request has to wait: most are answered before.
+    /// Created when a request has to wait. Most are answered at the first poll and save the allocation.
     gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -297,12 +297,12 @@ impl<C: GracefulConnection> Watched<'_, C>
 where
     C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Lets the connection end after what is under way. What was not begun is not waited for.
+    /// Starts the graceful shutdown. A request whose head is not complete is not waited for.
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let at_rest = self.pulse.is_at_rest();
         self.connection.as_mut().graceful_shutdown();
         let polled = self.connection.as_mut().poll(cx).map_err(Into::into);
-        // Of HTTP/2 something may be left that its client has to ask for first.
+        // An HTTP/2 client may have to open its window before the last bytes can be sent.
         if polled.is_pending() && at_rest && self.pulse.is_at_rest() && !self.pulse.is_multiplexed() {
             return Poll::Ready(Ok(()));
         }
@@ -323,12 +323,12 @@ where
         if order == Order::Cut {
             return Poll::Ready(Err("its client is too slow".into()));
         }
-        // A request that has arrived by now has begun.
+        // Polled before the shutdown, so that a request that has arrived by now is still answered.
         let mut polled = self.connection.as_mut().poll(cx).map_err(Into::into);
         if polled.is_pending() && order == Order::Finish && !std::mem::replace(&mut self.finishing, true) {
             polled = self.finish(cx);
         }
-        // While a request is answered, HTTP/1.1 reads nothing, and would learn of a reset with its next write.
+        // While a request is answered, hyper reads nothing in HTTP/1.1 and would find a reset only at its next write.
         if polled.is_pending() && self.pulse.is_visited() && !self.pulse.is_multiplexed() {
             let Self { gone, stream, .. } = &mut *self;
             let gone = gone.get_or_insert_with(|| Box::pin(until_gone(Arc::clone(stream))));

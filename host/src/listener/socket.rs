@@ -1,4 +1,4 @@
-//! A client's socket, which notes in its connection's pulse when bytes come and whether they are taken.
+//! The socket of a client, which reports reads and writes to the connection's [`Pulse`].
 
 use std::io;
 use std::pin::Pin;
@@ -11,22 +11,22 @@ use tokio::net::TcpStream;
 
 use super::pulse::Pulse;
 
-/// The most that is read at once: the memory that is read into is cleared first.
+/// The largest read. The buffer is zeroed before each read, which would be costly for a large one.
 const PIECE: usize = 64 << 10;
 
-/// A client's socket. Shared with whoever waits for the client to leave.
+/// A client's socket. The stream is shared with [`until_gone`].
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
     pulse: Arc<Pulse>,
 }
 
 impl Socket {
-    /// A socket whose pulse is `pulse`.
+    /// Wraps a stream so that it reports to `pulse`.
     pub(super) fn new(stream: Arc<TcpStream>, pulse: &Arc<Pulse>) -> Self {
         Self { stream, pulse: Arc::clone(pulse) }
     }
 
-    /// Writes as soon as the socket takes bytes.
+    /// Writes when the socket is ready, and notes if it is not.
     fn write<T>(&self, cx: &mut Context<'_>, write: impl Fn(&TcpStream) -> io::Result<T>) -> Poll<io::Result<T>> {
         loop {
             if self.stream.poll_write_ready(cx)?.is_pending() {
@@ -44,10 +44,10 @@ impl Socket {
     }
 }
 
-/// Waits until the client has reset the connection or the system has given it up. An end of input is neither: it is
-/// no error of the socket.
+/// Waits until the client has reset the connection or the kernel has given it up. An end of input does not end the
+/// wait, as it is no error of the socket.
 pub(super) async fn until_gone(stream: Arc<TcpStream>) {
-    // A socket that cannot be waited for is of a runtime that ends.
+    // Waiting fails only when the runtime ends.
     let _ = stream.ready(Interest::ERROR).await;
 }
 
@@ -69,8 +69,8 @@ impl AsyncRead for Socket {
     }
 }
 
-/// Reads what there is. Fewer bytes than there is room for are all there are, so that the next read waits for more
-/// before it asks the system.
+/// Reads into the buffer. A short read has emptied the socket, so that the readiness is cleared with `WouldBlock`: the
+/// next read waits for an event instead of making a system call in vain.
 fn read(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     let mut some = None;
     let all = stream.try_io(Interest::READABLE, || {
@@ -90,13 +90,13 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A TCP socket has nothing of its own to flush.
+        // A TCP socket buffers nothing in this process.
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(match rustix::net::shutdown(&*self.stream, Shutdown::Write) {
-            // The client was faster.
+            // The client has closed the connection already.
             Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
             Err(error) => Err(error.into()),
         })

@@ -1,4 +1,4 @@
-//! A service whose requests count as visits of their connection.
+//! A service whose requests count as under way on their connection.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use hyper::service::{Service, service_fn};
 
 use super::pulse::{Pulse, Visit};
 
-/// Lets each request of a connection that `answer` answers count as under way until the last byte of its response.
+/// Makes a service of `answer` that registers each request with its connection until the last byte of the response.
 pub(crate) fn visited<A, F, B>(
     pulse: Arc<Pulse>,
     answer: A,
@@ -42,7 +42,7 @@ where
     })
 }
 
-/// A body that holds its visit.
+/// A response body that holds the registration of its request.
 pub(crate) struct Visited<B> {
     body: B,
     visit: Visit,

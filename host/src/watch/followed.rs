@@ -1,4 +1,4 @@
-//! What the declaration wants followed.
+//! The set of files that a declaration asks to follow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use caxton_control::Desired;
 use super::pattern::Pattern;
 use super::sources::LeftOut;
 
-/// What is followed.
+/// The files to follow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Followed {
-    /// The declaration's file.
+    /// The declaration file.
     pub(crate) file: PathBuf,
-    /// The folder of the file.
+    /// The folder of the declaration, from which relative paths start.
     pub(crate) dir: PathBuf,
-    /// Components of agents that follow theirs.
+    /// Components of agents with `reload.watch`.
     pub(crate) components: BTreeSet<PathBuf>,
-    /// Build commands with the patterns of their sources.
+    /// The patterns of sources, by build command.
     pub(crate) builds: BTreeMap<String, BTreeSet<String>>,
-    /// What is made and what the host keeps, which are never sources: all components, and the data folder.
+    /// Paths that are never sources: built components and the data folder. A build that watched its own output would
+    /// run for ever.
     made: BTreeSet<PathBuf>,
 }
 
 impl Followed {
-    /// What a declaration in this file wants followed by a host that keeps its own in the folder `data`. The paths are
-    /// absolute.
+    /// Collects what the declaration in this file asks to follow. `data` is the data folder. All paths are absolute.
     pub(crate) fn new(file: &Path, dir: &Path, data: &Path, desired: &Desired) -> Self {
         let mut followed = Self { file: file.to_owned(), dir: dir.to_owned(), ..Self::default() };
         for spec in desired.agents.values() {
@@ -44,7 +44,7 @@ impl Followed {
         followed
     }
 
-    /// The patterns of each build. Those that can mean nothing are told and left out.
+    /// Returns the patterns of each build. An invalid pattern is logged and left out.
     pub(crate) fn patterns(&self) -> BTreeMap<String, Vec<Pattern>> {
         let of = |patterns: &BTreeSet<String>| {
             let parsed = patterns.iter().filter_map(|written| {
@@ -57,7 +57,7 @@ impl Followed {
         self.builds.iter().map(|(command, patterns)| (command.clone(), of(patterns))).collect()
     }
 
-    /// What is no source now, whatever a pattern says.
+    /// Returns the files that are excluded from the sources whatever a pattern says.
     pub(crate) fn left_out(&self) -> LeftOut {
         LeftOut::new(&self.made)
     }

@@ -1,4 +1,4 @@
-//! Events of the kernel about folders (inotify).
+//! Change events of the kernel (inotify).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -11,12 +11,12 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
-/// How closely a folder is watched.
+/// The events that are requested for a folder. [`Content`](Self::Content) includes [`Names`](Self::Names).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Closeness {
-    /// Which names it has.
+    /// Entries that are created, removed or renamed.
     Names,
-    /// Writes to the files in it too.
+    /// Writes to the files in it as well.
     Content,
 }
 
@@ -35,58 +35,59 @@ impl Closeness {
     }
 }
 
-/// Something that happened in a folder.
+/// A change in a watched folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    /// To the entry of this name, in all folders that are this one.
+    /// An entry of a folder changed.
     Entry {
-        /// The folders, as they were given; two paths may lead to one folder.
+        /// All watched paths that lead to this folder.
         folders: Vec<PathBuf>,
-        /// The entry.
+        /// The entry's file name.
         name: OsString,
-        /// What its file is now, as far as writing goes.
+        /// The state of the file after the event.
         file: Handled,
     },
-    /// To a watched folder itself: it was removed, moved or unmounted.
+    /// The watched folder itself was removed, moved or unmounted.
     Folder,
-    /// More than the kernel keeps: anything may have happened.
+    /// The kernel's queue has overflowed: any change may have been lost.
     Overflow,
 }
 
-/// What an event says of writing.
+/// The state of writing that an event implies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Handled {
-    /// It was written to, and is not closed.
+    /// It was written to and may still be open.
     Written,
-    /// It was closed after a write, or is another file or none by now.
+    /// It was closed after a write, replaced or removed.
     Closed,
-    /// It is a folder, or only its metadata changed.
+    /// The entry is a folder, or only its metadata changed.
     Neither,
 }
 
-/// The folders that are watched.
+/// An inotify instance and its watched folders.
 pub(super) struct Kernel {
     events: AsyncFd<OwnedFd>,
     folders: HashMap<i32, Vec<PathBuf>>,
-    /// Whether it was said that the system allows no more.
+    /// Set once the warning about the system's limit was logged, to log it only once.
     said: bool,
 }
 
 impl Kernel {
-    /// A kernel's queue that watches nothing yet.
+    /// Opens an inotify instance without watches.
     #[expect(
         deprecated,
-        reason = "what replaces it is unsafe, for descriptors that are closed while it has them; one that it owns is not"
+        reason = "its replacement is unsafe because a borrowed descriptor may be closed; this one is owned"
     )]
     pub(super) fn open() -> std::io::Result<Self> {
         let events = AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)?;
         Ok(Self { events, folders: HashMap::new(), said: false })
     }
 
-    /// Watches these folders and no others. To watch one again costs a system call, takes up a folder that was made
-    /// anew at the same path, and loses nothing. Says whether there are folders among them that were not watched before.
+    /// Watches exactly these folders. Watching one again costs a system call, takes up a folder that was created anew
+    /// at the same path, and loses no events. Returns `true` if a folder was not watched before. One that cannot be
+    /// watched is skipped.
     pub(super) fn watch(&mut self, wanted: &BTreeMap<PathBuf, Closeness>) -> bool {
-        // Two paths may lead to one folder, and the last call would decide how closely that is watched.
+        // Two paths may lead to the same folder, whose watch has one set of flags: the last call would decide it.
         let mut watched: HashMap<i32, (Closeness, Vec<PathBuf>)> = HashMap::new();
         let mut full = None;
         for (folder, closeness) in wanted {
@@ -94,19 +95,19 @@ impl Kernel {
                 Ok(id) => {
                     let (closest, paths) = watched.entry(id).or_insert((*closeness, Vec::new()));
                     if *closest > *closeness && inotify::add_watch(&self.events, folder, closest.flags()).is_err() {
-                        // It has gone meanwhile; the next look finds that.
+                        // It was removed in between; the next scan notices.
                         continue;
                     }
                     *closest = (*closest).max(*closeness);
                     paths.push(folder.clone());
                 }
                 Err(error @ (Errno::NOSPC | Errno::NOMEM)) => full = Some(error),
-                // One that is not there, or may not be read: looks find what happens in it.
+                // A folder that is missing or unreadable. Changes in it are found by the periodic scans.
                 Err(error) => tracing::debug!(folder = %folder.display(), %error, "a folder is not watched"),
             }
         }
         for id in self.folders.keys().filter(|id| !watched.contains_key(*id)) {
-            // A folder that is gone is not watched any more anyway.
+            // Fails for a folder that was removed, whose watch the kernel has dropped itself.
             let _ = inotify::remove_watch(&self.events, *id);
         }
         let more = watched.keys().any(|id| !self.folders.contains_key(id));
@@ -122,7 +123,7 @@ impl Kernel {
         more
     }
 
-    /// Waits for events and gives all there are.
+    /// Waits for events and returns all that are pending.
     pub(super) async fn events(&self) -> std::io::Result<Vec<Event>> {
         loop {
             let mut ready = self.events.readable().await?;
@@ -136,7 +137,7 @@ impl Kernel {
     }
 
     fn read(&self) -> std::io::Result<Vec<Event>> {
-        // Many events at a time: a program that writes in small pieces makes thousands a second.
+        // Large, because a program that writes in small pieces causes thousands of events a second.
         let mut buffer = [MaybeUninit::uninit(); 32 * 1_024];
         let mut reader = Reader::new(&self.events, &mut buffer);
         let mut events: Vec<Event> = Vec::new();
@@ -144,6 +145,7 @@ impl Kernel {
             match reader.next() {
                 Ok(event) => {
                     let event = self.event(event.wd(), event.events(), event.file_name().map(std::ffi::CStr::to_bytes));
+                    // Repeated events of one file carry no news.
                     if let Some(event) = event.filter(|event| events.last() != Some(event)) {
                         events.push(event);
                     }
@@ -162,7 +164,7 @@ impl Kernel {
         if what.contains(ReadFlags::QUEUE_OVERFLOW) {
             return Some(Event::Overflow);
         }
-        // Of a watch that was given up.
+        // `None` for events of a watch that was removed meanwhile.
         let folders = self.folders.get(&id)?;
         let Some(name) = name else { return Some(Event::Folder) };
         let file = if what.contains(ReadFlags::ISDIR) {

@@ -1,4 +1,4 @@
-//! One look at everything that is followed.
+//! A scan of the followed files, and the actions that follow from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -20,25 +20,26 @@ use crate::control::Wake;
 use crate::stamp::{Stamp, Writing};
 use crate::wasm::digest;
 
-/// Times of a file system may be this coarse: a file that is younger may have been written again without a trace.
+/// The coarsest timestamps of common file systems (FAT: two seconds). A file that is younger may have been written
+/// again with the same timestamp.
 const COARSE: Duration = Duration::from_millis(2_500);
-/// Changed sources that are named in a line.
+/// The number of changed sources that a log line names.
 const NAMED: usize = 3;
 
-/// What there is to look at.
+/// The parts that the next scan has to cover.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Hints {
-    /// The declaration and components.
+    /// The declaration and the components.
     files: bool,
-    /// Sources.
+    /// The sources of builds.
     sources: bool,
 }
 
 impl Hints {
-    /// Everything.
+    /// A scan of everything.
     pub(super) const ALL: Self = Self { files: true, sources: true };
 
-    /// Whether there is anything.
+    /// Returns `true` if a scan is due for any part.
     pub(super) fn any(self) -> bool {
         self.files || self.sources
     }
@@ -50,40 +51,40 @@ impl BitOrAssign for Hints {
     }
 }
 
-/// What follows from a look.
+/// The result of a scan.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
-    /// What the reconciler is to be woken for.
+    /// The reasons to wake the reconciler.
     pub(super) wakes: Vec<Wake>,
-    /// Whether folders are watched that were not before.
+    /// Set if folders are watched that were not before: changes made in them before the watch may have been missed.
     pub(super) more: bool,
 }
 
-/// Folders on the way to what is followed, with the names that matter in each.
+/// The watched folders with the names that matter in each.
 type Names = BTreeMap<PathBuf, BTreeSet<OsString>>;
 
-/// What was seen of a file.
+/// The state of a file at a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     stamp: Option<Stamp>,
-    /// Whether any write after this makes another stamp.
+    /// Set if any later write has to change the stamp. It is not if the file is younger than [`COARSE`].
     certain: bool,
 }
 
-/// Everything that is followed, as the last look found it.
+/// The followed files with their state at the last scan.
 pub(super) struct Watched {
     followed: Arc<Followed>,
     writing: Writing,
-    /// What the file held.
+    /// The stamp and the digest of the declaration.
     file: (Option<Stamp>, Option<Digest>),
     components: BTreeMap<PathBuf, Seen>,
-    /// What matters for the file and the components: names, and the real paths of their files.
+    /// The names of the declaration and the components, with the real paths of these files.
     names: Names,
     files: BTreeSet<PathBuf>,
     sources: Option<Sources>,
 }
 
-/// The sources of all builds.
+/// The sources of all builds and the state of the builds.
 struct Sources {
     builds: Builds,
     patterns: BTreeMap<String, Vec<Pattern>>,
@@ -91,7 +92,7 @@ struct Sources {
     names: Names,
     files: BTreeSet<PathBuf>,
     folders: BTreeSet<PathBuf>,
-    /// Whether the builds were run before the first look, after what is known of their sources.
+    /// Set if the builds ran at the start, after their sources were recorded.
     built: bool,
 }
 
@@ -119,7 +120,7 @@ impl Watched {
         watched
     }
 
-    /// Follows something else from now on.
+    /// Replaces the set of followed files.
     pub(super) fn follow(&mut self, followed: Arc<Followed>) {
         if let Some(sources) = &mut self.sources {
             sources.declare(&self.followed, &followed);
@@ -127,12 +128,12 @@ impl Watched {
         self.followed = followed;
     }
 
-    /// Where builds are run.
+    /// Returns the working folder of builds.
     pub(super) fn dir(&self) -> PathBuf {
         self.followed.dir.clone()
     }
 
-    /// What events are about, as far as it matters.
+    /// Returns the parts that the events concern, and notes files that are being written.
     pub(super) fn hints<'a>(&self, events: impl Iterator<Item = &'a Event>) -> Hints {
         let mut hints = Hints::default();
         for event in events {
@@ -171,7 +172,7 @@ impl Watched {
         hints
     }
 
-    /// Looks at what the hints are about.
+    /// Scans the parts that `hints` names. Blocks on the file system.
     pub(super) fn look(&mut self, hints: Hints, kernel: Option<&mut Kernel>) -> Looked {
         let kind = Kind::now;
         if hints.files {
@@ -187,18 +188,18 @@ impl Watched {
             let patterns = sources.patterns.values().flatten();
             patterns.for_each(|pattern| _ = places.follow(&pattern.base));
             (sources.names, sources.files) = (places.names, places.files);
-            // While one is built, they are looked at when it has ended.
+            // A build may rewrite sources while it runs; they are read when it has ended.
             if !sources.builds.is_running() {
                 sources.look(&self.followed);
             }
         }
         let more = kernel.is_some_and(|kernel| self.watch(kernel));
-        // After the watch is there: what happens from now on is told.
+        // Read after the watch is set: a change made later causes an event.
         let wakes = if hints.files { self.look_at_files() } else { Vec::new() };
         Looked { wakes, more }
     }
 
-    /// Lets the kernel tell of all that matters. Says whether there are folders that it did not tell of before.
+    /// Watches all folders that matter. Returns `true` if some were not watched before.
     fn watch(&self, kernel: &mut Kernel) -> bool {
         let mut wanted: BTreeMap<PathBuf, Closeness> = BTreeMap::new();
         let of_sources = self.sources.iter().map(|sources| (&sources.names, &sources.files));
@@ -219,7 +220,8 @@ impl Watched {
     fn look_at_files(&mut self) -> Vec<Wake> {
         let mut wakes = Vec::new();
         let stamp = Stamp::now(&self.followed.file);
-        // The file is small, and what it says is what matters most: its bytes are compared whatever its times say.
+        // The declaration is small and matters most, so that its content is compared even if its timestamps are
+        // unchanged.
         let held = std::fs::read(&self.followed.file).ok().map(|bytes| digest(&bytes));
         if (stamp, held) != self.file {
             self.file = (stamp, held);
@@ -241,17 +243,17 @@ impl Watched {
         wakes
     }
 
-    /// Returns the build to run next, if there is one.
+    /// Returns the build to start next, if one is due.
     pub(super) fn next_build(&mut self) -> Option<String> {
         self.sources.as_mut()?.builds.begin_next()
     }
 
-    /// Looks at the sources after a build.
+    /// Reads the sources after a build has ended, to find changes made meanwhile.
     pub(super) fn built(&mut self) {
         if let Some(sources) = &mut self.sources {
             let changed = tokio::task::block_in_place(|| sources.read(&self.followed));
             let refused = sources.builds.ended(changed);
-            tell(&refused);
+            warn_of(&refused);
         }
     }
 }
@@ -261,12 +263,13 @@ fn has(names: &Names, folder: &Path, name: &OsStr) -> bool {
 }
 
 impl Sources {
-    /// Takes up other builds: what their sources are now is where they begin.
+    /// Adopts a changed set of builds. The sources of a new build count as unchanged from now on.
     fn declare(&mut self, before: &Followed, now: &Followed) {
         if (&before.builds, &before.dir) == (&now.builds, &now.dir) {
             return;
         }
         self.patterns = now.patterns();
+        // Before the first call nothing was followed, and the marks are those taken before the first builds.
         self.marks
             .retain(|command, _| before.builds.is_empty() || before.builds.get(command) == now.builds.get(command));
         self.builds.retain(|command| now.builds.contains_key(command));
@@ -281,7 +284,7 @@ impl Sources {
         }
     }
 
-    /// Looks at the sources while nothing is being built.
+    /// Scans the sources while no build runs.
     fn look(&mut self, followed: &Followed) {
         let changed = self.read(followed);
         if std::mem::take(&mut self.built) {
@@ -294,7 +297,7 @@ impl Sources {
         }
     }
 
-    /// Reads what the sources are now. Returns those that changed, by their builds.
+    /// Reads the sources of all builds. Returns the changes since the last read, by build command.
     fn read(&mut self, followed: &Followed) -> BTreeMap<String, Changed> {
         let left_out = followed.left_out();
         let mut all = BTreeMap::new();
@@ -303,7 +306,7 @@ impl Sources {
             let mut tree = Tree::default();
             patterns.iter().for_each(|pattern| _ = tree.add(pattern, &left_out));
             self.folders.append(&mut tree.folders);
-            // One that is new begins with what is there.
+            // The sources of a new build have no earlier state to compare with.
             let differ = self.marks.get(command).map(|before| changed(before, &tree.files));
             if let Some(differ) = differ.filter(|differ| !differ.is_empty()) {
                 all.insert(command.clone(), differ);
@@ -313,7 +316,7 @@ impl Sources {
         all
     }
 
-    /// Whether something in a folder of sources may be one, or have some.
+    /// Returns `true` if this path may be a source or a folder with sources.
     fn matter(&self, path: &Path, file: Handled) -> bool {
         self.patterns.values().flatten().any(|pattern| {
             path.strip_prefix(&pattern.base).is_ok_and(|below| match file {
@@ -324,8 +327,8 @@ impl Sources {
     }
 }
 
-/// Says what is not built, and why.
-fn tell(refused: &[Refused]) {
+/// Warns of builds that are not run again because they change their own sources.
+fn warn_of(refused: &[Refused]) {
     for refused in refused {
         tracing::warn!(
             command = refused.command,
@@ -335,7 +338,7 @@ fn tell(refused: &[Refused]) {
     }
 }
 
-/// Some of these files, for a line.
+/// Returns up to [`NAMED`] of these paths as text for a log line.
 fn some<'a>(files: impl Iterator<Item = &'a PathBuf>) -> String {
     let all: Vec<String> = files.map(|path| path.display().to_string()).collect();
     let named = all[..all.len().min(NAMED)].join(", ");

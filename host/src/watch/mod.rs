@@ -1,14 +1,14 @@
-//! Following files: the declaration, components, and the sources that components are built from.
+//! Following files: the declaration, the components, and the sources that components are built from.
 //!
 //! ```text
 //! events of the kernel ---.                       .-> the reconciler is woken
 //!                         +-> hints -> Quiet -> look
 //! every few seconds ------'                       '-> Builds -> a build, one after another
 //! ```
-//! What a look finds counts, and events are hints that one is due: they tell nothing of a folder that is not there yet,
-//! of one behind a link that leads elsewhere by now, on some file systems nothing at all, and after too many at once
-//! nothing of the rest. So each look finds out anew what the names lead to and watches that, and there is one every few
-//! seconds whatever the events say. Whether a file is whole is decided where it is read.
+//! The result of a scan decides; events are only hints that one is due. They are incomplete: there are none for a
+//! folder that does not exist yet, none for one behind a link that points elsewhere by now, none at all on some file
+//! systems, and after an overflow the rest is missing. So each scan resolves all paths anew and watches what they lead
+//! to, and a scan runs every few seconds without any event. The reader of a file decides whether it is complete.
 
 mod followed;
 mod kernel;
@@ -37,23 +37,23 @@ use look::{Hints, Watched};
 pub(crate) use pattern::Pattern;
 pub(crate) use sources::{LeftOut, Tree, matches_nothing};
 
-/// How often everything is looked at, whatever the events say.
+/// The interval of full scans, independent of events.
 const EVERY: Duration = Duration::from_secs(2);
-/// A look takes no more than this part of the time: with a hundred thousand sources there are fewer.
+/// Full scans take at most one part in this many of the time: with a hundred thousand sources they are less frequent.
 const SHARE: u32 = 20;
 
-/// What is watched, and how.
+/// The input of [`run`].
 #[derive(Clone)]
 pub(crate) struct Following {
-    /// What the declaration wants followed.
+    /// The current set of files to follow.
     pub(crate) followed: watch::Receiver<Arc<Followed>>,
-    /// The sources as they were before the first builds, if builds are run again when their sources change.
+    /// The sources as they were before the first builds. `None` if builds are not run again when their sources change.
     pub(crate) sources: Option<Before>,
-    /// Told which files are being written.
+    /// Receives the files that are being written.
     pub(crate) writing: Writing,
 }
 
-/// The sources of all builds at one moment, and whether the builds were run after it.
+/// The state of all sources at one moment. `built` says that the builds ran after it.
 #[derive(Clone)]
 pub(crate) struct Before {
     marks: BTreeMap<String, sources::Marks>,
@@ -61,7 +61,7 @@ pub(crate) struct Before {
 }
 
 impl Before {
-    /// The sources as they are now.
+    /// Reads the current sources.
     pub(crate) fn now(followed: &Followed, built: bool) -> Self {
         let left_out = followed.left_out();
         let marks = followed.patterns().into_iter().map(|(command, patterns)| {
@@ -73,7 +73,7 @@ impl Before {
     }
 }
 
-/// Follows files until `stop`: wakes the reconciler, and builds when it is to.
+/// Follows files until `stop`: wakes the reconciler, and runs builds if `sources` is given.
 pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: CancellationToken) {
     let Following { mut followed, sources, writing } = following;
     let mut kernel = Kernel::open()
@@ -96,10 +96,10 @@ pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: C
             Some(Ended { command, result }) = ended.recv() => {
                 building = None;
                 watched.built();
-                // The folders that it made are not watched yet.
+                // Folders that the build created are not watched yet.
                 looks.hint(Hints::ALL);
                 match result {
-                    // Its file may have the same bytes as before; then nothing follows from this.
+                    // The build may have written the same bytes; then the reconciler finds no change.
                     Ok(()) => _ = wakes.send(Wake::Components).await,
                     Err(BuildError::Stopped { .. }) => break,
                     Err(error) => tracing::error!(command, "{error}; what runs stays as it was"),
@@ -126,19 +126,19 @@ pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: C
     }
     if let Some(building) = building {
         stop.cancelled().await;
-        // It ends its processes.
+        // The task stops its child processes before it ends.
         let _ = building.await;
     }
 }
 
-/// When to look, and at what.
+/// The schedule of scans.
 struct Looks {
     origin: TokioInstant,
     quiet: Quiet,
     hints: Hints,
-    /// When to look at everything.
+    /// The time of the next full scan.
     every: TokioInstant,
-    /// A look that takes long is followed by as long a rest.
+    /// A scan that takes long is followed by a pause as long, so that they take at most half the time.
     not_before: TokioInstant,
 }
 
@@ -152,7 +152,7 @@ impl Looks {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Takes a hint, if it is one.
+    /// Schedules a scan soon if there are any hints.
     fn hint(&mut self, hints: Hints) {
         if hints.any() {
             self.hints |= hints;
@@ -160,7 +160,7 @@ impl Looks {
         }
     }
 
-    /// Everything is to be looked at without a pause.
+    /// Schedules a full scan at once.
     fn now(&mut self) {
         self.every = TokioInstant::now();
     }
@@ -170,7 +170,7 @@ impl Looks {
         hinted.map_or(self.every, |due| due.max(self.not_before).min(self.every))
     }
 
-    /// Looks. Returns what the reconciler is to be woken for.
+    /// Scans. Returns the reasons to wake the reconciler.
     fn look(&mut self, watched: &mut Watched, kernel: Option<&mut Kernel>) -> Vec<Wake> {
         let began = TokioInstant::now();
         let all = self.every <= began;
@@ -184,14 +184,14 @@ impl Looks {
             self.every = TokioInstant::now() + EVERY.max(took * SHARE);
         }
         if found.more {
-            // What happened in them since the look was told by nobody.
+            // Changes made in them since the scan caused no event.
             self.hint(Hints::ALL);
         }
         found.wakes
     }
 }
 
-/// A build that has ended.
+/// The result of a build.
 struct Ended {
     command: String,
     result: Result<(), BuildError>,

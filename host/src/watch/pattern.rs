@@ -1,38 +1,37 @@
 //! The patterns of `build.watch`.
 //!
-//! A pattern is a path from the folder of the declaration, or an absolute one. As far as it has no wildcard it is taken
-//! as any program takes a path, `..` and links included; what follows is matched below that. A folder stands for
-//! everything in it.
+//! A pattern is an absolute path or one relative to the folder of the declaration. Its part before the first wildcard
+//! is resolved like any path, with `..` and links; the rest is matched below it. A folder stands for everything in it.
 
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// Folders that builds and tools fill: no change in one is a change of a source, unless its pattern names it.
+/// Folders written by builds and tools. Changes in them are ignored unless the pattern names the folder.
 const NOT_SOURCES: &[&str] =
     &["target", "node_modules", "dist", ".git", ".hg", ".jj", ".venv", "venv", "__pycache__", ".caxton"];
-/// More alternatives than this in one pattern are a mistake.
+/// The bound of alternatives in one pattern: more are a mistake, and nested braces multiply.
 const MAX_ALTERNATIVES: usize = 1_000;
 
-/// A pattern without alternatives (`{a,b}`), which make several of it.
+/// A pattern without alternatives: `{a,b}` makes several.
 #[derive(Debug, Clone)]
 pub(crate) struct Pattern {
-    /// As it is in the declaration.
+    /// The text of the declaration, with its alternatives.
     pub(crate) written: String,
-    /// Where it begins: an absolute path, which may lead through links and need not exist.
+    /// The absolute path before the first wildcard. It may lead through links and need not exist.
     pub(crate) base: PathBuf,
-    /// What is matched below that; none for a file, or a folder with everything in it.
+    /// Matches the path below the base. `None` stands for the file itself, or a folder with everything in it.
     below: Option<GlobMatcher>,
-    /// Names of [`NOT_SOURCES`] that it has itself.
+    /// Names of [`NOT_SOURCES`] that occur in the pattern itself.
     named: Vec<&'static str>,
 }
 
 impl Pattern {
-    /// The patterns that one of a declaration in the folder `dir` stands for.
+    /// Parses a pattern of a declaration in the folder `dir`. Returns one for each alternative.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why it is invalid, as a text for the user.
     pub(crate) fn parse(written: &str, dir: &Path) -> Result<Vec<Self>, String> {
         if written.trim().is_empty() {
             return Err("it is empty".to_owned());
@@ -62,7 +61,7 @@ impl Pattern {
         Ok(Self { written: written.to_owned(), base, below, named })
     }
 
-    /// Whether a file at this path below the base is a source; an empty path is the base itself.
+    /// Returns `true` if the file at this path below the base is a source. An empty path is the base itself.
     pub(crate) fn matches(&self, below: &Path) -> bool {
         if below.as_os_str().is_empty() {
             return self.below.is_none();
@@ -72,7 +71,7 @@ impl Pattern {
             && self.below.as_ref().is_none_or(|glob| glob.is_match(below))
     }
 
-    /// Whether a folder at this path below the base is not looked into.
+    /// Returns `true` if the folder at this path below the base is not searched.
     pub(crate) fn is_left_out(&self, below: &Path) -> bool {
         below.components().any(|part| match part {
             Component::Normal(name) => {
@@ -82,7 +81,7 @@ impl Pattern {
         })
     }
 
-    /// The same pattern from another base, as one would write it.
+    /// Returns the text of this pattern with another base, for a suggestion.
     pub(crate) fn written_from(&self, base: &str) -> String {
         match &self.below {
             Some(glob) => format!("{base}/{}", glob.glob()),
@@ -91,14 +90,15 @@ impl Pattern {
     }
 }
 
-/// Whether an editor made this file for the time of a save, or as a copy of what was before.
+/// Returns `true` for names of temporary files and backups of editors.
 fn is_temporary(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     let ends = |end: &[u8]| name.ends_with(end);
+    // Vim creates `4913` to test whether it may write in a folder; Emacs locks with `.#NAME`.
     name == b"4913" || name.starts_with(b".#") || ends(b"~") || ends(b".swp") || ends(b".swo") || ends(b".swx")
 }
 
-/// A part of a path as it is meant, without the backslashes that make letters of wildcards.
+/// Returns a part of a path without the backslashes that escape wildcards.
 fn unescape(part: &str) -> String {
     let mut text = String::new();
     let mut letters = part.chars();
@@ -108,7 +108,7 @@ fn unescape(part: &str) -> String {
     text
 }
 
-/// The texts that one with alternatives in braces stands for; none if the braces do not match.
+/// Expands alternatives in braces; `None` if the braces do not match or there are too many.
 fn alternatives(text: &str) -> Option<Vec<String>> {
     let mut done = Vec::new();
     let mut open = vec![text.to_owned()];
@@ -120,16 +120,16 @@ fn alternatives(text: &str) -> Option<Vec<String>> {
         if done.len() + open.len() + inner.len() > MAX_ALTERNATIVES {
             return None;
         }
-        // The last one is taken up first.
+        // Reversed, because `open` is a stack and the order of the text is to be kept.
         open.extend(inner.iter().rev().map(|inner| format!("{before}{inner}{after}")));
     }
     Some(done)
 }
 
-/// What is before, in and after a brace.
+/// The text before the braces, the alternatives in them, and the text after.
 type Braces<'a> = (&'a str, Vec<&'a str>, &'a str);
 
-/// The first alternatives of a text; none within if there are none, none at all if a brace has no other.
+/// Returns the first group of alternatives: `Some(None)` if there is none, `None` if a brace has no counterpart.
 fn braces(text: &str) -> Option<Option<Braces<'_>>> {
     let (mut depth, mut start, mut inner) = (0_u32, 0, Vec::new());
     let (mut escaped, mut class) = (false, false);
@@ -170,7 +170,7 @@ mod tests {
 
     fn matches(pattern: &str, path: &str) -> bool {
         let patterns = Pattern::parse(pattern, Path::new("/p/app")).unwrap();
-        // As the system takes `..` where no link is on the way.
+        // Like the kernel without links on the way.
         let normal = |path: &Path| {
             path.components().fold(PathBuf::new(), |mut path, part| {
                 if part == Component::ParentDir {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_a_pattern_matches() {
+    fn equivalent_patterns_match() {
         for pattern in [
             "src/**",
             "./src/**",
@@ -231,7 +231,7 @@ mod tests {
             ("../shared/*.rs", "/p/shared/a.rs"),
             ("src/\\[id\\]/a.ts", "/p/app/src/[id]/a.ts"),
             ("src/[[]id]/*.ts", "/p/app/src/[id]/a.ts"),
-            // One that names a folder that builds fill means it.
+            // A pattern that names such a folder includes it.
             ("dist/**", "/p/app/dist/a.js"),
             ("target/debug/a", "/p/app/target/debug/a"),
             ("**/dist/*.js", "/p/app/web/dist/a.js"),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_of_its_own_does_not_match() {
+    fn other_paths_do_not_match() {
         for (pattern, path) in [
             ("src/**", "/p/app/lib/a.rs"),
             ("src/**", "/q/app/src/a.rs"),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_can_mean_nothing_is_refused() {
+    fn invalid_patterns_are_refused() {
         for (pattern, part) in [
             ("", "empty"),
             ("  ", "empty"),

@@ -1,7 +1,7 @@
-//! What has to be watched so that a name is followed, through whatever links it leads.
+//! The folders to watch to notice every change of the file that a path leads to, through links.
 //!
-//! A path leads through folders and links to a file. Each of these entries can be exchanged for another: a link to
-//! another release, a folder by a rename. So each folder on the way is watched for the names that matter in it:
+//! A path leads through folders and links to a file. Each of these entries can be replaced: a link by one to another
+//! release, a folder by a rename. So each folder on the way is watched for the names that matter in it:
 //!
 //! ```text
 //! /srv/app/caxton.toml -> ..data/caxton.toml      /        srv
@@ -14,24 +14,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
-/// As many links as Linux follows for one path.
+/// The bound of links in one path, the same as in Linux.
 const MAX_LINKS: u32 = 40;
 
-/// What is at a path.
+/// The kind of entry at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nothing, or something that may not be looked at.
+    /// Nothing, or something that cannot be read.
     Missing,
-    /// A folder.
     Folder,
-    /// Anything that is neither folder nor link.
+    /// Anything that is neither a folder nor a link.
     File,
-    /// A link to this.
+    /// A symbolic link with its target.
     Link(PathBuf),
 }
 
 impl Kind {
-    /// What is there now.
+    /// Reads the kind of the entry at `path` without following a link.
     pub(super) fn now(path: &Path) -> Self {
         match std::fs::symlink_metadata(path) {
             Ok(found) if found.is_dir() => Self::Folder,
@@ -42,24 +41,24 @@ impl Kind {
     }
 }
 
-/// The names that matter, by their folders.
+/// The names to watch, by their folders.
 pub(super) struct Places<'a> {
-    /// The folders on the way, none of them a link, with the names that matter in each.
+    /// The folders on the way with the names that matter in each. None of them is a link.
     pub(super) names: BTreeMap<PathBuf, BTreeSet<OsString>>,
-    /// The real paths of the files that were asked for, also of those that are not there yet in a folder that is.
+    /// The real paths of the files. A file that does not exist yet is included if its folder does.
     pub(super) files: BTreeSet<PathBuf>,
     kind: &'a dyn Fn(&Path) -> Kind,
-    /// Thousands of components may be in one folder.
+    /// The kinds that were read already. Thousands of components may share a folder.
     known: HashMap<PathBuf, Kind>,
 }
 
 impl<'a> Places<'a> {
-    /// No places yet; `kind` says what is at a path that leads through no link.
+    /// Creates an empty collection. `kind` reads the entry at a path that leads through no links.
     pub(super) fn new(kind: &'a dyn Fn(&Path) -> Kind) -> Self {
         Self { names: BTreeMap::new(), files: BTreeSet::new(), kind, known: HashMap::new() }
     }
 
-    /// Adds what matters for an absolute path. Returns the real path of what is there.
+    /// Adds the folders and names of an absolute path. Returns the real path if the file exists.
     pub(super) fn follow(&mut self, path: &Path) -> Option<PathBuf> {
         let mut left: Vec<OsString> = parts(path).rev().collect();
         let mut at = PathBuf::from("/");

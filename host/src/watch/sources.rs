@@ -1,4 +1,4 @@
-//! The files that builds are made of.
+//! The source files of builds.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, Metadata};
@@ -10,10 +10,12 @@ use caxton_control::files::Changed;
 
 use super::pattern::Pattern;
 
-/// A build with more sources than this watches something else than sources. The rest is not looked at.
+/// The bound of source files of one build, to bound the time of a scan: a pattern with more is a mistake. The rest is
+/// ignored.
 const MAX_FILES: usize = 100_000;
 
-/// What a source's content is known by. A link made to it, or its permissions, are no change.
+/// The state of a source file. The change time is left out: it changes with permissions and hard links, while the
+/// content stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     file: (u64, u64),
@@ -31,10 +33,10 @@ impl Mark {
     }
 }
 
-/// The sources of one build.
+/// The states of the sources of one build.
 pub(super) type Marks = BTreeMap<PathBuf, Mark>;
 
-/// How sources differ from what they were.
+/// Returns the differences between two states.
 pub(super) fn changed(before: &Marks, now: &Marks) -> Changed {
     let mut changed = Changed::default();
     for (path, mark) in now {
@@ -48,13 +50,13 @@ pub(super) fn changed(before: &Marks, now: &Marks) -> Changed {
     changed
 }
 
-/// Files and folders that are no sources whatever a pattern says, by device and inode: what builds make, and the host's
-/// own data. A build would follow from itself, or from any message.
+/// Files and folders that are excluded from all sources, by device and inode: the output of builds and the host's data.
+/// As sources they would make a build start itself, or start with every message.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LeftOut(HashSet<(u64, u64)>);
 
 impl LeftOut {
-    /// Those at these paths now.
+    /// Collects those that exist at these paths.
     pub(crate) fn new<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Self {
         let found = paths.into_iter().filter_map(|path| fs::metadata(path).ok());
         Self(found.map(|found| (found.dev(), found.ino())).collect())
@@ -65,19 +67,19 @@ impl LeftOut {
     }
 }
 
-/// What a look at sources found.
+/// The result of reading sources.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    /// The sources.
+    /// The source files with their states.
     pub(super) files: Marks,
-    /// The folders that were looked into, and those whose entries they are.
+    /// The folders that were searched.
     pub(super) folders: BTreeSet<PathBuf>,
-    /// The folders on the way to the present one, by device and inode: links may lead in a circle.
+    /// The folders on the current way, by device and inode, to stop at links that form a cycle.
     way: Vec<(u64, u64)>,
 }
 
 impl Tree {
-    /// Adds the sources of a pattern. Returns how many it has.
+    /// Adds the sources of a pattern. Returns their number.
     pub(crate) fn add(&mut self, pattern: &Pattern, left_out: &LeftOut) -> usize {
         let Ok(base) = fs::metadata(&pattern.base) else { return 0 };
         if base.is_dir() {
@@ -102,7 +104,7 @@ impl Tree {
         let mut found = 0;
         for entry in entries.flatten() {
             let below = below.join(entry.file_name());
-            // One that is gone since, or a link to nothing.
+            // Skips an entry that was removed meanwhile, or a dangling link.
             let Ok(metadata) = fs::metadata(entry.path()) else { continue };
             if metadata.is_dir() {
                 if !pattern.is_left_out(&below) {
@@ -122,7 +124,7 @@ impl Tree {
     }
 }
 
-/// Says that none of the alternatives of a pattern matches anything, and what would match; none if one does.
+/// Returns a warning and a hint if no alternative of a pattern matches a file; `None` if one does.
 pub(crate) fn matches_nothing(patterns: &[Pattern], dir: &Path, left_out: &LeftOut) -> Option<(String, String)> {
     let pattern = patterns.first()?;
     let mut tree = Tree::default();
@@ -157,7 +159,7 @@ fn pattern_for(base: &str) -> String {
     if base == "." { "**".to_owned() } else { format!("{base}/**") }
 }
 
-/// A path as a declaration in `dir` would have it.
+/// Returns the path as it would be written in a declaration in `dir`.
 fn shown(path: &Path, dir: &Path) -> String {
     match path.strip_prefix(dir) {
         Ok(below) if below.as_os_str().is_empty() => ".".to_owned(),
@@ -166,7 +168,7 @@ fn shown(path: &Path, dir: &Path) -> String {
     }
 }
 
-/// The pattern that was meant, if the first part of its path that is not there has a near name beside it.
+/// Returns a suggestion if the first missing part of the path resembles an existing name.
 fn meant(pattern: &Pattern, dir: &Path) -> Option<String> {
     let mut missing = pattern.base.as_path();
     while !missing.parent()?.exists() {
@@ -230,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_and_what_is_kept_are_no_sources() {
+    fn outputs_and_host_data_are_excluded() {
         let folder = project();
         let found = sources(folder.path(), "**", &["agent.wasm", "data"]);
         assert_eq!(found, ["lib/b.rs", "src/deep/er/a.rs", "src/main.rs"]);
     }
 
     #[test]
-    fn every_change_of_a_source_is_one() {
+    fn every_kind_of_change_is_found() {
         let folder = project();
         let dir = folder.path();
         let marks = || {
@@ -267,12 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_matches_nothing_is_told_with_one_that_would() {
+    fn patterns_without_a_match_get_a_suggestion() {
         let folder = project();
         let dir = folder.path();
-        let told = |pattern: &str| matches_nothing(&Pattern::parse(pattern, dir).unwrap(), dir, &LeftOut::default());
-        assert_eq!(told("src/**"), None);
-        assert_eq!(told("src/*.{toml,rs}"), None, "one alternative is enough");
+        let warning = |pattern: &str| matches_nothing(&Pattern::parse(pattern, dir).unwrap(), dir, &LeftOut::default());
+        assert_eq!(warning("src/**"), None);
+        assert_eq!(warning("src/*.{toml,rs}"), None, "one alternative is enough");
         for (pattern, message, help) in [
             ("srcs/**", "srcs is not there", "did you mean `src/**`?"),
             ("scr/deep/**", "scr/deep is not there", "did you mean `src/deep/**`?"),
@@ -282,7 +284,7 @@ mod tests {
             ("*.go", "matches no file in .", "`**` would match"),
             ("src/target/**/*.go", "matches no file in src/target", "`src/target/**` would match 1"),
         ] {
-            let (said, helps) = told(pattern).unwrap();
+            let (said, helps) = warning(pattern).unwrap();
             assert!(said.contains(message) && said.contains(pattern), "{pattern}: {said}");
             assert!(helps.contains(help), "{pattern}: {helps}");
         }
