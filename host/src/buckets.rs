@@ -1,9 +1,9 @@
-//! Times in the buckets of the metrics, for what happens so often that it is to cost a few nanoseconds.
+//! Histograms with the buckets of the metrics, for durations of each message: a record is two atomic additions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets of all histograms of the metrics, in nanoseconds: from a call in memory to a slow agent.
+/// The upper bounds of the buckets of all metrics in nanoseconds, from a call in memory to a slow agent.
 pub(crate) const BOUNDS_NS: [u64; 16] = [
     50_000,
     100_000,
@@ -23,8 +23,8 @@ pub(crate) const BOUNDS_NS: [u64; 16] = [
     30_000_000_000,
 ];
 
-/// Times in buckets: all that are not longer than the first bound, then those up to the next, and in the end what is
-/// longer than all.
+/// Durations in buckets: those up to the first bound, those up to the next, and so on. The last bucket has those longer
+/// than all bounds.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     counts: [AtomicU64; BOUNDS_NS.len() + 1],
@@ -32,7 +32,7 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// Counts a time.
+    /// Records a duration.
     pub(crate) fn record(&self, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.counts[BOUNDS_NS.partition_point(|bound| *bound < ns)].fetch_add(1, Ordering::Relaxed);
@@ -40,7 +40,7 @@ impl Times {
     }
 }
 
-/// What [`Times`] of several threads had counted at a moment.
+/// The sum of several [`Times`] at a moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Distribution {
     counts: [u64; BOUNDS_NS.len() + 1],
@@ -48,7 +48,7 @@ pub(crate) struct Distribution {
 }
 
 impl Distribution {
-    /// Takes in what was counted.
+    /// Adds the counts of `times`.
     pub(crate) fn add(&mut self, times: &Times) {
         for (sum, cell) in self.counts.iter_mut().zip(&times.counts) {
             *sum += cell.load(Ordering::Relaxed);
@@ -56,7 +56,7 @@ impl Distribution {
         self.sum_ns = self.sum_ns.saturating_add(times.sum_ns.load(Ordering::Relaxed));
     }
 
-    /// For each of the [bounds](BOUNDS_NS), how many were not longer.
+    /// Returns each of the [bounds](BOUNDS_NS) with the number of durations up to it.
     pub(crate) fn up_to(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut sum = 0;
         BOUNDS_NS.into_iter().zip(self.counts).map(move |(bound, count)| {
@@ -65,12 +65,12 @@ impl Distribution {
         })
     }
 
-    /// How many there were.
+    /// Returns the number of durations.
     pub(crate) fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// All of them together, in seconds.
+    /// Returns the sum of all durations in seconds.
     pub(crate) fn sum(&self) -> f64 {
         Duration::from_nanos(self.sum_ns).as_secs_f64()
     }
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_in_the_bucket_whose_bound_it_does_not_exceed() {
+    fn bounds_of_buckets_are_inclusive() {
         let (one, other) = (Times::default(), Times::default());
         one.record(Duration::ZERO);
         one.record(Duration::from_micros(50));

@@ -1,13 +1,13 @@
-//! Reading the clocks, in one place.
+//! The clocks of the host.
 //!
 //! | clock | is for |
 //! |---|---|
-//! | [`now_ms`] | what is shown or kept, and times of the calendar: follows the wall clock, also where that is set |
-//! | [`steady_ms`] | waits within one run: backoff, `after-ms`, timeouts. The same milliseconds when the host starts, then only forward |
-//! | `Instant` | waits that nobody keeps |
+//! | [`now_ms`] | what is shown or stored, and calendar times: follows the wall clock, also when it is set |
+//! | [`steady_ms`] | waits within one run: backoff, `after-ms`, timeouts. Equal to the wall clock when the host starts, then only forward |
+//! | `Instant` | waits that are not stored |
 //!
-//! A wait is kept as a time of the wall clock ([`to_wall`]), so that it goes on after a restart, and is taken up as one of
-//! the steady clock ([`from_wall`]). As long as nobody sets the wall clock both are the same number.
+//! A wait is stored as a time of the wall clock ([`to_wall`]), so that it goes on after a restart, and loaded as a time
+//! of the steady clock ([`from_wall`]). Both are the same number as long as the wall clock is not set.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,35 +15,35 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// The lead of the wall clock over the steady one, as [`look`] saw it last.
+/// The lead of the wall clock over the steady one in milliseconds, as of the last [`look`].
 static AHEAD: AtomicI64 = AtomicI64::new(0);
-/// The milliseconds by which a test set the wall clock ahead; 0 in every other program.
+/// The milliseconds by which a test has set the wall clock ahead; 0 in every other program.
 static SET_AHEAD: AtomicI64 = AtomicI64::new(0);
-/// A difference up to this is none: it comes of reading two clocks one after the other.
+/// Differences up to this many milliseconds are ignored: they come from reading two clocks one after the other.
 const TOLERANCE: u64 = 100;
 
-/// Milliseconds since 1970-01-01T00:00:00Z, exact to the tick of the system's clock (mostly 1 to 4 ms) and never
-/// ahead of it: what is asked several times for every message is to cost little. 0 for a clock that is set before.
+/// Returns milliseconds since 1970-01-01T00:00:00Z. Exact to the tick of the kernel (mostly 1 to 4 ms) and never ahead,
+/// which makes it cheap enough for several calls for each message. 0 if the clock is set before 1970.
 pub(crate) fn now_ms() -> u64 {
     let wall = nanoseconds(clock_gettime(ClockId::RealtimeCoarse)) / 1_000_000;
     u64::try_from(wall.saturating_add(SET_AHEAD.load(Ordering::Relaxed))).unwrap_or(0)
 }
 
-/// Milliseconds since 1970 by a clock that nobody sets: it is right when it is first read and goes on evenly from there,
-/// whatever is done to the wall clock. As exact and as cheap as [`now_ms`].
+/// Returns milliseconds since 1970 by a clock that cannot be set: it equals the wall clock at its first call and then
+/// advances steadily. As exact and as cheap as [`now_ms`].
 pub(crate) fn steady_ms() -> u64 {
     let passed = nanoseconds(clock_gettime(ClockId::MonotonicCoarse));
     u64::try_from(passed.saturating_add(origin()) / 1_000_000).unwrap_or(0)
 }
 
-/// The wall clock less the monotonic one, in nanoseconds, as they were first read.
+/// Returns the difference between the wall clock and the monotonic clock at the first call, in nanoseconds.
 fn origin() -> i64 {
     static ORIGIN: OnceLock<i64> = OnceLock::new();
     *ORIGIN.get_or_init(|| {
         loop {
             let before = nanoseconds(clock_gettime(ClockId::MonotonicCoarse));
             let wall = nanoseconds(clock_gettime(ClockId::RealtimeCoarse));
-            // Of one tick: else they would differ by one for ever.
+            // Both must be of the same tick: otherwise the clocks would differ by one for ever.
             if nanoseconds(clock_gettime(ClockId::MonotonicCoarse)) == before {
                 return wall - before;
             }
@@ -55,30 +55,30 @@ fn nanoseconds(time: Timespec) -> i64 {
     time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
 }
 
-/// Returns the lead of the wall clock over the steady one in milliseconds: the sum of what it was set by since the start.
+/// Returns the lead of the wall clock over the steady one in milliseconds: the sum of all its changes since the start.
 pub(crate) fn ahead() -> i64 {
     let seen = now_ms().cast_signed() - steady_ms().cast_signed();
     let known = AHEAD.load(Ordering::Relaxed);
-    // Two reads are never quite of the same moment: a time that is turned back and forth stays the same.
+    // Two reads are never quite simultaneous. Keeping the known lead makes conversions back and forth exact.
     if seen.abs_diff(known) <= TOLERANCE { known } else { seen }
 }
 
-/// Returns true while the wall clock shows another time than the steady one.
+/// Returns `true` while the wall clock differs from the steady one.
 pub(crate) fn is_set() -> bool {
     ahead() != 0
 }
 
-/// Returns the time of the wall clock that belongs to one of the steady clock.
+/// Converts a time of the steady clock to one of the wall clock.
 pub(crate) fn to_wall(steady: u64) -> u64 {
     steady.saturating_add_signed(ahead())
 }
 
-/// Returns the time of the steady clock that belongs to one of the wall clock.
+/// Converts a time of the wall clock to one of the steady clock.
 pub(crate) fn from_wall(wall: u64) -> u64 {
     wall.saturating_add_signed(-ahead())
 }
 
-/// Returns the time of the steady clock at an instant, past or to come.
+/// Converts an instant in the past or the future to a time of the steady clock.
 pub(crate) fn steady_at(instant: Instant) -> u64 {
     let (steady, now) = (steady_ms(), Instant::now());
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -86,8 +86,8 @@ pub(crate) fn steady_at(instant: Instant) -> u64 {
     steady.saturating_add(millis(left)).saturating_sub(millis(past))
 }
 
-/// Compares the clocks. Returns by how many milliseconds the wall clock was set ahead since the last look, less than 0 if
-/// it was set back; none if it was not set. A machine that slept seems to have been set ahead.
+/// Compares the clocks. Returns the milliseconds by which the wall clock was set ahead since the last call, negative if
+/// it was set back; `None` if it was not set. A machine that slept appears to have been set ahead.
 pub(crate) fn look() -> Option<i64> {
     let (now, before) = (ahead(), AHEAD.load(Ordering::Relaxed));
     if now == before {
@@ -97,12 +97,12 @@ pub(crate) fn look() -> Option<i64> {
     Some(now - before)
 }
 
-/// Sets the wall clock of this process ahead by so many seconds of what the system says, for [tests](crate::seam).
+/// Sets the wall clock of this process this many seconds ahead of the system's, for [tests](crate::seam).
 pub(crate) fn set_ahead(seconds: i64) {
     SET_AHEAD.store(seconds.saturating_mul(1_000), Ordering::Relaxed);
 }
 
-/// What this thread ever had of a core. Asks the system, which costs more than the other clocks.
+/// Returns the CPU time of this thread. A system call, so dearer than the other clocks.
 pub(crate) fn core_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_clocks_agree_until_one_is_set() {
+    fn the_clocks_agree_until_one_is_set() {
         for _ in 0..10_000 {
             let (before, wall, after) = (steady_ms(), now_ms(), steady_ms());
             assert!(before <= after, "it goes forward");
@@ -126,7 +126,7 @@ mod tests {
             let before = steady_ms();
             let (past, coming) = (now.checked_sub(away).map(steady_at), steady_at(now + away));
             let after = steady_ms() + 10;
-            // The machine may be younger than an hour.
+            // The machine may have booted less than an hour ago.
             assert!(past.is_none_or(|past| (before - 10..=after).contains(&(past + 1_000 * seconds))), "{seconds}");
             assert!((before - 10..=after).contains(&(coming - 1_000 * seconds)), "{seconds}");
         }

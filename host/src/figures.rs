@@ -1,5 +1,4 @@
-//! What is measured of the host as a whole: counts, rates and times. Nothing here is estimated; what was not
-//! measured is not there.
+//! Statistics of the whole host: counts, rates and times. All values are measured; one that was not measured is absent.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,15 +11,15 @@ use tokio_util::sync::CancellationToken;
 use crate::histogram::{Counted, Histogram, Sharded};
 use crate::status::{DeliveryFigures, FailureCount, MessageFigures, ProcessFigures};
 
-/// How often the counts are looked at. A rate's peak is over so long.
+/// The sampling interval, and so the time over which the peak rate is measured.
 const TICK: Duration = Duration::from_secs(1);
-/// Looks between which the rate of now is taken.
+/// The number of samples over which the current rate is measured.
 const RATE_TICKS: usize = 5;
-/// Looks between two copies of the times, and the copies that are kept: together the last minute.
+/// The samples between two copies of the histogram, and the number of copies: together they cover the last minute.
 const COPY_EVERY: u64 = 10;
 const COPIES: usize = 6;
 
-/// What is counted.
+/// A counter of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Figure {
     /// Messages taken into mailboxes.
@@ -35,29 +34,29 @@ pub(crate) enum Figure {
     Refused,
     /// Messages given back because their agent ended.
     Dropped,
-    /// Runs of handlers that were for nothing, because others changed what they had read.
+    /// Runs of handlers that were discarded because another run had changed what they had read.
     Conflict,
-    /// Runs of handlers.
+    /// Runs of handlers, including those of conflicts.
     Run,
 }
 
 const FIGURES: usize = Figure::Run as usize + 1;
 
-/// Counts of the whole host since it started, those of agents that are gone included.
+/// The counts since the host started. Those of removed agents are included.
 #[derive(Debug)]
 pub(crate) struct Figures {
     counts: Sharded<[AtomicU64; FIGURES]>,
-    /// From the acceptance of a message to the end of its handling.
+    /// The time from the acceptance of a message to the end of its handling.
     delivery: Histogram,
-    /// Attempts and calls that failed, by code. A lock is little beside what a failure costs.
+    /// Failed attempts and calls by code. A lock is cheap beside the cost of a failure.
     failures: Mutex<BTreeMap<&'static str, u64>>,
     looks: Mutex<Looks>,
 }
 
-/// What was seen at the last looks.
+/// The samples that rates are computed from.
 #[derive(Debug)]
 struct Looks {
-    /// When, what was done by then, and the time on cores by then.
+    /// The time of each sample, the messages done by then, and the CPU time by then.
     ticks: VecDeque<(Instant, u64, Duration)>,
     copies: VecDeque<Counted>,
     count: u64,
@@ -74,22 +73,22 @@ impl Default for Figures {
 }
 
 impl Figures {
-    /// Counts one.
+    /// Adds one to a counter.
     pub(crate) fn count(&self, figure: Figure) {
         self.counts.here()[figure as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts how long a message took from its acceptance to the end of its handling.
+    /// Records the time from a message's acceptance to the end of its handling.
     pub(crate) fn delivered(&self, time: Duration) {
         self.delivery.record(time);
     }
 
-    /// Counts an attempt or call that failed, by the code of what went wrong.
+    /// Counts a failed attempt or call under its code.
     pub(crate) fn failed_with(&self, code: &'static str) {
         *self.failures.lock().entry(code).or_default() += 1;
     }
 
-    /// Attempts and calls that failed, by what went wrong, the most frequent first.
+    /// Returns the failed attempts and calls by code, the most frequent first.
     pub(crate) fn failures(&self) -> Vec<FailureCount> {
         let failures = self.failures.lock();
         let mut found: Vec<FailureCount> =
@@ -106,7 +105,7 @@ impl Figures {
         self.sum(Figure::Handled) + self.sum(Figure::Failed)
     }
 
-    /// Looks at the counts, for rates.
+    /// Takes a sample for the rates.
     fn look(&self, now: Instant) {
         let (done, cpu) = (self.done(), cpu_time());
         let mut looks = self.looks.lock();
@@ -126,12 +125,13 @@ impl Figures {
         }
     }
 
-    /// Counts and rates of messages.
+    /// Returns the counts and rates of messages.
     pub(crate) fn messages(&self) -> MessageFigures {
         let (done, now) = (self.done(), Instant::now());
         let looks = self.looks.lock();
         let per_second = looks.ticks.front().map_or(0.0, |(then, before, _)| {
             rate(done.saturating_sub(*before), now.saturating_duration_since(*then).max(TICK))
+            // At least one interval: a shorter time just after the start would inflate the rate.
         });
         MessageFigures {
             per_second,
@@ -147,7 +147,7 @@ impl Figures {
         }
     }
 
-    /// How long deliveries took.
+    /// Returns the quantiles of delivery times.
     pub(crate) fn deliveries(&self) -> DeliveryFigures {
         let counted = self.delivery.counted();
         let looks = self.looks.lock();
@@ -155,7 +155,7 @@ impl Figures {
         DeliveryFigures { last_minute: recent.and_then(|recent| recent.quantiles()), since_start: counted.quantiles() }
     }
 
-    /// What the host's process takes.
+    /// Returns the memory and CPU use of the process.
     pub(crate) fn process(&self) -> ProcessFigures {
         let (cpu, now) = (cpu_time(), Instant::now());
         let looks = self.looks.lock();
@@ -172,7 +172,7 @@ fn rate(count: u64, time: Duration) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
-/// Looks again and again, until `stop`.
+/// Takes a sample at each interval, until `stop`.
 pub(crate) async fn run(figures: Arc<Figures>, stop: CancellationToken) {
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -184,14 +184,14 @@ pub(crate) async fn run(figures: Arc<Figures>, stop: CancellationToken) {
     }
 }
 
-/// Memory of this process in RAM; none where the system does not tell.
+/// Returns the resident memory of this process in bytes; `None` where `/proc` cannot be read.
 pub(crate) fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// Time of this process on all cores.
+/// Returns the CPU time of this process on all cores.
 pub(crate) fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -202,10 +202,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_of_the_last_seconds_and_fall_to_nothing() {
+    fn rates_cover_the_last_seconds_and_fall_to_zero() {
         let figures = Figures::default();
         let began = figures.looks.lock().ticks[0].0;
-        // what was done in each second, and the peak then
+        // Messages done in each second, and the peak so far.
         for (second, (done, peak)) in [(10, 10.0), (70, 70.0), (0, 70.0), (20, 70.0)].into_iter().enumerate() {
             for _ in 0..done {
                 figures.count(Figure::Handled);

@@ -1,4 +1,4 @@
-//! How long things take: a distribution that costs a few nanoseconds to record.
+//! A histogram of durations that costs a few nanoseconds to record.
 
 use std::cell::Cell;
 use std::sync::LazyLock;
@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use crate::status::Quantiles;
 
-/// Parts of every octave, as a power of two: a time is told to within 3 %.
+/// The parts of each octave as a power of two: values are exact to 3 %.
 const PARTS_LOG2: u32 = 5;
 const PARTS: u64 = 1 << PARTS_LOG2;
-/// The octaves up to 2⁴⁶ ns, which is 19 hours; what is longer counts as that.
+/// The octaves up to 2⁴⁶ ns, which is 19 hours. Longer times count as that.
 const BUCKETS: usize = 42 << PARTS_LOG2;
-/// Threads write to so many places at most, so that they do not wait for one another.
+/// The most shards. Beyond that, contention is too small to pay for their memory.
 const MAX_SHARDS: usize = 8;
 
-/// As many places as there are cores, so that those who work most have one of their own.
+/// Returns the number of shards: one for each core, up to [`MAX_SHARDS`], so that busy threads rarely share a cache
+/// line.
 fn shards() -> usize {
     static SHARDS: LazyLock<usize> =
         LazyLock::new(|| std::thread::available_parallelism().map_or(MAX_SHARDS, |cores| cores.get().min(MAX_SHARDS)));
@@ -26,28 +27,28 @@ thread_local! {
     static HERE: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// Gives this thread one of the places: those that are asked one after the other have different ones.
+/// Assigns a shard to this thread, in turn.
 pub(crate) fn take_shard() {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     HERE.set(NEXT.fetch_add(1, Ordering::Relaxed) % shards());
 }
 
-/// One value in each of the places that threads write to.
+/// A value in several shards, of which each thread uses one.
 #[derive(Debug)]
 pub(crate) struct Sharded<T>(Box<[Padded<T>]>);
 
-/// Two cache lines, which processors fetch together.
+/// Alignment to two cache lines, because processors fetch them in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Padded<T>(T);
 
 impl<T> Sharded<T> {
-    /// Made of so many equal values.
+    /// Creates a value for each shard.
     pub(crate) fn new(make: impl Fn() -> T) -> Self {
         Self((0..shards()).map(|_| Padded(make())).collect())
     }
 
-    /// That of this thread, which a few others share.
+    /// Returns the value of this thread's shard, which other threads may share.
     pub(crate) fn here(&self) -> &T {
         if HERE.get() == usize::MAX {
             take_shard();
@@ -55,13 +56,13 @@ impl<T> Sharded<T> {
         &self.0[HERE.get()].0
     }
 
-    /// All of them.
+    /// Returns the values of all shards.
     pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|padded| &padded.0)
     }
 }
 
-/// Times, counted in buckets that grow with the time. Any thread may record, without a lock.
+/// A histogram of durations with logarithmic buckets. Any thread may record without a lock.
 #[derive(Debug)]
 pub(crate) struct Histogram(Sharded<Vec<AtomicU64>>);
 
@@ -72,13 +73,13 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Counts a time.
+    /// Records a duration.
     pub(crate) fn record(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.0.here()[bucket(nanoseconds)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was counted up to now.
+    /// Returns a copy of the counts. Records made meanwhile may be missing.
     pub(crate) fn counted(&self) -> Counted {
         let mut counts = vec![0; BUCKETS];
         for shard in self.0.all() {
@@ -90,17 +91,17 @@ impl Histogram {
     }
 }
 
-/// What a histogram had counted at a moment.
+/// The counts of a histogram at a moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Counted(Vec<u64>);
 
 impl Counted {
-    /// What came after an earlier moment.
+    /// Returns the counts since an earlier copy.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         Self(self.0.iter().zip(&earlier.0).map(|(now, then)| now.saturating_sub(*then)).collect())
     }
 
-    /// How its times lie; none when nothing was counted.
+    /// Returns common quantiles; `None` without records.
     pub(crate) fn quantiles(&self) -> Option<Quantiles> {
         let count: u64 = self.0.iter().sum();
         let us = |nanoseconds: u64| nanoseconds as f64 / 1_000.0;
@@ -114,14 +115,15 @@ impl Counted {
         })
     }
 
-    /// The time that a part of all did not exceed; none when nothing was counted.
+    /// Returns the duration that this part of all records does not exceed; `None` without records.
     pub(crate) fn quantile(&self, part: f64) -> Option<Duration> {
         let count: u64 = self.0.iter().sum();
         (count > 0).then(|| Duration::from_nanos(self.at(count, part)))
     }
 
-    /// The time, in nanoseconds, that a part of `count` times did not exceed.
+    /// Returns the duration in nanoseconds that this part of `count` records does not exceed.
     fn at(&self, count: u64, part: f64) -> u64 {
+        // Rounded up: the quantile 1 is the largest value, and a single value is every quantile.
         let rank = ((count as f64 * part).ceil() as u64).clamp(1, count);
         let mut seen = 0;
         let found = self.0.iter().position(|bucket| {
@@ -132,7 +134,7 @@ impl Counted {
     }
 }
 
-/// Where a time is counted.
+/// Returns the bucket of a duration.
 fn bucket(nanoseconds: u64) -> usize {
     let octave = nanoseconds.checked_ilog2().unwrap_or(0);
     let Some(shift) = octave.checked_sub(PARTS_LOG2) else { return nanoseconds as usize };
@@ -140,7 +142,7 @@ fn bucket(nanoseconds: u64) -> usize {
     ((((shift + 1) as usize) << PARTS_LOG2) + part as usize).min(BUCKETS - 1)
 }
 
-/// The longest time of a bucket.
+/// Returns the longest duration of a bucket, in nanoseconds.
 fn top(bucket: usize) -> u64 {
     let (octave, part) = (bucket as u64 >> PARTS_LOG2, bucket as u64 & (PARTS - 1));
     match octave {
@@ -154,13 +156,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_time_is_told_to_within_three_percent() {
+    fn durations_are_exact_to_three_percent() {
         let mut last = 0;
         for exponent in 0..46 {
             for time in [1u64 << exponent, (1 << exponent) + (1 << exponent) / 3, (2 << exponent) - 1] {
                 let bucket = bucket(time);
-                let told = top(bucket);
-                assert!(told >= time && told - time <= time / 31, "{time} is told as {told}");
+                let reported = top(bucket);
+                assert!(reported >= time && reported - time <= time / 31, "{time} is reported as {reported}");
                 assert!(bucket >= last, "{time}");
                 last = bucket;
             }
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_of_what_was_recorded_by_all_threads() {
+    fn quantiles_cover_the_records_of_all_threads() {
         let histogram = Histogram::default();
         assert_eq!(histogram.counted().quantiles(), None, "nothing is made up");
         std::thread::scope(|scope| {
@@ -180,14 +182,14 @@ mod tests {
         let first = histogram.counted();
         let found = first.quantiles().unwrap();
         assert_eq!(found.count, 4_000);
-        for (told, is) in [
+        for (reported, is) in [
             (found.p50_us, 500.0),
             (found.p90_us, 900.0),
             (found.p99_us, 990.0),
             (found.p999_us, 999.0),
             (found.max_us, 1_000.0),
         ] {
-            assert!(told >= is && told <= is * 1.04, "{told} for {is}");
+            assert!(reported >= is && reported <= is * 1.04, "{reported} for {is}");
         }
         histogram.record(Duration::from_secs(2));
         let later = histogram.counted().since(&first).quantiles().unwrap();

@@ -1,4 +1,4 @@
-//! Agents' logs: the newest lines in memory, all of them in files that are bounded, and a stream to follow.
+//! Logs of agents: the newest lines in memory, all lines in files of bounded size, and a stream to follow.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -16,37 +16,36 @@ use tokio::sync::broadcast;
 use crate::clock;
 use crate::tasks::Tasks;
 
-/// Lines of one agent that are kept in memory.
+/// Lines of one agent kept in memory.
 const KEPT: usize = 1_000;
-/// A log file larger than this is put aside; one older is kept.
+/// The size at which a log file is renamed to `.log.1`. One older file is kept.
 const MAX_FILE: u64 = 10 << 20;
-/// How long the log of an agent that is gone is kept after its last line.
+/// The time for which the log of a removed agent is kept after its last line.
 const GONE_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// Lines that a slow follower may be behind before it misses some.
+/// Lines that a follower may be behind before it misses some.
 const FOLLOW: usize = 4_096;
-/// Lines of the host in one agent's log per second: what it says of an agent is not crowded out by what the agent says.
+/// Lines of the host in one agent's log per second. They have a bound of their own, so that a verbose agent cannot
+/// displace them.
 const HOST_LINES: u32 = 1_000;
-/// Lines that may wait for the disk; further ones are only kept in memory.
+/// Lines queued for the disk. Beyond that, lines are kept in memory only.
 const QUEUE: usize = 65_536;
 
-/// A line of an agent's log.
+/// A line in the log of an agent.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Line {
-    /// When, in milliseconds since 1970.
+    /// Milliseconds since 1970.
     pub(crate) at: u64,
-    /// Whose.
     pub(crate) agent: Arc<str>,
-    /// The revision that said it.
+    /// The number of the revision that wrote it.
     pub(crate) revision: u64,
     /// `trace`, `debug`, `info`, `warn`, `error` or `critical`.
     pub(crate) level: &'static str,
-    /// `stdout`, `stderr`, or what the agent gave with the line.
+    /// `stdout`, `stderr`, or the context that the agent passed to `wasi:logging`.
     pub(crate) context: String,
-    /// The line itself.
     pub(crate) text: String,
 }
 
-/// All logs of a host.
+/// The logs of all agents.
 pub(crate) struct Logs {
     folder: PathBuf,
     agents: Mutex<HashMap<Arc<str>, Arc<Mutex<Log>>>>,
@@ -58,15 +57,15 @@ pub(crate) struct Logs {
 /// The log of one agent.
 struct Log {
     lines: VecDeque<Arc<Line>>,
-    /// Lines of the agent.
+    /// The rate of the agent's own lines.
     own: Count,
-    /// Lines of the host about it.
+    /// The rate of the host's lines about it.
     hosts: Count,
 }
 
-/// The lines of one second.
+/// The lines counted in one second.
 struct Count {
-    /// The begin of the second.
+    /// The start of the second.
     second: Instant,
     lines: u32,
     dropped: u64,
@@ -77,7 +76,7 @@ impl Count {
         Self { second: Instant::now(), lines: 0, dropped: 0 }
     }
 
-    /// Begins another second if this one is over. Gives how many lines were dropped in it.
+    /// Starts a new second if this one is over. Returns the lines dropped in the old one.
     fn turn(&mut self) -> u64 {
         if self.second.elapsed() < Duration::from_secs(1) {
             return 0;
@@ -85,7 +84,7 @@ impl Count {
         std::mem::replace(self, Self::new()).dropped
     }
 
-    /// Counts a line, if there may be one more.
+    /// Counts a line. Returns `false` if the second is full.
     fn takes(&mut self, per_second: u32) -> bool {
         let takes = self.lines < per_second;
         self.lines += u32::from(takes);
@@ -95,7 +94,7 @@ impl Count {
 }
 
 impl Logs {
-    /// Logs whose files are in `folder`.
+    /// Creates the logs in `folder`, and starts the thread that writes the files.
     pub(crate) fn new(folder: PathBuf, tasks: Arc<Tasks>) -> Self {
         let (files, queue) = mpsc::sync_channel(QUEUE);
         let into = folder.clone();
@@ -112,7 +111,7 @@ impl Logs {
         }
     }
 
-    /// Takes a line in, unless its agent said more than `per_second` lines in this second.
+    /// Writes a line of an agent, unless it has written `per_second` lines in this second.
     pub(crate) fn write(&self, line: Line, per_second: u32) {
         let log = self.of(&line.agent);
         let mut log = log.lock();
@@ -130,8 +129,8 @@ impl Logs {
         }
     }
 
-    /// Takes in what the host says of an agent, which has a bound of its own: an agent that says very much, or may say
-    /// nothing, does not hide it.
+    /// Writes a line of the host about an agent. Its bound is separate, so that an agent that is verbose or has a bound
+    /// of 0 does not hide it.
     pub(crate) fn note(&self, line: Line) {
         let log = self.of(&line.agent);
         let mut log = log.lock();
@@ -157,15 +156,15 @@ impl Logs {
             log.lines.pop_front();
         }
         log.lines.push_back(Arc::clone(&line));
-        // Nobody may follow.
+        // An error only means that there are no followers.
         let _ = self.follow.send(Arc::clone(&line));
         if let Some(files) = &self.files {
-            // A disk that cannot keep up costs lines in the file, never the agent's time.
+            // If the disk cannot keep up, lines are missing in the file; the agent is never slowed down.
             let _ = files.try_send(line);
         }
     }
 
-    /// The newest lines in order, of one agent or of all.
+    /// Returns the newest lines of one agent or of all, in order of time.
     pub(crate) fn newest(&self, agent: Option<&str>, count: usize) -> Vec<Arc<Line>> {
         let logs: Vec<_> = {
             let agents = self.agents.lock();
@@ -180,7 +179,8 @@ impl Logs {
         lines.split_off(lines.len().saturating_sub(count))
     }
 
-    /// Forgets the logs of agents that are not present and have said nothing for [`GONE_FOR`]. Blocks.
+    /// Removes the logs of agents that are not `present` and have written nothing for [`GONE_FOR`]. Blocks on the file
+    /// system.
     pub(crate) fn forget_gone(&self, present: impl Fn(&str) -> bool, now: SystemTime) {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(GONE_FOR);
         let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
@@ -194,13 +194,13 @@ impl Logs {
             let old = written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > GONE_FOR));
             if old && !present(agent) {
                 tracing::info!(agent, file = name, "the log of an agent that is gone is removed");
-                // What cannot be removed now is found again.
+                // One that cannot be removed now is found again next time.
                 let _ = fs::remove_file(file.path());
             }
         }
     }
 
-    /// All lines from now on.
+    /// Subscribes to all lines from now on.
     pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<Line>> {
         self.follow.subscribe()
     }
@@ -208,6 +208,7 @@ impl Logs {
 
 impl Drop for Logs {
     fn drop(&mut self) {
+        // Closes the queue, which ends the thread once it has written the rest.
         self.files = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -215,7 +216,7 @@ impl Drop for Logs {
     }
 }
 
-/// Appends lines to `AGENT.log` until the sender is gone.
+/// Appends lines to `AGENT.log` until the sender is dropped.
 fn write_files(folder: &std::path::Path, queue: &mpsc::Receiver<Arc<Line>>) {
     let mut open: HashMap<Arc<str>, (BufWriter<File>, u64)> = HashMap::new();
     while let Ok(first) = queue.recv() {
@@ -227,7 +228,7 @@ fn write_files(folder: &std::path::Path, queue: &mpsc::Receiver<Arc<Line>>) {
             }
             next = queue.try_recv().ok();
         }
-        // At rest: what was said can be read, and no file stays open for an agent that is silent.
+        // The queue is empty: flush so that the lines can be read, and close so that silent agents hold no files open.
         for (_, (mut file, _)) in open.drain() {
             let _ = file.flush();
         }
@@ -241,7 +242,8 @@ fn append(
 ) -> std::io::Result<()> {
     let path = folder.join(format!("{}.log", line.agent));
     if !open.contains_key(&line.agent) {
-        // Not the data folder: one that was removed is not to come back with nothing but a log in it.
+        // Only the last folder is created: a data folder that was removed must not reappear with nothing but a log in
+        // it.
         match fs::create_dir(folder) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_cut_and_the_rest_is_in_the_file() {
+    fn floods_are_cut_and_the_rest_is_in_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::new(folder.path().join("logs"), Arc::default());
         for number in 0..50 {
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_of_an_agent_that_is_gone_goes_after_its_time() {
+    fn logs_of_removed_agents_expire() {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::new(folder.path().to_owned(), Arc::default());
         let day = Duration::from_secs(24 * 3_600);
@@ -294,7 +296,7 @@ mod tests {
         for (name, days) in [("gone.log", 8), ("gone.log.1", 9), ("late.log", 6), ("here.log", 400), ("notes", 400)] {
             File::create(folder.path().join(name)).unwrap().set_modified(now - day * days).unwrap();
         }
-        // Its only line is of 1970.
+        // The only line of `echo` is from 1970.
         logs.write(line("bye"), 10);
         logs.forget_gone(|agent| agent == "here" || agent == "echo", now);
         assert_eq!(logs.newest(Some("echo"), 5).len(), 1);
@@ -308,10 +310,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_host_says_is_not_crowded_out() {
+    fn lines_of_the_host_have_their_own_bound() {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::new(folder.path().join("logs"), Arc::default());
-        // One that may say nothing, and says much.
+        // An agent that may write nothing and writes much.
         for number in 0..50 {
             logs.write(line(&number.to_string()), 0);
         }

@@ -1,9 +1,10 @@
-//! Metrics in Prometheus' text format: what was counted as it happened, and what is looked up when it is asked for.
+//! Metrics in the text format of Prometheus.
 //!
-//! Counters and histograms are recorded where things happen, through the `metrics` macros. What has a value at
-//! every moment (depths, instances, memory) is not kept up to date: it is read when a scrape comes, so an agent
-//! that is gone leaves nothing behind. So is what is counted for every message, where each agent
-//! counts at less cost. Labels are names of the configuration and words of this program.
+//! Rare events are recorded where they happen, through the macros of `metrics`. Values that exist at any moment
+//! (depths, instances, memory) are read when a scrape comes, so that an agent that was removed leaves no series behind.
+//! Counts of each message are read at the scrape too: agents count them in atomics of their own, which is cheaper than
+//! a recorder. Labels are names of the configuration and constants of this program, never data of messages, so that the
+//! number of series is bounded.
 
 use std::fmt::{Display, Write};
 use std::path::Path;
@@ -18,7 +19,7 @@ use crate::figures;
 use crate::status::{AgentStatus, TaskStatus};
 use crate::telemetry;
 
-/// What a metric is, for those who read it.
+/// The description of a metric.
 struct Metric {
     name: &'static str,
     kind: Kind,
@@ -26,12 +27,12 @@ struct Metric {
     help: &'static str,
 }
 
-/// How a metric moves.
+/// The type of a metric, and the time at which it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Only grows.
+    /// Only grows; recorded as it happens.
     Counter,
-    /// A distribution.
+    /// A distribution; recorded as it happens.
     Histogram,
     /// Goes up and down; read at the scrape.
     Gauge,
@@ -45,7 +46,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
     Metric { name, kind, unit, help }
 }
 
-/// Every metric of the host.
+/// All metrics of the host.
 #[rustfmt::skip]
 const METRICS: &[Metric] = &[
     metric("caxton_messages_total", Kind::ReadCounter, Unit::Count, "Messages and calls that were handled or failed for good, by agent and outcome."),
@@ -91,40 +92,39 @@ const METRICS: &[Metric] = &[
     metric("process_cpu_seconds_total", Kind::ReadCounter, Unit::Seconds, "Time of the host on all cores."),
 ];
 
-/// Where metrics are collected.
+/// The handle of the recorder.
 #[derive(Clone)]
 pub(crate) struct Metrics(PrometheusHandle);
 
-/// What is told of an agent in the metrics.
+/// The counts and times of one agent.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Told {
-    /// Messages and calls handled, failed for good, and attempts that were followed by another.
+    /// Messages and calls that were handled, failed for good, or were followed by another attempt.
     pub(crate) outcomes: [(&'static str, u64); 3],
-    /// How long messages waited.
+    /// Time that messages waited in the mailbox.
     pub(crate) waited: Distribution,
-    /// How long they took.
+    /// Time to handle messages.
     pub(crate) took: Distribution,
-    /// Their time on a core.
+    /// Time on a core.
     pub(crate) cpu: Distribution,
 }
 
-/// What is looked up for a scrape.
+/// The values that are read for a scrape.
 pub(crate) struct Sample<'a> {
-    /// Whether the host is ready.
+    /// Set if `/readyz` succeeds.
     pub(crate) ready: bool,
-    /// Whether what runs is what the file says.
+    /// Set if the running state matches the declaration.
     pub(crate) in_sync: bool,
-    /// The agents; none when they could not be asked in time, and then nothing is said of them.
+    /// The agents. `None` if they did not answer in time: then their series are left out instead of guessed.
     pub(crate) agents: Option<&'a [AgentStatus]>,
-    /// What agents counted, by name.
+    /// The counts of the agents by name.
     pub(crate) told: &'a [(Arc<str>, Told)],
-    /// The tasks that make up the host.
     pub(crate) tasks: &'a [TaskStatus],
-    /// The data folder.
+    /// The data folder, for the size of the store.
     pub(crate) data: &'a Path,
 }
 
-/// Begins to collect metrics, once for the whole process.
+/// Installs the recorder. Only the first call in a process does; later ones return the same handle.
 pub(crate) fn install() -> Metrics {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     let handle = HANDLE.get_or_init(|| {
@@ -149,12 +149,12 @@ pub(crate) fn install() -> Metrics {
 }
 
 impl Metrics {
-    /// Takes in what was recorded since the last time, so that it does not pile up while nobody scrapes.
+    /// Drains recorded samples into their buckets, so that they do not accumulate without scrapes.
     pub(crate) fn upkeep(&self) {
         self.0.run_upkeep();
     }
 
-    /// All metrics in Prometheus' text format.
+    /// Returns all metrics in the text format of Prometheus.
     pub(crate) fn render(&self, sample: &Sample<'_>) -> String {
         let mut text = self.0.render();
         write_sample(&mut text, sample);
@@ -162,8 +162,8 @@ impl Metrics {
     }
 }
 
-/// What agents counted.
-fn write_told(text: &mut String, told: &[(Arc<str>, Told)]) {
+/// Writes the counts and times of all agents.
+fn write_agent_counts(text: &mut String, told: &[(Arc<str>, Told)]) {
     let name = "caxton_messages_total";
     head(text, name);
     for (agent, told) in told {
@@ -194,12 +194,12 @@ fn seconds(nanoseconds: u64) -> f64 {
 }
 
 fn write_sample(text: &mut String, sample: &Sample<'_>) {
-    write_told(text, sample.told);
+    write_agent_counts(text, sample.told);
     if let Some(agents) = sample.agents {
         let mut each = |name, value: fn(&AgentStatus) -> u64| {
             head(text, name);
             for agent in agents {
-                // Names of agents need no escape.
+                // Names of agents contain no character that needs an escape.
                 line(text, name, &format!("{{agent=\"{}\"}}", agent.name), value(agent));
             }
         };
@@ -246,7 +246,7 @@ fn by_state<'a>(text: &mut String, name: &str, states: &[&str], found: impl Iter
     by_label(text, name, "state", states, found);
 }
 
-/// How many of what was found have each value of a label.
+/// Writes the number of `found` values for each value of a label, zeros included.
 fn by_label<'a>(text: &mut String, name: &str, label: &str, values: &[&str], found: impl Iterator<Item = &'a str>) {
     let found: Vec<&str> = found.collect();
     head(text, name);
@@ -276,7 +276,7 @@ fn line(text: &mut String, name: &str, labels: &str, value: impl Display) {
     let _ = writeln!(text, "{name}{labels} {value}");
 }
 
-/// The store's files on disk.
+/// Returns the size of the store's files in bytes.
 pub(crate) fn store_bytes(data: &Path) -> u64 {
     let length = |name: &str| std::fs::metadata(data.join(name)).map_or(0, |metadata| metadata.len());
     ["caxton.db", "caxton.db-wal", "caxton.db-shm"].into_iter().map(length).sum()
@@ -292,7 +292,7 @@ mod tests {
     use crate::status::tests::agent;
 
     #[test]
-    fn what_is_read_at_the_scrape_is_described_and_current() {
+    fn sampled_metrics_are_described_and_current() {
         let refused = AgentStatus { obstacle: Some("refused".to_owned()), ..agent("counter") };
         let agents = [agent("echo"), refused];
         let folder = tempfile::tempdir().unwrap();
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_comes_out() {
+    fn recorded_metrics_are_rendered() {
         let metrics = install();
         metrics::counter!("caxton_failures_total", "agent" => "metrics-test", "code" => "trap").increment(3);
         metrics::histogram!("caxton_http_seconds", "agent" => "metrics-test").record(0.003);
@@ -371,7 +371,7 @@ mod tests {
         }
     }
 
-    /// The name after each `counter!(` and so on in a text.
+    /// Returns the name after each `counter!(` and similar macro in a source text.
     fn recorded(text: &str) -> impl Iterator<Item = &str> {
         ["counter!(", "histogram!(", "gauge!("]
             .into_iter()
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_that_is_recorded_is_described_and_the_other_way_round() {
+    fn recorded_metrics_and_descriptions_match() {
         let mut text = String::new();
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
         let used: BTreeSet<&str> = recorded(&text).collect();

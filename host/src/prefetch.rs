@@ -1,28 +1,28 @@
-//! Memory that is read soon: fetched from afar while something else is done.
+//! Prefetching of memory that is read soon.
 //!
-//! What waits in a long mailbox was written long ago and is in no cache any more. Asked for some messages before its
-//! turn, all of its parts come side by side; when it is handled each would be waited for.
+//! Messages in a long mailbox were written long ago and have left the caches. Prefetching all parts of a message some
+//! turns before it is handled overlaps the cache misses, which would otherwise be waited for one by one.
 
 use prefetch_index::prefetch_index;
 
-/// Bytes that the processor fetches at once.
+/// The size of a cache line in bytes.
 const LINE: usize = 64;
-/// The processor itself goes on with what is read one line after the other.
+/// The most that is prefetched: beyond that, the hardware prefetcher follows a sequential read.
 const MOST: usize = 16 * LINE;
 
-/// Fetches the beginning of some bytes.
+/// Prefetches the start of a slice.
 pub(crate) fn bytes(bytes: &[u8]) {
     let length = bytes.len().min(MOST);
     for at in (0..length).step_by(LINE) {
         prefetch_index(bytes, at);
     }
-    // They need not begin with a line, and then end in one more.
+    // A slice that does not start at a line ends in one more.
     if length > 0 {
         prefetch_index(bytes, length - 1);
     }
 }
 
-/// Fetches the line in which a value begins, without a look at it.
+/// Prefetches the first cache line of a value without reading it.
 pub(crate) fn value<T>(value: &T) {
     prefetch_index(std::slice::from_ref(value), 0);
 }

@@ -1,10 +1,10 @@
-//! A seam for tests of a running host: they set its clock, and let one of its tasks die or stand still.
+//! A test interface of a running host: tests set its clock, and make one of its tasks panic or stall.
 //!
 //! Nothing of this can be reached unless the program was started by [`main_under_test`](crate::main_under_test), which
-//! the program `caxton` never calls. Until then each point is one relaxed load of a flag that is false.
+//! the program `caxton` never calls. Without it, each point costs one relaxed load of a flag that is false.
 //!
-//! A test connects to the socket that the variable [`SOCKET`] names and writes a line (`clock SECONDS`, `panic TASK`,
-//! `stall TASK`); `ok` comes back when it holds.
+//! A test connects to the socket named by the variable [`SOCKET`] and writes a line (`clock SECONDS`, `panic TASK`,
+//! `stall TASK`). The reply `ok` says that the order is in force.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,23 +15,23 @@ use tokio::sync::Notify;
 
 use crate::clock;
 
-/// The variable that names the socket. Not one of `CAXTON_`: those are settings.
+/// The variable that names the socket. Without the prefix `CAXTON_`, which is for settings.
 const SOCKET: &str = "UNDER_TEST_SOCKET";
 
 static LISTENS: AtomicBool = AtomicBool::new(false);
 static ORDERS: Mutex<Vec<(String, Fate)>> = Mutex::new(Vec::new());
 static ORDERED: Notify = Notify::const_new();
 
-/// The fate that a test orders for a task.
+/// The failure that a test orders for a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It panics.
+    /// The task panics.
     Panics,
-    /// It does nothing any more, and does not end.
+    /// The task makes no more progress, and does not end.
     Stalls,
 }
 
-/// Begins to take orders, if the variable names a socket.
+/// Starts to accept orders, if the variable names a socket.
 pub(crate) fn listen() {
     let Some(path) = std::env::var_os(SOCKET) else { return };
     let Ok(listener) = UnixListener::bind(path) else { return };
@@ -68,19 +68,20 @@ fn fate(task: &str) -> Option<Fate> {
     Some(orders.swap_remove(at).1)
 }
 
-/// A point at which a thread panics, if it is ordered to.
+/// Panics if a test has ordered it for this task.
 pub(crate) fn point(task: &str) {
     if LISTENS.load(Ordering::Relaxed) && fate(task) == Some(Fate::Panics) {
         panic!("the {task} was told to by a test");
     }
 }
 
-/// Returns what is ordered for a task, once something is.
+/// Returns the failure ordered for a task, as soon as there is one.
 pub(crate) async fn doom(task: &str) -> Fate {
     if !LISTENS.load(Ordering::Relaxed) {
         return std::future::pending().await;
     }
     loop {
+        // Created before the check, so that an order in between is not missed.
         let ordered = ORDERED.notified();
         if let Some(fate) = fate(task) {
             return fate;

@@ -1,28 +1,28 @@
-//! The signals that a host obeys.
+//! The signals that the host handles.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a signal asks for.
+/// The request that a signal stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// To stop.
+    /// SIGTERM or SIGINT.
     Stop,
-    /// To look at everything anew.
+    /// SIGHUP: read the declaration and all components again.
     Reload,
 }
 
-/// Signals, once listened to.
+/// The handlers of the signals.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    /// Listened to so that it does not end the host: a write beyond the bound on the size of files (`ulimit -f`)
-    /// fails then as one to a full disk does.
+    /// Handled only to suppress its default, which ends the process. A write beyond the limit of file sizes (`ulimit
+    /// -f`) then fails like one to a full disk.
     _too_large: Signal,
 }
 
 impl Signals {
-    /// Begins to listen.
+    /// Installs the handlers.
     pub(crate) fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -32,7 +32,7 @@ impl Signals {
         })
     }
 
-    /// SIGTERM or SIGINT came.
+    /// Waits for SIGTERM or SIGINT.
     pub(crate) async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -40,7 +40,7 @@ impl Signals {
         }
     }
 
-    /// The next signal.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,

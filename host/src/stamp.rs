@@ -1,4 +1,4 @@
-//! Telling one state of a file from another, and whether somebody is writing it.
+//! Detection of changed files and of files that are still being written.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use caxton_control::files::{Found, Writer};
 use parking_lot::Mutex;
 
-/// A file that was not written for this long is not looked for among the files that are open: such a look reads all
-/// of `/proc`.
+/// Files that were not written for this long are not searched among the open files, because that search reads all of
+/// `/proc`.
 const RECENT: Duration = Duration::from_secs(15);
 
-/// A state of a file: another whenever the file was written to, or replaced by another.
+/// The state of a file. It changes whenever the file is written to or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Stamp {
     device: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// The state that this metadata is of.
+    /// Returns the state in this metadata.
     pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -36,12 +36,13 @@ impl Stamp {
         }
     }
 
-    /// The state of a file as it is now, whatever links lead to it; none if it cannot be had.
+    /// Reads the state of a file, following links; `None` if it cannot be read.
     pub(crate) fn now(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
     }
 
-    /// How long ago the file was written to or replaced, by the clock of its file system; none if that is ahead.
+    /// Returns the time since the file was written or replaced, by the clock of its file system; `None` if that is
+    /// ahead of the host's.
     pub(crate) fn age(&self) -> Option<Duration> {
         let (seconds, nanos) = self.modified.max(self.changed);
         let at = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds.try_into().ok()?, nanos.try_into().ok()?))?;
@@ -49,13 +50,13 @@ impl Stamp {
     }
 }
 
-/// Files that the kernel said were written to and not closed since, by their real paths. The watcher tells, and the
-/// reconciler asks; each holds the lock for one entry.
+/// The files that were written to and not closed since, by their real paths. The watcher adds entries and the
+/// reconciler reads them. The lock is held for one entry at a time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Writing(Arc<Mutex<HashSet<PathBuf>>>);
 
 impl Writing {
-    /// Notes that a file is being written, or is not any more.
+    /// Notes that a file is being written (`open`), or no longer.
     pub(crate) fn note(&self, path: &Path, open: bool) {
         let mut writing = self.0.lock();
         if !open {
@@ -65,18 +66,19 @@ impl Writing {
         }
     }
 
-    /// Forgets everything, after events were lost.
+    /// Forgets all files, after events were lost: a missed close would block a file for ever.
     pub(crate) fn forget(&self) {
         self.0.lock().clear();
     }
 
     fn has(&self, path: &Path) -> bool {
         let writing = self.0.lock();
+        // Most of the time the set is empty, and resolving the path is saved.
         !writing.is_empty() && fs::canonicalize(path).is_ok_and(|real| writing.contains(&real))
     }
 }
 
-/// One look at files: those that processes have open are found out at most once.
+/// A reader of files that finds out at most once which files processes have open.
 #[derive(Debug, Default)]
 pub(crate) struct Look {
     writing: Writing,
@@ -85,13 +87,13 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// A look that begins now.
+    /// Creates a reader without any results yet.
     pub(crate) fn new(writing: &Writing) -> Self {
         Self { writing: writing.clone(), ..Self::default() }
     }
 
-    /// A file as it is; none if there is none. `known` is a state that was taken up before, of which nothing more is
-    /// asked.
+    /// Returns the state of a file; `None` if there is none. A file in the state `known` counts as complete: it was
+    /// accepted before.
     pub(crate) fn at(&mut self, path: &Path, known: Option<&Stamp>) -> Option<Found<Stamp>> {
         if let Some(found) = self.found.get(path) {
             return found.clone();
@@ -113,15 +115,15 @@ impl Look {
     }
 }
 
-/// The files that are open for writing, by device and inode, as far as this process may see: those of the user's own
-/// processes, or of all for the superuser. Costs a system call for each open file of the machine.
+/// Returns the files that are open for writing, by device and inode, as far as this process may see: those of the same
+/// user, or all for the superuser. Costs a system call for each open file of the machine.
 fn open_for_writing() -> HashSet<(u64, u64)> {
     let mut open = HashSet::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes.filter(|process| process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)) {
         let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
         for descriptor in descriptors.flatten().map(|descriptor| descriptor.path()) {
-            // The permissions of the link are those that the file was opened with.
+            // The mode of the link shows how the file was opened.
             let writes = fs::symlink_metadata(&descriptor).is_ok_and(|link| link.mode() & 0o200 != 0);
             if writes
                 && let Ok(file) = fs::metadata(&descriptor)
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_open_for_writing_is_seen() {
+    fn files_open_for_writing_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let (path, link) = (folder.path().join("a"), folder.path().join("b"));
         std::os::unix::fs::symlink(&path, &link).unwrap();
@@ -157,11 +159,11 @@ mod tests {
         let half = Stamp::now(&path).unwrap();
         drop(file);
         assert_eq!(look(&path, &writing), Writer::None);
-        // One that is read is not written.
+        // A file that is open for reading only does not count.
         let reader = fs::File::open(&path).unwrap();
         assert_eq!(look(&path, &writing), Writer::None);
         drop(reader);
-        // A writer that is not to be seen from here.
+        // A writer that this process cannot see.
         let real = fs::canonicalize(&path).unwrap();
         writing.note(&real, true);
         assert_eq!((look(&path, &writing), look(&link, &writing)), (Writer::Open, Writer::Open));
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn every_write_and_exchange_makes_another_state() {
+    fn writes_and_replacements_change_the_stamp() {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("a"), folder.path().join("b"));
         fs::write(&path, "one").unwrap();
@@ -180,7 +182,7 @@ mod tests {
         fs::write(&path, "three").unwrap();
         let second = Stamp::now(&path).unwrap();
         assert_ne!(first, second);
-        // The same size, and a time of long ago.
+        // The same size, and an old modification time.
         fs::write(&other, "seven").unwrap();
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
         fs::File::options().write(true).open(&other).unwrap().set_modified(long_ago).unwrap();

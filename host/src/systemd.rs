@@ -1,7 +1,7 @@
-//! Telling the service manager how the host is: the protocol of `sd_notify(3)`.
+//! Notifications for the service manager: the protocol of `sd_notify(3)`.
 //!
-//! A datagram of `NAME=VALUE` lines to the socket that `NOTIFY_SOCKET` names. Nothing is said where there is none, and
-//! nobody waits: a manager that does not read misses what it does not read.
+//! A notification is a datagram of `NAME=VALUE` lines to the socket in `NOTIFY_SOCKET`. Without that variable nothing
+//! is sent. Sending never blocks: a manager that does not read misses notifications.
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -14,25 +14,26 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::tasks::Tasks;
 
-/// The variables of the protocol, which are not for children of the host.
+/// The variables of the protocol. They are removed from the environment of child processes.
 pub(crate) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
-/// The interval at which a start asks for more time, and the extension: compiling may take longer than any manager waits.
+/// The interval at which a slow start asks for more time, and the extension: compiling many components can exceed the
+/// manager's timeout.
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 const EXTENSION: &str = "EXTEND_TIMEOUT_USEC=60000000";
-/// The shortest pause between two signs of life, whatever the manager asks for.
+/// The shortest interval of watchdog notifications, whatever the manager asks for.
 const SHORTEST: Duration = Duration::from_millis(10);
-/// The least that a task may be silent before the watchdog is: they come round once a second.
+/// The least time for which a task may be silent before the watchdog is withheld: tasks report once a second.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The service manager, if there is one.
+/// The service manager, if the process has one.
 pub(crate) struct Supervisor {
     socket: Option<(UnixDatagram, SocketAddr)>,
-    /// Within which time it has to hear of the host again.
+    /// The time within which the manager expects a watchdog notification.
     watchdog: Option<Duration>,
 }
 
 impl Supervisor {
-    /// The one that started this process.
+    /// Returns the manager that started this process, from the environment.
     pub(crate) fn of_process() -> Self {
         let [socket, watchdog, pid] = VARIABLES.map(std::env::var_os);
         Self::new(socket.as_deref(), watchdog.as_deref(), pid.as_deref(), std::process::id())
@@ -40,7 +41,7 @@ impl Supervisor {
 
     fn new(socket: Option<&OsStr>, watchdog: Option<&OsStr>, pid: Option<&OsStr>, own: u32) -> Self {
         let number = |text: &OsStr| text.to_str().and_then(|text| text.parse::<u64>().ok());
-        // The variable may have come down from a parent that is watched itself.
+        // The variable may be inherited from a parent with a watchdog of its own.
         let for_this = pid.is_none_or(|pid| number(pid) == Some(own.into()));
         let watchdog = watchdog.and_then(number).filter(|time| for_this && *time > 0).map(Duration::from_micros);
         let socket = socket.filter(|name| !name.is_empty()).and_then(|name| {
@@ -53,15 +54,15 @@ impl Supervisor {
         Self { socket, watchdog }
     }
 
-    /// Says something, if somebody listens.
+    /// Sends a notification, if there is a manager.
     pub(crate) fn tell(&self, text: &str) {
         if let Some((socket, address)) = &self.socket {
-            // Full, or gone: it will hear the next.
+            // The queue is full or the manager is gone; a later notification may succeed.
             let _ = socket.send_to_addr(text.as_bytes(), address);
         }
     }
 
-    /// Asks for more time again and again while a start takes long.
+    /// Asks for more time at intervals, while a start takes long.
     pub(crate) async fn extend_start(&self) -> Infallible {
         if self.socket.is_none() {
             return std::future::pending().await;
@@ -72,12 +73,12 @@ impl Supervisor {
         }
     }
 
-    /// Tells the watchdog that the host lives, as long as its tasks do.
+    /// Sends watchdog notifications as long as the host's tasks are alive.
     pub(crate) async fn watch(&self, tasks: &Tasks) -> Infallible {
         let Some(watchdog) = self.watchdog.filter(|_| self.socket.is_some()) else {
             return std::future::pending().await;
         };
-        // More than twice in its time, so that one may come late.
+        // Three times within the timeout, so that one may come late.
         let mut tick = tokio::time::interval((watchdog / 3).max(SHORTEST));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -100,19 +101,20 @@ fn open(name: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
     Some((socket, address))
 }
 
-/// Everything listens and all that can be done was done.
+/// Returns the notification that the listeners accept connections and the declared agents were started as far as
+/// possible.
 pub(crate) fn ready() -> String {
     "READY=1\nSTATUS=serving".to_owned()
 }
 
-/// The declaration and all components are read again; [`ready`] ends it.
+/// Returns the notification that the declaration and all components are being read again. [`ready`] ends that state.
 pub(crate) fn reloading() -> String {
     let now = clock_gettime(ClockId::Monotonic);
     let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
     format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reading the declaration again", now.as_micros())
 }
 
-/// The host ends, for this reason.
+/// Returns the notification that the host stops, with the reason.
 pub(crate) fn stopping(why: &str) -> String {
     format!("STOPPING=1\nSTATUS={}", why.replace('\n', " "))
 }
@@ -122,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_watchdog_is_of_this_process_or_none() {
+    fn the_watchdog_of_another_process_is_ignored() {
         for (time, pid, expected) in [
             (Some("3000000"), None, Some(3)),
             (Some("3000000"), Some("7"), Some(3)),
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_a_path_or_an_abstract_name_and_one_that_is_not_there_harms_nobody() {
+    fn notifications_reach_paths_and_abstract_names_and_others_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let listener = UnixDatagram::bind(&path).unwrap();
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_has_the_form_of_the_protocol() {
+    fn notifications_follow_the_protocol() {
         let text = reloading();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "RELOADING=1");

@@ -1,8 +1,8 @@
-//! The tasks and threads that make up a host, and what becomes of it when one of them dies.
+//! The tasks and threads of the host, and the handling of their panics.
 //!
-//! A task without which the host would only seem to live is *vital*: when it panics, or ends before it is to, the host
-//! ends with a reason. One that holds nothing is *made again*, unless it dies again and again. Both are told by
-//! `/healthz` and to the service manager's watchdog.
+//! A *vital* task is one without which the host would only seem to work: if it panics or ends early, the host ends with
+//! a reason. A *lasting* task holds no state and is started again, unless it dies too often. `/healthz` and the
+//! watchdog of the service manager report both.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -20,36 +20,36 @@ use crate::seam::{self, Fate};
 use crate::status::TaskStatus;
 use crate::telemetry;
 
-/// A task that dies more often than this within [`WITHIN`] is not made again: it would die for ever.
+/// The restarts of a task within [`WITHIN`] before it is given up: it would die again and again.
 const MOST_RESTARTS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
-/// The pause before a task is started again; twice as long each time.
+/// The pause before the first restart; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// A task that did nothing for this long stands still. Long, because a look at ten thousand agents on a slow disk is one
-/// step of the reconciler.
+/// The time without progress after which a task counts as stalled. Long, because one pass of the reconciler over ten
+/// thousand agents on a slow disk is one step.
 const STANDS_STILL: Duration = Duration::from_secs(60);
 
-/// The longest interval between two beats of a task that is watched for standing still.
+/// The longest interval between two beats of a task that is checked for stalls.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
-/// The name of the one task that changes what runs.
+/// The name of the task that changes what runs.
 pub(crate) const RECONCILER: &str = "reconciler";
-/// The name of the task that wakes agents.
+/// The name of the task that wakes agents for due messages.
 pub(crate) const TIMERS: &str = "timers";
 
-/// All tasks of a host.
+/// The tasks of a host.
 pub(crate) struct Tasks {
     known: Mutex<BTreeMap<&'static str, Task>>,
-    /// The reason why the host cannot go on, once it cannot.
+    /// The reason for which the host has to end, once there is one.
     failed: watch::Sender<Option<Arc<str>>>,
 }
 
 struct Task {
     runs: bool,
-    /// Its deaths within the last minute.
+    /// The times at which it died within the last [`WITHIN`].
     deaths: Vec<Instant>,
     restarts: u64,
     reason: Option<String>,
-    /// Its last beat; none for a task that may wait for as long as it likes.
+    /// The last beat. `None` for a task that may wait without bound.
     beat: Option<Instant>,
 }
 
@@ -60,7 +60,7 @@ impl Default for Tasks {
 }
 
 impl Tasks {
-    /// Starts a task without which there is no host. It may end once `stop` is cancelled.
+    /// Starts a task without which the host cannot run. It may end once `stop` is cancelled; earlier, the host ends.
     pub(crate) fn vital<T: Send + 'static>(
         self: &Arc<Self>,
         name: &'static str,
@@ -87,7 +87,7 @@ impl Tasks {
         })
     }
 
-    /// Starts a task that is made again when it dies, until `stop`. The handle ends with the last of them.
+    /// Starts a task that is started again after each death, until `stop`. The handle ends with the last run.
     pub(crate) fn lasting<F: Future<Output = ()> + Send + 'static>(
         self: &Arc<Self>,
         name: &'static str,
@@ -122,16 +122,16 @@ impl Tasks {
         })
     }
 
-    /// Ends the host if the task or thread that holds this panics.
+    /// Returns a guard that ends the host if a panic drops it.
     pub(crate) fn guard(self: &Arc<Self>, name: &'static str) -> Guard {
         Guard { tasks: Arc::clone(self), name }
     }
 
-    /// Runs a thread's work again until it ends without a panic.
+    /// Runs the work of a thread again until it returns without a panic.
     pub(crate) fn until_done(&self, name: &'static str, work: impl Fn()) {
         self.begin(name);
         while let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(&work)) {
-            // However often: it keeps nothing that could be wrong for good.
+            // Without a limit: it holds no state that could be wrong for good.
             self.died(name, telemetry::reason(&*panic));
             std::thread::sleep(FIRST_PAUSE);
             self.begin(name);
@@ -139,14 +139,14 @@ impl Tasks {
         self.ended(name);
     }
 
-    /// Notes that a task came round. One that does so at least once a minute is alive.
+    /// Notes that a task has made progress. One that does so at least once a minute is alive.
     pub(crate) fn beat(&self, name: &'static str) {
         if let Some(task) = self.known.lock().get_mut(name) {
             task.beat = Some(Instant::now());
         }
     }
 
-    /// Ends the host for this reason, unless it ends for another already.
+    /// Ends the host with this reason, unless it already ends for another.
     pub(crate) fn fail(&self, name: &str, reason: &str) {
         let why: Arc<str> = format!("a task of the host died ({name}): {reason}").into();
         let first = self.failed.send_if_modified(|failed| {
@@ -159,22 +159,22 @@ impl Tasks {
         }
     }
 
-    /// Returns the reason why the host cannot go on; none as long as it can.
+    /// Returns the reason for which the host has to end; `None` while it runs well.
     pub(crate) fn failed(&self) -> Option<Arc<str>> {
         self.failed.borrow().clone()
     }
 
-    /// Waits until the host cannot go on; gives the reason.
+    /// Waits until the host has to end, and returns the reason.
     pub(crate) async fn until_failed(&self) -> Arc<str> {
         let mut failed = self.failed.subscribe();
         match failed.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().unwrap_or_default(),
-            // The sender is this.
+            // Cannot happen: the sender is owned by `self`.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Returns the state of all tasks, in order of name.
+    /// Returns the state of all tasks in order of name.
     pub(crate) fn status(&self) -> Vec<TaskStatus> {
         let known = self.known.lock();
         let mut all: Vec<TaskStatus> = known
@@ -192,13 +192,13 @@ impl Tasks {
         all
     }
 
-    /// Returns true while no vital task has died and no watched one stands still for longer than `patience`.
+    /// Returns `true` while no vital task has died and none has gone without a beat for longer than `patience`.
     pub(crate) fn are_alive(&self, patience: Duration) -> bool {
         let still = |task: &Task| task.beat.is_some_and(|beat| beat.elapsed() > patience);
         self.failed().is_none() && !self.known.lock().values().any(|task| task.runs && still(task))
     }
 
-    /// Returns true while no task has failed or stands still, with the patience of a probe.
+    /// Returns `true` while no task has died or stalled, with the time limit of a probe.
     pub(crate) fn are_well(&self) -> bool {
         self.are_alive(STANDS_STILL)
     }
@@ -221,7 +221,7 @@ impl Tasks {
         }
     }
 
-    /// Notes that a task died. Gives how long until it is made again; none if it died too often.
+    /// Notes the death of a task. Returns the pause before its restart; `None` if it died too often.
     fn died(&self, name: &str, reason: &str) -> Option<Duration> {
         let now = Instant::now();
         let mut known = self.known.lock();
@@ -246,7 +246,7 @@ fn state(task: &Task) -> &'static str {
     }
 }
 
-/// Runs a task to its end, or to its panic.
+/// Runs a task to its end or its panic.
 async fn run<T>(name: &str, work: impl Future<Output = T>) -> Result<T, String> {
     let work = async {
         tokio::pin!(work);
@@ -254,7 +254,7 @@ async fn run<T>(name: &str, work: impl Future<Output = T>) -> Result<T, String> 
             value = &mut work => value,
             fate = seam::doom(name) => match fate {
                 Fate::Panics => panic!("the {name} was told to by a test"),
-                // Held, but not run any more.
+                // The task is kept and not polled any more.
                 Fate::Stalls => std::future::pending().await,
             },
         }
@@ -262,16 +262,16 @@ async fn run<T>(name: &str, work: impl Future<Output = T>) -> Result<T, String> 
     caught(work).await
 }
 
-/// Runs work that may panic.
+/// Runs a future and catches its panic.
 ///
 /// # Errors
-/// It panicked; gives the words.
+/// It panicked: the message of the panic.
 pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
     let ended = AssertUnwindSafe(work).catch_unwind().await;
     ended.map_err(|panic| telemetry::reason(&*panic).to_owned())
 }
 
-/// Ends the host if it is dropped by a panic.
+/// A guard that ends the host if a panic drops it.
 pub(crate) struct Guard {
     tasks: Arc<Tasks>,
     name: &'static str,
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_vital_task_that_panics_or_ends_early_ends_the_host() {
+    async fn vital_tasks_that_panic_or_end_early_end_the_host() {
         for (early, expected) in [(false, "a task of the host died (x): boom"), (true, "it ended before its time")] {
             let tasks = Arc::<Tasks>::default();
             assert!(tasks.are_well());
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_with_the_host_is_no_failure() {
+    async fn tasks_may_end_with_the_host() {
         let (tasks, stop) = (Arc::<Tasks>::default(), CancellationToken::new());
         stop.cancel();
         assert_eq!(tasks.vital("x", stop.clone(), async { 7 }).await.unwrap(), Some(7));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_holds_nothing_is_made_again_until_it_dies_too_often() {
+    async fn lasting_tasks_restart_until_they_die_too_often() {
         let (tasks, stop) = (Arc::<Tasks>::default(), CancellationToken::new());
         let (lived, mut lives) = watch::channel(0_u32);
         let lived = Arc::new(lived);
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_that_a_panic_drops_ends_the_host_and_a_thread_is_run_again() {
+    fn guards_end_the_host_and_threads_run_again() {
         let tasks = Arc::<Tasks>::default();
         drop(tasks.guard("x"));
         assert_eq!(tasks.failed(), None);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_stands_still_is_not_alive() {
+    async fn stalled_tasks_are_not_alive() {
         let tasks = Arc::<Tasks>::default();
         tasks.begin("x");
         assert!(tasks.are_alive(Duration::ZERO), "it never said that it comes round");

@@ -1,6 +1,6 @@
-//! What the host says while it runs: lines for people on a terminal, JSON for programs elsewhere; all on stderr.
+//! The host's own log: text for people on a terminal, JSON elsewhere. All of it goes to stderr.
 //!
-//! Saying something never blocks and never fails: see [`sink`].
+//! Logging never blocks and never fails; see [`sink`].
 
 mod sink;
 
@@ -12,61 +12,61 @@ use tracing_subscriber::EnvFilter;
 use self::sink::Sink;
 pub(crate) use self::sink::{dropped, flush, restarts, say};
 
-/// What is said when nobody asks for more or less.
+/// The filter used if none is set.
 pub(crate) const DEFAULT_FILTER: &str = "info";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Why a filter cannot be used.
+/// The reason why a log filter is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FilterError {
-    /// It is not of the form that filters have.
+    /// The filter cannot be parsed.
     #[error(
         "`{filter}` is no log filter ({reason}); try a level (`debug`), or levels of parts (`info,caxton::store=debug`)"
     )]
     Form {
-        /// The filter.
+        /// The filter as given.
         filter: String,
-        /// What the parser says.
+        /// The parser's message.
         reason: String,
     },
-    /// What should be a level is none. Alone it would be taken for the name of a part of the program.
+    /// A directive ends in something that is not a level. The parser would take it for the name of a target and log
+    /// nothing.
     #[error("`{given}` is no log level; {}", match meant {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("take one of {}, or a part with its level (`caxton::store=debug`)", LEVELS.join(", ")),
     })]
     Level {
-        /// The part.
+        /// The text in place of a level.
         given: String,
-        /// The level that was probably meant.
+        /// The level with the nearest name, if there is one.
         meant: Option<&'static str>,
     },
 }
 
-/// Begins to write what the host says, as far as the filter lets it through.
+/// Installs the logger and the panic hook.
 ///
 /// # Errors
-/// The filter is not one. Nothing is written then.
+/// The filter is invalid. Nothing is installed then.
 pub(crate) fn start(filter: &str) -> Result<(), FilterError> {
-    // An empty variable is one that is not set.
+    // An empty variable counts as not set.
     let filter = parse(if filter.is_empty() { DEFAULT_FILTER } else { filter })?;
     let terminal = std::io::stderr().is_terminal();
-    // A system that has no thread to give ends the host soon enough; until then nothing is said.
+    // Without a thread there is no log. A system that cannot start one fails the host's start soon enough.
     let Ok(sink) = Sink::of_process() else { return Ok(()) };
     let lines = tracing_subscriber::fmt().with_writer(sink).log_internal_errors(false).with_env_filter(filter);
-    // A second subscriber is refused, and the first goes on: tests run several hosts in a process.
+    // Tests start several hosts in one process: the second subscriber is refused and the first stays.
     let _ = if terminal {
         let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         lines.with_target(false).with_ansi(colours).try_init()
     } else {
         lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     };
-    std::panic::set_hook(Box::new(say_panic));
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-/// Says that a thread panicked, as all else is said: the hook of the standard library writes to stderr itself, and would
-/// block where a reader has stopped.
-fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
+/// Logs a panic. The hook of the standard library would write to stderr directly, and block if its reader has stopped.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("without a name").to_owned();
     let backtrace = std::backtrace::Backtrace::capture();
@@ -77,7 +77,7 @@ fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
     tracing::error!("the thread {thread} panicked at {place}: {}{backtrace}", reason(panic.payload()));
 }
 
-/// Returns the text of a panic.
+/// Returns the message of a panic.
 pub(crate) fn reason(payload: &(dyn std::any::Any + Send)) -> &str {
     let text = payload.downcast_ref::<&'static str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
@@ -88,7 +88,7 @@ fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
         let level = part.rsplit('=').next().unwrap_or(part).trim();
         let known = LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
         let meant = nearest(level, LEVELS).and_then(|near| LEVELS.into_iter().find(|level| *level == near));
-        // What stands in brackets may have a `=` of its own.
+        // A span filter in brackets may contain `=` itself, so that the part after the last one need not be a level.
         if !known && (meant.is_some() || !part.contains('[')) {
             return Err(FilterError::Level { given: level.to_owned(), meant });
         }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_are_read_or_refused_with_a_reason() {
+    fn filters_are_parsed_or_refused_with_a_reason() {
         for (filter, refused) in [
             ("info", None),
             ("DEBUG", None),

@@ -1,27 +1,27 @@
-//! W3C trace context (Recommendation "Trace Context", level 1): taken from callers, passed on.
+//! W3C trace context (Recommendation "Trace Context", level 1): read from callers and passed on.
 
 use std::fmt;
 
 /// The longest `tracestate` that is passed on, in bytes (section 3.3.1.5).
 const MAX_STATE: usize = 512;
 
-/// Where a call stands in a trace.
+/// The position of a call in a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trace {
     id: [u8; 16],
     span: [u8; 8],
     flags: u8,
-    /// What the caller's vendor added; passed on as it came.
+    /// The `tracestate` of the caller, passed on unchanged.
     pub(crate) state: Option<String>,
 }
 
 impl Trace {
-    /// A new trace.
+    /// Starts a new trace, not sampled.
     pub(crate) fn start() -> Self {
         Self { id: nonzero(), span: nonzero(), flags: 0, state: None }
     }
 
-    /// The trace of a `traceparent` header; none when it is not valid.
+    /// Parses a `traceparent` header; `None` if it is invalid. An invalid `tracestate` is dropped.
     pub(crate) fn parse(header: &str, state: Option<&str>) -> Option<Self> {
         let mut parts = header.trim().split('-');
         let (version, id, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -38,28 +38,28 @@ impl Trace {
         Some(Self { id, span, flags, state })
     }
 
-    /// The same trace, one step further on.
+    /// Returns a child: the same trace with a new span.
     pub(crate) fn child(&self) -> Self {
         Self { span: nonzero(), ..self.clone() }
     }
 
-    /// Its bytes: the trace, the span and the flags.
+    /// Returns the ids of the trace and the span, and the flags.
     pub(crate) fn parts(&self) -> ([u8; 16], [u8; 8], u8) {
         (self.id, self.span, self.flags)
     }
 
-    /// The trace with these bytes.
+    /// Creates a trace from its [parts](Self::parts).
     pub(crate) fn of((id, span, flags): ([u8; 16], [u8; 8], u8), state: Option<String>) -> Self {
         Self { id, span, flags, state }
     }
 
-    /// The trace's id as 32 hexadecimal digits.
+    /// Returns the id of the trace as 32 hexadecimal digits.
     pub(crate) fn id(&self) -> String {
         self.id.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// The value of a `traceparent` header.
+/// Writes the value of a `traceparent` header.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("00-")?;
@@ -70,7 +70,7 @@ impl fmt::Display for Trace {
     }
 }
 
-/// Random bytes that are not all zero, which is what the recommendation calls invalid.
+/// Returns random bytes that are not all zero: the recommendation makes those invalid.
 fn nonzero<const N: usize>() -> [u8; N]
 where
     rand::distr::StandardUniform: rand::distr::Distribution<[u8; N]>,
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_read_as_the_recommendation_says() {
+    fn headers_are_parsed_as_recommended() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         for (header, valid) in [
             (good, true),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_trace_can_be_read() {
+    fn a_new_trace_is_valid() {
         let trace = Trace::start();
         assert_eq!(Trace::parse(&trace.to_string(), None), Some(trace));
     }

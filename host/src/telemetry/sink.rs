@@ -1,7 +1,7 @@
-//! The way of lines to stderr: best effort, and nobody waits for it.
+//! The writer of log lines to stderr, which never makes the caller wait.
 //!
-//! A thread of its own writes what others hand over. A line is dropped and counted where the queue is full (the reader of a
-//! pipe has stopped) or the write fails (closed pipe, full disk, lost terminal).
+//! A thread of its own writes the lines. A line is dropped and counted if the queue is full, because the reader of a
+//! pipe has stopped, or if the write fails: a closed pipe, a full disk, a lost terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -12,31 +12,34 @@ use std::time::{Duration, Instant};
 use rustix::termios::LocalModes;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait for a slow reader. At some hundred bytes each they take a megabyte at most times.
+/// Lines queued for a slow reader. With a few hundred bytes each they take about a megabyte.
 const WAITING: usize = 4_096;
-/// The longest wait for the last lines to be written when the program ends: a reader that has stopped gets no longer.
+/// The longest wait for queued lines when the program ends, in case the reader has stopped.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Lines that were dropped since the program started.
+/// Lines dropped since the program started.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
-/// Times that the writing thread had to begin again after a panic.
+/// Restarts of the writing thread after a panic.
 static RESTARTS: AtomicU64 = AtomicU64::new(0);
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 /// An item of the thread's queue.
 enum Item {
-    /// A line, with its end.
+    /// A line with its line end.
     Line(Vec<u8>),
-    /// Everything before is written when this is answered.
+    /// Answered when all items before it are written.
     Mark(SyncSender<()>),
 }
 
-/// Hands lines to the thread that writes them. Never blocks and never fails.
+/// A handle that queues lines for the writing thread. Never blocks and never fails.
 #[derive(Clone)]
 pub(super) struct Sink(SyncSender<Item>);
 
 impl Sink {
-    /// Returns the sink of this process; the first call starts its thread.
+    /// Returns the sink of this process. The first call starts its thread.
+    ///
+    /// # Errors
+    /// The system cannot start a thread.
     pub(super) fn of_process() -> io::Result<Self> {
         if let Some(sink) = SINK.get() {
             return Ok(sink.clone());
@@ -52,7 +55,7 @@ impl Sink {
         }
     }
 
-    /// Waits until everything before is written, for `limit` at most.
+    /// Waits until all lines queued before are written, at most for `limit`.
     fn flush(&self, limit: Duration) {
         let until = Instant::now() + limit;
         let (done, written) = mpsc::sync_channel(1);
@@ -64,29 +67,29 @@ impl Sink {
             mark = unsent;
             std::thread::sleep(Duration::from_millis(5));
         }
-        // A reader that has stopped is not waited for.
+        // A timeout means that the reader has stopped; the rest is given up.
         let _ = written.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 
-/// Returns how many lines were dropped since the program started.
+/// Returns the number of lines dropped since the program started.
 pub(crate) fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Returns how often the thread that writes lines had to begin again.
+/// Returns the number of restarts of the writing thread.
 pub(crate) fn restarts() -> u64 {
     RESTARTS.load(Ordering::Relaxed)
 }
 
-/// Hands a line to the thread that writes; false where none was started, as in commands.
+/// Queues a line. Returns `false` if no thread was started, as in commands other than `up`.
 pub(crate) fn say(text: &str) -> bool {
     let Some(sink) = SINK.get() else { return false };
     sink.line(format!("{text}\n").into_bytes());
     true
 }
 
-/// Gives the last lines a moment to be written, before the program ends.
+/// Waits a moment for the last lines, before the program ends.
 pub(crate) fn flush() {
     if let Some(sink) = SINK.get() {
         sink.flush(LAST_WORDS);
@@ -101,7 +104,7 @@ impl<'a> MakeWriter<'a> for Sink {
     }
 }
 
-/// Takes one event, which is formatted whole before it is written.
+/// Queues one event for each write: the subscriber formats an event as a whole.
 pub(super) struct LineWriter<'a>(&'a Sink);
 
 impl Write for LineWriter<'_> {
@@ -115,7 +118,7 @@ impl Write for LineWriter<'_> {
     }
 }
 
-/// Writes until nobody can hand over any more, which is the end of the program.
+/// Writes until all senders are dropped, which happens at the end of the program. Starts again after a panic.
 fn write_all(queue: &Receiver<Item>) {
     let run = || write_until_closed(queue, &mut io::stderr(), is_allowed);
     while std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
@@ -125,7 +128,7 @@ fn write_all(queue: &Receiver<Item>) {
 
 fn write_until_closed(queue: &Receiver<Item>, out: &mut impl Write, is_allowed: impl Fn() -> bool) {
     crate::seam::point("log-writer");
-    let mut told = DROPPED.load(Ordering::Relaxed);
+    let mut reported = DROPPED.load(Ordering::Relaxed);
     while let Ok(item) = queue.recv() {
         crate::seam::point("log-writer");
         match item {
@@ -135,10 +138,10 @@ fn write_until_closed(queue: &Receiver<Item>, out: &mut impl Write, is_allowed: 
                     continue;
                 }
                 let dropped = DROPPED.load(Ordering::Relaxed);
-                if dropped > told {
-                    // Comes after what waits already, and only where somebody reads again.
-                    tracing::warn!(lines = dropped - told, "lines were dropped: stderr could not take them");
-                    told = DROPPED.load(Ordering::Relaxed).max(dropped);
+                if dropped > reported {
+                    // Queued behind the waiting lines, so that it appears only once a reader is there again.
+                    tracing::warn!(lines = dropped - reported, "lines were dropped: stderr could not take them");
+                    reported = DROPPED.load(Ordering::Relaxed).max(dropped);
                 }
             }
             Item::Mark(done) => drop(done.send(())),
@@ -146,7 +149,8 @@ fn write_until_closed(queue: &Receiver<Item>, out: &mut impl Write, is_allowed: 
     }
 }
 
-/// False while a write would stop the process: it is in the background of a terminal with `stty tostop`.
+/// Returns `false` while a write would stop the process with `SIGTTOU`: it runs in the background of a terminal with
+/// `stty tostop`.
 fn is_allowed() -> bool {
     let stderr = io::stderr();
     if !stderr.is_terminal() {
@@ -161,7 +165,7 @@ fn is_allowed() -> bool {
 mod tests {
     use super::*;
 
-    /// A writer that fails as long as it is told to.
+    /// A writer that fails while `full` is set.
     struct Disk {
         full: bool,
         text: Vec<u8>,
@@ -182,11 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn who_says_something_never_waits_and_what_is_dropped_is_counted() {
+    fn a_full_queue_drops_and_counts_lines_without_blocking() {
         let (sender, queue) = mpsc::sync_channel(2);
         let sink = Sink(sender);
         let before = dropped();
-        // Nobody writes: two wait, one more is dropped. None of them blocks.
+        // No thread writes: two lines are queued and the third is dropped, without blocking.
         for line in ["one\n", "two\n", "three\n"] {
             assert_eq!(LineWriter(&sink).write(line.as_bytes()).unwrap(), line.len());
         }
@@ -201,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_fails_costs_the_line_and_nothing_else() {
+    fn failed_writes_drop_only_their_line() {
         for (full, is_allowed) in [(true, true), (false, false)] {
             let (sender, queue) = mpsc::sync_channel(8);
             let sink = Sink(sender);
