@@ -1,7 +1,7 @@
-//! Which of file, environment and command line wins, key by key.
+//! Precedence of file, environment and command line, key by key.
 //!
-//! figment merges; a value it kept carries the tag of its provider, and the provider leads back to the node with
-//! its place.
+//! figment merges the layers. Each merged value carries the tag of its provider, which leads back to the original node
+//! with its place.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::variables::{Setting, setting};
 
-/// The flag of each key that has one.
+/// The keys that have a flag.
 const FLAGS: [(&str, &str); 4] =
     [("http.listen", "--listen"), ("admin.listen", "--admin"), ("probes.listen", "--probes"), ("store.path", "--data")];
 
-/// The file, overridden by the variables in their order, and these by the flags in theirs.
+/// Merges the file with the variables in their order, and with the flags in theirs. Later layers win.
 pub(super) fn merge(file: Node, variables: Vec<Setting>, flags: &[(&str, String)]) -> Node {
     let from_flags = flags.iter().map(|(key, text)| {
         let flag = FLAGS.iter().find(|(of, _)| of == key).map_or(*key, |(_, flag)| flag);
@@ -26,7 +26,7 @@ pub(super) fn merge(file: Node, variables: Vec<Setting>, flags: &[(&str, String)
         .chain(variables.into_iter().chain(from_flags).map(Layer::of_setting))
         .collect();
     if layers.len() == 1 {
-        // Nothing to merge: the usual case, and figment would copy every value.
+        // The usual case: nothing to merge, and figment would copy every value.
         return layers.into_iter().next().map(|layer| layer.node).expect("the file is there");
     }
     let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
@@ -37,15 +37,15 @@ pub(super) fn merge(file: Node, variables: Vec<Setting>, flags: &[(&str, String)
     Node { value: Value::Table(source.table(&merged, &mut Vec::new())), place: layers[0].node.place.clone() }
 }
 
-/// One provider of settings.
+/// A provider of settings.
 struct Layer {
-    /// The file, the variable or the flag; no two are the same.
+    /// The file, the variable or the flag. Unique, as it identifies the layer of a merged value.
     name: String,
     node: Node,
 }
 
 impl Layer {
-    /// A layer with this setting alone.
+    /// Creates a layer with one setting.
     fn of_setting(setting: Setting) -> Self {
         let place = setting.node.place.clone();
         let name = match &place {
@@ -59,7 +59,7 @@ impl Layer {
         Self { name, node }
     }
 
-    /// What the layer has at a path: the last key's entry.
+    /// Returns the entry of the last key of a path.
     fn entry(&self, path: &[&str]) -> Option<&Entry> {
         let (last, tables) = path.split_last()?;
         let mut node = &self.node;
@@ -91,7 +91,7 @@ fn to_dict(table: &Table) -> Dict {
 fn to_figment(node: &Node) -> figment::value::Value {
     match &node.value {
         Value::Table(table) => to_dict(table).into(),
-        // figment takes or leaves a list as a whole, and so needs none of what is in it.
+        // figment replaces a list as a whole and needs none of its elements.
         Value::Array(_) => Vec::<figment::value::Value>::new().into(),
         Value::String(text) | Value::Datetime(text) => text.as_str().into(),
         Value::Integer(number) => (*number).into(),
@@ -100,19 +100,19 @@ fn to_figment(node: &Node) -> figment::value::Value {
     }
 }
 
-/// Where merged values come from.
+/// The origin of merged values.
 struct Source<'a> {
     file: &'a Layer,
     owner: &'a dyn Fn(Tag) -> Option<&'a Layer>,
 }
 
 impl Source<'_> {
-    /// The merged table at `path`, made of the layers' nodes.
+    /// Builds the merged table at `path` from the nodes of the layers.
     fn table<'p>(&self, merged: &'p Dict, path: &mut Vec<&'p str>) -> Table {
         let mut table = Table::new();
         for (key, value) in merged {
             path.push(key);
-            // A table that several layers write to stands where the file has it.
+            // A table from several layers is located where the file has it.
             let in_file = value.as_dict().and_then(|_| self.file.entry(path));
             let in_file = in_file.filter(|entry| matches!(entry.node.value, Value::Table(_)));
             let entry = in_file.or_else(|| (self.owner)(value.tag())?.entry(path));

@@ -1,4 +1,4 @@
-//! From a file, the environment and the command line to [`Desired`].
+//! Loading: from a file, the environment and the command line to [`Desired`].
 //!
 //! ```text
 //! caxton.toml --syntax, toml--.
@@ -6,9 +6,9 @@
 //! --listen … ------flags------'                                          `--> errors --render--> text or JSON
 //! ```
 //!
-//! Every value keeps its place, so an error names the line, the variable or the flag that is to blame. What is
-//! allowed and what it means is `caxton-control`'s; here is only where it comes from and how errors look. Nothing
-//! here reads the environment itself: it is an argument.
+//! Every value keeps its place, so that an error names the line, the variable or the flag that caused it. The rules and
+//! the meaning of settings are in `caxton-control`; this folder only reads the sources and renders errors. The
+//! environment is an argument, so that tests need not change that of the process.
 
 mod layers;
 mod render;
@@ -31,27 +31,29 @@ pub(crate) use render::ConfigErrors;
 /// A configuration without errors.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
-    /// What it means.
+    /// The desired state.
     pub(crate) desired: Desired,
-    /// The folder of the file, absolute: paths in the file start from here.
+    /// The absolute folder of the file, from which relative paths start.
     pub(crate) dir: PathBuf,
-    /// The SHA-256 of the file's bytes, to tell whether the file changed.
+    /// The SHA-256 of the file's bytes, to detect changes.
     pub(crate) text_digest: Digest,
-    /// Harmless oddities of the environment, a line each.
+    /// Harmless oddities of the environment, one line each.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Loaded {
-    /// Says what is odd, in the log.
+    /// Logs the warnings.
     pub(crate) fn tell_warnings(&self) {
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
 }
 
-/// Reads the file at `path`, overridden by the variables of `env` that begin with `CAXTON_`, and these by `flags`
-/// (a key such as `http.listen` and its value).
+/// Loads the file at `path`, overridden by variables in `env` that begin with `CAXTON_`, and these by `flags` (a key
+/// such as `http.listen` and its value).
 ///
-/// Returns all errors at once; only a file that cannot be read, or is not TOML, hides what else is wrong.
+///
+/// # Errors
+/// All errors at once. Only a file that cannot be read, or is not valid TOML, hides the errors of its settings.
 pub(crate) fn load(
     path: &Path,
     env: impl Iterator<Item = (OsString, OsString)>,
@@ -68,8 +70,8 @@ pub(crate) fn load(
     })
 }
 
-/// The components that a file names, by their agents, whatever else is wrong with it; none if it cannot be read. Given
-/// as the file has them, with the folder that they start from.
+/// Returns the components of a file by their agents, even if other settings are wrong; none if the file cannot be
+/// parsed. Paths are as written, and returned with the folder that they start from.
 pub(crate) fn components(
     path: &Path,
     env: impl Iterator<Item = (OsString, OsString)>,
@@ -87,13 +89,13 @@ pub(crate) fn components(
     (folder(path), read().unwrap_or_default())
 }
 
-/// The folder of a file, absolute.
+/// Returns the absolute folder of a file.
 fn folder(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// The same for a text at hand; with what is odd about the environment.
+/// Parses and checks a text. Also returns the warnings of the environment.
 fn parse(
     text: &str,
     env: impl Iterator<Item = (OsString, OsString)>,
@@ -118,12 +120,12 @@ fn parse(
     }
 }
 
-/// Whether an error of this code hides all that a file says.
+/// Returns `true` if an error of this code hides all settings of a file.
 pub(crate) fn is_unreadable(code: &str) -> bool {
     ["missing-file", "unreadable-file"].contains(&code)
 }
 
-/// The error for a file that is not there or cannot be read.
+/// Creates the error for a file that is missing or cannot be read.
 fn unreadable(path: &Path, error: &std::io::Error) -> ConfigErrors {
     let at = At { key: String::new(), place: Place::Default };
     let error = match error.kind() {

@@ -1,4 +1,4 @@
-//! How errors look: with the offending lines for people, as JSON for programs.
+//! Rendering of configuration errors: with the lines of the file for people, as JSON for programs.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,17 +9,17 @@ use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Render
 use caxton_control::config::{ConfigError, Place};
 use serde_json::{Value, json};
 
-/// How far apart, in lines, two places of one error may be to be shown as one piece of text.
+/// The distance in lines up to which two places of one error are shown in one excerpt.
 const NEAR_LINES: usize = 8;
 
-/// Everything that is wrong with a configuration, with the text to show it in.
+/// All errors of a configuration, with the text to show them in.
 ///
 /// `Display` is [`Self::plain`].
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigErrors {
     file: PathBuf,
     text: String,
-    /// Where each line begins.
+    /// The start of each line in bytes.
     lines: Vec<usize>,
     errors: Vec<ConfigError>,
 }
@@ -33,34 +33,34 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl ConfigErrors {
-    /// The errors of `file`, which has `text`.
+    /// Wraps the errors of `file`, which contains `text`.
     pub(super) fn new(file: &Path, text: String, errors: Vec<ConfigError>) -> Self {
         let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(starts).collect();
         Self { file: file.to_owned(), text, lines, errors }
     }
 
-    /// The same errors of the file as somebody named it.
+    /// Replaces the name of the file by the one that the user gave.
     pub(crate) fn named(self, file: &Path) -> Self {
         Self { file: file.to_owned(), ..self }
     }
 
-    /// The errors, in the order of the file; never none.
+    /// Returns the errors in order of place; never empty.
     pub(crate) fn errors(&self) -> &[ConfigError] {
         &self.errors
     }
 
-    /// All errors with their lines, without colours.
+    /// Renders all errors with their lines, without colours.
     pub(crate) fn plain(&self) -> String {
         self.render(&Renderer::plain())
     }
 
-    /// All errors with their lines, for a terminal.
+    /// Renders all errors with their lines, for a terminal.
     pub(crate) fn coloured(&self) -> String {
         self.render(&Renderer::styled().decor_style(DecorStyle::Unicode))
     }
 
-    /// An array of `{code, file, line, column, key, message, help}`. What comes from a variable or a flag has
+    /// Returns an array of `{code, file, line, column, key, message, help}`. An error in a variable or a flag has
     /// `variable` or `flag` in place of file, line and column.
     pub(crate) fn to_json(&self) -> Value {
         self.errors.iter().map(|error| self.error_json(error)).collect()
@@ -80,7 +80,7 @@ impl ConfigErrors {
         text
     }
 
-    /// One error as a report: title, lines, help.
+    /// Builds the report of an error: title, lines, help.
     fn group<'a>(&'a self, error: &'a ConfigError) -> Group<'a> {
         let at = error.at();
         let title = if at.key.is_empty() { error.to_string() } else { format!("{}: {error}", at.key) };
@@ -113,20 +113,20 @@ impl ConfigErrors {
         group.element(Level::HELP.message(error.help()))
     }
 
-    /// The lines of a span with the span marked.
+    /// Returns the lines of a span, with the span marked.
     fn marked(&self, span: &Range<usize>) -> Snippet<'_, Annotation<'_>> {
         let (snippet, offset) = self.snippet(span.clone());
         snippet.annotation(AnnotationKind::Primary.span(shift(span, offset)))
     }
 
-    /// The lines of a second place.
+    /// Returns the lines of the related place.
     fn related<'a>(&'a self, span: &Range<usize>, label: &'a str) -> Snippet<'a, Annotation<'a>> {
         let (snippet, offset) = self.snippet(span.clone());
         snippet.annotation(related_mark(span, offset, label))
     }
 
-    /// The whole lines that hold a span, and where they begin. Only these go to the renderer, which reads all that
-    /// it is given for each error.
+    /// Returns the whole lines that contain a span, and their start. Only these are passed to the renderer, which scans
+    /// all of its input for each error.
     fn snippet<'a>(&'a self, span: Range<usize>) -> (Snippet<'a, Annotation<'a>>, usize) {
         let (first, last) = (self.line(span.start), self.line(span.end));
         let start = self.lines[first];
@@ -135,7 +135,7 @@ impl ConfigErrors {
         (Snippet::source(&self.text[start..end]).line_start(first + 1).path(path), start)
     }
 
-    /// The bytes of a place in the file, within the text.
+    /// Returns the byte range of a place within the text; `None` for a variable or a flag.
     fn span(&self, place: &Place) -> Option<Range<usize>> {
         match place {
             Place::File { start, end } => {
@@ -183,12 +183,12 @@ impl ConfigErrors {
     }
 }
 
-/// The mark of a second place.
+/// Returns the mark of the related place.
 fn related_mark<'a>(span: &Range<usize>, offset: usize, label: &'a str) -> Annotation<'a> {
     AnnotationKind::Context.span(shift(span, offset)).label(label)
 }
 
-/// The span in a text that begins at `offset`.
+/// Returns the span relative to `offset`.
 fn shift(span: &Range<usize>, offset: usize) -> Range<usize> {
     span.start - offset..span.end - offset
 }

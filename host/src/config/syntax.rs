@@ -1,8 +1,8 @@
-//! All that is wrong with a text that should be TOML.
+//! All syntax errors of a TOML file at once.
 //!
-//! toml_edit stops at the first error. The grammar's errors come from its parser, which goes on with the next
-//! line. Keys that are set twice leave the rest readable: each is renamed in a copy of the text, in place, and the
-//! copy is read again.
+//! toml_edit stops at the first error. Errors of the grammar come from its parser, which goes on with the next line. A
+//! key that is set twice leaves the rest readable: it is renamed in a copy of the text without moving other bytes, and
+//! the copy is parsed again.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,13 +16,16 @@ use toml_parser::{ParseError, Source};
 
 use super::toml::{document, in_file};
 
-/// How many errors of one text are reported; after so many the reader repairs something first.
+/// The number of errors reported for one file: later ones often follow from earlier ones.
 const MAX_ERRORS: usize = 20;
 
-/// The nesting at which toml_edit gives up.
+/// The nesting depth at which toml_edit gives up.
 const MAX_DEPTH: u32 = 80;
 
-/// Reads the text of a file.
+/// Parses the text of a file.
+///
+/// # Errors
+/// All syntax errors, in order of place.
 pub(super) fn parse(text: &str) -> Result<Node, Vec<ConfigError>> {
     match Document::parse(text) {
         Ok(read) => Ok(document(&read)),
@@ -30,13 +33,14 @@ pub(super) fn parse(text: &str) -> Result<Node, Vec<ConfigError>> {
     }
 }
 
-/// Why `text` cannot be read, of which toml_edit said `first`.
+/// Returns the errors of `text`, for which toml_edit reported `first`.
 fn errors(text: &str, first: &toml_edit::TomlError) -> Vec<ConfigError> {
     let (events, grammar) = events(text);
     if grammar.is_empty() {
         return repair(text, &events, first);
     }
-    // One error on a line is enough: the parser stumbles over what follows it.
+    // One error for each line: the parser stumbles over what follows the first one. Collected in reverse, so that the
+    // first one wins.
     let by_line: BTreeMap<usize, ConfigError> = grammar
         .into_iter()
         .rev()
@@ -48,7 +52,7 @@ fn errors(text: &str, first: &toml_edit::TomlError) -> Vec<ConfigError> {
     by_line.into_values().take(MAX_ERRORS).collect()
 }
 
-/// What the parser sees, and the errors of the grammar and of single values, in order.
+/// Returns the events of the parser, with the errors of the grammar and of single values in order of place.
 fn events(text: &str) -> (Vec<Event>, Vec<ParseError>) {
     let source = Source::new(text);
     let tokens = source.lex().into_vec();
@@ -56,7 +60,7 @@ fn events(text: &str) -> (Vec<Event>, Vec<ParseError>) {
     let mut errors = Vec::new();
     let mut spaced = ValidateWhitespace::new(&mut events, source);
     parse_document(&tokens, &mut RecursionGuard::new(&mut spaced, MAX_DEPTH), &mut errors);
-    // After an error of the grammar a value may be something else than it looks like.
+    // After an error of the grammar, a value may not be what it seems.
     let sure = errors.iter().filter_map(|error| Some(error.unexpected()?.start())).min().unwrap_or(text.len());
     for event in events.iter().filter(|event| event.span().start() < sure) {
         let Some(raw) = source.get(event) else { continue };
@@ -74,7 +78,7 @@ fn events(text: &str) -> (Vec<Event>, Vec<ParseError>) {
     (events, errors)
 }
 
-/// Why a value of the right form is none: numbers that are too large, days that no calendar has.
+/// Returns an error for a value that is well formed and invalid: a number out of range, a date that does not exist.
 fn unfit(kind: ScalarKind, decoded: &str) -> Option<&'static str> {
     match kind {
         ScalarKind::Integer(radix) => {
@@ -87,7 +91,7 @@ fn unfit(kind: ScalarKind, decoded: &str) -> Option<&'static str> {
     }
 }
 
-/// An error of the parser, with what it expected.
+/// Converts an error of the parser, with what it expected.
 fn syntax(span: Range<usize>, error: &ParseError) -> ConfigError {
     let expected: Vec<String> = error
         .expected()
@@ -107,14 +111,14 @@ fn syntax(span: Range<usize>, error: &ParseError) -> ConfigError {
     ConfigError::Syntax { at: At { key: String::new(), place: in_file(span) }, reason }
 }
 
-/// A key that is set twice, and the name it has in the copy.
+/// A key that is set twice, with its name in the copy.
 struct Renamed {
     span: Range<usize>,
     name: String,
     stand_in: String,
 }
 
-/// The errors of a text whose grammar is right: keys that are set twice.
+/// Returns the errors of a text with a valid grammar: keys that are set twice.
 fn repair(text: &str, events: &[Event], first: &toml_edit::TomlError) -> Vec<ConfigError> {
     let keys: BTreeMap<usize, usize> = events
         .iter()
@@ -148,7 +152,7 @@ fn repair(text: &str, events: &[Event], first: &toml_edit::TomlError) -> Vec<Con
     errors
 }
 
-/// A name of the same length that the text does not have.
+/// Returns a name of this length that does not occur in the text, so that no byte of the copy moves.
 fn stand_in(length: usize, taken: &mut BTreeSet<String>) -> Option<String> {
     let number = |n: u32| format!("{n:->length$x}");
     let free = (0..4096).map(number).find(|name| name.len() == length && !taken.contains(name))?;
@@ -156,7 +160,7 @@ fn stand_in(length: usize, taken: &mut BTreeSet<String>) -> Option<String> {
     Some(free)
 }
 
-/// The error for a key that is set twice; the tree, if there is one, tells which table it is in.
+/// Creates the error for a key that is set twice. The tree, if there is one, tells its table.
 fn duplicate(renamed: Renamed, tree: Option<&Node>) -> ConfigError {
     let place = in_file(renamed.span.clone());
     let found = tree.and_then(|tree| holder(tree, &renamed.stand_in, ""));
@@ -167,7 +171,7 @@ fn duplicate(renamed: Renamed, tree: Option<&Node>) -> ConfigError {
     ConfigError::DuplicateKey { at: At { key, place }, first }
 }
 
-/// The table that has the key `name`, and its path.
+/// Returns the table that has the key `name`, with its path.
 fn holder<'a>(node: &'a Node, name: &str, path: &str) -> Option<(String, &'a Table)> {
     match &node.value {
         Value::Table(table) if table.contains_key(name) => Some((path.to_owned(), table)),

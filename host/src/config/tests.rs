@@ -1,4 +1,4 @@
-//! Whole files: what each means, or the exact words about what is wrong with it.
+//! Golden tests of whole files: the meaning of each, or the exact errors.
 //!
 //! `# env NAME=VALUE` and `# flag KEY=VALUE` at the head of a file set a variable and a flag.
 
@@ -13,7 +13,7 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("control/tests/config").join(name)
 }
 
-/// The files to load in a folder, in order of name.
+/// Returns the files of a folder in order of name.
 fn files(name: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder(name)).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "toml")).collect();
@@ -21,12 +21,12 @@ fn files(name: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Variables as the system gives them.
+/// Returns variables in the form of the system.
 fn env(variables: Vec<(String, String)>) -> impl Iterator<Item = (OsString, OsString)> {
     variables.into_iter().map(|(name, value)| (name.into(), value.into()))
 }
 
-/// Loads a file as its head says.
+/// Loads a file with the variables and flags of its head.
 fn load_file(path: &Path) -> Result<Loaded, ConfigErrors> {
     let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let head = |prefix: &str| -> Vec<(String, String)> {
@@ -38,7 +38,7 @@ fn load_file(path: &Path) -> Result<Loaded, ConfigErrors> {
     load(path, env(head("# env ")), &flags)
 }
 
-/// Compares with the file beside it, or writes that with `UPDATE_GOLDEN=1`.
+/// Compares with the golden file beside `path`, or writes it with `UPDATE_GOLDEN=1`.
 fn assert_golden(path: &Path, extension: &str, actual: &str) {
     let golden = path.with_extension(extension);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -49,7 +49,7 @@ fn assert_golden(path: &Path, extension: &str, actual: &str) {
 }
 
 #[test]
-fn good_files_mean_what_they_say() {
+fn good_files_match_their_golden_files() {
     for path in files("good") {
         let loaded = load_file(&path).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
         assert_golden(&path, "json", &format!("{}\n", serde_json::to_string_pretty(&loaded.desired).unwrap()));
@@ -65,7 +65,7 @@ fn the_file_at_the_root_loads() {
 }
 
 #[test]
-fn bad_files_are_told_exactly_what_is_wrong() {
+fn bad_files_match_their_golden_errors() {
     let mut codes = BTreeSet::new();
     for path in files("bad").into_iter().chain([folder("bad").join("missing-file.toml")]) {
         let Err(errors) = load_file(&path) else { panic!("{} has no error", path.display()) };
@@ -107,7 +107,7 @@ fn errors_as_json_name_the_line_or_the_variable() {
     assert_eq!(json, expected);
 }
 
-/// A file of so many agents, of which each has three errors unless it is good.
+/// Returns a file with this many agents. If it is not `good`, each of them has three errors.
 fn many(count: usize, good: bool) -> String {
     let (memory, name) = if good { ("memory", "agent") } else { ("memry", "agnt") };
     let agent = |n| {
@@ -121,7 +121,7 @@ fn many(count: usize, good: bool) -> String {
     std::iter::once("caxton = 1\n".to_owned()).chain((0..count).map(agent)).collect()
 }
 
-/// What this thread has of a core while it does something: what else the machine does is no matter.
+/// Returns the CPU time of this thread for `act`, which is independent of the machine's load.
 fn core_time(act: impl FnOnce()) -> f64 {
     let began = crate::clock::core_time();
     act();
@@ -129,7 +129,7 @@ fn core_time(act: impl FnOnce()) -> f64 {
 }
 
 #[test]
-fn ten_times_as_many_agents_take_about_ten_times_as_long_right_or_wrong() {
+fn loading_time_is_linear_in_agents() {
     let load = |count: usize| {
         let env = env(vec![("CAXTON_AGENTS__AGENT_7__LIMITS__CPU".to_owned(), "2s".to_owned())]);
         let (desired, _) = parse(&many(count, true), env, &[]).unwrap();
@@ -139,7 +139,7 @@ fn ten_times_as_many_agents_take_about_ten_times_as_long_right_or_wrong() {
     let refuse = |count: usize| {
         let bad = many(count, false);
         let errors = parse(&bad, std::iter::empty(), &[]).unwrap_err();
-        // The first to have the route has it.
+        // The first agent with the route is right.
         let expected = 3 * count - 1;
         assert_eq!(errors.len(), expected);
         let errors = ConfigErrors::new(Path::new("caxton.toml"), bad, errors);
@@ -149,7 +149,7 @@ fn ten_times_as_many_agents_take_about_ten_times_as_long_right_or_wrong() {
     };
     for (what, act) in [("good", &load as &dyn Fn(usize)), ("bad", &refuse)] {
         let [few, many] = [1_000, 10_000].map(|count| core_time(|| act(count)));
-        // A quadratic pass takes a hundred times as long.
+        // Quadratic behaviour would take a hundred times as long.
         assert!(many < 40.0 * few, "{what}: {few:.3} s for 1,000 agents, {many:.3} s for 10,000");
     }
 }
@@ -173,15 +173,15 @@ fn no_broken_file_panics() {
 }
 
 #[test]
-fn what_the_build_tells_the_program_is_no_setting() {
-    // `cargo run` gives the program the variables of its build script.
+fn variables_of_the_build_are_not_settings() {
+    // `cargo run` passes variables of the build script to the program.
     let script = include_str!("../../build-script.rs");
     let given: Vec<_> = script.lines().filter_map(|line| line.split("rustc-env=").nth(1)).collect();
     assert!(!given.is_empty());
     assert!(given.iter().all(|name| !name.starts_with("CAXTON_")), "{given:?}");
 }
 
-/// Reads an environment beside a small file; gives the language of its agent, the warnings and the codes of errors.
+/// Parses an environment with a small file. Returns the language of its agent, the warnings and the codes of errors.
 fn taken(env: &[(&[u8], &[u8])]) -> (Option<String>, Vec<String>, Vec<String>) {
     use std::os::unix::ffi::OsStringExt;
 
@@ -194,8 +194,8 @@ fn taken(env: &[(&[u8], &[u8])]) -> (Option<String>, Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn what_a_cluster_puts_into_the_environment_stops_nothing() {
-    // The names are those of services and of their ports, with `_` for `-`.
+fn variables_of_services_are_warnings_only() {
+    // The names are those of Services and of their ports, with `_` for `-`.
     for service in ["CAXTON", "CAXTON_HTTP", "CAXTON_ADMIN", "CAXTON__HTTP", "CAXTON_HTTP__LISTEN", "CAXTON_AGENTS__AB"]
     {
         for port in ["TCP", "UDP", "SCTP"] {
@@ -224,12 +224,12 @@ fn what_a_cluster_puts_into_the_environment_stops_nothing() {
 }
 
 #[test]
-fn only_what_looks_like_a_setting_can_be_wrong() {
+fn only_names_of_settings_are_errors() {
     let none: &[&str] = &[];
     for (name, value, language, warnings, errors) in [
         (&b"CAXTON_AGENTS__AB__CONFIG__LANGUAGE"[..], &b"en"[..], Some("en"), none, none),
         (b"CAXTON_AGENTS__AB__CONFIG__LANGUAGE", b"", Some(""), none, none),
-        // A value of an agent may end as one of a cluster does.
+        // A setting of an agent may end like a variable of a Service.
         (b"CAXTON_AGENTS__AB__CONFIG__DB_SERVICE_HOST", b"10.0.0.1", None, none, none),
         (b"CAXTON_AGENTS__AB__CONFIG__LANGUAGE", b"caf\xe9", None, none, &["wrong-type"]),
         (b"CAXTON_HTTP__LISTEN", b"", None, &["CAXTON_HTTP__LISTEN is empty"], none),

@@ -1,24 +1,24 @@
-//! TOML text to [`Node`], or everything that is wrong with its syntax.
+//! Conversion of TOML documents to [`Node`]s.
 
 use std::ops::Range;
 
 use caxton_control::config::{Entry, Node, Place, Table, Value};
 use toml_edit::{Document, Item, TableLike};
 
-/// Makes a place of the bytes where something was written.
+/// Converts a byte range to a place.
 pub(super) type Locate<'a> = dyn Fn(Range<usize>) -> Place + 'a;
 
-/// These bytes of the file.
+/// Returns the place of a byte range in the file.
 pub(super) fn in_file(span: Range<usize>) -> Place {
     Place::File { start: span.start, end: span.end }
 }
 
-/// The document as a tree.
+/// Converts a document to a tree.
 pub(super) fn document(document: &Document<&str>) -> Node {
     Node { value: Value::Table(table(document.as_table(), &in_file)), place: in_file(0..0) }
 }
 
-/// Reads a value as it may stand after `=`, each part of it at `place`.
+/// Parses text as it may stand after `=`, with each part located at `place`. `None` if it is not a TOML value.
 pub(super) fn value(text: &str, place: &Place) -> Option<Node> {
     let line = format!("value = {text}");
     let document = Document::parse(line.as_str()).ok()?;
@@ -31,7 +31,7 @@ fn table(table: &dyn TableLike, locate: &Locate<'_>) -> Table {
     let entry = |(name, item): (&str, &Item)| {
         let key = table.get_key_value(name).and_then(|(key, _)| key.span());
         let key = locate(key.unwrap_or_default());
-        // A table that has no line of its own is where its name first stands.
+        // A table without a header of its own is located where its name occurs first.
         (name.to_owned(), Entry { node: node(item, &key, locate), key })
     };
     table.iter().map(entry).collect()

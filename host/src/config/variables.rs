@@ -1,8 +1,8 @@
-//! The environment: which variables are settings, and of which key.
+//! Settings from the environment.
 //!
-//! `CAXTON_HTTP__MAX_HEAD` is `http.max-head`: `__` separates keys, `_` is a hyphen. A variable with `__` that is no
-//! setting is an error, as a key in the file would be. Any other is a warning at most: the environment belongs to the system,
-//! which has variables of its own. Kubernetes makes some for every Service, and names them after it.
+//! `CAXTON_HTTP__MAX_HEAD` is `http.max-head`: `__` separates keys, `_` is a hyphen. A variable with `__` that is not a
+//! setting is an error, like an unknown key in the file. Any other unknown variable is a warning at most, because the
+//! system has variables of its own: Kubernetes derives some from the name of each Service.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,47 +13,48 @@ use caxton_control::config::{At, ConfigError, Node, Place, Value, nearest};
 
 use super::toml;
 
-/// What all variables of Caxton begin with.
+/// The prefix of all variables of Caxton.
 const PREFIX: &str = "CAXTON_";
 
-/// Variables that the command line reads itself, in place of flags.
+/// Variables that the command line reads in place of flags.
 const COMMAND_LINE: [&str; 6] =
     ["CAXTON_ADMIN", "CAXTON_CACHE", "CAXTON_DATA", "CAXTON_TOKEN_FILE", "CAXTON_FILE", "CAXTON_LOG"];
 
-/// A setting from outside the file.
+/// A setting from outside of the file.
 #[derive(Debug)]
 pub(super) struct Setting {
     /// The keys from the root.
     pub(super) path: Vec<String>,
-    /// The value, at the place of the variable or flag.
+    /// The value, located at the variable or the flag.
     pub(super) node: Node,
 }
 
-/// The settings of the environment, and the faults found in it.
+/// The settings of the environment, with errors and warnings.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
-    /// The settings, in the order of their names.
+    /// In order of the variables' names.
     pub(super) settings: Vec<Setting>,
-    /// Errors, each of which refuses the configuration.
+    /// Errors that refuse the configuration.
     pub(super) errors: Vec<ConfigError>,
-    /// Harmless oddities, a line each.
+    /// Harmless oddities, one line each.
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads the settings in the environment.
+/// Reads the settings of an environment.
 pub(super) fn read(env: impl Iterator<Item = (OsString, OsString)>) -> Variables {
     let ours: BTreeMap<OsString, OsString> =
         env.filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())).collect();
     let mut found = Variables::default();
     let mut services = Vec::new();
     for (name, value) in ours {
-        // A name that is not UTF-8 is none of ours, however it is shown.
+        // `shown` is only for messages: a name that is not UTF-8 cannot be a setting.
         let shown = name.to_string_lossy().into_owned();
         if COMMAND_LINE.contains(&shown.as_str()) {
             continue;
         }
         let path = path(&shown).filter(|_| name.to_str().is_some());
         let key = path.as_ref().and_then(|path| schema::find(path.iter().map(String::as_str)));
+        // Checked before errors: a Service may be named so that its variables look like tables of settings.
         if key.is_none_or(|key| is_table(key.kind)) && is_of_service(&shown, &value.to_string_lossy()) {
             services.push(shown);
             continue;
@@ -86,7 +87,7 @@ pub(super) fn read(env: impl Iterator<Item = (OsString, OsString)>) -> Variables
     found
 }
 
-/// Returns true for a variable that Kubernetes, or Docker for a link, derives from the name and port of a service.
+/// Returns `true` for a variable that Kubernetes derives from a Service's name and port, or Docker from a link's.
 fn is_of_service(name: &str, value: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     // NAME_PORT_8080_TCP, and the same with _PROTO, _PORT or _ADDR.
@@ -104,7 +105,7 @@ fn is_of_service(name: &str, value: &str) -> bool {
         || name.starts_with("CAXTON_ENV_")
 }
 
-/// One line about all of them: a service has seven or more.
+/// Returns one warning for all variables of Services: a single Service has seven or more.
 fn of_services(names: &[String]) -> Option<String> {
     let (first, others) = names.split_first()?;
     let more = match others.len() {
@@ -118,17 +119,18 @@ fn of_services(names: &[String]) -> Option<String> {
     ))
 }
 
-/// Returns true for a kind whose value is a table, so that no text can be right.
+/// Returns `true` for a kind whose value is a table, which no text can express.
 fn is_table(kind: Kind) -> bool {
     matches!(kind, Kind::Table | Kind::Tables | Kind::Agents)
 }
 
-/// Returns true for a kind of which the empty text may be a value.
+/// Returns `true` for a kind that allows an empty text.
 fn takes_nothing(kind: Kind) -> bool {
     matches!(kind, Kind::AnyText | Kind::TextMap)
 }
 
-/// The setting of `path`. Where only text can be right, the value is taken as it is; else as TOML if it is that.
+/// Creates the setting of `path`. For a kind that only allows text, the value is taken literally; otherwise it is
+/// parsed as TOML, and taken as text if that fails.
 pub(super) fn setting(path: Vec<String>, text: &str, place: Place) -> Setting {
     let quoted = text.starts_with(['"', '\'']);
     let plain = schema::find(path.iter().map(String::as_str)).is_some_and(|key| takes_text(key.kind));
@@ -137,21 +139,21 @@ pub(super) fn setting(path: Vec<String>, text: &str, place: Place) -> Setting {
     Setting { path, node }
 }
 
-/// Whether only text is right for the kind.
+/// Returns `true` if the kind only allows text.
 fn takes_text(kind: Kind) -> bool {
     match kind {
         Kind::Text | Kind::Time { .. } | Kind::Word { .. } | Kind::Address { .. } | Kind::Route => true,
         Kind::AnyText | Kind::ContentType | Kind::Cron | Kind::Timezone => true,
-        // Of the map itself this is not so, but no text is right for that either.
+        // Meant for the map's entries. For the map itself no text is valid either way.
         Kind::TextMap => true,
-        // They take both, and a percentage is no TOML of another type.
+        // These allow both, and a percentage does not parse as another type of TOML.
         Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights => false,
         Kind::Table | Kind::Tables | Kind::Agents | Kind::Integer { .. } | Kind::Size { .. } => false,
         Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Later => false,
     }
 }
 
-/// The keys that a variable names, if it can be a setting's.
+/// Returns the keys that a variable names; `None` if it cannot be a setting.
 fn path(name: &str) -> Option<Vec<String>> {
     let rest = name.strip_prefix(PREFIX)?;
     let parts: Vec<String> = rest.split("__").map(|part| part.to_lowercase().replace('_', "-")).collect();
@@ -159,14 +161,14 @@ fn path(name: &str) -> Option<Vec<String>> {
     complete.then_some(parts)
 }
 
-/// The variable of the command line or of a setting that was probably meant.
+/// Returns the command-line variable or the setting that was probably meant.
 fn suggestion(name: &str) -> Option<String> {
     let settings: Vec<String> = KEYS
         .iter()
         .filter(|key| key.path.contains('.') && !key.path.contains("NAME"))
         .map(|key| format!("{PREFIX}{}", key.path.to_uppercase().replace('.', "__").replace('-', "_")))
         .collect();
-    // With one `_` for `__` it is off by one at each level, whatever else is wrong.
+    // `_` in place of `__` differs by one at each level, which is too far for the nearest name once the key is deep.
     let flat = |text: &str| text.to_uppercase().replace("__", "_");
     let same = settings.iter().find(|setting| flat(setting) == flat(name)).map(String::as_str);
     same.or_else(|| nearest(name, COMMAND_LINE.into_iter().chain(settings.iter().map(String::as_str))))

@@ -1,92 +1,91 @@
-//! Conversations, and what agents get by the clock.
+//! Shapes of conversations and schedules.
 
 use serde::{Deserialize, Serialize};
 
 /// A conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct ConversationStatus {
-    /// Its id.
+    /// The conversation id.
     pub(crate) id: String,
     /// `open`, or `ended` for want of activity.
     pub(crate) state: String,
-    /// Who sent its first message.
+    /// The sender of its first message.
     pub(crate) initiator: String,
-    /// Who sent a message or was sent one, in order of name.
+    /// All senders and receivers of its messages, in order of name.
     pub(crate) participants: Vec<String>,
-    /// The protocol that its messages named last.
+    /// The protocol of its latest message that names one.
     pub(crate) protocol: Option<String>,
-    /// Messages and calls that were said in it.
+    /// Messages and calls sent in it, including those that are no longer kept.
     pub(crate) messages: u64,
-    /// When the first was said, in milliseconds since 1970.
+    /// The time of the first message, in milliseconds since 1970.
     pub(crate) first_at: u64,
-    /// When the latest was said, in milliseconds since 1970.
+    /// The time of the latest message, in milliseconds since 1970.
     pub(crate) last_at: u64,
-    /// When it ended, in milliseconds since 1970.
+    /// The time at which it ended, in milliseconds since 1970; null while it is open.
     pub(crate) ended_at: Option<u64>,
-    /// What waits for an answer, or waited in vain, the oldest first.
+    /// The questions that wait for an answer, or waited in vain; the oldest first.
     pub(crate) unanswered: Vec<OpenQuestion>,
 }
 
 /// A message that waits for its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct OpenQuestion {
-    /// Who asked.
+    /// The agent or caller that asked.
     pub(crate) from: String,
-    /// Who was asked.
+    /// The agent that was asked.
     pub(crate) to: String,
-    /// What the answer's `in-reply-to` will be.
+    /// The value that the answer will have as `in-reply-to`.
     pub(crate) key: String,
 }
 
 /// A conversation with its messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Thread {
-    /// Its id.
+    /// The conversation id.
     pub(crate) id: String,
-    /// What is known of it; none when only messages of it are kept.
+    /// The conversation's record; null if only messages of it are kept.
     pub(crate) conversation: Option<ConversationStatus>,
-    /// The messages that are kept, in the order in which they were committed: those that wait, and the newest handled
-    /// ones (`store.history`). Calls, whose senders waited, are counted and not kept.
+    /// The messages that are kept, in order of commit: those that wait, and the newest handled ones (`store.history`).
+    /// Calls, whose senders waited, are counted and not kept.
     pub(crate) messages: Vec<ThreadMessage>,
-    /// Whether there are older ones that are kept as well.
+    /// Set if older messages are kept as well.
     pub(crate) more: bool,
 }
 
 /// A message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct ThreadMessage {
-    /// Its id.
+    /// The message id.
     pub(crate) id: String,
-    /// When it was sent, in milliseconds since 1970.
+    /// The time at which it was sent, in milliseconds since 1970.
     pub(crate) sent_at: u64,
-    /// Who sent it.
+    /// The agent's name or the source outside, such as `http:POST /tickets`.
     pub(crate) sender: String,
-    /// To whom.
+    /// The agent's name or the source outside.
     pub(crate) receiver: String,
-    /// What it means to do.
+    /// The communicative act of FIPA00037, such as `request`.
     pub(crate) performative: String,
-    /// The protocol that it names.
+    /// The protocol that the message names.
     pub(crate) protocol: Option<String>,
-    /// What its answer is to carry.
+    /// The value that an answer is to carry as `in-reply-to`.
     pub(crate) reply_with: Option<String>,
-    /// The message that it answers.
+    /// The `reply-with` of the message that it answers.
     pub(crate) in_reply_to: Option<String>,
     /// `waiting`, `handled` or `dead-letter`.
     pub(crate) state: String,
-    /// Not to be handled before, in milliseconds since 1970.
+    /// The earliest time of its handling, in milliseconds since 1970.
     pub(crate) due_at: Option<u64>,
-    /// When it was handled or given up, in milliseconds since 1970.
+    /// The time at which it was handled or given up, in milliseconds since 1970.
     pub(crate) done_at: Option<u64>,
     /// The revision that handled it, such as `triage@7`.
     pub(crate) revision: Option<String>,
-    /// The number of runs of its handler in the attempt that handled it: more than one after conflicts.
+    /// Runs of the handler in the attempt that succeeded: more than one after conflicts.
     #[serde(default)]
     pub(crate) runs: Option<u32>,
-    /// The number of its dead letter.
+    /// The number of its dead letter, if it was given up.
     pub(crate) dead_letter: Option<u64>,
-    /// The media type of its content.
     pub(crate) content_type: String,
-    /// Bytes of its content.
+    /// The size of its content in bytes.
     pub(crate) bytes: u64,
     /// The content, if it is UTF-8 of at most 1,024 bytes.
     pub(crate) text: Option<String>,
@@ -95,16 +94,16 @@ pub(crate) struct ThreadMessage {
 /// A schedule of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct ScheduleStatus {
-    /// Whose.
+    /// The agent's name.
     pub(crate) agent: String,
-    /// The times.
+    /// The cron expression.
     pub(crate) cron: String,
-    /// Whose clock shows them.
+    /// The time zone in which the expression is evaluated.
     pub(crate) timezone: String,
-    /// `skip`, `latest` or `all`: which times are made up for that pass while the host stands still.
+    /// `skip`, `latest` or `all`: the missed times that are made up for after the host did not run.
     pub(crate) missed: String,
-    /// The time for which it fired last, in milliseconds since 1970; none if it never did.
+    /// The time for which it fired last, in milliseconds since 1970; null if it never did.
     pub(crate) last_at: Option<u64>,
-    /// When it fires next, in milliseconds since 1970; none if it never does again.
+    /// The time at which it fires next, in milliseconds since 1970; null if it never does again.
     pub(crate) next_at: Option<u64>,
 }

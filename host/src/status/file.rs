@@ -1,24 +1,24 @@
-//! What is wrong with the file.
+//! The shape of errors of the declaration.
 
 use serde::{Deserialize, Serialize};
 
-/// Something wrong with the file.
+/// An error of the declaration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct FileError {
-    /// Stable, for programs.
+    /// A stable code for programs, such as `unknown-key`.
     pub(crate) code: String,
     /// `caxton.toml:12:9`, or the name of a variable or flag.
     pub(crate) place: String,
-    /// Which key, such as `agents.triage.limits.memory`.
+    /// The key, such as `agents.triage.limits.memory`; empty if the error concerns no key.
     pub(crate) key: String,
-    /// What is wrong.
+    /// The error, for a person.
     pub(crate) message: String,
-    /// What would be right.
+    /// A suggestion, if there is one.
     pub(crate) help: Option<String>,
 }
 
 impl std::fmt::Display for FileError {
-    /// Where it is, which key if there is one, and what is wrong.
+    /// Writes the place, the key if there is one, and the message.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { place, key, message, .. } = self;
         if key.is_empty() { write!(f, "{place}: {message}") } else { write!(f, "{place}: {key}: {message}") }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_no_key_names_none() {
+    fn errors_without_a_key_omit_it() {
         let mut error = FileError {
             code: "syntax".to_owned(),
             place: "caxton.toml:3:6".to_owned(),

@@ -1,4 +1,4 @@
-//! What the host says of itself: the shapes that the management API gives and the command line prints.
+//! The shapes of the host's status, given by the management API and printed by the command line.
 
 mod conversation;
 mod file;
@@ -21,39 +21,39 @@ pub(crate) use task::TaskStatus;
 pub(crate) struct HostStatus {
     /// Version of the program.
     pub(crate) version: String,
-    /// The file that declares the agents.
+    /// The declaration file.
     pub(crate) file: String,
-    /// When the host started, in milliseconds since 1970.
+    /// The start of the host, in milliseconds since 1970.
     pub(crate) started_at: u64,
-    /// Where agents are called.
+    /// The address where agents are called.
     pub(crate) http: String,
-    /// Where the management API is.
+    /// The address of the management API.
     pub(crate) admin: String,
-    /// Whether everything that the file declares is running as declared.
+    /// Set if everything that is declared runs as declared.
     pub(crate) ready: bool,
-    /// Whether what runs is what the file says; false while the file has errors or a change is under way.
+    /// Set if the running state matches the declaration; unset while the file has errors or a change is under way.
     pub(crate) in_sync: bool,
-    /// What is wrong with the file, as `caxton check` prints it; empty when nothing is.
+    /// The errors of the file, as `caxton check` prints them; empty if it has none.
     pub(crate) file_errors: Vec<FileError>,
-    /// What is not as declared yet, and why.
+    /// The agents that are not as declared yet, with the reason.
     pub(crate) waiting: Vec<Waiting>,
-    /// Instances that live.
+    /// Live instances.
     pub(crate) instances: u32,
-    /// Instances that may live at once on this machine.
+    /// The bound of live instances on this machine.
     pub(crate) max_instances: u32,
-    /// Whether the host is stopping.
+    /// Set once the host is stopping.
     pub(crate) stopping: bool,
 }
 
-/// Something that is not as declared yet.
+/// An agent that is not as declared yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Waiting {
-    /// Whose.
+    /// The agent's name.
     pub(crate) agent: String,
-    /// For what.
+    /// The reason, for a person.
     pub(crate) why: String,
-    /// `missing` (its component), `failed` (it did not come to take messages) or `refused` (it was taken back, or ended
-    /// by hand) when it stays so until a person mends something; none when the host goes on by itself.
+    /// `missing` (its component), `failed` (it never became ready) or `refused` (it was rolled back, or ended by hand)
+    /// if it needs a person to go on; null if the host goes on by itself.
     #[serde(default)]
     pub(crate) obstacle: Option<String>,
 }
@@ -69,31 +69,30 @@ impl From<&plan::Waiting> for Waiting {
 /// An agent.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct AgentStatus {
-    /// Its name.
     pub(crate) name: String,
-    /// `running`, `starting`, `failed` (no revision of it runs) or `leaving`.
+    /// `running`, `starting`, `failed` (no revision runs) or `leaving`.
     pub(crate) state: String,
     /// The revision that takes messages, such as `triage@7`.
     pub(crate) revision: Option<String>,
-    /// The digest of its component.
+    /// The SHA-256 of the running component.
     pub(crate) digest: Option<String>,
-    /// What its component is for: `message`, `stateful` or `http`.
+    /// The kind of its component: `message`, `stateful` or `http`.
     pub(crate) kind: Option<String>,
-    /// The component's file, as declared.
+    /// The path of the component, as declared.
     pub(crate) component: String,
-    /// Instances that live.
+    /// Live instances.
     pub(crate) instances: u32,
-    /// Instances that may live at once.
+    /// The bound of live instances.
     pub(crate) max_instances: u32,
-    /// Instances that the running revision has started in all.
+    /// Instances that the running revision has started in total.
     pub(crate) started_instances: u32,
-    /// Messages or calls for which one instance is used; none where it is used as long as it lives.
+    /// Messages or calls for which one instance is used; null if it is used as long as it lives.
     pub(crate) reuse: Option<u32>,
     /// Messages and calls being handled.
     pub(crate) in_flight: u32,
     /// Messages that wait.
     pub(crate) mailbox_depth: u32,
-    /// Messages that may wait.
+    /// The bound of waiting messages.
     pub(crate) mailbox_bound: u32,
     /// Messages accepted since the host started.
     pub(crate) accepted: u64,
@@ -108,35 +107,35 @@ pub(crate) struct AgentStatus {
     /// Runs of its handler since the host started: more than one for a message or call after a conflict.
     #[serde(default)]
     pub(crate) runs: u64,
-    /// Runs since the host started that were for nothing, because others changed what they had read.
+    /// Runs since the host started that were discarded because another run had changed what they had read.
     #[serde(default)]
     pub(crate) conflicts: u64,
-    /// The number of waiting messages that wait for another attempt.
+    /// Messages that wait for another attempt, as part of those that wait.
     pub(crate) later: u64,
-    /// Messages that wait for their time, and have no place in the mailbox before.
+    /// Messages that wait for their due time. They occupy no place in the mailbox before.
     #[serde(default)]
     pub(crate) timers: u64,
-    /// Whether an operator lets its messages wait (`caxton mailbox pause`).
+    /// Set while an operator holds its messages (`caxton mailbox pause`).
     pub(crate) held: bool,
-    /// `closed`, `open` (it failed again and again, and is left alone for a while) or `half-open` (one message is
+    /// `closed`, `open` (no messages are handled for a while after repeated failures) or `half-open` (one message is
     /// let through on trial).
     pub(crate) breaker: String,
-    /// The failure that opened the breaker last; none when it is closed.
+    /// The failure that opened the breaker last; null while it is closed.
     #[serde(default)]
     pub(crate) opening: Option<Opening>,
-    /// Dead letters that are kept of it.
+    /// Its dead letters that are kept.
     pub(crate) dead_letters: u64,
-    /// Bytes of its state.
+    /// The size of its state in bytes.
     pub(crate) state_bytes: u64,
-    /// Routes, such as `POST /tickets`.
+    /// The routes, such as `POST /tickets`.
     pub(crate) routes: Vec<String>,
-    /// What it can do.
+    /// The declared capabilities.
     pub(crate) capabilities: Vec<String>,
-    /// Its revisions that are not ended, and the newest.
+    /// The revisions that are not ended, and the newest.
     pub(crate) revisions: Vec<RevisionStatus>,
-    /// Why it is not as declared; none when it is.
+    /// The reason why it is not as declared; null if it is.
     pub(crate) waiting: Option<String>,
-    /// `missing`, `failed` or `refused` when it stays so until a person mends something; see `waiting`.
+    /// `missing`, `failed` or `refused` if it needs a person to go on; see `waiting`.
     #[serde(default)]
     pub(crate) obstacle: Option<String>,
 }
@@ -144,107 +143,105 @@ pub(crate) struct AgentStatus {
 /// A failure that opened a breaker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Opening {
-    /// Set if it was a trial that failed; otherwise it was the last of too many failures.
+    /// Set if it was the failure of a trial; otherwise it was the last of too many failures.
     pub(crate) trial: bool,
-    /// The message that failed; none for an HTTP call.
+    /// The id of the message that failed; null for an HTTP call.
     pub(crate) message: Option<String>,
-    /// At which attempt, beginning with 1.
+    /// The attempt that failed, from 1.
     pub(crate) attempt: u32,
-    /// How.
+    /// The reason of the failure.
     pub(crate) reason: String,
 }
 
 /// A revision.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct RevisionStatus {
-    /// Its number.
+    /// Counts the agent's revisions, from 1.
     pub(crate) number: u64,
     /// `unloaded`, `loaded`, `ready`, `running`, `draining`, `stopped` or `failed`.
     pub(crate) state: String,
-    /// Why it failed.
+    /// The reason of its failure; null if it has not failed.
     pub(crate) reason: Option<String>,
-    /// The digest of its component.
+    /// The SHA-256 of its component.
     pub(crate) digest: String,
-    /// Messages and calls that it has in hand.
+    /// Messages and calls that it is handling.
     pub(crate) in_flight: u32,
-    /// How long it is in that state, in milliseconds.
+    /// The time in its present state, in milliseconds.
     pub(crate) since_ms: u64,
 }
 
-/// Something that a plan would do or did, for `caxton diff` and `caxton apply`.
+/// A change that a plan would make or has made, for `caxton diff` and `caxton apply`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Change {
-    /// Whose; none for the host itself.
+    /// The agent's name; null for the host itself.
     pub(crate) agent: Option<String>,
-    /// `add`, `remove`, `new-revision`, `in-place` or `restart-needed`; `under-way` for what the host is at; `missing`,
-    /// `failed` or `refused` for what is declared and does not run until a person mends something.
+    /// `add`, `remove`, `new-revision`, `in-place` or `restart-needed`; `under-way` for a change that the host is
+    /// making; `missing`, `failed` or `refused` for a declared agent that does not run until a person fixes something.
     pub(crate) change: String,
-    /// Which settings differ, such as `limits.memory: 64MiB -> 128MiB`.
+    /// The settings that differ, such as `limits.memory: 64MiB -> 128MiB`.
     pub(crate) details: Vec<String>,
 }
 
-/// What became of an apply.
+/// The result of an apply.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Applied {
-    /// What was changed.
+    /// The changes that were made.
     pub(crate) changes: Vec<Change>,
-    /// What is not as declared yet, and why; old revisions that drain are told of too.
+    /// The agents that are not as declared yet, with the reason; old revisions that drain are included.
     pub(crate) waiting: Vec<Waiting>,
-    /// Whether the revisions that run are those that are declared.
+    /// Set if the running revisions are the declared ones.
     pub(crate) settled: bool,
 }
 
-/// Something that happened.
+/// An event of the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct EventEntry {
-    /// Counts the events of a store.
+    /// Counts the events of a store, in order of commit.
     pub(crate) id: i64,
-    /// When, in milliseconds since 1970.
+    /// Milliseconds since 1970.
     pub(crate) at: u64,
-    /// Whose; none for the host itself.
+    /// The agent's name; null for the host itself.
     pub(crate) agent: Option<String>,
-    /// What, such as `revision.state`.
+    /// The kind, such as `revision.state`.
     pub(crate) kind: String,
-    /// The rest: an object.
+    /// An object whose fields depend on the kind.
     pub(crate) data: serde_json::Value,
 }
 
 /// A line of an agent's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct LogEntry {
-    /// When, in milliseconds since 1970.
+    /// Milliseconds since 1970.
     pub(crate) at: u64,
-    /// Whose.
+    /// The agent's name.
     pub(crate) agent: String,
-    /// The revision that said it.
+    /// The number of the revision that wrote it.
     pub(crate) revision: u64,
     /// `trace`, `debug`, `info`, `warn`, `error` or `critical`.
     pub(crate) level: String,
-    /// `stdout`, `stderr`, or what the agent gave with the line.
+    /// `stdout`, `stderr`, or the context that the agent passed with the line.
     pub(crate) context: String,
-    /// The line itself.
     pub(crate) text: String,
 }
 
-/// Some keys of an agent's state.
+/// A page of the keys of an agent's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct StatePage {
-    /// The keys, in byte order.
+    /// The keys in byte order.
     pub(crate) keys: Vec<StateKey>,
-    /// What to give as `after` for the next page; none when this is the last.
+    /// The value of `after` for the next page; null on the last page.
     pub(crate) next: Option<String>,
-    /// Bytes of the agent's whole state, keys and values.
+    /// The size of the agent's whole state in bytes, keys and values.
     pub(crate) bytes: u64,
 }
 
 /// A key of an agent's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct StateKey {
-    /// The key.
     pub(crate) key: String,
-    /// Bytes of its value.
+    /// The size of its value in bytes.
     pub(crate) bytes: u64,
-    /// When it is gone, in milliseconds since 1970; left out if it stays.
+    /// The time at which it expires, in milliseconds since 1970; left out if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expires_at: Option<u64>,
 }
@@ -252,53 +249,53 @@ pub(crate) struct StateKey {
 /// A mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct MailboxStatus {
-    /// Whose.
+    /// The agent's name.
     pub(crate) agent: String,
     /// Messages that wait.
     pub(crate) depth: u32,
-    /// Messages that may wait.
+    /// The bound of waiting messages.
     pub(crate) bound: u32,
-    /// The number of waiting messages that wait for another attempt.
+    /// Messages that wait for another attempt, as part of those that wait.
     pub(crate) later: u64,
-    /// Messages that wait for their time, and have no place in the mailbox before.
+    /// Messages that wait for their due time. They occupy no place in the mailbox before.
     #[serde(default)]
     pub(crate) timers: u64,
     /// Messages being handled.
     pub(crate) in_flight: u32,
-    /// Whether an operator lets them wait.
+    /// Set while an operator holds the messages.
     pub(crate) held: bool,
     /// `closed`, `open` or `half-open`.
     pub(crate) breaker: String,
-    /// How long the message waits that could be handled and waits longest, in milliseconds, the time without a host
-    /// included; none when none waits.
+    /// The longest wait of a message that could be handled now, in milliseconds, including time in which no host ran;
+    /// null if none waits.
     pub(crate) oldest_ms: Option<u64>,
 }
 
-/// How times lie, each told to within 3 %.
+/// Quantiles of durations, each exact to 3 %.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Quantiles {
-    /// How many there were.
+    /// The number of durations.
     pub(crate) count: u64,
-    /// Half of them took no longer, in microseconds.
+    /// The median, in microseconds.
     pub(crate) p50_us: f64,
-    /// 90 % of them.
+    /// The 90th percentile, in microseconds.
     pub(crate) p90_us: f64,
-    /// 99 % of them.
+    /// The 99th percentile, in microseconds.
     pub(crate) p99_us: f64,
-    /// 99.9 % of them.
+    /// The 99.9th percentile, in microseconds.
     pub(crate) p999_us: f64,
-    /// The longest.
+    /// The longest, in microseconds.
     pub(crate) max_us: f64,
 }
 
-/// Messages and calls of all agents, those of agents that are gone included.
+/// Counts of messages and calls of all agents, removed ones included.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct MessageFigures {
-    /// Handled or failed for good in a second, over the last five.
+    /// Handled or failed for good per second, over the last five seconds.
     pub(crate) per_second: f64,
     /// The most in any second since the host started.
     pub(crate) peak_per_second: f64,
-    /// Taken into mailboxes since the host started.
+    /// Accepted into mailboxes since the host started.
     pub(crate) accepted: u64,
     /// Handled since the host started, calls of HTTP agents included.
     pub(crate) handled: u64,
@@ -306,42 +303,42 @@ pub(crate) struct MessageFigures {
     pub(crate) failed: u64,
     /// Attempts that failed and were followed by another.
     pub(crate) retried: u64,
-    /// Refused because the mailbox was full, or the agent is left alone.
+    /// Refused because the mailbox was full or the breaker open.
     pub(crate) refused: u64,
-    /// Given back because their agent ended.
+    /// Returned to their senders because their agent ended.
     pub(crate) dropped: u64,
-    /// Runs of handlers: more than those that were handled, failed or retried, by those that ended in a conflict.
+    /// Runs of handlers: those that were handled, failed or retried, and those that ended in a conflict.
     #[serde(default)]
     pub(crate) runs: u64,
-    /// Runs that were for nothing, because others changed what they had read, and were mostly followed by another.
+    /// Runs that were discarded because another run had changed what they had read. Most were repeated.
     #[serde(default)]
     pub(crate) conflicts: u64,
 }
 
-/// Attempts at messages, and calls, that failed in the same way since the host started.
+/// Failed attempts and calls with the same code since the host started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct FailureCount {
-    /// What went wrong, as a stable code such as `trap` or `deadline-exceeded`.
+    /// A stable code, such as `trap` or `deadline-exceeded`.
     pub(crate) code: String,
-    /// How many.
+    /// The number of failures.
     pub(crate) count: u64,
 }
 
-/// Times from the acceptance of a message, or from when it was due, to the end of its handling, its commit included.
+/// Times from the acceptance of a message, or from its due time, to the end of its handling, including the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct DeliveryFigures {
-    /// Those of the last 50 to 60 seconds; none when nothing was delivered.
+    /// Times of the last 50 to 60 seconds; null if nothing was delivered.
     pub(crate) last_minute: Option<Quantiles>,
-    /// All; none when nothing was delivered.
+    /// All times; null if nothing was delivered.
     pub(crate) since_start: Option<Quantiles>,
 }
 
-/// What the host's process takes.
+/// Memory and CPU use of the host's process.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct ProcessFigures {
-    /// Memory in RAM; none where the system does not tell.
+    /// Resident memory in bytes; null where the system does not report it.
     pub(crate) resident_bytes: Option<u64>,
-    /// Time on all cores since it started.
+    /// CPU time on all cores since it started, in seconds.
     pub(crate) cpu_seconds: f64,
     /// Cores in use over the last five seconds.
     pub(crate) cores: f64,
@@ -350,15 +347,15 @@ pub(crate) struct ProcessFigures {
 /// The store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct StoreStatus {
-    /// The database.
+    /// The path of the database.
     pub(crate) path: String,
-    /// The format of its tables.
+    /// The version of its tables.
     pub(crate) format: i64,
-    /// Bytes of the database.
+    /// The size of the database in bytes.
     pub(crate) bytes: u64,
-    /// Bytes of its log, which is copied into it from time to time.
+    /// The size of its write-ahead log in bytes, which is copied into the database from time to time.
     pub(crate) log_bytes: u64,
-    /// Bytes within the database that are free: used again, or given back by `caxton store compact`.
+    /// Free bytes within the database: reused, or returned to the system by `caxton store compact`.
     pub(crate) free_bytes: u64,
     /// Messages that wait or are being handled.
     pub(crate) queued: u64,
@@ -366,16 +363,16 @@ pub(crate) struct StoreStatus {
     pub(crate) handled: u64,
     /// Dead letters that are kept.
     pub(crate) dead: u64,
-    /// What is kept for each agent, those included that are not declared any more.
+    /// Records of each agent, including those that are not declared any more.
     pub(crate) agents: Vec<AgentKept>,
-    /// How long commits took since the host started; none when no host runs.
+    /// Durations of commits since the host started; null if no host runs.
     pub(crate) commits: Option<Quantiles>,
 }
 
-/// What is kept for an agent.
+/// The records of an agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct AgentKept {
-    /// Its name.
+    /// The agent's name.
     pub(crate) agent: String,
     /// Messages that wait or are being handled.
     pub(crate) queued: u64,
@@ -383,48 +380,47 @@ pub(crate) struct AgentKept {
     pub(crate) handled: u64,
     /// Dead letters.
     pub(crate) dead: u64,
-    /// Bytes of its state.
+    /// The size of its state in bytes.
     pub(crate) state_bytes: u64,
-    /// Bytes of the memory that it saved last.
+    /// The size of its latest snapshot in bytes.
     pub(crate) snapshot_bytes: u64,
     /// Bytes of the copies of its state that rollouts keep, together.
     #[serde(default)]
     pub(crate) state_copy_bytes: u64,
 }
 
-/// What a check of the store found.
+/// The result of a check of the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Checked {
-    /// Whether everything is as it has to be.
+    /// Set if no defect was found.
     pub(crate) ok: bool,
-    /// What is not.
     pub(crate) defects: Vec<Defect>,
 }
 
-/// Something in the store that is not as it has to be.
+/// An inconsistency in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Defect {
-    /// Stable, for programs.
+    /// A stable code for programs.
     pub(crate) code: String,
-    /// What is wrong, for a person.
+    /// The defect, for a person.
     pub(crate) what: String,
-    /// How often.
+    /// The number of records with the defect.
     pub(crate) count: u64,
 }
 
 /// A message that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Sent {
-    /// Its id.
+    /// The message id.
     pub(crate) id: String,
-    /// Its conversation.
+    /// The conversation id.
     pub(crate) conversation: String,
 }
 
-/// What the file would change.
+/// The changes that the declaration would make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Diff {
-    /// The changes; empty when what runs is what the file says.
+    /// Empty if the running state matches the declaration.
     pub(crate) changes: Vec<Change>,
 }
 

@@ -1,194 +1,194 @@
-//! Rollouts, as the management API and the commands tell of them.
+//! Shapes of rollouts and rehearsals.
 
 use serde::{Deserialize, Serialize};
 
 /// A rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct RolloutStatus {
-    /// Whose.
+    /// The agent's name.
     pub(crate) agent: String,
-    /// Counts the agent's rollouts from 1.
+    /// Counts the agent's rollouts, from 1.
     pub(crate) rollout: u64,
     /// The revision that ran before, such as `echo@1`.
     pub(crate) from: String,
-    /// The new one.
+    /// The new revision.
     pub(crate) to: String,
-    /// How it takes over, such as `canary`.
+    /// The strategy, such as `canary`.
     pub(crate) strategy: String,
-    /// How far it is, such as `in-progress` or `rolled-back`.
+    /// The state, such as `in-progress` or `rolled-back`.
     pub(crate) status: String,
-    /// Whether nothing follows.
+    /// Set once the rollout has come to its end.
     pub(crate) ended: bool,
-    /// Why it is there, for a person.
+    /// The reason for the state, for a person.
     pub(crate) why: String,
-    /// The step it is at, from 1.
+    /// The current step, from 1.
     pub(crate) step: usize,
-    /// How many there are.
+    /// The number of steps.
     pub(crate) steps: usize,
-    /// Whether all traffic is with the new one, and only the end of the old one, or more to judge by, is waited for.
+    /// Set if the new revision has all traffic, and only the end of the old one or enough data for a judgement is
+    /// missing.
     pub(crate) moved: bool,
-    /// How much of a hundred messages the new one is to have.
+    /// The share of messages for the new revision, in percent.
     pub(crate) weight: u8,
-    /// Who began it.
+    /// The person or cause that started it.
     pub(crate) who: String,
-    /// When, in milliseconds since 1970.
+    /// The start, in milliseconds since 1970.
     pub(crate) began_at: u64,
-    /// How long it took, or takes already, in milliseconds.
+    /// The duration so far, or in total, in milliseconds.
     pub(crate) took_ms: u64,
-    /// Messages and calls that the revision before answered meanwhile.
+    /// Messages and calls answered by the old revision meanwhile.
     pub(crate) stable_messages: u64,
-    /// Those that the new one answered.
+    /// Messages and calls answered by the new revision meanwhile.
     pub(crate) candidate_messages: u64,
-    /// Instances of the new one that stood.
+    /// Instances of the new revision that started.
     pub(crate) started_instances: u64,
-    /// Instances of the new one that did not come to stand, or ended in a trap or beyond a limit.
+    /// Instances of the new revision that failed to start, trapped or exceeded a limit.
     pub(crate) failed_instances: u64,
-    /// The most memory that one of its instances had, in bytes.
+    /// The largest memory of an instance of the new revision, in bytes.
     pub(crate) peak_memory_bytes: u64,
-    /// Probes of its `health` that passed.
+    /// Probes of the new revision's `health` that passed.
     pub(crate) probes_passed: u64,
-    /// Probes of its `health` that did not.
+    /// Probes of the new revision's `health` that failed.
     pub(crate) probes_failed: u64,
-    /// What is to be reached, in order, each in a few words.
+    /// The goals still to be reached, in order, each in a few words.
     pub(crate) plan: Vec<String>,
-    /// What it is judged by now: the one before, and the new one. None when it is over.
+    /// The figures that the judgement is based on: of the old revision, and of the new one. Null once the rollout has
+    /// ended.
     pub(crate) measured: Option<[SideStatus; 2]>,
-    /// Conversations in which something was said since the present weight began, and that stay with the one before although
-    /// the new one has their place; `why` says what lets them go over.
+    /// Active conversations since the present weight began that stay with the old revision although they belong to the
+    /// share of the new one. `why` says on what they wait.
     #[serde(default)]
     pub(crate) held_conversations: u64,
     /// The longest time for which the mailbox was held for a handoff, in milliseconds.
     pub(crate) longest_pause_ms: u64,
-    /// Messages that were accepted while it went on and that nobody had any more after its end: neither handled, nor
-    /// given up, nor waiting, nor in hand. None until that is counted, right after the end, and where the host keeps no
-    /// messages.
+    /// Messages accepted during the rollout that were missing after its end: neither handled, nor dead letters, nor
+    /// waiting, nor in flight. Null until they are counted right after the end, and where the host keeps no messages.
     pub(crate) lost_messages: Option<u64>,
     /// Copies of messages whose answers were compared (`parallel`).
     pub(crate) copies: u64,
-    /// How many of them were answered alike.
+    /// Copies that were answered alike.
     pub(crate) copies_alike: u64,
-    /// Messages of which no copy was compared: there was no time, or what it needs is not known any more.
+    /// Messages without a compared copy: there was no time, or data that the copy needed is no longer kept.
     pub(crate) copies_set_aside: u64,
 }
 
-/// What was measured of a revision since the present weight began.
+/// The figures of a revision since the present weight began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct SideStatus {
     /// Messages and calls that it ended.
     pub(crate) messages: u64,
-    /// How many of them failed by its fault.
+    /// Messages and calls that failed by its fault.
     pub(crate) failed: u64,
-    /// 95 of 100 took no longer, in microseconds; none without messages.
+    /// The 95th percentile of handling times in microseconds; null without messages.
     pub(crate) p95_us: Option<u64>,
-    /// The most memory that one of its instances ever had, in bytes.
+    /// The largest memory of an instance since the revision started, in bytes.
     pub(crate) memory_bytes: u64,
 }
 
-/// What somebody wants of an agent's rollout.
+/// A command of an operator for an agent's rollout.
 #[derive(Debug, Clone)]
 pub(crate) struct RolloutWish {
-    /// Whose.
+    /// The agent's name.
     pub(crate) agent: String,
-    /// What.
     pub(crate) command: caxton_control::rollout::Command,
-    /// For `undo`, where to go back to and how.
+    /// For `undo`, the revision to go back to and the way to do so.
     pub(crate) undo: caxton_control::rollout::Undo,
-    /// Who.
+    /// The operator, for the event and the log.
     pub(crate) who: String,
 }
 
-/// Where copies of messages were answered otherwise in a rollout.
+/// The differences between answers of two revisions in a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Differences {
-    /// Whose.
+    /// The agent's name.
     pub(crate) agent: String,
-    /// The rollout, counted from 1.
+    /// Counts the agent's rollouts, from 1.
     pub(crate) rollout: u64,
-    /// What differs when the running revision is compared with itself, and was not looked at.
+    /// Paths that differ even when the stable revision is compared with itself. They are ignored.
     pub(crate) by_nature: Vec<String>,
-    /// The first messages that were answered otherwise.
+    /// The first messages that were answered differently.
     pub(crate) messages: Vec<Differing>,
 }
 
-/// A message whose copy was answered otherwise.
+/// A message that the two revisions answered differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Differing {
-    /// Its id.
+    /// The message id.
     pub(crate) message: String,
-    /// Who sent it.
     pub(crate) sender: String,
-    /// The conversation that it is in.
+    /// The conversation id.
     pub(crate) conversation: String,
-    /// When it was found, in milliseconds since 1970.
+    /// The time of the comparison, in milliseconds since 1970.
     pub(crate) at: u64,
-    /// Where the answers differ.
+    /// The paths in which the answers differ.
     pub(crate) differences: Vec<PathDiffers>,
 }
 
-/// One place in which two answers differ.
+/// A difference at one path of two answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct PathDiffers {
-    /// Where, such as `reply.items[0].price`.
+    /// The path, such as `reply.items[0].price`.
     pub(crate) path: String,
-    /// What the running revision has there; none if nothing.
+    /// The value of the stable revision; null if it has none.
     pub(crate) stable: Option<String>,
-    /// What the new one has there.
+    /// The value of the candidate; null if it has none.
     pub(crate) candidate: Option<String>,
 }
 
-/// A component that somebody wants to be tried on an agent's last messages.
+/// A request to rehearse a component with an agent's latest messages.
 #[derive(Debug)]
 pub(crate) struct RehearsalWish {
-    /// Whose messages.
+    /// The agent's name.
     pub(crate) agent: String,
-    /// The component's bytes.
+    /// The bytes of the component.
     pub(crate) component: bytes::Bytes,
-    /// How many of the last messages.
+    /// The number of latest messages to use.
     pub(crate) messages: u32,
 }
 
-/// What came of a component that was tried on an agent's last messages.
+/// The result of a rehearsal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Rehearsal {
-    /// Whose messages.
+    /// The agent's name.
     pub(crate) agent: String,
-    /// What runs, such as `triage@7`.
+    /// The running revision, such as `triage@7`.
     pub(crate) stable: String,
-    /// The component's SHA-256.
+    /// The SHA-256 of the component.
     pub(crate) digest: String,
-    /// Whether it handled what it could be judged by.
+    /// Set if the component failed at no message that counts.
     pub(crate) passed: bool,
-    /// Messages that were there to rehearse with.
+    /// Messages available for the rehearsal.
     pub(crate) messages: u32,
-    /// How many it handled.
+    /// Messages that it handled.
     pub(crate) handled: u32,
-    /// How many say nothing of it: what runs fails at them now as well, or the host could not do its part.
+    /// Messages that say nothing about the component: the running revision fails at them as well, or the host could not
+    /// provide something.
     pub(crate) set_aside: u32,
-    /// The first that it failed at.
+    /// The first messages at which it failed.
     pub(crate) failed: Vec<RehearsalFailure>,
-    /// Why it did not start, or did not take up the memory of what runs.
+    /// The reason why it did not start or did not restore the memory of the running revision; null if it did.
     pub(crate) unready: Option<String>,
 }
 
-/// A message that a component failed at.
+/// A message at which a component failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct RehearsalFailure {
-    /// Its id.
+    /// The message id.
     pub(crate) message: String,
-    /// What went wrong, for a person.
+    /// The reason, for a person.
     pub(crate) why: String,
 }
 
-/// Why a component was not tried.
+/// The error of a rehearsal that did not take place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotRehearsed {
-    /// It is not one that the agent could have.
+    /// The component cannot serve the agent.
     #[error("{0}")]
     Component(String),
     /// The agent does not run.
     #[error("{0}")]
     Unavailable(String),
-    /// The host could not do its part.
+    /// The host failed.
     #[error("{0}")]
     Host(String),
 }

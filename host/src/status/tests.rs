@@ -1,8 +1,8 @@
-//! Values for tests of what is told.
+//! Values for tests of the API and the command line.
 
 use super::*;
 
-/// An agent with a figure of its own in every field.
+/// Returns an agent with a distinct figure in every field.
 pub(crate) fn agent(name: &str) -> AgentStatus {
     AgentStatus {
         name: name.to_owned(),
@@ -47,7 +47,7 @@ pub(crate) fn agent(name: &str) -> AgentStatus {
     }
 }
 
-/// A host that runs as it should.
+/// Returns a host that is in order.
 pub(crate) fn host() -> HostStatus {
     HostStatus {
         version: "0.1.0".to_owned(),

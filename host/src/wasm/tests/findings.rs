@@ -12,7 +12,7 @@ fn shell(imports: &[&str], exports: &[&str]) -> Vec<u8> {
     wat::parse_str(format!("(component {})", imports.chain(exports).collect::<String>())).unwrap()
 }
 
-/// What is said of a component that this host cannot run because its functions do not wait.
+/// The finding about a component with asynchronous functions, which this host does not run.
 const NEEDS_ASYNC: &str = "it is built with asynchronous functions of the component model (WASI 0.3), which this host does not run (needs-async); build it for WASI 0.2, where functions wait: in Rust for the target wasm32-wasip2, in JavaScript and Python with handlers that are not async; it has to export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x";
 
 const HANDLER: &str = "caxton:agent/handler@0.1.0";
