@@ -1,4 +1,4 @@
-//! The host and its agents, as they are.
+//! The host and its agents.
 
 use std::collections::HashMap;
 
@@ -11,22 +11,22 @@ use super::problem::Problem;
 use crate::status::{AgentStatus, HostStatus, RevisionStatus};
 use crate::store::Store;
 
-/// The host as a whole.
+/// Returns the state of the host.
 #[utoipa::path(get, path = "/v1/host", tag = "host", responses((status = 200, body = HostStatus)))]
 pub(super) async fn show_host(State(api): State<Api>) -> Result<Json<HostStatus>, Problem> {
     Ok(Json(api.control.status().await?))
 }
 
-/// All agents, in order of name.
+/// Lists all agents, in order of name.
 #[utoipa::path(get, path = "/v1/agents", tag = "agents", responses((status = 200, body = [AgentStatus])))]
 pub(super) async fn list_agents(State(api): State<Api>) -> Result<Json<Vec<AgentStatus>>, Problem> {
     Ok(Json(all(&api).await?))
 }
 
-/// One agent.
+/// Returns one agent.
 #[utoipa::path(
     get, path = "/v1/agents/{name}", tag = "agents",
-    params(("name" = String, Path, description = "Its name")),
+    params(("name" = String, Path, description = "The agent's name")),
     responses((status = 200, body = AgentStatus)),
 )]
 pub(super) async fn show_agent(
@@ -36,10 +36,10 @@ pub(super) async fn show_agent(
     Ok(Json(find(&api, &name).await?))
 }
 
-/// An agent's revisions that are not ended, and the newest.
+/// Lists the revisions of an agent that are not ended, and the newest.
 #[utoipa::path(
     get, path = "/v1/agents/{name}/revisions", tag = "agents",
-    params(("name" = String, Path, description = "Its name")),
+    params(("name" = String, Path, description = "The agent's name")),
     responses((status = 200, body = [RevisionStatus])),
 )]
 pub(super) async fn list_revisions(
@@ -49,7 +49,7 @@ pub(super) async fn list_revisions(
     Ok(Json(find(&api, &name).await?.revisions))
 }
 
-/// All agents, in order of name.
+/// Returns all agents with the number of their dead letters, in order of name.
 pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
     let mut agents = api.control.agents().await?;
     let dead: HashMap<String, u64> = api.read(Store::dead_by_agent).await?.into_iter().collect();
@@ -59,7 +59,10 @@ pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
     Ok(agents)
 }
 
-/// The agent of a name, declared or leaving.
+/// Returns the agent of this name, declared or retiring.
+///
+/// # Errors
+/// `no-agent` with a suggestion.
 pub(super) async fn find(api: &Api, name: &str) -> Result<AgentStatus, Problem> {
     match api.control.agent(name).await? {
         Some(mut agent) => {

@@ -1,4 +1,4 @@
-//! What the file would change, and changing it.
+//! Comparing and applying the declaration.
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -12,25 +12,25 @@ use super::invoke::patience;
 use super::problem::Problem;
 use crate::status::{Applied, Diff};
 
-/// How long to wait.
+/// The query of an apply.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ApplyParams {
-    /// How long to wait until everything is as declared, such as `30s`; 5m when left out, at most 1h.
+    /// The time to wait until everything is as declared, such as `30s`; 5m by default, at most 1h.
     timeout: Option<String>,
 }
 
-/// What the file would change.
+/// Returns the changes that the declaration would make.
 #[utoipa::path(get, path = "/v1/config/diff", tag = "config", responses((status = 200, body = Diff)))]
 pub(super) async fn diff(State(api): State<Api>) -> Result<Json<Diff>, Problem> {
     Ok(Json(Diff { changes: api.control.diff().await? }))
 }
 
-/// Reads the file now, and waits until what runs is what it says, or until nothing more can be done.
+/// Reads the declaration and waits until everything runs as declared, or until only a person can go on.
 ///
-/// A file with errors changes nothing (409); neither does one with settings that the components that run can do nothing
-/// with, as `caxton check` finds them. When the time is over (504) the host goes on all the same.
+/// A file with errors changes nothing (409). Neither does one with settings that the running components cannot use, as
+/// `caxton check` finds them. After the timeout (504) the host goes on in the background.
 #[utoipa::path(
     post, path = "/v1/config/apply", tag = "config",
     params(ApplyParams),

@@ -1,4 +1,4 @@
-//! Conversations: who takes part, how far they are, and what was said.
+//! Conversations with their participants, state and messages.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,25 +14,25 @@ use crate::status::{ConversationStatus, OpenQuestion, Thread, ThreadMessage};
 use crate::store::{Threaded, on_wall};
 use crate::wasm::act;
 
-/// Conversations of one list, when nothing else is asked.
+/// The number of conversations returned by default.
 const PAGE: u32 = 50;
-/// Messages of one thread, when nothing else is asked.
+/// The number of messages of one conversation returned by default.
 const THREAD: u32 = 1_000;
-/// Contents up to so many bytes come as text, if they are text.
+/// Contents up to this many bytes are returned as text, if they are text.
 const SHORT: usize = 1_024;
 
-/// Which conversations are wanted.
+/// The query of the list of conversations.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// Only those in which it takes part: an agent, or a sender from outside.
+    /// Only conversations with this participant: an agent, or a sender outside.
     participant: Option<String>,
-    /// At most so many: 50 when left out, 1000 at most.
+    /// The most to return: 50 by default, 1000 at most.
     limit: Option<u32>,
 }
 
-/// Conversations with the latest activity first: those that are open, and those that have ended and are kept.
+/// Lists conversations, the latest activity first: open ones, and ended ones that are kept.
 #[utoipa::path(
     get, path = "/v1/conversations", tag = "conversations", params(ListParams),
     responses((status = 200, body = [ConversationStatus])),
@@ -43,7 +43,7 @@ pub(super) async fn list(
 ) -> Result<Json<Vec<ConversationStatus>>, Problem> {
     let limit = page(params.limit, PAGE)?;
     let store = std::sync::Arc::clone(&api.commons.store);
-    // Who takes part is known to the records alone, which are many.
+    // On a blocking thread: participants are not indexed, so that all records are searched.
     let found = tokio::task::spawn_blocking(move || {
         let participant = params.participant.as_deref();
         Ok((store.conversations.list(participant, limit as usize), store.ended(participant, limit)?))
@@ -58,22 +58,22 @@ pub(super) async fn list(
     Ok(Json(found))
 }
 
-/// How much of a thread is wanted.
+/// The query of one conversation.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ThreadParams {
-    /// The newest so many messages: 1000 when left out and at most.
+    /// The number of newest messages to return: 1000 by default and at most.
     limit: Option<u32>,
 }
 
-/// A conversation with the messages of it that are kept.
+/// Returns a conversation with its messages that are kept.
 ///
 /// Kept are those that wait, and the newest handled ones (`store.history`). Calls, whose senders waited for the answer,
 /// are counted and not kept.
 #[utoipa::path(
     get, path = "/v1/conversations/{id}", tag = "conversations",
-    params(("id" = String, Path, description = "Its id"), ThreadParams),
+    params(("id" = String, Path, description = "The conversation id"), ThreadParams),
     responses((status = 200, body = Thread)),
 )]
 pub(super) async fn show(
@@ -83,7 +83,7 @@ pub(super) async fn show(
 ) -> Result<Json<Thread>, Problem> {
     let limit = page(params.limit, THREAD)?;
     let store = std::sync::Arc::clone(&api.commons.store);
-    // All messages that were committed since it began are looked through, which may take a while.
+    // On a blocking thread: all messages committed since the conversation began are searched.
     let found = tokio::task::spawn_blocking(move || {
         let conversation = match store.conversations.get(&id) {
             Some(record) => Some(status(on_wall(&record).into_owned(), None)),

@@ -1,6 +1,7 @@
-//! Messages that were given up: looked at, handed to their agents again, dropped.
+//! Dead letters: listing, redelivering and dropping them.
 //!
-//! What changes more than one needs a filter, or `all=true`: nobody changes everything by leaving something out.
+//! A request that changes more than one needs a filter or `all=true`, so that a forgotten parameter cannot change
+//! everything.
 
 use std::sync::Arc;
 
@@ -22,67 +23,67 @@ use crate::agent::{Left, RedeliverError, Redelivered, redeliver};
 use crate::store::{Dead, DeadFilter, DeadInFull};
 use crate::wasm::Attempt;
 
-/// Dead letters of one page, when nothing else is asked.
+/// The number of dead letters returned by default.
 const PAGE: u32 = 100;
 
-/// Which dead letters are wanted.
+/// The query of the list of dead letters.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeadParams {
-    /// Only this agent's, which need not be declared any more.
+    /// Only those of this agent, which need not be declared any more.
     agent: Option<String>,
-    /// Only those given up for this reason, such as `attempts-exhausted`.
+    /// Only those with this reason, such as `attempts-exhausted`.
     reason: Option<String>,
     /// Only those after this number.
     #[serde(default)]
     after: u64,
-    /// At most so many: 100 when left out, 1000 at most.
+    /// The most to return: 100 by default, 1000 at most.
     limit: Option<u32>,
 }
 
-/// Some dead letters.
+/// A page of dead letters.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct DeadPage {
-    /// In order of their numbers: those given up first come first.
+    /// In order of their numbers, which is that of giving up.
     pub(crate) dead_letters: Vec<Dead>,
-    /// What to give as `after` for the next page; none when this is the last.
+    /// The value of `after` for the next page; null on the last page.
     pub(crate) next: Option<u64>,
 }
 
-/// A dead letter with all that is kept of it.
+/// A dead letter with its attempts and its content.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct DeadShown {
-    /// What it comes to.
+    /// The summary.
     #[serde(flatten)]
     pub(crate) dead: Dead,
-    /// Every attempt, the first first.
+    /// All attempts, in order.
     pub(crate) attempts: Vec<Attempt>,
-    /// The message's headers, pairs of name and value.
+    /// The headers of the message, as pairs of name and value.
     pub(crate) headers: Vec<(String, String)>,
-    /// What the message says, if that is text in UTF-8.
+    /// The content, if it is UTF-8.
     pub(crate) text: Option<String>,
-    /// What the message says, in base64.
+    /// The content in base64.
     pub(crate) content_base64: String,
 }
 
-/// Which dead letters are to be redelivered.
+/// The query of redelivering several dead letters.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RedeliverParams {
-    /// Only this agent's.
+    /// Only those of this agent.
     agent: Option<String>,
-    /// Only those given up for this reason.
+    /// Only those with this reason.
     reason: Option<String>,
-    /// All of them; only without `agent` and `reason`.
+    /// All of them. Excludes `agent` and `reason`.
     #[serde(default)]
     all: bool,
-    /// Only if this revision runs, such as `triage@7`, and only its agent's.
+    /// Only if this revision runs, such as `triage@7`, and only those of its agent.
     revision: Option<String>,
 }
 
-/// Whether a dead letter is to be redelivered.
+/// The query of redelivering one dead letter.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -91,48 +92,48 @@ pub(super) struct RedeliverOneParams {
     revision: Option<String>,
 }
 
-/// Which dead letters are to be dropped.
+/// The query of dropping several dead letters.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DropParams {
-    /// Only this agent's.
+    /// Only those of this agent.
     agent: Option<String>,
-    /// Only those given up for this reason.
+    /// Only those with this reason.
     reason: Option<String>,
-    /// All of them; only without `agent` and `reason`.
+    /// All of them. Excludes `agent` and `reason`.
     #[serde(default)]
     all: bool,
 }
 
-/// What became of a wish to redeliver.
+/// The result of a redelivery.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct RedeliverResult {
-    /// How many wait in their agents' mailboxes again.
+    /// The number that wait in their agents' mailboxes again.
     pub(crate) redelivered: u64,
-    /// Those that stay dead letters.
+    /// Those that remain dead letters.
     pub(crate) left: Vec<DeadLeft>,
 }
 
 /// Dead letters of an agent that could not be redelivered.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct DeadLeft {
-    /// Whose.
+    /// The agent's name.
     pub(crate) agent: String,
-    /// How many.
+    /// The number of dead letters.
     pub(crate) count: u64,
-    /// Why.
+    /// The reason, for a person.
     pub(crate) why: String,
 }
 
-/// How many dead letters were dropped.
+/// The result of dropping dead letters.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct DropResult {
-    /// How many.
+    /// The number of dropped dead letters.
     pub(crate) dropped: u64,
 }
 
-/// Dead letters, a page at a time.
+/// Lists dead letters, one page at a time.
 #[utoipa::path(
     get, path = "/v1/dead-letters", tag = "dead letters", params(DeadParams),
     responses((status = 200, body = DeadPage)),
@@ -151,10 +152,10 @@ pub(super) async fn list(
     Ok(Json(DeadPage { dead_letters, next }))
 }
 
-/// One dead letter, with what the message says and every attempt.
+/// Returns one dead letter, with its content and all attempts.
 #[utoipa::path(
     get, path = "/v1/dead-letters/{number}", tag = "dead letters",
-    params(("number" = u64, Path, description = "Its number")),
+    params(("number" = u64, Path, description = "The dead letter's number")),
     responses((status = 200, body = DeadShown)),
 )]
 pub(super) async fn show(State(api): State<Api>, Named(number): Named<String>) -> Result<Json<DeadShown>, Problem> {
@@ -163,13 +164,13 @@ pub(super) async fn show(State(api): State<Api>, Named(number): Named<String>) -
     Ok(Json(DeadShown { dead, attempts, headers, text: String::from_utf8(content).ok(), content_base64 }))
 }
 
-/// Puts one dead letter into its agent's mailbox again.
+/// Puts one dead letter back into its agent's mailbox.
 ///
-/// It is tried as often as a new message, and `mailbox.timeout` counts from now; a `reply-by` that has passed is taken
-/// away. Refused (409), and kept as it is, when its agent is not declared, or `revision` is not what runs.
+/// It has as many attempts as a new message, and `mailbox.timeout` counts from now. A `reply-by` that has passed is
+/// removed. Refused (409) and kept if its agent is not declared, or `revision` is not the running one.
 #[utoipa::path(
     post, path = "/v1/dead-letters/{number}/redeliver", tag = "dead letters",
-    params(("number" = u64, Path, description = "Its number"), RedeliverOneParams),
+    params(("number" = u64, Path, description = "The dead letter's number"), RedeliverOneParams),
     responses((status = 200, body = RedeliverResult)),
 )]
 pub(super) async fn redeliver_one(
@@ -184,16 +185,16 @@ pub(super) async fn redeliver_one(
     let filter = DeadFilter { agent: Some(dead.agent), ..DeadFilter::one(dead.number) };
     let result = change(api, who, filter, revision).await?;
     match result.redelivered {
-        // Somebody else was faster.
+        // Another request was faster.
         0 => Err(not_there(&number)),
         _ => Ok(Json(result)),
     }
 }
 
-/// Puts dead letters into their agents' mailboxes again: those of `agent`, those of `reason`, or `all`.
+/// Puts dead letters back into their agents' mailboxes: those of `agent`, those with `reason`, or `all`.
 ///
-/// As for one. Those of agents that are not declared stay as they are and are told in `left`; an `agent` that is
-/// not declared is refused (409).
+/// The rules are those of a single one. Those of agents that are not declared are kept and listed in `left`. An `agent`
+/// that is not declared is refused (409).
 #[utoipa::path(
     post, path = "/v1/dead-letters/redeliver", tag = "dead letters", params(RedeliverParams),
     responses((status = 200, body = RedeliverResult)),
@@ -214,10 +215,10 @@ pub(super) async fn redeliver_some(
     Ok(Json(change(api, who, filter, revision).await?))
 }
 
-/// Drops one dead letter, for good.
+/// Drops one dead letter for good.
 #[utoipa::path(
     delete, path = "/v1/dead-letters/{number}", tag = "dead letters",
-    params(("number" = u64, Path, description = "Its number")),
+    params(("number" = u64, Path, description = "The dead letter's number")),
     responses((status = 200, body = DropResult)),
 )]
 pub(super) async fn drop_one(
@@ -235,7 +236,7 @@ pub(super) async fn drop_one(
     Ok(Json(DropResult { dropped }))
 }
 
-/// Drops dead letters, for good: those of `agent`, those of `reason`, or `all`.
+/// Drops dead letters for good: those of `agent`, those with `reason`, or `all`.
 #[utoipa::path(
     delete, path = "/v1/dead-letters", tag = "dead letters", params(DropParams),
     responses((status = 200, body = DropResult)),
@@ -246,7 +247,7 @@ pub(super) async fn drop_some(
     Params(params): Params<DropParams>,
 ) -> Result<Json<DropResult>, Problem> {
     let mut filter = filter(params.agent, params.reason, params.all)?;
-    // What comes meanwhile was not meant.
+    // Bounded to those that exist now: the caller has not seen later ones.
     filter.up_to = api.commons.store.last_dead().map_err(Problem::host)?;
     let data = json!({ "by": who.to_string(), "agent": filter.agent, "reason": filter.reason });
     let agent = filter.agent.clone();
@@ -257,7 +258,7 @@ pub(super) async fn drop_some(
     Ok(Json(DropResult { dropped }))
 }
 
-/// What is meant by these parts of a query: some, or with `all` everything.
+/// Builds the filter of a query: a part, or with `all` everything.
 fn filter(agent: Option<String>, reason: Option<String>, all: bool) -> Result<DeadFilter, Problem> {
     match (agent.is_some() || reason.is_some(), all) {
         (true, false) | (false, true) => Ok(DeadFilter { agent, reason, ..DeadFilter::default() }),
@@ -266,7 +267,7 @@ fn filter(agent: Option<String>, reason: Option<String>, all: bool) -> Result<De
     }
 }
 
-/// Parameters that are right by themselves and not beside each other.
+/// Creates the problem of parameters that are valid alone and contradict each other.
 fn unclear(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::CONFLICT, "unclear", detail)
 }
@@ -297,7 +298,7 @@ fn not_there(number: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "no-dead-letter", detail)
 }
 
-/// Redelivers, also when whoever asked leaves meanwhile, and tells of it.
+/// Redelivers and records the events, even if the caller disconnects meanwhile.
 async fn change(
     api: Api,
     who: Who,
@@ -339,7 +340,7 @@ impl From<RedeliverError> for Problem {
 }
 
 impl Api {
-    /// Reads the store where that may take long.
+    /// Reads the store on a blocking thread, for queries that may take long.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&crate::store::Store) -> Result<T, String> + Send + 'static,

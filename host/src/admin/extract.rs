@@ -1,4 +1,4 @@
-//! Parts of a request, with problem details for those that are not as they have to be.
+//! Extractors of parts of a request, which reject invalid ones with problem details.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::{Api, MAX_BODY, agents};
 use crate::agent::Agent;
 
-/// What stands after the question mark.
+/// The query, parsed.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
@@ -27,7 +27,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// What the reader of a query says, without what stands around it.
+/// Returns the innermost error, without the wrapping of the extractor.
 fn inner(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -36,7 +36,7 @@ fn inner(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-/// A number that the store can have.
+/// Checks that a number fits into the store's signed integers.
 pub(super) fn bounded(name: &str, number: u64) -> Result<u64, Problem> {
     if i64::try_from(number).is_ok() {
         return Ok(number);
@@ -44,7 +44,7 @@ pub(super) fn bounded(name: &str, number: u64) -> Result<u64, Problem> {
     Err(Problem::bad_request(format!("{name}={number}: it has to be at most {}", i64::MAX)))
 }
 
-/// The parts of a path that are named, decoded.
+/// The parameters of the path, decoded.
 pub(super) struct Named<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T> {
@@ -58,14 +58,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T
     }
 }
 
-/// Bytes of a body that are read and dropped once it is known to be too large: a client that is still sending might not
-/// see the answer otherwise.
+/// Bytes that are read and dropped of a body that is too large: a client that is still sending may not see the response
+/// otherwise.
 const LINGER: u64 = 64 << 20;
 
-/// A body whose bound is not that of a message.
+/// Reads a body with a bound of its own.
 ///
 /// # Errors
-/// It is larger than `bound` bytes, which is this problem, or could not be read.
+/// `too_large` if the body exceeds `bound` bytes, or `body-broken` if it could not be read.
 pub(super) async fn body_within(request: Request, bound: u64, too_large: Problem) -> Result<Bytes, Problem> {
     let (mut body, mut all, mut dropped) = (request.into_body(), Vec::new(), 0);
     while let Some(frame) = body.frame().await {
@@ -87,7 +87,7 @@ fn broken() -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "body-broken", "the body could not be read to its end")
 }
 
-/// The whole body, which is not above the largest message.
+/// The whole body, up to [`MAX_BODY`].
 pub(super) struct Content(pub(super) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Content {
@@ -109,12 +109,15 @@ impl<S: Send + Sync> FromRequest<S> for Content {
 }
 
 impl Api {
-    /// The agent of a name, whether or not a revision of it runs.
+    /// Returns the agent of this name, even if none of its revisions runs.
+    ///
+    /// # Errors
+    /// `unavailable` if it is declared and was never started, `no-agent` if it is unknown.
     pub(super) async fn agent(&self, name: &str) -> Result<Arc<Agent>, Problem> {
         if let Some(agent) = self.commons.routes.load().agent(name) {
             return Ok(Arc::clone(agent));
         }
-        // It may be declared and have come to nothing yet.
+        // Declared, and not started yet.
         let status = agents::find(self, name).await?;
         let why = status.waiting.map(|why| format!(": {why}")).unwrap_or_default();
         Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", format!("`{name}` does not run{why}")))

@@ -1,4 +1,4 @@
-//! Events and logs: what there is as JSON, or all of it from now on as server-sent events.
+//! Events and logs: the latest ones as JSON, or a stream of server-sent events.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,46 +24,46 @@ use crate::logs::Line;
 use crate::status::{EventEntry, LogEntry};
 use crate::store::{Event, EventFilter};
 
-/// Events of one answer when nothing else is asked.
+/// The number of events returned by default.
 const EVENTS: u32 = 100;
-/// Lines of one answer when nothing else is asked.
+/// The number of lines returned by default.
 const LINES: u32 = 100;
 
-/// Which events are wanted.
+/// The query of the list of events.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventParams {
-    /// Only this agent's.
+    /// Only events of this agent.
     agent: Option<String>,
-    /// Only those after this id, the oldest first; without it, the newest.
+    /// Only events after this id, the oldest first. Without it, the newest.
     #[serde(default)]
     after: i64,
-    /// At most so many: 100 when left out, 1000 at most.
+    /// The most to return: 100 by default, 1000 at most.
     limit: Option<u32>,
-    /// Whether to go on with those that come, as server-sent events; so does `Accept: text/event-stream`.
+    /// Set to go on with new events as server-sent events, like `Accept: text/event-stream`.
     #[serde(default)]
     follow: bool,
 }
 
-/// Which lines are wanted.
+/// The query of the list of log lines.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LogParams {
-    /// Only this agent's.
+    /// Only lines of this agent.
     agent: Option<String>,
-    /// The newest so many: 100 when left out, 0 to 1000.
+    /// The number of newest lines to return: 100 by default, 0 to 1000.
     tail: Option<u32>,
-    /// Whether to go on with those that come, as server-sent events; so does `Accept: text/event-stream`.
+    /// Set to go on with new lines as server-sent events, like `Accept: text/event-stream`.
     #[serde(default)]
     follow: bool,
 }
 
-/// What happened in the host.
+/// Returns events of the host.
 ///
-/// As server-sent events each has its id, so that a client that comes back with `Last-Event-ID` misses none. One
-/// that is too slow gets `event: missed` with how many it missed.
+/// Server-sent events carry their id, so that a client that reconnects with `Last-Event-ID` misses none. A client that
+/// is too slow gets `event: missed` with the number of events it missed.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events",
     params(EventParams),
@@ -87,7 +87,8 @@ pub(super) async fn events(
         filter.after =
             last.ok_or_else(|| Problem::bad_request("the header last-event-id is not the id of an event"))?;
     }
-    // Followed first and read then: what happens in between comes twice and is told apart by its id.
+    // Subscribed before the backlog is read: an event in between occurs in both, and is dropped from the live ones by
+    // its id.
     let live = api.commons.events.follow();
     let backlog = catch_up(&api, &mut filter)?;
     let seen = filter.after;
@@ -99,7 +100,7 @@ pub(super) async fn events(
     Ok(stream(follow, |event| Frame::default().id(event.id.to_string()).json_data(entry(&event))))
 }
 
-/// The events before those that are followed. Leaves the id of the last in the filter.
+/// Reads the events before the live ones. Leaves the id of the last one in the filter.
 fn catch_up(api: &Api, filter: &mut EventFilter) -> Result<VecDeque<Arc<Event>>, Problem> {
     let newest_only = filter.after == 0;
     let mut backlog = VecDeque::new();
@@ -119,9 +120,9 @@ fn entry(event: &(impl std::borrow::Borrow<Event> + ?Sized)) -> EventEntry {
     EventEntry { id, at, agent, kind, data }
 }
 
-/// What agents say.
+/// Returns lines of agents' logs.
 ///
-/// A client that is too slow gets `event: missed` with how many lines it missed.
+/// A client that is too slow gets `event: missed` with the number of lines it missed.
 #[utoipa::path(
     get, path = "/v1/logs", tag = "events",
     params(LogParams),
@@ -142,12 +143,13 @@ pub(super) async fn logs(
         Some(0) => 0,
         tail => page(tail, LINES)? as usize,
     };
+    // Subscribed before the newest lines are read, so that none is missed in between.
     let live = api.commons.logs.follow();
     let newest = api.commons.logs.newest(params.agent.as_deref(), count);
     if !params.follow && !wants_stream(&headers) {
         return Ok(Json(newest.iter().map(|line| log_entry(line)).collect::<Vec<_>>()).into_response());
     }
-    // What was said in between comes twice, as the same line.
+    // A line in between occurs in both, as the same allocation.
     let seen = newest.clone();
     let wanted = move |line: &Arc<Line>| {
         params.agent.as_deref().is_none_or(|agent| agent == &*line.agent)
@@ -173,20 +175,20 @@ fn wants_stream(headers: &HeaderMap) -> bool {
     accept.split(',').any(|kind| kind.trim().starts_with("text/event-stream"))
 }
 
-/// What was, and then what comes.
+/// A backlog followed by live items.
 struct Follow<T, W> {
     backlog: VecDeque<T>,
     live: broadcast::Receiver<T>,
-    /// Whether one that comes is to be told.
+    /// Returns `true` for a live item that the follower asked for.
     wanted: W,
     stop: CancellationToken,
 }
 
-/// One thing to tell a follower.
+/// An item of a stream.
 #[derive(Debug, PartialEq)]
 enum Told<T> {
     This(T),
-    /// So many came faster than they were taken, and are lost to this follower.
+    /// The number of items that this follower was too slow for, and has missed.
     Missed(u64),
 }
 
@@ -233,7 +235,7 @@ where
             Told::This(one) => frame(one),
             Told::Missed(missed) => Frame::default().event("missed").json_data(serde_json::json!({ "missed": missed })),
         };
-        // Only a map with odd keys cannot be written as JSON; there is none.
+        // Only a map with keys that are not text cannot be written as JSON, and there is none.
         Some((Ok(frame.unwrap_or_default()), follow))
     })
 }
@@ -243,7 +245,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_slow_follower_is_told_how_many_it_missed() {
+    async fn slow_followers_get_the_number_of_missed_items() {
         let (sender, live) = broadcast::channel(2);
         let stop = CancellationToken::new();
         let backlog = VecDeque::from([0]);

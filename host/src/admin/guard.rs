@@ -1,4 +1,4 @@
-//! Who comes in: the trace of a request, the host name it asks for, its token, and how often it comes.
+//! Access control: the trace of a request, its host name, its token, and its rate.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,14 +15,14 @@ use super::Api;
 use super::problem::{self, Problem};
 use crate::trace::Trace;
 
-/// Requests per second that a token may make for long, and at once.
+/// Requests per second that are allowed on average, and in a burst.
 const RATE: f64 = 1_000.0;
 const BURST: f64 = 2_000.0;
 
-/// How the command line names itself.
+/// The start of the `user-agent` of the command line.
 pub(crate) const CLI_AGENT: &str = "caxton-cli";
 
-/// Who asks, for the event log and as the sender of messages.
+/// The identity of a caller, for the event log and as the sender of messages.
 #[derive(Debug, Clone)]
 pub(super) struct Who(String);
 
@@ -32,7 +32,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// The outermost layer: the trace, and the body of whatever problem comes back.
+/// The outermost layer: adds the trace, and writes the body of problems.
 pub(super) async fn enter(mut request: Request, next: Next) -> Response {
     let trace = trace(request.headers());
     let asked = (request.method().clone(), request.uri().path().to_owned());
@@ -42,7 +42,7 @@ pub(super) async fn enter(mut request: Request, next: Next) -> Response {
     problem::write(response, &trace)
 }
 
-/// Lets through requests that ask for this machine.
+/// Passes requests whose host name is one of this machine.
 pub(super) async fn only_ours(request: Request, next: Next) -> Result<Response, Problem> {
     if host_is_ours(request.headers(), request.uri()) {
         return Ok(next.run(request).await);
@@ -56,8 +56,8 @@ fn trace(headers: &HeaderMap) -> Trace {
     text("traceparent").and_then(|parent| Trace::parse(parent, text("tracestate"))).unwrap_or_else(Trace::start)
 }
 
-/// Whether a request asks for this machine by a name that nobody else can make point here. A page of another
-/// site whose name was pointed to the loopback interface (DNS rebinding) comes with its own name.
+/// Returns `true` if the host name of a request always points to this machine. A page of another site whose name was
+/// redirected to the loopback interface (DNS rebinding) sends that site's name.
 fn host_is_ours(headers: &HeaderMap, uri: &Uri) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -70,7 +70,7 @@ fn host_is_ours(headers: &HeaderMap, uri: &Uri) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Lets through who has the token, and not too often.
+/// Passes requests with the token, within the rate.
 pub(super) async fn authorise(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, Problem> {
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.split_once(' '));
@@ -88,19 +88,19 @@ pub(super) async fn authorise(State(api): State<Api>, mut request: Request, next
     Ok(next.run(request).await)
 }
 
-/// For a path that is not there.
+/// Answers requests for unknown paths.
 pub(super) async fn no_path(method: Method, uri: Uri) -> Problem {
     let detail = format!("nothing is at {method} {}; /v1/openapi.json describes what there is", uri.path());
     Problem::new(StatusCode::NOT_FOUND, "no-path", detail)
 }
 
-/// For a path that takes other methods.
+/// Answers requests with a method that the path does not take.
 pub(super) async fn wrong_method(method: Method) -> Problem {
     let detail = format!("the path does not take {method}; /v1/openapi.json describes what there is");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
 }
 
-/// How many requests may still come: a bucket that fills with time.
+/// A token bucket that bounds the rate of requests.
 pub(super) struct Bucket(Mutex<(f64, Option<Instant>)>);
 
 impl Default for Bucket {
@@ -110,9 +110,9 @@ impl Default for Bucket {
 }
 
 impl Bucket {
-    /// Takes one, or says how long to wait for one.
+    /// Takes one request out of the bucket, or returns the time until there is one.
     pub(super) fn take(&self, now: Instant) -> Result<(), Duration> {
-        // Held for a few instructions; requests come from all threads.
+        // Held for a few instructions only; requests come from all threads.
         let mut bucket = self.0.lock();
         let (left, since) = *bucket;
         let passed = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_this_machine_are_ours() {
+    fn host_names_of_other_machines_are_refused() {
         for (hosts, uri, ours) in [
             (&["localhost"][..], "/", true),
             (&["LocalHost:8081"], "/", true),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_empties_and_fills_with_time() {
+    fn buckets_empty_and_refill() {
         let bucket = Bucket::default();
         let start = Instant::now();
         for _ in 0..2_000 {

@@ -1,4 +1,4 @@
-//! Messages to agents by hand.
+//! Sending messages to agents through the API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,42 +21,42 @@ use crate::status::Sent;
 use crate::trace::Trace;
 use crate::wasm::{Kind, Outcome, act};
 
-/// How long an answer is waited for when nothing else is asked.
+/// The time that an answer is waited for by default.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest that can be asked.
+/// The longest time that can be asked for.
 const MAX_PATIENCE: Duration = Duration::from_secs(60 * 60);
-/// What a body is when its sender does not say.
+/// The content type of a body whose request names none.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 
-/// What a message is beside its content.
+/// The query of a message: all of it but the content.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct MessageParams {
-    /// What it means to do: one of the 22 acts of FIPA00037; `request` when left out.
+    /// The communicative act of FIPA00037; `request` by default.
     performative: Option<String>,
-    /// The conversation that it belongs to; left out begins one.
+    /// The conversation that it belongs to. A new one starts by default.
     conversation: Option<String>,
-    /// The protocol that it is part of.
+    /// The interaction protocol that it is part of.
     protocol: Option<String>,
     /// The vocabulary of its content.
     ontology: Option<String>,
-    /// How long to wait for the answer, such as `500ms` or `1m30s`; 60s when left out, at most 1h.
+    /// The time to wait for the answer, such as `500ms` or `1m30s`; 60s by default, at most 1h.
     timeout: Option<String>,
 }
 
-/// Hands a message to an agent and waits for its answer.
+/// Sends a message to an agent and waits for its answer.
 ///
-/// The body is the content, `Content-Type` its type. The answer's content is the response's body, with its own
-/// `Content-Type`; what else is known stands in `caxton-message-id`, `caxton-conversation`, `caxton-performative`
-/// and `caxton-revision`. An agent that answers nothing gives 204.
+/// The body is the content, `Content-Type` its type. The response has the content and the type of the answer, and the
+/// headers `caxton-message-id`, `caxton-conversation`, `caxton-performative` and `caxton-revision`. 204 if the agent
+/// gave no answer.
 #[utoipa::path(
     post, path = "/v1/agents/{name}/invoke", tag = "messages",
     params(("name" = String, Path, description = "The agent"), MessageParams),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The content"),
     responses(
-        (status = 200, description = "The answer's content, of its own type", content_type = "*/*", body = Vec<u8>),
-        (status = 204, description = "It was handled; the agent answered nothing"),
+        (status = 200, description = "The content of the answer", content_type = "*/*", body = Vec<u8>),
+        (status = 204, description = "Handled without an answer"),
     ),
 )]
 pub(super) async fn invoke(
@@ -88,14 +88,14 @@ pub(super) async fn invoke(
     Ok(response)
 }
 
-/// Hands a message to an agent and returns when it is safe.
+/// Sends a message to an agent and returns when it is durable.
 ///
-/// With `Idempotency-Key`, the same request within 24 hours means the same message.
+/// With `Idempotency-Key`, a repeated request within 24 hours returns the same message instead of sending another.
 #[utoipa::path(
     post, path = "/v1/agents/{name}/messages", tag = "messages",
     params(
         ("name" = String, Path, description = "The agent"), MessageParams,
-        ("Idempotency-Key" = Option<String>, Header, description = "The client's own name for the message"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A unique name for the message, chosen by the client"),
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The content"),
     responses((status = 202, description = "It is in the mailbox", body = Sent)),
@@ -108,13 +108,13 @@ pub(super) async fn send(
 ) -> Result<(StatusCode, Json<Sent>), Problem> {
     let agent = taker(&api, &name).await?;
     let key = Key::of(&headers, &draft.0).map_err(Problem::bad_request)?;
-    // Who does not wait has no patience to end.
+    // The default timeout is that of a caller that waits; this one does not.
     let arrival = Arrival { patience: None, ..draft.0 };
     let Accepted { id, conversation } = agent.enqueue(arrival, key).await?;
     Ok((StatusCode::ACCEPTED, Json(Sent { id, conversation })))
 }
 
-/// The agent of a name, if it takes messages.
+/// Returns the agent of this name, unless it is an HTTP agent.
 async fn taker(api: &Api, name: &str) -> Result<Arc<Agent>, Problem> {
     let agent = api.agent(name).await?;
     if agent.current().is_some_and(|current| current.kind() == Kind::Http) {
@@ -124,14 +124,14 @@ async fn taker(api: &Api, name: &str) -> Result<Arc<Agent>, Problem> {
     Ok(agent)
 }
 
-/// A header's value; one that HTTP cannot carry stays away.
+/// Sets a header. A value that HTTP cannot carry is left out.
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(name, value);
     }
 }
 
-/// A message made of a request.
+/// A message from a request.
 pub(super) struct Draft(Arrival);
 
 impl<S: Send + Sync> FromRequest<S> for Draft {
@@ -169,7 +169,7 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
     }
 }
 
-/// How long someone wants to wait.
+/// Parses the `timeout` of a query, within its bounds.
 pub(super) fn patience(text: &str) -> Result<Duration, Problem> {
     let time = parse_duration(text).map_err(|error| Problem::bad_request(format!("timeout=`{text}`: {error}")))?;
     if time.is_zero() || time > MAX_PATIENCE {

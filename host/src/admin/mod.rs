@@ -1,12 +1,12 @@
-//! The management API: version 1, JSON, on a listener of its own that only this machine reaches.
+//! The management API: version 1, JSON, on a listener of its own that only this machine can reach.
 //!
 //! ```text
 //! accept -> guard: trace, host name -> (below /v1: token, rate) -> handler -> Control or Commons
 //!                                            problem details <- on any error
 //! ```
-//! Nothing here changes what runs: that is asked of the reconciler through [`Control`]. `/healthz`, `/readyz` and
-//! `/metrics` need no token, and can have a listener of their own; a browser's page reaches none of the API, since there
-//! is no CORS and a foreign host name is refused. `openapi` describes every path, and a test compares it with the router.
+//! Nothing here changes what runs: handlers ask the reconciler through [`Control`]. `/healthz`, `/readyz` and
+//! `/metrics` need no token, and can have a listener of their own. A page in a browser cannot reach the API: there is
+//! no CORS, and foreign host names are refused. `openapi` describes every path, and a test compares it with the router.
 
 mod agents;
 mod config;
@@ -55,24 +55,24 @@ pub(crate) use stats::HostStats;
 pub(crate) use stats::StoreFigures;
 pub(crate) use token::{TOKEN_FILE, TokenError, read_token};
 
-/// The largest body: the largest message that any agent may take (SPEC §5).
+/// The largest body in bytes: the largest `limits.message` of any agent (SPEC §5).
 const MAX_BODY: usize = 10 << 20;
 
-/// What the API is about.
+/// The parts of the host that handlers use.
 pub(crate) struct AdminState {
     control: Control,
     commons: Arc<Commons>,
     metrics: Metrics,
     data: PathBuf,
     token: token::Token,
-    /// Lets one copy of the store be made and read at a time: each takes as much room as the store.
+    /// Allows one backup or check of the store at a time: each backup takes as much space as the store.
     copying: Arc<Semaphore>,
-    /// Lets one component be tried by hand at a time: its bytes are in memory.
+    /// Allows one rehearsal at a time: its component is in memory.
     rehearsing: Arc<Semaphore>,
 }
 
 impl AdminState {
-    /// Of a host with this data folder, where the token is made at the first start.
+    /// Collects the parts. Creates the token in the data folder at the first start.
     pub(crate) fn new(
         control: Control,
         commons: Arc<Commons>,
@@ -91,19 +91,19 @@ impl AdminState {
     }
 }
 
-/// What every handler gets.
+/// The state of every handler.
 #[derive(Clone)]
 pub(crate) struct Api(Arc<Shared>);
 
 struct Shared {
     state: AdminState,
     bucket: guard::Bucket,
-    /// Ends what would go on for ever.
+    /// Ends streams of events and logs when the host stops.
     stop: CancellationToken,
 }
 
 impl Api {
-    /// The API of a host that stops when `stop` is cancelled.
+    /// Creates the API of a host that stops when `stop` is cancelled.
     pub(crate) fn new(state: AdminState, stop: CancellationToken) -> Self {
         Self(Arc::new(Shared { state, bucket: guard::Bucket::default(), stop }))
     }
@@ -117,7 +117,7 @@ impl std::ops::Deref for Api {
     }
 }
 
-/// The paths that need the token.
+/// Returns the routes that need the token.
 fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
     vec![
         ("/v1/host", get(agents::show_host)),
@@ -156,15 +156,17 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
     ]
 }
 
-/// The paths for probes and scrapes.
+/// Returns the routes for probes and scrapes.
 fn open_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
     vec![("/healthz", get(probes::healthz)), ("/readyz", get(probes::readyz)), ("/metrics", get(probes::metrics))]
 }
 
-/// What is answered from the store. The rest says how the host is, also while its disk stands still.
+/// Segments of the paths that are answered from the store. All others report the host, and must work even while its
+/// disk is stuck.
 const FROM_STORE: &[&str] = &["state", "dead-letters", "conversations", "schedules", "events"];
 
-/// Holds back what was read from the store until it is safe: nobody is to see what a power cut could take back.
+/// Holds a response from the store until everything it may show is durable, so that no client sees data that a power
+/// cut could take back.
 async fn safe(State(api): State<Api>, request: Request, next: Next) -> Response {
     let from_store = request.uri().path().split('/').any(|part| FROM_STORE.contains(&part));
     let response = next.run(request).await;
@@ -174,12 +176,12 @@ async fn safe(State(api): State<Api>, request: Request, next: Next) -> Response 
     response
 }
 
-/// The whole API. What follows events and logs ends when the host stops.
+/// Builds the router of the whole API.
 fn router(api: Api) -> Router {
     let guarded = api_routes()
         .into_iter()
         .fold(Router::new(), add)
-        // A path that is not there is nobody's business without the token either.
+        // Behind the token too, so that the existence of paths is not revealed.
         .route("/v1/{*rest}", axum::routing::any(guard::no_path))
         .layer(middleware::from_fn_with_state(api.clone(), safe))
         .layer(middleware::from_fn_with_state(api.clone(), guard::authorise));
@@ -195,7 +197,7 @@ fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-/// The paths for probes and scrapes alone, for those who ask from another machine by whatever name.
+/// Builds the router of probes and scrapes alone. It accepts any host name, as its clients may be on other machines.
 fn probes_router(api: Api) -> Router {
     open_routes()
         .into_iter()

@@ -1,4 +1,4 @@
-//! The description of the API that the host serves.
+//! The OpenAPI document of the API.
 
 use axum::Json;
 use caxton_control::Performative;
@@ -65,7 +65,7 @@ use super::{
 )]
 struct Described;
 
-/// What all paths have in common.
+/// Adds the parts that all paths have in common.
 struct Common;
 
 impl Modify for Common {
@@ -76,7 +76,7 @@ impl Modify for Common {
         document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("token", [])]);
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Details"))).build();
         let problem = ResponseBuilder::new()
-            .description("What is wrong and what to try (RFC 9457)")
+            .description("The error and a suggestion (RFC 9457)")
             .content("application/problem+json", content)
             .build();
         for path in document.paths.paths.values_mut() {
@@ -87,7 +87,7 @@ impl Modify for Common {
     }
 }
 
-/// The document.
+/// Builds the document.
 fn describe() -> Value {
     let mut document = serde_json::to_value(Described::openapi()).unwrap_or_default();
     let paths = document["paths"].as_object_mut().into_iter().flatten();
@@ -97,35 +97,35 @@ fn describe() -> Value {
     document
 }
 
-/// Says of an operation what cannot be said where it is defined.
+/// Adds to an operation what the attributes of its handler cannot express.
 fn refine(operation: &mut Value) {
     let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
     parameters.into_iter().flatten().for_each(bound);
     if let Some(body) = operation.get_mut("requestBody") {
-        // Nothing is a content as well.
+        // An empty body is a valid content.
         body["required"] = false.into();
         raw(body);
     }
     let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
     for (_, response) in responses.into_iter().flatten() {
         if let Some(response) = response.as_object_mut() {
-            response.entry("description").or_insert_with(|| "It is as asked for".into());
+            response.entry("description").or_insert_with(|| "Success".into());
         }
         raw(response);
     }
 }
 
-/// Gives a parameter its bounds.
+/// Adds the bounds of a parameter.
 fn bound(parameter: &mut Value) {
     let name = parameter["name"].as_str().unwrap_or_default().to_owned();
     let Some(schema) = parameter.get_mut("schema").and_then(Value::as_object_mut) else { return };
-    // What is left out is left out: no text of a query or a header means nothing.
+    // An optional parameter is left out, never null: a query or a header has no null.
     if let Some(Value::Array(types)) = schema.get("type") {
         let kind = types.iter().find(|kind| **kind != "null").cloned();
         schema.insert("type".to_owned(), kind.unwrap_or_default());
     }
     if schema.get("type").is_some_and(|kind| kind == "integer") {
-        // All numbers of the API are kept as those of SQLite.
+        // Numbers of the API are stored as signed integers of SQLite.
         schema.entry("maximum").or_insert_with(|| i64::MAX.into());
     }
     let known = bounds().into_iter().find(|(of, _)| *of == name);
@@ -134,7 +134,7 @@ fn bound(parameter: &mut Value) {
     }
 }
 
-/// Describes contents that are not JSON as the text or the bytes that they are, and a stream by one of its events.
+/// Describes a content that is not JSON as text or bytes, and a stream by one of its events.
 fn raw(of: &mut Value) {
     let text = json!({ "type": "string" });
     let event = json!({
@@ -152,7 +152,7 @@ fn raw(of: &mut Value) {
     }
 }
 
-/// What the parameters of these names may be, wherever they are.
+/// Returns the bounds of parameters by name, for all paths.
 fn bounds() -> Vec<(&'static str, Value)> {
     let name = "[a-z]([a-z0-9-]{0,61}[a-z0-9])?";
     let words =
@@ -174,10 +174,10 @@ fn bounds() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Durations from 1 ms to 1 h, the larger units first.
+/// Matches durations from 1 ms to 1 h, the larger units first.
 const TIMEOUT: &str = "^(1h|([1-9]|[1-5][0-9])m(([1-9]|[1-5][0-9])s)?([1-9][0-9]{0,2}ms)?|[1-9][0-9]{0,2}s([1-9][0-9]{0,2}ms)?|[1-9][0-9]{0,5}ms)$";
 
-/// This document.
+/// Returns this document.
 #[utoipa::path(
     get, path = "/v1/openapi.json", tag = "host",
     responses((status = 200, description = "This document (OpenAPI 3.1)", content_type = "application/json", body = Object)),

@@ -1,4 +1,4 @@
-//! For probes and scrapes: no token, and answers that do not wait.
+//! Endpoints for probes and scrapes: without a token, and with responses that do not wait long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,26 +15,25 @@ use crate::control::Readiness;
 use crate::metrics::{Sample, Told};
 use crate::status::TaskStatus;
 
-/// How long a scrape waits for the figures of agents before it does without.
+/// The time that a scrape waits for the figures of agents before it leaves them out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The state of the host as a process.
+/// The state of the host's process.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Alive {
-    /// `ok`, or `failed` when a task died without which the host cannot go on, or stands still.
+    /// `ok`, or `failed` if a vital task has died or is stalled, or the data folder is lost.
     status: &'static str,
-    /// The reason why the host cannot go on; null as long as it can.
+    /// The reason for which the host has to end; null while it runs well.
     reason: Option<String>,
-    /// The tasks that make up the host.
     tasks: Vec<TaskStatus>,
 }
 
-/// Whether the host is ready.
+/// The readiness of the host.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Ready {
-    /// Whether everything that the file declares is served, and nothing of it waits for a person.
+    /// Set if everything that is declared is served and nothing of it needs a person to go on.
     ready: bool,
-    /// Why not, a line each.
+    /// The reasons, one line each. There may be some although the host is ready.
     reasons: Vec<String>,
 }
 
@@ -53,22 +52,22 @@ pub(super) async fn healthz(State(api): State<Api>) -> Response {
     (code, Json(Alive { status, reason, tasks: tasks.status() })).into_response()
 }
 
-/// Whether everything that the file declares is served, and nothing of it waits for a person.
+/// Reports the readiness: 200 if everything that is declared is served and nothing of it needs a person to go on.
 ///
-/// A component that is not there, a revision that failed or was refused, and a file that cannot be read are told with
-/// 503. A rollout under way and a file with errors are told as reasons, with 200.
+/// A missing component, a revision that failed or was refused, and an unreadable file give 503. A rollout under way and
+/// a file with errors are listed as reasons, with 200.
 #[utoipa::path(
     get, path = "/readyz", tag = "probes", security(()),
     responses((status = 200, body = Ready), (status = 503, description = "Not everything is as declared", body = Ready)),
 )]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
     let mut readiness = api.control.readiness();
-    // A probe is not to wait for the look of once a second.
+    // The periodic check runs once a second; a probe should not report a state that is older.
     if let Some(why) = api.commons.store.look_if_lost().or_else(|| api.commons.tasks.failed()) {
         readiness.ready = false;
         readiness.reasons.insert(0, why.to_string());
     } else if api.0.stop.is_cancelled() {
-        // What balances load must not send more.
+        // A load balancer must not send more requests.
         readiness =
             Readiness { ready: false, in_sync: readiness.in_sync, reasons: vec!["the host is stopping".to_owned()] };
     }
@@ -76,7 +75,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     (status, Json(Ready { ready: readiness.ready, reasons: readiness.reasons })).into_response()
 }
 
-/// All metrics in Prometheus' text format.
+/// Returns all metrics in the text format of Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "probes", security(()),
     responses((status = 200, description = "Metrics", content_type = "text/plain", body = String)),

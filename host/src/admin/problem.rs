@@ -1,4 +1,4 @@
-//! Errors as callers get them: problem details (RFC 9457) with a stable code and the id of the trace.
+//! Error responses as problem details (RFC 9457), with a stable code and the id of the trace.
 
 use std::time::Duration;
 
@@ -15,44 +15,44 @@ use crate::store::CommitError;
 use crate::trace::Trace;
 use crate::wasm::{Outcome, Trail};
 
-/// How long a caller should wait where nothing more exact is known.
+/// The `retry-after` of errors without a more exact time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// An error as it is sent.
+/// The body of an error response.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Details {
-    /// The status in words.
+    /// The reason phrase of the status.
     pub(crate) title: String,
-    /// The status.
     pub(crate) status: u16,
-    /// Stable, for programs.
+    /// A stable code for programs.
     pub(crate) code: String,
-    /// What is wrong and what to try, for a person.
+    /// The error and a suggestion, for a person.
     pub(crate) detail: String,
-    /// The bound that was passed.
+    /// The bound that was exceeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<u64>,
-    /// The message that failed.
+    /// The id of the message that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message_id: Option<String>,
-    /// The agent that failed.
+    /// The name of the agent that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<String>,
     /// The last lines that the agent wrote to stderr before it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stderr: Option<String>,
-    /// Where in the agent it failed, innermost first, a frame a line with its place in the source where that is known.
+    /// The stack of the agent at the failure, innermost frame first, one frame a line, with its place in the source
+    /// where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) backtrace: Option<String>,
-    /// What is wrong with the file.
+    /// The errors of the declaration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) errors: Vec<FileError>,
-    /// The trace that the request belongs to.
+    /// The id of the request's trace.
     #[serde(default)]
     pub(crate) trace_id: String,
 }
 
-/// An error on its way to the caller. In a box, so that handlers give back little where nothing is wrong.
+/// An error response before it is written. Boxed, so that the results of handlers stay small.
 #[derive(Debug, Clone)]
 pub(super) struct Problem(Box<Parts>);
 
@@ -64,23 +64,23 @@ struct Parts {
 }
 
 impl Problem {
-    /// An error with a status, a code and words.
+    /// Creates a problem with a status, a code and a detail.
     pub(super) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         let details = Details { code: code.to_owned(), detail: detail.into(), ..Details::default() };
         Self(Box::new(Parts { status, details, headers: HeaderMap::new() }))
     }
 
-    /// The request is not as it has to be.
+    /// Creates a `bad-request` problem.
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
     }
 
-    /// The host failed.
+    /// Creates the problem of a failure of the host.
     pub(super) fn host(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "host-error", detail)
     }
 
-    /// There is no agent of this name among those known.
+    /// Creates the problem of an unknown agent, with the nearest of the known names as a suggestion.
     pub(super) fn no_agent<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let mut known: Vec<&str> = known.into_iter().collect();
         known.sort_unstable();
@@ -91,7 +91,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "no-agent", format!("there is no agent `{}`; {hint}", name.escape_debug()))
     }
 
-    /// The token is missing or another.
+    /// Creates the problem of a missing or wrong token.
     pub(super) fn unauthorised() -> Self {
         let mut problem = Self::new(
             StatusCode::UNAUTHORIZED,
@@ -102,40 +102,40 @@ impl Problem {
         problem
     }
 
-    /// It may work after some time.
+    /// Adds `retry-after`, rounded up to seconds.
     pub(super) fn after(mut self, time: Duration) -> Self {
         let seconds = time.as_millis().div_ceil(1_000).max(1);
         self.0.headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
         self
     }
 
-    /// The same with another status.
+    /// Replaces the status.
     fn with_status(mut self, status: StatusCode) -> Self {
         self.0.status = status;
         self
     }
 
-    /// The bound that was passed.
+    /// Adds the bound that was exceeded.
     pub(super) fn limit(mut self, limit: u64) -> Self {
         self.0.details.limit = Some(limit);
         self
     }
 
-    /// The agent that failed, and at which message.
+    /// Adds the agent that failed and the message at which it did.
     pub(super) fn at_message(mut self, agent: &str, id: &str) -> Self {
         self.0.details.agent = Some(agent.to_owned());
         self.0.details.message_id = Some(id.to_owned());
         self
     }
 
-    /// Of a code, with words that say more than the table does.
+    /// Creates the problem of a code, with a detail that says more than its meaning.
     fn of(meaning: &Meaning, detail: String) -> Self {
         let status = StatusCode::from_u16(meaning.status).expect("the table has proper status codes");
         let problem = Self::new(status, meaning.code, detail);
         if meaning.again { problem.after(AGAIN_AFTER) } else { problem }
     }
 
-    /// Of a message that was not handled; none when it was.
+    /// Creates the problem of an outcome; `None` if the message was handled.
     pub(super) fn of_outcome(outcome: &Outcome) -> Option<Self> {
         let mut problem = Self::of(Meaning::of_outcome(outcome)?, describe(outcome));
         if let Outcome::Fault(fault) = outcome {
@@ -147,7 +147,7 @@ impl Problem {
             Outcome::Gave(failure) => failure.retry_after_ms.map(Duration::from_millis),
             _ => None,
         };
-        // Only where trying again may help.
+        // The agent's time only counts where a retry may help.
         let after = after.filter(|_| problem.0.headers.contains_key(RETRY_AFTER));
         Some(match after {
             Some(after) => problem.after(after),
@@ -161,7 +161,7 @@ impl From<AdmitError> for Problem {
         let problem = Self::of(Meaning::of_admission(&error), error.to_string());
         match error {
             AdmitError::TooLarge { limit } => problem.limit(limit),
-            // As everything here that does not agree with what was asked for before.
+            // 422 elsewhere; here 409, like every other request that contradicts an earlier one.
             AdmitError::KeyReused => problem.with_status(StatusCode::CONFLICT),
             _ => problem,
         }
@@ -173,7 +173,7 @@ impl From<ControlError> for Problem {
         let detail = error.to_string();
         match error {
             ControlError::File(errors) => {
-                let mut problem = Self::new(StatusCode::CONFLICT, "file-errors", format!("{detail}; mend the file"));
+                let mut problem = Self::new(StatusCode::CONFLICT, "file-errors", format!("{detail}; fix the file"));
                 problem.0.details.errors = errors;
                 problem
             }
@@ -208,7 +208,7 @@ impl From<CommitError> for Problem {
     }
 }
 
-/// Leaves the body to [`write()`], which knows the trace.
+/// Leaves the body to [`write()`], which knows the trace of the request.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
@@ -218,7 +218,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Writes the body of a response that is a problem; leaves others as they are.
+/// Writes the body of a response that is a problem, and passes others through.
 pub(super) fn write(mut response: Response, trace: &Trace) -> Response {
     let Some(Problem(parts)) = response.extensions_mut().remove::<Problem>() else { return response };
     let Parts { status, details, headers: own } = *parts;

@@ -1,4 +1,4 @@
-//! What agents get by the clock.
+//! Schedules of agents.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,16 +11,16 @@ use crate::clock;
 use crate::schedules;
 use crate::status::ScheduleStatus;
 
-/// Which schedules are wanted.
+/// The query of the list of schedules.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// Only this agent's.
+    /// Only schedules of this agent.
     agent: Option<String>,
 }
 
-/// Schedules with the times at which they fired last and fire next, in order of their agents' names.
+/// Lists schedules with their last and next times, in order of agents' names.
 #[utoipa::path(
     get, path = "/v1/schedules", tag = "schedules", params(ListParams),
     responses((status = 200, body = [ScheduleStatus])),

@@ -1,4 +1,4 @@
-//! The listeners of the API, and of probes alone.
+//! The listeners of the API and of the probes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use tower::Service;
 use super::{Api, probes_router, router};
 use crate::listener::{self, Bounds, Pulse, visited};
 
-/// How often what was recorded is taken in while nobody scrapes.
+/// The interval at which recorded samples are drained even without scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// What both listeners bear: their clients are few, and of this machine or its operators.
+/// The bounds of both listeners. Fixed, because their clients are few and belong to the operator.
 const BOUNDS: Bounds = Bounds {
     max_connections: 1_000,
     max_head_bytes: 64 << 10,
@@ -26,7 +26,7 @@ const BOUNDS: Bounds = Bounds {
     stall_timeout: Duration::from_secs(30),
 };
 
-/// Serves the API until `stop` is cancelled and what is being answered is answered.
+/// Serves the API until `stop` is cancelled and the requests under way are answered.
 pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) {
     let metrics = api.metrics.clone();
     let upkeep = async {
@@ -42,7 +42,7 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
     }
 }
 
-/// Serves `/healthz`, `/readyz` and `/metrics`, and nothing else, until `stop` is cancelled.
+/// Serves `/healthz`, `/readyz` and `/metrics` only, until `stop` is cancelled.
 pub(crate) async fn serve_probes(listener: TcpListener, api: Api, stop: CancellationToken) {
     connections(listener, probes_router(api), stop).await;
 }
@@ -56,6 +56,6 @@ async fn connections(listener: TcpListener, router: Router, stop: CancellationTo
 }
 
 async fn answer(mut router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
-    // It is always ready.
+    // No `ready` call is needed: an axum router is always ready.
     router.call(request.map(Body::new)).await
 }

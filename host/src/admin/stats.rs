@@ -1,4 +1,4 @@
-//! What is measured of the host as a whole.
+//! Statistics of the host.
 
 use axum::Json;
 use axum::extract::State;
@@ -10,16 +10,16 @@ use super::problem::Problem;
 use crate::status::{DeliveryFigures, FailureCount, MailboxStatus, MessageFigures, ProcessFigures, Quantiles};
 use crate::store::{ConversationFigures, DeadCount, DeadFilter};
 
-/// Figures of the host as a whole. Each is measured; what was not is none.
+/// Statistics of the whole host. Every figure is measured; one that was not is null.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct HostStats {
-    /// When they were taken, in milliseconds since 1970.
+    /// The time of the figures, in milliseconds since 1970.
     pub(crate) at: u64,
     /// Counts and rates.
     pub(crate) messages: MessageFigures,
-    /// Attempts and calls that failed, by what went wrong, the most frequent first.
+    /// Failed attempts and calls by code, the most frequent first.
     pub(crate) failures: Vec<FailureCount>,
-    /// How long deliveries took.
+    /// Durations of deliveries.
     pub(crate) delivery: DeliveryFigures,
     /// The mailboxes.
     pub(crate) mailboxes: Vec<MailboxStatus>,
@@ -36,13 +36,13 @@ pub(crate) struct HostStats {
 /// Figures of the store.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct StoreFigures {
-    /// Bytes on disk, the log included.
+    /// Bytes on disk, including the write-ahead log.
     pub(crate) bytes: u64,
-    /// How long commits took since the host started; none when there was none.
+    /// Durations of commits since the host started; null before the first one.
     pub(crate) commits: Option<Quantiles>,
 }
 
-/// What is measured of the host as a whole: rates, times, depths, failures, dead letters, memory.
+/// Returns the statistics of the whole host: rates, times, depths, failures, dead letters, memory.
 #[utoipa::path(get, path = "/v1/stats", tag = "host", responses((status = 200, body = HostStats)))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Problem> {
     let figures = &api.commons.figures;

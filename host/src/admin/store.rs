@@ -1,4 +1,4 @@
-//! The store: how large it is, whether it is whole, and a copy of it.
+//! The store: its size, a check, and a backup.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -17,26 +17,26 @@ use super::problem::Problem;
 use crate::status::{Checked, StoreStatus};
 use crate::store::{CopyError, Store};
 
-/// Bytes of a copy that are read at once.
+/// Bytes of a backup that are read at once.
 const CHUNK: usize = 256 << 10;
 
-/// How much the store has, and of what.
+/// Returns the size of the store and of its parts.
 #[utoipa::path(get, path = "/v1/store", tag = "store", responses((status = 200, body = StoreStatus)))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<StoreStatus>, Problem> {
     Ok(Json(api.read(Store::size).await?))
 }
 
-/// Looks through the whole store while the host runs. Takes long when it is large.
+/// Checks the whole store while the host runs. Takes long if it is large.
 #[utoipa::path(get, path = "/v1/store/check", tag = "store", responses((status = 200, body = Checked)))]
 pub(super) async fn check(State(api): State<Api>) -> Result<Json<Checked>, Problem> {
     let _one = alone(&api)?;
     Ok(Json(api.read(Store::check).await?))
 }
 
-/// A copy of the store as it is at this moment, as a database of SQLite; the host goes on meanwhile.
+/// Makes a backup of the store as it is at this moment, as an SQLite database; the host goes on meanwhile.
 ///
-/// It is made in the data folder first, which needs as much room as the store (507 if there is not), and is gone
-/// from there once it is sent. One is made at a time (409).
+/// It is first written to the data folder, which needs as much free space as the store (507 otherwise), and is removed
+/// from there once it is sent. Only one can be made at a time (409).
 #[utoipa::path(
     post, path = "/v1/store/backup", tag = "store",
     responses((status = 200, description = "The copy", content_type = "application/vnd.sqlite3", body = Vec<u8>)),
@@ -49,7 +49,8 @@ pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who
     let bytes = copy.metadata().map_err(|error| Problem::host(error.to_string()))?.len();
     api.commons.events.tell(None, "store.backup", json!({ "by": who.to_string(), "bytes": bytes }));
     let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(copy), CHUNK);
-    // The room that it takes is free again when the last chunk is sent, or nobody reads any more.
+    // The permit lives as long as the stream: the copy's space is freed after the last chunk, or when the client has
+    // gone.
     let chunks = chunks.inspect(move |_| {
         let _: &OwnedSemaphorePermit = &one;
     });
@@ -57,10 +58,13 @@ pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who
     Ok((headers, Body::from_stream(chunks)).into_response())
 }
 
-/// Nobody else copies or checks the store meanwhile.
+/// Takes the permit to copy or check the store.
+///
+/// # Errors
+/// `busy` if another request has it.
 fn alone(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
     std::sync::Arc::clone(&api.copying).try_acquire_owned().map_err(|_| {
-        let detail = "the store is being copied or checked for somebody else; try again when that is done";
+        let detail = "the store is being copied or checked by another request; try again when that is done";
         Problem::new(StatusCode::CONFLICT, "busy", detail)
     })
 }
@@ -69,7 +73,7 @@ impl From<CopyError> for Problem {
     fn from(error: CopyError) -> Self {
         match error {
             CopyError::NoRoom { .. } => {
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-room", format!("{error}; make room first"))
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-room", format!("{error}; free space first"))
             }
             CopyError::Failed { .. } => Self::host(error.to_string()),
         }

@@ -1,4 +1,4 @@
-//! The API as a whole, on a real store, with a reconciler that answers as it is told.
+//! Tests of the whole API, on a real store, with a reconciler that answers as the test tells it to.
 
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::status::tests::{agent, host};
 use crate::status::{Applied, Change, FileError, NotRehearsed};
 use crate::store::Store;
 
-/// An API with one agent, `echo`, of which no revision runs.
+/// Starts an API with one agent, `echo`, without a running revision.
 pub(crate) struct Bench {
     pub(crate) commons: Arc<Commons>,
     token: String,
@@ -34,12 +34,12 @@ pub(crate) struct Bench {
     folder: tempfile::TempDir,
 }
 
-/// What the reconciler says of the file.
+/// The reconciler's answer about the file.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum File {
     Good,
     Bad,
-    /// It never answers.
+    /// Never answers.
     Slow,
 }
 
@@ -65,7 +65,7 @@ async fn answer(mut commands: mpsc::Receiver<Command>, file: File) {
     let change =
         || Change { agent: Some("echo".to_owned()), change: "add".to_owned(), details: vec!["a: 1 -> 2".to_owned()] };
     let mut held = Vec::new();
-    // Whoever asked may be gone.
+    // The caller may be gone.
     while let Some(command) = commands.recv().await {
         match (command, file) {
             (Command::Apply(answer), File::Slow) => held.push(answer),
@@ -110,7 +110,7 @@ impl Bench {
         Self { commons, token, router: router(api.clone()), api, stop, ready, folder }
     }
 
-    /// Serves the API on a port, and writes down where in the data folder, which it gives.
+    /// Serves the API on a free port, and writes its address to the data folder, which it returns.
     pub(crate) async fn serve(&self) -> PathBuf {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let text = json!({ "http": "127.0.0.1:1", "admin": listener.local_addr().unwrap(), "pid": 1 }).to_string();
@@ -160,7 +160,7 @@ impl Answer {
 }
 
 #[tokio::test]
-async fn only_who_has_the_token_comes_in() {
+async fn requests_without_the_token_are_refused() {
     let bench = Bench::new(File::Good);
     let ask = |authorization: Option<String>, host: &str, path: &str| {
         let mut request = Request::builder().uri(path).header("host", host);
@@ -250,7 +250,7 @@ async fn agents_are_shown() {
 }
 
 #[tokio::test]
-async fn messages_are_taken_within_their_bounds() {
+async fn messages_are_accepted_within_their_bounds() {
     let bench = Bench::new(File::Good);
     let request =
         bench.request("POST", "/v1/agents/echo/messages?conversation=c-1").header("content-type", "text/plain");
@@ -273,9 +273,9 @@ async fn messages_are_taken_within_their_bounds() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_is_a_timeout() {
+async fn missing_answers_time_out() {
     let bench = Bench::new(File::Slow);
-    // No revision of it runs, so its message waits.
+    // No revision runs, so that the message waits.
     let answer = bench.ask("POST", "/v1/agents/echo/invoke?timeout=20ms", "").await;
     assert_eq!((answer.status, answer.code().as_str()), (504, "deadline-exceeded"));
     assert!(answer.json()["message_id"].is_string());
@@ -284,7 +284,7 @@ async fn an_answer_that_does_not_come_is_a_timeout() {
 }
 
 #[tokio::test]
-async fn state_is_read_and_mended() {
+async fn state_is_read_and_changed() {
     let bench = Bench::new(File::Good);
     let path = "/v1/agents/echo/state/a%2Fb%20%C3%BC";
     assert_eq!(bench.get(path).await.code(), "no-key");
@@ -339,7 +339,7 @@ async fn the_file_is_compared_and_applied() {
 }
 
 #[tokio::test]
-async fn probes_tell_what_is_so() {
+async fn probes_report_the_state() {
     let bench = Bench::new(File::Good);
     let alive = bench.get("/healthz").await.json();
     assert_eq!((&alive["status"], &alive["reason"]), (&json!("ok"), &json!(null)));
@@ -356,7 +356,7 @@ async fn probes_tell_what_is_so() {
 }
 
 #[tokio::test]
-async fn probes_fail_once_the_host_cannot_go_on() {
+async fn probes_fail_after_a_fatal_error() {
     let ready = || Readiness { ready: true, in_sync: true, reasons: Vec::new() };
     for lost in [false, true] {
         let bench = Bench::new(File::Good);
@@ -374,7 +374,7 @@ async fn probes_fail_once_the_host_cannot_go_on() {
     }
 }
 
-/// Reads frames from a stream until it has so many.
+/// Reads this many frames from a stream.
 async fn frames(body: &mut Body, count: usize) -> String {
     use http_body_util::BodyExt;
 
@@ -440,9 +440,9 @@ async fn logs_are_shown_and_followed() {
 }
 
 #[tokio::test]
-async fn who_comes_too_often_waits() {
+async fn excessive_requests_have_to_wait() {
     let bench = Bench::new(File::Good);
-    // No time passes for a bucket that was last asked in the future.
+    // The bucket was last asked for a time in the future, so that it does not refill.
     let future = std::time::Instant::now() + Duration::from_secs(3_600);
     while bench.api.0.bucket.take(future).is_ok() {}
     let refused = bench.get("/v1/host").await;
@@ -453,7 +453,7 @@ async fn who_comes_too_often_waits() {
 }
 
 #[tokio::test]
-async fn every_parameter_has_its_bounds_and_every_body_its_type() {
+async fn parameters_have_bounds_and_bodies_have_types() {
     let bench = Bench::new(File::Good);
     let document = bench.get("/v1/openapi.json").await.json();
     let paths = document["paths"].as_object().unwrap();
@@ -488,7 +488,7 @@ async fn every_parameter_has_its_bounds_and_every_body_its_type() {
 }
 
 #[tokio::test]
-async fn probes_alone_are_answered_to_every_name_and_nothing_else_is() {
+async fn the_probes_listener_accepts_any_host_and_serves_only_probes() {
     let bench = Bench::new(File::Good);
     let router = probes_router(bench.api.clone());
     let ask = async |method: &str, path: &str| {
@@ -513,7 +513,7 @@ async fn probes_alone_are_answered_to_every_name_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn every_path_is_described_and_every_description_is_a_path() {
+async fn paths_and_descriptions_match() {
     let bench = Bench::new(File::Good);
     let document = bench.get("/v1/openapi.json").await.json();
     let described: Vec<(String, String)> = document["paths"]
@@ -528,7 +528,7 @@ async fn every_path_is_described_and_every_description_is_a_path() {
     for (path, methods) in api_routes().into_iter().chain(open_routes()) {
         let shown = path.replace("{*", "{");
         for method in ["GET", "PUT", "POST", "DELETE", "PATCH"] {
-            // A method that a path takes cannot be added to it again.
+            // Adding a method to a path that already takes it would panic.
             let filter = MethodFilter::try_from(Method::from_bytes(method.as_bytes()).unwrap()).unwrap();
             let methods = methods.clone();
             let add = std::panic::AssertUnwindSafe(move || methods.on(filter, || async {}));
@@ -556,7 +556,7 @@ async fn every_path_is_described_and_every_description_is_a_path() {
 }
 
 #[tokio::test]
-async fn a_stopped_reconciler_is_told_as_such() {
+async fn a_stopped_reconciler_is_reported() {
     let (sender, commands) = mpsc::channel(1);
     drop(commands);
     let (_ready, readiness) = watch::channel(Readiness::default());
@@ -567,7 +567,7 @@ async fn a_stopped_reconciler_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_mailbox_is_paused_for_whoever_asks_and_that_is_told() {
+async fn pausing_a_mailbox_is_recorded() {
     let bench = Bench::new(File::Good);
     let mailbox = bench.get("/v1/mailboxes").await.json()[0].clone();
     let expected = json!({
@@ -595,7 +595,7 @@ async fn a_mailbox_is_paused_for_whoever_asks_and_that_is_told() {
 }
 
 #[tokio::test]
-async fn the_store_is_copied_for_one_at_a_time() {
+async fn only_one_backup_runs_at_a_time() {
     let bench = Bench::new(File::Good);
     bench.ask("PUT", "/v1/agents/echo/state/a", "1").await;
     let copy = bench.ask("POST", "/v1/store/backup", "").await;
@@ -616,7 +616,7 @@ async fn the_store_is_copied_for_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn figures_are_of_what_happened() {
+async fn statistics_are_measured() {
     let bench = Bench::new(File::Good);
     let stats = bench.get("/v1/stats").await.json();
     assert_eq!((&stats["messages"]["accepted"], &stats["delivery"]["since_start"]), (&json!(0), &Value::Null));

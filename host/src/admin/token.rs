@@ -1,4 +1,4 @@
-//! The token of the API: made at the first start, in the data folder, readable by its owner only.
+//! The token of the API: created in the data folder at the first start, readable by its owner only.
 
 use std::fs;
 use std::io::Write;
@@ -7,40 +7,40 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// The token's file in the data folder.
+/// The name of the token's file in the data folder.
 pub(crate) const TOKEN_FILE: &str = "token";
-/// A shorter text is no token: it could be guessed.
+/// The least number of characters: a shorter token could be guessed.
 const MIN_LENGTH: usize = 32;
 
-/// Why there is no token.
+/// The reason why the token cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
-    /// The file cannot be made or read.
+    /// The file cannot be created or read.
     #[error("the token {} cannot be used: {source}", path.display())]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Others than the owner may read it.
+    /// Users other than its owner may read it.
     #[error("the token {} can be read by others; remove it, and the next start makes a new one", path.display())]
     Open {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// It holds something else.
+    /// The content is not a token.
     #[error(
         "the token {} is not one: it has fewer than {MIN_LENGTH} characters, or others than letters and digits; remove it, and the next start makes a new one",
         path.display()
     )]
     Broken {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
 }
 
-/// What is remembered of the token: enough to know it again.
+/// The digest of the token. The text itself is not kept in memory.
 #[derive(Debug)]
 pub(super) struct Token {
     digest: [u8; 32],
@@ -54,21 +54,21 @@ impl Token {
         Self { digest, fingerprint }
     }
 
-    /// Whether it is this text. How long that takes tells nothing of the token: digests are compared, and all
-    /// bytes of them.
+    /// Compares with a text. The time it takes reveals nothing about the token: digests are compared, and always all of
+    /// their bytes.
     pub(super) fn is(&self, text: &str) -> bool {
         let given: [u8; 32] = Sha256::digest(text.as_bytes()).into();
         let different = self.digest.iter().zip(given).fold(0, |different, (ours, theirs)| different | (ours ^ theirs));
         std::hint::black_box(different) == 0
     }
 
-    /// Eight digits that tell it from others, for the event log.
+    /// Returns eight digits that identify the token in the event log without revealing it.
     pub(super) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 }
 
-/// Reads the token of a file.
+/// Reads the token from a file.
 pub(crate) fn read_token(path: &Path) -> Result<String, TokenError> {
     let wrong = |source| TokenError::File { path: path.to_owned(), source };
     let mode = fs::metadata(path).map_err(wrong)?.permissions().mode();
@@ -83,7 +83,7 @@ pub(crate) fn read_token(path: &Path) -> Result<String, TokenError> {
     Ok(token.to_owned())
 }
 
-/// The token of a data folder, made if there is none.
+/// Reads the token of a data folder, and creates it if there is none.
 pub(super) fn load_or_make(data: &Path) -> Result<Token, TokenError> {
     let path = data.join(TOKEN_FILE);
     if !path.exists() {
@@ -95,7 +95,7 @@ pub(super) fn load_or_make(data: &Path) -> Result<Token, TokenError> {
 fn make(data: &Path, path: &Path) -> std::io::Result<()> {
     let bytes: [u8; 32] = rand::random();
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    // Whole or not at all; the temporary file is its owner's only from the beginning.
+    // Replaced as a whole, and from the start readable by its owner only.
     let mut file = tempfile::NamedTempFile::new_in(data)?;
     writeln!(file, "{text}")?;
     file.as_file().sync_all()?;
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_made_once_and_is_its_owners() {
+    fn tokens_are_created_once_and_private() {
         let folder = tempfile::tempdir().unwrap();
         let made = load_or_make(folder.path()).unwrap();
         let path = folder.path().join(TOKEN_FILE);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_others_may_know_is_refused() {
+    fn unsafe_tokens_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(TOKEN_FILE);
         for (text, mode, expected) in [
