@@ -1,4 +1,4 @@
-//! The commands with their arguments and what their help says.
+//! The commands, their arguments and help texts.
 
 use std::path::PathBuf;
 
@@ -17,10 +17,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 con
 With `-o json` a failure is JSON too, on stdout, unless there is a result: {\"error\": {\"code\", \"message\", \"exit\", \"details\"}}.
 
 Begin with:
-  caxton doctor             what this machine has and lacks
-  caxton check              what caxton.toml declares, or what is wrong with it
+  caxton doctor             check this machine
+  caxton check              check caxton.toml
   caxton up                 run it
-  caxton ps                 (in another terminal) what runs"
+  caxton ps                 (in another terminal) list what runs"
 )]
 pub(super) struct Cli {
     #[command(flatten)]
@@ -29,15 +29,15 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
-/// How results are printed.
+/// The format of results.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Output {
-    /// How to print: text for people, JSON for programs
+    /// The output format: text for people, JSON for programs
     #[arg(short = 'o', long = "output", value_enum, default_value = "text", global = true, value_name = "FORMAT")]
     pub(super) format: Format,
 }
 
-/// How results are printed.
+/// The output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     // For people.
@@ -46,44 +46,44 @@ pub(super) enum Format {
     Json,
 }
 
-/// The commands.
+/// The commands of the program.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a host
     Up(Up),
-    /// Check the file and the components that it names
+    /// Check the declaration and the components that it names
     Check(Check),
-    /// Say what the file would change in the running host
+    /// Show what the declaration would change in the running host
     Diff(Diff),
-    /// Make the running host do what the file says, and wait for it
+    /// Apply the declaration to the running host, and wait for it
     Apply(Apply),
     /// List the agents, or show one
     Ps(Ps),
     /// Send a message to an agent and print its reply
     Invoke(Invoke),
-    /// Send a message to an agent and do not wait
+    /// Send a message to an agent without waiting
     Send(Send),
-    /// Show what agents say
+    /// Show agents' logs
     Logs(Logs),
-    /// Show what happened in the host
+    /// Show events of the host
     Events(Events),
-    /// Look at conversations and what was said in them
+    /// Show conversations and their messages
     Conversation(super::conversation::Args),
-    /// Look at what agents get by the clock
+    /// Show agents' schedules
     Schedule(super::schedule::Args),
-    /// Look at what an agent keeps, and mend it
+    /// Show and change an agent's state
     State(super::state::State),
-    /// Look at messages that were given up, redeliver or drop them
+    /// Show, redeliver and drop dead letters
     Dead(super::operate::Dead),
-    /// Look at mailboxes, let messages wait or go on
+    /// Show mailboxes, hold and release their messages
     Mailbox(super::operate::Mailbox),
-    /// Look at rollouts, let them wait, go on or go back
+    /// Show rollouts; pause, resume, promote, abort or undo them
     Rollout(super::rollout::Rollout),
-    /// Let a component handle an agent's last messages on a copy
+    /// Let a component handle copies of an agent's latest messages
     Rehearse(super::rehearse::Rehearse),
-    /// Look at the store, copy it, check it
+    /// Show, back up, restore and check the store
     Store(super::operate::Store),
-    /// Show what is measured of the host: rates, times, depths, memory
+    /// Show statistics of the host: rates, times, depths, memory
     Stats(super::operate::Stats),
     /// Print the contract between host and agents
     Wit(Wit),
@@ -93,12 +93,12 @@ pub(super) enum Command {
     Completion(Completion),
     /// Print the version
     Version,
-    /// Compile a component: what a host runs in a process of its own
+    /// Compile a component; run by a host in a process of its own
     #[command(hide = true)]
     CompileComponent(CompileComponent),
 }
 
-/// Where the file is.
+/// The declaration file.
 #[derive(Debug, Clone, Args)]
 pub(super) struct FileArgs {
     /// The file that declares the agents
@@ -113,14 +113,14 @@ pub(super) struct FileArgs {
     pub(super) file: PathBuf,
 }
 
-/// Where the host is.
+/// The host to talk to.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Which host")]
 pub(super) struct HostArgs {
     /// The data folder of a host on this machine
     #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
     pub(super) data: PathBuf,
-    /// The management API, such as http://127.0.0.1:8081, in place of what the data folder says
+    /// The management API, such as http://127.0.0.1:8081, in place of the address in the data folder
     #[arg(long, env = "CAXTON_ADMIN", hide_env_values = true, value_name = "URL")]
     pub(super) admin: Option<String>,
     /// The token's file, in place of the one in the data folder
@@ -130,14 +130,14 @@ pub(super) struct HostArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It runs until SIGTERM or Ctrl-C, then lets what is in hand finish; a second one ends it at once. It follows the \
-file: save it, and what changed takes effect. SIGHUP makes it read everything again, also the one that comes when its \
-terminal is lost: a host ends by nothing but SIGTERM and SIGINT. Nobody has to read what it says; lines that stderr does \
-not take are dropped and counted. Under systemd it takes part in `Type=notify-reload` and `WatchdogSec=`. Exit code 1 when \
+Runs until SIGTERM or Ctrl-C, then finishes what is in flight; a second one ends it at once. It follows the \
+file: save it, and the changes take effect. SIGHUP makes it read everything again, also when it comes because the \
+terminal was closed: only SIGTERM and SIGINT end a host. Its log needs no reader; lines that stderr does \
+not accept are dropped and counted. Under systemd it supports `Type=notify-reload` and `WatchdogSec=`. Exit code 1 if \
 the memory of a stateful agent could not be saved at the end.
 
-Compiled components are kept in the data folder as long as a revision needs them. With CAXTON_CACHE=DIR they are in \
-DIR, which hosts of one user may share: there what no host has used for 30 days is removed, and nothing else.
+Compiled components are kept in the data folder as long as a revision needs them, or with CAXTON_CACHE=DIR in \
+DIR, which hosts of one user may share: there only those are removed that no host has used for 30 days.
 
 Examples:
   caxton up
@@ -146,13 +146,13 @@ Examples:
 pub(super) struct Up {
     #[command(flatten)]
     pub(super) file: FileArgs,
-    /// Where agents are called, in place of http.listen; port 0 lets the system choose
+    /// The address for calls of agents, in place of http.listen; port 0 lets the system choose
     #[arg(long, value_name = "ADDR", overrides_with = "listen")]
     pub(super) listen: Option<String>,
-    /// Where the management API is, in place of admin.listen
+    /// The address of the management API, in place of admin.listen
     #[arg(long, value_name = "ADDR", overrides_with = "admin")]
     pub(super) admin: Option<String>,
-    /// Where probes and metrics alone are, in place of probes.listen
+    /// The address of a listener for probes and metrics alone, in place of probes.listen
     #[arg(long, value_name = "ADDR", overrides_with = "probes")]
     pub(super) probes: Option<String>,
     /// The data folder, in place of store.path
@@ -164,17 +164,18 @@ pub(super) struct Up {
     /// Run a build command again when its sources change
     #[arg(long)]
     pub(super) watch: bool,
-    /// Write where it listens to this file once the agents are ready: {"http":"…","admin":"…"}, and "probes" if there is one
+    /// Write the addresses to this file once the agents are ready: {"http":"…","admin":"…"}, and "probes" if there is
+    /// one
     #[arg(long, value_name = "FILE", overrides_with = "ports_file")]
     pub(super) ports_file: Option<PathBuf>,
-    /// What to say: off, error, warn, info, debug, trace, also for parts (info,caxton::store=debug)
+    /// The log filter: off, error, warn, info, debug, trace, also for parts (info,caxton::store=debug)
     #[arg(long, env = "CAXTON_LOG", hide_env_values = true, default_value = DEFAULT_FILTER, value_name = "FILTER")]
     pub(super) log: String,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-All errors come at once, each with its line and what would be right. Exit code 2 when there are any.
+Prints all errors at once, each with its line and a suggestion. Exit code 2 if there are any.
 
 Examples:
   caxton check
@@ -183,7 +184,7 @@ Examples:
 pub(super) struct Check {
     #[command(flatten)]
     pub(super) file: FileArgs,
-    /// Leave the components alone
+    /// Do not check the components
     #[arg(long)]
     pub(super) no_components: bool,
     /// Print a JSON schema of the file, for editors
@@ -193,9 +194,9 @@ pub(super) struct Check {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The host reads its own file and compares it with what runs; nothing is changed. What the file already said and does \
-not run is told too: `under-way` while the host is at it, or `missing` (its component), `failed` or `refused` until it \
-is mended. Exit code 2 when the file has errors.
+The host reads its own file and compares it with what runs; nothing is changed. A declared agent that does \
+not run is listed too: as `under-way` while it starts, or as `missing` (its component), `failed` or `refused` until it \
+is fixed. Exit code 2 if the file has errors.
 
 Examples:
   caxton diff
@@ -207,17 +208,17 @@ pub(super) struct Diff {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A host follows its file by itself; this makes it look now, try again what failed, and waits until the rollouts that \
-come of it have ended, wait for a person, or have all traffic and did well with it for 5 s; `caxton rollout watch` \
-follows one to its end. Exit code 0 when everything is as declared, or, with --no-wait, on its way, 1 when something is not, 2 when the file has errors \
-(nothing is changed then), 5 when it takes too long (the host goes on), 6 when a rollout was taken back or failed.
+A host follows its file by itself; this makes it read the file now, try again what failed, and waits until the rollouts that \
+it starts have ended, wait for a person, or have had all traffic without failures for 5 s; `caxton rollout watch` \
+follows one to its end. Exit code 0 if everything is as declared, or, with --no-wait, on its way, 1 if something is not, 2 if the file has errors \
+(nothing is changed then), 5 after the timeout (the host goes on), 6 if a rollout was rolled back or failed.
 
 Examples:
   caxton apply
   caxton apply --timeout 30s
   caxton apply --no-wait")]
 pub(super) struct Apply {
-    /// How long to wait
+    /// The longest time to wait
     #[arg(long, default_value = "5m", value_name = "TIME")]
     pub(super) timeout: String,
     /// Do not wait for rollouts that go on by time or messages
@@ -241,25 +242,25 @@ pub(super) struct Ps {
     pub(super) host: HostArgs,
 }
 
-/// A message.
+/// The arguments of a message.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Message {
-    /// Whom to send to
+    /// The receiver
     #[arg(value_name = "AGENT")]
     pub(super) agent: String,
-    /// The content: text, @FILE, or - for standard input; nothing when left out
+    /// The content: text, @FILE, or - for standard input; empty by default
     #[arg(value_name = "BODY")]
     pub(super) body: Option<String>,
-    /// What the message means to do: one of the 22 acts of FIPA ACL
+    /// The communicative act, one of the 22 of FIPA ACL
     #[arg(short, long, default_value = "request", value_name = "ACT")]
     pub(super) performative: String,
-    /// The conversation it belongs to; left out begins one
+    /// The conversation it belongs to; a new one by default
     #[arg(short, long, value_name = "ID")]
     pub(super) conversation: Option<String>,
-    /// The content's media type; left out: JSON if it is that, else text, else bytes
+    /// The content's media type; by default JSON, text or bytes, by the content
     #[arg(short = 't', long, value_name = "TYPE")]
     pub(super) content_type: Option<String>,
-    /// The protocol it is part of
+    /// The interaction protocol it is part of
     #[arg(long, value_name = "NAME")]
     pub(super) protocol: Option<String>,
     /// The vocabulary of the content
@@ -269,8 +270,8 @@ pub(super) struct Message {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The reply's content goes to standard output as it is; with -o json it comes with what else is known. Exit code 1 \
-when the agent failed or refused, 3 when there is no such agent, 5 when it did not answer in time.
+Prints the content of the reply unchanged; with -o json all fields of the reply. Exit code 1 \
+if the agent failed or refused, 3 if there is no such agent, 5 if it did not answer in time.
 
 Examples:
   caxton invoke echo hello
@@ -280,7 +281,7 @@ Examples:
 pub(super) struct Invoke {
     #[command(flatten)]
     pub(super) message: Message,
-    /// How long to wait for the reply
+    /// The longest time to wait for the reply
     #[arg(long, default_value = "60s", value_name = "TIME")]
     pub(super) timeout: String,
     #[command(flatten)]
@@ -303,22 +304,22 @@ pub(super) struct Send {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What an agent writes to standard output and error, logs, and what the host notes of its failures. All of it is \
-also in the files logs/AGENT.log of the data folder; those of an agent that is gone are removed seven days after its \
+Prints what agents write to standard output and error, what they log, and the host's notes on their failures. All of it is \
+also in the files logs/AGENT.log of the data folder; those of a removed agent are deleted seven days after its \
 last line.
 
 Examples:
   caxton logs
   caxton logs triage -f
-  caxton logs -f --tail 0 -o json        a line of JSON for each from now on")]
+  caxton logs -f --tail 0 -o json        each new line as JSON")]
 pub(super) struct Logs {
-    /// Only what this agent says
+    /// Only lines of this agent
     #[arg(value_name = "AGENT")]
     pub(super) agent: Option<String>,
-    /// Go on with what comes, until Ctrl-C
+    /// Go on with new lines, until Ctrl-C
     #[arg(short = 'f', long)]
     pub(super) follow: bool,
-    /// The newest so many lines first
+    /// Start with this many of the newest lines
     #[arg(short = 'n', long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(super) tail: u32,
     #[command(flatten)]
@@ -332,16 +333,16 @@ Examples:
   caxton events triage -f
   caxton events --after 1200 -o json")]
 pub(super) struct Events {
-    /// Only this agent's
+    /// Only events of this agent
     #[arg(value_name = "AGENT")]
     pub(super) agent: Option<String>,
-    /// Go on with what comes, until Ctrl-C
+    /// Go on with new events, until Ctrl-C
     #[arg(short = 'f', long)]
     pub(super) follow: bool,
-    /// Those after this id, in place of the newest
+    /// Start after this id instead of with the newest
     #[arg(long, value_name = "ID")]
     pub(super) after: Option<u64>,
-    /// At most so many
+    /// The most to list
     #[arg(short = 'n', long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) limit: u32,
     #[command(flatten)]
@@ -357,15 +358,15 @@ pub(super) struct Wit {
     /// Print the packages that it uses, too
     #[arg(long, conflicts_with = "out")]
     pub(super) deps: bool,
-    /// Write all of it as a folder for generators of bindings
+    /// Write it as a folder for binding generators
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What is marked `warn` is needed only for some things, such as building agents in a certain language. Exit code 1 \
-when something fails that a host needs.
+Findings marked `warn` matter only for some purposes, such as building agents in a certain language. Exit code 1 \
+if something is missing that a host needs.
 
 Examples:
   caxton doctor
@@ -393,7 +394,7 @@ pub(super) struct Completion {
 pub(super) struct CompileComponent {
     /// The component
     pub(super) input: PathBuf,
-    /// The file to make
+    /// The file to write
     pub(super) output: PathBuf,
     /// `fuel` to count instructions, else `plain`
     #[arg(value_parser = ["plain", "fuel"])]

@@ -12,7 +12,7 @@ use super::client::{Client, query};
 use super::output::{CliError, Exit, Out, Style, printable, say};
 use crate::status::{self, Applied, Change, RolloutStatus, Waiting};
 
-/// Says what the file would change.
+/// Prints the changes that the declaration would make.
 pub(super) async fn diff(diff: &Diff, out: &mut Out) -> Result<(), CliError> {
     let found: status::Diff = Client::find(&diff.host)?.get("/v1/config/diff").await?;
     match out.format() {
@@ -25,7 +25,7 @@ pub(super) async fn diff(diff: &Diff, out: &mut Out) -> Result<(), CliError> {
     }
 }
 
-/// Makes what runs what the file says, and waits for the rollouts that come of it.
+/// Applies the declaration, and waits for the rollouts that it starts.
 pub(super) async fn apply(apply: &Apply, out: &mut Out) -> Result<ExitCode, CliError> {
     let began = Instant::now();
     let timeout =
@@ -41,25 +41,25 @@ pub(super) async fn apply(apply: &Apply, out: &mut Out) -> Result<ExitCode, CliE
         Format::Json => out.json(&applied)?,
         Format::Text => print(&applied.changes, out)?,
     }
-    let mut came = Came { before, moved: BTreeMap::new(), told: BTreeMap::new() };
+    let mut started = StartedRollouts { before, moved: BTreeMap::new(), printed: BTreeMap::new() };
     let now = loop {
-        let now = came.of(rollouts(&client).await?);
+        let now = started.of(rollouts(&client).await?);
         if out.format() == Format::Text {
-            came.tell(&now);
+            started.tell(&now);
         }
-        if apply.no_wait || !now.iter().any(|rollout| came.is_under_way(rollout)) {
+        if apply.no_wait || !now.iter().any(|rollout| started.is_under_way(rollout)) {
             break now;
         }
         if began.elapsed() > timeout {
             let why = "the rollouts go on; `caxton rollout watch AGENT` follows one to its end";
             return Err(CliError::new(Exit::Timeout, why));
         }
-        tokio::time::sleep(LOOKED_AT).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     };
-    conclude(&applied, &came.before, &now, apply.no_wait, out)
+    conclude(&applied, &started.before, &now, apply.no_wait, out)
 }
 
-/// Says what came of it. With `no_wait` a rollout that goes on is as good as one that has ended well.
+/// Prints the outcome and returns the exit code. With `no_wait`, a rollout under way counts as success.
 fn conclude(
     applied: &Applied,
     before: &[RolloutStatus],
@@ -68,11 +68,11 @@ fn conclude(
     out: &Out,
 ) -> Result<ExitCode, CliError> {
     let went_back = |rollout: &&RolloutStatus| rollout.ended && rollout.status != "completed";
-    // What was refused before and is declared still is as bad as what is now.
+    // A rollout that failed earlier and is still declared is as bad as one that fails now.
     let refused = before.iter().filter(|b| applied.waiting.iter().any(|w| w.agent == b.agent));
     let bad: Vec<&RolloutStatus> = rollouts.iter().chain(refused).filter(went_back).collect();
     let serves = |agent: &str| rollouts.iter().any(|r| r.agent == agent && (r.moved || r.status == "completed"));
-    // What the host itself waits for is a start.
+    // Entries without an agent are about the host, which waits only while it starts.
     let agents_are = applied.settled || applied.waiting.iter().all(|w| serves(&w.agent));
     let settled = bad.is_empty() && agents_are && !applied.waiting.iter().any(|w| w.agent.is_empty());
     let goes_on = |agent: &str| no_wait && rollouts.iter().any(|r| r.agent == agent && !r.ended);
@@ -95,28 +95,29 @@ fn conclude(
     }
 }
 
-/// How often rollouts that are waited for are looked at.
-const LOOKED_AT: Duration = Duration::from_millis(500);
+/// The interval at which rollouts are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// For so long one that has all traffic is waited for: how it does then shows by its probes and the messages that come.
-const BEARS: Duration = Duration::from_secs(5);
+/// The time for which a rollout with all traffic is observed: probes and messages show within it whether the revision
+/// works.
+const OBSERVED_FOR: Duration = Duration::from_secs(5);
 
 async fn rollouts(client: &Client) -> Result<Vec<RolloutStatus>, CliError> {
     client.get("/v1/rollouts").await
 }
 
-/// The rollouts that came of an apply.
-struct Came {
-    /// The newest of each agent before.
+/// The rollouts of an apply.
+struct StartedRollouts {
+    /// The newest rollout of each agent before the apply.
     before: Vec<RolloutStatus>,
-    /// Since when those have all traffic that do, by agent.
+    /// The time since when a rollout has all traffic, by agent.
     moved: BTreeMap<String, Instant>,
-    /// What was told last, by agent.
-    told: BTreeMap<String, String>,
+    /// The state that was printed last, by agent.
+    printed: BTreeMap<String, String>,
 }
 
-impl Came {
-    /// Those that were under way when it was asked for, or began since.
+impl StartedRollouts {
+    /// Returns the rollouts that were under way before the apply or have started since.
     fn of(&mut self, now: Vec<RolloutStatus>) -> Vec<RolloutStatus> {
         let over = |rollout: &RolloutStatus| {
             self.before.iter().any(|b| b.agent == rollout.agent && b.rollout == rollout.rollout && b.ended)
@@ -128,16 +129,16 @@ impl Came {
         now
     }
 
-    /// Whether it is to be waited for.
+    /// Returns `true` if the command should wait for the rollout.
     fn is_under_way(&self, rollout: &RolloutStatus) -> bool {
-        let bears = self.moved.get(&rollout.agent).is_some_and(|since| since.elapsed() >= BEARS);
-        !rollout.ended && rollout.status != "paused" && !bears
+        let is_observed = self.moved.get(&rollout.agent).is_some_and(|since| since.elapsed() >= OBSERVED_FOR);
+        !rollout.ended && rollout.status != "paused" && !is_observed
     }
 
     fn tell(&mut self, now: &[RolloutStatus]) {
         for rollout in now {
             let place = format!("{} {} {}", rollout.rollout, rollout.step, rollout.status);
-            if self.told.insert(rollout.agent.clone(), place.clone()) != Some(place) {
+            if self.printed.insert(rollout.agent.clone(), place.clone()) != Some(place) {
                 say(&super::watch::line(rollout));
             }
         }
@@ -161,10 +162,10 @@ fn print(changes: &[Change], out: &mut Out) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Says what is not as declared.
+/// Prints the agents that are not as declared.
 pub(super) fn waiting<'a>(waiting: impl IntoIterator<Item = &'a Waiting>) {
     for waiting in waiting {
-        // What waits without an agent is the host itself.
+        // An entry without an agent is about the host.
         let whose = if waiting.agent.is_empty() { "host" } else { &waiting.agent };
         say(&format!("{whose}: {}", printable(&waiting.why)));
     }

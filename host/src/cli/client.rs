@@ -19,31 +19,31 @@ use super::sse;
 use crate::admin::{CLI_AGENT, Details, TOKEN_FILE, read_token};
 use crate::host::HOST_FILE;
 
-/// How long connecting may take: the host is on this machine, or at the other end of a tunnel.
+/// The timeout of connecting. The host is on this machine or at the other end of a tunnel.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The largest answer: above what any path gives.
+/// The bound of a response in bytes, which no path of the API exceeds.
 const MAX_ANSWER: usize = 256 << 20;
 
-/// A connection to a host.
+/// A client of a host's management API.
 pub(super) struct Client {
     http: Http<HttpConnector, Full<Bytes>>,
-    /// Such as `http://127.0.0.1:8081`.
+    /// The base of all URLs, such as `http://127.0.0.1:8081`.
     base: String,
     token: String,
-    /// What to try when the host does not answer.
+    /// A suggestion for a host that does not answer.
     hint: String,
 }
 
-/// What a host writes down of itself.
+/// The file in which a host records its address.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct HostFile {
-    /// Where the management API is.
+    /// The address of the management API.
     pub(super) admin: String,
-    /// Its process.
+    /// The process id.
     pub(super) pid: u32,
 }
 
-/// What is written down in a data folder of the host that runs there; none when there is nothing.
+/// Reads the file of the host on a data folder; `None` if there is none.
 pub(super) fn host_file(data: &Path) -> Result<Option<HostFile>, CliError> {
     let path = data.join(HOST_FILE);
     match std::fs::read_to_string(&path) {
@@ -84,18 +84,18 @@ impl Client {
         Ok(Self { http: Http::builder(TokioExecutor::new()).build(connector), base, token, hint })
     }
 
-    /// Asks for something.
+    /// Requests a path with GET.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.json(Method::GET, path).await
     }
 
-    /// Asks for something with another method.
+    /// Requests a path and parses the response.
     pub(super) async fn json<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, CliError> {
         let response = self.send(method, path, None, Bytes::new()).await?;
         parse(&response.into_body())
     }
 
-    /// Sends a request and reads its whole answer. An answer that is a problem is an error.
+    /// Sends a request and reads the whole response. A problem response is an error.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -112,7 +112,7 @@ impl Client {
         Ok(Response::from_parts(head, body))
     }
 
-    /// Sends a request and hands its answer over as it comes, until it ends or `take` fails.
+    /// Sends a request and passes the response on in chunks, until it ends or `take` fails.
     pub(super) async fn download(
         &self,
         method: Method,
@@ -126,7 +126,7 @@ impl Client {
         }
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
-            // An answer that ends before its announced length is an error, too.
+            // A response that is shorter than announced is an error, too.
             let frame = frame.map_err(broken_off)?;
             if let Some(data) = frame.data_ref() {
                 take(data)?;
@@ -135,7 +135,7 @@ impl Client {
         Ok(())
     }
 
-    /// Follows a stream of events until it ends or `take` fails.
+    /// Follows a stream of server-sent events until it ends or `take` fails.
     pub(super) async fn follow(
         &self,
         path: &str,
@@ -149,7 +149,7 @@ impl Client {
         let mut body = response.into_body();
         let mut reader = sse::Reader::default();
         while let Some(frame) = body.frame().await {
-            // A host that ends cuts the stream; what came was printed.
+            // A host that ends cuts the stream, which is its regular end.
             let Ok(frame) = frame else { break };
             for event in frame.data_ref().map(|data| reader.read(data)).unwrap_or_default() {
                 take(event)?;
@@ -184,7 +184,7 @@ impl Client {
     }
 }
 
-/// Scheme, host and port of an address as people write it.
+/// Returns scheme, host and port of an address as people write it.
 fn base(url: &str) -> Result<String, CliError> {
     let wrong = |why: &str| {
         let message =
@@ -217,7 +217,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CliError> {
     })
 }
 
-/// An answer that is an error, in words and as a code to end with.
+/// Converts a problem response to the error of a command.
 fn problem(status: StatusCode, body: &[u8]) -> CliError {
     let exit = match status {
         StatusCode::NOT_FOUND => Exit::NotFound,
@@ -230,7 +230,7 @@ fn problem(status: StatusCode, body: &[u8]) -> CliError {
         let message = format!("the answer is {status}, and not a host's; is it the address of a management API?");
         return CliError::new(exit, message);
     };
-    // A file with errors, and a component that is none, are matters of what was given, wherever that was read.
+    // A file with errors or an unusable component is a fault of the input, wherever it was read.
     let given = !details.errors.is_empty() || details.code == "component-unusable";
     let exit = if given { Exit::Usage } else { exit };
     let mut message = printable(&details.detail);
@@ -250,7 +250,7 @@ fn problem(status: StatusCode, body: &[u8]) -> CliError {
     CliError::new(exit, message).with_details(serde_json::to_value(&details).unwrap_or_default())
 }
 
-/// A part of a path or query, percent-encoded but for what never needs it (RFC 3986, section 2.3).
+/// Percent-encodes a part of a path or query, except for unreserved characters (RFC 3986, section 2.3).
 pub(super) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -263,7 +263,7 @@ pub(super) fn encode(text: &str) -> String {
     encoded
 }
 
-/// A query made of what is given.
+/// Builds a query of the pairs that have a value.
 pub(super) fn query(pairs: &[(&str, Option<&str>)]) -> String {
     let given = pairs.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={}", encode(value))));
     let query = given.collect::<Vec<_>>().join("&");
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read() {
+    fn addresses_are_parsed() {
         for (url, expected) in [
             ("http://127.0.0.1:8081", Some("http://127.0.0.1:8081")),
             ("http://localhost:1/", Some("http://localhost:1")),
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_guest_said_last_is_shown_with_where_to_look() {
+    fn stderr_of_guests_is_shown_with_a_hint() {
         let details = r#"{"title":"Internal Server Error","status":500,"code":"trap","detail":"trapped: unreachable",
             "agent":"crust","message_id":"m-1","stderr":"panicked at src/lib.rs:3:5:\nno\u001b[2J","trace_id":"t"}"#;
         let error = problem(StatusCode::INTERNAL_SERVER_ERROR, details.as_bytes());
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_become_words_and_codes() {
+    fn problems_become_messages_and_exit_codes() {
         let details = r#"{"title":"Conflict","status":409,"code":"file-errors","detail":"the file has 1 errors",
             "errors":[{"code":"unknown-key","place":"caxton.toml:2:1","key":"agnts","message":"unknown key","help":"did you mean `agents`?"}]}"#;
         let error = problem(StatusCode::CONFLICT, details.as_bytes());

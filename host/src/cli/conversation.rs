@@ -14,8 +14,8 @@ use crate::status::{ConversationStatus, Thread, ThreadMessage};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Of a conversation those messages are kept that wait, and the newest handled ones of all (store.history). Calls, whose \
-senders waited for the answer, are counted and not kept. Exit code 3 when nothing is known of it.
+Kept are the messages that wait, and the newest handled ones of all conversations (store.history). Calls, whose \
+senders waited for the answer, are counted and not kept. Exit code 3 if the conversation is unknown.
 
 Examples:
   caxton conversation ls
@@ -26,30 +26,30 @@ pub(super) struct Args {
     pub(super) command: Command,
 }
 
-/// What to do with conversations.
+/// The subcommands of `caxton conversation`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// List them, the latest activity first: those that are open, and those that have ended
+    /// List conversations, the latest activity first: open ones, and ended ones that are kept
     Ls {
-        /// Only those in which this agent takes part
+        /// Only those with this participant: an agent, or a sender outside
         #[arg(long, value_name = "AGENT")]
         agent: Option<String>,
-        /// At most so many
+        /// The most to list
         #[arg(short = 'n', long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Show one: what is known of it, and the messages that are kept, in order
+    /// Show a conversation and its messages that are kept, in order
     Show {
-        /// Which
+        /// The conversation id
         id: String,
         #[command(flatten)]
         host: HostArgs,
     },
 }
 
-/// Lists conversations, or shows one.
+/// Runs a subcommand.
 pub(super) async fn run(command: Command, out: &mut Out) -> Result<(), CliError> {
     match command {
         Command::Ls { agent, limit, host } => {
@@ -119,12 +119,12 @@ fn table(found: &[ConversationStatus], now: u64) -> Table {
     table
 }
 
-/// Text that others chose, in one line.
+/// Renders text of agents and callers in one line.
 fn one_line(text: &str) -> String {
     printable(text).replace('\n', "\\n")
 }
 
-/// A conversation in full.
+/// Renders a conversation with its messages.
 fn shown(thread: &Thread, now: u64) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
@@ -185,7 +185,7 @@ fn said(message: &ThreadMessage) -> String {
     text
 }
 
-/// What of it is kept, in words.
+/// Returns a line about the messages that are kept.
 fn kept(thread: &Thread) -> String {
     let here = count(thread.messages.len(), "message");
     let of = thread.conversation.as_ref().map(|known| format!(" of {} said", known.messages)).unwrap_or_default();
@@ -254,7 +254,7 @@ c-1           ended  billing, triage  -                         7           0  2
     }
 
     #[test]
-    fn a_thread_is_shown_in_its_order() {
+    fn threads_are_rendered_in_order() {
         let handled = ThreadMessage { revision: Some("billing@2".to_owned()), ..message("handled") };
         let twice = ThreadMessage { runs: Some(2), ..handled.clone() };
         let dead = ThreadMessage { dead_letter: Some(9), text: None, bytes: 2_048, ..message("dead-letter") };
@@ -298,7 +298,7 @@ unanswered    triage -> billing (k)
     }
 
     #[tokio::test]
-    async fn one_that_has_ended_is_there_as_well() {
+    async fn ended_conversations_are_listed() {
         let bench = Bench::new(File::Good);
         let host = HostArgs { data: bench.serve().await, admin: None, token_file: None };
         let client = Client::find(&host).unwrap();

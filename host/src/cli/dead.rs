@@ -14,7 +14,7 @@ use crate::admin::{DeadPage, DeadShown, DropResult, RedeliverResult};
 use crate::clock;
 use crate::store::Dead;
 
-/// Looks at dead letters, redelivers or drops them.
+/// Runs a subcommand.
 pub(super) async fn run(command: DeadCommand, out: &mut Out) -> Result<(), CliError> {
     match command {
         DeadCommand::Ls { agent, reason, after, limit, host } => {
@@ -70,7 +70,7 @@ fn table(dead: &[Dead], now: u64) -> Table {
     table
 }
 
-/// One dead letter in full.
+/// Renders one dead letter in full.
 fn detail(shown: &DeadShown, out: &Out) -> String {
     let DeadShown { dead, attempts, headers, text, .. } = shown;
     let mut lines = vec![
@@ -161,7 +161,7 @@ async fn drop_them(which: &Which, host: &HostArgs, out: &mut Out) -> Result<(), 
     }
 }
 
-/// An error that came after some were done.
+/// Adds to an error the number of dead letters that were done before it.
 fn after(done: u64, error: CliError) -> CliError {
     match error.message {
         Some(message) if done > 0 => CliError::new(error.exit, format!("{} done, then: {message}", letters(done))),
@@ -207,7 +207,7 @@ NUMBER  AGENT   REASON              ATTEMPTS  AGE  SENDER              ERROR
     }
 
     #[test]
-    fn one_is_shown_with_its_attempts() {
+    fn one_is_rendered_with_its_attempts() {
         let attempt = Attempt {
             number: 5,
             at: 60_000,

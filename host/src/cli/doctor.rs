@@ -13,7 +13,7 @@ use super::output::{CliError, Exit, Out, Style, count};
 use super::up::absolute;
 use crate::config;
 
-/// Looks at this machine, prints what it finds, and ends with 1 when a host would not run.
+/// Checks this machine and prints the findings. Fails if a host would not run.
 pub(super) fn run(doctor: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> {
     let mut findings = Vec::new();
     let desired = file(doctor, &mut findings)?;
@@ -25,7 +25,7 @@ pub(super) fn run(doctor: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> 
     findings.push(machine::folder(&data));
     let running = host_file(&data).ok().flatten();
     match (running, &desired) {
-        // Its ports are in use, and should be.
+        // The ports of a running host are in use, as they should be.
         (Some(host), _) if answers(&host.admin) => {
             findings.push(Finding::ok("host", format!("runs here (process {}, {})", host.pid, host.admin)));
         }
@@ -52,11 +52,11 @@ pub(super) fn run(doctor: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> 
     if failed == 0 { Ok(ExitCode::SUCCESS) } else { Err(CliError::quiet(Exit::Failed)) }
 }
 
-/// What the file declares, if it is there and has no errors.
+/// Loads the declaration, if it exists and has no errors.
 fn file(doctor: &Doctor, findings: &mut Vec<Finding>) -> Result<Option<(Desired, PathBuf)>, CliError> {
     let shown = doctor.file.file.display();
     if !doctor.file.file.exists() {
-        findings.push(Finding::warn("file", format!("{shown} is not there"), "name it with `-f FILE`, or write one"));
+        findings.push(Finding::warn("file", format!("{shown} does not exist"), "name it with `-f FILE`, or write one"));
         return Ok(None);
     }
     let flags = match &doctor.data {
@@ -69,7 +69,7 @@ fn file(doctor: &Doctor, findings: &mut Vec<Finding>) -> Result<Option<(Desired,
                 "file",
                 format!("{shown} is valid: {}", count(loaded.desired.agents.len(), "agent")),
             ));
-            let odd = |warning| Finding::warn("environment", warning, "it harms nothing");
+            let odd = |warning| Finding::warn("environment", warning, "harmless");
             findings.extend(loaded.warnings.into_iter().map(odd));
             Some((loaded.desired, loaded.dir))
         }
@@ -81,7 +81,7 @@ fn file(doctor: &Doctor, findings: &mut Vec<Finding>) -> Result<Option<(Desired,
     })
 }
 
-/// Whether somebody listens there.
+/// Returns `true` if the address accepts connections.
 fn answers(address: &str) -> bool {
     let address = address.parse().ok();
     address.is_some_and(|address| {

@@ -11,7 +11,7 @@ use super::output::{CliError, Out, Style, printable, say};
 use super::time::rfc3339;
 use crate::status::{EventEntry, LogEntry};
 
-/// Shows what agents say.
+/// Prints lines of agents' logs.
 pub(super) async fn logs(logs: &Logs, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(&logs.host)?;
     let query = query(&[
@@ -22,7 +22,7 @@ pub(super) async fn logs(logs: &Logs, out: &mut Out) -> Result<(), CliError> {
     show(&client, &format!("/v1/logs{query}"), logs.follow, "lines", log_line, out).await
 }
 
-/// Shows what happened.
+/// Prints events of the host.
 pub(super) async fn events(events: &Events, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(&events.host)?;
     let query = query(&[
@@ -34,7 +34,7 @@ pub(super) async fn events(events: &Events, out: &mut Out) -> Result<(), CliErro
     show(&client, &format!("/v1/events{query}"), events.follow, "events", event_line, out).await
 }
 
-/// Prints what there is, and when it is followed also what comes.
+/// Prints the latest items, and with `follow` also those that come.
 async fn show<T: DeserializeOwned + Serialize>(
     client: &Client,
     path: &str,
@@ -79,7 +79,7 @@ fn log_line(line: &LogEntry, out: &Out) -> String {
         _ => Style::Dim,
     };
     let level = out.paint(&format!("{:<5}", line.level), style);
-    // What follows in the same breath is set in, so that each line that begins at the left is one entry.
+    // Further lines of one entry are indented, so that each line that starts at the left margin is an entry.
     let text = printable(line.text.trim_end()).replace('\n', "\n    ");
     let (agent, context) = (printable(&line.agent), printable(&line.context));
     format!("{} {level} {agent}@{} {context}: {text}", out.paint(&rfc3339(line.at), Style::Dim), line.revision)
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_for_people() {
+    fn lines_are_rendered() {
         let out = Out::new(Format::Text);
         let line = LogEntry {
             at: 0,

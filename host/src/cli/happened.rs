@@ -1,11 +1,11 @@
-//! What happened to rollouts, in words.
+//! Events of rollouts as sentences.
 
 use serde_json::Value;
 
 use super::output::printable;
 use crate::status::EventEntry;
 
-/// An event of a rollout as a sentence; none of other events, which are shown as they are.
+/// Returns the sentence for an event of a rollout; `None` for other events, which are shown as pairs.
 pub(super) fn words(event: &EventEntry) -> Option<String> {
     let agent = event.agent.as_deref()?;
     let text = |key: &str| event.data[key].as_str().map(|text| printable(text).replace('\n', " "));
@@ -14,8 +14,8 @@ pub(super) fn words(event: &EventEntry) -> Option<String> {
     match event.kind.as_str() {
         "rollout.status" => {
             let (to, why) = (revision("to")?, text("why")?);
-            let told = match (text("status")?.as_str(), text("before").as_deref()) {
-                // Of the first event of a rollout under way.
+            let sentence = match (text("status")?.as_str(), text("before").as_deref()) {
+                // The first event of a rollout.
                 ("pending" | "preparing" | "starting", None) => {
                     format!("the rollout of {to} after {} begins, {}", revision("from")?, text("strategy")?)
                 }
@@ -28,7 +28,7 @@ pub(super) fn words(event: &EventEntry) -> Option<String> {
                 (_, Some("paused")) => format!("the rollout of {to} is resumed"),
                 (status, _) => format!("the rollout of {to} is {status}"),
             };
-            Some(format!("{told}: {why}"))
+            Some(format!("{sentence}: {why}"))
         }
         "rollout.step" => {
             let (to, step, steps) = (revision("to")?, number("step")?, number("steps")?);
@@ -48,7 +48,7 @@ pub(super) fn words(event: &EventEntry) -> Option<String> {
     }
 }
 
-/// What an event says, name by name.
+/// Renders the data of an event as pairs of name and value.
 pub(super) fn pairs(data: &Value) -> String {
     let Value::Object(map) = data else { return data.to_string() };
     let parts = map.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| match value {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happens_to_a_rollout_is_told_in_words() {
+    fn events_of_rollouts_become_sentences() {
         let of = |kind: &str, data: Value| {
             words(&EventEntry { id: 1, at: 1, agent: Some("echo".to_owned()), kind: kind.to_owned(), data })
         };
@@ -75,7 +75,7 @@ mod tests {
             });
             of("rollout.status", data).unwrap()
         };
-        for (told, expected) in [
+        for (sentence, expected) in [
             (status("pending", None), "the rollout of echo@2 after echo@1 begins, canary: so"),
             (status("in-progress", Some("starting")), "the rollout of echo@2 is in-progress: so"),
             (status("paused", Some("in-progress")), "the rollout of echo@2 pauses: so"),
@@ -85,7 +85,7 @@ mod tests {
             (status("completed", Some("paused")), "the rollout of echo@2 is completed: so"),
             (status("in-progress", None), "the rollout of echo@2 is in-progress: so"),
         ] {
-            assert_eq!(told, expected);
+            assert_eq!(sentence, expected);
         }
         let step = json!({ "to": 2, "step": 2, "steps": 5, "what": "25% for 10m", "weight": 25 });
         assert_eq!(
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(counted.as_deref(), Some("0 messages were lost in rollout 3"));
         let failed = of("rollout.rehearsed", json!({ "revision": 2, "failed": "one\ntwo" }));
         assert_eq!(failed.as_deref(), Some("the rehearsal of echo@2 failed: one two"));
-        // What is not as this program writes it is shown as it is.
+        // An event of another version is shown as pairs.
         assert_eq!(of("rollout.step", json!({ "to": 2 })), None);
         assert_eq!(of("agent.removed", json!({})), None);
     }

@@ -12,10 +12,10 @@ use super::client::{Client, encode, query};
 use super::output::{CliError, Exit, Out, say};
 use crate::status::Sent;
 
-/// Acts by which an agent says that it did not do what it was asked.
+/// The acts by which an agent refuses or reports a failure.
 const UNHAPPY: [&str; 3] = ["failure", "refuse", "not-understood"];
 
-/// Sends a message and prints its reply.
+/// Sends a message, waits for the reply and prints it.
 pub(super) async fn invoke(invoke: &Invoke, out: &mut Out) -> Result<ExitCode, CliError> {
     let client = Client::find(&invoke.host)?;
     let response = post(&client, &invoke.message, "invoke", Some(&invoke.timeout)).await?;
@@ -24,7 +24,7 @@ pub(super) async fn invoke(invoke: &Invoke, out: &mut Out) -> Result<ExitCode, C
         Format::Json => out.json(&reply(&response))?,
         Format::Text => {
             out.bytes(response.body())?;
-            // The next prompt begins on a line of its own; a pipe gets exactly what the agent said.
+            // On a terminal the next prompt starts on a new line. A pipe gets exactly the agent's bytes.
             if out.is_terminal() && !response.body().is_empty() && !response.body().ends_with(b"\n") {
                 out.bytes(b"\n")?;
             }
@@ -38,7 +38,7 @@ pub(super) async fn invoke(invoke: &Invoke, out: &mut Out) -> Result<ExitCode, C
         Some(_) => Ok(ExitCode::SUCCESS),
         None => {
             if out.format() == Format::Text {
-                say(&format!("{} handled the message and answered nothing", invoke.message.agent));
+                say(&format!("{} handled the message without an answer", invoke.message.agent));
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -75,7 +75,7 @@ async fn post(
     client.send(Method::POST, &path, Some(content_type), body.into()).await
 }
 
-/// The bytes that an argument stands for: text, `@FILE`, or `-` for standard input.
+/// Returns the bytes that an argument stands for: text, `@FILE`, or `-` for standard input.
 pub(super) fn content(body: Option<&str>) -> Result<Vec<u8>, CliError> {
     let wrong = |what: &str, error: std::io::Error| CliError::new(Exit::Usage, format!("reading {what}: {error}"));
     match body {
@@ -92,7 +92,8 @@ pub(super) fn content(body: Option<&str>) -> Result<Vec<u8>, CliError> {
     }
 }
 
-/// What bytes are, when nobody says: an object or a list of JSON, else text, else just bytes.
+/// Guesses the content type: JSON for an object or an array, else text, else bytes. A bare number or word would also
+/// parse as JSON, and is more likely text.
 fn detect(body: &[u8]) -> &'static str {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     let json = matches!(first, Some(b'{' | b'[')) && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
@@ -107,11 +108,11 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// A reply for programs: JSON content as it is, text as text, and other bytes in hexadecimal digits.
+/// Renders a reply for programs: JSON content as JSON, text as text, and other bytes in hexadecimal.
 fn reply(response: &Response<Bytes>) -> Value {
     let headers = response.headers();
     let text = |name| header(headers, name).map_or(Value::Null, Value::from);
-    let mut told = json!({
+    let mut rendered = json!({
         "id": text("caxton-message-id"),
         "conversation": text("caxton-conversation"),
         "revision": text("caxton-revision"),
@@ -124,14 +125,14 @@ fn reply(response: &Response<Bytes>) -> Value {
         kind == "application/json" || kind.ends_with("+json")
     });
     match (is_json.then(|| serde_json::from_slice::<Value>(body)), std::str::from_utf8(body)) {
-        _ if header(headers, "caxton-performative").is_none() => told["content"] = Value::Null,
-        (Some(Ok(value)), _) => told["content"] = value,
-        (_, Ok(text)) => told["content"] = text.into(),
+        _ if header(headers, "caxton-performative").is_none() => rendered["content"] = Value::Null,
+        (Some(Ok(value)), _) => rendered["content"] = value,
+        (_, Ok(text)) => rendered["content"] = text.into(),
         (_, Err(_)) => {
-            told["content_hex"] = body.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+            rendered["content_hex"] = body.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
         }
     }
-    told
+    rendered
 }
 
 #[cfg(test)]
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_is_told_apart() {
+    fn content_types_are_detected() {
         for (body, expected) in [
             (&b"{\"a\": 1}"[..], "application/json"),
             (b" [1]\n", "application/json"),
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_given_as_what_they_are() {
+    fn replies_are_rendered_by_content_type() {
         for (kind, body, field, expected) in [
             ("application/json", &b"{\"a\":1}"[..], "content", json!({"a": 1})),
             ("application/problem+json; charset=utf-8", b"[]", "content", json!([])),

@@ -1,4 +1,4 @@
-//! What a machine has of what a host and builds of agents need.
+//! Checks of the machine for what a host and builds of agents need.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -10,28 +10,28 @@ use serde::Serialize;
 
 use crate::wasm::machine_instances;
 
-/// How one thing was found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
-    /// As it should be.
+    /// In order.
     Ok,
-    /// Missing for some things.
+    /// Missing, and needed only for some purposes.
     Warn,
-    /// A host does not run like this.
+    /// Missing, and a host does not run without it.
     Fail,
 }
 
-/// One thing that was looked at.
+/// A finding of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
-    /// What was looked at.
+    /// The object of the check.
     pub(super) what: &'static str,
-    /// How it was found.
+    /// The result of the check.
     pub(super) level: Level,
-    /// What was found.
+    /// The state that was found.
     pub(super) found: String,
-    /// What to do about it.
+    /// A suggestion.
     pub(super) help: Option<String>,
 }
 
@@ -49,12 +49,12 @@ impl Finding {
     }
 }
 
-/// The usual bound of mappings on Linux.
+/// The default of `vm.max_map_count` on Linux.
 const USUAL_MAPPINGS: u64 = 65_530;
-/// Files that a host with `http.max-connections` as it is by default may have open.
+/// The open files of a host with the default `http.max-connections`.
 const FILES: u64 = 12_000;
 
-/// Memory mappings, which bound how many instances may live.
+/// Checks the bound of memory mappings, which bounds the number of instances.
 pub(super) fn mappings() -> Finding {
     const WHAT: &str = "vm.max_map_count";
     let Some(count) = kernel_number("/proc/sys/vm/max_map_count") else {
@@ -67,7 +67,8 @@ pub(super) fn mappings() -> Finding {
     Finding::ok(WHAT, found)
 }
 
-/// Whether address space may be reserved beyond what memory there is: instances reserve gigabytes and use little.
+/// Checks if address space can be reserved beyond the physical memory: instances reserve gigabytes and use little of
+/// it.
 pub(super) fn address_space() -> Finding {
     const WHAT: &str = "address space";
     if let Some(bytes) = getrlimit(Resource::As).current {
@@ -87,7 +88,7 @@ pub(super) fn address_space() -> Finding {
     }
 }
 
-/// Files that may be open, connections included.
+/// Checks the bound of open files, which includes connections.
 pub(super) fn open_files() -> Finding {
     const WHAT: &str = "open files";
     match getrlimit(Resource::Nofile).current {
@@ -105,23 +106,23 @@ fn kernel_number(path: &str) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Whether the data folder can be written to, or made.
+/// Checks if the data folder can be written to or created.
 pub(super) fn folder(data: &Path) -> Finding {
     const WHAT: &str = "data folder";
     let there = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
     match tempfile::tempfile_in(there) {
         Ok(_) if there == data => Finding::ok(WHAT, format!("{} can be written to", data.display())),
-        Ok(_) => Finding::ok(WHAT, format!("{} will be made", data.display())),
+        Ok(_) => Finding::ok(WHAT, format!("{} will be created", data.display())),
         Err(error) => Finding::fail(
             WHAT,
             format!("{} cannot be used: {error}", data.display()),
-            "choose another with `--data DIR` or `store.path`, or mend its permissions",
+            "choose another with `--data DIR` or `store.path`, or fix its permissions",
         ),
     }
 }
 
-/// Whether a port is free.
+/// Checks if a port is free.
 pub(super) fn port(what: &'static str, flag: &str, address: SocketAddr) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) => Finding::ok(what, format!("{address} is free")),
@@ -134,14 +135,14 @@ pub(super) fn port(what: &'static str, flag: &str, address: SocketAddr) -> Findi
     }
 }
 
-/// What agents in Rust are built with.
+/// Checks the tools that build agents in Rust.
 pub(super) fn rust() -> Finding {
     const WHAT: &str = "agents in Rust";
     const TARGET: &str = "wasm32-wasip2";
     let Some(version) = output("rustc", &["--version"]) else {
-        return Finding::warn(WHAT, "rustc is not there", "to build such agents, get Rust from https://rustup.rs");
+        return Finding::warn(WHAT, "rustc is not installed", "to build such agents, get Rust from https://rustup.rs");
     };
-    // The compiler tells where a target's library would be, also when it is not there.
+    // The compiler prints the folder of a target's library even if the target is not installed.
     let folder = output("rustc", &["--print", "target-libdir", "--target", TARGET]).map(PathBuf::from);
     let library = |folder: PathBuf| {
         let entries = std::fs::read_dir(folder).ok()?;
@@ -158,11 +159,11 @@ pub(super) fn rust() -> Finding {
     }
 }
 
-/// What agents in JavaScript are built with.
+/// Checks the tools that build agents in JavaScript.
 pub(super) fn javascript() -> Finding {
     const WHAT: &str = "agents in JavaScript";
     const HELP: &str = "to build such agents, get Node.js 20 or newer, with npm, from https://nodejs.org";
-    let Some(node) = output("node", &["--version"]) else { return Finding::warn(WHAT, "node is not there", HELP) };
+    let Some(node) = output("node", &["--version"]) else { return Finding::warn(WHAT, "node is not installed", HELP) };
     let Some(npm) = output("npm", &["--version"]) else {
         return Finding::warn(WHAT, format!("node {node} without npm"), HELP);
     };
@@ -170,11 +171,11 @@ pub(super) fn javascript() -> Finding {
     if numbers(&node) >= (20, 0) { Finding::ok(WHAT, found) } else { Finding::warn(WHAT, found, HELP) }
 }
 
-/// What agents in Python are built with.
+/// Checks the tools that build agents in Python.
 pub(super) fn python() -> Finding {
     const WHAT: &str = "agents in Python";
     let Some(version) = output("python3", &["--version"]) else {
-        return Finding::warn(WHAT, "python3 is not there", "to build such agents, get Python 3.10 or newer");
+        return Finding::warn(WHAT, "python3 is not installed", "to build such agents, get Python 3.10 or newer");
     };
     if numbers(&version) < (3, 10) {
         return Finding::warn(WHAT, version, "to build such agents, get Python 3.10 or newer");
@@ -186,13 +187,13 @@ pub(super) fn python() -> Finding {
     Finding::ok(WHAT, version)
 }
 
-/// What a program prints when it succeeds, without the end of the line.
+/// Returns the trimmed output of a program; `None` if it fails or does not exist.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let ran = Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     ran.status.success().then(|| String::from_utf8_lossy(&ran.stdout).trim().to_owned())
 }
 
-/// The first two numbers of a version, whatever stands around them: `v22.14.0`, `Python 3.12.1`.
+/// Returns the first two numbers of a version such as `v22.14.0` or `Python 3.12.1`.
 fn numbers(version: &str) -> (u32, u32) {
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
@@ -212,11 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn folders_and_ports_are_tried() {
+    fn folders_and_ports_are_checked() {
         let folder_there = tempfile::tempdir().unwrap();
         assert_eq!(folder(folder_there.path()).level, Level::Ok);
         let new = folder(&folder_there.path().join("a/b"));
-        assert!(new.level == Level::Ok && new.found.ends_with("a/b will be made"), "{new:?}");
+        assert!(new.level == Level::Ok && new.found.ends_with("a/b will be created"), "{new:?}");
         let file = folder_there.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert_eq!(folder(&file.join("data")).level, Level::Fail);

@@ -5,8 +5,7 @@
 //!                                      check, doctor, wit, version: the file and this machine
 //!                                      all others: client -> management API -> print
 //! ```
-//! Results go to stdout, as text or JSON; everything else that is said goes to stderr. A command ends with an
-//! [`Exit`] code that scripts can tell apart.
+//! Results go to stdout as text or JSON, and all messages to stderr. The [`Exit`] codes can be details apart by scripts.
 
 mod args;
 mod change;
@@ -47,23 +46,23 @@ use clap::{CommandFactory, FromArgMatches};
 use args::{Cli, Command, CompileComponent, Format};
 use output::{CliError, Exit, Out};
 
-/// What the program does: reads its arguments, does what they ask, and says how it ended.
+/// The entry point of the program: parses the arguments, runs the command, and returns its exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             if !error.use_stderr() {
                 return match error.print() {
-                    // A reader that is gone needs no help; a disk that is full has none.
+                    // Errors of printing the help: a closed pipe is fine, a full disk is not.
                     Err(failed) => CliError::from(failed).report(&mut Out::new(Format::Text)),
                     Ok(()) => ExitCode::SUCCESS,
                 };
             }
-            // Where nobody reads, nobody misses it.
+            // An error of stderr cannot be reported anywhere.
             let _ = error.print();
             let format = if asks_for_json(std::env::args_os().skip(1)) { Format::Json } else { Format::Text };
-            let told = serde_json::json!({ "text": error.render().to_string() });
-            return CliError::quiet(Exit::Usage).with_details(told).report(&mut Out::new(format));
+            let details = serde_json::json!({ "text": error.render().to_string() });
+            return CliError::quiet(Exit::Usage).with_details(details).report(&mut Out::new(format));
         }
     };
     let mut out = Out::new(cli.output.format);
@@ -73,7 +72,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Whether arguments that could not be read as a whole ask for JSON.
+/// Returns `true` if arguments that do not parse ask for JSON.
 fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
     let arguments: Vec<_> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
     let joined = ["-ojson", "-o=json", "--output=json"];
@@ -81,15 +80,14 @@ fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
         || arguments.windows(2).any(|pair| ["-o", "--output"].contains(&pair[0].as_str()) && pair[1] == "json")
 }
 
-/// Reads the arguments, and the variables that stand for some.
+/// Parses the arguments and the variables in place of them.
 fn parse() -> Result<Cli, clap::Error> {
     let mut command = without_empty(Cli::command());
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
-/// The command line, for which a variable that is empty is one that is not set: so it is with those of a file for
-/// containers that have a name and no value.
+/// Makes empty variables count as not set: environment files of containers often have a name without a value.
 fn without_empty(command: clap::Command) -> clap::Command {
     let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     command
@@ -130,7 +128,7 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a command that talks to a host; Ctrl-C ends it quietly.
+/// Runs a command that talks to a host. Ctrl-C ends it without a message.
 fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
     runtime.block_on(async {

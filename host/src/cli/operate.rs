@@ -1,4 +1,4 @@
-//! The arguments of the commands that operate what waits and what is kept.
+//! Arguments of the commands for dead letters, mailboxes, the store and statistics.
 
 use std::path::PathBuf;
 
@@ -9,12 +9,12 @@ use super::args::HostArgs;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A message becomes a dead letter when every attempt at it failed (mailbox.attempts), when it waited too long, when its \
-agent rejected it, or when its agent was removed. Nothing is lost: mend what was wrong, and redeliver it. Exit code 3 \
-when there is no such dead letter, 4 when its agent cannot take it now.
+agent rejected it, or when its agent was removed. Nothing is lost: fix the cause and redeliver it. Exit code 3 \
+if there is no such dead letter, 4 if its agent cannot take it now.
 
 Examples:
   caxton dead ls --agent triage
-  caxton dead show 1207                        what it says, and every attempt
+  caxton dead show 1207                        its content and all attempts
   caxton dead redeliver 1207
   caxton dead redeliver --agent triage --revision triage@8
   caxton dead drop --reason expired
@@ -24,34 +24,34 @@ pub(super) struct Dead {
     pub(super) command: DeadCommand,
 }
 
-/// What to do with dead letters.
+/// The subcommands of `caxton dead`.
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadCommand {
-    /// List dead letters, those given up first first
+    /// List dead letters in the order in which they were given up
     Ls {
-        /// Only this agent's
+        /// Only those of this agent
         #[arg(long, value_name = "AGENT")]
         agent: Option<String>,
-        /// Only those given up for this reason, such as attempts-exhausted, expired, invalid, agent-removed
+        /// Only those with this reason, such as attempts-exhausted, expired, invalid, agent-removed
         #[arg(long, value_name = "REASON")]
         reason: Option<String>,
         /// Only those after this number
         #[arg(long, value_name = "NUMBER")]
         after: Option<u64>,
-        /// At most so many
+        /// The most to list
         #[arg(short = 'n', long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Show one: what the message says, and every attempt with its error
+    /// Show one with its content and all attempts with their errors
     Show {
-        /// Its number
+        /// The dead letter's number
         number: u64,
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Let dead letters wait in their agents' mailboxes again
+    /// Put dead letters back into their agents' mailboxes
     Redeliver {
         #[command(flatten)]
         which: Which,
@@ -61,7 +61,7 @@ pub(super) enum DeadCommand {
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Drop dead letters, for good
+    /// Drop dead letters for good
     Drop {
         #[command(flatten)]
         which: Which,
@@ -70,17 +70,17 @@ pub(super) enum DeadCommand {
     },
 }
 
-/// Which dead letters are meant: never all of them by accident.
+/// The choice of dead letters. At least one is required, so that a forgotten argument never means all of them.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 pub(super) struct Which {
-    /// Their numbers
+    /// The numbers
     #[arg(value_name = "NUMBER", conflicts_with_all = ["agent", "reason", "all"])]
     pub(super) numbers: Vec<u64>,
     /// Those of this agent
     #[arg(long, value_name = "AGENT")]
     pub(super) agent: Option<String>,
-    /// Those given up for this reason
+    /// Those with this reason
     #[arg(long, value_name = "REASON")]
     pub(super) reason: Option<String>,
     /// All of them
@@ -90,8 +90,8 @@ pub(super) struct Which {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A paused mailbox takes messages up to mailbox.depth and keeps them, also over a restart; nothing of it is handled \
-until it is resumed. Who waits for an answer waits until the time is over.
+A paused mailbox accepts messages up to mailbox.depth and keeps them, also over a restart; none is handled \
+until it is resumed. A caller that waits for an answer waits until its timeout.
 
 Examples:
   caxton mailbox ls
@@ -103,7 +103,7 @@ pub(super) struct Mailbox {
     pub(super) command: MailboxCommand,
 }
 
-/// What to do with mailboxes.
+/// The subcommands of `caxton mailbox`.
 #[derive(Debug, Subcommand)]
 pub(super) enum MailboxCommand {
     /// List the mailboxes
@@ -111,16 +111,16 @@ pub(super) enum MailboxCommand {
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Let an agent's messages wait
+    /// Hold an agent's messages
     Pause {
-        /// Whose
+        /// The agent
         agent: String,
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Let an agent's messages go on
+    /// Release an agent's messages
     Resume {
-        /// Whose
+        /// The agent
         agent: String,
         #[command(flatten)]
         host: HostArgs,
@@ -129,14 +129,14 @@ pub(super) enum MailboxCommand {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A backup is what was committed at one moment; a host that runs goes on meanwhile. It needs as much room as the store \
-in the data folder, for as long as it is made. With no host on the data folder these commands look at the store \
-themselves; restore and compact need that.
+A backup has the state of one moment; a running host goes on meanwhile. It needs as much free space as the store \
+in the data folder while it is made. Without a host on the data folder these commands open the store \
+directly; restore and compact only work so.
 
 Examples:
   caxton store show
   caxton store backup backups/monday.db
-  caxton store check                            exit code 1 with what is wrong
+  caxton store check                            exit code 1 if it has defects
   caxton store restore backups/monday.db --force
   caxton store compact")]
 pub(super) struct Store {
@@ -144,43 +144,43 @@ pub(super) struct Store {
     pub(super) command: StoreCommand,
 }
 
-/// What to do with the store.
+/// The subcommands of `caxton store`.
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
-    /// Say how large the store is, and of what
+    /// Show the size of the store and of its parts
     Show {
         #[command(flatten)]
         host: HostArgs,
     },
     /// Copy the whole store into a file
     Backup {
-        /// The file to make
+        /// The file to write
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Take the place of a file that is there
+        /// Replace an existing file
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Put a backup in the place of the store; no host may run on the data folder
+    /// Replace the store by a backup; no host may run on the data folder
     Restore {
         /// The backup
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Keep a store that is there as caxton.db.old, in place of an earlier one
+        /// Keep an existing store as caxton.db.old, in place of an earlier one
         #[arg(long)]
         force: bool,
         /// The data folder
         #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
         data: PathBuf,
     },
-    /// Look through the whole store for damage, and for what does not agree
+    /// Check the whole store for damage and inconsistencies
     Check {
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Give room that the store does not use back to the system; no host may run on the data folder
+    /// Return unused space of the store to the system; no host may run on the data folder
     Compact {
         /// The data folder
         #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
@@ -190,7 +190,7 @@ pub(super) enum StoreCommand {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-All of it is measured; `-` stands for what was not. Rates are over the last five seconds, a delivery is from the \
+All figures are measured; `-` stands for one that was not. Rates are over the last five seconds. A delivery is from the \
 acceptance of a message to the end of its handling, its commit included.
 
 Examples:

@@ -1,4 +1,4 @@
-//! What commands print, and how they end.
+//! Output and exit codes of commands.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -9,56 +9,57 @@ use serde_json::{Value, json};
 use super::args::Format;
 use crate::telemetry;
 
-/// How a command ended.
+/// The exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Exit {
-    /// It did not do what it was to do.
+    /// The command failed.
     Failed = 1,
-    /// It was called wrongly, or the configuration has errors.
+    /// Wrong usage, or a configuration with errors.
     Usage = 2,
-    /// What it is about is not there.
+    /// The object of the command does not exist.
     NotFound = 3,
-    /// What it is about is not as it would have to be.
+    /// The object of the command is in a state that does not allow it.
     Conflict = 4,
-    /// It took too long.
+    /// A timeout has passed.
     Timeout = 5,
-    /// A rollout was taken back.
+    /// A rollout was rolled back.
     RolledBack = 6,
-    /// Ctrl-C, as shells count it.
+    /// Ctrl-C: 128 + SIGINT, as in shells.
     Interrupted = 130,
-    /// Nobody reads any more, as shells count it, and so how it ended is not known.
+    /// The reader of the output has closed it, so that the outcome is unknown: 128 + SIGPIPE, as in shells.
     ReaderGone = 141,
 }
 
-/// Why a command did not do what it was to do.
+/// The error of a command.
 #[derive(Debug)]
 pub(super) struct CliError {
     pub(super) exit: Exit,
-    /// What is wrong and what to try; none when it has been said, or nobody reads any more.
+    /// The error and a suggestion. `None` if it was printed already, or there is no reader.
     pub(super) message: Option<String>,
-    /// What is known of it, for programs.
+    /// Further details, for programs.
     details: Option<Box<Value>>,
     reader_gone: bool,
 }
 
 impl CliError {
-    /// With words for a person.
+    /// Creates an error with a message.
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: Some(message.into()), details: None, reader_gone: false }
     }
 
-    /// Everything was said already.
+    /// Creates an error whose message was printed already.
     pub(super) fn quiet(exit: Exit) -> Self {
         Self { exit, message: None, details: None, reader_gone: false }
     }
 
-    /// With more for programs to read than the words say.
+    /// Adds details for programs.
     pub(super) fn with_details(self, details: Value) -> Self {
         Self { details: Some(Box::new(details)), ..self }
     }
 
-    /// The same for a command whose exit code says how something went, which is not known if nobody read it to its end.
+    /// Reports a closed output as [`Exit::ReaderGone`], for commands whose exit code tells an outcome that is unknown
+    /// then.
     pub(super) fn of_outcome(mut self) -> Self {
         if std::mem::take(&mut self.reader_gone) {
             (self.exit, self.message) = (Exit::ReaderGone, None);
@@ -66,8 +67,8 @@ impl CliError {
         self
     }
 
-    /// Says it on stderr, and gives the code to end with. A program that asked for JSON gets that on stdout as well,
-    /// unless it has the result already.
+    /// Prints the message on stderr and returns the exit code. With `-o json` the error is also printed on stdout,
+    /// unless the result was.
     pub(super) fn report(self, out: &mut Out) -> ExitCode {
         if self.reader_gone {
             return ExitCode::SUCCESS;
@@ -76,13 +77,13 @@ impl CliError {
             say(&format!("{} {message}", paint("caxton:", Style::Bad, std::io::stderr().is_terminal())));
         }
         if out.format == Format::Json && !out.printed && self.exit != Exit::Interrupted {
-            // Where nobody reads, nobody misses it.
+            // A reader that has closed stdout does not miss it.
             let _ = out.line(&self.to_json().to_string());
         }
         ExitCode::from(self.exit as u8)
     }
 
-    /// The error for programs: `{"error": {"code", "message", "exit", "details"}}`.
+    /// Returns the error for programs: `{"error": {"code", "message", "exit", "details"}}`.
     fn to_json(&self) -> Value {
         let code = self.details.as_ref().and_then(|details| details["code"].as_str()).unwrap_or(self.exit.name());
         let message = self.message.as_deref().unwrap_or("stderr says what is wrong");
@@ -95,7 +96,7 @@ impl CliError {
 }
 
 impl Exit {
-    /// The code of an error that has none of its own.
+    /// Returns the code of an error that has none of its own.
     fn name(self) -> &'static str {
         match self {
             Self::Failed => "failed",
@@ -116,7 +117,7 @@ impl From<anyhow::Error> for CliError {
     }
 }
 
-/// Of standard output: a reader that is gone (`| head`) is no failure.
+/// Wraps errors of standard output. A closed pipe (`| head`) is not a failure.
 impl From<std::io::Error> for CliError {
     fn from(error: std::io::Error) -> Self {
         let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
@@ -124,30 +125,31 @@ impl From<std::io::Error> for CliError {
     }
 }
 
-/// Says something on stderr.
+/// Prints a line on stderr.
 pub(super) fn say(text: &str) {
-    // A host says it as all else, without waiting. Where nobody reads, nobody misses it.
+    // A host writes it through its log thread, which never blocks. Errors are ignored: there is no other place to
+    // report them.
     if !telemetry::say(text) {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
 
-/// A colour with a meaning.
+/// A colour by its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// As it should be.
+    /// In order.
     Good,
-    /// To be looked at.
+    /// Needs attention.
     Warn,
     /// Wrong.
     Bad,
-    /// Of less weight.
+    /// Less important.
     Dim,
     /// A heading.
     Head,
 }
 
-/// The text in a colour, if there are colours.
+/// Returns the text in a colour, if colours are wanted.
 pub(super) fn paint(text: &str, style: Style, colours: bool) -> String {
     if !colours || !colours_wanted() {
         return text.to_owned();
@@ -162,18 +164,18 @@ pub(super) fn paint(text: &str, style: Style, colours: bool) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
-/// Whether colours are wanted (no-color.org) and possible.
+/// Returns `true` if the environment allows colours (no-color.org).
 pub(super) fn colours_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Standard output. A command whose reader is gone (`| head`) goes on: its exit code says what came of it. One that only
-/// [follows](Self::follow) something ends.
+/// Standard output. A command whose reader has closed it (`| head`) still runs to its end, so that its exit code is
+/// right. One that only [follows](Self::follow) something ends.
 pub(super) struct Out {
     format: Format,
     terminal: bool,
-    /// Whether a program has its result.
+    /// Set once a JSON result was printed.
     printed: bool,
     follows: bool,
     reader_gone: bool,
@@ -185,22 +187,22 @@ impl Out {
         Self { format, terminal, printed: false, follows: false, reader_gone: false }
     }
 
-    /// How results are to be printed.
+    /// Returns the format of results.
     pub(super) fn format(&self) -> Format {
         self.format
     }
 
-    /// Whether a person reads.
+    /// Returns `true` if stdout is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// The text in a colour, if a person reads.
+    /// Returns the text in a colour, if stdout is a terminal.
     pub(super) fn paint(&self, text: &str, style: Style) -> String {
         paint(text, style, self.terminal)
     }
 
-    /// From now on what is printed is all that is done: nobody reads, nothing to do.
+    /// Makes a closed output an error from now on, for commands that have nothing to do but print.
     pub(super) fn follow(&mut self) {
         self.follows = true;
     }
@@ -210,7 +212,7 @@ impl Out {
         self.write(&[text.as_bytes(), b"\n"])
     }
 
-    /// Prints bytes as they are.
+    /// Prints bytes unchanged.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.write(&[bytes])
     }
@@ -230,14 +232,14 @@ impl Out {
         }
     }
 
-    /// Prints a result for programs, in several lines.
+    /// Prints a JSON result, indented.
     pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
         self.printed = true;
         self.line(&text)
     }
 
-    /// Prints a result for programs that is one of many: in a line of its own.
+    /// Prints one of many JSON results on a line of its own.
     pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(anyhow::Error::from)?;
         self.printed = true;
@@ -245,8 +247,8 @@ impl Out {
     }
 }
 
-/// Text that a terminal shows as it is: what would move its cursor or colour it is written out. Agents and
-/// callers chose these texts.
+/// Escapes control characters but tabs and line feeds. Texts of agents and callers could otherwise move the cursor of a
+/// terminal or recolour it.
 pub(super) fn printable(text: &str) -> String {
     let plain = |c: char| !c.is_control() || c == '\t' || c == '\n';
     if text.chars().all(plain) {
@@ -259,18 +261,17 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
-/// The first line of a text, and whether there are more.
+/// Returns the first line of a text, with `...` if there are more.
 pub(super) fn one_line(text: &str) -> String {
     let line = printable(text.lines().next().unwrap_or_default());
     if line == text { line } else { format!("{line} ...") }
 }
 
-/// A number of things in words: `1 error`, `2 errors`.
+/// Returns a number with its noun: `1 error`, `2 errors`.
 pub(super) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A cell of a table.
 #[derive(Debug, Clone)]
 pub(super) struct Cell {
     text: String,
@@ -287,8 +288,7 @@ impl Cell {
     }
 }
 
-/// A table with columns as wide as they need to be. A heading that begins with `>` stands, with its column, at the
-/// right.
+/// A table with columns as wide as their content. A heading with `>` in front aligns its column to the right.
 pub(super) struct Table {
     heads: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
@@ -299,13 +299,13 @@ impl Table {
         Self { heads: heads.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row with as many cells as there are headings.
+    /// Adds a row, with one cell for each heading.
     pub(super) fn row(&mut self, cells: Vec<Cell>) {
         debug_assert_eq!(cells.len(), self.heads.len());
         self.rows.push(cells);
     }
 
-    /// The table in lines.
+    /// Renders the table as lines.
     pub(super) fn render(&self, colours: bool) -> String {
         let right: Vec<bool> = self.heads.iter().map(|head| head.starts_with('>')).collect();
         let heads: Vec<&str> = self.heads.iter().map(|head| head.trim_start_matches('>')).collect();
@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_told_to_programs() {
+    fn errors_are_rendered_as_json() {
         let plain = CliError::new(Exit::NotFound, "there is no agent `x`");
         let expected = json!({ "error": { "code": "not-found", "message": "there is no agent `x`", "exit": 3 } });
         assert_eq!(plain.to_json(), expected);
@@ -364,7 +364,7 @@ rücksendung  10000  it waits";
     }
 
     #[test]
-    fn what_others_chose_cannot_steer_a_terminal() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("a\tb\nc"), "a\tb\nc");
         assert_eq!(printable("\x1b[2Jhi\r\u{9b}x"), "\\u{1b}[2Jhi\\r\\u{9b}x");
     }

@@ -1,4 +1,4 @@
-//! A rollout as a terminal shows it: lines that fit, and what draws them in place of the last ones.
+//! A view of a rollout for terminals: lines that fit the window, redrawn in place.
 
 use std::time::Duration;
 
@@ -9,17 +9,16 @@ use super::rollout::figures;
 use super::time::{ago, size};
 use crate::status::{RolloutStatus, SideStatus};
 
-/// How much a terminal shows.
+/// The size of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Window {
     /// Characters in a line.
     pub(super) columns: usize,
-    /// Lines.
     pub(super) rows: usize,
 }
 
 impl Window {
-    /// That of standard output, or the size that terminals had when it does not say.
+    /// Returns the size of the terminal of stdout; 80 by 24 if it is unknown.
     pub(super) fn now() -> Self {
         let told = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
         let known = |number: u16, else_number: usize| if number == 0 { else_number } else { usize::from(number) };
@@ -30,21 +29,21 @@ impl Window {
     }
 }
 
-/// What a terminal shows of a rollout since it was drawn last.
+/// The lines of a view that are on the terminal.
 #[derive(Debug, Default)]
 pub(super) struct Drawn {
-    /// How wide each line is.
+    /// The width of each line, to know how many rows they take in a window that was resized.
     widths: Vec<usize>,
 }
 
 impl Drawn {
-    /// What draws these lines in place of the last ones. Each is in a line of its own, as is what follows.
+    /// Returns the output that replaces the previous lines by these. The cursor is left on the line after them.
     pub(super) fn draw(&mut self, lines: &[String], window: Window) -> String {
-        // A terminal that became narrower since has broken what was drawn into more lines.
+        // A window that has become narrower has wrapped the lines.
         let up: usize = self.widths.iter().map(|width| width.div_ceil(window.columns.max(1)).max(1)).sum();
         let mut codes = String::new();
         if up > 0 {
-            // What has left at the top cannot be drawn anew.
+            // Lines that have scrolled out at the top cannot be redrawn.
             codes = format!("\x1b[{}A\r\x1b[J", up.min(window.rows.saturating_sub(1)).max(1));
         }
         self.widths = lines.iter().map(|line| width(line)).collect();
@@ -52,7 +51,7 @@ impl Drawn {
     }
 }
 
-/// A rollout in lines none of which is wider than the window, and of which there are fewer than it has.
+/// Renders a rollout in lines that are not wider than the window, and fewer than it has.
 pub(super) fn picture(rollout: &RolloutStatus, window: Window, colours: bool) -> Vec<String> {
     let RolloutStatus { from, to, strategy, status, weight, .. } = rollout;
     let took = ago(Duration::from_millis(rollout.took_ms));
@@ -84,7 +83,7 @@ pub(super) fn picture(rollout: &RolloutStatus, window: Window, colours: bool) ->
         lines.extend(table.render(colours).lines().map(str::to_owned));
     }
     lines.push(figures(rollout));
-    // The line after the last is where the cursor stands.
+    // The last row is for the cursor.
     lines.truncate(window.rows.saturating_sub(1).max(1));
     lines.iter().map(|line| cut(line, window.columns)).collect()
 }
@@ -101,10 +100,10 @@ fn row(revision: &str, share: u8, side: &SideStatus) -> Vec<Cell> {
     ]
 }
 
-/// What ends a colour.
+/// The escape sequence that resets colours.
 const PLAIN: &str = "\x1b[0m";
 
-/// The colours of a text and what is between them, in their order.
+/// Splits a text into colour sequences (`true`) and text (`false`).
 fn parts(text: &str) -> impl Iterator<Item = (bool, &str)> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -120,12 +119,12 @@ fn parts(text: &str) -> impl Iterator<Item = (bool, &str)> {
     })
 }
 
-/// How many columns a text takes.
+/// Returns the columns that a text takes, without its colours.
 fn width(text: &str) -> usize {
     parts(text).filter(|(is_colour, _)| !is_colour).map(|(_, part)| part.width()).sum()
 }
 
-/// As much of a line as fits; what is cut ends with `…`.
+/// Cuts a line to the width of the window, with `…` at its end. Colours are reset.
 fn cut(line: &str, columns: usize) -> String {
     if width(line) <= columns {
         return line.to_owned();
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_fits_into_each_window() {
+    fn views_fit_any_window() {
         let why = "it has 10 of 100 messages, 逐次 \u{1b}[2J and\nmore of them, and so on for quite a while longer";
         for (columns, rows) in [(200, 50), (80, 24), (40, 24), (20, 7), (7, 3), (1, 2), (1, 1)] {
             for colours in [false, true] {
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_cut() {
+    fn long_lines_are_cut() {
         for (line, columns, expected) in [
             ("whole", 5, "whole"),
             ("longer", 5, "long…"),
@@ -226,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_drawn_takes_the_place_of_what_was() {
+    fn lines_are_redrawn_in_place() {
         let mut drawn = Drawn::default();
         let window = Window { columns: 10, rows: 24 };
         let lines = |texts: &[&str]| -> Vec<String> { texts.iter().map(|text| (*text).to_owned()).collect() };
         assert_eq!(drawn.draw(&lines(&["0123456789", "", "x"]), window), "0123456789\n\nx\n");
         assert_eq!(drawn.draw(&lines(&["y"]), window), "\x1b[3A\r\x1b[Jy\n");
         drawn.draw(&lines(&["0123456789", "", "x"]), window);
-        // The first of them takes three lines of a window that became so narrow.
+        // The first line takes three rows of the narrower window.
         assert_eq!(drawn.draw(&lines(&["z"]), Window { columns: 4, rows: 24 }), "\x1b[5A\r\x1b[Jz\n");
         drawn.draw(&lines(&["0123456789"; 5]), window);
         assert_eq!(drawn.draw(&lines(&["z"]), Window { columns: 10, rows: 3 }), "\x1b[2A\r\x1b[Jz\n", "no higher");

@@ -38,11 +38,11 @@ pub(super) async fn run(ps: &Ps, out: &mut Out) -> Result<(), CliError> {
     }
 }
 
-/// Its state, with what keeps its messages waiting.
+/// Renders the state, with what keeps messages waiting.
 fn state(agent: &AgentStatus) -> Cell {
     let (held, breaker) = (agent.held.then_some("paused"), agent.breaker.as_str());
     let breaker = (breaker != "closed").then(|| format!("breaker {breaker}"));
-    // What failed to come to be says so by its state.
+    // An agent that failed to start shows that by its state.
     let obstacle = agent.obstacle.as_deref().filter(|_| agent.state == "running");
     let unusual: Vec<&str> = held.into_iter().chain(breaker.as_deref()).chain(obstacle).collect();
     let style = match agent.state.as_str() {
@@ -55,7 +55,7 @@ fn state(agent: &AgentStatus) -> Cell {
     Cell::styled(state, style)
 }
 
-/// Describes in one line the failure that opened the breaker; none when it is closed.
+/// Renders in one line the failure that opened the breaker; `None` while it is closed.
 fn opening(agent: &AgentStatus) -> Option<String> {
     let Opening { trial, message, attempt, reason } = agent.opening.as_ref()?;
     let what = if *trial { "the trial failed" } else { "it failed again and again, the last time" };
@@ -94,20 +94,20 @@ fn table(agents: &[AgentStatus]) -> Table {
             Cell::new(agent.mailbox_depth.to_string()),
             Cell::new(agent.handled.to_string()),
             if agent.failed == 0 { Cell::new(failed) } else { Cell::styled(failed, Style::Warn) },
-            // One line for each agent; `caxton ps AGENT` has all of it.
+            // One line for each agent. `caxton ps AGENT` shows all of it.
             Cell::new(agent.waiting.as_deref().map(one_line).or_else(|| opening(agent)).unwrap_or_default()),
         ]);
     }
     table
 }
 
-/// What is to be known when the file and what runs are not the same.
+/// Returns lines about differences between the declaration and the running state.
 fn differs(host: &HostStatus) -> Vec<String> {
     let mut lines = Vec::new();
     if !host.file_errors.is_empty() {
         let errors = count(host.file_errors.len(), "error");
         lines.push(format!(
-            "the file and the host differ: {} has {errors} and is not followed until they are mended",
+            "the file and the host differ: {} has {errors} and is not followed until they are fixed",
             host.file
         ));
         for error in &host.file_errors {
@@ -125,10 +125,10 @@ fn differs(host: &HostStatus) -> Vec<String> {
     lines
 }
 
-/// Messages to all agents with a capability before one of them can be said to get them all.
+/// The number of messages to a capability below which their distribution says nothing.
 const MANY: u64 = 100;
 
-/// Returns a hint when one of several agents with a capability gets nearly all messages sent to it.
+/// Returns a hint for each capability whose messages nearly all go to one of several agents.
 fn lopsided(agents: &[AgentStatus]) -> Vec<String> {
     let running = || agents.iter().filter(|agent| agent.state == "running");
     let names: BTreeSet<&String> = running().flat_map(|agent| &agent.capabilities).collect();
@@ -150,7 +150,7 @@ fn lopsided(agents: &[AgentStatus]) -> Vec<String> {
     names.iter().filter_map(hint).collect()
 }
 
-/// How many instances an agent has, and for how long one is used.
+/// Renders the number of instances, and the number of messages for which each is used.
 fn instances(agent: &AgentStatus) -> String {
     let count = format!("{} of at most {}", agent.instances, agent.max_instances);
     match agent.reuse {
@@ -160,7 +160,7 @@ fn instances(agent: &AgentStatus) -> String {
     }
 }
 
-/// One agent in full.
+/// Renders one agent in full.
 fn detail(agent: &AgentStatus, colours: bool) -> String {
     let list = |items: &[String]| if items.is_empty() { "-".to_owned() } else { items.join(", ") };
     let mut lines = vec![
@@ -216,16 +216,16 @@ mod tests {
     use crate::status::{FileError, Waiting};
 
     #[test]
-    fn one_of_several_that_gets_nearly_all_is_told_of() {
+    fn a_lopsided_capability_gives_a_hint() {
         let able = |name: &str, accepted: u64| AgentStatus {
             capabilities: vec!["scan".to_owned()],
             state: "running".to_owned(),
             accepted,
             ..agent(name)
         };
-        let told = lopsided(&[able("one", 1_996), able("two", 4), able("three", 0)]);
-        assert_eq!(told.len(), 1);
-        assert!(told[0].starts_with("1996 of 2000 messages to the 3 agents with cap:scan went to one:"), "{told:?}");
+        let hints = lopsided(&[able("one", 1_996), able("two", 4), able("three", 0)]);
+        assert_eq!(hints.len(), 1);
+        assert!(hints[0].starts_with("1996 of 2000 messages to the 3 agents with cap:scan went to one:"), "{hints:?}");
         for (even, why) in [
             (vec![able("one", 1_996)], "there is no other"),
             (vec![able("one", 99), able("two", 0)], "too few to tell"),
@@ -251,7 +251,7 @@ triage  failed   -         -              3/8          1        2        9      
     }
 
     #[test]
-    fn what_is_unusual_is_told() {
+    fn unusual_states_are_shown() {
         for (held, breaker, obstacle, expected) in [
             (true, "closed", None, "running (paused)"),
             (false, "open", None, "running (breaker open)"),
@@ -265,7 +265,7 @@ triage  failed   -         -              3/8          1        2        9      
     }
 
     #[test]
-    fn what_opened_a_breaker_is_told() {
+    fn the_cause_of_an_open_breaker_is_shown() {
         let opening = |trial, message: Option<&str>| Opening {
             trial,
             message: message.map(str::to_owned),
@@ -289,7 +289,7 @@ triage  failed   -         -              3/8          1        2        9      
     }
 
     #[test]
-    fn one_agent_is_shown_in_full() {
+    fn one_agent_is_rendered_in_full() {
         let text = detail(&agent("echo"), false);
         for line in [
             "revision      echo@7",
@@ -341,7 +341,7 @@ triage  failed   -         -              3/8          1        2        9      
         assert_eq!(
             differs(&status),
             [
-                "the file and the host differ: caxton.toml has 1 error and is not followed until they are mended",
+                "the file and the host differ: caxton.toml has 1 error and is not followed until they are fixed",
                 "  caxton.toml:2:1: agnts: unknown key"
             ]
         );

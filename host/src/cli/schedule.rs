@@ -21,19 +21,19 @@ pub(super) struct Args {
     pub(super) command: Command,
 }
 
-/// What to do with schedules.
+/// The subcommands of `caxton schedule`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// List them, with the times at which they fired last and fire next
+    /// List schedules with their last and next times
     Ls {
-        /// Only this agent's
+        /// Only those of this agent
         agent: Option<String>,
         #[command(flatten)]
         host: HostArgs,
     },
 }
 
-/// Lists schedules.
+/// Runs a subcommand.
 pub(super) async fn run(command: Command, out: &mut Out) -> Result<(), CliError> {
     let Command::Ls { agent, host } = command;
     let query = query(&[("agent", agent.as_deref())]);

@@ -1,15 +1,15 @@
-//! Reading server-sent events (the HTML standard, section 9.2).
+//! A parser of server-sent events (the HTML standard, section 9.2).
 
-/// One event.
+/// An event of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// Its kind; empty for the usual one.
+    /// The type; empty for the default one.
     pub(super) event: String,
-    /// What it says.
+    /// The data lines, joined.
     pub(super) data: String,
 }
 
-/// What has come and is not a whole event yet.
+/// A parser that keeps the incomplete rest of the stream.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     bytes: Vec<u8>,
@@ -17,7 +17,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Takes in what came, and gives the events that are complete.
+    /// Appends a chunk and returns the events that are complete.
     pub(super) fn read(&mut self, chunk: &[u8]) -> Vec<Frame> {
         self.bytes.extend_from_slice(chunk);
         let mut frames = Vec::new();
@@ -31,7 +31,7 @@ impl Reader {
         frames
     }
 
-    /// An empty line ends an event.
+    /// Handles one line. An empty line ends an event.
     fn line(&mut self, line: &str) -> Option<Frame> {
         if line.is_empty() {
             let mut frame = std::mem::take(&mut self.frame);
@@ -46,7 +46,7 @@ impl Reader {
                 self.frame.data.push_str(value);
                 self.frame.data.push('\n');
             }
-            // Comments keep the connection alive; ids and retry times are not needed here.
+            // Comments keep the connection alive. Ids and retry times are not used here.
             _ => {}
         }
         None
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_read_however_they_are_cut() {
+    fn events_are_parsed_from_any_chunks() {
         let stream =
             ": hello\n\nid: 7\ndata: {\"a\":\"ä\"}\n\nevent: missed\r\ndata: 1\r\ndata: 2\r\n\r\n: bye\n\ndata: cut";
         let frame = |event: &str, data: &str| Frame { event: event.to_owned(), data: data.to_owned() };

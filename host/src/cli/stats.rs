@@ -11,10 +11,10 @@ use super::time::{ago, size};
 use crate::admin::HostStats;
 use crate::status::Quantiles;
 
-/// Mailboxes that are listed, the deepest first.
+/// The number of mailboxes that are listed, the deepest first.
 const SHOWN: usize = 10;
 
-/// Prints what is measured of the host.
+/// Prints the statistics of the host.
 pub(super) async fn run(stats: &Stats, out: &mut Out) -> Result<(), CliError> {
     let found: HostStats = Client::find(&stats.host)?.get("/v1/stats").await?;
     match out.format() {
@@ -23,7 +23,7 @@ pub(super) async fn run(stats: &Stats, out: &mut Out) -> Result<(), CliError> {
     }
 }
 
-/// How times lie, in one line.
+/// Renders quantiles in one line.
 pub(super) fn times(times: Option<&Quantiles>) -> String {
     let Some(times) = times else { return "-".to_owned() };
     let us = |us: f64| format!("{:.1?}", Duration::from_secs_f64(us / 1e6));
@@ -79,7 +79,7 @@ fn show(stats: &HostStats, colours: bool) -> String {
     text.trim_end().to_owned()
 }
 
-/// The deepest mailboxes.
+/// Renders the deepest mailboxes.
 fn mailboxes(stats: &HostStats, colours: bool) -> String {
     let mut text = String::new();
     let mut deep: Vec<_> = stats.mailboxes.iter().filter(|mailbox| mailbox.depth + mailbox.in_flight > 0).collect();
@@ -102,7 +102,7 @@ fn mailboxes(stats: &HostStats, colours: bool) -> String {
     text
 }
 
-/// Failed attempts and calls by what went wrong.
+/// Renders failed attempts and calls by code.
 fn failures(stats: &HostStats, colours: bool) -> String {
     if stats.failures.is_empty() {
         return String::new();
@@ -114,7 +114,7 @@ fn failures(stats: &HostStats, colours: bool) -> String {
     format!("\n{}\n", table.render(colours))
 }
 
-/// Dead letters by reason.
+/// Renders dead letters by reason.
 fn dead_letters(stats: &HostStats, colours: bool) -> String {
     let mut text = String::new();
     let mut reasons: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
@@ -147,7 +147,7 @@ mod tests {
     use crate::store::DeadCount;
 
     #[test]
-    fn figures_are_for_people() {
+    fn statistics_are_rendered() {
         let quantiles = Quantiles {
             count: 4,
             p50_us: 81.92,

@@ -1,4 +1,4 @@
-//! `caxton store`: through the host that runs on the data folder, or without one.
+//! `caxton store`: through the host on the data folder, or directly if none runs.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,15 +15,15 @@ use super::time::size;
 use crate::status::{Checked, StoreStatus};
 use crate::store::{AtRest, CopyError, StoreError, restore};
 
-/// Whom to ask.
+/// The access to a store.
 enum Place {
-    /// A host that runs.
+    /// Through a running host.
     Host(Box<Client>),
-    /// The store itself; hosts are kept away from it meanwhile.
+    /// Directly. Hosts cannot start on it meanwhile.
     Store(AtRest),
 }
 
-/// Looks at the store, copies it, checks it, mends it.
+/// Runs a subcommand.
 pub(super) async fn run(command: StoreCommand, out: &mut Out) -> Result<(), CliError> {
     match command {
         StoreCommand::Show { host } => {
@@ -85,12 +85,12 @@ fn show(status: &StoreStatus, colours: bool) -> String {
 
 async fn backup(file: &Path, force: bool, host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
     if file.exists() && !force {
-        let message = format!("{} is there already; name another file, or give --force", file.display());
+        let message = format!("{} exists already; name another file, or use --force", file.display());
         return Err(CliError::new(Exit::Conflict, message));
     }
     let wrong = |error: std::io::Error| CliError::new(Exit::Failed, format!("writing {}: {error}", file.display()));
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Whole or not at all.
+    // Written beside the target and renamed, so that the file is complete or absent.
     let mut temporary = tempfile::Builder::new().prefix(".caxton-backup-").tempfile_in(folder).map_err(wrong)?;
     match place(host)? {
         Place::Host(client) => {
@@ -145,7 +145,7 @@ async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
                 out.line(&format!("{code}: {} ({})", printable(&defect.what), defect.count))?;
             }
             match checked.defects.len() {
-                0 => say("the store is as it has to be"),
+                0 => say("the store has no defects"),
                 defects => say(&format!(
                     "the store has {}; `caxton store restore FILE` puts a backup in its place",
                     count(defects, "defect")
@@ -156,7 +156,7 @@ async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
     if checked.ok { Ok(()) } else { Err(CliError::quiet(Exit::Failed)) }
 }
 
-/// A store that is damaged is for the check to tell of; one of another version is not.
+/// Refuses a store of another version. A damaged one is left to the check.
 fn store_is_known(store: &AtRest) -> Result<(), CliError> {
     match store.known() {
         Err(error @ StoreError::Newer { .. }) => Err(error.into()),
@@ -168,7 +168,7 @@ fn compact(data: &Path, out: &mut Out) -> Result<(), CliError> {
     let store = AtRest::open(data).map_err(|error| match error {
         StoreError::InUse { .. } => {
             let message = format!(
-                "a host runs on {}, and every commit would have to wait: stop it first. Room that is free in the store is used again anyway (`caxton store show`)",
+                "a host runs on {}, and every commit would have to wait: stop it first. Free space in the store is reused anyway (`caxton store show`)",
                 data.display()
             );
             CliError::new(Exit::Conflict, message)

@@ -1,4 +1,4 @@
-//! The commands as they are told: every help text is in `docs/cli.md`, which is written from the commands.
+//! Tests of the command line. `docs/cli.md` is generated from the help texts.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use super::output::Exit;
 use crate::admin::tests::{Bench, File};
 use crate::status::AgentStatus;
 
-/// What stands before the commands.
+/// The introduction of the page.
 const INTRO: &str = "\
 # The command line
 
-This page is written from the commands themselves; a test compares the two (`UPDATE_GOLDEN=1 cargo test -p caxton`
+This page is generated from the help texts; a test compares the two (`UPDATE_GOLDEN=1 cargo test -p caxton`
 writes it again).
 
-Results go to standard output, words to standard error; `-o json` prints results for programs. Commands that talk to
+Results go to standard output, messages to standard error; `-o json` prints results for programs. Commands that talk to
 a host find it through its data folder (`--data`), or by `--admin` and `--token-file`. Colours appear on terminals only,
 and not with `NO_COLOR`.
 
@@ -30,15 +30,15 @@ and not with `NO_COLOR`.
 | 0 | done |
 | 1 | failed: the agent, the host, or something that a host needs |
 | 2 | wrong usage, or a configuration with errors |
-| 3 | what it is about is not there |
-| 4 | what it is about is not as it would have to be |
-| 5 | it took too long |
-| 6 | a rollout was taken back |
+| 3 | not found: the agent, message or other object does not exist |
+| 4 | conflict: the state of the object does not allow it |
+| 5 | timeout |
+| 6 | a rollout was rolled back |
 | 130 | Ctrl-C |
-| 141 | what it followed (`rollout watch`) had not ended when its reader left (`| head`) |
+| 141 | the reader closed the output (`| head`) before the end of what is followed (`rollout watch`) |
 ";
 
-/// The help of a command and of those below it.
+/// Writes the help of a command and of its subcommands.
 fn write_help(page: &mut String, command: &mut clap::Command, level: usize) {
     let name = command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned();
     let help = command.render_help().to_string();
@@ -57,7 +57,7 @@ fn write_help(page: &mut String, command: &mut clap::Command, level: usize) {
 }
 
 fn page() -> String {
-    // A terminal's width must not matter.
+    // Fixed, so that the page does not depend on the terminal's width.
     let mut command = Cli::command().term_width(100);
     command.build();
     let mut page = INTRO.to_owned();
@@ -66,26 +66,23 @@ fn page() -> String {
 }
 
 #[test]
-fn the_commands_are_well_formed() {
+fn commands_are_well_formed() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn the_page_of_all_commands_is_current() {
+fn the_page_of_commands_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
     let page = page();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &page).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == page,
-        "docs/cli.md is not what the commands say: write it with UPDATE_GOLDEN=1 cargo test -p caxton"
-    );
+    assert!(found == page, "docs/cli.md is not up to date: write it with UPDATE_GOLDEN=1 cargo test -p caxton");
 }
 
 #[test]
-fn every_command_says_what_it_is_for_and_has_an_example() {
+fn commands_have_help_and_examples() {
     let mut command = Cli::command();
     command.build();
     for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
@@ -120,7 +117,7 @@ async fn a_host_is_found_by_its_data_folder() {
     assert_eq!(
         error.message.as_deref(),
         Some(
-            "the file has an error; nothing was changed; mend the file\n  caxton.toml:2:1: agnts: unknown key\n    did you mean `agents`?"
+            "the file has an error; nothing was changed; fix the file\n  caxton.toml:2:1: agnts: unknown key\n    did you mean `agents`?"
         )
     );
 
@@ -134,7 +131,7 @@ async fn a_host_is_found_by_its_data_folder() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_not_there_is_told_as_such() {
+async fn a_missing_host_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("host.json");
     let find = || Client::find(&host_args(folder.path().to_owned()));
@@ -147,7 +144,7 @@ async fn a_host_that_is_not_there_is_told_as_such() {
             file.display()
         )
     );
-    // A host that was killed leaves this behind.
+    // A host that was killed leaves its file behind.
     let bench = Bench::new(File::Good);
     let data = bench.serve().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -162,7 +159,7 @@ async fn a_host_that_is_not_there_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn what_is_followed_comes_until_the_host_ends() {
+async fn streams_end_with_the_host() {
     let bench = Bench::new(File::Good);
     let client = Client::find(&host_args(bench.serve().await)).unwrap();
     let key = "/v1/agents/echo/state/a";

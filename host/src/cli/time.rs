@@ -1,8 +1,8 @@
-//! Times as people read them.
+//! Times and sizes for people.
 
 use std::time::Duration;
 
-/// Milliseconds since 1970 as in RFC 3339, in UTC.
+/// Formats milliseconds since 1970 as in RFC 3339, in UTC.
 pub(super) fn rfc3339(ms: u64) -> String {
     let (days, rest) = (ms / 86_400_000, ms % 86_400_000);
     let (year, month, day) = date(days);
@@ -10,8 +10,8 @@ pub(super) fn rfc3339(ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// The civil date of a day counted from 1970-01-01. Years begin in March, so that leap days come last; an era is
-/// 400 of them, of 146,097 days.
+/// Converts days since 1970-01-01 to a date. Years start in March, so that leap days come last; an era is 400 years of
+/// 146,097 days in total.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -23,7 +23,7 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// A time that has passed, in its largest unit: `7s`, `3m`, `2h`, `5d`.
+/// Formats a duration in its largest unit: `7s`, `3m`, `2h`, `5d`.
 pub(super) fn ago(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -34,7 +34,7 @@ pub(super) fn ago(time: Duration) -> String {
     }
 }
 
-/// A size with three digits at most: `7 B`, `1.5 KiB`, `230 MiB`.
+/// Formats a size with three digits at most: `7 B`, `1.5 KiB`, `230 MiB`.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_rfc_3339_has_them() {
+    fn times_follow_rfc_3339() {
         for (ms, expected) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),

@@ -10,7 +10,7 @@ use crate::config::ConfigErrors;
 use crate::host::{self, StartError, UpOptions};
 use crate::telemetry;
 
-/// Runs a host until it is told to stop.
+/// Runs a host until it is stopped.
 pub(super) fn run(up: Up, out: &mut Out) -> Result<ExitCode, CliError> {
     telemetry::start(&up.log).map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
     let mut flags = Vec::new();
@@ -19,7 +19,8 @@ pub(super) fn run(up: Up, out: &mut Out) -> Result<ExitCode, CliError> {
     flags.extend(up.probes.map(|address| ("probes.listen".to_owned(), address)));
     let data = up.data.as_deref().map(absolute).transpose()?;
     if let Some(data) = &data {
-        // For what is shown and compared: a path need not be text.
+        // The flag is for messages and comparisons only, so that a path that is not UTF-8 may be shown inexactly:
+        // `data` has the exact one.
         flags.push(("store.path".to_owned(), data.to_string_lossy().into_owned()));
     }
     let options =
@@ -33,12 +34,13 @@ pub(super) fn run(up: Up, out: &mut Out) -> Result<ExitCode, CliError> {
     Ok(code)
 }
 
-/// A path of the command line starts from where the command is run, one of the file from the file's folder.
+/// Makes a path of the command line absolute. It starts from the working folder, unlike paths in the declaration, which
+/// start from the file's folder.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     Ok(std::path::absolute(path).map_err(anyhow::Error::from)?)
 }
 
-/// Says what is wrong with a configuration, with its lines.
+/// Prints the errors of a configuration with their lines, and returns the error of the command.
 pub(super) fn config_errors(errors: &ConfigErrors) -> CliError {
     let colours = std::io::stderr().is_terminal() && super::output::colours_wanted();
     let text = if colours { errors.coloured() } else { errors.plain() };

@@ -1,4 +1,4 @@
-//! `caxton rollout watch`: a rollout as it goes on.
+//! `caxton rollout watch`: follows a rollout.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::rollout::{Of, figures};
 use super::time::ago;
 use crate::status::RolloutStatus;
 
-/// Follows an agent's newest rollout until it ends. On a terminal it is drawn anew each time; elsewhere each step is a
-/// line.
+/// Follows an agent's newest rollout until it ends. On a terminal the view is redrawn; elsewhere each change of state
+/// is a line.
 pub(super) async fn watch(of: &Of, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(&of.host)?;
     out.follow();
@@ -31,7 +31,7 @@ pub(super) async fn watch(of: &Of, out: &mut Out) -> Result<(), CliError> {
     }
 }
 
-/// What was shown last.
+/// The state that was shown last.
 #[derive(Default)]
 struct Shown {
     last: Option<RolloutStatus>,
@@ -61,12 +61,12 @@ impl Shown {
     }
 }
 
-/// What makes another line: where it is, and not what is measured there.
+/// Returns the parts whose change is worth another line. Figures are left out: they change all the time.
 fn place(rollout: &RolloutStatus) -> (u64, &str, usize, u8) {
     (rollout.rollout, &rollout.status, rollout.step, rollout.weight)
 }
 
-/// A rollout in a line.
+/// Renders a rollout in one line.
 pub(super) fn line(rollout: &RolloutStatus) -> String {
     let RolloutStatus { to, status, weight, .. } = rollout;
     let why = printable(&rollout.why);

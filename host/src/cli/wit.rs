@@ -1,4 +1,4 @@
-//! `caxton wit`: the contract, as this program has it.
+//! `caxton wit`: the contract with agents, as compiled into this program.
 
 use serde_json::{Map, json};
 
@@ -14,7 +14,7 @@ const FILES: [(&str, &str); 5] = [
     ("deps/wasi-logging/world.wit", include_str!("../../../wit/deps/wasi-logging/world.wit")),
 ];
 
-/// Prints the contract, or writes it as a folder.
+/// Prints the contract, or writes it to a folder.
 pub(super) fn run(wit: &Wit, out: &mut Out) -> Result<(), CliError> {
     if let Some(folder) = &wit.out {
         for (name, text) in FILES {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_that_is_written_can_be_read_by_generators() {
+    fn the_written_folder_parses() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("wit");
         run(&Wit { deps: false, out: Some(out.clone()) }, &mut Out::new(Format::Text)).unwrap();

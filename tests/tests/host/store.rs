@@ -39,7 +39,7 @@ fn a_backup_of_a_busy_host_has_all_that_was_acknowledged_before_it() {
     let checked = json_of(&host, &["store", "check", "-o", "json"]);
     assert_eq!(checked, json!({"ok": true, "defects": []}), "while it is busy");
     let (code, _, stderr) = host.caxton(&["store", "backup", "backup-0.db"]);
-    assert!(code == 4 && stderr.contains("is there already"), "{stderr}");
+    assert!(code == 4 && stderr.contains("exists already"), "{stderr}");
     let folder = host.folder().join(".caxton");
     let mut setup = Some(host.kill());
     writers.join();
