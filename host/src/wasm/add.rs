@@ -1,5 +1,5 @@
-//! Guest calls beside plain reads and writes: additions to unread numbers, reads of reserved keys, and questions that a
-//! run before this one asked already.
+//! Guest calls beyond plain reads and writes: additions without a read, reads of reserved keys, and requests whose
+//! answer an earlier run has.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use super::guest::{Ctx, Identity, Outside, StateError, Work};
 use super::wit;
 use crate::clock;
 
-/// The most bytes of a number as decimal text.
+/// The longest decimal text of a number, to estimate its size.
 const NUMBER: &[u8] = b"-9223372036854775808";
 
-/// Of the time that a message has, the part for which a run that has keys reserved waits for an answer before it gives
-/// them up, as one over this: whoever it waits for may wait for those keys in a way that the host does not see.
+/// A run with reserved keys waits for an answer for one part in this many of its time, and then gives the keys up: the
+/// agent it waits for may wait for those keys in a way that the host does not see.
 const PATIENCE: u32 = 4;
 
-/// Adds to a number that is kept as decimal text.
+/// Adds to a number stored as decimal text.
 pub(crate) fn sum(before: Option<&[u8]>, by: i64) -> Result<i64, StateError> {
     let before = match before {
         None => 0,
@@ -30,19 +30,19 @@ pub(crate) fn sum(before: Option<&[u8]>, by: i64) -> Result<i64, StateError> {
     before.checked_add(by).ok_or(StateError::NotANumber)
 }
 
-/// Adds to a value. The time at which its key is gone stays.
+/// Adds to a value and keeps its expiry.
 pub(super) fn to(before: Option<Value>, by: i64) -> Result<Value, StateError> {
     sum_of(before, by).map(|(_, value)| value)
 }
 
-/// The same, with the sum itself.
+/// Adds to a value, and also returns the sum as a number.
 pub(super) fn sum_of(before: Option<Value>, by: i64) -> Result<(i64, Value), StateError> {
     let sum = sum(before.as_ref().map(|value| &*value.bytes), by)?;
     let expiry = before.and_then(|value| value.expiry);
     Ok((sum, Value { bytes: sum.to_string().into(), expiry }))
 }
 
-/// The host's side of questions to other agents in a call.
+/// The host's side of requests to other agents in one call.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     who: &'a Identity,
@@ -53,7 +53,7 @@ pub(super) struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// Asks, and keeps what comes of it for a run after this one.
+    /// Sends the request and records the answer for a later run.
     pub(super) async fn ask(self, draft: wit::Draft) -> Result<wit::Message, wit::RequestError> {
         let Self { who, outside, effects, work, timeout } = self;
         let asked = draft.clone();
@@ -76,15 +76,18 @@ impl Asker<'_> {
 }
 
 impl Ctx {
-    /// Returns true if another handler is to change a key before this one may depend on it.
+    /// Returns `true` if another handler is to change the key before this run may depend on it.
     pub(super) fn meets_reserved(&self, key: &str) -> bool {
         let Some(run) = self.work.as_ref().map(|work| &work.run).filter(|run| run.yields) else { return false };
-        // What has committed a part cannot run from its beginning again.
+        // A run with a committed part cannot start from its beginning.
         !self.effects.lock().partly
             && run.reserving.as_ref().is_some_and(|reserving| reserving.is_reserved(key, &run.within))
     }
 
-    /// Ends a run that depends on a key which another has reserved before anything follows from it.
+    /// Ends a run that read a key which another handler has reserved, before it does anything that depends on it.
+    ///
+    /// # Errors
+    /// A [`Reserved`] trap with the key.
     pub(super) fn go_on(&self) -> wasmtime::Result<()> {
         match &self.effects.lock().doomed {
             None => Ok(()),
@@ -92,26 +95,26 @@ impl Ctx {
         }
     }
 
-    /// The answer that a run before this one had to the same question.
+    /// Returns the answer of an earlier run to the same request.
     pub(super) fn hear_again(&self, draft: &wit::Draft) -> Option<Result<wit::Message, wit::RequestError>> {
         let answer = self.effects.lock().answers.take(draft)?;
         self.outside().heard_again(draft, &answer);
         Some(answer)
     }
 
-    /// Returns the host's side of questions for this call.
+    /// Creates the host's side of requests for this call.
     pub(super) fn asker<'a>(&'a self, work: &'a Work, timeout: Duration) -> Asker<'a> {
         Asker { who: &self.who, outside: self.outside(), effects: &self.effects, work, timeout }
     }
 
-    /// Adds to a number, whatever it is when this call's effects are committed.
+    /// Adds to a number without reading it: the sum is made at commit, so that concurrent additions do not conflict.
     pub(super) fn add_unread(&mut self, key: String, by: i64) -> Result<(), StateError> {
         let own = self.effects.lock().writes.get(&key).cloned();
         if let Some(own) = own {
             let sum = to(own.filter(|value| value.is_there(clock::now_ms())), by)?;
             return self.write(key, Some(sum));
         }
-        // A look that the commit does not check: so that what cannot be added to is told of here.
+        // A read without a conflict check, to report a value that is not a number here instead of at commit.
         let read = self.outside().read(self.who.name(), &key).map_err(StateError::Unavailable)?.what;
         let limits = self.limits();
         let mut effects = self.effects.lock();

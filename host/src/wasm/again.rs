@@ -1,4 +1,4 @@
-//! The answers and keys that a run of a handler takes over from runs before it that ended in a conflict.
+//! Repeated runs: answers and reserved keys from runs of a handler that ended in a conflict.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::sync::Arc;
 use super::effects::Effects;
 use super::wit;
 
-/// Bytes of questions and answers that are kept of one handling. What is beyond is asked anew if the handler runs again.
+/// The bound of the recorded requests and answers of one handling, in bytes. Requests beyond it are sent again by a
+/// later run.
 const MAX_BYTES: usize = 4 << 20;
 
-/// A question that a handler asked, with what came of it.
+/// A request of a handler with its answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    /// The question.
+    /// The request.
     pub(super) draft: wit::Draft,
-    /// The answer, or the error.
+    /// The answer or the error.
     pub(super) answer: Result<wit::Message, wit::RequestError>,
 }
 
 impl Asked {
-    /// Returns true if another question says the same. When its answer is of no use any more is no part of that: it is another
-    /// time in each run.
+    /// Returns `true` if another request is the same. Deadlines are not compared, because they differ between runs.
     fn is_same(&self, draft: &wit::Draft) -> bool {
         let own = &self.draft;
         own.receiver == draft.receiver
@@ -36,19 +36,19 @@ impl Asked {
     }
 }
 
-/// Questions and answers of a handling.
+/// The recorded requests of a handling.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answers {
-    /// Of runs before, and not asked for in this one.
+    /// Those of earlier runs that this run has not made yet.
     left: Vec<Asked>,
-    /// Of this run, in order.
+    /// Those of this run, in order.
     asked: Vec<Asked>,
     bytes: usize,
 }
 
 impl Answers {
-    /// Returns the answer that a run before had to the same question, once for each time that it was asked. It reads as if
-    /// this question had been asked.
+    /// Returns the answer of an earlier run to the same request, each answer once. Its `in-reply-to` and conversation
+    /// are those of the new request.
     pub(super) fn take(&mut self, draft: &wit::Draft) -> Option<Result<wit::Message, wit::RequestError>> {
         let at = self.left.iter().position(|asked| asked.is_same(draft))?;
         let mut asked = self.left.remove(at);
@@ -65,7 +65,7 @@ impl Answers {
         Some(answer)
     }
 
-    /// Keeps what came of a question, for a run after this one. What reached nobody is asked again.
+    /// Records a request with its answer. Requests that reached no agent are not recorded, so that they are sent again.
     pub(super) fn keep(&mut self, draft: wit::Draft, answer: &Result<wit::Message, wit::RequestError>) {
         if matches!(answer, Err(wit::RequestError::NotSent(_) | wit::RequestError::Deadlock(_))) {
             return;
@@ -78,7 +78,7 @@ impl Answers {
         }
     }
 
-    /// For the next run: all of them.
+    /// Returns all recorded requests, for the next run.
     pub(crate) fn for_next_run(self) -> Self {
         let Self { left, mut asked, bytes } = self;
         asked.extend(left);
@@ -86,21 +86,21 @@ impl Answers {
     }
 }
 
-/// The remains of a run that ended in a conflict.
+/// The record of a run that ended in a conflict.
 #[derive(Debug)]
 pub(crate) struct Conflict {
-    /// The key that another has changed, or is to change first.
+    /// The key that another handler has changed, or has reserved.
     pub(crate) key: String,
-    /// The keys that the run touched.
+    /// The keys that the run read or wrote.
     pub(crate) keys: BTreeSet<String>,
-    /// The questions that it asked, with their answers.
+    /// The recorded requests of the run.
     pub(crate) answers: Answers,
-    /// Set if a part of it is committed, so that it cannot run again.
+    /// Set if a part of the run is committed, so that it cannot be repeated.
     pub(crate) partly: bool,
 }
 
 impl Conflict {
-    /// Of a run that was broken off.
+    /// Creates the record of a run that was broken off for `key`.
     pub(crate) fn broken_off(key: String, effects: Effects) -> Self {
         let mut keys = effects.touched();
         keys.insert(key.clone());
@@ -108,41 +108,41 @@ impl Conflict {
     }
 }
 
-/// The record of a handling whose runs ended in conflicts.
+/// The record of a handling whose runs have ended in conflicts.
 #[derive(Debug)]
 pub(crate) struct Again {
-    /// The number of runs that did.
+    /// The number of those runs.
     pub(crate) runs: u32,
-    /// The keys that they touched, which are reserved for the next.
+    /// The keys that they touched, which are reserved for the next run.
     pub(crate) keys: BTreeSet<String>,
-    /// The questions that they asked, with their answers.
+    /// The recorded requests.
     pub(crate) answers: Answers,
-    /// Under which the keys are reserved.
+    /// The ticket under which the keys are reserved.
     pub(crate) ticket: Ticket,
 }
 
-/// The keys of an agent that are reserved, as a run of one of its handlers meets them.
+/// The reserved keys of an agent, as the runs of its handlers see them.
 pub(crate) trait Reserving: Send + Sync {
-    /// Returns true if a run within these had better not depend on the key.
+    /// Returns `true` if a run should not depend on the key: it is reserved under a ticket that is not in `within`.
     fn is_reserved(&self, key: &str, within: &[u64]) -> bool;
-    /// Gives up what is reserved under a ticket.
+    /// Releases the keys of a ticket.
     fn give_up(&self, ticket: u64);
 }
 
-/// The reservations and answers that a run of a handling goes by.
+/// The reservations and earlier answers of a run.
 #[derive(Clone, Default)]
 pub(crate) struct Run {
-    /// The reserved keys of its agent; none for a run that is in conflict with no other, such as that of a copy.
+    /// The reserved keys of the agent; `None` for a run that conflicts with no other, such as a copy.
     pub(crate) reserving: Option<Arc<dyn Reserving>>,
-    /// Set if it is broken off before something follows from a key that another has reserved.
+    /// Set if the run is broken off before it depends on a key that another handler has reserved.
     pub(crate) yields: bool,
-    /// Set if it runs again from its beginning when it is broken off.
+    /// Set if the run is repeated from its beginning after it was broken off.
     pub(crate) runs_again: bool,
-    /// Under which it has keys reserved.
+    /// The ticket of its own reserved keys.
     pub(crate) ticket: Option<u64>,
-    /// The tickets of those that wait for it and its own: what they have reserved is free for it.
+    /// Its own ticket and those of the handlers that wait for it, whose reservations do not concern it.
     pub(crate) within: Vec<u64>,
-    /// The questions of the runs before it, with their answers.
+    /// The recorded requests of earlier runs.
     pub(crate) answers: Answers,
 }
 
@@ -152,18 +152,18 @@ impl std::fmt::Debug for Run {
     }
 }
 
-/// Hears that a ticket is given up.
+/// Called when a ticket is released.
 type Left = Box<dyn FnOnce(u64) + Send + Sync>;
 
-/// Under which a handling reserves keys. Dropping it gives them up.
+/// The ticket under which a handling reserves keys. Dropping it releases them.
 pub(crate) struct Ticket {
-    /// Different from all others of this host.
+    /// Unique in this process.
     pub(crate) number: u64,
     left: Option<Left>,
 }
 
 impl Ticket {
-    /// A new one; `left` hears when it is given up.
+    /// Creates a ticket; `left` is called when it is released.
     pub(crate) fn new(left: impl FnOnce(u64) + Send + Sync + 'static) -> Self {
         use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn each_answer_is_given_once_to_the_same_question() {
+    fn answers_are_reused_once_for_the_same_request() {
         let mut first = Answers::default();
         let answer = |text: &str| Ok(message(text.as_bytes()));
         first.keep(draft("till", "charge"), &answer("one"));
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(heard(second.take(&draft("till", "other"))), None);
         assert_eq!(heard(second.take(&draft("bank", "charge"))), None);
         second.keep(draft("bank", "charge"), &answer("three"));
-        // Also what the second did not ask for.
+        // Includes what the second run did not ask for.
         let mut third = second.for_next_run();
         let named = wit::Draft { reply_with: Some("r-9".to_owned()), ..draft("till", "charge") };
         assert_eq!(third.take(&named).unwrap().unwrap().in_reply_to.as_deref(), Some("r-9"));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_bytes_are_kept_and_no_more() {
+    fn recorded_bytes_are_bounded() {
         let mut answers = Answers::default();
         let large = "x".repeat(MAX_BYTES / 2);
         for _ in 0..3 {

@@ -1,9 +1,9 @@
-//! Compiled components on disk, so that compiling happens once.
+//! The cache of compiled components on disk.
 //!
-//! An artefact is machine code: whoever can write one runs code in the host. The folder is readable by its
-//! owner only, every artefact carries a MAC under a key that lives beside it, and a name is written once
-//! (temporary file, sync, rename). The name holds the component's digest and wasmtime's compatibility hash,
-//! so that another version, machine or setting finds nothing rather than something wrong.
+//! An artefact is machine code: a user who can write one runs code in the host. So the folder is accessible to its
+//! owner only, every artefact carries a MAC under a key beside it, and a name is written once (temporary file, sync,
+//! rename). The name contains the component's digest and wasmtime's compatibility hash, so that another version,
+//! machine or setting finds no artefact instead of a wrong one.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -23,22 +23,22 @@ use super::evict::mark_used;
 
 type Sealer = Hmac<Sha256>;
 
-/// Bytes of the key and of the MAC.
+/// The length of the key and of the MAC in bytes.
 const KEY_BYTES: usize = 32;
 
-/// The folder of artefacts.
+/// The cache's folder.
 pub(super) struct Artefacts {
     pub(super) folder: PathBuf,
-    /// Whether other hosts use the folder too.
+    /// Set if other hosts use the folder too.
     pub(super) shared: bool,
-    /// The compatibility of the engines that artefacts are for, once it was asked for.
+    /// The compatibility of the engines whose artefacts are used, computed once.
     pub(super) engines: OnceLock<[Option<String>; 2]>,
     key: [u8; KEY_BYTES],
     pub(super) compiler: Vec<OsString>,
 }
 
 impl Artefacts {
-    /// Opens the folder, making it and its key when they are not there.
+    /// Opens the folder. Creates it and its key if they are missing.
     pub(super) fn open(folder: PathBuf, compiler: Vec<OsString>, shared: bool) -> io::Result<Self> {
         if let Some(parent) = folder.parent() {
             fs::create_dir_all(parent)?;
@@ -47,23 +47,23 @@ impl Artefacts {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        // A folder that was made by another hand may be open to others.
+        // An existing folder may have been created with other permissions.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         let key = key(&folder)?;
         Ok(Self { folder, shared, engines: OnceLock::new(), key, compiler })
     }
 
-    /// Where the artefact of a component for an engine is.
+    /// Returns the path of the artefact of a component for an engine.
     pub(super) fn path(&self, digest: Digest, engine: &Engine) -> PathBuf {
         self.folder.join(format!("{digest}-{}.cwasm", compatibility(engine)))
     }
 
-    /// A temporary name in the folder, for [`keep`](Self::keep).
+    /// Returns a temporary path in the folder, for [`keep`](Self::keep).
     pub(super) fn temporary(&self) -> PathBuf {
         self.folder.join(format!("{}.tmp", uuid::Uuid::now_v7()))
     }
 
-    /// Seals what the compiler wrote to `temporary` and gives it its name.
+    /// Seals the compiler's output in `temporary` and renames it.
     pub(super) fn keep(&self, temporary: &Path, path: &Path) -> io::Result<()> {
         let file = File::open(temporary)?;
         let seal = self.seal(path, &file)?;
@@ -73,13 +73,14 @@ impl Artefacts {
         seal_file.write_all(&seal)?;
         seal_file.sync_all()?;
         fs::set_permissions(temporary, fs::Permissions::from_mode(0o400))?;
+        // The seal first: an artefact without one would be rejected by a host that finds it in between.
         fs::rename(seal_temporary, seal_path(path))?;
         fs::rename(temporary, path)?;
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Loads an artefact that was kept before; none when there is none that can be trusted. One whose seal
-    /// does not fit is removed and told of.
+    /// Loads a stored artefact; `None` if there is none that can be trusted. One with a wrong seal is removed with a
+    /// warning.
     pub(super) fn find(&self, engine: &Engine, path: &Path) -> Option<Component> {
         if !path.exists() {
             return None;
@@ -103,7 +104,7 @@ impl Artefacts {
     /// Loads an artefact.
     ///
     /// # Errors
-    /// Its seal does not fit, or this engine has no room for what it needs.
+    /// The seal does not match, or the engine has no room for the component's instances.
     pub(super) fn load(&self, engine: &Engine, path: &Path) -> Result<Component, String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
         let sealed = fs::read(seal_path(path)).unwrap_or_default();
@@ -118,7 +119,7 @@ impl Artefacts {
         Ok(self.mac(path, file)?.finalize().into_bytes().to_vec())
     }
 
-    /// Covers the name too: an artefact cannot stand in for another.
+    /// The MAC covers the name too, so that an artefact cannot stand in for another.
     fn mac(&self, path: &Path, mut file: &File) -> io::Result<Sealer> {
         let mut mac = Sealer::new_from_slice(&self.key).expect("every length of key will do");
         mac.update(path.file_name().unwrap_or_default().as_encoded_bytes());
@@ -133,7 +134,7 @@ impl Artefacts {
     }
 }
 
-/// What of an engine an artefact has to be made for, as a part of its name.
+/// Returns the part of an artefact's name that identifies the engine it was compiled for.
 pub(super) fn compatibility(engine: &Engine) -> String {
     let mut hash = Fnv::default();
     engine.precompile_compatibility_hash().hash(&mut hash);
@@ -146,13 +147,13 @@ pub(super) fn seal_path(path: &Path) -> PathBuf {
 
 #[allow(unsafe_code, reason = "loading machine code is what an artefact cache is for; see the module's text")]
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes were written by wasmtime, their MAC was verified just now, and nobody but the owner of
-    // this folder, who also holds the key, can have changed them since. wasmtime maps the file, and no code
-    // here ever writes to a name again.
+    // SAFETY: the bytes were written by wasmtime, their MAC was verified just now, and only the owner of this folder,
+    // who also holds the key, can have changed them since. wasmtime maps the file, and no code here writes to a name
+    // again.
     unsafe { Component::deserialize_file(engine, path) }
 }
 
-/// Reads the folder's key, or makes one.
+/// Reads the key of the folder, or creates one.
 fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = folder.join("key");
     loop {
@@ -161,7 +162,7 @@ fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
                 let mut key = [0; KEY_BYTES];
                 match file.read_exact(&mut key) {
                     Ok(()) => return Ok(key),
-                    // A half-written key seals nothing that could be trusted.
+                    // A half-written key sealed nothing that could be trusted.
                     Err(_) => fs::remove_file(&path)?,
                 }
             }
@@ -171,7 +172,7 @@ fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
                 let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&temporary)?;
                 file.write_all(&key)?;
                 file.sync_all()?;
-                // A link fails where another host was first; then its key is read.
+                // The link fails if another host was first; its key is read in the next turn of the loop.
                 let linked = fs::hard_link(&temporary, &path);
                 fs::remove_file(&temporary)?;
                 match linked {
@@ -184,7 +185,7 @@ fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
     }
 }
 
-/// FNV-1a: the same in every build, unlike the hasher of std.
+/// FNV-1a, which is the same in every build, unlike the hasher of std.
 struct Fnv(u64);
 
 impl Default for Fnv {

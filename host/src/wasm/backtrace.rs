@@ -1,17 +1,17 @@
-//! Backtraces for people: demangled, with file and line where a component says them.
+//! Backtraces of guests: demangled, with file and line where the component has DWARF.
 
 use std::fmt::Write;
 
 use super::symbols::{Place, Symbols};
 
-/// Frames that are shown, those of inlined functions included.
+/// The most frames, including those of inlined functions.
 const MAX_FRAMES: usize = 64;
-/// A name longer than this is shown as it is, and cut: what is generated may nest without end.
+/// The length above which a name is not demangled but cut: generated names may nest without bound.
 const MAX_NAME: usize = 4_096;
 const MAX_SHOWN: usize = 300;
 
-/// The guest's frames, innermost first, one a line, with a line below it for its place in the source. Frames without a
-/// name, which say nothing, are counted together.
+/// Renders the frames of a guest, innermost first, with the place in the source on a line below. Frames without a name
+/// or a place are counted together.
 pub(super) fn backtrace(error: &wasmtime::Error, symbols: &Symbols) -> String {
     let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else { return String::new() };
     let mut lines = Lines::default();
@@ -59,7 +59,7 @@ impl Lines {
         }
     }
 
-    /// Tells of frames without a name that are not told of yet.
+    /// Writes the number of unnamed frames since the last named one.
     fn fold(&mut self) {
         let unnamed = std::mem::take(&mut self.unnamed);
         if unnamed > 0 {
@@ -75,13 +75,13 @@ impl Lines {
     }
 }
 
-/// A function's name as its source has it.
+/// Returns the name of a function as in its source.
 fn demangle(name: &str) -> String {
     if name.len() > MAX_NAME {
         return cut(name);
     }
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
-        // Without the hash at its end.
+        // The alternate form omits the hash.
         return cut(&format!("{rust:#}"));
     }
     let cpp = name.starts_with("_Z").then(|| cpp_demangle::Symbol::new(name).ok()).flatten();
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_as_their_source_has_them() {
+    fn names_are_demangled() {
         for (name, expected) in [
             ("_ZN4core9panicking5panic17h0123456789abcdefE", "core::panicking::panic"),
             ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_backtrace_ends() {
+    fn long_backtraces_are_cut() {
         let mut lines = Lines::default();
         for _ in 0..1_000 {
             lines.add(None, Some("again".to_owned()), Some("a.c:1".to_owned()));

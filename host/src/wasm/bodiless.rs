@@ -1,7 +1,7 @@
-//! Responses without a body: to HEAD, and those with the status 204 or 304.
+//! Responses without a body: those to HEAD, and those with status 204 or 304.
 //!
-//! They may say in `content-length` how long the body of a GET would be (RFC 9110, section 8.6). What wasi:http
-//! demands, that a body be as long as that, holds for none of them.
+//! They may have a `content-length` that tells the length of a GET's body (RFC 9110, section 8.6). wasi:http requires
+//! that a body has that length, which none of these can meet.
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
@@ -12,11 +12,11 @@ use wasmtime_wasi_http::{FieldMap, WasiHttpView};
 
 use super::guest::Ctx;
 
-/// The interface and its function, as `wasmtime-wasi-http` defines them.
+/// The interface and the function in the names of `wasmtime-wasi-http`.
 const TYPES: &str = "wasi:http/types@0.2.12";
 const FINISH: &str = "[static]outgoing-body.finish";
 
-/// Whether a response to this method with this status has no body. Those of 1xx are no final responses.
+/// Returns `true` if a response to this method with this status has no body. A 1xx response is not final.
 pub(super) fn is_bodiless(method: &http::Method, status: http::StatusCode) -> bool {
     *method == http::Method::HEAD || is_bodiless_status(status)
 }
@@ -26,7 +26,7 @@ fn is_bodiless_status(status: http::StatusCode) -> bool {
 }
 
 impl Ctx {
-    /// Whether the response of the call at hand has no body.
+    /// Returns `true` if the response of the current call has no body.
     pub(super) fn answers_without_body(&mut self) -> bool {
         if self.answer.head {
             return true;
@@ -35,7 +35,7 @@ impl Ctx {
         if let Ok(status) = http::StatusCode::from_u16(sent) {
             return is_bodiless_status(status);
         }
-        // Not sent yet: then it is among what the guest holds.
+        // Not sent yet: the response is among the guest's resources.
         self.table
             .iter_mut()
             .filter_map(|entry| entry.downcast_ref::<HostOutgoingResponse>())
@@ -43,7 +43,7 @@ impl Ctx {
     }
 }
 
-/// Puts a `finish` in place of the linker's that asks for no length where there is no body.
+/// Replaces `finish` in the linker by one that ignores the length of a response without a body.
 pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
     type Params = (Resource<HostOutgoingBody>, Option<Resource<FieldMap>>);
     linker.allow_shadowing(true);

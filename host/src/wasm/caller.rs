@@ -1,6 +1,6 @@
-//! What a caller over HTTP does to a call: how it sends its body, how it takes the response, and whether it stays.
+//! The influence of an HTTP caller on its call: the way it sends its body and takes the response, and whether it stays.
 //!
-//! A guest that fails because of that has done nothing wrong.
+//! A guest that fails because of its caller is not at fault.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,30 +14,30 @@ use wasmtime_wasi_http::Error as WasiHttpError;
 
 use super::Fault;
 
-/// A call that runs out of time is its caller's doing when the caller took more than this part of it, as one over this.
-/// On a good line it is far less, and a guest that hangs is still told from one that was kept waiting.
+/// A timeout counts as caused by the caller if the caller took more than one part in this many of the time. A good
+/// connection takes far less, so that a guest that hangs is told apart from one that was kept waiting.
 const PART: u32 = 10;
 
-/// A body is much for a guest when it takes more than this part of its memory, as one over this: collecting it takes
-/// several times its size, and the guest has its own needs.
+/// A body is too large for a guest if it exceeds one part in this many of its memory: collecting it takes several times
+/// its size.
 const MUCH: u64 = 8;
 
-/// Why the body of a request ended before its end.
+/// The reason why a request body ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// It is larger than it may be.
+    /// The body exceeds the bound.
     #[error("the body is larger than {limit} bytes")]
     TooLarge {
-        /// The bound.
+        /// The bound in bytes.
         limit: u64,
     },
-    /// The client sent nothing for too long.
+    /// The client paused for too long.
     #[error("nothing more of the body came for {} ms (http.stall-timeout)", limit.as_millis())]
     Stalled {
         /// The bound.
         limit: Duration,
     },
-    /// The connection or what came over it is broken.
+    /// The connection broke, or its framing is invalid.
     #[error("the body could not be read")]
     Broken(#[source] hyper::Error),
 }
@@ -52,25 +52,25 @@ impl From<BodyError> for WasiHttpError {
     }
 }
 
-/// What a caller did to its call so far.
+/// A record of the caller's actions in its call.
 #[derive(Debug, Default)]
 pub(super) struct Caller(Mutex<Done>);
 
 #[derive(Debug, Default)]
 struct Done {
-    /// Bytes of the request that came.
+    /// Bytes of the request that have arrived.
     sent: u64,
-    /// How long the guest waited for the caller.
+    /// The total time for which the guest waited for the caller.
     waited: Duration,
-    /// Since when it waits for more of the request.
+    /// The time since when the guest waits for more of the request.
     sending_since: Option<Instant>,
-    /// Since when it waits for the caller to take more of the response.
+    /// The time since when the guest waits for the caller to take more of the response.
     taking_since: Option<Instant>,
-    /// Its request broke off.
+    /// Set if the request body broke off.
     broke_off: bool,
-    /// It takes no more of the response.
+    /// Set if the caller takes no more of the response.
     left: bool,
-    /// It wants no content, whatever there is.
+    /// Set if the caller ignores the content of the response.
     wants_none: bool,
 }
 
@@ -82,7 +82,7 @@ impl Done {
 }
 
 impl Caller {
-    /// More of the request was asked for, and came or did not.
+    /// Notes that the guest polled for more of the request, and whether there was data.
     fn sends(&self, came: bool) {
         let mut done = self.0.lock();
         if came {
@@ -93,30 +93,30 @@ impl Caller {
         }
     }
 
-    /// A piece of the response was handed over, and until the caller asks for more the guest does not go on.
+    /// Notes that a chunk of the response was handed over. The guest waits until the caller asks for more.
     pub(super) fn has_piece(&self) {
         self.0.lock().taking_since.get_or_insert_with(Instant::now);
     }
 
-    /// More of the response is asked for.
+    /// Notes that the caller asked for more of the response.
     pub(super) fn asks(&self) {
         let mut done = self.0.lock();
         let since = done.taking_since.take();
         done.waited += since.map_or(Duration::ZERO, |since| since.elapsed());
     }
 
-    /// The caller takes no more of the response.
+    /// Notes that the caller takes no more of the response.
     pub(super) fn leaves(&self) {
         self.0.lock().left = true;
     }
 
-    /// The caller wants no content of the response: it asked with HEAD, or has it already.
+    /// Notes that the caller ignores the content: it asked with HEAD, or has it cached.
     pub(super) fn wants_none(&self) {
         self.0.lock().wants_none = true;
     }
 
-    /// Whether a fault of the guest is the caller's doing. `time` is what the call might take, and `starved` the memory
-    /// that it might have, if it was refused more.
+    /// Returns `true` if a fault of the guest was caused by the caller. `time` is the limit of the call, and `starved`
+    /// the memory limit if the guest was refused memory beyond it.
     pub(super) fn caused(&self, fault: &Fault, time: Duration, starved: Option<u64>) -> bool {
         let done = self.0.lock();
         if !fault.is_guests() {
@@ -127,9 +127,9 @@ impl Caller {
         }
         match fault {
             Fault::Time { .. } => done.wants_none || done.waited(Instant::now()) * PART > time,
-            // Nobody takes what it writes, so that nothing slows it down.
+            // Output is dropped at once, so that no back-pressure slows the guest down.
             Fault::Cpu { .. } | Fault::Fuel { .. } => done.wants_none,
-            // It had to hold what is too much for it.
+            // The guest had to hold a body that is too large for it.
             Fault::Trap { .. } => starved.is_some_and(|memory| done.sent > memory / MUCH),
             Fault::Start(_)
             | Fault::Restore(_)
@@ -144,14 +144,14 @@ impl Caller {
     }
 }
 
-/// The body of a request, whose caller is watched.
+/// A request body that records the caller's actions.
 pub(super) struct Sending<B> {
     body: B,
     caller: Arc<Caller>,
 }
 
 impl<B> Sending<B> {
-    /// A body that `caller` sends.
+    /// Wraps a body that `caller` sends.
     pub(super) fn new(body: B, caller: &Arc<Caller>) -> Self {
         Self { body, caller: Arc::clone(caller) }
     }
@@ -185,7 +185,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Sending<B> {
 
 impl<B> Drop for Sending<B> {
     fn drop(&mut self) {
-        // Nobody waits for the rest.
+        // The guest no longer waits for the rest.
         self.caller.sends(true);
     }
 }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caller_did_is_not_the_guests_fault() {
+    fn faults_are_attributed_to_callers() {
         let (short, long) = (Duration::from_nanos(1), Duration::from_secs(3_600));
         let time = |limit| Fault::Time { limit, trail: Trail::default() };
         let table: &[(&str, Did, Fault, Duration, bool)] = &[

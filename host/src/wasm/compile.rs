@@ -1,5 +1,5 @@
-//! Compiling, in a child process with bounds on memory and time: Cranelift is not meant to be safe against a
-//! hostile component, and a 15 MB one takes it many seconds.
+//! Compilation in a child process with bounds on memory and time: Cranelift does not promise to be safe against a
+//! hostile component, and a component of 15 MB takes many seconds.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -13,12 +13,12 @@ use wasmtime::Engine;
 use super::engine;
 use super::program::ProgramError;
 
-/// How long compiling one component may take.
+/// The time limit for one component.
 const TIME: Duration = Duration::from_secs(300);
-/// Memory that compiling may use. The largest real components (18 MB) need about 1 GB.
+/// The memory limit. The largest real components (18 MB) need about 1 GB.
 const MEMORY_BYTES: u64 = 4 << 30;
 
-/// Compiles `input` into the new file `output`, in a child process: the command line `compiler`.
+/// Compiles `input` into the new file `output` in a child process with the command line `compiler`.
 pub(super) async fn compile(
     compiler: &[OsString],
     input: &Path,
@@ -49,29 +49,29 @@ pub(super) async fn compile(
         return Ok(());
     }
     let said = String::from_utf8_lossy(&finished.stderr);
-    // A panic says where it was on a line before what it was, and has advice on the line after.
+    // A panic prints its place on the line before its message, and a note on the line after it.
     let mut said = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: "));
     let said = said.next_back().map(str::to_owned);
     Err(failed(said.unwrap_or_else(|| format!("the compiler ended with {}", finished.status))))
 }
 
-/// What the child does: `caxton compile-component INPUT OUTPUT plain|fuel`.
+/// The child process: `caxton compile-component INPUT OUTPUT plain|fuel`. Sets its own limits first.
 ///
 /// # Errors
-/// A text for the parent to show.
+/// A message for the parent to show.
 pub(crate) fn compile_child(input: &Path, output: &Path, fuel: bool) -> Result<(), String> {
     bound(Resource::Data, MEMORY_BYTES)?;
     bound(Resource::Cpu, TIME.as_secs())?;
     bound(Resource::Core, 0)?;
     let bytes = std::fs::read(input).map_err(|error| error.to_string())?;
-    // One place in the pool: what is compiled depends on the kind of allocation, not on its size.
+    // A pool of one: artefacts depend on the kind of allocator, not on its size.
     let engine = Engine::new(&engine::config(fuel, Some(1))).map_err(|error| format!("{error:#}"))?;
     let compiled = engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))?;
     std::fs::write(output, compiled).map_err(|error| error.to_string())
 }
 
 fn bound(resource: Resource, value: u64) -> Result<(), String> {
-    // Only root may raise a hard limit again; a lower one that is there stays.
+    // Only root can raise a hard limit again, so that a lower one is kept.
     let hard = getrlimit(resource).maximum;
     let value = hard.map_or(value, |hard| hard.min(value));
     setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })

@@ -1,7 +1,7 @@
-//! What a guest asks for and is not given: refused where it asks, and told once in its log with what would allow it.
+//! Denied accesses of guests: refused where they occur, and logged once with the setting that would allow them.
 //!
-//! A guest sees an error, or nothing at all where it looks for variables or folders, and its language makes of that what
-//! it likes. What the log says is for the author, who does not know what stands in the way.
+//! A guest gets an error, or an empty result for variables and folders, and its language runtime may hide either. The
+//! line in the log tells its author what is in the way.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -18,13 +18,13 @@ use wasmtime_wasi_http::{Error as WasiHttpError, RequestOptions, WasiBody, WasiH
 
 use super::guest::{Ctx, Identity, LogLevel, Outside};
 
-/// The version of WASI that the host defines; a guest's may be any of 0.2.
+/// The version of WASI that the host defines. A guest may use any 0.2.
 pub(super) const WASI: &str = "0.2.12";
 
-/// The longest part of what a guest asked for that is told, in characters.
+/// The longest part of a guest's text that is logged, in characters.
 const MAX_ASKED: usize = 200;
 
-/// What can be denied.
+/// A kind of access that can be denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Http,
@@ -35,21 +35,21 @@ enum Kind {
     Environment,
 }
 
-/// The kinds that were told already: a bit for each. One line for an agent's revision and kind, however many instances
-/// ask how often.
+/// The kinds that were logged already, as bits. One line for each kind and revision, regardless of the number of
+/// instances and accesses.
 #[derive(Debug, Default)]
 pub(crate) struct Denied(AtomicU8);
 
 impl Denied {
-    /// Whether a kind is told for the first time.
+    /// Returns `true` for the first denial of a kind.
     fn is_first(&self, kind: Kind) -> bool {
         let bit = 1 << kind as u8;
         self.0.load(Ordering::Relaxed) & bit == 0 && self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 }
 
-/// Tells of a denial in the agent's log, unless that was done.
-fn tell(who: &Identity, outside: &dyn Outside, kind: Kind, text: impl FnOnce() -> String) {
+/// Logs the first denial of a kind to the agent's log.
+fn log_once(who: &Identity, outside: &dyn Outside, kind: Kind, text: impl FnOnce() -> String) {
     if who.denied.is_first(kind) {
         outside.log(who, LogLevel::Warn, "caxton", &text());
     }
@@ -57,22 +57,22 @@ fn tell(who: &Identity, outside: &dyn Outside, kind: Kind, text: impl FnOnce() -
 
 impl Ctx {
     fn deny(&self, kind: Kind, text: impl FnOnce() -> String) {
-        tell(&self.who, self.outside(), kind, text);
+        log_once(&self.who, self.outside(), kind, text);
     }
 }
 
-/// What a guest chose, as far as it is told.
+/// Returns a guest's text, cut and escaped for the log.
 fn shown(text: &str) -> String {
     text.chars().take(MAX_ASKED).collect::<String>().escape_debug().to_string()
 }
 
-/// Puts in place of WASI's own functions those that tell what they deny. To be called after those are defined.
+/// Replaces functions of WASI by ones that log denials. Called after the originals are defined.
 pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut interface = linker.instance(&format!("wasi:cli/environment@{WASI}"))?;
     interface.func_wrap("get-environment", |mut store: StoreContextMut<'_, Ctx>, (): ()| {
         let seen = store.data_mut().cli().get_environment()?;
-        store.data().tell_environment(&seen);
+        store.data().log_environment(&seen);
         Ok((seen,))
     })?;
     let mut interface = linker.instance(&format!("wasi:filesystem/preopens@{WASI}"))?;
@@ -117,8 +117,9 @@ fn denied_socket(kind: &str) -> String {
 }
 
 impl Ctx {
-    /// Tells what a guest sees that reads its environment. Which variable it looks for is not known: it takes all.
-    fn tell_environment(&self, seen: &[(String, String)]) {
+    /// Logs what a guest that reads its environment gets. WASI passes all variables at once, so that the one it looks
+    /// for is unknown.
+    fn log_environment(&self, seen: &[(String, String)]) {
         let granted = &self.who.spec.allow.env;
         let missing: Vec<&str> =
             granted.iter().map(String::as_str).filter(|name| !seen.iter().any(|(seen, _)| seen == name)).collect();
@@ -143,10 +144,10 @@ impl Ctx {
     }
 }
 
-/// The most that a guest writes of a body at once; twice as much waits to be taken.
+/// The largest piece of a body that a guest writes at once. Twice as much may be queued.
 const CHUNK: usize = 64 << 10;
 
-/// Requests that guests make of others. Nothing can be granted, so everything is denied.
+/// Outgoing HTTP requests of guests, which are all denied in this version.
 pub(super) struct Outbound {
     pub(super) who: std::sync::Arc<Identity>,
     pub(super) outside: std::sync::Arc<dyn Outside>,
@@ -170,12 +171,12 @@ impl WasiHttpHooks for Outbound {
                 >,
             > + Send,
     > {
-        tell(&self.who, &*self.outside, Kind::Http, || {
+        log_once(&self.who, &*self.outside, Kind::Http, || {
             format!(
                 "it called `{} {}`, which was denied: no call over HTTP can be granted by this version (`allow.http` is \
                  known and not implemented)",
                 request.method(),
-                // Its path and query may hold secrets.
+                // The path and the query may contain secrets.
                 shown(&origin(request.uri()))
             )
         });
@@ -183,7 +184,7 @@ impl WasiHttpHooks for Outbound {
     }
 }
 
-/// Scheme, host and port of an address.
+/// Returns scheme, host and port of an address.
 fn origin(uri: &http::Uri) -> String {
     let scheme = uri.scheme_str().unwrap_or("http");
     format!("{scheme}://{}", uri.authority().map_or("", |authority| authority.as_str()))

@@ -1,4 +1,4 @@
-//! The engines, sized to the machine, and what belongs to all instances together.
+//! The engines, sized to the machine, and the parts that all instances share.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,98 +17,96 @@ use super::pool::Pool;
 use super::program::Programs;
 use super::spares::{Idle, Spares};
 
-/// How often a running guest is asked whether its budget is used up.
+/// The interval of epoch ticks, at which a running guest's budget is checked.
 const TICK: Duration = Duration::from_millis(1);
-/// An instance costs at most this many memory mappings: four for each memory (what comes before and after the image of
-/// its initial content, the image, and what is not there yet), of which there are a quarter more than instances, and two
-/// for a stack and its guard; as many again for a stack on the engine that counts fuel.
+/// The most memory mappings of one instance: four for each memory (before and after the image of its initial content,
+/// the image, and the unmapped rest), with a quarter more memories than instances, and two for a stack with its guard
+/// page; and as many again for a stack of the engine that counts fuel.
 const MAPPINGS_PER_INSTANCE: u64 = 9;
-/// More live instances than this are not kept on any machine; each costs about 25 kB when idle.
+/// The bound of live instances on any machine; each costs about 25 kB while idle.
 const MAX_INSTANCES: u64 = 16_384;
-/// With fewer the host is of no use.
+/// The least number of instances: a host with fewer is of no use.
 const MIN_INSTANCES: u64 = 64;
-/// The usual bound of mappings on Linux, where the machine's own cannot be read.
+/// The default of `vm.max_map_count` on Linux, used where the machine's cannot be read.
 const USUAL_MAPPINGS: u64 = 65_530;
-/// Core instances, memories and tables that one instance of a component may have. Python's components have
-/// about twenty core instances.
+/// Core instances, memories and tables of one component. Components made from Python have about twenty core instances.
 const CORE_INSTANCES: u32 = 64;
 const MEMORIES: u32 = 4;
 const TABLES: u32 = 16;
-/// Every table may have this many entries; JavaScript's and Python's have some ten thousand.
+/// The entries of each table. Components made from JavaScript and Python have some ten thousand.
 const TABLE_ELEMENTS: usize = 65_536;
-/// Beyond what wasmtime takes for a mapping of the initial memory by default, so that large guests keep it.
+/// Above wasmtime's default size for mapping the initial memory, so that large guests are mapped as well.
 const IMAGE_BYTES: u64 = 64 << 20;
 
-/// What stays in memory of an instance that has ended, for the next one: giving pages back to the system and
-/// taking them again costs more than a small call, and interrupts every other core. Only pages that were written
-/// are cleared.
+/// Memory of an ended instance that stays resident for the next one: returning pages to the system and faulting them in
+/// again costs more than a small call, and interrupts all other cores. Only pages that were written are cleared.
 const KEPT_MEMORY: usize = 512 << 10;
-/// The same where the system cannot say which were written.
+/// The same where the kernel cannot tell which pages were written, so that all of them are cleared.
 const KEPT_WITHOUT_SCAN: usize = 64 << 10;
 const KEPT_TABLE: usize = 16 << 10;
 
-/// How a runtime is set up.
+/// The options of a runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct RuntimeOptions {
     /// The folder of compiled artefacts.
     pub(crate) cache: PathBuf,
-    /// Whether other hosts may use that folder too.
+    /// Set if other hosts may use the folder too.
     pub(crate) shared_cache: bool,
-    /// The command line for compiling apart: a program that hands what follows `compile-component` among its
-    /// arguments to [`compile_child`](super::compile_child), with arguments that go before, if it needs some.
+    /// The command line of the compiler: a program that passes the arguments after `compile-component` to
+    /// [`compile_child`](super::compile_child), with further arguments in front if it needs them.
     pub(crate) compiler: Vec<OsString>,
-    /// How many instances may live at once, as far as the machine allows; none leaves it to the machine.
+    /// The number of instances that may live at once, as far as the machine allows; `None` uses all it allows.
     pub(crate) instances: Option<u32>,
 }
 
-/// The engines, the cache of artefacts and the places for instances.
+/// The engines, the artefact cache and the instance slots.
 pub(crate) struct Runtime {
     plain: Compiled,
-    /// Made when an agent first sets `fuel`: counting costs 14 to 22 % of every guest.
+    /// Created when an agent first sets `fuel`, because counting costs every guest 14 to 22 %.
     fuelled: OnceLock<Compiled>,
     pub(super) artefacts: Artefacts,
     pub(super) programs: Programs,
-    /// Turns to compile.
+    /// Bounds concurrent compilations.
     pub(super) compiling: Semaphore,
     places: Arc<Places>,
-    /// Whose idle instances can make way when all places are taken.
+    /// The pools with idle instances that can be evicted.
     pub(super) spares: Spares,
 }
 
-/// An engine with what guests are linked against.
+/// An engine with its linker.
 pub(super) struct Compiled {
     pub(super) engine: Engine,
     pub(super) linker: wasmtime::component::Linker<Ctx>,
 }
 
-/// Why the runtime could not be set up.
+/// The error of setting up a runtime.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RuntimeError {
-    /// wasmtime could not reserve what instances need.
+    /// wasmtime could not reserve the address space for instances.
     #[error("reserving address space for {instances} instances; a limit such as `ulimit -v` may be in the way")]
     Engine {
-        /// How many were tried last.
+        /// The number of the last try.
         instances: u32,
-        /// What wasmtime says.
+        /// wasmtime's error.
         #[source]
         source: wasmtime::Error,
     },
-    /// The functions of the host could not be defined.
+    /// The host's functions could not be defined in the linker.
     #[error("defining the host's functions")]
     Link(#[source] wasmtime::Error),
     /// The folder of artefacts cannot be used.
     #[error("preparing the folder of compiled components {}", path.display())]
     Cache {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl Runtime {
-    /// Sets up the default engine, and starts the ticker that bounds guests' time on a core.
+    /// Creates the default engine, and starts the ticker that bounds guests' CPU time.
     pub(crate) fn new(options: RuntimeOptions) -> Result<Arc<Self>, RuntimeError> {
         let artefacts = Artefacts::open(options.cache.clone(), options.compiler, options.shared_cache)
             .map_err(|source| RuntimeError::Cache { path: options.cache, source })?;
@@ -122,7 +120,7 @@ impl Runtime {
         let plain = loop {
             match compiled(false, instances) {
                 Ok(plain) => break plain,
-                // What could not be reserved for many may do for half as many.
+                // The address space for many instances may be refused; half of it may be granted.
                 Err(RuntimeError::Engine { .. }) if u64::from(instances) / 2 >= MIN_INSTANCES => instances /= 2,
                 Err(error) => return Err(error),
             }
@@ -138,12 +136,12 @@ impl Runtime {
         }))
     }
 
-    /// How many instances may live at once.
+    /// Returns the number of instances that may live at once.
     pub(crate) fn instances(&self) -> u32 {
         self.places.total()
     }
 
-    /// How many live now.
+    /// Returns the number of live instances.
     pub(crate) fn live(&self) -> u32 {
         self.places.total() - self.places.free()
     }
@@ -159,8 +157,8 @@ impl Runtime {
         Ok(self.fuelled.get_or_init(|| made))
     }
 
-    /// A place for one more instance. When all are taken, an idle instance of another agent makes way; when
-    /// none is idle, this waits for the first that becomes so.
+    /// Takes a slot for one more instance. If all are taken, an idle instance of another agent is evicted. If none is
+    /// idle, waits for the first that becomes so.
     pub(super) async fn place(&self) -> Place {
         let mut insists = false;
         loop {
@@ -168,13 +166,13 @@ impl Runtime {
                 Ok(place) => return place,
                 Err(waits) => waits,
             };
-            // Looked at from the queue: an instance that becomes idle is found here, or calls. While others wait none
-            // is idle of which they do not hear.
+            // Searched while queued: an instance that becomes idle is either found here or wakes this waiter. Behind
+            // other waiters the search is pointless, because they would have been woken for any idle instance.
             if (waits.before == 0 || insists)
                 && let Some(place) = self.evict_idle()
             {
                 drop(waits);
-                // There may be more that are idle, for those who came meanwhile.
+                // Several instances may be idle, and waiters that came meanwhile have not been woken for them.
                 self.places.call(None);
                 return place;
             }
@@ -185,7 +183,7 @@ impl Runtime {
                         look.done();
                         return place;
                     }
-                    // It calls the next as it is dropped.
+                    // Dropping `look` on this return wakes the next waiter.
                     if let Some(place) = self.evict_idle() {
                         return place;
                     }
@@ -196,41 +194,40 @@ impl Runtime {
         }
     }
 
-    /// The places for instances.
     pub(super) fn places(&self) -> &Arc<Places> {
         &self.places
     }
 
-    /// Whether somebody waits for a place.
+    /// Returns `true` if a caller waits for a slot.
     pub(super) fn is_awaited(&self) -> bool {
         self.places.waiting() > 0
     }
 
-    /// Hears that an instance of this pool became idle: who waits for a place is told.
+    /// Wakes a waiter after an instance of this pool became idle. For a starved waiter the instance is evicted at once.
     pub(super) fn became_idle(&self, pool: &Arc<Pool>) {
         if self.is_awaited() && !self.places.call(Some(pool)) {
             drop(pool.spare().map(Idle::end));
         }
     }
 
-    /// Ends an idle instance for its place.
+    /// Evicts an idle instance and returns its slot.
     fn evict_idle(&self) -> Option<Place> {
         self.spares.take().map(Idle::end)
     }
 
-    /// A place that is free, for which no instance has to make way.
+    /// Takes a free slot without evicting an instance.
     pub(super) fn free_place(&self) -> Option<Place> {
         self.places.take()
     }
 
-    /// How many wait for a place.
+    /// Returns the number of callers that wait for a slot.
     #[cfg(test)]
     pub(super) fn awaited(&self) -> usize {
         self.places.waiting()
     }
 }
 
-/// How many instances a machine with this bound of mappings can have, with a quarter left for all else.
+/// Returns the number of instances that this bound of mappings allows, with a quarter left for the rest of the process.
 pub(crate) fn machine_instances(mappings: u64) -> u32 {
     let instances = (mappings - mappings / 4) / MAPPINGS_PER_INSTANCE;
     u32::try_from(instances.clamp(MIN_INSTANCES, MAX_INSTANCES)).expect("the bound fits")
@@ -251,7 +248,8 @@ fn compiled(fuel: bool, instances: u32) -> Result<Compiled, RuntimeError> {
     Ok(Compiled { engine, linker })
 }
 
-/// The settings that compiling and running share. `instances` sizes the pool; none is for compiling only.
+/// Returns the settings that compiling and running share. `instances` is the size of the pool; `None` is for inspection
+/// only.
 pub(super) fn config(fuel: bool, instances: Option<u32>) -> Config {
     let mut config = Config::new();
     config
@@ -261,7 +259,7 @@ pub(super) fn config(fuel: bool, instances: Option<u32>) -> Config {
         .memory_guaranteed_dense_image_size(IMAGE_BYTES)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(32));
     config.wasm_features(inspect::FEATURES_OFF, false);
-    // wasmtime alone compares only its major version: an artefact of another patch release is not for us.
+    // By default wasmtime compares only its major version, and would accept an artefact of another patch release.
     config
         .module_version(ModuleVersionStrategy::Custom(format!(
             "caxton-{}-{}",
@@ -279,7 +277,7 @@ fn pooling(instances: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
-        // Most components have one memory; the few with more share what the others leave.
+        // Most components have one memory; the few with more use the extra quarter.
         .total_memories(instances.saturating_add(instances / 4).saturating_add(MEMORIES))
         .total_tables(instances.saturating_mul(4).saturating_add(TABLES))
         .total_stacks(instances)
@@ -293,23 +291,23 @@ fn pooling(instances: u32) -> PoolingAllocationConfig {
         .max_memory_size(4 << 30)
         .table_keep_resident(KEPT_TABLE)
         .max_unused_warm_slots(256);
-    // A page that was swapped out would be taken for clean.
+    // The kernel's page scan takes a page that was swapped out for one that was not written.
     if PoolingAllocationConfig::is_pagemap_scan_available() && !has_swap() {
         pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(KEPT_MEMORY);
     } else {
-        // All that is kept is written anew.
+        // Everything that is kept has to be cleared.
         pool.linear_memory_keep_resident(KEPT_WITHOUT_SCAN);
     }
     pool
 }
 
-/// Whether this machine may move pages to a disk.
+/// Returns `true` if this machine may swap pages to a disk.
 fn has_swap() -> bool {
     // The first line is a heading.
     std::fs::read_to_string("/proc/swaps").map_or(true, |text| text.lines().count() > 1)
 }
 
-/// Advances the engine's epoch until the engine is gone.
+/// Advances the engine's epoch until the engine is dropped.
 fn start_ticker(engine: &Engine) {
     let engine = engine.weak();
     std::thread::Builder::new()

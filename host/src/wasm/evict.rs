@@ -1,8 +1,8 @@
-//! Compiled components that nothing uses any more leave the disk.
+//! Eviction of compiled components from disk.
 //!
-//! A folder of this host's own, in its data folder, holds what the host uses and nothing else. A folder that hosts share
-//! (`CAXTON_CACHE`) belongs to none of them: what a host uses there it marks as used, by the time of the file's last
-//! change, and what was marked within [`SHARED_FOR`] no host removes, whoever marked it.
+//! A folder in the host's data folder contains only what this host uses. A folder shared by several hosts
+//! (`CAXTON_CACHE`) belongs to none of them: a host marks the artefacts it uses by their modification time, and no host
+//! removes one that was marked within [`SHARED_FOR`].
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -17,23 +17,25 @@ use wasmtime::Engine;
 use super::artefact::{Artefacts, compatibility, seal_path};
 use super::engine::{self, Runtime};
 
-/// How long what no host uses stays in a folder that hosts share. A host that was stopped for longer compiles anew.
+/// The time for which an unused artefact stays in a shared folder. A host that was stopped for longer has to compile
+/// again.
 const SHARED_FOR: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// How old a file is that a host which was killed left unfinished in a shared folder: compiling has five minutes.
+/// The age from which an unfinished file in a shared folder counts as left by a killed host: compiling takes five
+/// minutes at most.
 const UNFINISHED_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-/// What a file of the folder is.
+/// The kind of a file in the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind<'a> {
     /// A compiled component of this digest, for engines of this compatibility.
     Artefact { digest: &'a str, engine: &'a str },
-    /// Something that was not finished, or is of no artefact.
+    /// A temporary file, or a seal without an artefact.
     Unfinished,
-    /// The key, the seal of an artefact that is there, or nothing of ours.
+    /// The key, the seal of an existing artefact, or a file of other origin.
     Other,
 }
 
-/// Tells what a file is by its name; `sealed` says whether the artefact of a seal is there.
+/// Returns the kind of a file by its name. `sealed` tells if the artefact of a seal exists.
 fn kind_of(name: &str, sealed: impl Fn(&str) -> bool) -> Kind<'_> {
     if let Some((digest, engine)) = name.strip_suffix(".cwasm").and_then(|stem| stem.split_once('-')) {
         return Kind::Artefact { digest, engine };
@@ -43,15 +45,16 @@ fn kind_of(name: &str, sealed: impl Fn(&str) -> bool) -> Kind<'_> {
 }
 
 impl Runtime {
-    /// Removes compiled components that are neither of these digests nor in use; of a folder that hosts share only what
-    /// none of them has used for long. With `starting`, nothing is being compiled yet. Blocks.
+    /// Removes compiled components that are neither among these digests nor in use; in a shared folder only those that
+    /// no host has used for long. With `starting`, no compilation is under way yet. Blocks on the file system.
     pub(crate) fn remove_unused(&self, used: &HashSet<Digest>, starting: bool) {
         let engines = self.artefacts.engines.get_or_init(|| self.engines());
-        // Whoever begins to load or compile waits for this, so that nothing is removed in between.
+        // Held throughout: a load or a compilation that starts now waits, so that its artefact is not removed in
+        // between.
         let mut programs = self.programs.lock();
         let mut used: HashSet<String> = used.iter().map(ToString::to_string).collect();
         programs.retain(|(digest, _), slot| {
-            // With a second holder it is being made.
+            // A second reference means that the program is being made.
             let held = Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|program| program.strong_count() > 0);
             if held {
                 used.insert(digest.to_string());
@@ -63,9 +66,9 @@ impl Runtime {
         }
     }
 
-    /// The compatibility of both kinds of engine; none of one that cannot be told.
+    /// Returns the compatibility of both engines; `None` for one that cannot be created.
     fn engines(&self) -> [Option<String>; 2] {
-        // One place in the pool: its size is no part of the compatibility.
+        // A pool of one: its size does not affect the compatibility.
         let fuelled = Engine::new(&engine::config(true, Some(1))).ok();
         let plain = self.compiled(false).ok().map(|compiled| compatibility(&compiled.engine));
         [plain, fuelled.as_ref().map(compatibility)]
@@ -73,14 +76,14 @@ impl Runtime {
 }
 
 impl Artefacts {
-    /// Removes what is not used.
+    /// Removes unused files.
     fn evict(&self, used: &HashSet<String>, engines: &[Option<String>; 2], starting: bool) -> io::Result<()> {
         let now = SystemTime::now();
         for file in fs::read_dir(&self.folder)?.flatten() {
             let path = file.path();
             let name = file.file_name().to_string_lossy().into_owned();
             let older = |limit: Duration| {
-                // One of a time to come is of a clock that was set back.
+                // A time in the future comes from a clock that was set back, and does not count as old.
                 let changed = fs::metadata(&path).and_then(|metadata| metadata.modified());
                 changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|age| age > limit))
             };
@@ -92,12 +95,12 @@ impl Artefacts {
                         mark_used(&path);
                     }
                     if !is_used && (!self.shared || older(SHARED_FOR)) {
-                        // The seal last: without its artefact it is found again.
+                        // The seal last: one that is left without its artefact is found as unfinished next time.
                         fs::remove_file(&path)?;
                         let _ = fs::remove_file(seal_path(&path));
                     }
                 }
-                // Beside a host of its own nobody writes there, and at its start that host does not either.
+                // An unshared folder is written by this host only, and at its start not even by it.
                 Kind::Unfinished if (starting && !self.shared) || older(UNFINISHED_FOR) => {
                     let _ = fs::remove_file(&path);
                 }
@@ -108,7 +111,7 @@ impl Artefacts {
     }
 }
 
-/// Notes that an artefact is in use. A folder of another user cannot be noted in, and is not tidied either.
+/// Marks an artefact as used. Fails silently in a folder of another user, which is not cleaned up either.
 pub(super) fn mark_used(path: &Path) {
     let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_its_own_holds_what_is_used_by_these_engines() {
+    fn an_unshared_folder_keeps_only_used_artefacts() {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), &ALL, Duration::ZERO);
         evict(folder.path(), false, false);
@@ -166,13 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn of_a_shared_folder_nothing_is_removed_that_another_host_may_use() {
+    fn a_shared_folder_keeps_artefacts_of_other_hosts() {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), &ALL, 29 * DAY);
         put(folder.path(), &["cc-1.seal", "key.5", "x.tmp"], Duration::from_secs(600));
         evict(folder.path(), true, true);
         assert_eq!(left(folder.path()).len(), ALL.len() + 1, "{:?}", left(folder.path()));
-        // What this host uses it has marked; the others' time is over.
+        // The artefact that this host uses was marked; the others have expired.
         for name in ["aa-9.cwasm", "bb-1.cwasm"] {
             put(folder.path(), &[name], 31 * DAY);
         }
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_what_files_are() {
+    fn files_are_classified_by_name() {
         for (name, sealed, kind) in [
             ("aa-1.cwasm", true, Kind::Artefact { digest: "aa", engine: "1" }),
             ("aa-1.seal", true, Kind::Other),

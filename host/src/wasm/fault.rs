@@ -1,4 +1,4 @@
-//! Why a call of a guest brought no result.
+//! Faults: the reasons why a call of a guest has no result.
 
 use std::time::Duration;
 
@@ -8,90 +8,90 @@ use super::backtrace::backtrace;
 use super::symbols::Symbols;
 use super::trail::Trail;
 
-/// Why a call of a guest brought no result. After any of these the instance is dropped.
+/// The reason why a call of a guest has no result. The instance is dropped after any of these.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Fault {
-    /// The guest stopped itself, or did what WebAssembly forbids.
+    /// The guest trapped.
     #[error("trapped: {message}{trail}")]
     Trap {
-        /// What happened.
+        /// The trap's message.
         message: String,
-        /// What else is known.
+        /// Further details.
         trail: Trail,
     },
-    /// More time on a core than `limits.cpu`.
+    /// The guest exceeded `limits.cpu`.
     #[error("cpu-exceeded: used more than {} ms on a core{trail}", limit.as_millis())]
     Cpu {
         /// The bound.
         limit: Duration,
-        /// What else is known.
+        /// Further details.
         trail: Trail,
     },
-    /// More instructions than `limits.fuel`.
+    /// The guest exceeded `limits.fuel`.
     #[error("fuel-exceeded: used more than {limit} units of fuel{trail}")]
     Fuel {
         /// The bound.
         limit: u64,
-        /// What else is known.
+        /// Further details.
         trail: Trail,
     },
-    /// More time by the clock than `limits.time`.
+    /// The call exceeded `limits.time`.
     #[error("deadline-exceeded: took longer than {} ms{trail}", limit.as_millis())]
     Time {
         /// The bound.
         limit: Duration,
-        /// What else is known.
+        /// Further details.
         trail: Trail,
     },
-    /// More time by the clock than the caller waits, which is less than `limits.time`.
+    /// The call exceeded the caller's own deadline, which is shorter than `limits.time`.
     #[error("deadline-exceeded: its caller waited no longer than {} ms", limit.as_millis())]
     Patience {
-        /// How long the caller waits.
+        /// The caller's deadline.
         limit: Duration,
     },
     /// No instance could be started.
     #[error("no instance could be started: {0}")]
     Start(String),
-    /// The saved state was refused.
+    /// The guest refused its snapshot.
     #[error("the saved state was refused: {0}")]
     Restore(String),
     /// The call was broken off because its revision stops.
     #[error("interrupted: its revision stops")]
     Interrupted,
-    /// The call was broken off before something followed from this key, which another handler has reserved.
+    /// The run was broken off before it depended on this key, which another handler has reserved.
     #[error("conflict: another handler has the key `{0}` reserved")]
     Reserved(String),
-    /// The guest ended well and left no usable response: only in calls over HTTP.
+    /// The guest returned without a usable response. Occurs in HTTP calls only.
     #[error("no response: {why}{trail}")]
     NoResponse {
-        /// What it did instead.
+        /// The reason.
         why: String,
-        /// What else is known.
+        /// Further details.
         trail: Trail,
     },
-    /// Whoever called left before there was an answer: only in calls over HTTP.
+    /// The caller left before the response was complete. Occurs in HTTP calls only.
     #[error("abandoned: the caller left")]
     Abandoned,
     /// No instance became free in time.
     #[error("overloaded: no instance became free in time")]
     Overloaded,
-    /// The host could not do its part.
+    /// The host failed.
     #[error("host error: {0}")]
     Host(String),
 }
 
-/// Carried by a trap that the epoch callback raises.
+/// The error that the epoch callback raises in a guest.
 #[derive(Debug, thiserror::Error)]
 #[error("the budget of time on a core is used up")]
 pub(super) struct CpuExhausted;
 
-/// Carried by a trap that ends a run which would depend on a reserved key.
+/// The error that ends a run which would depend on a reserved key.
 #[derive(Debug, thiserror::Error)]
 #[error("another handler has the key `{0}` reserved")]
 pub(super) struct Reserved(pub(super) String);
 
 impl Fault {
-    /// The stable code of this kind of fault (SPEC §5).
+    /// Returns the stable code of the fault (SPEC §5).
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Trap { .. } => "trap",
@@ -109,7 +109,7 @@ impl Fault {
         }
     }
 
-    /// Whether it is the guest's own doing, and not the host's or the caller's.
+    /// Returns `true` if the guest caused it, and neither the host nor the caller.
     pub(crate) fn is_guests(&self) -> bool {
         match self {
             Self::Trap { .. }
@@ -128,8 +128,7 @@ impl Fault {
         }
     }
 
-    /// What an error of wasmtime means, given the bounds that were in force. `words` are the guest's last, and `refused`
-    /// is a bound of memory that it met before.
+    /// Converts an error of wasmtime, given the limits of the call. `words` are the guest's last lines on stderr.
     pub(super) fn of(error: &wasmtime::Error, bounds: Bounds, symbols: &Symbols, words: String) -> Self {
         let Bounds { cpu, fuel, refused } = bounds;
         let trail = Trail::new(backtrace(error, symbols), words, refused);
@@ -141,13 +140,13 @@ impl Fault {
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => Self::Fuel { limit: fuel.unwrap_or_default(), trail },
-            // The message of a trap is its own; the context above it is where it happened.
+            // wasmtime adds context around a trap, which the backtrace repeats.
             Some(trap) => Self::Trap { message: trap.to_string(), trail },
             None => Self::Trap { message: error.root_cause().to_string(), trail },
         }
     }
 
-    /// What is known beside its kind; none of faults that are not of a guest at work.
+    /// Returns the details; `None` for faults that do not come from a running guest.
     pub(crate) fn trail(&self) -> Option<&Trail> {
         match self {
             Self::Trap { trail, .. }
@@ -167,13 +166,13 @@ impl Fault {
     }
 }
 
-/// The bounds that were in force in a call.
+/// The limits of a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Time on a core.
+    /// CPU time.
     pub(super) cpu: Duration,
-    /// Instructions.
+    /// Units of fuel.
     pub(super) fuel: Option<u64>,
-    /// Bytes of memory, if the guest was refused more.
+    /// The memory limit in bytes, if the guest was refused memory beyond it.
     pub(super) refused: Option<u64>,
 }

@@ -1,7 +1,7 @@
-//! What a guest can ask of the host, and what one call of it collects.
+//! The host functions of a guest, and the effects that one call collects.
 //!
-//! A guest's sends and writes are not done but collected in [`Effects`]; whoever made the call commits or
-//! drops them. Reads look into what was collected first.
+//! Sends and writes of a guest are collected in [`Effects`] and not carried out: the caller commits or drops them.
+//! Reads see the collected writes first.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -30,44 +30,43 @@ use super::timer::{TimerName, check_unnamed};
 use super::{Fault, wit};
 use crate::trace::Trace;
 
-/// A value that was read, with the version that it had.
+/// A value that was read, with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Read {
-    /// The value.
     pub(crate) value: Vec<u8>,
     /// Grows with every write of the key and never repeats.
     pub(crate) version: u64,
-    /// The time at which the key is gone, by the wall clock in milliseconds since 1970; none if it stays.
+    /// The expiry by the wall clock in milliseconds since 1970; `None` if it does not expire.
     pub(crate) expires_at: Option<u64>,
 }
 
-/// What a call saw of its agent's state.
+/// A part of an agent's state as a call saw it.
 #[derive(Debug)]
 pub(crate) struct Seen<T> {
-    /// What is there.
+    /// The part that was read.
     pub(crate) what: T,
-    /// Whether all of it is safe: what is still being committed may be seen, but nothing that follows from it may
-    /// be told before it is safe too.
+    /// Set if all of it is durable. Data that is still being committed may be read, but nothing that depends on it may
+    /// leave the host before it is durable too.
     pub(crate) safe: bool,
 }
 
-/// Which agent a guest is, for everything that it asks.
+/// The identity of a guest for all its requests to the host.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    /// The revision it runs as.
+    /// The revision that it runs as.
     pub(crate) revision: Arc<RevisionId>,
-    /// The settings it runs with.
+    /// The settings that it runs with.
     pub(crate) spec: Arc<AgentSpec>,
-    /// Bytes of state that the agent keeps; written by the store after each commit.
+    /// The size of the agent's state in bytes, updated by the store after each commit.
     pub(crate) state_bytes: Arc<AtomicU64>,
-    /// The most memory that one of the revision's instances ever had, in bytes: linear memories and tables.
+    /// The largest memory of an instance of the revision in bytes: linear memories and tables.
     pub(crate) peak_memory: Arc<AtomicU64>,
-    /// What it was denied and the log tells already.
+    /// The denials that were logged already.
     pub(crate) denied: Denied,
 }
 
 impl Identity {
-    /// The same for calls that are copies: what is told of those is not told of the agent.
+    /// Returns the identity for calls that are copies, whose denials are logged separately.
     pub(super) fn for_copies(&self) -> Self {
         Self {
             revision: Arc::clone(&self.revision),
@@ -78,42 +77,42 @@ impl Identity {
         }
     }
 
-    /// The agent's name.
+    /// Returns the agent's name.
     pub(crate) fn name(&self) -> &str {
         self.revision.agent.as_str()
     }
 }
 
-/// What a call is about, as far as it matters for what the guest asks during it.
+/// The context of a call, for the host functions that it uses.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     /// The conversation of the message being handled.
     pub(crate) conversation: String,
-    /// Its length of causes.
+    /// The length of the chain of causes of the message.
     pub(crate) hops: u32,
-    /// When the call has to be over.
+    /// The time by which the call has to end.
     pub(crate) deadline: Instant,
-    /// Its trace.
+    /// The trace of the message or request.
     pub(crate) trace: Option<Trace>,
-    /// What it reaches in place of what its instance does: a call that is recorded, or is a copy of another.
+    /// Replaces the host interface of the instance: set for a call that is recorded, or is a copy.
     pub(crate) outside: Option<Arc<dyn Outside>>,
-    /// The way in which it commits before it ends.
+    /// The way to commit before the call ends.
     pub(crate) commits: Commits,
-    /// The reservations and answers that it goes by.
+    /// The reservations and earlier answers of the run.
     pub(crate) run: Run,
 }
 
-/// How important a line in a log is (`wasi:logging`).
+/// The severity of a log line (`wasi:logging`).
 pub(crate) use logging::logging::Level as LogLevel;
-/// Why an access to state failed.
+/// The error of an access to state.
 pub(crate) use types::StateError;
 
-/// What lies outside an instance: other agents, kept state, logs. One implementation serves the host; the
-/// tests of this module have a small one of their own.
+/// The interface to everything outside of an instance: other agents, stored state, logs. The host has one
+/// implementation, and the tests of this folder a small one.
 pub(crate) trait Outside: Send + Sync {
-    /// Checks a draft and keeps a place for it.
+    /// Checks a draft and reserves a place for it in its mailbox.
     fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError>;
-    /// Sends at once and waits for the answer.
+    /// Sends a request at once and waits for the answer.
     fn request<'a>(
         &'a self,
         who: &'a Identity,
@@ -121,21 +120,21 @@ pub(crate) trait Outside: Send + Sync {
         draft: wit::Draft,
         timeout: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>>;
-    /// Running agents with a capability.
+    /// Returns running agents with a capability.
     fn find(&self, capability: &str) -> Vec<String>;
-    /// A key as it was committed last, or will be.
+    /// Reads a key as of the last commit, or of one that is under way.
     fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String>;
-    /// Keys with a prefix, after a key, in order: at most `limit`.
+    /// Returns up to `limit` keys with a prefix, in order, after the key `after`.
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String>;
-    /// The id of a timer that an agent has set, as it was committed last.
+    /// Returns the id of a timer of the agent, as of the last commit.
     fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String>;
-    /// What a stateful agent saved last.
+    /// Returns the latest snapshot of a stateful agent.
     fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String>;
-    /// An instance of a stateful agent did not take up what was saved.
+    /// Reports that an instance of a stateful agent did not restore its snapshot.
     fn not_restored(&self, _revision: &RevisionId, _fault: &Fault) {}
-    /// A line for the agent's log.
+    /// Writes a line to the agent's log.
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str);
-    /// A question was not asked, since a run before this one had its answer.
+    /// Reports that a request was not sent because an earlier run has its answer.
     fn heard_again(&self, _draft: &wit::Draft, _answer: &Result<wit::Message, wit::RequestError>) {}
 }
 
@@ -149,10 +148,10 @@ impl std::fmt::Debug for dyn Outside {
 pub(crate) struct Ctx {
     pub(super) who: Arc<Identity>,
     pub(super) outside: Arc<dyn Outside>,
-    /// Of which it has one.
+    /// The slots, of which this instance has one.
     pub(super) places: Arc<Places>,
     pub(super) work: Option<Work>,
-    /// Shared, because a response of `wasi:http` is sent while the guest still holds the store.
+    /// Shared, because the head of an HTTP response is sent while the guest still holds the store.
     pub(super) effects: Arc<Mutex<Effects>>,
     pub(super) memory: MemoryBound,
     pub(super) meter: Arc<Meter>,
@@ -161,23 +160,24 @@ pub(crate) struct Ctx {
     pub(super) http: WasiHttpCtx,
     pub(super) outbound: Outbound,
     pub(super) answer: HttpAnswering,
-    /// How far the response of the HTTP call at hand is.
+    /// The progress of the response of the current HTTP call.
     pub(super) answered: Answered,
-    /// What the guest says last is shown with its error.
+    /// The guest's last lines on stderr, shown with its error.
     pub(super) stderr: LineLog,
 }
 
-/// The response of the HTTP call at hand.
+/// The response of the current HTTP call.
 #[derive(Default)]
 pub(super) struct HttpAnswering {
-    /// The request was HEAD.
+    /// Set if the request is HEAD.
     pub(super) head: bool,
-    /// Its status once it is sent; 0 before. Shared, because it is sent while the guest still holds the store.
+    /// The status once the response was sent; 0 before. Shared, because it is set while the guest still holds the
+    /// store.
     pub(super) status: Arc<AtomicU16>,
 }
 
 impl Ctx {
-    /// Makes ready for another call.
+    /// Prepares the store for another call.
     pub(super) fn begin(&mut self, mut work: Option<Work>) {
         {
             let mut effects = self.effects.lock();
@@ -191,7 +191,7 @@ impl Ctx {
         self.answered = Answered::default();
     }
 
-    /// What lies outside for this call.
+    /// Returns the host interface of the current call.
     pub(super) fn outside(&self) -> &dyn Outside {
         self.work.as_ref().and_then(|work| work.outside.as_deref()).unwrap_or(&*self.outside)
     }
@@ -204,7 +204,7 @@ impl Ctx {
 impl types::Host for Ctx {}
 
 impl Ctx {
-    /// The call at hand, if it may send so many more messages.
+    /// Returns the current call, if it may send `count` more messages.
     pub(super) fn may_send(&self, count: usize) -> Result<&Work, wit::SendError> {
         let Some(work) = &self.work else {
             return Err(wit::SendError::Unavailable("no message is being handled".to_owned()));
@@ -222,7 +222,7 @@ impl Ctx {
         Ok(work)
     }
 
-    /// Counts the instance among those that wait for answers.
+    /// Counts this instance among those that wait for an answer.
     fn ask(&self) -> Result<Asking, wit::SendError> {
         self.places.ask().ok_or_else(|| {
             let most = self.places.most_asking();
@@ -233,14 +233,14 @@ impl Ctx {
         })
     }
 
-    /// Collects a message for each running agent with a capability, but for this one: all of them, or none.
+    /// Collects a message for each other running agent with the capability: all of them or none.
     fn send_to_all(&self, draft: &wit::Draft) -> Result<Vec<String>, wit::SendError> {
         let Some(capability) = draft.receiver.strip_prefix("cap:") else {
             let why = "`receiver` has to be `cap:NAME`: a broadcast goes to all who have a capability";
             return Err(wit::SendError::Invalid(why.to_owned()));
         };
         check_unnamed(draft)?;
-        // The grants of single agents are not one of all who may come.
+        // A grant for a single agent does not cover all agents that may have the capability later.
         let names = |grant: &Receiver| matches!(grant, Receiver::Capability(name) if name.as_str() == capability);
         if !self.who.spec.allow.send.iter().any(names) {
             return Err(wit::SendError::NotAllowed(draft.receiver.clone()));
@@ -252,7 +252,7 @@ impl Ctx {
         }
         let work = self.may_send(receivers.len())?;
         let admit = |receiver| self.outside().admit(&self.who, work, wit::Draft { receiver, ..draft.clone() });
-        // What was admitted before an error is dropped, and gives up its place.
+        // After an error, the drafts that were admitted are dropped and release their places.
         let sent = receivers.into_iter().map(admit).collect::<Result<Vec<Sent>, _>>()?;
         let ids = sent.iter().map(|sent| sent.id().to_owned()).collect();
         self.effects.lock().sends.extend(sent);

@@ -4,8 +4,8 @@
 //! request -> guest runs until it sets the response's head -> commit -> head to the client
 //!                 '-- goes on inside the response body, which polls it, until its last byte
 //! ```
-//! The guest is polled by whoever polls the response, so that a small answer needs no task and no wake-up,
-//! and a client that leaves takes the guest with it. Nothing that a client does counts against the guest (`caller`).
+//! The guest is polled by the reader of the response, so that a small response needs neither a task nor a wake-up, and
+//! a client that leaves ends the guest. No action of a client counts as a fault of the guest (`caller`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,13 +29,13 @@ use super::lease::Lease;
 use super::response::{ResponseBody, ResponseError, length, without_body};
 use super::trail::Trail;
 
-/// Why an HTTP agent brought no response.
+/// The error of a call of an HTTP agent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpFailure {
-    /// The call itself failed.
+    /// The call of the guest failed.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// A conflict in each of its runs: others changed keys that it had read.
+    /// Each run ended in a conflict: other handlers changed keys that it had read.
     #[error("{0}")]
     Conflict(String),
     /// The effects could not be committed.
@@ -43,18 +43,19 @@ pub(crate) enum HttpFailure {
     NotCommitted(String),
 }
 
-/// The end of a call that brought no response.
+/// The end of a call without a response.
 pub(crate) enum Unanswered<E> {
-    /// The call itself failed.
+    /// The call of the guest failed.
     Fault(Fault),
-    /// It was broken off because it depends on this key, which another has reserved. `Ended` has not heard of it.
+    /// The run was broken off because it depends on this key, which another handler has reserved. `Ended` was not
+    /// called.
     BrokenOff(String, Box<Effects>, Ended),
-    /// Its effects were not committed. `Ended` has not heard of it.
+    /// The effects were not committed. `Ended` was not called.
     Refused(E, Ended),
 }
 
 impl HttpFailure {
-    /// The stable code of this kind of failure.
+    /// Returns the stable code of the failure.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Fault(fault) => fault.code(),
@@ -64,36 +65,36 @@ impl HttpFailure {
     }
 }
 
-/// What a call is made of.
+/// The parts of a call.
 pub(crate) struct HttpCall<B> {
     /// The request.
     pub(crate) request: http::Request<B>,
-    /// What it is about.
+    /// The context of the call.
     pub(crate) work: Work,
-    /// How long it may take, the last byte included.
+    /// The time limit, including the last byte of the response.
     pub(crate) time: Duration,
-    /// Breaks it off.
+    /// Breaks the call off.
     pub(crate) interrupt: CancellationToken,
 }
 
-/// What the guest has set as its response, with the effects up to then.
+/// The head that the guest has set, with the effects until then.
 type Head = (Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects);
-/// Hears how a guest ended.
+/// Called with the end of the guest.
 pub(crate) type Ended = Box<dyn FnOnce(HttpEnd) + Send>;
-/// The guest at work; ends when it does.
+/// The running guest; resolves when it ends.
 pub(super) type Running = Pin<Box<dyn Future<Output = HttpEnd> + Send>>;
 
-/// How a guest ended.
+/// The end of a guest.
 pub(crate) struct HttpEnd {
-    /// Well, or how not.
+    /// The failure of the guest, if it failed.
     pub(crate) result: Result<(), Fault>,
-    /// Its time on a core.
+    /// The time on a core.
     pub(crate) cpu: Duration,
-    /// The last words of a guest that ended well and left no whole response.
+    /// The last output of a guest that returned without a complete response.
     pub(super) trail: Trail,
-    /// Set if callers brought it about that it ended badly: its own, or those that were before it.
+    /// Set if callers caused the failure: this one or earlier ones.
     pub(crate) by_caller: bool,
-    /// The key that another run has reserved, and the effects until the call was broken off for it.
+    /// The effects until the run was broken off for a reserved key.
     broken_off: Option<Box<Effects>>,
 }
 
@@ -104,7 +105,7 @@ impl From<Fault> for HttpEnd {
     }
 }
 
-/// Whoever has to hear how a guest ended hears it exactly once.
+/// Calls `Ended` exactly once, on drop at the latest.
 pub(super) struct Hearing(pub(super) Option<Ended>);
 
 impl Hearing {
@@ -125,9 +126,9 @@ impl<B> HttpCall<B>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
 {
-    /// Runs the guest until it has set the head of its response, commits its effects through `commit` unless
-    /// it answered with a status of 500 or more, and returns the response. `ended` hears how the guest ended,
-    /// which may be long after.
+    /// Runs the guest until it has set the head of its response, commits its effects through `commit` unless the status
+    /// is 500 or more, and returns the response. `ended` is called with the end of the guest, which may come much
+    /// later.
     pub(crate) async fn run<C, F, E>(
         self,
         lease: Lease,
@@ -171,7 +172,7 @@ where
         if let Some(effects) = effects
             && let Err(why) = commit(effects).await
         {
-            // The guest ends before whoever runs it again hears of it.
+            // Dropped first: the guest has to end before the next run starts.
             drop(progress);
             return Err(match hearing.0.take() {
                 Some(ended) => Unanswered::Refused(why, ended),
@@ -184,38 +185,38 @@ where
             (Progress::Running(running), ResponseBody::Open(open)) => {
                 open.carry(running, hearing, caller, length);
             }
-            // Only of a guest that has ended is the whole body known.
+            // Cannot happen: only the body of a guest that has ended is complete.
             (Progress::Running(_), ResponseBody::Whole(_)) => {}
         }
         Ok(if is_bodiless(&method, response.status()) { without_body(response) } else { response })
     }
 }
 
-/// A guest that has set its head, or ended without.
+/// A guest that has set its head, or has ended without.
 struct Begun {
     progress: Progress,
     head: Option<Head>,
 }
 
-/// How far a guest is.
+/// The progress of a guest.
 enum Progress {
     Running(Running),
     Ended(HttpEnd),
 }
 
 impl Progress {
-    /// Whether it has ended badly, and its caller brought that about.
+    /// Returns `true` if the guest has failed and a caller caused it.
     fn is_by_caller(&self) -> bool {
         matches!(self, Self::Ended(HttpEnd { by_caller: true, .. }))
     }
 
-    /// The effects until it was broken off.
+    /// Takes the effects until the run was broken off.
     fn take_broken_off(&mut self) -> Box<Effects> {
         let Self::Ended(HttpEnd { broken_off, .. }) = self else { return Box::default() };
         broken_off.take().unwrap_or_default()
     }
 
-    /// Its time on a core, as far as it is known.
+    /// Returns the time on a core, if the guest has ended.
     fn cpu(&self) -> Duration {
         match self {
             Self::Running(_) => Duration::ZERO,
@@ -227,7 +228,7 @@ impl Progress {
 /// Runs a guest until it has set its head or ends.
 async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> Begun {
     let mut end = None;
-    // The guest first: when it answers at once, nobody has to be woken.
+    // The guest is polled first, so that an immediate response needs no wake-up.
     let head = std::future::poll_fn(|cx| {
         if end.is_none()
             && let Poll::Ready(ready) = running.as_mut().poll(cx)
@@ -244,14 +245,14 @@ async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> B
     Begun { progress: end.map_or(Progress::Running(running), Progress::Ended), head }
 }
 
-/// Whether what a guest has set is a response.
+/// Checks that the guest has set a usable response.
 fn judge(
     progress: &Progress,
     head: Option<Head>,
     method: &http::Method,
 ) -> Result<(http::Response<ResponseBody>, Effects), Fault> {
     let (ended, trail) = match progress {
-        // What it has set before it failed is not sent, and nothing of it is committed.
+        // A head that was set before a failure is not sent, and nothing is committed.
         Progress::Ended(HttpEnd { result: Err(fault), .. }) => return Err(fault.clone()),
         Progress::Ended(HttpEnd { trail, .. }) => (true, trail.clone()),
         Progress::Running(_) => (false, Trail::default()),
@@ -267,7 +268,7 @@ fn judge(
             let (head, body) = response.into_parts();
             let body = match ended {
                 false => ResponseBody::open(body),
-                // What is not sent need not be as it should.
+                // A body that is not sent may be broken.
                 true if is_bodiless(method, head.status) => {
                     ResponseBody::of_ended(body).unwrap_or(ResponseBody::Whole(None))
                 }
@@ -280,7 +281,7 @@ fn judge(
 }
 
 impl Lease {
-    /// Runs one request to the end of the guest; the head goes to `sender` when the guest sets it.
+    /// Runs a request until the guest ends. The head goes to `sender` when the guest sets it.
     async fn serve<B>(
         mut self,
         request: http::Request<B>,
@@ -295,12 +296,12 @@ impl Lease {
         let mut result = self.instance().serve_http(request, work, time, sender).await;
         let cpu = self.instance().cpu();
         let broken_off = matches!(result, Err(Fault::Reserved(_))).then(|| Box::new(self.instance().take_effects()));
-        // A guest that left without a whole response is in a state that nobody foresaw: it is not used again.
+        // A guest that returned without a complete response may be in an undefined state, and is not reused.
         let answered = self.instance().has_answered();
         let trail = if answered { Trail::default() } else { self.instance().trail() };
         let ended = result.is_ok();
         if ended && self.instance().left_its_body() {
-            // With its instance the body ends as if that were all of it.
+            // Otherwise dropping the instance would end the body as if it were complete.
             let why = ResponseError::Unfinished.to_string();
             result = Err(Fault::NoResponse { why, trail: trail.clone() });
         }
@@ -314,5 +315,5 @@ impl Lease {
     }
 }
 
-/// The scheme of every request: TLS ends before the host.
+/// The scheme of every request: TLS is terminated in front of the host.
 pub(super) const SCHEME: Scheme = Scheme::Http;

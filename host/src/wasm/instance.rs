@@ -1,4 +1,4 @@
-//! One instance: a store, the guest in it and the functions that it exports.
+//! An instance: a store, the guest in it, and its exports.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -34,40 +34,39 @@ use super::symbols::Symbols;
 use super::trail::{Refused, Trail};
 use super::{Fault, wit};
 
-/// What the host allocates for one call's lists and strings beyond the guest's memory, where all of them lie: what is 16
-/// bytes there may be 48 here.
+/// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
+/// 16 bytes there may take 48 bytes here.
 const HOSTCALL_BYTES: usize = 4 << 20;
-/// How long a guest may take to save its memory or to take it up, on a core and by the clock. The limits of a message say
-/// nothing of it: a memory grows with all messages that ever came.
+/// The limit of saving or restoring a snapshot, on a core and by the clock. The limits of a message do not apply: the
+/// memory grows with all messages so far.
 const SNAPSHOT_TIME: Duration = Duration::from_secs(30);
-/// Handles of resources that a guest may hold.
+/// Resource handles that a guest may hold.
 const MAX_HANDLES: usize = 4_096;
-/// Entries of the table of resources behind those handles.
+/// Entries of the resource table behind those handles.
 const MAX_RESOURCES: usize = 1_024;
-/// Resources that may be left when a call has ended. Guests in Rust, JavaScript and Python leave none, and keep
-/// their standard streams once they have used them; more than that is a leak, which ends with the instance.
+/// Resources that may remain after a call. Guests in Rust, JavaScript and Python leave none but their standard streams.
+/// More is a leak, which ends with the instance.
 const MAX_LEFT: usize = 16;
-/// Random bytes that a guest may ask for at once.
+/// Random bytes that a guest may request at once.
 const MAX_RANDOM: u64 = 64 << 10;
-/// The longest reason that a guest gives for not saving or restoring, in characters.
+/// The longest reason for a failed snapshot, in characters.
 const MAX_REASON: usize = 1_000;
-/// An instance is not used for longer, whatever it does: leaks of a guest end with it.
+/// The age from which an instance is not reused, which bounds leaks of a guest.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// A live guest.
 pub(crate) struct Instance {
     store: Store<Ctx>,
     meter: Arc<Meter>,
     exports: Exports,
     program: Arc<Program>,
-    /// Messages and requests that it handled; probes are none.
+    /// Messages and requests that it has handled. Health checks do not count.
     uses: u32,
     born: Instant,
-    /// Bytes of memory that it had before its first call.
+    /// The memory in bytes before its first call.
     first_memory: usize,
 }
 
-/// What a live guest exports.
+/// The exported functions of an instance.
 struct Exports {
     handler: Option<handler::Guest>,
     http: Option<incoming_handler::Guest>,
@@ -76,7 +75,7 @@ struct Exports {
 }
 
 impl Instance {
-    /// Instantiates a program, within the limits that a message has.
+    /// Instantiates a program, within the limits of one message.
     pub(super) async fn start(
         program: &Arc<Program>,
         who: &Arc<Identity>,
@@ -87,13 +86,14 @@ impl Instance {
         let meter = Meter::new();
         let mut store = Store::new(program.pre.engine(), context(who, outside, places, &meter));
         store.limiter(|ctx| &mut ctx.memory);
-        // Whoever takes a list has a bound of its own for it, and an error that says so: a message, a value of state, a
-        // snapshot. This one only ends what no guest with good intentions does: naming the same bytes again and again.
+        // Host functions that take a list have bounds of their own with proper errors: for messages, values and
+        // snapshots. This limit only stops a guest that passes the same bytes many times over, which no honest guest
+        // does.
         let copied = limits.memory_bytes.max(limits.message_bytes.saturating_mul(2));
         store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX).saturating_add(HOSTCALL_BYTES));
         store.set_max_component_handles(MAX_HANDLES);
         store.epoch_deadline_callback(|cx| {
-            // A run that depends on what another is to change first is work for nothing.
+            // A run that depends on a key which another handler has reserved would end in a conflict anyway.
             cx.data().go_on()?;
             if cx.data().meter.is_over() { Err(CpuExhausted.into()) } else { Ok(UpdateDeadline::Yield(1)) }
         });
@@ -118,67 +118,67 @@ impl Instance {
         Ok(Self { store, meter, exports, program, uses: 0, born: Instant::now(), first_memory })
     }
 
-    /// Whether it should not be used again, now that a call of it ended well.
+    /// Returns `true` if the instance should not be reused after a call that ended well.
     pub(crate) fn is_worn(&mut self, reuse: u32, now: Instant) -> bool {
         let left = self.store.data_mut().table.iter_mut().take(MAX_LEFT + 1).count();
         self.uses >= reuse || now.saturating_duration_since(self.born) > MAX_AGE || self.has_grown() || left > MAX_LEFT
     }
 
-    /// Messages and requests that it handled.
+    /// Returns the number of messages and requests that it has handled.
     pub(super) fn uses(&self) -> u32 {
         self.uses
     }
 
-    /// Whether it holds more than half of what it may, and much more than it began with: a guest that leaks
-    /// begins anew before it is refused memory.
+    /// Returns `true` if it uses more than half of its limit and more than twice its initial memory: a leaking guest is
+    /// replaced before it is refused memory.
     fn has_grown(&self) -> bool {
         let ctx = self.store.data();
         let used = ctx.memory.used();
         used as u64 > ctx.who.spec.limits.memory_bytes / 2 && used > self.first_memory.saturating_mul(2)
     }
 
-    /// The effects of the last call.
+    /// Takes the effects of the last call.
     pub(crate) fn take_effects(&mut self) -> Effects {
         std::mem::take(&mut *self.store.data().effects.lock())
     }
 
-    /// How long one call of it may take.
+    /// Returns the time limit of a call.
     pub(crate) fn time(&self) -> Duration {
         self.store.data().who.spec.limits.time
     }
 
-    /// Whether the last call over HTTP set a response and finished its body.
+    /// Returns `true` if the last HTTP call set a response and finished its body.
     pub(super) fn has_answered(&self) -> bool {
         self.store.data().answered.is_whole()
     }
 
-    /// Whether the last call over HTTP set a response with a body and left that without an end.
+    /// Returns `true` if the last HTTP call set a response with a body that it did not finish.
     pub(super) fn left_its_body(&mut self) -> bool {
         self.store.data().answered.is_part() && !self.store.data_mut().answers_without_body()
     }
 
-    /// What is known of a call that ended badly without a trap.
+    /// Returns the details of a call that failed without a trap.
     pub(super) fn trail(&self) -> Trail {
         self.store.data().trail()
     }
 
-    /// How much memory it may have, if it was refused more.
+    /// Returns the memory limit, if the guest was refused memory beyond it.
     pub(super) fn starved(&self) -> Option<u64> {
         let ctx = self.store.data();
         ctx.memory.refused.then_some(ctx.who.spec.limits.memory_bytes)
     }
 
-    /// Time on a core of the last call.
+    /// Returns the CPU time of the last call.
     pub(crate) fn cpu(&self) -> Duration {
         self.meter.used()
     }
 
-    /// When the last call ended.
+    /// Returns the end of the last call.
     pub(crate) fn ended(&self) -> Instant {
         self.meter.poll_ended()
     }
 
-    /// Hands a message to the guest and returns what it said. `time` bounds the call by the clock.
+    /// Passes a message to the guest and returns its reply. `time` is the limit by the clock.
     ///
     /// After an error the instance must be dropped.
     pub(crate) async fn handle(
@@ -197,13 +197,13 @@ impl Instance {
             && failure.cause == wit::Cause::Fault
             && let Some(limit) = self.store.data().bounds().refused
         {
-            // Memory that was refused may be what it failed at.
+            // The guest may have failed because it was refused memory.
             failure.reason.push_str(&Refused(limit).to_string());
         }
         Ok(handled)
     }
 
-    /// Asks the guest whether it can work; a guest that does not export `health` can.
+    /// Runs the guest's health check. A guest that does not export `health` is healthy.
     pub(crate) async fn check(&mut self, time: Duration) -> Result<Result<(), String>, Fault> {
         self.begin(None);
         let Some(health) = &self.exports.health else { return Ok(Ok(())) };
@@ -211,8 +211,8 @@ impl Instance {
         self.explain(result, time)
     }
 
-    /// The guest's memory as bytes of its own choosing, at most `max`; none when it keeps no state there. The instance can
-    /// be used after [`NotSaved`], and is to be dropped after a fault.
+    /// Returns the guest's snapshot of at most `max` bytes; `None` if it does not export `snapshot`. The instance can
+    /// be reused after [`NotSaved`], and must be dropped after a fault.
     pub(crate) async fn save(&mut self, max: u64) -> Result<Option<Result<Bytes, NotSaved>>, Fault> {
         self.begin_snapshot();
         let Some(snapshot) = &self.exports.snapshot else { return Ok(None) };
@@ -225,19 +225,19 @@ impl Instance {
         }))
     }
 
-    /// Gives the guest what it saved before.
+    /// Passes a snapshot to the guest.
     pub(crate) async fn restore(&mut self, saved: &[u8]) -> Result<(), Fault> {
         self.begin_snapshot();
         let Some(snapshot) = &self.exports.snapshot else { return Ok(()) };
-        // The contract takes the bytes by value.
+        // The generated binding takes the bytes by value.
         let saved = saved.to_vec();
         let result = bounded(&self.meter, SNAPSHOT_TIME, pin!(snapshot.call_restore(&mut self.store, &saved))).await;
         let restored = self.explain_within(result, SNAPSHOT_TIME, SNAPSHOT_TIME)?;
         restored.map_err(|why| Fault::Restore(why.chars().take(MAX_REASON).collect()))
     }
 
-    /// Runs one HTTP request to the end of the guest. `sender` gets the head of the response when the guest
-    /// sets it, with the effects up to then; later effects are refused.
+    /// Runs an HTTP request until the guest ends. `sender` gets the head of the response when the guest sets it, with
+    /// the effects until then. Later effects are refused.
     pub(super) async fn serve_http<B>(
         &mut self,
         request: http::Request<B>,
@@ -271,7 +271,7 @@ impl Instance {
                 let mut effects = effects.lock();
                 let taken = std::mem::take(&mut *effects);
                 effects.closed = true;
-                // A client that left meanwhile is no error of the guest.
+                // The client may have left, which is not an error of the guest.
                 let _ = sender.send((response, taken));
             })
             .map_err(host)?;
@@ -288,7 +288,7 @@ impl Instance {
         self.store.data_mut().begin(work);
     }
 
-    /// Begins to count for a snapshot, which is no message: none of its limits holds.
+    /// Prepares a snapshot call, to which the limits of a message do not apply.
     fn begin_snapshot(&mut self) {
         let counts_fuel = self.store.data().who.spec.limits.fuel.is_some();
         self.meter.begin(SNAPSHOT_TIME);
@@ -300,7 +300,7 @@ impl Instance {
         self.explain_within(result, time, self.store.data().who.spec.limits.cpu)
     }
 
-    /// What came of a call that had so much time by the clock and on a core.
+    /// Converts the result of a call with these limits by the clock and on a core.
     fn explain_within<T>(
         &self,
         result: Result<wasmtime::Result<T>, Late>,
@@ -326,13 +326,13 @@ impl Ctx {
         Bounds { cpu: limits.cpu, fuel: limits.fuel, refused }
     }
 
-    /// What is known of a guest that failed without a trap.
+    /// Returns the details of a guest that failed without a trap.
     fn trail(&self) -> Trail {
         Trail::new(String::new(), self.stderr.last(), self.bounds().refused)
     }
 }
 
-/// Why an instance could not be started, in one line.
+/// Renders the reason of a failed start in one line.
 fn start_failed(ctx: &Ctx, error: &wasmtime::Error, symbols: &Symbols) -> String {
     let words = ctx.stderr.last();
     let said = if words.is_empty() { String::new() } else { format!("; it said: {}", words.replace('\n', " | ")) };
@@ -342,29 +342,30 @@ fn start_failed(ctx: &Ctx, error: &wasmtime::Error, symbols: &Symbols) -> String
     format!("{}{said}", Fault::of(error, ctx.bounds(), symbols, words))
 }
 
-/// A reason for which a guest's memory was not saved although the guest goes on.
+/// The reason why a snapshot was not saved, after which the guest goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotSaved {
-    /// The guest gave a reason.
+    /// The guest returned a reason.
     #[error("it refused to save its memory: {0}")]
     Refused(String),
-    /// It saved more than it may.
+    /// The snapshot exceeds the bound.
     #[error("it saved {bytes} bytes, more than snapshot.max ({max} bytes)")]
     TooLarge {
-        /// What it saved.
+        /// The size of the snapshot.
         bytes: u64,
         /// The bound.
         max: u64,
     },
 }
 
-/// A call took longer than it may.
+/// The error of a call that exceeded its time limit.
 struct Late;
 
-/// Runs a call with its time on a core counted and its time by the clock bounded.
+/// Runs a call, measures its CPU time and bounds its time by the clock.
 async fn bounded<F: Future + Unpin>(meter: &Meter, time: Duration, call: F) -> Result<F::Output, Late> {
     let mut call = Metered { meter, future: call };
-    // Only made when the call has to wait: most end before, and what timers belong to is shared by all threads.
+    // Created when the call has to wait for the first time: most calls end before, and tokio's timer wheel is shared by
+    // all threads.
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         if let Poll::Ready(output) = Pin::new(&mut call).poll(cx) {
@@ -376,7 +377,7 @@ async fn bounded<F: Future + Unpin>(meter: &Meter, time: Duration, call: F) -> R
     .await
 }
 
-/// Lets the guest run until the next tick, with its fuel for one call.
+/// Sets the deadline to the next tick, and the fuel of one call.
 fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
     store.set_epoch_deadline(1);
     if let Some(fuel) = fuel {
@@ -418,7 +419,7 @@ fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, places: &Arc<Places>
 }
 
 impl Program {
-    /// Finds the functions of a live guest.
+    /// Looks up the exports of an instance.
     fn exports(&self, store: &mut Store<Ctx>, instance: &wasmtime::component::Instance) -> wasmtime::Result<Exports> {
         Ok(Exports {
             handler: self.handler.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,

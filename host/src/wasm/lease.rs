@@ -1,4 +1,4 @@
-//! An instance for the time of one call.
+//! Leases: an instance for the time of one call.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use super::places::Place;
 use super::pool::Pool;
 use super::turns::Turn;
 
-/// An instance for the time of one call. Dropping it without [`finish`](Lease::finish) ends the instance,
-/// which is right after a trap and for a call that was broken off.
+/// An instance for the time of one call. Dropping it without [`finish`](Lease::finish) ends the instance, as needed
+/// after a trap and for a call that was broken off.
 pub(crate) struct Lease {
     pool: Arc<Pool>,
     held: Option<(Box<Instance>, Place)>,
@@ -24,13 +24,13 @@ impl Lease {
         Self { pool: Arc::clone(pool), held: Some(held), _turn: turn }
     }
 
-    /// The instance.
+    /// Returns the leased instance.
     pub(crate) fn instance(&mut self) -> &mut Instance {
         &mut self.held.as_mut().expect("a lease holds its instance until it is finished").0
     }
 
-    /// The call ended well: the instance is kept for the next one, unless it is not to be used again or others wait for
-    /// what it takes up.
+    /// Keeps the instance in `kept` after a call that ended well, or returns it if it must not be reused or other
+    /// callers wait for it or its slot.
     pub(crate) fn keep(mut self, kept: &mut Kept) {
         let keeps = self.held.as_mut().is_some_and(|(instance, _)| self.pool.may_keep(instance));
         if keeps {
@@ -40,7 +40,7 @@ impl Lease {
         }
     }
 
-    /// Ends the instance, which failed at a message or call.
+    /// Ends the instance after a fault, and reports that to the supervision.
     pub(crate) fn fail(self, fault: &Fault, failing: Failing) {
         let failure = match failing {
             Failing::First => Failure::Trap,
@@ -49,7 +49,7 @@ impl Lease {
         self.pool.failed(failure, fault);
     }
 
-    /// Gives the instance back. `well` says that the call ended well; otherwise the instance ends here.
+    /// Returns the instance to its pool, where it ends unless `well` is set.
     pub(crate) fn finish(mut self, well: bool) {
         if let Some((instance, place)) = self.held.take() {
             self.pool.take_back(instance, place, well);
@@ -57,16 +57,16 @@ impl Lease {
     }
 }
 
-/// An instance that somebody keeps from one call to the next, who would else give it back and ask for one again.
-/// Dropping this gives it back.
+/// An instance that a worker keeps between two calls, instead of returning it and asking for one again. Dropping this
+/// returns it.
 #[derive(Default)]
 pub(crate) struct Kept(Option<Lease>);
 
 impl Kept {
-    /// What is kept, if it is of this pool; one of another is given back.
+    /// Takes the kept instance if it belongs to this pool and may still be used. Otherwise it is returned.
     pub(crate) fn take(&mut self, pool: &Arc<Pool>) -> Option<Lease> {
         let mut lease = self.0.take()?;
-        // How often it may be used can have become less.
+        // A reload may have lowered the number of uses.
         if Arc::ptr_eq(&lease.pool, pool) && pool.may_use(lease.instance()) {
             return Some(lease);
         }

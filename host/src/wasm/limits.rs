@@ -1,4 +1,4 @@
-//! What an instance may use: memory as a sum, time on a core as a budget.
+//! The limits of an instance: the sum of its memory, and a budget of CPU time for each call.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,18 +11,17 @@ use wasmtime::ResourceLimiter;
 
 use crate::clock;
 
-/// An entry of a table takes this many bytes: a reference.
+/// The size of a table entry in bytes: a reference.
 const TABLE_ENTRY_BYTES: usize = 8;
 
-/// Bounds the sum over all linear memories and tables of one instance; wasmtime's own limits bound each one
-/// alone.
+/// Bounds the sum of all linear memories and tables of one instance. wasmtime's own limits bound each one separately.
 #[derive(Debug)]
 pub(super) struct MemoryBound {
     limit: usize,
     used: usize,
-    /// The most that an instance of the same revision ever used.
+    /// The largest use by an instance of the same revision.
     peak: Arc<AtomicU64>,
-    /// Whether the guest was refused more, so that a trap after it can be explained.
+    /// Set once the guest was refused memory, to explain a trap that follows.
     pub(super) refused: bool,
 }
 
@@ -31,7 +30,7 @@ impl MemoryBound {
         Self { limit: usize::try_from(limit_bytes).unwrap_or(usize::MAX), used: 0, peak, refused: false }
     }
 
-    /// Bytes in use.
+    /// Returns the bytes in use.
     pub(super) fn used(&self) -> usize {
         self.used
     }
@@ -61,32 +60,33 @@ impl ResourceLimiter for MemoryBound {
     }
 }
 
-/// Counts the time that one call spends on a core: the sum of its polls.
+/// Measures the time that one call spends on a core: the sum of its polls.
 ///
-/// A poll is ended by the engine's next tick. A call of one poll is so short that the clock tells its time on a core. Of a
-/// longer one the system is asked: on a machine with more to do than it has cores a thread waits in the middle of a poll,
-/// which is no doing of the guest.
+/// Every poll is ended by the engine's next tick. A call of one poll is so short that its wall-clock time is its CPU
+/// time. For a longer one the system is asked: on a busy machine a thread is preempted in the middle of a poll, which
+/// the guest must not pay for.
 ///
-/// It is shared between the future that is polled and the epoch callback inside it, which both run on the
-/// thread of the poll; the atomics only make that visible to the compiler.
+/// The meter is shared between the polled future and the epoch callback inside it, which run on the same thread. The
+/// atomics only satisfy the compiler.
 #[derive(Debug)]
 pub(super) struct Meter {
     origin: Instant,
     used_ns: AtomicU64,
-    /// When the present poll began, in nanoseconds after `origin`.
+    /// The start of the current poll in nanoseconds after `origin`.
     poll_began_ns: AtomicU64,
-    /// When the last poll ended, in nanoseconds after `origin`.
+    /// The end of the last poll in nanoseconds after `origin`.
     poll_ended_ns: AtomicU64,
-    /// What the thread of the present poll had of a core when it began, in nanoseconds; [`UNKNOWN`] in a call's first poll.
+    /// The CPU time of the thread at the start of the current poll in nanoseconds; [`UNKNOWN`] in a call's first poll.
     core_began_ns: AtomicU64,
-    /// Whether a tick came during the call.
+    /// Set if a tick occurred during the call.
     ticked: AtomicBool,
     budget_ns: AtomicU64,
 }
 
+/// Marks the first poll of a call, for which no system call is made.
 const UNKNOWN: u64 = u64::MAX;
-/// The most that a first poll counts for if a tick ended it: it began after the tick before, and what it does between two
-/// looks at the clock is short.
+/// The most that a first poll counts if a tick has ended it: it began after the previous tick, and does little between
+/// two checks.
 const FIRST_POLL_NS: u64 = 2_000_000;
 
 impl Meter {
@@ -102,7 +102,7 @@ impl Meter {
         })
     }
 
-    /// Begins to count for another call.
+    /// Resets the meter for another call.
     pub(super) fn begin(&self, budget: Duration) {
         self.used_ns.store(0, Ordering::Relaxed);
         self.ticked.store(false, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Meter {
         self.used_ns.store(used, Ordering::Relaxed);
     }
 
-    /// What the present poll had of a core until now.
+    /// Returns the CPU time of the current poll.
     fn spent(&self, now: u64) -> u64 {
         let core = self.core_began_ns.load(Ordering::Relaxed);
         if core != UNKNOWN {
@@ -133,22 +133,22 @@ impl Meter {
         if self.ticked.load(Ordering::Relaxed) { passed.min(FIRST_POLL_NS) } else { passed }
     }
 
-    /// When the last poll began.
+    /// Returns the start of the last poll.
     pub(super) fn poll_began(&self) -> Instant {
         self.origin + Duration::from_nanos(self.poll_began_ns.load(Ordering::Relaxed))
     }
 
-    /// When the last poll ended.
+    /// Returns the end of the last poll.
     pub(super) fn poll_ended(&self) -> Instant {
         self.origin + Duration::from_nanos(self.poll_ended_ns.load(Ordering::Relaxed))
     }
 
-    /// Time on a core so far, without the present poll.
+    /// Returns the CPU time so far, without the current poll.
     pub(super) fn used(&self) -> Duration {
         Duration::from_nanos(self.used_ns.load(Ordering::Relaxed))
     }
 
-    /// Whether the budget is used up, the present poll included. Asked at each tick.
+    /// Returns `true` if the budget is used up, including the current poll. Called at each tick.
     pub(super) fn is_over(&self) -> bool {
         self.ticked.store(true, Ordering::Relaxed);
         let used = self.used_ns.load(Ordering::Relaxed).saturating_add(self.spent(self.now()));
@@ -164,7 +164,7 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A future whose polls are counted by a [`Meter`].
+/// A future whose polls are measured by a [`Meter`].
 pub(super) struct Metered<'a, F> {
     pub(super) meter: &'a Meter,
     pub(super) future: F,
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_bounded_as_a_sum() {
+    fn memory_is_bounded_as_a_sum_of_memories_and_tables() {
         let peak = Arc::new(AtomicU64::new(0));
         let mut bound = MemoryBound::new(1_000, Arc::clone(&peak));
         assert!(bound.memory_growing(0, 600, None).unwrap());
@@ -200,21 +200,21 @@ mod tests {
         assert_eq!(peak.load(Ordering::Relaxed), 1_000, "the most of one, not the last and not the sum");
     }
 
-    /// Keeps a core busy for so long.
+    /// Keeps a core busy for this time.
     fn burn(time: Duration) {
         let began = clock::core_time();
         while clock::core_time() - began < time {}
     }
 
     #[tokio::test]
-    async fn a_call_is_charged_for_its_own_time_on_a_core_and_not_for_that_of_others() {
+    async fn calls_are_charged_for_their_own_cpu_time_only() {
         let meter = Meter::new();
         let budget = Duration::from_millis(20);
         meter.begin(budget);
         let mut polls = 0;
         let others = std::future::poll_fn(|cx| {
             polls += 1;
-            // Somebody else has the core, for longer than the budget each time.
+            // Another thread has the core, for longer than the budget each time.
             std::thread::scope(|scope| drop(scope.spawn(|| burn(budget * 2)).join()));
             assert!(!meter.is_over(), "after {polls} polls");
             cx.waker().wake_by_ref();

@@ -1,8 +1,8 @@
-//! What guests are linked against.
+//! The linker: the host functions that guests are linked against.
 //!
-//! The runtimes of languages import file systems and sockets even when a program never uses them, so all of
-//! WASI 0.2 is defined; what an agent was not granted is denied when it is called, because its context holds
-//! nothing (no folder, no address, no variable).
+//! Language runtimes import file systems and sockets even for programs that do not use them. So all of WASI 0.2 is
+//! defined, and what an agent was not granted is denied when it is called: its WASI context has no folders, addresses
+//! or variables.
 
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
@@ -11,7 +11,7 @@ use super::bindings::caxton::agent::{effects, messaging, state};
 use super::bindings::wasi::{config, logging};
 use super::guest::Ctx;
 
-/// Interfaces of the host as their packages and names, for messages about what is missing.
+/// The interfaces of the host, for messages about imports that it does not have.
 pub(super) const OFFERED: &[&str] = &[
     "caxton:agent/types",
     "caxton:agent/messaging",
@@ -29,7 +29,7 @@ pub(super) const OFFERED: &[&str] = &[
     "wasi:sockets",
 ];
 
-/// A linker with everything that this host offers.
+/// Creates a linker with all host functions.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

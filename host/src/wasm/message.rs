@@ -1,4 +1,4 @@
-//! A message on its way between agents, and what becomes of it.
+//! Envelopes of messages between agents, and the outcomes of their handling.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -14,45 +14,45 @@ use super::{Fault, wit};
 use crate::clock;
 use crate::trace::Trace;
 
-/// A message on its way, with what travels beside it.
+/// A message with its delivery record.
 #[derive(Debug)]
 pub(crate) struct Envelope {
-    /// What the receiver sees.
+    /// The message as the receiver gets it.
     pub(crate) message: wit::Message,
-    /// How many messages caused one another before this one.
+    /// The length of the chain of messages that caused this one.
     pub(crate) hops: u32,
-    /// After this nobody waits for an answer any more.
+    /// The time after which the caller no longer waits for an answer.
     pub(crate) deadline: Option<Instant>,
-    /// Who hears of the answer; none means that a reply goes to the sender's mailbox.
+    /// The receiver of the outcome. `None` means that a reply goes to the sender's mailbox.
     pub(crate) waiter: Option<Waiter>,
-    /// The trace that it belongs to.
+    /// The trace of the request or message that caused it.
     pub(crate) trace: Option<Trace>,
-    /// Since when it waits in its mailbox; none until it does.
+    /// The time since when it waits in its mailbox; `None` until it does.
     pub(crate) accepted: Option<Instant>,
-    /// Where the store keeps it; none for a call, and before it is committed.
+    /// The sequence number in the store; `None` for a call, and before the commit.
     pub(crate) seq: Option<u64>,
     /// The time at which it was sent, by the [steady clock](clock::steady_ms).
     pub(crate) since: u64,
-    /// Not to be handled before, by the steady clock.
+    /// The earliest time of its handling, by the steady clock.
     pub(crate) due: Option<u64>,
-    /// Not to be handled before, by the wall clock: it is due when that shows so, whatever it is set to meanwhile.
+    /// The earliest time of its handling by the wall clock, also if that is set meanwhile.
     pub(crate) due_at: Option<u64>,
-    /// Set if an agent sent it for later, so that the store keeps it apart from the mailbox until it is due.
+    /// Set if an agent sent it with a delay, so that the store keeps it apart from the mailbox until it is due.
     pub(crate) waits: bool,
-    /// The name under which its sender sent it for later.
+    /// The name that its sender gave to the timer.
     pub(crate) timer: Option<String>,
-    /// The attempts that failed, the first first.
+    /// The failed attempts, in order.
     pub(crate) failed: Vec<Attempt>,
-    /// Set if an operator let it be handled again after it was given up: its sender was told of that.
+    /// Set if an operator redelivered it after it was a dead letter. Its sender was told then, and is not told again.
     pub(crate) revived: bool,
-    /// The record of the runs of its handler that ended in a conflict, until one does not.
+    /// The record of runs that ended in a conflict, until one does not.
     pub(crate) again: Option<Box<Again>>,
-    /// The tickets of those that wait for its answer and have keys reserved.
+    /// The tickets of the handlers that wait for its answer and have keys reserved.
     pub(crate) within: Vec<u64>,
 }
 
 impl Envelope {
-    /// A message that nobody waits for, caused by none.
+    /// Creates an envelope without a waiter or a cause.
     pub(crate) fn new(message: wit::Message) -> Self {
         let since = clock::from_wall(message.sent_at);
         Self {
@@ -75,59 +75,59 @@ impl Envelope {
         }
     }
 
-    /// Says in the message which attempt at it is next.
+    /// Sets the number of the next attempt in the message.
     pub(crate) fn number_attempt(&mut self) {
         let attempt = u32::try_from(self.failed.len()).unwrap_or(u32::MAX).saturating_add(1);
         self.message.attempt = self.message.attempt.max(attempt);
     }
 
-    /// Returns true if the store takes part in sending it also where messages are not kept: it is kept until it is due, or
-    /// takes the place of one that is.
+    /// Returns `true` if it has to pass through the store even where messages are not kept: it is kept until it is due,
+    /// or replaces a timer.
     pub(crate) fn is_timer(&self) -> bool {
         self.waits || self.timer.is_some()
     }
 
-    /// Whether somebody waits for the answer, so that it is neither kept nor tried again.
+    /// Returns `true` if a caller waits for the answer. A call is neither kept nor retried.
     pub(crate) fn is_call(&self) -> bool {
         matches!(self.waiter, Some(Waiter::Call(_)))
     }
 
-    /// Whether it is a call for whose answer nobody waits any more.
+    /// Returns `true` if it is a call whose caller no longer waits.
     pub(crate) fn is_abandoned(&self) -> bool {
         let Some(Waiter::Call(answer)) = &self.waiter else { return false };
         answer.is_closed() || self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 }
 
-/// An attempt that failed.
+/// A failed attempt to handle a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Attempt {
-    /// Which attempt it was, beginning with 1.
+    /// Counts the attempts, from 1.
     pub(crate) number: u32,
-    /// When it began, in milliseconds since 1970.
+    /// The start of the attempt, in milliseconds since 1970.
     pub(crate) at: u64,
-    /// The revision that tried, such as `triage@7`.
+    /// The revision that ran, such as `triage@7`.
     pub(crate) revision: String,
-    /// The stable code of what went wrong, such as `trap`.
+    /// The stable code of the failure, such as `trap`.
     pub(crate) code: String,
-    /// What went wrong, for a person, with the backtrace of a trap.
+    /// The failure for a person, with the backtrace of a trap.
     pub(crate) error: String,
-    /// How long it took by the clock, in microseconds.
+    /// The duration by the clock, in microseconds.
     pub(crate) took_us: u64,
-    /// Its time on a core, in microseconds.
+    /// The time on a core, in microseconds.
     pub(crate) cpu_us: u64,
 }
 
-/// Who hears what became of a message.
+/// The receiver of the outcome of a message.
 pub(crate) enum Waiter {
-    /// Somebody who waits.
+    /// A caller that waits. It may have left.
     Call(oneshot::Sender<Answer>),
-    /// Somebody who looks later.
+    /// A function that records the outcome, such as for a receipt.
     Note(Box<dyn FnOnce(Answer) + Send + Sync>),
 }
 
 impl Waiter {
-    /// Tells the answer. Gives it back if whoever waited has left.
+    /// Passes the answer on. Returns it if the caller has left.
     pub(crate) fn tell(self, answer: Answer) -> Option<Answer> {
         match self {
             Self::Call(waiter) => waiter.send(answer).err(),
@@ -148,12 +148,11 @@ impl std::fmt::Debug for Waiter {
     }
 }
 
-/// What became of a message that somebody waits for.
+/// The outcome of a message with the revision that handled it.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The revision that handled it; none when it came to none.
+    /// The revision that handled it; `None` if none did.
     pub(crate) revision: Option<Arc<RevisionId>>,
-    /// The answer itself.
     pub(crate) outcome: Outcome,
 }
 
@@ -162,17 +161,17 @@ pub(crate) struct Answer {
 pub(crate) enum Outcome {
     /// The handler replied, and its effects are committed.
     Reply(Box<wit::Message>),
-    /// The handler was content and said nothing; its effects are committed.
+    /// The handler succeeded without a reply, and its effects are committed.
     Done,
-    /// The handler gave up.
+    /// The handler returned a failure.
     Gave(wit::Failure),
-    /// The call brought no result.
+    /// The call of the guest failed.
     Fault(Fault),
-    /// The reply is not one that can be sent.
+    /// The reply cannot be sent.
     BadReply(String),
-    /// The effects are more than the agent may have.
+    /// The effects exceed what the agent is allowed.
     Refused(String),
-    /// A conflict in each of its runs: others changed this key, which it had read.
+    /// Each run ended in a conflict: other handlers changed this key, which it had read.
     Conflict(String),
     /// The effects could not be committed.
     NotCommitted(String),
@@ -180,25 +179,25 @@ pub(crate) enum Outcome {
     Gone(&'static str),
 }
 
-/// Where a message can be put after a place was kept for it.
+/// A mailbox that reserves a place for a message before it is delivered.
 pub(crate) trait Inbox: Any + Send + Sync {
-    /// Puts the message in the place that was kept. True when somebody has to work for it now, who is counted
-    /// already: [`work`](Self::work) does.
+    /// Puts a message into its reserved place. Returns `true` if a worker has to be started for it, which is counted
+    /// already: the caller calls [`work`](Self::work).
     fn put(&self, envelope: Box<Envelope>) -> bool;
-    /// Starts whoever handles what was put.
+    /// Starts the worker for messages that were put.
     fn work(self: Arc<Self>);
-    /// Keeps a place for a message that its receiver has to hear.
+    /// Reserves a place beyond the mailbox's bound, for a message that must not be refused.
     fn reserve_beyond(&self);
-    /// Gives up the place.
+    /// Releases a reserved place.
     fn release(&self);
-    /// Where an agent of this name gets messages, if there is one that takes any.
+    /// Returns the mailbox of the agent of this name, if it has one that accepts messages.
     fn other(&self, agent: &str) -> Option<Arc<dyn Inbox>>;
 }
 
-/// A new id: in order of time, unique everywhere (RFC 9562, version 7).
+/// Returns a new id: ordered by time and globally unique (RFC 9562, version 7).
 pub(crate) fn new_id() -> String {
     thread_local! {
-        // The one that all threads share has a lock.
+        // The context of the `uuid` crate is shared by all threads behind a lock.
         static CONTEXT: ContextV7 = const { ContextV7::new() };
     }
     let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
@@ -207,64 +206,64 @@ pub(crate) fn new_id() -> String {
     CONTEXT.with(id).hyphenated().encode_lower(&mut buffer).to_owned()
 }
 
-/// A message that was admitted, with the place that is kept for it. Dropping it gives the place up.
+/// An admitted message with its reserved place. Dropping it releases the place.
 pub(crate) struct Sent {
     inner: Option<(Arc<dyn Inbox>, Box<Envelope>)>,
-    /// Whether the host says it in an agent's place.
+    /// Set if the host sends it in place of an agent.
     hosts: bool,
-    /// The bound of causes that it is beyond: it is kept as a dead letter, and goes to nobody.
+    /// The bound of causes if the message exceeds it: then it is stored as a dead letter and not delivered.
     ends: Option<u32>,
-    /// The rule for the answer if it is refused; set where another than that of the message itself holds.
+    /// The causes of the answer if the message is refused, where they differ from those of the message.
     refusal: Option<Box<Refusal>>,
 }
 
-/// The rule for the `not-understood` that a message brings back which is refused.
+/// The causes of the `not-understood` that answers a refused message.
 pub(crate) struct Refusal {
-    /// Its causes.
+    /// The length of the chain of causes.
     pub(crate) hops: u32,
-    /// The bound of causes.
+    /// The bound of that length.
     pub(crate) limit: u32,
-    /// Where it goes if it is beyond the bound.
+    /// The mailbox that records the message if it exceeds the bound.
     pub(crate) end: Arc<dyn Inbox>,
 }
 
 impl Sent {
-    /// A message for whose delivery a place was kept in `inbox`.
+    /// Wraps a message for which `inbox` has reserved a place.
     pub(crate) fn new(inbox: Arc<dyn Inbox>, envelope: Box<Envelope>) -> Self {
         Self { inner: Some((inbox, envelope)), hosts: false, ends: None, refusal: None }
     }
 
-    /// A message with more causes than `limit`, the end of its chain. `end` hears of it when the dead letter is safe.
+    /// Wraps a message that exceeds the bound of causes. `end` is called when its dead letter is durable.
     pub(crate) fn ending(end: Arc<dyn Inbox>, envelope: Box<Envelope>, limit: u32) -> Self {
         let mut sent = Self::new(end, envelope);
         sent.ends = Some(limit);
         sent
     }
 
-    /// The same with another rule for the answer, if the message is refused.
+    /// Sets the causes of the answer to a refusal.
     pub(crate) fn refused_as(mut self, refusal: Refusal) -> Self {
         self.refusal = Some(Box::new(refusal));
         self
     }
 
-    /// The bound of causes that it is beyond, if it is.
+    /// Returns the bound of causes that the message exceeds, if it does.
     pub(crate) fn ends(&self) -> Option<u32> {
         self.ends
     }
 
-    /// The same of the host, in an agent's place.
+    /// Marks the message as sent by the host in place of an agent.
     pub(crate) fn of_host(mut self) -> Self {
         self.hosts = true;
         self
     }
 
-    /// Whether the host says it in an agent's place.
+    /// Returns `true` if the host sends it in place of an agent.
     pub(crate) fn is_hosts(&self) -> bool {
         self.hosts
     }
 
-    /// Puts an answer to its sender in its place: it was not understood, for this reason. False, and nothing is
-    /// changed, if the sender has no mailbox.
+    /// Replaces the message by a `not-understood` to its sender with this reason. Returns `false` and changes nothing
+    /// if the sender has no mailbox.
     pub(crate) fn refuse(&mut self, why: &str) -> bool {
         let Some(origin) = self.inner.as_ref().and_then(|(inbox, sent)| inbox.other(&sent.message.sender)) else {
             return false;
@@ -299,7 +298,7 @@ impl Sent {
                 return true;
             }
         }
-        // Whoever sent it has to hear it.
+        // The sender has to get it even if its mailbox is full, or it would wait for an answer for ever.
         origin.reserve_beyond();
         self.inner = Some((origin, Box::new(envelope)));
         true
@@ -312,25 +311,25 @@ impl Sent {
         }
     }
 
-    /// Puts the message into its mailbox, where it waits since `now`. Gives the mailbox back when somebody has to work
-    /// for it now.
+    /// Puts the message into its mailbox, where it waits from `now` on. Returns the mailbox if a worker has to be
+    /// started for it.
     pub(crate) fn put(mut self, now: Instant) -> Option<Arc<dyn Inbox>> {
         let (inbox, mut envelope) = self.inner.take()?;
         envelope.accepted = Some(now);
         inbox.put(envelope).then_some(inbox)
     }
 
-    /// The message.
+    /// Returns the envelope.
     pub(crate) fn envelope(&self) -> &Envelope {
         &self.inner.as_ref().expect("it holds its message until it is delivered").1
     }
 
-    /// The same, to be changed.
+    /// Returns the envelope for changes before the delivery.
     pub(crate) fn envelope_mut(&mut self) -> &mut Envelope {
         &mut self.inner.as_mut().expect("it holds its message until it is delivered").1
     }
 
-    /// The message's id.
+    /// Returns the message id.
     pub(crate) fn id(&self) -> &str {
         &self.envelope().message.id
     }

@@ -1,12 +1,11 @@
-//! Running components. All types of wasmtime stay in here.
+//! The engine: running components. No type of wasmtime leaves this folder.
 //!
 //! ```text
-//! file -> inspect (what is it, may it) -> compile (a child process) -> artefact cache -> Program
+//! file -> inspect (kind, imports, bounds) -> compile (a child process) -> artefact cache -> Program
 //! Program + settings -> Pool -> Instance -> call -> reply, failure or Fault
 //! ```
-//! What a guest asks of the host beyond its own store (other agents, kept state, logs) goes through
-//! [`Outside`]: this module knows neither mailboxes nor HTTP nor the database. There is no retry, no routing
-//! and no policy here.
+//! Everything that a guest asks of the host beyond its own store (other agents, state, logs) goes through [`Outside`]:
+//! this folder knows neither mailboxes nor HTTP listeners nor the database. Retries, routing and policy are absent.
 
 mod add;
 mod again;
@@ -72,5 +71,5 @@ pub(crate) use timer::{Cancel, TimerName, is_id};
 pub(crate) use trail::Trail;
 pub(crate) use words::{act, performative, priority, rank};
 
-/// What runs components, and its version.
+/// The engine and its version.
 pub(crate) const ENGINE: (&str, &str) = ("wasmtime", env!("WASMTIME_VERSION"));

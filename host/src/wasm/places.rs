@@ -1,8 +1,9 @@
-//! The places for instances: so many may live at once, and who comes when all are taken is called in turn.
+//! Slots for instances: a bounded number of instances lives at once, and callers queue when all slots are taken.
 //!
-//! Who is called looks for a place, rather than being given one: between the call and the look others, who are at
-//! work, use it. Were it kept for whoever sleeps, then with more at work than there are places all of them would belong
-//! to sleepers, and every message would cost a start. Who was called and found nothing insists, and is given the next.
+//! A woken waiter looks for a slot instead of being handed one: between the wake and the look, running callers may use
+//! it. If slots were kept for sleeping waiters, then with more callers than slots all of them would belong to sleepers,
+//! and every message would cost an instance start. A woken waiter that loses this race moves to the priority queue and
+//! is handed the next slot.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,68 +15,68 @@ use tokio::sync::oneshot;
 use super::pool::Pool;
 use super::spares::Idle;
 
-/// Of so many places at least one has no instance that waits for an answer: who is asked has to find a place, or all who
-/// ask would wait until their deadlines.
+/// One in this many slots is kept free of instances that wait for an answer. Otherwise all slots could belong to agents
+/// that ask, the agents they ask would find none, and all would wait until their deadlines.
 const ONE_ANSWERS: u32 = 8;
 
-/// All the places of a runtime.
+/// The slots of a runtime.
 pub(super) struct Places {
     total: u32,
     state: Mutex<State>,
-    /// How many are in the queues, to be read where the lock would cost too much.
+    /// The number of queued waiters, readable without the lock.
     waiting: AtomicUsize,
-    /// How many have an instance that waits for an answer.
+    /// The number of instances that wait for an answer.
     asking: AtomicU32,
 }
 
-/// Who came first is in front of either queue. Some may have left.
+/// Both queues are in order of arrival. Waiters may have left.
 struct State {
     free: u32,
-    /// Who was called in vain, and is given the next place.
+    /// Starved waiters: woken once without success, and handed the next slot.
     insisting: VecDeque<oneshot::Sender<Turn>>,
-    /// Who is to be called.
+    /// Waiters to be woken.
     queue: VecDeque<oneshot::Sender<Turn>>,
 }
 
-/// Room for one instance. Dropping it leaves it to the next.
+/// A slot for one instance. Dropping it frees the slot for the next waiter.
 pub(crate) struct Place {
-    /// None when there is nothing to be left.
+    /// `None` once the slot was passed on.
     places: Option<Arc<Places>>,
 }
 
-/// What somebody hears whose turn it is.
+/// The message to a waiter whose turn it is.
 pub(super) enum Turn {
-    /// There is this place.
+    /// The slot is the waiter's.
     Take(Place),
-    /// There may be one, or an instance that makes way.
+    /// There may be a free slot, or an idle instance to evict.
     Look(Look),
 }
 
-/// A call. Dropping it calls the next: whoever was called has left, or there may be more for others.
+/// The wake-up of a waiter. Dropping it wakes the next one: the waiter has left, or there may be more slots.
 pub(super) struct Look {
-    /// None when there is no need.
+    /// `None` if no further waiter needs to be woken.
     places: Option<Arc<Places>>,
-    /// Whose instance became idle.
+    /// The pool whose instance became idle.
     idle: Option<Arc<Pool>>,
 }
 
 impl Look {
-    /// The place of the instance for which it was called, if that is still idle.
+    /// Evicts the instance that caused the wake-up, if it is still idle, and returns its slot.
     pub(super) fn spare(&self) -> Option<Place> {
         self.idle.as_ref()?.spare().map(Idle::end)
     }
 
-    /// Nobody else is to be called for it.
+    /// Drops the wake-up without waking the next waiter.
     pub(super) fn done(mut self) {
         self.places = None;
     }
 }
 
-/// Somebody in the queue.
+/// A place in the queue.
 pub(super) struct Waits {
-    /// When it is called, or given a place.
+    /// Resolves when the waiter is woken or handed a slot.
     pub(super) turn: oneshot::Receiver<Turn>,
-    /// How many waited before.
+    /// The number of waiters in front.
     pub(super) before: usize,
 }
 
@@ -93,12 +94,12 @@ impl Places {
         self.state.lock().free
     }
 
-    /// How many wait to be called or to be given a place.
+    /// Returns the number of queued waiters.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// The instance of a place is to wait for an answer, for as long as this lives; none if too many do already.
+    /// Counts an instance as waiting for an answer while the returned guard lives. `None` if too many do.
     pub(super) fn ask(self: &Arc<Self>) -> Option<Asking> {
         let most = self.most_asking();
         let one_more = |asking| (asking < most).then_some(asking + 1);
@@ -106,17 +107,17 @@ impl Places {
         asks.then(|| Asking { places: Arc::clone(self) })
     }
 
-    /// How many instances may wait for answers at once.
+    /// Returns the number of instances that may wait for answers at once.
     pub(super) fn most_asking(&self) -> u32 {
         self.total - self.total.div_ceil(ONE_ANSWERS)
     }
 
-    /// A place that nobody has.
+    /// Takes a free slot.
     pub(super) fn take(self: &Arc<Self>) -> Option<Place> {
         self.take_of(&mut self.state.lock())
     }
 
-    /// A place that nobody has, or one in the queue.
+    /// Takes a free slot, or joins one of the queues. `insists` chooses the priority queue.
     pub(super) fn take_or_wait(self: &Arc<Self>, insists: bool) -> Result<Place, Waits> {
         let mut state = self.state.lock();
         if let Some(place) = self.take_of(&mut state) {
@@ -124,7 +125,8 @@ impl Places {
         }
         let before = state.insisting.len() + state.queue.len();
         let queue = if insists { &mut state.insisting } else { &mut state.queue };
-        // Who left is forgotten at a cost that those who came have paid for.
+        // Waiters that left are removed only when the queue would have to grow, which keeps the cost per waiter
+        // constant.
         if queue.len() == queue.capacity() {
             queue.retain(|waits| !waits.is_closed());
         }
@@ -134,8 +136,8 @@ impl Places {
         Err(Waits { turn, before })
     }
 
-    /// An instance is idle (of this pool), or a place is free, or was a moment ago: calls the next. False if somebody
-    /// insists on a place instead.
+    /// Wakes the next waiter after a slot was freed or an instance of the pool `idle` became idle. Returns `false` if a
+    /// starved waiter has priority.
     pub(super) fn call(self: &Arc<Self>, idle: Option<&Arc<Pool>>) -> bool {
         loop {
             let next = {
@@ -156,7 +158,7 @@ impl Places {
         }
     }
 
-    /// A place is free: it is for who insists, or for whoever comes first.
+    /// Hands a freed slot to the first starved waiter, or marks it free and wakes the next waiter.
     fn freed(self: &Arc<Self>) {
         loop {
             let next = {
@@ -172,7 +174,7 @@ impl Places {
                 Ok(()) | Err(Turn::Look(_)) => return,
             }
         }
-        // Whoever insists since then has taken it.
+        // A waiter that became starved since then has taken it from `free` already.
         self.call(None);
     }
 
@@ -186,7 +188,7 @@ impl Places {
     }
 }
 
-/// An instance waits for an answer.
+/// A guard that counts an instance as waiting for an answer.
 pub(super) struct Asking {
     places: Arc<Places>,
 }
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_called_in_turn_past_those_who_left() {
+    fn waiters_are_woken_in_order_without_those_who_left() {
         let places = Places::new(2);
         let (one, two) = (places.take().unwrap(), places.take().unwrap());
         let (mut first, left, mut second, mut third) =
@@ -242,14 +244,14 @@ mod tests {
         assert_eq!((places.free(), places.waiting()), (1, 3));
         let called = look(&mut first).unwrap();
         assert!(look(&mut second).is_none());
-        // It takes the place; there may be another.
+        // It takes the slot; there may be another.
         let one = places.take().unwrap();
         drop(called);
         let called = look(&mut second).unwrap();
         assert!(places.take().is_none() && called.spare().is_none());
         called.done();
         assert!(look(&mut third).is_none());
-        // One that is called and leaves calls the next.
+        // A waiter that is woken and leaves wakes the next.
         let last = waits(&places, false);
         drop(two);
         drop(third);
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_called_in_vain_is_given_the_next_place() {
+    fn starved_waiters_are_handed_the_next_slot() {
         let places = Places::new(1);
         let one = places.take().unwrap();
         let mut waits_longer = waits(&places, false);
@@ -272,7 +274,7 @@ mod tests {
         assert!(look(&mut waits_longer).is_none());
         assert!(places.take().is_none() && places.call(None));
         look(&mut waits_longer).unwrap().done();
-        // One that was given and not taken is free again.
+        // A slot that was handed over and not taken is free again.
         let insists = waits(&places, true);
         drop(place);
         assert_eq!(places.free(), 0);
@@ -281,14 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn those_who_left_do_not_gather() {
+    fn waiters_that_left_do_not_accumulate() {
         let places = Places::new(1);
         let _one = places.take();
         for number in 0..10_000 {
             drop(waits(&places, number % 2 == 0));
         }
         assert!(places.waiting() < 64, "{}", places.waiting());
-        // The first that becomes idle finds that nobody waits.
+        // The first idle instance finds that no waiter is left.
         assert!(places.call(None));
         assert_eq!(places.waiting(), 0);
     }

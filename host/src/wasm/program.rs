@@ -1,4 +1,4 @@
-//! A compiled component, ready to be instantiated; shared by all agents with the same bytes.
+//! Programs: compiled components ready to be instantiated, shared by all agents with the same bytes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,9 +16,9 @@ use super::guest::Ctx;
 use super::inspect::{Finding, Kind, Summary, summarise};
 use super::symbols::Symbols;
 
-/// A compiled component with its functions looked up.
+/// A compiled component with its exports looked up.
 pub(crate) struct Program {
-    /// What it is.
+    /// The kind and the properties of the component.
     pub(crate) summary: Summary,
     /// Places in its source, for backtraces.
     pub(super) symbols: Symbols,
@@ -29,25 +29,25 @@ pub(crate) struct Program {
     pub(super) health: Option<health::GuestIndices>,
 }
 
-/// Why a component cannot become a program.
+/// The error of loading a program.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProgramError {
-    /// Its file cannot be read.
+    /// The component's file cannot be read.
     #[error("reading the component: {0}")]
     Read(std::io::Error),
-    /// Its file holds other bytes than those that were asked for.
+    /// The file has another digest than expected.
     #[error("the component's file changed meanwhile")]
     Changed,
-    /// It is not what it has to be.
+    /// The component cannot be used.
     #[error("the component cannot be used: {}", list(.0))]
     Findings(Vec<Finding>),
-    /// It could not be compiled.
+    /// The compiler failed.
     #[error("compiling the component: {0}")]
     Compile(String),
-    /// What it imports or exports has other types than this host's.
+    /// The types of its imports or exports differ from the host's.
     #[error("the component does not fit this host: {0}")]
     Link(String),
-    /// The engine that it needs could not be set up.
+    /// The engine that it needs could not be created.
     #[error(transparent)]
     Engine(#[from] RuntimeError),
 }
@@ -56,19 +56,19 @@ fn list(findings: &[Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// One entry for each component that is being made or in use.
+/// The entry of a component that is being loaded or in use. The lock lets one caller load it.
 type Slot = Arc<tokio::sync::Mutex<Weak<Program>>>;
-/// The programs by digest and kind of engine.
+/// The programs by digest, and by whether their engine counts fuel.
 pub(super) type Programs = Mutex<HashMap<(Digest, bool), Slot>>;
 
-/// The SHA-256 of bytes.
+/// Returns the SHA-256 of bytes.
 pub(crate) fn digest(bytes: &[u8]) -> Digest {
     Digest(Sha256::digest(bytes).into())
 }
 
 impl Runtime {
-    /// The program of a component's bytes: the one in use, or from the cache, or compiled now. `started`
-    /// hears when compiling begins, because that takes long.
+    /// Returns the program of a component: the one in use, one from the cache, or a newly compiled one. `started` is
+    /// called with the size in bytes when compilation begins, because it may take long.
     pub(crate) async fn program(
         &self,
         path: &Path,
@@ -77,7 +77,7 @@ impl Runtime {
         started: impl FnOnce(u64),
     ) -> Result<Arc<Program>, ProgramError> {
         let slot = Arc::clone(self.programs.lock().entry((expected, fuel)).or_default());
-        // Whoever comes second waits here for the work of the first.
+        // Concurrent callers wait here for the first one's work.
         let mut slot = slot.lock().await;
         if let Some(program) = slot.upgrade() {
             return Ok(program);
@@ -96,7 +96,7 @@ impl Runtime {
         let compiled = self.compiled(fuel)?;
         let fit = |error: wasmtime::Error| ProgramError::Link(format!("{error:#}"));
         let pre = compiled.linker.instantiate_pre(&component).map_err(fit)?;
-        // What it exports in name has to be there in full; types are compared when an instance starts.
+        // Exports are looked up by name here. Their types are checked when an instance starts.
         let (messages, stateful) = (summary.kind != Kind::Http, summary.kind == Kind::Stateful);
         let program = Arc::new(Program {
             handler: messages.then(|| handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
@@ -111,7 +111,7 @@ impl Runtime {
         Ok(program)
     }
 
-    /// The compiled component, from the cache or from the compiler.
+    /// Returns the compiled component from the cache or from the compiler.
     async fn component(
         &self,
         bytes: &[u8],
@@ -125,17 +125,17 @@ impl Runtime {
             return Ok(component);
         }
         started(bytes.len() as u64);
-        // As many at once as there are cores: each uses all of them.
+        // One for each core, because a compiler process uses all cores it can get.
         let _turn = self.compiling.acquire().await.expect("the semaphore is never closed");
         let (input, output) = (self.artefacts.temporary(), self.artefacts.temporary());
         let compiled = async {
-            // The child reads a copy that nobody else can change.
+            // The child reads a copy that no other process can change.
             tokio::fs::write(&input, bytes).await.map_err(ProgramError::Read)?;
             compile::compile(&self.artefacts.compiler, &input, &output, fuel).await?;
             tokio::task::block_in_place(|| self.artefacts.keep(&output, &path)).map_err(ProgramError::Read)
         }
         .await;
-        // What a failed compiler leaves behind.
+        // Files that a failed compiler has left.
         let _ = tokio::fs::remove_file(&input).await;
         let _ = tokio::fs::remove_file(&output).await;
         compiled?;

@@ -1,4 +1,4 @@
-//! Responses of HTTP agents on their way out, with the guests that still write them.
+//! Responses of HTTP agents, with the guests that still write them.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,30 +16,30 @@ use super::caller::Caller;
 use super::http::{Hearing, Running};
 use super::tap::Tap;
 
-/// How long a guest may go on when nobody reads its response any more: for its next write to fail, and for what it does
-/// then.
+/// The time for a guest to end after the reader of its response has left: its next write fails, and it may clean up.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The length that a head says its body has.
+/// Returns the body's length from the head.
 pub(super) fn length(headers: &http::HeaderMap) -> Option<u64> {
     headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Polls the body of a guest that has ended, of which nothing more will come. So pending must mean that there is nothing:
-/// not that the task has used up the budget that tokio gives it for one turn, which a response of many pieces does.
+/// Polls the body of a guest that has ended. Runs outside of tokio's cooperative budget, so that `Pending` means that
+/// there is no data, and not that a response of many chunks has used the budget up.
 fn poll_left(body: &mut HyperOutgoingBody, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
     let next = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
     std::pin::pin!(tokio::task::unconstrained(next)).poll(cx)
 }
 
-/// A response whose body nobody is to see. A guest that still writes it goes on, and what it writes goes nowhere.
+/// Removes the body of a response that must not have one. A guest that still writes it runs on, and its output is
+/// dropped.
 pub(super) fn without_body(response: http::Response<ResponseBody>) -> http::Response<ResponseBody> {
     response.map(|body| match body {
         ResponseBody::Whole(data) => ResponseBody::Whole(data),
         ResponseBody::Open(mut open) => {
             open.caller.wants_none();
             tokio::spawn(async move {
-                // Its end is all that matters.
+                // Polled only until the guest ends.
                 while let Some(Ok(_)) = std::future::poll_fn(|cx| open.poll(cx)).await {}
             });
             ResponseBody::Whole(None)
@@ -47,55 +47,55 @@ pub(super) fn without_body(response: http::Response<ResponseBody>) -> http::Resp
     })
 }
 
-/// The body of a guest's response, which carries the guest until it is done.
+/// The body of a guest's response. It drives the guest until that ends.
 pub(crate) enum ResponseBody {
-    /// All of it; taken out when it is sent.
+    /// The whole body; taken when it is sent.
     Whole(Option<Bytes>),
-    /// The rest comes while it is read.
+    /// A body that is still being written or read.
     Open(Box<Open>),
 }
 
-/// A body that is not known to its end.
+/// A body whose end is not known yet.
 pub(crate) struct Open {
-    /// None when the guest has ended.
+    /// The running guest; `None` once it has ended.
     running: Option<Running>,
-    /// How it failed, until whoever reads the body knows.
+    /// The guest's failure, until it is passed to the reader of the body.
     failed: Option<Fault>,
-    /// What was read of the body already.
+    /// Frames that were read ahead.
     ahead: VecDeque<Frame<Bytes>>,
     body: HyperOutgoingBody,
     hearing: Hearing,
-    /// Who reads the body.
+    /// The reader of the body.
     caller: Arc<Caller>,
-    /// How long the body is, where the head says so.
+    /// The length in the head, if it is there.
     length: Option<u64>,
-    /// Bytes of it that were read.
+    /// The bytes that were read so far.
     read: u64,
-    /// Hears what the body is.
+    /// Records the body.
     pub(super) tap: Option<Tap>,
 }
 
-/// Why a guest's response ends before its end.
+/// The reason why a response body ends early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResponseError {
     /// The guest failed.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// The guest returned and left the body as it was, so that nobody knows whether that is all.
+    /// The guest returned without finishing the body, so that it may be incomplete.
     #[error("the handler ended without finishing the body")]
     Unfinished,
-    /// The guest's bytes are not what its head promised.
+    /// The body does not match its head.
     #[error("the body is broken: {0}")]
     Broken(WasiHttpError),
 }
 
 impl ResponseBody {
-    /// A body that is not known to its end, of a guest that has ended or is to be added.
+    /// Wraps a body of a guest that has ended, or that is added by [`Open::carry`].
     pub(super) fn open(body: HyperOutgoingBody) -> Self {
         Self::begun(body, VecDeque::new())
     }
 
-    /// The same of a body whose first frames are `ahead`.
+    /// Wraps a body whose first frames were read ahead.
     fn begun(body: HyperOutgoingBody, ahead: VecDeque<Frame<Bytes>>) -> Self {
         Self::Open(Box::new(Open {
             running: None,
@@ -110,7 +110,8 @@ impl ResponseBody {
         }))
     }
 
-    /// The body of a guest that has ended well: mostly it is one piece by now.
+    /// Wraps the body of a guest that has ended well. Most bodies are one chunk by then, and become
+    /// [`Whole`](Self::Whole).
     pub(super) fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, ResponseError> {
         let (mut ahead, mut cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
         while ahead.len() < 2 {
@@ -131,14 +132,14 @@ impl ResponseBody {
         Ok(Self::begun(body, ahead))
     }
 
-    /// Whether the guest still runs.
+    /// Returns `true` if the guest still runs.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Open(open) if open.running.is_some())
     }
 }
 
 impl Open {
-    /// Carries a guest that still writes the body.
+    /// Attaches the guest that still writes the body.
     pub(super) fn carry(&mut self, running: Running, hearing: Hearing, caller: Arc<Caller>, length: Option<u64>) {
         self.running = Some(running);
         self.hearing = hearing;
@@ -177,11 +178,11 @@ impl Open {
         let frame = if runs { Pin::new(&mut self.body).poll_frame(cx) } else { poll_left(&mut self.body, cx) };
         match frame {
             Poll::Ready(Some(frame)) => Poll::Ready(Some(frame.map_err(ResponseError::Broken))),
-            // What the guest does after the last byte is still its message: wait for its end.
+            // The guest's work after the last byte belongs to the call as well: its end is awaited.
             Poll::Ready(None) | Poll::Pending if runs => Poll::Pending,
-            // A client must not take for the end what is none.
+            // After a failure the body must not end normally: the client would take it for complete.
             Poll::Ready(None) => Poll::Ready(self.failed.take().map(|fault| Err(fault.into()))),
-            // Nobody is left who could write the rest.
+            // The guest has ended without finishing the body.
             Poll::Pending => Poll::Ready(Some(Err(self.failed.take().map_or(ResponseError::Unfinished, Into::into)))),
         }
     }
@@ -216,18 +217,19 @@ impl Body for ResponseBody {
 impl Drop for Open {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
-        // Its clock stops: nobody takes anything any more.
+        // Stops the caller's clock: the reader takes no more.
         self.caller.asks();
         let mut hearing = Hearing(self.hearing.0.take());
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.length == Some(self.read) {
-            // Whoever read the response has all of it. The guest finishes what it does, within its time.
+            // The reader has the whole response. The guest finishes its work within its time.
             runtime.spawn(async move { hearing.tell(running.await) });
             return;
         }
         self.caller.leaves();
         runtime.spawn(async move {
-            // Its next write fails. One that writes nothing is broken off, which is told when `hearing` is dropped.
+            // The next write fails. A guest that does not write is dropped after the timeout, and dropping `hearing`
+            // reports that.
             if let Ok(end) = tokio::time::timeout(FAREWELL, running).await {
                 hearing.tell(end);
             }

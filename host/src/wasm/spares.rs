@@ -1,11 +1,10 @@
-//! Who has an idle instance that can make way for another agent's.
+//! Eviction of idle instances when another pool needs a slot.
 //!
-//! A pool enters the list when an instance of it becomes idle, and leaves it when it is asked for one. So one that
-//! makes way is found in the same time however many agents there are, and a pool whose instance is used again and again
-//! enters once.
+//! A pool is listed when an instance of it becomes idle, and delisted when it is asked for one. So finding a victim
+//! takes the same time for any number of agents, and a pool whose instance is used again and again is listed once.
 //!
-//! Which one makes way is left to chance, but for those that were used lately. When more agents take turns than there
-//! are places, the one that was used longest ago is just the one that is next: each would find its instance gone.
+//! Victims are chosen at random among those that were not used recently. With more active agents than slots, strict LRU
+//! would evict just the instance that is needed next, so that every message would start one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -17,11 +16,11 @@ use super::instance::Instance;
 use super::places::Place;
 use super::pool::Pool;
 
-/// Pools whose instance was used since they were looked at last are passed over, but not more of them for one place:
-/// finding one may not take longer the more are at work.
+/// The number of recently used pools that are skipped for one slot. Bounded, so that finding a victim does not take
+/// longer with more active pools.
 const PASSED_OVER: usize = 8;
 
-/// An instance that waits for a call. It ends before its place is handed on.
+/// An idle instance with its slot. It has to end before the slot is passed on.
 pub(super) struct Idle {
     pub(super) instance: Box<Instance>,
     pub(super) place: Place,
@@ -29,61 +28,62 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    /// Ends the instance, whose place is left.
+    /// Ends the instance and returns its slot.
     pub(super) fn end(self) -> Place {
         drop(self.instance);
         self.place
     }
 }
 
-/// Whether a pool is in the list.
+/// The state of a pool in the list.
 #[derive(Default)]
 pub(super) struct Listed {
     here: AtomicBool,
-    /// Whether an idle instance was used since the pool was looked at.
+    /// Set if an idle instance was used since the pool was last considered.
     used: AtomicBool,
 }
 
 impl Listed {
-    /// An idle instance is used.
+    /// Marks the pool as used.
     pub(super) fn use_one(&self) {
         self.used.store(true, Ordering::Relaxed);
     }
 
-    /// Whether one was used since this was asked last.
+    /// Returns `true` if the pool was used since the last call.
     fn was_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether the pool is to enter the list, where it is not yet.
+    /// Returns `true` if the pool has to be added to the list, and marks it as listed.
     pub(super) fn enters(&self) -> bool {
         !self.here.load(Ordering::SeqCst) && !self.here.swap(true, Ordering::SeqCst)
     }
 
-    /// The pool leaves it.
+    /// Marks the pool as not listed.
     fn leave(&self) {
         self.here.store(false, Ordering::SeqCst);
     }
 }
 
-/// Pools that have, or had a moment ago, an idle instance.
+/// The list of pools that have an idle instance, or had one a moment ago.
 #[derive(Default)]
 pub(super) struct Spares {
     pools: Mutex<Vec<Weak<Pool>>>,
 }
 
 impl Spares {
-    /// A pool that was not in the list enters it.
+    /// Adds a pool to the list.
     pub(super) fn enter(&self, pool: &Arc<Pool>) {
         let mut pools = self.pools.lock();
-        // Those that are gone leave at a cost that new ones have paid for.
+        // Pools that were dropped are removed only when the list would have to grow, which keeps the cost per pool
+        // constant.
         if pools.len() == pools.capacity() {
             pools.retain(|pool| pool.strong_count() > 0);
         }
         pools.push(Arc::downgrade(pool));
     }
 
-    /// An idle instance that makes way.
+    /// Takes an idle instance for eviction.
     pub(super) fn take(&self) -> Option<Idle> {
         let mut pools = self.pools.lock();
         let mut passed_over = 0;
@@ -97,7 +97,7 @@ impl Spares {
                 passed_over += 1;
                 continue;
             }
-            // Before it is asked: what becomes idle after that enters it again.
+            // Delisted before it is asked: an instance that becomes idle afterwards lists the pool again.
             pool.listed.leave();
             let idle = pool.spare();
             if idle.is_none() || pool.idle() == 0 || !pool.listed.enters() {

@@ -1,4 +1,4 @@
-//! An agent's state as one call of it sees it: what was committed last, with the call's own writes.
+//! The state of an agent as one call sees it: the last commit with the call's own writes on top.
 
 use std::sync::atomic::Ordering;
 
@@ -9,16 +9,16 @@ use super::guest::{Ctx, Seen, StateError};
 use super::wit;
 use crate::clock;
 
-/// The longest key of an agent's state, in bytes.
+/// The longest key in bytes.
 const MAX_KEY: u32 = 1_024;
-/// The largest value of an agent's state, in bytes, whatever `limits.state` allows: the store keeps a value in one row,
-/// which has a bound of its own.
+/// The largest value in bytes, whatever `limits.state` allows: the store keeps a value in one row of bounded size.
 pub(crate) const MAX_VALUE: u64 = 256 << 20;
 /// The most keys in one page of a list.
 const MAX_PAGE: u32 = 1_000;
 
 impl Ctx {
-    /// The value of a key as this call sees it.
+    /// Reads a key: first in the call's own writes, then in the store. Notes the version for the conflict check at
+    /// commit.
     fn look_up(&self, key: &str) -> Result<Option<Value>, StateError> {
         if let Some(written) = self.effects.lock().writes.get(key) {
             return Ok(written.clone().filter(|value| value.is_there(clock::now_ms())));
@@ -27,7 +27,7 @@ impl Ctx {
         let Seen { what: read, safe } = self.outside().read(self.who.name(), key).map_err(StateError::Unavailable)?;
         let version = read.as_ref().map_or(0, |read| read.version);
         let mut effects = self.effects.lock();
-        // The first version seen is the one that the commit checks.
+        // The first version that was read is the one to check.
         effects.reads.entry(key.to_owned()).or_insert(version);
         effects.ahead |= !safe;
         if reserved {
@@ -61,8 +61,8 @@ impl Ctx {
         Ok(())
     }
 
-    /// Refuses a write that would make the agent's state too large. The sizes of old values are looked up
-    /// only when the sum without them is too large.
+    /// Refuses a write that would exceed the quota of the agent. The sizes of old values are read only if the sum
+    /// without them exceeds it.
     pub(super) fn check_quota(&self, effects: &Effects, key: &str, value: Option<&Value>) -> Result<(), StateError> {
         let size = |key: &str, value: &[u8]| (key.len() + value.len()) as u64;
         let added: u64 = effects
@@ -106,7 +106,7 @@ impl state::Host for Ctx {
 
     fn set_for(&mut self, key: String, value: Vec<u8>, ttl_ms: u64) -> wasmtime::Result<Result<(), StateError>> {
         self.go_on()?;
-        // As far as the store's numbers reach, which is beyond any clock.
+        // Bounded by the store's signed integers, which reach beyond any clock.
         let at = clock::now_ms().saturating_add(ttl_ms).min(i64::MAX.unsigned_abs());
         let expiry = Some(Expiry { at, given: Some(ttl_ms) });
         Ok(self.write(key, Some(Value { bytes: value.into(), expiry })))
@@ -141,7 +141,7 @@ impl state::Host for Ctx {
         let (limit, now) = (limit.clamp(1, MAX_PAGE), clock::now_ms());
         let is_there = |write: &Write| write.as_ref().is_some_and(|value| value.is_there(now));
         let mut effects = self.effects.lock();
-        // Of the committed keys, at most as many can be hidden by this call's own writes as it made of what is gone.
+        // The call's own removals hide at most as many committed keys, so that this many more are read.
         let hidden =
             u32::try_from(effects.writes.values().filter(|write| !is_there(write)).count()).unwrap_or(u32::MAX);
         let ask = limit.saturating_add(hidden).saturating_add(1);

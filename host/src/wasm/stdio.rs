@@ -1,4 +1,4 @@
-//! A guest's stdout and stderr, as lines of its log.
+//! The stdout and stderr of a guest, as lines of its log.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,14 +14,14 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::guest::{Identity, LogLevel, Outside};
 
-/// A line longer than this is cut into several.
+/// The length in bytes at which a line is split.
 const MAX_LINE: usize = 8_192;
-/// The last lines that are kept for an error to show: a panic has two or three, an exception of a language some more.
+/// Last lines kept for an error: a panic has two or three, an exception of a language runtime some more.
 const LAST_LINES: usize = 30;
-/// The most bytes of them.
+/// The bound of their bytes.
 const LAST_BYTES: usize = 4_096;
 
-/// Collects bytes into lines and hands each to the log. Clones share the unfinished line.
+/// Collects bytes into lines and writes each to the agent's log. Clones share the unfinished line.
 #[derive(Clone)]
 pub(super) struct LineLog {
     inner: Arc<Inner>,
@@ -33,7 +33,7 @@ struct Inner {
     level: LogLevel,
     context: &'static str,
     line: Mutex<Vec<u8>>,
-    /// The last lines of the present call.
+    /// The last lines of the current call.
     last: Mutex<VecDeque<String>>,
 }
 
@@ -51,12 +51,12 @@ impl LineLog {
         }
     }
 
-    /// Forgets the lines of the call before.
+    /// Drops the lines of the previous call.
     pub(super) fn begin(&self) {
         self.inner.last.lock().clear();
     }
 
-    /// The last lines of the present call, the unfinished one included.
+    /// Returns and drops the last lines of the current call, the unfinished one included.
     pub(super) fn last(&self) -> String {
         let unfinished = self.inner.line.lock().clone();
         if !unfinished.is_empty() {
@@ -93,7 +93,7 @@ impl Inner {
         self.outside.log(&self.who, self.level, self.context, &line);
     }
 
-    /// Keeps a line for an error to show.
+    /// Keeps a line for the error of this call.
     fn keep(&self, line: &str) {
         let mut last = self.last.lock();
         let from = line.len().saturating_sub(LAST_BYTES);
@@ -106,7 +106,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // What the guest said last counts, also without a line end.
+        // The last output of a guest is logged even without a line end.
         let line = std::mem::take(&mut *self.line.lock());
         if !line.is_empty() {
             self.write(&line);

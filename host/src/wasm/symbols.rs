@@ -1,8 +1,8 @@
-//! Places in a guest's source, from the DWARF that its component carries.
+//! Places in a guest's source, from the DWARF in its component.
 //!
-//! It is read from the component's file when a guest first traps, and kept as long as its program: most components have
-//! none, and most of those that have some never trap. wasmtime could do the same from what is compiled, but begins anew
-//! for each frame, and has no bound on what that costs.
+//! The DWARF is read from the component's file when a guest first traps, and kept as long as its program: most
+//! components have none, and most of the others never trap. wasmtime can do the same from the compiled code, but starts
+//! anew for each frame, at an unbounded cost.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -17,54 +17,54 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use super::program::digest;
 
-/// The most DWARF that is kept, in bytes: that of a debug build with its standard library is a tenth.
+/// The bound of DWARF in memory in bytes. A debug build with its standard library has a tenth of it.
 const MAX_DWARF: usize = 64 << 20;
-/// After places were looked up, none of the same component are for so many times as long: a guest that traps on purpose
-/// cannot have the host read its DWARF all the time.
+/// After a lookup, none of the same component takes place for this many times its duration, so that a guest that traps
+/// on purpose cannot keep the host reading DWARF.
 const PAUSE: u32 = 20;
 /// The longest path of a source file that is shown, in characters.
 const MAX_PATH: usize = 300;
-/// The most functions that are told of one place. A chain of inlined ones is as long as its compiler says, which may be
-/// wrong.
+/// The most functions shown for one place. The length of a chain of inlined functions is data of the component, and may
+/// be wrong.
 const MAX_INLINED: usize = 32;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 type Context<'a> = addr2line::Context<Reader<'a>>;
 
-/// A place in the source of a guest.
+/// A place in a guest's source.
 pub(super) struct Place {
-    /// The function's name as the compiler wrote it.
+    /// The function's name, still mangled.
     pub(super) function: Option<String>,
-    /// Such as `src/lib.rs:12:5`.
+    /// The file with line and column, such as `src/lib.rs:12:5`.
     pub(super) source: Option<String>,
 }
 
-/// The places in the source of one component, read when they are first asked for.
+/// The source places of one component, read on first use.
 #[derive(Default)]
 pub(super) struct Symbols {
-    /// The component's file and digest; none if it carries no DWARF.
+    /// The component's file and digest; `None` if it has no DWARF.
     component: Option<(PathBuf, Digest)>,
     modules: OnceLock<Vec<Module>>,
-    /// When places may be looked up again.
+    /// The time before which lookups return nothing.
     next: Mutex<Option<Instant>>,
 }
 
 /// A core module of the component.
 struct Module {
-    /// Its code, as places in the component's file.
+    /// The range of its code in the component's file.
     code: Range<u64>,
-    /// Its DWARF, by the names of the sections.
+    /// Its DWARF by section name.
     sections: HashMap<String, Vec<u8>>,
 }
 
 impl Symbols {
-    /// Those of the component in a file, which is read when it is first asked for.
+    /// Creates the places of the component in this file, without reading it.
     pub(super) fn of(path: PathBuf, digest: Digest) -> Self {
         Self { component: Some((path, digest)), ..Self::default() }
     }
 
-    /// The functions at each of these places in the component's file: the innermost first, with those that it was inlined
-    /// into. Nothing where nothing is known.
+    /// Returns the functions at each of these offsets in the component's file, the innermost first, followed by those
+    /// it was inlined into. Empty where nothing is known.
     pub(super) fn find(&self, places: &[Option<u64>]) -> Vec<Vec<Place>> {
         let nothing = || places.iter().map(|_| Vec::new()).collect();
         if self.component.is_none() {
@@ -87,7 +87,7 @@ impl Symbols {
     fn read(&self) -> Option<Vec<Module>> {
         let (path, expected) = self.component.as_ref()?;
         let bytes = std::fs::read(path).ok()?;
-        // It may have been built again since.
+        // The file may have been built anew since.
         if digest(&bytes) != *expected { None } else { Some(modules(&bytes)) }
     }
 }
@@ -119,10 +119,10 @@ fn source(location: &addr2line::Location<'_>) -> Option<String> {
     Some(text)
 }
 
-/// The core modules of a component that carry DWARF.
+/// Reads the core modules of a component that have DWARF.
 fn modules(component: &[u8]) -> Vec<Module> {
     let (mut found, mut left) = (Vec::new(), MAX_DWARF);
-    // The module that is being read: they do not nest.
+    // The module that is being read. Core modules do not nest.
     let mut open: Option<Module> = None;
     for payload in Parser::new(0).parse_all(component).map_while(Result::ok) {
         match payload {

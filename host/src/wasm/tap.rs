@@ -1,29 +1,30 @@
-//! Hearing what a response's body was, beside sending it.
+//! Recording of a response body while it is sent.
 
 use bytes::Bytes;
 use http_body::Frame;
 
 use super::response::{ResponseBody, ResponseError};
 
-/// Hears the whole of a body.
+/// Receives the whole body, or `None`.
 type Told = Box<dyn FnOnce(Option<Vec<u8>>) + Send>;
 
-/// Hears the whole of a body when its last byte has been read; nothing if it was not, or is too large.
+/// Records a body and passes it on when its last byte was read. Passes on `None` if the body was not read to its end or
+/// exceeds the bound.
 pub(crate) struct Tap {
     bytes: Vec<u8>,
     bound: usize,
-    /// Its length, where the head says it: who reads so many need not ask for the end.
+    /// The length in the head, if it is there. A reader that got that many bytes need not poll for the end.
     length: Option<usize>,
     told: Option<Told>,
 }
 
 impl Tap {
-    /// For a body of up to `bound` bytes.
+    /// Creates a recorder for a body of up to `bound` bytes.
     pub(crate) fn new(bound: usize, length: Option<usize>, told: Told) -> Self {
         Self { bytes: Vec::new(), bound, length, told: Some(told) }
     }
 
-    /// A part of the body has been read, its end been reached, or it broke off.
+    /// Records a part of the body, its end (`None`), or its failure.
     pub(super) fn hear(&mut self, part: Option<&Result<Frame<Bytes>, ResponseError>>) {
         match part {
             Some(Ok(frame)) => frame.data_ref().into_iter().for_each(|data| self.take(data)),
@@ -59,7 +60,7 @@ impl Drop for Tap {
 }
 
 impl ResponseBody {
-    /// Lets `tap` hear what the body is.
+    /// Attaches a recorder. A body that is complete is recorded at once.
     pub(crate) fn tap(&mut self, mut tap: Tap) {
         match self {
             Self::Whole(data) => {

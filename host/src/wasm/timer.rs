@@ -1,26 +1,26 @@
-//! Timers as a guest speaks of them: by what it names a message of its own that is delivered later, and how it cancels one.
+//! Timers: messages that a guest sends with a delay, and may cancel by id or name.
 
 use uuid::Uuid;
 
 use super::guest::Ctx;
 use super::{Envelope, wit};
 
-/// By what an agent names a timer of its own.
+/// The id or the name of a timer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TimerName {
     /// The id of the message.
     Id(String),
-    /// The name that it was given.
+    /// The name that the sender gave it.
     Name(String),
 }
 
 impl TimerName {
-    /// Returns what a text names: a name never has the form of an id.
+    /// Parses an id or a name. A name never has the form of an id.
     pub(crate) fn of(text: String) -> Self {
         if is_id(&text) { Self::Id(text) } else { Self::Name(text) }
     }
 
-    /// Returns true if it names this message.
+    /// Returns `true` if it refers to this message.
     pub(crate) fn names(&self, envelope: &Envelope) -> bool {
         match self {
             Self::Id(id) => envelope.waits && *id == envelope.message.id,
@@ -28,7 +28,7 @@ impl TimerName {
         }
     }
 
-    /// The text that names it.
+    /// Returns the id or the name.
     pub(crate) fn text(&self) -> &str {
         match self {
             Self::Id(text) | Self::Name(text) => text,
@@ -36,16 +36,16 @@ impl TimerName {
     }
 }
 
-/// Returns true for a text that has the form of a message's id.
+/// Returns `true` for a text in the form of a message id.
 pub(crate) fn is_id(text: &str) -> bool {
     Uuid::try_parse(text).is_ok()
 }
 
-/// Refuses a name for messages that are sent to several: it is of one.
+/// Refuses a timer name on a broadcast: a name belongs to one message.
 pub(super) fn check_unnamed(draft: &wit::Draft) -> Result<(), wit::SendError> {
     let is_timer = !matches!(draft.delivery, wit::Delivery::Now);
     if is_timer && draft.headers.iter().any(|(name, _)| name == "timer") {
-        let why = "`headers`: what is broadcast has no name as a timer, since a name is of one message";
+        let why = "`headers`: a broadcast cannot have a timer name, because a name belongs to one message";
         return Err(wit::SendError::Invalid(why.to_owned()));
     }
     Ok(())
@@ -54,16 +54,16 @@ pub(super) fn check_unnamed(draft: &wit::Draft) -> Result<(), wit::SendError> {
 /// A timer that a handler cancels.
 #[derive(Debug, Clone)]
 pub(crate) struct Cancel {
-    /// Which.
+    /// The timer to cancel.
     pub(crate) timer: TimerName,
-    /// The id of the timer that the handler was told of; none if it was told that there is none.
+    /// The id of the timer that the handler was told of; `None` if it was told that there is none.
     pub(crate) found: Option<String>,
-    /// Set if the handler was told what the store has. Another answer at the commit is a conflict then.
+    /// Set if the handler got an answer from the store. A different answer at commit is a conflict.
     pub(crate) told: bool,
 }
 
 impl Ctx {
-    /// Collects that a timer of this agent is to go. Says whether there is one, sent by this call or before.
+    /// Collects the cancellation of a timer of this agent. Returns `true` if there is one, sent by this call or before.
     pub(super) fn cancel_timer(&self, timer: TimerName) -> Result<bool, wit::SendError> {
         self.may_send(1)?;
         if self.effects.lock().cancel_own(&timer) {

@@ -1,4 +1,4 @@
-//! Turns: one for each call that may be in an instance of a pool at once.
+//! Permits for calls: one for each call that may be in an instance of a pool at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,15 +7,15 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 
-/// All turns of a pool.
+/// The permits of a pool.
 pub(super) struct Turns {
     free: Arc<Semaphore>,
     total: AtomicU32,
-    /// How many wait for some.
+    /// The number of callers that wait.
     awaited: AtomicU32,
 }
 
-/// A turn, or several. Dropping it leaves it to the next.
+/// One permit or several. Dropping it passes it to the next waiter.
 pub(super) type Turn = OwnedSemaphorePermit;
 
 impl Turns {
@@ -28,7 +28,7 @@ impl Turns {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Changes how many there are; those that are too many go when they are free.
+    /// Changes the number of permits. Surplus ones are removed as they become free.
     pub(super) fn set_total(self: &Arc<Self>, total: u32) {
         let before = self.total.swap(total, Ordering::Relaxed);
         if total > before {
@@ -39,12 +39,12 @@ impl Turns {
         }
     }
 
-    /// One, if one is free.
+    /// Takes a permit, if one is free.
     pub(super) fn take(&self) -> Option<Turn> {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
-    /// One, when it is free, if that is before `deadline`.
+    /// Waits for a permit until `deadline`.
     pub(super) async fn take_by(&self, deadline: Instant) -> Result<Turn, Elapsed> {
         match self.take() {
             Some(turn) => Ok(turn),
@@ -52,7 +52,7 @@ impl Turns {
         }
     }
 
-    /// One, when it is free.
+    /// Waits for a permit.
     pub(super) async fn wait(&self) -> Turn {
         self.wait_for(1).await
     }
@@ -62,18 +62,18 @@ impl Turns {
         Arc::clone(&self.free).acquire_many_owned(count).await.expect("the semaphore is never closed")
     }
 
-    /// Whether somebody has one.
+    /// Returns `true` if any permit is taken.
     pub(super) fn are_taken(&self) -> bool {
         self.free.available_permits() < self.total() as usize
     }
 
-    /// Whether anybody waits for one.
+    /// Returns `true` if a caller waits for a permit.
     pub(super) fn are_awaited(&self) -> bool {
         self.awaited.load(Ordering::SeqCst) > 0
     }
 }
 
-/// Somebody waits, until this is dropped.
+/// Counts a waiter until it is dropped.
 struct Awaited<'a>(&'a AtomicU32);
 
 impl<'a> Awaited<'a> {

@@ -1,4 +1,4 @@
-//! What the interfaces of WASI and of its proposals see of a store.
+//! Implementations of the host traits of WASI and of its proposals for a store.
 
 use wasmtime_wasi::{WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};

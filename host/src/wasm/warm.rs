@@ -1,4 +1,4 @@
-//! Instances that wait for calls: how many stand, how they come to, and when they end.
+//! Warm instances: starting them ahead of calls, and ending idle ones.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,9 +13,9 @@ use super::places::Place;
 use super::pool::{Memory, Pool};
 
 impl Pool {
-    /// Starts instances until so many are warm; each has its saved state and says that it can work.
+    /// Starts instances until `count` are warm. Each has restored its state and passed its health check.
     pub(crate) async fn warm(self: &Arc<Self>, count: u32) -> Result<(), Fault> {
-        // One that stood and made way for another agent's is not started again.
+        // Checked again for each: an instance that was warm and was evicted meanwhile is not replaced here.
         for _ in 0..self.missing(count) {
             if self.missing(count) > 0 {
                 self.stand(self.runtime.place().await, Memory::Saved).await?;
@@ -24,14 +24,14 @@ impl Pool {
         Ok(())
     }
 
-    /// The same as far as there are places that nobody else uses: an instance that waits for calls is not worth that
-    /// another's makes way. From now on an instance that ends is replaced at once.
+    /// Starts instances as long as there are free slots: a warm instance is not worth evicting one of another agent.
+    /// From now on an instance that ends is replaced at once.
     pub(crate) async fn keep_warm(self: &Arc<Self>, count: u32) -> Result<(), Fault> {
         self.min.store(count, Ordering::Relaxed);
         self.fill(count).await.map(drop)
     }
 
-    /// Starts what is missing, as far as there are places. Returns how many it started.
+    /// Starts missing instances as long as there are free slots. Returns their number.
     async fn fill(self: &Arc<Self>, count: u32) -> Result<u32, Fault> {
         let mut started = 0;
         while self.missing(count) > 0
@@ -43,8 +43,8 @@ impl Pool {
         Ok(started)
     }
 
-    /// Starts instances in place of those that ended, in a task of its own: the next call finds one that is fresh and
-    /// warm. After failures this is left to supervision, which knows when to try again.
+    /// Replaces ended instances in a task of its own, so that the next call finds a warm one. After failures this is
+    /// left to the supervision, which has a backoff.
     pub(super) fn refill(self: &Arc<Self>) {
         let well = !self.closed.load(Ordering::SeqCst) && !self.troubled.load(Ordering::Relaxed);
         let wants = well && self.makes_way() && self.missing(self.min.load(Ordering::Relaxed)) > 0;
@@ -59,36 +59,36 @@ impl Pool {
             let filled = pool.fill(pool.min.load(Ordering::Relaxed)).await;
             pool.refilling.store(false, Ordering::SeqCst);
             match filled {
-                // Others have all places; the next sweep looks again.
+                // No free slots; the next sweep tries again.
                 Ok(0) => {}
-                // One may have ended as this was about to.
+                // Another instance may have ended while `refilling` was set.
                 Ok(_) => pool.refill(),
                 Err(fault) => pool.failed(Failure::Start, &fault),
             }
         });
     }
 
-    /// How many more instances have to live that there are so many.
+    /// Returns the number of instances to start so that `count` live.
     fn missing(&self, count: u32) -> u32 {
         count.min(self.max()).saturating_sub(self.live())
     }
 
-    /// Whether others wait for the places that its instances have.
+    /// Returns `true` if other pools wait for slots.
     pub(crate) fn is_crowded(&self) -> bool {
         self.runtime.is_awaited()
     }
 
-    /// Lets one instance of a stateful agent stand that remembers nothing and says that it can work.
+    /// Starts the instance of a stateful agent without a saved state.
     pub(crate) async fn begin_anew(self: &Arc<Self>) -> Result<(), Fault> {
         self.stand(self.runtime.place().await, Memory::None).await
     }
 
-    /// Lets one instance of a stateful agent stand that remembers `saved` and says that it can work.
+    /// Starts the instance of a stateful agent with the state `saved`.
     pub(crate) async fn take_up(self: &Arc<Self>, saved: &[u8]) -> Result<(), Fault> {
         self.stand(self.runtime.place().await, Memory::Given(saved)).await
     }
 
-    /// Starts an instance that says that it can work, and lets it wait for a call.
+    /// Starts an instance, runs its health check, and puts it among the idle ones.
     async fn stand(self: &Arc<Self>, place: Place, memory: Memory<'_>) -> Result<(), Fault> {
         let mut instance = self.start(memory).await?;
         if let Err(fault) = check(&mut instance).await {
@@ -99,12 +99,12 @@ impl Pool {
         Ok(())
     }
 
-    /// Drops instances above `min` that were idle for `age`. Not for stateful agents, whose instance is saved
+    /// Ends instances above `min` that were idle for `age`. Not for stateful agents, whose instance has to be saved
     /// first.
     pub(crate) fn trim(&self, min: u32, age: Duration) {
         while self.live() > min {
             let mut idle = self.idle.lock();
-            // The oldest is at the bottom.
+            // Instances are taken from the top, so that the first has been idle for longest.
             if idle.first().is_none_or(|oldest| oldest.since.elapsed() < age) {
                 return;
             }
@@ -116,7 +116,7 @@ impl Pool {
     }
 }
 
-/// Asks an instance whether it can work.
+/// Runs the health check of an instance.
 pub(super) async fn check(instance: &mut Instance) -> Result<(), Fault> {
     let time = instance.time();
     instance.check(time).await?.map_err(|why| Fault::Start(format!("its health check says: {why}")))

@@ -1,11 +1,11 @@
-//! Words of the contract as the host has them, and back.
+//! Conversion between words of the contract and those of the host.
 
 use caxton_control::Performative;
 use caxton_control::mailbox::Rank;
 
 use super::wit;
 
-/// How urgent a message is.
+/// Converts a priority of the contract.
 pub(crate) fn rank(priority: wit::Priority) -> Rank {
     match priority {
         wit::Priority::Low => Rank::Low,
@@ -15,7 +15,7 @@ pub(crate) fn rank(priority: wit::Priority) -> Rank {
     }
 }
 
-/// The same as the contract has it.
+/// Converts a rank to a priority of the contract.
 pub(crate) fn priority(rank: Rank) -> wit::Priority {
     match rank {
         Rank::Low => wit::Priority::Low,
@@ -25,12 +25,12 @@ pub(crate) fn priority(rank: Rank) -> wit::Priority {
     }
 }
 
-/// The act as the contract has it: the same 22 in the same order.
+/// Converts an act to one of the contract. Both have the same 22 in the same order.
 pub(crate) fn performative(act: Performative) -> wit::Performative {
     WIT_ACTS[act as usize]
 }
 
-/// The act as the host has it.
+/// Converts an act of the contract.
 pub(crate) fn act(performative: wit::Performative) -> Performative {
     Performative::ALL[performative as usize]
 }
@@ -68,14 +68,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_and_priorities_are_the_same() {
+    fn ranks_and_priorities_match() {
         for of_host in Rank::ALL {
             assert_eq!(rank(priority(of_host)), of_host);
         }
     }
 
     #[test]
-    fn the_acts_of_the_contract_and_of_the_host_are_the_same() {
+    fn acts_of_contract_and_host_match() {
         for act_of_host in Performative::ALL {
             let in_contract = performative(*act_of_host);
             assert_eq!(act(in_contract), *act_of_host);

@@ -1,4 +1,4 @@
-//! The cache of compiled components: used when it can be trusted, made anew when not.
+//! Tests of the artefact cache: trusted artefacts are used, others compiled anew.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,7 +16,7 @@ fn files(bench: &Bench, extension: &str) -> Vec<PathBuf> {
     paths.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
 }
 
-/// Changes a file that nobody is meant to change.
+/// Modifies a file that is read-only.
 fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     change(&mut bytes);
@@ -31,7 +31,7 @@ async fn compiles(bench: &Bench, bytes: &[u8]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_component_is_compiled_once() {
+async fn components_are_compiled_once() {
     let bench = Bench::new();
     assert!(compiles(&bench, &counts()).await);
     assert!(!compiles(&bench, &counts()).await);
@@ -44,7 +44,7 @@ async fn a_component_is_compiled_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_at_once_compile_once() {
+async fn concurrent_loads_compile_once() {
     let bench = Bench::new();
     let (bytes, compiled) = (counts(), AtomicU32::new(0));
     let path = bench.folder.path().join("guest.wasm");
@@ -58,11 +58,11 @@ async fn many_at_once_compile_once() {
     assert_eq!(compiled.into_inner(), 1);
 }
 
-/// What happens to a file.
+/// A modification of a file.
 type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_artefact_that_is_not_as_it_was_sealed_is_made_anew() {
+async fn modified_artefacts_are_compiled_anew() {
     let flip = |bytes: &mut Vec<u8>| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
@@ -105,7 +105,7 @@ async fn an_artefact_cannot_stand_in_for_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_folder_and_the_key_are_the_owners_alone() {
+async fn the_folder_and_the_key_are_private() {
     let bench = Bench::new();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let folder = bench.folder.path().join("cache");
@@ -114,7 +114,7 @@ async fn the_folder_and_the_key_are_the_owners_alone() {
     assert!(compiles(&bench, &counts()).await);
     assert_eq!(mode(&files(&bench, "cwasm")[0]), 0o400);
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-    // A key that was cut off is made anew, and with it everything that it sealed.
+    // A truncated key is replaced, and with it everything that it sealed.
     change(&folder.join("key"), |key| key.truncate(7));
     let bench = bench.again();
     assert_eq!(mode(&folder), 0o700);
@@ -122,7 +122,7 @@ async fn the_folder_and_the_key_are_the_owners_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_compiler_says_is_told() {
+async fn errors_of_the_compiler_are_reported() {
     let shell = |script: &str| -> Vec<OsString> { ["/bin/sh", "-c", script].map(OsString::from).to_vec() };
     for (compiler, says) in [
         (shell("echo first >&2; echo no luck >&2; exit 3"), "compiling the component: no luck"),
@@ -141,7 +141,7 @@ async fn what_the_compiler_says_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_component_that_the_pool_has_no_room_for_is_told_why() {
+async fn components_too_large_for_the_pool_are_refused() {
     let bench = Bench::new();
     let guest = Guest { more: "(table 70000 funcref)", ..Guest::default() }.build();
     let error = bench.load(&guest, false).await.err().expect("the table is too large");
@@ -150,7 +150,7 @@ async fn a_component_that_the_pool_has_no_room_for_is_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_changes_meanwhile_is_not_taken_for_the_one_asked_for() {
+async fn files_with_another_digest_are_refused() {
     let bench = Bench::new();
     let path = bench.folder.path().join("guest.wasm");
     fs::write(&path, b"something else").unwrap();
@@ -159,7 +159,7 @@ async fn a_file_that_changes_meanwhile_is_not_taken_for_the_one_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_used_stays_when_the_rest_goes() {
+async fn used_artefacts_are_not_evicted() {
     let bench = Bench::new();
     assert!(compiles(&bench, &counts()).await);
     bench.load(&counts(), true).await.unwrap();

@@ -1,4 +1,4 @@
-//! Calls that end badly: traps and every limit.
+//! Tests of calls that fail: traps and every limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::guests::{COUNT, Guest, handles, with_module};
 use super::{Bench, Fault, call, message, work};
 
-/// `messaging.request`, which nobody answers.
+/// A guest's `messaging.request` that is never answered.
 const REQUEST: &str = r#"(import "caxton:agent/messaging@0.1.0" "request" (func $request (param i32 i32)))"#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +38,7 @@ async fn after_a_trap_the_next_message_gets_a_fresh_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn an_endless_loop_ends_at_its_budget_and_leaves_others_their_turn() {
+async fn endless_loops_end_at_the_cpu_limit_and_yield() {
     let bench = Bench::new();
     let budget = Duration::from_millis(300);
     let pool = bench.pool(&handles("(loop (br 0))"), |spec| spec.limits.cpu = budget).await;
@@ -50,7 +50,7 @@ async fn an_endless_loop_ends_at_its_budget_and_leaves_others_their_turn() {
             tokio::task::yield_now().await;
         }
     });
-    // On the only worker, so that the other task gets what this one leaves.
+    // On the only worker thread, so that the other task runs only when this one yields.
     let (fault, cpu) = tokio::spawn(async move {
         let mut lease = pool.lease(Instant::now() + super::LONG).await.unwrap();
         let fault = lease.instance().handle(&message(b""), work(), super::LONG).await.unwrap_err();
@@ -66,9 +66,9 @@ async fn an_endless_loop_ends_at_its_budget_and_leaves_others_their_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_budget_is_for_each_message() {
+async fn the_cpu_limit_is_per_message() {
     let bench = Bench::new();
-    // About 2 ms each; all together they are far above the budget.
+    // About 2 ms each, and in total far above the budget.
     let spin = "(local $left i32) (local.set $left (i32.const 1000000))
         (loop (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))";
     let budget = Duration::from_millis(500);
@@ -84,7 +84,7 @@ async fn the_budget_is_for_each_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loop_that_may_use_the_core_ends_at_its_time() {
+async fn endless_loops_end_at_the_time_limit() {
     let bench = Bench::new();
     let limit = Duration::from_millis(50);
     let pool = bench.pool(&handles("(loop (br 0))"), |spec| spec.limits.time = limit).await;
@@ -94,7 +94,7 @@ async fn a_loop_that_may_use_the_core_ends_at_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn waiting_in_the_host_ends_at_its_time_and_costs_no_core() {
+async fn waiting_in_the_host_ends_at_the_time_limit_without_cpu_time() {
     let bench = Bench::new();
     let guest =
         Guest { imports: REQUEST, handle: "(call $request (i32.const 256) (i32.const 512))", ..Guest::default() };
@@ -162,7 +162,7 @@ async fn fuel_is_exact_and_repeatable() {
     }
 }
 
-/// Fails the guest unless growing by these numbers gives these results.
+/// Returns code that traps unless growing by these numbers gives these results.
 fn grows(steps: &[(&str, u32, i32)]) -> String {
     let step = |(what, by, result): &(&str, u32, i32)| {
         let grow = match *what {
@@ -178,7 +178,7 @@ fn grows(steps: &[(&str, u32, i32)]) -> String {
 async fn memory_is_bounded_as_a_sum_over_memories_and_tables() {
     let bench = Bench::new();
     let set = |spec: &mut caxton_control::AgentSpec| spec.limits.memory_bytes = 2 << 20;
-    // 2 MiB are 32 pages; an entry of a table takes 8 bytes.
+    // 2 MiB are 32 pages; a table entry takes 8 bytes.
     for (name, second, more, handle) in [
         ("one memory", "", "", grows(&[("memory", 32, -1), ("memory", 31, 1), ("memory", 1, -1)])),
         (
@@ -224,7 +224,7 @@ async fn a_trap_after_refused_memory_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_above_the_bound_of_memory_is_refused() {
+async fn starts_above_the_memory_limit_are_refused() {
     let bench = Bench::new();
     let set = |spec: &mut caxton_control::AgentSpec| spec.limits.memory_bytes = 1 << 20;
     let small = Guest { pages: 10, ..Guest::default() }.build();
@@ -245,7 +245,7 @@ async fn a_start_above_the_bound_of_memory_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sends_and_writes_are_counted_and_refused_above_their_limits() {
     let bench = Bench::new();
-    // `set` gives a result at 512: 0 for ok, 1 for an error, whose kind is at 520.
+    // `set` writes its result at 512: 0 for ok, 1 for an error, whose kind is at 520.
     let guest = Guest {
         imports: r#"(import "caxton:agent/state@0.1.0" "set" (func $set (param i32 i32 i32 i32 i32)))"#,
         handle: r#"
@@ -270,7 +270,7 @@ async fn sends_and_writes_are_counted_and_refused_above_their_limits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_outside_the_guests_memory_is_a_trap() {
     let bench = Bench::new();
-    // A reply whose content lies far outside the memory.
+    // A reply whose content lies far outside of the memory.
     let pool = bench.pool(&handles("(call $reply (i32.const 0x7fffffff) (i32.const 16))"), |_| {}).await;
     let fault = call(&pool).await.unwrap_err();
     assert!(matches!(fault, Fault::Trap { .. }), "{fault}");

@@ -1,10 +1,10 @@
-//! What is said about a component that cannot be used.
+//! Tests of the findings about components that cannot be used.
 
 use super::guests::{counts, handles, with_module, with_section};
 use super::{Bench, call};
 use crate::wasm::{Kind, summarise};
 
-/// A component that exports and imports empty instances of these names.
+/// Returns a component that exports and imports empty instances of these names.
 fn shell(imports: &[&str], exports: &[&str]) -> Vec<u8> {
     let imports = imports.iter().map(|name| format!(r#"(import "{name}" (instance))"#));
     let exports =
@@ -20,7 +20,7 @@ const SNAPSHOT: &str = "caxton:agent/snapshot@0.1.0";
 const HTTP: &str = "wasi:http/incoming-handler@0.2.6";
 
 #[test]
-fn what_is_wrong_is_said() {
+fn findings_are_reported() {
     let cut = counts()[..counts().len() / 2].to_vec();
     let table: Vec<(&str, Vec<u8>, &[&str])> = vec![
         ("empty", Vec::new(), &["the file is empty (empty); build it again, for the target wasm32-wasip2"]),
@@ -158,7 +158,7 @@ fn what_is_wrong_is_said() {
     }
 }
 
-/// What the parser says is its own; only that it says something and where is of interest.
+/// Removes the parser's own text, which may change with its version.
 fn without_detail(text: &str) -> String {
     match (text.find(": "), text.find(" (at byte 0x")) {
         (Some(from), Some(at)) if at > from + 2 => {
@@ -170,7 +170,7 @@ fn without_detail(text: &str) -> String {
 }
 
 #[test]
-fn what_a_component_is_for_is_told_from_its_exports() {
+fn kinds_are_determined_by_exports() {
     for (exports, kind, health) in [
         (&[HANDLER][..], Kind::Message, false),
         (&[HANDLER, "caxton:agent/health@0.1.0"], Kind::Message, true),
@@ -186,7 +186,7 @@ fn what_a_component_is_for_is_told_from_its_exports() {
 }
 
 #[test]
-fn how_often_an_instance_is_used_is_what_the_file_says_or_the_component_or_its_kind() {
+fn reuse_is_set_by_declaration_component_or_kind() {
     let section = |bytes: Vec<u8>, text: &str| with_section(bytes, "caxton:reuse", text.as_bytes());
     let stateful = || shell(&[], &[HANDLER, SNAPSHOT]);
     for (name, bytes, unset, said) in [
@@ -216,7 +216,7 @@ fn how_often_an_instance_is_used_is_what_the_file_says_or_the_component_or_its_k
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_versions_that_are_named_are_there() {
+async fn named_versions_are_defined() {
     let bench = Bench::new();
     for patch in [0, 6, 12] {
         let import = format!("wasi:clocks/monotonic-clock@0.2.{patch}");
@@ -230,7 +230,7 @@ async fn the_versions_that_are_named_are_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_types_than_the_contracts_are_refused_before_the_first_message() {
+async fn wrong_types_are_refused_before_the_first_message() {
     let bench = Bench::new();
     let exports = r#"(component
         (core module $m (func (export "f")))

@@ -1,4 +1,4 @@
-//! Guests for one purpose each: a core module in text, made a component of the contract in `wit/`.
+//! Guests for the tests: a core module in text, wrapped as a component of the contract in `wit/`.
 
 use std::sync::LazyLock;
 
@@ -20,17 +20,17 @@ static CONTRACT: LazyLock<(Resolve, PackageId)> = LazyLock::new(|| {
     (resolve, package)
 });
 
-/// What a guest of the tests is made of.
+/// The parts of a guest.
 pub(super) struct Guest<'a> {
-    /// `message`, `stateful` or `healthy`.
+    /// The world: `message`, `stateful` or `healthy`.
     pub(super) world: &'a str,
-    /// Pages of its memory at the start.
+    /// Initial pages of its memory.
     pub(super) pages: u32,
-    /// What it imports.
+    /// Imports, as text.
     pub(super) imports: &'a str,
-    /// Functions, tables and so on.
+    /// Functions, tables and other definitions, as text.
     pub(super) more: &'a str,
-    /// What it does with a message, which is at `$message`; `$reply` (address, length) answers it.
+    /// The code that handles the message at `$message`; `$reply` (address, length) replies.
     pub(super) handle: &'a str,
 }
 
@@ -41,7 +41,7 @@ impl Default for Guest<'_> {
 }
 
 impl Guest<'_> {
-    /// The component. Its memory: the result of `handle` at 16, what it is given from 1024 on.
+    /// Builds the component. Its memory has the result of `handle` at 16, and arguments from 1024 on.
     pub(super) fn build(&self) -> Vec<u8> {
         let Self { imports, pages, more, handle, .. } = self;
         self.wrap(&format!(
@@ -75,12 +75,12 @@ impl Guest<'_> {
     }
 }
 
-/// A guest that does this with a message.
+/// Returns a guest that handles messages with this code.
 pub(super) fn handles(handle: &str) -> Vec<u8> {
     Guest { handle, ..Guest::default() }.build()
 }
 
-/// A guest that counts its messages in its memory and replies with the count, one byte.
+/// Returns a guest that counts its messages in its memory and replies with the count as one byte.
 pub(super) fn counts() -> Vec<u8> {
     handles(COUNT)
 }
@@ -90,7 +90,7 @@ pub(super) const COUNT: &str = "
     (i32.store8 (i32.const 8) (i32.add (i32.load8_u (i32.const 8)) (i32.const 1)))
     (call $reply (i32.const 8) (i32.const 1))";
 
-/// The same component with another core module in it, which has a memory of its own.
+/// Adds a core module with a memory of its own to a component.
 pub(super) fn with_module(mut component: Vec<u8>, module: &str) -> Vec<u8> {
     let mut depth = 0;
     let mut modules = 0u8;
@@ -103,13 +103,13 @@ pub(super) fn with_module(mut component: Vec<u8>, module: &str) -> Vec<u8> {
         }
     }
     let module = wat::parse_str(module).unwrap();
-    // A section with a core module, and one with a core instance of it.
+    // A section with a core module, and one with an instance of it.
     section(&mut component, 1, &module);
     section(&mut component, 2, &[1, 0, modules, 0]);
     component
 }
 
-/// The same component with a custom section at its end.
+/// Adds a custom section to a component.
 pub(super) fn with_section(mut component: Vec<u8>, name: &str, data: &[u8]) -> Vec<u8> {
     let mut content = vec![u8::try_from(name.len()).unwrap()];
     content.extend_from_slice(name.as_bytes());

@@ -1,5 +1,5 @@
-//! The engine against small guests written for one purpose each: every limit, every way of failing, the pool,
-//! the cache of artefacts and what is found out about a component.
+//! Tests of the engine with small guests for one purpose each: all limits and failures, the pool, the artefact cache,
+//! and the inspection of components.
 
 mod artefacts;
 mod calls;
@@ -34,10 +34,10 @@ use super::{
     Work, digest, wit,
 };
 
-/// Enough for a call that is to end by itself, also on a busy machine.
+/// Enough for a call that ends by itself, even on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 
-/// An engine with a cache of its own, and what its guests see of the world.
+/// An engine with a cache of its own, and the world of its guests.
 struct Bench {
     folder: TempDir,
     runtime: Arc<Runtime>,
@@ -60,12 +60,12 @@ impl Bench {
         Self { folder, runtime, world: Arc::default() }
     }
 
-    /// A new engine on the same cache, as after a restart.
+    /// Returns a new engine on the same cache, as after a restart.
     fn again(self) -> Self {
         Self::with(self.folder, 16, this_program())
     }
 
-    /// The program of a component, and whether it was compiled for it.
+    /// Loads the program of a component, and tells if it was compiled for that.
     async fn load(&self, bytes: &[u8], fuel: bool) -> Result<(Arc<Program>, bool), ProgramError> {
         let path = self.folder.path().join("guest.wasm");
         std::fs::write(&path, bytes).unwrap();
@@ -74,7 +74,7 @@ impl Bench {
         Ok((program, compiled))
     }
 
-    /// A pool of a component, with these settings.
+    /// Creates a pool of a component, with changed settings.
     async fn pool(&self, bytes: &[u8], set: impl FnOnce(&mut AgentSpec)) -> Arc<Pool> {
         let mut spec = spec();
         set(&mut spec);
@@ -95,7 +95,7 @@ impl Bench {
     }
 }
 
-/// The declaration of an agent with limits that no well-behaved guest meets.
+/// Returns a declaration with limits that well-behaved guests do not reach.
 fn spec() -> AgentSpec {
     AgentSpec {
         printed: Default::default(),
@@ -136,32 +136,32 @@ fn spec() -> AgentSpec {
     }
 }
 
-/// The command line that makes this test program a compiler: its only test besides is [`the_compiler`].
+/// Returns the command line that runs this test program as the compiler, with [`the_compiler`] as its only test.
 fn this_program() -> Vec<OsString> {
     let program = std::env::current_exe().unwrap();
     vec![program.into(), "--exact".into(), "wasm::tests::the_compiler".into()]
 }
 
-/// Not a test but the child process that compiles for the others: what stands behind its name on the command
-/// line are to the harness names of tests that do not exist.
+/// Not a test, but the child process that compiles for the others. The harness takes the arguments after its name for
+/// names of tests that do not exist.
 #[test]
 fn the_compiler() {
     let mut args = std::env::args().skip_while(|arg| arg != "compile-component").skip(1);
     let (Some(input), Some(output), Some(kind)) = (args.next(), args.next(), args.next()) else { return };
     if let Err(why) = super::compile_child(input.as_ref(), output.as_ref(), kind == "fuel") {
-        // The harness keeps what is printed.
+        // Written directly, because the harness captures `eprintln`.
         std::io::Write::write_all(&mut std::io::stderr(), why.as_bytes()).unwrap();
         std::process::exit(1);
     }
     std::process::exit(0);
 }
 
-/// What guests see of the world: nothing but what they kept there.
+/// The world of guests: empty but for their saved state.
 #[derive(Default)]
 struct World {
     saved: Mutex<Option<Bytes>>,
     logs: Mutex<Vec<String>>,
-    /// The agents that every capability finds; the mailbox of `full` is.
+    /// The agents with every capability. The mailbox of `full` is full.
     agents: Mutex<Vec<String>>,
     places: Arc<AtomicU32>,
 }
@@ -176,7 +176,7 @@ impl Outside for World {
         Ok(Sent::new(Arc::new(Nowhere(Arc::clone(&self.places))), Box::new(envelope)))
     }
 
-    /// Nobody ever answers.
+    /// No request is ever answered.
     fn request<'a>(
         &'a self,
         _: &'a Identity,
@@ -212,7 +212,7 @@ impl Outside for World {
     }
 }
 
-/// An inbox that keeps nothing but places.
+/// A mailbox that only counts reserved places.
 struct Nowhere(Arc<AtomicU32>);
 
 impl Inbox for Nowhere {
@@ -263,12 +263,12 @@ fn work() -> Work {
     }
 }
 
-/// Hands one message to an instance of the pool, as the host does, and gives the content of the reply.
+/// Passes one message to an instance of the pool, like the host, and returns the content of the reply.
 async fn call(pool: &Arc<Pool>) -> Result<Vec<u8>, Fault> {
     call_kept(pool, &mut Kept::default()).await
 }
 
-/// The same with an instance that may be kept.
+/// Passes one message to a kept instance or one of the pool.
 async fn call_kept(pool: &Arc<Pool>, kept: &mut Kept) -> Result<Vec<u8>, Fault> {
     let mut lease = match kept.take(pool) {
         Some(lease) => lease,

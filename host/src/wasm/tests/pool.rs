@@ -1,4 +1,4 @@
-//! How instances are kept, used again, bounded and given up.
+//! Tests of instances: reuse, limits, eviction and ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use caxton_control::desired::Reuse;
 use super::guests::{COUNT, Guest, counts, handles};
 use super::{Bench, Fault, Kept, LONG, Pool, call, call_kept};
 
-/// Long enough to see that nothing comes, and no longer.
+/// Enough to see that an event does not occur.
 const SHORT: Duration = Duration::from_millis(30);
 
 async fn lease(pool: &Arc<Pool>, patience: Duration) -> Result<super::super::Lease, Fault> {
@@ -17,7 +17,7 @@ async fn lease(pool: &Arc<Pool>, patience: Duration) -> Result<super::super::Lea
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_is_used_again_and_replaced_after_so_many_messages() {
+async fn instances_are_reused_and_replaced_after_enough_messages() {
     let bench = Bench::new();
     for (reuse, counts_seen) in [(1_000, [1, 2, 3, 4, 5]), (2, [1, 2, 1, 2, 1]), (1, [1, 1, 1, 1, 1])] {
         let pool = bench.pool(&counts(), |spec| spec.instances.reuse = Reuse::Own(reuse)).await;
@@ -30,7 +30,7 @@ async fn an_instance_is_used_again_and_replaced_after_so_many_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lower_bound_of_uses_acts_at_once() {
+async fn a_lower_reuse_takes_effect_at_once() {
     let bench = Bench::new();
     let pool = bench.pool(&counts(), |spec| spec.instances.reuse = Reuse::Own(1_000)).await;
     for count in [1, 2, 3] {
@@ -41,18 +41,18 @@ async fn a_lower_bound_of_uses_acts_at_once() {
     assert_eq!(call(&pool).await.unwrap(), [1]);
     pool.set_reuse(Some(1_000));
     assert_eq!(call(&pool).await.unwrap(), [2], "a higher one ends nobody");
-    // One that is in somebody's hands meanwhile.
+    // An instance that is leased meanwhile.
     let mut kept = Kept::default();
     assert_eq!(call_kept(&pool, &mut kept).await.unwrap(), [3]);
     pool.set_reuse(Some(2));
     assert_eq!(call_kept(&pool, &mut kept).await.unwrap(), [1]);
-    // What nobody says is as the component has it: 1,000 for one that takes messages.
+    // Without a setting, the component's own default holds: 1,000 for one that handles messages.
     pool.set_reuse(None);
     assert_eq!((pool.reuse(), call_kept(&pool, &mut kept).await.unwrap()), (Some(1_000), vec![2]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn questions_about_health_are_no_uses() {
+async fn health_checks_do_not_count_as_uses() {
     let bench = Bench::new();
     let health = r#"(func (export "caxton:agent/health@0.1.0#check") (result i32)
         (i32.store8 (i32.const 400) (i32.const 0)) (i32.const 400))"#;
@@ -102,7 +102,7 @@ fn stateful() -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_memory_of_a_stateful_agent_outlives_every_number_of_messages() {
+async fn stateful_instances_are_not_replaced_after_messages() {
     let bench = Bench::new();
     let pool = bench.pool(&stateful(), |spec| (spec.instances.reuse, spec.instances.max) = (Reuse::ForAll(2), 4)).await;
     assert_eq!(pool.max(), 1, "state in memory is in one instance");
@@ -114,7 +114,7 @@ async fn the_memory_of_a_stateful_agent_outlives_every_number_of_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stateful_agent_begins_with_what_it_saved() {
+async fn stateful_agents_start_with_their_snapshot() {
     let bench = Bench::new();
     let first = bench.pool(&stateful(), |_| {}).await;
     assert_eq!(call(&first).await.unwrap(), [1]);
@@ -126,7 +126,7 @@ async fn a_stateful_agent_begins_with_what_it_saved() {
     assert_eq!(first.live(), 0);
     let second = bench.pool(&stateful(), |_| {}).await;
     assert_eq!(call(&second).await.unwrap(), [2]);
-    // This guest refuses to begin with nothing.
+    // This guest refuses to start without a snapshot.
     *bench.world.saved.lock() = Some(Bytes::new());
     let third = bench.pool(&stateful(), |_| {}).await;
     let fault = third.warm(1).await.unwrap_err();
@@ -135,7 +135,7 @@ async fn a_stateful_agent_begins_with_what_it_saved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_calls_than_max_and_the_next_is_told_at_its_deadline() {
+async fn calls_above_max_fail_at_their_deadline() {
     let bench = Bench::new();
     let pool = bench.pool(&counts(), |spec| spec.instances.max = 2).await;
     let first = lease(&pool, LONG).await.unwrap();
@@ -144,7 +144,7 @@ async fn no_more_calls_than_max_and_the_next_is_told_at_its_deadline() {
     first.finish(true);
     let third = lease(&pool, LONG).await.unwrap();
     assert_eq!((pool.live(), pool.started()), (2, 2), "the third has the instance of the first");
-    // One more is let in while all are busy; then two fewer, which shows when calls end.
+    // One more call is admitted while all are busy, then two fewer, which shows when calls end.
     pool.set_max(3);
     let fourth = lease(&pool, LONG).await.unwrap();
     assert_eq!(pool.started(), 3);
@@ -153,7 +153,7 @@ async fn no_more_calls_than_max_and_the_next_is_told_at_its_deadline() {
     }
 }
 
-/// A call that waits for a turn or a place.
+/// Starts a call that waits for a permit or a slot.
 async fn waiting(pool: &Arc<Pool>) -> tokio::task::JoinHandle<Result<Vec<u8>, Fault>> {
     let waits = tokio::spawn({
         let pool = Arc::clone(pool);
@@ -166,7 +166,7 @@ async fn waiting(pool: &Arc<Pool>) -> tokio::task::JoinHandle<Result<Vec<u8>, Fa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_is_kept_from_call_to_call_until_others_wait_for_what_it_takes() {
+async fn instances_are_kept_until_others_wait_for_their_permit_or_slot() {
     let bench = Bench::with_instances(2);
     let [a, b] = [
         bench.pool(&counts(), |spec| (spec.instances.max, spec.instances.reuse) = (1, Reuse::Own(4))).await,
@@ -177,12 +177,12 @@ async fn an_instance_is_kept_from_call_to_call_until_others_wait_for_what_it_tak
         assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [count]);
         assert_eq!((a.live(), a.idle()), (1, 0));
     }
-    // Its turn.
+    // It waits for the permit.
     let waits = waiting(&a).await;
     assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [3]);
     assert_eq!(tokio::time::timeout(LONG / 2, waits).await.unwrap().unwrap().unwrap(), [4]);
     assert_eq!((a.live(), a.started()), (0, 1), "the fourth message was its last");
-    // Its place.
+    // It waits for the slot.
     assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [1]);
     let busy = lease(&b, LONG).await.unwrap();
     let waits = waiting(&b).await;
@@ -190,7 +190,7 @@ async fn an_instance_is_kept_from_call_to_call_until_others_wait_for_what_it_tak
     assert_eq!(tokio::time::timeout(LONG / 2, waits).await.unwrap().unwrap().unwrap(), [1]);
     busy.finish(true);
     assert_eq!(a.live(), 0);
-    // Whoever goes on with another pool gives back what it kept, and nothing outlives a pool that is closed.
+    // A worker that goes on with another pool returns the kept instance, and none outlives a closed pool.
     assert_eq!(call_kept(&b, &mut kept).await.unwrap(), [1]);
     assert!(kept.take(&a).is_none());
     assert_eq!((b.live(), b.idle()), (2, 2));
@@ -201,7 +201,7 @@ async fn an_instance_is_kept_from_call_to_call_until_others_wait_for_what_it_tak
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_instances_of_others_make_way_when_all_places_are_taken() {
+async fn idle_instances_are_evicted_when_all_slots_are_taken() {
     let bench = Bench::with_instances(2);
     let [a, b, c] =
         [bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await];
@@ -214,20 +214,20 @@ async fn idle_instances_of_others_make_way_when_all_places_are_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_all_places_in_calls_the_next_waits_until_one_ends() {
+async fn callers_wait_when_all_slots_are_busy() {
     let bench = Bench::with_instances(1);
     let (a, b) = (bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await);
     let busy = lease(&a, LONG).await.unwrap();
     assert!(matches!(lease(&b, SHORT).await, Err(Fault::Overloaded)));
     let waits = waiting(&b).await;
-    // The instance is good for another call, but somebody else needs its place more.
+    // The instance could be reused, but another caller needs its slot more.
     busy.finish(true);
     assert_eq!(tokio::time::timeout(LONG / 2, waits).await.unwrap().unwrap().unwrap(), [1]);
     assert_eq!((a.live(), b.live()), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_that_are_kept_warm_take_no_place_from_others() {
+async fn warm_instances_do_not_evict_others() {
     let bench = Bench::with_instances(2);
     let [a, b, c] =
         [bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await, bench.pool(&counts(), |_| {}).await];
@@ -236,13 +236,13 @@ async fn instances_that_are_kept_warm_take_no_place_from_others() {
     }
     c.keep_warm(1).await.unwrap();
     assert_eq!((a.live(), b.live(), c.live()), (1, 1, 0));
-    // What is to take traffic is worth it.
+    // A pool that is to take traffic may evict.
     c.warm(1).await.unwrap();
     assert_eq!((a.live() + b.live(), c.live()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_place_is_left_only_after_its_instance_has_ended() {
+async fn slots_are_freed_after_their_instance_has_ended() {
     let bench = Bench::with_instances(1);
     let mut callers = Vec::new();
     for _ in 0..4 {
@@ -259,14 +259,14 @@ async fn a_place_is_left_only_after_its_instance_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_instances_are_asked_of_the_machine_than_it_has() {
+async fn instances_are_bounded_by_the_machine() {
     let bench = Bench::with_instances(u32::MAX);
     assert!((64..=16_384).contains(&bench.runtime.instances()), "{}", bench.runtime.instances());
 }
 
-/// One thread besides this one: while it is kept, whoever waits does not come to its place.
+/// With one more thread: while it is busy, a woken waiter does not get to its slot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn no_more_instances_make_way_than_others_wait_for() {
+async fn no_more_instances_are_evicted_than_needed() {
     let bench = Bench::with_instances(4);
     let pool = bench.pool(&counts(), |spec| spec.instances.max = 4).await;
     let busy = [lease(&pool, LONG).await, lease(&pool, LONG).await, lease(&pool, LONG).await, lease(&pool, LONG).await];
@@ -292,9 +292,9 @@ async fn no_more_instances_make_way_than_others_wait_for() {
     assert_eq!((pool.live(), bench.runtime.live()), (2, 4), "two waited, so two made way");
 }
 
-/// Chains of messages among more agents than there are places, from more threads than there are cores.
+/// Chains of messages among more agents than slots, from more threads than cores.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_more_agents_than_places_all_get_on() {
+async fn many_more_agents_than_slots_make_progress() {
     let bench = Bench::with_instances(8);
     let mut pools = Vec::new();
     for _ in 0..64 {
@@ -306,7 +306,7 @@ async fn many_more_agents_than_places_all_get_on() {
             tokio::spawn(async move {
                 for hop in 0..500 {
                     call(&pair[hop % 2]).await.unwrap();
-                    // Others come to it in the midst.
+                    // Other tasks join in between.
                     tokio::task::consume_budget().await;
                 }
             })
@@ -322,7 +322,7 @@ async fn many_more_agents_than_places_all_get_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_above_min_leave_when_they_are_idle() {
+async fn idle_instances_above_min_are_ended() {
     let bench = Bench::new();
     let pool = bench.pool(&counts(), |_| {}).await;
     pool.warm(3).await.unwrap();
@@ -335,9 +335,9 @@ async fn instances_above_min_leave_when_they_are_idle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_health_check_keeps_an_instance_from_standing() {
+async fn failed_health_checks_fail_the_start() {
     let bench = Bench::new();
-    // Err("no") unless it was told otherwise.
+    // Returns Err("no") unless the test changes that.
     let more = r#"
         (data (i32.const 600) "no")
         (func (export "caxton:agent/health@0.1.0#check") (result i32)
@@ -355,7 +355,7 @@ async fn a_health_check_keeps_an_instance_from_standing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_broken_off_leaves_nothing_behind() {
+async fn cancelled_calls_release_everything() {
     let bench = Bench::new();
     let pool = bench.pool(&handles("(loop (br 0))"), |_| {}).await;
     let broken_off = tokio::time::timeout(SHORT, call(&pool)).await;

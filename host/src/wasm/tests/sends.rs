@@ -1,4 +1,4 @@
-//! Sending to all who have a capability: all of it, or nothing.
+//! Tests of broadcasts: messages to all agents with a capability, or to none.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -6,15 +6,15 @@ use std::time::Instant;
 use super::guests::Guest;
 use super::{Bench, LONG, message, work};
 
-/// `messaging.broadcast` of a draft that says nothing, to the receiver at 900.
+/// A guest's `messaging.broadcast` of an empty draft to the receiver at 900.
 const BROADCAST: &str = r#"(import "caxton:agent/messaging@0.1.0" "broadcast" (func $broadcast (param i32 i32)))"#;
 
-/// What came of a broadcast: how many ids there are, or which error it is, counted as in the contract.
-type Told = Result<u32, u8>;
+/// The result of a broadcast: the number of ids, or the error by its number in the contract.
+type BroadcastResult = Result<u32, u8>;
 
-/// Lets an agent `guest` with this grant broadcast to a receiver while these agents have the capability. Gives what it
-/// was told, how many messages were collected, and how many places are kept once they are dropped.
-async fn broadcast(receiver: &str, grant: &str, agents: &[&str]) -> (Told, usize, u32) {
+/// Lets an agent `guest` with this grant broadcast to a receiver while these agents have the capability. Returns the
+/// guest's result, the number of collected messages, and the places that stay reserved after they are dropped.
+async fn broadcast(receiver: &str, grant: &str, agents: &[&str]) -> (BroadcastResult, usize, u32) {
     let bench = Bench::new();
     *bench.world.agents.lock() = agents.iter().map(|name| (*name).to_owned()).collect();
     let data = format!(
@@ -46,7 +46,7 @@ async fn broadcast(receiver: &str, grant: &str, agents: &[&str]) -> (Told, usize
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broadcast_goes_to_all_others_or_to_nobody() {
+async fn broadcasts_reach_all_others_or_none() {
     const UNKNOWN_RECEIVER: u8 = 0;
     const NOT_ALLOWED: u8 = 1;
     const MAILBOX_FULL: u8 = 3;

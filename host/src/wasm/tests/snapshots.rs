@@ -1,4 +1,4 @@
-//! Saving and taking up the memory of a stateful agent: by bounds of its own.
+//! Tests of snapshots of stateful agents: saving, restoring, and their limits.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::wasm::{Fault, NotSaved};
 
 const MIB: u64 = 1 << 20;
 
-/// A guest of 8 MiB that counts, and saves so many bytes from the beginning of its memory after it has `worked`.
+/// Returns a guest with 8 MiB that counts, and saves this many bytes of its memory after it has run `worked`.
 fn saves(bytes: u64, worked: &str) -> Vec<u8> {
     let more = format!(
         r#"(func $work (local $left i64) {worked})
@@ -23,7 +23,7 @@ fn saves(bytes: u64, worked: &str) -> Vec<u8> {
     Guest { world: "stateful", pages: 128, more: &more, handle: COUNT, ..Guest::default() }.build()
 }
 
-/// A loop of so many turns.
+/// Returns a loop of this many turns.
 fn turns(count: u64) -> String {
     format!(
         "(local.set $left (i64.const {count}))
@@ -33,9 +33,9 @@ fn turns(count: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_save_is_bounded_by_its_own_bound_and_the_instance_outlives_it() {
+async fn snapshots_have_their_own_bound() {
     let bench = Bench::new();
-    // Far above what a message may have.
+    // Far above the limits of a message.
     let pool = bench.pool(&saves(6 * MIB, ""), |spec| spec.limits.message_bytes = 1).await;
     assert_eq!(call(&pool).await.unwrap(), [1]);
     for (max, expected) in [
@@ -57,7 +57,7 @@ async fn a_save_is_bounded_by_its_own_bound_and_the_instance_outlives_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_limits_of_a_message_do_not_end_a_save_or_a_restore() {
+async fn message_limits_do_not_apply_to_snapshots() {
     let bench = Bench::new();
     let cpu = Duration::from_millis(40);
     let pool = bench.pool(&saves(9, &turns(400_000_000)), |spec| spec.limits.cpu = cpu).await;
@@ -68,7 +68,7 @@ async fn the_limits_of_a_message_do_not_end_a_save_or_a_restore() {
     drop(lease);
     *bench.world.saved.lock() = Some(saved.clone());
     assert_eq!(call(&pool).await.unwrap(), [2]);
-    // Nor does the fuel of one.
+    // The fuel of a message does not bound it either.
     let pool = bench.pool(&saves(9, &turns(1_000_000)), |spec| spec.limits.fuel = Some(10_000)).await;
     assert_eq!(call(&pool).await.unwrap(), [2]);
     let mut lease = pool.lease(Instant::now() + LONG).await.unwrap();

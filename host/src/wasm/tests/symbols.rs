@@ -1,4 +1,4 @@
-//! Places in the source of a guest that traps.
+//! Tests of source places in the backtraces of guests.
 
 use gimli::write::{Address, AttributeValue, DwarfUnit, EndianVec, LineProgram, LineString, Sections};
 use gimli::{DW_AT_high_pc, DW_AT_low_pc, DW_AT_name, DW_TAG_subprogram, Encoding, Format, LineEncoding, LittleEndian};
@@ -6,10 +6,10 @@ use gimli::{DW_AT_high_pc, DW_AT_low_pc, DW_AT_name, DW_TAG_subprogram, Encoding
 use super::guests::Guest;
 use super::{Bench, Fault, call};
 
-/// More code than any guest here has.
+/// Larger than the code of any guest here.
 const CODE: u64 = 10_000;
 
-/// Sections of DWARF, as text: all code is the function `name` in `guest.c`, at line 7.
+/// Returns DWARF sections as text: all code is the function `name` in `guest.c`, at line 7.
 fn dwarf(name: &str) -> String {
     let encoding = Encoding { format: Format::Dwarf32, version: 4, address_size: 4 };
     let mut unit = DwarfUnit::new(encoding);
@@ -46,7 +46,7 @@ fn dwarf(name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trap_tells_its_place_in_the_source() {
+async fn traps_have_their_place_in_the_source() {
     let bench = Bench::new();
     let guest = Guest { more: &dwarf("_ZN5guest5triesEv"), handle: "unreachable", ..Guest::default() };
     let pool = bench.pool(&guest.build(), |_| {}).await;
@@ -57,7 +57,7 @@ async fn a_trap_tells_its_place_in_the_source() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_dwarf_costs_nothing_but_itself() {
+async fn invalid_dwarf_is_ignored() {
     let bench = Bench::new();
     let rubbish = r#"(@custom ".debug_info" "\ff\ff\ff\ff") (@custom ".debug_line" "rubbish")"#;
     let guest = Guest { more: rubbish, handle: "unreachable", ..Guest::default() };
