@@ -166,6 +166,7 @@ impl Logs {
 
     /// Returns the newest lines of one agent or of all, in order of time.
     pub(crate) fn newest(&self, agent: Option<&str>, count: usize) -> Vec<Arc<Line>> {
+        // Cloned out of the map, so that its lock is not held while the lines of all agents are copied.
         let logs: Vec<_> = {
             let agents = self.agents.lock();
             agents

@@ -133,6 +133,7 @@ pub(crate) fn install() -> Metrics {
             .expect("the list of buckets is not empty")
             .build_recorder();
         let handle = recorder.handle();
+        // Only possible in a process that embeds the host beside other users of `metrics`.
         if metrics::set_global_recorder(recorder).is_err() {
             tracing::warn!("another library of this process collects the metrics; /metrics has none of them");
         }

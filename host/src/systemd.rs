@@ -97,6 +97,7 @@ fn open(name: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
         _ => return None,
     };
     let socket = UnixDatagram::unbound().ok()?;
+    // A blocking send would hang while the manager does not read.
     socket.set_nonblocking(true).ok()?;
     Some((socket, address))
 }

@@ -226,6 +226,7 @@ impl Tasks {
         let now = Instant::now();
         let mut known = self.known.lock();
         let task = known.get_mut(name)?;
+        // Without its beat a dead task does not also count as stalled.
         (task.runs, task.beat, task.reason) = (false, None, Some(reason.to_owned()));
         task.deaths.retain(|death| now.saturating_duration_since(*death) < WITHIN);
         task.deaths.push(now);
@@ -267,6 +268,7 @@ async fn run<T>(name: &str, work: impl Future<Output = T>) -> Result<T, String> 
 /// # Errors
 /// It panicked: the message of the panic.
 pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    // Unwind safe, because the state of a panicked future is dropped with it.
     let ended = AssertUnwindSafe(work).catch_unwind().await;
     ended.map_err(|panic| telemetry::reason(&*panic).to_owned())
 }

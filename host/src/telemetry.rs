@@ -53,10 +53,12 @@ pub(crate) fn start(filter: &str) -> Result<(), FilterError> {
     let terminal = std::io::stderr().is_terminal();
     // Without a thread there is no log. A system that cannot start one fails the host's start soon enough.
     let Ok(sink) = Sink::of_process() else { return Ok(()) };
+    // Errors of the subscriber would be printed to stderr directly, which may block.
     let lines = tracing_subscriber::fmt().with_writer(sink).log_internal_errors(false).with_env_filter(filter);
     // Tests start several hosts in one process: the second subscriber is refused and the first stays.
     let _ = if terminal {
         let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        // Colours and short lines are for people.
         lines.with_target(false).with_ansi(colours).try_init()
     } else {
         lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()

@@ -66,6 +66,7 @@ impl fmt::Display for Trace {
         self.id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         f.write_str("-")?;
         self.span.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        // Version 00 defines only the sampled flag; other bits must be 0.
         write!(f, "-{:02x}", self.flags & 1)
     }
 }

@@ -89,6 +89,7 @@ pub(super) async fn show(
             Some(record) => Some(status(on_wall(&record).into_owned(), None)),
             None => store.ended_conversation(&id)?.map(|(record, at)| status(record, Some(at))),
         };
+        // One more than asked for tells whether there are older ones.
         let mut messages = store.thread(&id, limit + 1)?;
         let more = messages.len() > limit as usize;
         if more {

@@ -74,6 +74,7 @@ pub(super) async fn body_within(request: Request, bound: u64, too_large: Problem
             all.extend_from_slice(&data);
             continue;
         }
+        // Frees what was read: the rest is only drained.
         all = Vec::new();
         dropped += data.len() as u64;
         if dropped > LINGER {

@@ -102,6 +102,7 @@ pub(super) async fn events(
 
 /// Reads the events before the live ones. Leaves the id of the last one in the filter.
 fn catch_up(api: &Api, filter: &mut EventFilter) -> Result<VecDeque<Arc<Event>>, Problem> {
+    // Without a start, only the newest page is shown before the live events.
     let newest_only = filter.after == 0;
     let mut backlog = VecDeque::new();
     loop {
@@ -199,6 +200,7 @@ impl<T: Clone, W: FnMut(&T) -> bool> Follow<T, W> {
         }
         loop {
             let received = tokio::select! {
+                // Biased: a busy stream must not delay the stop.
                 biased;
                 () = self.stop.cancelled() => return None,
                 received = self.live.recv() => received,

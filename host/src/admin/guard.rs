@@ -75,6 +75,7 @@ pub(super) async fn authorise(State(api): State<Api>, mut request: Request, next
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.split_once(' '));
     let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+    // Before the rate: requests without the token must not use up that of the operator.
     if !given.is_some_and(|given| api.token.is(given)) {
         return Err(Problem::unauthorised());
     }

@@ -178,6 +178,7 @@ async fn safe(State(api): State<Api>, request: Request, next: Next) -> Response 
 
 /// Builds the router of the whole API.
 fn router(api: Api) -> Router {
+    // Layers added later run first: the trace is outermost, so that every problem gets a body.
     let guarded = api_routes()
         .into_iter()
         .fold(Router::new(), add)

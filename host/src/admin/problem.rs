@@ -228,6 +228,7 @@ pub(super) fn write(mut response: Response, trace: &Trace) -> Response {
         trace_id: trace.id(),
         ..details
     };
+    // An agent that is unavailable is a normal state and not worth a warning.
     if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
         tracing::warn!(
             agent = details.agent,

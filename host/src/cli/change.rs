@@ -34,6 +34,7 @@ pub(super) async fn apply(apply: &Apply, out: &mut Out) -> Result<ExitCode, CliE
     if out.format() == Format::Text && out.is_terminal() {
         say("waiting until everything is as declared ...");
     }
+    // Read before the apply, to tell its rollouts from earlier ones.
     let before = rollouts(&client).await?;
     let path = format!("/v1/config/apply{}", query(&[("timeout", Some(&apply.timeout))]));
     let applied: Applied = client.json(Method::POST, &path).await?;

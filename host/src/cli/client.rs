@@ -219,6 +219,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CliError> {
 
 /// Converts a problem response to the error of a command.
 fn problem(status: StatusCode, body: &[u8]) -> CliError {
+    // Exit codes follow the status, so that scripts need not parse messages.
     let exit = match status {
         StatusCode::NOT_FOUND => Exit::NotFound,
         StatusCode::CONFLICT => Exit::Conflict,

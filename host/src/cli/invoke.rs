@@ -125,6 +125,7 @@ fn reply(response: &Response<Bytes>) -> Value {
         kind == "application/json" || kind.ends_with("+json")
     });
     match (is_json.then(|| serde_json::from_slice::<Value>(body)), std::str::from_utf8(body)) {
+        // No reply at all, as opposed to an empty one.
         _ if header(headers, "caxton-performative").is_none() => rendered["content"] = Value::Null,
         (Some(Ok(value)), _) => rendered["content"] = value,
         (_, Ok(text)) => rendered["content"] = text.into(),

@@ -189,6 +189,7 @@ pub(super) fn python() -> Finding {
 
 /// Returns the trimmed output of a program; `None` if it fails or does not exist.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    // Wrappers such as rustup print advice on stderr.
     let ran = Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     ran.status.success().then(|| String::from_utf8_lossy(&ran.stdout).trim().to_owned())
 }

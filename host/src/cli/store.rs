@@ -44,6 +44,7 @@ pub(super) async fn run(command: StoreCommand, out: &mut Out) -> Result<(), CliE
 }
 
 fn place(args: &HostArgs) -> Result<Place, CliError> {
+    // With an explicit address the host may be on another machine, and the data folder is not its own.
     if args.admin.is_some() {
         return Client::find(args).map(|client| Place::Host(Box::new(client)));
     }

@@ -30,6 +30,7 @@ pub(super) fn run(up: Up, out: &mut Out) -> Result<ExitCode, CliError> {
         StartError::Other(error) => error.into(),
     });
     let code = ended.unwrap_or_else(|error| error.report(out));
+    // The process ends right after this, and the last lines name the reason.
     telemetry::flush();
     Ok(code)
 }

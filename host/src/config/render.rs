@@ -35,6 +35,7 @@ impl fmt::Display for ConfigErrors {
 impl ConfigErrors {
     /// Wraps the errors of `file`, which contains `text`.
     pub(super) fn new(file: &Path, text: String, errors: Vec<ConfigError>) -> Self {
+        // Once for all errors: to count lines for each would be quadratic in a file with many.
         let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(starts).collect();
         Self { file: file.to_owned(), text, lines, errors }

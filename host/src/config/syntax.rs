@@ -139,6 +139,7 @@ fn repair(text: &str, events: &[Event], first: &toml_edit::TomlError) -> Vec<Con
             other = Some(ConfigError::Syntax { at, reason: error.message().to_owned() });
             break;
         };
+        // toml_edit reports one duplicate for each parse.
         copy.replace_range(span.clone(), &stand_in);
         renamed.push(Renamed { name: text[span.clone()].trim_matches(['"', '\'']).to_owned(), span, stand_in });
         match Document::parse(copy.as_str()) {

@@ -154,6 +154,7 @@ impl RequestBody {
         if !self.lingers || self.waits || inner.is_end_stream() {
             return;
         }
+        // Dropped after the runtime has ended: no response is left to protect.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(tokio::time::timeout(LINGER, async move {
             let mut left = LINGER_BYTES;
@@ -212,6 +213,7 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
+        // An agent may answer without reading the body to its end.
         self.linger();
     }
 }

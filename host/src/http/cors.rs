@@ -23,6 +23,7 @@ pub(super) fn preflight(cors: &Cors, routes: &Routes, head: &request::Parts) -> 
     let asked = Method::from_bytes(method.as_bytes()).ok()?;
     let found = path::normal(head.uri.path());
     let methods: Vec<String> = match routes.find_for(&found, &asked) {
+        // The route leaves CORS to its agent, which gets the preflight as well.
         Found::Target(target, _) if !target.is_shared() => return None,
         Found::Target(target, _) => target.methods().iter().map(ToString::to_string).collect(),
         Found::OtherMethods(methods) => methods.split(", ").map(str::to_owned).collect(),
@@ -35,6 +36,7 @@ pub(super) fn preflight(cors: &Cors, routes: &Routes, head: &request::Parts) -> 
     let headers = response.headers_mut();
     insert(headers, cors.preflight(origin, method, text(ACCESS_CONTROL_REQUEST_HEADERS), &methods));
     let asked_by = "origin, access-control-request-method, access-control-request-headers";
+    // A cache must not reuse the response for another origin, method or set of headers.
     headers.insert(VARY, HeaderValue::from_static(asked_by));
     Some(response)
 }
@@ -49,6 +51,7 @@ pub(super) fn share(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut Hea
         headers.remove(name);
     }
     if cors.varies() {
+        // Appended, because the agent may vary by further headers.
         headers.append(VARY, HeaderValue::from_static("origin"));
     }
     if let Some(origin) = origin.and_then(|origin| origin.to_str().ok()) {

@@ -86,6 +86,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Head, Problem> {
             "caxton-protocol" => head.protocol = Some(text(name, value)?.to_owned()),
             "caxton-ontology" => head.ontology = Some(text(name, value)?.to_owned()),
             "caxton-deadline" => head.deadline = Some(deadline(text(name, value)?)?),
+            // Checked after the host's own headers, which are not passed on.
             _ if PASSED.contains(&name) => head.passed.push((name.to_owned(), text(name, value)?.to_owned())),
             _ => {}
         }
@@ -110,6 +111,7 @@ fn deadline(text: &str) -> Result<Duration, Problem> {
         ))
     };
     let deadline = parse_duration(text).map_err(|_| wrong())?;
+    // A deadline of zero could never be met.
     if deadline.is_zero() || deadline > MAX_DEADLINE { Err(wrong()) } else { Ok(deadline) }
 }
 

@@ -137,7 +137,9 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
         return Answered::by_host(refuse(problem, None));
     }
     let commons = &line.server.commons;
+    // Before routing: the method of a preflight is not the one that the page asks about.
     if let Some(response) = cors::preflight(&line.server.settings.load().cors, &commons.routes.load(), &head) {
+        // A preflight's response has its CORS headers already.
         return Answered { shared: false, ..Answered::by_host(response) };
     }
     if let Some(path) = head.uri.path().strip_prefix(OWN) {
@@ -179,6 +181,7 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
 
 fn find(line: &Line, head: &request::Parts) -> Whom {
     let path = path::normal(head.uri.path());
+    // Everything needed is copied out: the snapshot of the routes must not be held during the call.
     let routes = line.server.commons.routes.load();
     match routes.find_for(&path, &head.method) {
         Found::Target(target, params) => Whom::Agent {

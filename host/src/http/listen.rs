@@ -40,6 +40,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let address = listener.local_addr().map_or_else(|_| "localhost".to_owned(), |address| address.to_string());
+    // Read at each use, so that a reload takes effect without a restart.
     let bounds = {
         let settings = Arc::clone(&settings);
         move || bounds(&settings.load())

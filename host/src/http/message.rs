@@ -37,6 +37,7 @@ pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
     // Checked before the body is read, so that a client learns of a bad header without sending the body.
     let (said, headers, conversation) = match head::read(&head.headers).and_then(|said| {
         let headers = describe(&head, &said, &params)?;
+        // The template of a route takes precedence over the header.
         let conversation = if named { conversation? } else { said.conversation.clone() };
         Ok((said, headers, conversation))
     }) {

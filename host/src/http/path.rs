@@ -7,6 +7,7 @@ const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 /// Returns the path in the normal form of RFC 3986, section 6.2.2: hex digits in upper case, unreserved characters
 /// decoded. Routes are stored in this form. Most paths have it already and are not copied.
 pub(super) fn normal(path: &str) -> Cow<'_, str> {
+    // The usual case allocates nothing.
     if path.bytes().all(|byte| byte != b'%' && byte.is_ascii()) {
         return Cow::Borrowed(path);
     }

@@ -36,6 +36,7 @@ pub(super) struct BadStatus(String);
 /// Returns the status that a reply asks for; `None` if it sets none and its performative decides.
 fn asked_status(headers: &[(String, String)]) -> Result<Option<StatusCode>, BadStatus> {
     let Some((_, value)) = headers.iter().find(|(name, _)| name == STATUS) else { return Ok(None) };
+    // `parse` alone would accept a sign and leading zeros.
     let digits = value.len() == 3 && value.bytes().all(|byte| byte.is_ascii_digit());
     let number = value.parse().ok().filter(|number| digits && (200..600).contains(number));
     match number.and_then(|number| StatusCode::from_u16(number).ok()) {

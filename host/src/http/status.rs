@@ -26,6 +26,7 @@ fn respond(
 ) -> Response<ReplyBody> {
     let about = About { trace: Some(trace), ..About::default() };
     let Some(id) = path.strip_prefix("messages/") else { return Problem::new("no-route").respond(&about) };
+    // The host's own paths are read-only.
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Problem::wrong_method("GET, HEAD".to_owned()).respond(&about);
     }

@@ -43,6 +43,7 @@ pub(super) async fn call(line: &Line, call: Call) -> Reply {
             Reply { response: response.map(ReplyBody::Agent), deadline: Some(answer.deadline) }
         }
         Err(error) => {
+            // The guest's failure usually only follows from that of the request's body.
             let problem = explain(&broken, bounds).unwrap_or_else(|| Problem::of_call(error));
             problem.respond(&about).into()
         }

@@ -89,6 +89,7 @@ impl Pulse {
             bodies: Mutex::default(),
             next_body: AtomicU64::new(0),
         };
+        // Relaxed suffices for all timestamps: a check that misses a new one sees it at the next interval.
         pulse.idle_since.store(pulse.now(), Ordering::Relaxed);
         Arc::new(pulse)
     }
@@ -108,6 +109,7 @@ impl Pulse {
     }
 
     fn at(&self, time: Instant) -> u64 {
+        // Plus one, because 0 stands for a timestamp that is not set.
         u64::try_from(time.saturating_duration_since(self.origin).as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
@@ -135,6 +137,7 @@ impl Pulse {
 
     /// Registers a request. `multiplexed` says that others may run at the same time (HTTP/2).
     pub(crate) fn visit(self: &Arc<Self>, multiplexed: bool) -> Visit {
+        // The first request decides: a connection does not change its protocol later.
         if !self.visited.load(Ordering::Relaxed) {
             self.visited.store(true, Ordering::Relaxed);
             self.multiplexed.store(multiplexed, Ordering::Relaxed);
@@ -192,6 +195,7 @@ impl Pulse {
         if older(&self.blocked_since, stall) || self.bodies.lock().values().any(|taking| late(taking)) {
             return self.tell(Order::Cut);
         }
+        // A request is bounded by the limits of its call.
         if self.is_visited() {
             return;
         }

@@ -121,6 +121,7 @@ where
     /// Accepts connections until `stop`, and closes the listener. Never returns: the caller waits for the connections.
     async fn accept_until(self: &Arc<Self>, listener: TcpListener, stop: &CancellationToken) {
         tokio::select! {
+            // Biased: no connection is accepted once the stop is ordered.
             biased;
             () = stop.cancelled() => {}
             () = self.accept(&listener) => {}
@@ -182,6 +183,7 @@ where
         if stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
             pulse.come_from_here();
         }
+        // Registered under the lock that a stop takes, so that a connection is either refused or told to finish.
         let number = {
             let mut open = self.open.lock();
             if open.stopping {
@@ -225,6 +227,7 @@ where
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(WINDOW)
+            // More than one stream's window, so that one stalled stream does not block the others.
             .initial_connection_window_size(4 * WINDOW)
             .max_send_buf_size(BUFFER)
             .keep_alive_interval(bounds.stall_timeout)
@@ -238,6 +241,7 @@ where
         loop {
             let bounds = (self.bounds)();
             let shortest = bounds.head_timeout.min(bounds.stall_timeout);
+            // An eighth of the shortest timeout bounds the delay by which a timeout is noticed.
             let pause = if stopping { STOP_WATCH } else { (shortest / 8).clamp(MIN_WATCH, MAX_WATCH) };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

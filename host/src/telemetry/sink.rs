@@ -65,6 +65,7 @@ impl Sink {
                 return;
             }
             mark = unsent;
+            // The standard channel has no send with a timeout.
             std::thread::sleep(Duration::from_millis(5));
         }
         // A timeout means that the reader has stopped; the rest is given up.

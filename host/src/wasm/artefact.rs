@@ -123,7 +123,9 @@ impl Artefacts {
     fn mac(&self, path: &Path, mut file: &File) -> io::Result<Sealer> {
         let mut mac = Sealer::new_from_slice(&self.key).expect("every length of key will do");
         mac.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        // Separates the name from the content.
         mac.update(&[0]);
+        // Read in pieces, because artefacts of large components take tens of megabytes.
         let mut buffer = vec![0; 256 << 10];
         loop {
             match file.read(&mut buffer)? {

@@ -34,10 +34,12 @@ pub(super) async fn compile(
         .args(arguments)
         .arg("compile-component")
         .args([input.as_os_str(), output.as_os_str(), OsStr::new(if fuel { "fuel" } else { "plain" })])
+        // The last line on stderr becomes the error's text.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        // A revision that is withdrawn while it is compiled must not keep the cores busy.
         .kill_on_drop(true);
     let shown = Path::new(program).display();
     let child = command.spawn().map_err(|error| failed(format!("{shown} did not start: {error}")))?;
@@ -62,6 +64,7 @@ pub(super) async fn compile(
 pub(crate) fn compile_child(input: &Path, output: &Path, fuel: bool) -> Result<(), String> {
     bound(Resource::Data, MEMORY_BYTES)?;
     bound(Resource::Cpu, TIME.as_secs())?;
+    // A crash must not write gigabytes of memory to the disk.
     bound(Resource::Core, 0)?;
     let bytes = std::fs::read(input).map_err(|error| error.to_string())?;
     // A pool of one: artefacts depend on the kind of allocator, not on its size.

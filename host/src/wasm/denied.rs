@@ -43,6 +43,7 @@ pub(crate) struct Denied(AtomicU8);
 impl Denied {
     /// Returns `true` for the first denial of a kind.
     fn is_first(&self, kind: Kind) -> bool {
+        // The load in front keeps repeated denials from contending for the cache line.
         let bit = 1 << kind as u8;
         self.0.load(Ordering::Relaxed) & bit == 0 && self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }

@@ -253,6 +253,8 @@ fn compiled(fuel: bool, instances: u32) -> Result<Compiled, RuntimeError> {
 pub(super) fn config(fuel: bool, instances: Option<u32>) -> Config {
     let mut config = Config::new();
     config
+        // The component model's async support would make a warm call several times slower, and the contract does not
+        // use it.
         .concurrency_support(false)
         .consume_fuel(fuel)
         .epoch_interruption(true)
@@ -288,6 +290,7 @@ fn pooling(instances: u32) -> PoolingAllocationConfig {
         .max_core_instance_size(1 << 20)
         .max_component_instance_size(1 << 20)
         .table_elements(TABLE_ELEMENTS)
+        // Address space only: `limits.memory` bounds the use.
         .max_memory_size(4 << 30)
         .table_keep_resident(KEPT_TABLE)
         .max_unused_warm_slots(256);
@@ -309,7 +312,9 @@ fn has_swap() -> bool {
 
 /// Advances the engine's epoch until the engine is dropped.
 fn start_ticker(engine: &Engine) {
+    // Weak, so that the ticker ends with the engine.
     let engine = engine.weak();
+    // A thread and not a task: it has to tick while guests occupy all workers of the runtime.
     std::thread::Builder::new()
         .name("caxton-ticker".to_owned())
         .spawn(move || {

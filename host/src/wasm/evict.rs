@@ -89,6 +89,7 @@ impl Artefacts {
             };
             match kind_of(&name, |stem| self.folder.join(format!("{stem}.cwasm")).exists()) {
                 Kind::Artefact { digest, engine } => {
+                    // An engine whose compatibility is unknown keeps all artefacts.
                     let fits = engines.iter().any(|known| known.as_deref().is_none_or(|known| known == engine));
                     let is_used = used.contains(digest) && fits;
                     if self.shared && is_used {

@@ -188,6 +188,7 @@ impl Ctx {
         }
         self.work = work;
         self.stderr.begin();
+        // Replaced and not reset: the old one may still be shared with the previous response.
         self.answered = Answered::default();
     }
 

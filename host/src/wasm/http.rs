@@ -147,6 +147,7 @@ where
         let serving = Arc::clone(&caller);
         let running: Running = Box::pin(async move {
             tokio::select! {
+                // Biased: a response that is ready counts even if the revision stops at the same moment.
                 biased;
                 end = lease.serve(request, self.work, time, sender, &serving) => end,
                 () = self.interrupt.cancelled() => Fault::Interrupted.into(),
@@ -168,6 +169,7 @@ where
                 return Err(Unanswered::Fault(fault));
             }
         };
+        // A server error discards the effects. A copy keeps those that it would have committed earlier in the call.
         let effects = if response.status().is_server_error() { effects.up_to_mark() } else { Some(effects) };
         if let Some(effects) = effects
             && let Err(why) = commit(effects).await

@@ -91,14 +91,17 @@ impl Instance {
         // does.
         let copied = limits.memory_bytes.max(limits.message_bytes.saturating_mul(2));
         store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX).saturating_add(HOSTCALL_BYTES));
+        // wasmtime's default of 100,000 would let a guest take much memory of the host.
         store.set_max_component_handles(MAX_HANDLES);
         store.epoch_deadline_callback(|cx| {
             // A run that depends on a key which another handler has reserved would end in a conflict anyway.
             cx.data().go_on()?;
+            // A yield at each tick keeps one guest from occupying a worker of the runtime.
             if cx.data().meter.is_over() { Err(CpuExhausted.into()) } else { Ok(UpdateDeadline::Yield(1)) }
         });
         meter.begin(limits.cpu);
         arm(&mut store, limits.fuel);
+        // Boxed, because the future is large and would be part of that of every call.
         let instantiated = Box::pin(program.pre.instantiate_async(&mut store));
         let instance = match bounded(&meter, limits.time, instantiated).await {
             Ok(Ok(instance)) => instance,
@@ -270,6 +273,7 @@ impl Instance {
                 }
                 let mut effects = effects.lock();
                 let taken = std::mem::take(&mut *effects);
+                // The effects are committed with the head: later ones could not be part of it any more.
                 effects.closed = true;
                 // The client may have left, which is not an error of the guest.
                 let _ = sender.send((response, taken));
@@ -379,6 +383,7 @@ async fn bounded<F: Future + Unpin>(meter: &Meter, time: Duration, call: F) -> R
 
 /// Sets the deadline to the next tick, and the fuel of one call.
 fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
+    // A fresh store has the deadline 0 and would be interrupted at once.
     store.set_epoch_deadline(1);
     if let Some(fuel) = fuel {
         store.set_fuel(fuel).expect("an agent that sets fuel runs on the engine that counts it");
@@ -394,11 +399,13 @@ fn context(who: &Arc<Identity>, outside: &Arc<dyn Outside>, places: &Arc<Places>
         .stdout(LineLog::new(who, outside, LogLevel::Info, "stdout"))
         .stderr(stderr.clone());
     for name in &who.spec.allow.env {
+        // A variable that the host does not have is left out, and `denied` reports it.
         if let Ok(value) = std::env::var(name) {
             wasi.env(name, value);
         }
     }
     let mut table = ResourceTable::new();
+    // wasmtime's default is a million entries.
     table.set_max_capacity(MAX_RESOURCES);
     Ctx {
         who: Arc::clone(who),

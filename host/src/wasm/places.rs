@@ -142,6 +142,7 @@ impl Places {
         loop {
             let next = {
                 let mut state = self.state.lock();
+                // A starved waiter that left must not block those behind it.
                 state.insisting.retain(|waits| !waits.is_closed());
                 if !state.insisting.is_empty() {
                     return false;
@@ -152,6 +153,7 @@ impl Places {
             };
             let Some(next) = next else { return true };
             match next.send(Turn::Look(Look { places: Some(Arc::clone(self)), idle: idle.cloned() })) {
+                // The waiter has left; the loop wakes the next.
                 Err(Turn::Look(look)) => look.done(),
                 Ok(()) | Err(Turn::Take(_)) => return true,
             }
@@ -170,6 +172,7 @@ impl Places {
             };
             let Some(next) = next else { break };
             match next.send(Turn::Take(Place { places: Some(Arc::clone(self)) })) {
+                // The waiter has left. The slot must not be freed by the drop, which would recurse.
                 Err(Turn::Take(mut place)) => place.places = None,
                 Ok(()) | Err(Turn::Look(_)) => return,
             }
@@ -184,6 +187,8 @@ impl Places {
     }
 
     fn count(&self, state: &State) {
+        // SeqCst pairs with the check of a pool whose instance becomes idle: either it sees the waiter, or the waiter
+        // finds the instance.
         self.waiting.store(state.insisting.len() + state.queue.len(), Ordering::SeqCst);
     }
 }

@@ -83,6 +83,7 @@ impl Runtime {
             return Ok(program);
         }
         let bytes = tokio::fs::read(path).await.map_err(ProgramError::Read)?;
+        // Hashing and validating a large component takes longer than a worker of the runtime should be blocked.
         let (bytes, summary) = tokio::task::spawn_blocking(move || {
             if digest(&bytes) != expected {
                 return Err(ProgramError::Changed);
@@ -107,6 +108,7 @@ impl Runtime {
             summary,
             pre,
         });
+        // Weak: a program lives as long as a revision uses it.
         *slot = Arc::downgrade(&program);
         Ok(program)
     }

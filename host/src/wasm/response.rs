@@ -114,6 +114,7 @@ impl ResponseBody {
     /// [`Whole`](Self::Whole).
     pub(super) fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, ResponseError> {
         let (mut ahead, mut cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
+        // Two frames tell whether the first is all there is.
         while ahead.len() < 2 {
             match poll_left(&mut body, &mut cx) {
                 Poll::Ready(Some(Ok(frame))) => ahead.push_back(frame),

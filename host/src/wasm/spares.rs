@@ -80,6 +80,7 @@ impl Spares {
         if pools.len() == pools.capacity() {
             pools.retain(|pool| pool.strong_count() > 0);
         }
+        // Weak: the list must not keep the pool of a removed agent alive.
         pools.push(Arc::downgrade(pool));
     }
 
@@ -100,6 +101,7 @@ impl Spares {
             // Delisted before it is asked: an instance that becomes idle afterwards lists the pool again.
             pool.listed.leave();
             let idle = pool.spare();
+            // Stays listed only if it has a further idle instance and was not listed again meanwhile.
             if idle.is_none() || pool.idle() == 0 || !pool.listed.enters() {
                 pools.swap_remove(at);
             }

@@ -96,6 +96,7 @@ impl Inner {
     /// Keeps a line for the error of this call.
     fn keep(&self, line: &str) {
         let mut last = self.last.lock();
+        // Of a long line the end is kept, which was written last before the failure.
         let from = line.len().saturating_sub(LAST_BYTES);
         last.push_back(line.get(line.ceil_char_boundary(from)..).unwrap_or_default().to_owned());
         while last.len() > LAST_LINES || last.iter().map(String::len).sum::<usize>() > LAST_BYTES {
@@ -156,6 +157,7 @@ impl OutputStream for LineLog {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
+        // Never less: the log takes every line at once, and drops what exceeds its rate.
         Ok(64 << 10)
     }
 }

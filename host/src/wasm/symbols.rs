@@ -70,6 +70,7 @@ impl Symbols {
         if self.component.is_none() {
             return nothing();
         }
+        // Held during the lookup, so that concurrent traps do not all read the DWARF.
         let mut next = self.next.lock();
         let began = Instant::now();
         if next.is_some_and(|next| began < next) {

@@ -48,6 +48,7 @@ impl Pool {
     pub(super) fn refill(self: &Arc<Self>) {
         let well = !self.closed.load(Ordering::SeqCst) && !self.troubled.load(Ordering::Relaxed);
         let wants = well && self.makes_way() && self.missing(self.min.load(Ordering::Relaxed)) > 0;
+        // One task at a time: two would start more instances than are missing.
         if !wants || self.refilling.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -109,6 +110,7 @@ impl Pool {
                 return;
             }
             let dropped = idle.remove(0);
+            // The lock is released first: ending an instance takes long.
             drop(idle);
             self.live.fetch_sub(1, Ordering::Relaxed);
             drop(dropped);

@@ -223,12 +223,14 @@ impl Watched {
         // The declaration is small and matters most, so that its content is compared even if its timestamps are
         // unchanged.
         let held = std::fs::read(&self.followed.file).ok().map(|bytes| digest(&bytes));
+        // The stamp is compared as well: a file that is touched asks for another try after an error.
         if (stamp, held) != self.file {
             self.file = (stamp, held);
             wakes.push(Wake::File);
         }
         let see = |path: &PathBuf| {
             let stamp = Stamp::now(path);
+            // A stamp of the future, or none, is no reason to look again and again.
             let certain = stamp.and_then(|stamp| stamp.age()).is_none_or(|age| age >= COARSE);
             (path.clone(), Seen { stamp, certain })
         };

@@ -177,8 +177,10 @@ impl Looks {
         let hints = if all { Hints::ALL } else { self.hints };
         self.hints = Hints::default();
         self.quiet.look();
+        // A scan blocks on the file system; in place, because it borrows the watcher's state.
         let found = tokio::task::block_in_place(|| watched.look(hints, kernel));
         let took = began.elapsed();
+        // From the end of the scan: a scan that takes a second is followed by a second without one.
         self.not_before = TokioInstant::now() + took;
         if all {
             self.every = TokioInstant::now() + EVERY.max(took * SHARE);

@@ -47,9 +47,11 @@ impl Pattern {
         let start = if text.starts_with('/') { Path::new("/") } else { dir };
         let base = parts[..fixed]
             .iter()
+            // Dropped, so that `src//a` and `./src/a` have the base of `src/a`.
             .filter(|part| !matches!(**part, "" | "."))
             .fold(start.to_owned(), |base, part| base.join(unescape(part)));
         let rest: Vec<&str> = parts[fixed..].iter().copied().filter(|part| !matches!(*part, "" | ".")).collect();
+        // A glob matches text and cannot go up from a folder that a wildcard stands for.
         if rest.contains(&"..") {
             return Err("it has `..` after a wildcard; begin it with the folder that is meant".to_owned());
         }

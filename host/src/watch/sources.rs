@@ -94,6 +94,7 @@ impl Tree {
 
     fn walk(&mut self, pattern: &Pattern, below: &Path, folder: &Metadata, left_out: &LeftOut) -> usize {
         let id = (folder.dev(), folder.ino());
+        // A folder on the current way is a link back to it.
         if left_out.has(folder) || self.way.contains(&id) || self.folders.len() >= MAX_FILES {
             return 0;
         }
