@@ -82,6 +82,7 @@ pub(crate) fn from_wall(wall: u64) -> u64 {
 pub(crate) fn steady_at(instant: Instant) -> u64 {
     let (steady, now) = (steady_ms(), Instant::now());
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    // One of the two is zero.
     let (past, left) = (now.saturating_duration_since(instant), instant.saturating_duration_since(now));
     steady.saturating_add(millis(left)).saturating_sub(millis(past))
 }

@@ -151,6 +151,7 @@ impl Figures {
     pub(crate) fn deliveries(&self) -> DeliveryFigures {
         let counted = self.delivery.counted();
         let looks = self.looks.lock();
+        // The oldest copy is 50 to 60 seconds old.
         let recent = looks.copies.front().map(|then| counted.since(then));
         DeliveryFigures { last_minute: recent.and_then(|recent| recent.quantiles()), since_start: counted.quantiles() }
     }
@@ -175,6 +176,7 @@ fn rate(count: u64, time: Duration) -> f64 {
 /// Takes a sample at each interval, until `stop`.
 pub(crate) async fn run(figures: Arc<Figures>, stop: CancellationToken) {
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
+    // After a stall, catching up would measure rates over no time.
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

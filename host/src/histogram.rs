@@ -30,6 +30,7 @@ thread_local! {
 /// Assigns a shard to this thread, in turn.
 pub(crate) fn take_shard() {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // In turn and not by a hash of the thread id, so that few threads share a shard.
     HERE.set(NEXT.fetch_add(1, Ordering::Relaxed) % shards());
 }
 
@@ -84,6 +85,7 @@ impl Histogram {
         let mut counts = vec![0; BUCKETS];
         for shard in self.0.all() {
             for (count, cell) in counts.iter_mut().zip(shard) {
+                // Relaxed: a copy need not be of one moment.
                 *count += cell.load(Ordering::Relaxed);
             }
         }
@@ -137,6 +139,7 @@ impl Counted {
 /// Returns the bucket of a duration.
 fn bucket(nanoseconds: u64) -> usize {
     let octave = nanoseconds.checked_ilog2().unwrap_or(0);
+    // Small values have a bucket each.
     let Some(shift) = octave.checked_sub(PARTS_LOG2) else { return nanoseconds as usize };
     let part = (nanoseconds >> shift) & (PARTS - 1);
     ((((shift + 1) as usize) << PARTS_LOG2) + part as usize).min(BUCKETS - 1)

@@ -127,6 +127,7 @@ pub(crate) struct Sample<'a> {
 /// Installs the recorder. Only the first call in a process does; later ones return the same handle.
 pub(crate) fn install() -> Metrics {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    // Tests start several hosts in one process, which has one global recorder.
     let handle = HANDLE.get_or_init(|| {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BOUNDS_NS.map(seconds))
@@ -251,6 +252,7 @@ fn by_state<'a>(text: &mut String, name: &str, states: &[&str], found: impl Iter
 fn by_label<'a>(text: &mut String, name: &str, label: &str, values: &[&str], found: impl Iterator<Item = &'a str>) {
     let found: Vec<&str> = found.collect();
     head(text, name);
+    // Zeros are written too, so that alerts on a state do not miss the first occurrence.
     for value in values {
         let count = found.iter().filter(|found| *found == value).count();
         line(text, name, &format!("{{{label}=\"{value}\"}}"), count);

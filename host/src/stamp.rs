@@ -105,9 +105,11 @@ impl Look {
 
     fn found(&mut self, path: &Path, stamp: Stamp, known: Option<&Stamp>) -> Found<Stamp> {
         let age = stamp.age();
+        // Accepted before, so that the search for writers is saved.
         if known == Some(&stamp) {
             return Found { stamp, age, writer: Writer::None };
         }
+        // A file from the future counts as recent: its clock says nothing.
         let recent = age.is_none_or(|age| age < RECENT);
         let has_open = |open: &HashSet<(u64, u64)>| open.contains(&(stamp.device, stamp.inode));
         let open = self.writing.has(path) || recent && has_open(self.open.get_or_insert_with(open_for_writing));

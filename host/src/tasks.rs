@@ -154,6 +154,7 @@ impl Tasks {
             failed.get_or_insert_with(|| Arc::clone(&why));
             first
         });
+        // Logged once: further failures follow from the first.
         if first {
             tracing::error!("{why}");
         }
@@ -186,6 +187,7 @@ impl Tasks {
                 reason: task.reason.clone(),
             })
             .collect();
+        // The log's thread starts before any host and is not registered.
         let (name, restarts) = ("log-writer".to_owned(), telemetry::restarts());
         all.push(TaskStatus { name, state: "runs".to_owned(), restarts, reason: None });
         all.sort_by(|one, other| one.name.cmp(&other.name));

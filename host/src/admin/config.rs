@@ -42,6 +42,7 @@ pub(super) async fn apply(
     Params(params): Params<ApplyParams>,
 ) -> Result<Json<Applied>, Problem> {
     let timeout = patience(params.timeout.as_deref().unwrap_or("5m"))?;
+    // Recorded before the outcome is known, because an apply may take an hour.
     api.commons.events.tell(None, "config.apply", json!({ "by": who.to_string() }));
     Ok(Json(api.control.apply(timeout).await?))
 }

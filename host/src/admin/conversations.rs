@@ -54,6 +54,7 @@ pub(super) async fn list(
     let ended = ended.into_iter().map(|(record, at)| (record, Some(at)));
     let mut found: Vec<ConversationStatus> = open.chain(ended).map(|(record, at)| status(record, at)).collect();
     found.sort_by_key(|conversation| std::cmp::Reverse(conversation.last_at));
+    // Both lists have up to `limit` entries.
     found.truncate(limit as usize);
     Ok(Json(found))
 }

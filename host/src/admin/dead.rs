@@ -147,6 +147,7 @@ pub(super) async fn list(
     let after = bounded("after", after)?;
     let filter = DeadFilter { agent, reason, after, ..DeadFilter::default() };
     let dead_letters = api.read(move |store| store.dead(&filter, limit)).await?;
+    // A page that is not full is the last one.
     let full = u32::try_from(dead_letters.len()).is_ok_and(|count| count == limit);
     let next = dead_letters.last().filter(|_| full).map(|dead| dead.number);
     Ok(Json(DeadPage { dead_letters, next }))
@@ -317,6 +318,7 @@ async fn change(
         let left = left.into_iter().map(|Left { agent, count, why }| DeadLeft { agent, count, why }).collect();
         Ok(RedeliverResult { redelivered, left })
     };
+    // A task of its own, because axum drops the handler when the client disconnects.
     let done = tokio::spawn(work).await;
     done.map_err(|error| Problem::host(error.to_string()))?
 }

@@ -67,6 +67,7 @@ const LINGER: u64 = 64 << 20;
 /// # Errors
 /// `too_large` if the body exceeds `bound` bytes, or `body-broken` if it could not be read.
 pub(super) async fn body_within(request: Request, bound: u64, too_large: Problem) -> Result<Bytes, Problem> {
+    // Read directly, because axum's limit is that of messages.
     let (mut body, mut all, mut dropped) = (request.into_body(), Vec::new(), 0);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| broken())?.into_data() else { continue };

@@ -220,6 +220,7 @@ where
     T: Clone + Send + 'static,
     W: FnMut(&T) -> bool + Send + 'static,
 {
+    // Keep-alive comments let both sides notice a broken connection.
     Sse::new(frames(follow, frame)).keep_alive(KeepAlive::default()).into_response()
 }
 

@@ -140,6 +140,7 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let Params(params) = Params::<MessageParams>::from_request_parts(&mut parts, state).await?;
+        // Set by the guard, in front of all handlers; without it the request came another way.
         let Ok(Extension(who)) = Extension::<Who>::from_request_parts(&mut parts, state).await else {
             return Err(Problem::unauthorised());
         };
@@ -152,6 +153,7 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
         let performative = params.performative.as_deref().unwrap_or("request");
         let performative = performative.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
         let patience = params.timeout.as_deref().map_or(Ok(PATIENCE), patience)?;
+        // The body is read last: a bad query is refused without it.
         let request = Request::from_parts(parts, body);
         let Content(content) = Content::from_request(request, state).await?;
         Ok(Self(Arrival {

@@ -81,12 +81,14 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     responses((status = 200, description = "Metrics", content_type = "text/plain", body = String)),
 )]
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
+    // A reconciler that is stuck must not hide the metrics that would show it.
     let agents = tokio::time::timeout(PATIENCE, agents::all(&api)).await;
     let agents = agents.ok().and_then(Result::ok);
     let mut told: Vec<(Arc<str>, Told)> = {
         let routes = api.commons.routes.load();
         routes.all().filter_map(|agent| Some((agent.name().shared(), agent.stats().told()?))).collect()
     };
+    // A stable order keeps scrapes comparable.
     told.sort_by(|(one, _), (other, _)| one.cmp(other));
     let Readiness { ready, in_sync, .. } = api.control.readiness();
     let tasks = api.commons.tasks.status();

@@ -98,6 +98,7 @@ impl Problem {
             "unauthorised",
             "the token is missing or wrong; it is in the file `token` of the data folder, and goes into the header `Authorization: Bearer TOKEN`",
         );
+        // Required with 401 (RFC 9110, section 11.6.1).
         problem.0.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         problem
     }
@@ -244,6 +245,7 @@ pub(super) fn write(mut response: Response, trace: &Trace) -> Response {
     *response.body_mut() = Body::from(body);
     let headers = response.headers_mut();
     headers.extend(own);
+    // That of the empty body which is replaced here.
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response

@@ -44,6 +44,7 @@ pub(super) async fn check(State(api): State<Api>) -> Result<Json<Checked>, Probl
 pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who>) -> Result<Response, Problem> {
     let one = alone(&api)?;
     let store = std::sync::Arc::clone(&api.commons.store);
+    // Making the copy blocks for as long as it takes to write it.
     let made = tokio::task::spawn_blocking(move || store.copy()).await;
     let copy = made.map_err(|error| Problem::host(error.to_string()))??;
     let bytes = copy.metadata().map_err(|error| Problem::host(error.to_string()))?.len();

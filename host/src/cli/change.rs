@@ -51,6 +51,7 @@ pub(super) async fn apply(apply: &Apply, out: &mut Out) -> Result<ExitCode, CliE
         if apply.no_wait || !now.iter().any(|rollout| started.is_under_way(rollout)) {
             break now;
         }
+        // The host's own timeout covers the apply, this one the rollouts that follow.
         if began.elapsed() > timeout {
             let why = "the rollouts go on; `caxton rollout watch AGENT` follows one to its end";
             return Err(CliError::new(Exit::Timeout, why));

@@ -76,10 +76,12 @@ impl Client {
                 (base(&format!("http://{}", found.admin))?, hint)
             }
         };
+        // The token is read even with `--admin`: the API has no access without it.
         let file = args.token_file.clone().unwrap_or_else(|| args.data.join(TOKEN_FILE));
         let token = read_token(&file).map_err(|error| failed(format!("{error}; `--token-file FILE` names another")))?;
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT));
+        // Requests are written at once; Nagle's algorithm would only delay them.
         connector.set_nodelay(true);
         Ok(Self { http: Http::builder(TokioExecutor::new()).build(connector), base, token, hint })
     }
@@ -169,6 +171,7 @@ impl Client {
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(AUTHORIZATION, format!("Bearer {}", self.token))
+            // The host records commands of this program as `cli:` in its events.
             .header(USER_AGENT, format!("{CLI_AGENT}/{}", env!("CARGO_PKG_VERSION")));
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
@@ -177,6 +180,7 @@ impl Client {
             .body(Full::new(body))
             .map_err(|error| CliError::new(Exit::Usage, format!("the request cannot be made: {error}")))?;
         self.http.request(request).await.map_err(|error| {
+            // A refused connection means that no host is there; anything else, that it ended meanwhile.
             let why = if error.is_connect() { "does not answer" } else { "broke off" };
             let source = std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
             CliError::new(Exit::Failed, format!("the host at {} {why}{source}; {}", self.base, self.hint))
@@ -191,6 +195,7 @@ fn base(url: &str) -> Result<String, CliError> {
             format!("`{url}` is not the address of a management API: {why}; it looks like http://127.0.0.1:8081");
         CliError::new(Exit::Usage, message)
     };
+    // `127.0.0.1:8081` alone parses as a URI with a scheme.
     let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let uri: Uri = full.parse().map_err(|error| wrong(&format!("{error}")))?;
     match (uri.scheme_str(), uri.authority()) {
@@ -227,6 +232,7 @@ fn problem(status: StatusCode, body: &[u8]) -> CliError {
         StatusCode::BAD_REQUEST => Exit::Usage,
         _ => Exit::Failed,
     };
+    // Another program may listen on the port of a host that has ended.
     let Ok(details) = serde_json::from_slice::<Details>(body) else {
         let message = format!("the answer is {status}, and not a host's; is it the address of a management API?");
         return CliError::new(exit, message);

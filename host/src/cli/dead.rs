@@ -126,6 +126,7 @@ async fn redeliver(which: &Which, revision: Option<&str>, host: &HostArgs, out: 
     for number in &which.numbers {
         let path = format!("/v1/dead-letters/{number}/redeliver{}", query(&[("revision", revision)]));
         let one: RedeliverResult =
+            // Numbers are sent one by one, so that an error names the one that failed.
             client.json(Method::POST, &path).await.map_err(|error| after(result.redelivered, error))?;
         result.redelivered += one.redelivered;
     }

@@ -23,6 +23,7 @@ pub(super) fn run(doctor: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> 
         (None, None) => PathBuf::from(".caxton"),
     };
     findings.push(machine::folder(&data));
+    // The file remains after a kill, so that the address is tried as well.
     let running = host_file(&data).ok().flatten();
     match (running, &desired) {
         // The ports of a running host are in use, as they should be.

@@ -71,6 +71,7 @@ pub(super) fn mappings() -> Finding {
 /// it.
 pub(super) fn address_space() -> Finding {
     const WHAT: &str = "address space";
+    // The pool reserves gigabytes for each instance, which count against this limit although they are not used.
     if let Some(bytes) = getrlimit(Resource::As).current {
         return Finding::warn(
             WHAT,
@@ -109,6 +110,7 @@ fn kernel_number(path: &str) -> Option<u64> {
 /// Checks if the data folder can be written to or created.
 pub(super) fn folder(data: &Path) -> Finding {
     const WHAT: &str = "data folder";
+    // The folder need not exist yet: then its nearest parent decides.
     let there = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
     match tempfile::tempfile_in(there) {
@@ -180,6 +182,7 @@ pub(super) fn python() -> Finding {
     if numbers(&version) < (3, 10) {
         return Finding::warn(WHAT, version, "to build such agents, get Python 3.10 or newer");
     }
+    // Debian ships Python without them.
     if output("python3", &["-c", "import ensurepip, venv"]).is_none() {
         let help = "to build such agents, get the package python3-venv";
         return Finding::warn(WHAT, format!("{version} without venv"), help);

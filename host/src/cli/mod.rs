@@ -51,6 +51,7 @@ pub(crate) fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
+            // `--help` and `--version` are results, and go to stdout.
             if !error.use_stderr() {
                 return match error.print() {
                     // Errors of printing the help: a closed pipe is fine, a full disk is not.
@@ -130,6 +131,7 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
 
 /// Runs a command that talks to a host. Ctrl-C ends it without a message.
 fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    // A command makes few requests, and worker threads would only delay its start.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
     runtime.block_on(async {
         tokio::select! {

@@ -85,6 +85,7 @@ impl CliError {
 
     /// Returns the error for programs: `{"error": {"code", "message", "exit", "details"}}`.
     fn to_json(&self) -> Value {
+        // The host's code is more precise than that of the exit.
         let code = self.details.as_ref().and_then(|details| details["code"].as_str()).unwrap_or(self.exit.name());
         let message = self.message.as_deref().unwrap_or("stderr says what is wrong");
         let mut error = json!({ "code": code, "message": message, "exit": self.exit as u8 });
@@ -222,8 +223,10 @@ impl Out {
             return Ok(());
         }
         let mut out = std::io::stdout().lock();
+        // Flushed, so that each line of a followed stream appears at once in a pipe.
         let written = parts.iter().try_for_each(|part| out.write_all(part)).and_then(|()| out.flush());
         match written {
+            // The command goes on: it may be one that changes the host, and its exit code counts.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && !self.follows => {
                 self.reader_gone = true;
                 Ok(())
@@ -309,6 +312,7 @@ impl Table {
     pub(super) fn render(&self, colours: bool) -> String {
         let right: Vec<bool> = self.heads.iter().map(|head| head.starts_with('>')).collect();
         let heads: Vec<&str> = self.heads.iter().map(|head| head.trim_start_matches('>')).collect();
+        // In characters; wide ones are rare in names of agents.
         let width = |text: &str| text.chars().count();
         let widths: Vec<usize> = (0..heads.len())
             .map(|column| {

@@ -136,6 +136,7 @@ fn lopsided(agents: &[AgentStatus]) -> Vec<String> {
         let able: Vec<_> = running().filter(|agent| agent.capabilities.contains(name)).collect();
         let sum: u64 = able.iter().map(|agent| agent.accepted).sum();
         let most = able.iter().max_by_key(|agent| agent.accepted)?;
+        // Nine tenths: a fair split by conversations never comes near that.
         if able.len() < 2 || sum < MANY || most.accepted * 10 < sum * 9 {
             return None;
         }
@@ -191,6 +192,7 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
         ("dead letters", agent.dead_letters.to_string()),
         ("keeps", size(agent.state_bytes)),
     ];
+    // Most agents wait for nothing; two lines of dashes would hide that.
     lines.retain(|(name, value)| !["waiting", "obstacle"].contains(name) || value != "-");
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
     let mut table = Table::new(&["REVISION", "STATE", ">SINCE", ">IN FLIGHT", "DIGEST", "REASON"]);

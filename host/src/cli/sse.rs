@@ -27,6 +27,7 @@ impl Reader {
             start += length + 1;
             frames.extend(self.line(line.trim_end_matches('\r')));
         }
+        // The rest of an incomplete line stays for the next chunk.
         self.bytes.drain(..start);
         frames
     }
@@ -35,6 +36,7 @@ impl Reader {
     fn line(&mut self, line: &str) -> Option<Frame> {
         if line.is_empty() {
             let mut frame = std::mem::take(&mut self.frame);
+            // The last line feed belongs to the framing (section 9.2.6).
             frame.data.pop();
             return (!frame.data.is_empty()).then_some(frame);
         }

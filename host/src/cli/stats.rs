@@ -83,6 +83,7 @@ fn show(stats: &HostStats, colours: bool) -> String {
 fn mailboxes(stats: &HostStats, colours: bool) -> String {
     let mut text = String::new();
     let mut deep: Vec<_> = stats.mailboxes.iter().filter(|mailbox| mailbox.depth + mailbox.in_flight > 0).collect();
+    // By name among equals, so that the list does not jump between two calls.
     deep.sort_by(|a, b| b.depth.cmp(&a.depth).then_with(|| a.agent.cmp(&b.agent)));
     if !deep.is_empty() {
         let mut table = Table::new(&["MAILBOX", ">WAITING", ">TO RETRY", ">IN FLIGHT"]);

@@ -99,10 +99,12 @@ async fn backup(file: &Path, force: bool, host: &HostArgs, out: &mut Out) -> Res
             client.download(Method::POST, "/v1/store/backup", write).await?;
         }
         Place::Store(store) => {
+            // A store that is damaged or of another version must not become a backup that looks sound.
             store.known()?;
             store.copy_to(temporary.path())?;
         }
     }
+    // Durable before the rename: a backup that is visible is complete.
     temporary.as_file().sync_all().map_err(wrong)?;
     let bytes = temporary.as_file().metadata().map_err(wrong)?.len();
     temporary.persist(file).map_err(|error| wrong(error.error))?;

@@ -17,6 +17,7 @@ pub(super) fn run(up: Up, out: &mut Out) -> Result<ExitCode, CliError> {
     flags.extend(up.listen.map(|address| ("http.listen".to_owned(), address)));
     flags.extend(up.admin.map(|address| ("admin.listen".to_owned(), address)));
     flags.extend(up.probes.map(|address| ("probes.listen".to_owned(), address)));
+    // Before the file is read: the path must not be taken relative to the file's folder.
     let data = up.data.as_deref().map(absolute).transpose()?;
     if let Some(data) = &data {
         // The flag is for messages and comparisons only, so that a path that is not UTF-8 may be shown inexactly:

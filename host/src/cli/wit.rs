@@ -30,6 +30,7 @@ pub(super) fn run(wit: &Wit, out: &mut Out) -> Result<(), CliError> {
         say(&format!("the contract is in {}: {}", folder.display(), count(FILES.len(), "file")));
         return Ok(());
     }
+    // The contract itself is the first file.
     let wanted = || FILES.iter().take(if wit.deps { FILES.len() } else { 1 });
     match out.format() {
         Format::Json => {

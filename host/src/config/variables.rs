@@ -42,6 +42,7 @@ pub(super) struct Variables {
 
 /// Reads the settings of an environment.
 pub(super) fn read(env: impl Iterator<Item = (OsString, OsString)>) -> Variables {
+    // Sorted, so that errors and precedence do not depend on the environment's order.
     let ours: BTreeMap<OsString, OsString> =
         env.filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())).collect();
     let mut found = Variables::default();

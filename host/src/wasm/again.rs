@@ -50,9 +50,11 @@ impl Answers {
     /// Returns the answer of an earlier run to the same request, each answer once. Its `in-reply-to` and conversation
     /// are those of the new request.
     pub(super) fn take(&mut self, draft: &wit::Draft) -> Option<Result<wit::Message, wit::RequestError>> {
+        // The first in order, so that equal requests get their answers in the order in which they were sent.
         let at = self.left.iter().position(|asked| asked.is_same(draft))?;
         let mut asked = self.left.remove(at);
         if let Ok(answer) = &mut asked.answer {
+            // The guest may have drawn a new key and will compare it.
             if draft.reply_with.is_some() {
                 answer.in_reply_to.clone_from(&draft.reply_with);
             }
@@ -72,6 +74,7 @@ impl Answers {
         }
         let asked = Asked { draft, answer: answer.clone() };
         let bytes = self.bytes.saturating_add(asked.bytes());
+        // Beyond the bound the answer is only not reused, which is correct and slower.
         if bytes <= MAX_BYTES {
             self.bytes = bytes;
             self.asked.push(asked);

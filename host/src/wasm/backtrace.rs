@@ -92,6 +92,7 @@ fn demangle(name: &str) -> String {
 }
 
 fn cut(name: &str) -> String {
+    // Names are data of the component, and could otherwise control a terminal.
     let plain = name.chars().map(|c| if c.is_control() { '?' } else { c });
     let mut shown: String = plain.clone().take(MAX_SHOWN).collect();
     if plain.count() > MAX_SHOWN {

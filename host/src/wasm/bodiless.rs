@@ -46,6 +46,7 @@ impl Ctx {
 /// Replaces `finish` in the linker by one that ignores the length of a response without a body.
 pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
     type Params = (Resource<HostOutgoingBody>, Option<Resource<FieldMap>>);
+    // `finish` is defined by wasmtime-wasi-http, and defining it again is an error otherwise.
     linker.allow_shadowing(true);
     linker.instance(TYPES)?.func_wrap(
         FINISH,

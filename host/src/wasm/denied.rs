@@ -69,6 +69,7 @@ fn shown(text: &str) -> String {
 
 /// Replaces functions of WASI by ones that log denials. Called after the originals are defined.
 pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
+    // The originals are defined already, and defining them again is an error otherwise.
     linker.allow_shadowing(true);
     let mut interface = linker.instance(&format!("wasi:cli/environment@{WASI}"))?;
     interface.func_wrap("get-environment", |mut store: StoreContextMut<'_, Ctx>, (): ()| {

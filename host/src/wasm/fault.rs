@@ -131,6 +131,7 @@ impl Fault {
     /// Converts an error of wasmtime, given the limits of the call. `words` are the guest's last lines on stderr.
     pub(super) fn of(error: &wasmtime::Error, bounds: Bounds, symbols: &Symbols, words: String) -> Self {
         let Bounds { cpu, fuel, refused } = bounds;
+        // Made for all of them: a loop that exceeds its limits is found by its backtrace.
         let trail = Trail::new(backtrace(error, symbols), words, refused);
         if error.is::<CpuExhausted>() {
             return Self::Cpu { limit: cpu, trail };
@@ -142,6 +143,7 @@ impl Fault {
             Some(Trap::OutOfFuel) => Self::Fuel { limit: fuel.unwrap_or_default(), trail },
             // wasmtime adds context around a trap, which the backtrace repeats.
             Some(trap) => Self::Trap { message: trap.to_string(), trail },
+            // An error of a host function, such as an invalid handle, is the guest's doing too.
             None => Self::Trap { message: error.root_cause().to_string(), trail },
         }
     }

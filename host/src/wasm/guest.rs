@@ -216,6 +216,7 @@ impl Ctx {
             return Err(wit::SendError::Unavailable(why.to_owned()));
         }
         let limit = self.limits().sends;
+        // Cancelled timers count as sends: each is a write of the store.
         let made = effects.sent_count + effects.sends.len() + effects.cancels.len();
         if made.saturating_add(count) > limit as usize {
             return Err(wit::SendError::TooManySends(limit));
@@ -247,6 +248,7 @@ impl Ctx {
             return Err(wit::SendError::NotAllowed(draft.receiver.clone()));
         }
         let mut receivers = self.outside().find(capability);
+        // An agent that has the capability itself does not want its own broadcast.
         receivers.retain(|name| name != self.who.name());
         if receivers.is_empty() {
             return Err(wit::SendError::UnknownReceiver(draft.receiver.clone()));
@@ -316,6 +318,7 @@ impl messaging::Host for Ctx {
         if drafts.len() > limit as usize {
             return Ok(drafts.iter().map(|_| refuse(wit::SendError::TooManySends(limit))).collect());
         }
+        // Before waiting for the others, so that equal drafts are matched in order.
         let heard: Vec<_> = drafts.iter().map(|draft| self.hear_again(draft)).collect();
         let _asking = match self.ask() {
             Ok(asking) => asking,

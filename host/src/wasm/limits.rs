@@ -39,6 +39,7 @@ impl MemoryBound {
         match self.used.checked_add(by) {
             Some(sum) if sum <= self.limit => {
                 self.used = sum;
+                // Shared with other instances of the revision.
                 self.peak.fetch_max(sum as u64, Ordering::Relaxed);
                 true
             }
@@ -151,6 +152,7 @@ impl Meter {
 
     /// Returns `true` if the budget is used up, including the current poll. Called at each tick.
     pub(super) fn is_over(&self) -> bool {
+        // From now on polls are measured by the thread's clock.
         self.ticked.store(true, Ordering::Relaxed);
         let used = self.used_ns.load(Ordering::Relaxed).saturating_add(self.spent(self.now()));
         used > self.budget_ns.load(Ordering::Relaxed)

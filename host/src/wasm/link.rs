@@ -34,6 +34,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    // Replaces a function of the line before.
     super::bodiless::add_to_linker(&mut linker)?;
     super::bindings::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     messaging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
@@ -41,6 +42,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> {
     effects::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     config::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     logging::logging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
+    // Last, because it replaces functions defined above.
     super::denied::add_to_linker(&mut linker)?;
     Ok(linker)
 }

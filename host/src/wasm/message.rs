@@ -130,6 +130,7 @@ impl Waiter {
     /// Passes the answer on. Returns it if the caller has left.
     pub(crate) fn tell(self, answer: Answer) -> Option<Answer> {
         match self {
+            // The caller may have left at its deadline.
             Self::Call(waiter) => waiter.send(answer).err(),
             Self::Note(note) => {
                 note(answer);
@@ -315,6 +316,7 @@ impl Sent {
     /// started for it.
     pub(crate) fn put(mut self, now: Instant) -> Option<Arc<dyn Inbox>> {
         let (inbox, mut envelope) = self.inner.take()?;
+        // The wait of a message starts when it becomes deliverable, not when it was admitted.
         envelope.accepted = Some(now);
         inbox.put(envelope).then_some(inbox)
     }

@@ -76,6 +76,7 @@ impl Runtime {
         fuel: bool,
         started: impl FnOnce(u64),
     ) -> Result<Arc<Program>, ProgramError> {
+        // The map's lock is released at once: loading another component must not wait for this one.
         let slot = Arc::clone(self.programs.lock().entry((expected, fuel)).or_default());
         // Concurrent callers wait here for the first one's work.
         let mut slot = slot.lock().await;

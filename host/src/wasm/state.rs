@@ -53,6 +53,7 @@ impl Ctx {
         if effects.write_count >= limits.writes {
             return Err(StateError::TooManyWrites(limits.writes));
         }
+        // A removal can only shrink the state.
         if value.is_some() {
             self.check_quota(&effects, &key, value.as_ref())?;
         }
@@ -74,6 +75,7 @@ impl Ctx {
             .chain(value.map(|value| size(key, &value.bytes)))
             .sum();
         let (used, quota) = (self.who.state_bytes.load(Ordering::Relaxed), self.limits().state_bytes);
+        // The usual case needs no read.
         if used.saturating_add(added) <= quota {
             return Ok(());
         }

@@ -66,6 +66,7 @@ impl Ctx {
     /// Collects the cancellation of a timer of this agent. Returns `true` if there is one, sent by this call or before.
     pub(super) fn cancel_timer(&self, timer: TimerName) -> Result<bool, wit::SendError> {
         self.may_send(1)?;
+        // A timer of this call is not in the store yet.
         if self.effects.lock().cancel_own(&timer) {
             return Ok(true);
         }

@@ -18,6 +18,7 @@ impl Trail {
     /// Creates the details from the frames of the guest's stack, its last lines on stderr, and the memory limit
     /// `refused` if it was refused memory beyond it.
     pub(super) fn new(backtrace: String, words: String, refused: Option<u64>) -> Self {
+        // Most faults of the host have none; an empty value needs no allocation.
         if backtrace.is_empty() && words.is_empty() && refused.is_none() {
             return Self::default();
         }

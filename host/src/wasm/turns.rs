@@ -35,6 +35,7 @@ impl Turns {
             self.free.add_permits((total - before) as usize);
         } else if total < before {
             let turns = Arc::clone(self);
+            // In a task, because permits in use can be removed only when their calls end.
             tokio::spawn(async move { turns.wait_for(before - total).await.forget() });
         }
     }

@@ -30,6 +30,7 @@ impl Followed {
         let mut followed = Self { file: file.to_owned(), dir: dir.to_owned(), ..Self::default() };
         for spec in desired.agents.values() {
             let component = dir.join(&spec.component);
+            // Several agents may share a component.
             if spec.reload.watch && !followed.components.contains(&component) {
                 followed.components.insert(component.clone());
             }

@@ -101,6 +101,7 @@ impl Kernel {
                     *closest = (*closest).max(*closeness);
                     paths.push(folder.clone());
                 }
+                // Goes on: watches of other folders may exist already and cost nothing.
                 Err(error @ (Errno::NOSPC | Errno::NOMEM)) => full = Some(error),
                 // A folder that is missing or unreadable. Changes in it are found by the periodic scans.
                 Err(error) => tracing::debug!(folder = %folder.display(), %error, "a folder is not watched"),

@@ -64,6 +64,7 @@ impl<'a> Places<'a> {
         let mut at = PathBuf::from("/");
         let mut links = 0;
         while let Some(part) = left.pop() {
+            // Resolved here, after the links before it: `..` behind a link means the parent of its target.
             if part == ".." {
                 at.pop();
                 continue;
@@ -87,9 +88,11 @@ impl<'a> Places<'a> {
                 }
                 Kind::Link(target) => {
                     links += 1;
+                    // A cycle of links ends here, with the names seen so far watched.
                     if links > MAX_LINKS {
                         return None;
                     }
+                    // A relative target starts from the folder of the link, which `at` still is.
                     if target.is_absolute() {
                         at = PathBuf::from("/");
                     }
@@ -102,6 +105,7 @@ impl<'a> Places<'a> {
 
     fn note(&mut self, folder: &Path, name: &OsStr) {
         if let Some(names) = self.names.get_mut(folder) {
+            // Checked first, because most names are known already and `insert` would need a copy.
             if !names.contains(name) {
                 names.insert(name.to_owned());
             }

@@ -99,6 +99,7 @@ impl Tree {
             return 0;
         }
         let path = pattern.base.join(below);
+        // A folder that cannot be read has no sources: a build would not see them either.
         let Ok(entries) = fs::read_dir(&path) else { return 0 };
         self.folders.insert(path);
         self.way.push(id);
@@ -129,6 +130,7 @@ impl Tree {
 pub(crate) fn matches_nothing(patterns: &[Pattern], dir: &Path, left_out: &LeftOut) -> Option<(String, String)> {
     let pattern = patterns.first()?;
     let mut tree = Tree::default();
+    // One alternative that matches is enough: others may match files that are created later.
     if patterns.iter().any(|pattern| tree.add(pattern, left_out) > 0) {
         return None;
     }
@@ -172,6 +174,7 @@ fn shown(path: &Path, dir: &Path) -> String {
 /// Returns a suggestion if the first missing part of the path resembles an existing name.
 fn meant(pattern: &Pattern, dir: &Path) -> Option<String> {
     let mut missing = pattern.base.as_path();
+    // The outermost missing part is the one that was mistyped.
     while !missing.parent()?.exists() {
         missing = missing.parent()?;
     }
