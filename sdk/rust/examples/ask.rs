@@ -25,10 +25,10 @@ impl Agent for Buyer {
             return Ok(Some(Reply::refuse(format!("nobody sells {thing}"))));
         };
 
-        // A call: it happens now, and is not undone when this handling fails.
+        // A call: it happens now, and is not undone if this handler fails.
         let accept = Draft::answer_to(&offer).performative(Performative::AcceptProposal);
         let receipt = accept.json(&thing)?.request(PATIENCE)?;
-        // An effect: it happens when this handling ends well.
+        // An effect: it happens when this handler returns `Ok`.
         Draft::to("ledger").json(&(&thing, price))?.send()?;
         Ok(Some(Reply::bytes(receipt.content, receipt.content_type)))
     }

@@ -1,4 +1,4 @@
-//! Counts words in its state. What it writes lasts when `handle` returns `Ok`, together with the answer.
+//! Counts words in its state, which is committed together with the answer when `handle` returns `Ok`.
 
 use std::collections::BTreeMap;
 

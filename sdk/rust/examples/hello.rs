@@ -1,4 +1,4 @@
-//! Greets whoever is named in the content: `"Ann"` brings `"Hello, Ann!"`.
+//! Greets the person named in the content: `"Ann"` brings `"Hello, Ann!"`.
 
 use caxton_sdk::prelude::*;
 

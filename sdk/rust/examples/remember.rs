@@ -1,4 +1,4 @@
-//! Keeps state in its own memory: the host saves it before it stops the instance, and restores it in the next.
+//! Keeps state in its own memory: the host saves it before an instance stops, and restores it in the next one.
 
 use caxton_sdk::prelude::*;
 use caxton_sdk::snapshot;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Default, Serialize, Deserialize)]
 struct Remember {
     lines: Vec<String>,
-    /// New in this revision: what an earlier one saved has none.
+    /// New in this revision: snapshots of an earlier one have no such field.
     #[serde(default)]
     last_sender: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The traits that an agent implements, and what ties them to the exports of a component.
+//! The traits of message agents, and the macros that export them from a component.
 
 use std::marker::PhantomData;
 
@@ -7,70 +7,70 @@ use crate::bindings::memory::exports::caxton::agent::snapshot;
 use crate::bindings::probe::exports::caxton::agent::health;
 use crate::{Failure, Message, Reply};
 
-/// What handling a message comes to: an answer, no answer, or a failure that undoes everything.
+/// The result of handling a message: a reply, no reply, or a failure that undoes everything.
 pub type Handled = Result<Option<Reply>, Failure>;
 
-/// An agent that keeps nothing in its memory from one message to the next.
+/// An agent that keeps nothing in its memory between messages.
 ///
-/// The host may run any number of instances of it. What is to last goes into [`state`](crate::state).
+/// The host may run any number of instances of it. Data that has to last belongs into [`state`](crate::state).
 pub trait Agent {
     /// Handles one message.
     ///
     /// # Errors
-    /// A [`Failure`] discards what was written and sent; its cause decides whether there is another attempt.
+    /// A [`Failure`] discards everything that was written and sent; its cause decides if there is another attempt.
     fn handle(message: Message) -> Handled;
 
-    /// Says whether the agent can work. The host asks before a new revision takes messages.
+    /// Checks if the agent can work. The host calls it before a new revision takes messages.
     ///
     /// # Errors
-    /// The reason why it cannot, for a person to read.
+    /// The reason why it cannot, for people to read.
     fn check() -> Result<(), String> {
         Ok(())
     }
 }
 
-/// An agent that keeps state in its memory, begins with `Default` and has one live instance.
+/// An agent that keeps state in its memory. It starts as `Default` and has one live instance.
 ///
-/// The host saves it before it stops an instance (for idleness, a reload, its own end) and restores it before
-/// the next instance takes its first message. [`snapshot`](crate::snapshot) has both functions for types that
-/// serde can write.
+/// The host saves it before an instance stops (idle, replaced, or at the end of the host) and restores it before the
+/// next instance takes its first message. [`snapshot`](crate::snapshot) has both functions for types that serde can
+/// write.
 pub trait StatefulAgent: Default + 'static {
     /// Handles one message.
     ///
     /// # Errors
-    /// A [`Failure`] discards what was written and sent. The host cannot undo changes of `self`: change it
+    /// A [`Failure`] discards everything that was written and sent. The host cannot undo changes of `self`: change it
     /// after everything that may fail.
     fn handle(&mut self, message: Message) -> Handled;
 
-    /// The agent's memory as bytes of its own choosing.
+    /// Returns the agent's state as bytes, in a format of its own.
     ///
     /// # Errors
-    /// The reason why it cannot be saved, for a person to read.
+    /// The reason why it cannot be saved, for people to read.
     fn save(&self) -> Result<Vec<u8>, String>;
 
-    /// Takes up what `save` gave, maybe of an earlier revision of this agent.
+    /// Creates the agent from saved bytes, possibly of an earlier revision.
     ///
     /// # Errors
-    /// The reason why it cannot be taken up. The host then refuses the instance.
+    /// The reason why it cannot be restored. The host then refuses the instance.
     fn restore(saved: &[u8]) -> Result<Self, String>;
 
-    /// Says whether the agent can work. The host asks before a new revision takes messages.
+    /// Checks if the agent can work. The host calls it before a new revision takes messages.
     ///
     /// # Errors
-    /// The reason why it cannot, for a person to read.
+    /// The reason why it cannot, for people to read.
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// Makes a component of a type that implements [`Agent`]. Once in a crate, at its top level.
+/// Exports a type that implements [`Agent`] from the component. Use it once in a crate, at the top level.
 #[macro_export]
 macro_rules! agent {
     ($agent:ty) => {
         const _: () = {
             type Exported = $crate::Stateless<$agent>;
             $crate::is_agent::<Exported>();
-            // The names of the exports are none that a linker for other targets takes.
+            // The names of the exports are invalid for the linkers of other targets.
             #[cfg(target_family = "wasm")]
             $crate::bindings::export_agent! { Exported with_types_in $crate::bindings }
             #[cfg(target_family = "wasm")]
@@ -79,7 +79,7 @@ macro_rules! agent {
     };
 }
 
-/// Makes a component of a type that implements [`StatefulAgent`]. Once in a crate, at its top level.
+/// Exports a type that implements [`StatefulAgent`] from the component. Use it once in a crate, at the top level.
 #[macro_export]
 macro_rules! stateful_agent {
     ($agent:ty) => {
@@ -107,7 +107,7 @@ macro_rules! stateful_agent {
     };
 }
 
-/// Holds the compiler to the traits where there are no exports to do it.
+/// Checks the traits at compile time, also on targets without exports.
 pub const fn is_agent<Exported: handler::Guest + health::Guest>() {}
 
 /// The exports of an [`Agent`].
@@ -125,9 +125,9 @@ impl<A: Agent> health::Guest for Stateless<A> {
     }
 }
 
-/// Where the one value of a [`StatefulAgent`] lives; none before it is first needed.
+/// Access to the single value of a [`StatefulAgent`], which is created when it is first needed.
 pub trait Memory: StatefulAgent {
-    /// Lends the place out.
+    /// Calls `work` with the value, `None` before it is first needed.
     fn with<R>(work: impl FnOnce(&mut Option<Self>) -> R) -> R;
 }
 

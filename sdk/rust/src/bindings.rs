@@ -1,7 +1,7 @@
-//! What `wit-bindgen` makes of `wit/agent.wit`: the records as they cross the boundary, and the raw imports.
+//! The bindings that `wit-bindgen` generates from `wit/agent.wit`: the records as they cross the boundary, and the raw
+//! imports.
 //!
-//! The rest of this crate is written on top of it. A type or function that the crate's own modules do not
-//! cover is used from here.
+//! The rest of this crate is built on them. Use them for types and functions that the other modules do not cover.
 
 #![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::pedantic)]
 
@@ -24,7 +24,7 @@ wit_bindgen::generate!({
     additional_derives: [PartialEq],
 });
 
-/// The exports that an agent with state in its memory has besides those of every agent.
+/// The additional export of agents with state in their memory.
 pub mod memory {
     wit_bindgen::generate!({
         path: "../../wit",
@@ -43,7 +43,7 @@ pub mod memory {
     });
 }
 
-/// The export by which agents of all kinds say whether they can work.
+/// The export with which an agent reports if it can work.
 pub mod probe {
     wit_bindgen::generate!({
         path: "../../wit",

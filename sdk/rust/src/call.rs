@@ -1,24 +1,24 @@
-//! A message that came over HTTP: the request that it was made of.
+//! The HTTP request behind a message.
 
 use crate::{Message, query};
 
-/// The request that a message was made of; see [`Message::http`].
+/// The HTTP request that a message was made from; see [`Message::http`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HttpCall<'m> {
     message: &'m Message,
     /// The method, such as `POST`.
     pub method: &'m str,
-    /// The route that led to this agent, as its declaration has it: `/tickets/{id}`.
+    /// The matched route as declared, such as `/tickets/{id}`.
     pub route: &'m str,
-    /// The path, as the client sent it.
+    /// The path as the client sent it.
     pub path: &'m str,
-    /// The text after `?`, as the client sent it; none if there is none.
+    /// The text after `?` as the client sent it; `None` without `?`.
     pub query: Option<&'m str>,
 }
 
 impl Message {
-    /// The request over HTTP that this message was made of; none when it came another way. It is the host that says so,
-    /// in the message's sender, which nobody else can set.
+    /// Returns the HTTP request that this message was made from; `None` if it came another way. The source is the
+    /// message's sender, which only the host can set, so it can be trusted.
     ///
     /// ```
     /// use caxton_sdk::prelude::*;
@@ -39,24 +39,24 @@ impl Message {
 }
 
 impl<'m> HttpCall<'m> {
-    /// The value of a parameter of the route, decoded: of `{id}` or `{*rest}`, the latter maybe empty. Upper and lower
-    /// case of the name are the same.
+    /// Returns the decoded value of a route parameter: `{id}`, or `{*rest}`, which may be empty. Ignores the case of
+    /// the name.
     pub fn parameter(&self, name: &str) -> Option<&'m str> {
         self.parameters().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// The parameters of the route in their order, with their names in lower case.
+    /// Returns the parameters of the route in order, with names in lower case.
     pub fn parameters(&self) -> impl Iterator<Item = (&'m str, &'m str)> + use<'m> {
         let named = |(name, value): &'m (String, String)| Some((name.strip_prefix("http-param-")?, value.as_str()));
         self.message.headers.iter().filter_map(named)
     }
 
-    /// The first value of a name in the query, decoded.
+    /// Returns the first value of a name in the query, decoded.
     pub fn query_value(&self, name: &str) -> Option<String> {
         query::value(self.query.unwrap_or_default(), name)
     }
 
-    /// The names and values of the query in their order, decoded.
+    /// Returns the names and values of the query in order, decoded.
     pub fn query_pairs(&self) -> impl Iterator<Item = (String, String)> + use<'m> {
         query::pairs(self.query.unwrap_or_default())
     }
@@ -81,7 +81,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_message_tells_the_request_that_it_was_made_of() {
+    fn a_message_has_the_request_it_was_made_from() {
         let message = message("http:GET /files/{ID}/{*rest}", HEADERS);
         let call = message.http().unwrap();
         assert_eq!((call.method, call.route), ("GET", "/files/{ID}/{*rest}"));
@@ -96,11 +96,11 @@ mod tests {
     }
 
     #[test]
-    fn no_other_sender_can_pass_for_a_request() {
+    fn other_senders_are_not_taken_for_requests() {
         for sender in ["ann", "api:token", "cli:http", "host:schedule", "http:"] {
             assert_eq!(message(sender, HEADERS).http(), None, "{sender}");
         }
-        // A draft carries headers of any name; its sender is set by the host.
+        // A draft can have headers of any name, but only the host sets its sender.
         assert_eq!(Draft::to("desk").header("http-method", "GET").headers.len(), 1);
     }
 }

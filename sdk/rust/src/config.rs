@@ -1,4 +1,4 @@
-//! What the declaration of this agent says in its `config`.
+//! The `config` table of this agent's declaration.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -6,18 +6,18 @@ use std::str::FromStr;
 use crate::Failure;
 use crate::bindings::wasi::config::store;
 
-/// The value of a key as text; none when there is none.
+/// Returns the value of a key as text; `None` if the key is missing.
 ///
 /// # Errors
-/// The host cannot read its configuration at the moment.
+/// The host cannot read the configuration at the moment.
 pub fn get(key: &str) -> Result<Option<String>, Failure> {
     store::get(key).map_err(failure)
 }
 
-/// The value of a key as a number or anything else that has a form as text; none when there is none.
+/// Returns the value of a key, parsed as a number or another type; `None` if the key is missing.
 ///
 /// # Errors
-/// The value is no such thing, or the host cannot read its configuration at the moment.
+/// The value cannot be parsed, or the host cannot read the configuration at the moment.
 pub fn parse<T>(key: &str) -> Result<Option<T>, Failure>
 where
     T: FromStr<Err: Display>,
@@ -26,10 +26,10 @@ where
     text.parse().map(Some).map_err(|error| Failure::fault(format!("config.{key} is {text:?}: {error}")))
 }
 
-/// All keys and values.
+/// Returns all keys and values.
 ///
 /// # Errors
-/// The host cannot read its configuration at the moment.
+/// The host cannot read the configuration at the moment.
 pub fn all() -> Result<Vec<(String, String)>, Failure> {
     store::get_all().map_err(failure)
 }

@@ -1,4 +1,4 @@
-//! Writing a message to another agent.
+//! Messages to other agents, and timers.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -16,19 +16,19 @@ use crate::{Delivery, Draft, Failure, JSON, Message, Performative, Priority, Req
 /// use std::time::Duration;
 ///
 /// # fn handle(message: Message) -> Handled {
-/// // An effect: sent when this handling commits.
+/// // An effect: sent when this handler commits.
 /// Draft::to("ledger").text("one more").send()?;
-/// // A call: sent at once, and its answer waited for.
+/// // A call: sent at once, and waits for the answer.
 /// let answer = Draft::to("cap:weather").json(&["Oslo", "Rome"])?.request(Duration::from_secs(2))?;
 /// # Ok(None) }
 /// ```
 impl Draft {
-    /// An `inform` without content to an agent by its name, or to `cap:NAME` for any running agent that
-    /// declares the capability. It goes on with the conversation of the message being handled.
+    /// Creates an `inform` without content to an agent by name, or to `cap:NAME` for any running agent that declares
+    /// the capability. It belongs to the conversation of the message being handled.
     ///
-    /// An `inform` asks for nothing. A message that is owed an answer is sent with another
-    /// [act](Self::performative), such as [`Performative::Request`]: if it is given up, or its conversation ends
-    /// without an answer, the sender is told so by a `failure`.
+    /// An `inform` asks for nothing. A message that needs an answer is sent with another [act](Self::performative),
+    /// such as [`Performative::Request`]: if it finally fails, or its conversation ends without an answer, the host
+    /// sends a `failure` to this agent.
     pub fn to(receiver: impl Into<String>) -> Self {
         Self {
             receiver: receiver.into(),
@@ -47,8 +47,8 @@ impl Draft {
         }
     }
 
-    /// A message to this agent itself that comes after a delay: a timer. When the agent has set one of this name that waits
-    /// still, the new one takes its place. Needs no grant.
+    /// Creates a timer: a message to this agent itself that arrives after a delay. Replaces the agent's pending timer
+    /// of the same name. Needs no grant.
     ///
     /// ```no_run
     /// use caxton_sdk::prelude::*;
@@ -66,8 +66,8 @@ impl Draft {
         Self::to("").after(after).named(name)
     }
 
-    /// An `inform` to the sender of a message, as an answer to it. For an answer to the message being handled
-    /// return a [`Reply`](crate::Reply) instead; this is for a later or a second one.
+    /// Creates an `inform` to the sender of a message, as an answer to it. To answer the message being handled, return
+    /// a [`Reply`](crate::Reply) instead; this is for a later or a second answer.
     pub fn answer_to(message: &Message) -> Self {
         let mut draft = Self::to(&message.sender);
         draft.conversation_id = Some(message.conversation_id.clone());
@@ -76,7 +76,7 @@ impl Draft {
         draft
     }
 
-    /// Says what the message means to do.
+    /// Sets the performative, the communicative act of the message.
     #[must_use]
     pub fn performative(mut self, performative: Performative) -> Self {
         self.performative = performative;
@@ -105,31 +105,31 @@ impl Draft {
         Ok(self.bytes(serde_json::to_vec(value)?, JSON))
     }
 
-    /// Names the vocabulary that the content uses.
+    /// Sets the name of the vocabulary that the content uses.
     #[must_use]
     pub fn ontology(mut self, ontology: impl Into<String>) -> Self {
         self.ontology = Some(ontology.into());
         self
     }
 
-    /// Names the interaction protocol that the message is part of.
+    /// Sets the interaction protocol that the message is part of.
     #[must_use]
     pub fn protocol(mut self, protocol: impl Into<String>) -> Self {
         self.protocol = Some(protocol.into());
         self
     }
 
-    /// Takes up this conversation instead of that of the message being handled.
+    /// Sets the conversation, in place of that of the message being handled.
     #[must_use]
     pub fn conversation(mut self, id: impl Into<String>) -> Self {
         self.conversation_id = Some(id.into());
         self
     }
 
-    /// Begins a conversation with this message, one of its own for each time that the draft is sent.
+    /// Begins a new conversation with this message; another one for each time that the draft is sent.
     ///
-    /// All messages to `cap:NAME` within one conversation go to the same agent. Work that is to be spread over all
-    /// agents with the capability is sent in conversations of its own.
+    /// All messages to `cap:NAME` within one conversation go to the same agent. To spread work over all agents with the
+    /// capability, send it in conversations of its own.
     ///
     /// ```no_run
     /// use caxton_sdk::prelude::*;
@@ -146,51 +146,50 @@ impl Draft {
         self
     }
 
-    /// Says what an answer is to carry in its `in-reply-to`.
+    /// Sets the reference that an answer has to carry in its `in-reply-to`.
     #[must_use]
     pub fn reply_with(mut self, reference: impl Into<String>) -> Self {
         self.reply_with = Some(reference.into());
         self
     }
 
-    /// Says which message this one answers.
+    /// Marks the message as an answer to `message`.
     #[must_use]
     pub fn in_reply_to(mut self, message: &Message) -> Self {
         self.in_reply_to = Some(message.reference().to_owned());
         self
     }
 
-    /// Says when an answer is of no use any more.
+    /// Sets the time after which an answer is of no use.
     #[must_use]
     pub fn reply_by(mut self, time: SystemTime) -> Self {
         self.reply_by = Some(millis(time));
         self
     }
 
-    /// Says how urgently the message is to be served.
+    /// Sets the urgency with which the message is served.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Lets the message be handled no sooner than so long after it is sent. A restart of the host changes nothing.
+    /// Delays the message: it is handled no earlier than `delay` after it is sent. Survives a restart of the host.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delivery = Delivery::AfterMs(whole_millis(delay));
         self
     }
 
-    /// Lets the message be handled not before this time. A restart of the host changes nothing.
+    /// Delays the message: it is handled no earlier than `time`. Survives a restart of the host.
     #[must_use]
     pub fn at(mut self, time: SystemTime) -> Self {
         self.delivery = Delivery::AtMs(millis(time));
         self
     }
 
-    /// Names a message that is sent for later ([`after`](Self::after), [`at`](Self::at)): it takes the place of this
-    /// agent's timer of the same name that waits still, and can be cancelled by it
-    /// ([`messaging::cancel`](crate::messaging::cancel)).
+    /// Names a delayed message ([`after`](Self::after), [`at`](Self::at)): it replaces this agent's pending timer of
+    /// the same name, and can be cancelled by that name ([`messaging::cancel`](crate::messaging::cancel)).
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.headers.retain(|(header, _)| header != TIMER);
@@ -204,17 +203,16 @@ impl Draft {
         self
     }
 
-    /// Sends the message when the message being handled commits, and returns the id that it has then.
+    /// Sends the message when the handler commits, and returns its id.
     ///
     /// # Errors
-    /// The reason why the host does not accept it; nothing will be sent.
+    /// The reason why the host does not accept it; nothing is sent then.
     pub fn send(&self) -> Result<String, SendError> {
         messaging::send(self)
     }
 
-    /// Sends the message to each running agent that declares a capability, but not to the sender itself, when the
-    /// message being handled commits. The receiver has to be `cap:NAME`. Returns the ids that the messages have
-    /// then, in order of the agents' names.
+    /// Sends the message to each running agent that declares a capability, except the sender itself, when the handler
+    /// commits. The receiver has to be `cap:NAME`. Returns the ids of the messages, in order of the agents' names.
     ///
     /// ```no_run
     /// use caxton_sdk::prelude::*;
@@ -225,15 +223,15 @@ impl Draft {
     /// ```
     ///
     /// # Errors
-    /// The reason why the host does not accept one of the messages; none of them will be sent.
+    /// The reason why the host does not accept one of the messages; none is sent then.
     pub fn broadcast(&self) -> Result<Vec<String>, SendError> {
         messaging::broadcast(self)
     }
 
-    /// Sends the message at once and waits for its answer, but no longer than `timeout` and no later than the
-    /// time of the message being handled. This is not undone when handling fails. Who waits asks for something, so
-    /// that a draft which is still an `inform` goes out as a `request`. If the handler runs again after a conflict, the
-    /// same question is not asked again but has the answer that it had before.
+    /// Sends the message at once and waits for the answer, at most for `timeout` and at most until the deadline of the
+    /// message being handled. A failed handler does not undo it. A draft that is still an `inform` is sent as a
+    /// `request`, since an `inform` asks for nothing. If the handler runs again after a conflict, the same request is
+    /// not sent again but gets its former answer.
     ///
     /// # Errors
     /// The reason why there is no answer. The receiver may have handled the message all the same.
@@ -241,7 +239,7 @@ impl Draft {
         messaging::request(&self.as_question(), whole_millis(timeout))
     }
 
-    /// The draft as it is sent by one who waits for the answer.
+    /// Returns the draft as sent by [`request`](Self::request).
     pub(crate) fn as_question(&self) -> Cow<'_, Self> {
         match self.performative {
             Performative::Inform => Cow::Owned(self.clone().performative(Performative::Request)),
@@ -255,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timer_goes_to_the_agent_itself_under_its_last_name() {
+    fn a_timer_goes_to_the_agent_itself_with_its_last_name() {
         let timer = Draft::timer("first", Duration::from_secs(1)).named("second");
         assert_eq!((timer.receiver.as_str(), timer.headers.len()), ("", 1));
         assert_eq!(timer.headers[0], (TIMER.to_owned(), "second".to_owned()));
@@ -263,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_informs_and_what_is_waited_for_requests() {
+    fn send_informs_and_request_requests() {
         let draft = Draft::to("ledger");
         assert_eq!(draft.performative, Performative::Inform);
         assert_eq!(draft.as_question().performative, Performative::Request);

@@ -1,4 +1,4 @@
-//! Giving up: whose fault it is decides what the host does next.
+//! Failures of a handler, by cause: the cause decides what the host does next.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use crate::messaging::whole_millis;
 use crate::{Cause, Failure, RequestError, SendError, StateError};
 
 impl Failure {
-    /// The message can never be handled as it is. No further attempt is made.
+    /// Creates a failure caused by the message: it can never be handled as it is, and no further attempt is made.
     pub fn rejected(reason: impl Into<String>) -> Self {
         Self::new(Cause::Rejected, reason)
     }
 
-    /// Something outside is missing at the moment. Another attempt may succeed.
+    /// Creates a failure caused by something outside that is missing at the moment. Another attempt may succeed.
     pub fn unavailable(reason: impl Into<String>) -> Self {
         Self::new(Cause::Unavailable, reason)
     }
 
-    /// This agent is in error. Another attempt is made, and it counts against this revision.
+    /// Creates a failure caused by this agent. Another attempt is made, and the failure counts against this revision.
     pub fn fault(reason: impl Into<String>) -> Self {
         Self::new(Cause::Fault, reason)
     }
 
-    /// Asks for at least so much time before another attempt.
+    /// Sets the least time before another attempt.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after_ms = Some(whole_millis(delay));
@@ -34,7 +34,7 @@ impl Failure {
     }
 }
 
-/// A send fails for good when the draft is wrong, and for the moment when the receiver cannot take it.
+/// A wrong draft is a fault of the agent; a receiver that cannot take the message is `unavailable`.
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         let reason = describe_send_error(&error);
@@ -52,7 +52,7 @@ impl From<SendError> for Failure {
     }
 }
 
-/// A request that was not accepted fails as a send does; one without an answer, for the moment.
+/// A request that was not accepted fails as a send does; one without an answer is `unavailable`.
 impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         match error {
@@ -65,7 +65,7 @@ impl From<RequestError> for Failure {
     }
 }
 
-/// State that cannot be reached fails for the moment, everything else is the agent's fault.
+/// State that cannot be reached is `unavailable`; everything else is a fault of the agent.
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         match error {
@@ -85,8 +85,8 @@ impl From<StateError> for Failure {
     }
 }
 
-/// A value that cannot be written as JSON, or read back, is the agent's fault. The content of a message is
-/// read with [`Message::json`](crate::Message::json), which blames the message.
+/// A value that cannot be written as JSON, or read back, is a fault of the agent. For the content of a message use
+/// [`Message::json`](crate::Message::json), which rejects the message.
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
         Self::fault(error.to_string())
@@ -119,7 +119,7 @@ fn describe_send_error(error: &SendError) -> String {
     }
 }
 
-/// Says of any error whose fault it is.
+/// Conversion of any error into a [`Failure`] with a chosen cause.
 ///
 /// ```
 /// use caxton_sdk::prelude::*;
@@ -132,19 +132,19 @@ fn describe_send_error(error: &SendError) -> String {
 /// assert_eq!(double("x").unwrap_err().cause, caxton_sdk::Cause::Rejected);
 /// ```
 pub trait OrFail<T> {
-    /// The message is to blame.
+    /// Converts an error into a failure caused by the message.
     ///
     /// # Errors
     /// The error, as a failure with the cause `rejected`.
     fn or_reject(self) -> Result<T, Failure>;
 
-    /// Something outside is missing at the moment.
+    /// Converts an error into a failure caused by something outside that is missing at the moment.
     ///
     /// # Errors
     /// The error, as a failure with the cause `unavailable`.
     fn or_unavailable(self) -> Result<T, Failure>;
 
-    /// This agent is to blame.
+    /// Converts an error into a failure caused by this agent.
     ///
     /// # Errors
     /// The error, as a failure with the cause `fault`.
@@ -169,9 +169,9 @@ impl<T, E: Display> OrFail<T> for Result<T, E> {
 mod tests {
     use crate::{Cause, Failure, RequestError, SendError, StateError};
 
-    /// A cause that is wrong costs either attempts in vain or a message that could have been handled.
+    /// A wrong cause costs either useless attempts or a message that could have been handled.
     #[test]
-    fn errors_of_the_host_keep_their_blame() {
+    fn errors_of_the_host_get_the_right_cause() {
         let rows: [(Failure, Cause); 9] = [
             (SendError::MailboxFull(9).into(), Cause::Unavailable),
             (SendError::UnknownReceiver("x".into()).into(), Cause::Unavailable),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_a_limit_names_the_key_to_raise() {
+    fn the_error_of_a_limit_names_its_key() {
         let rows: [(Failure, &str); 6] = [
             (SendError::TooLarge(9).into(), "limits.message"),
             (SendError::MailboxFull(9).into(), "mailbox.depth"),

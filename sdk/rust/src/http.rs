@@ -1,4 +1,4 @@
-//! Agents that answer HTTP themselves, with the same state, messages, configuration and log as others.
+//! Agents that answer HTTP themselves, with the same state, messages, configuration and log as message agents.
 //!
 //! ```
 //! use caxton_sdk::prelude::*;
@@ -27,25 +27,26 @@ use serde_json::json;
 use crate::bindings::probe::exports::caxton::agent::health;
 use crate::{Cause, Failure, JSON, TEXT, query};
 
-/// An agent that answers requests over HTTP, and keeps nothing in its memory from one to the next.
+/// An agent that answers HTTP requests and keeps nothing in its memory between them.
 ///
-/// The host runs it by its routes like any HTTP agent, with an instance for each request
-/// ([`reusable!`](crate::reusable) lets it use them again). Request and response are whole in memory, and no larger than
-/// `limits.memory` allows; an agent that streams uses `wasi:http` itself, as with the crate `wstd`.
+/// The host routes requests to it as to any HTTP agent, with a new instance for each request
+/// ([`reusable!`](crate::reusable) allows reuse). Requests and responses are held in memory as a whole, within
+/// `limits.memory`; an agent that streams uses `wasi:http` itself, for example with the crate `wstd`.
 pub trait HttpAgent {
-    /// Answers one request. What it wrote and sent commits when the status of the response is below 500; see
-    /// [`effects`](crate::effects) for deciding that before.
+    /// Answers one request. Its writes and sends commit if the status of the response is below 500; see
+    /// [`effects`](crate::effects) for an earlier decision.
     ///
     /// # Errors
-    /// A [`Failure`] discards what was written and sent since the last [`commit`](crate::effects::commit). The client gets
-    /// its reason as problem details (RFC 9457), with the status that a message agent's failure has: 422 when the request is
-    /// to blame (`rejected`), 503 when something is missing (`unavailable`), 500 when it is this agent (`fault`).
+    /// A [`Failure`] discards everything that was written and sent since the last [`commit`](crate::effects::commit).
+    /// The client gets the reason as problem details (RFC 9457), with the same status as for a message agent: 422 for a
+    /// wrong request (`rejected`), 503 if something is missing (`unavailable`), 500 for a fault of this agent
+    /// (`fault`).
     fn handle(request: Request) -> Result<Response, Failure>;
 
-    /// Says whether the agent can work. The host asks before a new revision takes requests.
+    /// Checks if the agent can work. The host calls it before a new revision takes requests.
     ///
     /// # Errors
-    /// The reason why it cannot, for a person to read.
+    /// The reason why it cannot, for people to read.
     fn check() -> Result<(), String> {
         Ok(())
     }
@@ -56,33 +57,33 @@ pub trait HttpAgent {
 pub struct Request {
     /// The method, such as `POST`.
     pub method: String,
-    /// The path, as the client sent it.
+    /// The path as the client sent it.
     pub path: String,
-    /// The text after `?`, as the client sent it; none if there is none.
+    /// The text after `?` as the client sent it; `None` without `?`.
     pub query: Option<String>,
-    /// Names, in lower case, and values; a name may come more than once.
+    /// The headers, with names in lower case; a name may occur more than once.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The whole body.
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// The first header of this name. Upper and lower case are the same.
+    /// Returns the first header of this name, ignoring case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The first value of a name in the query, decoded.
+    /// Returns the first value of a name in the query, decoded.
     pub fn query_value(&self, name: &str) -> Option<String> {
         query::value(self.query.as_deref().unwrap_or_default(), name)
     }
 
-    /// The names and values of the query in their order, decoded.
+    /// Returns the names and values of the query in order, decoded.
     pub fn query_pairs(&self) -> impl Iterator<Item = (String, String)> + '_ {
         query::pairs(self.query.as_deref().unwrap_or_default())
     }
 
-    /// The body read as JSON, whatever its media type says.
+    /// Parses the body as JSON, regardless of its media type.
     ///
     /// # Errors
     /// A failure with the cause `rejected`, since the same bytes will never be readable.
@@ -91,7 +92,7 @@ impl Request {
             .map_err(|error| Failure::rejected(format!("the body is not as expected: {error}")))
     }
 
-    /// The body read as UTF-8 text, whatever its media type says.
+    /// Returns the body as UTF-8 text, regardless of its media type.
     ///
     /// # Errors
     /// A failure with the cause `rejected`, since the same bytes will never be readable.
@@ -101,37 +102,37 @@ impl Request {
     }
 }
 
-/// A response.
+/// A response to an HTTP request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response {
     /// The status, from 200 to 599.
     pub status: u16,
-    /// Names and values; a name may come more than once.
+    /// The headers; a name may occur more than once.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The whole body.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// A response with this status and no body.
+    /// Creates a response with this status and no body.
     pub fn empty(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
-    /// A response with the status 200 and these bytes.
+    /// Creates a response with the status 200 and these bytes.
     pub fn bytes(body: impl Into<Vec<u8>>, content_type: impl Into<String>) -> Self {
         Self { body: body.into(), ..Self::empty(200) }.header("content-type", content_type)
     }
 
-    /// A response with the status 200 and this text.
+    /// Creates a response with the status 200 and this text.
     pub fn text(text: impl Into<String>) -> Self {
         Self::bytes(text.into(), TEXT)
     }
 
-    /// A response with the status 200 and this value as JSON.
+    /// Creates a response with the status 200 and this value as JSON.
     ///
     /// # Errors
-    /// A failure with the cause `fault`, when the value has no form in JSON.
+    /// A failure with the cause `fault`, if the value cannot be written as JSON.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, Failure> {
         Ok(Self::bytes(serde_json::to_vec(value)?, JSON))
     }
@@ -151,7 +152,7 @@ impl Response {
     }
 }
 
-/// Makes the response of an agent that failed.
+/// Returns the response for a failure.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component answers"))]
 fn failed(failure: &Failure) -> Response {
     let (status, code, title) = match failure.cause {
@@ -165,7 +166,7 @@ fn failed(failure: &Failure) -> Response {
     if status == 503 { response.header("retry-after", seconds.to_string()) } else { response }
 }
 
-/// Makes a component of a type that implements [`HttpAgent`]. Once in a crate, at its top level.
+/// Exports a type that implements [`HttpAgent`] from the component. Use it once in a crate, at the top level.
 #[macro_export]
 macro_rules! http_agent {
     ($agent:ty) => {
@@ -180,7 +181,7 @@ macro_rules! http_agent {
     };
 }
 
-/// Holds the compiler to the trait where there are no exports to do it.
+/// Checks the trait at compile time, also on targets without exports.
 pub const fn is_http_agent<Exported: health::Guest>() {}
 
 /// The exports of an [`HttpAgent`].
@@ -194,7 +195,7 @@ impl<A: HttpAgent> health::Guest for Web<A> {
 
 #[cfg(target_family = "wasm")]
 mod served {
-    //! Requests and responses as `wasi:http` has them.
+    //! The conversion from and to the requests and responses of `wasi:http`.
 
     use std::io::{Read, Write};
 
@@ -211,7 +212,7 @@ mod served {
         }
     }
 
-    /// A response that can be sent.
+    /// Refuses a response that cannot be sent.
     fn check(response: Response) -> Result<Response, Failure> {
         if (200..600).contains(&response.status) {
             return Ok(response);
@@ -220,7 +221,7 @@ mod served {
     }
 
     fn give_up(failure: &Failure) -> Response {
-        // Before the response, whose status may be one that commits.
+        // Discarded explicitly: the status of the failure may be one below 500, with which effects commit.
         if let Err(why) = effects::discard() {
             log::error!("{}", why.reason);
         }
@@ -273,7 +274,7 @@ mod served {
         if !response.body.is_empty()
             && let Ok(mut stream) = body.write()
         {
-            // A client that has gone is no error of this agent's.
+            // A client that closed the connection is no error of this agent.
             let _ = stream.write_all(&response.body).map(|()| stream.blocking_flush());
         }
         let _ = OutgoingBody::finish(body, None);
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_read() {
+    fn request_parts_are_parsed() {
         let request = request(b"7");
         assert_eq!((request.header("Accept"), request.header("cookie")), (Some("text/plain"), None));
         assert_eq!((request.query_value("q").as_deref(), request.query_pairs().count()), (Some("x y"), 2));
@@ -303,13 +304,13 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_cannot_be_read_is_the_client_s_fault() {
+    fn an_unreadable_body_is_rejected() {
         assert_eq!(request(b"{").json::<u32>().unwrap_err().cause, Cause::Rejected);
         assert_eq!(request(b"\xff").text().unwrap_err().cause, Cause::Rejected);
     }
 
     #[test]
-    fn failures_have_the_statuses_that_those_of_messages_have() {
+    fn failures_have_the_statuses_of_message_agents() {
         let later = Failure::unavailable("later").retry_after(std::time::Duration::from_millis(2_500));
         for (failure, status, code, retry) in [
             (Failure::rejected("no"), 422, "rejected", None),

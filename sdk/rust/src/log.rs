@@ -1,4 +1,4 @@
-//! Lines for this agent's log, with the module as their context.
+//! Macros that log to this agent's log, with the module's path as context.
 //!
 //! ```no_run
 //! use caxton_sdk::log;
@@ -19,32 +19,32 @@ macro_rules! log_at {
     };
 }
 
-/// What happens step by step.
+/// Logs the single steps of the agent's work.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! log_trace { ($($text:tt)+) => { $crate::log_at!(Trace, $($text)+) }; }
 
-/// What helps to find an error.
+/// Logs details for finding errors.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! log_debug { ($($text:tt)+) => { $crate::log_at!(Debug, $($text)+) }; }
 
-/// What someone who watches the agent wants to know.
+/// Logs events of interest to operators.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! log_info { ($($text:tt)+) => { $crate::log_at!(Info, $($text)+) }; }
 
-/// What may become a problem.
+/// Logs a possible problem.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! log_warn { ($($text:tt)+) => { $crate::log_at!(Warn, $($text)+) }; }
 
-/// What went wrong.
+/// Logs an error.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! log_error { ($($text:tt)+) => { $crate::log_at!(Error, $($text)+) }; }
 
-/// What ends the agent's usefulness.
+/// Logs an error after which the agent is of no use.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! log_critical { ($($text:tt)+) => { $crate::log_at!(Critical, $($text)+) }; }

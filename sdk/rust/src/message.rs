@@ -1,4 +1,4 @@
-//! Reading a message.
+//! The parts of a received message.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,16 +6,17 @@ use serde::de::DeserializeOwned;
 
 use crate::{Failure, Message};
 
-/// The header that names a timer.
+/// The header with the name of a timer.
 pub(crate) const TIMER: &str = "timer";
 
 impl Message {
-    /// The name of the timer that this message is; none if it is none, or has no name.
+    /// Returns the name of the timer that sent this message; `None` if it is no timer's message, or the timer has no
+    /// name.
     pub fn timer(&self) -> Option<&str> {
         self.header(TIMER)
     }
 
-    /// The content read as JSON, whatever its media type says.
+    /// Parses the content as JSON, regardless of its media type.
     ///
     /// # Errors
     /// A failure with the cause `rejected`, since the same bytes will never be readable.
@@ -24,7 +25,7 @@ impl Message {
             .map_err(|error| Failure::rejected(format!("the content is not as expected: {error}")))
     }
 
-    /// The content read as UTF-8 text, whatever its media type says.
+    /// Returns the content as UTF-8 text, regardless of its media type.
     ///
     /// # Errors
     /// A failure with the cause `rejected`, since the same bytes will never be readable.
@@ -33,22 +34,22 @@ impl Message {
             .map_err(|error| Failure::rejected(format!("the content is not UTF-8 text: {error}")))
     }
 
-    /// The first header of this name. Names are lower case.
+    /// Returns the first header of this name, which has to be in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    /// When an answer is of no use any more.
+    /// Returns the time after which an answer is of no use, if the sender set one.
     pub fn deadline(&self) -> Option<SystemTime> {
         self.reply_by.map(|millis| UNIX_EPOCH + Duration::from_millis(millis))
     }
 
-    /// What an answer to this message carries in its `in-reply-to`: its `reply-with`, or else its id.
+    /// Returns the `in-reply-to` for an answer to this message: its `reply-with`, or else its id.
     pub fn reference(&self) -> &str {
         self.reply_with.as_deref().unwrap_or(&self.id)
     }
 
-    /// The key that follows the agent's name in the receiver, if one does.
+    /// Returns the key after the agent's name in the receiver, if there is one.
     pub fn key(&self) -> Option<&str> {
         self.receiver.split_once('/').map(|(_, key)| key)
     }
@@ -58,7 +59,7 @@ impl Message {
 pub(crate) mod tests {
     use crate::{Cause, Message, Performative, Priority};
 
-    /// A message with this content, and something in every other field that most messages have.
+    /// A message with this content and typical values in all other fields.
     pub(crate) fn message(content: &[u8]) -> Message {
         Message {
             id: String::from("m1"),
@@ -81,7 +82,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn content_that_cannot_be_read_is_the_message_s_fault() {
+    fn unreadable_content_is_rejected() {
         let rows: [&[u8]; 4] = [b"", b"{", b"\"x\"", b"\xff"];
         for content in rows {
             let failure = message(content).json::<u32>().unwrap_err();

@@ -1,22 +1,22 @@
-//! Other agents: who they are, and asking several at once. One message at a time is written with
-//! [`Draft`].
+//! The search for agents by capability, several requests at once, and the cancelling of timers. A single message is
+//! written with [`Draft`].
 
 use std::time::Duration;
 
 use crate::bindings::caxton::agent::messaging;
 use crate::{Draft, Message, RequestError, SendError};
 
-/// Sends several messages at once and waits until each has its answer or its error: a call for proposals, for
-/// example. The results stand in the order of the drafts. This is not undone when handling fails. A draft that is
-/// still an `inform` goes out as a `request`.
+/// Sends several messages at once and waits until each has its answer or its error, for example for a call for
+/// proposals. Returns the results in the order of the drafts. A failed handler does not undo it. A draft that is still
+/// an `inform` is sent as a `request`.
 pub fn request_all(drafts: &[Draft], timeout: Duration) -> Vec<Result<Message, RequestError>> {
     let drafts: Vec<Draft> = drafts.iter().map(|draft| draft.as_question().into_owned()).collect();
     messaging::request_all(&drafts, whole_millis(timeout))
 }
 
-/// Cancels a timer when the message being handled commits: a message of this agent that waits for its time, by the id that
-/// [`Draft::send`] gave or by its [name](Draft::named). True means that there is one and that it will not come; it may
-/// have been sent while handling this message.
+/// Cancels a timer of this agent when the handler commits, by the id that [`Draft::send`] returned or by its
+/// [name](Draft::named). Returns `true` if a timer is pending and will not arrive; it may have been set by the same
+/// handler.
 ///
 /// # Errors
 /// The reason why it cannot be cancelled now.
@@ -24,12 +24,12 @@ pub fn cancel(timer: &str) -> Result<bool, SendError> {
     messaging::cancel(timer)
 }
 
-/// The names of the running agents that declare a capability, in order of name.
+/// Returns the names of the running agents that declare a capability, sorted.
 pub fn find(capability: &str) -> Vec<String> {
     messaging::find(capability)
 }
 
-/// A duration as the contract counts it, a part of a millisecond taken for a whole one.
+/// Converts to milliseconds, rounded up: a short timeout must not become none.
 pub(crate) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
@@ -40,7 +40,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn no_duration_becomes_shorter_or_nothing() {
+    fn durations_are_rounded_up() {
         let rows = [
             (Duration::ZERO, 0),
             (Duration::from_nanos(1), 1),

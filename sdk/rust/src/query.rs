@@ -1,6 +1,6 @@
-//! The query of a URL, as browsers and forms write it (`application/x-www-form-urlencoded`).
+//! Parsing of URL queries in the format of browsers and forms (`application/x-www-form-urlencoded`).
 
-/// The names and values of a query, in order and decoded: `a=1&b=x%20y`. A name without `=` has an empty value.
+/// Returns the decoded names and values of a query in order: `a=1&b=x%20y`. A name without `=` has an empty value.
 pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -8,12 +8,12 @@ pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ 
     })
 }
 
-/// The first value of a name.
+/// Returns the first value of a name, decoded.
 pub(crate) fn value(query: &str, name: &str) -> Option<String> {
     pairs(query).find(|(given, _)| given == name).map(|(_, value)| value)
 }
 
-/// A text with `+` and `%XX` resolved. What is no encoded byte stands for itself, and what is not UTF-8 is replaced.
+/// Decodes `+` and `%XX`. An invalid encoding is kept as it is, and invalid UTF-8 is replaced.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_are_read_as_forms_write_them() {
+    fn queries_are_parsed_as_forms_write_them() {
         let rows: [(&str, &[(&str, &str)]); 7] = [
             ("", &[]),
             ("a=1&b=2", &[("a", "1"), ("b", "2")]),

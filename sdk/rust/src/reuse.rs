@@ -1,19 +1,19 @@
-//! Saying how often an instance may be used.
+//! The declaration that instances of a component may be reused.
 
-/// Says that an instance of the component may be used for more than one request or message: 1,000 times, or as often as
-/// is given. Once in a crate, at its top level.
+/// Declares that an instance of the component may handle more than one request or message: 1,000, or the given number.
+/// Use it once in a crate, at the top level.
 ///
-/// A host gives each request of a component that answers HTTP an instance of its own, since most are written for that: they
-/// set a global once, or keep what belongs to a request in a static. A component that does neither is faster when its
-/// instance is used again, and says so with this:
+/// By default a host gives each request of an HTTP component an instance of its own, since most components are written
+/// for that: they set a global once, or keep data of a request in a static. A component that does neither is faster if
+/// its instances are reused, and declares that with this macro:
 ///
 /// ```
 /// caxton_sdk::reusable!();
 /// # fn main() {}
 /// ```
 ///
-/// It is written into the custom section `caxton:reuse` of the component. What a host's file says in `instances.reuse`
-/// comes before it.
+/// The declaration is written to the custom section `caxton:reuse` of the component. The setting `instances.reuse` of
+/// the host takes precedence.
 #[macro_export]
 macro_rules! reusable {
     () => {
@@ -23,7 +23,7 @@ macro_rules! reusable {
         const _: () = {
             const TIMES: u32 = $times;
             ::std::assert!(TIMES > 0, "an instance is used at least once");
-            // A line, so that several of them stay apart when a linker joins them.
+            // Ended by a newline, so that several declarations stay apart when a linker joins the sections.
             const TEXT: &str = ::std::concat!(::std::stringify!($times), "\n");
             #[cfg_attr(target_family = "wasm", unsafe(link_section = "caxton:reuse"))]
             #[used]
@@ -32,7 +32,7 @@ macro_rules! reusable {
     };
 }
 
-/// A text as an array, for a section that holds nothing but its bytes.
+/// Returns a text as an array, for a section that contains nothing but the bytes.
 #[doc(hidden)]
 pub const fn bytes_of<const LENGTH: usize>(text: &str) -> [u8; LENGTH] {
     let (mut bytes, mut at) = ([0; LENGTH], 0);

@@ -1,11 +1,11 @@
-//! The agent's own keys and values, kept by the host.
+//! The agent's own keys and values, stored by the host.
 //!
-//! Writes are effects: they last when handling ends with `Ok`, and reads see them before. A revision, an
-//! instance and a host may end without any of this being lost.
+//! Writes are effects: they are committed when the handler returns `Ok`; reads in the same handler see them before.
+//! State survives the end of an instance, a revision and the host.
 //!
-//! Two messages of one agent may be handled at the same time. If a handler has read a key that another has written by the
-//! time it ends, it runs again, with the keys that it touched reserved for it; a request that it makes again with the same
-//! content is answered from the run before. [`add`] counts without reading, and so never makes a handler run again:
+//! Two messages of one agent may be handled at the same time. If a handler has read a key that another one has written
+//! by the time it ends, it runs again, with its keys reserved; a request that it repeats with the same content gets the
+//! answer of the earlier run. [`add`] counts without reading, so it never causes another run:
 //!
 //! ```no_run
 //! # fn sold(item: &str) -> Result<(), caxton_sdk::Failure> {
@@ -26,13 +26,13 @@ use crate::bindings::caxton::agent::state as raw;
 use crate::messaging::whole_millis;
 use crate::{Failure, StateError};
 
-/// How many keys one page brings; the contract allows 1,000.
+/// The number of keys per page, the most that the contract allows.
 const PAGE: u32 = 1_000;
 
-/// The value of a key, read as JSON; none when there is none.
+/// Returns the value of a key, parsed as JSON; `None` if the key is missing.
 ///
 /// # Errors
-/// State cannot be reached, or the value is no such JSON.
+/// State cannot be reached, or the value is not JSON of this type.
 pub fn get_json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Failure> {
     let Some(bytes) = get(key)? else { return Ok(None) };
     serde_json::from_slice(&bytes)
@@ -40,16 +40,16 @@ pub fn get_json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Failure> {
         .map_err(|error| Failure::fault(format!("the value of {key} in state is not as expected: {error}")))
 }
 
-/// Gives a key a value, written as JSON.
+/// Sets a key to a value, written as JSON.
 ///
 /// # Errors
-/// State does not take it, or the value has no form in JSON.
+/// State refuses the value, or it cannot be written as JSON.
 pub fn set_json<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<(), Failure> {
     Ok(set(key, &serde_json::to_vec(value)?)?)
 }
 
-/// Gives a key a value for so long: from then on it is as if the key were not there, and soon after it leaves the disk too.
-/// [`set`] ends that, [`increment`] leaves it as it is.
+/// Sets a key to a value with a time to live: after it the key counts as missing, and soon leaves the disk too. [`set`]
+/// ends the time to live, [`increment`] keeps it.
 ///
 /// ```no_run
 /// # fn remember(token: &str, user: &str) -> Result<(), caxton_sdk::Failure> {
@@ -61,24 +61,24 @@ pub fn set_json<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<(), Failu
 /// ```
 ///
 /// # Errors
-/// State does not take it.
+/// State refuses the value.
 pub fn set_for(key: &str, value: &[u8], time: Duration) -> Result<(), StateError> {
     raw::set_for(key, value, whole_millis(time))
 }
 
-/// Gives a key a value for so long, written as JSON; see [`set_for`].
+/// Sets a key to a value with a time to live, written as JSON; see [`set_for`].
 ///
 /// # Errors
-/// State does not take it, or the value has no form in JSON.
+/// State refuses the value, or it cannot be written as JSON.
 pub fn set_json_for<T: Serialize + ?Sized>(key: &str, value: &T, time: Duration) -> Result<(), Failure> {
     Ok(set_for(key, &serde_json::to_vec(value)?, time)?)
 }
 
-/// Adds to a number that is kept for so long from its beginning, and returns the sum: a count for each window of time. A
-/// key that is there keeps its time.
+/// Adds to a number with a time to live and returns the sum: a counter for a window of time. The time to live starts
+/// with the first addition; an existing key keeps its own.
 ///
 /// # Errors
-/// State does not take it, or what is there is no number.
+/// State refuses the value, or the present one is not a number.
 pub fn increment_for(key: &str, by: i64, time: Duration) -> Result<i64, StateError> {
     if get(key)?.is_some() {
         return increment(key, by);
@@ -87,8 +87,8 @@ pub fn increment_for(key: &str, by: i64, time: Duration) -> Result<i64, StateErr
     Ok(by)
 }
 
-/// Changes a value kept as JSON, beginning with the default when there is none, and returns what `change`
-/// returns. It stays, also where it had a time to live.
+/// Changes a value stored as JSON, starting from the default if there is none, and returns the result of `change`. The
+/// key keeps the new value without a time to live.
 ///
 /// ```no_run
 /// # fn seen(name: String) -> Result<usize, caxton_sdk::Failure> {
@@ -100,7 +100,7 @@ pub fn increment_for(key: &str, by: i64, time: Duration) -> Result<i64, StateErr
 /// ```
 ///
 /// # Errors
-/// State cannot be reached or does not take the value, or what is there is no such JSON.
+/// State cannot be reached or refuses the value, or the present one is not JSON of this type.
 pub fn update<T, R>(key: &str, change: impl FnOnce(&mut T) -> R) -> Result<R, Failure>
 where
     T: DeserializeOwned + Serialize + Default,
@@ -111,12 +111,12 @@ where
     Ok(result)
 }
 
-/// The keys that begin with a prefix, in byte order, fetched page by page.
+/// Returns the keys with a prefix, in byte order, fetched page by page.
 pub fn keys(prefix: impl Into<String>) -> Keys {
     Keys { prefix: prefix.into(), page: Vec::new().into_iter(), next: Next::First }
 }
 
-/// See [`keys`]. Ends after an error.
+/// The iterator returned by [`keys`]. Ends after an error.
 pub struct Keys {
     prefix: String,
     page: IntoIter<String>,

@@ -1,5 +1,5 @@
-//! The guests of `components/` are what a host takes them for: read back from their bytes, as `components/build.sh`
-//! built them. A language whose tools are missing is printed as not tested.
+//! The guests of `components/` export what a host recognizes them by, as read from the bytes that `components/build.sh`
+//! built. A language whose tools are missing is printed as not tested.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ const HEALTH: &str = "caxton:agent/health@0.1.0";
 const SNAPSHOT: &str = "caxton:agent/snapshot@0.1.0";
 const HTTP: &str = "wasi:http/incoming-handler@0.2";
 
-/// What a small guest in Rust may have, in bytes.
+/// The largest size of a small guest in Rust, in bytes.
 const SMALL: u64 = 80 * 1024;
 
 #[test]
@@ -36,12 +36,12 @@ fn guests_export_what_hosts_look_for() {
             _ if language == "rust" => &[HANDLER, HEALTH],
             _ => &[HANDLER],
         };
-        // The runtime of a language may export functions of its own, which no host takes for anything.
+        // The runtime of a language may export functions of its own, which hosts ignore.
         let found: Vec<&String> = exports.iter().filter(|export| language == "rust" || export.contains(':')).collect();
         let as_expected =
             found.len() == expected.len() && found.iter().zip(expected).all(|(found, start)| found.starts_with(start));
         assert!(as_expected, "{name} exports {exports:?}");
-        // One of them has state and sends as well.
+        // `web-effects` has state and sends as well.
         let made_for_any_host = expected == [HTTP] && name != "web-effects";
         for import in &imports {
             let known = import.starts_with("wasi:") || (import.starts_with("caxton:") && !made_for_any_host);
@@ -51,7 +51,7 @@ fn guests_export_what_hosts_look_for() {
 }
 
 #[test]
-fn what_a_guest_says_of_its_reuse_is_in_its_component() {
+fn the_declared_reuse_is_in_the_component() {
     build();
     for (name, expected) in [("reusable", Some("3\n")), ("once", None), ("echo", None)] {
         let bytes = fs::read(dist(name)).expect("it was built");
@@ -72,7 +72,7 @@ fn a_small_guest_in_rust_is_small() {
     assert!(bytes < SMALL, "echo has {bytes} bytes");
 }
 
-/// Builds the guests, once, and tells what `components/dist/languages` says then.
+/// Builds the guests once and returns the content of `components/dist/languages`.
 fn build() -> &'static str {
     static LANGUAGES: LazyLock<String> = LazyLock::new(run_build);
     &LANGUAGES
@@ -84,7 +84,7 @@ fn run_build() -> String {
     fs::read_to_string(components().join("dist/languages")).expect("build.sh wrote it")
 }
 
-/// Name and language of every guest.
+/// Returns the name and language of every guest.
 fn list() -> Vec<(String, String)> {
     let listed = Command::new(components().join("build.sh")).arg("--list").output().expect("build.sh can be started");
     let listed = String::from_utf8(listed.stdout).expect("names are text");
@@ -92,7 +92,7 @@ fn list() -> Vec<(String, String)> {
     words.map(|words| (words[0].clone(), words[1].clone())).collect()
 }
 
-/// The imports and exports of a guest, in order of name.
+/// Returns the imports and exports of a guest, sorted by name.
 fn read(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let bytes = fs::read(dist(name)).expect("it was built");
     let DecodedWasm::Component(resolve, world) = wit_component::decode(&bytes).expect("it is a component") else {

@@ -1,11 +1,11 @@
-//! The contract is read by the generators of several languages: no name in it may be a keyword in one of them,
-//! in any form in which that language's generator writes it.
+//! The contract is read by the generators of several languages: no name in it may be a keyword in any of them, in any
+//! form that the generator writes.
 
 use std::path::Path;
 
 use wit_parser::{Resolve, TypeDefKind};
 
-/// A language, how its generators write a name of the contract, and its keywords (reserved words and literals).
+/// A language: the forms in which its generators write a name, and its keywords (reserved words and literals).
 struct Language {
     name: &'static str,
     forms: &'static [fn(&str) -> String],
@@ -70,14 +70,14 @@ fn no_name_of_the_contract_is_a_keyword() {
 }
 
 #[test]
-fn forms_are_written_as_the_generators_do() {
+fn forms_match_those_of_the_generators() {
     let rows = [("list-keys", ["list_keys", "listKeys", "ListKeys", "LIST_KEYS", "listkeys"])];
     for (name, expected) in rows {
         assert_eq!([snake(name), lower_camel(name), upper_camel(name), shouty(name), run_together(name)], expected);
     }
 }
 
-/// Every name that the package `caxton:agent` gives, as it stands there.
+/// Returns every name that the package `caxton:agent` defines, as written there.
 fn names() -> Vec<String> {
     let mut resolve = Resolve::default();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
