@@ -177,6 +177,7 @@ fn first_calls() {
         began.elapsed().as_secs_f64() * 1e6
     };
     for _ in 0..AGENTS {
+        // Warms up the connection and the code on both sides.
         time("warm000");
     }
     for (a, b) in names("cold").iter().zip(names("warm")) {

@@ -108,6 +108,7 @@ fn under_load() {
             path: "/echo".to_owned(),
             body: b"Hello, are you there?".into(),
         };
+        // Warms up before the quiet measurement.
         drive(&request, CONNECTIONS, TIME / 5);
         let quiet = drive(&request, CONNECTIONS, TIME);
         let (during, rollouts) = std::thread::scope(|scope| {

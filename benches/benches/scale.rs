@@ -60,6 +60,7 @@ fn spread(server: &Server, messages: u32) {
     let each = messages / CALLS;
     assert!(each <= AT_ONCE, "{messages} messages take more calls");
     let mut order = order(b'm', each, HOPS);
+    // The field after the hops, for the guest `relay`: the conversations over which the chains are spread.
     order.splice(9..13, 100u32.to_le_bytes());
     for _ in 0..CALLS {
         call(&server.address, "/ping", &order);
@@ -77,6 +78,7 @@ fn begin(server: &Server, pairs: u32) {
                 for pair in (caller..pairs).step_by(CALLERS as usize) {
                     let left = due.saturating_duration_since(Instant::now()).as_millis() as u32;
                     let mut order = order(b'l', CHAINS / pairs, HOPS);
+                    // The field after the hops, for the guest `relay`: the delay of the first messages in milliseconds.
                     order.splice(9..13, left.to_le_bytes());
                     call(&server.address, &format!("/a{pair}"), &order);
                 }

@@ -62,6 +62,7 @@ pub fn exchange(address: &str, method: &str, path: &str, head: &str, body: &[u8]
 pub fn response(address: &str, method: &str, path: &str, head: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     let length = body.len();
+    // `connection: close` marks the end of the response, so that no parser is needed.
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{head}connection: close\r\ncontent-length: {length}\r\n\r\n"
     );

@@ -52,6 +52,7 @@ impl Request {
 /// # Panics
 /// A response is not a success: the figure would mean nothing.
 pub fn drive(request: &Request, connections: usize, time: Duration) -> Load {
+    // One thread leaves the other cores to the server.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let began = Instant::now();
@@ -77,9 +78,11 @@ pub fn drive(request: &Request, connections: usize, time: Duration) -> Load {
 /// Sends requests on one connection and returns the nanoseconds of each.
 async fn connection(request: Request, until: Instant) -> Vec<u32> {
     let mut stream = TcpStream::connect(&request.address).await.expect("the server listens");
+    // Otherwise a small request may wait for the acknowledgement of the one before.
     stream.set_nodelay(true).expect("a TCP socket");
     let bytes = request.bytes();
     let mut buffer = Vec::with_capacity(16 << 10);
+    // Allocated before the measurement.
     let mut times = Vec::with_capacity(1 << 20);
     while Instant::now() < until {
         let began = Instant::now();

@@ -138,6 +138,7 @@ pub fn jetstream(synced: bool, time: Duration) -> Result<f64, String> {
     let until = Instant::now() + time;
     let publishing = std::thread::spawn(move || {
         let one = [b"PUB bench inbox.p 256\r\n".as_slice(), &[b'x'; 256], b"\r\n"].concat();
+        // One write for all of them, since the system calls would limit the rate.
         let window = one.repeat(WINDOW);
         let mut sent = 0usize;
         while Instant::now() < until {

@@ -9,6 +9,7 @@ const CONVERSATION: &str = "0192f3a0-1111-7222-8333-444455556666-0000";
 
 fn open(folder: &Path, name: &str) -> Connection {
     let connection = Connection::open(folder.join(name)).expect("the folder can be written to");
+    // The settings of a host with `durability = "fsync"`.
     for (pragma, value) in [("journal_mode", "WAL"), ("synchronous", "FULL")] {
         connection.pragma_update(None, pragma, value).expect("a pragma of SQLite");
     }

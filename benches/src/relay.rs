@@ -42,6 +42,7 @@ pub fn chains(server: &Server, first: &str, kind: u8, chains: u32, hops: u32) ->
     let (before, all) = (handled(server), u64::from(chains) * u64::from(hops + 1));
     let began = Instant::now();
     call(&server.address, &format!("/{first}"), &order(kind, chains, hops));
+    // The message that starts the chains counts too.
     wait_for(server, before + all + 1);
     all as f64 / began.elapsed().as_secs_f64()
 }

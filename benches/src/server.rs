@@ -109,6 +109,7 @@ pub fn host_with(binary: &str, toml: &str, more: impl FnOnce(&Path)) -> Server {
 }
 
 fn host_in(binary: &str, folder: tempfile::TempDir) -> (Server, Duration) {
+    // Left by the former host, whose ports are not those of the next one.
     let _ = std::fs::remove_file(folder.path().join("ports.json"));
     let began = Instant::now();
     let child = Command::new(binary)
@@ -128,6 +129,7 @@ fn host_in(binary: &str, folder: tempfile::TempDir) -> (Server, Duration) {
         if let Some(ports) = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok()) {
             break ports;
         }
+        // Short, since the time of the start is measured.
         std::thread::sleep(Duration::from_millis(1));
     };
     let took = began.elapsed();
@@ -161,6 +163,7 @@ pub fn wasmtime_serve(component: &Path, reuse: Option<u32>) -> Result<Server, St
     if !version.starts_with("wasmtime 48.") {
         return Err(format!("`wasmtime` is {}, not 48; {how}", version.trim()));
     }
+    // The program neither accepts port 0 nor reports its port, so a free one is looked up.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let address = format!("127.0.0.1:{port}");
     let mut command = Command::new("wasmtime");

@@ -109,6 +109,7 @@ impl Setup {
             None => program(&self.binary),
             Some(commands) => {
                 let mut shell = program(Path::new("sh"));
+                // `exec` keeps the process id, to which signals are sent.
                 shell.args(["-c", &format!("{commands} && exec \"$0\" \"$@\"")]).arg(&self.binary);
                 shell
             }
@@ -135,6 +136,7 @@ impl Setup {
     /// Starts the host and returns at once. Its addresses are known after [`Host::until_ready`].
     pub fn spawn(self) -> Host {
         for left in ["ports.json", ORDERS] {
+            // Left by an earlier host in this folder: with its ports the new one would seem ready at once.
             let _ = fs::remove_file(self.folder.path().join(left));
         }
         let mut child = self.command().spawn().expect("the host starts");
@@ -319,6 +321,7 @@ impl Host {
     /// Kills the host, as a power cut would. Returns a setup that starts it again in the same folder.
     pub fn kill(mut self) -> Setup {
         self.child.kill().expect("the process is there");
+        // The next host in this folder must not start before this one has ended.
         self.child.wait().expect("the process can be waited for");
         self.again()
     }
@@ -369,6 +372,7 @@ impl Drop for Host {
 fn program(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
+        // A developer's environment must not configure the host under test.
         if name.to_string_lossy().starts_with("CAXTON_") {
             command.env_remove(name);
         }
@@ -408,6 +412,7 @@ fn expand(toml: &str) -> String {
 
 /// Yields the processor for a moment between two polls of a condition.
 pub fn pause() {
+    // A timed wait on a condition that is never signalled: tests may not sleep.
     let (lock, condition) = (Mutex::new(()), Condvar::new());
     let guard = lock.lock().expect("no other thread has this lock");
     let _ = condition.wait_timeout(guard, Duration::from_millis(5));

@@ -66,6 +66,7 @@ pub fn screen(written: &str, columns: usize, rows: usize) -> Vec<String> {
                 }
             }
             character => {
+                // Terminals wrap only when the next character comes.
                 if column == columns {
                     column = 0;
                     scroll(&mut lines, &mut row);

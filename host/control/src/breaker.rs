@@ -158,6 +158,7 @@ impl Breaker {
     pub fn ended(&mut self, handlers: u32) {
         if self.phase == Phase::Closed && handlers > 0 {
             self.in_a_row = 0;
+            // A shift by the width of the integer overflows, and a window of successes is zero anyway.
             self.window = if handlers < WINDOW { (self.window << handlers) & MASK } else { 0 };
             self.handled = self.handled.saturating_add(handlers).min(WINDOW);
         }
@@ -183,6 +184,7 @@ impl Breaker {
                 self.in_a_row = self.in_a_row.saturating_add(1);
                 self.window = ((self.window << 1) | 1) & MASK;
                 self.handled = (self.handled + 1).min(WINDOW);
+                // Half of a window that is not full yet could be a single fault.
                 let half = self.handled == WINDOW && self.window.count_ones() >= HALF;
                 half || self.in_a_row >= self.faults
             }
@@ -216,6 +218,7 @@ impl Breaker {
         match self.phase {
             Phase::Closed => BreakerState::Closed,
             Phase::Open { since } if self.opens_until(since, now).is_some() => BreakerState::Open,
+            // The end of the reset time needs no call to take effect, so operators see it at once.
             Phase::Open { .. } | Phase::HalfOpen | Phase::Trying => BreakerState::HalfOpen,
         }
     }
@@ -234,6 +237,7 @@ impl Breaker {
     /// far that the time spent open is unknown.
     fn opens_until(&self, since: u64, now: u64) -> Option<u64> {
         let was_set_back = since > now.saturating_add(SKEW);
+        // A start slightly in the future is the skew between callers, and must not extend the wait.
         let until = since.min(now).saturating_add(self.reset_ms);
         (now < until && !was_set_back).then_some(until)
     }

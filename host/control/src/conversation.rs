@@ -177,6 +177,7 @@ impl Conversation {
         if joining > 0 && self.participants.len() + joining > participants_bound {
             return Err(Refused::TooMany { bound: participants_bound });
         }
+        // Only a message that names a protocol can change these; copying them for every message would cost.
         let steps = said.protocol.map(|_| (self.protocol.clone(), self.runs.clone()));
         self.hold(said.to, said.at);
         // The last check that may refuse: everything after it changes the record.
@@ -213,6 +214,7 @@ impl Conversation {
         if asked {
             let key = said.reply_with.unwrap_or(said.id);
             let own = |left: &Unanswered| left.key == key && left.from == said.from && left.to == said.to;
+            // From the back: an equal question may have been asked before.
             if let Some(at) = self.unanswered.iter().rposition(own) {
                 self.unanswered.remove(at);
             }

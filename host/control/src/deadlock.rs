@@ -70,6 +70,7 @@ impl<N: Ord + Clone> Stuck<N> {
     /// between them.
     pub fn find(to: &N, conversation: u64, look: impl FnMut(&N) -> Option<Standing<N>>) -> Self {
         let mut stuck = Self { agents: reach(to, conversation, look) };
+        // To a fixed point: a freed handler may free others.
         while stuck.let_go() {}
         stuck
     }
@@ -85,6 +86,7 @@ impl<N: Ord + Clone> Stuck<N> {
                 free.push((name.clone(), stuck));
             }
         }
+        // Applied after the search, so that the order of agents does not matter within a round.
         for (name, stuck) in &free {
             if let Some(standing) = self.agents.get_mut(name) {
                 standing.asks.retain(|asks| stuck.contains(&asks.handler));
@@ -119,6 +121,7 @@ impl<N: Ord + Clone> Stuck<N> {
         }
         let Some(standing) = self.agents.get(at) else { return false };
         for asks in &standing.asks {
+            // Each agent once, since the search would not end in a cycle without `wanted`.
             if self.keep_waiting(&asks.to, asks.conversation) && seen.insert(&asks.to) {
                 path.push(asks.to.clone());
                 if self.walk(wanted, &asks.to, seen, path) {
@@ -141,6 +144,7 @@ fn reach<N: Ord + Clone>(
     let mut left = vec![(to.clone(), conversation)];
     let mut seen: BTreeSet<(N, u64)> = left.iter().cloned().collect();
     while let Some((name, conversation)) = left.pop() {
+        // Each agent is looked at once, so that one search sees one state of it.
         if !agents.contains_key(&name) {
             let Some(standing) = look(&name) else { continue };
             agents.insert(name.clone(), standing);

@@ -140,6 +140,7 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
                 }
             }
         }
+        // An absent value is no leaf, so the other side is shown against `none`.
         Value::Null => {}
         Value::Array(_) | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
             leaves.insert(path, plain(value));

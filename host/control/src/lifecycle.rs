@@ -68,6 +68,7 @@ impl State {
     /// The table of SPEC §1 has no such transition.
     pub fn transition(&self, to: Self) -> Result<Self, IllegalTransition> {
         let legal = match (self, &to) {
+            // First, since the next arm would let an ended revision fail.
             (Self::Stopped | Self::Failed { .. }, _) => false,
             (_, Self::Failed { .. })
             | (Self::Unloaded, Self::Loaded)
@@ -75,6 +76,7 @@ impl State {
             | (Self::Ready, Self::Running | Self::Stopped)
             | (Self::Running, Self::Draining | Self::Stopped)
             | (Self::Draining, Self::Running | Self::Stopped) => true,
+            // No wildcard: a new state has to be decided on here.
             (Self::Unloaded | Self::Loaded | Self::Ready | Self::Running | Self::Draining, _) => false,
         };
         if legal { Ok(to) } else { Err(IllegalTransition { from: self.clone(), to }) }

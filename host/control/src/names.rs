@@ -55,6 +55,7 @@ macro_rules! name {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                // `pad` honours the width with which tables print names.
                 f.pad(&self.0)
             }
         }
@@ -158,6 +159,7 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let mut digest = [0; 32];
+        // `from_str_radix` would accept signs, and slicing below needs ASCII.
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(DigestError);
         }

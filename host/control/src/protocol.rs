@@ -96,6 +96,7 @@ fn initiator_may(protocol: Protocol, stage: Stage) -> &'static [Move] {
             (Cancel, Stage::Cancelling),
             (NotUnderstood, Stage::Ended),
         ],
+        // A participant whose part has ended can be asked again within the run.
         Stage::Ended => beginnings(protocol),
     }
 }
@@ -241,6 +242,7 @@ impl Run {
     fn judge(&self, from: &str, to: &str, act: Performative) -> Result<(bool, Stage), Why> {
         let moves = self.moves(from, to)?;
         let find = |moves: &[Move]| moves.iter().find(|(legal, _)| *legal == act).map(|(_, stage)| *stage);
+        // An agent that sends to itself has both roles; its acts as initiator come first.
         let found = find(moves.as_initiator)
             .map(|stage| (false, stage))
             .or_else(|| find(moves.as_participant).map(|stage| (true, stage)));

@@ -166,6 +166,7 @@ impl<P> Reservations<P> {
         if changed.is_empty() {
             return due;
         }
+        // One rotation through the queue keeps the order of the commits that stay.
         for _ in 0..self.commits.len() {
             let Some(commit) = self.commits.pop_front() else { break };
             if self.admits(commit.keys.iter(), &commit.within) {
@@ -174,6 +175,7 @@ impl<P> Reservations<P> {
                 self.commits.push_back(commit);
             }
         }
+        // Only the front of a changed queue can have become the next.
         for name in changed {
             let Some(ticket) = self.keys.get(&name).and_then(|key| key.line.front()).copied() else { continue };
             if self.is_next(ticket)

@@ -144,6 +144,7 @@ impl FromStr for RoutePattern {
                 return Err(RouteError::RepeatedParam(name.to_owned()));
             }
             let star = if star { "*" } else { "" };
+            // Positional names, so that equal patterns have equal shapes whatever their parameters are called.
             shape.push_str(&format!("{{{star}p{}}}", params.len()));
             params.push(name.to_owned());
         }
@@ -179,6 +180,7 @@ fn check_literal(segment: &str, last: bool) -> Result<(), RouteError> {
     while let Some((at, c)) = chars.next() {
         if c == '%' {
             check_encoded(&segment[at..])?;
+            // The two digits were checked with the sign.
             chars.nth(1);
         } else if !(c.is_ascii() && (is_unreserved(c as u8) || "!$&'()*+,;=:@".contains(c))) {
             let mut bytes = [0; 4];

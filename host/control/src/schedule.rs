@@ -75,6 +75,7 @@ impl Schedule {
         if most == 0 {
             return Vec::new();
         }
+        // Backwards from now: a long downtime then costs no more than `most` steps.
         let back = std::iter::successors(self.latest(seconds(now_ms)), |time| self.latest(time - 1));
         let mut times: Vec<u64> = back.map_while(millis).take_while(|time| *time > last_ms).take(most).collect();
         times.reverse();
@@ -142,6 +143,8 @@ impl Schedule {
         let instants = match self.timezone.0.from_local_datetime(&time) {
             MappedLocalTime::Single(instant) => [Some(instant), None],
             MappedLocalTime::Ambiguous(first, second) => [Some(first), Some(second).filter(|_| every_hour)],
+            // For an hourly pattern the skipped hour did not happen; any other skipped time is due at the end of the
+            // gap.
             MappedLocalTime::None if every_hour => [None, None],
             MappedLocalTime::None => [GapInfo::new(&time, &self.timezone.0).and_then(|gap| gap.end), None],
         };

@@ -91,6 +91,7 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(text) => name.push_str(text),
+                // The route matched, so the only missing parameter can be an empty rest.
                 Part::Param(key) => name.push_str(param(key).unwrap_or_default()),
                 Part::Header(key) => {
                     name.push_str(header(key).filter(|value| !value.is_empty()).ok_or(key.as_str())?);
@@ -107,6 +108,7 @@ fn part(name: &str, route: &RoutePattern) -> Result<Part, TemplateError> {
         if header.is_empty() || !header.bytes().all(is_token) {
             return Err(TemplateError::BadHeader(header.to_owned()));
         }
+        // Requests have their header names in lower case.
         return Ok(Part::Header(header.to_ascii_lowercase()));
     }
     match route.params().iter().find(|param| *param == name) {

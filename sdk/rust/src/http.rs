@@ -270,6 +270,7 @@ mod served {
         let head = OutgoingResponse::new(headers);
         head.set_status_code(response.status).expect("the status was checked");
         let body = head.body().expect("the body is taken once");
+        // Before the body, so that the host can send the head meanwhile.
         ResponseOutparam::set(out, Ok(head));
         if !response.body.is_empty()
             && let Ok(mut stream) = body.write()

@@ -98,6 +98,7 @@ impl Builds {
         for (command, changed) in changed {
             let made = self.made.entry((by.clone(), command.clone())).or_default();
             let (again, is_news) = made.take(&changed);
+            // A build that waits reads these changes anyway, so they are not refused.
             if again || self.waiting.contains(&command) {
                 self.ask(&command);
             } else if is_news {
@@ -124,6 +125,7 @@ impl Builds {
     }
 
     fn ask(&mut self, command: &str) {
+        // A waiting build reads all changes when it begins, so one entry is enough.
         if !self.waiting.iter().any(|waiting| waiting == command) {
             self.waiting.push_back(command.to_owned());
         }
@@ -142,6 +144,7 @@ impl Made {
             self.came_or_went = 0;
             return (true, false);
         }
+        // New names never reach the count of a single file, so runs with new names are counted as a whole.
         if of_others(&changed.others) {
             self.came_or_went = self.came_or_went.saturating_add(1);
             return (self.came_or_went < IN_A_ROW, self.came_or_went == IN_A_ROW);

@@ -88,6 +88,7 @@ impl<S: PartialEq> Settle<S> {
             // A file that has never existed is not one that is being replaced.
             (None, _) if self.taken.is_none() || asked => 0,
             (None, _) => GONE.saturating_sub(rest),
+            // The age counts as well: the file may have been written long before the first look.
             (Some(_), Writer::Open) => OPEN.saturating_sub(rest.max(age)),
             (Some(_), Writer::None) if asked => 0,
             (Some(_), Writer::None) => {
@@ -100,6 +101,7 @@ impl<S: PartialEq> Settle<S> {
             return Verdict::Take;
         }
         self.pending = Some((stamp, since, changing));
+        // Never the whole rest: a writer may close the file, or the file may reappear, without a hint.
         Verdict::Wait(Duration::from_millis(left.min(AGAIN)))
     }
 

@@ -105,6 +105,7 @@ impl<T> Chains<T> {
         let place = ends.first;
         let node = &mut self.nodes[place.index()];
         let waiting = node.take();
+        // The freed place is reused first, while it is still in the cache.
         let next = std::mem::replace(&mut node.next, self.free);
         self.free = Some(place);
         self.used -= 1;
@@ -112,6 +113,7 @@ impl<T> Chains<T> {
             Some(next) => ends.first = next,
             None => *chain = None,
         }
+        // Places are indexes into the vector, so it can shrink only when it is empty.
         if self.used == 0 && self.nodes.len() > Self::KEPT {
             *self = Self::default();
         }

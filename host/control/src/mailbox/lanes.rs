@@ -40,6 +40,7 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
                     return Some(message);
                 }
             },
+            // One lookup for both cases, as the map may be as large as the number of conversations.
             Lane::Conversation(name) => match self.conversations.entry(name.clone()) {
                 Entry::Occupied(open) => open.into_mut(),
                 Entry::Vacant(closed) => {
@@ -71,6 +72,7 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
                 let next = self.waiting.pop(open.get_mut());
                 let after = open.get().map(|ends| ends.first);
                 if next.is_none() {
+                    // An idle conversation must leave the map, which would grow without bound otherwise.
                     open.remove();
                 }
                 Some((next?, after))

@@ -209,6 +209,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// [`done`](Self::done), [`put_back`](Self::put_back) or [`defer`](Self::defer).
     pub fn take(&mut self, now: u64) -> Option<Taken<C, T>> {
         let score = |ready: &Ready<C, T>| {
+            // In milliseconds, so that waiting counts continuously and not in whole seconds.
             (ready.taken.rank.points() * POINT).saturating_add(now.saturating_sub(ready.taken.since))
         };
         // Only the fronts compete: within a rank, messages go in the order in which they became ready.
@@ -220,6 +221,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// those the most urgent. Takes time in proportion to the ready messages that have failed.
     pub fn take_trial(&mut self, failures: impl Fn(&T) -> u32) -> Option<Taken<C, T>> {
         let mut best: Option<(u32, usize, usize)> = None;
+        // From the most urgent rank, so that among equals the first one found is the most urgent.
         'search: for (rank, queue) in self.ready.iter().enumerate().rev() {
             for (at, ready) in queue.iter().enumerate() {
                 let failed = failures(&ready.taken.message);
@@ -246,6 +248,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         if let Some(behind) = behind {
             self.open.prefetch(behind);
         }
+        // The depth bounds what waits, so a message in flight frees its place.
         self.held = self.held.saturating_sub(1);
         self.in_flight += 1;
         Some(taken)
@@ -343,6 +346,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// Removes and returns all queued messages, when the mailbox ends. Messages behind one another stay in order.
     pub fn drain(&mut self) -> Vec<T> {
         let mut out: Vec<T> = Vec::with_capacity(self.waiting());
+        // Each ready message is followed by its lane, which keeps the order within a conversation.
         for Ready { taken, .. } in self.ready.iter_mut().flat_map(std::mem::take) {
             out.push(taken.message);
             out.extend(self.open.shut(&taken.lane).into_iter().map(|waiting| waiting.message));

@@ -40,6 +40,7 @@ impl Plan {
         // that.
         let ends = |revision: &&Revision| match revision.seen.state {
             State::Ready | State::Running | State::Draining => revision.seen.busy,
+            // A revision that is only being prepared has nothing to save and can go on.
             State::Unloaded | State::Loaded | State::Stopped | State::Failed { .. } => false,
         };
         match agent.revisions.iter().find(ends) {

@@ -196,6 +196,7 @@ pub fn plan(
     ledgers: &mut BTreeMap<AgentName, Ledger>,
     now: u64,
 ) -> Plan {
+    // An agent may be in one of the three only: new, removed, or gone with its ledger left.
     let names = ledgers.keys().chain(desired.keys()).chain(actual.agents.keys()).cloned().collect();
     let mut plan = plan_for(&names, desired, actual, ledgers, now);
     let turns = Turns::of(ledgers.values().filter_map(Ledger::open));
@@ -223,6 +224,7 @@ pub fn plan_for(
             (None, Some(agent)) => plan.leave(name, agent, now),
             (Some(wanted), Some(agent)) => _ = present.insert(name, (wanted, Cow::Borrowed(agent))),
             (Some(wanted), None) => {
+                // A declared agent that does not exist yet is planned like an empty one.
                 let new = ActualAgent::new(Arc::clone(&wanted.spec));
                 _ = present.insert(name, (wanted, Cow::Owned(new)));
             }
@@ -307,6 +309,7 @@ impl Plan {
             }
             turns = Turns::of(ledgers.values().filter_map(Ledger::open));
             again.extend(self.observe(&names, &turns, present, ledgers, now));
+            // By name, as in the first round, so that the plan does not depend on which rollouts ended.
             again.sort();
             names = again;
             if names.is_empty() {
@@ -314,6 +317,7 @@ impl Plan {
             }
         }
         for (name, (_, agent)) in present {
+            // Without a current revision the first one is being brought up, and there is nothing to end.
             if let Some(ledger) = ledgers.get(*name).filter(|ledger| ledger.current().is_some()) {
                 self.tidy(agent, ledger, now);
             }

@@ -54,6 +54,7 @@ impl Standing {
     /// Replaces the results for `names` by a plan made at `now`. Agents with actions are marked again, since their
     /// state is about to change.
     pub fn planned(&mut self, names: &BTreeSet<AgentName>, plan: &Plan, now: u64) {
+        // Former results are dropped even if the new plan has none for the agent.
         for name in names {
             self.waiting.remove(name);
             self.queued.remove(name);
