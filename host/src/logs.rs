@@ -17,11 +17,11 @@ use crate::clock;
 use crate::tasks::Tasks;
 
 /// Lines of one agent kept in memory.
-const KEPT: usize = 1_000;
+const LINES_IN_MEMORY: usize = 1_000;
 /// The size at which a log file is renamed to `.log.1`. One older file is kept.
 const MAX_FILE: u64 = 10 << 20;
 /// The time for which the log of a removed agent is kept after its last line.
-const GONE_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Lines that a follower may be behind before it misses some.
 const FOLLOW: usize = 4_096;
 /// Lines of the host in one agent's log per second. They have a bound of their own, so that a verbose agent cannot
@@ -77,7 +77,7 @@ impl Count {
     }
 
     /// Starts a new second if this one is over. Returns the lines dropped in the old one.
-    fn turn(&mut self) -> u64 {
+    fn start_second(&mut self) -> u64 {
         if self.second.elapsed() < Duration::from_secs(1) {
             return 0;
         }
@@ -85,11 +85,11 @@ impl Count {
     }
 
     /// Counts a line. Returns `false` if the second is full.
-    fn takes(&mut self, per_second: u32) -> bool {
-        let takes = self.lines < per_second;
-        self.lines += u32::from(takes);
-        self.dropped += u64::from(!takes);
-        takes
+    fn count_line(&mut self, per_second: u32) -> bool {
+        let fits = self.lines < per_second;
+        self.lines += u32::from(fits);
+        self.dropped += u64::from(!fits);
+        fits
     }
 }
 
@@ -115,14 +115,14 @@ impl Logs {
     pub(crate) fn write(&self, line: Line, per_second: u32) {
         let log = self.of(&line.agent);
         let mut log = log.lock();
-        let dropped = log.own.turn();
+        let dropped = log.own.start_second();
         if dropped > 0 {
             let text =
                 format!("{dropped} further lines were dropped: more than {per_second} in a second (limits.log-lines)");
             let note = Line { level: "warn", context: "caxton".to_owned(), text, at: clock::now_ms(), ..line.clone() };
             self.keep(&mut log, note);
         }
-        if log.own.takes(per_second) {
+        if log.own.count_line(per_second) {
             self.keep(&mut log, line);
         } else {
             metrics::counter!("caxton_log_lines_dropped_total", "agent" => line.agent.to_string()).increment(1);
@@ -134,13 +134,13 @@ impl Logs {
     pub(crate) fn note(&self, line: Line) {
         let log = self.of(&line.agent);
         let mut log = log.lock();
-        let dropped = log.hosts.turn();
+        let dropped = log.hosts.start_second();
         if dropped > 0 {
             let text = format!("{dropped} further lines of the host were dropped: more than {HOST_LINES} in a second");
             let note = Line { text, at: clock::now_ms(), ..line.clone() };
             self.keep(&mut log, note);
         }
-        if log.hosts.takes(HOST_LINES) {
+        if log.hosts.count_line(HOST_LINES) {
             self.keep(&mut log, line);
         }
     }
@@ -152,7 +152,7 @@ impl Logs {
 
     fn keep(&self, log: &mut Log, line: Line) {
         let line = Arc::new(line);
-        if log.lines.len() == KEPT {
+        if log.lines.len() == LINES_IN_MEMORY {
             log.lines.pop_front();
         }
         log.lines.push_back(Arc::clone(&line));
@@ -180,10 +180,10 @@ impl Logs {
         lines.split_off(lines.len().saturating_sub(count))
     }
 
-    /// Removes the logs of agents that are not `present` and have written nothing for [`GONE_FOR`]. Blocks on the file
+    /// Removes the logs of agents that are not `present` and have written nothing for [`RETENTION`]. Blocks on the file
     /// system.
     pub(crate) fn forget_gone(&self, present: impl Fn(&str) -> bool, now: SystemTime) {
-        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(GONE_FOR);
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(RETENTION);
         let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         self.agents
             .lock()
@@ -192,7 +192,7 @@ impl Logs {
             let name = file.file_name().to_string_lossy().into_owned();
             let Some(agent) = [".log", ".log.1"].iter().find_map(|suffix| name.strip_suffix(suffix)) else { continue };
             let written = file.metadata().and_then(|metadata| metadata.modified());
-            let old = written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > GONE_FOR));
+            let old = written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > RETENTION));
             if old && !present(agent) {
                 tracing::info!(agent, file = name, "the log of an agent that is gone is removed");
                 // One that cannot be removed now is found again next time.

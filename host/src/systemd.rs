@@ -21,9 +21,9 @@ pub(crate) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATC
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 const EXTENSION: &str = "EXTEND_TIMEOUT_USEC=60000000";
 /// The shortest interval of watchdog notifications, whatever the manager asks for.
-const SHORTEST: Duration = Duration::from_millis(10);
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// The least time for which a task may be silent before the watchdog is withheld: tasks report once a second.
-const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+const MIN_SILENCE: Duration = Duration::from_secs(2);
 
 /// The service manager, if the process has one.
 pub(crate) struct Supervisor {
@@ -79,11 +79,11 @@ impl Supervisor {
             return std::future::pending().await;
         };
         // Three times within the timeout, so that one may come late.
-        let mut tick = tokio::time::interval((watchdog / 3).max(SHORTEST));
+        let mut tick = tokio::time::interval((watchdog / 3).max(MIN_INTERVAL));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            if tasks.are_alive((watchdog / 2).max(LEAST_PATIENCE)) {
+            if tasks.are_alive((watchdog / 2).max(MIN_SILENCE)) {
                 self.tell("WATCHDOG=1");
             }
         }

@@ -20,14 +20,14 @@ use crate::seam::{self, Fate};
 use crate::status::TaskStatus;
 use crate::telemetry;
 
-/// The restarts of a task within [`WITHIN`] before it is given up: it would die again and again.
-const MOST_RESTARTS: usize = 5;
-const WITHIN: Duration = Duration::from_secs(60);
+/// The restarts of a task within [`RESTART_WINDOW`] before it is given up: it would die again and again.
+const MAX_RESTARTS: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
 /// The pause before the first restart; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The time without progress after which a task counts as stalled. Long, because one pass of the reconciler over ten
 /// thousand agents on a slow disk is one step.
-const STANDS_STILL: Duration = Duration::from_secs(60);
+const STALL_TIME: Duration = Duration::from_secs(60);
 
 /// The longest interval between two beats of a task that is checked for stalls.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ pub(crate) struct Tasks {
 
 struct Task {
     runs: bool,
-    /// The times at which it died within the last [`WITHIN`].
+    /// The times at which it died within the last [`RESTART_WINDOW`].
     deaths: Vec<Instant>,
     restarts: u64,
     reason: Option<String>,
@@ -202,7 +202,7 @@ impl Tasks {
 
     /// Returns `true` while no task has died or stalled, with the time limit of a probe.
     pub(crate) fn are_well(&self) -> bool {
-        self.are_alive(STANDS_STILL)
+        self.are_alive(STALL_TIME)
     }
 
     fn begin(&self, name: &'static str) {
@@ -230,10 +230,10 @@ impl Tasks {
         let task = known.get_mut(name)?;
         // Without its beat a dead task does not also count as stalled.
         (task.runs, task.beat, task.reason) = (false, None, Some(reason.to_owned()));
-        task.deaths.retain(|death| now.saturating_duration_since(*death) < WITHIN);
+        task.deaths.retain(|death| now.saturating_duration_since(*death) < RESTART_WINDOW);
         task.deaths.push(now);
         let times = task.deaths.len();
-        if times > MOST_RESTARTS {
+        if times > MAX_RESTARTS {
             return None;
         }
         task.restarts += 1;
@@ -244,7 +244,7 @@ impl Tasks {
 fn state(task: &Task) -> &'static str {
     match task.beat {
         _ if !task.runs => "ended",
-        Some(beat) if beat.elapsed() > STANDS_STILL => "stands still",
+        Some(beat) if beat.elapsed() > STALL_TIME => "stands still",
         Some(_) | None => "runs",
     }
 }

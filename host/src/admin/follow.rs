@@ -187,16 +187,16 @@ struct Follow<T, W> {
 
 /// An item of a stream.
 #[derive(Debug, PartialEq)]
-enum Told<T> {
+enum StreamItem<T> {
     This(T),
     /// The number of items that this follower was too slow for, and has missed.
     Missed(u64),
 }
 
 impl<T: Clone, W: FnMut(&T) -> bool> Follow<T, W> {
-    async fn next(&mut self) -> Option<Told<T>> {
+    async fn next(&mut self) -> Option<StreamItem<T>> {
         if let Some(first) = self.backlog.pop_front() {
-            return Some(Told::This(first));
+            return Some(StreamItem::This(first));
         }
         loop {
             let received = tokio::select! {
@@ -206,9 +206,9 @@ impl<T: Clone, W: FnMut(&T) -> bool> Follow<T, W> {
                 received = self.live.recv() => received,
             };
             match received {
-                Ok(one) if (self.wanted)(&one) => return Some(Told::This(one)),
+                Ok(one) if (self.wanted)(&one) => return Some(StreamItem::This(one)),
                 Ok(_) => {}
-                Err(RecvError::Lagged(missed)) => return Some(Told::Missed(missed)),
+                Err(RecvError::Lagged(missed)) => return Some(StreamItem::Missed(missed)),
                 Err(RecvError::Closed) => return None,
             }
         }
@@ -233,10 +233,12 @@ where
     W: FnMut(&T) -> bool,
 {
     futures::stream::unfold(follow, move |mut follow| async move {
-        let told = follow.next().await?;
-        let frame = match told {
-            Told::This(one) => frame(one),
-            Told::Missed(missed) => Frame::default().event("missed").json_data(serde_json::json!({ "missed": missed })),
+        let item = follow.next().await?;
+        let frame = match item {
+            StreamItem::This(one) => frame(one),
+            StreamItem::Missed(missed) => {
+                Frame::default().event("missed").json_data(serde_json::json!({ "missed": missed }))
+            }
         };
         // Only a map with keys that are not text cannot be written as JSON, and there is none.
         Some((Ok(frame.unwrap_or_default()), follow))
@@ -256,9 +258,9 @@ mod tests {
         for number in 1..=6 {
             sender.send(number).unwrap();
         }
-        assert_eq!(follow.next().await, Some(Told::This(0)));
-        assert_eq!(follow.next().await, Some(Told::Missed(4)));
-        assert_eq!(follow.next().await, Some(Told::This(6)));
+        assert_eq!(follow.next().await, Some(StreamItem::This(0)));
+        assert_eq!(follow.next().await, Some(StreamItem::Missed(4)));
+        assert_eq!(follow.next().await, Some(StreamItem::This(6)));
         stop.cancel();
         assert_eq!(follow.next().await, None, "it ends with the host");
     }

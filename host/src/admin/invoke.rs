@@ -22,9 +22,9 @@ use crate::trace::Trace;
 use crate::wasm::{Kind, Outcome, act};
 
 /// The time that an answer is waited for by default.
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest time that can be asked for.
-const MAX_PATIENCE: Duration = Duration::from_secs(60 * 60);
+const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// The content type of a body whose request names none.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 
@@ -152,7 +152,7 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
         };
         let performative = params.performative.as_deref().unwrap_or("request");
         let performative = performative.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
-        let patience = params.timeout.as_deref().map_or(Ok(PATIENCE), patience)?;
+        let patience = params.timeout.as_deref().map_or(Ok(DEFAULT_TIMEOUT), patience)?;
         // The body is read last: a bad query is refused without it.
         let request = Request::from_parts(parts, body);
         let Content(content) = Content::from_request(request, state).await?;
@@ -174,8 +174,8 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
 /// Parses the `timeout` of a query, within its bounds.
 pub(super) fn patience(text: &str) -> Result<Duration, Problem> {
     let time = parse_duration(text).map_err(|error| Problem::bad_request(format!("timeout=`{text}`: {error}")))?;
-    if time.is_zero() || time > MAX_PATIENCE {
-        let most = print_duration(MAX_PATIENCE);
+    if time.is_zero() || time > MAX_TIMEOUT {
+        let most = print_duration(MAX_TIMEOUT);
         return Err(Problem::bad_request(format!("timeout=`{text}`: it has to be between 1ms and {most}")));
     }
     Ok(time)

@@ -16,7 +16,7 @@ use crate::metrics::{Sample, Told};
 use crate::status::TaskStatus;
 
 /// The time that a scrape waits for the figures of agents before it leaves them out.
-const PATIENCE: Duration = Duration::from_secs(2);
+const AGENTS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state of the host's process.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -82,7 +82,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
 )]
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     // A reconciler that is stuck must not hide the metrics that would show it.
-    let agents = tokio::time::timeout(PATIENCE, agents::all(&api)).await;
+    let agents = tokio::time::timeout(AGENTS_TIMEOUT, agents::all(&api)).await;
     let agents = agents.ok().and_then(Result::ok);
     let mut told: Vec<(Arc<str>, Told)> = {
         let routes = api.commons.routes.load();

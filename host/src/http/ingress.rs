@@ -69,7 +69,7 @@ impl From<Response<ReplyBody>> for Reply {
 }
 
 /// The result of routing a request.
-enum Whom {
+enum Routing {
     Agent {
         agent: Arc<Agent>,
         shared: bool,
@@ -79,7 +79,7 @@ enum Whom {
         conversation: Option<Arc<Template>>,
     },
     Methods(String),
-    Nobody,
+    NoRoute,
 }
 
 /// Answers a request. Never fails: every error becomes a response.
@@ -157,12 +157,12 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
         return Answered::by_host(options(""));
     }
     let (agent, shared, mode, route, params, conversation) = match find(line, &head) {
-        Whom::Agent { agent, shared, mode, route, params, conversation } => {
+        Routing::Agent { agent, shared, mode, route, params, conversation } => {
             (agent, shared, mode, route, params, conversation)
         }
-        Whom::Methods(allow) if head.method == Method::OPTIONS => return Answered::by_host(options(&allow)),
-        Whom::Methods(allow) => return Answered::by_host(refuse(Problem::wrong_method(allow), None)),
-        Whom::Nobody => return Answered::by_host(refuse(Problem::new("no-route"), None)),
+        Routing::Methods(allow) if head.method == Method::OPTIONS => return Answered::by_host(options(&allow)),
+        Routing::Methods(allow) => return Answered::by_host(refuse(Problem::wrong_method(allow), None)),
+        Routing::NoRoute => return Answered::by_host(refuse(Problem::new("no-route"), None)),
     };
     // The kind of the agent, message or HTTP, is known only from its first ready revision.
     let Some(revision) = agent.current() else {
@@ -179,12 +179,12 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
     Answered { agent: Some(agent), shared, reply }
 }
 
-fn find(line: &Line, head: &request::Parts) -> Whom {
+fn find(line: &Line, head: &request::Parts) -> Routing {
     let path = path::normal(head.uri.path());
     // Everything needed is copied out: the snapshot of the routes must not be held during the call.
     let routes = line.server.commons.routes.load();
     match routes.find_for(&path, &head.method) {
-        Found::Target(target, params) => Whom::Agent {
+        Found::Target(target, params) => Routing::Agent {
             agent: Arc::clone(&target.agent),
             shared: target.is_shared(),
             mode: target.mode,
@@ -192,8 +192,8 @@ fn find(line: &Line, head: &request::Parts) -> Whom {
             conversation: target.conversation.clone(),
             params: params.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         },
-        Found::OtherMethods(methods) => Whom::Methods(allowed(&methods)),
-        Found::Nothing => Whom::Nobody,
+        Found::OtherMethods(methods) => Routing::Methods(allowed(&methods)),
+        Found::Nothing => Routing::NoRoute,
     }
 }
 

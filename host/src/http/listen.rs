@@ -22,7 +22,7 @@ pub(super) struct Server {
     /// The address of the listener, for requests without a `host` header.
     pub(super) address: String,
     /// Metrics of requests that no agent answers.
-    nobody: HttpMetrics,
+    unrouted: HttpMetrics,
 }
 
 /// The context of one connection for its requests.
@@ -45,7 +45,7 @@ pub(crate) async fn serve(
         let settings = Arc::clone(&settings);
         move || bounds(&settings.load())
     };
-    let server = Arc::new(Server { commons, settings, address, nobody: HttpMetrics::of("none") });
+    let server = Arc::new(Server { commons, settings, address, unrouted: HttpMetrics::of("none") });
     let make = move |pulse| stack::stack(Arc::new(Line { server: Arc::clone(&server), pulse }));
     listener::serve(listener, bounds, make, stop).await;
 }
@@ -62,7 +62,7 @@ fn bounds(settings: &Http) -> Bounds {
 impl Server {
     /// Counts an answered request under its agent, or under `none`.
     pub(super) fn answered(&self, agent: Option<&Agent>, status: StatusCode, took: Duration) {
-        let metrics = agent.map_or(&self.nobody, |agent| agent.stats().http(agent.name().as_str()));
+        let metrics = agent.map_or(&self.unrouted, |agent| agent.stats().http(agent.name().as_str()));
         metrics.count(status.as_u16(), took);
     }
 }

@@ -32,7 +32,7 @@ pub(super) async fn call(line: &Line, call: Call) -> Reply {
         Err(problem) => return problem.respond(&about).into(),
     };
     let said = conversation.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
-    make_own(&mut head, &line.server.address);
+    remove_connection_headers(&mut head, &line.server.address);
     match agent.call_http(Request::from_parts(head, body), conversation, Some(trace.clone())).await {
         Ok(answer) => {
             let mut response = answer.response;
@@ -44,7 +44,7 @@ pub(super) async fn call(line: &Line, call: Call) -> Reply {
         }
         Err(error) => {
             // The guest's failure usually only follows from that of the request's body.
-            let problem = explain(&broken, bounds).unwrap_or_else(|| Problem::of_call(error));
+            let problem = body_problem(&broken, bounds).unwrap_or_else(|| Problem::of_call(error));
             problem.respond(&about).into()
         }
     }
@@ -52,7 +52,7 @@ pub(super) async fn call(line: &Line, call: Call) -> Reply {
 
 /// Returns the problem of the request's body, if it was refused or lost: then the error of the agent only follows from
 /// it.
-fn explain(broken: &OnceLock<Broken>, bounds: Bounds) -> Option<Problem> {
+fn body_problem(broken: &OnceLock<Broken>, bounds: Bounds) -> Option<Problem> {
     Some(match broken.get()? {
         Broken::TooLarge => Problem::too_large(bounds.limit, "http.max-body"),
         Broken::Stalled => Problem::of_body(&BodyError::Stalled { limit: bounds.stall }, "http.max-body"),
@@ -61,7 +61,7 @@ fn explain(broken: &OnceLock<Broken>, bounds: Bounds) -> Option<Problem> {
 }
 
 /// Removes the headers that are meant for this connection only, and adds the `host` that HTTP/1.0 clients may omit.
-fn make_own(head: &mut request::Parts, address: &str) {
+fn remove_connection_headers(head: &mut request::Parts, address: &str) {
     if let Some(named) = head.headers.get(CONNECTION).cloned() {
         // The client names further headers of this connection (RFC 9110, section 7.6.1).
         for name in named.to_str().unwrap_or_default().split(',').filter_map(|name| name.trim().parse().ok()) {
@@ -91,7 +91,7 @@ mod tests {
             .body(())
             .unwrap();
         let (mut head, ()) = request.into_parts();
-        make_own(&mut head, "127.0.0.1:8080");
+        remove_connection_headers(&mut head, "127.0.0.1:8080");
         let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         // The other hop-by-hop headers are removed when the request is passed to wasi:http.

@@ -14,15 +14,15 @@ use super::serve::Bounds;
 
 /// The time after which an idle connection is closed. Longer than common clients and proxies keep theirs, so that it is
 /// them who close, and no request is lost on a connection that closes under it.
-const IDLE: Duration = Duration::from_secs(75);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// The time past its deadline after which a call's connection is closed. By then the call has ended by itself, unless
 /// its client reads none of it.
-const GRACE: Duration = Duration::from_secs(1);
+const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 /// The time that a finishing connection without requests gets to close. HTTP/2 needs it to exchange its last frames.
-const FINISH: Duration = Duration::from_millis(500);
+const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The value of a timestamp that is not set.
-const NOTHING: u64 = 0;
+const UNSET: u64 = 0;
 
 /// An order to a connection. The values ascend in urgency, for `fetch_max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,15 +58,15 @@ pub(crate) struct Pulse {
     /// The time of the order to finish.
     finishing_since: AtomicU64,
     /// Response bodies sent in several chunks, by number.
-    bodies: Mutex<HashMap<u64, Arc<Taking>>>,
+    bodies: Mutex<HashMap<u64, Arc<BodyProgress>>>,
     next_body: AtomicU64,
 }
 
 /// The progress of a response body that is sent in chunks.
 #[derive(Debug)]
-struct Taking {
+struct BodyProgress {
     /// The time since when hyper has not asked for more, because the client accepts none.
-    left_since: AtomicU64,
+    stalled_since: AtomicU64,
     /// The time by which it has to be complete.
     deadline: u64,
 }
@@ -82,10 +82,10 @@ impl Pulse {
             visited: AtomicBool::new(false),
             multiplexed: AtomicBool::new(false),
             local: AtomicBool::new(false),
-            idle_since: AtomicU64::new(NOTHING),
-            head_since: AtomicU64::new(NOTHING),
-            blocked_since: AtomicU64::new(NOTHING),
-            finishing_since: AtomicU64::new(NOTHING),
+            idle_since: AtomicU64::new(UNSET),
+            head_since: AtomicU64::new(UNSET),
+            blocked_since: AtomicU64::new(UNSET),
+            finishing_since: AtomicU64::new(UNSET),
             bodies: Mutex::default(),
             next_body: AtomicU64::new(0),
         };
@@ -116,21 +116,21 @@ impl Pulse {
     /// Notes that bytes came from the client.
     pub(super) fn received(&self) {
         // During a request the bytes are those of its body, or of frames of HTTP/2: they have bounds of their own.
-        if self.visits.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == NOTHING {
+        if self.visits.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == UNSET {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
     /// Notes that the client took bytes, or that there are none to send.
     pub(super) fn sent(&self) {
-        if self.blocked_since.load(Ordering::Relaxed) != NOTHING {
-            self.blocked_since.store(NOTHING, Ordering::Relaxed);
+        if self.blocked_since.load(Ordering::Relaxed) != UNSET {
+            self.blocked_since.store(UNSET, Ordering::Relaxed);
         }
     }
 
     /// Notes that the client accepts no bytes at the moment.
     pub(super) fn blocked(&self) {
-        if self.blocked_since.load(Ordering::Relaxed) == NOTHING {
+        if self.blocked_since.load(Ordering::Relaxed) == UNSET {
             self.blocked_since.store(self.now(), Ordering::Relaxed);
         }
     }
@@ -143,8 +143,8 @@ impl Pulse {
             self.multiplexed.store(multiplexed, Ordering::Relaxed);
         }
         self.visits.fetch_add(1, Ordering::Relaxed);
-        self.head_since.store(NOTHING, Ordering::Relaxed);
-        Visit { pulse: Arc::clone(self), taking: None }
+        self.head_since.store(UNSET, Ordering::Relaxed);
+        Visit { pulse: Arc::clone(self), progress: None }
     }
 
     /// Returns the current order, and registers the task to be woken when it changes.
@@ -160,7 +160,7 @@ impl Pulse {
 
     /// Gives an order, unless a more urgent one was given before.
     pub(super) fn tell(&self, order: Order) {
-        if order == Order::Finish && self.finishing_since.load(Ordering::Relaxed) == NOTHING {
+        if order == Order::Finish && self.finishing_since.load(Ordering::Relaxed) == UNSET {
             self.finishing_since.store(self.now(), Ordering::Relaxed);
         }
         if self.order.fetch_max(order as u8, Ordering::AcqRel) < order as u8 {
@@ -175,7 +175,7 @@ impl Pulse {
 
     /// Returns `true` if no request is under way and the kernel has accepted all responses.
     pub(super) fn is_at_rest(&self) -> bool {
-        !self.is_visited() && self.blocked_since.load(Ordering::Relaxed) == NOTHING
+        !self.is_visited() && self.blocked_since.load(Ordering::Relaxed) == UNSET
     }
 
     /// Returns `true` if several requests may be under way at once.
@@ -189,18 +189,18 @@ impl Pulse {
         let (stall, head) = (millis(bounds.stall_timeout), millis(bounds.head_timeout));
         let older = |since: &AtomicU64, age: u64| {
             let since = since.load(Ordering::Relaxed);
-            since != NOTHING && now.saturating_sub(since) > age
+            since != UNSET && now.saturating_sub(since) > age
         };
-        let late = |taking: &Taking| now > taking.deadline || older(&taking.left_since, stall);
-        if older(&self.blocked_since, stall) || self.bodies.lock().values().any(|taking| late(taking)) {
+        let late = |progress: &BodyProgress| now > progress.deadline || older(&progress.stalled_since, stall);
+        if older(&self.blocked_since, stall) || self.bodies.lock().values().any(|progress| late(progress)) {
             return self.tell(Order::Cut);
         }
         // A request is bounded by the limits of its call.
         if self.is_visited() {
             return;
         }
-        if self.finishing_since.load(Ordering::Relaxed) != NOTHING {
-            let finish = millis(FINISH);
+        if self.finishing_since.load(Ordering::Relaxed) != UNSET {
+            let finish = millis(FINISH_TIMEOUT);
             if self.is_at_rest() && older(&self.finishing_since, finish) && older(&self.idle_since, finish) {
                 self.tell(Order::Cut);
             }
@@ -212,7 +212,7 @@ impl Pulse {
         // Bytes on an idle HTTP/2 connection need not belong to a head.
         } else if !self.multiplexed.load(Ordering::Relaxed) && older(&self.head_since, head) {
             self.tell(Order::Cut);
-        } else if older(&self.idle_since, millis(IDLE)) {
+        } else if older(&self.idle_since, millis(IDLE_TIMEOUT)) {
             self.tell(Order::Finish);
         }
     }
@@ -226,7 +226,7 @@ fn millis(duration: Duration) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Visit {
     pulse: Arc<Pulse>,
-    taking: Option<(u64, Arc<Taking>)>,
+    progress: Option<(u64, Arc<BodyProgress>)>,
 }
 
 impl Visit {
@@ -237,31 +237,31 @@ impl Visit {
 
     /// Starts to check that the response's body makes progress and is complete at `deadline`.
     pub(crate) fn watch(&mut self, deadline: Option<Instant>) {
-        let deadline = deadline.map_or(u64::MAX, |deadline| self.pulse.at(deadline + GRACE));
-        let taking = Arc::new(Taking { left_since: AtomicU64::new(self.pulse.now()), deadline });
+        let deadline = deadline.map_or(u64::MAX, |deadline| self.pulse.at(deadline + DEADLINE_GRACE));
+        let progress = Arc::new(BodyProgress { stalled_since: AtomicU64::new(self.pulse.now()), deadline });
         let number = self.pulse.next_body.fetch_add(1, Ordering::Relaxed);
-        self.pulse.bodies.lock().insert(number, Arc::clone(&taking));
-        self.taking = Some((number, taking));
+        self.pulse.bodies.lock().insert(number, Arc::clone(&progress));
+        self.progress = Some((number, progress));
     }
 
     /// Notes that hyper asked for more of the body.
     pub(crate) fn asked(&self) {
-        if let Some((_, taking)) = &self.taking {
-            taking.left_since.store(NOTHING, Ordering::Relaxed);
+        if let Some((_, progress)) = &self.progress {
+            progress.stalled_since.store(UNSET, Ordering::Relaxed);
         }
     }
 
     /// Notes that a chunk of the body was handed over.
     pub(crate) fn handed_over(&self) {
-        if let Some((_, taking)) = &self.taking {
-            taking.left_since.store(self.pulse.now(), Ordering::Relaxed);
+        if let Some((_, progress)) = &self.progress {
+            progress.stalled_since.store(self.pulse.now(), Ordering::Relaxed);
         }
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        if let Some((number, _)) = self.taking.take() {
+        if let Some((number, _)) = self.progress.take() {
             self.pulse.bodies.lock().remove(&number);
         }
         // Stored before the count falls: the checking task must not see an old time with no request.

@@ -25,20 +25,20 @@ use super::pulse::{Order, Pulse};
 use super::socket::{Socket, until_gone};
 
 /// The pause after accepting failed for want of file descriptors: others may close meanwhile.
-const PAUSE: Duration = Duration::from_millis(100);
+const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
 /// The interval at which a full listener checks whether a reload has raised `max_connections`.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const CAPACITY_CHECK: Duration = Duration::from_secs(1);
 /// The bounds of the interval at which connections are checked, which follows from the timeouts.
-const MIN_WATCH: Duration = Duration::from_millis(20);
-const MAX_WATCH: Duration = Duration::from_secs(1);
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The interval at which connections are checked during a stop.
-const STOP_WATCH: Duration = Duration::from_millis(50);
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Concurrent requests of one HTTP/2 connection; the client has to queue more.
 const MAX_STREAMS: u32 = 128;
 /// Bytes of one HTTP/2 stream that may be buffered for sending.
-const BUFFER: usize = 128 << 10;
+const SEND_BUFFER: usize = 128 << 10;
 /// The receive window of one HTTP/2 stream in bytes. It bounds what is buffered of a body that the agent reads slowly.
-const WINDOW: u32 = 256 << 10;
+const RECEIVE_WINDOW: u32 = 256 << 10;
 
 /// The bounds that a listener sets for its clients.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +63,7 @@ struct Server<M> {
     origin: Instant,
     open: Mutex<Open>,
     /// Notified when a connection has ended.
-    left: Notify,
+    closed: Notify,
     /// Notified when all connections have to finish.
     stopping: Notify,
 }
@@ -95,13 +95,13 @@ pub(crate) async fn serve<M, S, B>(
         make,
         origin: Instant::now(),
         open: Mutex::default(),
-        left: Notify::new(),
+        closed: Notify::new(),
         stopping: Notify::new(),
     });
     let stopped = async {
         stop.cancelled().await;
         server.stop();
-        server.until_empty().await;
+        server.wait_until_empty().await;
     };
     tokio::select! {
         () = stopped => {}
@@ -133,7 +133,7 @@ where
     async fn accept(self: &Arc<Self>, listener: &TcpListener) {
         let mut short = false;
         loop {
-            self.until_free().await;
+            self.wait_for_capacity().await;
             match listener.accept().await {
                 Ok((stream, _)) => {
                     short = false;
@@ -145,32 +145,32 @@ where
                     if !std::mem::replace(&mut short, true) {
                         tracing::warn!(%error, "no connection can be accepted; trying again as others end");
                     }
-                    self.until_left(PAUSE).await;
+                    self.wait_for_close(OUT_OF_FILES_PAUSE).await;
                 }
             }
         }
     }
 
     /// Waits until one more connection may be open.
-    async fn until_free(&self) {
+    async fn wait_for_capacity(&self) {
         while self.open.lock().connections.len() >= (self.bounds)().max_connections as usize {
-            self.until_left(LOOK_AGAIN).await;
+            self.wait_for_close(CAPACITY_CHECK).await;
         }
     }
 
-    async fn until_left(&self, longest: Duration) {
+    async fn wait_for_close(&self, longest: Duration) {
         // A timeout is the normal case.
-        let _ = tokio::time::timeout(longest, self.left.notified()).await;
+        let _ = tokio::time::timeout(longest, self.closed.notified()).await;
     }
 
-    async fn until_empty(&self) {
+    async fn wait_until_empty(&self) {
         loop {
             // Created before the check, so that a connection that ends in between is not missed.
-            let left = self.left.notified();
+            let closed = self.closed.notified();
             if self.open.lock().connections.is_empty() {
                 return;
             }
-            left.await;
+            closed.await;
         }
     }
 
@@ -196,13 +196,13 @@ where
         };
         let guard = Guard { server: Arc::clone(self), number };
         tokio::spawn(async move {
-            guard.server.converse(stream, pulse).await;
+            guard.server.serve_connection(stream, pulse).await;
             drop(guard);
         });
     }
 
     /// Serves one connection until it ends.
-    async fn converse(&self, stream: TcpStream, pulse: Arc<Pulse>) {
+    async fn serve_connection(&self, stream: TcpStream, pulse: Arc<Pulse>) {
         let builder = self.builder();
         let service = (self.make)(Arc::clone(&pulse));
         let stream = Arc::new(stream);
@@ -226,10 +226,10 @@ where
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
             .max_concurrent_streams(MAX_STREAMS)
-            .initial_stream_window_size(WINDOW)
+            .initial_stream_window_size(RECEIVE_WINDOW)
             // More than one stream's window, so that one stalled stream does not block the others.
-            .initial_connection_window_size(4 * WINDOW)
-            .max_send_buf_size(BUFFER)
+            .initial_connection_window_size(4 * RECEIVE_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(bounds.stall_timeout)
             .keep_alive_timeout(bounds.head_timeout);
         builder
@@ -242,7 +242,11 @@ where
             let bounds = (self.bounds)();
             let shortest = bounds.head_timeout.min(bounds.stall_timeout);
             // An eighth of the shortest timeout bounds the delay by which a timeout is noticed.
-            let pause = if stopping { STOP_WATCH } else { (shortest / 8).clamp(MIN_WATCH, MAX_WATCH) };
+            let pause = if stopping {
+                STOP_CHECK_INTERVAL
+            } else {
+                (shortest / 8).clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL)
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.stopping.notified() => stopping = true,
@@ -283,7 +287,7 @@ impl<M> Drop for Guard<M> {
     fn drop(&mut self) {
         self.server.open.lock().connections.remove(&self.number);
         // `notify_one` suffices: the accept loop and the stop never wait at the same time.
-        self.server.left.notify_one();
+        self.server.closed.notify_one();
     }
 }
 

@@ -13,9 +13,9 @@ use rustix::termios::LocalModes;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines queued for a slow reader. With a few hundred bytes each they take about a megabyte.
-const WAITING: usize = 4_096;
+const QUEUE_LINES: usize = 4_096;
 /// The longest wait for queued lines when the program ends, in case the reader has stopped.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// Lines dropped since the program started.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -44,7 +44,7 @@ impl Sink {
         if let Some(sink) = SINK.get() {
             return Ok(sink.clone());
         }
-        let (sender, queue) = mpsc::sync_channel(WAITING);
+        let (sender, queue) = mpsc::sync_channel(QUEUE_LINES);
         std::thread::Builder::new().name("caxton-stderr".to_owned()).spawn(move || write_all(&queue))?;
         Ok(SINK.get_or_init(|| Self(sender)).clone())
     }
@@ -93,7 +93,7 @@ pub(crate) fn say(text: &str) -> bool {
 /// Waits a moment for the last lines, before the program ends.
 pub(crate) fn flush() {
     if let Some(sink) = SINK.get() {
-        sink.flush(LAST_WORDS);
+        sink.flush(FLUSH_LIMIT);
     }
 }
 

@@ -17,7 +17,7 @@ const NUMBER: &[u8] = b"-9223372036854775808";
 
 /// A run with reserved keys waits for an answer for one part in this many of its time, and then gives the keys up: the
 /// agent it waits for may wait for those keys in a way that the host does not see.
-const PATIENCE: u32 = 4;
+const WAIT_SHARE: u32 = 4;
 
 /// Adds to a number stored as decimal text.
 pub(crate) fn sum(before: Option<&[u8]>, by: i64) -> Result<i64, StateError> {
@@ -60,7 +60,7 @@ impl Asker<'_> {
         let mut request = outside.request(who, work, draft, timeout);
         let answer = match (work.run.ticket, &work.run.reserving) {
             (Some(ticket), Some(reserving)) => {
-                match tokio::time::timeout(who.spec.limits.time / PATIENCE, &mut request).await {
+                match tokio::time::timeout(who.spec.limits.time / WAIT_SHARE, &mut request).await {
                     Ok(answer) => answer,
                     Err(_) => {
                         reserving.give_up(ticket);

@@ -16,11 +16,11 @@ use super::Fault;
 
 /// A timeout counts as caused by the caller if the caller took more than one part in this many of the time. A good
 /// connection takes far less, so that a guest that hangs is told apart from one that was kept waiting.
-const PART: u32 = 10;
+const CALLER_SHARE: u32 = 10;
 
 /// A body is too large for a guest if it exceeds one part in this many of its memory: collecting it takes several times
 /// its size.
-const MUCH: u64 = 8;
+const LARGE_BODY_SHARE: u64 = 8;
 
 /// The reason why a request body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +54,10 @@ impl From<BodyError> for WasiHttpError {
 
 /// A record of the caller's actions in its call.
 #[derive(Debug, Default)]
-pub(super) struct Caller(Mutex<Done>);
+pub(super) struct Caller(Mutex<Actions>);
 
 #[derive(Debug, Default)]
-struct Done {
+struct Actions {
     /// Bytes of the request that have arrived.
     sent: u64,
     /// The total time for which the guest waited for the caller.
@@ -74,7 +74,7 @@ struct Done {
     wants_none: bool,
 }
 
-impl Done {
+impl Actions {
     fn waited(&self, now: Instant) -> Duration {
         let since = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.waited + since(self.sending_since) + since(self.taking_since)
@@ -126,11 +126,11 @@ impl Caller {
             return true;
         }
         match fault {
-            Fault::Time { .. } => done.wants_none || done.waited(Instant::now()) * PART > time,
+            Fault::Time { .. } => done.wants_none || done.waited(Instant::now()) * CALLER_SHARE > time,
             // Output is dropped at once, so that no back-pressure slows the guest down.
             Fault::Cpu { .. } | Fault::Fuel { .. } => done.wants_none,
             // The guest had to hold a body that is too large for it.
-            Fault::Trap { .. } => starved.is_some_and(|memory| done.sent > memory / MUCH),
+            Fault::Trap { .. } => starved.is_some_and(|memory| done.sent > memory / LARGE_BODY_SHARE),
             Fault::Start(_)
             | Fault::Restore(_)
             | Fault::Interrupted

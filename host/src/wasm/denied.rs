@@ -22,7 +22,7 @@ use super::guest::{Ctx, Identity, LogLevel, Outside};
 pub(super) const WASI: &str = "0.2.12";
 
 /// The longest part of a guest's text that is logged, in characters.
-const MAX_ASKED: usize = 200;
+const MAX_SHOWN: usize = 200;
 
 /// A kind of access that can be denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Ctx {
 
 /// Returns a guest's text, cut and escaped for the log.
 fn shown(text: &str) -> String {
-    text.chars().take(MAX_ASKED).collect::<String>().escape_debug().to_string()
+    text.chars().take(MAX_SHOWN).collect::<String>().escape_debug().to_string()
 }
 
 /// Replaces functions of WASI by ones that log denials. Called after the originals are defined.

@@ -17,7 +17,7 @@ use super::spares::Idle;
 
 /// One in this many slots is kept free of instances that wait for an answer. Otherwise all slots could belong to agents
 /// that ask, the agents they ask would find none, and all would wait until their deadlines.
-const ONE_ANSWERS: u32 = 8;
+const RESERVED_SHARE: u32 = 8;
 
 /// The slots of a runtime.
 pub(super) struct Places {
@@ -109,7 +109,7 @@ impl Places {
 
     /// Returns the number of instances that may wait for answers at once.
     pub(super) fn most_asking(&self) -> u32 {
-        self.total - self.total.div_ceil(ONE_ANSWERS)
+        self.total - self.total.div_ceil(RESERVED_SHARE)
     }
 
     /// Takes a free slot.

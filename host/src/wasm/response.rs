@@ -17,7 +17,7 @@ use super::http::{Hearing, Running};
 use super::tap::Tap;
 
 /// The time for a guest to end after the reader of its response has left: its next write fails, and it may clean up.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLEANUP_TIME: Duration = Duration::from_secs(1);
 
 /// Returns the body's length from the head.
 pub(super) fn length(headers: &http::HeaderMap) -> Option<u64> {
@@ -231,7 +231,7 @@ impl Drop for Open {
         runtime.spawn(async move {
             // The next write fails. A guest that does not write is dropped after the timeout, and dropping `hearing`
             // reports that.
-            if let Ok(end) = tokio::time::timeout(FAREWELL, running).await {
+            if let Ok(end) = tokio::time::timeout(CLEANUP_TIME, running).await {
                 hearing.tell(end);
             }
         });

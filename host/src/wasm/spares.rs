@@ -18,7 +18,7 @@ use super::pool::Pool;
 
 /// The number of recently used pools that are skipped for one slot. Bounded, so that finding a victim does not take
 /// longer with more active pools.
-const PASSED_OVER: usize = 8;
+const MAX_SKIPPED: usize = 8;
 
 /// An idle instance with its slot. It has to end before the slot is passed on.
 pub(super) struct Idle {
@@ -87,15 +87,15 @@ impl Spares {
     /// Takes an idle instance for eviction.
     pub(super) fn take(&self) -> Option<Idle> {
         let mut pools = self.pools.lock();
-        let mut passed_over = 0;
+        let mut skipped = 0;
         while !pools.is_empty() {
             let at = rand::random_range(0..pools.len());
             let Some(pool) = pools[at].upgrade() else {
                 pools.swap_remove(at);
                 continue;
             };
-            if passed_over < PASSED_OVER && pool.listed.was_used() {
-                passed_over += 1;
+            if skipped < MAX_SKIPPED && pool.listed.was_used() {
+                skipped += 1;
                 continue;
             }
             // Delisted before it is asked: an instance that becomes idle afterwards lists the pool again.

@@ -69,7 +69,7 @@ pub(super) struct Kernel {
     events: AsyncFd<OwnedFd>,
     folders: HashMap<i32, Vec<PathBuf>>,
     /// Set once the warning about the system's limit was logged, to log it only once.
-    said: bool,
+    warned: bool,
 }
 
 impl Kernel {
@@ -80,7 +80,7 @@ impl Kernel {
     )]
     pub(super) fn open() -> std::io::Result<Self> {
         let events = AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)?;
-        Ok(Self { events, folders: HashMap::new(), said: false })
+        Ok(Self { events, folders: HashMap::new(), warned: false })
     }
 
     /// Watches exactly these folders. Watching one again costs a system call, takes up a folder that was created anew
@@ -114,7 +114,7 @@ impl Kernel {
         let more = watched.keys().any(|id| !self.folders.contains_key(id));
         self.folders = watched.into_iter().map(|(id, (_, paths))| (id, paths)).collect();
         if let Some(error) = full
-            && !std::mem::replace(&mut self.said, true)
+            && !std::mem::replace(&mut self.warned, true)
         {
             tracing::warn!(
                 %error,

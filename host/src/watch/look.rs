@@ -22,9 +22,9 @@ use crate::wasm::digest;
 
 /// The coarsest timestamps of common file systems (FAT: two seconds). A file that is younger may have been written
 /// again with the same timestamp.
-const COARSE: Duration = Duration::from_millis(2_500);
+const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(2_500);
 /// The number of changed sources that a log line names.
-const NAMED: usize = 3;
+const MAX_NAMED: usize = 3;
 
 /// The parts that the next scan has to cover.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,7 +67,7 @@ type Names = BTreeMap<PathBuf, BTreeSet<OsString>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     stamp: Option<Stamp>,
-    /// Set if any later write has to change the stamp. It is not if the file is younger than [`COARSE`].
+    /// Set if any later write has to change the stamp. It is not if the file is younger than [`TIMESTAMP_GRANULARITY`].
     certain: bool,
 }
 
@@ -231,7 +231,7 @@ impl Watched {
         let see = |path: &PathBuf| {
             let stamp = Stamp::now(path);
             // A stamp of the future, or none, is no reason to look again and again.
-            let certain = stamp.and_then(|stamp| stamp.age()).is_none_or(|age| age >= COARSE);
+            let certain = stamp.and_then(|stamp| stamp.age()).is_none_or(|age| age >= TIMESTAMP_GRANULARITY);
             (path.clone(), Seen { stamp, certain })
         };
         let seen: BTreeMap<PathBuf, Seen> = self.followed.components.iter().map(see).collect();
@@ -340,9 +340,9 @@ fn warn_of(refused: &[Refused]) {
     }
 }
 
-/// Returns up to [`NAMED`] of these paths as text for a log line.
+/// Returns up to [`MAX_NAMED`] of these paths as text for a log line.
 fn some<'a>(files: impl Iterator<Item = &'a PathBuf>) -> String {
     let all: Vec<String> = files.map(|path| path.display().to_string()).collect();
-    let named = all[..all.len().min(NAMED)].join(", ");
-    if all.len() > NAMED { format!("{named} and {} more", all.len() - NAMED) } else { named }
+    let named = all[..all.len().min(MAX_NAMED)].join(", ");
+    if all.len() > MAX_NAMED { format!("{named} and {} more", all.len() - MAX_NAMED) } else { named }
 }

@@ -38,9 +38,9 @@ pub(crate) use pattern::Pattern;
 pub(crate) use sources::{LeftOut, Tree, matches_nothing};
 
 /// The interval of full scans, independent of events.
-const EVERY: Duration = Duration::from_secs(2);
+const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(2);
 /// Full scans take at most one part in this many of the time: with a hundred thousand sources they are less frequent.
-const SHARE: u32 = 20;
+const MAX_SCAN_SHARE: u32 = 20;
 
 /// The input of [`run`].
 #[derive(Clone)]
@@ -183,7 +183,7 @@ impl Looks {
         // From the end of the scan: a scan that takes a second is followed by a second without one.
         self.not_before = TokioInstant::now() + took;
         if all {
-            self.every = TokioInstant::now() + EVERY.max(took * SHARE);
+            self.every = TokioInstant::now() + FULL_SCAN_INTERVAL.max(took * MAX_SCAN_SHARE);
         }
         if found.more {
             // Changes made in them since the scan caused no event.
