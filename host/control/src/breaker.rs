@@ -25,7 +25,7 @@ const MASK: u128 = (1 << WINDOW) - 1;
 
 /// The tolerated disorder of times, in milliseconds. Callers read the clock before they lock the breaker, so a time may
 /// be a little before the previous one. A larger step back means that the clock was set back.
-const SKEW: u64 = 1_000;
+const SKEW_MS: u64 = 1_000;
 
 /// A circuit breaker: keeps messages from an agent that fails, and admits one now and then as a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Breaker {
     pub fn peek(&self, now: u64) -> Admission {
         match self.phase {
             Phase::Closed => Admission::Yes,
-            Phase::Open { since } => match self.opens_until(since, now) {
+            Phase::Open { since } => match self.open_until(since, now) {
                 Some(until) => Admission::No { until },
                 None => Admission::Trial,
             },
@@ -217,7 +217,7 @@ impl Breaker {
     pub fn state(&self, now: u64) -> BreakerState {
         match self.phase {
             Phase::Closed => BreakerState::Closed,
-            Phase::Open { since } if self.opens_until(since, now).is_some() => BreakerState::Open,
+            Phase::Open { since } if self.open_until(since, now).is_some() => BreakerState::Open,
             // The end of the reset time needs no call to take effect, so operators see it at once.
             Phase::Open { .. } | Phase::HalfOpen | Phase::Trying => BreakerState::HalfOpen,
         }
@@ -235,8 +235,8 @@ impl Breaker {
 
     /// Returns the time until which it is open. `None` when the reset time is over, or when the clock was set back so
     /// far that the time spent open is unknown.
-    fn opens_until(&self, since: u64, now: u64) -> Option<u64> {
-        let was_set_back = since > now.saturating_add(SKEW);
+    fn open_until(&self, since: u64, now: u64) -> Option<u64> {
+        let was_set_back = since > now.saturating_add(SKEW_MS);
         // A start slightly in the future is the skew between callers, and must not extend the wait.
         let until = since.min(now).saturating_add(self.reset_ms);
         (now < until && !was_set_back).then_some(until)

@@ -71,13 +71,13 @@ impl<N: Ord + Clone> Stuck<N> {
     pub fn find(to: &N, conversation: u64, look: impl FnMut(&N) -> Option<Standing<N>>) -> Self {
         let mut stuck = Self { agents: reach(to, conversation, look) };
         // To a fixed point: a freed handler may free others.
-        while stuck.let_go() {}
+        while stuck.release_free() {}
         stuck
     }
 
     /// Removes the handlers whose requests can all be handled; others may be able to continue after them. Returns
     /// `false` if there are none.
-    fn let_go(&mut self) -> bool {
+    fn release_free(&mut self) -> bool {
         let mut free = Vec::new();
         for (name, standing) in &self.agents {
             let waits = |asks: &&Asks<N>| self.keep_waiting(&asks.to, asks.conversation);
@@ -105,14 +105,14 @@ impl<N: Ord + Clone> Stuck<N> {
     /// each other to `from` and `to` again. If `from` is not among the agents waited for, `to` twice.
     pub fn cycle(&self, from: &N, to: &N) -> Vec<N> {
         let mut path = vec![to.clone()];
-        self.walk(from, to, &mut BTreeSet::from([to]), &mut path);
+        self.search(from, to, &mut BTreeSet::from([to]), &mut path);
         path.push(to.clone());
         path
     }
 
     /// Searches depth-first along the stuck requests from `at` for `wanted`. Returns `false` and leaves the path
     /// unchanged if it is not found.
-    fn walk<'a>(&'a self, wanted: &N, at: &N, seen: &mut BTreeSet<&'a N>, path: &mut Vec<N>) -> bool
+    fn search<'a>(&'a self, wanted: &N, at: &N, seen: &mut BTreeSet<&'a N>, path: &mut Vec<N>) -> bool
     where
         N: 'a,
     {
@@ -124,7 +124,7 @@ impl<N: Ord + Clone> Stuck<N> {
             // Each agent once, since the search would not end in a cycle without `wanted`.
             if self.keep_waiting(&asks.to, asks.conversation) && seen.insert(&asks.to) {
                 path.push(asks.to.clone());
-                if self.walk(wanted, &asks.to, seen, path) {
+                if self.search(wanted, &asks.to, seen, path) {
                     return true;
                 }
                 path.pop();

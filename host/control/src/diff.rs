@@ -79,7 +79,7 @@ fn agent(spec: &AgentSpec, kind: Kind, details: Vec<String>) -> Difference {
 }
 
 /// The host's settings that apply at its next start; all others apply at once.
-const RESTART: [&str; 6] =
+const RESTART_KEYS: [&str; 6] =
     ["http.listen", "admin.listen", "probes.listen", "store.path", "store.durability", "host.instances"];
 
 /// Compares the host's own settings.
@@ -95,7 +95,7 @@ fn host(old: &Desired, new: &Desired) -> Vec<Difference> {
     let below = |(table, details): (&str, Vec<String>)| -> Vec<String> {
         details.into_iter().map(|detail| format!("{table}.{detail}")).collect()
     };
-    let needs_restart = |detail: &String| RESTART.iter().any(|key| detail.split(':').next() == Some(key));
+    let needs_restart = |detail: &String| RESTART_KEYS.iter().any(|key| detail.split(':').next() == Some(key));
     let (restart, in_place): (Vec<_>, Vec<_>) = tables.into_iter().flat_map(below).partition(needs_restart);
     [(Kind::RestartNeeded, restart), (Kind::InPlace, in_place)]
         .into_iter()
@@ -143,15 +143,15 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
         // An absent value is no leaf, so the other side is shown against `none`.
         Value::Null => {}
         Value::Array(_) | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            leaves.insert(path, plain(value));
+            leaves.insert(path, format_value(value));
         }
     }
 }
 
 /// Formats a value for people: `[triage, cap:desk]`, and a route as `/tickets [POST] enqueue`. Omits empty values.
-fn plain(value: &Value) -> String {
+fn format_value(value: &Value) -> String {
     let list = |values: &mut dyn Iterator<Item = &Value>, between: &str| {
-        values.map(plain).filter(|text| !text.is_empty() && text != "[]").collect::<Vec<_>>().join(between)
+        values.map(format_value).filter(|text| !text.is_empty() && text != "[]").collect::<Vec<_>>().join(between)
     };
     match value {
         Value::String(text) => text.clone(),

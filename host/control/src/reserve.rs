@@ -36,7 +36,7 @@ pub struct Reservations<P> {
 struct Key {
     /// More than one only if each runs within the one before.
     holders: Vec<Ticket>,
-    line: VecDeque<Ticket>,
+    queue: VecDeque<Ticket>,
 }
 
 #[derive(Debug)]
@@ -107,9 +107,9 @@ impl<P> Reservations<P> {
         for name in &keys {
             let key = self.keys.entry(name.clone()).or_default();
             if first {
-                key.line.push_front(ticket);
+                key.queue.push_front(ticket);
             } else {
-                key.line.push_back(ticket);
+                key.queue.push_back(ticket);
             }
             self.changed.push(name.clone());
         }
@@ -128,7 +128,7 @@ impl<P> Reservations<P> {
         run.state = State::Holds;
         for name in &run.keys {
             if let Some(key) = self.keys.get_mut(name) {
-                key.line.retain(|other| *other != ticket);
+                key.queue.retain(|other| *other != ticket);
                 key.holders.push(ticket);
             }
         }
@@ -148,9 +148,9 @@ impl<P> Reservations<P> {
         let Some(run) = self.runs.remove(&ticket) else { return };
         for name in run.keys {
             if let Some(key) = self.keys.get_mut(&name) {
-                key.line.retain(|other| *other != ticket);
+                key.queue.retain(|other| *other != ticket);
                 key.holders.retain(|other| *other != ticket);
-                if key.line.is_empty() && key.holders.is_empty() {
+                if key.queue.is_empty() && key.holders.is_empty() {
                     self.keys.remove(&name);
                 }
             }
@@ -177,7 +177,7 @@ impl<P> Reservations<P> {
         }
         // Only the front of a changed queue can have become the next.
         for name in changed {
-            let Some(ticket) = self.keys.get(&name).and_then(|key| key.line.front()).copied() else { continue };
+            let Some(ticket) = self.keys.get(&name).and_then(|key| key.queue.front()).copied() else { continue };
             if self.is_next(ticket)
                 && let Some(run) = self.runs.get_mut(&ticket)
                 && matches!(run.state, State::Waits(_))
@@ -193,7 +193,7 @@ impl<P> Reservations<P> {
     fn is_next(&self, ticket: Ticket) -> bool {
         self.runs.get(&ticket).is_some_and(|run| {
             let mut keys = run.keys.iter().filter_map(|name| self.keys.get(name));
-            keys.all(|key| key.line.front() == Some(&ticket) && is_free(key, &run.within))
+            keys.all(|key| key.queue.front() == Some(&ticket) && is_free(key, &run.within))
         })
     }
 

@@ -103,7 +103,7 @@ impl Schedule {
         let later = |time| self.instants(time).find(|instant| *instant > after);
         let ahead = self.cron.after(here).find_map(later);
         // During the first pass of a repeated hour, the local times of that hour are still to come once more.
-        let again = self.twice(here).filter(|(first, _)| *first == after).and_then(|(first, second)| {
+        let again = self.ambiguous(here).filter(|(first, _)| *first == after).and_then(|(first, second)| {
             let back = here.checked_sub_signed(TimeDelta::seconds(second - first))?;
             self.cron.after(back).take_while(|time| *time <= here).find_map(later)
         });
@@ -116,7 +116,7 @@ impl Schedule {
         let earlier = |time| self.instants(time).filter(|instant| *instant <= until).last();
         let behind = self.cron.until(here).find_map(earlier);
         // During the second pass of a repeated hour, later local times of that hour have occurred already.
-        let before = self.twice(here).filter(|(_, second)| *second == until).and_then(|(first, second)| {
+        let before = self.ambiguous(here).filter(|(_, second)| *second == until).and_then(|(first, second)| {
             let ahead = here.checked_add_signed(TimeDelta::seconds(second - first))?;
             self.cron.until(ahead).take_while(|time| *time > here).find_map(earlier)
         });
@@ -130,7 +130,7 @@ impl Schedule {
     }
 
     /// Returns both instants of a local time that occurs twice.
-    fn twice(&self, time: NaiveDateTime) -> Option<(i64, i64)> {
+    fn ambiguous(&self, time: NaiveDateTime) -> Option<(i64, i64)> {
         match self.timezone.0.from_local_datetime(&time) {
             MappedLocalTime::Ambiguous(first, second) => Some((first.timestamp(), second.timestamp())),
             MappedLocalTime::Single(_) | MappedLocalTime::None => None,

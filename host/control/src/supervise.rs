@@ -13,11 +13,11 @@ const LONGEST_MS: u64 = 30_000;
 /// to the jitter of delivery attempts in SPEC §7.
 const JITTER: f64 = 0.2;
 
-/// The number of failures to start within [`REMEMBERED_MS`] that makes a revision failed (SPEC §7).
-const STARTS: usize = 10;
+/// The number of failures to start within [`START_WINDOW_MS`] that makes a revision failed (SPEC §7).
+const MAX_FAILED_STARTS: usize = 10;
 
 /// The time for which a failure to start counts, in milliseconds (SPEC §7).
-const REMEMBERED_MS: u64 = 5 * 60 * 1_000;
+const START_WINDOW_MS: u64 = 5 * 60 * 1_000;
 
 /// A failure of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Supervision {
     in_a_row: u32,
     /// Milliseconds since 1970; 0 if nothing waits.
     not_before: u64,
-    /// Times of failures to start, oldest first; at most [`STARTS`].
+    /// Times of failures to start, oldest first; at most [`MAX_FAILED_STARTS`].
     starts: VecDeque<u64>,
 }
 
@@ -78,7 +78,7 @@ impl Supervision {
         let at = now.saturating_add(wait(self.in_a_row, chance));
         self.not_before = at;
         match kind {
-            Failure::Start if self.starts.len() >= STARTS => Verdict::GiveUp,
+            Failure::Start if self.starts.len() >= MAX_FAILED_STARTS => Verdict::GiveUp,
             Failure::Start | Failure::Trap | Failure::TrapAgain => Verdict::Replace { at },
         }
     }
@@ -102,9 +102,9 @@ impl Supervision {
             // After the clock was set back, a time in the future would never be forgotten.
             *start = (*start).min(now);
         }
-        self.starts.retain(|start| now - start <= REMEMBERED_MS);
+        self.starts.retain(|start| now - start <= START_WINDOW_MS);
         // The bound holds even if failures arrive faster than they are forgotten.
-        if self.starts.len() == STARTS {
+        if self.starts.len() == MAX_FAILED_STARTS {
             self.starts.pop_front();
         }
         self.starts.push_back(now);
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn ten_failures_to_start_in_five_minutes_fail_the_revision() {
         // milliseconds between two failures; true if the tenth fails the revision
-        for (apart, gives_up) in [(0, true), (33_333, true), (33_334, false), (REMEMBERED_MS + 1, false)] {
+        for (apart, gives_up) in [(0, true), (33_333, true), (33_334, false), (START_WINDOW_MS + 1, false)] {
             let mut supervision = Supervision::new();
             for n in 0..10 {
                 let verdict = supervision.failed(NOON + n * apart, 0.0, Failure::Start);
@@ -203,9 +203,9 @@ mod tests {
         supervision.well();
         let mut later = supervision.clone();
         assert_eq!(supervision.failed(back, 0.0, Failure::Start), Verdict::GiveUp);
-        supervision.failed(back + REMEMBERED_MS + 1, 0.0, Failure::Start);
+        supervision.failed(back + START_WINDOW_MS + 1, 0.0, Failure::Start);
         assert_eq!(supervision.starts.len(), 1, "earlier failures are forgotten");
-        later.failed(NOON + REMEMBERED_MS + 1, 0.0, Failure::Start);
+        later.failed(NOON + START_WINDOW_MS + 1, 0.0, Failure::Start);
         assert_eq!(later.starts.len(), 1, "earlier failures are forgotten");
     }
 
@@ -228,7 +228,7 @@ mod tests {
                     Verdict::Replace { at } => prop_assert!(at >= now && at - now <= LONGEST_MS),
                     Verdict::GiveUp => prop_assert_eq!(kind, Failure::Start),
                 }
-                prop_assert!(supervision.starts.len() <= STARTS);
+                prop_assert!(supervision.starts.len() <= MAX_FAILED_STARTS);
                 prop_assert!(supervision.may_start(now).is_none_or(|at| at > now && at - now <= LONGEST_MS));
             }
         }

@@ -98,8 +98,8 @@ fn a_clock_jump_does_not_keep_it_open() {
     // the next time of the clock, and the answer then
     for (now, admission) in [
         (NOON - 1, Admission::No { until: NOON - 1 + RESET }),
-        (NOON - SKEW, Admission::No { until: NOON - SKEW + RESET }),
-        (NOON - SKEW - 1, Admission::Trial),
+        (NOON - SKEW_MS, Admission::No { until: NOON - SKEW_MS + RESET }),
+        (NOON - SKEW_MS - 1, Admission::Trial),
         (0, Admission::Trial),
         (u64::MAX, Admission::Trial),
     ] {

@@ -68,7 +68,7 @@ impl Builds {
             // A source that one build writes for another is built each time; only a cycle within one chain has to end.
             self.made.retain(|(by, of), _| by == of);
         }
-        self.ask(command);
+        self.enqueue(command);
     }
 
     /// Records builds that ran before this queue existed, with the sources that changed meanwhile.
@@ -100,7 +100,7 @@ impl Builds {
             let (again, is_news) = made.take(&changed);
             // A build that waits reads these changes anyway, so they are not refused.
             if again || self.waiting.contains(&command) {
-                self.ask(&command);
+                self.enqueue(&command);
             } else if is_news {
                 refused.push(Refused { command, changed: changed.files().cloned().collect() });
             }
@@ -124,7 +124,7 @@ impl Builds {
         self.running.is_some()
     }
 
-    fn ask(&mut self, command: &str) {
+    fn enqueue(&mut self, command: &str) {
         // A waiting build reads all changes when it begins, so one entry is enough.
         if !self.waiting.iter().any(|waiting| waiting == command) {
             self.waiting.push_back(command.to_owned());
@@ -138,14 +138,14 @@ impl Made {
         let before = std::mem::take(&mut self.in_a_row);
         let count = |file: &PathBuf| (file.clone(), before.get(file).map_or(1, |runs| runs.saturating_add(1)));
         self.in_a_row = changed.files().map(count).collect();
-        // The name means files of others: any file that has not changed often enough to be the build's own.
-        let of_others = |files: &BTreeSet<PathBuf>| files.iter().any(|file| self.in_a_row[file] < IN_A_ROW);
-        if of_others(&changed.edited) {
+        // Any file that has not changed often enough to be the build's own was edited by a person.
+        let has_foreign = |files: &BTreeSet<PathBuf>| files.iter().any(|file| self.in_a_row[file] < IN_A_ROW);
+        if has_foreign(&changed.edited) {
             self.came_or_went = 0;
             return (true, false);
         }
         // New names never reach the count of a single file, so runs with new names are counted as a whole.
-        if of_others(&changed.others) {
+        if has_foreign(&changed.others) {
             self.came_or_went = self.came_or_went.saturating_add(1);
             return (self.came_or_went < IN_A_ROW, self.came_or_went == IN_A_ROW);
         }

@@ -2,9 +2,9 @@
 
 /// The pause after the last hint, in milliseconds. A save or a build touches several files, or one several times, and
 /// these are looked at together.
-const REST: u64 = 60;
+const REST_MS: u64 = 60;
 /// The longest delay of a look by hints that keep coming, in milliseconds.
-const LONGEST: u64 = 1_000;
+const MAX_DELAY_MS: u64 = 1_000;
 
 /// A collector of hints that makes a look due once they pause, or have gone on for too long.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +22,7 @@ impl Quiet {
 
     /// Returns the time at which the next look is due; `None` without a hint.
     pub fn due(&self) -> Option<u64> {
-        self.hints.map(|(first, last)| (last + REST).min(first + LONGEST))
+        self.hints.map(|(first, last)| (last + REST_MS).min(first + MAX_DELAY_MS))
     }
 
     /// Begins a look, which covers all hints up to now.
@@ -61,6 +61,6 @@ mod tests {
             quiet.hint(now);
         }
         assert_eq!(looks.len(), 9, "{looks:?}");
-        assert!(looks.windows(2).all(|pair| pair[1] - pair[0] <= LONGEST + 10), "{looks:?}");
+        assert!(looks.windows(2).all(|pair| pair[1] - pair[0] <= MAX_DELAY_MS + 10), "{looks:?}");
     }
 }

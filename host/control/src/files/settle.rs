@@ -4,19 +4,19 @@ use std::time::Duration;
 
 /// The time for which a file that no program has open has to stay unchanged, in milliseconds. A program may write and
 /// close a file more than once for one save.
-const REST: u64 = 100;
+const REST_MS: u64 = 100;
 /// The longest wait for a file that keeps changing while closed, in milliseconds.
-const LONGEST: u64 = 1_000;
+const MAX_CHANGING_MS: u64 = 1_000;
 /// The longest wait for a writer that writes nothing, in milliseconds: a program that never closes the file (a log, a
 /// leaked descriptor) must not hold it back for ever.
-const OPEN: u64 = 10_000;
+const MAX_OPEN_MS: u64 = 10_000;
 /// The time after which a removed file counts as gone, in milliseconds. Some programs replace a file by removing it
 /// first.
-const GONE: u64 = 500;
+const GONE_MS: u64 = 500;
 /// The interval at which a pending file is looked at again, in milliseconds: the close of a file may cause no hint.
-const AGAIN: u64 = 100;
+const POLL_MS: u64 = 100;
 /// The wait after which a change is reported as late, in milliseconds: its author expects it to have taken effect.
-const LATE: u64 = 1_000;
+const LATE_MS: u64 = 1_000;
 
 /// The programs that have a file open for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +87,12 @@ impl<S: PartialEq> Settle<S> {
         let left = match (&stamp, writer) {
             // A file that has never existed is not one that is being replaced.
             (None, _) if self.taken.is_none() || asked => 0,
-            (None, _) => GONE.saturating_sub(rest),
+            (None, _) => GONE_MS.saturating_sub(rest),
             // The age counts as well: the file may have been written long before the first look.
-            (Some(_), Writer::Open) => OPEN.saturating_sub(rest.max(age)),
+            (Some(_), Writer::Open) => MAX_OPEN_MS.saturating_sub(rest.max(age)),
             (Some(_), Writer::None) if asked => 0,
             (Some(_), Writer::None) => {
-                REST.saturating_sub(rest.max(age)).min(LONGEST.saturating_sub(now.saturating_sub(changing)))
+                REST_MS.saturating_sub(rest.max(age)).min(MAX_CHANGING_MS.saturating_sub(now.saturating_sub(changing)))
             }
         };
         if left == 0 {
@@ -102,12 +102,12 @@ impl<S: PartialEq> Settle<S> {
         }
         self.pending = Some((stamp, since, changing));
         // Never the whole rest: a writer may close the file, or the file may reappear, without a hint.
-        Verdict::Wait(Duration::from_millis(left.min(AGAIN)))
+        Verdict::Wait(Duration::from_millis(left.min(POLL_MS)))
     }
 
     /// Returns `true` once for a change that has waited for more than a second because a program keeps the file open.
     pub fn is_late(&mut self, now: u64) -> bool {
-        let late = self.pending.as_ref().is_some_and(|(_, _, changing)| now.saturating_sub(*changing) > LATE);
+        let late = self.pending.as_ref().is_some_and(|(_, _, changing)| now.saturating_sub(*changing) > LATE_MS);
         late && !std::mem::replace(&mut self.reported, true)
     }
 
@@ -180,7 +180,7 @@ mod tests {
         let states: Vec<_> = (0..800).map(|n| (n * 50, Some((u32::try_from(n).unwrap() + 1, Writer::None)))).collect();
         let taken = taken(&states);
         assert!(taken.len() >= 35, "{taken:?}");
-        assert!(taken.windows(2).all(|pair| pair[1].0 - pair[0].0 <= LONGEST + 100), "{taken:?}");
+        assert!(taken.windows(2).all(|pair| pair[1].0 - pair[0].0 <= MAX_CHANGING_MS + 100), "{taken:?}");
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
         let mut settle = Settle::default();
         let ahead = |stamp| Some(Found { stamp, age: None, writer: Writer::None });
         assert!(matches!(settle.look(ahead(1), false, 0), Verdict::Wait(_)));
-        assert_eq!(settle.look(ahead(1), false, REST), Verdict::Take);
+        assert_eq!(settle.look(ahead(1), false, REST_MS), Verdict::Take);
         // Behind by an hour, so the file looks old: a writer is seen all the same, or waited for no longer than it
         // takes to see the file change.
         assert_eq!(settle.look(found(2, 3_600_000, Writer::None), false, 200), Verdict::Take);

@@ -66,10 +66,10 @@ impl Rank {
 }
 
 /// The wait that gains a message another point, in milliseconds.
-const POINT: u64 = 1_000;
+const POINT_MS: u64 = 1_000;
 /// The distance from the front of a queue at which a ready message is prefetched, far enough ahead for the memory
 /// access to end.
-const SOON: usize = 8;
+const PREFETCH_DISTANCE: usize = 8;
 
 /// The queued messages of an agent.
 ///
@@ -210,7 +210,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     pub fn take(&mut self, now: u64) -> Option<Taken<C, T>> {
         let score = |ready: &Ready<C, T>| {
             // In milliseconds, so that waiting counts continuously and not in whole seconds.
-            (ready.taken.rank.points() * POINT).saturating_add(now.saturating_sub(ready.taken.since))
+            (ready.taken.rank.points() * POINT_MS).saturating_add(now.saturating_sub(ready.taken.since))
         };
         // Only the fronts compete: within a rank, messages go in the order in which they became ready.
         let best = self.ready.iter().enumerate().filter_map(|(rank, queue)| Some((score(queue.front()?), rank))).max();
@@ -241,7 +241,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     fn take_at(&mut self, rank: usize, at: usize) -> Option<Taken<C, T>> {
         let queue = &mut self.ready[rank];
         let Ready { taken, behind } = if at == 0 { queue.pop_front()? } else { queue.remove(at)? };
-        if let Some(soon) = queue.get(SOON) {
+        if let Some(soon) = queue.get(PREFETCH_DISTANCE) {
             prefetch_index(std::slice::from_ref(soon), 0);
         }
         // Read when this message is done.
