@@ -45,7 +45,7 @@ fn deadlocked_agents_are_found_with_their_cycle() {
             Some(vec!["a", "b", "c", "a"]),
         ),
         (single(Free), vec![("a", 1, 1, "a", 1)], Some(vec!["a", "a"])),
-        // Turns are left, but the conversation is closed, or the whole agent.
+        // Turns are left, but the conversation is blocked, or the whole agent.
         (many(Free), vec![("a", 1, 1, "b", 1), ("b", 1, 1, "a", 1)], None),
         (many(Conversation), vec![("a", 1, 1, "b", 1), ("b", 1, 1, "a", 1)], Some(vec!["a", "b", "a"])),
         (many(Conversation), vec![("a", 1, 1, "b", 1), ("b", 1, 1, "a", 2)], None),

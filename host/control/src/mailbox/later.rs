@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::Taken;
 
-/// A message that was tried already and is to be tried again at `due`. Its lane is closed until then.
+/// A message that was tried already and is to be tried again at `due`. Its lane is blocked until then.
 #[derive(Debug)]
 pub(super) struct Later<C, T> {
     pub(super) due: u64,

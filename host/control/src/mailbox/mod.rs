@@ -120,7 +120,7 @@ struct Ready<C, T> {
 /// A message that may be handled, or is in flight.
 #[derive(Debug)]
 pub struct Taken<C, T> {
-    /// The lane that stays closed until the message is done.
+    /// The lane that is blocked until the message is done.
     pub lane: Lane<C>,
     /// The urgency.
     pub rank: Rank,
@@ -205,7 +205,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.ready[taken.rank as usize].push_back(Ready { taken, behind });
     }
 
-    /// Takes the most urgent message that may be handled, waiting time included. Its lane is closed until
+    /// Takes the most urgent message that may be handled, waiting time included. Its lane is blocked until
     /// [`done`](Self::done), [`put_back`](Self::put_back) or [`defer`](Self::defer).
     pub fn take(&mut self, now: u64) -> Option<Taken<C, T>> {
         let score = |ready: &Ready<C, T>| {
@@ -229,7 +229,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
                     best = Some((failed, rank, at));
                 }
                 if failed == 0 {
-                    // No message can have fewer, and a more urgent one was seen before.
+                    // No message can have fewer failures, and the more urgent ranks were searched before.
                     break 'search;
                 }
             }
@@ -283,7 +283,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.ready[taken.rank as usize].push_front(Ready { taken, behind: None });
     }
 
-    /// Does the same, but not before `due`. The lane of the message stays closed; all others go on.
+    /// Does the same, but not before `due`. The lane of the message stays blocked; all others go on.
     pub fn defer(&mut self, taken: Taken<C, T>, due: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.held = self.held.saturating_add(1);
