@@ -252,7 +252,7 @@ impl Commons {
             return Ok(sent);
         }
         // What it begins is a timer; an answer that comes at once is not.
-        Ok(sent.refused_as(Refusal { hops: work.hops + 1, limit, end: End::inbox(&agent, ending) }))
+        Ok(sent.refused_as(Refusal { hops: work.hops.saturating_add(1), limit, end: End::inbox(&agent, ending) }))
     }
 
     /// Refuses a question with too many causes, whose sender waits and so is told.

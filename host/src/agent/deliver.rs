@@ -281,6 +281,7 @@ impl Agent {
         let goes = self.goes_on(&handling, &envelope, &effects.sends, replied);
         let closes = if replied { None } else { Closed::of(&envelope, &effects.sends) };
         let handled = handling.acknowledges(&envelope);
+        effects.sends.extend(self.notices_of_ends(&effects.sends));
         let keeps = self.commons.store.keeps_messages();
         let lasts = effects.changes_state() || effects.ahead || effects.has_timers();
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {

@@ -2,7 +2,8 @@
 //! what the message said, and in its headers what it was.
 //!
 //! A notice has one cause more than the message that it is about, so that an agent which sends anew whatever is given up
-//! comes to an end. Nothing is told of a `failure`, nor of what an operator lets be handled again: a notice that cannot be
+//! comes to an end. The notice of that end is past every bound of causes: whatever its handler sends is a dead letter as
+//! well, of which nobody is told. Nothing is told of a `failure`, nor of what an operator lets be handled again: a notice that cannot be
 //! handled causes no other.
 
 use std::sync::Arc;
@@ -12,17 +13,20 @@ use caxton_control::desired::OnDead;
 use super::Agent;
 use super::reply::cut;
 use crate::clock;
-use crate::store::{Commit, Committed};
+use crate::store::{Commit, Committed, TOO_MANY_HOPS, beyond};
 use crate::wasm::{Envelope, Inbox, Outcome, Sent, act, new_id, wit};
 
 /// The sender of notices.
 const SENDER: &str = "host:dead";
 /// The longest text of an error in a notice, in bytes.
 const MAX_ERROR: usize = 1_000;
+/// The causes of the notice that a chain has ended: more than any `limits.hops` allows.
+const PAST_ALL_BOUNDS: u32 = u32::MAX;
 
 /// A message that came to nothing, and why.
 struct Dead<'a> {
     message: &'a wit::Message,
+    /// The causes of the notice.
     hops: u32,
     attempts: usize,
     /// A stable code.
@@ -43,7 +47,8 @@ impl Agent {
         if envelope.is_call() || envelope.revived || message.performative == wit::Performative::Failure {
             return sends;
         }
-        let dead = Dead { message, hops: envelope.hops, attempts: envelope.failed.len(), reason, error };
+        let (hops, attempts) = (envelope.hops.saturating_add(1), envelope.failed.len());
+        let dead = Dead { message, hops, attempts, reason, error };
         if reason != "agent-removed" {
             sends.extend(self.me.upgrade().and_then(|agent| notice(&agent, &dead)));
         }
@@ -57,7 +62,23 @@ impl Agent {
     /// Returns the notice to this agent that its answer has no receiver. `hops` are the causes of the question.
     pub(super) fn notice_in_vain(&self, answer: &wit::Message, hops: u32) -> Option<Sent> {
         let (reason, error) = ("answer-in-vain", "nobody waits for the answer any more");
+        let hops = hops.saturating_add(1);
         notice(&self.me.upgrade()?, &Dead { message: answer, hops, attempts: 0, reason, error })
+    }
+
+    /// Returns the notices to this agent of the messages among those it sends that end a chain of causes. What a notice of
+    /// such an end caused has none.
+    pub(super) fn notices_of_ends(&self, sends: &[Sent]) -> Vec<Sent> {
+        let notice_of = |sent: &Sent| {
+            let (limit, Envelope { message, hops, .. }) = (sent.ends()?, sent.envelope());
+            if *hops == PAST_ALL_BOUNDS || message.performative == wit::Performative::Failure {
+                return None;
+            }
+            let error = beyond(limit);
+            let dead = Dead { message, hops: PAST_ALL_BOUNDS, attempts: 0, reason: TOO_MANY_HOPS, error: &error };
+            notice(&self.me.upgrade()?, &dead)
+        };
+        sends.iter().filter_map(notice_of).collect()
     }
 
     /// Tells this agent that nobody heard an answer which was given.
@@ -78,8 +99,9 @@ impl Agent {
 /// Returns an agent's notice of a message, with the place that is kept for it; none if it wants no notices.
 fn notice(agent: &Arc<Agent>, dead: &Dead<'_>) -> Option<Sent> {
     let spec = agent.spec();
-    let (message, hops) = (dead.message, dead.hops.saturating_add(1));
-    if spec.mailbox.on_dead != OnDead::Tell || agent.is_http() || hops > spec.limits.hops {
+    let Dead { message, hops, .. } = *dead;
+    let ends = hops > spec.limits.hops && hops < PAST_ALL_BOUNDS;
+    if spec.mailbox.on_dead != OnDead::Tell || agent.is_http() || ends {
         return None;
     }
     let text: String = dead.error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

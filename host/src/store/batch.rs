@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::commit::{Add, Commit, CommitError, Handled, StateChange, TOO_MANY_HOPS};
+use super::commit::{Add, Commit, CommitError, Handled, StateChange, TOO_MANY_HOPS, beyond};
 use super::conversation::write_end;
 use super::counters::Counters;
 use super::kept::Event;
@@ -258,7 +258,7 @@ impl<'t> Writing<'t> {
         }
         for sent in &commit.sends {
             if let Some(limit) = sent.ends() {
-                let error = format!("the message has more than {limit} causes (limits.hops)");
+                let error = beyond(limit);
                 self.bury(counters, sent.envelope(), (TOO_MANY_HOPS, &error), counters.now)?;
             }
         }

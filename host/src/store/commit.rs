@@ -156,6 +156,11 @@ pub(crate) struct Failed {
 /// Why a message that ends a chain of causes is a dead letter (`limits.hops`).
 pub(crate) const TOO_MANY_HOPS: &str = "too-many-hops";
 
+/// Says why a message that ends a chain of causes is a dead letter.
+pub(crate) fn beyond(limit: u32) -> String {
+    format!("the message has more than {limit} causes (limits.hops)")
+}
+
 /// A message that is given up.
 #[derive(Debug)]
 pub(crate) struct DeadLetter {

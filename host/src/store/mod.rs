@@ -58,7 +58,8 @@ use crate::histogram::Histogram;
 pub(crate) use at_rest::{AtRest, restore};
 pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
-    Add, Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange, TOO_MANY_HOPS,
+    Add, Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
+    TOO_MANY_HOPS, beyond,
 };
 pub(crate) use conversation::{Closed, ConversationFigures, Conversations, Goes, on_wall, said};
 pub(crate) use copy::CopyError;

@@ -94,3 +94,36 @@ fn an_agent_hears_that_its_answer_has_nobody_to_go_to() {
     });
     assert_eq!(dead(&host, "stays"), [pair("host:dead", "failure")]);
 }
+
+#[test]
+fn an_agent_hears_that_its_messages_end_a_chain_and_of_nothing_that_follows() {
+    let mid = agent(
+        "mid",
+        "rogue",
+        "allow = { send = [\"last\"] }\nlimits = { hops = 1 }\nbreaker = { faults = 100 }\n\
+         mailbox = { attempts = 1, on-dead = \"tell\" }",
+    );
+    let mut host = host(&(rogue("asks", "keep").replace("\"fails\"", "\"mid\"") + &mid + &agent("last", "rogue", "")));
+    // The question and the answer to its own one have two causes. What it is told of the question it does: it asks again.
+    let again = json!({ "do": "send", "to": "last", "content": { "do": "none" } });
+    let question = json!({ "do": "send", "to": "last", "content": again });
+    let told_back = host.client().post("/asks", json!({ "do": "send", "to": "mid", "content": question }).to_string());
+    assert_eq!(told_back.json()["errors"], json!([]));
+    host.until_agent("mid", "both notices are handled", |status| {
+        status["handled"] == 2 && status["failed"] == 1 && status["in_flight"] == 0 && status["mailbox_depth"] == 0
+    });
+    // With nothing under way, nobody was told of what the notice caused.
+    assert_eq!(dead(&host, "last"), [pair("mid", "request"), pair("mid", "request")]);
+    assert_eq!(dead(&host, "asks"), [pair("mid", "inform")]);
+    // An answer is nothing that it can do.
+    assert_eq!(dead(&host, "mid"), [pair("host:dead", "failure")]);
+    for (header, value) in [
+        ("dead-reason", "too-many-hops"),
+        ("dead-error", "the message has more than 1 causes (limits.hops)"),
+        ("dead-sender", "mid"),
+        ("dead-receiver", "asks"),
+        ("dead-attempts", "0"),
+    ] {
+        assert_eq!(told(&host, "mid", header).as_deref(), Some(value), "{header}");
+    }
+}
