@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::output::printable;
+use super::output::{count_of, printable};
 use crate::status::EventEntry;
 
 /// Returns the sentence for an event of a rollout; `None` for other events, which are shown as pairs.
@@ -36,11 +36,15 @@ pub(super) fn words(event: &EventEntry) -> Option<String> {
             Some(format!("the rollout of {to} is at step {step} of {steps}, {weight}%: {what}"))
         }
         "rollout.command" => Some(format!("{} by {}", text("command")?, text("by")?)),
-        "rollout.counted" => Some(format!("{} messages were lost in rollout {}", number("lost")?, number("rollout")?)),
+        "rollout.counted" => {
+            let lost = count_of(number("lost")?, "message was", "messages were");
+            Some(format!("{lost} lost in rollout {}", number("rollout")?))
+        }
         "rollout.rehearsed" => Some(match (text("failed"), number("passed"), number("messages")) {
             (Some(why), ..) => format!("the rehearsal of {} failed: {why}", revision("revision")?),
             (None, Some(passed), Some(all)) => {
-                format!("{} handled {passed} of the last {all} messages on a copy", revision("revision")?)
+                let last = if all == 1 { "the last message".to_owned() } else { format!("the last {all} messages") };
+                format!("{} handled {passed} of {last} on a copy", revision("revision")?)
             }
             (None, ..) => return None,
         }),
@@ -94,6 +98,12 @@ mod tests {
         );
         let counted = of("rollout.counted", json!({ "rollout": 3, "lost": 0 }));
         assert_eq!(counted.as_deref(), Some("0 messages were lost in rollout 3"));
+        let counted = of("rollout.counted", json!({ "rollout": 3, "lost": 1 }));
+        assert_eq!(counted.as_deref(), Some("1 message was lost in rollout 3"));
+        for (all, expected) in [(1, "the last message"), (2, "the last 2 messages")] {
+            let passed = of("rollout.rehearsed", json!({ "revision": 2, "passed": 1, "messages": all }));
+            assert_eq!(passed, Some(format!("echo@2 handled 1 of {expected} on a copy")));
+        }
         let failed = of("rollout.rehearsed", json!({ "revision": 2, "failed": "one\ntwo" }));
         assert_eq!(failed.as_deref(), Some("the rehearsal of echo@2 failed: one two"));
         // An event of another version is shown as pairs.

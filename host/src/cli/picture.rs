@@ -150,10 +150,11 @@ fn cut(line: &str, columns: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn rollout(why: &str) -> RolloutStatus {
+    /// A rollout in the middle of its steps.
+    pub(in crate::cli) fn rollout(why: &str) -> RolloutStatus {
         let side = |messages| SideStatus { messages, failed: 1, p95_us: Some(1_500), memory_bytes: 1 << 20 };
         RolloutStatus {
             agent: "echo".to_owned(),

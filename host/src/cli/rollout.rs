@@ -7,7 +7,7 @@ use http::Method;
 
 use super::args::{Format, HostArgs};
 use super::client::{Client, encode};
-use super::output::{Cell, CliError, Exit, Out, Style, Table, say};
+use super::output::{Cell, CliError, Exit, Out, Style, Table, count_of, say};
 use super::time::{ago, size};
 use crate::status::{Differences, RolloutStatus};
 
@@ -172,10 +172,11 @@ fn text(rollout: &RolloutStatus) -> String {
     let passed = if rollout.ended { format!("took {took}") } else { format!("for {took}") };
     let (stable, candidate) = (rollout.stable_messages, rollout.candidate_messages);
     let (copies, alike) = (rollout.copies, rollout.copies_alike);
+    let alike = format!("\n{alike} of {} answered alike", count_of(copies, "copy was", "copies were"));
     let compared = match rollout.copies_set_aside {
         0 if copies == 0 => String::new(),
-        0 => format!("\n{alike} of {copies} copies were answered alike"),
-        more => format!("\n{alike} of {copies} copies were answered alike; {more} more could not be compared"),
+        0 => alike,
+        more => format!("{alike}; {more} more could not be compared"),
     };
     format!(
         "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}{compared}\n{}",
@@ -189,13 +190,15 @@ pub(super) fn figures(rollout: &RolloutStatus) -> String {
     let memory = size(rollout.peak_memory_bytes);
     let pause = ago(Duration::from_millis(rollout.longest_pause_ms));
     let lost = match rollout.lost_messages {
-        Some(lost) => format!("{lost} messages lost"),
+        Some(lost) => format!("{} lost", count_of(lost, "message", "messages")),
         None if rollout.ended => "lost messages not counted".to_owned(),
         None => "lost messages are counted at the end".to_owned(),
     };
+    let started = count_of(*started_instances, "instance", "instances");
+    let passed = count_of(*probes_passed, "probe", "probes");
     format!(
-        "{to}: {started_instances} instances started, {failed_instances} failed; {probes_passed} probes passed, \
-         {probes_failed} failed; {memory} of memory at most; longest pause {pause}; {lost}"
+        "{to}: {started} started, {failed_instances} failed; {passed} passed, {probes_failed} failed; {memory} of memory \
+         at most; longest pause {pause}; {lost}"
     )
 }
 
@@ -237,4 +240,37 @@ fn table(rollouts: &[RolloutStatus]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::picture::tests::rollout;
+    use super::*;
+
+    #[test]
+    fn one_is_told_as_one() {
+        let of = |number, lost_messages, alike| RolloutStatus {
+            started_instances: number,
+            probes_passed: number,
+            copies: number,
+            copies_alike: alike,
+            lost_messages,
+            ..rollout("so")
+        };
+        for (status, expected, compared) in [
+            (
+                of(1, Some(1), 1),
+                "echo@2: 1 instance started, 0 failed; 1 probe passed, 0 failed; 1.0 MiB of memory at most; longest pause 0s; 1 message lost",
+                "1 of 1 copy was answered alike",
+            ),
+            (
+                of(2, Some(0), 1),
+                "echo@2: 2 instances started, 0 failed; 2 probes passed, 0 failed; 1.0 MiB of memory at most; longest pause 0s; 0 messages lost",
+                "1 of 2 copies were answered alike",
+            ),
+        ] {
+            assert_eq!(figures(&status), expected);
+            assert!(text(&status).contains(compared), "{}", text(&status));
+        }
+    }
 }
