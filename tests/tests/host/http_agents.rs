@@ -128,6 +128,36 @@ fn a_call_of_many_at_once_counts_each_that_it_answers_well() {
 }
 
 #[test]
+fn a_call_in_conflict_runs_again_if_its_body_is_not_above_the_limit_of_a_message() {
+    const LIMIT: usize = 2_048;
+    let mut host = web(&format!("limits = {{ message = \"{LIMIT}B\", time = \"2m\" }}"));
+    for (number, bytes, runs_again) in [(1, LIMIT, true), (2, LIMIT + 1, false)] {
+        assert_eq!(host.caxton(&["mailbox", "pause", "echo"]).0, 0);
+        let address = host.http.clone();
+        let call = std::thread::spawn(move || {
+            caxton_tests::Client::new(&address, None).post("/web/count-asking", "x".repeat(bytes))
+        });
+        // It has read the key by the time its question is there, and an operator writes that before it is answered.
+        host.until_agent("echo", "the question waits", |status| status["mailbox_depth"] == 1);
+        assert_eq!(host.caxton(&["state", "set", "web", "count", "100"]).0, 0);
+        assert_eq!(host.caxton(&["mailbox", "resume", "echo"]).0, 0);
+        let answer = call.join().expect("it is answered");
+        if runs_again {
+            assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "101"));
+        } else {
+            let told = answer.json();
+            assert_eq!((answer.status.as_u16(), &told["code"]), (503, &json!("conflict")), "{told}");
+            assert!(told["detail"].as_str().is_some_and(|detail| detail.contains("`count`")), "{told}");
+            assert_eq!(counted(&host), "100", "nothing of it lasts");
+        }
+        host.until_agent("echo", "all has come", |status| status["mailbox_depth"] == 0 && status["in_flight"] == 0);
+        assert_eq!(host.agent("web")["conflicts"], number);
+    }
+    // The run that came to something had the answer of the one before.
+    assert_eq!((&host.agent("web")["runs"], &host.agent("echo")["handled"]), (&json!(3), &json!(3)));
+}
+
+#[test]
 fn its_health_is_asked_before_it_takes_requests() {
     assert_eq!(web("").agent("web")["state"], "running");
     let sick = host_with_health("it misses its disk");

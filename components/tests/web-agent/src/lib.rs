@@ -11,6 +11,7 @@
 //! | `/discard` | counts, drops that, counts once more; status 200 |
 //! | `/commit-often?times=N` | counts and commits so often; the number of commits that were made |
 //! | `/ask` | what `config.peer` answers to the body |
+//! | `/count-asking` | counts, asks `config.peer`, and answers with the count |
 //! | `/log` | writes the body to the log |
 //! | `/header` | an answer with a header that HTTP does not have |
 //!
@@ -81,6 +82,11 @@ impl HttpAgent for WebAgent {
             "ask" => {
                 let answer = Draft::to(peer()?).text(request.text()?).request(Duration::from_secs(5))?;
                 Ok(Response::text(answer.text()?))
+            }
+            "count-asking" => {
+                let count = count()?;
+                Draft::to(peer()?).text("asked").request(Duration::from_secs(60))?;
+                Ok(Response::text(count.to_string()))
             }
             "log" => {
                 log::info!("{}", request.text()?);
