@@ -29,6 +29,7 @@ mod stats;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+mod timers;
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +54,7 @@ pub(crate) use serve::{serve, serve_probes};
 pub(crate) use stats::HostStats;
 #[cfg(test)]
 pub(crate) use stats::StoreFigures;
+pub(crate) use timers::{TimerPage, TimerStatus};
 pub(crate) use token::{TOKEN_FILE, TokenError, read_token};
 
 /// The largest body in bytes: the largest `limits.message` of any agent (SPEC §5).
@@ -136,6 +138,8 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/mailboxes", get(mailboxes::list)),
         ("/v1/mailboxes/{agent}/pause", post(mailboxes::pause)),
         ("/v1/mailboxes/{agent}/resume", post(mailboxes::resume)),
+        ("/v1/mailboxes/{agent}/timers", get(timers::list)),
+        ("/v1/mailboxes/{agent}/timers/{timer}", delete(timers::cancel)),
         ("/v1/rollouts", get(rollouts::list)),
         ("/v1/rollouts/{agent}", get(rollouts::show)),
         ("/v1/rollouts/{agent}/differences", get(rollouts::differences)),
@@ -163,7 +167,7 @@ fn open_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
 
 /// Segments of the paths that are answered from the store. All others report the host, and must work even while its
 /// disk is stuck.
-const FROM_STORE: &[&str] = &["state", "dead-letters", "conversations", "schedules", "events"];
+const FROM_STORE: &[&str] = &["state", "dead-letters", "conversations", "schedules", "events", "timers"];
 
 /// Holds a response from the store until everything it may show is durable, so that no client sees data that a power
 /// cut could take back.

@@ -10,7 +10,7 @@ use utoipa::{Modify, OpenApi};
 use super::problem::Details;
 use super::{
     agents, config, conversations, dead, follow, invoke, mailboxes, probes, rehearse, rollouts, schedules, state,
-    stats, store,
+    stats, store, timers,
 };
 
 /// The API.
@@ -37,6 +37,8 @@ use super::{
         mailboxes::list,
         mailboxes::pause,
         mailboxes::resume,
+        timers::list,
+        timers::cancel,
         rollouts::list,
         rollouts::show,
         rollouts::follow,
@@ -170,12 +172,18 @@ fn bounds() -> Vec<(&'static str, Value)> {
         ("tail", json!({ "minimum": 0, "maximum": 1_000 })),
         ("messages", json!({ "minimum": 1, "maximum": 10_000 })),
         ("key", json!({ "minLength": 1, "maxLength": 1_024 })),
+        ("timer", words(256)),
+        ("ttl", json!({ "pattern": TTL })),
         ("Idempotency-Key", json!({ "pattern": "^[!-~][\\t -~]{0,255}$" })),
     ]
 }
 
 /// Matches durations from 1 ms to 1 h, the larger units first.
 const TIMEOUT: &str = "^(1h|([1-9]|[1-5][0-9])m(([1-9]|[1-5][0-9])s)?([1-9][0-9]{0,2}ms)?|[1-9][0-9]{0,2}s([1-9][0-9]{0,2}ms)?|[1-9][0-9]{0,5}ms)$";
+
+/// Matches durations of at least 1 ms, the larger units first.
+const TTL: &str =
+    "^([1-9][0-9]{0,4}h([1-9][0-9]{0,4}m)?|[1-9][0-9]{0,4}m([1-9][0-9]{0,4}s)?|[1-9][0-9]{0,6}s|[1-9][0-9]{0,8}ms)$";
 
 /// Returns this document.
 #[utoipa::path(

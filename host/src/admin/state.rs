@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH};
+use caxton_control::units::parse_duration;
+use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
@@ -18,9 +18,10 @@ use super::extract::{Named, Params, body_within};
 use super::guard::Who;
 use super::problem::Problem;
 use crate::agent::Agent;
+use crate::clock;
 use crate::status::{StateKey, StatePage};
 use crate::store::{CommitError, StateChange};
-use crate::wasm::{MAX_VALUE, Read, Value};
+use crate::wasm::{Expiry, MAX_VALUE, Read, Value};
 
 /// Keys of one page, when nothing else is asked and at most.
 const PAGE: u32 = 100;
@@ -40,6 +41,18 @@ pub(super) struct KeyParams {
     after: Option<String>,
     /// At most so many: 100 when left out, 1000 at most.
     limit: Option<u32>,
+}
+
+/// The header of a value that tells when its key is gone.
+const EXPIRES_AT: HeaderName = HeaderName::from_static("caxton-expires-at");
+
+/// How long a key is to live.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SetParams {
+    /// After this time the key is gone, such as `10m`; left out, it stays.
+    ttl: Option<String>,
 }
 
 /// An agent's keys with the sizes of their values, in byte order.
@@ -76,6 +89,8 @@ pub(super) fn page(asked: Option<u32>, usual: u32) -> Result<u32, Problem> {
 }
 
 /// The value of a key: its bytes, with its version as `ETag`.
+///
+/// For a key with a time to live, `caxton-expires-at` is the time at which it is gone, in milliseconds since 1970.
 #[utoipa::path(
     get, path = "/v1/agents/{name}/state/{key}", tag = "state",
     params(("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; a slash may stand as it is")),
@@ -93,17 +108,20 @@ pub(super) async fn get_value(
     if let Ok(tag) = HeaderValue::try_from(etag(found.version)) {
         headers.insert(ETAG, tag);
     }
+    if let Some(at) = found.expires_at {
+        headers.insert(EXPIRES_AT, at.into());
+    }
     Ok(response)
 }
 
-/// Sets a key to the bytes of the body. It stays, also where it had a time to live.
+/// Sets a key to the bytes of the body. Without `ttl` it stays, also where it had a time to live.
 ///
 /// With `If-Match`, only if the key still has that version.
 #[utoipa::path(
     put, path = "/v1/agents/{name}/state/{key}", tag = "state",
     params(
         ("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; a slash may stand as it is"),
-        ("If-Match" = Option<String>, Header, description = "The version that it has to have"),
+        ("If-Match" = Option<String>, Header, description = "The version that it has to have"), SetParams,
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The value"),
     responses((status = 204, description = "It is kept")),
@@ -112,10 +130,12 @@ pub(super) async fn put_value(
     State(api): State<Api>,
     Extension(who): Extension<Who>,
     Named((name, key)): Named<(String, String)>,
+    Params(params): Params<SetParams>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let agent = api.agent(&name).await?;
+    let ttl_ms = params.ttl.as_deref().map(ttl_ms).transpose()?;
     if key.len() > MAX_KEY {
         return Err(Problem::bad_request(format!("the key has {} bytes; {MAX_KEY} is the most", key.len())));
     }
@@ -128,8 +148,13 @@ pub(super) async fn put_value(
     };
     let value = body_within(request, quota.min(MAX_VALUE), too_large).await?;
     let bytes = value.len();
+    // The time counts from here, whatever the commit takes.
+    let expiry = ttl_ms.map(|ms| Expiry::after(clock::now_ms(), ms));
+    let value = Value { bytes: value, expiry };
     write(&api, &agent, &key, Some(value), &headers).await?;
-    let data = json!({ "by": who.to_string(), "key": key, "bytes": bytes });
+    let data = json!({
+        "by": who.to_string(), "key": key, "bytes": bytes, "expires_at": expiry.map(|expiry| expiry.at),
+    });
     api.commons.events.tell(Some(&name), "state.set", data);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -160,6 +185,16 @@ pub(super) async fn delete_value(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Returns the milliseconds of a time to live.
+fn ttl_ms(text: &str) -> Result<u64, Problem> {
+    let time = parse_duration(text).map_err(|error| Problem::bad_request(format!("ttl=`{text}`: {error}")))?;
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    if ms == 0 {
+        return Err(Problem::bad_request(format!("ttl=`{text}`: it has to be at least 1ms")));
+    }
+    Ok(ms)
+}
+
 fn find(api: &Api, agent: &str, key: &str) -> Result<Option<Read>, Problem> {
     api.commons.store.read(agent, key).map_err(Problem::host)
 }
@@ -181,7 +216,7 @@ fn matches(wanted: &HeaderValue, version: u64) -> bool {
 }
 
 /// One commit, as a handler would make it: agents see all of it or nothing.
-async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Bytes>, headers: &HeaderMap) -> Result<(), Problem> {
+async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Value>, headers: &HeaderMap) -> Result<(), Problem> {
     let mut reads = BTreeMap::new();
     if let Some(wanted) = headers.get(IF_MATCH) {
         let version = find(api, agent.name().as_str(), key)?.map_or(0, |read| read.version);
@@ -194,7 +229,7 @@ async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Bytes>, header
     }
     let change = StateChange {
         reads,
-        writes: BTreeMap::from([(key.to_owned(), value.map(Value::lasting))]),
+        writes: BTreeMap::from([(key.to_owned(), value)]),
         expired: Vec::new(),
         adds: BTreeMap::new(),
         version: 0,

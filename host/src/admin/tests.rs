@@ -307,6 +307,21 @@ async fn state_is_read_and_changed() {
     assert_eq!(matching(&tag, "three").await.code(), "conflict");
     assert_eq!(&bench.get(path).await.body[..], b"two");
 
+    // A time to live is told beside the value, and another write takes it away.
+    let lives = format!("{path}?ttl=1h30m");
+    let before = crate::clock::now_ms();
+    assert_eq!(bench.ask("PUT", &lives, "two").await.status, 204);
+    let found = bench.get(path).await;
+    let gone_at: u64 = found.headers["caxton-expires-at"].to_str().unwrap().parse().unwrap();
+    assert!((before..=crate::clock::now_ms()).contains(&(gone_at - 5_400_000)), "{gone_at}");
+    assert_eq!(bench.get("/v1/agents/echo/state?prefix=a/b").await.json()["keys"][0]["expires_at"], gone_at);
+    assert_eq!(bench.ask("PUT", path, "two").await.status, 204);
+    assert!(!bench.get(path).await.headers.contains_key("caxton-expires-at"));
+    for ttl in ["0s", "10", "soon", "1m1h"] {
+        let refused = bench.ask("PUT", &format!("{path}?ttl={ttl}"), "three").await;
+        assert_eq!((refused.status, refused.code().as_str()), (400, "bad-request"), "{ttl}");
+    }
+
     assert_eq!(bench.ask("PUT", path, vec![0; 2_000]).await.code(), "quota");
     assert_eq!(bench.ask("DELETE", path, "").await.status, 204);
     assert_eq!(bench.ask("DELETE", path, "").await.code(), "no-key");
@@ -315,7 +330,7 @@ async fn state_is_read_and_changed() {
     bench.commons.store.flush().await.unwrap();
     let events = bench.get("/v1/events?agent=echo").await.json();
     let kinds: Vec<&str> = events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["state.set", "state.set", "state.set", "state.removed"]);
+    assert_eq!(kinds, ["state.set", "state.set", "state.set", "state.set", "state.set", "state.removed"]);
     assert!(events[0]["data"]["by"].as_str().unwrap().starts_with("api:"));
 }
 

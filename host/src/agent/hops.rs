@@ -2,8 +2,8 @@
 //!
 //! Whatever a message causes has one cause more than it: what its handler sends, the reply, the `failure` or
 //! `not-understood` that the host says in an agent's place. What has more causes than it may is not delivered; it becomes
-//! a dead letter in the commit of the handler that caused it, which stands. An agent that asks and waits is refused
-//! instead, and an answer to one that waits always goes through: it ends a chain and makes none longer.
+//! a dead letter in the commit of the handler that caused it, which stands, with a [notice](super::notice) to its sender if
+//! that wants one. An agent that asks and waits is refused instead, and an answer to one that waits always goes through: it ends a chain and makes none longer.
 //!
 //! What comes by the clock begins a chain of its own: schedules, timers of at least a second to oneself, and what the host
 //! says when a conversation has timed out. So does what comes from outside, a dead letter that is redelivered included.

@@ -75,7 +75,7 @@ pub(super) enum Command {
     State(super::state::State),
     /// Show, redeliver and drop dead letters
     Dead(super::operate::Dead),
-    /// Show mailboxes, hold and release their messages
+    /// Show mailboxes and timers, hold and release their messages
     Mailbox(super::operate::Mailbox),
     /// Show rollouts; pause, resume, promote, abort or undo them
     Rollout(super::rollout::Rollout),

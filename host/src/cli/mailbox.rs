@@ -1,14 +1,15 @@
-//! `caxton mailbox`.
+//! `caxton mailbox`: mailboxes, and the timers that wait beside them.
 
 use std::time::Duration;
 
 use http::Method;
 
 use super::args::{Format, HostArgs};
-use super::client::{Client, encode};
+use super::client::{Client, encode, query};
 use super::operate::MailboxCommand;
-use super::output::{Cell, CliError, Out, Style, Table, say};
-use super::time::ago;
+use super::output::{Cell, CliError, Out, Style, Table, one_line, printable, say};
+use super::time::{ago, rfc3339};
+use crate::admin::{TimerPage, TimerStatus};
 use crate::status::MailboxStatus;
 
 /// Lists mailboxes, pauses or resumes one.
@@ -27,6 +28,55 @@ pub(super) async fn run(command: MailboxCommand, out: &mut Out) -> Result<(), Cl
         }
         MailboxCommand::Pause { agent, host } => hold(&agent, "pause", &host, out).await,
         MailboxCommand::Resume { agent, host } => hold(&agent, "resume", &host, out).await,
+        MailboxCommand::Timers { agent, after, limit, host } => {
+            timers(&agent, after.as_deref(), limit, &host, out).await
+        }
+        MailboxCommand::Cancel { agent, timer, host } => cancel(&agent, &timer, &host, out).await,
+    }
+}
+
+async fn timers(agent: &str, after: Option<&str>, limit: u32, host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
+    let query = query(&[("after", after), ("limit", Some(&limit.to_string()))]);
+    let page: TimerPage = Client::find(host)?.get(&format!("/v1/mailboxes/{}/timers{query}", encode(agent))).await?;
+    if out.format() == Format::Json {
+        return out.json(&page);
+    }
+    if page.timers.is_empty() {
+        say(&format!("no timer waits for {agent}"));
+        return Ok(());
+    }
+    out.line(&timer_table(&page.timers).render(out.is_terminal()))?;
+    if let Some(next) = page.next {
+        say(&format!("there may be more: `--after {next}` shows them"));
+    }
+    Ok(())
+}
+
+fn timer_table(timers: &[TimerStatus]) -> Table {
+    let mut table = Table::new(&["ID", "NAME", "SENDER", "DUE", "CONVERSATION"]);
+    for timer in timers {
+        table.row(vec![
+            Cell::new(&timer.id),
+            Cell::new(timer.name.as_deref().map_or_else(|| "-".to_owned(), one_line)),
+            Cell::new(one_line(&timer.sender)),
+            Cell::new(rfc3339(timer.due_at)),
+            Cell::new(one_line(&timer.conversation)),
+        ]);
+    }
+    table
+}
+
+async fn cancel(agent: &str, timer: &str, host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
+    let path = format!("/v1/mailboxes/{}/timers/{}", encode(agent), encode(timer));
+    let cancelled: TimerStatus = Client::find(host)?.json(Method::DELETE, &path).await?;
+    match out.format() {
+        Format::Json => out.json(&cancelled),
+        Format::Text => {
+            let TimerStatus { id, sender, due_at, .. } = &cancelled;
+            let due = rfc3339(*due_at);
+            say(&format!("the timer {id} of {}, which was due at {due}, is cancelled", printable(sender)));
+            Ok(())
+        }
     }
 }
 
@@ -96,5 +146,21 @@ echo    open                7  10000         2      30          1       -
 held    paused              7  10000         2      30          1      1m
 triage  breaker open        7  10000         2      30          1      0s";
         assert_eq!(table(&mailboxes).render(false), expected);
+    }
+
+    #[test]
+    fn timers_are_listed() {
+        let timer = |id: &str, name: Option<&str>| TimerStatus {
+            id: id.to_owned(),
+            name: name.map(str::to_owned),
+            sender: "desk".to_owned(),
+            due_at: 1_709_251_200_000,
+            conversation: "c-1".to_owned(),
+        };
+        let expected = "\
+ID   NAME    SENDER  DUE                       CONVERSATION
+m-1  -       desk    2024-03-01T00:00:00.000Z  c-1
+m-2  ni ...  desk    2024-03-01T00:00:00.000Z  c-1";
+        assert_eq!(timer_table(&[timer("m-1", None), timer("m-2", Some("ni\nce"))]).render(false), expected);
     }
 }

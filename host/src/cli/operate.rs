@@ -93,10 +93,14 @@ pub(super) struct Which {
 A paused mailbox accepts messages up to mailbox.depth and keeps them, also over a restart; none is handled \
 until it is resumed. A caller that waits for an answer waits until its timeout.
 
+A timer is a message that waits for its time. One that is cancelled is not delivered, and nobody is told.
+
 Examples:
   caxton mailbox ls
   caxton mailbox pause triage
   caxton mailbox resume triage
+  caxton mailbox timers triage
+  caxton mailbox cancel triage nightly
   caxton mailbox ls -o json | jq -r '.[] | select(.held) | .agent'")]
 pub(super) struct Mailbox {
     #[command(subcommand)]
@@ -122,6 +126,29 @@ pub(super) enum MailboxCommand {
     Resume {
         /// The agent
         agent: String,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// List an agent's timers: the messages to it that wait for their time, the next first
+    Timers {
+        /// The agent
+        agent: String,
+        /// Only timers after this place, as the page before printed it
+        #[arg(long, value_name = "PLACE")]
+        after: Option<String>,
+        /// The most to list
+        #[arg(short = 'n', long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Cancel a timer
+    Cancel {
+        /// The agent that it waits for
+        agent: String,
+        /// The id of its message, or its name
+        #[arg(value_name = "ID|NAME")]
+        timer: String,
         #[command(flatten)]
         host: HostArgs,
     },

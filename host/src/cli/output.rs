@@ -275,7 +275,7 @@ pub(super) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// The same of things whose plural has another form: `1 copy was`, `2 copies were`.
+/// Returns a number with a noun of two forms: `1 copy was`, `2 copies were`.
 pub(super) fn count_of(number: u64, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
 }

@@ -1,14 +1,15 @@
 //! `caxton state`.
 
 use bytes::Bytes;
+use caxton_control::units::parse_duration;
 use clap::{Args, Subcommand};
-use http::Method;
+use http::{Method, Response};
 use serde_json::json;
 
 use super::args::{Format, HostArgs};
 use super::client::{Client, encode, query};
 use super::invoke::content;
-use super::output::{Cell, CliError, Out, Table, count, printable, say};
+use super::output::{Cell, CliError, Exit, Out, Table, count, printable, say};
 use super::time::{rfc3339, size};
 use crate::status::{StateKey, StatePage};
 
@@ -21,6 +22,7 @@ Examples:
   caxton state ls ledger --prefix 2026/
   caxton state get counter total
   caxton state set counter total 0
+  caxton state set desk greeting 'Closed today' --ttl 8h
   caxton state rm counter total")]
 pub(super) struct State {
     #[command(subcommand)]
@@ -57,6 +59,9 @@ pub(super) enum StateCommand {
         key: String,
         /// The value: text, @FILE, or - for standard input
         value: String,
+        /// After this time the key is gone, such as 10m; without it the key stays
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
         #[command(flatten)]
         host: HostArgs,
     },
@@ -78,31 +83,50 @@ pub(super) async fn run(command: StateCommand, out: &mut Out) -> Result<(), CliE
         StateCommand::Get { agent, key, host } => {
             let path = path(&agent, &key);
             let response = Client::find(&host)?.send(Method::GET, &path, None, Bytes::new()).await?;
-            let value = response.into_body();
-            match (out.format(), std::str::from_utf8(&value)) {
-                (Format::Text, _) => {
-                    out.bytes(&value)?;
-                    if out.is_terminal() && !value.ends_with(b"\n") { out.bytes(b"\n") } else { Ok(()) }
-                }
-                (Format::Json, Ok(text)) => out.json(&json!({ "key": key, "bytes": value.len(), "value": text })),
-                (Format::Json, Err(_)) => {
-                    let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-                    out.json(&json!({ "key": key, "bytes": value.len(), "value_hex": hex }))
-                }
-            }
+            show(&key, response, out)
         }
-        StateCommand::Set { agent, key, value, host } => {
+        StateCommand::Set { agent, key, value, ttl, host } => {
+            if let Some(ttl) = &ttl {
+                parse_duration(ttl).map_err(|error| CliError::new(Exit::Usage, format!("--ttl: {error}")))?;
+            }
             let value = content(Some(&value))?;
             let bytes = value.len();
             let client = Client::find(&host)?;
-            client.send(Method::PUT, &path(&agent, &key), Some("application/octet-stream"), value.into()).await?;
-            done(&agent, &key, &format!("set ({})", size(bytes as u64)), out)
+            let path = path(&agent, &key) + &query(&[("ttl", ttl.as_deref())]);
+            client.send(Method::PUT, &path, Some("application/octet-stream"), value.into()).await?;
+            let gone = ttl.map(|ttl| format!(", gone in {ttl}")).unwrap_or_default();
+            done(&agent, &key, &format!("set ({}){gone}", size(bytes as u64)), out)
         }
         StateCommand::Rm { agent, key, host } => {
             Client::find(&host)?.send(Method::DELETE, &path(&agent, &key), None, Bytes::new()).await?;
             done(&agent, &key, "removed", out)
         }
     }
+}
+
+/// Prints a value; words tell when its key is gone.
+fn show(key: &str, response: Response<Bytes>, out: &mut Out) -> Result<(), CliError> {
+    let expires_at = response.headers().get("caxton-expires-at").and_then(|at| at.to_str().ok()?.parse::<u64>().ok());
+    let value = response.into_body();
+    if out.format() == Format::Text {
+        out.bytes(&value)?;
+        if out.is_terminal() && !value.ends_with(b"\n") {
+            out.bytes(b"\n")?;
+        }
+        if let Some(at) = expires_at {
+            say(&format!("{} is gone at {}", printable(key), rfc3339(at)));
+        }
+        return Ok(());
+    }
+    let mut shown = json!({ "key": key, "bytes": value.len() });
+    match std::str::from_utf8(&value) {
+        Ok(text) => shown["value"] = text.into(),
+        Err(_) => shown["value_hex"] = value.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+    }
+    if let Some(at) = expires_at {
+        shown["expires_at"] = at.into();
+    }
+    out.json(&shown)
 }
 
 fn path(agent: &str, key: &str) -> String {

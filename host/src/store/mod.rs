@@ -69,7 +69,7 @@ pub(crate) use query::EventFilter;
 pub(crate) use queue::{Queued, Threaded};
 #[allow(unused_imports, reason = "named by the reconciler's handoff")]
 pub(crate) use state_copy::{Restored, StateCopy};
-pub(crate) use timer::{AgentTimers, Timers};
+pub(crate) use timer::{AgentTimers, Timers, WaitingTimer};
 
 /// The database within the data folder.
 const DATABASE: &str = "caxton.db";

@@ -9,6 +9,8 @@
 //! host. `due` is of the steady clock, `at` is the date; they differ where the wall clock was set, and a start goes by
 //! the date.
 
+mod list;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +26,8 @@ use super::counters::Counters;
 use super::row;
 use crate::clock;
 use crate::wasm::{Cancel, Envelope, TimerName, rank};
+
+pub(crate) use list::WaitingTimer;
 
 /// Bytes of contents above which no further timer fires in one transaction: they pass through memory.
 const FIRE_BYTES: usize = 16 << 20;
@@ -190,18 +194,18 @@ pub(super) fn check_cancels(
     Ok(Ok(()))
 }
 
-/// Removes a timer, if it is there; nobody waits for an answer to it.
+/// Removes a timer; nobody waits for an answer to it. False if it is not there.
 pub(super) fn cancel(
     transaction: &Transaction<'_>,
     counters: &mut Counters,
     sender: &str,
     timer: &TimerName,
-) -> rusqlite::Result<()> {
-    let Some(found) = find(transaction, sender, timer)? else { return Ok(()) };
+) -> rusqlite::Result<bool> {
+    let Some(found) = find(transaction, sender, timer)? else { return Ok(false) };
     transaction.prepare_cached("DELETE FROM timer WHERE seq = ?1")?.execute([found.seq])?;
     counters.conversations.close_question(&found.closed);
     counters.counted.push(Counted::Gone(found.agent.as_str().into(), 1));
-    Ok(())
+    Ok(true)
 }
 
 /// Keeps a message until its time, in place of a timer of its name.

@@ -36,6 +36,13 @@ pub(crate) struct Expiry {
     pub(crate) given: Option<u64>,
 }
 
+impl Expiry {
+    /// Returns the end of so many milliseconds from now, bounded by the store's signed integers, which reach beyond any clock.
+    pub(crate) fn after(now: u64, ttl_ms: u64) -> Self {
+        Self { at: now.saturating_add(ttl_ms).min(i64::MAX.unsigned_abs()), given: Some(ttl_ms) }
+    }
+}
+
 impl Value {
     /// A value that stays.
     pub(crate) fn lasting(bytes: Bytes) -> Self {

@@ -109,9 +109,7 @@ impl state::Host for Ctx {
 
     fn set_for(&mut self, key: String, value: Vec<u8>, ttl_ms: u64) -> wasmtime::Result<Result<(), StateError>> {
         self.go_on()?;
-        // Bounded by the store's signed integers, which reach beyond any clock.
-        let at = clock::now_ms().saturating_add(ttl_ms).min(i64::MAX.unsigned_abs());
-        let expiry = Some(Expiry { at, given: Some(ttl_ms) });
+        let expiry = Some(Expiry::after(clock::now_ms(), ttl_ms));
         Ok(self.write(key, Some(Value { bytes: value.into(), expiry })))
     }
 

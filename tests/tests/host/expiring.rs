@@ -205,3 +205,25 @@ fn a_limiter_counts_what_fails_too() {
     let through: usize = callers.into_iter().map(|caller| caller.join().expect("it ends")).sum();
     assert_eq!((through, host.caxton(&["state", "get", "limited", "count/bert"]).1.trim()), (3, "3"));
 }
+
+#[test]
+fn a_key_that_is_set_by_hand_may_have_a_time_to_live() {
+    let host = rogue();
+    let (code, _, words) = host.caxton(&["state", "set", "rogue", "note", "closed", "--ttl", "10m"]);
+    assert!(code == 0 && words.contains("gone in 10m"), "{words}");
+    assert_eq!(get(&host, "note"), json!("closed"));
+    let at = listed(&host)[0].1.expect("it has a time");
+    let (_, out, words) = host.caxton(&["state", "get", "rogue", "note"]);
+    assert_eq!((out.as_str(), words.contains("note is gone at 2")), ("closed", true), "{words}");
+    let (_, out, _) = host.caxton(&["state", "get", "rogue", "note", "-o", "json"]);
+    let shown: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(shown, json!({ "key": "note", "bytes": 6, "value": "closed", "expires_at": at }));
+    host.order("clock 601");
+    assert_eq!((get(&host, "note"), host.caxton(&["state", "get", "rogue", "note"]).0), (Value::Null, 3));
+    // Without a time it stays, and says nothing of one.
+    assert_eq!(host.caxton(&["state", "set", "rogue", "note", "open"]).0, 0);
+    let (_, out, words) = host.caxton(&["state", "get", "rogue", "note"]);
+    assert!(out == "open" && words.is_empty(), "{out} {words}");
+    let (code, _, words) = host.caxton(&["state", "set", "rogue", "note", "open", "--ttl", "10"]);
+    assert!(code == 2 && words.contains("--ttl: the unit after `10` is missing"), "{code} {words}");
+}

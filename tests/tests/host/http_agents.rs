@@ -137,8 +137,9 @@ fn a_call_in_conflict_runs_again_if_its_body_is_not_above_the_limit_of_a_message
         let call = std::thread::spawn(move || {
             caxton_tests::Client::new(&address, None).post("/web/count-asking", "x".repeat(bytes))
         });
-        // It has read the key by the time its question is there, and an operator writes that before it is answered.
-        host.until_agent("echo", "the question waits", |status| status["mailbox_depth"] == 1);
+        // The question, and the place of the message that goes with the commit: the key is read by then, and an operator
+        // writes it before the answer comes.
+        host.until_agent("echo", "the question waits", |status| status["mailbox_depth"] == 2);
         assert_eq!(host.caxton(&["state", "set", "web", "count", "100"]).0, 0);
         assert_eq!(host.caxton(&["mailbox", "resume", "echo"]).0, 0);
         let answer = call.join().expect("it is answered");

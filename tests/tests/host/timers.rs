@@ -225,3 +225,67 @@ fn timers_of_an_agent_that_is_removed_become_dead_letters() {
     host.until_agent("rogue", "it is back", |status| status["state"] == "running");
     assert_eq!((waiting(&host), host.agent("rogue")["dead_letters"].clone()), (0, json!(300)));
 }
+
+/// The timers of an agent as the command lists them, as names, and the place after them.
+fn listed(host: &Host, of: &str, more: &[&str]) -> (Vec<String>, Option<String>) {
+    let (code, out, words) = host.caxton(&[&["mailbox", "timers", of, "-o", "json"], more].concat());
+    assert_eq!(code, 0, "{words}");
+    let page: Value = serde_json::from_str(&out).expect("JSON");
+    let names = page["timers"].as_array().expect("a list").iter();
+    let names = names.map(|timer| timer["name"].as_str().unwrap_or("-").to_owned()).collect();
+    (names, page["next"].as_str().map(str::to_owned))
+}
+
+#[test]
+fn an_operator_lists_timers_and_cancels_one() {
+    let more = "allow = { send = [\"rogue\"] }";
+    let host = host(&(rogue("") + &agent("other", "rogue", more)));
+    let hours = |name: Option<&str>, hours: u64| set(&host, &timer("late", hours * HOUR, name, 1)).remove(0);
+    let id = hours(None, 3);
+    for (name, after) in [("last", 4), ("first", 1), ("twice", 2)] {
+        hours(Some(name), after);
+    }
+    let (all, next) = listed(&host, "rogue", &[]);
+    assert_eq!((all, next), (["first", "twice", "-", "last"].map(str::to_owned).to_vec(), None));
+    // A page at a time.
+    let (page, next) = listed(&host, "rogue", &["-n", "2"]);
+    assert_eq!(page, ["first", "twice"]);
+    let after = next.expect("there are more");
+    let (page, next) = listed(&host, "rogue", &["-n", "2", "--after", &after]);
+    assert_eq!(page, ["-", "last"]);
+    assert_eq!(listed(&host, "rogue", &["--after", &next.expect("it was full")]), (Vec::new(), None));
+    let (code, out, _) = host.caxton(&["mailbox", "timers", "rogue"]);
+    assert!(code == 0 && out.contains(&id) && out.contains("DUE"), "{out}");
+    let found = host.api().get("/v1/mailboxes/rogue/timers?limit=1").json()["timers"][0].clone();
+    let in_an_hour = found["due_at"].as_u64().expect("a time");
+    assert!(found["sender"] == "rogue" && found["conversation"].is_string() && in_an_hour > 0, "{found}");
+    // By its id and by its name; what is gone is not found.
+    for timer in [&*id, "first"] {
+        assert_eq!(host.caxton(&["mailbox", "cancel", "rogue", timer]).0, 0, "{timer}");
+        let (code, _, words) = host.caxton(&["mailbox", "cancel", "rogue", timer]);
+        assert!(code == 3 && words.contains("caxton mailbox timers rogue"), "{code} {words}");
+        assert_eq!(cancelled(&host, timer), false, "{timer}");
+    }
+    assert_eq!(waiting(&host), 2);
+    // A name is of its sender: another has the same one.
+    let mut action = timer("late", HOUR, Some("twice"), 1);
+    action["to"] = json!("rogue");
+    let told = host.client().post("/other", action.to_string()).json();
+    assert_eq!(told["errors"], json!([]), "{told}");
+    let (code, _, words) = host.caxton(&["mailbox", "cancel", "rogue", "twice"]);
+    assert!(code == 4 && words.contains("several senders"), "{code} {words}");
+    assert_eq!(waiting(&host), 3);
+    let theirs = told["sent"][0].as_str().expect("an id");
+    assert_eq!(host.caxton(&["mailbox", "cancel", "rogue", theirs]).0, 0);
+    let (code, out, _) = host.caxton(&["mailbox", "cancel", "rogue", "twice", "-o", "json"]);
+    let told: Value = serde_json::from_str(&out).expect("JSON");
+    assert!(code == 0 && told["sender"] == "rogue" && told["name"] == "twice", "{told}");
+    let events = host.api().get("/v1/events?agent=rogue&limit=1000").json();
+    let told = events.as_array().expect("a list").iter().filter(|event| event["kind"] == "timer.cancelled").count();
+    assert_eq!(told, 4);
+    // Also of those that another host had set.
+    let host = host.kill().start();
+    assert_eq!(listed(&host, "rogue", &[]).0, ["last"]);
+    assert_eq!(host.caxton(&["mailbox", "cancel", "rogue", "last"]).0, 0);
+    assert_eq!((waiting(&host), host.caxton(&["mailbox", "timers", "nobody"]).0), (0, 3));
+}
