@@ -36,6 +36,10 @@ mod trace;
 mod wasm;
 mod watch;
 
+#[cfg(test)]
+#[path = "../tests/pages/mod.rs"]
+mod pages;
+
 /// Messages are many small allocations, made on one thread and freed on another.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

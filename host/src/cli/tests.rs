@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use super::args::{Cli, HostArgs};
 use super::client::Client;
 use super::output::Exit;
 use crate::admin::tests::{Bench, File};
+use crate::pages;
 use crate::status::AgentStatus;
 
 /// The introduction of the page.
@@ -95,6 +96,28 @@ fn commands_have_help_and_examples() {
             assert!(argument.get_help().is_some(), "{name}: {} is not explained", argument.get_id());
         }
     }
+}
+
+/// Each command of the documentation is one that the program takes, also those of the examples in its own help.
+#[test]
+fn commands_on_the_pages_are_taken() {
+    let (mut wrong, mut taken) = (Vec::new(), 0);
+    for page in &pages::pages() {
+        for (line, command) in page.blocks().iter().flat_map(pages::Block::commands) {
+            for words in pages::words(&command) {
+                let Some(arguments) = pages::arguments_of_caxton(&words) else { continue };
+                taken += 1;
+                let error =
+                    Cli::try_parse_from(std::iter::once("caxton").chain(arguments.iter().map(String::as_str))).err();
+                if let Some(error) = error.filter(clap::Error::use_stderr) {
+                    let why = error.to_string();
+                    wrong.push(format!("{}:{line}: {command}: {}", page.path, why.lines().next().unwrap_or_default()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "commands that the program does not take:\n{}", wrong.join("\n"));
+    assert!(taken > 80, "the pages have {taken} commands, or they are not found");
 }
 
 fn host_args(data: PathBuf) -> HostArgs {

@@ -107,6 +107,60 @@ fn errors_as_json_name_the_line_or_the_variable() {
     assert_eq!(json, expected);
 }
 
+/// Settings that a piece of a file on a page leaves to the rest of the file: the components of the agents that it names, and
+/// agents for those that it sends to. Given as variables, so that errors keep their lines.
+fn rest_of_the_file(text: &str) -> Vec<(String, String)> {
+    let Ok(piece) = text.parse::<toml_edit::DocumentMut>() else { return Vec::new() };
+    let variable = |agent: &str, key: &str| format!("CAXTON_AGENTS__{}__{key}", agent.to_uppercase().replace('-', "_"));
+    let mut rest = Vec::new();
+    let agents = piece.get("agents").and_then(|agents| agents.as_table_like());
+    let agents: Vec<_> = agents.into_iter().flat_map(|agents| agents.iter()).collect();
+    for (name, agent) in &agents {
+        if agent.get("component").is_none() {
+            rest.push((variable(name, "COMPONENT"), "a.wasm".to_owned()));
+        }
+        let sends = agent.get("allow").and_then(|allow| allow.get("send")).and_then(|send| send.as_array());
+        for receiver in sends.into_iter().flatten().filter_map(|receiver| receiver.as_str()) {
+            match receiver.strip_prefix("cap:") {
+                None if agents.iter().any(|(known, _)| *known == receiver) => {}
+                None => rest.push((variable(receiver, "COMPONENT"), "a.wasm".to_owned())),
+                Some(capability) => {
+                    rest.push((variable("others", "COMPONENT"), "a.wasm".to_owned()));
+                    rest.push((variable("others", "CAPABILITIES"), format!("[\"{capability}\"]")));
+                }
+            }
+        }
+    }
+    rest.sort();
+    rest.dedup();
+    rest
+}
+
+/// Each block of TOML in the documentation is a file or a piece of one, unless it says of what other file it is.
+#[test]
+fn pieces_of_the_file_on_the_pages_are_right() {
+    let (mut wrong, mut pieces) = (String::new(), 0);
+    for page in &crate::pages::pages() {
+        for block in page.blocks().iter().filter(|block| block.language == "toml") {
+            // On the lines that they have on the page.
+            let text = format!("{}{}\n", "\n".repeat(block.line - 1), block.lines.join("\n"));
+            let path = Path::new(&page.path);
+            if block.file.is_some() {
+                if let Err(error) = text.parse::<toml_edit::DocumentMut>() {
+                    wrong.push_str(&format!("{}: {error}", page.path));
+                }
+                continue;
+            }
+            pieces += 1;
+            if let Err(errors) = parse(&text, env(rest_of_the_file(&text)), &[("caxton", "1".to_owned())]) {
+                wrong.push_str(&ConfigErrors::new(path, text, errors).plain());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(pieces > 10, "the pages have {pieces} pieces of a file, or they are not found");
+}
+
 /// Returns a file with this many agents. If it is not `good`, each of them has three errors.
 fn many(count: usize, good: bool) -> String {
     let (memory, name) = if good { ("memory", "agent") } else { ("memry", "agnt") };

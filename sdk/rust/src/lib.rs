@@ -83,8 +83,22 @@ pub mod prelude {
 
 /// Compiles the examples of the documentation pages as doc tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/recipes.md")]
-pub struct Recipes;
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    pub struct Readme;
+    #[doc = include_str!("../README.md")]
+    pub struct Sdk;
+    #[doc = include_str!("../../../docs/first-agent.md")]
+    pub struct FirstAgent;
+    #[doc = include_str!("../../../docs/http-agents.md")]
+    pub struct HttpAgents;
+    #[doc = include_str!("../../../docs/isolation.md")]
+    pub struct Isolation;
+    #[doc = include_str!("../../../docs/messages.md")]
+    pub struct Messages;
+    #[doc = include_str!("../../../docs/recipes.md")]
+    pub struct Recipes;
+}
 
 /// The media type of JSON.
 pub const JSON: &str = "application/json";

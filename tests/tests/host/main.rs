@@ -8,10 +8,11 @@
 //! | 4 ok for what nobody received | `limits::a_full_mailbox_refuses`, `agents::enqueued_messages_are_handled` |
 //! | 5 security by constant | the engine's tests of artefacts, `host/src/wasm/tests` |
 //! | 6 a snapshot under the wrong revision | `stateful::a_new_revision_takes_up_what_the_old_one_kept` |
+//! | 7 triggers that nothing feeds | `judged`, and for comparisons `trials` |
 //! | 8 bookkeeping | `reload::a_reload_that_fails_harms_nobody` |
 //! | 9 settings read by nothing | `host/control/tests/config.rs` |
 //!
-//! 7 and 10 are of rollouts with analysis and of moves between machines, which this program does not have.
+//! 10 is of moves between machines, which this program does not have.
 
 mod agents;
 mod api;
@@ -48,6 +49,7 @@ mod outside;
 mod passed_over;
 mod poison;
 mod questions;
+mod readme;
 mod reload;
 mod removals;
 mod rollouts;
@@ -67,6 +69,10 @@ mod trials;
 mod upgrade;
 mod web;
 mod words;
+
+/// The pages of the documentation.
+#[path = "../../../host/tests/pages/mod.rs"]
+mod pages;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

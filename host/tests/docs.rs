@@ -1,0 +1,317 @@
+//! The documentation as far as a machine can see whether it is right: links, the table of contents, the files that it
+//! names, blocks of JSON. Commands and pieces of `caxton.toml` are tested where they are parsed: in `host/src/cli` and
+//! `host/src/config`; Rust by the SDK's tests of its documentation.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod pages;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use pages::{Block, Page, arguments_of_caxton, pages, root, words};
+
+fn check(rule: &str, broken: &[String]) {
+    assert!(broken.is_empty(), "{rule}:\n{}", broken.join("\n"));
+}
+
+/// A path without `.` and `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+#[test]
+fn links_lead_to_files_and_headings_that_are_there() {
+    let pages = pages();
+    let anchors: BTreeMap<&str, Vec<String>> = pages.iter().map(|page| (page.path.as_str(), page.anchors())).collect();
+    let mut broken = Vec::new();
+    for page in &pages {
+        for (line, link) in page.links() {
+            if link.starts_with("https://") || link.starts_with("http://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+            let folder = Path::new(&page.path).parent().unwrap();
+            let target = if file.is_empty() { PathBuf::from(&page.path) } else { plain(&folder.join(file)) };
+            if !root().join(&target).exists() {
+                broken.push(format!("{}:{line}: {link}: there is no such file", page.path));
+            } else if let Some(anchor) = anchor {
+                let found = anchors.get(target.to_str().unwrap());
+                if !found.is_some_and(|anchors| anchors.iter().any(|known| known == anchor)) {
+                    broken.push(format!("{}:{line}: {link}: there is no such heading", page.path));
+                }
+            }
+        }
+    }
+    check("links lead somewhere", &broken);
+}
+
+#[test]
+fn every_page_is_in_the_table_of_contents() {
+    let pages = pages();
+    let summary = pages.iter().find(|page| page.path == "docs/SUMMARY.md").expect("docs/SUMMARY.md");
+    let listed: Vec<String> = summary.links().into_iter().map(|(_, link)| format!("docs/{link}")).collect();
+    let mut broken: Vec<String> = pages
+        .iter()
+        .map(|page| &page.path)
+        .filter(|path| path.starts_with("docs/") && *path != "docs/SUMMARY.md")
+        .filter(|path| listed.iter().filter(|listed| listed == path).count() != 1)
+        .map(|path| format!("{path} is not in docs/SUMMARY.md once"))
+        .collect();
+    let readme = pages.iter().find(|page| page.path == "README.md").unwrap();
+    let named: BTreeSet<&str> = readme.links().into_iter().map(|(_, link)| link).collect();
+    broken.extend(
+        listed.iter().filter(|path| !named.contains(path.as_str())).map(|path| format!("README.md lacks {path}")),
+    );
+    check("the table of contents has every page, and so has the README", &broken);
+}
+
+#[test]
+fn blocks_of_json_are_json() {
+    let mut broken = Vec::new();
+    for page in &pages() {
+        for block in page.blocks().iter().filter(|block| block.language == "json") {
+            if let Err(error) = serde_json::from_str::<serde_json::Value>(&block.lines.join("\n")) {
+                broken.push(format!("{}:{}: {error}", block.page, block.line));
+            }
+        }
+    }
+    check("blocks of JSON parse", &broken);
+}
+
+#[test]
+fn blocks_say_what_they_are() {
+    // A block without a language is Rust to rustdoc.
+    const LANGUAGES: [&str; 10] =
+        ["console", "dockerfile", "json", "mermaid", "rust", "sh", "systemd", "text", "toml", "wit"];
+    let sdk = fs::read_to_string(root().join("sdk/rust/src/lib.rs")).unwrap();
+    let mut broken = Vec::new();
+    for page in &pages() {
+        for block in page.blocks() {
+            let Block { page: path, line, language, .. } = block;
+            if !LANGUAGES.contains(&language) {
+                broken.push(format!("{path}:{line}: `{language}` is none of the languages that a test reads"));
+            }
+            let included = match path.strip_prefix("sdk/rust/") {
+                Some(own) => format!("include_str!(\"../{own}\")"),
+                None => format!("include_str!(\"../../../{path}\")"),
+            };
+            if language == "rust" && !sdk.contains(&included) {
+                broken.push(format!("{path}:{line}: sdk/rust/src/lib.rs does not compile the page's examples"));
+            }
+        }
+    }
+    check("blocks say what they are", &broken);
+}
+
+/// What a command of cargo names has to be there: a package, a test, a bench.
+#[test]
+fn commands_of_cargo_name_what_is_there() {
+    let packages: Vec<String> = ["host", "host/control", "sdk/rust", "tests", "benches"]
+        .map(|folder| fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap())
+        .iter()
+        .filter_map(|text| {
+            text.lines().find_map(|line| line.strip_prefix("name = \"")).map(|name| name.replace('"', ""))
+        })
+        .collect();
+    let is_there = |option: &str, name: &str| match option {
+        "-p" => packages.iter().any(|package| package == name),
+        "--path" => root().join(name).join("Cargo.toml").is_file(),
+        "--manifest-path" => root().join(name).is_file(),
+        "--bench" => root().join(format!("benches/benches/{name}.rs")).is_file(),
+        "--example" => root().join(format!("sdk/rust/examples/{name}.rs")).is_file(),
+        "--test" => ["host/tests", "host/control/tests", "sdk/rust/tests", "tests/tests"]
+            .iter()
+            .any(|folder| [".rs", "/main.rs"].iter().any(|end| root().join(format!("{folder}/{name}{end}")).is_file())),
+        _ => true,
+    };
+    let mut broken = Vec::new();
+    for page in &pages() {
+        for (line, command) in page.blocks().iter().flat_map(Block::commands) {
+            for words in words(&command).iter().filter(|words| words[0] == "cargo") {
+                // Members of the other workspace have manifests of their own.
+                let own = !words.iter().any(|word| word == "--manifest-path");
+                let mut pairs = words.windows(2).filter(|pair| own || pair[0] != "-p");
+                let wrong = pairs.find(|pair| arguments_of_caxton(words).is_none() && !is_there(&pair[0], &pair[1]));
+                broken.extend(wrong.map(|pair| format!("{}:{line}: {} {} is not there", page.path, pair[0], pair[1])));
+            }
+        }
+    }
+    check("commands of cargo name what is there", &broken);
+}
+
+/// The words of a page in backticks that look like paths of this repository.
+fn paths(page: &Page) -> Vec<(usize, &str)> {
+    const FOLDERS: [&str; 8] = ["host/", "sdk/", "wit/", "components/", "tests/", "benches/", "docs/", ".ci/"];
+    let words = page.prose().flat_map(|(at, line)| line.split('`').skip(1).step_by(2).map(move |word| (at, word)));
+    words
+        .filter(|(_, word)| FOLDERS.iter().any(|folder| word.starts_with(folder)) && !word.contains([' ', '*', '{']))
+        .collect()
+}
+
+#[test]
+fn files_that_the_pages_name_are_there() {
+    let mut broken = Vec::new();
+    for page in pages().iter().filter(|page| page.path != "CHANGELOG.md") {
+        for (line, path) in paths(page) {
+            let beside = Path::new(&page.path).parent().unwrap().join(path);
+            // What is built is not in a fresh checkout.
+            let is_built = path.starts_with("components/dist");
+            if !is_built && !root().join(path).exists() && !root().join(beside).exists() {
+                broken.push(format!("{}:{line}: {path}", page.path));
+            }
+        }
+    }
+    check("files that the pages name are there", &broken);
+}
+
+/// The ordered lists of `docs/architecture.md` are ways through the code: each step names a file, and says in one line what it
+/// does. Its tables name every module.
+#[test]
+fn the_tour_of_the_code_is_complete() {
+    let pages = pages();
+    let tour = pages.iter().find(|page| page.path == "docs/architecture.md").unwrap();
+    let (mut broken, mut steps, mut way) = (Vec::new(), 0, "");
+    let mut lengths: BTreeMap<&str, usize> = BTreeMap::new();
+    for (at, line) in tour.prose() {
+        if let Some(heading) = line.strip_prefix('#').map(|rest| rest.trim_start_matches(['#', ' '])) {
+            (way, steps) = (heading, 0);
+        }
+        let Some((number, step)) = line.split_once(". ").filter(|(number, _)| number.parse::<usize>().is_ok()) else {
+            continue;
+        };
+        steps += 1;
+        lengths.insert(way, steps);
+        if number != steps.to_string() {
+            broken.push(format!("{}:{at}: step {steps} of `{way}` has the number {number}", tour.path));
+        }
+        let file = step.strip_prefix('`').and_then(|step| step.split_once('`'));
+        if !file.is_some_and(|(file, does)| root().join(file).is_file() && does.len() > 10) {
+            broken.push(format!("{}:{at}: no file that is there, with what it does: {step}", tour.path));
+        }
+    }
+    for way in ["An HTTP call", "A message", "A changed file", "A setting"] {
+        if lengths.get(way).is_none_or(|steps| *steps < 5) {
+            broken.push(format!("{}: the way `{way}` is missing", tour.path));
+        }
+    }
+    let named: BTreeSet<&str> = tour.prose().flat_map(|(_, line)| line.split('`').skip(1).step_by(2)).collect();
+    for folder in ["host/src", "host/control/src"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let name = if entry.path().is_dir() { format!("{name}/") } else { name };
+            if !named.contains(name.as_str()) {
+                broken.push(format!("{}: {folder}/{name} is in no table", tour.path));
+            }
+        }
+    }
+    check("the tour names the files that there are", &broken);
+}
+
+#[test]
+fn sections_that_the_code_cites_are_in_the_specification() {
+    fn cited(folder: &Path, found: &mut BTreeSet<(String, String)>) {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                cited(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                for cited in text.lines().filter_map(|line| line.split_once("SPEC §")).flat_map(|(_, rest)| {
+                    let list = rest.split([')', ':', ';', '(']).next().unwrap();
+                    list.split('§')
+                        .map(|part| part.chars().take_while(char::is_ascii_digit).collect::<String>())
+                        .collect::<Vec<_>>()
+                }) {
+                    found.insert((path.display().to_string(), cited));
+                }
+            }
+        }
+    }
+    let spec = fs::read_to_string(root().join("docs/spec.md")).unwrap();
+    let mut found = BTreeSet::new();
+    ["host/src", "host/control", "tests/tests"].iter().for_each(|folder| cited(&root().join(folder), &mut found));
+    assert!(found.len() > 20, "the code cites {} sections, or they are not found", found.len());
+    let lacks = |(_, section): &&(String, String)| !spec.contains(&format!("\n## {section}. "));
+    let broken: Vec<String> = found.iter().filter(lacks).map(|(file, section)| format!("{file}: §{section}")).collect();
+    check("docs/spec.md has the sections that the code cites", &broken);
+}
+
+/// Words in backticks that have the form of a key, such as `limits.memory`, are keys.
+#[test]
+fn keys_that_the_pages_name_are_there() {
+    let page = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let (mut keys, mut table) = (BTreeSet::new(), String::new());
+    for line in page.lines() {
+        if let Some(name) = line.strip_prefix("## `[").and_then(|line| line.split(']').next()) {
+            table = name.trim_start_matches('[').replace("agents.NAME", "").trim_start_matches('.').to_owned();
+            keys.insert(table.clone());
+        } else if let Some(key) = line.strip_prefix("| `").and_then(|line| line.split('`').next()) {
+            keys.insert(if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") });
+        }
+    }
+    const TABLES: [&str; 15] = [
+        "admin",
+        "allow",
+        "breaker",
+        "build",
+        "conversations",
+        "deploy",
+        "http",
+        "instances",
+        "limits",
+        "mailbox",
+        "probes",
+        "reload",
+        "rollback",
+        "snapshot",
+        "store",
+    ];
+    // Settings that are known and refused, and events.
+    const NO_KEYS: [&str; 5] = ["allow.http", "allow.files", "breaker.opened", "breaker.closed", "snapshot.not"];
+    let mut broken = Vec::new();
+    for page in &pages() {
+        for (at, word) in
+            page.prose().flat_map(|(at, line)| line.split('`').skip(1).step_by(2).map(move |word| (at, word)))
+        {
+            let key = word.split([' ', '=']).next().unwrap();
+            let is_key = |key: &str| key.split_once('.').is_some_and(|(table, _)| TABLES.contains(&table));
+            let plain = key.chars().all(|c| c.is_ascii_lowercase() || c == '-' || c == '.');
+            let known = keys.contains(key) || NO_KEYS.iter().any(|no| key.starts_with(no));
+            if plain && is_key(key) && !key.ends_with(".rs") && !key.ends_with(".md") && !known {
+                broken.push(format!("{}:{at}: there is no key {key}", page.path));
+            }
+        }
+    }
+    check("keys that the pages name are there", &broken);
+}
+
+#[test]
+fn metrics_that_the_pages_name_are_there() {
+    let code = fs::read_to_string(root().join("host/src/metrics.rs")).unwrap();
+    let mut broken = Vec::new();
+    for page in &pages() {
+        for (at, line) in page.text.lines().enumerate() {
+            for (from, _) in line.match_indices("caxton_") {
+                let name: String = line[from..]
+                    .chars()
+                    .take_while(|c| c.is_ascii_lowercase() || *c == '_' || c.is_ascii_digit())
+                    .collect();
+                let is_crate = line[from..].starts_with("caxton_sdk") || line[from..].starts_with("caxton_control");
+                if !is_crate && !code.contains(&format!("\"{name}\"")) {
+                    broken.push(format!("{}:{}: there is no metric {name}", page.path, at + 1));
+                }
+            }
+        }
+    }
+    check("metrics that the pages name are there", &broken);
+}
