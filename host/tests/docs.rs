@@ -315,3 +315,27 @@ fn metrics_that_the_pages_name_are_there() {
     }
     check("metrics that the pages name are there", &broken);
 }
+
+/// The unit of systemd agrees with what the host does: it notifies, feeds the watchdog, drains before it ends, and loads machine
+/// code that it compiled.
+#[test]
+fn the_unit_of_systemd_agrees_with_the_host() {
+    let pages = pages();
+    let page = |path: &str| pages.iter().find(|page| page.path == path).unwrap();
+    let unit = page("docs/operate.md").blocks().into_iter().find(|block| block.language == "systemd").unwrap();
+    let value = |key: &str| {
+        let line = unit.lines.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("{}:{}: the unit has no {key}", unit.page, unit.line))
+    };
+    assert!(["notify", "notify-reload"].contains(&value("Type")));
+    assert!(value("ExecReload").contains("kill -HUP"), "SIGHUP makes the host read everything again");
+    let seconds = |text: &str| text.trim_end_matches('s').parse::<u64>().unwrap();
+    assert!(seconds(value("WatchdogSec")) >= 6, "the tasks of the host come round once a second");
+    let drain = page("docs/configuration.md").text.split("## `[host]`").nth(1).unwrap().to_owned();
+    let drain = drain.lines().find(|line| line.starts_with("| `drain`")).unwrap();
+    let drain = drain.split("`\"").nth(1).and_then(|rest| rest.split("\"`").next()).unwrap();
+    assert!(seconds(value("TimeoutStopSec")) > seconds(drain), "a stop waits for host.drain, which is {drain}");
+    assert!(
+        !unit.lines.iter().any(|line| line.starts_with("MemoryDenyWriteExecute=") || line.starts_with("ProcSubset="))
+    );
+}
