@@ -149,8 +149,7 @@ impl Block<'_> {
 /// that are set for it, redirections and comments.
 pub(crate) fn words(line: &str) -> Vec<Vec<String>> {
     let (mut found, mut word, mut quote) = (vec![Vec::new()], None::<String>, None);
-    let mut characters = line.chars().peekable();
-    while let Some(c) = characters.next() {
+    for c in line.chars() {
         match (c, quote) {
             (c, Some(end)) if c == end => quote = None,
             (c, Some(_)) => word.get_or_insert_default().push(c),
@@ -166,17 +165,16 @@ pub(crate) fn words(line: &str) -> Vec<Vec<String>> {
     }
     found.last_mut().unwrap().extend(word);
     let plain = |words: Vec<String>| {
-        let mut left: Vec<String> = Vec::new();
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            let redirects = word.trim_start_matches(|c: char| c.is_ascii_digit());
-            match redirects.strip_prefix(['>', '<']) {
-                // The file is the next word.
-                Some("" | ">") => drop(words.next()),
-                Some(_) => {}
-                None if left.is_empty() && (word.contains('=') || ["sudo", "do", "then"].contains(&word.as_str())) => {}
-                None => left.push(word),
+        let (mut left, mut is_file) = (Vec::<String>::new(), false);
+        for word in words {
+            let redirection = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(['>', '<']);
+            let is_set = word.contains('=') || ["sudo", "do", "then"].contains(&word.as_str());
+            if redirection.is_none() && !is_file && !(left.is_empty() && is_set) {
+                left.push(word);
+                continue;
             }
+            // The file may be the next word.
+            is_file = matches!(redirection, Some("" | ">"));
         }
         left
     };

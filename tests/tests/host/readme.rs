@@ -30,19 +30,15 @@ fn quickstart() -> Vec<Shown> {
 
 /// Returns true if a text is as it is shown, where `…` stands for anything.
 fn is_as_shown(text: &str, shown: &str) -> bool {
-    let mut parts = shown.split('…');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let mut parts = parts.peekable();
-    while let Some(part) = parts.next() {
-        let found = if parts.peek().is_none() {
-            rest.ends_with(part).then(|| rest.len() - part.len())
-        } else {
-            rest.find(part)
-        };
-        let Some(at) = found else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.is_empty()
+    let parts: Vec<&str> = shown.split('…').collect();
+    let [first, middle @ .., last] = &parts[..] else { return text == shown };
+    let Some(rest) = text.strip_prefix(first).and_then(|rest| rest.strip_suffix(last)) else { return false };
+    let mut at = 0;
+    middle.iter().all(|part| {
+        let found = rest[at..].find(part);
+        at += found.unwrap_or(0) + part.len();
+        found.is_some()
+    })
 }
 
 /// What a command answers: `curl` with a path and perhaps a body, or the program itself.
