@@ -218,31 +218,37 @@ fn the_tour_of_the_code_is_complete() {
     check("the tour names the files that there are", &broken);
 }
 
-#[test]
-fn sections_that_the_code_cites_are_in_the_specification() {
-    fn cited(folder: &Path, found: &mut BTreeSet<(String, String)>) {
+/// The Rust files under a folder, one after the other.
+fn sources(folder: &str) -> String {
+    fn walk(folder: &Path, text: &mut String) {
         for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
-                cited(&path, found);
+                walk(&path, text);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                for cited in text.lines().filter_map(|line| line.split_once("SPEC §")).flat_map(|(_, rest)| {
-                    let list = rest.split([')', ':', ';', '(']).next().unwrap();
-                    list.split('§')
-                        .map(|part| part.chars().take_while(char::is_ascii_digit).collect::<String>())
-                        .collect::<Vec<_>>()
-                }) {
-                    found.insert((path.display().to_string(), cited));
-                }
+                text.push_str(&fs::read_to_string(&path).unwrap());
             }
         }
     }
+    let mut text = String::new();
+    walk(&root().join(folder), &mut text);
+    text
+}
+
+#[test]
+fn sections_that_the_code_cites_are_in_the_specification() {
     let spec = fs::read_to_string(root().join("docs/spec.md")).unwrap();
-    let mut found = BTreeSet::new();
-    ["host/src", "host/control", "tests/tests"].iter().for_each(|folder| cited(&root().join(folder), &mut found));
-    assert!(found.len() > 20, "the code cites {} sections, or they are not found", found.len());
-    let lacks = |(_, section): &&(String, String)| !spec.contains(&format!("\n## {section}. "));
-    let broken: Vec<String> = found.iter().filter(lacks).map(|(file, section)| format!("{file}: §{section}")).collect();
+    let code = ["host/src", "host/control", "tests/tests"].map(sources).join("\n");
+    let mut cited = BTreeSet::new();
+    for (_, rest) in code.lines().filter_map(|line| line.split_once("SPEC §")) {
+        // A line may cite several: `SPEC §2, §3`, `SPEC §2–§4`.
+        let list = rest.split([')', ':', ';', '(']).next().unwrap();
+        cited.extend(
+            list.split('§').filter_map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()),
+        );
+    }
+    assert!(cited.len() > 5, "the code cites {cited:?}, or its citations are not found");
+    let lacks = |section: &&u32| !spec.contains(&format!("\n## {section}. "));
+    let broken: Vec<String> = cited.iter().filter(lacks).map(|section| format!("§{section}")).collect();
     check("docs/spec.md has the sections that the code cites", &broken);
 }
 
@@ -276,8 +282,10 @@ fn keys_that_the_pages_name_are_there() {
         "snapshot",
         "store",
     ];
-    // Settings that are known and refused, and events.
-    const NO_KEYS: [&str; 5] = ["allow.http", "allow.files", "breaker.opened", "breaker.closed", "snapshot.not"];
+    // Known, and refused.
+    const NOT_YET: [&str; 2] = ["allow.http", "allow.files"];
+    // Events have names of the same form.
+    let events = sources("host/src");
     let mut broken = Vec::new();
     for page in &pages() {
         for (at, word) in
@@ -286,8 +294,9 @@ fn keys_that_the_pages_name_are_there() {
             let key = word.split([' ', '=']).next().unwrap();
             let is_key = |key: &str| key.split_once('.').is_some_and(|(table, _)| TABLES.contains(&table));
             let plain = key.chars().all(|c| c.is_ascii_lowercase() || c == '-' || c == '.');
-            let known = keys.contains(key) || NO_KEYS.iter().any(|no| key.starts_with(no));
-            if plain && is_key(key) && !key.ends_with(".rs") && !key.ends_with(".md") && !known {
+            let is_file = key.ends_with(".rs") || key.ends_with(".md") || key.ends_with(".json");
+            let known = || keys.contains(key) || NOT_YET.contains(&key) || events.contains(&format!("\"{key}\""));
+            if plain && is_key(key) && !is_file && !known() {
                 broken.push(format!("{}:{at}: there is no key {key}", page.path));
             }
         }
@@ -338,4 +347,66 @@ fn the_unit_of_systemd_agrees_with_the_host() {
     assert!(
         !unit.lines.iter().any(|line| line.starts_with("MemoryDenyWriteExecute=") || line.starts_with("ProcSubset="))
     );
+}
+
+/// A value in one form: `5 s to 10 min` and `5s to 10m`, `10,000` and `10000` are the same.
+fn plain_value(text: &str) -> String {
+    text.replace(" min", "m")
+        .replace(" %", "%")
+        .replace(".0", "")
+        .replace([' ', ',', '"', '`'], "")
+        .replace("10¹²", "1000000000000")
+}
+
+/// The cells of a line of a table.
+fn cells(line: &str) -> Option<Vec<&str>> {
+    Some(line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect())
+}
+
+/// Bounds and defaults in the specification are those of the settings, whose page is written from the table that checks a file.
+#[test]
+fn the_specification_has_the_bounds_of_the_settings() {
+    let pages = pages();
+    let page = |path: &str| pages.iter().find(|page| page.path == path).unwrap();
+    // Key -> what it takes, and what holds by default.
+    let (mut settings, mut table) = (BTreeMap::new(), "");
+    for line in page("docs/configuration.md").text.lines() {
+        if let Some(name) = line.strip_prefix("## `[").and_then(|line| line.split(']').next()) {
+            table = name.trim_start_matches('[').trim_start_matches("agents.NAME").trim_start_matches('.');
+        }
+        if let Some([key, takes, default, ..]) = cells(line).as_deref() {
+            settings.insert(format!("{table}.{}", key.trim_matches('`')), (takes.to_string(), default.to_string()));
+        }
+    }
+    let (mut broken, mut compared) = (Vec::new(), 0);
+    for (at, line) in page("docs/spec.md").prose() {
+        let Some(cells) = cells(line) else { continue };
+        let find = |cell: &str| {
+            let key = cell.split('`').nth(1)?;
+            let setting = settings.get(key).or_else(|| settings.get(&format!("limits.{key}")));
+            setting.map(|setting| (key.to_owned(), setting.clone()))
+        };
+        let Some((place, (key, (takes, default)))) =
+            cells.iter().enumerate().take(2).find_map(|(place, cell)| Some((place, find(cell)?)))
+        else {
+            continue;
+        };
+        // A number of a list has its bounds in words.
+        let Some((_, bounds)) = takes.split_once(", ").filter(|(_, bounds)| bounds.contains(" to ")) else { continue };
+        let Some([said_bounds, said_default, ..]) = cells.get(place + 1..).filter(|rest| rest[0].contains(" to "))
+        else {
+            continue;
+        };
+        let said_bounds = said_bounds.split([';', '(']).next().unwrap();
+        compared += 1;
+        if !plain_value(said_bounds).starts_with(&plain_value(bounds)) {
+            broken.push(format!("docs/spec.md:{at}: {key} has the bounds {bounds}, and not {said_bounds}"));
+        }
+        let default = if default.starts_with("off") { "off" } else { default.as_str() };
+        if !plain_value(said_default).starts_with(&plain_value(default)) {
+            broken.push(format!("docs/spec.md:{at}: {key} is by default {default}, and not {said_default}"));
+        }
+    }
+    check("docs/spec.md has the values of docs/configuration.md", &broken);
+    assert!(compared > 25, "docs/spec.md has the values of {compared} settings, or they are not found");
 }
