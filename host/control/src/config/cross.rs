@@ -1,6 +1,6 @@
-//! What is wrong only beside something else: routes that clash, grants for nobody.
+//! Errors that only the whole file shows: clashing routes, and grants without a receiver.
 //!
-//! Each route and grant is looked up once, so that ten thousand agents take no longer than ten, each.
+//! Each route and grant takes one lookup, so that checking stays linear in the number of agents.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,29 +11,29 @@ use super::read::Findings;
 use crate::desired::Route;
 use crate::names::{AgentName, Capability, Receiver};
 
-/// The grants and routes met so far, and what they may refer to.
+/// The routes and grants so far, and the names that grants may refer to.
 #[derive(Default)]
 pub(super) struct Cross {
     agents: BTreeSet<AgentName>,
     capabilities: BTreeSet<Capability>,
     grants: Vec<(Receiver, At)>,
-    /// By shape.
+    /// Routes by shape.
     routes: HashMap<String, Taken>,
-    /// By what stands before a parameter, and before a rest.
+    /// Routes by the part of the shape before a parameter, and before a rest.
     params: HashMap<String, Arc<Owner>>,
     rests: HashMap<String, Arc<Owner>>,
 }
 
-/// Who answers the paths of one shape.
+/// The routes of one shape, by method.
 #[derive(Default)]
 struct Taken {
-    /// The first route of the shape, and the first that answers all methods.
+    /// The first route of the shape, and the first without methods, which answers all.
     first: Option<Arc<Owner>>,
     all: Option<Arc<Owner>>,
     by_method: HashMap<String, Arc<Owner>>,
 }
 
-/// A route and whose it is.
+/// A route with its agent.
 struct Owner {
     agent: String,
     route: String,
@@ -42,19 +42,20 @@ struct Owner {
 }
 
 impl Taken {
-    /// The earlier route that answers a method that `route` answers, and that method if it is not all.
+    /// Returns an earlier route that answers a method of `route`, and that method if it is not all.
     fn by(&self, route: &Route) -> Option<(&Arc<Owner>, Option<String>)> {
         let shared = |method: &String| Some((self.by_method.get(method)?, Some(method.clone())));
         match (route.methods.first(), &self.all) {
-            // All methods clash with any.
+            // A route for all methods clashes with any other.
             (None, _) => self.first.as_ref().map(|first| (first, first.method.clone())),
             (Some(method), Some(all)) => Some((all, Some(method.clone()))),
             (Some(_), None) => route.methods.iter().find_map(shared),
         }
     }
 
-    /// Notes that `owner` answers the methods of `route`.
+    /// Records `owner` as the route for the methods of `route`.
     fn take(&mut self, route: &Route, owner: &Arc<Owner>) {
+        // The earliest route is the one that errors name.
         self.first.get_or_insert_with(|| Arc::clone(owner));
         if route.methods.is_empty() {
             self.all.get_or_insert_with(|| Arc::clone(owner));
@@ -66,22 +67,22 @@ impl Taken {
 }
 
 impl Cross {
-    /// Notes that there is such an agent.
+    /// Records an agent.
     pub(super) fn agent(&mut self, name: AgentName) {
         self.agents.insert(name);
     }
 
-    /// Notes that some agent has these capabilities.
+    /// Records capabilities of an agent.
     pub(super) fn capabilities(&mut self, names: &BTreeSet<Capability>) {
         self.capabilities.extend(names.iter().cloned());
     }
 
-    /// Notes a grant, to be checked when all agents are known.
+    /// Records a grant, to be checked once all agents are known.
     pub(super) fn grant(&mut self, receiver: Receiver, at: At) {
         self.grants.push((receiver, at));
     }
 
-    /// Notes a route, and reports an earlier one that it clashes with.
+    /// Records a route, and reports an earlier one that clashes with it.
     pub(super) fn route(&mut self, agent: &str, route: &Route, at: At, findings: &mut Findings) {
         let pattern = &route.pattern;
         let owner = Arc::new(Owner {
@@ -90,7 +91,7 @@ impl Cross {
             place: at.place.clone(),
             method: route.methods.first().cloned(),
         });
-        // A router cannot have a parameter and a rest at one place, whatever their methods are.
+        // A router cannot hold a parameter and a rest at the same position, even with different methods.
         let crossing = pattern
             .params_at()
             .find_map(|before| self.rests.get(before))

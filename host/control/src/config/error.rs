@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration.
+//! The errors of a configuration.
 
 use super::node::Place;
 use crate::cron::CronError;
@@ -7,12 +7,12 @@ use crate::route::RouteError;
 use crate::template::TemplateError;
 use crate::units::UnitError;
 
-/// The setting that is wrong: its key from the root, and where its value was written.
+/// The setting that an error is about: its key from the root, and the place of its value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct At {
     /// The path of keys, such as `agents.triage.limits.memory`; empty for the file as a whole.
     pub key: String,
-    /// Where it was written.
+    /// The place of the value.
     pub place: Place,
 }
 
@@ -23,62 +23,62 @@ pub struct Clash {
     pub route: String,
     /// The earlier route's pattern.
     pub other_route: String,
-    /// Whose the earlier route is.
+    /// The agent of the earlier route.
     pub other_agent: String,
-    /// Where the earlier route is.
+    /// The place of the earlier route.
     pub other: Place,
-    /// What they have in common.
+    /// The requests that both match.
     pub overlap: Overlap,
 }
 
-/// What two routes that clash have in common.
+/// The overlap of two clashing routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Overlap {
-    /// The same paths, and this method, or all if none is named.
+    /// The same paths and this method, or all methods if `None`.
     Methods(Option<String>),
-    /// A place where one has a parameter and the other a rest.
+    /// A position where one has a parameter and the other a rest.
     ParamAndRest,
 }
 
-/// One thing that is wrong with a configuration.
+/// An error of a configuration.
 ///
-/// `Display` says what is wrong, without key and place; [`Self::help`] says what would be right.
+/// `Display` describes the error without key and place; [`Self::help`] describes the remedy.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
-    /// The file is not there.
+    /// The file does not exist.
     #[error("there is no such file")]
     MissingFile {
-        /// No key, no place.
+        /// Without key and place.
         at: At,
     },
     /// The file cannot be read.
     #[error("cannot be read: {reason}")]
     UnreadableFile {
-        /// No key, no place.
+        /// Without key and place.
         at: At,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
     /// The file is not TOML.
     #[error("not valid TOML: {reason}")]
     Syntax {
-        /// The place where reading stopped making sense.
+        /// The place of the syntax error.
         at: At,
-        /// What the parser said.
+        /// The error of the parser.
         reason: String,
     },
-    /// A key stands twice in a table, or a table twice in the file.
+    /// A key that occurs twice in a table, or a table twice in the file.
     #[error("set twice")]
     DuplicateKey {
-        /// The second one.
+        /// The second occurrence.
         at: At,
-        /// The first one, where it can be told.
+        /// The first occurrence, if it can be located.
         first: Option<Place>,
     },
-    /// A variable that looks like a setting and is none.
+    /// An environment variable in the form of a setting that does not exist.
     #[error("sets nothing")]
     UnknownVariable {
-        /// The variable; it has no key.
+        /// The variable; there is no key.
         at: At,
         /// The variable that was probably meant.
         suggestion: Option<String>,
@@ -88,84 +88,84 @@ pub enum ConfigError {
     UnknownKey {
         /// The key.
         at: At,
-        /// The key that was probably meant, or a better place for this one.
+        /// The key that was probably meant, or the right place for this one.
         suggestion: Option<String>,
-        /// The keys that the table has.
+        /// The keys of the table.
         known: Vec<&'static str>,
     },
-    /// A setting, or a word in one, that this version does not act on.
+    /// A key or a word that this version does not implement.
     #[error("`{what}` is not implemented yet")]
     NotImplemented {
         /// The key or value.
         at: At,
         /// The key or the word.
         what: String,
-        /// The words that work instead; none for a key.
+        /// The words that work; empty for a key.
         instead: &'static [&'static str],
     },
-    /// A key that must be set is not.
+    /// A required key that is missing.
     #[error("must be set")]
     Missing {
         /// The key, at the place of the table that lacks it.
         at: At,
-        /// How it could look.
+        /// A typical setting.
         example: String,
-        /// The agent that was probably meant, if the table is an agent's.
+        /// The agent that was probably meant, if the table declares an agent.
         agent: Option<String>,
     },
-    /// A value of another kind than the setting takes.
+    /// A value of a type that the setting does not take.
     #[error("expected {expected}, found {found}")]
     WrongType {
         /// The value.
         at: At,
-        /// What the setting takes.
+        /// The type that the setting takes.
         expected: String,
-        /// What is there.
+        /// The type of the value.
         found: &'static str,
-        /// How it could look.
+        /// A typical setting.
         example: String,
     },
-    /// A text that is required has no characters.
+    /// A required text that is empty.
     #[error("must not be empty")]
     Empty {
         /// The value.
         at: At,
-        /// How it could look.
+        /// A typical setting.
         example: String,
     },
-    /// A size that cannot be read.
+    /// A text that is not a size.
     #[error("`{given}` is not a size: {reason}")]
     BadSize {
         /// The value.
         at: At,
         /// The text.
         given: String,
-        /// Why not.
+        /// The reason.
         reason: UnitError,
     },
-    /// A duration that cannot be read.
+    /// A text that is not a duration.
     #[error("`{given}` is not a duration: {reason}")]
     BadDuration {
         /// The value.
         at: At,
         /// The text.
         given: String,
-        /// Why not.
+        /// The reason.
         reason: UnitError,
     },
-    /// A value below the least or above the most allowed.
+    /// A value outside its bounds.
     #[error("{given} is out of bounds")]
     OutOfBounds {
         /// The value.
         at: At,
-        /// As it was read.
+        /// The value as it was read.
         given: String,
-        /// The smallest value allowed.
+        /// The lower bound.
         least: String,
-        /// The largest value allowed.
+        /// The upper bound.
         most: String,
     },
-    /// A format of the file that this version does not read.
+    /// A file format that this version does not read.
     #[error("the file has format {given}, this version of Caxton reads format 1")]
     UnknownFormat {
         /// The value of `caxton`.
@@ -173,7 +173,7 @@ pub enum ConfigError {
         /// The format.
         given: i64,
     },
-    /// A word that the setting does not have.
+    /// A word that the setting does not take.
     #[error("there is no `{given}` here")]
     UnknownWord {
         /// The value.
@@ -185,7 +185,7 @@ pub enum ConfigError {
         /// The word that was probably meant.
         suggestion: Option<String>,
     },
-    /// A listen address that is not an IP address with a port.
+    /// A text that is not an IP address with a port.
     #[error("`{given}` is not an address to listen on")]
     BadAddress {
         /// The value.
@@ -193,7 +193,7 @@ pub enum ConfigError {
         /// The text.
         given: String,
     },
-    /// A listen address that others than this machine reach, where that is not safe.
+    /// An address that other machines can reach, for a listener where that is unsafe.
     #[error("`{given}` is reached from other machines, which needs TLS, and TLS is not implemented yet")]
     NotLoopback {
         /// The value.
@@ -213,7 +213,7 @@ pub enum ConfigError {
         /// The rule.
         reason: NameError,
     },
-    /// A text that no environment variable has as its name.
+    /// A text that cannot be the name of an environment variable.
     #[error("`{given}` cannot be the name of an environment variable")]
     BadVariableName {
         /// The value.
@@ -221,37 +221,37 @@ pub enum ConfigError {
         /// The text.
         given: String,
     },
-    /// A path that cannot be a route.
+    /// A text that is not a path pattern.
     #[error("`{given}` is not a route: {reason}")]
     BadRoute {
         /// The value.
         at: At,
         /// The text.
         given: String,
-        /// Why not.
+        /// The reason.
         reason: RouteError,
     },
-    /// A text that cannot name the conversations of a route.
+    /// A text that is not a template for conversations.
     #[error("`{given}` cannot name conversations: {reason}")]
     BadConversation {
         /// The value.
         at: At,
         /// The text.
         given: String,
-        /// Why not.
+        /// The reason.
         reason: TemplateError,
     },
-    /// A pattern of times that cannot be read, or has no time.
+    /// A cron pattern that cannot be parsed, or never matches.
     #[error("`{given}` is not a cron: {reason}")]
     BadCron {
         /// The value.
         at: At,
         /// The text.
         given: String,
-        /// Why not.
+        /// The reason.
         reason: CronError,
     },
-    /// A time zone that there is not.
+    /// An unknown time zone.
     #[error("there is no time zone `{given}`")]
     UnknownTimezone {
         /// The value.
@@ -261,7 +261,7 @@ pub enum ConfigError {
         /// The time zone that was probably meant.
         suggestion: Option<String>,
     },
-    /// A text that cannot be the type of a content.
+    /// A text that is not a content type.
     #[error("`{}` is not a content type", given.escape_debug())]
     BadContentType {
         /// The value.
@@ -269,7 +269,7 @@ pub enum ConfigError {
         /// The text.
         given: String,
     },
-    /// A method that HTTP does not have.
+    /// An unknown HTTP method.
     #[error("HTTP has no method `{given}`")]
     UnknownMethod {
         /// The value.
@@ -279,7 +279,7 @@ pub enum ConfigError {
         /// The method that was probably meant.
         suggestion: Option<String>,
     },
-    /// A text that no page has as its origin.
+    /// A text that is not an origin.
     #[error("`{given}` is not an origin")]
     BadOrigin {
         /// The value.
@@ -287,7 +287,7 @@ pub enum ConfigError {
         /// The text.
         given: String,
     },
-    /// A text that no header has as its name.
+    /// A text that is not a header name.
     #[error("`{given}` cannot be the name of a header")]
     BadHeaderName {
         /// The value.
@@ -295,42 +295,42 @@ pub enum ConfigError {
         /// The text.
         given: String,
     },
-    /// Credentials for pages of all origins, which no browser sends.
+    /// Credentials for all origins, which browsers never send.
     #[error("credentials are for origins that are named, and `origins` has `*`")]
     CredentialsForAll {
         /// The setting.
         at: At,
     },
-    /// An element that a list has twice.
+    /// A repeated element of a list.
     #[error("`{given}` is listed twice")]
     Repeated {
-        /// The second one.
+        /// The second occurrence.
         at: At,
         /// The element.
         given: String,
-        /// The first one.
+        /// The first occurrence.
         first: Place,
     },
-    /// A lower end above the upper, such as more instances required than allowed.
+    /// A lower end above the upper one, such as `instances.min` above `instances.max`.
     #[error("{low} is more than {high}")]
     MinAboveMax {
-        /// The one of the two that the table sets.
+        /// The end that this table sets.
         at: At,
         /// The lower end, such as `min = 5`.
         low: String,
         /// The upper end, such as `max = 4`.
         high: String,
-        /// Where the other one comes from.
+        /// The place of the other end.
         other: Place,
     },
-    /// A key of another strategy than the one that is chosen, which would be read by nothing.
+    /// A key of another strategy than the one in force, which would have no effect.
     #[error("belongs to `strategy = \"{belongs}\"`, and the strategy is {chosen}")]
     OtherStrategy {
         /// The key.
         at: At,
         /// The strategy that it belongs to.
         belongs: &'static str,
-        /// The strategy that is in force.
+        /// The strategy in force.
         chosen: &'static str,
     },
     /// Two routes that match the same requests.
@@ -363,19 +363,19 @@ pub enum ConfigError {
     },
 }
 
-/// Matches every variant on its `at` and its code.
+/// Implements the methods that need the code and the `at` of every variant.
 macro_rules! by_variant {
     ($($variant:ident $code:literal,)*) => {
         impl ConfigError {
             /// All codes; each has a file in `host/control/tests/config/bad`.
             pub const CODES: &[&'static str] = &[$($code,)*];
 
-            /// The name of the error for programs; it never changes.
+            /// Returns the error's stable name for programs.
             pub fn code(&self) -> &'static str {
                 match self { $(Self::$variant { .. } => $code,)* }
             }
 
-            /// The setting that is wrong.
+            /// Returns the setting that the error is about.
             pub fn at(&self) -> &At {
                 match self { $(Self::$variant { at, .. } => at,)* }
             }
@@ -421,7 +421,7 @@ by_variant! {
 }
 
 impl ConfigError {
-    /// A second place that belongs to the error, and what is there.
+    /// Returns a second place that belongs to the error, with a label for it.
     pub fn related(&self) -> Option<(&Place, &'static str)> {
         match self {
             Self::DuplicateKey { first: Some(first), .. } => Some((first, "first set here")),

@@ -1,11 +1,11 @@
-//! What would be right, for each thing that can be wrong.
+//! The remedy for each error.
 
 use super::error::{ConfigError, Overlap};
 use crate::cron::{CronError, Field};
 use crate::units::guess_bytes;
 
 impl ConfigError {
-    /// What would be right.
+    /// Returns the remedy.
     pub fn help(&self) -> String {
         match self {
             Self::MissingFile { .. } => {
@@ -75,7 +75,7 @@ impl ConfigError {
     }
 }
 
-/// How a size is written, which nearly is one or is none.
+/// Returns the remedy for a size, with the probably meant one.
 fn size_help(given: &str) -> String {
     guess_bytes(given).map_or_else(
         || "a whole number with B, KB, KiB, MB, MiB, GB or GiB, such as \"64MiB\", or a number of bytes".to_owned(),
@@ -83,7 +83,7 @@ fn size_help(given: &str) -> String {
     )
 }
 
-/// What `http.cors` takes, as far as it was wrong.
+/// Returns the remedy for a wrong part of `http.cors`.
 fn cors_help(error: &ConfigError) -> String {
     let help = match error {
         ConfigError::BadOrigin { .. } => {
@@ -95,12 +95,12 @@ fn cors_help(error: &ConfigError) -> String {
     help.to_owned()
 }
 
-/// The usual question.
+/// Returns the question for a suggested name.
 fn did_you_mean(name: &str) -> String {
     format!("did you mean `{name}`?")
 }
 
-/// The suggestion if there is one, else all that is known.
+/// Returns the suggestion if there is one, and otherwise all known names.
 fn one_of(intro: &str, known: &[&str], suggestion: Option<&str>) -> String {
     match suggestion {
         Some(suggestion) => did_you_mean(suggestion),
@@ -109,12 +109,12 @@ fn one_of(intro: &str, known: &[&str], suggestion: Option<&str>) -> String {
     }
 }
 
-/// The name in an end such as `min = 5`.
+/// Returns the name in an end such as `min = 5`.
 fn name(end: &str) -> &str {
     end.split(' ').next().unwrap_or(end)
 }
 
-/// What a cron is made of, as far as it was wrong.
+/// Returns the remedy for the wrong part of a cron pattern.
 fn cron_help(reason: &CronError) -> String {
     match reason {
         CronError::Fields(_) => {
@@ -133,7 +133,7 @@ fn strategy_help(key: &str, belongs: &str) -> String {
     format!("set `strategy = \"{belongs}\"` in `{table}`, or remove `{key}`")
 }
 
-/// What to do about two routes.
+/// Returns the remedy for two clashing routes.
 fn clash_help(overlap: &Overlap) -> String {
     match overlap {
         Overlap::Methods(Some(method)) => {

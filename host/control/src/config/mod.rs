@@ -1,4 +1,4 @@
-//! What a configuration may contain, and what it means.
+//! The schema of a configuration, and its meaning.
 //!
 //! ```text
 //! file, environment, flags --(host: config)--> Node --check--> Desired, or all errors
@@ -7,8 +7,9 @@
 //! ```
 //!
 //! `schema` has the table of keys. `build` walks the tree beside it (`section`) and reads each value once (`read`);
-//! `inherited` has the tables of an agent that `[defaults]` has too; `cross` looks at routes and grants together. `json_schema` and `reference` print the table. Syntax, files and
-//! the environment are the host's affair: a [`Node`] only remembers where it was written.
+//! `inherited` has the tables of an agent that `[defaults]` has too; `cross` checks routes and grants together.
+//! `json_schema` and `reference` print the table. Syntax, files and the environment belong to the host: a [`Node`] only
+//! records where it was written.
 
 mod build;
 mod cross;
@@ -31,7 +32,7 @@ pub use json_schema::json_schema;
 pub use node::{Entry, Node, Place, Table, Value};
 pub use reference::reference;
 
-/// The name in `known` that is nearest to `given`, if any is near enough to have been meant.
+/// Returns the name in `known` that is nearest to `given`, if it is near enough to have been meant.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     suggest::Suggest::default().nearest(given, known)
 }

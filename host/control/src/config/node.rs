@@ -1,23 +1,23 @@
-//! The settings as they were typed: a tree that knows where each value comes from, whatever the syntax was.
+//! The settings as written: a tree with the source of each value, independent of the syntax.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A value and where it comes from.
+/// A value with its source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
     /// The value.
     pub value: Value,
-    /// Where it was written.
+    /// The source of the value.
     pub place: Place,
 }
 
-/// A value as TOML knows it.
+/// A TOML value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Keys with values.
+    /// A table.
     Table(Table),
-    /// A list, in its order.
+    /// A list.
     Array(Vec<Node>),
     /// Text.
     String(String),
@@ -31,38 +31,39 @@ pub enum Value {
     Datetime(String),
 }
 
-/// Keys with values.
+/// A table by key.
 pub type Table = BTreeMap<String, Entry>;
 
-/// One key of a table with its value.
+/// A key of a table with its value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Where the key was written.
+    /// The source of the key.
     pub key: Place,
-    /// What it is set to.
+    /// The value.
     pub node: Node,
 }
 
-/// Where a value comes from. What the file says is overridden by the environment, and that by the command line.
+/// The source of a value. The environment overrides the file, and the command line overrides both; the order of the
+/// variants is that of errors.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// These bytes of the file.
+    /// A range of bytes of the file.
     File {
         /// The first byte.
         start: usize,
         /// The byte after the last.
         end: usize,
     },
-    /// The environment variable of this name.
+    /// An environment variable, by name.
     Variable(Arc<str>),
-    /// The flag of this name, such as `--listen`.
+    /// A flag, such as `--listen`.
     Flag(Arc<str>),
-    /// Nobody wrote it.
+    /// No source: a default.
     Default,
 }
 
 impl Value {
-    /// What it is, for a sentence such as "expected a size, found a list".
+    /// Returns the type for a sentence such as "expected a size, found a list".
     pub fn describe(&self) -> &'static str {
         match self {
             Self::Table(_) => "a table",
@@ -77,7 +78,7 @@ impl Value {
 }
 
 impl Node {
-    /// The entry of `key`, if this is a table that has it.
+    /// Returns the entry of `key` if this is a table that has it.
     pub fn get(&self, key: &str) -> Option<&Entry> {
         match &self.value {
             Value::Table(table) => table.get(key),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::schema::{Default, INHERITED, Item, KEYS, Key, Kind};
 
-/// What stands before the tables.
+/// The text before the tables.
 const INTRO: &str = "\
 # `caxton.toml`
 
@@ -35,7 +35,7 @@ counts as one that is not set, unless any text is right there, as in `config`.
   once and one that is left out counts right after the gap; a cron for every hour just follows the time that passes.
 ";
 
-/// The reference of all keys, in Markdown.
+/// Returns the reference of all keys, in Markdown.
 pub fn reference() -> String {
     let mut page = INTRO.to_owned();
     write_table(&mut page, "The file", "", &KEYS.iter().filter(|key| parent(key.path).is_empty()).collect::<Vec<_>>());
@@ -59,12 +59,12 @@ pub fn reference() -> String {
     page
 }
 
-/// The path of the table that a key is in.
+/// Returns the path of the table that has the key.
 fn parent(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(parent, _)| parent)
 }
 
-/// A heading, what the table is for, and the rows of the keys that hold a value.
+/// Writes a heading, the purpose of the table, and the rows of the keys that hold a value.
 fn write_table(page: &mut String, title: &str, doc: &str, keys: &[&Key]) {
     let _ = writeln!(page, "\n## {title}");
     if !doc.is_empty() {
@@ -92,7 +92,7 @@ fn write_table(page: &mut String, title: &str, doc: &str, keys: &[&Key]) {
     }
 }
 
-/// What a kind takes, with its bounds.
+/// Returns the values that a kind takes, with its bounds.
 fn takes(kind: Kind) -> String {
     match kind {
         Kind::Format => "`1`".to_owned(),
@@ -106,7 +106,7 @@ fn takes(kind: Kind) -> String {
     }
 }
 
-/// Which tables `[defaults]` has.
+/// Returns the line that lists the tables of `[defaults]`.
 fn inherited_line() -> String {
     let implemented =
         |name: &&&str| KEYS.iter().any(|key| key.path == format!("agents.NAME.{name}") && key.kind == Kind::Table);
@@ -114,7 +114,7 @@ fn inherited_line() -> String {
     format!("It has {}, with the keys that an agent has there.", names.join(", "))
 }
 
-/// What is known and refused.
+/// Writes the keys and words that are known and refused.
 fn write_later(page: &mut String) {
     let _ = writeln!(page, "\n## Not implemented yet\n\nThese are known and refused, so that none is ever ignored:\n");
     for key in KEYS {

@@ -1,8 +1,9 @@
-//! `deploy`, `reload` and `rollback`: how a change reaches traffic and when it goes back (SPEC §2–§4).
+//! The tables `deploy`, `reload` and `rollback`, with the strategies of a rollout and the rules for going back (SPEC
+//! §2–§4).
 //!
-//! Which of these keys a file may have is for [`super::schema`] to say: a key that is `later` there, or a word that
-//! is, is refused before it gets here, and what is not written has its default. A host that learns to carry out
-//! another makes the row known; nothing here changes.
+//! [`super::schema`] decides which of these keys a file may have: a key or word that is `later` there is refused before
+//! it gets here, and a missing key has its default. Once a host implements another one, its row in the schema changes,
+//! and nothing here.
 
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ use crate::units::parse_percent;
 
 const DAY: u64 = 24 * 60 * 60 * 1_000;
 
-/// A percentage such as `5%` or `0.5%`, or a number of a hundred.
+/// Reads a percentage such as `5%` or `0.5%`, or a number that means percent.
 ///
 /// # Errors
-/// It is neither, or out of bounds.
+/// The value is neither, or out of bounds.
 pub(super) fn percent(node: &Node, least: f64, most: f64, at: At) -> Result<f64, ConfigError> {
     let given = match &node.value {
         Value::String(text) => parse_percent(text).ok(),
@@ -44,10 +45,10 @@ pub(super) fn percent(node: &Node, least: f64, most: f64, at: At) -> Result<f64,
     }
 }
 
-/// How many instances at a time: a number, or a percentage.
+/// Reads a batch of instances: a number, or a percentage.
 ///
 /// # Errors
-/// It is neither, or not from 1 to 100.
+/// The value is neither, or not from 1 to 100.
 pub(super) fn batch(node: &Node, at: At) -> Result<Batch, ConfigError> {
     match &node.value {
         Value::Integer(_) => percent(node, 1.0, 100.0, at).map(|count| Batch::Count(count as u32)),
@@ -55,7 +56,7 @@ pub(super) fn batch(node: &Node, at: At) -> Result<Batch, ConfigError> {
     }
 }
 
-/// The steps of a canary: tables with `weight` and `for`, or `pause = true`. Weights rise.
+/// Reads the steps of a canary: tables with `weight` and `for`, or `pause = true`. Weights have to rise.
 pub(super) fn canary_steps(node: &Node, path: &str, findings: &mut Findings) -> Option<Vec<CanaryStep>> {
     let nodes = steps(node, path, "steps = [{ weight = 5, for = \"5m\" }, { pause = true }]", findings)?;
     let before = findings.errors.len();
@@ -130,7 +131,7 @@ fn canary_step(node: &Node, path: &str, findings: &mut Findings) -> Option<Canar
     }
 }
 
-/// The weights of a split, rising.
+/// Reads the weights of a split, which have to rise.
 pub(super) fn weights(node: &Node, path: &str, findings: &mut Findings) -> Option<Vec<u8>> {
     let nodes = steps(node, path, "steps = [5, 25, 50, 100]", findings)?;
     let before = findings.errors.len();
@@ -148,7 +149,7 @@ pub(super) fn weights(node: &Node, path: &str, findings: &mut Findings) -> Optio
     (findings.errors.len() == before).then_some(found)
 }
 
-/// Paths that may differ when answers are compared.
+/// Reads the paths that may differ when answers are compared.
 pub(super) fn ignore(paths: &[String], at: At, findings: &mut Findings) -> Vec<String> {
     if let Some((given, reason)) = paths.iter().find_map(|path| Some((path, Ignore::new([path.as_str()]).err()?))) {
         findings.errors.push(ConfigError::WrongType {
@@ -177,8 +178,8 @@ fn steps<'a>(node: &'a Node, path: &str, example: &str, findings: &mut Findings)
     Some(nodes)
 }
 
-/// Reports a weight that is not above the one before: a conversation stays on the revision that it began with while
-/// weights rise, which could not be kept if they fell.
+/// Reports a weight that is not above the one before: with falling weights a conversation could not stay on the
+/// revision where it began.
 fn rising(last: &mut u8, percent: u8, path: &str, node: &Node, findings: &mut Findings) {
     if percent <= *last {
         let at = At { key: path.to_owned(), place: node.place.clone() };
@@ -196,7 +197,7 @@ fn time(kind: Kind, name: &'static str, node: &Node, path: &str, findings: &mut 
     }
 }
 
-/// What a `deploy` table means.
+/// The content of a `deploy` table.
 pub(super) struct DeployTable {
     pub(super) strategy: &'static str,
     pub(super) batch: Option<Batch>,
@@ -205,7 +206,7 @@ pub(super) struct DeployTable {
 }
 
 impl DeployTable {
-    /// The strategy, with the settings that it has of its own; the others are as in `base` if it is the same there.
+    /// Returns the strategy with its own settings; missing ones come from `base` if it is the same strategy.
     pub(super) fn strategy(self, base: &Deploy) -> Deploy {
         let base = match (self.strategy, base) {
             ("immediate", _) => Deploy::Immediate,
@@ -224,7 +225,7 @@ impl DeployTable {
     }
 }
 
-/// What a `reload` table means.
+/// The content of a `reload` table.
 pub(super) struct ReloadTable {
     pub(super) strategy: &'static str,
     pub(super) hold: Option<Duration>,
@@ -236,7 +237,7 @@ pub(super) struct ReloadTable {
 }
 
 impl ReloadTable {
-    /// The strategy, with the settings that it has of its own; the others are as in `base` if it is the same there.
+    /// Returns the strategy with its own settings; missing ones come from `base` if it is the same strategy.
     pub(super) fn strategy(self, base: &Reload) -> Reload {
         let base = match (self.strategy, base) {
             ("immediate", _) => Reload::Immediate,
@@ -290,13 +291,13 @@ mod tests {
         At { key: "x".to_owned(), place: Place::Default }
     }
 
-    /// The places of the errors.
+    /// Returns the keys of the errors.
     fn places(findings: &Findings) -> Vec<String> {
         findings.errors.iter().map(|error| error.at().key.clone()).collect()
     }
 
     #[test]
-    fn percentages_are_read_within_their_bounds() {
+    fn percentages_are_parsed_within_their_bounds() {
         for (given, expected) in [
             (serde_json::json!("5%"), Some(5.0)),
             (serde_json::json!("0.5%"), Some(0.5)),
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn canaries_are_read_and_all_that_is_wrong_with_them_is_told() {
+    fn canaries_are_parsed_with_all_their_errors() {
         let weight = |percent, seconds| CanaryStep::Weight { percent, hold: Duration::from_secs(seconds) };
         for (given, expected, wrong) in [
             (
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_to_ignore_are_checked() {
+    fn ignored_paths_are_checked() {
         for (path, errors) in [("reply.at", 0), ("**.id", 0), ("a..b", 1)] {
             let mut findings = Findings::default();
             ignore(&[path.to_owned()], at(), &mut findings);
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_a_strategy_are_inherited_by_the_same() {
+    fn settings_are_inherited_only_by_the_same_strategy() {
         let table = |strategy| DeployTable { strategy, batch: None, keep_warm: Some(Duration::ZERO), steps: None };
         let pauses = Deploy::Canary { steps: vec![CanaryStep::Pause] };
         for (strategy, base, expected) in [

@@ -1,4 +1,4 @@
-//! Shorthands for the rows of the table of settings.
+//! Constructors for the rows of the table of settings.
 
 use super::schema::{Default, Item, Key, Kind};
 

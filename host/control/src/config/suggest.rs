@@ -1,10 +1,10 @@
-//! "Did you mean": the known name that is nearest to a wrong one.
+//! Suggestions: the known name that is nearest to a wrong one.
 
-/// How many names one check compares at most. A file with thousands of wrong names gets its first errors explained
-/// and all of them reported, in bounded time.
+/// The most comparisons of one check. A file with thousands of wrong names gets its first errors explained and all of
+/// them reported, in bounded time.
 const MAX_COMPARED: usize = 200_000;
 
-/// Finds near names until its budget is spent.
+/// A search for near names with a limited budget.
 #[derive(Debug)]
 pub(super) struct Suggest {
     left: usize,
@@ -17,10 +17,11 @@ impl Default for Suggest {
 }
 
 impl Suggest {
-    /// The name in `known` that is nearest to `given`, if any is near enough to have been meant. The first of
+    /// Returns the name in `known` that is nearest to `given`, if it is near enough to have been meant; the first of
     /// several equally near.
     pub(super) fn nearest<'a>(&mut self, given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
         let given = normal(given);
+        // A third of the letters: with more changes it is another word.
         let most = (given.chars().count() / 3).max(1);
         let mut best: Option<(usize, &str)> = None;
         for name in known {
@@ -28,6 +29,7 @@ impl Suggest {
                 break;
             }
             self.left -= 1;
+            // The distance is at least the difference of the lengths, which is far cheaper.
             if name.len().abs_diff(given.len()) > most {
                 continue;
             }
@@ -40,7 +42,7 @@ impl Suggest {
     }
 }
 
-/// Case and the kind of hyphen are no difference worth counting.
+/// Normalizes a name, since case and the kind of hyphen should not count as differences.
 fn normal(name: &str) -> String {
     name.to_lowercase().replace('_', "-")
 }

@@ -1,12 +1,12 @@
-//! Whether two revisions answered a message alike (SPEC §3, parallel).
+//! The comparison of two revisions' answers to one message (SPEC §3, parallel).
 //!
-//! Compared are the reply and the effects: writes to state by key with their times to live, sent messages and questions in order. What is JSON is compared
-//! by structure, so that neither spaces nor the order of keys matter; all else byte by byte. Every difference is
-//! listed with its path, such as `reply.items[0].price` or `state.total`.
+//! It covers the reply and the effects: writes to state by key, with times to live, and messages and requests in order.
+//! JSON is compared by structure, so that neither spaces nor the order of keys matter; everything else byte by byte.
+//! Every difference is listed with its path, such as `reply.items[0].price` or `state.total`.
 //!
-//! A pattern names paths that may differ, with everything below them: `reply.at`, `sends[*].content.id`, and
-//! `**.at` at any depth. Stable against itself shows what differs by nature (a time, a random id): [`Ignore::learn`]
-//! takes such differences in.
+//! A pattern names paths that may differ, with everything below them: `reply.at`, `sends[*].content.id`, and `**.at` at
+//! any depth. Comparing stable with itself shows differences that mean nothing (a time, a random id): [`Ignore::learn`]
+//! adds them to the patterns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,104 +17,104 @@ use super::path::Part;
 
 pub use super::path::{Ignore, PathError, Pattern};
 
-/// The longest text of a value that is listed, in characters.
+/// The longest text of a listed value, in characters.
 const MAX_SHOWN: usize = 200;
 
-/// The most differences that are listed of one message.
+/// The most listed differences of one message.
 pub const MAX_LISTED: usize = 100;
 
-/// What a revision made of a message.
+/// The result of handling a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// What its reply says beside the content, such as the performative, by name.
+    /// The fields of the reply beside the content, such as the performative, by name.
     pub head: BTreeMap<String, String>,
-    /// Its reply, if it had one, or why it failed.
+    /// The reply, if there is one, or the reason of a failure.
     pub reply: Result<Option<Content>, String>,
-    /// What it did to the system, in order; none of it left.
+    /// The effects, in order; none of them was committed.
     pub effects: Vec<Effect>,
 }
 
-/// Bytes that are meant for somebody.
+/// The content of a message or a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
-    /// How they are to be read.
+    /// The media type.
     pub content_type: String,
     /// The bytes.
     pub bytes: Vec<u8>,
 }
 
-/// One thing that a handler did.
+/// An effect of a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Wrote to state.
+    /// A write to state.
     Set {
-        /// Where.
+        /// The key.
         key: String,
-        /// What.
+        /// The value.
         value: Vec<u8>,
     },
-    /// Deleted from state.
+    /// A deletion from state.
     Delete {
-        /// What.
+        /// The key.
         key: String,
     },
-    /// Gave what it wrote a time to live.
+    /// A time to live for a written key.
     Expire {
-        /// Where.
+        /// The key.
         key: String,
-        /// For how many milliseconds.
+        /// The time to live, in milliseconds.
         for_ms: u64,
     },
-    /// Counted in state.
+    /// An increment in state.
     Increment {
-        /// Where.
+        /// The key.
         key: String,
-        /// By how much.
+        /// The increment.
         by: i64,
     },
-    /// Sent a message.
+    /// A sent message.
     Send {
-        /// To whom.
+        /// The receiver.
         receiver: String,
-        /// Meaning what.
+        /// The performative.
         performative: String,
-        /// Saying what.
+        /// The content.
         content: Content,
-        /// After so many milliseconds.
+        /// The delay, in milliseconds.
         after_ms: Option<u64>,
     },
-    /// Cancelled a timer.
+    /// A cancelled timer.
     Cancel {
-        /// Its id or name.
+        /// The timer's id or name.
         timer: String,
     },
-    /// Asked somebody and waited for the answer.
+    /// A request that waited for its answer.
     Request {
-        /// Whom.
+        /// The receiver.
         receiver: String,
-        /// Meaning what.
+        /// The performative.
         performative: String,
-        /// Saying what.
+        /// The content.
         content: Content,
     },
 }
 
-/// One place in which two answers differ.
+/// A difference between two answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Where.
+    /// The path in the answer.
     pub path: String,
-    /// What stable has there, for a person to read; none if nothing.
+    /// The value of stable, for people to read; `None` if it has none there.
     pub stable: Option<String>,
-    /// What the candidate has there.
+    /// The value of the candidate, likewise.
     pub candidate: Option<String>,
 }
 
-/// Compares two answers to one message. Nothing is listed of what `ignore` covers, and no more than
-/// [`MAX_LISTED`] of what it does not.
+/// Compares two answers to one message. Lists at most [`MAX_LISTED`] differences, and none that `ignore` covers.
 pub fn compare(stable: &Answer, candidate: &Answer, ignore: &Ignore) -> Vec<Difference> {
     let mut found = Found { ignore, path: Vec::new(), differences: Vec::new() };
     found.at("reply", |found| found.replies(&stable.reply, &candidate.reply));
+    // Without two replies the difference is reported once, at `reply`.
     if let (Ok(Some(_)), Ok(Some(_))) = (&stable.reply, &candidate.reply) {
         found.at("head", |found| found.heads(&stable.head, &candidate.head));
     }
@@ -152,7 +152,7 @@ pub fn compare(stable: &Answer, candidate: &Answer, ignore: &Ignore) -> Vec<Diff
     found.differences
 }
 
-/// What is written to a key in the end: the last value or its deletion, and what was counted after that.
+/// The final write to a key: the last value or its deletion, and the increments after that.
 #[derive(Default, PartialEq)]
 struct Written<'a> {
     value: Option<Option<&'a [u8]>>,
@@ -163,6 +163,7 @@ fn writes(effects: &[Effect]) -> BTreeMap<&str, Written<'_>> {
     let mut writes: BTreeMap<&str, Written<'_>> = BTreeMap::new();
     for effect in effects {
         match effect {
+            // A write replaces earlier increments of its key.
             Effect::Set { key, value } => _ = writes.insert(key, Written { value: Some(Some(value)), added: 0 }),
             Effect::Delete { key } => _ = writes.insert(key, Written { value: Some(None), added: 0 }),
             Effect::Increment { key, by } => {
@@ -175,13 +176,13 @@ fn writes(effects: &[Effect]) -> BTreeMap<&str, Written<'_>> {
     writes
 }
 
-/// The times to live that keys were given in the end.
+/// Returns the final times to live of keys.
 fn times(effects: &[Effect]) -> BTreeMap<&str, u64> {
     let mut times = BTreeMap::new();
     for effect in effects {
         match effect {
             Effect::Expire { key, for_ms } => _ = times.insert(key.as_str(), *for_ms),
-            // Written anew, it stays.
+            // A new value has no time to live.
             Effect::Set { key, .. } | Effect::Delete { key } => _ = times.remove(key.as_str()),
             Effect::Increment { .. } | Effect::Send { .. } | Effect::Cancel { .. } | Effect::Request { .. } => {}
         }
@@ -193,7 +194,7 @@ fn sends(effects: &[Effect]) -> Vec<&Effect> {
     effects.iter().filter(|effect| matches!(effect, Effect::Send { .. })).collect()
 }
 
-/// The timers that were cancelled, in order; none if there were none.
+/// Returns the cancelled timers, in order; `None` if there are none.
 fn cancels(effects: &[Effect]) -> Option<String> {
     let timers: Vec<&str> = effects
         .iter()
@@ -230,6 +231,7 @@ impl Found<'_> {
     }
 
     fn differ(&mut self, stable: Option<String>, candidate: Option<String>) {
+        // A long list that differs in each element would fill the record.
         if self.differences.len() < MAX_LISTED {
             let path = Pattern(self.path.clone()).to_string();
             let [stable, candidate] = [stable, candidate].map(|text| text.map(cut));
@@ -249,7 +251,8 @@ impl Found<'_> {
             (Ok(None), Ok(None)) => {}
             (Err(old), Err(new)) => self.at("failure", |found| found.texts(old, new)),
             (Ok(_), Ok(_)) => self.differs(reply(stable), reply(candidate)),
-            // That only one of them failed is too much for a pattern that means something else.
+            // A failure of only one revision is too serious to be hidden by a pattern that was meant for something
+            // else.
             (Ok(_), Err(_)) | (Err(_), Ok(_)) => self.at("failure", |found| {
                 if !found.ignore.names(&found.path) {
                     found.differ(reply(stable), reply(candidate));
@@ -276,7 +279,8 @@ impl Found<'_> {
         self.bytes(&stable.bytes, &candidate.bytes, json(stable) && json(candidate));
     }
 
-    /// Bytes; those that are JSON by structure, also where nobody says so if they are an object or a list.
+    /// Compares bytes: as JSON if both parse, and either the media type says so or the value is an object or a list. A
+    /// bare number or word may as well be text.
     fn bytes(&mut self, stable: &[u8], candidate: &[u8], said: bool) {
         if stable == candidate {
             return;
@@ -304,7 +308,7 @@ impl Found<'_> {
                     self.within(Part::Index(at), |found| found.maybe(old.get(at), new.get(at)));
                 }
             }
-            // 1 and 1.0 are one number.
+            // 1 and 1.0 are the same number.
             (Value::Number(old), Value::Number(new))
                 if old == new || old.as_f64() == new.as_f64() && is_float(old, new) => {}
             (old, new) if old == new => {}
@@ -363,7 +367,7 @@ impl Found<'_> {
 }
 
 impl Effect {
-    /// For a person: what was said to whom, or where it wrote.
+    /// Returns a text for people: the receiver and the content, or the key.
     fn told(&self) -> String {
         match self {
             Self::Send { receiver, content, .. } | Self::Request { receiver, content, .. } => {
@@ -377,7 +381,7 @@ impl Effect {
     }
 }
 
-/// Whether at least one of them has a fraction, and both fit where fractions do.
+/// Returns `true` if a comparison as floating-point numbers is meant: of two integers it would lose digits.
 fn is_float(one: &serde_json::Number, other: &serde_json::Number) -> bool {
     one.is_f64() || other.is_f64()
 }
@@ -397,7 +401,7 @@ impl Written<'_> {
     }
 }
 
-/// Bytes for a person: text as it is, all else by its length and beginning.
+/// Returns bytes as text if they are UTF-8, and otherwise their number and beginning.
 fn shown(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -415,7 +419,7 @@ fn cut(text: String) -> String {
     }
 }
 
-/// A reply as it is shown.
+/// Returns a reply as it is shown.
 fn reply(reply: &Result<Option<Content>, String>) -> Option<String> {
     match reply {
         Ok(content) => content.as_ref().map(|content| shown(&content.bytes)),
@@ -460,14 +464,14 @@ mod tests {
     }
 
     #[test]
-    fn how_a_reply_is_meant_is_compared_too() {
+    fn the_head_of_a_reply_is_compared() {
         let meant = |act: &str| Answer { head: [("performative".to_owned(), act.to_owned())].into(), ..reply("same") };
         assert_eq!(told(&meant("inform"), &meant("inform"), &[]), "");
         assert_eq!(told(&meant("inform"), &meant("failure"), &[]), "head.performative: inform | failure");
         assert_eq!(told(&meant("inform"), &meant("failure"), &["head"]), "");
     }
 
-    /// The differences as one line: `path: stable | candidate`.
+    /// Returns the differences as one line: `path: stable | candidate`.
     fn told(stable: &Answer, candidate: &Answer, ignore: &[&str]) -> String {
         let ignore = Ignore::new(ignore.iter().copied()).unwrap();
         let line = |difference: Difference| {
@@ -478,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_compared_as_what_they_are() {
+    fn replies_are_compared_by_structure_or_bytes() {
         for (stable, candidate, ignore, expected) in [
             ("same", "same", &[][..], ""),
             ("same", "other", &[], "reply: same | other"),
@@ -510,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn effects_are_compared_as_what_comes_of_them() {
+    fn effects_are_compared_by_their_result() {
         for (name, stable, candidate, expected) in [
             ("the same", vec![set("a", "1"), add("n", 2)], vec![add("n", 2), set("a", "1")], ""),
             ("the last write counts", vec![set("a", "0"), set("a", "1")], vec![set("a", "1")], ""),
@@ -548,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_by_nature_is_learned() {
+    fn meaningless_differences_are_learned() {
         let one = reply(r#"{"id":"a","lines":[{"at":1,"price":5}]}"#);
         let again = reply(r#"{"id":"b","lines":[{"at":2,"price":5}]}"#);
         let mut ignore = Ignore::default();
@@ -562,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_read_as_they_are_printed() {
+    fn patterns_are_parsed_as_printed() {
         for text in ["reply", "reply.items[0].price", "sends[*].content", "state[\"a.b \\\"c\\\"\"].x", "**.at", "a.**"]
         {
             let pattern: Pattern = text.parse().unwrap_or_else(|_| panic!("{text}"));
@@ -575,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_has_a_bound() {
+    fn listed_differences_are_bounded() {
         let many = |value: u32| {
             let list: Vec<u32> = (0..1_000).map(|_| value).collect();
             reply(&serde_json::to_string(&list).unwrap())

@@ -1,4 +1,4 @@
-//! What the file declares of an agent's rollouts.
+//! The declared settings of an agent's rollouts.
 
 use std::time::Duration;
 
@@ -9,54 +9,55 @@ use super::split::Sticky;
 use super::strategy::{Deploy, Memory, Reload, Strategy};
 use crate::units::serde_duration;
 
-/// `deploy`, `reload` and `rollback`.
+/// The tables `deploy`, `reload` and `rollback`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Declaration {
-    /// How a changed declaration reaches traffic.
+    /// The rollout of a changed declaration.
     pub deploy: DeploySpec,
-    /// How changed bytes do.
+    /// The rollout of a changed component.
     pub reload: ReloadSpec,
-    /// When they go back.
+    /// The rules for going back.
     pub rollback: RollbackSpec,
 }
 
-/// `deploy`.
+/// The table `deploy`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeploySpec {
     /// The strategy.
     #[serde(flatten)]
     pub strategy: Deploy,
-    /// How long the host's own work may take.
+    /// The limit of the host's own work.
     #[serde(with = "serde_duration")]
     pub timeout: Duration,
 }
 
-/// `reload`, beside what applies in place.
+/// The table `reload`, without the settings that apply in place.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ReloadSpec {
     /// The strategy.
     #[serde(flatten)]
     pub strategy: Reload,
-    /// What becomes of state in memory.
+    /// The treatment of state in memory.
     pub state: Memory,
-    /// How long the host's own work may take.
+    /// The limit of the host's own work.
     #[serde(with = "serde_duration")]
     pub timeout: Duration,
 }
 
-/// `rollback`.
+/// The table `rollback`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct RollbackSpec {
-    /// When a new revision is taken back.
+    /// The rules by which a new revision is taken back.
     #[serde(flatten)]
     pub rules: Rollback,
-    /// How many of the last messages it has to handle on a copy first.
+    /// The number of past messages that it has to handle on a copy first.
     pub rehearse: u32,
-    /// What conversations stay on meanwhile. Unlike the rest it acts on a rollout under way too.
+    /// The binding of conversations during the rollout. Unlike the other settings it also acts on a rollout in
+    /// progress.
     pub sticky: Sticky,
 }
 
-/// How long the host's own work may take unless declared otherwise (SPEC §2, §3).
+/// The default limit of the host's own work (SPEC §2, §3).
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Default for DeploySpec {
@@ -72,21 +73,22 @@ impl Default for ReloadSpec {
 }
 
 impl DeploySpec {
-    /// The strategy's name.
+    /// Returns the strategy's name in the file.
     pub fn name(&self) -> &'static str {
         Strategy::Deploy(self.strategy.clone()).as_str()
     }
 }
 
 impl ReloadSpec {
-    /// The strategy's name.
+    /// Returns the strategy's name in the file.
     pub fn name(&self) -> &'static str {
         Strategy::Reload(self.strategy.clone()).as_str()
     }
 }
 
 impl Declaration {
-    /// What a rollout of changed settings goes by, and what one of changed bytes does. `drain` is `reload.drain`.
+    /// Returns the settings for a rollout of changed settings, and those for one of a changed component. `drain` is
+    /// `reload.drain`.
     pub fn settings(&self, drain: Duration) -> (Settings, Settings) {
         let with = |strategy, timeout| Settings {
             strategy,

@@ -1,62 +1,63 @@
-//! Whether a candidate fails more often than the revision before it.
+//! The comparison of a candidate's failures with those of the revision before it.
 //!
-//! A rate of failures that is measured on `n` messages is known only roughly, so the least that the candidate's rate can
-//! be is compared with the most that stable's can be, as [`analysis`](super::analysis) does with the times that `slower`
-//! compares. The bounds are those of the score interval (Wilson, 1927), two deviations wide to each side: it holds for
-//! few messages and for rates of 0 and 100 %, where the plain normal interval has no width, and needs no table, as an
-//! exact test would. Two intervals that do not overlap are stricter than one test of the difference. That is wanted:
-//! the figures are looked at again and again while they grow, and each look is another chance to be wrong.
+//! A failure rate measured on `n` messages is known only roughly, so the lower bound of the candidate's rate is
+//! compared with the upper bound of stable's, as [`analysis`](super::analysis) does with times for `slower`. The bounds
+//! are those of the score interval (Wilson, 1927), two standard deviations wide to each side: it holds for few messages
+//! and for rates of 0 and 100 %, where the plain normal interval has no width, and needs no table, as an exact test
+//! would. Two intervals that do not overlap are stricter than one test of the difference. That is wanted: the figures
+//! are evaluated again and again while they grow, and each evaluation is another chance to be wrong.
 //!
-//! What stable is taken for, in this order:
+//! Stable is represented by, in this order:
 //!
-//! 1. What it failed at in the same window: whatever else goes wrong meanwhile, goes wrong for both.
-//! 2. Where it has too few messages there, or none: what it failed at last ([`Ledger::note_figures`](super::Ledger)).
-//! 3. Nothing is known of it: `errors` is a bound of the candidate's own rate.
+//! 1. Its failures in the same window: external problems affect both.
+//! 2. With too few messages there, or none: its latest failures ([`Ledger::note_figures`](super::Ledger)).
+//! 3. With no figures at all: `errors` is a bound of the candidate's own rate.
 
 use serde::{Deserialize, Serialize};
 
 use super::analysis::{Trigger, Verdict, Window, percent};
 use super::settings::Rollback;
 
-/// Deviations between a rate and its bounds; as many as for [`P95::ranks`](super::analysis::P95::ranks).
+/// The standard deviations between a rate and its bounds; as many as for [`P95::ranks`](super::analysis::P95::ranks).
 const DEVIATIONS: f64 = 2.0;
 
-/// Messages and calls that a revision ended, and how many of them failed by its fault.
+/// A number of ended messages and calls, with the failures among them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Tally {
-    /// Messages and calls that it ended, well or not.
+    /// Messages and calls that ended, with success or failure.
     pub messages: u64,
-    /// How many of them failed by its fault.
+    /// Failures that are the revision's fault.
     pub faults: u64,
 }
 
-/// How long a span of [`Recent`] lasts at least, in milliseconds.
+/// The shortest span of [`Recent`], in milliseconds.
 const SPAN: u64 = 5 * 60 * 1_000;
-/// How many messages it has at least.
+/// The fewest messages of a span.
 const SPAN_MESSAGES: u64 = 100;
 
-/// What a revision failed at of late: in the span under way, and in the one before it. What it did long ago says little
-/// of how it does now.
+/// The recent failures of a revision: of the present span and the one before it. Older ones say little about its
+/// present state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recent {
-    /// The span before.
+    /// The previous span.
     before: Tally,
-    /// Its counters when the span began, and when that was, in milliseconds.
+    /// The start of the present span in milliseconds, with the revision's counters then.
     began: (u64, Tally),
 }
 
 impl Recent {
-    /// Begins with what is known from before; `counters` are those of the revision by now.
+    /// Starts with an earlier tally; `counters` are the revision's counters by now.
     pub fn new(before: Tally, counters: Tally, now: u64) -> Self {
         Self { before, began: (now, counters) }
     }
 
-    /// What it failed at of late, by its counters.
+    /// Returns the recent failures, given the revision's counters, and starts a new span if it is time.
     pub fn look(&mut self, counters: Tally, now: u64) -> Tally {
         let (since, at_first) = self.began;
         let span = counters.since(at_first);
         let tally = self.before.and(span);
+        // Both: a quiet agent keeps the few messages it has, and a busy one forgets in minutes.
         if now.saturating_sub(since) >= SPAN && span.messages >= SPAN_MESSAGES {
             *self = Self::new(span, counters, now);
         }
@@ -64,17 +65,17 @@ impl Recent {
     }
 }
 
-/// A rate of failures, of a hundred, as far as it is known.
+/// The confidence interval of a failure rate, in percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Rate {
-    /// The least that it can be, short of chance.
+    /// The lower bound.
     low: f64,
-    /// The most that it can be, short of chance.
+    /// The upper bound.
     high: f64,
 }
 
 impl Tally {
-    /// Failures of so many messages.
+    /// Creates a tally.
     pub fn new(messages: u64, faults: u64) -> Self {
         Self { messages, faults }
     }
@@ -87,7 +88,7 @@ impl Tally {
         Self::new(self.messages.saturating_sub(before.messages), self.faults.saturating_sub(before.faults))
     }
 
-    /// The score interval of its rate. Without messages it can be anything.
+    /// Returns the score interval of the rate; 0 to 100 without messages.
     fn rate(self) -> Rate {
         if self.messages == 0 {
             return Rate { low: 0.0, high: 100.0 };
@@ -101,19 +102,20 @@ impl Tally {
     }
 }
 
-/// What a candidate is compared with.
+/// The figures that a candidate is compared with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Before {
-    /// Stable in the same window.
+    /// Those of stable in the same window.
     Beside(Tally),
-    /// Stable, as it did last. Of the window, where it has few messages, the part that failed.
+    /// The latest of stable, and the percentage of failures in the window, where it has too few messages.
     Lately(Tally, f64),
-    /// Nothing is known of it.
+    /// None.
     Unknown,
 }
 
 impl Before {
-    /// A window with fewer messages than `enough` is a part of what stable did last, if more is known of that.
+    /// Chooses the figures. A window with fewer messages than `enough` is replaced by the latest figures, if these
+    /// cover more.
     fn of(stable: &Window, lately: Tally, enough: u64) -> Self {
         let beside = Tally::new(stable.messages, stable.faults);
         if beside.messages.max(lately.messages) == 0 {
@@ -125,10 +127,10 @@ impl Before {
         }
     }
 
-    /// The most that stable's rate can be.
+    /// Returns the upper bound of stable's rate, in percent.
     ///
-    /// Of few messages that would be nearly anything, and no candidate bad enough to be refused. Those that are missing
-    /// are taken for well, as they are of a candidate; what failed already is not made less by them.
+    /// For few messages it would be nearly 100, and no candidate bad enough to be refused. So missing messages count as
+    /// successes, as they do for a candidate, but never lower the rate that was seen.
     fn high(self, enough: u64) -> f64 {
         let (known, beside) = match self {
             Self::Beside(known) => (known, 0.0),
@@ -139,7 +141,7 @@ impl Before {
         filled.rate().high.max(percent(known.faults, known.messages)).max(beside)
     }
 
-    /// Whether so many failures are more than `errors` points above it.
+    /// Returns `true` if the candidate's failures are more than `errors` points above stable's.
     fn is_exceeded_by(self, candidate: Tally, errors: f64, enough: u64) -> bool {
         match self {
             _ if candidate.faults == 0 => false,
@@ -148,7 +150,7 @@ impl Before {
         }
     }
 
-    /// The rate that was seen of it.
+    /// Returns the measured rate of stable.
     fn seen(self) -> f64 {
         match self {
             Self::Beside(stable) => percent(stable.faults, stable.messages),
@@ -157,7 +159,7 @@ impl Before {
         }
     }
 
-    /// Whether nothing is known against it.
+    /// Returns `true` if no failure of stable is known.
     fn is_spotless(self) -> bool {
         match self {
             Self::Beside(stable) => stable.faults == 0,
@@ -166,7 +168,7 @@ impl Before {
         }
     }
 
-    /// The bound that was passed, for a person to read.
+    /// Returns the exceeded bound, for people to read.
     fn told(self, errors: f64) -> String {
         match self {
             Self::Beside(Tally { messages, faults }) => format!(
@@ -180,7 +182,7 @@ impl Before {
     }
 }
 
-/// Refuses a candidate that fails too often. Stable failed at `lately` of its messages before traffic moved.
+/// Refuses a candidate that fails too often, compared with stable's window or its `lately` failures.
 pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Option<Verdict> {
     let Window { messages, faults, untaken, breaker_open, .. } = *candidate;
     let untaken = match untaken {
@@ -191,13 +193,13 @@ pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate
     let enough = rules.min_messages.max(1);
     let before = Before::of(stable, lately, enough);
     if breaker_open {
-        // No more of them come, so those that are missing can make nothing good. One that fails as stable does is left to
-        // its breaker, as stable would be.
+        // No more messages come, so missing ones cannot count as successes. A candidate that fails as stable did is
+        // left to its breaker, as stable would be.
         if before.is_spotless() || before.is_exceeded_by(Tally::new(messages, faults), rules.errors, enough) {
             return Some(Verdict::refused(Trigger::Errors, format!("{failed}, and its breaker opened")));
         }
     }
-    // As if all that is missing went well: what fires now would fire then.
+    // Missing messages count as successes: a bound that is exceeded now will be exceeded with them.
     let of = messages.max(rules.min_messages);
     let rest = if messages < of { format!(", of {of} whatever the rest does") } else { String::new() };
     let least = Tally::new(of, faults);
@@ -211,9 +213,9 @@ pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate
     })
 }
 
-/// Refuses a candidate beside which stable fails more often than `before` traffic moved. What a candidate writes, sends
-/// or uses up can make stable fail while its own messages go well. An outage that comes with the rollout looks the same;
-/// a rollout in the middle of one had better wait, too.
+/// Refuses a candidate beside which stable fails more often than `before` traffic moved. A candidate's writes, messages
+/// or use of resources can make stable fail while its own messages go well. An outage during the rollout looks the
+/// same; then a rollout should wait, too.
 pub(super) fn harm(rules: &Rollback, stable: &Window, before: Tally) -> Option<Verdict> {
     if before.messages == 0 {
         return None;
@@ -231,12 +233,12 @@ pub(super) fn harm(rules: &Rollback, stable: &Window, before: Tally) -> Option<V
     })
 }
 
-/// A candidate that seems to fail too often is judged by up to so many times `min-messages`: a difference that is not
-/// certain by then is too small to matter.
+/// The multiple of `min-messages` up to which a suspicious candidate is watched: a difference that is not certain by
+/// then is too small to matter.
 const UNDECIDED: u64 = 10;
 
-/// Returns how many messages are to be waited for of a candidate that seems to fail more than it may, as long as chance
-/// could explain it; none if it does not seem to, or enough were seen. It is not refused, and not healthy either.
+/// Returns the number of messages to wait for if a candidate seems to fail too often and chance could explain it;
+/// `None` if it does not, or enough were seen. Meanwhile it is neither refused nor healthy.
 pub(super) fn undecided(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Option<u64> {
     let enough = rules.min_messages.max(1);
     let most = enough.saturating_mul(UNDECIDED);
@@ -249,9 +251,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_candidate_that_seems_to_fail_more_is_waited_for_until_it_is_certain() {
+    fn a_suspicious_candidate_is_watched_until_it_is_certain() {
         let rules = Rollback { min_messages: 30, ..rules() };
-        // stable, candidate, the messages that are waited for
+        // stable, candidate, the number of messages to wait for
         for (stable, candidate, expected) in [
             ((500, 0), (30, 1), None),
             ((500, 0), (30, 3), Some(300)),
@@ -281,9 +283,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_long_ago_is_forgotten() {
+    fn old_spans_are_forgotten() {
         let mut recent = Recent::new(Tally::new(50, 10), Tally::new(7, 7), 0);
-        // at, counters, of late
+        // time, counters, recent failures
         for (now, counters, expected) in [
             (1, (7, 7), (50, 10)),
             (2, (17, 8), (60, 11)),
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_known_as_well_as_messages_tell() {
+    fn the_interval_narrows_with_messages() {
         for (messages, faults, low, high) in [
             (0, 0, 0.0, 100.0),
             (1, 0, 0.0, 80.0),
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_is_judged_by_what_stable_fails_at() {
+    fn a_candidate_is_compared_with_stable() {
         let rules = rules();
         // stable in the window, stable before, candidate
         for (name, stable, lately, candidate, expected) in [
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_certain_is_refused_early_and_nothing_else() {
+    fn only_certain_failures_are_refused_early() {
         let rules = rules();
         for (name, stable, candidate, expected) in [
             ("all of a few, and stable fails at none", (1_000, 0), (12, 12), true),
@@ -359,7 +361,7 @@ mod tests {
         ] {
             assert_eq!(fires(&rules, stable, (0, 0), candidate), expected, "{name}");
         }
-        // What fires with all the rest well also fires when it is there.
+        // Whatever is refused early would also be refused with the rest successful.
         for faults in 0..=100 {
             if fires(&rules, (300, 10), (0, 0), (faults, faults)) {
                 assert!(fires(&rules, (300, 10), (0, 0), (100, faults)), "{faults}");
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_bound_is_beside_it_and_off_unless_set() {
+    fn an_absolute_bound_applies_only_if_set() {
         let bound = Rollback { errors_above: Some(30.0), ..rules() };
         for (name, stable, candidate, expected) in [
             ("as stable, and below", (100, 20), (100, 20), false),
@@ -385,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_breaker_that_opened_is_compared_too() {
+    fn an_open_breaker_is_compared_with_stable() {
         let open = |messages, faults| Window { breaker_open: true, ..window(messages, faults) };
         for (name, lately, candidate, expected) in [
             ("nothing known", (0, 0), open(3, 3), true),
@@ -400,7 +402,7 @@ mod tests {
         }
     }
 
-    /// SplitMix64, as a coin.
+    /// SplitMix64, as a biased coin.
     struct Coin(u64);
 
     impl Coin {
@@ -413,9 +415,9 @@ mod tests {
         }
     }
 
-    /// Thousands of canaries whose figures are looked at after every message, as many as come in a long step.
+    /// Thousands of canaries, judged after every message of a long step.
     #[test]
-    fn equal_revisions_are_not_taken_back_and_worse_ones_are() {
+    fn worse_revisions_are_refused_and_equal_ones_are_not() {
         let mut coin = Coin(7);
         let mut refused = |min_messages: u64, old: f64, new: f64| {
             let rules = Rollback { min_messages, ..rules() };
@@ -445,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_told() {
+    fn figures_are_printed() {
         let told =
             |stable: Window, lately: Tally, candidate: Window| match errors(&rules(), &stable, lately, &candidate) {
                 Some(Verdict::Refused { figures, .. }) => figures,

@@ -1,24 +1,24 @@
-//! Why what is declared does not run and will not by itself.
+//! The obstacles that keep a declaration from running.
 
 use serde::Serialize;
 
-/// Why what an agent's declaration says does not run and will not, until a person mends something.
+/// The reason why the declared revision does not run, and will not until a person acts. Ordered from the most basic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Obstacle {
-    /// Its component is not there, or cannot be read.
+    /// Its component is missing or cannot be read.
     Missing,
-    /// It did not come to take messages.
+    /// It failed before it received messages, or failed for good.
     Failed,
-    /// It was taken back, or ended by hand, and is not tried again.
+    /// It was taken back or aborted, and is not tried again.
     Refused,
 }
 
 impl Obstacle {
-    /// All of them.
+    /// All obstacles.
     pub const ALL: [Self; 3] = [Self::Missing, Self::Failed, Self::Refused];
 
-    /// The obstacle as text, such as `refused`.
+    /// Returns the obstacle as text, such as `refused`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",

@@ -1,4 +1,4 @@
-//! Places in an answer, and patterns that name them.
+//! Paths in an answer, and patterns of paths.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::compare::Difference;
 
-/// Paths that may differ.
+/// The patterns of paths that may differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Ignore(Vec<Pattern>);
 
-/// One of them, such as `reply.items[*].at`.
+/// A pattern of paths, such as `reply.items[*].at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(pub(super) Vec<Part>);
 
@@ -22,11 +22,11 @@ pub(super) enum Part {
     Index(usize),
     /// `*`: any one key or index.
     Any,
-    /// `**`: any number of them.
+    /// `**`: any number of keys and indexes.
     Depth,
 }
 
-/// Why a text is not a path.
+/// The error for a text that is not a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a path is written as `reply.items[*].at`, a key with other characters as `state[\"a b\"]`, any depth as `**.at`"
@@ -65,7 +65,7 @@ impl FromStr for Pattern {
     }
 }
 
-/// The key before the closing quote, and what follows it.
+/// Returns the key before the closing quote, and the text after it.
 fn unquoted(text: &str) -> Option<(String, &str)> {
     let mut key = String::new();
     let mut chars = text.char_indices();
@@ -112,19 +112,20 @@ impl<'de> Deserialize<'de> for Pattern {
 }
 
 impl Ignore {
-    /// Paths as declared.
+    /// Parses declared paths.
     ///
     /// # Errors
-    /// The first that is none.
+    /// One of them is not a path.
     pub fn new<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<Self, PathError> {
         paths.into_iter().map(str::parse).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Takes in what differed when stable was compared with itself: the same places are not looked at any more,
-    /// in a list at any index.
+    /// Adds the differences of a comparison of stable with itself: they are ignored from now on, in a list at any
+    /// index.
     pub fn learn(&mut self, differences: &[Difference]) {
         for difference in differences {
             let Ok(Pattern(parts)) = difference.path.parse() else { continue };
+            // Lists of other lengths differ in the same way at other indexes.
             let general = |part| if let Part::Index(_) = part { Part::Any } else { part };
             let pattern = Pattern(parts.into_iter().map(general).collect());
             if !self.covers(&pattern.0) {
@@ -133,7 +134,7 @@ impl Ignore {
         }
     }
 
-    /// The paths, as text.
+    /// Returns the patterns as text.
     pub fn paths(&self) -> Vec<String> {
         self.0.iter().map(ToString::to_string).collect()
     }
@@ -142,13 +143,13 @@ impl Ignore {
         self.0.iter().any(|pattern| matches(&pattern.0, path))
     }
 
-    /// Whether a path is covered by a pattern that ends with the path's own last part.
+    /// Returns `true` if a pattern covers the path and ends with its last part.
     pub(super) fn names(&self, path: &[Part]) -> bool {
         self.0.iter().any(|pattern| pattern.0.last() == path.last() && matches(&pattern.0, path))
     }
 }
 
-/// Whether a path is one of those that a pattern names, or below one.
+/// Returns `true` if a path matches a pattern, or is below one that does.
 fn matches(pattern: &[Part], path: &[Part]) -> bool {
     match (pattern, path) {
         ([], _) => true,

@@ -1,38 +1,39 @@
-//! Who is answered by which revision while traffic is split.
+//! The choice of a revision for each message while traffic is split.
 //!
-//! Each conversation has a place from 0 to 99.99 that follows from its name alone, so that nobody keeps a list of them. It
-//! is the candidate's if its place was below the weight at a time, and the rollout remembers its few weights
-//! ([`super::Rollout::weights`]). Which time that is, is declared ([`Sticky`]):
+//! Each conversation has a place from 0 to 99.99 that follows from its name alone, so no list is needed. It belongs to
+//! the candidate if its place was below the weight at a certain time, and the rollout remembers its few weights
+//! ([`super::Rollout::weights`]). The time depends on the declared binding ([`Sticky`]):
 //!
-//! - [`Sticky::Idle`]: when the message came that found the conversation idle. Nothing of it waited then or was in hand,
-//!   and no answer was owed; until all of that is so again it goes on where it is ([`Split::choose`]). However long it
-//!   lasts, it keeps no rollout waiting.
-//! - [`Sticky::Conversation`]: when it began ([`crate::conversation::Conversation::first`]). One that began before the
+//! - [`Sticky::Idle`]: the arrival of the message that found the conversation idle. Nothing of it was queued or in
+//!   flight then, and no answer was owed; until that is so again, it stays where it is ([`Split::choose`]). So even a
+//!   long conversation keeps no rollout waiting.
+//! - [`Sticky::Conversation`]: its beginning ([`crate::conversation::Conversation::first`]). One that began before the
 //!   rollout stays on stable until it ends, or all traffic moves.
-//! - [`Sticky::None`]: conversations count for nothing, and each message is dealt out.
-//! - One that is the candidate's stays there: weights only rise.
-//! - With the weight at 100 or at 0 there is no split, and everybody goes where all go: the switch, and the way back.
-//! - What belongs to no conversation, such as a plain HTTP call, is dealt out in turn ([`Split::deal`]), exactly.
-//! - A call that the candidate cannot take, since its instances failed, is answered by stable, also in a conversation
-//!   that began on the candidate ([`Untaken`]): who waits for an answer had rather this one than none.
+//! - [`Sticky::None`]: conversations are ignored, and messages are dealt out one by one.
+//! - A conversation of the candidate stays there: weights only rise.
+//! - With the weight at 100 or 0 there is no split, and all messages go to one revision: after the switch, and on the
+//!   way back.
+//! - A message without a conversation, such as a plain HTTP call, is dealt out in turn ([`Split::deal`]), exactly.
+//! - A call that the candidate cannot take because its instances failed is answered by stable, also in a conversation
+//!   of the candidate ([`Untaken`]): an answer is better than none.
 
 use serde::{Deserialize, Serialize};
 
-/// What conversations stay on while traffic is split (`rollback.sticky`).
+/// The binding of conversations while traffic is split (`rollback.sticky`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sticky {
-    /// The revision that they began with.
+    /// To the revision with which they began.
     Conversation,
-    /// The revision that has something of theirs open; the next message of one that is idle may go to the other.
+    /// To the revision that has something of theirs open; the next message of an idle conversation may go to the other.
     #[default]
     Idle,
-    /// None: each message is dealt out.
+    /// None: messages are dealt out one by one.
     None,
 }
 
 impl Sticky {
-    /// As it is declared.
+    /// Returns the word in the file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Conversation => "conversation",
@@ -41,12 +42,12 @@ impl Sticky {
         }
     }
 
-    /// The one that is declared so.
+    /// Returns the binding of a word in the file.
     pub fn named(name: &str) -> Option<Self> {
         [Self::Conversation, Self::Idle, Self::None].into_iter().find(|sticky| sticky.as_str() == name)
     }
 
-    /// What lets conversations go over that hold a rollout up, for a person to read.
+    /// Returns the way to release conversations that hold a rollout up, for people to read.
     pub fn way_out(self, agent: &str) -> String {
         match self {
             Self::Conversation => format!(
@@ -61,47 +62,47 @@ impl Sticky {
     }
 }
 
-/// What decides who handles a message, beside the weight.
+/// The facts that decide on the revision for a message, beside the weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Talk<'a> {
-    /// The message's conversation; none if it stands alone.
+    /// The message's conversation; `None` if it has none.
     pub conversation: Option<&'a str>,
-    /// The revision with which the conversation goes on, since something of it is open there.
+    /// The revision to which the conversation is bound, since something of it is open there.
     pub goes_on: Option<u64>,
-    /// When the conversation began, or was idle last, in milliseconds since 1970.
+    /// The time at which the conversation began, or was last idle, in milliseconds since 1970.
     pub since: u64,
 }
 
-/// Which of the two.
+/// A revision of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// The one that ran before.
+    /// The revision that ran before.
     Stable,
-    /// The new one.
+    /// The new revision.
     Candidate,
 }
 
-/// Why a candidate did not take a call of its share.
+/// The reason why a candidate did not take a call of its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Untaken {
-    /// Its instances failed, and none is started again before this time.
+    /// Its instances failed, and no start is allowed before a certain time.
     Pausing {
-        /// When one may be, in milliseconds since 1970.
+        /// That time, in milliseconds since 1970.
         until: u64,
-        /// When the call has to be answered, likewise.
+        /// The deadline of the call, likewise.
         by: u64,
     },
-    /// An instance was to be started for the call, and was not.
+    /// No instance could be started for the call.
     NotStarted {
-        /// Whether that was the candidate's own doing.
+        /// Set if that was the candidate's fault.
         its_fault: bool,
     },
 }
 
 impl Untaken {
-    /// Whether a call that stable answers for it is one that the candidate failed at (SPEC §4): without stable it would
-    /// have had no answer, and not for want of the host. One that it could still have answered in time is nobody's
-    /// failure, only answered sooner.
+    /// Returns `true` if a call answered by stable counts as a failure of the candidate (SPEC §4): without stable it
+    /// would have had no answer, and the host was not the reason. A call that the candidate could still have answered
+    /// in time does not count; stable only answered sooner.
     pub fn counts(self) -> bool {
         match self {
             Self::Pausing { until, by } => until >= by,
@@ -110,56 +111,58 @@ impl Untaken {
     }
 }
 
-/// How traffic is split. Made from a rollout, and cheap to clone into what callers read.
+/// The split of a rollout's traffic. Cheap to clone into snapshots for callers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Split {
-    /// Tells rollouts apart, so that not always the same conversations go first.
+    /// Differs between rollouts, so that not always the same conversations move first.
     salt: u64,
-    /// When, in milliseconds since 1970, the weight became what; the latest last.
+    /// The time of each change of weight in milliseconds since 1970, and the weight since then; the latest last.
     weights: Vec<(u64, u8)>,
 }
 
-/// Places in a hundredth of a percent.
+/// The number of places: hundredths of a percent.
 const PLACES: u64 = 10_000;
 
 impl Split {
-    /// The split of a rollout: its id, and what its weight was when.
+    /// Creates the split of a rollout from its id and the history of its weight.
     pub fn new(rollout: u64, weights: &[(u64, u8)]) -> Self {
         Self { salt: mixed(rollout), weights: weights.to_vec() }
     }
 
-    /// What the weight is now, of a hundred.
+    /// Returns the present weight, in percent.
     pub fn weight(&self) -> u8 {
         self.weights.last().map_or(0, |(_, weight)| *weight)
     }
 
-    /// Who answers a message of this conversation, which began at `first` (for one that begins, now).
+    /// Returns the revision for a message of this conversation, which began at `first` (now, if it just begins).
     pub fn pick(&self, conversation: &str, first: u64) -> Pick {
         match self.weight() {
             0 => Pick::Stable,
             100.. => Pick::Candidate,
             now => {
                 let then = self.weights.iter().rev().find(|(at, _)| *at <= first).map_or(0, |(_, weight)| *weight);
-                // A weight that was lowered moves those above it back.
+                // After a lowered weight, conversations above it move back.
                 self.below(place(conversation, self.salt), then.min(now))
             }
         }
     }
 
-    /// Who answers the `nth` call that belongs to no conversation, counted from any number: of any hundred in a row
-    /// exactly as many as the weight go to the candidate, and they are spread evenly.
+    /// Returns the revision for the `nth` message without a conversation, counted from any number: of any hundred in a
+    /// row, exactly the weight goes to the candidate, evenly spread.
     pub fn deal(&self, nth: u64) -> Pick {
         let weight = u64::from(self.weight());
+        // As in Bresenham's algorithm: multiples of the weight modulo 100 are evenly spread.
         if nth % 100 * weight % 100 < weight { Pick::Candidate } else { Pick::Stable }
     }
 
-    /// Who handles a message. `candidate` is the candidate's number, `nth` counts what is dealt out.
+    /// Returns the revision for a message. `candidate` is the candidate's number; `nth` counts the messages that are
+    /// dealt out.
     pub fn choose(&self, sticky: Sticky, talk: Talk<'_>, candidate: u64, nth: impl FnOnce() -> u64) -> Pick {
         match (self.weight(), sticky, talk) {
             (0, ..) => Pick::Stable,
             (100.., ..) => Pick::Candidate,
             (_, Sticky::None, _) => self.deal(nth()),
-            // A revision that is neither of the two ran before both.
+            // A revision other than these two ran before both, and its conversations belong to stable.
             (_, _, Talk { goes_on: Some(number), .. }) if number == candidate => Pick::Candidate,
             (_, _, Talk { goes_on: Some(_), .. }) => Pick::Stable,
             (_, _, Talk { conversation: Some(name), since, .. }) => self.pick(name, since),
@@ -167,7 +170,8 @@ impl Split {
         }
     }
 
-    /// Whether a conversation that is stable's would be the candidate's if nothing kept it: such ones hold a rollout up.
+    /// Returns `true` if a conversation of stable would belong to the candidate by its place: only a binding keeps it,
+    /// and holds the rollout up.
     pub fn is_held(&self, conversation: &str) -> bool {
         (1..100).contains(&self.weight())
             && self.below(place(conversation, self.salt), self.weight()) == Pick::Candidate
@@ -178,10 +182,10 @@ impl Split {
     }
 }
 
-/// The place of a conversation: the same on every host and after every restart.
+/// Returns the place of a conversation: the same on every host and after every restart.
 fn place(conversation: &str, salt: u64) -> u64 {
-    // FNV-1a, and a finaliser because its lower bits are weak. Nobody gains by choosing a place, so it need not
-    // withstand an attack.
+    // FNV-1a, with a finalizer because its lower bits are weak. Choosing a place has no benefit, so the hash need not
+    // withstand attacks.
     let mut hash = 0xcbf2_9ce4_8422_2325 ^ salt;
     for byte in conversation.bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
@@ -205,17 +209,17 @@ mod tests {
     const RISING: [(u64, u8); 4] = [(1_000, 5), (2_000, 25), (3_000, 50), (4_000, 75)];
 
     #[test]
-    fn as_many_go_as_the_weight_says() {
+    fn the_weight_is_the_share_of_conversations() {
         for weight in [0, 1, 5, 10, 25, 50, 75, 99, 100] {
             let split = Split::new(7, &[(0, weight)]);
             let on_candidate = (0..100_000).filter(|n| split.pick(&format!("talk-{n}"), 1) == Pick::Candidate).count();
-            // Four standard deviations of a fair coin at most.
+            // At most four standard deviations of a fair coin.
             assert!(on_candidate.abs_diff(usize::from(weight) * 1_000) <= 640, "{weight}%: {on_candidate}");
         }
     }
 
     #[test]
-    fn a_call_counts_against_a_candidate_that_could_not_have_answered_it() {
+    fn an_untaken_call_counts_if_the_candidate_could_not_have_answered() {
         for (untaken, counts) in [
             (Untaken::Pausing { until: 1_000, by: 1_001 }, false),
             (Untaken::Pausing { until: 1_000, by: 1_000 }, true),
@@ -228,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_no_conversation_is_dealt_out_exactly() {
+    fn messages_without_conversation_are_dealt_out_exactly() {
         for weight in 0..=100 {
             let split = Split::new(7, &[(0, weight)]);
             for from in [0, 1, 37, 99, 12_345] {
@@ -243,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn with_no_split_everybody_goes_where_all_go() {
+    fn without_a_split_all_messages_go_to_one_revision() {
         for (weights, pick) in [
             (&[][..], Pick::Stable),
             (&[(1_000, 5), (2_000, 0)], Pick::Stable),
@@ -257,14 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn who_handles_a_message_follows_from_what_is_open_and_when_it_was_idle() {
+    fn the_choice_follows_the_binding_and_the_idle_time() {
         let split = Split::new(7, &[(1_000, 20), (2_000, 60)]);
         let place = |name: &str| super::place(name, mixed(7));
         let named =
             |range: std::ops::Range<u64>| (0..).map(|n| format!("c{n}")).find(|c| range.contains(&place(c))).unwrap();
         let (first, second, last) = (named(0..2_000), named(2_000..6_000), named(6_000..10_000));
         let (stable, candidate) = (Pick::Stable, Pick::Candidate);
-        // sticky, conversation, goes on, since, pick
+        // sticky, conversation, bound to, since, choice
         for (sticky, name, goes_on, since, expected) in [
             (Sticky::Idle, Some(&first), None, 999, stable),
             (Sticky::Idle, Some(&first), None, 1_000, candidate),
@@ -284,17 +288,17 @@ mod tests {
         }
         let open = Talk { conversation: Some(&first), goes_on: Some(4), since: 0 };
         let dealt = (0..100).filter(|nth| split.choose(Sticky::None, open, 5, || *nth) == candidate).count();
-        assert_eq!(dealt, 60, "nothing holds");
+        assert_eq!(dealt, 60, "no binding");
         for (weights, expected) in [(&[(0, 0)][..], stable), (&[(0, 100)], candidate)] {
             let all = Split::new(7, weights);
-            assert_eq!(all.choose(Sticky::Idle, open, 5, || 0), expected, "with no split nothing is held");
+            assert_eq!(all.choose(Sticky::Idle, open, 5, || 0), expected, "no binding without a split");
             assert!(!all.is_held(&first));
         }
         assert!(split.is_held(&first) && split.is_held(&second) && !split.is_held(&last));
     }
 
     #[test]
-    fn a_word_is_read_as_it_is_written() {
+    fn words_of_the_file_round_trip() {
         for sticky in [Sticky::Conversation, Sticky::Idle, Sticky::None] {
             assert_eq!(Sticky::named(sticky.as_str()), Some(sticky));
             assert_eq!(serde_json::to_value(sticky).unwrap(), sticky.as_str());
@@ -303,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn rollouts_do_not_always_begin_with_the_same() {
+    fn rollouts_move_different_conversations_first() {
         let first = |rollout| {
             let split = Split::new(rollout, &[(0, 5)]);
             (0..1_000).filter(|n| split.pick(&n.to_string(), 1) == Pick::Candidate).collect::<Vec<u64>>()
@@ -318,7 +322,7 @@ mod tests {
             for weights in 1..=RISING.len() {
                 let now = RISING[weights - 1].0;
                 if now < first && weights < RISING.len() && RISING[weights].0 <= first {
-                    // It has not begun.
+                    // The conversation has not begun.
                     continue;
                 }
                 let pick = Split::new(rollout, &RISING[..weights]).pick(&name, first);

@@ -1,4 +1,4 @@
-//! What no rollout holds any more.
+//! The end of revisions that take part in no rollout.
 
 use std::time::Duration;
 
@@ -7,9 +7,8 @@ use crate::lifecycle::State;
 use crate::names::{AgentName, RevisionId};
 use crate::units::print_duration;
 
-/// Ends the revisions of an agent that are neither the one that runs nor part of a rollout under way: those that
-/// drain at rest or after `drain`, all others now. With no rollout under way (`free`) it also lets the mailbox go
-/// on. `held` are the numbers that are left alone.
+/// Ends the revisions of an agent other than `held`: the running one and those in a rollout. Draining ones end once
+/// idle or after `drain`, all others now. With no rollout in progress (`free`), also resumes the mailbox.
 pub fn tidy(
     agent: &AgentName,
     revisions: &[(u64, Seen)],

@@ -1,26 +1,26 @@
-//! How many rollouts a host carries out at a time (SPEC §3).
+//! The limit of rollouts that a host carries out at a time (SPEC §3).
 
 use crate::names::AgentName;
 
 use super::{Rollout, Status};
 
-/// So many at a time (SPEC §3).
+/// The limit (SPEC §3).
 pub const AT_A_TIME: usize = 5;
 
-/// Whether a rollout may be carried out now.
+/// The permission of a rollout to proceed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
-    /// It may.
+    /// It may proceed.
     Goes,
-    /// It waits for one of these to end.
+    /// It waits for one of the others to end.
     Waits {
-        /// Those that are carried out.
+        /// The agents whose rollouts proceed or come first.
         behind: Vec<AgentName>,
     },
 }
 
 impl Turn {
-    /// What it waits for, for a person to read; none if it may go.
+    /// Returns the reason for waiting, for people to read; `None` if the rollout may proceed.
     pub fn waits(&self) -> Option<String> {
         match self {
             Self::Goes => None,
@@ -29,21 +29,21 @@ impl Turn {
     }
 }
 
-/// Who is carried out of a host's rollouts, and who may begin.
+/// The rollouts of a host that proceed, and those that may begin.
 ///
-/// One that waits for a person, or only for the end of its old revision, keeps nobody from his turn: a canary that
-/// is paused overnight would block the host. It goes on at once when it is resumed, and goes
-/// back at once when it has to, also as a sixth.
+/// A rollout that waits for a person, or only for the end of its old revision, does not count against the limit: a
+/// canary that is paused overnight would block the host. It continues at once when resumed, and goes back at once when
+/// it has to, even beyond the limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Turns {
-    /// Those that are carried out and those that may begin: whoever else has not begun waits for one of these.
+    /// Agents whose rollouts proceed or may begin: all others wait for one of these.
     behind: Vec<AgentName>,
-    /// Those that may begin.
+    /// Agents whose rollouts may begin.
     begin: Vec<AgentName>,
 }
 
 impl Turns {
-    /// Of all rollouts that are open. Looks at each once.
+    /// Evaluates all rollouts in progress. O(n), as only the first few candidates are kept sorted.
     pub fn of<'a>(rollouts: impl IntoIterator<Item = &'a Rollout>) -> Self {
         let (mut behind, mut first): (Vec<&Rollout>, Vec<&Rollout>) = (Vec::new(), Vec::new());
         for rollout in rollouts {
@@ -52,6 +52,7 @@ impl Turns {
                 Status::InProgress if !rollout.has_moved() => behind.push(rollout),
                 Status::Pending => {
                     let at = first.partition_point(|other| asked(other) < asked(rollout));
+                    // More can never begin, so the rest need not be sorted.
                     if at < AT_A_TIME {
                         first.insert(at, rollout);
                         first.truncate(AT_A_TIME);
@@ -69,12 +70,12 @@ impl Turns {
         Self { behind, begin }
     }
 
-    /// Those that have not begun and may.
+    /// Returns the agents whose rollouts may begin.
     pub fn may_begin(&self) -> &[AgentName] {
         &self.begin
     }
 
-    /// Whether a rollout that is open may go on.
+    /// Returns the permission of a rollout in progress.
     pub fn turn(&self, rollout: &Rollout) -> Turn {
         if rollout.status == Status::Pending && !self.begin.contains(&rollout.agent) {
             Turn::Waits { behind: self.behind.clone() }
@@ -83,19 +84,19 @@ impl Turns {
         }
     }
 
-    /// What those wait for whose turn has not come, for a person to read.
+    /// Returns the reason for waiting of rollouts that may not begin, for people to read.
     pub fn waits(&self) -> String {
         let names: Vec<&str> = self.behind.iter().map(AgentName::as_str).collect();
         format!("it waits for its turn: {AT_A_TIME} rollouts are under way, of {}", names.join(", "))
     }
 }
 
-/// What rollouts go by in turn: when they were asked for.
+/// Returns the sort key of rollouts: the time of the request.
 pub(crate) fn asked(rollout: &Rollout) -> (u64, &AgentName) {
     (rollout.began, &rollout.agent)
 }
 
-/// Which of a host's rollouts may be carried out, in the order in which they were asked for: see [`Turns`].
+/// Returns the permissions of a host's rollouts, in the order of their requests: see [`Turns`].
 pub fn turns<'a>(rollouts: impl IntoIterator<Item = &'a Rollout>) -> Vec<(AgentName, Turn)> {
     let mut rollouts: Vec<&Rollout> = rollouts.into_iter().filter(|rollout| !rollout.status.is_terminal()).collect();
     rollouts.sort_by(|one, other| asked(one).cmp(&asked(other)));
