@@ -315,7 +315,7 @@ impl Agent {
     }
 
     /// Keeps what an HTTP call has done, and delivers what it sent; returns when it is safe. What is refused is given back.
-    async fn commit_call(
+    pub(super) async fn commit_call(
         &self,
         revision: &Revision,
         part: (Option<u64>, bool),

@@ -30,6 +30,7 @@ mod http;
 mod inbox;
 mod lost;
 mod measure;
+mod migrate;
 mod notice;
 mod orphans;
 mod pending;

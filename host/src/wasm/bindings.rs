@@ -8,6 +8,7 @@ wasmtime::component::bindgen!({
             include caxton:agent/stateful-agent@0.1.0;
             import caxton:agent/effects@0.1.0;
             export caxton:agent/health@0.1.0;
+            export caxton:agent/migration@0.1.0;
         }
     ",
     world: "caxton:host/every-export",
@@ -22,5 +23,5 @@ wasmtime::component::bindgen!({
 });
 
 pub(crate) use self::caxton::agent::types;
-pub(crate) use exports::caxton::agent::{handler, health, snapshot};
+pub(crate) use exports::caxton::agent::{handler, health, migration, snapshot};
 pub(crate) use wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler;

@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use wasmtime::StoreContextMut;
+use wasmtime::component::Linker;
 
 use super::again::{Answers, Conflict};
 use super::bindings::caxton::agent::effects;
@@ -191,11 +193,11 @@ impl Effects {
     }
 }
 
-/// Commits what a call over HTTP has done until now, and with `true` the last of it; returns when it is safe.
+/// Commits what a call over HTTP or a migration has done until now, and with `true` the last of it; returns when it is safe.
 pub(crate) type Committer =
     Arc<dyn Fn(Effects, bool) -> Pin<Box<dyn Future<Output = Result<(), NotCommitted>> + Send>> + Send + Sync>;
 
-/// Why a call over HTTP could not commit.
+/// A reason for which a call over HTTP or a migration could not commit.
 pub(crate) enum NotCommitted {
     /// Others have changed what it read.
     Conflict(Box<Conflict>),
@@ -212,6 +214,8 @@ pub(crate) enum Commits {
     Through(Committer),
     /// A copy of such a call: all of it stays collected, and nothing leaves.
     Nowhere,
+    /// A migration: each commit is a step, for which the limits count anew.
+    InSteps(Committer),
 }
 
 impl fmt::Debug for Commits {
@@ -220,11 +224,43 @@ impl fmt::Debug for Commits {
             Self::WithResult => "WithResult",
             Self::Through(_) => "Through",
             Self::Nowhere => "Nowhere",
+            Self::InSteps(_) => "InSteps",
         })
     }
 }
 
+/// Defines `commit` once more: only a function that has the store at hand can give it its fuel again.
+pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let mut interface = linker.instance("caxton:agent/effects@0.1.0")?;
+    interface.func_wrap_async("commit", |mut store: StoreContextMut<'_, Ctx>, (): ()| {
+        Box::new(async move {
+            let committed = effects::Host::commit(store.data_mut()).await?;
+            if committed.is_ok()
+                && store.data().is_migration()
+                && let Some(fuel) = store.data().limits().fuel
+            {
+                store.set_fuel(fuel)?;
+            }
+            Ok((committed,))
+        })
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
 impl Ctx {
+    /// Returns true in a migration, which tells nobody.
+    pub(super) fn is_migration(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| matches!(work.commits, Commits::InSteps(_)))
+    }
+
+    /// Counts anew what a step of a migration may use.
+    fn begin_step(&self) {
+        self.effects.lock().write_count = 0;
+        self.meter.begin_step();
+    }
+
     /// The way in which the call at hand may still commit.
     fn commits(&self) -> Result<Commits, String> {
         let commits = self.work.as_ref().map_or(Commits::WithResult, |work| work.commits.clone());
@@ -240,8 +276,9 @@ impl Ctx {
 
 impl effects::Host for Ctx {
     async fn commit(&mut self) -> wasmtime::Result<Result<(), String>> {
-        let committer = match self.commits() {
-            Ok(Commits::Through(committer)) => committer,
+        let (committer, is_step) = match self.commits() {
+            Ok(Commits::Through(committer)) => (committer, false),
+            Ok(Commits::InSteps(committer)) => (committer, true),
             Ok(Commits::Nowhere | Commits::WithResult) => {
                 let mut effects = self.effects.lock();
                 let (writes, adds) = (effects.writes.clone(), effects.adds.clone());
@@ -256,6 +293,9 @@ impl effects::Host for Ctx {
         match committer(taken, false).await {
             Ok(()) => {
                 self.effects.lock().partly = true;
+                if is_step {
+                    self.begin_step();
+                }
                 Ok(Ok(()))
             }
             Err(NotCommitted::Other(why)) => Ok(Err(why)),

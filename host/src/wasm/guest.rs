@@ -205,11 +205,18 @@ impl Ctx {
 impl types::Host for Ctx {}
 
 impl Ctx {
+    /// Returns the current call, if it may speak to others.
+    fn may_speak(&self) -> Result<&Work, wit::SendError> {
+        if self.is_migration() {
+            let why = "a migration tells nobody: it neither sends nor asks, and sets and cancels no timers";
+            return Err(wit::SendError::Unsupported(why.to_owned()));
+        }
+        self.work.as_ref().ok_or_else(|| wit::SendError::Unavailable("no message is being handled".to_owned()))
+    }
+
     /// Returns the current call, if it may send `count` more messages.
     pub(super) fn may_send(&self, count: usize) -> Result<&Work, wit::SendError> {
-        let Some(work) = &self.work else {
-            return Err(wit::SendError::Unavailable("no message is being handled".to_owned()));
-        };
+        let work = self.may_speak()?;
         let effects = self.effects.lock();
         if effects.closed {
             let why = "the response has begun, and with it the commit is made";
@@ -237,6 +244,7 @@ impl Ctx {
 
     /// Collects a message for each other running agent with the capability: all of them or none.
     fn send_to_all(&self, draft: &wit::Draft) -> Result<Vec<String>, wit::SendError> {
+        self.may_speak()?;
         let Some(capability) = draft.receiver.strip_prefix("cap:") else {
             let why = "`receiver` has to be `cap:NAME`: a broadcast goes to all who have a capability";
             return Err(wit::SendError::Invalid(why.to_owned()));
@@ -290,8 +298,9 @@ impl messaging::Host for Ctx {
     ) -> wasmtime::Result<Result<wit::Message, wit::RequestError>> {
         self.go_on()?;
         let refuse = |error: wit::SendError| Ok(Err(wit::RequestError::NotSent(error)));
-        let Some(work) = &self.work else {
-            return refuse(wit::SendError::Unavailable("no message is being handled".to_owned()));
+        let work = match self.may_speak() {
+            Ok(work) => work,
+            Err(why) => return refuse(why),
         };
         if let Some(answer) = self.hear_again(&draft) {
             return Ok(answer);
@@ -311,9 +320,9 @@ impl messaging::Host for Ctx {
         self.go_on()?;
         let refuse = |error: wit::SendError| Err(wit::RequestError::NotSent(error));
         let limit = self.who.spec.limits.sends;
-        let Some(work) = &self.work else {
-            let why = "no message is being handled".to_owned();
-            return Ok(drafts.iter().map(|_| refuse(wit::SendError::Unavailable(why.clone()))).collect());
+        let work = match self.may_speak() {
+            Ok(work) => work,
+            Err(why) => return Ok(drafts.iter().map(|_| refuse(why.clone())).collect()),
         };
         if drafts.len() > limit as usize {
             return Ok(drafts.iter().map(|_| refuse(wit::SendError::TooManySends(limit))).collect());

@@ -50,6 +50,8 @@ pub(crate) struct Summary {
     pub(crate) kind: Kind,
     /// Whether it exports `health`.
     pub(crate) health: bool,
+    /// Whether it exports `migration`.
+    pub(crate) migrates: bool,
     /// What it imports, by name.
     pub(crate) imports: Vec<String>,
     /// What it exports, by name.
@@ -290,6 +292,7 @@ impl Scan {
                 "it has to be a whole number from 1 on a line: how often an instance may be used",
             ));
         }
+        findings.extend(self.exports.iter().filter_map(|export| judge_option(export)));
         let handler = self.exports_interface("caxton:agent/handler", "0.1.");
         let snapshot = self.exports_interface("caxton:agent/snapshot", "0.1.");
         let http = self.exports_interface("wasi:http/incoming-handler", "0.2.");
@@ -314,6 +317,7 @@ impl Scan {
             Some(kind) if findings.is_empty() => Ok(Summary {
                 kind,
                 health: self.exports_interface("caxton:agent/health", "0.1."),
+                migrates: self.exports_interface("caxton:agent/migration", "0.1."),
                 imports: self.imports,
                 exports: self.exports,
                 memory_bytes: self.memory_bytes,
@@ -328,11 +332,7 @@ impl Scan {
     fn no_world(&self) -> Finding {
         let other = self.exports.iter().find(|export| export.starts_with("caxton:agent/handler"));
         if let Some(other) = other {
-            return Finding::new(
-                "other-version",
-                format!("it exports {other}, another version than this host's caxton:agent/handler@0.1.0"),
-                "build it against the contract that `caxton wit` prints",
-            );
+            return other_version(other, "caxton:agent/handler");
         }
         if self.exports_interface("wasi:http/handler", "0.3.") {
             return needs_async();
@@ -349,6 +349,21 @@ impl Scan {
 /// An interface's name and version: `wasi:io/poll@0.2.6` is `wasi:io/poll` and `0.2.6`.
 fn interface(name: &str) -> Option<(&str, &str)> {
     name.split_once('@').or(Some((name, ""))).filter(|(name, _)| name.contains('/'))
+}
+
+/// Judges an export that an agent may have or not: one of a version that this host does not look for would never be called.
+fn judge_option(export: &str) -> Option<Finding> {
+    let (name, version) = interface(export)?;
+    let is_option = ["caxton:agent/snapshot", "caxton:agent/health", "caxton:agent/migration"].contains(&name);
+    (is_option && !version.starts_with("0.1.")).then(|| other_version(export, name))
+}
+
+fn other_version(export: &str, name: &str) -> Finding {
+    Finding::new(
+        "other-version",
+        format!("it exports {export}, another version than this host's {name}@0.1.0"),
+        "build it against the contract that `caxton wit` prints",
+    )
 }
 
 fn judge_import(import: &str) -> Option<Finding> {

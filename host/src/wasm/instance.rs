@@ -19,7 +19,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use super::answered::Answered;
-use super::bindings::{handler, health, incoming_handler, snapshot};
+use super::bindings::{handler, health, incoming_handler, migration, snapshot};
 use super::caller::BodyError;
 use super::denied::Outbound;
 use super::effects::Effects;
@@ -55,9 +55,9 @@ const MAX_REASON: usize = 1_000;
 const MAX_AGE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Instance {
-    store: Store<Ctx>,
-    meter: Arc<Meter>,
-    exports: Exports,
+    pub(super) store: Store<Ctx>,
+    pub(super) meter: Arc<Meter>,
+    pub(super) exports: Exports,
     program: Arc<Program>,
     /// Messages and requests that it has handled. Health checks do not count.
     uses: u32,
@@ -67,11 +67,12 @@ pub(crate) struct Instance {
 }
 
 /// The exported functions of an instance.
-struct Exports {
+pub(super) struct Exports {
     handler: Option<handler::Guest>,
     http: Option<incoming_handler::Guest>,
     snapshot: Option<snapshot::Guest>,
     health: Option<health::Guest>,
+    pub(super) migration: Option<migration::Guest>,
 }
 
 impl Instance {
@@ -195,15 +196,18 @@ impl Instance {
             return Err(Fault::Host("the component exports no handler".to_owned()));
         };
         let result = bounded(&self.meter, time, pin!(handler.call_handle(&mut self.store, message))).await;
-        let mut handled = self.explain(result, time)?;
-        if let Err(failure) = &mut handled
-            && failure.cause == wit::Cause::Fault
+        let handled = self.explain(result, time)?;
+        Ok(handled.map_err(|failure| self.complete(failure)))
+    }
+
+    /// Adds to a failure that the guest was refused memory, which may be the cause.
+    pub(super) fn complete(&self, mut failure: wit::Failure) -> wit::Failure {
+        if failure.cause == wit::Cause::Fault
             && let Some(limit) = self.store.data().bounds().refused
         {
-            // The guest may have failed because it was refused memory.
             failure.reason.push_str(&Refused(limit).to_string());
         }
-        Ok(handled)
+        failure
     }
 
     /// Runs the guest's health check. A guest that does not export `health` is healthy.
@@ -283,7 +287,7 @@ impl Instance {
         self.explain(result, time)
     }
 
-    fn begin(&mut self, work: Option<Work>) {
+    pub(super) fn begin(&mut self, work: Option<Work>) {
         let limits = &self.store.data().who.spec.limits;
         let fuel = limits.fuel;
         self.meter.begin(limits.cpu);
@@ -300,7 +304,7 @@ impl Instance {
         self.store.data_mut().begin(None);
     }
 
-    fn explain<T>(&self, result: Result<wasmtime::Result<T>, Late>, time: Duration) -> Result<T, Fault> {
+    pub(super) fn explain<T>(&self, result: Result<wasmtime::Result<T>, Late>, time: Duration) -> Result<T, Fault> {
         self.explain_within(result, time, self.store.data().who.spec.limits.cpu)
     }
 
@@ -363,7 +367,7 @@ pub(crate) enum NotSaved {
 }
 
 /// The error of a call that exceeded its time limit.
-struct Late;
+pub(super) struct Late;
 
 /// Runs a call, measures its CPU time and bounds its time by the clock.
 async fn bounded<F: Future + Unpin>(meter: &Meter, time: Duration, call: F) -> Result<F::Output, Late> {
@@ -433,6 +437,7 @@ impl Program {
             http: self.http.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
             snapshot: self.snapshot.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
             health: self.health.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+            migration: self.migration.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
         })
     }
 }

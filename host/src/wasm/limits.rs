@@ -77,6 +77,8 @@ pub(super) struct Meter {
     poll_began_ns: AtomicU64,
     /// The end of the last poll in nanoseconds after `origin`.
     poll_ended_ns: AtomicU64,
+    /// The start of the current step of a migration in nanoseconds after `origin`.
+    step_began_ns: AtomicU64,
     /// The CPU time of the thread at the start of the current poll in nanoseconds; [`UNKNOWN`] in a call's first poll.
     core_began_ns: AtomicU64,
     /// Set if a tick occurred during the call.
@@ -97,6 +99,7 @@ impl Meter {
             used_ns: AtomicU64::new(0),
             poll_began_ns: AtomicU64::new(0),
             poll_ended_ns: AtomicU64::new(0),
+            step_began_ns: AtomicU64::new(0),
             core_began_ns: AtomicU64::new(UNKNOWN),
             ticked: AtomicBool::new(false),
             budget_ns: AtomicU64::new(u64::MAX),
@@ -108,6 +111,18 @@ impl Meter {
         self.used_ns.store(0, Ordering::Relaxed);
         self.ticked.store(false, Ordering::Relaxed);
         self.budget_ns.store(nanoseconds(budget), Ordering::Relaxed);
+    }
+
+    /// Starts a step of a migration: counts anew, in the middle of a poll.
+    pub(super) fn begin_step(&self) {
+        self.used_ns.store(0, Ordering::Relaxed);
+        self.begin_poll();
+        self.step_began_ns.store(self.poll_began_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Returns the start of the current step of a migration.
+    pub(super) fn step_began(&self) -> Instant {
+        self.origin + Duration::from_nanos(self.step_began_ns.load(Ordering::Relaxed))
     }
 
     fn begin_poll(&self) {

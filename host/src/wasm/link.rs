@@ -40,6 +40,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> {
     messaging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     state::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     effects::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
+    super::effects::add_to_linker(&mut linker)?;
     config::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     logging::logging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     // Last, because it replaces functions defined above.

@@ -29,6 +29,7 @@ mod lease;
 mod limits;
 mod link;
 mod message;
+mod migrate;
 mod places;
 mod pool;
 mod program;
@@ -39,7 +40,7 @@ mod stdio;
 mod symbols;
 mod tap;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timer;
 mod trail;
 mod turns;

@@ -26,7 +26,7 @@ pub(crate) struct Pool {
     pub(crate) program: Arc<Program>,
     /// As whom.
     pub(crate) who: Arc<Identity>,
-    outside: Arc<dyn Outside>,
+    pub(super) outside: Arc<dyn Outside>,
     /// Warm instances; the one used last comes first, so that the others get old.
     pub(super) idle: Mutex<Vec<Idle>>,
     /// Whether it is among those that are asked for an idle instance.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::InstancePre;
 
-use super::bindings::{handler, health, incoming_handler, snapshot};
+use super::bindings::{handler, health, incoming_handler, migration, snapshot};
 use super::compile;
 use super::engine::{Runtime, RuntimeError};
 use super::guest::Ctx;
@@ -27,6 +27,7 @@ pub(crate) struct Program {
     pub(super) http: Option<incoming_handler::GuestIndices>,
     pub(super) snapshot: Option<snapshot::GuestIndices>,
     pub(super) health: Option<health::GuestIndices>,
+    pub(super) migration: Option<migration::GuestIndices>,
 }
 
 /// The error of loading a program.
@@ -105,6 +106,7 @@ impl Runtime {
             http: (!messages).then(|| incoming_handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             snapshot: stateful.then(|| snapshot::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             health: summary.health.then(|| health::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            migration: summary.migrates.then(|| migration::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             symbols: if summary.dwarf { Symbols::of(path.to_owned(), expected) } else { Symbols::default() },
             summary,
             pre,

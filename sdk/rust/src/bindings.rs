@@ -43,6 +43,26 @@ pub mod memory {
     });
 }
 
+/// The export with which an agent converts its state.
+pub mod migration {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: r#"
+            package caxton:sdk;
+
+            world migration {
+                export caxton:agent/migration@0.1.0;
+            }
+        "#,
+        world: "caxton:sdk/migration",
+        with: { "caxton:agent/types@0.1.0": crate::bindings::caxton::agent::types },
+        pub_export_macro: true,
+        export_macro_name: "export_migration",
+        default_bindings_module: "::caxton_sdk::bindings::migration",
+        runtime_path: "::caxton_sdk::wit_bindgen::rt",
+    });
+}
+
 /// The export with which an agent reports if it can work.
 pub mod probe {
     wit_bindgen::generate!({

@@ -23,6 +23,7 @@
 //! - [`Agent`] keeps nothing in memory between messages; the host runs as many instances of it as it needs.
 //!   [`StatefulAgent`] keeps its own memory, is saved and restored, and has one live instance.
 //! - [`HttpAgent`] answers HTTP itself, with the same state, messages, configuration and log.
+//! - [`Migrate`] converts the state that another version of the agent wrote, before the first message.
 //! - Writes to [`state`] and messages sent with [`Draft::send`] take effect when the handler returns `Ok`, and not at
 //!   all when it returns a [`Failure`], traps or runs out of time. [`Draft::request`] is a call: it happens at once and
 //!   is not undone.
@@ -47,6 +48,7 @@ mod http;
 pub mod log;
 mod message;
 pub mod messaging;
+mod migrate;
 mod query;
 mod reply;
 mod reuse;
@@ -57,6 +59,8 @@ pub mod state;
 pub use agent::{Memory, Stateful, Stateless, is_agent};
 #[doc(hidden)]
 pub use http::{Web, is_http_agent};
+#[doc(hidden)]
+pub use migrate::{Migrating, is_migration};
 #[doc(hidden)]
 pub use reuse::bytes_of;
 #[doc(hidden)]
@@ -72,11 +76,12 @@ pub use bindings::caxton::agent::types::{
 pub use call::HttpCall;
 pub use failure::OrFail;
 pub use http::{HttpAgent, Request, Response};
+pub use migrate::Migrate;
 
 /// The items that most agents use.
 pub mod prelude {
     pub use crate::{
-        Agent, Draft, Failure, Handled, HttpAgent, Message, OrFail, Performative, Reply, Request, Response,
+        Agent, Draft, Failure, Handled, HttpAgent, Message, Migrate, OrFail, Performative, Reply, Request, Response,
         StatefulAgent, config, effects, log, messaging, state,
     };
 }

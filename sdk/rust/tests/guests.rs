@@ -13,6 +13,7 @@ use wit_parser::{Resolve, WorldItem, WorldKey};
 
 const HANDLER: &str = "caxton:agent/handler@0.1.0";
 const HEALTH: &str = "caxton:agent/health@0.1.0";
+const MIGRATION: &str = "caxton:agent/migration@0.1.0";
 const SNAPSHOT: &str = "caxton:agent/snapshot@0.1.0";
 const HTTP: &str = "wasi:http/incoming-handler@0.2";
 
@@ -30,8 +31,10 @@ fn guests_export_what_hosts_look_for() {
         let (imports, exports) = read(&name);
         let expected: &[&str] = match name.as_str() {
             "web" | "web-echo" | "rogue-web" | "web-effects" | "once" | "reusable" => &[HTTP],
-            "limiter" | "web-agent" => &[HEALTH, HTTP],
+            "limiter" => &[HEALTH, HTTP],
+            "web-agent" => &[HEALTH, MIGRATION, HTTP],
             "session" | "fragile" | "memoir" => &[HANDLER, HEALTH, SNAPSHOT],
+            "shapes-new" => &[HANDLER, HEALTH, MIGRATION],
             "by-record" | "by-resource" => &["read-all", "read-content", "read-routing"],
             _ if language == "rust" => &[HANDLER, HEALTH],
             _ => &[HANDLER],

@@ -15,7 +15,8 @@
 //! | `/log` | writes the body to the log |
 //! | `/header` | an answer with a header that HTTP does not have |
 //!
-//! `config.health` is an error that the health check answers with.
+//! `config.health` is an error that the health check answers with. It migrates by adding the version to `count`, twice in two
+//! steps.
 
 use std::time::Duration;
 
@@ -106,6 +107,15 @@ impl HttpAgent for WebAgent {
     }
 }
 
+impl Migrate for WebAgent {
+    fn migrate(from: u32) -> Result<(), Failure> {
+        state::increment("count", from.into())?;
+        effects::commit()?;
+        state::increment("count", from.into())?;
+        Ok(())
+    }
+}
+
 fn peer() -> Result<String, Failure> {
     config::get("peer")?.ok_or_else(|| Failure::fault("config.peer is missing"))
 }
@@ -117,3 +127,4 @@ fn count() -> Result<i64, Failure> {
 }
 
 caxton_sdk::http_agent!(WebAgent);
+caxton_sdk::migration!(WebAgent);

@@ -17,6 +17,7 @@ const NEEDS_ASYNC: &str = "it is built with asynchronous functions of the compon
 
 const HANDLER: &str = "caxton:agent/handler@0.1.0";
 const SNAPSHOT: &str = "caxton:agent/snapshot@0.1.0";
+const MIGRATION: &str = "caxton:agent/migration@0.1.0";
 const HTTP: &str = "wasi:http/incoming-handler@0.2.6";
 
 #[test]
@@ -68,6 +69,20 @@ fn findings_are_reported() {
             shell(&[], &["caxton:agent/handler@0.2.0"]),
             &[
                 "it exports caxton:agent/handler@0.2.0, another version than this host's caxton:agent/handler@0.1.0 (other-version); build it against the contract that `caxton wit` prints",
+            ],
+        ),
+        (
+            "another version of what it may export",
+            shell(&[], &[HANDLER, "caxton:agent/migration@0.2.0"]),
+            &[
+                "it exports caxton:agent/migration@0.2.0, another version than this host's caxton:agent/migration@0.1.0 (other-version); build it against the contract that `caxton wit` prints",
+            ],
+        ),
+        (
+            "a migration of nothing",
+            shell(&[], &[MIGRATION]),
+            &[
+                "it exports caxton:agent/migration@0.1.0, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
             ],
         ),
         (
@@ -171,16 +186,20 @@ fn without_detail(text: &str) -> String {
 
 #[test]
 fn kinds_are_determined_by_exports() {
-    for (exports, kind, health) in [
-        (&[HANDLER][..], Kind::Message, false),
-        (&[HANDLER, "caxton:agent/health@0.1.0"], Kind::Message, true),
-        (&[HANDLER, SNAPSHOT], Kind::Stateful, false),
-        (&["caxton:agent/handler@0.1.3"], Kind::Message, false),
-        (&[HTTP], Kind::Http, false),
-        (&["wasi:http/incoming-handler@0.2.0", "caxton:agent/health@0.1.0"], Kind::Http, true),
+    for (exports, kind, health, migrates) in [
+        (&[HANDLER][..], Kind::Message, false, false),
+        (&[HANDLER, "caxton:agent/health@0.1.0"], Kind::Message, true, false),
+        (&[HANDLER, MIGRATION], Kind::Message, false, true),
+        (&[HANDLER, SNAPSHOT], Kind::Stateful, false, false),
+        (&[HANDLER, MIGRATION, SNAPSHOT], Kind::Stateful, false, true),
+        (&["caxton:agent/handler@0.1.3"], Kind::Message, false, false),
+        (&[HTTP], Kind::Http, false, false),
+        (&["wasi:http/incoming-handler@0.2.0", "caxton:agent/health@0.1.0"], Kind::Http, true, false),
+        (&[MIGRATION, HTTP], Kind::Http, false, true),
     ] {
         let summary = summarise(&shell(&["wasi:io/poll@0.2.0", "wasi:logging/logging@0.1.0-draft"], exports)).unwrap();
-        assert_eq!((summary.kind, summary.health), (kind, health), "{exports:?}");
+        let found = (summary.kind, summary.health, summary.migrates);
+        assert_eq!(found, (kind, health, migrates), "{exports:?}");
         assert_eq!(summary.exports, exports);
     }
 }

@@ -15,23 +15,29 @@ static CONTRACT: LazyLock<(Resolve, PackageId)> = LazyLock::new(|| {
         world message { include caxton:agent/agent@0.1.0; }
         world stateful { include caxton:agent/stateful-agent@0.1.0; }
         world healthy { include caxton:agent/agent@0.1.0; export caxton:agent/health@0.1.0; }
+        world migrating {
+            include caxton:agent/agent@0.1.0;
+            import caxton:agent/effects@0.1.0;
+            export caxton:agent/migration@0.1.0;
+        }
+        world remembering { include migrating; export caxton:agent/snapshot@0.1.0; }
     ";
     let package = resolve.push_str("guests.wit", worlds).unwrap();
     (resolve, package)
 });
 
 /// The parts of a guest.
-pub(super) struct Guest<'a> {
-    /// The world: `message`, `stateful` or `healthy`.
-    pub(super) world: &'a str,
+pub(crate) struct Guest<'a> {
+    /// The world: `message`, `stateful`, `healthy`, `migrating` or `remembering`.
+    pub(crate) world: &'a str,
     /// Initial pages of its memory.
-    pub(super) pages: u32,
+    pub(crate) pages: u32,
     /// Imports, as text.
-    pub(super) imports: &'a str,
+    pub(crate) imports: &'a str,
     /// Functions, tables and other definitions, as text.
-    pub(super) more: &'a str,
+    pub(crate) more: &'a str,
     /// The code that handles the message at `$message`; `$reply` (address, length) replies.
-    pub(super) handle: &'a str,
+    pub(crate) handle: &'a str,
 }
 
 impl Default for Guest<'_> {
@@ -42,7 +48,7 @@ impl Default for Guest<'_> {
 
 impl Guest<'_> {
     /// Builds the component. Its memory has the result of `handle` at 16, and arguments from 1024 on.
-    pub(super) fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let Self { imports, pages, more, handle, .. } = self;
         self.wrap(&format!(
             r#"(module $guest

@@ -4,7 +4,8 @@
 mod artefacts;
 mod calls;
 mod findings;
-mod guests;
+pub(crate) mod guests;
+mod migrations;
 mod pool;
 mod sends;
 mod snapshots;
@@ -137,7 +138,7 @@ fn spec() -> AgentSpec {
 }
 
 /// Returns the command line that runs this test program as the compiler, with [`the_compiler`] as its only test.
-fn this_program() -> Vec<OsString> {
+pub(crate) fn this_program() -> Vec<OsString> {
     let program = std::env::current_exe().unwrap();
     vec![program.into(), "--exact".into(), "wasm::tests::the_compiler".into()]
 }
