@@ -64,7 +64,7 @@ pub trait Migrate {
     fn migrate(from: u32) -> Result<(), Failure>;
 }
 
-/// Lets a component export the [`Migrate`] of its agent, beside [`agent!`](crate::agent),
+/// Lets a component export the [`Migrate`] of its agent, beside [`agent!`](macro@crate::agent),
 /// [`stateful_agent!`](crate::stateful_agent) or [`http_agent!`](crate::http_agent). Once in a crate, at its top level.
 #[macro_export]
 macro_rules! migration {
