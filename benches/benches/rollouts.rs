@@ -188,7 +188,7 @@ fn undo() {
         };
         while !answers("echo@2") {}
         let began = Instant::now();
-        command(&server, "/v1/rollouts/echo/undo");
+        command(&server, "/v1/rollouts/echo/undo?rehearse=false");
         while !answers("echo@1") {}
         times.push(began.elapsed().as_secs_f64() * 1e3);
     }

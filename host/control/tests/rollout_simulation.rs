@@ -153,7 +153,8 @@ impl Run {
             20 | 21 => {
                 use Command::{Abort, Pause, Promote, Resume, Retry, Undo};
                 let command = self.chance.pick(&[Pause, Resume, Resume, Promote, Promote, Abort, Retry, Undo]);
-                let answer = self.world.command(&name, command, caxton_control::rollout::Undo::default());
+                let undo = caxton_control::rollout::Undo { to: None, rehearse: self.chance.one_in(2) };
+                let answer = self.world.command(&name, command, undo);
                 self.told.push(format!("{command:?} {name}: {answer:?}"));
             }
             22 => {

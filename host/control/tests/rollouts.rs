@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! agent NAME BYTES [KEY=VALUE...]    an agent whose first revision runs; keys: deploy, reload, instances,
-//!                                    rehearse, automatic, min-messages, drain, memory (the limit)
+//!                                    rehearse, match, automatic, min-messages, drain, memory (the limit)
 //! declare NAME BYTES [KEY=VALUE...]  the file declares the agent so; further key: config
 //! done NAME@N, fails NAME@N REASON   the revision's work has succeeded, or failed
 //! all done                           … all work, until no revision is busy
@@ -16,13 +16,14 @@
 //! handles NAME N                     N messages arrive and are answered
 //! watched NAME                       enough messages and probes to judge a revision that has all traffic
 //! after DURATION                     time passes, with a reconcile cycle whenever one is due
-//! pause|resume|promote|abort|retry NAME, undo NAME [N]
+//! pause|resume|promote|abort|retry NAME, undo NAME [N] [at-once]
+//!                                    at-once: without a rehearsal
 //! restart                            the host restarts
 //! ```
 //! The properties of a component follow from its name: `memory` exports `snapshot`, `traps` fails one message of ten,
 //! `slow`, `leaks`, `unready`, `sick` (its probes fail), `faints` (its probes fail once it has traffic), `unlike` (its
-//! answers differ), `spoils` (makes half of the former revision's messages fail), `unrehearsed`, `forgets` (cannot
-//! restore); `v2-traps` has both.
+//! answers differ), `spoils` (makes half of the former revision's messages fail), `unrehearsed`, `other`
+//! (answers 24 of 25 rehearsed messages otherwise), `forgets` (cannot restore); `v2-traps` has both.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -95,6 +96,7 @@ fn declare(agent: &mut Agent, words: &[&str]) {
             "deploy" => declared.deploy.strategy = Strategy::Deploy(deploy(value)),
             "reload" => declared.reload.strategy = Strategy::Reload(reload(value)),
             "rehearse" => both(&|settings| settings.rehearse = value.parse().unwrap()),
+            "match" => both(&|settings| settings.rollback.match_percent = Some(value.parse().unwrap())),
             "automatic" => both(&|settings| settings.rollback.automatic = value.parse().unwrap()),
             "min-messages" => both(&|settings| settings.rollback.min_messages = value.parse().unwrap()),
             "memory" => both(&|settings| settings.rollback.memory_bytes = Some(parse_bytes(value).unwrap())),
@@ -126,7 +128,9 @@ impl Story {
             _ => None,
         };
         if let Some(command) = said {
-            let undo = Undo { to: number(2).map(u64::from), ..Undo::default() };
+            let at_once = words.last() == Some(&"at-once");
+            let to = words.get(2).filter(|word| **word != "at-once").map(|word| word.parse().unwrap());
+            let undo = Undo { to, rehearse: !at_once };
             if let Err(refused) = self.world.command(&name(), command, undo) {
                 writeln!(self.out, "    refused: {refused}").unwrap();
             }

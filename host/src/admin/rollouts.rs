@@ -46,7 +46,8 @@ pub(super) struct Which {
     rollout: Option<u64>,
 }
 
-/// Where copies of an agent's messages were answered otherwise (`parallel`), the first messages of a rollout.
+/// Returns the first differences of a rollout between answers of two revisions: to copies of live messages (`parallel`),
+/// and in its rehearsal.
 #[utoipa::path(
     get, path = "/v1/rollouts/{agent}/differences", tag = "rollouts",
     params(("agent" = String, Path, description = "Whose"), Which),
@@ -166,19 +167,22 @@ pub(super) const COMMANDS: [(&str, Command); 6] = [
     ("retry", Command::Retry),
 ];
 
-/// Where to go.
+/// The target of an undo, and whether it is rehearsed.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct To {
     /// For `undo`: the number of the revision to go back to; the one that ran before, unless given.
     to: Option<u64>,
+    /// For `undo`: whether that revision handles the last messages on a copy first, and is refused if it fails at one
+    /// (true).
+    rehearse: Option<bool>,
 }
 
 /// Does something to an agent's rollout, and tells how it is then.
 ///
-/// `pause` and `resume`, `promote` to the next step, `abort`, `undo` also after its end, and `retry` of what was
-/// refused.
+/// `pause` and `resume`, `promote` to the next step, `abort`, `undo` also after its end, which is rehearsed unless
+/// `rehearse=false`, and `retry` of what was refused.
 #[utoipa::path(
     post, path = "/v1/rollouts/{agent}/{command}", tag = "rollouts",
     params(
@@ -192,7 +196,7 @@ pub(super) async fn command(
     State(api): State<Api>,
     Extension(who): Extension<Who>,
     Named((name, command)): Named<(String, String)>,
-    Params(To { to }): Params<To>,
+    Params(To { to, rehearse }): Params<To>,
 ) -> Result<Json<RolloutStatus>, Problem> {
     api.agent(&name).await?;
     let Some((_, command)) = COMMANDS.into_iter().find(|(name, _)| *name == command) else {
@@ -200,7 +204,7 @@ pub(super) async fn command(
         return Err(Problem::bad_request(detail));
     };
     to.map_or(Ok(0), |to| bounded("to", to))?;
-    let undo = Undo { to, ..Undo::default() };
+    let undo = Undo { to, rehearse: rehearse.unwrap_or(true) };
     let wish = RolloutWish { agent: name, command, undo, who: who.to_string() };
     let refused = |why: String| Problem::new(StatusCode::CONFLICT, "rollout-refused", why);
     let done = api.control.roll(wish).await?.map_err(refused)?;

@@ -497,6 +497,7 @@ async fn parameters_have_bounds_and_bodies_have_types() {
     }
     assert_eq!(found["performative"]["enum"].as_array().unwrap().len(), 22);
     assert_eq!(found["command"]["enum"], json!(["pause", "resume", "promote", "abort", "undo", "retry"]));
+    assert_eq!(found["rehearse"]["type"], json!("boolean"));
     assert_eq!((&found["limit"]["minimum"], &found["limit"]["maximum"]), (&json!(1), &json!(1_000)));
     let events = &document["paths"]["/v1/events"]["get"]["responses"]["200"]["content"];
     assert!(events["application/json"].is_object() && events["text/event-stream"].is_object(), "{events}");
@@ -598,8 +599,13 @@ async fn pausing_a_mailbox_is_recorded() {
     assert!(bench.commons.store.paused().unwrap().is_empty());
     assert_eq!(bench.ask("POST", "/v1/mailboxes/ecko/pause", "").await.code(), "no-agent");
     assert_eq!(bench.get("/v1/rollouts").await.json(), json!([]));
-    for (path, code) in [("echo/undo?to=3", "rollout-refused"), ("ecko/undo", "no-agent"), ("echo/jump", "bad-request")]
-    {
+    for (path, code) in [
+        ("echo/undo?to=3", "rollout-refused"),
+        ("echo/undo?rehearse=false", "rollout-refused"),
+        ("echo/undo?rehearse=perhaps", "bad-request"),
+        ("ecko/undo", "no-agent"),
+        ("echo/jump", "bad-request"),
+    ] {
         assert_eq!(bench.ask("POST", &format!("/v1/rollouts/{path}"), "").await.code(), code, "{path}");
     }
     bench.commons.store.flush().await.unwrap();

@@ -161,6 +161,7 @@ impl Agent {
             cpu: Duration::ZERO,
             failed: None,
             recording: None,
+            answer: None,
         };
         envelope.number_attempt();
         let result = match self.expired(&envelope) {
@@ -252,24 +253,10 @@ impl Agent {
             }
         };
         let reply = result.map_err(Outcome::Gave)?;
+        handling.answer = self.answer_to_keep(reply.as_ref());
         let replied = reply.is_some();
         let routed = self.route_reply(revision, envelope, reply);
-        let (outcome, extra) = routed.map_err(|error| match error {
-            // The asker's state, not the agent's doing.
-            AdmitError::Full { .. } | AdmitError::Unavailable(_) => {
-                Outcome::NotCommitted(format!("its reply cannot go to `{}` now: {error}", envelope.message.sender))
-            }
-            AdmitError::UnknownReceiver(_)
-            | AdmitError::NotAllowed { .. }
-            | AdmitError::TooLarge { .. }
-            | AdmitError::TooManyTimers { .. }
-            | AdmitError::TooManyHops { .. }
-            | AdmitError::Invalid(_)
-            | AdmitError::BreakerOpen { .. }
-            | AdmitError::NotKept(_)
-            | AdmitError::KeyReused
-            | AdmitError::NotUnderstood(_) => Outcome::BadReply(error.to_string()),
-        })?;
+        let (outcome, extra) = routed.map_err(|error| not_routed(&error, &envelope.message.sender))?;
         effects.sends.extend(extra);
         Ok(Content { outcome, effects, replied })
     }
@@ -345,7 +332,7 @@ impl Agent {
         self.stats.ended(handling.end(&envelope, Some(true), now));
         handling.measure_well();
         let next = inbox::deliver(sends, now);
-        self.keep_recent(&envelope.message, envelope.hops);
+        self.keep_recent(&envelope.message, envelope.hops, handling.answer.take());
         if let Some(waiter) = envelope.waiter {
             let answer = Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome };
             if let Some(unheard) = waiter.tell(answer) {
@@ -409,6 +396,26 @@ impl Agent {
         let (effects, spent) = (instance.take_effects(), Spent { cpu: instance.cpu(), until: instance.ended() });
         lease.keep(kept);
         Ok((result, effects, spent))
+    }
+}
+
+/// Returns the outcome of a message whose reply does not reach its sender.
+fn not_routed(error: &AdmitError, sender: &str) -> Outcome {
+    match error {
+        // The asker's state, not the agent's doing.
+        AdmitError::Full { .. } | AdmitError::Unavailable(_) => {
+            Outcome::NotCommitted(format!("its reply cannot go to `{sender}` now: {error}"))
+        }
+        AdmitError::UnknownReceiver(_)
+        | AdmitError::NotAllowed { .. }
+        | AdmitError::TooLarge { .. }
+        | AdmitError::TooManyTimers { .. }
+        | AdmitError::TooManyHops { .. }
+        | AdmitError::Invalid(_)
+        | AdmitError::BreakerOpen { .. }
+        | AdmitError::NotKept(_)
+        | AdmitError::KeyReused
+        | AdmitError::NotUnderstood(_) => Outcome::BadReply(error.to_string()),
     }
 }
 

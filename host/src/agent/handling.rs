@@ -31,6 +31,8 @@ pub(super) struct Handling {
     pub(super) failed: Option<bool>,
     /// What is noted for a copy, if one is made.
     pub(super) recording: Option<Box<Recording>>,
+    /// Its answer as it is kept for rehearsals, if they are declared.
+    pub(super) answer: Option<Vec<u8>>,
 }
 
 impl Handling {

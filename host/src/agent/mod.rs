@@ -73,7 +73,7 @@ use crate::wasm::{Kind, Pool};
 
 pub(crate) use admit::{Accepted, Arrival, Key};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
-pub(crate) use copy::{Rehearsal, Rehearsed, Shadow, Shadowed};
+pub(crate) use copy::{Begins, Likeness, Rehearsal, Rehearsed, Shadow, Shadowed};
 pub(crate) use error::AdmitError;
 pub(crate) use expire::expire_conversations;
 pub(crate) use hops::Ends;

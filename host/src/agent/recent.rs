@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use caxton_control::{AgentSpec, Desired};
 
 use super::Agent;
+use super::copy::encode;
 use crate::store::Store;
 use crate::wasm::{Envelope, wit};
 
-/// The most bytes that are kept of one agent's messages.
+/// The most bytes that are kept of one agent's messages and answers.
 const MAX_BYTES: usize = 64 << 20;
 
 /// Which messages the store keeps, the oldest first; none until it was asked.
@@ -66,18 +67,24 @@ fn rehearsed(spec: &AgentSpec) -> u32 {
 }
 
 impl Agent {
-    /// Keeps a message that was handled well, if changes of this agent are rehearsed.
-    pub(super) fn keep_recent(&self, message: &wit::Message, hops: u32) {
+    /// Encodes an answer to be kept with its message, if changes of this agent are rehearsed.
+    pub(super) fn answer_to_keep(&self, reply: Option<&wit::Reply>) -> Option<Vec<u8>> {
+        reply.filter(|_| rehearsed(&self.spec.load()) > 0).map(encode)
+    }
+
+    /// Keeps a message that was handled well with its answer, if changes of this agent are rehearsed.
+    pub(super) fn keep_recent(&self, message: &wit::Message, hops: u32, answer: Option<Vec<u8>>) {
         let limit = rehearsed(&self.spec.load());
         if limit == 0 {
             return;
         }
         let envelope = Envelope { hops, ..Envelope::new(message.clone()) };
+        let bytes = message.content.len() + answer.as_ref().map_or(0, Vec::len);
         let mut recent = self.recent.lock();
         let load = || self.commons.store.recent_sizes(self.name.as_str()).unwrap_or_default();
-        let (seq, first) = recent.push(load, message.content.len(), limit as usize);
+        let (seq, first) = recent.push(load, bytes, limit as usize);
         // Under the lock: their numbers come to the store in order.
-        self.commons.store.keep_recent(seq, first, Box::new(envelope));
+        self.commons.store.keep_recent(seq, first, Box::new(envelope), answer);
     }
 
     /// Forgets what was kept.

@@ -44,7 +44,13 @@ pub(super) fn words(event: &EventEntry) -> Option<String> {
             (Some(why), ..) => format!("the rehearsal of {} failed: {why}", revision("revision")?),
             (None, Some(passed), Some(all)) => {
                 let last = if all == 1 { "the last message".to_owned() } else { format!("the last {all} messages") };
-                format!("{} handled {passed} of {last} on a copy", revision("revision")?)
+                let answers = match (number("alike"), number("otherwise")) {
+                    (Some(alike), Some(otherwise)) if alike + otherwise > 0 => {
+                        format!(", and answered {alike} of {} alike", alike + otherwise)
+                    }
+                    _ => String::new(),
+                };
+                format!("{} handled {passed} of {last} on a copy{answers}", revision("revision")?)
             }
             (None, ..) => return None,
         }),
@@ -106,6 +112,9 @@ mod tests {
         }
         let failed = of("rollout.rehearsed", json!({ "revision": 2, "failed": "one\ntwo" }));
         assert_eq!(failed.as_deref(), Some("the rehearsal of echo@2 failed: one two"));
+        let passed = json!({ "revision": 2, "passed": 9, "messages": 9, "alike": 7, "otherwise": 1, "failed": null });
+        let told = "echo@2 handled 9 of the last 9 messages on a copy, and answered 7 of 8 alike";
+        assert_eq!(of("rollout.rehearsed", passed).as_deref(), Some(told));
         // An event of another version is shown as pairs.
         assert_eq!(of("rollout.step", json!({ "to": 2 })), None);
         assert_eq!(of("agent.removed", json!({})), None);

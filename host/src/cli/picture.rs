@@ -186,6 +186,9 @@ pub(super) mod tests {
             copies: 0,
             copies_alike: 0,
             copies_set_aside: 0,
+            rehearsed: 0,
+            rehearsed_alike: 0,
+            rehearsed_not_compared: 0,
             held_conversations: 0,
         }
     }

@@ -8,6 +8,7 @@ use http::Method;
 use super::args::{Format, HostArgs};
 use super::client::{Client, encode, query};
 use super::output::{Cell, CliError, Exit, Out, Table, count, say};
+use super::rollout::side_by_side;
 use crate::status;
 use crate::wasm::MAX_COMPONENT;
 
@@ -19,12 +20,17 @@ for this, and rehearses each new revision with them before any traffic moves; wi
 messages that were not calls is used. A message that the running revision fails at now in the same way says nothing of \
 the component and is set aside.
 
-Exit code 0 when no message failed, 1 when one did, 2 when the component cannot be used, 3 when there is no such agent \
+Its answers are compared with those of the running revision, which handles the same messages on another copy, where it is \
+known what was answered then; what differs between two runs of the running revision is left out. Answers that differ are \
+told, and are a failure where `rollback.match` is declared and fewer are alike.
+
+Exit code 0 when no message failed, 1 when one did or too few were answered alike, 2 when the component cannot be used, 3 when there is no such agent \
 or no message to rehearse with, 4 when another rehearsal is under way.
 
 Examples:
   caxton rehearse triage --component components/dist/triage.wasm
-  caxton rehearse triage --component new.wasm --messages 1000 -o json | jq '.failed[].message'")]
+  caxton rehearse triage --component new.wasm --messages 1000 -o json | jq '.failed[].message'
+  caxton rehearse triage --component new.wasm -o json | jq '.differences[].differences'")]
 pub(super) struct Rehearse {
     /// Whose messages
     #[arg(value_name = "AGENT")]
@@ -77,6 +83,9 @@ fn print(done: &status::Rehearsal, out: &mut Out) -> Result<(), CliError> {
         done.failed.iter().for_each(|failed| table.row(vec![Cell::new(&failed.message), Cell::new(&failed.why)]));
         out.line(&table.render(out.is_terminal()))?;
     }
+    if !done.differences.is_empty() {
+        out.line(&side_by_side(&done.differences).render(out.is_terminal()))?;
+    }
     if let Some(why) = &done.unready {
         say(&format!("it does not begin: {why}"));
         return Ok(());
@@ -87,5 +96,16 @@ fn print(done: &status::Rehearsal, out: &mut Out) -> Result<(), CliError> {
         aside => format!("; {aside} say nothing of it, since {} fails at them as well", done.stable),
     };
     say(&format!("it handled {} of the last {messages} of {}{aside}", done.handled, done.agent));
+    if done.handled > 0 {
+        let (compared, more) = (done.alike + done.otherwise, done.not_compared);
+        let more = if more == 0 { String::new() } else { format!("; {more} could not be compared") };
+        say(&format!("it answered {} of {compared} as {} does{more}", done.alike, done.stable));
+    }
+    if !done.by_nature.is_empty() {
+        say(&format!("not compared, since it differs by nature: {}", done.by_nature.join(", ")));
+    }
+    if let Some(why) = &done.refused {
+        say(&format!("it would be refused: {why}"));
+    }
     Ok(())
 }

@@ -6,16 +6,19 @@ use clap::{Args, Subcommand};
 use http::Method;
 
 use super::args::{Format, HostArgs};
-use super::client::{Client, encode};
+use super::client::{Client, encode, query};
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count_of, say};
 use super::time::{ago, size};
-use crate::status::{Differences, RolloutStatus};
+use crate::status::{Differences, Differing, RolloutStatus};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 How a rollout goes is declared with `deploy`, `reload` and `rollback`. `undo` works at any time, also when a rollout is \
-over: the revision that ran before is kept with its bytes, its settings and the state that it handed over. What was \
-refused is not tried again until it changes or `retry`.
+over: the revision that ran before is kept with its bytes, its settings and the memory that it handed over. Once all \
+traffic has moved it is rehearsed: before any traffic goes back, the earlier revision handles the last messages on a copy \
+of the state as it is now (`rollback.rehearse` of them, or up to 100). An undo whose rehearsal fails is `failed`, and \
+what runs goes on; `--no-rehearse` goes back all the same. What was refused is not tried again until it changes or \
+`retry`.
 
 `status` ends with 6 if the newest rollout was taken back, and so does `watch` if the one that it followed came to \
 nothing.
@@ -26,6 +29,7 @@ Examples:
   caxton rollout watch triage
   caxton rollout promote triage
   caxton rollout undo triage --to 3
+  caxton rollout undo triage --no-rehearse
   caxton rollout history triage -o json | jq '.[] | select(.status == \"rolled-back\") | .why'")]
 pub(super) struct Rollout {
     #[command(subcommand)]
@@ -55,7 +59,7 @@ pub(super) enum RolloutCommand {
     Watch(Of),
     /// Show an agent's rollouts, the newest first
     History(Of),
-    /// Show what copies of messages were answered otherwise, with both answers side by side
+    /// Show the messages that were answered otherwise, as copies or in a rehearsal, with both answers side by side
     Differences {
         #[command(flatten)]
         of: Of,
@@ -80,6 +84,9 @@ pub(super) enum RolloutCommand {
         /// The number of the revision; the one that ran last before, unless given
         #[arg(long, value_name = "NUMBER")]
         to: Option<u64>,
+        /// Go back at once, without letting that revision handle the last messages on a copy first
+        #[arg(long)]
+        no_rehearse: bool,
     },
 }
 
@@ -100,12 +107,16 @@ pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), Cl
         }
         RolloutCommand::Differences { of, rollout } => differences(&of, rollout, out).await,
         RolloutCommand::Watch(of) => super::watch::watch(&of, out).await,
-        RolloutCommand::Pause(of) => act(&of, "pause", None, out).await,
-        RolloutCommand::Resume(of) => act(&of, "resume", None, out).await,
-        RolloutCommand::Promote(of) => act(&of, "promote", None, out).await,
-        RolloutCommand::Abort(of) => act(&of, "abort", None, out).await,
-        RolloutCommand::Retry(of) => act(&of, "retry", None, out).await,
-        RolloutCommand::Undo { of, to } => act(&of, "undo", to, out).await,
+        RolloutCommand::Pause(of) => act(&of, "pause", "", out).await,
+        RolloutCommand::Resume(of) => act(&of, "resume", "", out).await,
+        RolloutCommand::Promote(of) => act(&of, "promote", "", out).await,
+        RolloutCommand::Abort(of) => act(&of, "abort", "", out).await,
+        RolloutCommand::Retry(of) => act(&of, "retry", "", out).await,
+        RolloutCommand::Undo { of, to, no_rehearse } => {
+            let to = to.map(|number| number.to_string());
+            let asks = query(&[("to", to.as_deref()), ("rehearse", no_rehearse.then_some("false"))]);
+            act(&of, "undo", &asks, out).await
+        }
     }
 }
 
@@ -113,8 +124,7 @@ async fn rollouts(of: &Of) -> Result<Vec<RolloutStatus>, CliError> {
     Client::find(&of.host)?.get(&format!("/v1/rollouts/{}", encode(&of.agent))).await
 }
 
-async fn act(of: &Of, what: &str, to: Option<u64>, out: &mut Out) -> Result<(), CliError> {
-    let query = to.map(|number| format!("?to={number}")).unwrap_or_default();
+async fn act(of: &Of, what: &str, query: &str, out: &mut Out) -> Result<(), CliError> {
     let path = format!("/v1/rollouts/{}/{what}{query}", encode(&of.agent));
     let rollout: RolloutStatus = Client::find(&of.host)?.json(Method::POST, &path).await?;
     match out.format() {
@@ -137,9 +147,9 @@ async fn differences(of: &Of, rollout: Option<u64>, out: &mut Out) -> Result<(),
     match out.format() {
         Format::Json => return out.json(&found),
         Format::Text if found.messages.is_empty() => {
-            say(&format!("no copy of a message to {} was answered otherwise", of.agent));
+            say(&format!("no message to {} was answered otherwise", of.agent));
         }
-        Format::Text => out.line(&side_by_side(&found).render(out.is_terminal()))?,
+        Format::Text => out.line(&side_by_side(&found.messages).render(out.is_terminal()))?,
     }
     if !found.by_nature.is_empty() {
         say(&format!("not compared, since it differs by nature: {}", found.by_nature.join(", ")));
@@ -147,9 +157,10 @@ async fn differences(of: &Of, rollout: Option<u64>, out: &mut Out) -> Result<(),
     Ok(())
 }
 
-fn side_by_side(found: &Differences) -> Table {
+/// Both answers of each message, by place.
+pub(super) fn side_by_side(messages: &[Differing]) -> Table {
     let mut table = Table::new(&["MESSAGE", "FROM", "PATH", "STABLE", "CANDIDATE"]);
-    for message in &found.messages {
+    for message in messages {
         for found in &message.differences {
             let side = |side: &Option<String>| Cell::new(side.clone().unwrap_or_else(|| "-".to_owned()));
             let cells = [Cell::new(&message.message), Cell::new(&message.sender), Cell::new(&found.path)];
@@ -178,10 +189,22 @@ fn text(rollout: &RolloutStatus) -> String {
         0 => alike,
         more => format!("{alike}; {more} more could not be compared"),
     };
+    let rehearsed = rehearsed(rollout);
     format!(
-        "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}{compared}\n{}",
+        "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}{rehearsed}{compared}\n{}",
         figures(rollout)
     )
+}
+
+/// Returns a line with the comparison of the rehearsal's answers; empty without one.
+fn rehearsed(rollout: &RolloutStatus) -> String {
+    let RolloutStatus { rehearsed, rehearsed_alike: alike, rehearsed_not_compared: more, .. } = rollout;
+    let more = if *more == 0 { String::new() } else { format!("; {more} more could not be compared") };
+    if *rehearsed == 0 && more.is_empty() {
+        return String::new();
+    }
+    let all = count_of(*rehearsed, "rehearsed message was", "rehearsed messages were");
+    format!("\n{alike} of {all} answered alike{more}")
 }
 
 /// What was measured of the new revision.

@@ -100,5 +100,8 @@ fn status(rollout: &Rollout, windows: Option<Windows>, now: u64) -> RolloutStatu
         copies: figures.compared.copies,
         copies_alike: figures.compared.alike,
         copies_set_aside: figures.compared.set_aside,
+        rehearsed: figures.rehearsed.copies,
+        rehearsed_alike: figures.rehearsed.alike,
+        rehearsed_not_compared: figures.rehearsed.set_aside,
     }
 }

@@ -414,6 +414,7 @@ impl Entry {
             probes_passed,
             probes_failed,
             compared: self.compared(rollout.id),
+            rehearsed: self.rehearsed_answers(rollout.id),
             // Counted when it has ended.
             lost: None,
         };

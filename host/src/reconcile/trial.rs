@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Reconciler, Report};
-use crate::agent::{Agent, Rehearsal, Rehearsed, Revision, Shadowed};
-use crate::status::{self, NotRehearsed, RehearsalFailure, RehearsalWish};
+use crate::agent::{Agent, Begins, Likeness, Rehearsal, Rehearsed, Revision, Shadowed};
+use crate::commons::Commons;
+use crate::status::{self, Differing, NotRehearsed, RehearsalFailure, RehearsalWish};
 use crate::wasm::{Denied, Identity, Kind, Runtime, digest};
 
 impl Reconciler {
@@ -41,12 +42,17 @@ impl Reconciler {
         let Some(rollout) = self.ledgers.get(&revision.agent).and_then(Ledger::open) else { return };
         let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
         let (agent, stable) = (Arc::clone(&entry.agent), entry.live(rollout.from.number));
-        let (id, migrates) = (rollout.id, rollout.settings.state == Memory::Migrate);
+        let id = rollout.id;
+        let begins = match (&rollout.settings.strategy, rollout.settings.state) {
+            (Strategy::Undo, _) => Begins::Again(revision.number),
+            (Strategy::Deploy(_) | Strategy::Reload(_), Memory::Migrate) => Begins::WithLive,
+            (Strategy::Deploy(_) | Strategy::Reload(_), Memory::Discard) => Begins::Anew,
+        };
         let stop = CancellationToken::new();
         entry.rehearsing = Some((id, stop.clone()));
         self.work_on(revision, move |live, revision| async move {
             let candidate = Arc::clone(&live.pool);
-            let rehearsal = Rehearsal { candidate, stable, messages, migrates, until_first: true, stop };
+            let rehearsal = Rehearsal { candidate, stable, messages, begins, until_first: true, stop };
             let result = agent.rehearse(rehearsal).await;
             Report::Rehearsed { agent: revision.agent, number: revision.number, rollout: id, result }
         });
@@ -60,6 +66,8 @@ impl Reconciler {
         rollout: u64,
         result: Result<Rehearsed, String>,
     ) {
+        let least = self.ledgers.get(agent).and_then(Ledger::open).filter(|open| open.id == rollout);
+        let least = least.and_then(|open| open.settings.rollback.match_percent);
         let Some(entry) = self.entries.get_mut(agent) else { return };
         if let Some(record) = entry.record(number) {
             record.busy = false;
@@ -67,17 +75,21 @@ impl Reconciler {
         let told = RevisionId { agent: agent.clone(), number };
         let (outcome, data) = match result {
             Ok(done) => {
-                let Rehearsed { messages, passed, set_aside, .. } = done;
-                let refusal = done.refusal();
-                match &refusal {
-                    None => tracing::info!(%agent, "{told} handled {passed} of the last {messages} messages on a copy"),
+                let (failure, answers) = (done.failure(), done.answers());
+                let refusal = failure.clone().or_else(|| answers.refusal(least));
+                let data = told_of(number, &done, refusal.as_deref());
+                let Rehearsed { messages, passed, likeness, .. } = done;
+                match &failure {
                     Some(why) => tracing::warn!(%agent, "the rehearsal of {told} failed: {why}"),
+                    None if answers.otherwise > 0 => {
+                        tracing::warn!(%agent, "{told} handled {passed} of the last {messages} messages on a copy; {answers}");
+                    }
+                    None => {
+                        tracing::info!(%agent, "{told} handled {passed} of the last {messages} messages on a copy; {answers}");
+                    }
                 }
-                let data = serde_json::json!({
-                    "revision": number, "messages": messages, "passed": passed, "set_aside": set_aside,
-                    "failed": refusal,
-                });
-                (refusal.map_or(rollout::Rehearsal::Passed, rollout::Rehearsal::Failed), data)
+                keep(&self.commons, agent, rollout, &likeness);
+                (failure.map_or(rollout::Rehearsal::Passed(answers), rollout::Rehearsal::Failed), data)
             }
             Err(why) => {
                 tracing::warn!(%agent, "{told} could not be rehearsed: {why}");
@@ -90,7 +102,55 @@ impl Reconciler {
     }
 }
 
+/// The most messages that an event names as answered otherwise; `rollout differences` lists more.
+const NAMED: usize = 10;
+/// The most bytes of differences that are kept of one rehearsal.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// Returns the data of the event `rollout.rehearsed`.
+fn told_of(number: u64, done: &Rehearsed, refusal: Option<&str>) -> serde_json::Value {
+    let Likeness { alike, otherwise, not_compared, differing, by_nature } = &done.likeness;
+    let first = |differing: &Differing| {
+        let place = differing.differences.first()?;
+        Some(serde_json::json!({
+            "message": differing.message, "path": place.path, "stable": place.stable, "candidate": place.candidate,
+        }))
+    };
+    let differences: Vec<_> = differing.iter().take(NAMED).filter_map(first).collect();
+    serde_json::json!({
+        "revision": number, "messages": done.messages, "passed": done.passed, "set_aside": done.set_aside,
+        "alike": alike, "otherwise": otherwise, "not_compared": not_compared, "differences": differences,
+        "by_nature": by_nature.iter().take(NAMED).collect::<Vec<_>>(), "failed": refusal,
+    })
+}
+
+/// Keeps the differences of a rehearsal's answers, where those of copies of live messages are kept later.
+fn keep(commons: &Commons, agent: &AgentName, rollout: u64, likeness: &Likeness) {
+    let mut bytes = 0;
+    let records =
+        likeness.differing.iter().map(|message| serde_json::to_string(message).expect("it is text and numbers"));
+    let within = |record: &String| {
+        bytes += record.len();
+        bytes <= KEPT_BYTES
+    };
+    for (number, record) in (1..).zip(records.take_while(within)) {
+        commons.store.keep_difference(agent.shared(), rollout, number, record);
+    }
+    if !likeness.by_nature.is_empty() {
+        let paths = serde_json::to_string(&likeness.by_nature).expect("paths are text");
+        commons.store.keep_difference(agent.shared(), rollout, 0, paths);
+    }
+}
+
 impl Entry {
+    /// Returns the figures of a rollout's rehearsal.
+    pub(super) fn rehearsed_answers(&self, rollout: u64) -> Compared {
+        match self.rehearsed(rollout) {
+            rollout::Rehearsal::Passed(answers) => answers.figures(),
+            rollout::Rehearsal::Open | rollout::Rehearsal::Failed(_) => Compared::default(),
+        }
+    }
+
     /// Whether copies are made for this rollout.
     pub(super) fn is_shadowed(&self, rollout: u64) -> bool {
         self.shadow.as_ref().is_some_and(|shadow| shadow.rollout() == rollout && shadow.is_on())
@@ -200,22 +260,32 @@ impl ByHand {
             candidate,
             stable: Some(Arc::clone(&stable)),
             messages: wish.messages,
-            migrates: spec.rollout.reload.state == Memory::Migrate,
+            begins: match spec.rollout.reload.state {
+                Memory::Migrate => Begins::WithLive,
+                Memory::Discard => Begins::Anew,
+            },
             until_first: false,
             stop: stable.interrupted(),
         };
         let done = agent.rehearse(rehearsal).await.map_err(NotRehearsed::Host)?;
+        let refused = done.answers().refusal(spec.rollout.rollback.rules.match_percent);
         let failed = |(message, why)| RehearsalFailure { message, why };
         Ok(status::Rehearsal {
             agent: wish.agent,
             stable: stable.id.to_string(),
             digest: digest.to_string(),
-            passed: done.refusal().is_none(),
+            passed: done.failure().is_none() && refused.is_none(),
             messages: done.messages,
             handled: done.passed,
             set_aside: done.set_aside,
             failed: done.failed.into_iter().map(failed).collect(),
             unready: done.unready,
+            alike: done.likeness.alike,
+            otherwise: done.likeness.otherwise,
+            not_compared: done.likeness.not_compared,
+            differences: done.likeness.differing,
+            by_nature: done.likeness.by_nature,
+            refused,
         })
     }
 }

@@ -70,6 +70,16 @@ pub(crate) struct RolloutStatus {
     pub(crate) copies_alike: u64,
     /// Messages without a compared copy: there was no time, or data that the copy needed is no longer kept.
     pub(crate) copies_set_aside: u64,
+    /// Messages of the rehearsal whose answers were compared (`rollback.rehearse`).
+    #[serde(default)]
+    pub(crate) rehearsed: u64,
+    /// Messages of the rehearsal that were answered alike.
+    #[serde(default)]
+    pub(crate) rehearsed_alike: u64,
+    /// Messages of the rehearsal that were handled without a comparison of answers: the answer that was given is unknown, or
+    /// the running revision fails at them now.
+    #[serde(default)]
+    pub(crate) rehearsed_not_compared: u64,
 }
 
 /// The figures of a revision since the present weight began.
@@ -97,7 +107,7 @@ pub(crate) struct RolloutWish {
     pub(crate) who: String,
 }
 
-/// The differences between answers of two revisions in a rollout.
+/// The differences between answers of two revisions in a rollout: to copies of live messages, and in its rehearsal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Differences {
     /// The agent's name.
@@ -155,7 +165,7 @@ pub(crate) struct Rehearsal {
     pub(crate) stable: String,
     /// The SHA-256 of the component.
     pub(crate) digest: String,
-    /// Set if the component failed at no message that counts.
+    /// Set if the component failed at no message that counts, and enough of its answers are alike (`rollback.match`).
     pub(crate) passed: bool,
     /// Messages available for the rehearsal.
     pub(crate) messages: u32,
@@ -168,6 +178,18 @@ pub(crate) struct Rehearsal {
     pub(crate) failed: Vec<RehearsalFailure>,
     /// The reason why it did not start or did not restore the memory of the running revision; null if it did.
     pub(crate) unready: Option<String>,
+    /// Messages that it answered like the running revision, or as they were answered before regardless of the state.
+    pub(crate) alike: u32,
+    /// Messages that it answered differently.
+    pub(crate) otherwise: u32,
+    /// Messages that it handled without a comparison of answers.
+    pub(crate) not_compared: u32,
+    /// The first messages that it answered differently.
+    pub(crate) differences: Vec<Differing>,
+    /// Paths that differ even when the running revision is compared with itself. They are ignored.
+    pub(crate) by_nature: Vec<String>,
+    /// The reason why its answers refuse it (`rollback.match`); null if they do not.
+    pub(crate) refused: Option<String>,
 }
 
 /// A message at which a component failed.

@@ -67,6 +67,7 @@ pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
 pub(crate) use kept::{Event, RevisionRecord, Snapshot};
 pub(crate) use query::EventFilter;
 pub(crate) use queue::{Queued, Threaded};
+pub(crate) use recent::RecentMessage;
 #[allow(unused_imports, reason = "named by the reconciler's handoff")]
 pub(crate) use state_copy::{Restored, StateCopy};
 pub(crate) use timer::{AgentTimers, Timers, WaitingTimer};

@@ -8,13 +8,24 @@ use super::Store;
 use super::row::{self, COLUMNS};
 use crate::wasm::{Envelope, rank};
 
-/// The bytes of messages that are read for one rehearsal.
+/// A message that was handled well.
+#[derive(Debug)]
+pub(crate) struct RecentMessage {
+    /// The message.
+    pub(crate) envelope: Envelope,
+    /// The answer that was given to it, as the agent encodes it; none if there was none, or it was not kept.
+    pub(crate) answer: Option<Vec<u8>>,
+}
+
+/// The place of the answer, after [`COLUMNS`].
+const ANSWER: usize = 7;
+/// The bytes of messages and answers that are read for one rehearsal.
 const MAX_BYTES: usize = 64 << 20;
 
 impl Store {
     /// Keeps a message that was handled well as number `seq` of its agent, and forgets those before `first`. Nobody waits:
     /// whether it is kept changes nothing of what was told.
-    pub(crate) fn keep_recent(&self, seq: u64, first: u64, envelope: Box<Envelope>) {
+    pub(crate) fn keep_recent(&self, seq: u64, first: u64, envelope: Box<Envelope>, answer: Option<Vec<u8>>) {
         self.tell_writer(move |transaction| {
             let mut head = Vec::new();
             row::encode(&envelope, &mut head);
@@ -24,8 +35,8 @@ impl Store {
                 .execute(params![message.receiver, first.cast_signed()])?;
             transaction
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO recent (agent, seq, conversation, rank, due, head, content)
-                     VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6)",
+                    "INSERT OR REPLACE INTO recent (agent, seq, conversation, rank, due, head, content, answer)
+                     VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, ?7)",
                 )?
                 .execute(params![
                     message.receiver,
@@ -34,6 +45,7 @@ impl Store {
                     rank(message.priority) as i64,
                     head,
                     message.content,
+                    answer,
                 ])
         });
     }
@@ -59,11 +71,15 @@ impl Store {
         })
     }
 
-    /// The numbers of the messages that are kept of an agent, the oldest first, with the bytes of each.
+    /// The numbers of the messages that are kept of an agent, the oldest first, with the bytes of each
+    /// and of its answer.
     pub(crate) fn recent_sizes(&self, agent: &str) -> Result<Vec<(u64, usize)>, String> {
         self.with_reader(|connection| {
             connection
-                .prepare_cached("SELECT seq, length(content) FROM recent WHERE agent = ?1 ORDER BY seq")?
+                .prepare_cached(
+                    "SELECT seq, length(content) + coalesce(length(answer), 0) FROM recent
+                     WHERE agent = ?1 ORDER BY seq",
+                )?
                 .query_map([agent], |row| {
                     Ok((row.get::<_, i64>(0)?.cast_unsigned(), usize::try_from(row.get::<_, i64>(1)?).unwrap_or(0)))
                 })?
@@ -72,25 +88,27 @@ impl Store {
     }
 
     /// The last messages that an agent handled well, the oldest first: at most so many, and not more than fit into
-    /// memory. Blocks; without any that are kept for this it looks through the whole history.
-    pub(crate) fn recent(&self, agent: &str, limit: u32) -> Result<Vec<Envelope>, String> {
-        let kept = format!("SELECT {COLUMNS} FROM recent WHERE agent = ?1 ORDER BY seq DESC LIMIT ?2");
+    /// memory. Blocks; without any that are kept for this it looks through the history, or the last `looks` messages of
+    /// all agents in it.
+    pub(crate) fn recent(&self, agent: &str, limit: u32, looks: Option<u32>) -> Result<Vec<RecentMessage>, String> {
+        let kept = format!("SELECT {COLUMNS}, answer FROM recent WHERE agent = ?1 ORDER BY seq DESC LIMIT ?2");
         let history = format!(
-            "SELECT {COLUMNS} FROM message JOIN ack USING (seq) WHERE agent = ?1 AND ack.revision <> 0
-             ORDER BY seq DESC LIMIT ?2"
+            "SELECT {COLUMNS}, NULL FROM message JOIN ack USING (seq)
+             WHERE seq > {} AND agent = ?1 AND ack.revision <> 0 ORDER BY seq DESC LIMIT ?2",
+            looks.map_or("0".to_owned(), |looks| format!("(SELECT max(seq) FROM message) - {looks}"))
         );
         self.with_reader(|connection| {
-            let read = |sql: &str| -> rusqlite::Result<Vec<Envelope>> {
+            let read = |sql: &str| -> rusqlite::Result<Vec<RecentMessage>> {
                 let (mut found, mut bytes) = (Vec::new(), 0);
                 let mut statement = connection.prepare_cached(sql)?;
                 let mut rows = statement.query(params![agent, limit])?;
                 while let Some(row) = rows.next()? {
-                    let envelope = row::decode(row)?;
-                    bytes += envelope.message.content.len();
+                    let (envelope, answer) = (row::decode(row)?, row.get::<_, Option<Vec<u8>>>(ANSWER)?);
+                    bytes += envelope.message.content.len() + answer.as_ref().map_or(0, Vec::len);
                     if bytes > MAX_BYTES {
                         break;
                     }
-                    found.push(envelope);
+                    found.push(RecentMessage { envelope, answer });
                 }
                 found.reverse();
                 Ok(found)
@@ -113,16 +131,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
         let ids = |store: &Store, limit| -> Vec<String> {
-            let found = store.recent("desk", limit).unwrap();
-            found.into_iter().map(|envelope| envelope.message.id).collect()
+            let found = store.recent("desk", limit, None).unwrap();
+            found.into_iter().map(|handled| handled.envelope.message.id).collect()
         };
         assert_eq!(ids(&store, 9), Vec::<String>::new());
         assert_eq!(store.recent_agents(), Ok(Vec::new()));
         for seq in 1..=5_u64 {
             let envelope = message(&format!("m-{seq}"), "http:POST /", "desk");
-            store.keep_recent(seq, seq.saturating_sub(2), Box::new(envelope));
+            store.keep_recent(seq, seq.saturating_sub(2), Box::new(envelope), (seq > 3).then(|| vec![9; 4]));
         }
-        store.keep_recent(1, 1, Box::new(message("other", "http:POST /", "triage")));
+        store.keep_recent(1, 1, Box::new(message("other", "http:POST /", "triage")), None);
         store.flush().await.unwrap();
         assert_eq!(store.recent_agents(), Ok(vec!["desk".to_owned(), "triage".to_owned()]));
         assert_eq!(ids(&store, 9), ["m-3", "m-4", "m-5"]);
@@ -131,8 +149,13 @@ mod tests {
         let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
         let numbers: Vec<u64> = store.recent_sizes("desk").unwrap().into_iter().map(|(seq, _)| seq).collect();
         assert_eq!(numbers, [3, 4, 5], "after opening again");
+        let sizes: Vec<usize> = store.recent_sizes("desk").unwrap().into_iter().map(|(_, bytes)| bytes).collect();
+        assert_eq!(sizes[1], sizes[0] + 4, "with the answers");
+        let answers: Vec<_> =
+            store.recent("desk", 9, None).unwrap().into_iter().map(|handled| handled.answer).collect();
+        assert_eq!(answers, [None, Some(vec![9; 4]), Some(vec![9; 4])]);
         store.forget_recent("desk".into());
         store.flush().await.unwrap();
-        assert_eq!((ids(&store, 9).len(), store.recent("triage", 9).unwrap().len()), (0, 1));
+        assert_eq!((ids(&store, 9).len(), store.recent("triage", 9, None).unwrap().len()), (0, 1));
     }
 }

@@ -184,6 +184,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (copy, key)
     ) WITHOUT ROWID;
 ",
+    "
+    -- The answer that was given to the message; none if there was none, or it was kept by a version before this.
+    ALTER TABLE recent ADD COLUMN answer BLOB;
+",
 ];
 
 /// Opens the database for its writer, at the newest format.

@@ -34,6 +34,7 @@ mod environment;
 mod expiring;
 mod files;
 mod folder;
+mod formats;
 mod growth;
 mod handoffs;
 mod http;

@@ -135,7 +135,7 @@ fn blue_green_keeps_the_old_set_warm() {
     host.until_agent("echo", "it is told of", |status| {
         status["waiting"].as_str().is_some_and(|why| why.contains("echo@1 stays warm"))
     });
-    let (code, _, said) = host.caxton(&["rollout", "undo", "echo"]);
+    let (code, _, said) = host.caxton(&["rollout", "undo", "echo", "--no-rehearse"]);
     assert_eq!(code, 0, "{said}");
     host.until_agent("echo", "the old one has all again", |status| {
         states(status).contains(&(1, "running".to_owned())) && status["revision"] == "echo@1"

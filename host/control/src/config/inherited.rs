@@ -224,6 +224,7 @@ fn rollback(section: &Section<'_>, base: Option<&RollbackSpec>, findings: &mut F
             slower_min: section.get("slower-min", Some(rules.slower_min), findings).unwrap_or(rules.slower_min),
             probes: section.get("probes", Some(rules.probes), findings).unwrap_or(rules.probes),
             memory_bytes: section.get("memory", rules.memory_bytes, findings),
+            match_percent: section.get("match", rules.match_percent, findings),
             min_messages: section.get("min-messages", Some(rules.min_messages), findings).unwrap_or(rules.min_messages),
             keep: section.get("keep", Some(rules.keep), findings).unwrap_or(rules.keep),
         },

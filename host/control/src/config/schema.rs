@@ -366,6 +366,9 @@ pub static KEYS: &[Key] = &[
         "Where conversations are while traffic is split: with the revision that has something of theirs open, with the one they began with, or anywhere."),
     integer("agents.NAME.rollback.rehearse", 0, 10_000, 0,
         "How many of the last messages a new revision has to handle on a copy before any traffic moves; with 0 none are kept."),
+    key("agents.NAME.rollback.match", Kind::Percent { least: 0.0, most: 100.0 }, Default::Unset("\"90%\""),
+        "When fewer of the answers that a rehearsal compares are alike, the new revision is refused, and so is an undo. Off \
+        unless set."),
     integer("agents.NAME.rollback.keep", 0, 100, 3,
         "Old revisions that are kept for an undo, with their bytes, settings and snapshots."),
 

@@ -86,7 +86,7 @@ impl P95 {
     }
 }
 
-/// How copies of live messages were answered.
+/// How copies of messages were answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Compared {
@@ -96,6 +96,17 @@ pub struct Compared {
     pub alike: u64,
     /// How many more were not compared: there was no time for them, or what they need is not known any more.
     pub set_aside: u64,
+}
+
+impl Compared {
+    /// What was compared in two lives of the host.
+    pub(super) fn and(self, later: Self) -> Self {
+        Self {
+            copies: self.copies + later.copies,
+            alike: self.alike + later.alike,
+            set_aside: self.set_aside + later.set_aside,
+        }
+    }
 }
 
 /// What makes a candidate be refused.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{End, Rollout, Status, Step};
+use super::{End, Rollout, Settings, Status, Step};
 
 /// What somebody wants of a rollout that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,12 +22,16 @@ pub enum Command {
     Undo,
 }
 
-/// What an undo asks for, beside going back. Other commands ask for nothing of it.
+/// The messages of an undo's rehearsal where `rollback.rehearse` is not declared: enough to show whether a revision can read
+/// the state, and few enough for the time that an undo has.
+const UNDO_REHEARSES: u32 = 100;
+
+/// The details of an undo. Other commands have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Undo {
     /// The number of the revision to go back to; the one that ran last before, if none.
     pub to: Option<u64>,
-    /// Whether that revision handles the last messages on a copy before it gets any traffic.
+    /// Set if that revision has to handle the last messages on a copy before it gets any traffic.
     pub rehearse: bool,
 }
 
@@ -35,6 +39,17 @@ impl Default for Undo {
     /// To the revision that ran last before, once it is rehearsed.
     fn default() -> Self {
         Self { to: None, rehearse: true }
+    }
+}
+
+impl Undo {
+    /// Returns the number of messages of its rehearsal.
+    pub(super) fn messages(self, settings: &Settings) -> u32 {
+        match (self.rehearse, settings.rehearse) {
+            (false, _) => 0,
+            (true, 0) => UNDO_REHEARSES,
+            (true, declared) => declared,
+        }
     }
 }
 

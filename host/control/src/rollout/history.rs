@@ -238,6 +238,14 @@ impl Ledger {
             Status::Failed => rollout.weight == 100,
             _ => false,
         };
+        // What an undo by hand could not go to ran before, and what it would have left runs on: neither is refused.
+        let stays =
+            rollout.status == Status::Failed && strategy == Strategy::Undo && rollout.who != SUPERVISION && !runs;
+        if stays {
+            let Side { digest, settings, .. } = rollout.from.clone();
+            self.declined.retain(|known| (known.digest, &known.settings) != (digest, &settings));
+            return true;
+        }
         let declines = matches!(rollout.status, Status::Failed | Status::Cancelled | Status::RolledBack);
         if runs && self.current() != Some(&to) {
             self.runs(to.clone());
@@ -262,8 +270,8 @@ impl Ledger {
         }
     }
 
-    /// Follows a command. Undo of what has ended begins a rollout of its own, to the revision that `undo` names or else to
-    /// the one that ran before; `settings` and `instances` are as declared now, `stateful` of the revision that runs. Retry
+    /// Follows a command. Undo of what has ended, or has all the traffic and is to be rehearsed, begins a rollout of its
+    /// own, to the revision that `undo` names or else to the one that ran before; `settings` and `instances` are as declared now, `stateful` of the revision that runs. Retry
     /// forgets what was refused, and what is declared is rolled out again when it is next looked at.
     ///
     /// # Errors
@@ -280,10 +288,13 @@ impl Ledger {
         now: u64,
     ) -> Result<(), Refused> {
         let elsewhere = |rollout: &Rollout| undo.to.is_some_and(|number| number != rollout.from.number);
+        // Where none is kept there is nothing to begin another rollout with, but the way back of this one.
+        let rehearses = undo.rehearse && settings.rollback.keep > 0;
         if command == Command::Undo
-            && let Some(rollout) = self.open_mut().filter(|rollout| rollout.has_moved() && elsewhere(rollout))
+            && let Some(rollout) =
+                self.open_mut().filter(|rollout| rollout.has_moved() && (rehearses || elsewhere(rollout)))
         {
-            // It has all the traffic for good, and what is asked for is something else than to take that back.
+            // It has all the traffic for good, and what is asked for is more than to take that back.
             rollout.supersede("an undo", now);
             self.settle(now);
         }
@@ -304,7 +315,7 @@ impl Ledger {
             }
             (None, Command::Undo) => {
                 let target = self.undo_target(undo.to, settings.rollback.keep)?.clone();
-                let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
+                let settings = Settings { rehearse: undo.messages(settings), ..settings.with(Strategy::Undo) };
                 let current = self.current().cloned();
                 self.begin(target.clone(), who, settings, instances, stateful, now)
                     .map_err(|_| Refused::NothingKept { keep: 0 })?;
@@ -361,6 +372,7 @@ impl Ledger {
         let refused = |side: &Side| self.refused(side.digest, &side.settings).is_some();
         let target = self.kept(settings.rollback.keep).iter().rev().find(|side| !refused(side)).cloned();
         let (Some(target), Some(failed)) = (target, self.current().cloned()) else { return false };
+        // Nobody is served meanwhile.
         let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
         let begun = self.begin(target, SUPERVISION, settings, instances, stateful, now).is_ok();
         if begun {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `strategy` has the eight strategies, `settings` what else is declared, `analysis` the judgement, `errors` its
-//! comparison of failures, `compare` the comparison of two answers, `split` who is answered by which revision, `history` the ledger and `follow` what it makes
+//! comparison of failures, `compare` the comparison of two answers, `answers` what those of a rehearsal come to, `split` who is answered by which revision, `history` the ledger and `follow` what it makes
 //! of a declaration, `turn` how many go at
 //! a time, `tidy` what ends when no rollout holds it. `forward` takes a rollout one step on, `back` takes it back.
 //!
@@ -18,6 +18,7 @@
 //! restart the same functions bring up what is missing, with traffic on the running revision until then.
 
 pub mod analysis;
+mod answers;
 mod back;
 mod command;
 pub mod compare;
@@ -47,6 +48,7 @@ use self::errors::Tally;
 use crate::names::{AgentName, Digest, RevisionId};
 use crate::units::print_duration;
 
+pub use answers::{Answers, First};
 pub use command::{Command, Refused, Undo};
 pub use follow::{Declared, Next, Wish};
 pub use history::{Ledger, Mark};

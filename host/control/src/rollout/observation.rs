@@ -18,6 +18,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::analysis::{Compared, Window};
+use super::answers::Answers;
 use super::settings::Probes;
 use super::split::Sticky;
 use super::status::Figures;
@@ -82,8 +83,8 @@ pub enum Rehearsal {
     /// It has not been done, or not to its end.
     #[default]
     Open,
-    /// All were handled.
-    Passed,
+    /// All were handled, and answered so.
+    Passed(Answers),
     /// One was not: which, and how.
     Failed(String),
 }

@@ -40,16 +40,7 @@ impl Rollout {
                 None => Reached::Works(format!("{candidate} is not there")),
             },
             Step::Probe => self.probed(seen, now, decision),
-            Step::Rehearse { messages } => match &seen.rehearsal {
-                Rehearsal::Passed => Reached::Yes,
-                Rehearsal::Failed(why) => Reached::Refused(End::Failed, format!("the rehearsal failed: {why}")),
-                Rehearsal::Open => {
-                    if new.is_some_and(|new| !new.busy) {
-                        decision.act(Action::Rehearse { revision: candidate.clone(), messages });
-                    }
-                    Reached::Works(format!("{candidate} rehearses the last {messages} messages"))
-                }
-            },
+            Step::Rehearse { messages } => self.rehearsed(seen, messages, decision),
             Step::Shadow { hold, min_messages, match_percent } => {
                 self.shadowed(seen, hold, min_messages, match_percent, decision)
             }
@@ -124,6 +115,27 @@ impl Rollout {
                 Reached::Works(format!("{passed} of {need} probes in a row of {id} passed"))
             }
         }
+    }
+
+    fn rehearsed(&self, seen: &Observation, messages: u32, decision: &mut Decision) -> Reached {
+        let candidate = self.candidate();
+        let refusal = match &seen.rehearsal {
+            Rehearsal::Passed(answers) => answers.refusal(self.settings.rollback.match_percent),
+            Rehearsal::Failed(why) => Some(why.clone()),
+            Rehearsal::Open => {
+                if seen.candidate.as_ref().is_some_and(|new| !new.busy) {
+                    decision.act(Action::Rehearse { revision: candidate.clone(), messages });
+                }
+                return Reached::Works(format!("{candidate} rehearses the last {messages} messages"));
+            }
+        };
+        let Some(why) = refusal else { return Reached::Yes };
+        // Whoever goes back may have no other choice.
+        let way_out = match self.settings.strategy {
+            Strategy::Undo => format!("; `caxton rollout undo {} --no-rehearse` goes back all the same", self.agent),
+            Strategy::Deploy(_) | Strategy::Reload(_) => String::new(),
+        };
+        Reached::Refused(End::Failed, format!("the rehearsal failed: {why}{way_out}"))
     }
 
     fn shadowed(

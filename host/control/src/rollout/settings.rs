@@ -47,6 +47,9 @@ pub struct Rollback {
     pub probes: f64,
     /// Above so much memory of one instance, in bytes (1 MiB – 4 GiB, off).
     pub memory_bytes: Option<u64>,
+    /// When fewer of a hundred answers that its rehearsal compares are alike (0 – 100, off).
+    #[serde(rename = "match")]
+    pub match_percent: Option<f64>,
     /// With fewer messages it is not judged, and is never healthy (0 – 1,000,000, 100).
     pub min_messages: u64,
     /// Revisions that are kept beside the one that runs, with their bytes, settings and snapshots (0 – 100, 3).
@@ -64,6 +67,7 @@ impl Default for Rollback {
             slower_min: Duration::from_millis(10),
             probes: 50.0,
             memory_bytes: None,
+            match_percent: None,
             min_messages: 100,
             keep: 3,
         }

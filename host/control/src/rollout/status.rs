@@ -113,6 +113,8 @@ pub struct Figures {
     pub probes_failed: u64,
     /// Copies of live messages, and how they were answered.
     pub compared: Compared,
+    /// Messages of its rehearsal, and how they were answered.
+    pub rehearsed: Compared,
     /// Messages that were accepted while it went on and that nobody had any more after its end: neither handled, nor
     /// given up, nor waiting, nor in hand. None until they were counted.
     pub lost: Option<u64>,
@@ -130,11 +132,8 @@ impl Figures {
             candidate_messages: self.candidate_messages + later.candidate_messages,
             probes_passed: self.probes_passed + later.probes_passed,
             probes_failed: self.probes_failed + later.probes_failed,
-            compared: Compared {
-                copies: self.compared.copies + later.compared.copies,
-                alike: self.compared.alike + later.compared.alike,
-                set_aside: self.compared.set_aside + later.compared.set_aside,
-            },
+            compared: self.compared.and(later.compared),
+            rehearsed: self.rehearsed.and(later.rehearsed),
             lost: later.lost.or(self.lost),
         }
     }

@@ -337,9 +337,10 @@ fn traffic_splitting(percents: &[u8], every: Duration, common: Common) -> Vec<St
 }
 
 fn undo(common: Common) -> Vec<Step> {
-    // It ran before: it needs neither a probe nor to be judged, and is to be back soon.
+    // It ran before: it needs neither a probe nor to be judged, and is to be back soon. What the state has become since
+    // it cannot have met.
     let switch = if common.situation.candidate_stateful { Step::TakeBack } else { common.switch() };
-    [common.ready(common.situation.min), vec![switch, Step::Drain, Step::Stop]].concat()
+    [common.ready(common.situation.min), common.rehearsed(), vec![switch, Step::Drain, Step::Stop]].concat()
 }
 
 /// Whether all traffic is with the candidate after this step.
@@ -448,6 +449,7 @@ mod tests {
             Strategy::Reload(Reload::Immediate),
             Strategy::Reload(Reload::parallel()),
             Strategy::Reload(Reload::traffic_splitting()),
+            Strategy::Undo,
         ] {
             let steps = Settings { rehearse: 9, ..Settings::new(strategy.clone()) }.steps(situation).unwrap();
             let rehearse = steps.iter().position(|step| *step == Step::Rehearse { messages: 9 });

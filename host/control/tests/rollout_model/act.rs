@@ -4,7 +4,7 @@ use caxton_control::AgentName;
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::analysis::Compared;
 use caxton_control::rollout::errors::Tally;
-use caxton_control::rollout::{AT_A_TIME, Action, Deploy, Rehearsal, Reload, Status, Strategy};
+use caxton_control::rollout::{AT_A_TIME, Action, Answers, Deploy, Rehearsal, Reload, Status, Strategy};
 
 use super::{Agent, Broken, Bug, Rev, Work, World, ensure, id, is, measured};
 
@@ -255,7 +255,9 @@ impl Agent {
             (Work::Rehearse, Some(_)) => {}
             (Work::Rehearse, None) => {
                 let failed = "message 17: it traps".to_owned();
-                let rehearsal = if bad("unrehearsed") { Rehearsal::Failed(failed) } else { Rehearsal::Passed };
+                let alike = if bad("other") { 1 } else { 25 };
+                let answers = Answers { alike, otherwise: 25 - alike, ..Answers::default() };
+                let rehearsal = if bad("unrehearsed") { Rehearsal::Failed(failed) } else { Rehearsal::Passed(answers) };
                 // The rehearsal of a superseded candidate says nothing about its successor.
                 if self.ledger.open().is_some_and(|rollout| rollout.to.number == number) {
                     self.rehearsal = rehearsal;

@@ -92,7 +92,8 @@ pub(super) fn size_of(effects: &Effects) -> usize {
     writes.sum::<usize>() + sends.sum::<usize>()
 }
 
-fn head(reply: &wit::Reply) -> BTreeMap<String, String> {
+/// The performative, the ontology and the headers of a reply.
+pub(super) fn head(reply: &wit::Reply) -> BTreeMap<String, String> {
     let mut head = BTreeMap::from([("performative".to_owned(), act(reply.performative).to_string())]);
     if let Some(ontology) = &reply.ontology {
         head.insert("ontology".to_owned(), ontology.clone());
@@ -101,6 +102,6 @@ fn head(reply: &wit::Reply) -> BTreeMap<String, String> {
     head
 }
 
-fn content(bytes: &[u8], content_type: &str) -> Content {
+pub(super) fn content(bytes: &[u8], content_type: &str) -> Content {
     Content { content_type: content_type.to_owned(), bytes: bytes.to_vec() }
 }

@@ -5,7 +5,8 @@
 //!              --> candidate handles a copy, and sees the same (replay) --> compared with what stable did
 //!                    '-- so does stable once more: what differs then differs by nature
 //! rehearsal: candidate handles the last messages, each against the state that is (overlay) and what it wrote itself
-//!                    '-- one fails: so does stable? then it is no fault of the candidate
+//!                    |-- one fails: so does stable? then it is no fault of the candidate
+//!                    '-- one is answered: is it as stable answers it, on another copy? (likeness)
 //! ```
 //! Copies have instances of their own, so that nothing that they leave in memory meets a live message. What a handler
 //! does to the system is collected as always; here it is looked at and dropped. A copy asks nobody: it gets the
@@ -13,17 +14,22 @@
 
 mod answer;
 mod call;
+mod given;
+mod likeness;
 mod overlay;
 mod rehearsal;
 mod replay;
 mod shadow;
+mod side;
 mod tape;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) use call::CallRecording;
-pub(crate) use rehearsal::{Rehearsal, Rehearsed};
+pub(super) use given::encode;
+pub(crate) use likeness::Likeness;
+pub(crate) use rehearsal::{Begins, Rehearsal, Rehearsed};
 pub(crate) use shadow::{Shadow, Shadowed};
 pub(super) use tape::Recording;
 

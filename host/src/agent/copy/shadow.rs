@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use caxton_control::rollout::analysis::Compared;
-use caxton_control::rollout::compare::{Answer, Ignore, compare};
+use caxton_control::rollout::compare::{Answer, Difference, Ignore, compare};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -303,7 +303,7 @@ impl Comparer {
     }
 
     /// Where the candidate differs from stable other than by nature; none if that cannot be known.
-    async fn compare(&mut self, copy: &Copy) -> Option<Vec<caxton_control::rollout::compare::Difference>> {
+    async fn compare(&mut self, copy: &Copy) -> Option<Vec<Difference>> {
         // The candidate first: what grows with time differs even more from what stable does after it.
         let candidate = self.answer(&self.candidate, copy).await?;
         let mut found = compare(&copy.answer, &candidate, &self.ignore);
@@ -325,7 +325,7 @@ impl Comparer {
         Some(found)
     }
 
-    fn learn(&mut self, differences: &[caxton_control::rollout::compare::Difference]) {
+    fn learn(&mut self, differences: &[Difference]) {
         if differences.is_empty() || self.learned.len() >= LEARNED {
             return;
         }
@@ -367,7 +367,7 @@ impl Comparer {
     }
 
     /// Keeps differences, as far as there is room.
-    fn keep(&mut self, copy: &Copy, differences: Vec<caxton_control::rollout::compare::Difference>) {
+    fn keep(&mut self, copy: &Copy, differences: Vec<Difference>) {
         let (messages, bytes) = self.kept;
         if messages >= KEPT || bytes >= KEPT_BYTES {
             return;
@@ -382,10 +382,7 @@ impl Comparer {
             sender,
             conversation,
             at: clock::now_ms(),
-            differences: differences
-                .into_iter()
-                .map(|found| PathDiffers { path: cut(&found.path), stable: found.stable, candidate: found.candidate })
-                .collect(),
+            differences: differences.into_iter().map(path_differs).collect(),
         };
         let record = serde_json::to_string(&differing).expect("it is text and numbers");
         self.kept = (messages + 1, bytes + record.len() as u64);
@@ -400,7 +397,13 @@ impl Comparer {
     }
 }
 
-fn cut(path: &str) -> String {
+/// A difference as it is kept and told.
+pub(super) fn path_differs(found: Difference) -> PathDiffers {
+    PathDiffers { path: cut(&found.path), stable: found.stable, candidate: found.candidate }
+}
+
+/// A path of a length that can be kept.
+pub(super) fn cut(path: &str) -> String {
     match path.char_indices().nth(MAX_PATH) {
         Some((end, _)) => format!("{}…", &path[..end]),
         None => path.to_owned(),

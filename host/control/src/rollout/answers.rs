@@ -1,0 +1,107 @@
+//! The judgement of a candidate's answers in a rehearsal.
+//!
+//! A revision that reads the state in another format may handle every message well and answer as if it knew nothing.
+//! Only its answers show that.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::analysis::{Compared, percent};
+use super::compare::Difference;
+
+/// The comparison of the answers in a rehearsal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Answers {
+    /// Messages that were answered like the running revision does, or as they were answered before regardless of the state.
+    pub alike: u32,
+    /// Messages that were answered otherwise.
+    pub otherwise: u32,
+    /// Messages whose answers were not compared.
+    pub not_compared: u32,
+    /// The first difference.
+    pub first: Option<First>,
+}
+
+/// The first message that was answered otherwise, and the first place in which the answers differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct First {
+    /// The message's id.
+    pub message: String,
+    /// The place, and both values.
+    pub difference: Difference,
+}
+
+impl Answers {
+    /// Returns the number of messages whose answers were compared.
+    pub fn compared(&self) -> u32 {
+        self.alike + self.otherwise
+    }
+
+    /// Returns the comparison as figures of a rollout.
+    pub fn figures(&self) -> Compared {
+        let [copies, alike, set_aside] = [self.compared(), self.alike, self.not_compared].map(u64::from);
+        Compared { copies, alike, set_aside }
+    }
+
+    /// Returns the reason that refuses a candidate of whose compared answers so many of a hundred have to be alike; none if
+    /// it is not refused, or nothing was compared.
+    pub fn refusal(&self, match_percent: Option<f64>) -> Option<String> {
+        let least = match_percent?;
+        let (alike, all) = (u64::from(self.alike), u64::from(self.compared()));
+        (all > 0 && percent(alike, all) < least)
+            .then(|| format!("{self}; {least}% have to be alike (`rollback.match`)"))
+    }
+}
+
+/// The figures and the first difference, for a person.
+impl fmt::Display for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { alike, otherwise, .. } = self;
+        match (self.compared(), otherwise) {
+            (0, _) => f.write_str("no answer was compared")?,
+            (all, 0) => write!(f, "{alike} of {all} answers were alike")?,
+            (all, _) => write!(f, "{otherwise} of {all} messages were answered otherwise")?,
+        }
+        match &self.first {
+            Some(first) => write!(f, ", the first of them {first}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for First {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference { path, stable, candidate } = &self.difference;
+        let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".to_owned());
+        write!(f, "{}: {path} is {} and not {}", self.message, side(candidate), side(stable))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_that_are_alike_refuse_and_the_first_difference_is_told() {
+        // alike, otherwise, of a hundred, refused
+        for (alike, otherwise, least, refused) in [
+            (0, 0, Some(100.0), false),
+            (9, 1, Some(90.0), false),
+            (9, 1, Some(90.1), true),
+            (0, 1, Some(0.0), false),
+            (1, 24, Some(90.0), true),
+            (1, 24, None, false),
+            (25, 0, Some(100.0), false),
+        ] {
+            let answers = Answers { alike, otherwise, not_compared: 7, first: None };
+            assert_eq!(answers.refusal(least).is_some(), refused, "{answers:?} {least:?}");
+        }
+        let difference = Difference { path: "reply.have".to_owned(), stable: Some("26".to_owned()), candidate: None };
+        let first = Some(First { message: "m-1".to_owned(), difference });
+        let answers = Answers { alike: 1, otherwise: 24, not_compared: 0, first };
+        let expected = "24 of 25 messages were answered otherwise, the first of them m-1: reply.have is nothing and not \
+                        26; 90% have to be alike (`rollback.match`)";
+        assert_eq!(answers.refusal(Some(90.0)).as_deref(), Some(expected));
+    }
+}
