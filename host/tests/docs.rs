@@ -410,3 +410,24 @@ fn the_specification_has_the_bounds_of_the_settings() {
     check("docs/spec.md has the values of docs/configuration.md", &broken);
     assert!(compared > 25, "docs/spec.md has the values of {compared} settings, or they are not found");
 }
+
+#[test]
+fn every_strategy_has_its_picture() {
+    let pages = pages();
+    let page = |path: &str| &pages.iter().find(|page| page.path == path).unwrap().text;
+    let (mut broken, mut strategies) = (Vec::new(), 0);
+    for occasion in ["deploy", "reload"] {
+        let table = page("docs/configuration.md").split(&format!("## `[agents.NAME.{occasion}]`")).nth(1).unwrap();
+        let row = table.lines().find(|line| line.starts_with("| `strategy` |")).unwrap();
+        for word in row.split('|').nth(2).unwrap().split('"').skip(1).step_by(2) {
+            strategies += 1;
+            let section = page("docs/rollouts.md").split(&format!("\n### `{occasion}`: `{word}`\n")).nth(1);
+            let section = section.and_then(|rest| rest.split("\n### ").next()).unwrap_or_default();
+            if !section.contains("```text\n") || !section.contains(&format!("strategy = \"{word}\"")) {
+                broken.push(format!("docs/rollouts.md has no picture and no example of `{occasion}`: `{word}`"));
+            }
+        }
+    }
+    assert_eq!(strategies, 8);
+    check("each strategy is shown", &broken);
+}

@@ -116,11 +116,14 @@ impl Page {
 
 impl Block<'_> {
     /// The command lines with their numbers: all of a script, what follows `$` on a console, the examples in the help of
-    /// a command. Lines that end with a backslash go on with the next.
+    /// a command, what a service or a container starts. Lines that end with a backslash go on with the next.
     pub(crate) fn commands(&self) -> Vec<(usize, String)> {
         let mut found: Vec<(usize, String)> = Vec::new();
         let mut goes_on = false;
         for (at, line) in self.lines.iter().enumerate() {
+            if let Some(list) = line.strip_prefix("CMD [").filter(|_| self.language == "dockerfile") {
+                found.push((self.line + at, list.replace(['"', ',', ']'], "")));
+            }
             let command = match self.language {
                 "sh" | "bash" => Some(*line),
                 "console" if goes_on => Some(*line),
