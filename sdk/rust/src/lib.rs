@@ -93,6 +93,8 @@ mod pages {
     pub struct Readme;
     #[doc = include_str!("../README.md")]
     pub struct Sdk;
+    #[doc = include_str!("../../../docs/contract.md")]
+    pub struct Contract;
     #[doc = include_str!("../../../docs/first-agent.md")]
     pub struct FirstAgent;
     #[doc = include_str!("../../../docs/http-agents.md")]
