@@ -136,7 +136,7 @@ async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
     let checked: Checked = match place(host)? {
         Place::Host(client) => client.get("/v1/store/check").await?,
         Place::Store(store) => {
-            store_is_known(&store)?;
+            store_is_current(&store)?;
             store.check()
         }
     };
@@ -160,9 +160,9 @@ async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
 }
 
 /// Refuses a store of another version. A damaged one is left to the check.
-fn store_is_known(store: &AtRest) -> Result<(), CliError> {
-    match store.known() {
-        Err(error @ StoreError::Newer { .. }) => Err(error.into()),
+fn store_is_current(store: &AtRest) -> Result<(), CliError> {
+    match store.current() {
+        Err(error @ (StoreError::Newer { .. } | StoreError::Older { .. })) => Err(error.into()),
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -195,7 +195,8 @@ impl From<StoreError> for CliError {
             StoreError::InUse { .. }
             | StoreError::PathInUse { .. }
             | StoreError::Exists { .. }
-            | StoreError::Newer { .. } => Exit::Conflict,
+            | StoreError::Newer { .. }
+            | StoreError::Older { .. } => Exit::Conflict,
             StoreError::Folder { .. }
             | StoreError::NoStore { .. }
             | StoreError::Damaged { .. }

@@ -50,6 +50,16 @@ impl AtRest {
         schema::format(&self.connection, &self.database).map(|_| ())
     }
 
+    /// Refuses a store that is not of this version: one that is older lacks tables that are looked into.
+    pub(crate) fn current(&self) -> Result<(), StoreError> {
+        let found = schema::format(&self.connection, &self.database)?;
+        let known = schema::known();
+        if found < known {
+            return Err(StoreError::Older { path: self.database.clone(), found, known });
+        }
+        Ok(())
+    }
+
     /// Copies it into a file that is not there, or is empty.
     pub(crate) fn copy_to(&self, file: &Path) -> Result<(), CopyError> {
         copy_into(&self.connection, &self.database, file)
@@ -62,7 +72,7 @@ impl AtRest {
 
     /// How much it has.
     pub(crate) fn size(&self) -> Result<StoreStatus, StoreError> {
-        self.known()?;
+        self.current()?;
         size::size(&self.connection, &self.database).map_err(self.wrong())
     }
 

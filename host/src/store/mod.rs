@@ -112,6 +112,16 @@ pub(crate) enum StoreError {
         /// The newest format known.
         known: i64,
     },
+    /// An older program made it, and no host of this version has opened it yet.
+    #[error("the store {} has format {found}, made by an older version; a host brings it to format {known} when it starts: start one with `caxton up` first", path.display())]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// The format found.
+        found: i64,
+        /// The format of this version.
+        known: i64,
+    },
     /// There is none.
     #[error("there is no store {}; say where it is with `--data DIR`", path.display())]
     Missing {

@@ -230,12 +230,17 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
     }
 }
 
+/// Returns the newest format.
+pub(super) fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).expect("there are few")
+}
+
 /// The format that a database has; 0 for one that is empty.
 pub(super) fn format(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
     let found: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(|source| StoreError::of(path, source))?;
-    let known = i64::try_from(MIGRATIONS.len()).expect("there are few");
+    let known = known();
     if found > known {
         return Err(StoreError::Newer { path: path.to_owned(), found, known });
     }

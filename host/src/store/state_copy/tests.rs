@@ -244,6 +244,15 @@ async fn a_backup_has_the_copies_and_a_store_of_the_format_before_has_none() {
                    UPDATE meta SET value = 7 WHERE key = 'version';";
     older.execute_batch(planted).unwrap();
     drop(older);
+    // Without a host what it lacks is not looked for, and it can be copied.
+    let at_rest = AtRest::open(folder.path()).unwrap();
+    let refused = at_rest.size().unwrap_err().to_string();
+    let formats =
+        format!("has format {before}, made by an older version; a host brings it to format {}", MIGRATIONS.len());
+    assert!(refused.contains(&formats), "{refused}");
+    assert!(at_rest.current().is_err());
+    at_rest.copy_to(&folder.path().join("backup.db")).unwrap();
+    drop(at_rest);
     let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
     assert_eq!(store.state_copies("counter").unwrap(), []);
     assert_eq!(store.keep_state(counter(), 1, vec![1], false).await.unwrap().bytes, 2);
