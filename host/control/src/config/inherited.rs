@@ -1,4 +1,4 @@
-//! The tables of an agent that `[defaults]` has too.
+//! The tables of an agent that `[defaults]` has as well.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::rollout::split::Sticky;
 use crate::rollout::{Memory, Rollback};
 use crate::units::{print_bytes, print_duration};
 
-/// What an agent takes from `[defaults]` unless it says otherwise.
+/// The settings that an agent inherits from `[defaults]`.
 pub(super) struct Inherited {
     pub(super) limits: Limits,
     pub(super) instances: Instances,
@@ -24,17 +24,17 @@ pub(super) struct Inherited {
     pub(super) breaker: BreakerSpec,
     pub(super) reload: Reload,
     pub(super) rollout: Declaration,
-    /// Of `min` and `max` of the instances.
+    /// The places of `min` and `max` of the instances.
     instances_ends: Ends,
-    /// Of `first` and `max` of the backoff.
+    /// The places of `first` and `max` of the backoff.
     backoff_ends: Ends,
 }
 
-/// Where the lower and the upper end of a range come from.
+/// The places of the lower and the upper end of a range.
 type Ends = (Place, Place);
 
 impl Inherited {
-    /// Reads the tables of `section`; what they do not set is as in `base`, or else as in the schema.
+    /// Reads the tables of `section`; missing values come from `base`, or else from the schema.
     pub(super) fn read(section: &Section<'_>, base: Option<&Self>, findings: &mut Findings) -> Self {
         let (instances, instances_ends) = instances(section, base, findings);
         let (mailbox, backoff_ends) = mailbox(section, base, findings);
@@ -57,12 +57,13 @@ impl Inherited {
     }
 }
 
-/// The table of `name`, and the base to return as it is if the table was not written.
+/// Evaluates to the table of `name`, or returns `base` from the function if the table was not written.
 macro_rules! written_or_base {
     ($section:expr, $name:literal, $base:expr, $findings:expr) => {
         match ($section.written($name, $findings), $base) {
             (Some(written), _) => written,
             (None, Some(base)) => return base.clone(),
+            // A table of the wrong type was reported by `written`, and must not be again.
             (None, None) => $section.section($name, &mut Findings::default()),
         }
     };
@@ -86,15 +87,15 @@ fn limits(section: &Section<'_>, base: Option<&Limits>, findings: &mut Findings)
 }
 
 impl Default for Limits {
-    /// The limits of an agent for which the file sets none.
+    /// Returns the limits of an agent for which the file sets none.
     fn default() -> Self {
         let fields = &schema::root()["defaults"].fields;
         limits(&Section::absent(fields, "defaults".to_owned()), None, &mut Findings::default())
     }
 }
 
-/// The bound of a save. One that an agent sets itself is not above its memory, where every save comes from; one of
-/// `[defaults]` may be, since agents differ in their memory.
+/// Reads the limit of snapshots. An agent's own limit must not exceed its memory, which every snapshot comes from; that
+/// of `[defaults]` may, since agents differ in their memory.
 fn snapshot(
     section: &Section<'_>,
     base: Option<&SnapshotSpec>,
@@ -134,7 +135,7 @@ fn reload(section: &Section<'_>, base: Option<&Reload>, findings: &mut Findings)
     }
 }
 
-/// The strategy of `deploy`. What the file may not have yet is as unless declared otherwise.
+/// Reads the strategy of `deploy`. Unimplemented keys have their defaults.
 fn deploy(section: &Section<'_>, base: Option<&DeploySpec>, findings: &mut Findings) -> DeploySpec {
     let section = written_or_base!(section, "deploy", base, findings);
     let absent = DeploySpec::default();
@@ -158,7 +159,7 @@ fn deploy(section: &Section<'_>, base: Option<&DeploySpec>, findings: &mut Findi
     }
 }
 
-/// Reports keys that are written and belong to another strategy than the one in force.
+/// Reports written keys of another strategy than the one in force.
 fn of_its_strategy(
     section: &Section<'_>,
     chosen: &'static str,
@@ -166,16 +167,16 @@ fn of_its_strategy(
     findings: &mut Findings,
 ) {
     for (_, key, belongs) in keys.iter().filter(|(read, _, belongs)| *read && *belongs != chosen) {
-        // What nobody wrote has its default.
+        // An inherited or default value has no effect to report.
         let Some(entry) = section.entry(key) else { continue };
         let at = At { key: section.key(key), place: entry.key.clone() };
         findings.errors.push(ConfigError::OtherStrategy { at, belongs, chosen });
     }
 }
 
-/// The strategy of `reload`.
+/// Reads the strategy of `reload`.
 fn reloaded(section: &Section<'_>, base: Option<&ReloadSpec>, findings: &mut Findings) -> ReloadSpec {
-    // What is unknown in it was found when `reload` was read.
+    // Unknown keys were already reported when the in-place settings of `reload` were read.
     let mut again = Findings::default();
     let section = written_or_base!(section, "reload", base, &mut again);
     let absent = ReloadSpec::default();
@@ -233,7 +234,7 @@ fn rollback(section: &Section<'_>, base: Option<&RollbackSpec>, findings: &mut F
     }
 }
 
-/// The mailbox, and where the ends of its backoff come from.
+/// Reads the mailbox. Returns it with the places of the ends of its backoff.
 fn mailbox(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findings) -> (MailboxSpec, Ends) {
     let whole = base.map(|b| (b.mailbox.clone(), b.backoff_ends.clone()));
     let section = written_or_base!(section, "mailbox", &whole, findings);
@@ -271,7 +272,7 @@ fn on_dead_name(on_dead: OnDead) -> &'static str {
     }
 }
 
-/// The backoff, and where its ends come from.
+/// Reads the backoff. Returns it with the places of its ends.
 fn backoff(mailbox: &Section<'_>, base: Option<(Backoff, Ends)>, findings: &mut Findings) -> (Backoff, Ends) {
     let section = written_or_base!(mailbox, "backoff", &base, findings);
     let (inherited, ends) = base.unzip();
@@ -287,8 +288,9 @@ fn backoff(mailbox: &Section<'_>, base: Option<(Backoff, Ends)>, findings: &mut 
     (backoff, ends)
 }
 
-/// The instances, and where their ends come from.
+/// Reads the instances. Returns them with the places of their ends.
 fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findings) -> (Instances, Ends) {
+    // Only `[defaults]` is read without a base.
     let own: fn(u32) -> Reuse = if base.is_some() { Reuse::Own } else { Reuse::ForAll };
     let base = base.map(|b| (b.instances.clone(), b.instances_ends.clone()));
     let section = written_or_base!(section, "instances", &base, findings);
@@ -309,7 +311,7 @@ fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Fin
     (instances, ends)
 }
 
-/// Reports a lower end above the upper. Returns where the two come from: the table itself, or as inherited.
+/// Reports a lower end above the upper one. Returns the places of both: this table's, or the inherited ones.
 fn check_ends<T: PartialOrd>(
     section: &Section<'_>,
     (low_name, low): (&str, Option<T>),
@@ -328,7 +330,7 @@ fn check_ends<T: PartialOrd>(
     }
     if let (Some(low), Some(high)) = (low, high)
         && low > high
-        // If it sets neither, whoever set them has the error.
+        // If this table sets neither, the error was reported where they were set.
         && (own.0 || own.1)
     {
         let (name, place, other) = if own.0 { (low_name, &ends.0, &ends.1) } else { (high_name, &ends.1, &ends.0) };

@@ -1,24 +1,24 @@
-//! Whether a candidate does as well as what runs (SPEC §4): a judgement over what was measured, and nothing else.
+//! The judgement of a candidate by measurements alone (SPEC §4).
 //!
-//! Both revisions are measured in the same window, which begins anew with each step. What people who know canaries
-//! from elsewhere expect holds here too, and where tools differ it is this:
+//! Both revisions are measured in the same window, which starts again with each step. The usual rules of canary
+//! analysis hold; where tools differ, these were chosen:
 //!
-//! - With fewer than `min-messages` of the candidate nothing is healthy: the step waits and says how many it has of
-//!   how many. No traffic is not good traffic. A person who knows better promotes; `min-messages = 0` goes by time.
-//! - It is judged against what runs: two revisions that fail equally often do not take each other back. See
-//!   [`errors`](super::errors) for what is compared, and what is taken where no old one runs beside.
-//! - What is certain is not waited for: once more messages failed than `errors` allows of `min-messages`, no further
-//!   message could make it good, and it is refused at once. One failure of one message refuses nothing.
-//! - One that failed so often that its breaker opened, and more often than what ran, is refused: nobody sends it more to
-//!   judge it by.
+//! - With fewer than `min-messages` of the candidate nothing is healthy: the step waits and shows the count. No traffic
+//!   is not good traffic. An operator can promote, and `min-messages = 0` goes by time alone.
+//! - The candidate is compared with stable: two revisions that fail equally often do not take each other back. See
+//!   [`errors`](super::errors) for the comparison, and for what it uses when no old revision runs beside.
+//! - A certain failure is not waited for: once more messages failed than `errors` allows of `min-messages`, no further
+//!   message could change the result, and the candidate is refused at once. One failure of one message refuses nothing.
+//! - A candidate whose breaker opened, and that failed more often than stable, is refused: it gets no more messages to
+//!   be judged by.
 //! - Memory is a fact, not a rate: one instance above the bound refuses.
-//! - While stable has traffic beside it, stable is judged too, by what it failed at before traffic moved: a candidate
-//!   whose writes or messages make stable fail does harm, however well its own messages go.
-//! - Slower is judged when `min-messages` of both went well: one slow message is no trend, and at 100 % there is nothing
-//!   to compare with. Messages that failed are left out, since a failure is often faster than an answer. Times up to
-//!   `slower-min` are never slow: a few hundred microseconds more or less are noise of the machine. A p95 of a hundred
-//!   messages is itself known only roughly, so what is compared is the least that the candidate's can be with the most
-//!   that stable's can be: what chance alone explains refuses nothing.
+//! - While stable has traffic beside the candidate, stable is judged too, by its failures before traffic moved: a
+//!   candidate whose writes or messages make stable fail does harm, however well its own messages go.
+//! - `slower` is judged once `min-messages` of both succeeded: one slow message is no trend, and at 100 % there is
+//!   nothing to compare with. Failed messages are left out, since a failure is often faster than an answer. Times up to
+//!   `slower-min` are never slow: a few hundred microseconds are noise of the machine. A p95 of a hundred messages is
+//!   known only roughly, so the lower bound of the candidate's is compared with the upper bound of stable's: what
+//!   chance alone explains refuses nothing.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,77 +29,78 @@ use super::errors::{Tally, errors, harm, undecided};
 use super::settings::Rollback;
 use crate::units::{print_bytes, print_duration};
 
-/// Fewer probes than this say nothing: SPEC §2 takes three failures for unhealthy.
+/// The fewest probes to judge by: SPEC §2 takes three failures for unhealthy.
 const MIN_PROBES: u64 = 3;
 
-/// What was measured of one revision in one window.
+/// The measurements of one revision in one window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Window {
-    /// Messages and calls that it ended, well or not. Shed load and refusals are none.
+    /// Messages and calls that ended, with success or failure. Shed and refused ones do not count.
     pub messages: u64,
-    /// How many of them failed by the guest's fault: traps, limits, results marked as faults.
+    /// Failures that are the guest's fault: traps, limits, results marked as faults.
     pub faults: u64,
-    /// How many of those were calls that it could not take after its instances had failed, and that stable answered.
+    /// The part of `faults` that were calls which it could not take because its instances had failed, and which stable
+    /// answered.
     #[serde(default)]
     pub untaken: u64,
-    /// The number that did not fail: their times are those of `p95`.
+    /// Messages without failure, whose times `p95` is made of.
     #[serde(default)]
     pub timed: u64,
-    /// The time that 95 of 100 stayed below; none without messages.
+    /// The 95th percentile of the time of a message; `None` without messages.
     pub p95: Option<P95>,
-    /// The most memory that one of its instances ever had, in bytes: linear memories and tables.
+    /// The most memory of one of its instances, in bytes: linear memories and tables.
     pub memory_bytes: u64,
-    /// Whether it has all the traffic and failed so often that it is left alone for a while: no more messages come that
-    /// could tell how it does.
+    /// Set if it has all the traffic and its breaker is open: no more messages come to judge it by.
     #[serde(default)]
     pub breaker_open: bool,
     /// Probes that passed.
     pub probes_passed: u64,
-    /// Probes that did not.
+    /// Probes that failed.
     pub probes_failed: u64,
 }
 
-/// The time that 95 of 100 messages stayed below, and how well it is known.
+/// The 95th percentile of the time of a message, with its confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct P95 {
-    /// The least that it can be, short of chance.
+    /// The lower bound.
     pub low: Duration,
-    /// As it was measured.
+    /// The measured value.
     pub at: Duration,
-    /// The most that it can be, short of chance.
+    /// The upper bound.
     pub high: Duration,
 }
 
 impl P95 {
-    /// Which parts of `messages`, in order of their time, are [low](Self::low), [at](Self::at) and [high](Self::high):
-    /// how many of them are below the true p95 is binomial, and these are two of its deviations apart.
+    /// Returns the ranks of [low](Self::low), [at](Self::at) and [high](Self::high) among `messages` times in ascending
+    /// order, from 0 to 1. The number of times below the true p95 is binomial; the bounds are two of its standard
+    /// deviations away.
     pub fn ranks(messages: u64) -> [f64; 3] {
         let deviation = (0.95 * 0.05 / messages.max(1) as f64).sqrt();
         [0.95 - 2.0 * deviation, 0.95, 0.95 + 2.0 * deviation].map(|rank| rank.clamp(0.0, 1.0))
     }
 
-    /// What is known exactly.
+    /// Creates a value that is known exactly.
     pub fn exactly(at: Duration) -> Self {
         Self { low: at, at, high: at }
     }
 }
 
-/// How copies of messages were answered.
+/// The comparison of the answers to copies of messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Compared {
-    /// How many were compared.
+    /// Copies that were compared.
     pub copies: u64,
-    /// How many were answered alike.
+    /// Copies that were answered alike.
     pub alike: u64,
-    /// How many more were not compared: there was no time for them, or what they need is not known any more.
+    /// Copies that could not be compared: there was no time for them, or the state that they need is gone.
     pub set_aside: u64,
 }
 
 impl Compared {
-    /// What was compared in two lives of the host.
+    /// Adds the comparison of a later run of the host.
     pub(super) fn and(self, later: Self) -> Self {
         Self {
             copies: self.copies + later.copies,
@@ -109,7 +110,7 @@ impl Compared {
     }
 }
 
-/// What makes a candidate be refused.
+/// The rule by which a candidate is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trigger {
@@ -117,13 +118,13 @@ pub enum Trigger {
     Probes,
     /// Too many messages failed.
     Errors,
-    /// It takes too long.
+    /// Its messages take too long.
     Slower,
-    /// The running revision fails more often since it has traffic.
+    /// Stable fails more often since the candidate has traffic.
     Stable,
-    /// An instance has too much memory.
+    /// An instance uses too much memory.
     Memory,
-    /// It answers otherwise.
+    /// Its answers differ.
     Match,
 }
 
@@ -140,23 +141,23 @@ impl fmt::Display for Trigger {
     }
 }
 
-/// What follows from the figures.
+/// The result of the judgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is too little to judge by.
+    /// Too few messages to judge by.
     Waiting {
-        /// So many messages there are.
+        /// The number of messages so far.
         have: u64,
-        /// So many are needed.
+        /// The number of messages needed.
         need: u64,
     },
-    /// It does as well.
+    /// As good as stable.
     Healthy,
-    /// It does not.
+    /// Worse than stable, or than an absolute bound.
     Refused {
-        /// By which rule.
+        /// The rule.
         trigger: Trigger,
-        /// The figures, for a person to read.
+        /// The figures, for people to read.
         figures: String,
     },
 }
@@ -167,18 +168,19 @@ impl Verdict {
     }
 }
 
-/// The failures of stable outside the window that is judged.
+/// The failures of stable outside the window under judgement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Known {
-    /// The last that is known: what a candidate is compared with where stable has no messages in the window.
+    /// The latest known: for the comparison with a candidate where stable has no messages in the window.
     pub lately: Tally,
-    /// Before any traffic moved: what stable itself is compared with.
+    /// Those before any traffic moved: for the comparison with stable itself.
     pub before: Tally,
 }
 
-/// Judges a candidate by what was measured of both in the same window, and by what is known of stable beside it.
+/// Judges a candidate by the measurements of both revisions in the same window, and by the earlier failures of stable.
 pub fn judge(rules: &Rollback, stable: &Window, known: Known, candidate: &Window) -> Verdict {
     let lately = known.lately;
+    // Facts come before rates: the order decides which reason people see.
     let refused = memory(rules, candidate)
         .or_else(|| probes(rules, candidate))
         .or_else(|| errors(rules, stable, lately, candidate))
@@ -196,12 +198,13 @@ pub fn judge(rules: &Rollback, stable: &Window, known: Known, candidate: &Window
     }
 }
 
-/// Judges a candidate by how it answered copies. `over` tells that the time for it is: then fewer are enough, but
-/// never none.
+/// Judges a candidate by its answers to copies. `over` tells that the time for copies is over: then fewer are enough,
+/// but never none.
 pub fn judge_copies(min_messages: u64, match_percent: f64, compared: Compared, over: bool) -> Verdict {
     let Compared { copies, alike, .. } = compared;
     let unlike = copies.saturating_sub(alike);
     let need = if over { 1 } else { min_messages.max(1) };
+    // Missing copies count as alike, so a refusal cannot become wrong with more of them.
     if percent(unlike, copies.max(need)) > 100.0 - match_percent {
         let figures = format!("{unlike} of {copies} copies were answered otherwise, {match_percent}% have to agree");
         return Verdict::refused(Trigger::Match, figures);
@@ -238,13 +241,13 @@ fn slower(rules: &Rollback, stable: &Window, candidate: &Window) -> Option<Verdi
     })
 }
 
-/// So many of so many, of a hundred; none of none is none.
+/// Returns the percentage of `part` in `whole`; 0 if both are 0.
 pub(super) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }
 
 fn bytes(bytes: u64) -> String {
-    // Measured sizes are seldom whole in any unit that helps.
+    // Measured sizes are rarely whole numbers of a useful unit, so large ones are rounded to megabytes.
     if bytes >= 10 << 20 { print_bytes(bytes >> 20 << 20) } else { print_bytes(bytes) }
 }
 
@@ -274,7 +277,7 @@ mod tests {
         }
     }
 
-    /// What a verdict is, in short.
+    /// Returns a verdict in short form.
     fn short(verdict: &Verdict) -> String {
         match verdict {
             Verdict::Waiting { have, need } => format!("{have} of {need}"),
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn each_trigger_fires_with_cause_and_not_without() {
+    fn each_trigger_fires_exactly_beyond_its_bound() {
         let good = window(1_000, 0, 20);
         let with = |change: fn(&mut Window)| {
             let mut window = window(100, 0, 20);
@@ -322,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn slower_needs_somebody_to_compare_with() {
+    fn slower_needs_measurements_of_stable() {
         let slow = window(100, 0, 900);
         for (name, stable, expected) in [
             ("stable has no messages any more", window(0, 0, 0), "healthy"),
@@ -351,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn slower_is_judged_by_what_went_well() {
+    fn slower_is_judged_by_successes() {
         let of = |messages, timed, p95| Window { timed, ..window(messages, 0, p95) };
         for (name, stable, candidate, expected) in [
             ("most of stable failed", of(500, 99, 20), of(500, 500, 900), "healthy"),
@@ -363,8 +366,8 @@ mod tests {
     }
 
     #[test]
-    fn what_stable_fails_at_beside_a_candidate_is_held_against_what_it_failed_at_before() {
-        // before any traffic moved, in the window
+    fn stable_is_judged_by_its_failures_before_the_rollout() {
+        // before any traffic moved; in the window
         for (name, before, now, expected) in [
             ("a candidate whose writes break it", (1_000, 0), (253, 33), "stable"),
             ("little is known, and it was well", (30, 0), (253, 33), "stable"),
@@ -380,14 +383,14 @@ mod tests {
             let verdict = judge(&Rollback::default(), &window(now.0, now.1, 20), known, &window(100, 0, 20));
             assert_eq!(short(&verdict), expected, "{name}");
         }
-        // One that fails itself is told of by that.
+        // A candidate that fails itself is refused for its own errors.
         let known = Known { before: Tally::new(1_000, 0), ..NONE };
         let verdict = judge(&Rollback::default(), &window(100, 20, 20), known, &window(100, 90, 20));
         assert_eq!(short(&verdict), "errors");
     }
 
     #[test]
-    fn what_chance_explains_is_not_slower() {
+    fn differences_within_chance_are_not_slower() {
         let near = |messages, low, at, high| Window {
             p95: Some(P95 { low: MS(low), at: MS(at), high: MS(high) }),
             ..window(messages, 0, at)
@@ -401,16 +404,16 @@ mod tests {
         }
     }
 
-    /// Equal revisions, thousands of times, with times that vary as those of real calls do.
+    /// Equal revisions, thousands of times, with times distributed like those of real calls.
     #[test]
-    fn the_same_is_not_slower_than_itself() {
+    fn equal_revisions_are_not_slower_than_each_other() {
         let mut seed = 7_u64;
         let mut times = |messages: u64, factor: f64| {
             let mut times: Vec<f64> = (0..messages)
                 .map(|_| {
                     seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     let part = ((seed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-                    // Most take their time, and a tail as of queues takes many times that.
+                    // A Pareto distribution: most are short, with a long tail as of queues.
                     factor * (1.0 - part).powf(-0.5)
                 })
                 .collect();
@@ -461,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_told() {
+    fn figures_are_printed() {
         let told = |stable: Window, candidate: Window| match judge(&Rollback::default(), &stable, NONE, &candidate) {
             Verdict::Refused { figures, .. } => figures,
             other => panic!("{other:?}"),

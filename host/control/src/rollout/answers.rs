@@ -1,7 +1,7 @@
 //! The judgement of a candidate's answers in a rehearsal.
 //!
-//! A revision that reads the state in another format may handle every message well and answer as if it knew nothing.
-//! Only its answers show that.
+//! A revision that expects the state in another format may handle every message without a failure and answer as if
+//! there were no state. Only its answers show that.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::compare::Difference;
 /// The comparison of the answers in a rehearsal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Answers {
-    /// Messages that were answered like the running revision does, or as they were answered before regardless of the state.
+    /// Messages that were answered as by the running revision now, or as they were answered originally.
     pub alike: u32,
     /// Messages that were answered otherwise.
     pub otherwise: u32,
@@ -28,7 +28,7 @@ pub struct Answers {
 pub struct First {
     /// The message's id.
     pub message: String,
-    /// The place, and both values.
+    /// The path in the answer, and both values.
     pub difference: Difference,
 }
 
@@ -44,8 +44,8 @@ impl Answers {
         Compared { copies, alike, set_aside }
     }
 
-    /// Returns the reason that refuses a candidate of whose compared answers so many of a hundred have to be alike; none if
-    /// it is not refused, or nothing was compared.
+    /// Returns the reason to refuse a candidate if fewer than `match_percent` of its compared answers are alike; `None` if
+    /// the rule is off, or no answer was compared.
     pub fn refusal(&self, match_percent: Option<f64>) -> Option<String> {
         let least = match_percent?;
         let (alike, all) = (u64::from(self.alike), u64::from(self.compared()));
@@ -54,7 +54,7 @@ impl Answers {
     }
 }
 
-/// The figures and the first difference, for a person.
+/// The figures and the first difference, for people to read.
 impl fmt::Display for Answers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { alike, otherwise, .. } = self;
@@ -83,8 +83,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_few_that_are_alike_refuse_and_the_first_difference_is_told() {
-        // alike, otherwise, of a hundred, refused
+    fn too_few_equal_answers_refuse_with_the_first_difference() {
+        // alike, otherwise, the least percentage, refused
         for (alike, otherwise, least, refused) in [
             (0, 0, Some(100.0), false),
             (9, 1, Some(90.0), false),

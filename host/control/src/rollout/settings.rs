@@ -1,4 +1,4 @@
-//! What a rollout goes by beside its strategy: when it is judged, how it is probed, how long it may take.
+//! The settings of a rollout beside its strategy: judgement, probes and limits of time.
 
 use std::time::Duration;
 
@@ -8,51 +8,51 @@ use super::strategy::{Common, Memory, Situation, Step, Strategy};
 use super::{CannotHold, strategy};
 use crate::units::serde_duration;
 
-/// How often traffic that is split is judged (SPEC §3).
+/// The interval of judging split traffic (SPEC §3).
 pub const JUDGED_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a new revision with all the traffic is watched at most, for it to be judged by `min-messages` and its
-/// probes. An agent that has so few messages is not kept from being done by them for ever, and what comes up later is
-/// supervision's affair, or a person's.
+/// The longest time for which a new revision with all the traffic is watched, to judge it by `min-messages` and its
+/// probes. It has to end, since an agent may have very few messages; later failures are left to supervision and to
+/// people.
 pub const WATCHED: Duration = Duration::from_secs(300);
 
-/// So many probes of a revision with all the traffic are enough: as many as would refuse it.
+/// The number of probes of a revision with all the traffic that are enough: as many as would refuse it.
 pub(super) const PROBES_WATCHED: u64 = 3;
 
-/// How often one that is watched is looked at: it has all the traffic.
+/// The interval of observing a watched revision: short, as it has all the traffic.
 pub(super) const WATCHED_EVERY: Duration = Duration::from_secs(1);
 
-/// A probe that failed while a rollout waits for it is repeated after this time and not after `every`: who never
-/// becomes healthy is found out in seconds.
+/// The interval of repeating a failed probe that a rollout waits for, in place of `every`: a revision that never
+/// becomes healthy is detected in seconds.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// `rollback`: when a new revision is taken back, and what is kept to go back to (SPEC §4).
+/// The table `rollback`: the rules for taking a new revision back, and the revisions kept to go back to (SPEC §4).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-// A record of an earlier version lacks what was added since.
+// A record of an earlier version lacks later fields.
 #[serde(rename_all = "kebab-case", default)]
 pub struct Rollback {
-    /// Whether that happens by itself (true).
+    /// Set if the rules act without an operator (true).
     pub automatic: bool,
-    /// When so many more of its messages, of a hundred, failed than of stable's (0 – 100, 5).
+    /// The excess of its failures over stable's, in percent points (0 – 100, 5).
     pub errors: f64,
-    /// Above so many failed of a hundred messages, whatever stable does (0 – 100, off).
+    /// The bound of its failures regardless of stable, in percent (0 – 100, off).
     #[serde(default)]
     pub errors_above: Option<f64>,
-    /// When its p95 is above stable's in the same window by more than so many percent (0 – 10,000, 50).
+    /// The excess of its p95 over stable's in the same window, in percent (0 – 10,000, 50).
     pub slower: f64,
-    /// A p95 that is not above this is not slow (0 – 1 h, 10 ms).
+    /// The p95 up to which it is never slow (0 – 1 h, 10 ms).
     #[serde(with = "serde_duration")]
     pub slower_min: Duration,
-    /// Below so many passed of a hundred probes (0 – 100, 50).
+    /// The least percentage of passed probes (0 – 100, 50).
     pub probes: f64,
-    /// Above so much memory of one instance, in bytes (1 MiB – 4 GiB, off).
+    /// The most memory of one instance, in bytes (1 MiB – 4 GiB, off).
     pub memory_bytes: Option<u64>,
-    /// When fewer of a hundred answers that its rehearsal compares are alike (0 – 100, off).
+    /// The least percentage of compared answers of its rehearsal that are alike (0 – 100, off).
     #[serde(rename = "match")]
     pub match_percent: Option<f64>,
-    /// With fewer messages it is not judged, and is never healthy (0 – 1,000,000, 100).
+    /// The fewest messages to judge by; with fewer it is never healthy (0 – 1,000,000, 100).
     pub min_messages: u64,
-    /// Revisions that are kept beside the one that runs, with their bytes, settings and snapshots (0 – 100, 3).
+    /// The revisions that are kept beside the running one, with their components, settings and snapshots (0 – 100, 3).
     pub keep: u32,
 }
 
@@ -74,22 +74,23 @@ impl Default for Rollback {
     }
 }
 
-/// How a revision's `health` is asked (SPEC §2). One that exports none is healthy when its instances stand.
+/// The probing of a revision by its `health` export (SPEC §2). A revision without the export is healthy once its
+/// instances have started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct HealthProbe {
-    /// The first comes at the latest so long after it is ready (0 s – 5 min, 10 s); a rollout asks at once.
+    /// The longest time from ready to the first probe (0 s – 5 min, 10 s); a rollout probes at once.
     #[serde(with = "serde_duration")]
     pub first: Duration,
-    /// Time between two (1 s – 10 min, 30 s).
+    /// The interval of probes (1 s – 10 min, 30 s).
     #[serde(with = "serde_duration")]
     pub every: Duration,
-    /// How long an answer may take (10 ms – 1 min, 5 s).
+    /// The time limit of a probe (10 ms – 1 min, 5 s).
     #[serde(with = "serde_duration")]
     pub timeout: Duration,
-    /// Successes in a row to be healthy (1 – 10, 2).
+    /// Consecutive successes that make it healthy (1 – 10, 2).
     pub successes: u32,
-    /// Failures in a row not to be (1 – 10, 3).
+    /// Consecutive failures that make it unhealthy (1 – 10, 3).
     pub failures: u32,
 }
 
@@ -101,23 +102,23 @@ impl Default for HealthProbe {
     }
 }
 
-/// What the probes of one revision said since it is ready.
+/// The probes of one revision since it is ready.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Probes {
-    /// How many passed.
+    /// Probes that passed.
     pub passed: u64,
-    /// How many did not.
+    /// Probes that failed.
     pub failed: u64,
-    /// How many passed since the last that did not.
+    /// Probes that passed since the last failure.
     pub passed_in_a_row: u32,
-    /// How many failed since the last that did not.
+    /// Probes that failed since the last success.
     pub failed_in_a_row: u32,
-    /// When the last ended, in milliseconds since 1970.
+    /// The end of the last probe, in milliseconds since 1970.
     pub last: Option<u64>,
 }
 
 impl Probes {
-    /// Counts one.
+    /// Records a probe.
     pub fn count(&mut self, passed: bool, now: u64) {
         if passed {
             (self.passed, self.passed_in_a_row, self.failed_in_a_row) =
@@ -129,7 +130,7 @@ impl Probes {
         self.last = Some(now);
     }
 
-    /// Whether it is healthy (`true`), not (`false`), or not known yet.
+    /// Returns `true` if the revision is healthy, `false` if it is not, and `None` while that is unknown.
     pub fn healthy(&self, probe: &HealthProbe) -> Option<bool> {
         if self.failed_in_a_row >= probe.failures {
             Some(false)
@@ -138,19 +139,19 @@ impl Probes {
         }
     }
 
-    /// One could not be asked: all instances had messages in hand.
+    /// Records a probe that was skipped because all instances were busy with messages.
     pub fn skip(&mut self, now: u64) {
         self.last = Some(now);
     }
 
-    /// In how long the next is due; zero for now.
+    /// Returns the time until the next probe is due; zero if it is due now.
     pub fn next_in(&self, probe: &HealthProbe, ready_since: u64, pace: Pace, now: u64) -> Duration {
         let (from, wait) = match (self.last, pace) {
             (None, Pace::AtOnce | Pace::Soon) => return Duration::ZERO,
             (None, Pace::NowAndThen) => (ready_since, probe.first),
             (Some(_), Pace::AtOnce) if self.failed_in_a_row == 0 => return Duration::ZERO,
             (Some(last), Pace::AtOnce | Pace::Soon) => (last, AGAIN.min(probe.every)),
-            // Who failed once is asked again soon.
+            // One failure may be the first of three, so the next probe comes soon.
             (Some(last), Pace::NowAndThen) if self.failed_in_a_row > 0 => (last, AGAIN.min(probe.every)),
             (Some(last), Pace::NowAndThen) => (last, probe.every),
         };
@@ -158,49 +159,48 @@ impl Probes {
     }
 }
 
-/// How urgent the next probe is.
+/// The urgency of the next probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// A rollout waits for it before traffic moves.
+    /// A rollout waits for the result before traffic moves.
     AtOnce,
-    /// A rollout waits for it, and wants to know how it goes on.
+    /// A rollout waits for more results while it has traffic.
     Soon,
     /// Nothing waits for it.
     NowAndThen,
 }
 
-/// Everything that a rollout goes by, as it was declared when it began. What is changed afterwards is for the next.
+/// The settings of a rollout, as declared when it began. Later changes apply to the next one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Settings {
     /// The strategy.
     pub strategy: Strategy,
-    /// When it is taken back.
+    /// The rules for going back.
     pub rollback: Rollback,
-    /// What becomes of state in memory (migrate).
+    /// The treatment of state in memory (migrate).
     pub state: Memory,
-    /// How many of the last messages the candidate has to handle on a copy first (0 – 10,000, 0).
+    /// The number of past messages that the candidate has to handle on a copy first (0 – 10,000, 0).
     pub rehearse: u32,
-    /// How its health is asked.
+    /// The probing of its health.
     pub probe: HealthProbe,
-    /// How long the host's own work may take; pauses, step times and waits for messages are not counted (30 s –
-    /// 30 min, 5 min).
+    /// The limit of the host's own work, without pauses, step times and waits for messages (30 s – 30 min, 5 min).
     #[serde(with = "serde_duration")]
     pub timeout: Duration,
-    /// How long the old revision may take to finish what is in flight (5 s – 10 min, 60 s).
+    /// The time for the old revision to finish messages in flight (5 s – 10 min, 60 s).
     #[serde(with = "serde_duration")]
     pub drain: Duration,
 }
 
 impl Default for Settings {
-    /// What a record lacks; one without a strategy is of no version.
+    /// For fields that a record lacks; every version wrote the strategy.
     fn default() -> Self {
         Self::new(Strategy::Undo)
     }
 }
 
 impl Settings {
-    /// This strategy, with everything else as it is unless declared otherwise.
+    /// Returns a strategy with the defaults of all other settings.
     pub fn new(strategy: Strategy) -> Self {
         Self {
             strategy,
@@ -213,10 +213,10 @@ impl Settings {
         }
     }
 
-    /// The steps, in order. The first is always [`Step::Prepare`].
+    /// Returns the steps, in order. The first is always [`Step::Prepare`].
     ///
     /// # Errors
-    /// The strategy cannot hold for this agent.
+    /// The strategy is impossible for this agent.
     pub fn steps(&self, situation: Situation) -> Result<Vec<Step>, CannotHold> {
         strategy::steps(&self.strategy, Common { situation, rehearse: self.rehearse })
     }
@@ -247,10 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_that_waits_asks_at_once_and_later_it_is_asked_now_and_then() {
+    fn probes_are_as_urgent_as_the_pace() {
         let probe = HealthProbe::default();
         use Pace::{AtOnce, NowAndThen, Soon};
-        // answers at 100 s, ready since 95 s, pace, now in s, next in s
+        // probes at 100 s, pace, now in s, next in s; ready since 95 s
         for (answers, pace, now, next) in [
             ("", AtOnce, 100, 0),
             ("", Soon, 100, 0),

@@ -1,56 +1,56 @@
-//! How far a rollout is, and what was measured of it (SPEC §2).
+//! The status and the measurements of a rollout (SPEC §2).
 
 use serde::{Deserialize, Serialize};
 
 use super::analysis::Compared;
 
-/// How far a rollout is (SPEC §2).
+/// The status of a rollout (SPEC §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "kebab-case")]
 pub enum Status {
-    /// It waits for its turn.
+    /// Waits for its turn.
     Pending,
     /// The candidate is validated and compiled.
     Preparing,
-    /// Its instances are started, probed and rehearsed.
+    /// The candidate's instances are started, probed and rehearsed.
     Starting,
-    /// Copies or messages reach it.
+    /// The candidate receives copies or messages.
     InProgress,
-    /// Somebody has to let it go on.
+    /// Waits for an operator.
     Paused,
-    /// Traffic goes back to stable.
+    /// Moves the traffic back to stable.
     RollingBack {
-        /// How it will have ended.
+        /// The reason of going back, which decides the final status.
         end: End,
     },
-    /// The candidate runs.
+    /// The candidate runs. Terminal.
     Completed,
-    /// The candidate did not come to take messages, or there is nothing to go back to.
+    /// The candidate failed before it received messages, or there was nothing to go back to. Terminal.
     Failed,
-    /// Somebody ended it.
+    /// Ended by an operator. Terminal.
     Cancelled,
-    /// A newer change ended it: told as cancelled, and its bytes may be tried again.
+    /// Ended by a newer change. Terminal. Shown as cancelled; its content may be tried again.
     Superseded,
-    /// The candidate was worse, and stable runs again.
+    /// The candidate was worse, and stable runs again. Terminal.
     RolledBack,
 }
 
-/// How a rollout that goes back ends.
+/// The reason of going back, by the final status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum End {
-    /// As [`Status::Failed`].
+    /// Becomes [`Status::Failed`].
     Failed,
-    /// As [`Status::Cancelled`].
+    /// Becomes [`Status::Cancelled`].
     Cancelled,
-    /// As [`Status::Superseded`].
+    /// Becomes [`Status::Superseded`].
     Superseded,
-    /// As [`Status::RolledBack`].
+    /// Becomes [`Status::RolledBack`].
     RolledBack,
 }
 
 impl Status {
-    /// Whether nothing follows.
+    /// Returns `true` if no status can follow.
     pub fn is_terminal(self) -> bool {
         match self {
             Self::Completed | Self::Failed | Self::Cancelled | Self::Superseded | Self::RolledBack => true,
@@ -63,7 +63,7 @@ impl Status {
         }
     }
 
-    /// The status as text, such as `in-progress`.
+    /// Returns the status as text, such as `in-progress`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -91,37 +91,37 @@ impl From<End> for Status {
     }
 }
 
-/// What was measured of a rollout, by whoever carries it out (SPEC §2). Nothing here is estimated.
+/// The measurements of a rollout by the host (SPEC §2). Nothing is estimated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Figures {
-    /// Instances of the candidate that stood.
+    /// Instances of the candidate that started.
     pub started: u64,
-    /// Instances of the candidate that did not come to stand, or ended in a trap or beyond a limit.
+    /// Instances of the candidate that did not start, or ended by a trap or a limit.
     pub failed: u64,
-    /// The most memory that one of its instances had, in bytes: linear memories and tables.
+    /// The most memory of one of its instances, in bytes: linear memories and tables.
     pub peak_memory_bytes: u64,
-    /// The longest time for which the agent handled nothing although something waited, in milliseconds.
+    /// The longest time for which messages waited and the agent handled none, in milliseconds.
     pub longest_pause_ms: u64,
-    /// Messages and calls that stable answered.
+    /// Messages and calls answered by stable.
     pub stable_messages: u64,
-    /// Messages and calls that the candidate answered.
+    /// Messages and calls answered by the candidate.
     pub candidate_messages: u64,
     /// Probes of the candidate that passed.
     pub probes_passed: u64,
-    /// Probes of the candidate that did not.
+    /// Probes of the candidate that failed.
     pub probes_failed: u64,
-    /// Copies of live messages, and how they were answered.
+    /// The comparison of answers to copies.
     pub compared: Compared,
-    /// Messages of its rehearsal, and how they were answered.
+    /// The comparison of answers in its rehearsal.
     pub rehearsed: Compared,
-    /// Messages that were accepted while it went on and that nobody had any more after its end: neither handled, nor
-    /// given up, nor waiting, nor in hand. None until they were counted.
+    /// Messages that were accepted during the rollout and are gone after its end: neither handled, dead, queued nor in
+    /// flight. `None` until they are counted.
     pub lost: Option<u64>,
 }
 
 impl Figures {
-    /// What was measured in two lives of the host.
+    /// Adds the measurements of a later run of the host.
     pub(super) fn and(self, later: Self) -> Self {
         Self {
             started: self.started + later.started,
