@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Agent, Revision, describe};
-use crate::wasm::{Commits, Committer, Effects, NotCommitted, Outcome, Run, Work, new_id};
+use crate::wasm::{Commits, Committer, Effects, NotCommitted, Outcome, Outside, Pool, Run, Work, new_id};
 
 /// The extent of a migration that was committed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Agent {
         let migrated = tokio::select! {
             biased;
             () = interrupted.cancelled() => Err("its revision stops".to_owned()),
-            ended = tokio::time::timeout(time, migrate(revision, from, committer, Instant::now() + time)) => {
+            ended = tokio::time::timeout(time, migrate(&revision.pool, from, committer, None)) => {
                 ended.unwrap_or_else(|_| Err(format!("it took longer than {} ms in all", time.as_millis())))
             }
         };
@@ -95,19 +95,25 @@ impl Agent {
     }
 }
 
-/// Runs the guest's function and commits its last step.
-async fn migrate(revision: &Revision, from: u32, committer: Committer, deadline: Instant) -> Result<(), String> {
+/// Runs the guest's function and commits its last step; `outside` replaces the outside of the pool.
+pub(super) async fn migrate(
+    pool: &Pool,
+    from: u32,
+    committer: Committer,
+    outside: Option<Arc<dyn Outside>>,
+) -> Result<(), String> {
     let work = Work {
         conversation: new_id(),
         hops: 0,
-        deadline,
+        // Of requests, which it may not make.
+        deadline: Instant::now(),
         trace: None,
-        outside: None,
+        outside,
         commits: Commits::InSteps(Arc::clone(&committer)),
         // Its mailbox is paused, so that no other handler has keys reserved.
         run: Run::default(),
     };
-    let effects = match revision.pool.migrate(from, work).await {
+    let effects = match pool.migrate(from, work).await {
         Ok(Ok(effects)) => effects,
         Ok(Err(failure)) => return Err(explain(&Outcome::Gave(failure))),
         Err(fault) => return Err(explain(&Outcome::Fault(fault))),

@@ -52,7 +52,8 @@ impl Reconciler {
         entry.rehearsing = Some((id, stop.clone()));
         self.work_on(revision, move |live, revision| async move {
             let candidate = Arc::clone(&live.pool);
-            let rehearsal = Rehearsal { candidate, stable, messages, begins, until_first: true, stop };
+            let rehearsal =
+                Rehearsal { candidate, stable, messages, begins, migrate_from: None, until_first: true, stop };
             let result = agent.rehearse(rehearsal).await;
             Report::Rehearsed { agent: revision.agent, number: revision.number, rollout: id, result }
         });
@@ -264,6 +265,7 @@ impl ByHand {
                 Memory::Migrate => Begins::WithLive,
                 Memory::Discard => Begins::Anew,
             },
+            migrate_from: None,
             until_first: false,
             stop: stable.interrupted(),
         };

@@ -16,6 +16,7 @@ mod answer;
 mod call;
 mod given;
 mod likeness;
+mod migrate;
 mod overlay;
 mod rehearsal;
 mod replay;

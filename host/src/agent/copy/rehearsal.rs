@@ -45,7 +45,7 @@ pub(crate) struct Rehearsed {
     pub(crate) set_aside: u32,
     /// The first that were not handled, with why.
     pub(crate) failed: Vec<(String, String)>,
-    /// Why it did not take up the memory of the running revision, or start.
+    /// Why it did not convert the state, take up the memory of the running revision, or start.
     pub(crate) unready: Option<String>,
     /// The comparison of the answers to those that were handled.
     pub(crate) likeness: Likeness,
@@ -79,6 +79,8 @@ pub(crate) struct Rehearsal {
     pub(crate) messages: u32,
     /// The memory that a stateful candidate begins with.
     pub(crate) begins: Begins,
+    /// The version whose state a candidate that migrates converts first, on the copy; none if it is its own.
+    pub(crate) migrate_from: Option<u32>,
     /// Whether it ends with the first message that fails.
     pub(crate) until_first: bool,
     /// Ends it at once.
@@ -157,7 +159,13 @@ impl Agent {
         }
         let times = Times::of(rehearsal.begins);
         let (own, theirs) = self.memories(&rehearsal).await?;
-        let candidate = Side::new(self, &rehearsal.candidate, own);
+        let mut candidate = Side::new(self, &rehearsal.candidate, own);
+        if let Some(from) = rehearsal.migrate_from.filter(|_| rehearsal.candidate.program.summary.migrates)
+            && let Err(why) = candidate.migrate(from).await
+        {
+            done.unready = Some(format!("its migration failed: {why}"));
+            return Ok(done);
+        }
         let warmed = match times.candidate {
             None => candidate.pool.warm(1).await,
             // One that does not start in time is found out when it is to take messages.

@@ -17,11 +17,11 @@ use crate::wasm::{Outcome, Outside, Pool};
 /// A revision with the copy of the state that it writes to.
 pub(super) struct Side {
     pub(super) pool: Arc<Pool>,
-    overlay: Arc<Overlay>,
+    pub(super) overlay: Arc<Overlay>,
     /// The number of messages that it has handled.
     handled: usize,
     /// Set once it handles no more: its time was over in the middle of a message, or its writes exceed their bound.
-    ended: bool,
+    pub(super) ended: bool,
 }
 
 /// The outcome of a message that was rehearsed.

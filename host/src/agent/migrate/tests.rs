@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use caxton_control::{AgentSpec, RevisionId};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::super::tests::agent;
+use super::super::{Begins, Rehearsal};
 use super::*;
 use crate::store::StateChange;
+use crate::store::tests::message;
 use crate::wasm::tests::guests::Guest;
 use crate::wasm::tests::this_program;
 use crate::wasm::{Denied, Identity, Outside, Pool, Runtime, RuntimeOptions, Value, digest};
@@ -92,6 +95,8 @@ impl Bench {
 /// - `$put` writes the key `kNNNN` of a number, with the version as its value,
 /// - `$commit` commits, and traps if it cannot,
 /// - `$fail` ends it with a failure whose reason is the text at an address.
+///
+/// It fails at messages as long as there is no `k0000`.
 fn guest(migrate: &str) -> Vec<u8> {
     let imports = r#"
         (import "caxton:agent/state@0.1.0" "get" (func $get (param i32 i32 i32)))
@@ -130,7 +135,11 @@ fn guest(migrate: &str) -> Vec<u8> {
             (call $run (local.get $from))
             (i32.const 704))"#
     );
-    Guest { world: "migrating", imports, more: &more, ..Guest::default() }.build()
+    let handle = "
+        (call $name (i32.const 0))
+        (call $get (i32.const 512) (i32.const 5) (i32.const 600))
+        (if (i32.eqz (i32.load8_u (i32.const 608))) (then unreachable))";
+    Guest { world: "migrating", imports, more: &more, handle, ..Guest::default() }.build()
 }
 
 /// Writes so many keys, and does something after each, with the number of those written in `$i`.
@@ -287,4 +296,35 @@ async fn nothing_is_half_committed_when_nobody_waits_for_it_any_more() {
     }
     bench.agent.commons.store.flush().await.unwrap();
     assert_eq!((bench.keys(), bench.value("k0008")), (3, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_migrates_on_the_copy_first_and_leaves_the_state_alone() {
+    let trap = put(9, "(if (i32.eq (local.get $i) (i32.const 7)) (then unreachable))");
+    for (migrate, from, (passed, failed), unready) in [
+        (put(1, ""), None, (0, 1), None),
+        (put(1, ""), Some(1), (1, 0), None),
+        (put(2_500, &each(900)), Some(1), (1, 0), None),
+        (put(9, &(each(5) + FAIL)), Some(1), (0, 0), Some("its migration failed: fault: no more of it")),
+        (trap, Some(1), (0, 0), Some("its migration failed: trapped: ")),
+    ] {
+        let bench = Bench::new(&migrate, |_| ()).await;
+        let store = &bench.agent.commons.store;
+        store.keep_recent(1, 1, Box::new(message("m-1", "http:POST /", "triage")), None);
+        let rehearsal = Rehearsal {
+            candidate: Arc::clone(&bench.revision.pool),
+            stable: None,
+            messages: 10,
+            begins: Begins::Anew,
+            migrate_from: from,
+            until_first: true,
+            stop: CancellationToken::new(),
+        };
+        let done = bench.agent.rehearse(rehearsal).await.unwrap();
+        let why = done.unready.clone().unwrap_or_default();
+        assert!(done.unready.is_some() == unready.is_some() && why.starts_with(unready.unwrap_or_default()), "{why}");
+        assert_eq!((done.passed, done.failed.len()), (passed, failed), "{migrate}");
+        store.flush().await.unwrap();
+        assert_eq!(bench.keys(), 0, "{migrate}");
+    }
 }
