@@ -1,4 +1,4 @@
-//! Mailboxes: what waits in them, and letting it wait.
+//! Mailboxes: their state, and holding or releasing their messages.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::agent::Agent;
 use crate::status::MailboxStatus;
 use crate::wasm::Kind;
 
-/// The mailboxes of all agents that take messages, in order of name.
+/// Lists the mailboxes of all agents that take messages, in order of name.
 #[utoipa::path(get, path = "/v1/mailboxes", tag = "mailboxes", responses((status = 200, body = [MailboxStatus])))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<MailboxStatus>>, Problem> {
     Ok(Json(all(&api)))
 }
 
-/// The mailboxes of all agents that take messages, in order of name.
+/// Returns the mailboxes of all agents that take messages, in order of name.
 pub(super) fn all(api: &Api) -> Vec<MailboxStatus> {
     let routes = api.commons.routes.load_full();
     let mut mailboxes: Vec<MailboxStatus> = routes.agents().filter(|agent| takes_messages(agent)).map(status).collect();
@@ -29,12 +29,12 @@ pub(super) fn all(api: &Api) -> Vec<MailboxStatus> {
     mailboxes
 }
 
-/// Lets an agent's messages wait, those of callers included, until it is resumed: also after a restart.
+/// Holds an agent's messages, including those of waiting callers, until it is resumed; also over a restart.
 ///
-/// What is being handled is handled to its end; what comes is taken up to `mailbox.depth`.
+/// Messages in flight are handled to their end. New ones are accepted up to `mailbox.depth`.
 #[utoipa::path(
     post, path = "/v1/mailboxes/{agent}/pause", tag = "mailboxes",
-    params(("agent" = String, Path, description = "Whose")),
+    params(("agent" = String, Path, description = "The agent's name")),
     responses((status = 200, body = MailboxStatus)),
 )]
 pub(super) async fn pause(
@@ -45,10 +45,10 @@ pub(super) async fn pause(
     hold(api, who, &name, true).await
 }
 
-/// Lets an agent's messages go on.
+/// Releases an agent's messages.
 #[utoipa::path(
     post, path = "/v1/mailboxes/{agent}/resume", tag = "mailboxes",
-    params(("agent" = String, Path, description = "Whose")),
+    params(("agent" = String, Path, description = "The agent's name")),
     responses((status = 200, body = MailboxStatus)),
 )]
 pub(super) async fn resume(
@@ -65,7 +65,7 @@ async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<Mailbox
         let detail = format!("`{name}` is an HTTP agent: it has no mailbox to be paused");
         return Err(Problem::new(StatusCode::CONFLICT, "http-agent", detail));
     }
-    // Both or neither, also when whoever asked leaves meanwhile.
+    // A task of its own: both steps have to be done even if the client disconnects in between.
     let work = async move {
         api.commons.store.keep_paused(agent.name().to_string(), held).await?;
         let was = agent.mailbox().held;
@@ -83,7 +83,7 @@ fn takes_messages(agent: &Agent) -> bool {
     agent.current().is_none_or(|current| current.kind() != Kind::Http)
 }
 
-/// How an agent's mailbox stands.
+/// Returns the state of an agent's mailbox.
 fn status(agent: &Arc<Agent>) -> MailboxStatus {
     let mailbox = agent.mailbox();
     MailboxStatus {

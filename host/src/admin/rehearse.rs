@@ -1,4 +1,4 @@
-//! Trying a component by hand on the last messages of an agent, beside what runs.
+//! Rehearsal of a component with the latest messages of an agent, beside what runs.
 
 use std::sync::Arc;
 
@@ -13,27 +13,27 @@ use super::problem::Problem;
 use crate::status::{NotRehearsed, Rehearsal, RehearsalWish};
 use crate::wasm::MAX_COMPONENT;
 
-/// Messages of a rehearsal, when nothing else is asked and the agent declares none; and at most.
+/// The number of messages if neither the request nor the agent sets one, and the largest number.
 const MESSAGES: u32 = 100;
 const MAX_MESSAGES: u32 = 10_000;
 
-/// How much is rehearsed.
+/// The query of a rehearsal.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RehearseParams {
-    /// With how many of the last messages: `rollback.rehearse` of the agent when left out, or else 100; 10000 at most.
+    /// The number of latest messages: `rollback.rehearse` of the agent by default, or else 100; at most 10000.
     messages: Option<u32>,
 }
 
-/// Lets a component handle the last messages of an agent on a copy, with the agent's settings, its state and its memory
-/// as they are. The body is the component.
+/// Lets a component handle the latest messages of an agent on a copy of its state and memory, with its settings. The
+/// body is the component.
 ///
-/// Nothing of it leaves, and nothing is changed. One at a time (409); a component that cannot take the place of the
-/// agent's is 409 as well.
+/// Its effects are dropped, and nothing is changed. Only one runs at a time (409). A component that cannot replace the
+/// agent's also gives 409.
 #[utoipa::path(
     post, path = "/v1/agents/{name}/rehearse", tag = "rollouts",
-    params(("name" = String, Path, description = "Whose messages"), RehearseParams),
+    params(("name" = String, Path, description = "The agent's name"), RehearseParams),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, body = Rehearsal)),
 )]
@@ -49,12 +49,12 @@ pub(super) async fn rehearse(
     if messages == 0 || messages > MAX_MESSAGES {
         return Err(Problem::bad_request(format!("`messages` is from 1 to {MAX_MESSAGES}; {messages} is not")));
     }
-    // Before the body is read: no more than one such body is in memory.
+    // Taken before the body is read, so that only one such body is in memory.
     let Ok(_one) = Arc::clone(&api.rehearsing).try_acquire_owned() else {
         let why = "another component is being rehearsed; try again when that is done";
         return Err(Problem::new(StatusCode::CONFLICT, "rehearsing", why));
     };
-    // Not an extractor, whose bound is that of a message.
+    // Read directly, because the bound of the extractor is that of messages.
     let why = format!("the component is larger than {MAX_COMPONENT} bytes");
     let too_large = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_COMPONENT);
     let component = body_within(request, MAX_COMPONENT, too_large).await?;

@@ -1,4 +1,4 @@
-//! Rollouts: how new revisions take over, and what people do about it.
+//! Rollouts: the progress of new revisions, and commands for them.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use super::guard::Who;
 use super::problem::Problem;
 use crate::status::{Differences, RolloutStatus, RolloutWish};
 
-/// The newest rollout of each agent, in order of name.
+/// Lists the newest rollout of each agent, in order of name.
 #[utoipa::path(get, path = "/v1/rollouts", tag = "rollouts", responses((status = 200, body = [RolloutStatus])))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<RolloutStatus>>, Problem> {
     Ok(Json(api.control.rollouts(None).await?))
 }
 
-/// The rollouts of an agent that are remembered, the newest first.
+/// Lists the stored rollouts of an agent, the newest first.
 #[utoipa::path(
     get, path = "/v1/rollouts/{agent}", tag = "rollouts",
-    params(("agent" = String, Path, description = "Whose")),
+    params(("agent" = String, Path, description = "The agent's name")),
     responses((status = 200, body = [RolloutStatus])),
 )]
 pub(super) async fn show(
@@ -37,12 +37,12 @@ pub(super) async fn show(
     Ok(Json(api.control.rollouts(Some(name)).await?))
 }
 
-/// Which rollout is meant.
+/// The choice of a rollout.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Which {
-    /// The rollout, as it is counted; the newest that has differences, unless given.
+    /// The number of the rollout; by default the newest with differences.
     rollout: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Which {
 /// and in its rehearsal.
 #[utoipa::path(
     get, path = "/v1/rollouts/{agent}/differences", tag = "rollouts",
-    params(("agent" = String, Path, description = "Whose"), Which),
+    params(("agent" = String, Path, description = "The agent's name"), Which),
     responses((status = 200, body = Differences)),
 )]
 pub(super) async fn differences(
@@ -61,7 +61,7 @@ pub(super) async fn differences(
     let rollout = rollout.map(|rollout| bounded("rollout", rollout)).transpose()?;
     let agent = api.agent(&name).await?;
     let store = &api.commons.store;
-    // What was found a moment ago is to be told, too.
+    // Flushed first, so that differences found a moment ago are included.
     store.flush().await.map_err(|error| Problem::host(error.to_string()))?;
     let found = match rollout {
         Some(rollout) => Ok(Some(rollout)),
@@ -83,11 +83,11 @@ pub(super) async fn differences(
     Ok(Json(told))
 }
 
-/// How an agent's newest rollout goes on, as server-sent events: each is the rollout as it is, and comes when it has
-/// changed, at most twice a second. The stream ends when the rollout does.
+/// Follows an agent's newest rollout as server-sent events. Each event is the whole rollout, sent when it has changed,
+/// at most twice a second. The stream ends with the rollout.
 #[utoipa::path(
     get, path = "/v1/rollouts/{agent}/events", tag = "rollouts",
-    params(("agent" = String, Path, description = "Whose")),
+    params(("agent" = String, Path, description = "The agent's name")),
     responses((status = 200, description = "A stream of the rollout", content_type = "text/event-stream", body = String)),
 )]
 pub(super) async fn follow(State(api): State<Api>, Named(name): Named<String>) -> Result<Response, Problem> {
@@ -100,33 +100,33 @@ pub(super) async fn follow(State(api): State<Api>, Named(name): Named<String>) -
     let following = Following { api, name, last: None, next: Some(first), holds: HOLDS };
     let frames = futures::stream::unfold(following, |mut following| async move {
         let status = following.next().await?;
-        // Text and numbers have a form in JSON.
+        // Texts and numbers can always be written as JSON.
         let frame: Result<Frame, Infallible> = Ok(Frame::default().json_data(&status).unwrap_or_default());
         Some((frame, following))
     });
     Ok(Sse::new(frames).keep_alive(KeepAlive::default()).into_response())
 }
 
-/// How often a rollout that is followed is looked at.
-const LOOKED_AT: Duration = Duration::from_millis(500);
+/// The interval at which a followed rollout is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Somebody who follows a rollout.
+/// A follower of a rollout.
 struct Following {
     api: Api,
     name: String,
-    /// As it was told last.
+    /// The state that was sent last.
     last: Option<RolloutStatus>,
-    /// As it is told next, if that is known.
+    /// The state to send next, if it is known.
     next: Option<RolloutStatus>,
-    /// How often its end is still held back until lost messages are counted.
+    /// The remaining times that the end is held back until lost messages are counted.
     holds: u32,
 }
 
-/// How often that is at first.
+/// The initial number of those times: together two seconds.
 const HOLDS: u32 = 4;
 
 impl Following {
-    /// The rollout, once it is another than it was.
+    /// Returns the rollout once it has changed.
     async fn next(&mut self) -> Option<RolloutStatus> {
         if self.last.as_ref().is_some_and(|last| last.ended) {
             return None;
@@ -137,7 +137,7 @@ impl Following {
                 None => {
                     tokio::select! {
                         () = self.api.0.stop.cancelled() => return None,
-                        () = tokio::time::sleep(LOOKED_AT) => {}
+                        () = tokio::time::sleep(POLL_INTERVAL) => {}
                     }
                     self.api.control.rollouts(Some(self.name.clone())).await.ok()?.into_iter().next()?
                 }
@@ -147,7 +147,7 @@ impl Following {
                 self.holds -= 1;
                 continue;
             }
-            // That time passed is no change.
+            // The passing of time alone is not a change.
             let same = |last: &RolloutStatus| RolloutStatus { took_ms: now.took_ms, ..last.clone() } == now;
             if !self.last.as_ref().is_some_and(same) {
                 self.last = Some(now.clone());
@@ -157,7 +157,7 @@ impl Following {
     }
 }
 
-/// What can be done to a rollout.
+/// The commands for a rollout.
 pub(super) const COMMANDS: [(&str, Command); 6] = [
     ("pause", Command::Pause),
     ("resume", Command::Resume),
@@ -167,26 +167,26 @@ pub(super) const COMMANDS: [(&str, Command); 6] = [
     ("retry", Command::Retry),
 ];
 
-/// The target of an undo, and whether it is rehearsed.
+/// The query of a command.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct To {
-    /// For `undo`: the number of the revision to go back to; the one that ran before, unless given.
+    /// For `undo`: the number of the revision to go back to; by default the one that ran before.
     to: Option<u64>,
     /// For `undo`: whether that revision handles the last messages on a copy first, and is refused if it fails at one
     /// (true).
     rehearse: Option<bool>,
 }
 
-/// Does something to an agent's rollout, and tells how it is then.
+/// Runs a command on an agent's rollout, and returns the rollout after it.
 ///
-/// `pause` and `resume`, `promote` to the next step, `abort`, `undo` also after its end, which is rehearsed unless
+/// `pause` and `resume`, `promote` to the next step, `abort`, `undo` even after its end, which is rehearsed unless
 /// `rehearse=false`, and `retry` of what was refused.
 #[utoipa::path(
     post, path = "/v1/rollouts/{agent}/{command}", tag = "rollouts",
     params(
-        ("agent" = String, Path, description = "Whose"),
+        ("agent" = String, Path, description = "The agent's name"),
         ("command" = String, Path, description = "`pause`, `resume`, `promote`, `abort`, `undo` or `retry`"),
         To,
     ),
@@ -200,7 +200,7 @@ pub(super) async fn command(
 ) -> Result<Json<RolloutStatus>, Problem> {
     api.agent(&name).await?;
     let Some((_, command)) = COMMANDS.into_iter().find(|(name, _)| *name == command) else {
-        let detail = format!("`{}` is nothing that can be done to a rollout", command.escape_debug());
+        let detail = format!("`{}` is not a command for a rollout", command.escape_debug());
         return Err(Problem::bad_request(detail));
     };
     to.map_or(Ok(0), |to| bounded("to", to))?;

@@ -1,4 +1,4 @@
-//! What agents keep, by hand: for a look, and for repairs.
+//! The state of agents: reading it, and changing it by hand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,39 +23,39 @@ use crate::status::{StateKey, StatePage};
 use crate::store::{CommitError, StateChange};
 use crate::wasm::{Expiry, MAX_VALUE, Read, Value};
 
-/// Keys of one page, when nothing else is asked and at most.
+/// The number of keys on a page by default, and the largest number.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
-/// The longest key, in bytes: what agents themselves may use.
+/// The longest key in bytes, the same as for agents.
 const MAX_KEY: usize = 1_024;
 
-/// Which keys are wanted.
+/// The query of the list of keys.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct KeyParams {
-    /// Only those that begin with it.
+    /// Only keys with this prefix.
     #[serde(default)]
     prefix: String,
-    /// Only those after it, in byte order.
+    /// Only keys after this one, in byte order.
     after: Option<String>,
-    /// At most so many: 100 when left out, 1000 at most.
+    /// The most to return: 100 by default, 1000 at most.
     limit: Option<u32>,
 }
 
-/// The header of a value that tells when its key is gone.
+/// The header with the expiry of a value.
 const EXPIRES_AT: HeaderName = HeaderName::from_static("caxton-expires-at");
 
-/// How long a key is to live.
+/// The query of setting a key.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SetParams {
-    /// After this time the key is gone, such as `10m`; left out, it stays.
+    /// The time to live, such as `10m`; without it the key does not expire.
     ttl: Option<String>,
 }
 
-/// An agent's keys with the sizes of their values, in byte order.
+/// Lists an agent's keys with the sizes of their values, in byte order.
 #[utoipa::path(
     get, path = "/v1/agents/{name}/state", tag = "state",
     params(("name" = String, Path, description = "The agent"), KeyParams),
@@ -79,7 +79,7 @@ pub(super) async fn list_keys(
     Ok(Json(StatePage { keys, next, bytes: agent.state_bytes().load(Ordering::Relaxed) }))
 }
 
-/// How many are wanted on a page.
+/// Returns the number of entries on a page, within its bounds.
 pub(super) fn page(asked: Option<u32>, usual: u32) -> Result<u32, Problem> {
     match asked {
         None => Ok(usual),
@@ -88,12 +88,12 @@ pub(super) fn page(asked: Option<u32>, usual: u32) -> Result<u32, Problem> {
     }
 }
 
-/// The value of a key: its bytes, with its version as `ETag`.
+/// Returns the value of a key, with its version as `ETag`.
 ///
-/// For a key with a time to live, `caxton-expires-at` is the time at which it is gone, in milliseconds since 1970.
+/// For a key with a time to live, `caxton-expires-at` is its expiry in milliseconds since 1970.
 #[utoipa::path(
     get, path = "/v1/agents/{name}/state/{key}", tag = "state",
-    params(("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; a slash may stand as it is")),
+    params(("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; slashes need no encoding")),
     responses((status = 200, description = "The value", content_type = "application/octet-stream", body = Vec<u8>)),
 )]
 pub(super) async fn get_value(
@@ -114,17 +114,17 @@ pub(super) async fn get_value(
     Ok(response)
 }
 
-/// Sets a key to the bytes of the body. Without `ttl` it stays, also where it had a time to live.
+/// Sets a key to the bytes of the body. Without `ttl` it does not expire, even if it did before.
 ///
 /// With `If-Match`, only if the key still has that version.
 #[utoipa::path(
     put, path = "/v1/agents/{name}/state/{key}", tag = "state",
     params(
-        ("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; a slash may stand as it is"),
-        ("If-Match" = Option<String>, Header, description = "The version that it has to have"), SetParams,
+        ("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; slashes need no encoding"),
+        ("If-Match" = Option<String>, Header, description = "The version that the key has to have"), SetParams,
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The value"),
-    responses((status = 204, description = "It is kept")),
+    responses((status = 204, description = "Set")),
 )]
 pub(super) async fn put_value(
     State(api): State<Api>,
@@ -165,10 +165,10 @@ pub(super) async fn put_value(
 #[utoipa::path(
     delete, path = "/v1/agents/{name}/state/{key}", tag = "state",
     params(
-        ("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; a slash may stand as it is"),
-        ("If-Match" = Option<String>, Header, description = "The version that it has to have"),
+        ("name" = String, Path, description = "The agent"), ("key" = String, Path, description = "The key; slashes need no encoding"),
+        ("If-Match" = Option<String>, Header, description = "The version that the key has to have"),
     ),
-    responses((status = 204, description = "It is gone")),
+    responses((status = 204, description = "Removed")),
 )]
 pub(super) async fn delete_value(
     State(api): State<Api>,
@@ -209,19 +209,19 @@ fn etag(version: u64) -> String {
     format!("\"{version}\"")
 }
 
-/// Whether `If-Match` names this version; 0 is that of a key that is not there (RFC 9110, section 13.1.1).
+/// Returns `true` if `If-Match` names this version. 0 is that of a missing key (RFC 9110, section 13.1.1).
 fn matches(wanted: &HeaderValue, version: u64) -> bool {
     let mut tags = wanted.to_str().unwrap_or_default().split(',').map(str::trim);
     tags.any(|tag| (tag == "*" && version > 0) || tag == etag(version))
 }
 
-/// One commit, as a handler would make it: agents see all of it or nothing.
+/// Makes one commit, like a handler would, so that agents see all of it or nothing.
 async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Value>, headers: &HeaderMap) -> Result<(), Problem> {
     let mut reads = BTreeMap::new();
     if let Some(wanted) = headers.get(IF_MATCH) {
         let version = find(api, agent.name().as_str(), key)?.map_or(0, |read| read.version);
         if !matches(wanted, version) {
-            // As for a key that changes at the same moment.
+            // The same code as for a key that changes during the request.
             let detail = "the key has another version than If-Match asks for; read it again";
             return Err(Problem::new(StatusCode::CONFLICT, "conflict", detail));
         }

@@ -1,4 +1,4 @@
-//! `caxton check`: the file, and the components that it names.
+//! `caxton check`: checks the declaration and the components that it names.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,22 +21,22 @@ use crate::reconcile::judge;
 use crate::wasm::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 use crate::watch::{Followed, LeftOut, Pattern, matches_nothing};
 
-/// An agent, as the file and its component have it.
+/// An agent with the result of its check.
 #[derive(Debug, Serialize)]
 struct Checked {
     agent: String,
-    /// Known when the component can be used.
+    /// `None` if the component cannot be used.
     kind: Option<Kind>,
     component: String,
-    /// Bytes of the component's file.
+    /// The size of the component in bytes.
     size: Option<u64>,
     routes: Vec<String>,
     findings: Vec<Problem>,
-    /// Settings that work, and may not be what is meant.
+    /// Settings that work and may not be intended.
     notes: Vec<String>,
 }
 
-/// Something wrong with an agent.
+/// An error of an agent.
 #[derive(Debug, Clone, Serialize)]
 struct Problem {
     code: &'static str,
@@ -50,7 +50,7 @@ impl From<&Finding> for Problem {
     }
 }
 
-/// Checks, prints, and ends with 2 when something is wrong.
+/// Checks and prints. Fails with code 2 if there is an error.
 pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
     if check.schema {
         out.json(&json_schema())?;
@@ -60,14 +60,14 @@ pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
     let loaded = match config::load(&check.file.file, std::env::vars_os(), &[]) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            // What else is wrong is told at once, so that it is mended in one go.
+            // Unusable components are reported along with the errors of the file, so that all can be fixed at once.
             let agents = if check.no_components { Vec::new() } else { unusable(&check.file.file) };
             if out.format() == Format::Json {
                 out.json(&json!({ "file": file, "valid": false, "errors": errors.to_json(), "agents": agents }))?;
                 return Err(CliError::quiet(Exit::Usage));
             }
             let wrong = config_errors(&errors);
-            agents.iter().for_each(tell);
+            agents.iter().for_each(print_findings);
             return Err(wrong);
         }
     };
@@ -86,7 +86,7 @@ pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
     if wrong == 0 { Ok(ExitCode::SUCCESS) } else { Err(CliError::quiet(Exit::Usage)) }
 }
 
-/// The agents of a file with errors whose components cannot be used.
+/// Returns the agents of a file with errors whose components cannot be used.
 fn unusable(file: &Path) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Vec<Problem>> = HashMap::new();
     let (dir, named) = config::components(file, std::env::vars_os());
@@ -100,7 +100,7 @@ fn unusable(file: &Path) -> Vec<Checked> {
     agents.filter(|agent| !agent.findings.is_empty()).collect()
 }
 
-/// Every agent with its component. Agents often share one, which is then read once.
+/// Checks every agent with its component. Agents often share a component, which is read once.
 fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<Problem>>>> = HashMap::new();
     let mut sources = HashMap::new();
@@ -128,7 +128,7 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
         .collect()
 }
 
-/// What is to be said of a pattern of `build.watch`: that it can mean nothing, or that it matches nothing now.
+/// Checks a pattern of `build.watch`. Returns an error for an invalid one, and a note for one that matches nothing.
 fn pattern(written: &str, dir: &Path, left_out: &LeftOut) -> Option<Result<String, Problem>> {
     let help = "such as \"src/**\", \"src\" or \"src/*.{rs,toml}\"".to_owned();
     match Pattern::parse(written, dir) {
@@ -172,7 +172,7 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> C
     }
 }
 
-/// Tells of a memory that may become larger than what can be saved of it.
+/// Returns a note if the memory may grow larger than a snapshot may be.
 fn unsaved(spec: &AgentSpec, summary: &Summary) -> Option<String> {
     let (max, memory) = (spec.snapshot.max_bytes, spec.limits.memory_bytes);
     (summary.kind == Kind::Stateful && memory > max).then(|| {
@@ -199,7 +199,7 @@ fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
         Ok(found) if !found.is_file() => {
             return unusable("missing", format!("the component {shown} is not a file"), "mend the path");
         }
-        // Not worth reading; the bytes would be refused for the same reason.
+        // Not read: inspection would refuse it for the same reason.
         Ok(found) if found.len() > MAX_COMPONENT => {
             let message = format!("the component {shown} has {} bytes, more than {MAX_COMPONENT}", found.len());
             return unusable("too-large", message, "leave out debug information (`wasm-tools strip`)");
@@ -214,8 +214,8 @@ fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
     }
 }
 
-/// Says what is wrong with an agent, and what may be.
-fn tell(agent: &Checked) {
+/// Prints the errors and notes of an agent.
+fn print_findings(agent: &Checked) {
     for problem in &agent.findings {
         say(&format!("agents.{}: {} ({}); {}", agent.agent, problem.message, problem.code, problem.help));
     }
@@ -243,7 +243,7 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
     if !agents.is_empty() {
         out.line(&table.render(out.is_terminal()))?;
     }
-    agents.iter().for_each(tell);
+    agents.iter().for_each(print_findings);
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
     match (agents.len(), wrong) {
         (0, _) => say(&format!("{file} is valid and declares no agents")),

@@ -12,7 +12,7 @@ use super::time::{ago, rfc3339};
 use crate::admin::{TimerPage, TimerStatus};
 use crate::status::MailboxStatus;
 
-/// Lists mailboxes, pauses or resumes one.
+/// Runs a subcommand.
 pub(super) async fn run(command: MailboxCommand, out: &mut Out) -> Result<(), CliError> {
     match command {
         MailboxCommand::Ls { host } => {

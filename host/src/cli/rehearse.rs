@@ -14,10 +14,10 @@ use crate::wasm::MAX_COMPONENT;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The component handles the messages with the agent's settings, on a copy of its state and its memory as they are now; \
-nothing of what it does leaves, and nothing is changed. `rollback.rehearse = N` keeps the last N messages of an agent \
+The component handles the messages with the agent's settings, on a copy of its current state and memory; \
+its effects are dropped, and nothing is changed. `rollback.rehearse = N` keeps the last N messages of an agent \
 for this, and rehearses each new revision with them before any traffic moves; without it, what the store has of the \
-messages that were not calls is used. A message that the running revision fails at now in the same way says nothing of \
+messages that were not calls is used. A message at which the running revision fails in the same way says nothing about \
 the component and is set aside.
 
 Its answers are compared with those of the running revision, which handles the same messages on another copy, where it is \
@@ -32,20 +32,20 @@ Examples:
   caxton rehearse triage --component new.wasm --messages 1000 -o json | jq '.failed[].message'
   caxton rehearse triage --component new.wasm -o json | jq '.differences[].differences'")]
 pub(super) struct Rehearse {
-    /// Whose messages
+    /// The agent whose messages are used
     #[arg(value_name = "AGENT")]
     agent: String,
-    /// The component to try
+    /// The component to rehearse
     #[arg(long, value_name = "FILE")]
     component: PathBuf,
-    /// How many of the last messages, up to 10000; as many as the agent declares, or else 100, unless given
+    /// The number of latest messages, up to 10000; by default the number that the agent declares, or else 100
     #[arg(long, value_name = "NUMBER")]
     messages: Option<u32>,
     #[command(flatten)]
     host: HostArgs,
 }
 
-/// Has a component tried, and says what came of it.
+/// Rehearses a component and prints the result.
 pub(super) async fn run(rehearse: &Rehearse, out: &mut Out) -> Result<(), CliError> {
     let file = rehearse.component.display();
     let unusable = |why: String| CliError::new(Exit::Usage, format!("the component {file}: {why}"));
@@ -87,13 +87,13 @@ fn print(done: &status::Rehearsal, out: &mut Out) -> Result<(), CliError> {
         out.line(&side_by_side(&done.differences).render(out.is_terminal()))?;
     }
     if let Some(why) = &done.unready {
-        say(&format!("it does not begin: {why}"));
+        say(&format!("it did not start: {why}"));
         return Ok(());
     }
     let messages = count(done.messages as usize, "message");
     let aside = match done.set_aside {
         0 => String::new(),
-        aside => format!("; {aside} say nothing of it, since {} fails at them as well", done.stable),
+        aside => format!("; {aside} were set aside, because {} fails at them as well", done.stable),
     };
     say(&format!("it handled {} of the last {messages} of {}{aside}", done.handled, done.agent));
     if done.handled > 0 {

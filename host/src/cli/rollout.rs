@@ -16,12 +16,12 @@ use crate::status::{Differences, Differing, RolloutStatus};
 How a rollout goes is declared with `deploy`, `reload` and `rollback`. `undo` works at any time, also when a rollout is \
 over: the revision that ran before is kept with its bytes, its settings and the memory that it handed over. Once all \
 traffic has moved it is rehearsed: before any traffic goes back, the earlier revision handles the last messages on a copy \
-of the state as it is now (`rollback.rehearse` of them, or up to 100). An undo whose rehearsal fails is `failed`, and \
-what runs goes on; `--no-rehearse` goes back all the same. What was refused is not tried again until it changes or \
-`retry`.
+of the current state (`rollback.rehearse` of them, or up to 100). An undo whose rehearsal fails is `failed`, and the \
+running revision stays; `--no-rehearse` goes back all the same. A refused declaration is not tried again until it \
+changes, or until `retry`.
 
-`status` ends with 6 if the newest rollout was taken back, and so does `watch` if the one that it followed came to \
-nothing.
+`status` ends with 6 if the newest rollout was rolled back, and so does `watch` if the one that it followed failed or was \
+rolled back.
 
 Examples:
   caxton rollout status triage
@@ -36,52 +36,52 @@ pub(super) struct Rollout {
     pub(super) command: RolloutCommand,
 }
 
-/// An agent, at a host.
+/// An agent at a host.
 #[derive(Debug, Args)]
 pub(super) struct Of {
-    /// Whose
+    /// The agent
     pub(super) agent: String,
     #[command(flatten)]
     pub(super) host: HostArgs,
 }
 
-/// What to do with rollouts.
+/// The subcommands of `caxton rollout`.
 #[derive(Debug, Subcommand)]
 pub(super) enum RolloutCommand {
-    /// Show the newest rollout of each agent
+    /// List the newest rollout of each agent
     Ls {
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Show how far an agent's rollout is
+    /// Show an agent's newest rollout
     Status(Of),
-    /// Follow an agent's rollout until it ends: its steps, its weights, and what it is judged by
+    /// Follow an agent's rollout until it ends: its steps, weights and figures
     Watch(Of),
-    /// Show an agent's rollouts, the newest first
+    /// List an agent's rollouts, the newest first
     History(Of),
-    /// Show the messages that were answered otherwise, as copies or in a rehearsal, with both answers side by side
+    /// Show messages that were answered differently, as copies or in a rehearsal, with both answers side by side
     Differences {
         #[command(flatten)]
         of: Of,
-        /// The rollout, as `history -o json` counts it; the newest that has some, unless given
+        /// The rollout, by its number in `history -o json`; by default the newest with differences
         #[arg(long, value_name = "NUMBER")]
         rollout: Option<u64>,
     },
-    /// Let it stay where it is
+    /// Pause it
     Pause(Of),
-    /// Let it go on after a pause
+    /// Resume it after a pause
     Resume(Of),
-    /// Let it go on to the next step
+    /// Promote it to the next step
     Promote(Of),
-    /// End it; the revision before has all traffic again
+    /// Abort it; the revision before gets all traffic back
     Abort(Of),
     /// Try again what was refused
     Retry(Of),
-    /// Go back to a revision that ran before
+    /// Go back to an earlier revision
     Undo {
         #[command(flatten)]
         of: Of,
-        /// The number of the revision; the one that ran last before, unless given
+        /// The number of the revision; by default the one that ran before
         #[arg(long, value_name = "NUMBER")]
         to: Option<u64>,
         /// Go back at once, without letting that revision handle the last messages on a copy first
@@ -90,7 +90,7 @@ pub(super) enum RolloutCommand {
     },
 }
 
-/// Shows rollouts, or does something to one.
+/// Runs a subcommand.
 pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), CliError> {
     match command {
         RolloutCommand::Ls { host } => {
@@ -207,7 +207,7 @@ fn rehearsed(rollout: &RolloutStatus) -> String {
     format!("\n{alike} of {all} answered alike{more}")
 }
 
-/// What was measured of the new revision.
+/// Renders the figures of the new revision.
 pub(super) fn figures(rollout: &RolloutStatus) -> String {
     let RolloutStatus { to, started_instances, failed_instances, probes_passed, probes_failed, .. } = rollout;
     let memory = size(rollout.peak_memory_bytes);

@@ -15,7 +15,7 @@ use crate::status::{StateKey, StatePage};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Every change by hand is in the event log.
+Every change is recorded as an event.
 
 Examples:
   caxton state ls counter
@@ -29,14 +29,14 @@ pub(super) struct State {
     pub(super) command: StateCommand,
 }
 
-/// What to do with state.
+/// The subcommands of `caxton state`.
 #[derive(Debug, Subcommand)]
 pub(super) enum StateCommand {
     /// List the keys with the sizes of their values
     Ls {
-        /// Whose
+        /// The agent
         agent: String,
-        /// Only keys that begin with this
+        /// Only keys with this prefix
         #[arg(long, default_value = "")]
         prefix: String,
         #[command(flatten)]
@@ -44,7 +44,7 @@ pub(super) enum StateCommand {
     },
     /// Print the value of a key
     Get {
-        /// Whose
+        /// The agent
         agent: String,
         /// The key
         key: String,
@@ -53,7 +53,7 @@ pub(super) enum StateCommand {
     },
     /// Set a key
     Set {
-        /// Whose
+        /// The agent
         agent: String,
         /// The key
         key: String,
@@ -67,7 +67,7 @@ pub(super) enum StateCommand {
     },
     /// Remove a key
     Rm {
-        /// Whose
+        /// The agent
         agent: String,
         /// The key
         key: String,
@@ -76,7 +76,7 @@ pub(super) enum StateCommand {
     },
 }
 
-/// Looks at what an agent keeps, or changes it.
+/// Runs a subcommand.
 pub(super) async fn run(command: StateCommand, out: &mut Out) -> Result<(), CliError> {
     match command {
         StateCommand::Ls { agent, prefix, host } => list(&agent, &prefix, &host, out).await,
@@ -143,7 +143,7 @@ fn done(agent: &str, key: &str, what: &str, out: &mut Out) -> Result<(), CliErro
     }
 }
 
-/// All keys, a page at a time.
+/// Lists all keys, one page at a time.
 async fn list(agent: &str, prefix: &str, host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(host)?;
     let mut keys: Vec<StateKey> = Vec::new();
@@ -160,7 +160,7 @@ async fn list(agent: &str, prefix: &str, host: &HostArgs, out: &mut Out) -> Resu
     if out.format() == Format::Json {
         return out.json(&json!({ "agent": agent, "keys": keys, "bytes": bytes }));
     }
-    let mut table = Table::new(&["KEY", ">SIZE", "GONE AT"]);
+    let mut table = Table::new(&["KEY", ">SIZE", "EXPIRES"]);
     for key in &keys {
         table.row(vec![
             Cell::new(printable(&key.key).replace('\n', "\\n")),

@@ -51,7 +51,6 @@ impl Loaded {
 /// Loads the file at `path`, overridden by variables in `env` that begin with `CAXTON_`, and these by `flags` (a key
 /// such as `http.listen` and its value).
 ///
-///
 /// # Errors
 /// All errors at once. Only a file that cannot be read, or is not valid TOML, hides the errors of its settings.
 pub(crate) fn load(

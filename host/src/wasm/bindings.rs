@@ -1,4 +1,4 @@
-//! What the contract in `wit/` looks like from this side.
+//! Bindings generated from the contract in `wit/`.
 
 wasmtime::component::bindgen!({
     path: "../wit",

@@ -1,4 +1,4 @@
-//! What one call of a guest collects, to be committed or dropped by whoever made the call.
+//! The effects of one call of a guest, committed or dropped by the caller.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,24 +17,24 @@ use super::guest::{Ctx, Read};
 use super::message::Sent;
 use super::timer::{Cancel, TimerName};
 
-/// A write that was collected: a new value, or none to remove the key.
+/// A collected write: the new value, or `None` to remove the key.
 pub(crate) type Write = Option<Value>;
 
 /// The value of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Value {
-    /// The value itself.
+    /// The bytes.
     pub(crate) bytes: Bytes,
-    /// The time at which the key is gone; none if it stays.
+    /// The expiry; `None` if it does not expire.
     pub(crate) expiry: Option<Expiry>,
 }
 
-/// The time at which a key is gone.
+/// The time at which a key expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expiry {
     /// By the wall clock, in milliseconds since 1970.
     pub(crate) at: u64,
-    /// The time to live that the call gave it, in milliseconds; none if the key had it before.
+    /// The time to live of this call in milliseconds; `None` if the key had its expiry before.
     pub(crate) given: Option<u64>,
 }
 
@@ -46,17 +46,17 @@ impl Expiry {
 }
 
 impl Value {
-    /// A value that stays.
+    /// Creates a value that does not expire.
     pub(crate) fn lasting(bytes: Bytes) -> Self {
         Self { bytes, expiry: None }
     }
 
-    /// Returns false once its time is over.
+    /// Returns `false` once the value has expired.
     pub(crate) fn is_there(&self, now: u64) -> bool {
         self.expiry.is_none_or(|expiry| expiry.at > now)
     }
 
-    /// The time at which it is gone, if it does not stay.
+    /// Returns the time at which it expires, if it does.
     pub(crate) fn expires_at(&self) -> Option<u64> {
         self.expiry.map(|expiry| expiry.at)
     }
@@ -69,9 +69,9 @@ impl From<Read> for Value {
     }
 }
 
-/// Returns true if a key has not been written since it was seen with this version, 0 if it was not there then. One whose time
-/// has run out meanwhile is as it was: whoever saw it in time is committed as if that had been then. One that was seen as
-/// gone is so as long as nobody writes it.
+/// Returns `true` if a key was not written since it was seen with the version `seen`, 0 if it did not exist. A value
+/// that has expired meanwhile counts as unchanged: the commit is made as of the time of the read. A value that was seen
+/// as expired counts as unchanged until it is written.
 pub(crate) fn is_as_seen(seen: u64, version: u64, expires_at: Option<u64>, now: u64) -> bool {
     seen == version || (seen == 0 && expires_at.is_some_and(|at| at <= now))
 }
@@ -86,54 +86,54 @@ struct Mark {
     cancels: usize,
 }
 
-/// What one call collects.
+/// The effects of one call.
 #[derive(Default)]
 pub(crate) struct Effects {
-    /// Messages to be sent, in order.
+    /// Messages to send, in order.
     pub(crate) sends: Vec<Sent>,
-    /// Timers to be cancelled, in order; what is sent comes after them.
+    /// Timers to cancel, in order. They are cancelled before the messages are sent.
     pub(crate) cancels: Vec<Cancel>,
-    /// Keys to be written.
+    /// Keys to write.
     pub(crate) writes: BTreeMap<String, Write>,
-    /// The additions to numbers, whatever these are at the commit. No key is in `writes` as well.
+    /// Amounts to add to numbers as they are at commit. Disjoint from `writes`.
     pub(crate) adds: BTreeMap<String, i64>,
-    /// Keys that were read from the store, with the version seen; 0 where there was none.
+    /// Keys that were read from the store, with the version seen; 0 if the key did not exist.
     pub(crate) reads: BTreeMap<String, u64>,
-    /// Whether something was seen that is not safe yet.
+    /// Set if the call has read data that is not durable yet.
     pub(crate) ahead: bool,
-    /// The questions to other agents with their answers, in case the handler runs again.
+    /// Requests to other agents with their answers, in case the handler runs again.
     pub(crate) answers: Answers,
-    /// A key that was read although another handler has it reserved: nothing may follow from what was seen.
+    /// A key that was read although another handler has reserved it: the run must not act on it.
     pub(super) doomed: Option<String>,
-    /// The number of writes that were made, repeated ones and those that are committed already included.
+    /// The number of writes, including repeated and committed ones.
     pub(super) write_count: u32,
-    /// Messages sent and timers cancelled that are committed already.
+    /// The number of committed sends and cancelled timers.
     pub(super) sent_count: usize,
-    /// The effects that a copy would have committed: it discards only what comes after them.
+    /// The effects that a copy would have committed, which it does not discard.
     mark: Option<Mark>,
-    /// Set if a part of the call is committed already.
+    /// Set if a part of the call is committed.
     pub(crate) partly: bool,
-    /// Whether the effects were taken already, so that no more can be added.
+    /// Set once the effects were taken, so that no more can be added.
     pub(super) closed: bool,
 }
 
 impl Effects {
-    /// Returns true if keys are written.
+    /// Returns `true` if keys are written.
     pub(crate) fn changes_state(&self) -> bool {
         !(self.writes.is_empty() && self.adds.is_empty())
     }
 
-    /// The keys that were read or are written.
+    /// Returns the keys that are read or written.
     pub(crate) fn touched(&self) -> BTreeSet<String> {
         self.reads.keys().chain(self.writes.keys()).chain(self.adds.keys()).cloned().collect()
     }
 
-    /// Returns true if the store has to take part although it keeps no messages: timers are set or cancelled.
+    /// Returns `true` if timers are set or cancelled, which the store handles even where it keeps no messages.
     pub(crate) fn has_timers(&self) -> bool {
         !self.cancels.is_empty() || self.sends.iter().any(|sent| sent.envelope().is_timer())
     }
 
-    /// Takes back a timer that was sent by this call. What it would have taken the place of goes all the same.
+    /// Removes a timer that this call has sent. The earlier timer that it would have replaced is cancelled as well.
     pub(super) fn cancel_own(&mut self, timer: &TimerName) -> bool {
         let Some(at) = self.sends.iter().position(|sent| timer.names(sent.envelope())) else { return false };
         let sent = self.sends.remove(at);
@@ -143,7 +143,7 @@ impl Effects {
         true
     }
 
-    /// Adds a message; one with a name takes the place of another that this call has sent.
+    /// Adds a message. A named timer replaces one of the same name from this call.
     pub(super) fn send(&mut self, sent: Sent) {
         if let Some(name) = &sent.envelope().timer {
             self.sends.retain(|other| other.envelope().timer.as_ref() != Some(name));
@@ -151,7 +151,7 @@ impl Effects {
         self.sends.push(sent);
     }
 
-    /// Makes ready for another call.
+    /// Clears the effects for another call.
     pub(super) fn reset(&mut self) {
         self.sends.clear();
         self.cancels.clear();
@@ -168,23 +168,24 @@ impl Effects {
         self.closed = false;
     }
 
-    /// Takes out what was collected until now; what is collected later counts with it against the limits of the call.
+    /// Takes the effects so far. The counts stay, so that the limits hold for the call as a whole.
     fn take_part(&mut self) -> Self {
         let (write_count, sent_count) = (self.write_count, self.sent_count + self.sends.len() + self.cancels.len());
         let mut taken = std::mem::take(self);
         (self.write_count, self.sent_count) = (write_count, sent_count);
-        // What was asked is for the call as a whole.
+        // Requests and their answers belong to the call as a whole.
         (self.answers, self.partly) = (std::mem::take(&mut taken.answers), taken.partly);
         taken
     }
 
-    /// Returns what a copy would have committed before its response; none if that is nothing, as in every call that is live.
+    /// Returns the effects that a copy would have committed before its response; `None` if there are none, as for every
+    /// live call.
     pub(super) fn up_to_mark(mut self) -> Option<Self> {
         self.discard();
         self.mark.is_some().then_some(self)
     }
 
-    /// Drops what was collected since the last commit. What was read stays: whatever follows may have been decided by it.
+    /// Drops the effects since the last commit. Reads stay, because later effects may depend on them.
     fn discard(&mut self) {
         let Mark { writes, adds, sends, cancels } = self.mark.clone().unwrap_or_default();
         (self.writes, self.adds) = (writes, adds);
@@ -193,26 +194,26 @@ impl Effects {
     }
 }
 
-/// Commits what a call over HTTP or a migration has done until now, and with `true` the last of it; returns when it is safe.
+/// Commits effects of an HTTP call or a migration, and with `true` the last of them. Returns when they are durable.
 pub(crate) type Committer =
     Arc<dyn Fn(Effects, bool) -> Pin<Box<dyn Future<Output = Result<(), NotCommitted>> + Send>> + Send + Sync>;
 
-/// A reason for which a call over HTTP or a migration could not commit.
+/// The error of committing an HTTP call or a migration.
 pub(crate) enum NotCommitted {
-    /// Others have changed what it read.
+    /// Another handler has changed a key that the call had read.
     Conflict(Box<Conflict>),
-    /// Any other reason, for a person.
+    /// Another error, for a person.
     Other(String),
 }
 
-/// The way in which a call commits before it ends.
+/// The way in which a call commits before its end.
 #[derive(Clone)]
 pub(crate) enum Commits {
-    /// The handler of a message: it commits with its result only, so that the message and its effects are one commit.
+    /// The handler of a message commits only with its result, so that the message and its effects are one commit.
     WithResult,
-    /// A call over HTTP.
+    /// An HTTP call commits through this function.
     Through(Committer),
-    /// A copy of such a call: all of it stays collected, and nothing leaves.
+    /// A copy of an HTTP call keeps its effects, and commits none.
     Nowhere,
     /// A migration: each commit is a step, for which the limits count anew.
     InSteps(Committer),
@@ -250,22 +251,22 @@ pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
 }
 
 impl Ctx {
-    /// Returns true in a migration, which tells nobody.
+    /// Returns `true` in a migration, which sends no messages.
     pub(super) fn is_migration(&self) -> bool {
         self.work.as_ref().is_some_and(|work| matches!(work.commits, Commits::InSteps(_)))
     }
 
-    /// Counts anew what a step of a migration may use.
+    /// Resets the limits for the next step of a migration.
     fn begin_step(&self) {
         self.effects.lock().write_count = 0;
         self.meter.begin_step();
     }
 
-    /// The way in which the call at hand may still commit.
+    /// Returns the way in which the current call may still commit.
     fn commits(&self) -> Result<Commits, String> {
         let commits = self.work.as_ref().map_or(Commits::WithResult, |work| work.commits.clone());
         if let Commits::WithResult = commits {
-            return Err("what the handler of a message does is committed when it returns ok, and not before".to_owned());
+            return Err("the effects of a message handler are committed when it returns ok, and not before".to_owned());
         }
         if self.effects.lock().closed {
             return Err("the response has begun, and with it the commit is made".to_owned());
@@ -305,7 +306,7 @@ impl effects::Host for Ctx {
                 if !runs_again || effects.partly {
                     return Ok(Err(format!("the key `{}` has changed meanwhile", conflict.key)));
                 }
-                // It is to run from its beginning, of which nothing is committed.
+                // The run is repeated from its beginning, which is possible as nothing of it is committed.
                 effects.reads.extend(conflict.keys.into_iter().map(|key| (key, 0)));
                 Err(Reserved(conflict.key).into())
             }

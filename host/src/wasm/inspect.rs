@@ -1,4 +1,4 @@
-//! What a component's bytes are, found out without running or compiling them (SPEC §6).
+//! Inspection of a component's bytes, without compiling or running it (SPEC §6).
 
 use std::fmt;
 
@@ -8,26 +8,26 @@ use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 use super::denied::WASI;
 use super::link::OFFERED;
 
-/// The largest component, in bytes (SPEC §3).
+/// The largest component in bytes (SPEC §3).
 pub(crate) const MAX_COMPONENT: u64 = 100 << 20;
 const PAGE: u64 = 64 << 10;
 
-/// The custom section in which a component says how often an instance of it may be used: a number on a line. The SDK
-/// writes it (`reusable!`). Where a linker joined several, the lowest counts.
+/// The custom section in which a component states the number of calls for which an instance may be used: a number on a
+/// line. The SDK writes it (`reusable!`). If a linker has joined several sections, the lowest number holds.
 const REUSE_SECTION: &str = "caxton:reuse";
-/// How often an instance of an agent that takes messages is used, unless something else is said.
+/// The reuse of an instance of a message agent without another setting.
 const MESSAGE_REUSE: u32 = 1_000;
-/// The same of one that answers HTTP: components of WASI 0.2 are written for an instance for each request, and keep what
-/// belongs to a request where the next one would find it.
+/// The reuse of an instance of an HTTP agent without another setting: components of WASI 0.2 are written for one
+/// instance per request, and may leave data of a request where the next one finds it.
 const HTTP_REUSE: u32 = 1;
 
-/// What a component is for, told from its exports.
+/// The kind of a component, determined by its exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
-    /// Takes messages, in any number of instances.
+    /// Handles messages, in any number of instances.
     Message,
-    /// Takes messages and keeps state in the memory of its one instance.
+    /// Handles messages and keeps state in the memory of its only instance.
     Stateful,
     /// Answers HTTP requests.
     Http,
@@ -43,38 +43,38 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What was found out about a component that can be used.
+/// The properties of a component that can be used.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Summary {
-    /// What it is for.
+    /// The kind, by its exports.
     pub(crate) kind: Kind,
-    /// Whether it exports `health`.
+    /// Set if it exports `health`.
     pub(crate) health: bool,
-    /// Whether it exports `migration`.
+    /// Set if it exports `migration`.
     pub(crate) migrates: bool,
-    /// What it imports, by name.
+    /// The names of its imports.
     pub(crate) imports: Vec<String>,
-    /// What it exports, by name.
+    /// The names of its exports.
     pub(crate) exports: Vec<String>,
-    /// Bytes that its memories have at the start, summed.
+    /// The sum of its initial memories in bytes.
     pub(crate) memory_bytes: u64,
-    /// Bytes of the component itself.
+    /// The size of the component in bytes.
     pub(crate) size: u64,
-    /// How often it says that an instance may be used.
+    /// The reuse of an instance according to its section.
     #[serde(skip)]
     pub(super) reuse: Option<u32>,
-    /// Whether it tells places in its source.
+    /// Set if it has DWARF.
     #[serde(skip)]
     pub(super) dwarf: bool,
 }
 
 impl Summary {
-    /// Returns true if it can have state with the host.
+    /// Returns `true` if it imports the state interface.
     pub(crate) fn keeps_state(&self) -> bool {
         self.imports.iter().any(|import| import.starts_with("caxton:agent/state@"))
     }
 
-    /// How often an instance is used before another takes its place, where `said` is what the file says. What keeps
+    /// Returns the number of calls for which an instance is used. `said` is the declared setting. An instance with
     /// state in its memory is used as long as it lives.
     pub(crate) fn reuse(&self, said: Option<u32>) -> u32 {
         match self.kind {
@@ -85,14 +85,14 @@ impl Summary {
     }
 }
 
-/// Something that keeps a component from being used.
+/// A reason why a component cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// Stable, for programs.
+    /// A stable code for programs.
     pub(crate) code: &'static str,
-    /// What is wrong and where.
+    /// The problem and its place, for a person.
     pub(crate) message: String,
-    /// What would be right.
+    /// A suggestion.
     pub(crate) help: String,
 }
 
@@ -108,10 +108,10 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at a component's bytes.
+/// Inspects a component.
 ///
 /// # Errors
-/// Everything that is wrong, at once; never an empty list.
+/// All findings at once; never empty.
 pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
     let build_again = "build it again, for the target wasm32-wasip2";
     if bytes.is_empty() {
@@ -133,12 +133,14 @@ pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
     }
     let mut scan = Scan::default();
     if let Err(error) = scan.read(bytes) {
+        // wasmparser has no error kinds, so that the message decides.
         let cut = error.message().contains("unexpected end");
         let code = if cut { "truncated" } else { "invalid" };
         let message = format!("the component is {code}: {} (at byte {:#x})", error.message(), error.offset());
         return Err(vec![Finding::new(code, message, "build or copy it again")]);
     }
     if let Err(error) = Validator::new_with_features(features()).validate_all(bytes) {
+        // Validated again with the asynchronous features on, for an error that names the actual cause.
         if Validator::new_with_features(features().union(ASYNC)).validate_all(bytes).is_ok() {
             return Err(vec![needs_async()]);
         }
@@ -149,8 +151,8 @@ pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
     scan.judge(bytes.len() as u64)
 }
 
-/// Whether bytes are the beginning of a component or module that goes on: none, or a section that ends after them. Reads
-/// the sizes of the outermost sections alone.
+/// Returns `true` if the bytes are the start of a longer component or module: empty, or cut within a section. Reads
+/// only the sizes of the outermost sections.
 pub(crate) fn is_cut(bytes: &[u8]) -> bool {
     const HEAD: usize = 8;
     let magic = b"\0asm";
@@ -161,7 +163,7 @@ pub(crate) fn is_cut(bytes: &[u8]) -> bool {
     while bytes.starts_with(magic)
         && let Some((_, rest)) = left.split_first()
     {
-        // The number of bytes, seven bits at a time.
+        // The size in LEB128: seven bits of each byte.
         let (mut size, mut used) = (0_u64, 0);
         loop {
             let Some(byte) = rest.get(used) else { return true };
@@ -180,9 +182,9 @@ pub(crate) fn is_cut(bytes: &[u8]) -> bool {
     false
 }
 
-/// Proposals that are off by policy: what no toolchain of agents needs is only more surface. Tail calls stay
-/// on, because QuickJS is built with them, and several memories, because what joins the parts of a component has
-/// them; guests themselves may not.
+/// WebAssembly proposals that are off by policy, because no toolchain of agents needs them and each adds attack
+/// surface. Tail calls stay on, because QuickJS is built with them. Multiple memories stay on in the engine, because
+/// the adapters between the parts of a component use them; guests are refused them by [`features`].
 pub(super) const FEATURES_OFF: WasmFeatures = WasmFeatures::GC
     .union(WasmFeatures::FUNCTION_REFERENCES)
     .union(WasmFeatures::EXCEPTIONS)
@@ -192,12 +194,12 @@ pub(super) const FEATURES_OFF: WasmFeatures = WasmFeatures::GC
     .union(WasmFeatures::WIDE_ARITHMETIC);
 
 fn features() -> WasmFeatures {
-    // Several memories in one module are for the engine's own adapters between the parts of a component.
+    // Several memories in one module are only for the engine's own adapters.
     let refused = FEATURES_OFF.union(WasmFeatures::MULTI_MEMORY).union(WasmFeatures::CM_ASYNC);
     WasmFeatures::default().difference(refused)
 }
 
-/// The asynchronous functions of the component model, on which WASI 0.3 is built.
+/// The asynchronous features of the component model, on which WASI 0.3 is built.
 const ASYNC: WasmFeatures = WasmFeatures::CM_ASYNC
     .union(WasmFeatures::CM_ASYNC_STACKFUL)
     .union(WasmFeatures::CM_MORE_ASYNC_BUILTINS)
@@ -219,15 +221,15 @@ struct Scan {
     imports: Vec<String>,
     exports: Vec<String>,
     memory_bytes: u64,
-    /// What the sections say that are for this host.
+    /// The lowest number in the reuse sections.
     reuse: Option<u32>,
-    /// One of them that says nothing of use.
+    /// The text of a reuse section that is not a number.
     bad_reuse: Option<String>,
     dwarf: bool,
 }
 
 impl Scan {
-    /// Collects the names at the outermost level and the memories at every level.
+    /// Collects the names at the outermost level, and the memories at every level.
     fn read(&mut self, bytes: &[u8]) -> Result<(), wasmparser::BinaryReaderError> {
         let mut within: Vec<Encoding> = Vec::new();
         for payload in Parser::new(0).parse_all(bytes) {
@@ -251,7 +253,8 @@ impl Scan {
                 }
                 Payload::CustomSection(section) => match section.name() {
                     ".debug_info" => self.dwarf = true,
-                    // Its own, or of a core module of its own: a component inside of it does not speak for the whole.
+                    // Only the section of the component itself or of its core modules: an inner component does not
+                    // speak for the whole.
                     REUSE_SECTION if matches!(within[..], [_] | [_, Encoding::Module]) => {
                         self.read_reuse(section.data());
                     }
@@ -263,7 +266,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Takes in a section that says how often an instance may be used.
+    /// Reads the numbers of a reuse section.
     fn read_reuse(&mut self, data: &[u8]) {
         let text = String::from_utf8_lossy(data);
         for line in text.lines().map(|line| line.trim().replace('_', "")) {
@@ -346,7 +349,7 @@ impl Scan {
     }
 }
 
-/// An interface's name and version: `wasi:io/poll@0.2.6` is `wasi:io/poll` and `0.2.6`.
+/// Splits the name of an interface and its version: `wasi:io/poll@0.2.6` is `wasi:io/poll` and `0.2.6`.
 fn interface(name: &str) -> Option<(&str, &str)> {
     name.split_once('@').or(Some((name, ""))).filter(|(name, _)| name.contains('/'))
 }
@@ -408,11 +411,11 @@ fn judge_import(import: &str) -> Option<Finding> {
     Some(Finding::new("import-version", message, help))
 }
 
-/// The versions of proposals that the contract names.
+/// The versions of WASI proposals in the contract.
 const CONFIG: &str = "0.2.0-rc.1";
 const LOGGING: &str = "0.1.0-draft";
 
-/// Whether a version is `track` and a number: what is marked as a draft is compatible with itself only.
+/// Returns `true` if the version is a patch of `track`. A draft version is compatible with itself only.
 fn is_patch_of(track: &str, version: &str) -> bool {
     let patch = version.strip_prefix(track).and_then(|rest| rest.strip_prefix('.'));
     patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))

@@ -1,4 +1,4 @@
-//! The instances of one revision: warm ones wait here, at most so many live at once.
+//! The pool of a revision: its instances, idle or in a call, within their bounds.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,57 +22,57 @@ use crate::clock;
 /// The instances of one revision.
 pub(crate) struct Pool {
     pub(super) runtime: Arc<Runtime>,
-    /// What is instantiated.
+    /// The component that is instantiated.
     pub(crate) program: Arc<Program>,
-    /// As whom.
+    /// The identity of the instances.
     pub(crate) who: Arc<Identity>,
     pub(super) outside: Arc<dyn Outside>,
-    /// Warm instances; the one used last comes first, so that the others get old.
+    /// Idle instances. The one used last is taken first, so that the others age and can be trimmed.
     pub(super) idle: Mutex<Vec<Idle>>,
-    /// Whether it is among those that are asked for an idle instance.
+    /// The state of the pool in the list of evictable pools.
     pub(super) listed: Listed,
-    /// One for each call that may be in an instance at once.
+    /// The permits for calls.
     turns: Arc<Turns>,
-    /// How often an instance is used before another takes its place. It follows the declaration in place.
+    /// The number of calls for which an instance is used. A reload may change it in place.
     reuse: AtomicU32,
-    /// Instances that are kept warm, as far as there are places.
+    /// The number of instances to keep warm, as far as there are slots.
     pub(super) min: AtomicU32,
-    /// Whether a task replaces instances that ended.
+    /// Set while a task replaces ended instances.
     pub(super) refilling: AtomicBool,
-    /// Instances that live: idle ones and those in a call.
+    /// Live instances: idle or in a call.
     pub(super) live: AtomicU32,
     started: AtomicU32,
     failures: AtomicU32,
     supervision: Mutex<Supervision>,
-    /// Whether something failed since an instance did well, so that well ones take no lock.
+    /// Set after a failure until an instance has done well, so that successful calls need no lock.
     pub(super) troubled: AtomicBool,
-    /// Whether instances end as soon as their calls have.
+    /// Set once instances have to end with their calls.
     pub(super) closed: AtomicBool,
-    /// Why no more instances are started.
+    /// The reason why no more instances are started.
     given_up: OnceLock<String>,
 }
 
-/// What a new instance of a stateful agent remembers.
+/// The state that a new instance of a stateful agent restores.
 pub(super) enum Memory<'a> {
-    /// What was saved last.
+    /// The latest snapshot.
     Saved,
-    /// This.
+    /// This snapshot.
     Given(&'a [u8]),
-    /// Nothing.
+    /// None.
     None,
 }
 
-/// Why there is no instance for a call.
+/// The reason why there is no instance for a call.
 #[derive(Debug)]
 pub(crate) enum NoInstance {
-    /// Others failed, and none is started again before this time, in milliseconds since 1970.
+    /// Earlier instances failed, and none is started before this time, in milliseconds of the steady clock.
     Pausing(u64),
-    /// What else went wrong.
+    /// Another fault.
     Fault(Fault),
 }
 
 impl Pool {
-    /// A pool without instances yet.
+    /// Creates a pool without instances.
     pub(crate) fn new(
         runtime: &Arc<Runtime>,
         program: Arc<Program>,
@@ -92,7 +92,7 @@ impl Pool {
             listed: Listed::default(),
             turns: Turns::new(max),
             reuse: AtomicU32::new(reuse),
-            // Until its revision has traffic it is warmed as far as its rollout says.
+            // Until its revision has traffic, the rollout decides how many are warm.
             min: AtomicU32::new(0),
             refilling: AtomicBool::new(false),
             live: AtomicU32::new(0),
@@ -105,37 +105,37 @@ impl Pool {
         })
     }
 
-    /// A pool of one instance of the same revision for calls that are copies: what they leave in its memory is never
-    /// met by others, and who else calls it does not wait for them.
+    /// Creates a pool of one instance of the same revision for calls that are copies. Copies leave nothing in the
+    /// memory of other instances, and do not delay other calls.
     pub(crate) fn for_copies(&self, outside: Arc<dyn Outside>) -> Arc<Self> {
         let copies = Self::new(&self.runtime, Arc::clone(&self.program), Arc::new(self.who.for_copies()), outside, 1);
         copies.reuse.store(self.reuse.load(Ordering::Relaxed), Ordering::Relaxed);
         copies
     }
 
-    /// A pool of one instance of another program, with the same around it.
+    /// Creates a pool of one instance of another program in the same environment.
     pub(crate) fn of_other(&self, program: Arc<Program>, who: Arc<Identity>) -> Arc<Self> {
         Self::new(&self.runtime, program, who, Arc::clone(&self.outside), 1)
     }
 
-    /// Whether somebody has an instance in hand, or is about to.
+    /// Returns `true` if any instance is in use or being leased.
     pub(crate) fn is_in_hand(&self) -> bool {
         self.turns.are_taken()
     }
 
-    /// How many calls can be in instances at once.
+    /// Returns the number of concurrent calls.
     pub(crate) fn max(&self) -> u32 {
         self.turns.total()
     }
 
-    /// Changes how many calls can be in instances at once; more than that finish what they have.
+    /// Changes the number of concurrent calls. Calls above it run to their end.
     pub(crate) fn set_max(&self, max: u32) {
         let max = if self.program.summary.kind == Kind::Stateful { 1 } else { max };
         self.turns.set_total(max);
     }
 
-    /// Changes how often an instance is used. Those that were used as often end: idle ones now, others after their
-    /// call.
+    /// Changes the number of calls for which an instance is used. Instances that have reached it end: idle ones now,
+    /// others after their call.
     pub(crate) fn set_reuse(&self, said: Option<u32>) {
         let reuse = self.program.summary.reuse(said);
         if self.reuse.swap(reuse, Ordering::SeqCst) <= reuse {
@@ -145,38 +145,37 @@ impl Pool {
         self.live.fetch_sub(u32::try_from(worn.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// How often an instance is used before another takes its place; none for as long as it lives.
+    /// Returns the number of calls for which an instance is used; `None` if it is used as long as it lives.
     pub(crate) fn reuse(&self) -> Option<u32> {
         self.makes_way().then(|| self.reuse.load(Ordering::Relaxed))
     }
 
-    /// Instances that live: idle ones and those in a call.
+    /// Returns the number of live instances: idle or in a call.
     pub(crate) fn live(&self) -> u32 {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Instances that wait for a call.
+    /// Returns the number of idle instances.
     pub(crate) fn idle(&self) -> u32 {
         u32::try_from(self.idle.lock().len()).unwrap_or(u32::MAX)
     }
 
-    /// Instances ever started.
+    /// Returns the number of instances started so far.
     pub(crate) fn started(&self) -> u32 {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// Instances that did not come to stand, or failed at their work.
+    /// Returns the number of instances that failed to start or failed at a call.
     pub(crate) fn failures(&self) -> u32 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// The most memory that one of its instances ever had, in bytes.
+    /// Returns the largest memory of an instance so far, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         self.who.peak_memory.load(Ordering::Relaxed)
     }
 
-    /// A warm instance, or a new one. Waits for a turn until `deadline`, and as long as none is started after others
-    /// failed.
+    /// Leases an idle instance or a new one. Waits for a permit until `deadline`, and through the pause after failures.
     pub(crate) async fn lease(self: &Arc<Self>, deadline: Instant) -> Result<Lease, Fault> {
         self.obtain(deadline, true).await.map_err(|none| match none {
             NoInstance::Pausing(_) => Fault::Overloaded,
@@ -184,12 +183,13 @@ impl Pool {
         })
     }
 
-    /// The same for who has somewhere else to go: does not wait until one may be started again.
+    /// Leases an instance like [`lease`](Self::lease), and returns an error during a pause after failures: the caller
+    /// has an alternative.
     pub(crate) async fn lease_at_once(self: &Arc<Self>, deadline: Instant) -> Result<Lease, NoInstance> {
         self.obtain(deadline, false).await
     }
 
-    /// Until when no instance is started after others failed, by the steady clock, if none is idle either.
+    /// Returns the end of the pause after failures, by the steady clock, if no instance is idle.
     pub(crate) fn pausing(&self) -> Option<u64> {
         let troubled = self.troubled.load(Ordering::Relaxed) && self.idle.lock().is_empty();
         if troubled { self.supervision.lock().may_start(clock::steady_ms()) } else { None }
@@ -205,7 +205,7 @@ impl Pool {
                 (idle.instance, idle.place)
             }
             None => {
-                // A place is not held through a pause.
+                // Waited for before a slot is taken, so that no slot is held through a pause.
                 self.await_start(deadline, waits).await?;
                 let place = tokio::time::timeout_at(deadline.into(), self.runtime.place()).await.map_err(overloaded)?;
                 let started = self.start(Memory::Saved).await;
@@ -215,11 +215,11 @@ impl Pool {
         Ok(Lease::new(self, held, turn))
     }
 
-    /// The idle instance that was used last, if it may be used again.
+    /// Takes the idle instance that was used last, if it may be used again.
     fn take_idle(&self) -> Option<Idle> {
         loop {
             let idle = self.idle.lock().pop()?;
-            // The bound may have been lowered while it was on its way back.
+            // The bound may have been lowered while the instance was on its way back.
             if self.may_use(&idle.instance) {
                 return Some(idle);
             }
@@ -227,12 +227,12 @@ impl Pool {
         }
     }
 
-    /// Whether an instance was not used as often as one may be.
+    /// Returns `true` if an instance has not reached its number of calls.
     pub(super) fn may_use(&self, instance: &Instance) -> bool {
         !self.makes_way() || instance.uses() < self.reuse.load(Ordering::SeqCst)
     }
 
-    /// Waits until an instance may be started again after others failed (SPEC §7, supervision).
+    /// Waits for the end of the pause after failures (SPEC §7, supervision).
     async fn await_start(&self, deadline: Instant, waits: bool) -> Result<(), NoInstance> {
         if let Some(why) = self.given_up.get() {
             return Err(NoInstance::Fault(Fault::Start(why.clone())));
@@ -250,7 +250,7 @@ impl Pool {
         Ok(())
     }
 
-    /// An instance failed; the next is started later, or never.
+    /// Records the failure of an instance, after which the next one is started later or never.
     pub(super) fn failed(&self, kind: Failure, fault: &Fault) {
         self.troubled.store(true, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
@@ -261,22 +261,22 @@ impl Pool {
         }
     }
 
-    /// Why it starts no more instances; none if it does.
+    /// Returns the reason why no more instances are started, if that is so.
     pub(crate) fn given_up(&self) -> Option<&str> {
         self.given_up.get().map(String::as_str)
     }
 
-    /// Starts an instance with nothing restored, asks it whether it can work, and drops it again.
+    /// Starts an instance without a snapshot, runs its health check, and ends it.
     pub(crate) async fn try_out(&self) -> Result<(), Fault> {
         let _place = self.runtime.place().await;
         let mut instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
         super::warm::check(&mut instance).await
     }
 
-    /// Asks an instance whether it can work, which it has to say within `time`: one that waits for a call, or one that
-    /// is started for this. None if all had messages in hand for so long, which says nothing about their health.
+    /// Runs the health check of an instance within `time`: of an idle one, or of one started for this. Returns `None`
+    /// if all were busy for that long, which says nothing about their health.
     pub(crate) async fn probe(self: &Arc<Self>, time: Duration) -> Option<Result<(), String>> {
-        // The memory of a stateful agent is not taken up for a question.
+        // The snapshot of a stateful agent is not restored for a probe only.
         let lease = if self.program.summary.kind == Kind::Stateful && self.live() == 0 {
             None
         } else {
@@ -300,7 +300,7 @@ impl Pool {
         })
     }
 
-    /// A new instance; that of a stateful agent remembers what it is given.
+    /// Starts an instance. That of a stateful agent restores `memory`.
     pub(super) async fn start(&self, memory: Memory<'_>) -> Result<Box<Instance>, Fault> {
         let instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
         let mut instance = Box::new(instance);
@@ -321,14 +321,14 @@ impl Pool {
         Ok(instance)
     }
 
-    /// The only instance of a stateful agent, if it is idle for `age` at least, to be saved. While the lease
-    /// lives no call begins.
+    /// Leases the only instance of a stateful agent to save it, if it is idle for at least `age`. No call starts while
+    /// the lease lives.
     pub(crate) fn lease_idle(self: &Arc<Self>, age: Duration) -> Option<Lease> {
         let turn = self.turns.take()?;
         self.lease_last(turn, age)
     }
 
-    /// The same without regard to how long it is idle, when whoever has it now is done.
+    /// Leases the only instance of a stateful agent when its current call has ended.
     pub(crate) async fn lease_at_rest(self: &Arc<Self>) -> Option<Lease> {
         let turn = self.turns.wait().await;
         self.lease_last(turn, Duration::ZERO)
@@ -341,12 +341,12 @@ impl Pool {
         Some(Lease::new(self, (last.instance, last.place), turn))
     }
 
-    /// Whether its instances' state can be made again, so that another agent's can have their places.
+    /// Returns `true` if the state of instances need not be kept, so that they can be evicted.
     pub(super) fn makes_way(&self) -> bool {
         self.program.summary.kind != Kind::Stateful
     }
 
-    /// An idle instance that makes way for another agent's.
+    /// Takes an idle instance for eviction.
     pub(super) fn spare(&self) -> Option<Idle> {
         if !self.makes_way() {
             return None;
@@ -356,29 +356,29 @@ impl Pool {
         spare
     }
 
-    /// Ends the idle instances, and all others when their calls have ended.
+    /// Ends idle instances now, and all others with their calls.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.trim(0, Duration::ZERO);
     }
 
-    /// Whether somebody waits for what a call takes up.
+    /// Returns `true` if a caller waits for a permit or a slot.
     pub(super) fn is_wanted(&self) -> bool {
         self.turns.are_awaited() || self.runtime.is_awaited()
     }
 
-    /// Whether an instance whose call ended well may be kept by whoever has it, for the next call.
+    /// Returns `true` if a worker may keep an instance between two calls.
     pub(super) fn may_keep(&self, instance: &mut Instance) -> bool {
         let ends = self.closed.load(Ordering::SeqCst) || self.troubled.load(Ordering::Relaxed);
         !self.is_wanted() && !ends && !self.is_worn(instance, instance.ended())
     }
 
-    /// Whether an instance, whose state can be made again, is not to be used again.
+    /// Returns `true` if an instance should be replaced. Never for one with state in its memory.
     fn is_worn(&self, instance: &mut Instance, now: Instant) -> bool {
         self.makes_way() && instance.is_worn(self.reuse.load(Ordering::SeqCst), now)
     }
 
-    /// Takes an instance back after a call that ended well, or ends it.
+    /// Takes an instance back after a call, or ends it.
     pub(super) fn take_back(self: &Arc<Self>, mut instance: Box<Instance>, place: Place, well: bool) {
         if well && self.troubled.swap(false, Ordering::Relaxed) {
             self.supervision.lock().well();
@@ -388,25 +388,25 @@ impl Pool {
             self.rest(instance, place, since);
         } else {
             self.ended();
-            // Before its place is left: who comes next has room only then.
+            // The instance first: the allocator has no room for the next one before that.
             drop(instance);
             drop(place);
             self.refill();
         }
     }
 
-    /// One instance lives no more.
+    /// Counts an instance as ended.
     pub(super) fn ended(&self) {
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// An instance waits for a call.
+    /// Puts an instance among the idle ones.
     pub(super) fn rest(self: &Arc<Self>, instance: Box<Instance>, place: Place, since: Instant) {
         self.idle.lock().push(Idle { instance, place, since });
         if self.makes_way() && self.listed.enters() {
             self.runtime.spares.enter(self);
         }
-        // Told after it can be found: who came for a place meanwhile has found it, or hears of it.
+        // After the instance can be found: a waiter that queued in between has found it, or is woken now.
         self.runtime.became_idle(self);
     }
 }
