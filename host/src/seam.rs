@@ -71,7 +71,7 @@ fn fate(task: &str) -> Option<Fate> {
 /// Panics if a test has ordered it for this task.
 pub(crate) fn point(task: &str) {
     if LISTENS.load(Ordering::Relaxed) && fate(task) == Some(Fate::Panics) {
-        panic!("the {task} was told to by a test");
+        panic!("the {task} was ordered to panic by a test");
     }
 }
 

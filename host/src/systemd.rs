@@ -47,7 +47,7 @@ impl Supervisor {
         let socket = socket.filter(|name| !name.is_empty()).and_then(|name| {
             let opened = open(name);
             if opened.is_none() {
-                tracing::warn!("NOTIFY_SOCKET names no socket that can be used; the service manager is told nothing");
+                tracing::warn!("NOTIFY_SOCKET names no socket that can be used; the service manager is not notified");
             }
             opened
         });

@@ -256,7 +256,7 @@ async fn run<T>(name: &str, work: impl Future<Output = T>) -> Result<T, String> 
         tokio::select! {
             value = &mut work => value,
             fate = seam::doom(name) => match fate {
-                Fate::Panics => panic!("the {name} was told to by a test"),
+                Fate::Panics => panic!("the {name} was ordered to panic by a test"),
                 // The task is kept and not polled any more.
                 Fate::Stalls => std::future::pending().await,
             },

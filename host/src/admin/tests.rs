@@ -359,7 +359,7 @@ async fn probes_report_the_state() {
     let alive = bench.get("/healthz").await.json();
     assert_eq!((&alive["status"], &alive["reason"]), (&json!("ok"), &json!(null)));
     let tasks: Vec<&str> = alive["tasks"].as_array().unwrap().iter().filter_map(|task| task["name"].as_str()).collect();
-    assert_eq!(tasks, ["agents-logs", "log-writer"], "those that it has: nobody else was started here");
+    assert_eq!(tasks, ["agents-logs", "log-writer"], "only these were started here");
     let reasons = vec!["caxton.toml has errors; the file and the host differ".to_owned()];
     bench.ready.send_replace(Readiness { ready: false, in_sync: false, reasons: reasons.clone() });
     let answer = bench.get("/readyz").await;

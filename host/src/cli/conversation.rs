@@ -97,14 +97,14 @@ fn table(found: &[ConversationStatus], now: u64) -> Table {
     for conversation in found {
         let unanswered = conversation.unanswered.len().to_string();
         table.row(vec![
-            Cell::new(one_line(&conversation.id)),
+            Cell::new(escaped_line(&conversation.id)),
             if conversation.state == "open" {
                 Cell::styled(&conversation.state, Style::Good)
             } else {
                 Cell::styled(&conversation.state, Style::Dim)
             },
-            Cell::new(one_line(&conversation.participants.join(", "))),
-            Cell::new(conversation.protocol.as_deref().map_or_else(|| "-".to_owned(), one_line)),
+            Cell::new(escaped_line(&conversation.participants.join(", "))),
+            Cell::new(conversation.protocol.as_deref().map_or_else(|| "-".to_owned(), escaped_line)),
             Cell::new(conversation.messages.to_string()),
             if conversation.unanswered.is_empty() {
                 Cell::new(unanswered)
@@ -120,7 +120,7 @@ fn table(found: &[ConversationStatus], now: u64) -> Table {
 }
 
 /// Renders text of agents and callers in one line.
-fn one_line(text: &str) -> String {
+fn escaped_line(text: &str) -> String {
     printable(text).replace('\n', "\\n")
 }
 
@@ -131,19 +131,19 @@ fn shown(thread: &Thread, now: u64) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<13} {value}");
     };
-    line("conversation", &one_line(&thread.id));
+    line("conversation", &escaped_line(&thread.id));
     if let Some(known) = &thread.conversation {
         let time = |at: u64| format!("{} ({} ago)", rfc3339(at), since(at, now));
         line("state", &known.ended_at.map_or_else(|| known.state.clone(), |at| format!("ended {}", time(at))));
-        line("initiator", &one_line(&known.initiator));
-        line("participants", &one_line(&known.participants.join(", ")));
-        line("protocol", &known.protocol.as_deref().map_or_else(|| "-".to_owned(), one_line));
+        line("initiator", &escaped_line(&known.initiator));
+        line("participants", &escaped_line(&known.participants.join(", ")));
+        line("protocol", &known.protocol.as_deref().map_or_else(|| "-".to_owned(), escaped_line));
         line("messages", &known.messages.to_string());
         line("first", &time(known.first_at));
         line("last", &time(known.last_at));
         for left in &known.unanswered {
             let asked = format!("{} -> {} ({})", left.from, left.to, left.key);
-            line("unanswered", &one_line(&asked));
+            line("unanswered", &escaped_line(&asked));
         }
     } else {
         line("state", "only messages of it are kept");
@@ -160,7 +160,7 @@ fn conflicts(count: u32) -> String {
 }
 
 fn said(message: &ThreadMessage) -> String {
-    let route = one_line(&format!("{} -> {}", message.sender, message.receiver));
+    let route = escaped_line(&format!("{} -> {}", message.sender, message.receiver));
     let state = match (&message.revision, message.dead_letter, message.due_at) {
         (Some(revision), _, _) => match message.runs {
             Some(runs) if runs > 1 => format!("handled by {revision} in {runs} runs ({})", conflicts(runs - 1)),
@@ -179,7 +179,7 @@ fn said(message: &ThreadMessage) -> String {
             }
         }
         None => {
-            let _ = writeln!(text, "    {} of {}", size(message.bytes), one_line(&message.content_type));
+            let _ = writeln!(text, "    {} of {}", size(message.bytes), escaped_line(&message.content_type));
         }
     }
     text

@@ -314,7 +314,7 @@ triage  failed   -         -              3/8          1        2        9      
     }
 
     #[test]
-    fn it_says_when_file_and_host_differ() {
+    fn differences_between_file_and_host_are_reported() {
         let mut status = host();
         assert!(differs(&status).is_empty());
         status.in_sync = false;

@@ -198,7 +198,7 @@ mod tests {
         assert!(dropped() > before);
         let began = Instant::now();
         sink.flush(Duration::from_millis(20));
-        assert!(began.elapsed() >= Duration::from_millis(20), "nobody writes");
+        assert!(began.elapsed() >= Duration::from_millis(20), "no thread writes");
         drop(sink);
         let mut disk = Disk { full: false, text: Vec::new() };
         write_until_closed(&queue, &mut disk, || true);

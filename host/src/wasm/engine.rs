@@ -113,7 +113,7 @@ impl Runtime {
         let most = machine_instances(max_map_count());
         if let Some(asked) = options.instances.filter(|asked| *asked > most) {
             tracing::warn!(
-                "host.instances = {asked}, but this machine's vm.max_map_count lets {most} live; more need a higher one"
+                "host.instances = {asked}, but vm.max_map_count of this machine allows {most}; raise it for more"
             );
         }
         let mut instances = options.instances.unwrap_or(most).min(most);

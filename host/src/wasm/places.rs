@@ -272,7 +272,7 @@ mod tests {
         let mut waits_longer = waits(&places, false);
         let left = waits(&places, true);
         let mut insists = waits(&places, true);
-        assert!(!places.call(None), "nobody is called before who insists");
+        assert!(!places.call(None), "starved waiters have priority");
         drop(left);
         drop(one);
         let Ok(Turn::Take(place)) = insists.try_recv() else { panic!("it has the place") };

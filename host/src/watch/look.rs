@@ -139,7 +139,7 @@ impl Watched {
         for event in events {
             match event {
                 Event::Overflow => {
-                    tracing::debug!("more changes of files than the kernel tells of; everything is looked at");
+                    tracing::debug!("the kernel's queue of file changes has overflowed; all files are scanned");
                     self.writing.forget();
                     hints = Hints::ALL;
                 }

@@ -77,7 +77,7 @@ impl Before {
 pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: CancellationToken) {
     let Following { mut followed, sources, writing } = following;
     let mut kernel = Kernel::open()
-        .inspect_err(|error| tracing::warn!(%error, "the system tells of no changes of files; they are found by looking every few seconds"))
+        .inspect_err(|error| tracing::warn!(%error, "the system reports no changes of files (inotify); files are scanned every few seconds instead"))
         .ok();
     let (ended_sender, mut ended) = mpsc::channel::<Ended>(1);
     let mut watched = Watched::new(Arc::clone(&followed.borrow_and_update()), sources, writing);
@@ -108,7 +108,7 @@ pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: C
             events = happened(kernel.as_ref()) => match events {
                 Ok(events) => looks.hint(watched.hints(events.iter())),
                 Err(error) => {
-                    tracing::warn!(%error, "the system tells of no more changes of files; they are found by looking every few seconds");
+                    tracing::warn!(%error, "the system reports no more changes of files (inotify); files are scanned every few seconds instead");
                     kernel = None;
                 }
             },

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn each_entry_on_the_way_matters() {
+    fn every_entry_on_a_path_is_watched() {
         let config_map =
             ["/c/", "/c/caxton.toml -> ..data/caxton.toml", "/c/..data -> ..1", "/c/..1/", "/c/..1/caxton.toml"];
         let current = ["/s/", "/s/current -> releases/1", "/s/releases/", "/s/releases/1/", "/s/releases/1/a.wasm"];

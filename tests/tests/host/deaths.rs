@@ -39,7 +39,7 @@ fn a_host_without_one_of_its_vital_tasks_ends_with_a_reason() {
         assert_eq!(host.ended(), 1, "{name}: {}", host.said());
         let said = host.said();
         assert!(
-            said.contains("the host could not go on and has ended") && said.contains("was told to by a test"),
+            said.contains("the host could not go on and has ended") && said.contains("was ordered to panic by a test"),
             "{said}"
         );
         assert!(said.contains("panicked at"), "the panic is said like all else: {said}");
@@ -79,7 +79,7 @@ fn a_task_that_holds_nothing_is_made_again_and_told() {
         let line = format!("caxton_task_restarts_total{{task=\"{name}\"}}");
         assert_eq!(metric(&host, &line), 1, "{name}");
     }
-    assert_eq!(task(&host, "timers")["reason"], "the timers was told to by a test");
+    assert_eq!(task(&host, "timers")["reason"], "the timers was ordered to panic by a test");
     // All of them do their work.
     let later = json!({ "do": "send", "to": "rogue", "content": { "do": "increment", "key": "n" }, "with": { "after-ms": 300 } });
     assert_eq!(host.client().post("/rogue", later.to_string()).status.as_u16(), 200);

@@ -40,7 +40,7 @@ async fn a_lower_reuse_takes_effect_at_once() {
     assert_eq!((pool.live(), pool.idle()), (0, 0), "it was used as often as one may be");
     assert_eq!(call(&pool).await.unwrap(), [1]);
     pool.set_reuse(Some(1_000));
-    assert_eq!(call(&pool).await.unwrap(), [2], "a higher one ends nobody");
+    assert_eq!(call(&pool).await.unwrap(), [2], "a higher bound ends no instance");
     // An instance that is leased meanwhile.
     let mut kept = Kept::default();
     assert_eq!(call_kept(&pool, &mut kept).await.unwrap(), [3]);
