@@ -148,7 +148,7 @@ pub(super) async fn put_value(
     };
     let value = body_within(request, quota.min(MAX_VALUE), too_large).await?;
     let bytes = value.len();
-    // The time counts from here, whatever the commit takes.
+    // Counted from here and not from the commit.
     let expiry = ttl_ms.map(|ms| Expiry::after(clock::now_ms(), ms));
     let value = Value { bytes: value, expiry };
     write(&api, &agent, &key, Some(value), &headers).await?;

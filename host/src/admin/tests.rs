@@ -307,7 +307,7 @@ async fn state_is_read_and_changed() {
     assert_eq!(matching(&tag, "three").await.code(), "conflict");
     assert_eq!(&bench.get(path).await.body[..], b"two");
 
-    // A time to live is told beside the value, and another write takes it away.
+    // The expiry is returned with the value, and a later write removes it.
     let lives = format!("{path}?ttl=1h30m");
     let before = crate::clock::now_ms();
     assert_eq!(bench.ask("PUT", &lives, "two").await.status, 204);

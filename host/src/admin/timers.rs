@@ -1,4 +1,4 @@
-//! Timers of a mailbox: listed, and cancelled.
+//! Timers of mailboxes: listing and cancelling them.
 
 use std::sync::Arc;
 
@@ -16,42 +16,42 @@ use super::state::page;
 use crate::store::WaitingTimer;
 use crate::wasm::TimerName;
 
-/// Timers of one page, when nothing else is asked.
+/// The number of timers returned by default.
 const PAGE: u32 = 100;
 
-/// The timers that are wanted.
+/// The query of the list of timers.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TimerParams {
-    /// Only those after this place: `next` of the page before.
+    /// Only timers after this position, the `next` of the previous page.
     #[param(pattern = "^[0-9]{1,18}-[0-9]{1,18}$")]
     after: Option<String>,
-    /// At most so many: 100 when left out, 1000 at most.
+    /// The most to return: 100 by default, 1000 at most.
     limit: Option<u32>,
 }
 
-/// A message that waits for its time.
+/// A message that waits for its due time.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct TimerStatus {
     /// The id of the message.
     pub(crate) id: String,
-    /// The name that its sender gave it; none for one without.
+    /// The name that its sender gave it; null if it has none.
     pub(crate) name: Option<String>,
-    /// The sender.
+    /// The name of the agent that sent it.
     pub(crate) sender: String,
     /// The time at which it is due, in milliseconds since 1970.
     pub(crate) due_at: u64,
-    /// Its conversation.
+    /// The conversation id.
     pub(crate) conversation: String,
 }
 
-/// Some timers.
+/// A page of timers.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct TimerPage {
-    /// The one that is due first comes first.
+    /// In order of their due times.
     pub(crate) timers: Vec<TimerStatus>,
-    /// The `after` for the next page; none when this is the last.
+    /// The value of `after` for the next page; null on the last page.
     pub(crate) next: Option<String>,
 }
 
@@ -62,10 +62,10 @@ impl From<WaitingTimer> for TimerStatus {
     }
 }
 
-/// The messages to an agent that wait for their time, a page at a time.
+/// Lists an agent's timers, one page at a time.
 #[utoipa::path(
     get, path = "/v1/mailboxes/{agent}/timers", tag = "mailboxes",
-    params(("agent" = String, Path, description = "Whose"), TimerParams),
+    params(("agent" = String, Path, description = "The agent's name"), TimerParams),
     responses((status = 200, body = TimerPage)),
 )]
 pub(super) async fn list(
@@ -82,7 +82,7 @@ pub(super) async fn list(
     Ok(Json(TimerPage { timers: timers.into_iter().map(TimerStatus::from).collect(), next }))
 }
 
-/// Returns the place that a text names, as a page gave it.
+/// Parses a position of [`TimerPage::next`].
 fn place(text: &str) -> Result<(u64, u64), Problem> {
     let parsed = text.split_once('-').and_then(|(due, seq)| Some((due.parse().ok()?, seq.parse().ok()?)));
     parsed.ok_or_else(|| {
@@ -91,14 +91,14 @@ fn place(text: &str) -> Result<(u64, u64), Problem> {
     })
 }
 
-/// Takes a timer back: it is not delivered, and nobody is told.
+/// Cancels a timer: it is not delivered, and its sender gets no notice.
 ///
-/// It is named by the id of its message, or by its name. Where several senders have a timer of this name, the id has to
-/// say which. The answer is what was cancelled.
+/// The timer is given by the id of its message, or by its name. If several senders have a timer of this name (409), the
+/// id is needed. Returns the cancelled timer.
 #[utoipa::path(
     delete, path = "/v1/mailboxes/{agent}/timers/{timer}", tag = "mailboxes",
     params(
-        ("agent" = String, Path, description = "Whose"),
+        ("agent" = String, Path, description = "The agent's name"),
         ("timer" = String, Path, description = "The id or the name of the timer"),
     ),
     responses((status = 200, body = TimerStatus)),
@@ -118,14 +118,14 @@ pub(super) async fn cancel(
     };
     let store = Arc::clone(&api.commons.store);
     let (of, wanted) = (name.clone(), TimerName::of(timer.clone()));
-    // A name is looked for among all timers of the agent, which may be many.
+    // On a blocking thread: a name is searched among all timers of the agent.
     let found = tokio::task::spawn_blocking(move || store.timers_named(&of, &wanted));
     let found = found.await.map_err(|error| Problem::host(error.to_string()))?.map_err(Problem::host)?;
     let mut found = found.into_iter();
     let (found, other) = (found.next().ok_or_else(missing)?, found.next());
     if other.is_some() {
         let detail = format!(
-            "several senders have a timer `{}` for `{name}`; name one by its id, which `caxton mailbox timers {name}` tells",
+            "several senders have a timer `{}` for `{name}`; give its id, which `caxton mailbox timers {name}` lists",
             timer.escape_debug()
         );
         return Err(Problem::new(StatusCode::CONFLICT, "unclear", detail));
@@ -133,7 +133,7 @@ pub(super) async fn cancel(
     if !api.commons.store.cancel_timer(found.sender.clone(), found.id.clone()).await? {
         return Err(missing());
     }
-    // An agent that is taken out of the file may have waited for nothing else.
+    // The removal of an agent from the declaration may have waited for its last timer.
     api.commons.wake(agent.name().shared());
     let data = json!({ "by": who.to_string(), "id": found.id, "name": found.name, "sender": found.sender });
     api.commons.events.tell(Some(&name), "timer.cancelled", data);

@@ -129,11 +129,11 @@ pub(super) enum MailboxCommand {
         #[command(flatten)]
         host: HostArgs,
     },
-    /// List an agent's timers: the messages to it that wait for their time, the next first
+    /// List an agent's timers: messages to it that wait for their due time, the next first
     Timers {
         /// The agent
         agent: String,
-        /// Only timers after this place, as the page before printed it
+        /// Only timers after this position, as printed with the previous page
         #[arg(long, value_name = "PLACE")]
         after: Option<String>,
         /// The most to list

@@ -59,7 +59,7 @@ pub(super) enum StateCommand {
         key: String,
         /// The value: text, @FILE, or - for standard input
         value: String,
-        /// After this time the key is gone, such as 10m; without it the key stays
+        /// The time to live, such as 10m; without it the key does not expire
         #[arg(long, value_name = "TIME")]
         ttl: Option<String>,
         #[command(flatten)]
@@ -104,7 +104,7 @@ pub(super) async fn run(command: StateCommand, out: &mut Out) -> Result<(), CliE
     }
 }
 
-/// Prints a value; words tell when its key is gone.
+/// Prints a value, with its expiry as a message.
 fn show(key: &str, response: Response<Bytes>, out: &mut Out) -> Result<(), CliError> {
     let expires_at = response.headers().get("caxton-expires-at").and_then(|at| at.to_str().ok()?.parse::<u64>().ok());
     let value = response.into_body();

@@ -98,7 +98,7 @@ fn commands_have_help_and_examples() {
     }
 }
 
-/// Each command of the documentation is one that the program takes, also those of the examples in its own help.
+/// Every command in the documentation and in examples of the help has to parse.
 #[test]
 fn commands_on_the_pages_are_taken() {
     let (mut wrong, mut taken) = (Vec::new(), 0);

@@ -39,7 +39,7 @@ pub(crate) struct Expiry {
 }
 
 impl Expiry {
-    /// Returns the end of so many milliseconds from now, bounded by the store's signed integers, which reach beyond any clock.
+    /// Returns the time this many milliseconds from now, bounded by the store's signed integers, which reach beyond any clock.
     pub(crate) fn after(now: u64, ttl_ms: u64) -> Self {
         Self { at: now.saturating_add(ttl_ms).min(i64::MAX.unsigned_abs()), given: Some(ttl_ms) }
     }
@@ -215,7 +215,7 @@ pub(crate) enum Commits {
     Through(Committer),
     /// A copy of an HTTP call keeps its effects, and commits none.
     Nowhere,
-    /// A migration: each commit is a step, for which the limits count anew.
+    /// A migration: each commit is a step with limits of its own.
     InSteps(Committer),
 }
 
@@ -230,7 +230,7 @@ impl fmt::Debug for Commits {
     }
 }
 
-/// Defines `commit` once more: only a function that has the store at hand can give it its fuel again.
+/// Replaces `commit` by a function with access to the store, which is needed to refill its fuel.
 pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut interface = linker.instance("caxton:agent/effects@0.1.0")?;

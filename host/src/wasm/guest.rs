@@ -205,7 +205,7 @@ impl Ctx {
 impl types::Host for Ctx {}
 
 impl Ctx {
-    /// Returns the current call, if it may speak to others.
+    /// Returns the current call, if it may send messages.
     fn may_speak(&self) -> Result<&Work, wit::SendError> {
         if self.is_migration() {
             let why = "a migration tells nobody: it neither sends nor asks, and sets and cancels no timers";

@@ -354,7 +354,7 @@ fn interface(name: &str) -> Option<(&str, &str)> {
     name.split_once('@').or(Some((name, ""))).filter(|(name, _)| name.contains('/'))
 }
 
-/// Judges an export that an agent may have or not: one of a version that this host does not look for would never be called.
+/// Checks an optional export: one of another version would never be called.
 fn judge_option(export: &str) -> Option<Finding> {
     let (name, version) = interface(export)?;
     let is_option = ["caxton:agent/snapshot", "caxton:agent/health", "caxton:agent/migration"].contains(&name);

@@ -113,7 +113,7 @@ impl Meter {
         self.budget_ns.store(nanoseconds(budget), Ordering::Relaxed);
     }
 
-    /// Starts a step of a migration: counts anew, in the middle of a poll.
+    /// Starts a step of a migration: resets the count, even in the middle of a poll.
     pub(super) fn begin_step(&self) {
         self.used_ns.store(0, Ordering::Relaxed);
         self.begin_poll();

@@ -1,4 +1,4 @@
-//! Converting an agent's state for a new version: a call of its own, which commits in steps.
+//! Migrations: conversion of an agent's state for a new version, in a call of its own that commits in steps.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -15,11 +15,11 @@ use super::pool::Pool;
 use super::{Fault, wit};
 
 impl Pool {
-    /// Starts an instance with nothing restored, lets it convert the agent's state from the form of version `from`, and
-    /// drops it. Returns the effects since its last commit, or the guest's failure. `limits.time` bounds each step; the
+    /// Starts an instance without a snapshot, lets it convert the agent's state from the form of version `from`, and
+    /// ends it. Returns the effects since its last commit, or the guest's failure. `limits.time` bounds each step; the
     /// caller bounds the whole.
     ///
-    /// The instance is no part of the pool: it counts neither as live nor against `instances.max`.
+    /// The instance does not belong to the pool: it counts neither as live nor against `instances.max`.
     pub(crate) async fn migrate(&self, from: u32, work: Work) -> Result<Result<Effects, wit::Failure>, Fault> {
         let _place = self.runtime.place().await;
         let mut instance = Instance::start(&self.program, &self.who, &self.outside, self.runtime.places()).await?;
@@ -43,7 +43,7 @@ impl Instance {
     }
 }
 
-/// Runs a call with its time on a core counted and the time by the clock of each of its steps bounded.
+/// Runs a call, measures its CPU time, and bounds the time of each of its steps by the clock.
 async fn bounded_by_step<F: Future + Unpin>(meter: &Meter, time: Duration, call: F) -> Result<F::Output, Late> {
     let mut call = Metered { meter, future: call };
     let mut timer: Pin<Box<Sleep>> = Box::pin(sleep_until((meter.step_began() + time).into()));
@@ -51,7 +51,7 @@ async fn bounded_by_step<F: Future + Unpin>(meter: &Meter, time: Duration, call:
         if let Poll::Ready(output) = Pin::new(&mut call).poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        // A step may have begun within that poll.
+        // A step may have started within that poll.
         let end = (meter.step_began() + time).into();
         if timer.deadline() != end {
             timer.as_mut().reset(end);
@@ -69,7 +69,7 @@ mod tests {
     use crate::clock;
 
     #[tokio::test]
-    async fn the_clock_and_the_core_begin_anew_with_each_step() {
+    async fn time_limits_restart_with_each_step() {
         let (time, cpu) = (Duration::from_millis(300), Duration::from_millis(20));
         for (steps, ends) in [(true, true), (false, false)] {
             let meter = Meter::new();

@@ -1,4 +1,4 @@
-//! The call that converts an agent's state: on an instance of its own, in steps.
+//! Tests of migrations: the call on an instance of its own, and its steps.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::guests::{COUNT, Guest};
 use super::{Bench, call, work};
 use crate::wasm::{Commits, Effects, Fault, Work};
 
-/// A call whose steps go to `steps`, as the numbers of their writes.
+/// Returns a call that records the number of writes of each step in `steps`.
 fn in_steps(steps: &Arc<Mutex<Vec<usize>>>) -> Work {
     let steps = Arc::clone(steps);
     let committer = move |effects: Effects, _| {
@@ -19,7 +19,7 @@ fn in_steps(steps: &Arc<Mutex<Vec<usize>>>) -> Work {
     Work { commits: Commits::InSteps(Arc::new(committer)), ..work() }
 }
 
-/// A guest that makes five writes at a time, `times` times, and after each the loop and the commit that are given.
+/// Returns a guest that makes five writes `times` times, followed each time by the given loop and commit.
 fn writes(world: &str, times: u32, then: &str) -> Vec<u8> {
     let more = format!(
         r#"(data (i32.const 512) "key")
@@ -52,7 +52,7 @@ fn writes(world: &str, times: u32, then: &str) -> Vec<u8> {
     Guest { world, imports, more: &more, handle: COUNT, ..Guest::default() }.build()
 }
 
-/// A memory that nothing may be restored into.
+/// A snapshot that must not be restored.
 const SNAPSHOT: &str = r#"(func (export "caxton:agent/snapshot@0.1.0#save") (result i32) unreachable)
     (func (export "caxton:agent/snapshot@0.1.0#restore") (param i32 i32) (result i32) unreachable)"#;
 
