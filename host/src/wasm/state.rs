@@ -29,7 +29,7 @@ impl Ctx {
         let mut effects = self.effects.lock();
         // The first version that was read is the one to check.
         effects.reads.entry(key.to_owned()).or_insert(version);
-        // What depends on an uncommitted value must not leave the host before that value is durable.
+        // Data that depends on an uncommitted value must not leave the host before that value is durable.
         effects.ahead |= !safe;
         if reserved {
             effects.doomed.get_or_insert_with(|| key.to_owned());
