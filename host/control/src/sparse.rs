@@ -1,9 +1,9 @@
-//! The settings of a revision as text that is kept: sparse, and read with the defaults of the host that reads it.
+//! The text form in which a revision's settings are stored: sparse, and read with the defaults of the reading host.
 //!
-//! A revision is known by this text for as long as it is kept, also by later versions of the host. Only what differs
-//! from its default is printed: a setting that a later version adds changes no text, and an earlier text reads as if
-//! the new setting had been left out of the file. An upgrade therefore neither begins a rollout nor makes a kept
-//! revision unreadable. It follows that the default of a setting in here never changes; a test lists them all.
+//! A stored revision is identified by this text, also by later versions of the host. Only values that differ from their
+//! default are written: a setting that a later version adds changes no text, and an earlier text reads as if the new
+//! setting had been left out of the file. So an upgrade neither begins a rollout nor makes a stored revision
+//! unreadable. It follows that the default of a setting in here never changes; a test lists them all.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::desired::{AgentSpec, Allow, Limits};
 
-/// The settings that make a revision beside its bytes.
+/// The settings that make a revision beside its component.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RevisionSettings {
     pub(crate) config: BTreeMap<String, String>,
@@ -29,7 +29,7 @@ fn tree<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).expect("settings are text, numbers, lists and tables of them")
 }
 
-/// Prints the settings of an agent that make a revision. Equal texts are the same revision.
+/// Writes the settings of an agent that make a revision. Equal texts are the same revision.
 pub(crate) fn print(spec: &AgentSpec) -> String {
     let AgentSpec { config, allow, limits, .. } = spec;
     let (config, allow, limits) = (config.clone(), allow.clone(), limits.clone());
@@ -40,13 +40,13 @@ fn print_tree(settings: Value) -> String {
     thin(settings, &DEFAULTS).unwrap_or_else(|| Value::Object(Map::new())).to_string()
 }
 
-/// Reads what [`print()`] printed, in this version or an earlier one. Returns none for what no version printed.
+/// Reads the output of [`print()`], of this version or an earlier one. Returns `None` for any other text.
 pub(crate) fn read(text: &str) -> Option<RevisionSettings> {
     serde_json::from_str(text).ok().and_then(|kept| serde_json::from_value(fill(kept, &DEFAULTS)).ok())
 }
 
-/// The text that this version prints for what an earlier one did. Settings that are not known stay, so that two
-/// revisions of a later version stay two; what is no text of settings stays as it is.
+/// Rewrites a text of an earlier version in the form of this one. Unknown settings stay, so that two revisions of a
+/// later version stay different; a text that is not of settings is returned unchanged.
 pub fn normal(text: &str) -> String {
     match serde_json::from_str(text) {
         Ok(kept @ Value::Object(_)) => print_tree(kept),
@@ -54,13 +54,13 @@ pub fn normal(text: &str) -> String {
     }
 }
 
-/// For `#[serde(deserialize_with = "…")]`: a text of settings, as this version prints it.
+/// Deserializes a text of settings into the form of this version, for `#[serde(deserialize_with = "…")]`.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     String::deserialize(deserializer).map(|text| normal(&text))
 }
 
-/// For `#[serde(deserialize_with = "…")]`: a list without those of its elements that this version cannot read, such as
-/// records of rollouts by a strategy that is no more.
+/// Deserializes a list without the elements that this version cannot read, such as rollouts with a removed strategy,
+/// for `#[serde(deserialize_with = "…")]`.
 pub(crate) fn readable<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -70,7 +70,7 @@ where
     Ok(elements.into_iter().filter_map(|element| serde_json::from_value(element).ok()).collect())
 }
 
-/// The leaves of `value` that differ from those of `defaults`, in order of name; none if none does. A list is a leaf.
+/// Returns the leaves of `value` that differ from `defaults`, sorted by name; `None` if none does. A list is a leaf.
 fn thin(value: Value, defaults: &Value) -> Option<Value> {
     match (value, defaults) {
         (Value::Object(fields), Value::Object(known)) => {
@@ -79,6 +79,7 @@ fn thin(value: Value, defaults: &Value) -> Option<Value> {
                 .filter_map(|(key, value)| {
                     let kept = match known.get(&key) {
                         Some(default) => thin(value, default)?,
+                        // Unknown to this version, and kept: two revisions of a later version stay different.
                         None => value,
                     };
                     Some((key, kept))
@@ -90,7 +91,7 @@ fn thin(value: Value, defaults: &Value) -> Option<Value> {
     }
 }
 
-/// `kept` with the leaves of `defaults` that it lacks.
+/// Returns `kept` with its missing leaves filled in from `defaults`.
 fn fill(kept: Value, defaults: &Value) -> Value {
     match (kept, defaults) {
         (Value::Object(mut fields), Value::Object(known)) => {
@@ -112,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// What every revision was kept with before settings were kept sparse.
+    /// The text of every revision before settings were stored sparsely.
     const FULL: &str = r#"{"config":{"mood":"calm"},"allow":{"send":["cap:desk"],"env":[]},"limits":{"memory_bytes":67108864,"cpu":"1s","fuel":null,"time":"10s","message_bytes":262144,"sends":7,"writes":1000,"state_bytes":67108864,"hops":64,"log_lines":1000}}"#;
 
     #[test]
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_has_what_differs_and_reads_back() {
+    fn the_text_has_only_differences_and_reads_back() {
         let mut settings = RevisionSettings::default();
         assert_eq!(print_tree(tree(&settings)), "{}");
         settings.limits.sends = 7;
@@ -153,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_come_or_go_make_nothing_unreadable() {
-        // kept, as this version prints it, can be read
+    fn added_and_removed_settings_stay_readable() {
+        // stored text, the text of this version, readable
         for (kept, printed, readable) in [
             ("{}", "{}", true),
             (r#"{"limits":{}}"#, "{}", true),
             (r#"{"limits":{"sends":1000}}"#, "{}", true),
-            // A later version has more: two of its revisions stay two, and what is known of them is read.
+            // Of a later version with more settings: its revisions stay different, and the known settings are read.
             (
                 r#"{"snapshot":{"max":5},"limits":{"sends":7,"pages":3}}"#,
                 r#"{"limits":{"pages":3,"sends":7},"snapshot":{"max":5}}"#,
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_default_is_kept_also_when_it_is_nothing() {
+    fn null_and_empty_values_that_differ_are_kept() {
         let defaults = json!({ "a": 5, "b": { "c": [1], "d": null } });
         for (value, kept) in [
             (json!({ "a": null, "b": { "c": [1], "d": null } }), Some(json!({ "a": null }))),
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_without_what_cannot_be() {
+    fn a_list_is_read_without_unreadable_elements() {
         #[derive(Deserialize)]
         struct Holder {
             #[serde(deserialize_with = "readable")]

@@ -1,7 +1,7 @@
-//! From the tree to [`Desired`].
+//! The construction of [`Desired`] from the tree.
 //!
-//! Reads every key once, section by section. A value that is wrong is reported and stands in as its default, so
-//! that everything else is checked as well; with any error nothing is returned.
+//! Reads every key once, section by section. A wrong value is reported and replaced by its default, so that everything
+//! else is checked as well; with any error nothing is returned.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,11 +25,12 @@ use crate::schedule::{Missed, Schedule};
 use crate::template::Template;
 use crate::units::print_bytes;
 
-/// What the file means, or everything that is wrong with it, in the order of the file.
+/// Checks the tree and returns its meaning, or all errors in the order of the file.
 pub fn check(root: &Node) -> Result<Desired, Vec<ConfigError>> {
     let mut findings = Findings::default();
     let desired = desired(root, &mut findings);
     let mut errors = findings.errors;
+    // Sections are read in the order of the code, but people go through the file.
     errors.sort_by(|one, other| one.at().place.cmp(&other.at().place));
     desired.filter(|_| errors.is_empty()).ok_or(errors)
 }
@@ -43,7 +44,7 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
         return None;
     };
     let root = Section::open(schema::root(), table, String::new(), root.place.clone(), findings);
-    // The number itself is not kept: there is one format.
+    // The value is not kept, since there is only one format.
     root.get::<u64>("caxton", None, findings);
     let base = Inherited::read(&root.section("defaults", findings), None, findings);
     let desired = Desired {
@@ -64,6 +65,7 @@ fn listen(section: &Section<'_>, findings: &mut Findings) -> SocketAddr {
 
 fn host(section: &Section<'_>, findings: &mut Findings) -> Host {
     Host {
+        // Every key has a default in the schema, so `unwrap_or_default` acts only after a reported error.
         drain: section.get("drain", None, findings).unwrap_or_default(),
         instances: section.get("instances", None, findings),
     }
@@ -95,6 +97,7 @@ fn cors(section: &Section<'_>, findings: &mut Findings) -> Cors {
         credentials: section.get("credentials", None, findings).unwrap_or_default(),
         max_age: section.get("max-age", None, findings).unwrap_or_default(),
     };
+    // Browsers refuse the combination, so the setting could never act.
     if cors.credentials && cors.origins.iter().any(|origin| origin == "*") {
         let at = At { key: section.key("credentials"), place: section.place("credentials") };
         findings.errors.push(ConfigError::CredentialsForAll { at });
@@ -123,7 +126,7 @@ fn conversations(section: &Section<'_>, findings: &mut Findings) -> Conversation
     }
 }
 
-/// All agents, checked one by one and against each other.
+/// Reads all agents and checks them, one by one and against each other.
 fn agents(root: &Section<'_>, base: &Inherited, findings: &mut Findings) -> BTreeMap<AgentName, Arc<AgentSpec>> {
     let mut agents = BTreeMap::new();
     let Some(entry) = root.entry("agents") else { return agents };
@@ -134,6 +137,7 @@ fn agents(root: &Section<'_>, base: &Inherited, findings: &mut Findings) -> BTre
     let mut cross = Cross::default();
     for (name, entry) in table {
         let path = format!("agents.{name}");
+        // Recorded even if its settings are wrong, so that grants for it are no further errors.
         let parsed = name.parse::<AgentName>().inspect(|name| cross.agent(name.clone())).map_err(|reason| {
             let at = At { key: path.clone(), place: entry.key.clone() };
             findings.errors.push(ConfigError::BadName { at, given: name.clone(), whose: "an agent", reason });
@@ -150,7 +154,7 @@ fn agents(root: &Section<'_>, base: &Inherited, findings: &mut Findings) -> BTre
         let fields = &schema::root()["agents"].fields;
         let section = Section::open(fields, settings, path, entry.key.clone(), findings);
         report_missing_component(&section, name, table, findings);
-        // A bad name is reported; the settings are checked all the same, under a name that nobody sees.
+        // After a bad name the settings are still checked, under a name that is never shown.
         let agent = parsed.clone().unwrap_or_else(|()| "nobody".parse().expect("follows the rule for names"));
         let spec = agent_spec(&section, name, agent, base, &mut cross, findings);
         if let Ok(agent) = parsed {
@@ -161,7 +165,8 @@ fn agents(root: &Section<'_>, base: &Inherited, findings: &mut Findings) -> BTre
     agents
 }
 
-/// Reports a missing component, with the agent that was probably meant: `[agents.typo.http]` makes an agent.
+/// Reports a missing component, with the agent that was probably meant: a misspelt `[agents.typo.http]` declares an
+/// agent.
 fn report_missing_component(section: &Section<'_>, name: &str, agents: &Table, findings: &mut Findings) {
     if section.entry("component").is_some() {
         return;
@@ -233,6 +238,7 @@ fn routes(section: &Section<'_>, agent: &str, cross: &mut Cross, findings: &mut 
             Some("enqueue") => Mode::Enqueue,
             _ => Mode::Request,
         };
+        // A wrong route must not be reported as a clash as well.
         if let (Some(pattern), Some(methods)) = (pattern, methods) {
             let cors = section.get("cors", None, findings);
             let conversation = conversation(&section, &pattern, findings);
@@ -245,7 +251,7 @@ fn routes(section: &Section<'_>, agent: &str, cross: &mut Cross, findings: &mut 
     routes
 }
 
-/// Reads the template that names the conversations of a route; none if the route has none.
+/// Reads the template for the conversations of a route; `None` if there is none.
 fn conversation(section: &Section<'_>, route: &RoutePattern, findings: &mut Findings) -> Option<Template> {
     let given: String = section.get("conversation", None, findings)?;
     match Template::parse(&given, route) {
@@ -258,7 +264,7 @@ fn conversation(section: &Section<'_>, route: &RoutePattern, findings: &mut Find
     }
 }
 
-/// The schedules: each there once, and none with a message that the agent cannot take.
+/// Reads the schedules. No schedule may occur twice, or send a message that the agent cannot take.
 fn schedules(section: &Section<'_>, limits: &Limits, findings: &mut Findings) -> Vec<Schedule> {
     let mut schedules = Vec::new();
     let mut seen: BTreeMap<String, Place> = BTreeMap::new();
@@ -272,6 +278,7 @@ fn schedules(section: &Section<'_>, limits: &Limits, findings: &mut Findings) ->
             Some("all") => Missed::All,
             _ => Missed::Latest,
         };
+        // Checked here, since a schedule has no sender that could get the error.
         let bytes = content.as_ref().map_or(0, |content| content.len() as u64);
         if bytes > limits.message_bytes {
             let at = At { key: section.key("content"), place: section.place("content") };

@@ -4,15 +4,15 @@ use serde_json::{Map, Value, json};
 
 use super::schema::{Default, Field, Fields, INHERITED, Item, Key, Kind, METHODS, root};
 
-/// The rule for the names of agents and capabilities (SPEC §7).
+/// The rule for names of agents and capabilities (SPEC §7).
 const NAME: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
 const SIZE: &str = "^[0-9]+(B|KB|KiB|MB|MiB|GB|GiB)?$";
 const TIME: &str = "^(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
 const CRON: &str = "^\\s*\\S+(\\s+\\S+){4,5}\\s*$";
 const CONTENT_TYPE: &str = "^[ -~]{1,100}$";
 
-/// A JSON schema (draft 2020-12) that accepts what [`super::check`] accepts, as far as one key at a time can tell:
-/// the bounds of sizes and durations, and what settings mean to each other, are left to `check`.
+/// Returns a JSON schema (draft 2020-12) that accepts all files that [`super::check`] accepts. It checks one key at a
+/// time: the bounds of sizes and durations, and relations between settings, are left to `check`.
 pub fn json_schema() -> Value {
     let mut schema = table(root());
     schema.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
@@ -30,7 +30,7 @@ pub fn json_schema() -> Value {
     Value::Object(schema)
 }
 
-/// The schema of a table. Keys that are not implemented are left out, and so refused.
+/// Returns the schema of a table. Unimplemented keys are left out, and so refused.
 fn table(fields: &Fields) -> Map<String, Value> {
     let implemented = || fields.values().filter(|field| field.key.kind != Kind::Later);
     let properties: Map<String, Value> = implemented().map(|field| (field.name.to_owned(), property(field))).collect();
@@ -48,7 +48,7 @@ fn table(fields: &Fields) -> Map<String, Value> {
     schema
 }
 
-/// The schema of one key, with its description and default.
+/// Returns the schema of a key, with its description and default.
 fn property(field: &Field) -> Value {
     let key = field.key;
     let mut schema = match key.kind {
@@ -80,12 +80,12 @@ fn property(field: &Field) -> Value {
     schema
 }
 
-/// The schema of a value.
+/// Returns the schema of a value.
 fn scalar(key: &Key) -> Value {
     match key.kind {
         Kind::Integer { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Kind::Number { least, most } => json!({ "type": "number", "minimum": least, "maximum": most }),
-        // A number is in bytes and has its bounds; a text has its form.
+        // A number is in bytes and has the bounds; for a text only the form can be checked.
         Kind::Size { least, most } => json!({
             "type": ["string", "integer"], "pattern": SIZE, "minimum": least, "maximum": most,
         }),
@@ -118,7 +118,7 @@ fn scalar(key: &Key) -> Value {
     }
 }
 
-/// The schema of an element of a list.
+/// Returns the schema of a list's element.
 fn element(item: Item) -> Value {
     match item {
         Item::Text => json!({ "type": "string", "pattern": "\\S" }),
@@ -131,7 +131,7 @@ fn element(item: Item) -> Value {
     }
 }
 
-/// The key's line, with the bounds that a pattern cannot express.
+/// Returns the description of a key, with the bounds that a pattern cannot express.
 fn describe(key: &Key) -> String {
     match key.kind.bounds() {
         Some(bounds) => format!("{} ({bounds})", key.doc),

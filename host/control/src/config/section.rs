@@ -1,4 +1,4 @@
-//! One table of the file beside what the schema says of it.
+//! A table of the file together with its schema.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
 
-/// A table whose keys are known; reading from it reports what is wrong with the values.
+/// A table with known keys; reading from it reports wrong values.
 pub(super) struct Section<'a> {
     fields: &'static Fields,
     table: Option<&'a Table>,
@@ -23,7 +23,7 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The table at `path`. Reports each key that is unknown or not implemented.
+    /// Opens the table at `path`. Reports each key that is unknown or not implemented.
     pub(super) fn open(
         fields: &'static Fields,
         table: &'a Table,
@@ -45,27 +45,27 @@ impl<'a> Section<'a> {
         section
     }
 
-    /// A table that nobody wrote: all its keys have their defaults.
+    /// Returns an absent table: all its keys have their defaults.
     pub(super) fn absent(fields: &'static Fields, path: String) -> Self {
         Self { fields, table: None, path, place: Place::Default }
     }
 
-    /// The path of a key in this table.
+    /// Returns the path of a key in this table.
     pub(super) fn key(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    /// The entry of a key, if the table has it.
+    /// Returns the entry of a key, if the table has it.
     pub(super) fn entry(&self, name: &str) -> Option<&'a Entry> {
         self.table?.get(name)
     }
 
-    /// Where a key's value was written, or [`Place::Default`].
+    /// Returns the place of a key's value, or [`Place::Default`].
     pub(super) fn place(&self, name: &str) -> Place {
         self.entry(name).map_or(Place::Default, |entry| entry.node.place.clone())
     }
 
-    /// Returns the place where a key of a table in this one was written, or [`Place::Default`].
+    /// Returns the place of the value of a key in a table below this one, or [`Place::Default`].
     pub(super) fn path_place(&self, table: &str, name: &str) -> Place {
         let written = self.entry(table).and_then(|entry| entry.node.get(name));
         written.map_or(Place::Default, |entry| entry.node.place.clone())
@@ -75,7 +75,7 @@ impl<'a> Section<'a> {
         self.fields.get(name).expect("the schema has every key that is read; a test reads them all")
     }
 
-    /// The table of a key, if it was written and is one.
+    /// Returns the table of a key, if it was written and is a table.
     pub(super) fn written(&self, name: &str, findings: &mut Findings) -> Option<Section<'a>> {
         let field = self.field(name);
         let entry = self.entry(name)?;
@@ -89,13 +89,13 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The table of a key; if it was not written, one in which everything has its default.
+    /// Returns the table of a key; if it was not written, an absent one.
     pub(super) fn section(&self, name: &str, findings: &mut Findings) -> Section<'a> {
         let written = self.written(name, findings);
         written.unwrap_or_else(|| Section::absent(&self.field(name).fields, self.key(name)))
     }
 
-    /// The tables of a list of tables.
+    /// Returns the tables of a list of tables.
     pub(super) fn sections(&self, name: &str, findings: &mut Findings) -> Vec<Section<'a>> {
         let field = self.field(name);
         let Some(entry) = self.entry(name) else { return Vec::new() };
@@ -120,12 +120,12 @@ impl<'a> Section<'a> {
         nodes.iter().enumerate().filter_map(open).collect()
     }
 
-    /// The value of a key: as written, else `inherited`, else the schema's default. `None` if it was wrong, if it
-    /// is required and missing, or if there is no default.
+    /// Returns the value of a key: as written, else `inherited`, else the schema's default. `None` if the value is
+    /// wrong, if the key is required and missing, or if there is no default.
     pub(super) fn get<T: FromScalar>(&self, name: &str, inherited: Option<T>, findings: &mut Findings) -> Option<T> {
         let key = self.field(name).key;
         if key.kind == Kind::Later {
-            // If it was written, that was reported.
+            // A written key was reported by [`open`](Self::open).
             return inherited;
         }
         if let Some(entry) = self.entry(name) {
@@ -145,15 +145,16 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The error for a required key that the table lacks.
+    /// Returns the error for a missing required key.
     pub(super) fn missing(&self, key: &Key, name: &str, agent: Option<String>) -> ConfigError {
         let at = At { key: self.key(name), place: self.place.clone() };
         ConfigError::Missing { at, example: example(key, name), agent }
     }
 
-    /// The error for a key that the table does not have.
+    /// Returns the error for a key that the table does not have.
     fn unknown(&self, name: &str, entry: &Entry, suggest: &mut super::suggest::Suggest) -> ConfigError {
         let names = || self.fields.values().filter(|field| field.key.kind != Kind::Later).map(|field| field.name);
+        // A key is often written one table too high.
         let below = || names().find(|table| self.fields[table].fields.contains_key(name));
         let near = suggest.nearest(name, names()).map(str::to_owned);
         let suggestion = near.or_else(|| below().map(|table| format!("{table}.{name}")));
@@ -161,14 +162,14 @@ impl<'a> Section<'a> {
         ConfigError::UnknownKey { at, suggestion, known: names().collect() }
     }
 
-    /// The schema's key of this name.
+    /// Returns the schema of a key in this table.
     pub(super) fn schema(&self, name: &str) -> &'static Key {
         self.field(name).key
     }
 }
 
 impl Element {
-    /// The text, if it is text.
+    /// Returns the text of a text element.
     pub(super) fn text(self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text),
@@ -176,7 +177,7 @@ impl Element {
         }
     }
 
-    /// The capability, if it is one.
+    /// Returns the name of a capability element.
     pub(super) fn capability(self) -> Option<Capability> {
         match self {
             Self::Capability(name) => Some(name),
@@ -184,7 +185,7 @@ impl Element {
         }
     }
 
-    /// The receiver, if it is one.
+    /// Returns the receiver of a receiver element.
     pub(super) fn receiver(self) -> Option<Receiver> {
         match self {
             Self::Receiver(receiver) => Some(receiver),
@@ -193,13 +194,13 @@ impl Element {
     }
 }
 
-/// A type that a setting is kept in.
+/// A type that a value can be read as.
 pub(super) trait FromScalar: Sized {
-    /// The value, if the kind of the setting is the one for this type.
+    /// Converts the value if it is of the kind for this type.
     fn from_scalar(scalar: Scalar) -> Option<Self>;
 }
 
-/// Connects a type with the variant of [`Scalar`] that holds it.
+/// Implements [`FromScalar`] for a type by the variant of [`Scalar`] that holds it.
 macro_rules! from_scalar {
     ($($type:ty: $pattern:pat => $value:expr;)*) => {
         $(impl FromScalar for $type {

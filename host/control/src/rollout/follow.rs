@@ -1,4 +1,4 @@
-//! What an agent's declaration asks of its ledger.
+//! The effect of an agent's declaration on its ledger.
 
 use crate::names::Digest;
 
@@ -7,58 +7,58 @@ use super::settings::Settings;
 use super::strategy::Strategy;
 use super::{Instances, Obstacle, Side, can_hold};
 
-/// What is declared of an agent, with what its component's file holds.
+/// The declaration of an agent, with the present component.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Declared {
-    /// The bytes.
+    /// The digest of the component.
     pub digest: Digest,
     /// The settings that make a revision, as [`crate::AgentSpec::revision_settings`] prints them.
     pub settings: String,
-    /// How changed settings reach traffic.
+    /// The rollout settings for changed settings.
     pub deploy: Settings,
-    /// How changed bytes alone do.
+    /// The rollout settings for a changed component alone.
     pub reload: Settings,
 }
 
-/// What is declared, against what is known.
+/// The relation of a declaration to the agent's ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wish<'a> {
-    /// It runs, or is on its way.
+    /// It runs, or its rollout is in progress.
     Present,
-    /// It runs, and something else is on its way.
+    /// It runs, and the rollout of something else is in progress.
     Back,
-    /// It was tried, and is not again.
+    /// It was tried and refused.
     Declined(&'a Declined),
-    /// It is to be rolled out like this.
+    /// It has to be rolled out with these settings.
     New(&'a Settings),
 }
 
-/// What to do for a declaration.
+/// The next step for a declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: all is as declared, or on its way.
+    /// Nothing: everything is as declared, or a rollout is in progress.
     Rest,
-    /// Nothing, for a reason that people should know.
+    /// Nothing now, for a reason to show to people.
     Wait(String),
-    /// Nothing, until a person mends what is told.
+    /// Nothing until a person removes the obstacle.
     Refuse(Obstacle, String),
-    /// Make a revision of what is declared, and ask again with it.
+    /// Create a revision of the declaration, and call again with it.
     Create,
 }
 
 impl Ledger {
-    /// What a declaration is to the agent.
+    /// Compares a declaration with the ledger.
     pub fn wish<'a>(&'a self, declared: &'a Declared) -> Wish<'a> {
         let is = |side: &Side| side.digest == declared.digest && side.settings == declared.settings;
         let open = self.open();
-        // Also when it goes back: what becomes of it is known when it has.
+        // Also while it goes back: only its end decides if it is declined.
         if open.is_some_and(|rollout| is(&rollout.to)) {
             return Wish::Present;
         }
         let Some(current) = self.current() else { return Wish::Present };
         let settings = if current.settings == declared.settings { &declared.reload } else { &declared.deploy };
         match (self.refused(declared.digest, &declared.settings), is(current), open) {
-            // What runs is not tried, whatever became of it before.
+            // A running revision is not tried, whatever became of it before.
             (_, true, None) => Wish::Present,
             (Some(declined), ..) => Wish::Declined(declined),
             (None, true, Some(_)) => Wish::Back,
@@ -66,10 +66,11 @@ impl Ledger {
         }
     }
 
-    /// Takes a declaration up: ends the rollout of what is not wanted any more, and begins one of what is.
+    /// Takes up a declaration: ends a rollout that is no longer wanted, and begins the wanted one.
     ///
-    /// `fresh` is the revision that was made of exactly this declaration and has not begun to run, if there is one;
-    /// `stateful` says of a revision, by its number, whether it keeps state in its memory. What just ended is [settled](Ledger::settle) here too.
+    /// `fresh` is the revision created from exactly this declaration that has not run yet, if there is one; `stateful`
+    /// tells for a revision's number if it keeps state in its memory. Also [settles](Ledger::settle) a rollout that
+    /// just ended.
     pub fn follow(
         &mut self,
         declared: &Declared,
@@ -99,7 +100,7 @@ impl Ledger {
                 return Next::Wait("a newer change waits until the earlier one has gone back".to_owned());
             }
             self.settle(now);
-            // What runs may be another now, and with it the strategy.
+            // The running revision may have changed, and with it the strategy.
             return self.follow(declared, fresh, who, instances, stateful, now);
         }
         let stateful = self.current().is_some_and(|side| stateful(side.number));
@@ -116,7 +117,7 @@ impl Ledger {
 }
 
 impl Settings {
-    /// The same settings with another strategy.
+    /// Returns these settings with another strategy.
     pub fn with(&self, strategy: Strategy) -> Self {
         Self { strategy, ..self.clone() }
     }

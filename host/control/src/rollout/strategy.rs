@@ -1,6 +1,6 @@
-//! How a new version takes over: the settings, and the steps that follow from them (SPEC §2, §3).
+//! The strategies of a takeover: their settings, and the steps that they compile to (SPEC §2, §3).
 //!
-//! Eight short functions give steps over few primitives; nothing else knows one strategy from another.
+//! Eight short functions return lists of primitive steps; no other code distinguishes strategies.
 
 use std::time::Duration;
 
@@ -11,50 +11,50 @@ use super::settings::WATCHED;
 pub use super::step::Step;
 use crate::units::serde_duration;
 
-/// The most steps of weight that a canary or a split may have. A weight is a whole percent, so more cannot rise.
+/// The most weight steps of a canary or a split. Weights are whole percentages that rise, so there cannot be more.
 pub const MAX_WEIGHTS: usize = 100;
 
-/// How a changed declaration reaches traffic (SPEC §2).
+/// The strategy for a changed declaration (SPEC §2).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "strategy", rename_all = "kebab-case")]
 pub enum Deploy {
-    /// All traffic at once; what the old revision has in flight gets another attempt on the new one.
+    /// All traffic at once; messages in flight on the old revision get another attempt on the new one.
     Immediate,
     /// Instances are replaced in batches, and traffic follows.
     Rolling {
-        /// How many at a time.
+        /// The size of a batch.
         batch: Batch,
     },
     /// A full second set takes all traffic at once; the old one stays warm for an instant undo.
     BlueGreen {
-        /// How long (0 s – 24 h, 300 s).
+        /// The time for which it stays warm (0 s – 24 h, 300 s).
         #[serde(rename = "keep-warm", with = "serde_duration")]
         keep_warm: Duration,
     },
     /// Traffic moves by weight, judged at each step.
     Canary {
-        /// In order; all traffic follows the last.
+        /// The steps; all traffic follows the last.
         steps: Vec<CanaryStep>,
     },
 }
 
-/// How changed bytes under the same declaration reach traffic (SPEC §3).
+/// The strategy for a changed component under the same declaration (SPEC §3).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "strategy", rename_all = "kebab-case")]
 pub enum Reload {
-    /// The new revision stands and answers its probe before the old one takes no more and drains.
+    /// The new revision is up and healthy before the old one gets no more messages and drains.
     Graceful,
-    /// The new revision takes all as soon as it stands, and the old one ends at once.
+    /// The new revision gets all traffic as soon as it is up, and the old one ends at once.
     Immediate,
     /// The new revision handles copies of live messages first, and its answers have to agree.
     Parallel {
-        /// How long at most (1 s – 1 h, 60 s).
+        /// The longest time for copies (1 s – 1 h, 60 s).
         #[serde(rename = "for", with = "serde_duration")]
         hold: Duration,
-        /// How many copies are enough (1 – 1,000,000, 100).
+        /// The number of copies that is enough (1 – 1,000,000, 100).
         #[serde(rename = "min-messages")]
         min_messages: u64,
-        /// How many of a hundred have to agree (0 – 100, 100).
+        /// The percentage that has to agree (0 – 100, 100).
         #[serde(rename = "match")]
         match_percent: f64,
         /// Paths that may differ; see [`super::compare`].
@@ -64,24 +64,24 @@ pub enum Reload {
     TrafficSplitting {
         /// The weights, rising; all traffic follows the last (5, 10, 25, 50, 75, 100).
         steps: Vec<u8>,
-        /// How long each is held (1 s – 24 h, 30 s).
+        /// The time of each weight (1 s – 24 h, 30 s).
         #[serde(with = "serde_duration")]
         every: Duration,
     },
 }
 
-/// How many instances are replaced at a time.
+/// The number of instances replaced at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Batch {
-    /// So many (1 – 100, 1).
+    /// A number (1 – 100, 1).
     Count(u32),
-    /// So many of a hundred, rounded up (1 – 100).
+    /// A percentage, rounded up (1 – 100).
     Percent(u32),
 }
 
 impl Batch {
-    /// The batch of so many instances: at least one, and so large that a whole percent tells the batches apart.
+    /// Returns the batch for a number of instances: at least one, and large enough that each batch is a whole percent.
     pub fn of(self, instances: u32) -> u32 {
         let batch = match self {
             Self::Count(count) => count,
@@ -91,19 +91,19 @@ impl Batch {
     }
 }
 
-/// A step of a canary, as declared.
+/// A declared step of a canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CanaryStep {
-    /// So much traffic, for so long.
+    /// A weight, held for a time.
     Weight {
-        /// Of a hundred messages (1 – 100).
+        /// The candidate's percentage (1 – 100).
         percent: u8,
-        /// How long (0 s – 24 h).
+        /// The time (0 s – 24 h).
         #[serde(rename = "for", with = "serde_duration")]
         hold: Duration,
     },
-    /// Waits until somebody promotes.
+    /// A wait for an operator's promotion.
     Pause,
 }
 
@@ -122,12 +122,12 @@ impl Default for Reload {
 }
 
 impl Deploy {
-    /// Blue-green as it is unless declared otherwise.
+    /// Returns blue-green with its defaults.
     pub fn blue_green() -> Self {
         Self::BlueGreen { keep_warm: Duration::from_secs(300) }
     }
 
-    /// A canary as it is unless declared otherwise.
+    /// Returns a canary with its defaults.
     pub fn canary() -> Self {
         let step =
             |(percent, minutes): (u8, u64)| CanaryStep::Weight { percent, hold: Duration::from_secs(60 * minutes) };
@@ -136,32 +136,32 @@ impl Deploy {
 }
 
 impl Reload {
-    /// A shadow as it is unless declared otherwise.
+    /// Returns parallel with its defaults.
     pub fn parallel() -> Self {
         Self::Parallel { hold: Duration::from_secs(60), min_messages: 100, match_percent: 100.0, ignore: Vec::new() }
     }
 
-    /// A split as it is unless declared otherwise.
+    /// Returns traffic splitting with its defaults.
     pub fn traffic_splitting() -> Self {
         Self::TrafficSplitting { steps: vec![5, 10, 25, 50, 75, 100], every: Duration::from_secs(30) }
     }
 }
 
-/// On which occasion, and so by which strategy, a new version takes over.
+/// The occasion of a rollout, with the strategy for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "occasion", rename_all = "kebab-case")]
 pub enum Strategy {
     /// The declaration changed.
     Deploy(Deploy),
-    /// Only the bytes changed.
+    /// Only the component changed.
     Reload(Reload),
-    /// Somebody went back to an earlier revision: its bytes, settings and the memory it had.
+    /// An operator returned to an earlier revision: its component, settings and memory.
     Undo,
 }
 
 impl Strategy {
-    /// Which strategy a change is carried out by, if it is one: a changed declaration deploys, also with other
-    /// bytes; changed bytes alone reload.
+    /// Returns the strategy for a change, if there is one: changed settings deploy, with or without another component;
+    /// a changed component alone reloads.
     pub fn of(settings_changed: bool, bytes_changed: bool, deploy: &Deploy, reload: &Reload) -> Option<Self> {
         match (settings_changed, bytes_changed) {
             (true, _) => Some(Self::Deploy(deploy.clone())),
@@ -170,7 +170,7 @@ impl Strategy {
         }
     }
 
-    /// The strategy's name, such as `blue-green`.
+    /// Returns the strategy's name, such as `blue-green`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Deploy(Deploy::Immediate) | Self::Reload(Reload::Immediate) => "immediate",
@@ -185,45 +185,45 @@ impl Strategy {
     }
 }
 
-/// What becomes of the memory of a stateful agent.
+/// The treatment of the memory of a stateful agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Memory {
     /// The new revision takes it over.
     #[default]
     Migrate,
-    /// The new revision begins anew.
+    /// The new revision starts anew.
     Discard,
 }
 
-/// What the steps depend on beside the settings.
+/// The facts that steps depend on beside the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Situation {
-    /// Instances that the running revision has, at least those that are always kept.
+    /// Instances of the running revision, at least the declared minimum.
     pub instances: u32,
-    /// Instances that are always kept.
+    /// The declared minimum of instances.
     pub min: u32,
-    /// Whether the running revision keeps state in its memory.
+    /// Set if the running revision keeps state in its memory.
     pub stable_stateful: bool,
-    /// Whether the new one does; until that is known, as the running one.
+    /// Set if the new one does; as the running one until that is known.
     pub candidate_stateful: bool,
 }
 
 impl Situation {
-    /// Whether the one cannot share traffic with the other: each keeps, or misses, what the other was told.
+    /// Returns `true` if the two cannot share traffic: each would miss what the other is told.
     pub fn is_stateful(self) -> bool {
         self.stable_stateful || self.candidate_stateful
     }
 }
 
-/// What all eight have in common.
+/// The facts that all strategies depend on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Common {
     pub(crate) situation: Situation,
     pub(crate) rehearse: u32,
 }
 
-/// The steps of a strategy, or why it cannot hold for this agent.
+/// Returns the steps of a strategy, or the reason why it is impossible for this agent.
 pub(crate) fn steps(strategy: &Strategy, common: Common) -> Result<Vec<Step>, CannotHold> {
     can_hold(strategy, common.situation.is_stateful())?;
     let mut steps = match strategy {
@@ -243,11 +243,12 @@ pub(crate) fn steps(strategy: &Strategy, common: Common) -> Result<Vec<Step>, Ca
     Ok(steps)
 }
 
-/// However it came to have all the traffic, only then it shows how it bears it. One that ran before has shown it.
+/// Returns the final watch: only with all the traffic does a revision show how it bears the load. An undo needs none,
+/// as its target has run before.
 fn watched(strategy: &Strategy) -> Option<Step> {
     let warm = match strategy {
         Strategy::Undo => return None,
-        // It is watched while the old one is warm.
+        // The time of keeping the old revision warm is watched already.
         Strategy::Deploy(Deploy::BlueGreen { keep_warm }) => *keep_warm,
         Strategy::Deploy(_) | Strategy::Reload(_) => Duration::ZERO,
     };
@@ -261,7 +262,7 @@ fn deploy_immediate(common: Common) -> Vec<Step> {
 fn rolling(batch: Batch, common: Common) -> Vec<Step> {
     let all = common.situation.instances.max(1);
     if common.situation.is_stateful() {
-        // It has exactly one instance, and so one batch.
+        // A stateful agent has exactly one instance, and so one batch.
         return graceful(common);
     }
     let (batch, mut steps) = (batch.of(all), Vec::new());
@@ -274,7 +275,7 @@ fn rolling(batch: Batch, common: Common) -> Vec<Step> {
         } else {
             steps.extend([Step::Start { instances: replaced }, Step::Probe]);
         }
-        // Less than a whole: the last batch alone makes it 100.
+        // Rounded down: only the last batch makes it 100.
         let percent = (u64::from(replaced) * 100 / u64::from(all)) as u8;
         steps.push(Step::Weight { percent, hold: Duration::ZERO, judged: false });
         if replaced < all {
@@ -295,7 +296,7 @@ fn canary(declared: &[CanaryStep], common: Common) -> Vec<Step> {
     let mut weights: Vec<Step> = declared
         .iter()
         .map(|step| match *step {
-            // Who has everything and holds it for no time is not waited for: stable has nothing to compare with.
+            // All traffic for no time is not judged: stable has no messages to compare with.
             CanaryStep::Weight { percent, hold } => {
                 let judged = percent < 100 || !hold.is_zero();
                 if percent == 100 && hold.is_zero() { common.switch() } else { Step::Weight { percent, hold, judged } }
@@ -316,7 +317,7 @@ fn graceful(common: Common) -> Vec<Step> {
 }
 
 fn reload_immediate(common: Common) -> Vec<Step> {
-    // What would be found out before is found out while it is watched.
+    // Without a probe before the switch, problems show while it is watched.
     [common.ready(common.situation.min), common.rehearsed(), vec![common.switch(), Step::Stop]].concat()
 }
 
@@ -337,20 +338,20 @@ fn traffic_splitting(percents: &[u8], every: Duration, common: Common) -> Vec<St
 }
 
 fn undo(common: Common) -> Vec<Step> {
-    // It ran before: it needs neither a probe nor to be judged, and is to be back soon. What the state has become since
-    // it cannot have met.
+    // The revision has run before, so it needs neither a probe nor a judgement, and has to be back soon. It has not met
+    // the state as it is now, which a rehearsal shows.
     let switch = if common.situation.candidate_stateful { Step::TakeBack } else { common.switch() };
     [common.ready(common.situation.min), common.rehearsed(), vec![switch, Step::Drain, Step::Stop]].concat()
 }
 
-/// Whether all traffic is with the candidate after this step.
+/// Returns `true` if all traffic is with the candidate after this step.
 pub(crate) fn is_last(step: &Step) -> bool {
     matches!(step, Step::Weight { percent: 100, .. } | Step::Handoff | Step::TakeBack)
 }
 
 impl Common {
     fn ready(&self, instances: u32) -> Vec<Step> {
-        // One that keeps state in its memory has one instance, which stands when it has the memory.
+        // A stateful revision has one instance, which starts when it gets the memory.
         vec![Step::Prepare { instances: if self.situation.is_stateful() { 0 } else { instances } }]
     }
 
@@ -361,7 +362,7 @@ impl Common {
     fn switch(&self) -> Step {
         let Situation { stable_stateful, candidate_stateful, .. } = self.situation;
         if stable_stateful && candidate_stateful {
-            // Also where the new one begins anew: what the old one remembers is kept for an undo.
+            // Also if the new revision starts anew: the memory of the old one is kept for an undo.
             return Step::Handoff;
         }
         Step::Weight { percent: 100, hold: Duration::ZERO, judged: false }
@@ -373,7 +374,7 @@ mod tests {
     use super::*;
     use crate::rollout::Settings;
 
-    /// Steps in short.
+    /// Returns steps in short form.
     fn short(steps: &[Step]) -> String {
         let one = |step: &Step| match step {
             Step::Prepare { instances } => format!("prepare {instances}"),
