@@ -112,8 +112,7 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// The agents that are not as declared, with the reason why nothing is done about it now.
     pub waiting: Vec<Waiting>,
-    /// Agents whose ledgers changed: these are stored before any action, so that a crash never loses a decision that
-    /// was acted on.
+    /// Agents whose ledgers changed; stored before any action, so that no decision is lost after it was acted on.
     #[serde(skip)]
     pub changed: BTreeSet<AgentName>,
     /// Agents whose ledgers were removed.
@@ -224,7 +223,6 @@ pub fn plan_for(
             (None, Some(agent)) => plan.leave(name, agent, now),
             (Some(wanted), Some(agent)) => _ = present.insert(name, (wanted, Cow::Borrowed(agent))),
             (Some(wanted), None) => {
-                // A declared agent that does not exist yet is planned like an empty one.
                 let new = ActualAgent::new(Arc::clone(&wanted.spec));
                 _ = present.insert(name, (wanted, Cow::Owned(new)));
             }
@@ -243,8 +241,7 @@ pub fn plan_for(
 /// The agents that are declared and do not leave, each with its declared and observed state.
 type Present<'a> = BTreeMap<&'a AgentName, (&'a Wanted, Cow<'a, ActualAgent>)>;
 
-/// The bound on rounds of one plan. Rollouts that begin and end without pause would otherwise loop for ever; the rest
-/// is left to the next plan.
+/// The bound on rounds of one plan: rollouts that begin and end without pause would otherwise loop for ever.
 const MAX_ROUNDS: usize = 10;
 
 impl Plan {
@@ -293,8 +290,7 @@ impl Plan {
     fn roll(&mut self, present: &Present<'_>, ledgers: &mut BTreeMap<AgentName, Ledger>, now: u64) {
         let mut names: Vec<&AgentName> = present.keys().copied().collect();
         let mut turns = Turns::default();
-        // The declaration may differ from the result of a rollout that has just ended, so agents with an ended rollout
-        // go round again.
+        // Again for agents whose rollout ended, since the declaration may differ from its result.
         for _ in 0..MAX_ROUNDS {
             let mut again = Vec::new();
             for name in &names {
@@ -309,7 +305,6 @@ impl Plan {
             }
             turns = Turns::of(ledgers.values().filter_map(Ledger::open));
             again.extend(self.observe(&names, &turns, present, ledgers, now));
-            // By name, as in the first round, so that the plan does not depend on which rollouts ended.
             again.sort();
             names = again;
             if names.is_empty() {
