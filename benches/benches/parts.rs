@@ -61,6 +61,7 @@ fn planning(criterion: &mut Criterion) {
                 since: 0,
                 busy: false,
                 stateful: false,
+                migrates: false,
                 in_flight: 0,
                 instances: 1,
                 cap: None,

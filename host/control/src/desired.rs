@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
 use crate::cors::Cors;
+use crate::format::Format;
 use crate::names::{AgentName, Capability, Receiver};
 use crate::rollout::declaration::Declaration;
 use crate::route::RoutePattern;
@@ -146,6 +147,8 @@ pub struct AgentSpec {
     pub instances: Instances,
     /// The bound of what it saves of its memory.
     pub snapshot: SnapshotSpec,
+    /// The format of its data.
+    pub state: Format,
     /// What it reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
     /// What it may reach.
@@ -172,7 +175,7 @@ pub struct AgentSpec {
 }
 
 impl AgentSpec {
-    /// Whether `other` needs a new revision: component, config, grants or limits differ (DESIGN §5). All else
+    /// Whether `other` needs a new revision: component, config, grants, limits or the format of its data differ (DESIGN §5). All else
     /// applies in place.
     pub fn same_revision(&self, other: &Self) -> bool {
         self.component == other.component && self.same_settings(other)
@@ -180,7 +183,10 @@ impl AgentSpec {
 
     /// Whether the settings are the same that make a revision beside its bytes.
     pub fn same_settings(&self, other: &Self) -> bool {
-        self.config == other.config && self.allow == other.allow && self.limits == other.limits
+        self.config == other.config
+            && self.allow == other.allow
+            && self.limits == other.limits
+            && self.state == other.state
     }
 
     /// The settings that make a revision beside its bytes, as text that is kept; see [`sparse`]. Equal texts are the
@@ -211,8 +217,8 @@ impl PartialEq for Printed {
 impl AgentSpec {
     /// The same declaration with the settings of a kept revision; none if no version of the host printed them.
     pub fn with_settings(&self, settings: &str) -> Option<Self> {
-        let sparse::RevisionSettings { config, allow, limits } = sparse::read(settings)?;
-        Some(Self { config, allow, limits, ..self.clone() })
+        let sparse::RevisionSettings { config, allow, limits, state } = sparse::read(settings)?;
+        Some(Self { config, allow, limits, state, ..self.clone() })
     }
 }
 

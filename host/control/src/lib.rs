@@ -19,6 +19,7 @@ pub mod deadlock;
 pub mod desired;
 pub mod diff;
 pub mod files;
+pub mod format;
 pub mod lifecycle;
 pub mod mailbox;
 pub mod names;

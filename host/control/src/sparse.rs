@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::desired::{AgentSpec, Allow, Limits};
+use crate::format::Format;
 
 /// The settings that make a revision beside its component.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,7 @@ pub(crate) struct RevisionSettings {
     pub(crate) config: BTreeMap<String, String>,
     pub(crate) allow: Allow,
     pub(crate) limits: Limits,
+    pub(crate) state: Format,
 }
 
 /// All settings with their defaults.
@@ -31,9 +33,9 @@ fn tree<T: Serialize>(value: &T) -> Value {
 
 /// Writes the settings of an agent that make a revision. Equal texts are the same revision.
 pub(crate) fn print(spec: &AgentSpec) -> String {
-    let AgentSpec { config, allow, limits, .. } = spec;
-    let (config, allow, limits) = (config.clone(), allow.clone(), limits.clone());
-    print_tree(tree(&RevisionSettings { config, allow, limits }))
+    let AgentSpec { config, allow, limits, state, .. } = spec;
+    let (config, allow, limits, state) = (config.clone(), allow.clone(), limits.clone(), state.clone());
+    print_tree(tree(&RevisionSettings { config, allow, limits, state }))
 }
 
 fn print_tree(settings: Value) -> String {

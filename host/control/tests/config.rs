@@ -92,6 +92,7 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::Batch => json!("33%"),
         Kind::CanarySteps => json!([{ "pause": true }]),
         Kind::Weights => json!([7]),
+        Kind::Versions => json!([7]),
         Kind::Format | Kind::Table | Kind::Tables | Kind::Agents | Kind::Later => return None,
     };
     Some(value)

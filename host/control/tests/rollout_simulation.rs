@@ -153,7 +153,8 @@ impl Run {
             20 | 21 => {
                 use Command::{Abort, Pause, Promote, Resume, Retry, Undo};
                 let command = self.chance.pick(&[Pause, Resume, Resume, Promote, Promote, Abort, Retry, Undo]);
-                let undo = caxton_control::rollout::Undo { to: None, rehearse: self.chance.one_in(2) };
+                let (restore_state, rehearse) = (self.chance.one_in(2), self.chance.one_in(2));
+                let undo = caxton_control::rollout::Undo { to: None, rehearse, restore_state };
                 let answer = self.world.command(&name, command, undo);
                 self.told.push(format!("{command:?} {name}: {answer:?}"));
             }
@@ -200,8 +201,23 @@ impl Run {
             "unlike",
             "unrehearsed",
             "probeless",
+            "migrates",
+            "memory-migrates",
+            "migrates-stumbles",
+            "memory-migrates-stumbles",
         ]);
-        let config = self.chance.pick(&["{}", "{}", "{\"mood\":\"calm\"}"]);
+        // Seldom: most changes of the format are refused, and then little goes on at a time.
+        let formats = [
+            "{\"state\":{\"reads\":[0],\"version\":1}}",
+            "{\"state\":{\"reads\":[1]}}",
+            "{\"state\":{\"reads\":[0,1],\"version\":2}}",
+            "{\"state\":{\"version\":2}}",
+        ];
+        let config = if self.chance.one_in(4) {
+            self.chance.pick(&formats)
+        } else {
+            self.chance.pick(&["{}", "{}", "{\"mood\":\"calm\"}"])
+        };
         let (deploy, reload) = (self.deploy(), self.reload());
         self.told.push(format!("declare {name} {bytes} {config} {deploy:?} {reload:?}"));
         let mut agent = self.world.agents.remove(name).unwrap();

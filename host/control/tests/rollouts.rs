@@ -93,6 +93,15 @@ fn declare(agent: &mut Agent, words: &[&str]) {
         };
         match key {
             "config" => declared.settings = format!("{{\"mood\":\"{value}\"}}"),
+            // Such as `2:1,0`: the version that is written, and others that are read.
+            "format" => {
+                declared.settings = match value.split_once(':') {
+                    Some((version, reads)) => {
+                        format!("{{\"state\":{{\"reads\":[{reads}],\"version\":{version}}}}}")
+                    }
+                    None => format!("{{\"state\":{{\"version\":{value}}}}}"),
+                };
+            }
             "deploy" => declared.deploy.strategy = Strategy::Deploy(deploy(value)),
             "reload" => declared.reload.strategy = Strategy::Reload(reload(value)),
             "rehearse" => both(&|settings| settings.rehearse = value.parse().unwrap()),
@@ -128,9 +137,9 @@ impl Story {
             _ => None,
         };
         if let Some(command) = said {
-            let at_once = words.last() == Some(&"at-once");
-            let to = words.get(2).filter(|word| **word != "at-once").map(|word| word.parse().unwrap());
-            let undo = Undo { to, rehearse: !at_once };
+            let (at_once, restore_state) = (words.contains(&"at-once"), words.contains(&"restore"));
+            let to = words.get(2).and_then(|word| word.parse().ok());
+            let undo = Undo { to, rehearse: !at_once, restore_state };
             if let Err(refused) = self.world.command(&name(), command, undo) {
                 writeln!(self.out, "    refused: {refused}").unwrap();
             }

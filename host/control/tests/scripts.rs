@@ -81,10 +81,17 @@ fn show(host: &Host, action: &Action) -> String {
             Do::Weigh { candidate, percent, .. } => format!("{percent}% to {candidate}"),
             Do::Pause { agent } => format!("pause {agent}"),
             Do::Handoff { revision, .. } => format!("hand off to {revision}"),
-            Do::TakeBack { revision } => format!("{revision} takes back"),
+            Do::TakeBack { revision, .. } => format!("{revision} takes back"),
             Do::Resume { agent } => format!("resume {agent}"),
             Do::Stop { revision } => format!("stop {revision}"),
-            Do::Start { .. } | Do::Cap { .. } | Do::Probe { .. } | Do::Rehearse { .. } | Do::Shadow { .. } => {
+            Do::Start { .. }
+            | Do::Cap { .. }
+            | Do::Probe { .. }
+            | Do::Rehearse { .. }
+            | Do::Shadow { .. }
+            | Do::KeepState { .. }
+            | Do::Convert { .. }
+            | Do::RestoreState { .. } => {
                 format!("{action:?}")
             }
         },

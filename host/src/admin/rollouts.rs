@@ -177,6 +177,11 @@ pub(super) struct To {
     /// For `undo`: whether that revision handles the last messages on a copy first, and is refused if it fails at one
     /// (true).
     rehearse: Option<bool>,
+    /// For `undo`: whether the state is to be as it was when a revision of another format followed, without what was
+    /// written since, which is kept in turn. Such an undo is not rehearsed. `false`, unless given.
+    #[serde(rename = "restore-state")]
+    #[param(rename = "restore-state")]
+    restore_state: Option<bool>,
 }
 
 /// Runs a command on an agent's rollout, and returns the rollout after it.
@@ -196,7 +201,7 @@ pub(super) async fn command(
     State(api): State<Api>,
     Extension(who): Extension<Who>,
     Named((name, command)): Named<(String, String)>,
-    Params(To { to, rehearse }): Params<To>,
+    Params(To { to, rehearse, restore_state }): Params<To>,
 ) -> Result<Json<RolloutStatus>, Problem> {
     api.agent(&name).await?;
     let Some((_, command)) = COMMANDS.into_iter().find(|(name, _)| *name == command) else {
@@ -204,7 +209,7 @@ pub(super) async fn command(
         return Err(Problem::bad_request(detail));
     };
     to.map_or(Ok(0), |to| bounded("to", to))?;
-    let undo = Undo { to, rehearse: rehearse.unwrap_or(true) };
+    let undo = Undo { to, rehearse: rehearse.unwrap_or(true), restore_state: restore_state.unwrap_or(false) };
     let wish = RolloutWish { agent: name, command, undo, who: who.to_string() };
     let refused = |why: String| Problem::new(StatusCode::CONFLICT, "rollout-refused", why);
     let done = api.control.roll(wish).await?.map_err(refused)?;

@@ -1,6 +1,7 @@
 //! Calls of agents that speak HTTP themselves.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -156,7 +157,7 @@ impl Agent {
     {
         let began = Instant::now();
         let trial = self.admit_call()?;
-        let (flight, in_hand) = self.enter(conversation.as_deref())?;
+        let (flight, in_hand) = self.enter_unless_held(conversation.as_deref(), began).await?;
         let conversation = conversation.unwrap_or_else(new_id);
         let (keeps_state, limits) = (flight.revision.pool.program.summary.keeps_state(), &flight.revision.spec.limits);
         let (most, deadline) = (limits.message_bytes, began + limits.time);
@@ -329,6 +330,30 @@ impl Agent {
         let (mut sends, mut cancels) = (Vec::new(), Vec::new());
         let state = self.change(revision, (&mut sends, &mut cancels), effects);
         self.commit_under(part, state, (sends, cancels)).await
+    }
+
+    /// Counts a call as in flight once the agent's calls are not held, which they are while its state is converted.
+    async fn enter_unless_held(
+        &self,
+        conversation: Option<&str>,
+        began: Instant,
+    ) -> Result<(InFlight, Option<InHand>), AdmitError> {
+        loop {
+            let resumed = self.calls.resumed.notified();
+            tokio::pin!(resumed);
+            // From here on it is woken, also between the look and the wait.
+            resumed.as_mut().enable();
+            let entered = self.enter(conversation)?;
+            fence(Ordering::SeqCst);
+            if !self.calls.held.load(Ordering::Relaxed) {
+                return Ok(entered);
+            }
+            let deadline = began + entered.0.revision.spec.limits.time;
+            drop(entered);
+            if tokio::time::timeout_at(deadline.into(), resumed).await.is_err() {
+                return Err(AdmitError::Unavailable("its state is being converted"));
+            }
+        }
     }
 
     /// Counts a call as in flight on the revision that answers it, and its conversation as busy.

@@ -50,7 +50,6 @@ impl Agent {
     ///
     /// # Errors
     /// The reason for a person. The steps before it are kept; nothing of the step in which it failed is.
-    #[allow(dead_code, reason = "the reconciler calls it")]
     pub(crate) async fn migrate(
         &self,
         revision: &Arc<Revision>,

@@ -45,7 +45,7 @@ mod timer;
 mod traffic;
 mod worker;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
@@ -56,6 +56,7 @@ use caxton_control::mailbox::Mailbox;
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::asking::Asking;
@@ -116,6 +117,14 @@ pub(crate) struct Agent {
     /// Which of its last messages are kept.
     recent: Mutex<Recent>,
     stats: Stats,
+    calls: HeldCalls,
+}
+
+/// Calls of an HTTP agent that wait while its state is converted.
+#[derive(Default)]
+struct HeldCalls {
+    held: AtomicBool,
+    resumed: Notify,
 }
 
 struct InboxState {
@@ -316,6 +325,7 @@ impl Agent {
             saves: Mutex::default(),
             recent: Mutex::default(),
             stats,
+            calls: HeldCalls::default(),
         });
         agent.fill(waiting);
         agent
@@ -398,7 +408,12 @@ impl Agent {
     /// Lets messages wait, or lets them go on.
     pub(crate) fn pause(self: &Arc<Self>, paused: bool) {
         self.inbox.lock().paused = paused;
+        self.calls.held.store(paused, Ordering::Relaxed);
+        // A call counts itself and then looks here; whoever pauses does this and then looks at the count. One of the two
+        // sees the other.
+        fence(Ordering::SeqCst);
         if !paused {
+            self.calls.resumed.notify_waiters();
             self.start_workers();
         }
     }

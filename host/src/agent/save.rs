@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Agent, Revision};
 use crate::clock;
-use crate::store::{CommitError, Restored, Snapshot};
+use crate::store::{CommitError, KeepState, RestoredState, Snapshot};
 use crate::wasm::{Kind, Lease, NotSaved};
 
 /// The wait after a save that failed before an idle instance is saved again, and the longest such wait.
@@ -163,13 +163,12 @@ impl Agent {
     }
 
     /// Makes the copy of the agent's state that a revision has its state again; `keep` first keeps the state as it is, for
-    /// the revision of this number.
-    #[allow(dead_code, reason = "called by the reconciler's handoff")]
+    /// the revision that wrote it.
     pub(crate) async fn restore_state(
         &self,
         revision: u64,
-        keep: Option<(u64, Vec<u32>)>,
-    ) -> Result<Restored, CommitError> {
+        keep: Option<KeepState>,
+    ) -> Result<RestoredState, CommitError> {
         let bytes = Arc::clone(&self.state_bytes);
         self.commons.store.restore_state(self.name.shared(), revision, keep, bytes).await
     }

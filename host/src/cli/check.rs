@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::{Check, Format};
+use super::formats::Ledgers;
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count, say};
 use super::time::size;
 use super::up::config_errors;
@@ -105,6 +106,10 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<Problem>>>> = HashMap::new();
     let mut sources = HashMap::new();
     let data = loaded.dir.join(&loaded.desired.store.path);
+    let ledgers = Ledgers::read(&data).unwrap_or_else(|why| {
+        say(&format!("note: what ran before is not known, and so whether it can be followed: {why}"));
+        Ledgers::default()
+    });
     let left_out = Followed::new(&loaded.dir, &loaded.dir, &data, &loaded.desired).left_out();
     loaded
         .desired
@@ -115,6 +120,11 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
             let found = components
                 .then(|| Rc::clone(seen.entry(path).or_insert_with_key(|path| Rc::new(read(path, &spec.component)))));
             let mut agent = checked(spec, found.as_deref());
+            let summary = found.as_deref().and_then(|found| found.as_ref().ok());
+            if let Err(why) = ledgers.check(spec, summary) {
+                let help = format!("as it is, the host refuses the change, and what runs of {} goes on", spec.name);
+                agent.findings.push(Problem { code: "format", message: why.to_string(), help });
+            }
             for written in spec.build.iter().flat_map(|build| &build.watch) {
                 let told = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &left_out));
                 match told.clone() {

@@ -15,6 +15,7 @@ mod conversation;
 mod dead;
 mod doctor;
 mod follow;
+mod formats;
 mod happened;
 mod invoke;
 mod machine;

@@ -30,6 +30,7 @@ Examples:
   caxton rollout promote triage
   caxton rollout undo triage --to 3
   caxton rollout undo triage --no-rehearse
+  caxton rollout undo triage --restore-state
   caxton rollout history triage -o json | jq '.[] | select(.status == \"rolled-back\") | .why'")]
 pub(super) struct Rollout {
     #[command(subcommand)]
@@ -87,6 +88,10 @@ pub(super) enum RolloutCommand {
         /// Go back at once, without letting that revision handle the last messages on a copy first
         #[arg(long)]
         no_rehearse: bool,
+        /// Go back to the state as it was when a revision of another format followed; what was written since is kept for
+        /// another undo
+        #[arg(long)]
+        restore_state: bool,
     },
 }
 
@@ -112,9 +117,13 @@ pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), Cl
         RolloutCommand::Promote(of) => act(&of, "promote", "", out).await,
         RolloutCommand::Abort(of) => act(&of, "abort", "", out).await,
         RolloutCommand::Retry(of) => act(&of, "retry", "", out).await,
-        RolloutCommand::Undo { of, to, no_rehearse } => {
+        RolloutCommand::Undo { of, to, no_rehearse, restore_state } => {
             let to = to.map(|number| number.to_string());
-            let asks = query(&[("to", to.as_deref()), ("rehearse", no_rehearse.then_some("false"))]);
+            let asks = query(&[
+                ("to", to.as_deref()),
+                ("rehearse", no_rehearse.then_some("false")),
+                ("restore-state", restore_state.then_some("true")),
+            ]);
             act(&of, "undo", &asks, out).await
         }
     }

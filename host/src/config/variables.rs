@@ -148,7 +148,7 @@ fn takes_text(kind: Kind) -> bool {
         // Meant for the map's entries. For the map itself no text is valid either way.
         Kind::TextMap => true,
         // These allow both, and a percentage does not parse as another type of TOML.
-        Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights => false,
+        Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights | Kind::Versions => false,
         Kind::Table | Kind::Tables | Kind::Agents | Kind::Integer { .. } | Kind::Size { .. } => false,
         Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Later => false,
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use caxton_control::lifecycle::State;
 use caxton_control::plan::Action;
-use caxton_control::rollout::{Ledger, Memory, Probes};
+use caxton_control::rollout::{Ledger, Probes};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId, sparse};
 
 use super::{Reconciler, Record, Report};
@@ -77,15 +77,6 @@ impl Reconciler {
             }
             entry.agent.pause(paused);
         }
-    }
-
-    pub(super) fn hand_off(&mut self, revision: &RevisionId, memory: Memory) {
-        let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
-        let (agent, Some(old)) = (Arc::clone(&entry.agent), entry.agent.current()) else { return };
-        self.work_on(revision, move |new, id| async move {
-            let result = super::prepare::hand_off(&agent, &old, &new, memory).await;
-            Report::HandedOff { agent: id.agent, number: id.number, result }
-        });
     }
 
     pub(super) fn stop(&mut self, revision: &RevisionId) -> bool {
@@ -188,20 +179,12 @@ impl Reconciler {
             }
             Report::Rehearsed { agent, number, rollout, result } => self.rehearsed(&agent, number, rollout, result),
             Report::Rests { agent, number, rest } => self.rests(&agent, number, rest),
-            Report::HandedOff { agent, number, result } => {
-                let id = RevisionId { agent, number };
-                if let Some(record) = self.entries.get_mut(&id.agent).and_then(|entry| entry.record(number)) {
-                    record.busy = false;
-                }
-                match result {
-                    Ok(()) => {
-                        if self.switch(&id) {
-                            self.publish();
-                        }
-                    }
-                    Err(why) => self.fail(&id, &why),
-                }
-                self.pause(&id.agent, false);
+            Report::HandedOff { agent, number, result } => self.moved(&RevisionId { agent, number }, result),
+            Report::StateKept { agent, number, rollout, result } => {
+                self.state_kept(&RevisionId { agent, number }, rollout, result);
+            }
+            Report::StateRestored { agent, number, result } => {
+                self.state_restored(&RevisionId { agent, number }, result);
             }
             Report::Counted { agent, rollout, lost } => self.counted(&agent, rollout, lost),
             Report::Stopped { agent, number } => {

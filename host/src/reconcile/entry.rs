@@ -9,6 +9,7 @@ use caxton_control::rollout::{Figures, Probes, Rehearsal, Seen};
 use caxton_control::{AgentName, AgentSpec, Digest};
 use tokio_util::sync::CancellationToken;
 
+use super::convert::Failed;
 use super::roll::Measuring;
 use super::told::Told;
 use crate::agent::{Agent, Rehearsed, Revision, Shadow};
@@ -28,8 +29,12 @@ pub(super) enum Report {
     Rehearsed { agent: AgentName, number: u64, rollout: u64, result: Result<Rehearsed, String> },
     /// The disk is free for a handoff to this revision.
     Rests { agent: AgentName, number: u64, rest: Rest },
-    /// A stateful agent's memory is with this revision, or stays where it was.
-    HandedOff { agent: AgentName, number: u64, result: Result<(), String> },
+    /// The data of an agent, and so its traffic, are with this revision, or stay where they were.
+    HandedOff { agent: AgentName, number: u64, result: Result<(), Failed> },
+    /// The state as this revision wrote it is kept, for this rollout.
+    StateKept { agent: AgentName, number: u64, rollout: u64, result: Result<(), String> },
+    /// The state is as it was when this revision had it.
+    StateRestored { agent: AgentName, number: u64, result: Result<(), String> },
     /// Messages that were lost during a rollout that has ended, by their places; none if they could not be counted.
     Counted { agent: AgentName, rollout: u64, lost: Option<Vec<u64>> },
     /// A revision that had to be saved first has ended.
@@ -47,6 +52,8 @@ impl Report {
             | Self::Rehearsed { agent, .. }
             | Self::Rests { agent, .. }
             | Self::HandedOff { agent, .. }
+            | Self::StateKept { agent, .. }
+            | Self::StateRestored { agent, .. }
             | Self::Counted { agent, .. }
             | Self::Stopped { agent, .. } => agent,
         }
@@ -85,6 +92,14 @@ pub(super) struct Entry {
     pub(super) counted: u64,
     /// What came of a candidate's rehearsal, and of which rollout.
     pub(super) rehearsal: Option<(u64, Rehearsal)>,
+    /// The rollout for which the state as it was is kept.
+    pub(super) state_kept: Option<u64>,
+    /// A conversion of the state did not come to its end: the state that was kept is to be put back first.
+    pub(super) unfinished: bool,
+    /// That is being done.
+    pub(super) restoring: bool,
+    /// A conversion of the state is under way.
+    pub(super) converting: bool,
     /// A setting that applies in place and cannot act on what runs.
     pub(super) misfit: Option<String>,
 }
@@ -123,6 +138,7 @@ impl Record {
             since: self.since,
             busy: self.busy,
             stateful: live.is_some_and(|live| live.kind() == crate::wasm::Kind::Stateful),
+            migrates: live.is_some_and(|live| live.pool.program.summary.migrates),
             in_flight: live.map_or(0, |live| live.in_flight()),
             instances: live.map_or(0, |live| live.pool.live()).max(self.stood),
             cap: self.cap,
@@ -151,6 +167,10 @@ impl Entry {
             rehearsing: None,
             rehearsal: None,
             counted: 0,
+            state_kept: None,
+            unfinished: false,
+            restoring: false,
+            converting: false,
             misfit: None,
         }
     }

@@ -1,10 +1,12 @@
 //! What people ask of rollouts, and are told of them.
 
+use caxton_control::AgentName;
 use caxton_control::rollout::analysis::Window;
-use caxton_control::rollout::{self, Instances, Rollout, Windows};
+use caxton_control::rollout::{self, Instances, KeptState, Rollout, Windows};
 
 use super::Reconciler;
 use crate::status::{RolloutStatus, RolloutWish, SideStatus};
+use crate::store::Store;
 
 impl Reconciler {
     /// The rollouts of an agent, the newest first; or the newest of each, in order of name.
@@ -40,7 +42,14 @@ impl Reconciler {
         let standing = seen.as_ref().map_or(0, |seen| seen.instances);
         let instances = Instances { standing, min: wanted.spec.instances.min };
         let stateful = seen.is_some_and(|seen| seen.stateful);
-        ledger.command(command, &who, undo, &deploy, instances, stateful, now).map_err(|why| why.to_string())?;
+        match command {
+            rollout::Command::Undo => {
+                let kept = kept_states(&self.commons.store, name)?;
+                ledger.undo(undo, &who, &deploy, instances, stateful, &kept, now)
+            }
+            _ => ledger.command(command, &who, undo, &deploy, instances, stateful, now),
+        }
+        .map_err(|why| why.to_string())?;
         if command == rollout::Command::Undo
             && let Some(to) = ledger.open().map(|rollout| rollout.to.number)
         {
@@ -56,6 +65,17 @@ impl Reconciler {
         self.persist([&name]);
         Ok(told)
     }
+}
+
+/// The states that are kept of an agent, the newest first. Blocks while it counts what was written since.
+fn kept_states(store: &Store, agent: &AgentName) -> Result<Vec<KeptState>, String> {
+    let copies = store.state_copies(agent.as_str())?;
+    let kept = copies.into_iter().filter(|copy| !copy.unfinished).map(|copy| {
+        let written_since = store.written_since(agent.as_str(), copy.revision)?;
+        let (revision, keys) = (copy.revision, copy.keys);
+        Ok(KeptState { revision, holds: copy.holds.into_iter().collect(), keys, written_since })
+    });
+    kept.collect()
 }
 
 fn side(window: &Window) -> SideStatus {

@@ -140,6 +140,8 @@ impl Reconciler {
             let actual = ActualAgent {
                 applied: entry.agent.spec(),
                 paused: entry.paused,
+                state_kept: open.is_some_and(|rollout| entry.state_kept == Some(rollout.id)),
+                unfinished: entry.unfinished,
                 retired: entry.retired,
                 // Only asked for where it matters: it takes the mailbox's lock.
                 waits: entry.retired.is_some() && entry.agent.has_work(),

@@ -16,6 +16,7 @@
 mod apply;
 mod bytes;
 mod changes;
+mod convert;
 mod declaration;
 mod entry;
 mod files;
@@ -54,6 +55,7 @@ use crate::control::{Command, Readiness, Wake};
 use crate::routes::Routes;
 use crate::stamp::Writing;
 use crate::status::{Applied, FileError};
+use crate::store::StateCopy;
 use crate::tasks::{BEAT, RECONCILER};
 use crate::wasm::Runtime;
 use crate::watch::Followed;
@@ -98,6 +100,8 @@ pub(crate) struct Reconciler {
     wanted: BTreeMap<AgentName, Wanted>,
     entries: BTreeMap<AgentName, Entry>,
     ledgers: BTreeMap<AgentName, Ledger>,
+    /// The states that were being converted when the host ended, until their agents are there.
+    unfinished: BTreeMap<AgentName, StateCopy>,
     bytes: bytes::Bytes,
     /// Whether bytes may be kept that nobody asks for any more.
     unused: bool,
@@ -162,6 +166,7 @@ impl Reconciler {
         let started = clock::steady_ms();
         let ledgers = roll::load(&setup.commons.store, started);
         let mut reconciler = Self {
+            unfinished: roll::unfinished(&setup.commons.store),
             ledgers,
             bytes: bytes::Bytes::new(setup.commons.store.folder()),
             unused: false,

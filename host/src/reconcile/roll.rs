@@ -10,10 +10,11 @@ use caxton_control::rollout::split::Split;
 use caxton_control::rollout::{Action, Figures, Ledger, Rollout, Windows};
 use caxton_control::{AgentName, RevisionId};
 
+use super::convert::Moves;
 use super::told::{Told, tell};
 use super::{Entry, Reconciler, Record, Report};
 use crate::agent::{Revision, Traffic};
-use crate::store::{Rest, Store};
+use crate::store::{Rest, StateCopy, Store};
 
 /// The ledgers as they were persisted, each told that the host started again.
 pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
@@ -27,6 +28,14 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
             Ok(mut ledger) => {
                 if let Some(rollout) = ledger.open_mut() {
                     let told = rollout.restarted(now);
+                    let copies = store.state_copies(&agent).unwrap_or_else(|error| {
+                        tracing::error!(agent, error, "the states that are kept cannot be read");
+                        Vec::new()
+                    });
+                    // Its end was safe before the ledger could say so.
+                    if copies.iter().any(|copy| copy.rollout == rollout.id && !copy.unfinished) {
+                        rollout.has_converted(now);
+                    }
                     tracing::info!(agent, "rollout {} to {}: {told}", rollout.id, rollout.candidate());
                 }
                 ledgers.insert(ledger.agent.clone(), ledger);
@@ -37,6 +46,15 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
         }
     }
     ledgers
+}
+
+/// The states that were being converted when the host ended, by agent.
+pub(super) fn unfinished(store: &Store) -> BTreeMap<AgentName, StateCopy> {
+    let copies = store.unfinished_state_copies().unwrap_or_else(|error| {
+        tracing::error!(error, "the states that were being converted cannot be read");
+        Vec::new()
+    });
+    copies.into_iter().filter_map(|(agent, copy)| Some((agent.parse().ok()?, copy))).collect()
 }
 
 /// How often figures are compared with those that are persisted.
@@ -81,8 +99,13 @@ impl Reconciler {
             Action::Weigh { stable, candidate, percent } => return self.weigh(&stable, &candidate, percent),
             Action::Pause { agent } => self.hold(&agent),
             Action::Resume { agent } => self.pause(&agent, false),
-            Action::Handoff { revision, memory } => self.hand_off(&revision, memory),
-            Action::TakeBack { revision } => self.take_back(&revision),
+            Action::Handoff { revision, memory, conversion } => {
+                self.move_data(&revision, Moves::Memory(memory), conversion);
+            }
+            Action::Convert { revision, conversion } => self.move_data(&revision, Moves::State, Some(conversion)),
+            Action::TakeBack { revision, conversion } => self.move_data(&revision, Moves::Earlier, conversion),
+            Action::KeepState { revision } => self.keep_state(&revision),
+            Action::RestoreState { revision } => self.restore_state(&revision),
             Action::Stop { revision } => return self.stop(&revision),
             Action::Rehearse { revision, messages } => self.rehearse(&revision, messages),
             Action::Shadow { revision, on } => self.shadow(&revision, on),
@@ -203,17 +226,6 @@ impl Reconciler {
             entry.rest = Some(rest);
             self.pause(name, true);
         }
-    }
-
-    /// Gives a revision back the memory that it handed over.
-    fn take_back(&mut self, revision: &RevisionId) {
-        let Some(entry) = self.entries.get(&revision.agent) else { return };
-        let (agent, old) = (Arc::clone(&entry.agent), entry.agent.current());
-        self.pause(&revision.agent, true);
-        self.work_on(revision, move |live, id| async move {
-            let result = super::prepare::take_back(&agent, old.as_ref(), &live).await;
-            Report::HandedOff { agent: id.agent, number: id.number, result }
-        });
     }
 
     /// Does long work for a revision, which is left alone until it ends.

@@ -43,6 +43,8 @@ impl Reconciler {
         let Some(entry) = self.entries.get_mut(&revision.agent) else { return };
         let (agent, stable) = (Arc::clone(&entry.agent), entry.live(rollout.from.number));
         let id = rollout.id;
+        let conversion = rollout.conversion.as_ref().filter(|conversion| conversion.migrates);
+        let migrate_from = conversion.map(|conversion| conversion.from);
         let begins = match (&rollout.settings.strategy, rollout.settings.state) {
             (Strategy::Undo, _) => Begins::Again(revision.number),
             (Strategy::Deploy(_) | Strategy::Reload(_), Memory::Migrate) => Begins::WithLive,
@@ -52,8 +54,7 @@ impl Reconciler {
         entry.rehearsing = Some((id, stop.clone()));
         self.work_on(revision, move |live, revision| async move {
             let candidate = Arc::clone(&live.pool);
-            let rehearsal =
-                Rehearsal { candidate, stable, messages, begins, migrate_from: None, until_first: true, stop };
+            let rehearsal = Rehearsal { candidate, stable, messages, begins, migrate_from, until_first: true, stop };
             let result = agent.rehearse(rehearsal).await;
             Report::Rehearsed { agent: revision.agent, number: revision.number, rollout: id, result }
         });

@@ -98,6 +98,29 @@ impl AtRest {
     }
 }
 
+/// Reads the ledgers in a data folder, by agent, also beside a host that runs on it; none if there is no store. Changes
+/// nothing in the folder.
+pub(crate) fn ledgers(folder: &Path) -> Result<Vec<(String, String)>, StoreError> {
+    let database = folder.join(DATABASE);
+    if !database.is_file() {
+        return Ok(Vec::new());
+    }
+    let wrong = |error| StoreError::of(&database, error);
+    // Without a log nobody writes to it, and no file has to be made beside it.
+    let quiet = if with_suffix(&database, "-wal").exists() { "" } else { "&immutable=1" };
+    let escaped: String = database.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(format!("file:{escaped}?mode=ro{quiet}"), flags).map_err(wrong)?;
+    // One of a version before the first rollouts has none.
+    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'ledger')";
+    if !connection.query_row(known, [], |row| row.get::<_, bool>(0)).map_err(wrong)? {
+        return Ok(Vec::new());
+    }
+    let mut ledgers = connection.prepare("SELECT agent, record FROM ledger").map_err(wrong)?;
+    let rows = ledgers.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(wrong)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(wrong)
+}
+
 /// Puts a copy in the place of the store of a folder, which no host may have. A store that is there is kept beside it
 /// if `replace` says so; gives where.
 pub(crate) fn restore(folder: &Path, copy: &Path, replace: bool) -> Result<Option<PathBuf>, StoreError> {

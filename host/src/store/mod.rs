@@ -55,7 +55,7 @@ use self::counters::Counters;
 use self::history::History;
 use crate::histogram::Histogram;
 
-pub(crate) use at_rest::{AtRest, restore};
+pub(crate) use at_rest::{AtRest, ledgers, restore};
 pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
     Add, Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
@@ -68,8 +68,7 @@ pub(crate) use kept::{Event, RevisionRecord, Snapshot};
 pub(crate) use query::EventFilter;
 pub(crate) use queue::{Queued, Threaded};
 pub(crate) use recent::RecentMessage;
-#[allow(unused_imports, reason = "named by the reconciler's handoff")]
-pub(crate) use state_copy::{Restored, StateCopy};
+pub(crate) use state_copy::{KeepState, RestoredState, StateCopy};
 pub(crate) use timer::{AgentTimers, Timers, WaitingTimer};
 
 /// The database within the data folder.

@@ -177,7 +177,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     CREATE TABLE state_copy (
         id INTEGER PRIMARY KEY, agent TEXT NOT NULL, revision INTEGER NOT NULL, holds TEXT NOT NULL, at INTEGER NOT NULL,
         keys INTEGER NOT NULL, bytes INTEGER NOT NULL, mark INTEGER NOT NULL, unfinished INTEGER NOT NULL,
-        migrated INTEGER NOT NULL, UNIQUE (agent, revision)
+        migrated INTEGER NOT NULL, rollout INTEGER NOT NULL, UNIQUE (agent, revision)
     );
     CREATE TABLE state_copy_key (
         copy INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL, expires_at INTEGER,

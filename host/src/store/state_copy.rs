@@ -16,7 +16,7 @@ use crate::clock;
 
 /// The bytes of a row of `state` or of a copy, as quotas count them.
 const BYTES: &str = "coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0)";
-const COLUMNS: &str = "revision, holds, at, keys, bytes, unfinished";
+const COLUMNS: &str = "revision, holds, at, keys, bytes, unfinished, rollout";
 
 /// A copy of an agent's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,31 +33,38 @@ pub(crate) struct StateCopy {
     pub(crate) bytes: u64,
     /// Set until the migration that it was made for has come to its end.
     pub(crate) unfinished: bool,
+    /// The id of the rollout that it was made for.
+    pub(crate) rollout: u64,
+}
+
+/// A copy that is to be made of an agent's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeepState {
+    /// The number of the revision whose state it is; an earlier copy of the same revision goes.
+    pub(crate) revision: u64,
+    /// The versions of the agent's data that it may hold.
+    pub(crate) holds: Vec<u32>,
+    /// The id of the rollout that it is made for.
+    pub(crate) rollout: u64,
+    /// What follows changes the state, and has to come to its [end](Store::finish_state_copy).
+    pub(crate) unfinished: bool,
 }
 
 /// The state that an agent has after it was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Restored {
+pub(crate) struct RestoredState {
     /// The number of its keys.
     pub(crate) keys: u64,
 }
 
-#[allow(dead_code, reason = "called by the reconciler's handoff")]
 impl Store {
     /// Keeps a copy of an agent's state, in place of an earlier one of the same revision, with all that was acknowledged
     /// before. Returns when it is written: nothing that is given later is safe before it is.
-    pub(crate) async fn keep_state(
-        &self,
-        agent: Arc<str>,
-        revision: u64,
-        holds: Vec<u32>,
-        unfinished: bool,
-    ) -> Result<StateCopy, CommitError> {
+    pub(crate) async fn keep_state(&self, agent: Arc<str>, copy: KeepState) -> Result<StateCopy, CommitError> {
         let (sender, receiver) = oneshot::channel();
         self.change_early(move |transaction, counters| {
-            let copy = StateCopy { revision, holds, at: counters.now, keys: 0, bytes: 0, unfinished };
             // The caller waits for it.
-            let _ = sender.send(keep(transaction, &agent, copy)?);
+            let _ = sender.send(keep(transaction, &agent, &copy, counters.now)?);
             Ok(())
         })
         .await?;
@@ -79,7 +86,7 @@ impl Store {
         self.with_reader(|connection| {
             connection
                 .prepare_cached(&format!("SELECT {COLUMNS}, agent FROM state_copy WHERE unfinished ORDER BY id"))?
-                .query_map([], |row| Ok((row.get(6)?, read(row)?)))?
+                .query_map([], |row| Ok((row.get(7)?, read(row)?)))?
                 .collect()
         })
     }
@@ -131,11 +138,11 @@ impl Store {
         &self,
         agent: Arc<str>,
         revision: u64,
-        keep: Option<(u64, Vec<u32>)>,
+        keep: Option<KeepState>,
         bytes: Arc<AtomicU64>,
-    ) -> Result<Restored, CommitError> {
+    ) -> Result<RestoredState, CommitError> {
         let missing = || CommitError::Store(format!("no copy of the state of {agent}@{revision} is kept"));
-        if keep.as_ref().is_some_and(|(kept, _)| *kept == revision) {
+        if keep.as_ref().is_some_and(|keep| keep.revision == revision) {
             let why = format!("the state of {agent}@{revision} cannot be kept in place of the copy that is restored");
             return Err(CommitError::Store(why));
         }
@@ -191,17 +198,25 @@ fn highest_version(connection: &Connection, agent: &str) -> rusqlite::Result<i64
 }
 
 /// Makes a copy of an agent's state, and says what it has.
-fn keep(connection: &Connection, agent: &str, copy: StateCopy) -> rusqlite::Result<StateCopy> {
-    let StateCopy { revision, holds, at, unfinished, .. } = copy;
-    forget(connection, agent, Some(revision))?;
+fn keep(connection: &Connection, agent: &str, copy: &KeepState, at: u64) -> rusqlite::Result<StateCopy> {
+    let KeepState { revision, holds, rollout, unfinished } = copy;
+    forget(connection, agent, Some(*revision))?;
     let mark = highest_version(connection, agent)?;
-    let text = serde_json::to_string(&holds).expect("numbers can be written");
+    let text = serde_json::to_string(holds).expect("numbers can be written");
     connection
         .prepare_cached(
-            "INSERT INTO state_copy (agent, revision, holds, at, keys, bytes, mark, unfinished, migrated)
-             VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, 0)",
+            "INSERT INTO state_copy (agent, revision, holds, at, keys, bytes, mark, unfinished, migrated, rollout)
+             VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, 0, ?7)",
         )?
-        .execute(params![agent, revision.cast_signed(), text, at.cast_signed(), mark, unfinished])?;
+        .execute(params![
+            agent,
+            revision.cast_signed(),
+            text,
+            at.cast_signed(),
+            mark,
+            unfinished,
+            rollout.cast_signed()
+        ])?;
     let id = connection.last_insert_rowid();
     connection
         .prepare_cached(
@@ -223,8 +238,8 @@ fn restore(
     connection: &Connection,
     counters: &mut Counters,
     agent: &Arc<str>,
-    (revision, kept, version): (u64, Option<(u64, Vec<u32>)>, u64),
-) -> rusqlite::Result<Option<Restored>> {
+    (revision, kept, version): (u64, Option<KeepState>, u64),
+) -> rusqlite::Result<Option<RestoredState>> {
     let id: Option<i64> = connection
         .prepare_cached("SELECT id FROM state_copy WHERE agent = ?1 AND revision = ?2")?
         .query_row(params![&**agent, revision.cast_signed()], |row| row.get(0))
@@ -234,10 +249,12 @@ fn restore(
     let mut finish = connection.prepare_cached(
         "UPDATE state_copy SET unfinished = 0, mark = ?3, migrated = ?4 WHERE agent = ?1 AND revision = ?2",
     )?;
-    if let Some((revision, holds)) = kept {
-        keep(connection, agent, StateCopy { revision, holds, at: now, keys: 0, bytes: 0, unfinished: false })?;
-        // What is restored was not written since.
-        finish.execute(params![&**agent, revision.cast_signed(), version, true])?;
+    if let Some(copy) = kept {
+        keep(connection, agent, &copy, now)?;
+        if !copy.unfinished {
+            // What is restored was not written since.
+            finish.execute(params![&**agent, copy.revision.cast_signed(), version, true])?;
+        }
     }
     // The state is what this copy has: also of a migration that broke off nothing is left.
     finish.execute(params![&**agent, revision.cast_signed(), version, false])?;
@@ -256,7 +273,7 @@ fn restore(
     counters.resized.insert(Arc::clone(agent));
     // Keys of all agents, which are looked up again: this is seldom.
     counters.keys.clear();
-    Ok(Some(Restored { keys: keys as u64 }))
+    Ok(Some(RestoredState { keys: keys as u64 }))
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StateCopy> {
@@ -270,6 +287,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StateCopy> {
         keys: number(3)?,
         bytes: number(4)?,
         unfinished: row.get(5)?,
+        rollout: number(6)?,
     })
 }
 

@@ -415,7 +415,7 @@ async fn a_check_finds_what_does_not_agree() {
         ("UPDATE state SET value = x'3131'", "state-size", 1),
         ("UPDATE state SET version = 99", "version-beyond-counter", 1),
         (
-            "INSERT INTO state_copy VALUES (1, 'counter', 1, '[1]', 0, 1, 2, 99, 0, 0);
+            "INSERT INTO state_copy VALUES (1, 'counter', 1, '[1]', 0, 1, 2, 99, 0, 0, 1);
              INSERT INTO state_copy_key VALUES (1, 'a', x'31', 99, NULL)",
             "version-beyond-counter",
             3,

@@ -105,6 +105,8 @@ mod pages {
     pub struct Messages;
     #[doc = include_str!("../../../docs/recipes.md")]
     pub struct Recipes;
+    #[doc = include_str!("../../../docs/upgrades.md")]
+    pub struct Upgrades;
 }
 
 /// The media type of JSON.

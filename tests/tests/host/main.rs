@@ -55,6 +55,7 @@ mod reload;
 mod removals;
 mod rollouts;
 mod saga;
+mod shapes;
 mod snapshots;
 mod spreading;
 mod start;

@@ -19,6 +19,7 @@ use crate::desired::{
     Admin, AgentSpec, Allow, Build, Conversations, Desired, Details, Durability, Host, Http, Limits, Mode, Probes,
     Route, Store,
 };
+use crate::format::Format;
 use crate::names::{AgentName, Capability};
 use crate::route::RoutePattern;
 use crate::schedule::{Missed, Schedule};
@@ -202,6 +203,7 @@ fn agent_spec(
         capabilities,
         instances,
         snapshot,
+        state: format(section, findings),
         config: section.get("config", None, findings).unwrap_or_default(),
         allow: allow(section, cross, findings),
         schedules: schedules(section, &limits, findings),
@@ -213,6 +215,16 @@ fn agent_spec(
         rollout,
         name,
     }
+}
+
+/// Reads the format of the agent's data.
+fn format(section: &Section<'_>, findings: &mut Findings) -> Format {
+    let Some(section) = section.written("state", findings) else { return Format::default() };
+    let mut reads: BTreeSet<u32> = section.get("reads", None, findings).unwrap_or_default();
+    let version = section.get("version", None, findings).unwrap_or_default();
+    // To read what it writes is understood: with it or without it is the same revision.
+    reads.remove(&version);
+    Format { version, reads }
 }
 
 fn allow(section: &Section<'_>, cross: &mut Cross, findings: &mut Findings) -> Allow {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::schema::{Default, Field, Fields, INHERITED, Item, Key, Kind, METHODS, root};
+use crate::format::MAX_VERSION;
 
 /// The rule for names of agents and capabilities (SPEC §7).
 const NAME: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
@@ -114,6 +115,9 @@ fn scalar(key: &Key) -> Value {
         Kind::Weights => {
             json!({ "type": "array", "minItems": 1, "items": { "type": "integer", "minimum": 1, "maximum": 100 } })
         }
+        Kind::Versions => json!({
+            "type": "array", "uniqueItems": true, "items": { "type": "integer", "minimum": 0, "maximum": MAX_VERSION },
+        }),
         Kind::Table | Kind::Tables | Kind::Agents | Kind::Later => json!({}),
     }
 }

@@ -34,6 +34,7 @@ pub(super) enum Scalar {
     Batch(Batch),
     CanarySteps(Vec<CanaryStep>),
     Weights(Vec<u8>),
+    Versions(std::collections::BTreeSet<u32>),
 }
 
 /// An element of a list.
@@ -63,6 +64,7 @@ pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mu
         (Kind::Batch, _) => rollout::batch(node, at).map(|batch| Some(Scalar::Batch(batch))),
         (Kind::CanarySteps, _) => return rollout::canary_steps(node, path, findings).map(Scalar::CanarySteps),
         (Kind::Weights, _) => return rollout::weights(node, path, findings).map(Scalar::Weights),
+        (Kind::Versions, Value::Array(nodes)) => return rollout::versions(nodes, path, findings).map(Scalar::Versions),
         (kind, value) => read_one(kind, value, at, findings),
     };
     let error = match result {
@@ -122,7 +124,13 @@ fn read_one(kind: Kind, value: &Value, at: At, findings: &mut Findings) -> Resul
 }
 
 /// The number, if it is within bounds; else the error prints all of them with `print`.
-fn bounded(given: i128, least: u64, most: u64, at: At, print: fn(i128) -> String) -> Result<u64, ConfigError> {
+pub(super) fn bounded(
+    given: i128,
+    least: u64,
+    most: u64,
+    at: At,
+    print: fn(i128) -> String,
+) -> Result<u64, ConfigError> {
     match u64::try_from(given) {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
         _ => Err(ConfigError::OutOfBounds {
@@ -393,6 +401,7 @@ impl Kind {
             Self::Percent { .. } => "a percentage",
             Self::Batch => "a number or a percentage",
             Self::CanarySteps | Self::Weights => "a list of steps",
+            Self::Versions => "a list of whole numbers up to 1000000",
             Self::Later => "nothing",
         };
         text.to_owned()

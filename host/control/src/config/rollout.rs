@@ -5,12 +5,14 @@
 //! it gets here, and a missing key has its default. Once a host implements another one, its row in the schema changes,
 //! and nothing here.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::error::{At, ConfigError};
 use super::node::{Node, Value};
-use super::read::{Findings, Scalar, read};
+use super::read::{Findings, Scalar, bounded, read};
 use super::schema::{Default, Key, Kind};
+use crate::format::MAX_VERSION;
 use crate::rollout::compare::Ignore;
 use crate::rollout::strategy::{Batch, CanaryStep, MAX_WEIGHTS};
 use crate::rollout::{Deploy, Reload};
@@ -143,6 +145,25 @@ pub(super) fn weights(node: &Node, path: &str, findings: &mut Findings) -> Optio
                 rising(&mut last, percent as u8, &path, node, findings);
                 found.push(percent as u8);
             }
+            Err(error) => findings.errors.push(error),
+        }
+    }
+    (findings.errors.len() == before).then_some(found)
+}
+
+/// Reads versions of a format, if all are right.
+pub(super) fn versions(nodes: &[Node], path: &str, findings: &mut Findings) -> Option<BTreeSet<u32>> {
+    let before = findings.errors.len();
+    let mut found = BTreeSet::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let at = At { key: format!("{path}[{index}]"), place: node.place.clone() };
+        let Value::Integer(given) = node.value else {
+            let (expected, example) = ("a whole number".to_owned(), "1".to_owned());
+            findings.errors.push(ConfigError::WrongType { at, expected, found: node.value.describe(), example });
+            continue;
+        };
+        match bounded(i128::from(given), 0, MAX_VERSION, at, |n| n.to_string()) {
+            Ok(version) => drop(found.insert(u32::try_from(version).unwrap_or(u32::MAX))),
             Err(error) => findings.errors.push(error),
         }
     }

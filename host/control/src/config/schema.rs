@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use super::shorthand::{
     GIB, HOUR, KIB, MIB, MINUTE, SECOND, integer, key, later, list, number, percent, size, table, time, word,
 };
+use crate::format::MAX_VERSION;
 
 /// One setting, or a table of settings.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +105,8 @@ pub enum Kind {
     CanarySteps,
     /// Weights that rise.
     Weights,
+    /// Versions of a format, each a whole number from 0 to 1,000,000.
+    Versions,
     /// Known, but this version does not act on it.
     Later,
 }
@@ -245,6 +248,12 @@ pub static KEYS: &[Key] = &[
     size("agents.NAME.snapshot.max", KIB, GIB, "64MiB",
         "The most that it may save at once. A larger save fails; the instance and what was saved before are kept. \
         Only for agents that export `caxton:agent/snapshot`, and not above `limits.memory`."),
+    table("agents.NAME.state", "The format of the agent's data: its keys, and its snapshot if it keeps state in memory."),
+    integer("agents.NAME.state.version", 0, MAX_VERSION, 0,
+        "The version of the format that the component writes. A change keeps the state as it was, for an undo, and runs \
+        the component's `migrate`, if it exports one, before its first message."),
+    key("agents.NAME.state.reads", Kind::Versions, Default::EmptyList("[1]"),
+        "Other versions that the component can read. A rollout in which it would meet one that it cannot read is refused."),
     key("agents.NAME.config", Kind::TextMap, Default::EmptyTable("{ language = \"en\" }"),
         "Text that the agent reads through `wasi:config/store`."),
     table("agents.NAME.allow", "What the agent may reach. What is not listed is refused."),

@@ -229,6 +229,7 @@ from_scalar! {
     Batch: Scalar::Batch(batch) => Some(batch);
     Vec<CanaryStep>: Scalar::CanarySteps(steps) => Some(steps);
     Vec<u8>: Scalar::Weights(weights) => Some(weights);
+    BTreeSet<u32>: Scalar::Versions(versions) => Some(versions);
     Vec<(Element, Place)>: Scalar::List(elements) => Some(elements);
     Vec<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
     BTreeSet<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());

@@ -71,6 +71,10 @@ pub struct ActualAgent {
     pub applied: Arc<AgentSpec>,
     /// Set while its mailbox is paused for a handoff.
     pub paused: bool,
+    /// The state as it was before the rollout under way is kept.
+    pub state_kept: bool,
+    /// A conversion of the state has begun and not come to its end.
+    pub unfinished: bool,
     /// The time since which it takes no new messages because it leaves, in milliseconds since 1970; `None` if it does
     /// not leave.
     pub retired: Option<u64>,
@@ -381,7 +385,7 @@ impl Plan {
         held.extend(open.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]));
         let revisions: Vec<(u64, Seen)> = agent.revisions.iter().map(|r| (r.number, r.seen.clone())).collect();
         let drain = agent.applied.reload.drain;
-        self.take(name, tidy(name, &revisions, &held, agent.paused, open.is_none(), drain, now));
+        self.take(name, tidy(name, &revisions, &held, agent.paused && !agent.unfinished, open.is_none(), drain, now));
     }
 }
 
@@ -391,6 +395,8 @@ impl ActualAgent {
         Self {
             applied,
             paused: false,
+            state_kept: false,
+            unfinished: false,
             retired: None,
             waits: false,
             revisions: Vec::new(),
@@ -420,6 +426,8 @@ impl ActualAgent {
             candidate: seen(candidate),
             weight: share(candidate),
             paused: self.paused,
+            state_kept: self.state_kept,
+            unfinished: self.unfinished,
             windows: self.windows,
             figures: self.figures,
             shadowed: self.shadowed,

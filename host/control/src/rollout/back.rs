@@ -2,21 +2,35 @@
 
 use super::forward::{bring_up, is_busy};
 use super::observation::{Action, Decision, Observation, Seen};
+use super::reach::Reached;
 use super::{End, Rollout, Status, Step};
-use crate::lifecycle::State;
 
 impl Rollout {
     /// Puts traffic back on stable and everything as it was. What the candidate still has in flight it finishes:
     /// [`tidy`](super::tidy()) drains it when this is over.
     pub(super) fn back(&mut self, end: End, seen: &Observation, now: u64, decision: &mut Decision) {
+        if !self.data_is_at_rest(seen, now, decision) {
+            return;
+        }
         let (stable, candidate) = (self.stable(), self.candidate());
-        if self.moves_memory() {
-            if is_busy(&seen.candidate) {
-                // Memory that is on its way arrives, or does not, before it can be taken back.
-                decision.waits = Some(format!("{}: first {candidate} has to have taken over the state", self.why));
-                return;
+        let failed = seen.stable.as_ref().and_then(Seen::failure).map(str::to_owned);
+        let mut serves = seen.candidate.as_ref().is_some_and(Seen::can_take);
+        if failed.is_some() && serves && matches!(self.steps.get(self.step), Some(Step::Prepare { .. })) {
+            // It takes over only what it can read.
+            serves = matches!(self.prepared(seen), Reached::Yes);
+        }
+        if let Some(reason) = &failed
+            && self.converts()
+            && serves
+        {
+            return self.convert_all_the_same(reason, seen, decision);
+        }
+        if seen.unfinished {
+            if seen.stable.as_ref().is_none_or(|seen| !seen.busy) {
+                decision.act(Action::RestoreState { revision: stable.clone() });
             }
-            self.handed_over |= self.steps.get(self.step) == Some(&Step::Handoff) && self.is_in_force(seen, 100);
+            decision.waits = Some(format!("{}: the state is put back as it was", self.why));
+            return;
         }
         if seen.shadowed {
             decision.act(Action::Shadow { revision: candidate.clone(), on: false });
@@ -24,9 +38,8 @@ impl Rollout {
         if seen.paused {
             decision.act(Action::Resume { agent: self.agent.clone() });
         }
-        if let Some(State::Failed { reason }) = seen.stable.as_ref().map(|seen| &seen.state) {
-            let reason = reason.clone();
-            return self.stay(&reason, seen, now, decision);
+        if let Some(reason) = failed {
+            return self.stay(&reason, serves, seen, now, decision);
         }
         if seen.stable.as_ref().is_some_and(|seen| seen.cap.is_some()) {
             decision.act(Action::Cap { revision: stable.clone(), instances: None });
@@ -38,7 +51,7 @@ impl Rollout {
             }
             if self.handed_over {
                 if seen.stable.as_ref().is_some_and(|seen| !seen.busy) {
-                    decision.act(Action::TakeBack { revision: stable.clone() });
+                    decision.act(Action::TakeBack { revision: stable.clone(), conversion: None });
                 }
                 return Some(format!("{stable} restores the state that it handed over"));
             }
@@ -55,10 +68,45 @@ impl Rollout {
         }
     }
 
+    /// Waits for data that are on their way, and ends the rollout where they are the candidate's for good. Returns false
+    /// if there is nothing more to do now.
+    fn data_is_at_rest(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> bool {
+        if self.moves_memory() || self.converts() {
+            if is_busy(&seen.candidate) {
+                // Memory that is on its way arrives, or does not, before it can be taken back.
+                let candidate = self.candidate();
+                decision.waits = Some(format!("{}: first {candidate} has to have taken over the state", self.why));
+                return false;
+            }
+            let arrived = self.is_in_force(seen, 100);
+            self.handed_over |= self.steps.get(self.step) == Some(&Step::Handoff) && arrived;
+            self.converted |= self.converts() && arrived;
+        }
+        let Some(bar) = self.bars_the_way_back() else { return true };
+        // It was converted while the way back was decided on.
+        self.set_weight(100, now);
+        if seen.paused {
+            decision.act(Action::Resume { agent: self.agent.clone() });
+        }
+        self.finish(Status::Failed, format!("{}; {bar}", self.why), now);
+        false
+    }
+
+    /// Stable failed, and the candidate takes over once the state is of its format.
+    fn convert_all_the_same(&self, reason: &str, seen: &Observation, decision: &mut Decision) {
+        let (agent, revision) = (self.agent.clone(), self.candidate());
+        match (seen.paused, self.conversion.clone()) {
+            (true, Some(conversion)) => decision.act(Action::Convert { revision, conversion }),
+            (true, None) => {}
+            (false, _) => decision.act(Action::Pause { agent }),
+        }
+        decision.waits =
+            Some(format!("{}: there is nothing to go back to: {reason}; the state is converted", self.why));
+    }
+
     /// There is nothing to go back to: who can take messages takes them.
-    fn stay(&mut self, reason: &str, seen: &Observation, now: u64, decision: &mut Decision) {
+    fn stay(&mut self, reason: &str, serves: bool, seen: &Observation, now: u64, decision: &mut Decision) {
         let (stable, candidate) = (self.stable(), self.candidate());
-        let serves = seen.candidate.as_ref().is_some_and(Seen::can_take);
         if serves && !self.is_in_force(seen, 100) {
             decision.act(Action::Weigh { stable, candidate, percent: 100 });
             decision.waits = Some(format!("{}: there is nothing to go back to: {reason}", self.why));

@@ -33,12 +33,14 @@ pub struct Undo {
     pub to: Option<u64>,
     /// Set if that revision has to handle the last messages on a copy before it gets any traffic.
     pub rehearse: bool,
+    /// Whether the state is to be as it was when another format followed it, without what was written since.
+    pub restore_state: bool,
 }
 
 impl Default for Undo {
     /// To the revision that ran last before, once it is rehearsed.
     fn default() -> Self {
-        Self { to: None, rehearse: true }
+        Self { to: None, rehearse: true, restore_state: false }
     }
 }
 
@@ -101,6 +103,28 @@ pub enum Refused {
         /// How many.
         keep: u32,
     },
+    /// The revision would meet data that it cannot read.
+    #[error("revision {number} cannot read version {version} of the state's format, which the state may hold: {way}")]
+    Unreadable {
+        /// Its number.
+        number: u64,
+        /// The version.
+        version: u32,
+        /// The way out.
+        way: String,
+    },
+    /// No earlier state takes the place of the present one.
+    #[error("no state that revision {number} can read was kept: there is nothing to restore")]
+    NothingToRestore {
+        /// The number of the revision.
+        number: u64,
+    },
+    /// What has become of the state is in the way.
+    #[error("{why}")]
+    Bars {
+        /// The reason, with the way out.
+        why: String,
+    },
     /// This one is not kept.
     #[error("revision {number} is not kept; there are {kept:?}")]
     NotKept {
@@ -134,6 +158,9 @@ impl Rollout {
             Command::Resume if waits_for_promote => return Err(Refused::NeedsPromote { step: self.step + 1 }),
             Command::Resume => self.become_status(self.present(), format!("resumed by {who}"), now),
             Command::Promote => return self.promote(who, now),
+            Command::Abort | Command::Undo if self.bars_the_way_back().is_some() => {
+                return Err(Refused::Bars { why: self.bars_the_way_back().unwrap_or_default() });
+            }
             Command::Abort => self.fall_back(End::Cancelled, format!("aborted by {who}"), now),
             Command::Undo => self.fall_back(End::RolledBack, format!("undone by {who}"), now),
             Command::Retry => return Err(Refused::UnderWay { status }),

@@ -5,7 +5,8 @@ use crate::names::Digest;
 use super::history::{Declined, Ledger};
 use super::settings::Settings;
 use super::strategy::Strategy;
-use super::{Instances, Obstacle, Side, can_hold};
+use super::{CannotHold, Formats, Instances, Obstacle, Side, can_hold, can_read};
+use crate::sparse;
 
 /// The declaration of an agent, with the present component.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,15 +105,36 @@ impl Ledger {
             return self.follow(declared, fresh, who, instances, stateful, now);
         }
         let stateful = self.current().is_some_and(|side| stateful(side.number));
-        if let Err(why) = can_hold(&settings.strategy, stateful) {
+        if let Err(why) = self.can_follow(&settings.strategy, &declared.settings, stateful, None) {
             return Next::Refuse(Obstacle::Refused, why.to_string());
         }
         let Some(number) = fresh else { return Next::Create };
         let side = Side { number, digest: declared.digest, settings: declared.settings.clone() };
-        match self.begin(side, who, settings, instances, stateful, now) {
+        match self.begin(side, who, settings, instances, stateful, None, now) {
             Ok(_) => Next::Rest,
             Err(why) => Next::Refuse(Obstacle::Refused, why.to_string()),
         }
+    }
+}
+
+impl Ledger {
+    /// Checks that a revision with these settings may follow the one that runs by this strategy; `migrates` is none until
+    /// its component is loaded.
+    ///
+    /// # Errors
+    /// The reason why it may not, with the way out.
+    pub fn can_follow(
+        &self,
+        strategy: &Strategy,
+        settings: &str,
+        stateful: bool,
+        migrates: Option<bool>,
+    ) -> Result<(), CannotHold> {
+        can_hold(strategy, stateful)?;
+        let Some(current) = self.current() else { return Ok(()) };
+        let candidate = sparse::read(settings).map(|settings| settings.state).unwrap_or_default();
+        let (stable, holds) = (current.format(), self.holds());
+        can_read(strategy, stateful, &Formats { stable: &stable, candidate: &candidate, holds: &holds, migrates })
     }
 }
 

@@ -117,14 +117,27 @@ impl Rollout {
     /// With stable failed there is nothing to go back to, and without the candidate nobody is served.
     fn take_over_from_failed(&mut self, seen: &Observation, now: u64) {
         let Some(State::Failed { reason }) = seen.stable.as_ref().map(|seen| &seen.state) else { return };
-        // Memory that is on its way arrives, or does not, first.
-        if self.weight == 100 || self.moves_memory() && is_busy(&seen.candidate) {
+        // Memory that is on its way arrives, or does not, first; so does a state that is being converted.
+        let step = self.steps.get(self.step);
+        if self.weight == 100 || step == Some(&Step::Convert) || self.moves_memory() && is_busy(&seen.candidate) {
             return;
+        }
+        // What it can read of the state is known once it is prepared.
+        if matches!(step, Some(Step::Prepare { .. })) {
+            let ready = seen.candidate.as_ref().is_some_and(Seen::can_take);
+            if !ready || !matches!(self.prepared(seen), Reached::Yes) {
+                return;
+            }
         }
         let why = format!("{} failed: {reason}; {} takes over", self.stable(), self.candidate());
         self.steps.truncate(self.step);
-        self.steps.push(Step::Weight { percent: 100, hold: Duration::ZERO, judged: false });
-        self.set_weight(100, now);
+        if self.converts() {
+            // Its state is converted first, with the mailbox held.
+            self.steps.push(Step::Convert);
+        } else {
+            self.steps.push(Step::Weight { percent: 100, hold: Duration::ZERO, judged: false });
+            self.set_weight(100, now);
+        }
         self.become_status(Status::InProgress, why, now);
     }
 
@@ -134,7 +147,8 @@ impl Rollout {
             return None;
         }
         let (stable, candidate) = (self.stable(), self.candidate());
-        let old = if self.moves_memory() && is_busy(&seen.candidate) {
+        let failed = seen.stable.as_ref().is_some_and(|seen| seen.failure().is_some());
+        let old = if failed || self.moves_memory() && is_busy(&seen.candidate) {
             None
         } else if self.weight < 100 {
             bring_up(seen.stable.as_ref(), &stable, self.instances.min, decision)
@@ -155,15 +169,16 @@ impl Rollout {
 
     /// Whether the present step moves traffic together with memory.
     pub(super) fn moves_memory(&self) -> bool {
-        matches!(self.steps.get(self.step), Some(Step::Handoff | Step::TakeBack))
+        matches!(self.steps.get(self.step), Some(Step::Handoff | Step::TakeBack | Step::Convert))
     }
 
     /// Ends what belongs to another step than the present one.
     fn loosen(&self, seen: &Observation, decision: &mut Decision) {
         let step = self.steps.get(self.step);
         // While a person lets it wait, messages do not; a handoff that is under way comes to its end first.
-        let needed = step == Some(&Step::Handoff) && (self.status != Status::Paused || is_busy(&seen.candidate));
-        if seen.paused && !needed {
+        let holds = matches!(step, Some(Step::Handoff | Step::Convert));
+        let needed = holds && (self.status != Status::Paused || is_busy(&seen.candidate));
+        if seen.paused && !needed && !seen.unfinished {
             decision.act(Action::Resume { agent: self.agent.clone() });
         }
         if seen.shadowed && !matches!(step, Some(Step::Shadow { .. })) {

@@ -1,5 +1,7 @@
 //! What is known of an agent beyond the moment: its rollouts, the revisions that are kept, what was refused.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Refused, Undo};
@@ -7,6 +9,7 @@ use super::errors::Tally;
 use super::settings::Settings;
 use super::strategy::Strategy;
 use super::{CannotHold, Instances, Obstacle, Rollout, Side, Status};
+use crate::format::Restored;
 use crate::names::{AgentName, Digest};
 
 /// Rollouts that are remembered of an agent, the one under way included; the oldest leave first.
@@ -39,6 +42,10 @@ pub struct Ledger {
     /// What the revision that runs failed at last: what the next one is compared with where none runs beside it.
     #[serde(default)]
     lately: Option<Lately>,
+    /// The versions of its format that the state may hold; none before anything ran, and in a record of a version that
+    /// knew no formats.
+    #[serde(default)]
+    holds: BTreeSet<u32>,
 }
 
 /// What a revision failed at last.
@@ -131,7 +138,15 @@ impl Ledger {
 
     /// The record of an agent that never ran.
     pub fn new(agent: AgentName) -> Self {
-        Self { agent, rollouts: Vec::new(), ran: Vec::new(), declined: Vec::new(), next: 1, lately: None }
+        Self {
+            agent,
+            rollouts: Vec::new(),
+            ran: Vec::new(),
+            declined: Vec::new(),
+            next: 1,
+            lately: None,
+            holds: BTreeSet::new(),
+        }
     }
 
     /// The rollout under way.
@@ -159,6 +174,15 @@ impl Ledger {
         rollout.figures.lost.replace(lost) != Some(lost)
     }
 
+    /// The versions of its format that the state may hold.
+    pub fn holds(&self) -> BTreeSet<u32> {
+        match self.current() {
+            // A record of a version that knew no formats.
+            Some(current) if self.holds.is_empty() => [current.format().version].into(),
+            Some(_) | None => self.holds.clone(),
+        }
+    }
+
     /// Returns true if a revision ran, and is remembered.
     pub fn has_run(&self, number: u64) -> bool {
         self.ran.iter().any(|side| side.number == number)
@@ -171,6 +195,7 @@ impl Ledger {
 
     /// Notes the revision that runs without a rollout: an agent's first, or the one a host began with.
     pub fn runs(&mut self, side: Side) {
+        self.holds = self.holds().into_iter().chain([side.format().version]).collect();
         self.ran.retain(|ran| ran.number != side.number);
         self.ran.push(side);
     }
@@ -200,10 +225,11 @@ impl Ledger {
         self.lately.filter(|lately| lately.revision == revision).map(|lately| lately.tally).unwrap_or_default()
     }
 
-    /// Begins a rollout from the revision that runs.
+    /// Begins a rollout from the revision that runs; `restores` is the kept state that an undo goes back to.
     ///
     /// # Errors
     /// The strategy cannot hold for this agent.
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
     pub fn begin(
         &mut self,
         to: Side,
@@ -211,12 +237,14 @@ impl Ledger {
         settings: Settings,
         instances: Instances,
         stateful: bool,
+        restores: Option<Restored>,
         now: u64,
     ) -> Result<&Rollout, CannotHold> {
         let from = self.ran.last().cloned().unwrap_or_else(|| to.clone());
         let lately = self.figures_of(from.number);
+        let state = (self.holds(), restores);
         let mut rollout =
-            Rollout::begin(self.next, self.agent.clone(), from, to, who, settings, instances, stateful, now)?;
+            Rollout::begin(self.next, self.agent.clone(), from, to, who, settings, instances, stateful, state, now)?;
         (rollout.lately, rollout.before) = (lately, lately);
         self.next += 1;
         self.rollouts.push(rollout);
@@ -247,9 +275,11 @@ impl Ledger {
             return true;
         }
         let declines = matches!(rollout.status, Status::Failed | Status::Cancelled | Status::RolledBack);
+        let holds = rollout.holds_after();
         if runs && self.current() != Some(&to) {
             self.runs(to.clone());
         }
+        self.holds = holds;
         if declines && !runs {
             self.decline(to, Some(strategy), why, now);
         }
@@ -287,51 +317,23 @@ impl Ledger {
         stateful: bool,
         now: u64,
     ) -> Result<(), Refused> {
-        let elsewhere = |rollout: &Rollout| undo.to.is_some_and(|number| number != rollout.from.number);
-        // Where none is kept there is nothing to begin another rollout with, but the way back of this one.
-        let rehearses = undo.rehearse && settings.rollback.keep > 0;
-        if command == Command::Undo
-            && let Some(rollout) =
-                self.open_mut().filter(|rollout| rollout.has_moved() && (rehearses || elsewhere(rollout)))
-        {
-            // It has all the traffic for good, and what is asked for is more than to take that back.
-            rollout.supersede("an undo", now);
-            self.settle(now);
+        if command == Command::Undo {
+            return self.undo(undo, who, settings, instances, stateful, &[], now);
         }
         // Also with another under way, when what is declared was refused: it is tried in its place. An undo goes on.
         if command == Command::Retry && (self.open().is_none() || !(self.undoes() || self.declined.is_empty())) {
             return self.retry();
         }
         match (self.open_mut(), command) {
-            // From one under way, back is where it came from; anything else first needs that.
             (Some(rollout), _) => {
-                let from = rollout.from.number;
-                if let (Command::Undo, Some(number)) = (command, undo.to.filter(|number| *number != from)) {
-                    return Err(Refused::NotKept { number, kept: vec![from] });
-                }
                 rollout.command(command, who, now)?;
                 self.settle(now);
                 Ok(())
             }
-            (None, Command::Undo) => {
-                let target = self.undo_target(undo.to, settings.rollback.keep)?.clone();
-                let settings = Settings { rehearse: undo.messages(settings), ..settings.with(Strategy::Undo) };
-                let current = self.current().cloned();
-                self.begin(target.clone(), who, settings, instances, stateful, now)
-                    .map_err(|_| Refused::NothingKept { keep: 0 })?;
-                // What is asked for by hand is wanted, whatever became of it before.
-                self.declined.retain(|d| d.digest != target.digest || d.settings != target.settings);
-                if let Some(current) = current {
-                    self.decline(current, None, format!("undone by {who}"), now);
-                }
-                Ok(())
-            }
-            (None, Command::Pause | Command::Resume | Command::Promote | Command::Abort | Command::Retry) => {
-                Err(match self.rollouts.last() {
-                    Some(rollout) => Refused::Ended { status: rollout.status.as_str() },
-                    None => Refused::NoRollout,
-                })
-            }
+            (None, _) => Err(match self.rollouts.last() {
+                Some(rollout) => Refused::Ended { status: rollout.status.as_str() },
+                None => Refused::NoRollout,
+            }),
         }
     }
 
@@ -370,11 +372,15 @@ impl Ledger {
         }
         // Not to one that failed before: it would go round and round.
         let refused = |side: &Side| self.refused(side.digest, &side.settings).is_some();
-        let target = self.kept(settings.rollback.keep).iter().rev().find(|side| !refused(side)).cloned();
+        // Nor to one that cannot read what was written since it ran.
+        let holds = self.holds();
+        let readable = |side: &Side| side.format().unreadable(&holds).is_none();
+        let kept = self.kept(settings.rollback.keep).iter().rev();
+        let target = kept.into_iter().find(|side| !refused(side) && readable(side)).cloned();
         let (Some(target), Some(failed)) = (target, self.current().cloned()) else { return false };
         // Nobody is served meanwhile.
         let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
-        let begun = self.begin(target, SUPERVISION, settings, instances, stateful, now).is_ok();
+        let begun = self.begin(target, SUPERVISION, settings, instances, stateful, None, now).is_ok();
         if begun {
             self.decline(failed, None, why.to_owned(), now);
         }

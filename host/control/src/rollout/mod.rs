@@ -22,6 +22,7 @@ mod answers;
 mod back;
 mod command;
 pub mod compare;
+mod conversion;
 pub mod declaration;
 pub mod errors;
 mod follow;
@@ -39,12 +40,15 @@ mod step;
 pub mod strategy;
 mod tidy;
 mod turn;
+mod undo;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use self::errors::Tally;
+use crate::format::{Conversion, Format, Restored};
 use crate::names::{AgentName, Digest, RevisionId};
 use crate::units::print_duration;
 
@@ -52,7 +56,7 @@ pub use answers::{Answers, First};
 pub use command::{Command, Refused, Undo};
 pub use follow::{Declared, Next, Wish};
 pub use history::{Ledger, Mark};
-pub use holds::{CannotHold, can_hold};
+pub use holds::{CannotHold, Formats, can_hold, can_read};
 pub use observation::{Action, Decision, Observation, Rehearsal, Seen, Windows};
 pub use obstacle::Obstacle;
 pub use settings::{HealthProbe, Pace, Probes, Rollback, Settings, WATCHED};
@@ -61,6 +65,7 @@ pub use strategy::{Deploy, Memory, Reload, Situation, Step, Strategy};
 pub use tidy::tidy;
 pub(crate) use turn::asked;
 pub use turn::{AT_A_TIME, Turn, Turns, turns};
+pub use undo::KeptState;
 
 /// One new revision on its way to traffic. Persisted whole, whenever it changed.
 ///
@@ -110,6 +115,18 @@ pub struct Rollout {
     /// after it is counted when the rollout has ended.
     #[serde(default)]
     pub after_message: Option<u64>,
+    /// The versions of its format that the state may hold before.
+    #[serde(default)]
+    pub holds: BTreeSet<u32>,
+    /// The kept state that an undo goes back to.
+    #[serde(default)]
+    pub restores: Option<Restored>,
+    /// The conversion of the state that goes with it; known once the candidate is ready.
+    #[serde(default)]
+    pub conversion: Option<Conversion>,
+    /// The state is converted.
+    #[serde(default)]
+    pub converted: bool,
     clock: Clock,
     /// What was measured before the host started again.
     carried: Figures,
@@ -131,6 +148,13 @@ pub struct Side {
     /// Its settings, as [`crate::AgentSpec::revision_settings`] prints them.
     #[serde(deserialize_with = "crate::sparse::deserialize")]
     pub settings: String,
+}
+
+impl Side {
+    /// The format of its data; that of an agent that declares none if its settings cannot be read.
+    pub fn format(&self) -> Format {
+        crate::sparse::read(&self.settings).map(|settings| settings.state).unwrap_or_default()
+    }
 }
 
 /// Instances of the running revision when the rollout began.
@@ -159,7 +183,8 @@ struct Clock {
 
 impl Rollout {
     /// A rollout that waits for its turn. `instances` are those of stable; `stateful` whether stable keeps state in
-    /// its memory, which is taken for the candidate's way too until it is known.
+    /// its memory, which is taken for the candidate's way too until it is known; `state` has the versions of its format that the state
+    /// may hold, and the kept state that an undo goes back to.
     ///
     /// # Errors
     /// The strategy cannot hold for this agent.
@@ -173,9 +198,16 @@ impl Rollout {
         settings: Settings,
         instances: Instances,
         stateful: bool,
+        state: (BTreeSet<u32>, Option<Restored>),
         now: u64,
     ) -> Result<Self, CannotHold> {
-        let situation = instances.situation(stateful, stateful);
+        let (holds, restores) = state;
+        let formats = Formats { stable: &from.format(), candidate: &to.format(), holds: &holds, migrates: None };
+        if restores.is_none() {
+            can_read(&settings.strategy, stateful, &formats)?;
+        }
+        let new_format = restores.is_some() || formats.stable.version != formats.candidate.version;
+        let situation = instances.situation(stateful, stateful, new_format);
         let steps = settings.steps(situation)?;
         let clock = Clock { seen: now, ..Clock::default() };
         Ok(Self {
@@ -199,6 +231,10 @@ impl Rollout {
             handed_over: false,
             figures: Figures::default(),
             after_message: None,
+            holds,
+            restores,
+            conversion: None,
+            converted: false,
             clock,
             carried: Figures::default(),
             lately: Tally::default(),
@@ -272,9 +308,13 @@ impl Rollout {
         }
     }
 
-    /// Whether it is at the step that takes the memory from stable to the candidate.
+    /// Returns true while the mailbox is to be paused: data go from stable to the candidate with nothing in flight.
     pub fn hands_over(&self) -> bool {
-        !matches!(self.status, Status::RollingBack { .. }) && self.steps.get(self.step) == Some(&Step::Handoff)
+        match self.status {
+            // Stable failed, and the candidate takes over all the same.
+            Status::RollingBack { .. } => self.converts(),
+            _ => matches!(self.steps.get(self.step), Some(Step::Handoff | Step::Convert)),
+        }
     }
 
     /// Whether it goes on by the host's own work, and not by time, messages or people. One that waits for its turn goes
@@ -320,6 +360,9 @@ impl Rollout {
 
     /// Takes it back, from the next look on.
     fn fall_back(&mut self, end: End, why: String, now: u64) {
+        if let Some(bar) = self.bars_the_way_back() {
+            return self.finish(Status::Failed, format!("{why}; {bar}"), now);
+        }
         if self.status == Status::Pending {
             return self.finish(end.into(), why, now);
         }
@@ -368,8 +411,8 @@ impl Rollout {
 }
 
 impl Instances {
-    fn situation(self, stable_stateful: bool, candidate_stateful: bool) -> Situation {
+    fn situation(self, stable_stateful: bool, candidate_stateful: bool, new_format: bool) -> Situation {
         let instances = self.standing.max(self.min);
-        Situation { instances, min: self.min, stable_stateful, candidate_stateful }
+        Situation { instances, min: self.min, stable_stateful, candidate_stateful, new_format }
     }
 }

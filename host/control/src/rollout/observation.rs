@@ -23,6 +23,7 @@ use super::settings::Probes;
 use super::split::Sticky;
 use super::status::Figures;
 use super::strategy::Memory;
+use crate::format::Conversion;
 use crate::lifecycle::State;
 use crate::names::{AgentName, RevisionId};
 
@@ -37,6 +38,10 @@ pub struct Observation {
     pub weight: u8,
     /// Whether the mailbox is held for a handoff.
     pub paused: bool,
+    /// The state as it was before this rollout is kept.
+    pub state_kept: bool,
+    /// A conversion of the state has begun and not come to its end: nobody may use the state.
+    pub unfinished: bool,
     /// Whether copies of messages go to the candidate.
     pub shadowed: bool,
     /// How the copies were answered so far.
@@ -60,6 +65,8 @@ pub struct Seen {
     pub busy: bool,
     /// Whether it keeps state in its memory; known once it is ready.
     pub stateful: bool,
+    /// Its component exports `migrate`; known once it is ready.
+    pub migrates: bool,
     /// Messages and calls that it has in hand.
     pub in_flight: u32,
     /// Instances that stand.
@@ -71,6 +78,14 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// The reason for which it failed, if it has.
+    pub(super) fn failure(&self) -> Option<&str> {
+        match &self.state {
+            State::Failed { reason } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Whether it can take messages, or does.
     pub(super) fn can_take(&self) -> bool {
         matches!(self.state, State::Ready | State::Running | State::Draining)
@@ -143,7 +158,10 @@ impl Action {
             | Self::Rehearse { revision, .. }
             | Self::Shadow { revision, .. }
             | Self::Handoff { revision, .. }
-            | Self::TakeBack { revision }
+            | Self::TakeBack { revision, .. }
+            | Self::KeepState { revision }
+            | Self::Convert { revision, .. }
+            | Self::RestoreState { revision }
             | Self::Stop { revision } => &revision.agent,
         }
     }
@@ -229,12 +247,34 @@ pub enum Action {
         revision: RevisionId,
         /// Whether it takes the memory over.
         memory: Memory,
+        /// The conversion of the state that goes before.
+        conversion: Option<Conversion>,
+    },
+    /// Keep the state as it is under the number of this revision, which runs.
+    KeepState {
+        /// The one that runs.
+        revision: RevisionId,
+    },
+    /// Keep the state as it is, convert it, and give this one all traffic. When it fails, the state is unfinished, and
+    /// this one shows as failed.
+    Convert {
+        /// To which.
+        revision: RevisionId,
+        /// The conversion.
+        conversion: Conversion,
+    },
+    /// Put the state back that was kept under the number of this revision before an unfinished conversion.
+    RestoreState {
+        /// The one that ran with it.
+        revision: RevisionId,
     },
     /// Start this one's instance with the snapshot that it gave when it handed its memory over, and give it all
     /// traffic. What others remembered since is dropped.
     TakeBack {
         /// Which.
         revision: RevisionId,
+        /// The conversion of the state that goes before.
+        conversion: Option<Conversion>,
     },
     /// End a revision. What it still has in hand is interrupted and goes back to the mailbox.
     Stop {

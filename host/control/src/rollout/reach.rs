@@ -7,7 +7,8 @@ use super::forward::is_busy;
 use super::observation::{Action, Decision, Observation, Rehearsal, Seen, Windows};
 use super::settings::{JUDGED_EVERY, PROBES_WATCHED, Pace, WATCHED_EVERY};
 use super::split::Sticky;
-use super::{End, Rollout, Status, Step, Strategy};
+use super::{End, Formats, Rollout, Status, Step, Strategy, can_read};
+use crate::format::Conversion;
 use crate::lifecycle::State;
 use crate::units::print_duration;
 
@@ -58,8 +59,15 @@ impl Rollout {
                 decision.look_again(JUDGED_EVERY);
                 Reached::Waits("it is paused until somebody promotes".to_owned())
             }
-            Step::Handoff => self.handed_over(seen, now, decision),
+            Step::Handoff | Step::Convert => self.handed_over(seen, now, decision),
             Step::TakeBack => self.taken_back(seen, now, decision),
+            Step::KeepState if seen.state_kept => Reached::Yes,
+            Step::KeepState => {
+                if old.is_some_and(|old| !old.busy) {
+                    decision.act(Action::KeepState { revision: stable.clone() });
+                }
+                Reached::Works(format!("the state as {stable} wrote it is kept"))
+            }
             Step::KeepWarm { hold } => match old {
                 Some(old) if old.state == State::Draining => self.held(hold, decision, |left| {
                     format!("{stable} stays warm for {left} more; undo takes no time until then")
@@ -82,11 +90,29 @@ impl Rollout {
     }
 
     /// The candidate stands, and what it is is known: the rest of the steps is made for that.
-    fn prepared(&mut self, seen: &Observation) -> Reached {
-        let (Some(stable), Some(candidate)) = (&seen.stable, &seen.candidate) else { return Reached::Yes };
-        let situation = self.instances.situation(stable.stateful, candidate.stateful);
+    pub(super) fn prepared(&mut self, seen: &Observation) -> Reached {
+        let Some(candidate) = &seen.candidate else { return Reached::Yes };
+        let stable_stateful = seen.stable.as_ref().is_some_and(|stable| stable.stateful);
+        let (old, new) = (self.from.format(), self.to.format());
+        let formats = Formats { stable: &old, candidate: &new, holds: &self.holds, migrates: Some(candidate.migrates) };
+        let stateful = stable_stateful || candidate.stateful;
+        if self.restores.is_none()
+            && let Err(why) = can_read(&self.settings.strategy, stateful, &formats)
+        {
+            return Reached::Refused(End::Failed, why.to_string());
+        }
+        let migrates = candidate.migrates && self.settings.strategy != Strategy::Undo;
+        let conversion = (self.restores.is_some() || old.version != new.version).then(|| Conversion {
+            from: old.version,
+            holds: self.holds.clone(),
+            to: new.version,
+            migrates: migrates && old.version != new.version,
+            restores: self.restores.clone(),
+        });
+        let situation = self.instances.situation(stable_stateful, candidate.stateful, conversion.is_some());
         match self.settings.steps(situation) {
             Ok(steps) => {
+                self.conversion = conversion;
                 self.steps = steps;
                 Reached::Yes
             }
@@ -218,15 +244,18 @@ impl Rollout {
 
     fn handed_over(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> Reached {
         let (stable, candidate) = (self.stable(), self.candidate());
+        let memory = self.steps.get(self.step) == Some(&Step::Handoff);
         if seen.weight == 100 && self.is_in_force(seen, 100) {
-            self.handed_over = true;
+            self.handed_over |= memory;
+            self.converted |= self.conversion.is_some();
             self.set_weight(100, now);
             if seen.paused {
                 decision.act(Action::Resume { agent: self.agent.clone() });
             }
             return Reached::Yes;
         }
-        if !is_busy(&seen.candidate) && !self.is_in_force(seen, 0) {
+        let failed = seen.stable.as_ref().is_some_and(|seen| matches!(seen.state, State::Failed { .. }));
+        if !is_busy(&seen.candidate) && !self.is_in_force(seen, 0) && !failed {
             // After a restart: who hands over has to have taken over first.
             return Reached::Works(format!("{stable} has all traffic until it hands over"));
         }
@@ -250,19 +279,34 @@ impl Rollout {
             return Reached::Works(format!("the handoff waits for {in_flight} in flight"));
         }
         if seen.candidate.as_ref().is_some_and(|seen| !seen.busy) {
-            decision.act(Action::Handoff { revision: candidate.clone(), memory: self.settings.state });
+            let (revision, conversion) = (candidate.clone(), self.conversion.clone());
+            match conversion {
+                conversion if memory => {
+                    decision.act(Action::Handoff { revision, memory: self.settings.state, conversion });
+                }
+                Some(conversion) => decision.act(Action::Convert { revision, conversion }),
+                // Its format is that of stable after all: there is nothing to convert.
+                None => decision.act(Action::Weigh { stable, candidate: revision, percent: 100 }),
+            }
         }
-        Reached::Works(format!("{candidate} takes over the state"))
+        let migrates = self.conversion.as_ref().is_some_and(|conversion| conversion.migrates);
+        Reached::Works(if migrates {
+            format!("{candidate} migrates the state; the mailbox waits for it")
+        } else {
+            format!("{candidate} takes over the state")
+        })
     }
 
     fn taken_back(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> Reached {
         let candidate = self.candidate();
         if seen.weight == 100 && self.is_in_force(seen, 100) {
+            self.converted |= self.conversion.is_some();
             self.set_weight(100, now);
             return Reached::Yes;
         }
         if seen.candidate.as_ref().is_some_and(|seen| !seen.busy) {
-            decision.act(Action::TakeBack { revision: candidate.clone() });
+            let conversion = self.conversion.clone();
+            decision.act(Action::TakeBack { revision: candidate.clone(), conversion });
         }
         Reached::Works(format!("{candidate} restores the state that it handed over"))
     }

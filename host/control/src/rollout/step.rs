@@ -69,6 +69,10 @@ pub enum Step {
     },
     /// Nothing of the old revision is in flight, or its time is over.
     Drain,
+    /// The state as it is is kept, before two revisions of different formats have traffic.
+    KeepState,
+    /// The state is converted with nothing in flight, and all traffic is with the candidate.
+    Convert,
     /// The old revision ended.
     Stop,
     /// The new revision handled enough, and was probed often enough, to be judged with all the traffic; or its time
@@ -95,6 +99,8 @@ impl fmt::Display for Step {
             Self::Pause => f.write_str("pause"),
             Self::Handoff => f.write_str("hand over"),
             Self::TakeBack => f.write_str("take back"),
+            Self::KeepState => f.write_str("keep the state"),
+            Self::Convert => f.write_str("convert the state"),
             Self::KeepWarm { hold } => write!(f, "keep warm {}", print_duration(*hold)),
             Self::Drain => f.write_str("drain"),
             Self::Stop => f.write_str("stop the old one"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::holds::{CannotHold, can_hold};
+use super::holds::{CannotHold, can_hold, split};
 use super::settings::WATCHED;
 pub use super::step::Step;
 use crate::units::serde_duration;
@@ -207,6 +207,8 @@ pub struct Situation {
     pub stable_stateful: bool,
     /// Set if the new one does; as the running one until that is known.
     pub candidate_stateful: bool,
+    /// The format of the state changes with the revision, or a state that was kept takes its place.
+    pub new_format: bool,
 }
 
 impl Situation {
@@ -225,7 +227,12 @@ pub(crate) struct Common {
 
 /// Returns the steps of a strategy, or the reason why it is impossible for this agent.
 pub(crate) fn steps(strategy: &Strategy, common: Common) -> Result<Vec<Step>, CannotHold> {
-    can_hold(strategy, common.situation.is_stateful())?;
+    let stateful = common.situation.is_stateful();
+    can_hold(strategy, stateful)?;
+    // Where two revisions have traffic at once, each reads what the other writes: nothing is held or converted.
+    let splits = common.situation.new_format && split(strategy, stateful).is_some();
+    let new_format = common.situation.new_format && !splits;
+    let common = Common { situation: Situation { new_format, ..common.situation }, ..common };
     let mut steps = match strategy {
         Strategy::Deploy(Deploy::Immediate) => deploy_immediate(common),
         Strategy::Deploy(Deploy::Rolling { batch }) => rolling(*batch, common),
@@ -239,6 +246,9 @@ pub(crate) fn steps(strategy: &Strategy, common: Common) -> Result<Vec<Step>, Ca
         Strategy::Reload(Reload::TrafficSplitting { steps, every }) => traffic_splitting(steps, *every, common),
         Strategy::Undo => undo(common),
     };
+    if splits && let Some(first) = steps.iter().position(|step| matches!(step, Step::Weight { .. })) {
+        steps.insert(first, Step::KeepState);
+    }
     steps.extend(watched(strategy));
     Ok(steps)
 }
@@ -346,7 +356,7 @@ fn undo(common: Common) -> Vec<Step> {
 
 /// Returns `true` if all traffic is with the candidate after this step.
 pub(crate) fn is_last(step: &Step) -> bool {
-    matches!(step, Step::Weight { percent: 100, .. } | Step::Handoff | Step::TakeBack)
+    matches!(step, Step::Weight { percent: 100, .. } | Step::Handoff | Step::TakeBack | Step::Convert)
 }
 
 impl Common {
@@ -364,6 +374,9 @@ impl Common {
         if stable_stateful && candidate_stateful {
             // Also if the new revision starts anew: the memory of the old one is kept for an undo.
             return Step::Handoff;
+        }
+        if self.situation.new_format {
+            return Step::Convert;
         }
         Step::Weight { percent: 100, hold: Duration::ZERO, judged: false }
     }
@@ -393,6 +406,8 @@ mod tests {
             Step::TakeBack => "take back".to_owned(),
             Step::KeepWarm { hold } => format!("warm {}s", hold.as_secs()),
             Step::Drain => "drain".to_owned(),
+            Step::KeepState => "keep state".to_owned(),
+            Step::Convert => "convert".to_owned(),
             Step::Stop => "stop".to_owned(),
             Step::Watch { hold } => format!("watch {}s", hold.as_secs()),
         };
@@ -432,7 +447,13 @@ mod tests {
             (Strategy::Undo, false, "prepare 2, 100% 0s, drain, stop"),
             (Strategy::Undo, true, "prepare 0, take back, drain, stop"),
         ] {
-            let situation = Situation { instances: 5, min: 2, stable_stateful: stateful, candidate_stateful: stateful };
+            let situation = Situation {
+                instances: 5,
+                min: 2,
+                stable_stateful: stateful,
+                candidate_stateful: stateful,
+                new_format: false,
+            };
             let steps = Settings::new(strategy.clone()).steps(situation).unwrap();
             assert_eq!(short(&steps), expected, "{strategy:?} {stateful}");
         }
@@ -440,7 +461,8 @@ mod tests {
 
     #[test]
     fn a_rehearsal_comes_before_any_traffic() {
-        let situation = Situation { instances: 1, min: 0, stable_stateful: false, candidate_stateful: false };
+        let situation =
+            Situation { instances: 1, min: 0, stable_stateful: false, candidate_stateful: false, new_format: false };
         for strategy in [
             Strategy::Deploy(Deploy::Immediate),
             Strategy::Deploy(Deploy::default()),
@@ -460,8 +482,44 @@ mod tests {
     }
 
     #[test]
+    fn a_new_format_is_converted_with_the_switch_or_kept_before_a_split() {
+        use Strategy::{Deploy as D, Reload as R};
+        for (strategy, stateful, expected) in [
+            (D(Deploy::Immediate), false, "prepare 2, convert, stop, watch 300s"),
+            (
+                D(Deploy::default()),
+                false,
+                "prepare 1, probe, keep state, 50% 0s, shrink 1, start 2, probe, 100% 0s, drain, stop, watch 300s",
+            ),
+            (D(Deploy::default()), true, "prepare 0, probe, handoff, drain, stop, watch 300s"),
+            (D(Deploy::blue_green()), false, "prepare 2, probe, convert, warm 300s, drain, stop, watch 0s"),
+            (
+                D(Deploy::canary()),
+                false,
+                "prepare 2, probe, keep state, 5% 300s judged, 25% 600s judged, 50% 600s judged, 100% 0s, drain, stop, \
+                 watch 300s",
+            ),
+            (R(Reload::Graceful), false, "prepare 2, probe, convert, drain, stop, watch 300s"),
+            (R(Reload::parallel()), false, "prepare 2, probe, shadow 60s 100 100%, convert, drain, stop, watch 300s"),
+            (Strategy::Undo, false, "prepare 2, convert, drain, stop"),
+            (Strategy::Undo, true, "prepare 0, take back, drain, stop"),
+        ] {
+            let situation = Situation {
+                instances: 2,
+                min: 2,
+                stable_stateful: stateful,
+                candidate_stateful: stateful,
+                new_format: true,
+            };
+            let steps = Settings::new(strategy.clone()).steps(situation).unwrap();
+            assert_eq!(short(&steps), expected, "{strategy:?} {stateful}");
+        }
+    }
+
+    #[test]
     fn memory_that_is_discarded_is_saved_first() {
-        let situation = Situation { instances: 1, min: 0, stable_stateful: true, candidate_stateful: true };
+        let situation =
+            Situation { instances: 1, min: 0, stable_stateful: true, candidate_stateful: true, new_format: false };
         let settings = Settings { state: Memory::Discard, ..Settings::new(Strategy::Reload(Reload::Graceful)) };
         assert_eq!(short(&settings.steps(situation).unwrap()), "prepare 0, probe, handoff, drain, stop, watch 300s");
     }

@@ -131,6 +131,7 @@ pub(crate) fn spec(name: &AgentName) -> AgentSpec {
         capabilities: BTreeSet::new(),
         instances: Instances { min: 0, max: 4, reuse: Reuse::Unset, idle: Duration::from_secs(60) },
         snapshot: SnapshotSpec { max_bytes: 64 << 20, own: false },
+        state: Default::default(),
         config: BTreeMap::new(),
         allow: Allow::default(),
         limits: Limits {
@@ -173,6 +174,7 @@ fn unloaded(now: Duration) -> Seen {
         since: millis(now),
         busy: false,
         stateful: false,
+        migrates: false,
         in_flight: 0,
         instances: 0,
         cap: None,
@@ -387,14 +389,19 @@ impl Host {
                 Ok(())
             }
             Do::Handoff { revision, .. } => self.hand_off(revision),
-            Do::TakeBack { revision } => {
+            Do::TakeBack { revision, .. } => {
                 self.idle_record(revision)?.work = Some(Work::TakeBack);
                 Ok(())
             }
             Do::Stop { revision } => self.stop(revision),
-            Do::Start { .. } | Do::Cap { .. } | Do::Probe { .. } | Do::Rehearse { .. } | Do::Shadow { .. } => {
-                Err(format!("not asked for by what is declared here: {action:?}"))
-            }
+            Do::Start { .. }
+            | Do::Cap { .. }
+            | Do::Probe { .. }
+            | Do::Rehearse { .. }
+            | Do::Shadow { .. }
+            | Do::KeepState { .. }
+            | Do::Convert { .. }
+            | Do::RestoreState { .. } => Err(format!("not asked for by what is declared here: {action:?}")),
         }
     }
 

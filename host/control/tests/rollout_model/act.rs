@@ -1,10 +1,11 @@
 //! The execution of actions in the model, with the invariants.
 
 use caxton_control::AgentName;
+use caxton_control::format::Conversion;
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::analysis::Compared;
 use caxton_control::rollout::errors::Tally;
-use caxton_control::rollout::{AT_A_TIME, Action, Answers, Deploy, Rehearsal, Reload, Status, Strategy};
+use caxton_control::rollout::{AT_A_TIME, Action, Answers, Deploy, Rehearsal, Reload, Side, Status, Strategy};
 
 use super::{Agent, Broken, Bug, Rev, Work, World, ensure, id, is, measured};
 
@@ -125,12 +126,13 @@ impl Agent {
             }
             Action::Resume { .. } if bug == Some(Bug::NoResume) => Ok(()),
             Action::Resume { .. } => {
-                let moves = self.revisions.values().any(|rev| rev.work == Some(Work::Handoff));
+                let moves = self.revisions.values().any(|rev| matches!(rev.work, Some(Work::Handoff | Work::Convert)));
                 ensure(!moves, || "messages are handled while the memory moves".to_owned())?;
+                ensure(!self.unfinished, || "messages are handled while the state is unfinished".to_owned())?;
                 self.paused = false;
                 Ok(())
             }
-            Action::Handoff { revision, .. } => {
+            Action::Handoff { revision, conversion, .. } => {
                 ensure(self.paused, || "memory is saved while messages are handled".to_owned())?;
                 if bug == Some(Bug::HandsOffBusy) {
                     self.paused = false;
@@ -142,13 +144,31 @@ impl Agent {
                     let in_flight = self.rev(number)?.seen.in_flight;
                     ensure(in_flight == 0, || format!("memory is saved with {in_flight} in flight"))?;
                 }
-                self.begin(revision.number, Work::Handoff)
+                self.begin(revision.number, Work::Handoff)?;
+                conversion.as_ref().map_or(Ok(()), |conversion| self.convert(conversion))
             }
-            Action::TakeBack { revision } => {
+            Action::KeepState { revision } => self.begin(revision.number, Work::KeepState),
+            Action::Convert { revision, conversion } => {
+                ensure(self.paused, || "the state is converted while messages are handled".to_owned())?;
+                let running = self.shares.keys().filter_map(|number| self.revisions.get(number));
+                let in_flight: u32 = running.map(|rev| rev.seen.in_flight).sum();
+                ensure(in_flight == 0, || format!("the state is converted with {in_flight} in flight"))?;
+                self.begin(revision.number, Work::Convert)?;
+                self.convert(conversion)
+            }
+            Action::RestoreState { revision } => {
+                ensure(self.unfinished && self.paused, || "a state is put back that is in use".to_owned())?;
+                let kept = self.copies.get(&revision.number);
+                self.data = kept.ok_or_else(|| format!("the state of {revision} is not kept"))?.clone();
+                self.unfinished = false;
+                Ok(())
+            }
+            Action::TakeBack { revision, conversion } => {
                 ensure(self.snapshots.contains_key(&revision.number) || self.is_undo(), || {
                     format!("{revision} takes back what it never handed over")
                 })?;
-                self.begin(revision.number, Work::TakeBack)
+                self.begin(revision.number, Work::TakeBack)?;
+                conversion.as_ref().map_or(Ok(()), |conversion| self.convert(conversion))
             }
             Action::Stop { revision } => self.stop(revision.number, now),
         }
@@ -231,6 +251,7 @@ impl Agent {
     }
 
     fn finish(&mut self, number: u64, result: Result<(), &str>, now: u64) -> Result<(), Broken> {
+        let migrates = self.migrates();
         let rev = self.rev(number)?;
         let Some(work) = rev.work.take() else { return Err(format!("@{number} is not busy")) };
         let digest = rev.digest;
@@ -238,6 +259,7 @@ impl Agent {
         let why = match work {
             Work::Prepare { .. } if bad("unready") => Some("it traps as it starts"),
             Work::Handoff if bad("forgets") => Some("it refused to restore"),
+            Work::Handoff | Work::Convert if bad("stumbles") && migrates => Some("its migration failed"),
             _ => result.err(),
         };
         match (work, why) {
@@ -252,7 +274,7 @@ impl Agent {
                     *(if well { &mut window.probes_passed } else { &mut window.probes_failed }) += 1;
                 }
             }
-            (Work::Rehearse, Some(_)) => {}
+            (Work::Rehearse | Work::KeepState, Some(_)) => {}
             (Work::Rehearse, None) => {
                 let failed = "message 17: it traps".to_owned();
                 let alike = if bad("other") { 1 } else { 25 };
@@ -264,12 +286,12 @@ impl Agent {
                 }
             }
             (Work::TakeBack, Some(_)) => {}
-            (Work::Prepare { .. } | Work::Handoff, Some(why)) => {
+            (Work::Prepare { .. } | Work::Handoff | Work::Convert, Some(why)) => {
                 rev.seen.instances = 0;
                 self.go(number, State::failed(why), now)?;
             }
             (Work::Prepare { instances }, None) => {
-                rev.seen.stateful = bad("memory");
+                (rev.seen.stateful, rev.seen.migrates) = (bad("memory"), bad("migrates"));
                 rev.seen.instances = instances;
                 self.go(number, State::Loaded, now)?;
                 self.go(number, State::Ready, now)?;
@@ -277,12 +299,25 @@ impl Agent {
             (Work::Handoff, None) => {
                 let (old, _) = self.shares.iter().next().map(|(n, s)| (*n, *s)).ok_or("nobody hands over")?;
                 self.snapshots.insert(old, self.memory);
+                self.converted();
+                self.weigh(old, number, 100, now, None)?;
+            }
+            (Work::KeepState, None) => {
+                self.copies.insert(number, self.data.clone());
+                self.state_kept = self.ledger.open().map(|rollout| rollout.id);
+            }
+            (Work::Convert, None) => {
+                let old = self.shares.keys().next().copied().unwrap_or(number);
+                self.converted();
                 self.weigh(old, number, 100, now, None)?;
             }
             (Work::TakeBack, None) => {
+                self.converted();
                 self.memory = self.snapshots.get(&number).copied().unwrap_or(0);
                 let others: Vec<u64> = self.shares.keys().copied().filter(|other| *other != number).collect();
                 for other in others {
+                    // What it has in hand is interrupted first, and handled again by the other.
+                    self.waiting += std::mem::take(&mut self.rev(other)?.seen.in_flight);
                     self.weigh(number, other, 0, now, None)?;
                 }
                 if self.shares.is_empty() {
@@ -292,6 +327,39 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Returns true if the rollout under way migrates the state.
+    fn migrates(&self) -> bool {
+        let conversion = self.ledger.open().and_then(|rollout| rollout.conversion.as_ref());
+        conversion.is_some_and(|conversion| conversion.migrates)
+    }
+
+    /// Keeps the state and begins to convert it.
+    fn convert(&mut self, conversion: &Conversion) -> Result<(), Broken> {
+        let stable = self.ledger.open().map(|rollout| rollout.from.number).ok_or("no rollout converts the state")?;
+        if !self.unfinished {
+            self.copies.insert(stable, self.data.clone());
+        }
+        self.unfinished = true;
+        if conversion.migrates {
+            self.data.insert(conversion.to);
+        }
+        Ok(())
+    }
+
+    /// The conversion comes to its end.
+    fn converted(&mut self) {
+        if !std::mem::take(&mut self.unfinished) {
+            return;
+        }
+        let Some(rollout) = self.ledger.open() else { return };
+        self.converted = Some(rollout.id);
+        match &rollout.conversion {
+            Some(Conversion { restores: Some(restored), .. }) => self.data = self.copies[&restored.revision].clone(),
+            Some(Conversion { migrates: true, to, .. }) => self.data = [*to].into(),
+            Some(_) | None => {}
+        }
     }
 
     /// Distributes queued messages to the running revisions by weight.
@@ -318,6 +386,13 @@ impl Agent {
         let count = count.min(rev.seen.in_flight);
         rev.seen.in_flight -= count;
         let (digest, state) = (rev.digest, rev.seen.state.clone());
+        if count > 0 {
+            let settings = self.store[&number].1.clone();
+            let format = Side { number, digest, settings }.format();
+            let met = format.unreadable(&self.data);
+            ensure(met.is_none(), || format!("@{number} meets version {met:?} of the state, and cannot read it"))?;
+            self.data.insert(format.version);
+        }
         self.memory += u64::from(count) * u64::from(state == State::Running);
         let tally = self.tallies.entry(number).or_default();
         *tally = measured(digest, u64::from(count), tally);

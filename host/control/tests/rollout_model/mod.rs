@@ -7,14 +7,14 @@
 pub(crate) mod act;
 pub(crate) mod show;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::analysis::{Compared, P95, Window};
 use caxton_control::rollout::{
-    Action, Command, Declared, Deploy, Figures, Instances, Ledger, Next, Observation, Probes, Rehearsal, Reload,
-    Rollout, Seen, Settings, Side, Status, Strategy, Turn, Undo, Windows, tidy, turns,
+    Action, Command, Declared, Deploy, Figures, Instances, KeptState, Ledger, Next, Observation, Probes, Rehearsal,
+    Reload, Rollout, Seen, Settings, Side, Status, Strategy, Turn, Undo, Windows, tidy, turns,
 };
 use caxton_control::{AgentName, Digest, RevisionId};
 
@@ -60,6 +60,8 @@ pub(crate) enum Work {
     Rehearse,
     Handoff,
     TakeBack,
+    KeepState,
+    Convert,
 }
 
 /// A revision in memory.
@@ -101,6 +103,16 @@ pub(crate) struct Agent {
     snapshots: BTreeMap<u64, u64>,
     /// The memory of the revision that serves.
     memory: u64,
+    /// The versions of its format that the state holds.
+    data: BTreeSet<u32>,
+    /// The states that are kept, by the number of the revision that ran with each.
+    copies: BTreeMap<u64, BTreeSet<u32>>,
+    /// The rollout for which one is kept.
+    state_kept: Option<u64>,
+    /// A conversion is under way, or was broken off.
+    unfinished: bool,
+    /// It came to its end in this rollout.
+    converted: Option<u64>,
     /// The first state of the ledger.
     persisted: String,
     /// Rollouts that ended, in their final state.
@@ -174,6 +186,11 @@ impl Agent {
             dealt: 0,
             snapshots: BTreeMap::new(),
             memory: 0,
+            data: BTreeSet::new(),
+            copies: BTreeMap::new(),
+            state_kept: None,
+            unfinished: false,
+            converted: None,
             persisted: String::new(),
             ended: BTreeMap::new(),
             waits: Vec::new(),
@@ -195,7 +212,7 @@ impl Agent {
         }
         let mut rev = self.fresh(side.number, now);
         rev.seen.state = State::Running;
-        rev.seen.stateful = is(rev.digest, "memory");
+        (rev.seen.stateful, rev.seen.migrates) = (is(rev.digest, "memory"), is(rev.digest, "migrates"));
         rev.seen.instances = self.instances.standing;
         rev.memory = self.memory;
         self.revisions.insert(side.number, rev);
@@ -210,6 +227,7 @@ impl Agent {
             since: now,
             busy: false,
             stateful: false,
+            migrates: false,
             in_flight: 0,
             instances: 0,
             cap: None,
@@ -241,6 +259,8 @@ impl Agent {
             candidate: seen(rollout.to.number),
             weight: self.shares.get(&rollout.to.number).copied().unwrap_or(0),
             paused: self.paused,
+            state_kept: self.state_kept == Some(rollout.id),
+            unfinished: self.unfinished,
             shadowed: self.shadowed,
             compared: self.compared,
             rehearsal: self.rehearsal.clone(),
@@ -294,6 +314,18 @@ impl Agent {
             (self.shadowed, self.rehearsal) = (false, Rehearsal::Open);
         }
         created
+    }
+
+    /// The states that are kept, the newest first.
+    fn kept(&self) -> Vec<KeptState> {
+        let kept = self.copies.iter().rev();
+        kept.map(|(revision, holds)| KeptState {
+            revision: *revision,
+            holds: holds.clone(),
+            keys: 25,
+            written_since: 24,
+        })
+        .collect()
     }
 
     fn stateful(&self) -> bool {
@@ -373,11 +405,15 @@ impl World {
             // The memory of the running revision is stored with each commit.
             agent.revisions.clear();
             agent.shares.clear();
-            (agent.paused, agent.shadowed, agent.rehearsal) = (false, false, Rehearsal::Open);
+            // A mailbox whose state is being converted is held from the start.
+            (agent.paused, agent.shadowed, agent.rehearsal) = (agent.unfinished, false, Rehearsal::Open);
             (agent.compared, agent.windows, agent.figures) = Default::default();
             if let Some(rollout) = agent.ledger.open_mut() {
                 told.push(format!("{name}: {}", rollout.restarted(now)));
                 agent.windows.step = rollout.window();
+                if agent.converted == Some(rollout.id) {
+                    rollout.has_converted(now);
+                }
             }
             agent.boot(now);
         }
@@ -390,7 +426,11 @@ impl World {
         let agent = self.agents.get_mut(name).unwrap();
         let (settings, stateful) = (agent.declared.deploy.clone(), agent.stateful());
         let instances = agent.instances;
-        let answer = agent.ledger.command(command, "anna", undo, &settings, instances, stateful, now);
+        let kept = agent.kept();
+        let answer = match command {
+            Command::Undo => agent.ledger.undo(undo, "anna", &settings, instances, stateful, &kept, now),
+            _ => agent.ledger.command(command, "anna", undo, &settings, instances, stateful, now),
+        };
         if answer.is_ok()
             && command == Command::Undo
             && agent.ledger.open().is_some_and(|r| r.status == Status::Pending)

@@ -84,9 +84,18 @@ pub(crate) fn action(action: &Action) -> String {
         }
         Action::Pause { agent } => format!("hold the mailbox of {agent}"),
         Action::Resume { agent } => format!("let the mailbox of {agent} go on"),
-        Action::Handoff { revision, memory: Memory::Migrate } => format!("hand off to {revision}"),
-        Action::Handoff { revision, memory: Memory::Discard } => format!("hand off to {revision}, which begins anew"),
-        Action::TakeBack { revision } => format!("take the memory back to {revision}"),
+        Action::Handoff { revision, memory: Memory::Migrate, .. } => format!("hand off to {revision}"),
+        Action::Handoff { revision, memory: Memory::Discard, .. } => {
+            format!("hand off to {revision}, which begins anew")
+        }
+        Action::TakeBack { revision, .. } => format!("take the memory back to {revision}"),
+        Action::KeepState { revision } => format!("keep the state of {revision}"),
+        Action::Convert { revision, conversion } if conversion.restores.is_some() => {
+            format!("put an earlier state in place for {revision}")
+        }
+        Action::Convert { revision, conversion } if conversion.migrates => format!("migrate the state for {revision}"),
+        Action::Convert { revision, .. } => format!("convert the state for {revision}"),
+        Action::RestoreState { revision } => format!("put back the state of {revision}"),
         Action::Stop { revision } => format!("stop {revision}"),
     }
 }

@@ -22,9 +22,15 @@ fn pairs(keys: &[(&str, &str)]) -> Vec<(String, String)> {
     keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
+/// A copy for the rollout 8.
+fn copy(revision: u64, holds: Vec<u32>, unfinished: bool) -> KeepState {
+    KeepState { revision, holds, rollout: 8, unfinished }
+}
+
 /// Restores the state; gives the keys and the size as the agent is told it.
 async fn put_back(store: &Store, revision: u64, keep: Option<(u64, Vec<u32>)>) -> Result<(u64, u64), CommitError> {
     let bytes = Arc::new(AtomicU64::new(u64::MAX));
+    let keep = keep.map(|(revision, holds)| copy(revision, holds, false));
     let restored = store.restore_state(counter(), revision, keep, Arc::clone(&bytes)).await?;
     Ok((restored.keys, bytes.load(Ordering::Relaxed)))
 }
@@ -48,7 +54,7 @@ async fn keys_that_are_written_or_removed_after_a_copy_are_counted() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(&folder, Durability::Os);
         commit(&store, change(&[("a", Some("1")), ("b", Some("22"))], &[])).await.unwrap();
-        store.keep_state(counter(), 3, vec![1], false).await.unwrap();
+        store.keep_state(counter(), copy(3, vec![1], false)).await.unwrap();
         for change in changes {
             commit(&store, change).await.unwrap();
         }
@@ -68,8 +74,9 @@ async fn a_state_is_restored_with_new_versions_and_its_size() {
     let other: Arc<str> = "other".into();
     commit(&store, change(&[("a", Some("1")), ("b", Some("22"))], &[])).await.unwrap();
     let seen = store.read("counter", "a").unwrap().unwrap().version;
-    let kept = store.keep_state(counter(), 1, vec![1, 2], false).await.unwrap();
-    let expected = StateCopy { revision: 1, holds: vec![1, 2], at: kept.at, keys: 2, bytes: 5, unfinished: false };
+    let kept = store.keep_state(counter(), copy(1, vec![1, 2], false)).await.unwrap();
+    let expected =
+        StateCopy { revision: 1, holds: vec![1, 2], at: kept.at, keys: 2, bytes: 5, unfinished: false, rollout: 8 };
     assert_eq!((&kept, store.state_copies("counter").unwrap()), (&expected, vec![expected.clone()]));
     commit(&store, change(&[("a", Some("333")), ("b", None), ("c", Some("4"))], &[])).await.unwrap();
     let newer = store.read("counter", "a").unwrap().unwrap().version;
@@ -107,8 +114,8 @@ async fn what_a_migration_wrote_is_not_written_since() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Fsync);
     commit(&store, change(&[("a", Some("1")), ("b", Some("1")), ("c", Some("1"))], &[])).await.unwrap();
-    let kept = store.keep_state(counter(), 4, vec![1], true).await.unwrap();
-    store.keep_state("done".into(), 1, vec![], false).await.unwrap();
+    let kept = store.keep_state(counter(), copy(4, vec![1], true)).await.unwrap();
+    store.keep_state("done".into(), copy(1, vec![], false)).await.unwrap();
     commit(&store, change(&[("a", Some("2")), ("b", None), ("d", Some("2"))], &[])).await.unwrap();
     drop(store);
     // A host that was killed meanwhile finds what to go back to.
@@ -120,7 +127,7 @@ async fn what_a_migration_wrote_is_not_written_since() {
     commit(&store, change(&[("d", Some("3")), ("e", Some("1"))], &[])).await.unwrap();
     assert_eq!(store.written_since("counter", 4).unwrap(), 2);
     // A migration that broke off leaves nothing.
-    store.keep_state(counter(), 4, vec![1], true).await.unwrap();
+    store.keep_state(counter(), copy(4, vec![1], true)).await.unwrap();
     commit(&store, change(&[("a", Some("9")), ("c", None)], &[])).await.unwrap();
     assert_eq!(put_back(&store, 4, None).await, Ok((4, 8)));
     assert_eq!(state(&store), pairs(&[("a", "2"), ("c", "1"), ("d", "3"), ("e", "1")]));
@@ -133,7 +140,7 @@ async fn keys_that_expire_meanwhile_stay_gone() {
     let store = open(&folder, Durability::Os);
     commit(&store, expiring(&[("over", -1), ("short", HOUR), ("long", HOUR)], &[])).await.unwrap();
     let at = store.read("counter", "long").unwrap().unwrap().expires_at;
-    assert_eq!(store.keep_state(counter(), 1, vec![], false).await.unwrap().keys, 2);
+    assert_eq!(store.keep_state(counter(), copy(1, vec![], false)).await.unwrap().keys, 2);
     // As after some time.
     crate::store::tests::plant(
         &store,
@@ -155,7 +162,7 @@ async fn a_copy_has_what_waits_to_be_written_before_it() {
     let (before, kept, after) = tokio::join!(
         biased;
         commit(&store, change(&[("a", Some("1"))], &[])),
-        store.keep_state(counter(), 1, vec![1], false),
+        store.keep_state(counter(), copy(1, vec![1], false)),
         commit(&store, change(&[("a", Some("2"))], &[]))
     );
     before.and(after).unwrap();
@@ -182,14 +189,14 @@ async fn copies_are_replaced_and_forgotten() {
     let missing = "no copy of the state of counter@1 is kept";
     assert_eq!(put_back(&store, 1, Some((2, vec![]))).await, Err(CommitError::Store(missing.to_owned())));
     assert_eq!(kept(), [], "nothing is kept then either");
-    store.keep_state(counter(), 1, vec![], false).await.unwrap();
+    store.keep_state(counter(), copy(1, vec![], false)).await.unwrap();
     commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
-    store.keep_state(counter(), 2, vec![], false).await.unwrap();
+    store.keep_state(counter(), copy(2, vec![], false)).await.unwrap();
     assert_eq!(kept(), [(2, 1), (1, 0)], "also of an agent that keeps nothing");
-    store.keep_state(counter(), 1, vec![7], true).await.unwrap();
+    store.keep_state(counter(), copy(1, vec![7], true)).await.unwrap();
     assert_eq!(kept(), [(1, 1), (2, 1)]);
     assert!(put_back(&store, 1, Some((1, vec![]))).await.unwrap_err().to_string().contains("in place of the copy"));
-    store.keep_state("other".into(), 1, vec![], false).await.unwrap();
+    store.keep_state("other".into(), copy(1, vec![], false)).await.unwrap();
     store.forget_state_copies(counter(), vec![1, 9]);
     store.flush().await.unwrap();
     assert_eq!(kept(), [(2, 1)]);
@@ -207,7 +214,7 @@ async fn copies_live_as_long_as_the_state() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(&folder, durability);
         commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
-        store.keep_state(counter(), 1, vec![1], true).await.unwrap();
+        store.keep_state(counter(), copy(1, vec![1], true)).await.unwrap();
         commit(&store, change(&[("a", Some("2"))], &[])).await.unwrap();
         assert_eq!(put_back(&store, 1, Some((2, vec![2]))).await, Ok((1, 2)), "{durability:?}");
         drop(store);
@@ -222,7 +229,7 @@ async fn a_backup_has_the_copies_and_a_store_of_the_format_before_has_none() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Os);
     commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
-    store.keep_state(counter(), 1, vec![1], false).await.unwrap();
+    store.keep_state(counter(), copy(1, vec![1], false)).await.unwrap();
     let backup = folder.path().join("backup.db");
     std::io::copy(&mut store.copy().unwrap(), &mut std::fs::File::create(&backup).unwrap()).unwrap();
     store.forget_state_copies(counter(), vec![1]);
@@ -255,7 +262,7 @@ async fn a_backup_has_the_copies_and_a_store_of_the_format_before_has_none() {
     drop(at_rest);
     let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
     assert_eq!(store.state_copies("counter").unwrap(), []);
-    assert_eq!(store.keep_state(counter(), 1, vec![1], false).await.unwrap().bytes, 2);
+    assert_eq!(store.keep_state(counter(), copy(1, vec![1], false)).await.unwrap().bytes, 2);
     assert_eq!((put_back(&store, 1, None).await, state(&store)), (Ok((1, 2)), pairs(&[("a", "1")])));
     assert_eq!(store.check().unwrap().defects, []);
 }

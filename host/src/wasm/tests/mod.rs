@@ -106,6 +106,7 @@ fn spec() -> AgentSpec {
         capabilities: std::collections::BTreeSet::new(),
         instances: Instances { min: 0, max: 4, reuse: Reuse::Own(1_000_000), idle: LONG },
         snapshot: SnapshotSpec { max_bytes: 16 << 20, own: false },
+        state: Default::default(),
         config: BTreeMap::new(),
         allow: Allow::default(),
         limits: Limits {

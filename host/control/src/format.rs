@@ -1,0 +1,112 @@
+//! The format of an agent's data: the version that a revision writes, and other versions that it can read.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+/// The highest version of a format.
+pub(crate) const MAX_VERSION: u64 = 1_000_000;
+
+/// `state` of an agent: the version of the format in which a revision writes its keys and its memory, and the other
+/// versions that it can read. Version 0 is that of an agent that declares none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Format {
+    /// The version that the revision writes.
+    pub version: u32,
+    /// Other versions that it can read.
+    pub reads: BTreeSet<u32>,
+}
+
+impl Format {
+    /// Returns true if a revision of this format can read data of this version.
+    pub fn can_read(&self, version: u32) -> bool {
+        version == self.version || self.reads.contains(&version)
+    }
+
+    /// The first of these versions that a revision of this format cannot read.
+    pub fn unreadable(&self, versions: &BTreeSet<u32>) -> Option<u32> {
+        versions.iter().copied().find(|version| !self.can_read(*version))
+    }
+
+    /// Returns true if a revision of either format can read what one of the other writes.
+    pub fn is_mutual(&self, other: &Self) -> bool {
+        self.can_read(other.version) && other.can_read(self.version)
+    }
+}
+
+/// A change of the format when the traffic moves to a revision: carried out while the mailbox is held and nothing is in
+/// flight. The state as it was is kept under the number of the revision that had the traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Conversion {
+    /// The version that the revision before wrote.
+    pub from: u32,
+    /// The versions that the state may hold before.
+    pub holds: BTreeSet<u32>,
+    /// The version that the new revision writes.
+    pub to: u32,
+    /// The new revision migrates the state before its first message.
+    pub migrates: bool,
+    /// The kept state that takes the place of the present one, by an undo.
+    pub restores: Option<Restored>,
+}
+
+/// A state that was kept when the format changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Restored {
+    /// The number of the revision that ran with it.
+    pub revision: u64,
+    /// The versions that it may hold.
+    pub holds: BTreeSet<u32>,
+}
+
+impl Conversion {
+    /// The versions that the state may hold once the new revision has written to it.
+    pub fn holds_after(&self) -> BTreeSet<u32> {
+        let kept = match &self.restores {
+            Some(restored) => restored.holds.clone(),
+            None if self.migrates => BTreeSet::new(),
+            None => self.holds.clone(),
+        };
+        kept.into_iter().chain([self.to]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn format(version: u32, reads: &[u32]) -> Format {
+        Format { version, reads: reads.iter().copied().collect() }
+    }
+
+    #[test]
+    fn a_version_is_read_by_those_that_write_or_name_it() {
+        // version, reads, held, the first that is unreadable
+        for (version, reads, held, expected) in [
+            (0, &[][..], &[][..], None),
+            (0, &[], &[0], None),
+            (0, &[], &[0, 1], Some(1)),
+            (2, &[1], &[1, 2], None),
+            (2, &[1], &[0, 2], Some(0)),
+            (2, &[], &[1, 2], Some(1)),
+        ] {
+            let held: BTreeSet<u32> = held.iter().copied().collect();
+            assert_eq!(format(version, reads).unreadable(&held), expected, "{version} {reads:?} {held:?}");
+        }
+        assert!(format(2, &[1]).is_mutual(&format(1, &[2])));
+        assert!(!format(2, &[1]).is_mutual(&format(1, &[])));
+        assert!(format(1, &[]).is_mutual(&format(1, &[])));
+    }
+
+    #[test]
+    fn a_state_holds_what_was_and_what_is_written_unless_it_is_migrated_or_restored() {
+        let of = |migrates, restores| Conversion { from: 1, holds: [0, 1].into(), to: 2, migrates, restores };
+        let kept = Restored { revision: 1, holds: [0].into() };
+        assert_eq!(of(false, None).holds_after(), [0, 1, 2].into());
+        assert_eq!(of(true, None).holds_after(), [2].into());
+        assert_eq!(of(false, Some(kept)).holds_after(), [0, 2].into());
+    }
+}

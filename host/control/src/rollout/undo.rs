@@ -1,0 +1,203 @@
+//! Going back to a revision that ran before.
+
+use std::collections::BTreeSet;
+
+use super::command::{Command, Refused, Undo};
+use super::history::Ledger;
+use super::settings::Settings;
+use super::strategy::Strategy;
+use super::{Instances, Side};
+use crate::format::Restored;
+
+/// A state that was kept when another format followed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptState {
+    /// The number of the revision that ran with it.
+    pub revision: u64,
+    /// The versions of its format that it may hold.
+    pub holds: BTreeSet<u32>,
+    /// The number of its keys.
+    pub keys: u64,
+    /// The number of keys that were written since.
+    pub written_since: u64,
+}
+
+impl Ledger {
+    /// Follows an undo: takes the rollout under way back, or begins one to the revision that `undo` names or else to the
+    /// one that ran before. `settings` and `instances` are as declared now, `stateful` of the revision that runs; `kept`
+    /// are the states that are kept of the agent, the newest first.
+    ///
+    /// # Errors
+    /// It cannot be followed now.
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
+    pub fn undo(
+        &mut self,
+        undo: Undo,
+        who: &str,
+        settings: &Settings,
+        instances: Instances,
+        stateful: bool,
+        kept: &[KeptState],
+        now: u64,
+    ) -> Result<(), Refused> {
+        // Where none is kept there is nothing to begin another rollout with, but the way back of this one.
+        let rehearses = undo.rehearse && settings.rollback.keep > 0;
+        if let Some(rollout) = self.open_mut() {
+            let from = rollout.from.clone();
+            let elsewhere = undo.to.is_some_and(|number| number != from.number);
+            let bar = rollout.bars_the_way_back();
+            if rollout.has_moved() && (rehearses || elsewhere || bar.is_some()) {
+                // It has all the traffic for good, and what is asked for is more than to take that back. It goes on if
+                // that cannot be had.
+                let (holds, current) = (rollout.holds_after(), Some(rollout.to.number));
+                let other = undo.to.and_then(|number| self.ran.iter().find(|side| side.number == number));
+                restorable(undo, other.unwrap_or(&from), &holds, current, kept)?;
+                if let Some(rollout) = self.open_mut() {
+                    rollout.supersede("an undo", now);
+                }
+                self.settle(now);
+            } else {
+                if elsewhere {
+                    return Err(Refused::NotKept { number: undo.to.unwrap_or_default(), kept: vec![from.number] });
+                }
+                if undo.restore_state {
+                    return Err(Refused::NothingToRestore { number: from.number });
+                }
+                rollout.command(Command::Undo, who, now)?;
+                self.settle(now);
+                return Ok(());
+            }
+        }
+        let target = self.undo_target(undo.to, settings.rollback.keep)?.clone();
+        let current = self.current().map(|current| current.number);
+        let restores = restorable(undo, &target, &self.holds(), current, kept)?;
+        // Of messages that were handled since, an earlier state knows nothing.
+        let rehearse = if restores.is_some() { 0 } else { undo.messages(settings) };
+        let settings = Settings { rehearse, ..settings.with(Strategy::Undo) };
+        let current = self.current().cloned();
+        self.begin(target.clone(), who, settings, instances, stateful, restores, now)
+            .map_err(|why| Refused::Bars { why: why.to_string() })?;
+        // What is asked for by hand is wanted, whatever became of it before.
+        self.declined.retain(|d| d.digest != target.digest || d.settings != target.settings);
+        if let Some(current) = current {
+            self.decline(current, None, format!("undone by {who}"), now);
+        }
+        Ok(())
+    }
+}
+
+/// Finds the kept state that an undo to `target` puts in place of the present one; none if it leaves that as it is. `holds`
+/// are the versions that the present one may hold, `current` is the number of the revision that runs.
+fn restorable(
+    undo: Undo,
+    target: &Side,
+    holds: &BTreeSet<u32>,
+    current: Option<u64>,
+    kept: &[KeptState],
+) -> Result<Option<Restored>, Refused> {
+    let (format, number) = (target.format(), target.number);
+    let readable = |kept: &&KeptState| Some(kept.revision) != current && format.unreadable(&kept.holds).is_none();
+    let found = kept.iter().find(readable);
+    match (format.unreadable(holds), found) {
+        (_, Some(found)) if undo.restore_state => {
+            Ok(Some(Restored { revision: found.revision, holds: found.holds.clone() }))
+        }
+        (_, None) if undo.restore_state => Err(Refused::NothingToRestore { number }),
+        (None, _) => Ok(None),
+        (Some(version), Some(KeptState { keys, written_since, .. })) => {
+            let (keys, written) = (count(*keys), count(*written_since));
+            let way = format!(
+                "`--restore-state` goes back to the state as it was before ({keys}); the {written} written since are kept as \
+                 well"
+            );
+            Err(Refused::Unreadable { number, version, way })
+        }
+        (Some(version), None) => {
+            let way = format!("no state that it can read is kept; roll out a revision that reads version {version}");
+            Err(Refused::Unreadable { number, version, way })
+        }
+    }
+}
+
+/// A number of keys in words.
+fn count(keys: u64) -> String {
+    if keys == 1 { "1 key".to_owned() } else { format!("{keys} keys") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Digest;
+    use crate::rollout::Status;
+
+    fn side(number: u64, version: u32, reads: &str) -> Side {
+        let settings = format!("{{\"state\":{{\"reads\":[{reads}],\"version\":{version}}}}}");
+        Side { number, digest: Digest([number as u8; 32]), settings }
+    }
+
+    fn kept(revision: u64, holds: &[u32]) -> KeptState {
+        KeptState { revision, holds: holds.iter().copied().collect(), keys: 25, written_since: 24 }
+    }
+
+    #[test]
+    fn an_undo_goes_to_what_can_read_the_state_or_takes_an_earlier_one() {
+        let undo = Undo { rehearse: false, ..Undo::default() };
+        let restore = Undo { restore_state: true, ..undo };
+        // the target reads version 2, the undo, the kept states; the answer, and the state that is restored
+        for (reads, asked, states, answer, restored) in [
+            ("2", undo, vec![], "", None),
+            (
+                "",
+                undo,
+                vec![],
+                "revision 1 cannot read version 2 of the state's format, which the state may hold: no state that it can read \
+                 is kept; roll out a revision that reads version 2",
+                None,
+            ),
+            (
+                "",
+                undo,
+                vec![kept(1, &[1])],
+                "revision 1 cannot read version 2 of the state's format, which the state may hold: `--restore-state` goes back \
+                 to the state as it was before (25 keys); the 24 keys written since are kept as well",
+                None,
+            ),
+            ("", restore, vec![kept(2, &[1]), kept(1, &[1])], "", Some(1)),
+            ("2", restore, vec![kept(1, &[1])], "", Some(1)),
+            (
+                "",
+                restore,
+                vec![kept(1, &[1, 2])],
+                "no state that revision 1 can read was kept: there is nothing to restore",
+                None,
+            ),
+        ] {
+            let mut ledger = Ledger::new("echo".parse().unwrap());
+            ledger.runs(side(1, 1, reads));
+            ledger.runs(side(2, 2, "1"));
+            let settings = Settings::new(Strategy::Undo);
+            let done = ledger.undo(asked, "anna", &settings, Instances::default(), false, &states, 5);
+            assert_eq!(done.map_or_else(|why| why.to_string(), |()| String::new()), answer, "{reads} {asked:?}");
+            let open = ledger.open();
+            assert_eq!(open.is_some(), answer.is_empty());
+            let from = open.and_then(|open| open.restores.as_ref()).map(|restored| restored.revision);
+            assert_eq!(from, restored, "{reads} {asked:?}");
+            assert!(open.is_none_or(|open| open.status == Status::Pending));
+        }
+    }
+
+    #[test]
+    fn supervision_goes_back_to_what_can_read_the_state() {
+        let recover = |reads: &str| {
+            let mut ledger = Ledger::new("echo".parse().unwrap());
+            ledger.runs(side(1, 2, ""));
+            ledger.runs(side(2, 1, reads));
+            ledger.runs(side(3, 2, "1"));
+            let settings = Settings::new(Strategy::Undo);
+            ledger.recover("it traps", &settings, Instances::default(), false, 5);
+            ledger.open().map(|open| open.to.number)
+        };
+        assert_eq!(recover("2"), Some(2));
+        assert_eq!(recover(""), None);
+    }
+}

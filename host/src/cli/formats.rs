@@ -1,0 +1,47 @@
+//! The format of agents' data, checked against what the data folder says of the revisions that ran.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use caxton_control::AgentSpec;
+use caxton_control::rollout::{CannotHold, Ledger};
+
+use crate::store;
+use crate::wasm::{Kind, Summary};
+
+/// The ledgers of a data folder, by agent.
+#[derive(Default)]
+pub(super) struct Ledgers(HashMap<String, Ledger>);
+
+impl Ledgers {
+    /// Reads them from a data folder, where a host may run; none if there is no store.
+    ///
+    /// # Errors
+    /// The reason why they cannot be read, for a person.
+    pub(super) fn read(folder: &Path) -> Result<Self, String> {
+        let records = store::ledgers(folder).map_err(|error| error.to_string())?;
+        // What a host of another version wrote says nothing to this one.
+        let known =
+            records.into_iter().filter_map(|(agent, record)| Some((agent, serde_json::from_str(&record).ok()?)));
+        Ok(Self(known.collect()))
+    }
+
+    /// Checks that an agent as it is declared may follow the revision that ran last; `summary` is of its component.
+    ///
+    /// # Errors
+    /// A revision would meet data that it cannot read.
+    pub(super) fn check(&self, spec: &AgentSpec, summary: Option<&Summary>) -> Result<(), CannotHold> {
+        let Some(ledger) = self.0.get(spec.name.as_str()) else { return Ok(()) };
+        let Some(current) = ledger.current() else { return Ok(()) };
+        let (deploy, reload) = spec.rollout.settings(spec.reload.drain);
+        let settings = spec.revision_settings();
+        let by = if current.settings == settings { reload } else { deploy };
+        let stateful = summary.is_some_and(|summary| summary.kind == Kind::Stateful);
+        let migrates = summary.map(|summary| summary.migrates);
+        match ledger.can_follow(&by.strategy, settings, stateful, migrates) {
+            // Of its memory, which is checked without a ledger.
+            Err(CannotHold::Split { .. } | CannotHold::Shadow) | Ok(()) => Ok(()),
+            Err(why) => Err(why),
+        }
+    }
+}
