@@ -1,6 +1,6 @@
-//! What `caxton.toml` means: every default filled in, every name checked, every bound kept.
+//! The meaning of `caxton.toml`: defaults filled in, names and bounds checked.
 //!
-//! Made only by [`crate::config::check`]; a `Desired` is therefore always valid.
+//! Created only by [`crate::config::check`], so a `Desired` is always valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,170 +18,170 @@ use crate::route::RoutePattern;
 use crate::schedule::Schedule;
 use crate::sparse;
 
-/// Everything that the file declares.
+/// The declaration of the whole file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Desired {
-    /// The listener where agents are called.
+    /// The listener for calls of agents.
     pub http: Http,
     /// The listener of the management API.
     pub admin: Admin,
-    /// The listener of probes and metrics alone.
+    /// The listener for probes and metrics only.
     pub probes: Probes,
-    /// Where and how state is kept.
+    /// The place and the durability of state.
     pub store: Store,
     /// Settings of the host as a whole.
     pub host: Host,
-    /// What conversations may be.
+    /// The limits of conversations.
     pub conversations: Conversations,
-    /// The agents, by name.
+    /// The agents by name.
     pub agents: BTreeMap<AgentName, Arc<AgentSpec>>,
 }
 
-/// `[http]`: the listener where agents are called, and what it bears from clients.
+/// The table `[http]`: the listener for calls of agents, and its limits for clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Http {
     /// Address and port; port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// Connections open at once; more wait to be accepted.
+    /// Connections open at once; further ones wait to be accepted.
     pub max_connections: u32,
     /// The largest head of a request, in bytes.
     pub max_head_bytes: u64,
     /// The largest body of a request to an HTTP agent, in bytes. Message agents have `limits.message`.
     pub max_body_bytes: u64,
-    /// How long a client may take to send the head of a request.
+    /// The time for a client to send the head of a request.
     #[serde(with = "crate::units::serde_duration")]
     pub head_timeout: Duration,
-    /// How long a client may pause while it sends a body or reads a response.
+    /// The longest pause of a client while it sends a body or reads a response.
     #[serde(with = "crate::units::serde_duration")]
     pub stall_timeout: Duration,
-    /// Who is told what went on inside an agent that failed.
+    /// The callers that see the error inside a failed agent.
     pub details: Details,
-    /// Which pages of other origins may call agents.
+    /// The access of pages from other origins.
     pub cors: Cors,
 }
 
-/// `http.details`: who is told what went on inside an agent that failed.
+/// The setting `http.details`: the callers that see the error inside a failed agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Details {
-    /// Callers on this machine whose requests came by no proxy.
+    /// Callers on this machine whose requests came through no proxy.
     Loopback,
-    /// Everybody.
+    /// All callers.
     Always,
-    /// Nobody.
+    /// No caller.
     Never,
 }
 
-/// `[admin]`: the listener of the management API, metrics and probes.
+/// The table `[admin]`: the listener of the management API, metrics and probes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Admin {
     /// Address and port on the loopback interface; port 0 lets the system choose.
     pub listen: SocketAddr,
 }
 
-/// `[probes]`: a listener for probes and metrics alone.
+/// The table `[probes]`: a listener for probes and metrics only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Probes {
-    /// Address and port; port 0 lets the system choose. None leaves probes and metrics to the listener of the management
-    /// API.
+    /// Address and port; port 0 lets the system choose. With `None`, probes and metrics are only at the listener of the
+    /// management API.
     pub listen: Option<SocketAddr>,
 }
 
-/// `[store]`: where and how state is kept.
+/// The table `[store]`: the place and the durability of state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Store {
-    /// The data folder, as written; relative to the folder of the file.
+    /// The data folder as written; relative to the folder of the file.
     pub path: String,
-    /// When a commit counts as safe.
+    /// The moment at which a commit counts as durable.
     pub durability: Durability,
-    /// Handled messages that are kept; the oldest leave first.
+    /// The most handled messages that are kept; the oldest are deleted.
     pub history: u64,
-    /// Dead letters that are kept; the oldest leave first.
+    /// The most dead letters that are kept; the oldest are deleted.
     pub dead_letters: u64,
 }
 
-/// When a commit counts as safe.
+/// The moment at which a commit counts as durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
-    /// After the disk has it: survives a power cut.
+    /// Once it is on the disk: survives a power cut.
     Fsync,
-    /// After the operating system has it: survives `kill -9`, maybe not a power cut.
+    /// Once the operating system has it: survives `kill -9`, but not necessarily a power cut.
     Os,
-    /// Nothing is kept beyond the life of the host.
+    /// At once: nothing survives the host.
     Memory,
 }
 
-/// `[host]`: settings of the host as a whole.
+/// The table `[host]`: settings of the host as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Host {
-    /// How long a stop waits for what is in flight.
+    /// The time for messages in flight when the host stops.
     #[serde(with = "crate::units::serde_duration")]
     pub drain: Duration,
-    /// Instances that live at once, at most; none leaves it to the machine.
+    /// The most instances alive at once; `None` lets the host decide by the machine.
     pub instances: Option<u32>,
 }
 
-/// `[conversations]`: what conversations may be (SPEC §7).
+/// The table `[conversations]`: the limits of conversations (SPEC §7).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Conversations {
-    /// How long after its last message one is open.
+    /// The time after its last message at which a conversation expires.
     #[serde(with = "crate::units::serde_duration")]
     pub timeout: Duration,
-    /// Agents that take part in one, at most.
+    /// The most participants of a conversation.
     pub participants: u32,
 }
 
-/// One agent: `[agents.NAME]` with the defaults filled in.
+/// The declaration of one agent: `[agents.NAME]` with the defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AgentSpec {
     /// The agent's name.
     pub name: AgentName,
-    /// The component's file, as written; relative to the folder of the file.
+    /// The component's file as written; relative to the folder of the file.
     pub component: String,
-    /// How the component is built from source.
+    /// The build of the component from source; `None` without one.
     pub build: Option<Build>,
-    /// What the agent can do, by which others find it.
+    /// The capabilities by which other agents find it.
     pub capabilities: BTreeSet<Capability>,
-    /// How many instances it has.
+    /// The number and the reuse of its instances.
     pub instances: Instances,
-    /// The bound of what it saves of its memory.
+    /// The limit of its snapshots.
     pub snapshot: SnapshotSpec,
     /// The format of its data.
     pub state: Format,
-    /// What it reads through `wasi:config/store`.
+    /// The keys and values that it reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
-    /// What it may reach.
+    /// The grants.
     pub allow: Allow,
-    /// What it may use.
+    /// The limits of resources.
     pub limits: Limits,
-    /// How its mailbox works.
+    /// The settings of its mailbox.
     pub mailbox: MailboxSpec,
-    /// When calls no longer reach it because it fails.
+    /// The settings of its circuit breaker.
     pub breaker: BreakerSpec,
-    /// What it gets by the clock, in the order of the file; no two have the same [key](Schedule::key).
+    /// Its schedules, in the order of the file; no two have the same [key](Schedule::key).
     #[serde(rename = "schedule")]
     pub schedules: Vec<Schedule>,
-    /// Where it is called over HTTP, in the order of the file.
+    /// Its HTTP routes, in the order of the file.
     pub http: Vec<Route>,
-    /// How changed bytes reach traffic.
+    /// The in-place settings of `reload`.
     pub reload: Reload,
-    /// How a change is rolled out and goes back. Shown once the file may say something of it.
+    /// The settings of its rollouts. Not serialized: shown apart.
     #[serde(skip)]
     pub rollout: Declaration,
-    /// Its settings as text, once somebody has asked.
+    /// The cached result of [`revision_settings`](Self::revision_settings).
     #[serde(skip)]
     pub printed: Printed,
 }
 
 impl AgentSpec {
-    /// Whether `other` needs a new revision: component, config, grants, limits or the format of its data differ (DESIGN §5). All else
-    /// applies in place.
+    /// Returns `true` if `other` needs no new revision: component, config, grants, limits and the format of its data
+    /// are equal (DESIGN §5). All other settings apply in place.
     pub fn same_revision(&self, other: &Self) -> bool {
         self.component == other.component && self.same_settings(other)
     }
 
-    /// Whether the settings are the same that make a revision beside its bytes.
+    /// Returns `true` if the settings that make a revision beside its component are equal.
     pub fn same_settings(&self, other: &Self) -> bool {
         self.config == other.config
             && self.allow == other.allow
@@ -189,15 +189,15 @@ impl AgentSpec {
             && self.state == other.state
     }
 
-    /// The settings that make a revision beside its bytes, as text that is kept; see [`sparse`]. Equal texts are the
-    /// same revision.
+    /// Returns the settings that make a revision beside its component, in the text form that is stored; see [`sparse`].
+    /// Equal texts are the same revision.
     pub fn revision_settings(&self) -> &str {
         self.printed.0.get_or_init(|| sparse::print(self))
     }
 }
 
-/// Text that is made once of a declaration that stays as it is, since thousands are compared at every look. A copy,
-/// which may be changed, begins without it.
+/// A text that is made once for an unchanged declaration, since thousands are compared in every cycle. A clone may be
+/// changed, so it starts without the text.
 #[derive(Debug, Default)]
 pub struct Printed(OnceLock<String>);
 
@@ -208,45 +208,46 @@ impl Clone for Printed {
 }
 
 impl PartialEq for Printed {
-    /// It follows from the rest.
+    /// The text follows from the other fields.
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
 impl AgentSpec {
-    /// The same declaration with the settings of a kept revision; none if no version of the host printed them.
+    /// Returns this declaration with the settings of a stored revision; `None` if no version of the host wrote the
+    /// text.
     pub fn with_settings(&self, settings: &str) -> Option<Self> {
         let sparse::RevisionSettings { config, allow, limits, state } = sparse::read(settings)?;
         Some(Self { config, allow, limits, state, ..self.clone() })
     }
 }
 
-/// `build`: the command that makes the component.
+/// The table `build`: the command that builds the component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Build {
     /// A command line for `sh -c`, run in the folder of the file.
     pub command: String,
-    /// Files whose change runs the command again: files, folders and globs from the folder of the file.
+    /// The sources whose change runs the command again: files, folders and globs, relative to the folder of the file.
     pub watch: Vec<String>,
 }
 
-/// `instances`: how many there are.
+/// The table `instances`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Instances {
-    /// Kept warm even when idle.
+    /// The instances kept warm even when idle.
     pub min: u32,
-    /// Never more at once.
+    /// The most instances at once.
     pub max: u32,
-    /// How many messages or requests one handles before it is replaced.
+    /// The number of messages or requests that one instance handles.
     pub reuse: Reuse,
-    /// How long one above `min` stays without work.
+    /// The time after which an idle instance above `min` ends.
     #[serde(with = "crate::units::serde_duration")]
     pub idle: Duration,
 }
 
-/// `instances.reuse` as the file has it. Unset, the component decides, which is known only once it is read: what is
-/// declared stays as it was said.
+/// The setting `instances.reuse` as in the file. Without it the component decides, which is known only once it is
+/// loaded, so the declaration keeps the difference.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 #[serde(untagged)]
 pub enum Reuse {
@@ -260,7 +261,7 @@ pub enum Reuse {
 }
 
 impl Reuse {
-    /// The value that is in force where one is set.
+    /// Returns the value in force; `None` if none is set.
     pub fn said(self) -> Option<u32> {
         match self {
             Self::Unset => None,
@@ -270,7 +271,7 @@ impl Reuse {
 }
 
 impl PartialEq for Reuse {
-    /// A value that is inherited and one of the agent's own make no difference where they are the same.
+    /// An inherited value equals one of the agent's own.
     fn eq(&self, other: &Self) -> bool {
         self.said() == other.said()
     }
@@ -278,146 +279,145 @@ impl PartialEq for Reuse {
 
 impl Eq for Reuse {}
 
-/// `snapshot`: the bound of what a stateful agent saves of its memory.
+/// The table `snapshot`: the limit of a stateful agent's snapshots.
 #[derive(Debug, Clone, Serialize)]
 pub struct SnapshotSpec {
-    /// The most that one save may have, in bytes.
+    /// The largest snapshot, in bytes.
     pub max_bytes: u64,
-    /// The agent sets it itself, which only a stateful one may.
+    /// Set if the agent sets the limit itself, which only a stateful one may.
     #[serde(skip)]
     pub own: bool,
 }
 
 impl PartialEq for SnapshotSpec {
-    /// Compares what acts: the same bound is the same, whoever sets it.
+    /// The source of the limit does not matter.
     fn eq(&self, other: &Self) -> bool {
         self.max_bytes == other.max_bytes
     }
 }
 
-/// `allow`: what the agent may reach. Empty lists allow nothing.
+/// The table `allow`: the grants of the agent. Empty lists grant nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allow {
-    /// To whom it may send.
+    /// The receivers that it may send to.
     pub send: BTreeSet<Receiver>,
-    /// Which environment variables of the host it sees.
+    /// The environment variables of the host that it sees.
     pub env: BTreeSet<String>,
 }
 
-/// `limits`: what the agent may use (SPEC §5).
+/// The table `limits`: the resources of the agent (SPEC §5).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Linear memories and tables of one instance, summed, in bytes.
+    /// The sum of linear memories and tables of one instance, in bytes.
     pub memory_bytes: u64,
-    /// Time on a core for one message.
+    /// The time on a core for one message.
     #[serde(with = "crate::units::serde_duration")]
     pub cpu: Duration,
-    /// Instructions for one message, counted exactly; none leaves it to `cpu`.
+    /// The instructions for one message, counted exactly; `None` leaves the limit to `cpu`.
     pub fuel: Option<u64>,
-    /// Time by the clock for one message, waits included.
+    /// The wall-clock time for one message, waits included.
     #[serde(with = "crate::units::serde_duration")]
     pub time: Duration,
-    /// Content of one message, in and out, in bytes.
+    /// The content of one message, in and out, in bytes.
     pub message_bytes: u64,
-    /// Messages sent while handling one message.
+    /// The messages sent while handling one message.
     pub sends: u32,
-    /// Writes to state while handling one message.
+    /// The writes to state while handling one message.
     pub writes: u32,
-    /// The agent's whole state, keys and values, in bytes.
+    /// The whole state of the agent, keys and values, in bytes.
     pub state_bytes: u64,
-    /// Messages that wait for the agent until a time to come.
+    /// The pending timers and delayed messages of the agent.
     pub timers: u32,
-    /// Length of the chain of messages that caused one.
+    /// The length of the chain of messages that caused one.
     pub hops: u32,
-    /// Lines in the agent's log per second; the rest is counted and dropped.
+    /// The lines per second in the agent's log; further ones are counted and dropped.
     pub log_lines: u32,
 }
 
-/// `mailbox`: order and bound of what waits, and how often and how long it is tried (SPEC §7).
+/// The table `mailbox`: order, depth and attempts (SPEC §7).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MailboxSpec {
-    /// Which messages wait for one another.
+    /// The order of handling.
     pub order: Order,
-    /// How many messages may wait; the sender of one more gets an error.
+    /// The most queued messages; the sender of a further one gets an error.
     pub depth: u32,
-    /// How often a message is tried before it becomes a dead letter.
+    /// The most attempts before a message becomes a dead letter.
     pub attempts: u32,
-    /// How long it waits between two attempts.
+    /// The wait between two attempts.
     pub backoff: Backoff,
-    /// How long it may wait before it becomes a dead letter; none for as long as it takes.
+    /// The longest wait before a message becomes a dead letter; `None` for no limit.
     #[serde(with = "crate::units::serde_duration::option")]
     pub timeout: Option<Duration>,
-    /// The notices that the agent gets of its own messages that came to nothing.
+    /// The notices about its own failed messages.
     pub on_dead: OnDead,
 }
 
-/// The notices that an agent gets of messages that came to nothing: those to it and from it that were given up, and its
-/// answers that had no receiver any more.
+/// The notices that an agent gets about failed messages: those to it or from it that became dead letters, and its
+/// answers whose receiver was gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnDead {
-    /// Nothing, but for the `failure` that stands for the answer to a question.
+    /// None, but for the `failure` that stands for the answer to a question.
     Keep,
     /// A `failure` from `host:dead`.
     Tell,
 }
 
-/// `breaker`: when calls no longer reach an agent because it fails (SPEC §7).
+/// The table `breaker`: the circuit breaker of the agent (SPEC §7).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BreakerSpec {
-    /// Faults in a row that open it.
+    /// Consecutive faults that open it.
     pub faults: u32,
-    /// How long it is open before one message is let through on trial.
+    /// The time after opening at which one message is admitted as a trial.
     #[serde(with = "crate::units::serde_duration")]
     pub reset: Duration,
 }
 
-/// Which messages of a mailbox are handled in order, never two at once.
+/// The messages of a mailbox that are handled in order, never two at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// Those of one conversation.
+    /// Those of each conversation.
     Conversation,
-    /// All of the agent.
+    /// All messages of the agent.
     Agent,
     /// None.
     None,
 }
 
-/// `[[agents.NAME.http]]`: a route that calls the agent.
+/// The table `[[agents.NAME.http]]`: a route that calls the agent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Route {
-    /// The path, such as `/tickets/{id}`.
+    /// The path pattern, such as `/tickets/{id}`.
     pub pattern: RoutePattern,
-    /// The methods; empty means all.
+    /// The methods; an empty set means all.
     pub methods: BTreeSet<String>,
-    /// Whether the caller waits for the reply. HTTP agents answer themselves and ignore no setting: for them
-    /// only `request` is valid.
+    /// The response to the caller. HTTP agents answer themselves: for them only `request` is valid.
     pub mode: Mode,
-    /// Whether `http.cors` holds for it; unset, it does if its agent is a message agent.
+    /// Set if `http.cors` applies to the route; by default it applies to message agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<bool>,
-    /// The template that names the conversation of a request; unset, the request names it, or has one of its own.
+    /// The template for the conversation of a request; without one the request names it, or gets one of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation: Option<crate::template::Template>,
 }
 
-/// What a call to a message agent waits for.
+/// The response to a call of a message agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// The reply is the response.
+    /// The reply.
     Request,
     /// 202 with the message's id, as soon as it is accepted.
     Enqueue,
 }
 
-/// `reload`: how changed bytes reach traffic.
+/// The in-place settings of the table `reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reload {
-    /// Whether a change of the component's file is taken up at once.
+    /// Set if a change of the component's file is taken up at once.
     pub watch: bool,
-    /// How long the old revision may take to finish what is in flight.
+    /// The time for the old revision to finish messages in flight.
     #[serde(with = "crate::units::serde_duration")]
     pub drain: Duration,
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// The highest version of a format.
 pub(crate) const MAX_VERSION: u64 = 1_000_000;
 
-/// `state` of an agent: the version of the format in which a revision writes its keys and its memory, and the other
-/// versions that it can read. Version 0 is that of an agent that declares none.
+/// The table `state`: the version of the format in which a revision writes its keys and its memory, and the other
+/// versions that it can read. Version 0 is that of an agent without the table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Format {
@@ -19,24 +19,24 @@ pub struct Format {
 }
 
 impl Format {
-    /// Returns true if a revision of this format can read data of this version.
+    /// Returns `true` if a revision of this format can read data of this version.
     pub fn can_read(&self, version: u32) -> bool {
         version == self.version || self.reads.contains(&version)
     }
 
-    /// The first of these versions that a revision of this format cannot read.
+    /// Returns the first of these versions that a revision of this format cannot read.
     pub fn unreadable(&self, versions: &BTreeSet<u32>) -> Option<u32> {
         versions.iter().copied().find(|version| !self.can_read(*version))
     }
 
-    /// Returns true if a revision of either format can read what one of the other writes.
+    /// Returns `true` if revisions of the two formats can read each other's data.
     pub fn is_mutual(&self, other: &Self) -> bool {
         self.can_read(other.version) && other.can_read(self.version)
     }
 }
 
-/// A change of the format when the traffic moves to a revision: carried out while the mailbox is held and nothing is in
-/// flight. The state as it was is kept under the number of the revision that had the traffic.
+/// A change of the format as traffic moves to a revision, carried out while the mailbox is paused and nothing is in
+/// flight. A copy of the state before is stored under the number of the revision that had the traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Conversion {
@@ -46,13 +46,13 @@ pub struct Conversion {
     pub holds: BTreeSet<u32>,
     /// The version that the new revision writes.
     pub to: u32,
-    /// The new revision migrates the state before its first message.
+    /// Set if the new revision migrates the state before its first message.
     pub migrates: bool,
-    /// The kept state that takes the place of the present one, by an undo.
+    /// The stored copy that replaces the state, in an undo.
     pub restores: Option<Restored>,
 }
 
-/// A state that was kept when the format changed.
+/// A copy of the state that was stored when the format changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Restored {
@@ -63,7 +63,7 @@ pub struct Restored {
 }
 
 impl Conversion {
-    /// The versions that the state may hold once the new revision has written to it.
+    /// Returns the versions that the state may hold once the new revision has written to it.
     pub fn holds_after(&self) -> BTreeSet<u32> {
         let kept = match &self.restores {
             Some(restored) => restored.holds.clone(),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_read_by_those_that_write_or_name_it() {
+    fn a_format_reads_its_own_and_the_named_versions() {
         // version, reads, held, the first that is unreadable
         for (version, reads, held, expected) in [
             (0, &[][..], &[][..], None),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_holds_what_was_and_what_is_written_unless_it_is_migrated_or_restored() {
+    fn the_state_holds_old_and_new_versions_unless_migrated_or_restored() {
         let of = |migrates, restores| Conversion { from: 1, holds: [0, 1].into(), to: 2, migrates, restores };
         let kept = Restored { revision: 1, holds: [0].into() };
         assert_eq!(of(false, None).holds_after(), [0, 1, 2].into());

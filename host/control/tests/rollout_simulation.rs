@@ -206,7 +206,7 @@ impl Run {
             "migrates-stumbles",
             "memory-migrates-stumbles",
         ]);
-        // Seldom: most changes of the format are refused, and then little goes on at a time.
+        // Rarely: most changes of the format are refused, and refused rollouts test little.
         let formats = [
             "{\"state\":{\"reads\":[0],\"version\":1}}",
             "{\"state\":{\"reads\":[1]}}",

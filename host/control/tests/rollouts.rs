@@ -93,7 +93,7 @@ fn declare(agent: &mut Agent, words: &[&str]) {
         };
         match key {
             "config" => declared.settings = format!("{{\"mood\":\"{value}\"}}"),
-            // Such as `2:1,0`: the version that is written, and others that are read.
+            // Such as `2:1,0`: the written version, and the others that are read.
             "format" => {
                 declared.settings = match value.split_once(':') {
                     Some((version, reads)) => {

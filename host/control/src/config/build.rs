@@ -222,7 +222,7 @@ fn format(section: &Section<'_>, findings: &mut Findings) -> Format {
     let Some(section) = section.written("state", findings) else { return Format::default() };
     let mut reads: BTreeSet<u32> = section.get("reads", None, findings).unwrap_or_default();
     let version = section.get("version", None, findings).unwrap_or_default();
-    // To read what it writes is understood: with it or without it is the same revision.
+    // Reading its own version is implied: naming it must not make another revision.
     reads.remove(&version);
     Format { version, reads }
 }

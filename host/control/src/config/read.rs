@@ -1,4 +1,4 @@
-//! Reads one value as its kind demands.
+//! The reading of one value by its kind.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::route::RoutePattern;
 use crate::schedule::Timezone;
 use crate::units::{parse_bytes, parse_duration, print_bytes, print_duration};
 
-/// A value that its kind allows.
+/// A valid value of its kind.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Scalar {
     Number(u64),
@@ -45,14 +45,14 @@ pub(super) enum Element {
     Receiver(Receiver),
 }
 
-/// What reading needs beside the value: the errors found so far, and the budget for suggestions.
+/// The results of reading beside the values: the errors so far, and the remaining budget for suggestions.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) errors: Vec<ConfigError>,
     pub(super) suggest: Suggest,
 }
 
-/// Reads the value of `key`, written at `path`. Without a result, `findings` has at least one error more.
+/// Reads the value of `key`, written at `path`. Returns `None` if it is wrong; `findings` has the error then.
 pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mut Findings) -> Option<Scalar> {
     let at = At { key: path.to_owned(), place: node.place.clone() };
     let result = match (key.kind, &node.value) {
@@ -77,7 +77,7 @@ pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mu
     None
 }
 
-/// The value as the kind has it, `None` if it is of another type.
+/// Reads a value by its kind. Returns `None` if it has another type.
 fn read_one(kind: Kind, value: &Value, at: At, findings: &mut Findings) -> Result<Option<Scalar>, ConfigError> {
     let scalar = match (kind, value) {
         (Kind::Format, Value::Integer(1)) => Scalar::Number(1),
@@ -123,7 +123,7 @@ fn read_one(kind: Kind, value: &Value, at: At, findings: &mut Findings) -> Resul
     Ok(Some(scalar))
 }
 
-/// The number, if it is within bounds; else the error prints all of them with `print`.
+/// Checks that a number is within its bounds; the error formats all three with `print`.
 pub(super) fn bounded(
     given: i128,
     least: u64,
@@ -142,7 +142,7 @@ pub(super) fn bounded(
     }
 }
 
-/// The number, if it is within bounds. What is no number is not.
+/// Checks that a number is within its bounds; NaN never is.
 fn fraction(given: f64, least: f64, most: f64, at: At) -> Result<f64, ConfigError> {
     if (least..=most).contains(&given) {
         return Ok(given);
@@ -151,7 +151,7 @@ fn fraction(given: f64, least: f64, most: f64, at: At) -> Result<f64, ConfigErro
     Err(ConfigError::OutOfBounds { at, given, least, most })
 }
 
-/// The type of a content, if a message can have it (SPEC §7).
+/// Checks that a text can be the content type of a message (SPEC §7).
 fn content_type(text: &str, at: At) -> Result<String, ConfigError> {
     let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     match text.len() {
@@ -160,7 +160,7 @@ fn content_type(text: &str, at: At) -> Result<String, ConfigError> {
     }
 }
 
-/// The time zone, if there is one of this name.
+/// Parses the name of a time zone.
 fn timezone(text: &str, at: At, findings: &mut Findings) -> Result<Timezone, ConfigError> {
     text.parse().map_err(|_| {
         let suggestion = findings.suggest.nearest(text, Timezone::names()).map(str::to_owned);
@@ -168,12 +168,12 @@ fn timezone(text: &str, at: At, findings: &mut Findings) -> Result<Timezone, Con
     })
 }
 
-/// A size as text, also a negative one, which only an error mentions.
+/// Formats a size, also a negative one, which occurs only in an error.
 fn size_text(bytes: i128) -> String {
     u64::try_from(bytes).map_or_else(|_| bytes.to_string(), print_bytes)
 }
 
-/// The duration, if it is within bounds.
+/// Checks that a duration is within its bounds.
 fn time(given: Duration, least: u64, most: u64, at: At) -> Result<Duration, ConfigError> {
     let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
     if (least..=most).contains(&given) {
@@ -183,7 +183,7 @@ fn time(given: Duration, least: u64, most: u64, at: At) -> Result<Duration, Conf
     Err(ConfigError::OutOfBounds { at, given, least, most })
 }
 
-/// The word, if it works in this version.
+/// Checks that a word is implemented.
 fn word(
     text: &str,
     known: &'static [&'static str],
@@ -201,7 +201,7 @@ fn word(
     Err(ConfigError::UnknownWord { at, given: text.to_owned(), known, suggestion })
 }
 
-/// The address, if one can listen on it and may.
+/// Parses an address to listen on, and checks that it is allowed.
 fn address(text: &str, loopback: bool, at: At) -> Result<SocketAddr, ConfigError> {
     match text.parse::<SocketAddr>() {
         Ok(address) if loopback && !address.ip().is_loopback() => {
@@ -212,7 +212,7 @@ fn address(text: &str, loopback: bool, at: At) -> Result<SocketAddr, ConfigError
     }
 }
 
-/// The elements that are right and there once. Of methods all or none: fewer could mean all methods.
+/// Returns the valid elements, each once; of methods all or none, since an empty list means all methods.
 fn read_list(item: Item, nodes: &[Node], path: &str, findings: &mut Findings) -> Option<Vec<(Element, Place)>> {
     let before = findings.errors.len();
     let mut seen: std::collections::BTreeMap<&str, &Place> = std::collections::BTreeMap::new();
@@ -237,7 +237,7 @@ fn read_list(item: Item, nodes: &[Node], path: &str, findings: &mut Findings) ->
     (item != Item::Method || findings.errors.len() == before).then_some(elements)
 }
 
-/// One element of a list.
+/// Reads one element of a list.
 fn read_item(item: Item, text: &str, at: At, findings: &mut Findings) -> Result<Element, ConfigError> {
     let given = text.to_owned();
     match item {
@@ -273,14 +273,14 @@ fn read_item(item: Item, text: &str, at: At, findings: &mut Findings) -> Result<
     }
 }
 
-/// Whether an environment variable can have this name (POSIX, XBD 8.1).
+/// Returns `true` if an environment variable can have this name (POSIX, XBD 8.1).
 fn is_variable(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Keys with text, if all values are text.
+/// Reads a table of texts; `None` if a value is not text.
 fn read_text_map(node: &Node, path: &str, findings: &mut Findings) -> Option<Vec<(String, String)>> {
     let Value::Table(table) = &node.value else { return None };
     let before = findings.errors.len();
@@ -300,7 +300,7 @@ fn read_text_map(node: &Node, path: &str, findings: &mut Findings) -> Option<Vec
     (findings.errors.len() == before).then_some(pairs)
 }
 
-/// How a value looks as text, for the help.
+/// Returns a value written as text, for the remedy of an error.
 fn text_of(name: &str, value: &Value) -> String {
     match value {
         Value::Integer(number) => format!("{name} = \"{number}\""),
@@ -311,7 +311,7 @@ fn text_of(name: &str, value: &Value) -> String {
     }
 }
 
-/// The error for a value of another type than the key takes.
+/// Returns the error for a value of another type than the key takes.
 pub(super) fn wrong_type(key: &Key, name: &str, node: &Node, path: &str) -> ConfigError {
     ConfigError::WrongType {
         at: At { key: path.to_owned(), place: node.place.clone() },
@@ -321,7 +321,7 @@ pub(super) fn wrong_type(key: &Key, name: &str, node: &Node, path: &str) -> Conf
     }
 }
 
-/// How the setting could look in the file.
+/// Returns a typical setting as written in the file.
 pub(super) fn example(key: &Key, name: &str) -> String {
     let inner = || {
         let below = |inner: &&Key| inner.path.strip_prefix(key.path).is_some_and(|rest| rest.starts_with('.'));
@@ -337,7 +337,7 @@ pub(super) fn example(key: &Key, name: &str) -> String {
 }
 
 impl Default {
-    /// The default, or else a typical value, as TOML.
+    /// Returns the default, or else a typical value, as TOML.
     pub fn example(&self) -> String {
         match self {
             Self::Required(text) | Self::Unset(text) | Self::EmptyList(text) | Self::EmptyTable(text) => {
@@ -350,7 +350,7 @@ impl Default {
         }
     }
 
-    /// The default as a value, if there is one.
+    /// Returns the default as a value, if there is one.
     pub(super) fn node(&self) -> Option<Node> {
         let value = match self {
             Self::Required(_) | Self::Unset(_) => return None,
@@ -366,7 +366,7 @@ impl Default {
 }
 
 impl Kind {
-    /// The bounds in words, if it has any.
+    /// Returns the bounds as text, if the kind has any.
     pub(super) fn bounds(&self) -> Option<String> {
         let print_time = |ms: u64| print_duration(Duration::from_millis(ms));
         match self {
@@ -380,7 +380,7 @@ impl Kind {
         }
     }
 
-    /// What the setting takes, for a sentence such as "expected a size, found a list".
+    /// Returns the accepted values for a sentence such as "expected a size, found a list".
     pub fn describe(&self) -> String {
         let text = match self {
             Self::Table | Self::Agents | Self::TextMap => "a table",
@@ -409,7 +409,7 @@ impl Kind {
 }
 
 impl Item {
-    /// One of them, with its article.
+    /// Returns the name of one element, with its article.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -422,7 +422,7 @@ impl Item {
         }
     }
 
-    /// Several of them.
+    /// Returns the name of several elements.
     pub fn plural(self) -> &'static str {
         match self {
             Self::Text => "texts",
@@ -435,7 +435,7 @@ impl Item {
         }
     }
 
-    /// A typical one.
+    /// Returns a typical element.
     fn example(self) -> &'static str {
         match self {
             Self::Text => "components/triage/**",

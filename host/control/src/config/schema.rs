@@ -1,6 +1,6 @@
-//! The table of all settings: the one place that names a key, its kind, bounds, default and meaning.
+//! The table of all settings: the single source of each key, its kind, bounds, default and meaning.
 //!
-//! Checking, the JSON schema and `docs/configuration.md` all follow from it.
+//! Checking, the JSON schema and `docs/configuration.md` are derived from it.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -10,20 +10,20 @@ use super::shorthand::{
 };
 use crate::format::MAX_VERSION;
 
-/// One setting, or a table of settings.
+/// A setting, or a table of settings.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// The keys from the root, joined with `.`; `NAME` stands for an agent's name.
     pub path: &'static str,
-    /// What it takes.
+    /// The values that it takes.
     pub kind: Kind,
-    /// What holds when it is not set.
+    /// The value without it.
     pub default: Default,
-    /// What it is for, in one line.
+    /// The meaning, in one line.
     pub doc: &'static str,
 }
 
-/// What a key takes.
+/// The kind of a key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// A table with the keys below its path.
@@ -34,84 +34,84 @@ pub enum Kind {
     Agents,
     /// A whole number.
     Integer {
-        /// The smallest.
+        /// The lower bound.
         least: u64,
-        /// The largest.
+        /// The upper bound.
         most: u64,
     },
     /// A number that may have a fraction.
     Number {
-        /// The smallest.
+        /// The lower bound.
         least: f64,
-        /// The largest.
+        /// The upper bound.
         most: f64,
     },
     /// A size in bytes.
     Size {
-        /// The smallest, in bytes.
+        /// The lower bound, in bytes.
         least: u64,
-        /// The largest, in bytes.
+        /// The upper bound, in bytes.
         most: u64,
     },
     /// A duration.
     Time {
-        /// The shortest, in milliseconds.
+        /// The lower bound, in milliseconds.
         least: u64,
-        /// The longest, in milliseconds.
+        /// The upper bound, in milliseconds.
         most: u64,
     },
     /// `true` or `false`.
     Boolean,
     /// Text that is not empty.
     Text,
-    /// Any text, also an empty one.
+    /// Any text, even an empty one.
     AnyText,
-    /// How a content is to be read.
+    /// The media type of a content.
     ContentType,
-    /// A pattern of times.
+    /// A cron pattern.
     Cron,
     /// The name of a time zone.
     Timezone,
-    /// The version of the file's format.
+    /// The version of the file format.
     Format,
-    /// One of some words.
+    /// One of a list of words.
     Word {
-        /// Those that work.
+        /// The implemented words.
         known: &'static [&'static str],
-        /// Those that will.
+        /// The words of a later version.
         later: &'static [&'static str],
     },
     /// An IP address with a port.
     Address {
-        /// Whether only this machine may reach it.
+        /// Set if only this machine may reach it.
         loopback: bool,
     },
     /// A path with parameters.
     Route,
     /// A list without repetition.
     List(Item),
-    /// Any keys, each with text.
+    /// Any keys, each with a text.
     TextMap,
     /// A percentage, as text such as `5%` or as a number.
     Percent {
-        /// The smallest.
+        /// The lower bound, in percent.
         least: f64,
-        /// The largest.
+        /// The upper bound, in percent.
         most: f64,
     },
     /// A number of instances, or a percentage of them.
     Batch,
     /// The steps of a canary.
     CanarySteps,
-    /// Weights that rise.
+    /// Rising weights.
     Weights,
     /// Versions of a format, each a whole number from 0 to 1,000,000.
     Versions,
-    /// Known, but this version does not act on it.
+    /// Known but not implemented in this version.
     Later,
 }
 
-/// What the elements of a list are.
+/// The kind of a list's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Item {
     /// Text that is not empty.
@@ -124,41 +124,41 @@ pub enum Item {
     Variable,
     /// A method of HTTP.
     Method,
-    /// An origin of pages, or `*` for all.
+    /// An origin of web pages, or `*` for all.
     Origin,
     /// The name of a header, or `*` for all.
     Header,
 }
 
-/// What holds when a key is not set.
+/// The value of a key that is not set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Default {
-    /// It must be set, for example to this.
+    /// None: the key is required. The text is an example.
     Required(&'static str),
-    /// Nothing; if set, then for example to this.
+    /// None. The text is an example.
     Unset(&'static str),
-    /// This text.
+    /// A text.
     Text(&'static str),
-    /// This number.
+    /// A whole number.
     Integer(i64),
-    /// This number, which may have a fraction.
+    /// A number that may have a fraction.
     Number(f64),
-    /// This truth.
+    /// A truth value.
     Boolean(bool),
-    /// An empty list; if set, then for example to this.
+    /// An empty list. The text is an example.
     EmptyList(&'static str),
-    /// An empty table; if set, then for example to this.
+    /// An empty table. The text is an example.
     EmptyTable(&'static str),
 }
 
-/// The methods that a route may name: those of RFC 9110 that have a path, PATCH, QUERY and WebDAV's.
+/// The methods that a route may name: those of RFC 9110 that apply to a path, PATCH, QUERY and those of WebDAV.
 #[rustfmt::skip]
 pub const METHODS: &[&str] = &[
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY", "ACL", "COPY", "LOCK", "MKCALENDAR",
     "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "REPORT", "SEARCH", "UNLOCK",
 ];
 
-/// The tables of an agent that `[defaults]` has too: an agent inherits what it does not set itself.
+/// The tables of an agent that `[defaults]` has as well: an agent inherits the keys that it does not set.
 pub const INHERITED: &[&str] =
     &["limits", "instances", "snapshot", "mailbox", "breaker", "reload", "deploy", "rollback"];
 
@@ -385,7 +385,7 @@ pub static KEYS: &[Key] = &[
     later("policy", "Rules for components."),
 ];
 
-/// The keys of a table, by name.
+/// The keys of a table by name.
 pub type Fields = BTreeMap<&'static str, Field>;
 
 /// A key with the keys below it.
@@ -395,7 +395,7 @@ pub struct Field {
     pub name: &'static str,
     /// The key.
     pub key: &'static Key,
-    /// What a table has; for [`Kind::Agents`] what each agent has.
+    /// The keys of a table; for [`Kind::Agents`] those of each agent.
     pub fields: Fields,
 }
 
@@ -411,17 +411,17 @@ static ROOT: LazyLock<Fields> = LazyLock::new(|| {
     root
 });
 
-/// The keys of the whole file.
+/// Returns the keys of the whole file.
 pub fn root() -> &'static Fields {
     &ROOT
 }
 
-/// The parts of a path, without the placeholder for names.
+/// Returns the parts of a path, without the placeholder for names.
 fn parts(path: &'static str) -> impl Iterator<Item = &'static str> {
     path.split('.').filter(|part| *part != "NAME")
 }
 
-/// Puts a key where its path says. [`KEYS`] names a table before its keys.
+/// Inserts a key at its path. [`KEYS`] lists a table before its keys.
 fn insert(mut fields: &mut Fields, key: &'static Key) {
     for part in parts(key.path) {
         let field = fields.entry(part).or_insert_with(|| Field { name: part, key, fields: Fields::new() });
@@ -429,13 +429,13 @@ fn insert(mut fields: &mut Fields, key: &'static Key) {
     }
 }
 
-/// The key at a path as it is typed, such as `agents`, `triage`, `limits`, `memory`.
+/// Returns the key at a path as typed, such as `agents`, `triage`, `limits`, `memory`.
 pub fn find<'a>(path: impl IntoIterator<Item = &'a str>) -> Option<&'static Key> {
     let mut fields = root();
     let mut found: Option<&'static Key> = None;
     let mut path = path.into_iter();
     while let Some(part) = path.next() {
-        // Below a text map every key is one, and has the map's kind.
+        // Below a text map any key is valid, with the map's kind.
         if found.is_some_and(|key| key.kind == Kind::TextMap) {
             return found.filter(|_| path.next().is_none());
         }
@@ -454,7 +454,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_table_is_named_before_its_keys_and_every_key_once() {
+    fn every_table_is_listed_before_its_keys_and_every_key_once() {
         for (at, key) in KEYS.iter().enumerate() {
             assert!(KEYS[..at].iter().all(|other| other.path != key.path), "{} is there twice", key.path);
             let Some((table, _)) = key.path.rsplit_once('.') else { continue };

@@ -71,9 +71,9 @@ pub struct ActualAgent {
     pub applied: Arc<AgentSpec>,
     /// Set while its mailbox is paused for a handoff.
     pub paused: bool,
-    /// The state as it was before the rollout under way is kept.
+    /// Set once the state as it was before the rollout in progress is stored.
     pub state_kept: bool,
-    /// A conversion of the state has begun and not come to its end.
+    /// Set while a conversion of the state has begun and not ended.
     pub unfinished: bool,
     /// The time since which it takes no new messages because it leaves, in milliseconds since 1970; `None` if it does
     /// not leave.

@@ -44,8 +44,8 @@ impl Answers {
         Compared { copies, alike, set_aside }
     }
 
-    /// Returns the reason to refuse a candidate if fewer than `match_percent` of its compared answers are alike; `None` if
-    /// the rule is off, or no answer was compared.
+    /// Returns the reason to refuse a candidate if fewer than `match_percent` of its compared answers are alike; `None`
+    /// if the rule is off, or no answer was compared.
     pub fn refusal(&self, match_percent: Option<f64>) -> Option<String> {
         let least = match_percent?;
         let (alike, all) = (u64::from(self.alike), u64::from(self.compared()));

@@ -6,8 +6,8 @@ use super::reach::Reached;
 use super::{End, Rollout, Status, Step};
 
 impl Rollout {
-    /// Puts traffic back on stable and everything as it was. What the candidate still has in flight it finishes:
-    /// [`tidy`](super::tidy()) drains it when this is over.
+    /// Moves the traffic back to stable and restores everything else. The candidate finishes its messages in flight:
+    /// [`tidy`](super::tidy()) drains it afterwards.
     pub(super) fn back(&mut self, end: End, seen: &Observation, now: u64, decision: &mut Decision) {
         if !self.data_is_at_rest(seen, now, decision) {
             return;
@@ -16,7 +16,7 @@ impl Rollout {
         let failed = seen.stable.as_ref().and_then(Seen::failure).map(str::to_owned);
         let mut serves = seen.candidate.as_ref().is_some_and(Seen::can_take);
         if failed.is_some() && serves && matches!(self.steps.get(self.step), Some(Step::Prepare { .. })) {
-            // It takes over only what it can read.
+            // The candidate takes over only if it can read the state.
             serves = matches!(self.prepared(seen), Reached::Yes);
         }
         if let Some(reason) = &failed
@@ -41,10 +41,11 @@ impl Rollout {
         if let Some(reason) = failed {
             return self.stay(&reason, serves, seen, now, decision);
         }
+        // The cap was for a part of the traffic, and stable gets all of it again.
         if seen.stable.as_ref().is_some_and(|seen| seen.cap.is_some()) {
             decision.act(Action::Cap { revision: stable.clone(), instances: None });
         }
-        // Until stable stands again, the candidate goes on.
+        // The candidate keeps the traffic until stable is up again.
         let waits = bring_up(seen.stable.as_ref(), &stable, self.instances.min, decision).or_else(|| {
             if self.is_in_force(seen, 0) {
                 return None;
@@ -60,6 +61,7 @@ impl Rollout {
         });
         match waits {
             Some(waits) => decision.waits = Some(format!("{}: {waits}", self.why)),
+            // Only once nothing is left to restore: an ended rollout requests no actions.
             None if decision.actions.is_empty() => {
                 let why = self.why.clone();
                 self.finish(Status::from(end), why, now);
@@ -68,12 +70,12 @@ impl Rollout {
         }
     }
 
-    /// Waits for data that are on their way, and ends the rollout where they are the candidate's for good. Returns false
-    /// if there is nothing more to do now.
+    /// Waits for a handoff or a conversion in progress, and ends the rollout if the candidate keeps the data for good.
+    /// Returns `false` if there is nothing more to do now.
     fn data_is_at_rest(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> bool {
         if self.moves_memory() || self.converts() {
             if is_busy(&seen.candidate) {
-                // Memory that is on its way arrives, or does not, before it can be taken back.
+                // A handoff in progress has to end, with or without success, before it can be undone.
                 let candidate = self.candidate();
                 decision.waits = Some(format!("{}: first {candidate} has to have taken over the state", self.why));
                 return false;
@@ -92,7 +94,7 @@ impl Rollout {
         false
     }
 
-    /// Stable failed, and the candidate takes over once the state is of its format.
+    /// Converts the state for the candidate, which takes over since stable failed.
     fn convert_all_the_same(&self, reason: &str, seen: &Observation, decision: &mut Decision) {
         let (agent, revision) = (self.agent.clone(), self.candidate());
         match (seen.paused, self.conversion.clone()) {
@@ -104,7 +106,7 @@ impl Rollout {
             Some(format!("{}: there is nothing to go back to: {reason}; the state is converted", self.why));
     }
 
-    /// There is nothing to go back to: who can take messages takes them.
+    /// Ends a rollout that has nothing to go back to: a candidate that can take messages keeps the traffic.
     fn stay(&mut self, reason: &str, serves: bool, seen: &Observation, now: u64, decision: &mut Decision) {
         let (stable, candidate) = (self.stable(), self.candidate());
         if serves && !self.is_in_force(seen, 100) {

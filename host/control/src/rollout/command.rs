@@ -1,29 +1,30 @@
-//! What people may say to a rollout.
+//! The commands of operators to a rollout.
 
 use serde::{Deserialize, Serialize};
 
 use super::{End, Rollout, Settings, Status, Step};
 
-/// What somebody wants of a rollout that is under way.
+/// A command to a rollout in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
-    /// Stay where it is, and be judged there.
+    /// Stays at the present step, under judgement.
     Pause,
-    /// Go on after a pause.
+    /// Continues after a pause.
     Resume,
-    /// Go on to the next step, whether this one's time is over and its messages are enough or not.
+    /// Continues with the next step, even if the time or the messages of this one are not enough.
     Promote,
-    /// End, with traffic back on stable.
+    /// Ends the rollout, with the traffic back on stable.
     Abort,
-    /// Begin again what ended badly; of the agent, see [`Ledger::command`](super::Ledger::command).
+    /// Begins again after a bad end. Acts on the agent; see [`Ledger::command`](super::Ledger::command).
     Retry,
-    /// Go back to what ran before, also when all is done; of the agent, see [`Ledger::command`](super::Ledger::command).
+    /// Returns to the revision before, even after the end. Acts on the agent; see
+    /// [`Ledger::command`](super::Ledger::command).
     Undo,
 }
 
-/// The messages of an undo's rehearsal where `rollback.rehearse` is not declared: enough to show whether a revision can read
-/// the state, and few enough for the time that an undo has.
+/// The messages of an undo's rehearsal where `rollback.rehearse` is not declared: enough to show whether a revision can
+/// read the state, and few enough for the time that an undo has.
 const UNDO_REHEARSES: u32 = 100;
 
 /// The details of an undo. Other commands have none.
@@ -33,7 +34,7 @@ pub struct Undo {
     pub to: Option<u64>,
     /// Set if that revision has to handle the last messages on a copy before it gets any traffic.
     pub rehearse: bool,
-    /// Whether the state is to be as it was when another format followed it, without what was written since.
+    /// Set to put back the state as it was before the format changed, without later writes.
     pub restore_state: bool,
 }
 
@@ -55,16 +56,16 @@ impl Undo {
     }
 }
 
-/// Why a command is not followed.
+/// The reason why a command is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It ended.
+    /// The rollout has ended.
     #[error("it is {status} and does not move any more")]
     Ended {
-        /// As what.
+        /// Its final status.
         status: &'static str,
     },
-    /// It goes back already.
+    /// It is on its way back already.
     #[error("it goes back already")]
     GoesBack,
     /// It has not begun.
@@ -73,74 +74,75 @@ pub enum Refused {
     /// It is not paused.
     #[error("it is not paused")]
     NotPaused,
-    /// It waits for somebody to say that all is well.
+    /// It waits for a promotion.
     #[error("step {step} waits for `promote`")]
     NeedsPromote {
-        /// Which, from 1.
+        /// The step, counted from 1.
         step: usize,
     },
-    /// It is paused.
+    /// It is paused already.
     #[error("it is paused already")]
     IsPaused,
     /// It waits for the host and not for a person.
     #[error("there is nothing to promote at step {step}: it waits for the host")]
     NothingToPromote {
-        /// Which, from 1.
+        /// The step, counted from 1.
         step: usize,
     },
-    /// It is still under way.
+    /// It is still in progress.
     #[error("it is {status}; only what ended is tried again")]
     UnderWay {
-        /// How far it is.
+        /// Its present status.
         status: &'static str,
     },
-    /// There is none.
+    /// The agent has no rollout.
     #[error("there is no rollout")]
     NoRollout,
-    /// There is no revision to go back to.
+    /// No earlier revision is kept.
     #[error("there is no earlier revision to go back to; the last {keep} are kept")]
     NothingKept {
-        /// How many.
+        /// The number of revisions that are kept.
         keep: u32,
     },
-    /// The revision would meet data that it cannot read.
+    /// The revision cannot read the present state.
     #[error("revision {number} cannot read version {version} of the state's format, which the state may hold: {way}")]
     Unreadable {
-        /// Its number.
+        /// The revision's number.
         number: u64,
-        /// The version.
+        /// The version of the format that it cannot read.
         version: u32,
         /// The way out.
         way: String,
     },
-    /// No earlier state takes the place of the present one.
+    /// No earlier state that the revision can read is kept.
     #[error("no state that revision {number} can read was kept: there is nothing to restore")]
     NothingToRestore {
         /// The number of the revision.
         number: u64,
     },
-    /// What has become of the state is in the way.
+    /// The present state makes the rollout impossible.
     #[error("{why}")]
     Bars {
         /// The reason, with the way out.
         why: String,
     },
-    /// This one is not kept.
+    /// The revision is not kept.
     #[error("revision {number} is not kept; there are {kept:?}")]
     NotKept {
-        /// Which.
+        /// The requested number.
         number: u64,
-        /// Those that are.
+        /// The numbers of the kept revisions.
         kept: Vec<u64>,
     },
 }
 
 impl Rollout {
-    /// Follows a command of `who`.
+    /// Carries out a command of `who`.
     ///
     /// # Errors
-    /// It cannot be followed now.
+    /// The command is not possible now.
     pub fn command(&mut self, command: Command, who: &str, now: u64) -> Result<(), Refused> {
+        // The time before the command belongs to the status before it.
         self.tick(now);
         let status = self.status.as_str();
         if self.status.is_terminal() {
@@ -171,7 +173,7 @@ impl Rollout {
     fn promote(&mut self, who: &str, now: u64) -> Result<(), Refused> {
         let step = self.step + 1;
         match self.steps.get(self.step) {
-            // It has to have the traffic before it can have had enough of it.
+            // Promoting a weight that is not in force would skip it instead of shortening it.
             Some(Step::Weight { percent, .. }) if self.reached != *percent => Err(Refused::NothingToPromote { step }),
             Some(
                 Step::Weight { .. } | Step::Shadow { .. } | Step::Pause | Step::KeepWarm { .. } | Step::Watch { .. },

@@ -118,8 +118,8 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Checks that a revision with these settings may follow the one that runs by this strategy; `migrates` is none until
-    /// its component is loaded.
+    /// Checks that a revision with these settings may replace the running one with this strategy; `migrates` is `None`
+    /// until its component is loaded.
     ///
     /// # Errors
     /// The reason why it may not, with the way out.

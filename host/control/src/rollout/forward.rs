@@ -11,7 +11,7 @@ use crate::lifecycle::State;
 use crate::names::RevisionId;
 
 impl Rollout {
-    /// Takes it on as far as what stands allows. Leaves it rolling back when the candidate is refused.
+    /// Takes the rollout as far as the observation allows. Leaves it rolling back if the candidate is refused.
     pub(super) fn forward(&mut self, seen: &Observation, now: u64, decision: &mut Decision) {
         if matches!(self.status, Status::RollingBack { .. }) {
             return;
@@ -47,7 +47,7 @@ impl Rollout {
         self.finish(Status::Completed, why, now);
     }
 
-    /// Notes what it waits for, and whether that is too long.
+    /// Records the reason for waiting, and gives up if the host has worked too long.
     fn rest(&mut self, wait: Reached, seen: &Observation, now: u64, decision: &mut Decision) {
         let (working, text) = match wait {
             Reached::Yes => return,
@@ -58,15 +58,17 @@ impl Rollout {
         self.ask(seen, now, decision);
         self.clock.working = working && self.status != Status::Paused;
         if let Some(why) = self.is_late() {
+            // Without any traffic so far there is nothing to roll back.
             let end = if self.weights.is_empty() { End::Failed } else { End::RolledBack };
             return self.fall_back(end, format!("{why}: {text}"), now);
         }
         if self.clock.working {
             let left = self.settings.timeout.saturating_sub(Duration::from_millis(self.clock.worked));
+            // A millisecond after the limit, which has to be exceeded.
             decision.look_again(left + Duration::from_millis(1));
         }
         let present = match self.present() {
-            // Compiled, and its instances start.
+            // Compiled already, and its instances are starting.
             Status::Preparing if text.contains("instances") => Status::Starting,
             present => present,
         };
@@ -77,7 +79,7 @@ impl Rollout {
         decision.waits = Some(text);
     }
 
-    /// Why the candidate is not to go on, whatever the step.
+    /// Returns the reason to refuse the candidate at any step.
     fn refusal(&self, seen: &Observation) -> Option<(End, String)> {
         let candidate = self.candidate();
         let ran = self.reached > 0;
@@ -85,7 +87,7 @@ impl Rollout {
             let end = if ran { End::RolledBack } else { End::Failed };
             return Some((end, format!("{candidate} failed: {reason}")));
         }
-        // Who goes back by hand wants to be there, and not to be sent forth again.
+        // The target of an undo was chosen by an operator, and must not be taken back by a rule.
         if self.weight == 0 || !self.settings.rollback.automatic || self.settings.strategy == Strategy::Undo {
             return None;
         }
@@ -100,29 +102,30 @@ impl Rollout {
         }
     }
 
-    /// What the figures of this step say.
+    /// Judges the candidate by the measurements of this window.
     pub(super) fn verdict(&self, seen: &Observation) -> Verdict {
         let windows = self.windows(seen);
         let known = Known { lately: self.lately, before: self.before };
         analysis::judge(&self.settings.rollback, &windows.stable, known, &windows.candidate)
     }
 
-    /// What was measured since [`Rollout::window`] began.
+    /// Returns the measurements since [`Rollout::window`] began.
     pub(super) fn windows(&self, seen: &Observation) -> Windows {
         let windows = if seen.windows.step == self.window() { seen.windows } else { Windows::default() };
-        // What the old one still answers while it drains is nothing to compare with.
+        // The messages that a draining revision still answers are no basis for comparison.
         if self.weight == 100 { Windows { stable: Window::default(), ..windows } } else { windows }
     }
 
-    /// With stable failed there is nothing to go back to, and without the candidate nobody is served.
+    /// Moves all traffic to the candidate if stable failed: there is nothing to go back to, and otherwise no revision
+    /// serves.
     fn take_over_from_failed(&mut self, seen: &Observation, now: u64) {
         let Some(State::Failed { reason }) = seen.stable.as_ref().map(|seen| &seen.state) else { return };
-        // Memory that is on its way arrives, or does not, first; so does a state that is being converted.
+        // A handoff or a conversion in progress has to end first, with or without success.
         let step = self.steps.get(self.step);
         if self.weight == 100 || step == Some(&Step::Convert) || self.moves_memory() && is_busy(&seen.candidate) {
             return;
         }
-        // What it can read of the state is known once it is prepared.
+        // Its migration is known only once it is prepared, and with it if it can read the state.
         if matches!(step, Some(Step::Prepare { .. })) {
             let ready = seen.candidate.as_ref().is_some_and(Seen::can_take);
             if !ready || !matches!(self.prepared(seen), Reached::Yes) {
@@ -132,7 +135,7 @@ impl Rollout {
         let why = format!("{} failed: {reason}; {} takes over", self.stable(), self.candidate());
         self.steps.truncate(self.step);
         if self.converts() {
-            // Its state is converted first, with the mailbox held.
+            // The state is converted first, with the mailbox paused.
             self.steps.push(Step::Convert);
         } else {
             self.steps.push(Step::Weight { percent: 100, hold: Duration::ZERO, judged: false });
@@ -141,8 +144,10 @@ impl Rollout {
         self.become_status(Status::InProgress, why, now);
     }
 
-    /// Brings up what has to stand at this step and does not, as after a restart. Says what it waits for.
+    /// Brings up the revisions that this step needs and that are not up, as after a restart. Returns the reason for
+    /// waiting.
     fn stand(&self, seen: &Observation, decision: &mut Decision) -> Option<String> {
+        // The handoff has succeeded, and the step is about to record that.
         if self.moves_memory() && self.is_in_force(seen, 100) {
             return None;
         }
@@ -156,7 +161,7 @@ impl Rollout {
             None
         };
         let new = bring_up(seen.candidate.as_ref(), &candidate, self.candidate_instances(), decision);
-        // Until the candidate stands, stable has everything; that it stood before is not enough.
+        // Until the candidate is up, all traffic is with stable, even if the candidate had some before a restart.
         let weight = if new.is_none() { self.weight } else { 0 };
         if old.is_none() && (new.is_none() || weight < 100) && !self.is_in_force(seen, weight) {
             let can = |seen: &Option<Seen>| seen.as_ref().is_some_and(Seen::can_take);
@@ -167,15 +172,15 @@ impl Rollout {
         old.or(new)
     }
 
-    /// Whether the present step moves traffic together with memory.
+    /// Returns `true` if the present step moves traffic together with memory.
     pub(super) fn moves_memory(&self) -> bool {
         matches!(self.steps.get(self.step), Some(Step::Handoff | Step::TakeBack | Step::Convert))
     }
 
-    /// Ends what belongs to another step than the present one.
+    /// Ends a pause or shadowing that belongs to another step.
     fn loosen(&self, seen: &Observation, decision: &mut Decision) {
         let step = self.steps.get(self.step);
-        // While a person lets it wait, messages do not; a handoff that is under way comes to its end first.
+        // A paused rollout must not hold up messages; a handoff in progress comes to its end first.
         let holds = matches!(step, Some(Step::Handoff | Step::Convert));
         let needed = holds && (self.status != Status::Paused || is_busy(&seen.candidate));
         if seen.paused && !needed && !seen.unfinished {
@@ -186,13 +191,13 @@ impl Rollout {
         }
     }
 
-    /// Whether traffic is split like this, and those who have some run.
+    /// Returns `true` if traffic is split with this weight and exactly the revisions with traffic are running.
     pub(super) fn is_in_force(&self, seen: &Observation, weight: u8) -> bool {
         let runs = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| seen.state == State::Running);
         seen.weight == weight && runs(&seen.stable) == (weight < 100) && runs(&seen.candidate) == (weight > 0)
     }
 
-    /// Instances of the candidate that stand by now.
+    /// Returns the number of the candidate's instances that are up by this step.
     fn candidate_instances(&self) -> u32 {
         let begun = self.steps.iter().take(self.step + 1);
         let mut instances = begun.filter_map(|step| match step {
@@ -203,12 +208,12 @@ impl Rollout {
     }
 }
 
-/// Whether the host works on it.
+/// Returns `true` if the host works on the revision.
 pub(super) fn is_busy(seen: &Option<Seen>) -> bool {
     seen.as_ref().is_some_and(|seen| seen.busy)
 }
 
-/// Brings a revision to where it can take messages. Says what it waits for; none once it can.
+/// Brings a revision up. Returns the reason for waiting; `None` once it can take messages.
 pub(super) fn bring_up(
     seen: Option<&Seen>,
     revision: &RevisionId,

@@ -1,4 +1,4 @@
-//! What is known of an agent beyond the moment: its rollouts, the revisions that are kept, what was refused.
+//! The ledger of an agent: its rollouts, the revisions kept, and what was refused.
 
 use std::collections::BTreeSet;
 
@@ -12,70 +12,72 @@ use super::{CannotHold, Instances, Obstacle, Rollout, Side, Status};
 use crate::format::Restored;
 use crate::names::{AgentName, Digest};
 
-/// Rollouts that are remembered of an agent, the one under way included; the oldest leave first.
+/// The most rollouts kept of an agent, the one in progress included; the oldest are dropped.
 pub const MAX_ROLLOUTS: usize = 50;
 
-/// Refusals that are remembered of an agent; the oldest leave first.
+/// The most refusals kept of an agent; the oldest are dropped.
 pub const MAX_DECLINED: usize = 20;
 
-/// Who goes back when what runs failed for good.
+/// The initiator of a rollout back from a revision that failed for good.
 const SUPERVISION: &str = "supervision";
 
-/// An agent's record. Persisted whole, whenever it changed; the bytes, and the snapshots that were given at a
-/// handoff, are kept beside it by number.
+/// The record of an agent. Stored as a whole whenever it changes; components, and the snapshots of handoffs, are stored
+/// beside it by revision number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Ledger {
-    /// Whose.
+    /// The agent.
     pub agent: AgentName,
-    /// Its rollouts, the oldest first. Only the last may be under way. A record that this version cannot read is left
-    /// out: the revisions that are kept are not lost with it.
+    /// Its rollouts, oldest first. Only the last may be in progress. A record that this version cannot read is left
+    /// out, so that the kept revisions are not lost with it.
     #[serde(deserialize_with = "crate::sparse::readable")]
     pub rollouts: Vec<Rollout>,
-    /// The revisions that ran, in the order in which they last came to. The last is the one that runs, and the one
-    /// that a host begins with, whatever is declared meanwhile.
+    /// The revisions that ran, in the order in which they last began to. The last one is running, and is the one that a
+    /// host starts with, whatever was declared meanwhile.
     pub ran: Vec<Side>,
-    /// What is not tried again until it changes, or somebody asks for it.
+    /// Content that is not tried again until it changes or an operator asks for it.
     pub declined: Vec<Declined>,
-    /// The next rollout's id.
+    /// The id of the next rollout.
     next: u64,
-    /// What the revision that runs failed at last: what the next one is compared with where none runs beside it.
+    /// The latest failures of the running revision, for the comparison with the next one where it no longer runs
+    /// beside.
     #[serde(default)]
     lately: Option<Lately>,
-    /// The versions of its format that the state may hold; none before anything ran, and in a record of a version that
-    /// knew no formats.
+    /// The versions of the format that the state may hold; empty before any revision ran, and in a record from before
+    /// formats were declared.
     #[serde(default)]
     holds: BTreeSet<u32>,
 }
 
-/// What a revision failed at last.
+/// The latest failures of a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Lately {
-    /// Which.
+    /// The revision's number.
     revision: u64,
-    /// Its last messages, and its failures among them.
+    /// Its recent messages and failures.
     #[serde(flatten)]
     tally: Tally,
 }
 
-/// Bytes with settings that were refused.
+/// A component with settings that was refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Declined {
-    /// The bytes.
+    /// The digest of the component.
     pub digest: Digest,
     /// The settings.
     #[serde(deserialize_with = "crate::sparse::deserialize")]
     pub settings: String,
-    /// The strategy by which they were tried; none if they ran and were undone, or failed for good.
+    /// The strategy of the rollout; `None` if it ran and was undone, or failed for good.
     pub strategy: Option<Strategy>,
-    /// Why, for a person to read.
+    /// The reason, for people to read.
     pub why: String,
-    /// When, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub at: u64,
 }
 
-/// What of a ledger is persisted as soon as it changes. Times and figures go with the next of these.
+/// The parts of a ledger whose change requires storing it at once. Times and figures are stored with the next such
+/// change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mark {
     rollouts: u64,
@@ -85,7 +87,7 @@ pub struct Mark {
 }
 
 impl Ledger {
-    /// What tells whether it is to be persisted again.
+    /// Returns the mark to compare after a change.
     pub fn mark(&self) -> Mark {
         let last = |r: &Rollout| (r.status, r.step, r.steps.len(), r.weight, r.reached, r.handed_over);
         Mark {
@@ -96,38 +98,38 @@ impl Ledger {
         }
     }
 
-    /// What is known of a revision that is kept or takes part in the rollout under way.
+    /// Returns a revision that is kept or takes part in the rollout in progress.
     pub fn side(&self, number: u64) -> Option<&Side> {
         let open = self.open().into_iter().flat_map(|rollout| [&rollout.from, &rollout.to]);
         self.ran.iter().chain(open).find(|side| side.number == number)
     }
 
-    /// The highest number of a revision that it knows; 0 for none.
+    /// Returns the highest revision number in the ledger; 0 without any.
     pub fn last_number(&self) -> u64 {
         let rolled = self.rollouts.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]);
         self.ran.iter().map(|side| side.number).chain(rolled).max().unwrap_or(0)
     }
 
-    /// Lets be tried again what never came to take messages, or failed at it for good. What did worse, or was ended by
-    /// hand, stays refused.
+    /// Forgets refusals of revisions that failed before they received messages, or failed for good. Those that did
+    /// worse or were aborted stay refused.
     pub fn forgive(&mut self) {
         let failed: Vec<bool> = self.declined.iter().map(|declined| self.has_failed(declined)).collect();
         let mut failed = failed.into_iter();
         self.declined.retain(|_| !failed.next().unwrap_or(false));
     }
 
-    /// The refusal of these bytes with these settings. By which strategy they were tried does not matter: what was
-    /// refused is what they are.
+    /// Returns the refusal of this component with these settings. The strategy of the attempt does not matter: the
+    /// content was refused.
     pub fn refused(&self, digest: Digest, settings: &str) -> Option<&Declined> {
         self.declined.iter().find(|known| known.digest == digest && known.settings == settings)
     }
 
-    /// What is in the way of what was refused.
+    /// Returns the obstacle that a refusal stands for.
     pub fn obstacle_of(&self, declined: &Declined) -> Obstacle {
         if self.has_failed(declined) { Obstacle::Failed } else { Obstacle::Refused }
     }
 
-    /// Whether what was refused never came to take messages, or failed at it for good.
+    /// Returns `true` if the refused revision failed before it received messages, or failed for good.
     fn has_failed(&self, declined: &Declined) -> bool {
         let is = |side: &Side| (side.digest, &side.settings) == (declined.digest, &declined.settings);
         match declined.strategy {
@@ -136,7 +138,7 @@ impl Ledger {
         }
     }
 
-    /// The record of an agent that never ran.
+    /// Creates the ledger of an agent that never ran.
     pub fn new(agent: AgentName) -> Self {
         Self {
             agent,
@@ -149,60 +151,60 @@ impl Ledger {
         }
     }
 
-    /// The rollout under way.
+    /// Returns the rollout in progress.
     pub fn open(&self) -> Option<&Rollout> {
         self.rollouts.last().filter(|rollout| !rollout.status.is_terminal())
     }
 
-    /// The same, to be changed. [`Ledger::settle`] follows.
+    /// Returns the rollout in progress for a change. Call [`Ledger::settle`] afterwards.
     pub fn open_mut(&mut self) -> Option<&mut Rollout> {
         self.rollouts.last_mut().filter(|rollout| !rollout.status.is_terminal())
     }
 
-    /// The rollouts that have ended and whose lost messages are to be counted: of the last few, since each is counted
-    /// right after its end.
+    /// Returns ended rollouts whose lost messages have to be counted, with their first message. Considers only the last
+    /// few, since each is counted right after its end.
     pub fn uncounted(&self) -> impl Iterator<Item = (u64, u64)> {
         let last = self.rollouts.iter().rev().take(3).filter(|rollout| rollout.status.is_terminal());
         last.filter(|rollout| rollout.figures.lost.is_none())
             .filter_map(|rollout| Some((rollout.id, rollout.after_message?)))
     }
 
-    /// Takes in how many messages were lost during a rollout that has ended. Says whether that is news.
+    /// Records the messages lost during a rollout that has ended. Returns `true` if the number is new.
     pub fn count_lost(&mut self, rollout: u64, lost: u64) -> bool {
         let known = self.rollouts.iter_mut().find(|known| known.id == rollout);
         let Some(rollout) = known.filter(|rollout| rollout.status.is_terminal()) else { return false };
         rollout.figures.lost.replace(lost) != Some(lost)
     }
 
-    /// The versions of its format that the state may hold.
+    /// Returns the versions of the format that the state may hold.
     pub fn holds(&self) -> BTreeSet<u32> {
         match self.current() {
-            // A record of a version that knew no formats.
+            // A record from before formats were declared.
             Some(current) if self.holds.is_empty() => [current.format().version].into(),
             Some(_) | None => self.holds.clone(),
         }
     }
 
-    /// Returns true if a revision ran, and is remembered.
+    /// Returns `true` if a revision ran and is remembered.
     pub fn has_run(&self, number: u64) -> bool {
         self.ran.iter().any(|side| side.number == number)
     }
 
-    /// The revision that runs.
+    /// Returns the running revision.
     pub fn current(&self) -> Option<&Side> {
         self.ran.last()
     }
 
-    /// Notes the revision that runs without a rollout: an agent's first, or the one a host began with.
+    /// Records a revision that runs without a rollout: an agent's first, or the one that a host started with.
     pub fn runs(&mut self, side: Side) {
         self.holds = self.holds().into_iter().chain([side.format().version]).collect();
         self.ran.retain(|ran| ran.number != side.number);
         self.ran.push(side);
     }
 
-    /// Takes in what a revision failed at last, if it is the one that runs. The rollout under way goes by it too, until
-    /// all traffic has moved: what stable still answers while it drains is nothing to compare with. Returns whether that
-    /// is news.
+    /// Records the latest failures of a revision, if it is the running one. They also count for the rollout in
+    /// progress, until all traffic has moved: the messages of a draining revision are no basis for comparison. Returns
+    /// `true` if they are new.
     pub fn note_figures(&mut self, revision: u64, tally: Tally) -> bool {
         let runs = self.current().is_some_and(|current| current.number == revision);
         let noted = Some(Lately { revision, tally });
@@ -213,6 +215,7 @@ impl Ledger {
         if let Some(rollout) = self.open_mut().filter(|rollout| rollout.from.number == revision && rollout.weight < 100)
         {
             rollout.lately = tally;
+            // Later failures of stable may be the candidate's doing.
             if rollout.weights.is_empty() {
                 rollout.before = tally;
             }
@@ -220,15 +223,15 @@ impl Ledger {
         true
     }
 
-    /// What a revision failed at last, as far as that is kept.
+    /// Returns the latest failures of a revision; empty if unknown.
     pub fn figures_of(&self, revision: u64) -> Tally {
         self.lately.filter(|lately| lately.revision == revision).map(|lately| lately.tally).unwrap_or_default()
     }
 
-    /// Begins a rollout from the revision that runs; `restores` is the kept state that an undo goes back to.
+    /// Begins a rollout from the running revision; `restores` is the kept state that an undo puts back.
     ///
     /// # Errors
-    /// The strategy cannot hold for this agent.
+    /// The strategy is impossible for this agent.
     #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
     pub fn begin(
         &mut self,
@@ -254,15 +257,15 @@ impl Ledger {
         Ok(&self.rollouts[self.rollouts.len() - 1])
     }
 
-    /// Draws the conclusions from a rollout that has just ended. Says whether it has; to be asked whenever the
-    /// rollout under way was observed, commanded or superseded.
+    /// Draws the conclusions from a rollout that has just ended. Returns `true` if it has. Call it whenever the rollout
+    /// in progress was observed, commanded or superseded.
     pub fn settle(&mut self, now: u64) -> bool {
         let Some(rollout) = self.rollouts.last().filter(|rollout| rollout.status.is_terminal()) else { return false };
         let (to, why) = (rollout.to.clone(), rollout.why.clone());
         let strategy = rollout.settings.strategy.clone();
         let runs = match rollout.status {
             Status::Completed => true,
-            // There was nothing to go back to.
+            // With nothing to go back to, a failed rollout leaves the candidate running.
             Status::Failed => rollout.weight == 100,
             _ => false,
         };
@@ -286,11 +289,12 @@ impl Ledger {
         true
     }
 
-    /// Remembers that these bytes with these settings are not to be tried again.
+    /// Records that this component with these settings is not to be tried again.
     pub fn decline(&mut self, side: Side, strategy: Option<Strategy>, why: String, at: u64) {
         let Side { digest, settings, .. } = side;
         let new = Declined { digest, settings, strategy, why, at };
         let same = |old: &Declined| (old.digest, &old.settings) == (new.digest, &new.settings);
+        // The first refusal has the reason that explains it.
         if self.declined.iter().any(same) {
             return;
         }
@@ -300,12 +304,12 @@ impl Ledger {
         }
     }
 
-    /// Follows a command. Undo of what has ended, or has all the traffic and is to be rehearsed, begins a rollout of its
-    /// own, to the revision that `undo` names or else to the one that ran before; `settings` and `instances` are as declared now, `stateful` of the revision that runs. Retry
-    /// forgets what was refused, and what is declared is rolled out again when it is next looked at.
+    /// Carries out a command. An undo begins a rollout to an earlier revision; see [`undo`](Self::undo) for one that
+    /// puts back a stored state. `settings` and `instances` are the declared ones, `stateful` is that of the running
+    /// revision. A retry forgets refusals, and the declaration is rolled out again at the next planning.
     ///
     /// # Errors
-    /// It cannot be followed now.
+    /// The command is not possible now.
     #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
     pub fn command(
         &mut self,
@@ -320,7 +324,7 @@ impl Ledger {
         if command == Command::Undo {
             return self.undo(undo, who, settings, instances, stateful, &[], now);
         }
-        // Also with another under way, when what is declared was refused: it is tried in its place. An undo goes on.
+        // A retry also replaces a rollout in progress if the declaration was refused, but never interrupts an undo.
         if command == Command::Retry && (self.open().is_none() || !(self.undoes() || self.declined.is_empty())) {
             return self.retry();
         }
@@ -337,10 +341,10 @@ impl Ledger {
         }
     }
 
-    /// Forgets what was refused.
+    /// Forgets refusals.
     fn retry(&mut self) -> Result<(), Refused> {
         match self.rollouts.last().map(|rollout| rollout.status) {
-            // What was refused may be declared again long after others came and went.
+            // A refused declaration may come back long after other rollouts.
             _ if !self.declined.is_empty() => {
                 self.declined.clear();
                 Ok(())
@@ -351,34 +355,35 @@ impl Ledger {
         }
     }
 
-    /// Why what is declared is not tried, with the way out that there is now: an undo under way is not broken off by a
-    /// retry.
+    /// Returns the reason why a declaration is not tried, with the present way out: a retry does not interrupt an undo
+    /// in progress.
     pub fn told(&self, declined: &Declined) -> String {
         let (why, short) = (&declined.why, declined.digest.short());
         let when = if self.undoes() { ", which has to wait for the end of the undo" } else { "" };
         format!("{why}; {short} is not tried again until it changes or `caxton rollout retry`{when}")
     }
 
-    /// Returns true if an undo is under way.
+    /// Returns `true` if an undo is in progress.
     fn undoes(&self) -> bool {
         self.open().is_some_and(|open| open.settings.strategy == Strategy::Undo)
     }
 
-    /// What runs failed for good, and no rollout is under way: begins one to the last revision that ran before, if
-    /// one is kept (SPEC §7, supervision), and does not try what failed again. Says whether.
+    /// Handles the failure for good of the running revision: begins a rollout to the last kept revision, if there is
+    /// one (SPEC §7, supervision), and declines the failed one. Returns `true` if it did. Does nothing during a
+    /// rollout.
     pub fn recover(&mut self, why: &str, settings: &Settings, instances: Instances, stateful: bool, now: u64) -> bool {
         if self.open().is_some() {
             return false;
         }
-        // Not to one that failed before: it would go round and round.
+        // Going to one that failed before would loop.
         let refused = |side: &Side| self.refused(side.digest, &side.settings).is_some();
-        // Nor to one that cannot read what was written since it ran.
+        // Nor one that cannot read what was written since it ran.
         let holds = self.holds();
         let readable = |side: &Side| side.format().unreadable(&holds).is_none();
         let kept = self.kept(settings.rollback.keep).iter().rev();
         let target = kept.into_iter().find(|side| !refused(side) && readable(side)).cloned();
         let (Some(target), Some(failed)) = (target, self.current().cloned()) else { return false };
-        // Nobody is served meanwhile.
+        // No message is answered meanwhile, so a rehearsal would only prolong the outage.
         let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
         let begun = self.begin(target, SUPERVISION, settings, instances, stateful, None, now).is_ok();
         if begun {
@@ -387,10 +392,10 @@ impl Ledger {
         begun
     }
 
-    /// Which revision an undo goes to: `to`, or else the one that ran before.
+    /// Returns the target of an undo: `to`, or else the revision that ran before.
     ///
     /// # Errors
-    /// It is not kept.
+    /// The revision is not kept.
     pub fn undo_target(&self, to: Option<u64>, keep: u32) -> Result<&Side, Refused> {
         let kept = self.kept(keep);
         match to {
@@ -402,14 +407,14 @@ impl Ledger {
         }
     }
 
-    /// The revisions that are kept for an undo, the one that ran last at the end.
+    /// Returns the revisions that are kept for an undo, the latest last.
     pub fn kept(&self, keep: u32) -> &[Side] {
         let earlier = &self.ran[..self.ran.len().saturating_sub(1)];
         &earlier[earlier.len().saturating_sub(keep as usize)..]
     }
 
-    /// Forgets the revisions that are kept no more, and says which: their bytes and snapshots may go. What a rollout
-    /// under way needs stays.
+    /// Forgets revisions that are not kept any more and returns their numbers, so that their components and snapshots
+    /// can be deleted. A rollout in progress keeps its own.
     pub fn expire(&mut self, keep: u32) -> Vec<u64> {
         let needed: Vec<u64> =
             self.open().map(|rollout| vec![rollout.from.number, rollout.to.number]).unwrap_or_default();
@@ -442,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_that_ran_are_kept() {
+    fn the_latest_revisions_are_kept() {
         // ran, keep, kept, gone
         for (ran_before, keep, kept, gone) in [
             (&[][..], 3, &[][..], &[][..]),
@@ -450,7 +455,7 @@ mod tests {
             (&[1, 2, 3, 4], 3, &[1, 2, 3], &[]),
             (&[1, 2, 3, 4, 5], 3, &[2, 3, 4], &[1]),
             (&[1, 2, 3], 0, &[], &[1, 2]),
-            // Back to 2: what ran last before it is 3.
+            // Back on 2: the one before it is 3.
             (&[1, 2, 3, 2], 1, &[3], &[1]),
         ] {
             let mut ledger = ran(ran_before);
@@ -461,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn an_undo_goes_to_what_is_kept() {
+    fn an_undo_needs_a_kept_revision() {
         let ledger = ran(&[1, 2, 3, 4, 5]);
         assert_eq!(ledger.undo_target(None, 3).unwrap().number, 4);
         assert_eq!(ledger.undo_target(Some(2), 3).unwrap().number, 2);
@@ -473,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn an_undo_is_not_undone_by_the_file() {
+    fn the_file_does_not_reverse_an_undo() {
         use crate::rollout::{Declared, Next, Wish};
         let mut ledger = ran(&[1, 2]);
         let settings = |strategy| Settings::new(strategy);
@@ -496,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_of_content() {
+    fn content_is_refused_under_any_strategy() {
         use std::time::Duration;
 
         use crate::rollout::strategy::CanaryStep;
@@ -532,7 +537,7 @@ mod tests {
             assert!(matches!(&next, Next::Refuse(Obstacle::Refused, _)), "{next:?} of {other:?}");
             assert_eq!(ledger.rollouts.len(), 1, "{other:?}");
         }
-        // Other content is tried, and with it under way the refused one is by `retry` alone.
+        // Other content is tried; the refused content replaces it only after a `retry`.
         let more = Declared { settings: r#"{"limits":{"sends":7}}"#.to_owned(), ..tried.clone() };
         assert_eq!(begin(&mut ledger, &more), Next::Rest);
         assert_eq!(ledger.rollouts.len(), 2);
@@ -546,26 +551,26 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_that_is_advised_is_followed() {
+    fn an_advised_retry_works() {
         let mut ledger = ran(&[1, 2]);
         let settings = Settings::new(Strategy::Undo);
         let command = |ledger: &mut Ledger, command| {
             ledger.command(command, "anna", Undo::default(), &settings, Instances::default(), false, 5)
         };
-        // Also with no rollout on record.
+        // Also without a rollout on record.
         ledger.decline(side(3), None, "it traps".to_owned(), 1);
         let told = |ledger: &Ledger| ledger.told(&ledger.declined[0]);
         assert!(told(&ledger).ends_with("is not tried again until it changes or `caxton rollout retry`"));
         command(&mut ledger, Command::Retry).unwrap();
         assert!(ledger.declined.is_empty());
-        // An undo goes on, and the advice says so.
+        // An undo continues, and the advice says so.
         command(&mut ledger, Command::Undo).unwrap();
         assert!(told(&ledger).ends_with("`caxton rollout retry`, which has to wait for the end of the undo"));
         assert!(command(&mut ledger, Command::Retry).is_err());
     }
 
     #[test]
-    fn commands_need_something_to_command() {
+    fn commands_need_a_rollout() {
         let settings = Settings::new(Strategy::Undo);
         for command in [Command::Pause, Command::Resume, Command::Promote, Command::Abort, Command::Retry] {
             let answer = ran(&[1]).command(command, "anna", Undo::default(), &settings, Instances::default(), false, 5);
@@ -574,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_has_a_bound() {
+    fn refusals_are_bounded() {
         let mut ledger = ran(&[1]);
         for number in 0..100_u64 {
             ledger.decline(side(number), None, "it traps".to_owned(), number);

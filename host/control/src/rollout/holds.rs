@@ -1,14 +1,15 @@
-//! Strategies that cannot hold for an agent: for its memory, of which there is one, or for the formats of its data.
+//! The strategies that are impossible for an agent: because of its memory, of which there is one, or because of the
+//! formats of its data.
 
 use std::collections::BTreeSet;
 
 use super::strategy::{CanaryStep, Deploy, Reload, Strategy};
 use crate::format::Format;
 
-/// Why a strategy cannot be used for an agent, with the way out.
+/// The reason why a strategy is impossible for an agent, with the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CannotHold {
-    /// Two revisions would each have a part of what the agent remembers.
+    /// Two revisions would each have a part of the agent's memory.
     #[error(
         "{strategy} sends messages to two revisions at once, and this agent keeps its state in memory, of which there is one; \
          use {instead}, or keep the state in `state` and do not export `snapshot`"
@@ -16,7 +17,7 @@ pub enum CannotHold {
     Split {
         /// The strategy.
         strategy: &'static str,
-        /// One that holds.
+        /// A possible strategy.
         instead: &'static str,
     },
     /// A copy of a message would need the memory as it was before the message.
@@ -25,7 +26,7 @@ pub enum CannotHold {
          use `strategy = \"graceful\"` with `rehearse = 100`, which tries the last messages on a copy of the memory"
     )]
     Shadow,
-    /// The new revision would meet data that it cannot read.
+    /// The new revision cannot read the present state.
     #[error(
         "the state may hold version {version} of its format, and the new revision writes version {writes} and cannot read \
          version {version}; let it read that and name it in `state.reads`, or raise `state.version` and export `migrate`"
@@ -36,7 +37,7 @@ pub enum CannotHold {
         /// The version that the new revision writes.
         writes: u32,
     },
-    /// The running revision would meet data that it cannot read.
+    /// The running revision cannot read what the new one writes.
     #[error(
         "{strategy} sends messages to two revisions at once, and the running one, which writes version {runs} of the \
          state's format, cannot read version {new}; use {instead}, or first roll out a revision that still writes version \
@@ -45,14 +46,14 @@ pub enum CannotHold {
     SplitFormats {
         /// The strategy.
         strategy: &'static str,
-        /// One that holds.
+        /// A possible strategy.
         instead: &'static str,
         /// The version that the running revision writes.
         runs: u32,
         /// The version that the new one writes.
         new: u32,
     },
-    /// The new revision migrates the state while the running one uses it.
+    /// The new revision would migrate the state while the running one uses it.
     #[error(
         "{strategy} sends messages to two revisions at once, and the new one migrates the state before its first message; \
          use {instead}"
@@ -60,10 +61,10 @@ pub enum CannotHold {
     SplitMigration {
         /// The strategy.
         strategy: &'static str,
-        /// One that holds.
+        /// A possible strategy.
         instead: &'static str,
     },
-    /// Copies of messages would meet a state that is not migrated yet.
+    /// The candidate cannot read the state for copies of messages before it has migrated it.
     #[error(
         "parallel lets the new revision see the state as each message found it, and it cannot read that before it has \
          migrated it; use `strategy = \"graceful\"` with `rehearse = 100`, which migrates a copy first"
@@ -71,7 +72,7 @@ pub enum CannotHold {
     ShadowMigration,
 }
 
-/// The formats that meet in a rollout.
+/// The formats of data in a rollout.
 #[derive(Debug, Clone, Copy)]
 pub struct Formats<'a> {
     /// The format of the running revision.
@@ -80,19 +81,19 @@ pub struct Formats<'a> {
     pub candidate: &'a Format,
     /// The versions that the state may hold.
     pub holds: &'a BTreeSet<u32>,
-    /// The new revision exports `migrate`; none until its component is loaded.
+    /// Set if the new revision exports `migrate`; `None` until its component is loaded.
     pub migrates: Option<bool>,
 }
 
-/// Checks that no revision meets data that it cannot read in a rollout by this strategy.
+/// Checks that a rollout with this strategy gives no revision data that it cannot read.
 ///
 /// # Errors
-/// The reason why one would, with the way out.
+/// The reason why it would, with the way out.
 pub fn can_read(strategy: &Strategy, stateful: bool, formats: &Formats<'_>) -> Result<(), CannotHold> {
     let Formats { stable, candidate, holds, migrates } = *formats;
     let (runs, new) = (stable.version, candidate.version);
     let unreadable = candidate.unreadable(holds);
-    // An undo goes back to what ran, which knows nothing of what came after it.
+    // The target of an undo is older than the present format, so it cannot migrate from it.
     let may_migrate = runs != new && *strategy != Strategy::Undo && migrates != Some(false);
     if let Some(version) = unreadable.filter(|_| !may_migrate) {
         return Err(CannotHold::Unreadable { version, writes: new });
@@ -114,8 +115,8 @@ pub fn can_read(strategy: &Strategy, stateful: bool, formats: &Formats<'_>) -> R
     Ok(())
 }
 
-/// The name of a strategy by which two revisions have traffic at once, with one by which they have not; none for any
-/// other strategy.
+/// Returns the name of a strategy that gives two revisions traffic at once, with the name of one that does not; `None`
+/// for all other strategies.
 pub(super) fn split(strategy: &Strategy, stateful: bool) -> Option<(&'static str, &'static str)> {
     let part = |percent: u8| percent < 100;
     match strategy {
@@ -124,7 +125,7 @@ pub(super) fn split(strategy: &Strategy, stateful: bool) -> Option<(&'static str
         {
             Some(("canary", "`strategy = \"blue-green\"`"))
         }
-        // The one instance of an agent that keeps state in memory is one batch.
+        // A stateful agent has one instance, so that rolling has one batch and splits nothing.
         Strategy::Deploy(Deploy::Rolling { .. }) if !stateful => Some(("rolling", "`strategy = \"blue-green\"`")),
         Strategy::Reload(Reload::TrafficSplitting { steps, .. }) if steps.iter().any(|percent| part(*percent)) => {
             Some(("traffic-splitting", "`strategy = \"graceful\"`"))
@@ -133,11 +134,11 @@ pub(super) fn split(strategy: &Strategy, stateful: bool) -> Option<(&'static str
     }
 }
 
-/// Whether a strategy holds for an agent that keeps state in its memory (it exports `snapshot`). Asked by the
-/// check of a file, where the component is there, and again once the component is loaded.
+/// Checks if a strategy is possible for an agent, which is `stateful` if it keeps state in its memory (it exports
+/// `snapshot`). Called by the check of a file, if the component is there, and again once the component is loaded.
 ///
 /// # Errors
-/// Why it does not, with the way out.
+/// The reason why it is not, with the way out.
 pub fn can_hold(strategy: &Strategy, stateful: bool) -> Result<(), CannotHold> {
     if !stateful {
         return Ok(());
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_not_split() {
+    fn stateful_agents_are_not_split() {
         let half = |percent| Deploy::Canary {
             steps: vec![CanaryStep::Weight { percent, hold: Duration::ZERO }, CanaryStep::Pause],
         };
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn no_revision_meets_what_it_cannot_read() {
+    fn no_revision_gets_data_that_it_cannot_read() {
         let format = |version, reads: &[u32]| Format { version, reads: reads.iter().copied().collect() };
         let rolling = || Strategy::Deploy(Deploy::default());
         let graceful = || Strategy::Reload(Reload::Graceful);
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_out_is_told() {
+    fn errors_name_the_way_out() {
         let told = |strategy| can_hold(&strategy, true).unwrap_err().to_string();
         assert_eq!(
             told(Strategy::Deploy(Deploy::canary())),

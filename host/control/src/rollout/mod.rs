@@ -1,21 +1,21 @@
-//! How a new revision takes over from the one that runs, and goes back when it is worse (SPEC §2–§4).
+//! Rollouts: the takeover from the running revision by a new one, and the way back if it is worse (SPEC §2–§4).
 //!
 //! ```text
 //! settings --strategy--> steps                     commands: pause, resume, promote, abort, undo
 //!                          |                                      |
-//! what stands --observe--> Rollout: the step it is at, its status, why, figures --> actions, what it waits for
+//! observation --observe--> Rollout: its step, status, reason, figures --> actions, what it waits for
 //!                          |
 //!              Ledger: the agent's rollouts, the revisions kept, what was refused
 //! ```
 //!
-//! `strategy` has the eight strategies, `settings` what else is declared, `analysis` the judgement, `errors` its
-//! comparison of failures, `compare` the comparison of two answers, `answers` what those of a rehearsal come to, `split` who is answered by which revision, `history` the ledger and `follow` what it makes
-//! of a declaration, `turn` how many go at
-//! a time, `tidy` what ends when no rollout holds it. `forward` takes a rollout one step on, `back` takes it back.
+//! `strategy` has the strategies, `settings` the other settings, `analysis` the judgement, `errors` the comparison of
+//! failures, `compare` that of answers, `answers` the judgement of a rehearsal, `split` the choice of a revision for a
+//! message, `history` the ledger, `follow` and `undo` its changes, `turn` the limit of concurrent rollouts, `tidy` the
+//! end of revisions outside a rollout, `forward` and `back` the two directions of a rollout.
 //!
-//! There is no workflow beside the index of the step. Whoever carries out actions observes again afterwards, and
-//! each time everything is judged from what stands: an action that failed is simply asked for again, and after a
-//! restart the same functions bring up what is missing, with traffic on the running revision until then.
+//! There is no workflow beside the index of the step. After each action the host observes again, and the rollout
+//! decides from the observation alone: an action that failed is requested again, and after a restart the same functions
+//! bring up what is missing, with the traffic on the running revision until then.
 
 pub mod analysis;
 mod answers;
@@ -67,83 +67,80 @@ pub(crate) use turn::asked;
 pub use turn::{AT_A_TIME, Turn, Turns, turns};
 pub use undo::KeptState;
 
-/// One new revision on its way to traffic. Persisted whole, whenever it changed.
-///
-/// All times are in milliseconds since 1970.
+/// The rollout of one new revision, stored as a whole whenever it changes. Times are in milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Rollout {
-    /// Counts the agent's rollouts from 1.
+    /// The number of the rollout, counted per agent from 1.
     pub id: u64,
-    /// Whose.
+    /// The agent.
     pub agent: AgentName,
     /// The revision that ran before: stable.
     pub from: Side,
-    /// The new one: the candidate.
+    /// The new revision: the candidate.
     pub to: Side,
-    /// Who began it: a person's token, or `reconcile` for a file that changed.
+    /// The initiator: the name of a token, or `reconcile` for a changed file.
     pub who: String,
-    /// When it was asked for.
+    /// The time of the request.
     pub began: u64,
-    /// When it ended.
+    /// The time of its end; `None` while it is in progress.
     pub ended: Option<u64>,
-    /// What it goes by.
+    /// The settings in force, as declared when it began.
     pub settings: Settings,
-    /// What the steps were made for.
+    /// The instances for which the steps were made.
     pub instances: Instances,
-    /// What is to be reached, in order.
+    /// The steps to reach, in order.
     pub steps: Vec<Step>,
-    /// Which of them it is at; their number when all are.
+    /// The index of the present step; the number of steps at the end.
     pub step: usize,
-    /// How far it is.
+    /// The present status.
     pub status: Status,
-    /// Why it is there, for a person to read.
+    /// The reason for the status, for people to read.
     pub why: String,
-    /// Since when it has this status.
+    /// The time of the last change of status.
     pub since: u64,
-    /// How much of the traffic the candidate is to have, of a hundred; stable has the rest.
+    /// The intended percent of the traffic for the candidate; stable has the rest.
     pub weight: u8,
-    /// How much it was last seen to have.
+    /// The percent of the traffic last observed at the candidate.
     pub reached: u8,
-    /// When the weight became what; for [`split::Split`].
+    /// The history of the weight, for [`split::Split`]: the time of each change, and the weight since then.
     pub weights: Vec<(u64, u8)>,
-    /// Whether the memory went from stable to the candidate.
+    /// Set once the memory was handed over from stable to the candidate.
     pub handed_over: bool,
-    /// What was measured.
+    /// The measurements so far.
     pub figures: Figures,
-    /// The place of the last message that the host had accepted before; none where it keeps none. What is lost of those
-    /// after it is counted when the rollout has ended.
+    /// The last message accepted before the rollout; lost messages are counted from it. `None` without a durable store.
     #[serde(default)]
     pub after_message: Option<u64>,
-    /// The versions of its format that the state may hold before.
+    /// The versions of the format that the state may hold before the rollout.
     #[serde(default)]
     pub holds: BTreeSet<u32>,
-    /// The kept state that an undo goes back to.
+    /// The kept state that an undo puts back.
     #[serde(default)]
     pub restores: Option<Restored>,
-    /// The conversion of the state that goes with it; known once the candidate is ready.
+    /// The conversion of the state that is part of the rollout; known once the candidate is ready.
     #[serde(default)]
     pub conversion: Option<Conversion>,
-    /// The state is converted.
+    /// Set once the state is converted.
     #[serde(default)]
     pub converted: bool,
     clock: Clock,
-    /// What was measured before the host started again.
+    /// Measurements before the last restart of the host.
     carried: Figures,
-    /// What stable failed at last while it had traffic; nothing if that is not known.
+    /// The latest failures of stable while it had traffic; empty if unknown.
     #[serde(default)]
     lately: Tally,
-    /// The last failures of stable before any traffic moved; empty if they are not known.
+    /// The latest failures of stable before any traffic moved; empty if unknown.
     #[serde(default)]
     before: Tally,
 }
 
-/// A revision that takes part in a rollout.
+/// A revision in its role in a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Side {
-    /// Its number among the agent's.
+    /// The revision's number.
     pub number: u64,
-    /// Its bytes.
+    /// The digest of its component.
     pub digest: Digest,
     /// Its settings, as [`crate::AgentSpec::revision_settings`] prints them.
     #[serde(deserialize_with = "crate::sparse::deserialize")]
@@ -151,40 +148,40 @@ pub struct Side {
 }
 
 impl Side {
-    /// The format of its data; that of an agent that declares none if its settings cannot be read.
+    /// Returns the format of its data; the default one if its settings cannot be read.
     pub fn format(&self) -> Format {
         crate::sparse::read(&self.settings).map(|settings| settings.state).unwrap_or_default()
     }
 }
 
-/// Instances of the running revision when the rollout began.
+/// The instances of the running revision when the rollout began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Instances {
-    /// As many as it had, at least `min`.
+    /// The number that it had, at least `min`.
     pub standing: u32,
-    /// As many as are always kept.
+    /// The declared minimum.
     pub min: u32,
 }
 
-/// Time as the rollout counts it: pauses, and times when no host ran, are left out.
+/// The time of a rollout, without pauses and without the time when no host ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Clock {
-    /// When it was looked at last.
+    /// The time of the last observation.
     seen: u64,
-    /// Milliseconds at this step.
+    /// Milliseconds spent at the present step.
     step: u64,
-    /// Milliseconds in which it waited for the host's own work; what the timeout is compared with.
+    /// Milliseconds spent waiting for the host's own work, to compare with the timeout.
     worked: u64,
-    /// Whether it does.
+    /// Set while it waits for the host's own work.
     working: bool,
 }
 
 impl Rollout {
-    /// A rollout that waits for its turn. `instances` are those of stable; `stateful` whether stable keeps state in
-    /// its memory, which is taken for the candidate's way too until it is known; `state` has the versions of its format that the state
-    /// may hold, and the kept state that an undo goes back to.
+    /// Creates a rollout that waits for its turn. `instances` are those of stable; `stateful` tells if stable keeps
+    /// state in its memory, which is assumed of the candidate too until it is known; `state` has the versions of the
+    /// format that the state may hold, and the kept state that an undo puts back.
     ///
     /// # Errors
     /// The strategy cannot hold for this agent.
@@ -242,8 +239,8 @@ impl Rollout {
         })
     }
 
-    /// Judges what stands. Calls with the same observation and time give the same actions; a rollout that ended
-    /// gives none. Whether it may begin is [`turns`]' affair: it is not asked before.
+    /// Decides on the next actions. Equal observations at equal times give equal actions; a rollout that has ended
+    /// gives none. The caller asks [`turns`] first whether a pending rollout may begin.
     pub fn observe(&mut self, seen: &Observation, now: u64) -> Decision {
         let mut decision = Decision::default();
         if self.status.is_terminal() {
@@ -256,14 +253,15 @@ impl Rollout {
         }
         self.forward(seen, now, &mut decision);
         if let Status::RollingBack { end } = self.status {
-            // Nothing of what was meant for the way forward holds on the way back.
+            // Actions meant for the way forward are wrong on the way back.
             decision = Decision::default();
             self.back(end, seen, now, &mut decision);
         }
         decision
     }
 
-    /// A newer change takes its place: it goes back, or, where only the old revision's end is left, is done.
+    /// Ends the rollout in favour of a newer change: it goes back, or completes if only the end of the old revision is
+    /// left.
     pub fn supersede(&mut self, by: &str, now: u64) {
         let why = format!("superseded by {by}");
         match self.status {
@@ -274,9 +272,9 @@ impl Rollout {
         }
     }
 
-    /// The host started again, and nothing stands of what it knows. Says how it goes on.
+    /// Records a restart of the host, after which nothing is in memory. Returns a text about the continuation.
     pub fn restarted(&mut self, now: u64) -> String {
-        // The time without a host is nobody's, and what is measured of a step begins anew.
+        // The time without a host does not count, and the measurements of a step start again.
         self.clock = Clock { seen: now, step: 0, working: false, ..self.clock };
         self.carried = self.figures;
         let (step, all, weight) = (self.step + 1, self.steps.len(), self.weight);
@@ -285,11 +283,12 @@ impl Rollout {
             _ if self.status.is_terminal() => return self.why.clone(),
             _ => format!("the host started again: it goes on with step {step} of {all} at {weight}%"),
         };
+        // Repeated restarts must not lengthen the reason.
         self.why = format!("{}; {told}", self.why.split("; the host started again").next().unwrap_or_default());
         told
     }
 
-    /// Whether all traffic is with the candidate for good, and only the end of the old revision is left.
+    /// Returns `true` if all traffic has moved to the candidate for good, and only the end of the old revision is left.
     pub fn has_moved(&self) -> bool {
         let left = self.steps.get(self.step..).unwrap_or_default();
         self.weight == 100
@@ -297,8 +296,8 @@ impl Rollout {
             && !left.iter().any(|step| strategy::is_last(step) || matches!(step, Step::Weight { .. }))
     }
 
-    /// The step since which is measured what it is judged by: the present one, or, once all traffic has moved, the
-    /// one that moved it.
+    /// Returns the step at which the measurements for the judgement begin: the present one or, once all traffic has
+    /// moved, the one that moved it.
     pub fn window(&self) -> usize {
         let (past, left) = self.steps.split_at(self.step.min(self.steps.len()));
         let moves = |step: &Step| strategy::is_last(step) || matches!(step, Step::Weight { .. });
@@ -308,17 +307,16 @@ impl Rollout {
         }
     }
 
-    /// Returns true while the mailbox is to be paused: data go from stable to the candidate with nothing in flight.
+    /// Returns `true` while the mailbox has to be paused, as data move from stable to the candidate.
     pub fn hands_over(&self) -> bool {
         match self.status {
-            // Stable failed, and the candidate takes over all the same.
+            // Stable failed, and the candidate takes over although the rollout goes back.
             Status::RollingBack { .. } => self.converts(),
             _ => matches!(self.steps.get(self.step), Some(Step::Handoff | Step::Convert)),
         }
     }
 
-    /// Whether it goes on by the host's own work, and not by time, messages or people. One that waits for its turn goes
-    /// on as those do that it waits for.
+    /// Returns `true` if it waits for the host's own work, and not for time, messages, people or its turn.
     pub fn is_working(&self) -> bool {
         match self.status {
             Status::RollingBack { .. } => true,
@@ -326,22 +324,22 @@ impl Rollout {
         }
     }
 
-    /// The revision that ran before.
+    /// Returns the id of the revision that ran before.
     pub fn stable(&self) -> RevisionId {
         RevisionId { agent: self.agent.clone(), number: self.from.number }
     }
 
-    /// The new revision.
+    /// Returns the id of the new revision.
     pub fn candidate(&self) -> RevisionId {
         RevisionId { agent: self.agent.clone(), number: self.to.number }
     }
 
-    /// How long it took, or takes already.
+    /// Returns the duration of the rollout so far.
     pub fn duration(&self, now: u64) -> Duration {
         Duration::from_millis(self.ended.unwrap_or(now).saturating_sub(self.began))
     }
 
-    /// The status that its step has.
+    /// Returns the status that belongs to the present step.
     fn present(&self) -> Status {
         match self.steps.get(self.step) {
             Some(Step::Pause) => Status::Paused,
@@ -358,11 +356,12 @@ impl Rollout {
         self.why = why;
     }
 
-    /// Takes it back, from the next look on.
+    /// Turns the rollout back; the actions follow with the next observation.
     fn fall_back(&mut self, end: End, why: String, now: u64) {
         if let Some(bar) = self.bars_the_way_back() {
             return self.finish(Status::Failed, format!("{why}; {bar}"), now);
         }
+        // Nothing was done yet, so there is nothing to restore.
         if self.status == Status::Pending {
             return self.finish(end.into(), why, now);
         }
@@ -388,7 +387,7 @@ impl Rollout {
         self.clock.step = 0;
     }
 
-    /// Lets time pass. A clock that is set back lets none pass.
+    /// Advances the rollout's clocks. A clock that was set back advances none.
     fn tick(&mut self, now: u64) {
         let passed = now.saturating_sub(self.clock.seen);
         self.clock.seen = now;
@@ -400,7 +399,7 @@ impl Rollout {
         }
     }
 
-    /// What the host has worked too long at, if it has.
+    /// Returns the reason to give up if the host's own work has taken longer than the timeout.
     fn is_late(&self) -> Option<String> {
         let worked = Duration::from_millis(self.clock.worked);
         (worked > self.settings.timeout).then(|| {

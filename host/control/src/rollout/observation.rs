@@ -1,17 +1,17 @@
-//! What a rollout is told, and what it answers.
+//! The input and the output of a rollout's decisions.
 //!
-//! Whoever carries rollouts out does, whenever something may have changed:
+//! The host performs this cycle whenever something may have changed:
 //!
-//! 1. [`Ledger::follow`](super::Ledger::follow) for each agent with what is declared; a revision that it asks for is
-//!    made and given to it.
-//! 2. [`turns`](super::turns) over all rollouts under way; those whose turn it is are [observed](super::Rollout::observe)
-//!    and [settled](super::Ledger::settle). For an agent whose rollout has just ended, once more from 1: what is
-//!    declared may be something else than what came of it.
-//! 3. [`tidy`](super::tidy()) for each agent, after all of 2, since it ends what no rollout holds.
-//! 4. Persists each ledger that changed, and then does what was listed; and all this again until nothing is.
+//! 1. [`Ledger::follow`](super::Ledger::follow) for each agent with its declaration; a revision that it asks for is
+//!    created and passed in.
+//! 2. [`turns`](super::turns) over all rollouts in progress; those whose turn it is are
+//!    [observed](super::Rollout::observe) and [settled](super::Ledger::settle). An agent whose rollout has just ended
+//!    starts again at 1, as the declaration may differ from the result.
+//! 3. [`tidy`](super::tidy()) for each agent, after all of 2, since it ends every revision outside a rollout.
+//! 4. Changed ledgers are stored, and then the actions are carried out; all this again until there are none.
 //!
-//! What was measured, compared and rehearsed is of the rollout under way: it begins anew with another rollout's id, and
-//! the windows also with another step. Work that ends after its rollout did says nothing about the next.
+//! Measurements, comparisons and rehearsals belong to the rollout in progress: they start again with the id of another
+//! rollout, the windows also with another step. Work that ends after its rollout says nothing about the next one.
 
 use std::time::Duration;
 
@@ -27,58 +27,58 @@ use crate::format::Conversion;
 use crate::lifecycle::State;
 use crate::names::{AgentName, RevisionId};
 
-/// What stands of a rollout at this moment. After a restart that is nothing: [`Observation::default`].
+/// The observed state of a rollout. Empty after a restart: [`Observation::default`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observation {
-    /// The revision that ran before; none if nothing of it is in memory.
+    /// The revision that ran before; `None` if nothing of it is in memory.
     pub stable: Option<Seen>,
-    /// The new one; likewise.
+    /// The new revision; likewise.
     pub candidate: Option<Seen>,
-    /// How much of the traffic the candidate has, of a hundred.
+    /// The candidate's percentage of the traffic.
     pub weight: u8,
-    /// Whether the mailbox is held for a handoff.
+    /// Set while the mailbox is paused for a handoff.
     pub paused: bool,
-    /// The state as it was before this rollout is kept.
+    /// Set once the state as it was before this rollout is stored.
     pub state_kept: bool,
-    /// A conversion of the state has begun and not come to its end: nobody may use the state.
+    /// Set while a conversion of the state has begun and not ended: no revision may use the state.
     pub unfinished: bool,
-    /// Whether copies of messages go to the candidate.
+    /// Set while copies of messages go to the candidate.
     pub shadowed: bool,
-    /// How the copies were answered so far.
+    /// The comparison of answers to copies so far.
     pub compared: Compared,
-    /// What came of the rehearsal.
+    /// The result of the rehearsal.
     pub rehearsal: Rehearsal,
-    /// What was measured since [`super::Rollout::window`] began.
+    /// Measurements since [`super::Rollout::window`] began.
     pub windows: Windows,
-    /// What was measured since the rollout began, or the host started.
+    /// Measurements since the rollout began, or since the host started.
     pub figures: Figures,
 }
 
-/// A revision, as observed.
+/// An observed revision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
-    /// Where it is in its life.
+    /// The lifecycle state.
     pub state: State,
-    /// Since when, in milliseconds since 1970.
+    /// The time of the last change of state, in milliseconds since 1970.
     pub since: u64,
-    /// Whether the host works on it: then nothing but its traffic may be changed.
+    /// Set while the host works on it: then only its traffic may be changed.
     pub busy: bool,
-    /// Whether it keeps state in its memory; known once it is ready.
+    /// Set if it keeps state in its memory; known once it is ready.
     pub stateful: bool,
-    /// Its component exports `migrate`; known once it is ready.
+    /// Set if its component exports `migrate`; known once it is ready.
     pub migrates: bool,
-    /// Messages and calls that it has in hand.
+    /// Messages and calls in flight.
     pub in_flight: u32,
-    /// Instances that stand.
+    /// Instances that have started.
     pub instances: u32,
-    /// The bound that [`Action::Cap`] put on its instances.
+    /// The bound of its instances by [`Action::Cap`].
     pub cap: Option<u32>,
-    /// What its probes said; none if its component exports no `health`.
+    /// The results of its probes; `None` if its component exports no `health`.
     pub probes: Option<Probes>,
 }
 
 impl Seen {
-    /// The reason for which it failed, if it has.
+    /// Returns the reason of its failure, if it failed.
     pub(super) fn failure(&self) -> Option<&str> {
         match &self.state {
             State::Failed { reason } => Some(reason),
@@ -86,48 +86,49 @@ impl Seen {
         }
     }
 
-    /// Whether it can take messages, or does.
+    /// Returns `true` if it receives messages or could.
     pub(super) fn can_take(&self) -> bool {
         matches!(self.state, State::Ready | State::Running | State::Draining)
     }
 }
 
-/// What came of handling the last messages on a copy.
+/// The result of handling past messages on a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Rehearsal {
-    /// It has not been done, or not to its end.
+    /// Not finished yet.
     #[default]
     Open,
     /// All were handled, and answered so.
     Passed(Answers),
-    /// One was not: which, and how.
+    /// A message was not handled: its position and the error.
     Failed(String),
 }
 
-/// What was measured of both since one step. The one who measures begins anew when [`super::Rollout::window`] changes.
+/// The measurements of both revisions since a step began. The host starts new ones when [`super::Rollout::window`]
+/// changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Windows {
-    /// The step since which; what was measured since another is not looked at.
+    /// The step; measurements of another step are ignored.
     pub step: usize,
-    /// Of the running revision.
+    /// The running revision.
     pub stable: Window,
-    /// Of the new one.
+    /// The new revision.
     pub candidate: Window,
-    /// Conversations in which something was said since, and that stay with the running revision although the new one has
-    /// their place.
+    /// Conversations with messages in the window that stay with the running revision although their place belongs to
+    /// the new one.
     pub held: u64,
-    /// What they stay for.
+    /// The kind of binding that keeps them.
     pub sticky: Sticky,
 }
 
-/// What follows from an observation.
+/// The decision after an observation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Decision {
-    /// What is safe to do now, in any order.
+    /// The actions that are safe now, in any order.
     pub actions: Vec<Action>,
-    /// What it waits for and why, for a person to read.
+    /// The reason for waiting, for people to read.
     pub waits: Option<String>,
-    /// When to look again although nothing happened.
+    /// The time after which to observe again although nothing changed.
     #[serde(skip)]
     pub look_again_in: Option<Duration>,
 }
@@ -145,7 +146,7 @@ impl Decision {
 }
 
 impl Action {
-    /// Whose it is.
+    /// Returns the agent that the action is for.
     pub fn agent(&self) -> &AgentName {
         match self {
             Self::Pause { agent } | Self::Resume { agent } => agent,
@@ -167,118 +168,116 @@ impl Action {
     }
 }
 
-/// One thing to do for a rollout. Each may fail and is then asked for again; one that succeeded shows in the next
-/// observation.
+/// An action for a rollout. A failed one is requested again; a successful one shows in the next observation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
 pub enum Action {
-    /// Give a kept revision a new life, with its own bytes and settings: it is unloaded then. If it is kept no more,
-    /// it shows as failed.
+    /// Brings a stored revision back, with its own component and settings, in the state unloaded. If it is not stored
+    /// any more, it shows as failed.
     Revive {
-        /// Which.
+        /// The revision.
         revision: RevisionId,
     },
-    /// Take a revision from unloaded to ready.
+    /// Takes a revision from unloaded to ready.
     Prepare {
-        /// Which.
+        /// The revision.
         revision: RevisionId,
-        /// Instances that are to stand; with 0 one is started to try it.
+        /// The instances to start; with 0 one is started as a trial.
         instances: u32,
     },
-    /// Let more instances stand.
+    /// Starts more instances.
     Start {
-        /// Of which.
+        /// The revision.
         revision: RevisionId,
-        /// All of them.
+        /// The total number.
         instances: u32,
     },
-    /// Let it have no more than so many instances; none for as many as declared. Those beyond end when they are at
-    /// rest.
+    /// Limits the instances of a revision; surplus ones end when idle.
     Cap {
-        /// Which.
+        /// The revision.
         revision: RevisionId,
-        /// How many.
+        /// The limit; `None` restores the declared one.
         instances: Option<u32>,
     },
-    /// Ask its `health` once.
+    /// Calls the `health` export once.
     Probe {
-        /// Whose.
+        /// The revision.
         revision: RevisionId,
     },
-    /// Let it handle so many of the last messages on a copy, with the live snapshot restored.
+    /// Lets a revision handle past messages on a copy, with the live snapshot restored.
     Rehearse {
-        /// Which.
+        /// The revision.
         revision: RevisionId,
-        /// How many.
+        /// The number of messages.
         messages: u32,
     },
-    /// Let it handle copies of live messages, or no more of them.
+    /// Starts or ends the handling of copies of live messages.
     Shadow {
-        /// Which.
+        /// The revision.
         revision: RevisionId,
-        /// Whether.
+        /// Set to start.
         on: bool,
     },
-    /// Give the candidate so much of the traffic, and stable the rest. Who gets any is running then; who had some
-    /// and gets none is draining.
+    /// Splits the traffic between stable and the candidate. A revision with traffic is running then; one that had some
+    /// and has none is draining.
     Weigh {
-        /// The one.
+        /// The running revision.
         stable: RevisionId,
-        /// The other.
+        /// The new revision.
         candidate: RevisionId,
-        /// The candidate's, of a hundred.
+        /// The candidate's percentage.
         percent: u8,
     },
-    /// Hold the mailbox, so that the running revision comes to rest.
+    /// Pauses the mailbox, so that the running revision finishes its messages.
     Pause {
-        /// Whose.
+        /// The agent.
         agent: AgentName,
     },
-    /// Let the mailbox go on.
+    /// Resumes the mailbox.
     Resume {
-        /// Whose.
+        /// The agent.
         agent: AgentName,
     },
-    /// Save the memory of the one that runs and keep it as its snapshot, restore it in this one (or let this one begin
-    /// anew), check, and give it all traffic. When it fails the old one still has everything, and this one shows as
-    /// failed.
+    /// Saves the memory of the running revision as its snapshot, restores it in this one (or lets it start anew),
+    /// checks it, and moves all traffic to it. After a failure the old revision still has everything, and this one
+    /// shows as failed.
     Handoff {
-        /// To which.
+        /// The new revision.
         revision: RevisionId,
-        /// Whether it takes the memory over.
+        /// The treatment of the memory.
         memory: Memory,
-        /// The conversion of the state that goes before.
+        /// The conversion of the state that comes first.
         conversion: Option<Conversion>,
     },
-    /// Keep the state as it is under the number of this revision, which runs.
+    /// Stores a copy of the state under the number of this revision, which runs.
     KeepState {
-        /// The one that runs.
+        /// The running revision.
         revision: RevisionId,
     },
-    /// Keep the state as it is, convert it, and give this one all traffic. When it fails, the state is unfinished, and
-    /// this one shows as failed.
+    /// Stores a copy of the state, converts the state, and moves all traffic to this revision. After a failure the
+    /// state is unfinished, and this revision shows as failed.
     Convert {
-        /// To which.
+        /// The new revision.
         revision: RevisionId,
         /// The conversion.
         conversion: Conversion,
     },
-    /// Put the state back that was kept under the number of this revision before an unfinished conversion.
+    /// Puts back the copy of the state stored under the number of this revision, after an unfinished conversion.
     RestoreState {
-        /// The one that ran with it.
+        /// The revision that ran with it.
         revision: RevisionId,
     },
-    /// Start this one's instance with the snapshot that it gave when it handed its memory over, and give it all
-    /// traffic. What others remembered since is dropped.
+    /// Starts an instance of this revision with the snapshot that it once handed over, and moves all traffic to it.
+    /// Later changes by other revisions are lost.
     TakeBack {
-        /// Which.
+        /// The revision.
         revision: RevisionId,
-        /// The conversion of the state that goes before.
+        /// The conversion of the state that comes first.
         conversion: Option<Conversion>,
     },
-    /// End a revision. What it still has in hand is interrupted and goes back to the mailbox.
+    /// Ends a revision. Its messages in flight are interrupted and return to the mailbox.
     Stop {
-        /// Which.
+        /// The revision.
         revision: RevisionId,
     },
 }

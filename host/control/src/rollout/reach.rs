@@ -1,4 +1,4 @@
-//! What each step asks for, and when it is reached.
+//! The action that each step requires, and the condition that completes it.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::format::Conversion;
 use crate::lifecycle::State;
 use crate::units::print_duration;
 
-/// Whether a step is reached, or what it waits for.
+/// The state of a step.
 pub(super) enum Reached {
     Yes,
-    /// The host works: this time counts against the timeout.
+    /// The host works, and the time counts against the timeout.
     Works(String),
-    /// Time, messages or a person are waited for: this one does not.
+    /// Waits for time, messages or a person, which does not count.
     Waits(String),
     /// The candidate is refused.
     Refused(End, String),
 }
 
 impl Rollout {
-    /// Judges the present step.
+    /// Evaluates the present step.
     pub(super) fn reach(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> Reached {
         let (stable, candidate) = (self.stable(), self.candidate());
         let (old, new) = (seen.stable.as_ref(), seen.candidate.as_ref());
@@ -33,6 +33,7 @@ impl Rollout {
             Step::Start { instances } => match new {
                 Some(new) if new.instances >= instances => Reached::Yes,
                 Some(new) => {
+                    // A busy revision is starting instances already.
                     if !new.busy {
                         decision.act(Action::Start { revision: candidate.clone(), instances });
                     }
@@ -55,7 +56,7 @@ impl Rollout {
             }
             Step::Pause => {
                 self.become_status(Status::Paused, format!("step {} waits for `promote`", self.step + 1), now);
-                // Who is paused is judged too.
+                // A candidate is judged during a pause, too.
                 decision.look_again(JUDGED_EVERY);
                 Reached::Waits("it is paused until somebody promotes".to_owned())
             }
@@ -89,7 +90,7 @@ impl Rollout {
         }
     }
 
-    /// The candidate stands, and what it is is known: the rest of the steps is made for that.
+    /// Completes the preparation: the candidate's properties are known now, and the remaining steps are made for them.
     pub(super) fn prepared(&mut self, seen: &Observation) -> Reached {
         let Some(candidate) = &seen.candidate else { return Reached::Yes };
         let stable_stateful = seen.stable.as_ref().is_some_and(|stable| stable.stateful);
@@ -173,7 +174,7 @@ impl Rollout {
         decision: &mut Decision,
     ) -> Reached {
         let over = Duration::from_millis(self.clock.step) >= hold;
-        // Copies show more than their answers: what the candidate takes of memory, before any message goes there.
+        // Copies also show the candidate's use of memory, before it has any traffic.
         let verdict = match self.verdict(seen) {
             refused @ Verdict::Refused { .. } if self.settings.rollback.automatic => refused,
             _ => analysis::judge_copies(min_messages, match_percent, seen.compared, over),
@@ -210,6 +211,7 @@ impl Rollout {
     ) -> Reached {
         self.set_weight(percent, now);
         if !self.is_in_force(seen, percent) {
+            // The time of a weight counts from when it is in force.
             self.clock.step = 0;
             let (stable, candidate) = (self.stable(), self.candidate());
             decision.act(Action::Weigh { stable, candidate, percent });
@@ -229,7 +231,7 @@ impl Rollout {
         }
     }
 
-    /// Which conversations keep messages from the candidate, and what would let them go over.
+    /// Returns the reason why messages do not reach the candidate, if bound conversations are one, with the way out.
     fn held_up(&self, seen: &Observation) -> Option<String> {
         let Windows { held, sticky, .. } = self.windows(seen);
         let (stay, what) = match (held, sticky) {
@@ -256,13 +258,13 @@ impl Rollout {
         }
         let failed = seen.stable.as_ref().is_some_and(|seen| matches!(seen.state, State::Failed { .. }));
         if !is_busy(&seen.candidate) && !self.is_in_force(seen, 0) && !failed {
-            // After a restart: who hands over has to have taken over first.
+            // After a restart the revision that hands over has to be running first.
             return Reached::Works(format!("{stable} has all traffic until it hands over"));
         }
         let in_flight = seen.stable.as_ref().map_or(0, |seen| seen.in_flight);
         let waited = Duration::from_millis(self.clock.step);
         if in_flight > 0 && waited >= self.settings.drain {
-            // To break it off would cost the memory; the agent goes on as it was.
+            // Interrupting it would lose the memory; the agent continues as before.
             let limit = print_duration(self.settings.drain);
             let why = format!("the handoff was given up: {stable} still had {in_flight} in flight after {limit}");
             return Reached::Refused(End::Failed, why);
@@ -285,7 +287,7 @@ impl Rollout {
                     decision.act(Action::Handoff { revision, memory: self.settings.state, conversion });
                 }
                 Some(conversion) => decision.act(Action::Convert { revision, conversion }),
-                // Its format is that of stable after all: there is nothing to convert.
+                // Its format turned out to be that of stable: there is nothing to convert.
                 None => decision.act(Action::Weigh { stable, candidate: revision, percent: 100 }),
             }
         }
@@ -321,7 +323,7 @@ impl Rollout {
         Reached::Waits(format!("{} drains: {} in flight", self.stable(), old.in_flight))
     }
 
-    /// What would refuse it was looked at before: see [`Rollout::forward`].
+    /// Conditions that would refuse the candidate were checked before: see [`Rollout::forward`].
     fn watched(&self, seen: &Observation, hold: Duration, decision: &mut Decision) -> Reached {
         let left = hold.saturating_sub(Duration::from_millis(self.clock.step));
         if left.is_zero() || !self.settings.rollback.automatic {
@@ -343,18 +345,19 @@ impl Rollout {
         Reached::Waits(format!("{candidate} has all traffic and is watched for {left} more at most: {missing}"))
     }
 
-    /// How many probes there were since all traffic moved, while they are too few.
+    /// Returns the number of probes since all traffic moved, while it is too small.
     fn probes_missing(&self, seen: &Observation) -> Option<u64> {
         seen.candidate.as_ref()?.probes?;
         let window = self.windows(seen).candidate;
         Some(window.probes_passed + window.probes_failed).filter(|probed| *probed < PROBES_WATCHED)
     }
 
-    /// Goes on asking the candidate's `health` while it has traffic.
+    /// Requests further probes of the candidate while it has traffic.
     pub(super) fn ask(&self, seen: &Observation, now: u64, decision: &mut Decision) {
         let Some((candidate, probes)) = seen.candidate.as_ref().and_then(|seen| Some((seen, seen.probes?))) else {
             return;
         };
+        // An undo is not judged, so its probes would have no effect.
         let nothing_follows = self.settings.strategy == Strategy::Undo;
         if candidate.state != State::Running || self.moves_memory() || nothing_follows {
             return;
@@ -369,22 +372,22 @@ impl Rollout {
         }
     }
 
-    /// Whether the step has its time.
+    /// Waits for the end of the step's time.
     fn held(&self, hold: Duration, decision: &mut Decision, tell: impl Fn(String) -> String) -> Reached {
         let left = hold.saturating_sub(Duration::from_millis(self.clock.step));
         if left.is_zero() {
             return Reached::Yes;
         }
         decision.look_again(left.min(JUDGED_EVERY));
-        // To the second: who watches reads it again and again.
+        // Rounded to seconds for readers, who see the text again and again.
         Reached::Waits(tell(print_duration(Duration::from_secs(left.as_millis().div_ceil(1_000) as u64))))
     }
 }
 
-/// The shortest time to look again in.
+/// The shortest wait before another observation.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// What has to come before it can be judged, or what a person has to decide.
+/// Returns the reason for waiting: missing messages, or the decision left to a person.
 fn told(verdict: &Verdict, what: &str) -> String {
     match verdict {
         Verdict::Waiting { have, need } => format!("{have} of {need} {what} to judge by"),

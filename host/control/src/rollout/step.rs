@@ -1,4 +1,4 @@
-//! The primitives of which all strategies are made.
+//! The primitive steps of all strategies.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,84 +7,83 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{print_duration, serde_duration};
 
-/// One thing to reach before the next. Persisted with the rollout, so that another version of the host goes on with
-/// the steps that were begun.
+/// A condition to reach before the next step. Stored with the rollout, so that another version of the host continues
+/// with the same steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
-    /// The candidate is valid, compiled, and so many of its instances stand.
+    /// The candidate is valid and compiled, and a number of its instances has started.
     Prepare {
-        /// With 0 one is started to try it.
+        /// The number of instances; with 0 one is started as a trial.
         instances: u32,
     },
-    /// So many instances of the candidate stand.
+    /// A number of the candidate's instances has started.
     Start {
-        /// All of them, not only the further ones.
+        /// The total number, not the additional one.
         instances: u32,
     },
     /// The candidate's probe is healthy.
     Probe,
     /// The candidate restored the live snapshot and handled the last messages on a copy.
     Rehearse {
-        /// How many.
+        /// The number of messages.
         messages: u32,
     },
     /// Copies of live messages were answered alike.
     Shadow {
-        /// How long at most.
+        /// The longest time.
         #[serde(rename = "for", with = "serde_duration")]
         hold: Duration,
-        /// How many copies are enough.
+        /// The number of copies that is enough.
         min_messages: u64,
-        /// How many of a hundred have to agree.
+        /// The percentage that has to agree.
         match_percent: f64,
     },
-    /// The candidate takes so much of the traffic, and did for so long.
+    /// The candidate has a part of the traffic, and had it for a time.
     Weight {
-        /// Of a hundred; the running revision has the rest.
+        /// The candidate's percentage; the running revision has the rest.
         percent: u8,
-        /// How long.
+        /// The time.
         #[serde(rename = "for", with = "serde_duration")]
         hold: Duration,
-        /// Whether it has to be found healthy before it goes on: with too few messages it waits.
+        /// Set if it has to be found healthy as well: with too few messages the step waits.
         judged: bool,
     },
-    /// So few instances of the running revision are left.
+    /// The running revision has only a number of instances left.
     Shrink {
-        /// How many.
+        /// The number of instances.
         instances: u32,
     },
-    /// Somebody promoted.
+    /// An operator promoted.
     Pause,
-    /// Memory and traffic are with the candidate: the mailbox waits until nothing is in flight, the running
-    /// revision saves, the candidate restores or begins anew, and is checked.
+    /// Memory and traffic are with the candidate: the mailbox is paused until nothing is in flight, the running
+    /// revision saves, the candidate restores or starts anew, and is checked.
     Handoff,
-    /// Traffic is with the candidate, which has the memory that it had when it handed it over.
+    /// Traffic is with the candidate, restored from the memory that it once handed over.
     TakeBack,
-    /// The old revision stands for so long, without traffic.
+    /// The old revision stayed up for a time, without traffic.
     KeepWarm {
-        /// How long.
+        /// The time.
         #[serde(rename = "for", with = "serde_duration")]
         hold: Duration,
     },
-    /// Nothing of the old revision is in flight, or its time is over.
+    /// Nothing of the old revision is in flight, or its drain time is over.
     Drain,
-    /// The state as it is is kept, before two revisions of different formats have traffic.
+    /// A copy of the state is stored, before two revisions of different formats have traffic.
     KeepState,
     /// The state is converted with nothing in flight, and all traffic is with the candidate.
     Convert,
-    /// The old revision ended.
+    /// The old revision has ended.
     Stop,
-    /// The new revision handled enough, and was probed often enough, to be judged with all the traffic; or its time
-    /// for that is over.
+    /// The new revision had enough messages and probes to be judged with all the traffic, or the time for that is over.
     Watch {
-        /// How long at most.
+        /// The longest time.
         #[serde(rename = "for", with = "serde_duration")]
         hold: Duration,
     },
 }
 
-/// In a few words, for a person.
+/// The step in a few words, for people.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -207,7 +207,7 @@ pub struct Situation {
     pub stable_stateful: bool,
     /// Set if the new one does; as the running one until that is known.
     pub candidate_stateful: bool,
-    /// The format of the state changes with the revision, or a state that was kept takes its place.
+    /// Set if the format of the state changes with the revision, or a stored copy replaces the state.
     pub new_format: bool,
 }
 
@@ -229,7 +229,7 @@ pub(crate) struct Common {
 pub(crate) fn steps(strategy: &Strategy, common: Common) -> Result<Vec<Step>, CannotHold> {
     let stateful = common.situation.is_stateful();
     can_hold(strategy, stateful)?;
-    // Where two revisions have traffic at once, each reads what the other writes: nothing is held or converted.
+    // Two revisions with traffic at once can read each other's data, so nothing is paused or converted.
     let splits = common.situation.new_format && split(strategy, stateful).is_some();
     let new_format = common.situation.new_format && !splits;
     let common = Common { situation: Situation { new_format, ..common.situation }, ..common };
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_format_is_converted_with_the_switch_or_kept_before_a_split() {
+    fn a_new_format_converts_at_the_switch_or_copies_before_a_split() {
         use Strategy::{Deploy as D, Reload as R};
         for (strategy, stateful, expected) in [
             (D(Deploy::Immediate), false, "prepare 2, convert, stop, watch 300s"),

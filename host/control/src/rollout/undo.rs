@@ -1,4 +1,4 @@
-//! Going back to a revision that ran before.
+//! The return to a revision that ran before.
 
 use std::collections::BTreeSet;
 
@@ -9,26 +9,26 @@ use super::strategy::Strategy;
 use super::{Instances, Side};
 use crate::format::Restored;
 
-/// A state that was kept when another format followed it.
+/// A copy of the state that was stored before the format changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptState {
     /// The number of the revision that ran with it.
     pub revision: u64,
-    /// The versions of its format that it may hold.
+    /// The versions of the format that it may hold.
     pub holds: BTreeSet<u32>,
     /// The number of its keys.
     pub keys: u64,
-    /// The number of keys that were written since.
+    /// The number of keys written since.
     pub written_since: u64,
 }
 
 impl Ledger {
-    /// Follows an undo: takes the rollout under way back, or begins one to the revision that `undo` names or else to the
-    /// one that ran before. `settings` and `instances` are as declared now, `stateful` of the revision that runs; `kept`
-    /// are the states that are kept of the agent, the newest first.
+    /// Carries out an undo: takes the rollout in progress back, or begins one to the revision that `undo` names or else
+    /// to the one that ran before. `settings` and `instances` are the declared ones, `stateful` is that of the running
+    /// revision; `kept` are the stored copies of the agent's state, newest first.
     ///
     /// # Errors
-    /// It cannot be followed now.
+    /// The undo is not possible now.
     #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
     pub fn undo(
         &mut self,
@@ -40,15 +40,15 @@ impl Ledger {
         kept: &[KeptState],
         now: u64,
     ) -> Result<(), Refused> {
-        // Where none is kept there is nothing to begin another rollout with, but the way back of this one.
+        // With no revision kept, the only way back is that of the rollout in progress.
         let rehearses = undo.rehearse && settings.rollback.keep > 0;
         if let Some(rollout) = self.open_mut() {
             let from = rollout.from.clone();
             let elsewhere = undo.to.is_some_and(|number| number != from.number);
             let bar = rollout.bars_the_way_back();
             if rollout.has_moved() && (rehearses || elsewhere || bar.is_some()) {
-                // It has all the traffic for good, and what is asked for is more than to take that back. It goes on if
-                // that cannot be had.
+                // The rollout has moved for good, and the undo asks for more than taking that back. It is superseded
+                // only if the undo is possible.
                 let (holds, current) = (rollout.holds_after(), Some(rollout.to.number));
                 let other = undo.to.and_then(|number| self.ran.iter().find(|side| side.number == number));
                 restorable(undo, other.unwrap_or(&from), &holds, current, kept)?;
@@ -71,13 +71,13 @@ impl Ledger {
         let target = self.undo_target(undo.to, settings.rollback.keep)?.clone();
         let current = self.current().map(|current| current.number);
         let restores = restorable(undo, &target, &self.holds(), current, kept)?;
-        // Of messages that were handled since, an earlier state knows nothing.
+        // An earlier state lacks what the later messages rely on, so they cannot be rehearsed on it.
         let rehearse = if restores.is_some() { 0 } else { undo.messages(settings) };
         let settings = Settings { rehearse, ..settings.with(Strategy::Undo) };
         let current = self.current().cloned();
         self.begin(target.clone(), who, settings, instances, stateful, restores, now)
             .map_err(|why| Refused::Bars { why: why.to_string() })?;
-        // What is asked for by hand is wanted, whatever became of it before.
+        // A target chosen by an operator is wanted, whatever became of it before.
         self.declined.retain(|d| d.digest != target.digest || d.settings != target.settings);
         if let Some(current) = current {
             self.decline(current, None, format!("undone by {who}"), now);
@@ -86,8 +86,8 @@ impl Ledger {
     }
 }
 
-/// Finds the kept state that an undo to `target` puts in place of the present one; none if it leaves that as it is. `holds`
-/// are the versions that the present one may hold, `current` is the number of the revision that runs.
+/// Returns the stored copy of the state that an undo to `target` puts back; `None` if it leaves the state unchanged.
+/// `holds` are the versions that the present state may hold, `current` is the number of the running revision.
 fn restorable(
     undo: Undo,
     target: &Side,
@@ -119,7 +119,7 @@ fn restorable(
     }
 }
 
-/// A number of keys in words.
+/// Formats a number of keys.
 fn count(keys: u64) -> String {
     if keys == 1 { "1 key".to_owned() } else { format!("{keys} keys") }
 }
@@ -140,10 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn an_undo_goes_to_what_can_read_the_state_or_takes_an_earlier_one() {
+    fn an_undo_needs_a_readable_state_or_puts_back_a_copy() {
         let undo = Undo { rehearse: false, ..Undo::default() };
         let restore = Undo { restore_state: true, ..undo };
-        // the target reads version 2, the undo, the kept states; the answer, and the state that is restored
+        // the versions that the target reads, the undo, the stored copies; the error, and the copy that is put back
         for (reads, asked, states, answer, restored) in [
             ("2", undo, vec![], "", None),
             (
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn supervision_goes_back_to_what_can_read_the_state() {
+    fn supervision_goes_back_only_to_a_revision_that_can_read_the_state() {
         let recover = |reads: &str| {
             let mut ledger = Ledger::new("echo".parse().unwrap());
             ledger.runs(side(1, 2, ""));

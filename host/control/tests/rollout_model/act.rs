@@ -316,7 +316,7 @@ impl Agent {
                 self.memory = self.snapshots.get(&number).copied().unwrap_or(0);
                 let others: Vec<u64> = self.shares.keys().copied().filter(|other| *other != number).collect();
                 for other in others {
-                    // What it has in hand is interrupted first, and handled again by the other.
+                    // Messages in flight are interrupted first, and handled again by the other revision.
                     self.waiting += std::mem::take(&mut self.rev(other)?.seen.in_flight);
                     self.weigh(number, other, 0, now, None)?;
                 }
@@ -329,13 +329,13 @@ impl Agent {
         Ok(())
     }
 
-    /// Returns true if the rollout under way migrates the state.
+    /// Returns `true` if the rollout in progress migrates the state.
     fn migrates(&self) -> bool {
         let conversion = self.ledger.open().and_then(|rollout| rollout.conversion.as_ref());
         conversion.is_some_and(|conversion| conversion.migrates)
     }
 
-    /// Keeps the state and begins to convert it.
+    /// Stores a copy of the state and begins to convert it.
     fn convert(&mut self, conversion: &Conversion) -> Result<(), Broken> {
         let stable = self.ledger.open().map(|rollout| rollout.from.number).ok_or("no rollout converts the state")?;
         if !self.unfinished {
@@ -348,7 +348,7 @@ impl Agent {
         Ok(())
     }
 
-    /// The conversion comes to its end.
+    /// Ends the conversion.
     fn converted(&mut self) {
         if !std::mem::take(&mut self.unfinished) {
             return;

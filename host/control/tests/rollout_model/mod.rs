@@ -103,15 +103,15 @@ pub(crate) struct Agent {
     snapshots: BTreeMap<u64, u64>,
     /// The memory of the revision that serves.
     memory: u64,
-    /// The versions of its format that the state holds.
+    /// The versions of the format that the state holds.
     data: BTreeSet<u32>,
-    /// The states that are kept, by the number of the revision that ran with each.
+    /// Stored copies of the state, by the number of the revision that ran with each.
     copies: BTreeMap<u64, BTreeSet<u32>>,
-    /// The rollout for which one is kept.
+    /// The rollout for which a copy was stored.
     state_kept: Option<u64>,
-    /// A conversion is under way, or was broken off.
+    /// Set while a conversion is in progress or was interrupted.
     unfinished: bool,
-    /// It came to its end in this rollout.
+    /// Set once the conversion of this rollout has ended.
     converted: Option<u64>,
     /// The first state of the ledger.
     persisted: String,
@@ -316,7 +316,7 @@ impl Agent {
         created
     }
 
-    /// The states that are kept, the newest first.
+    /// Returns the stored copies, newest first.
     fn kept(&self) -> Vec<KeptState> {
         let kept = self.copies.iter().rev();
         kept.map(|(revision, holds)| KeptState {
@@ -405,7 +405,7 @@ impl World {
             // The memory of the running revision is stored with each commit.
             agent.revisions.clear();
             agent.shares.clear();
-            // A mailbox whose state is being converted is held from the start.
+            // During a conversion the mailbox is paused from the start of the host.
             (agent.paused, agent.shadowed, agent.rehearsal) = (agent.unfinished, false, Rehearsal::Open);
             (agent.compared, agent.windows, agent.figures) = Default::default();
             if let Some(rollout) = agent.ledger.open_mut() {
