@@ -29,13 +29,15 @@ pub enum CannotHold {
     /// The new revision cannot read the present state.
     #[error(
         "the state may hold version {version} of its format, and the new revision writes version {writes} and cannot read \
-         version {version}; let it read that and name it in `state.reads`, or raise `state.version` and export `migrate`"
+         version {version}; let it read that and name it in `state.reads`, or {migrate}"
     )]
     Unreadable {
         /// The version that the state may hold.
         version: u32,
         /// The version that the new revision writes.
         writes: u32,
+        /// What lets it migrate.
+        migrate: &'static str,
     },
     /// The running revision cannot read what the new one writes.
     #[error(
@@ -96,7 +98,8 @@ pub fn can_read(strategy: &Strategy, stateful: bool, formats: &Formats<'_>) -> R
     // The target of an undo is older than the present format, so it cannot migrate from it.
     let may_migrate = runs != new && *strategy != Strategy::Undo && migrates != Some(false);
     if let Some(version) = unreadable.filter(|_| !may_migrate) {
-        return Err(CannotHold::Unreadable { version, writes: new });
+        let migrate = if runs == new { "raise `state.version` and export `migrate`" } else { "export `migrate`" };
+        return Err(CannotHold::Unreadable { version, writes: new, migrate });
     }
     if runs == new {
         return Ok(());

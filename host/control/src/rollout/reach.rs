@@ -70,9 +70,13 @@ impl Rollout {
                 Reached::Works(format!("the state as {stable} wrote it is kept"))
             }
             Step::KeepWarm { hold } => match old {
-                Some(old) if old.state == State::Draining => self.held(hold, decision, |left| {
-                    format!("{stable} stays warm for {left} more; undo takes no time until then")
-                }),
+                Some(old) if old.state == State::Draining => {
+                    let back = match self.bars_the_way_back() {
+                        Some(_) => "it cannot read what is written now; the way back is `undo --restore-state`",
+                        None => "undo takes no time until then",
+                    };
+                    self.held(hold, decision, |left| format!("{stable} stays warm for {left} more; {back}"))
+                }
                 // After a restart it is not warm any more.
                 Some(_) | None => Reached::Yes,
             },

@@ -50,8 +50,13 @@ impl Ledger {
                 // The rollout has moved for good, and the undo asks for more than taking that back. It is superseded
                 // only if the undo is possible.
                 let (holds, current) = (rollout.holds_after(), Some(rollout.to.number));
-                let other = undo.to.and_then(|number| self.ran.iter().find(|side| side.number == number));
-                restorable(undo, other.unwrap_or(&from), &holds, current, kept)?;
+                let target = match undo.to {
+                    None => &from,
+                    Some(number) => self.ran.iter().find(|side| side.number == number).ok_or_else(|| {
+                        Refused::NotKept { number, kept: self.ran.iter().map(|side| side.number).collect() }
+                    })?,
+                };
+                restorable(undo, target, &holds, current, kept)?;
                 if let Some(rollout) = self.open_mut() {
                     rollout.supersede("an undo", now);
                 }
@@ -105,11 +110,13 @@ fn restorable(
         (_, None) if undo.restore_state => Err(Refused::NothingToRestore { number }),
         (None, _) => Ok(None),
         (Some(version), Some(KeptState { keys, written_since, .. })) => {
-            let (keys, written) = (count(*keys), count(*written_since));
-            let way = format!(
-                "`--restore-state` goes back to the state as it was before ({keys}); the {written} written since are kept as \
-                 well"
-            );
+            let written = match written_since {
+                0 => "nothing was written since".to_owned(),
+                1 => "the 1 key written since is kept as well".to_owned(),
+                more => format!("the {more} keys written since are kept as well"),
+            };
+            let keys = count(*keys);
+            let way = format!("`--restore-state` goes back to the state as it was before ({keys}); {written}");
             Err(Refused::Unreadable { number, version, way })
         }
         (Some(version), None) => {
@@ -184,6 +191,22 @@ mod tests {
             assert_eq!(from, restored, "{reads} {asked:?}");
             assert!(open.is_none_or(|open| open.status == Status::Pending));
         }
+    }
+
+    #[test]
+    fn an_undo_that_is_refused_leaves_the_rollout_that_is_watched() {
+        let mut ledger = Ledger::new("echo".parse().unwrap());
+        ledger.runs(side(1, 1, ""));
+        let settings = Settings::new(Strategy::Deploy(crate::rollout::Deploy::Immediate));
+        let instances = Instances::default();
+        ledger.begin(side(2, 1, ""), "anna", settings.clone(), instances, false, None, 1).unwrap();
+        let open = ledger.open_mut().unwrap();
+        (open.step, open.weight, open.reached, open.status) = (3, 100, 100, Status::InProgress);
+        assert!(ledger.open().is_some_and(crate::rollout::Rollout::has_moved));
+        let undo = Undo { to: Some(77), ..Undo::default() };
+        let refused = ledger.undo(undo, "anna", &settings, instances, false, &[], 5);
+        assert_eq!(refused, Err(Refused::NotKept { number: 77, kept: vec![1] }));
+        assert!(ledger.open().is_some(), "it is watched as before");
     }
 
     #[test]
