@@ -31,7 +31,13 @@ impl Ledgers {
     /// # Errors
     /// A revision would meet data that it cannot read.
     pub(super) fn check(&self, spec: &AgentSpec, summary: Option<&Summary>) -> Result<(), CannotHold> {
-        let Some(ledger) = self.0.get(spec.name.as_str()) else { return Ok(()) };
+        let Some(mut ledger) = self.0.get(spec.name.as_str()).cloned() else { return Ok(()) };
+        if let Some(rollout) = ledger.open_mut().filter(|rollout| rollout.has_moved()) {
+            // The revision that has the traffic is the one to follow.
+            let now = rollout.since;
+            rollout.supersede("a newer change", now);
+            ledger.settle(now);
+        }
         let Some(current) = ledger.current() else { return Ok(()) };
         let (deploy, reload) = spec.rollout.settings(spec.reload.drain);
         let settings = spec.revision_settings();

@@ -82,8 +82,8 @@ pub(super) enum RolloutCommand {
     Undo {
         #[command(flatten)]
         of: Of,
-        /// The number of the revision; by default the one that ran before
-        #[arg(long, value_name = "NUMBER")]
+        /// The number of the revision, such as 3 or triage@3; by default the one that ran before
+        #[arg(long, value_name = "NUMBER", value_parser = revision_number)]
         to: Option<u64>,
         /// Go back at once, without letting that revision handle the last messages on a copy first
         #[arg(long)]
@@ -142,11 +142,24 @@ async fn act(of: &Of, what: &str, query: &str, out: &mut Out) -> Result<(), CliE
             say(&format!("what {} declares is tried again", of.agent));
             Ok(())
         }
+        Format::Text if what == "undo" && !rollout.ended && rollout.strategy == "undo" => {
+            let RolloutStatus { agent, from, to, .. } = &rollout;
+            say(&format!("{agent} goes back from {from} to {to}; `caxton rollout watch {agent}` follows it"));
+            Ok(())
+        }
         Format::Text => {
             say(&format!("the rollout of {} is {}: {}", rollout.to, rollout.status, rollout.why));
             Ok(())
         }
     }
+}
+
+/// Parses the number of a revision, also in the form in which revisions are shown.
+fn revision_number(given: &str) -> Result<u64, String> {
+    let number = given.rsplit_once('@').map_or(given, |(_, number)| number);
+    number
+        .parse()
+        .map_err(|_| format!("the number of a revision is expected, such as 3 or triage@3; `{given}` is none"))
 }
 
 async fn differences(of: &Of, rollout: Option<u64>, out: &mut Out) -> Result<(), CliError> {

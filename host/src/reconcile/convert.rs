@@ -7,19 +7,21 @@
 //! Traffic moves after the end of it only. Until then nobody but the migration has written to the state, so that to put it
 //! back loses nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use caxton_control::RevisionId;
 use caxton_control::format::Conversion;
 use caxton_control::rollout::{Ledger, Memory, Rollout};
+use caxton_control::{AgentName, Desired, RevisionId};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::prepare::{hand_off, take_back};
 use super::{Entry, Reconciler, Report};
 use crate::agent::{Agent, Revision};
 use crate::commons::Commons;
-use crate::store::{KeepState, StateCopy};
+use crate::store::{KeepState, StateCopy, Store};
 
 /// The pause after a state that could not be put back, before that is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -44,12 +46,14 @@ pub(super) struct Converting {
     pub(super) time: Duration,
     /// An attempt before was broken off: the state as it was is kept already.
     pub(super) again: bool,
+    /// Breaks it off.
+    pub(super) stop: CancellationToken,
 }
 
 impl Converting {
     pub(super) fn of(rollout: &Rollout, conversion: Conversion, entry: &Entry) -> Self {
         let (id, stable, time) = (rollout.id, rollout.from.number, rollout.settings.timeout);
-        Self { conversion, rollout: id, stable, time, again: entry.unfinished }
+        Self { conversion, rollout: id, stable, time, again: entry.unfinished, stop: CancellationToken::new() }
     }
 
     fn keeps(&self) -> KeepState {
@@ -73,8 +77,8 @@ impl Reconciler {
         let converting = conversion.map(|conversion| Converting::of(rollout, conversion, entry));
         let (agent, old) = (Arc::clone(&entry.agent), entry.agent.current());
         let commons = Arc::clone(&self.commons);
-        if let (true, Some(entry)) = (converting.is_some(), self.entries.get_mut(&revision.agent)) {
-            entry.converting = true;
+        if let (Some(converting), Some(entry)) = (&converting, self.entries.get_mut(&revision.agent)) {
+            entry.converting = Some(converting.stop.clone());
         }
         if matches!(moves, Moves::Earlier) {
             self.pause(&revision.agent, true);
@@ -91,7 +95,7 @@ impl Reconciler {
         if let Some(record) = entry.record(id.number) {
             record.busy = false;
         }
-        entry.converting = false;
+        entry.converting = None;
         entry.unfinished = result.as_ref().is_err_and(|failed| failed.unfinished);
         let (unfinished, retired) = (entry.unfinished, entry.retired.is_some());
         match result {
@@ -187,6 +191,38 @@ impl Reconciler {
     }
 }
 
+/// The agents whose states were being converted when the host ended, and whose rollouts go on with that. All other states
+/// that are not finished are put back as they were, before anybody uses them or forgets the copies. Blocks for that.
+pub(super) fn unfinished(
+    store: &Store,
+    ledgers: &BTreeMap<AgentName, Ledger>,
+    desired: &Desired,
+) -> BTreeSet<AgentName> {
+    let copies = store.unfinished_state_copies().unwrap_or_else(|error| {
+        tracing::error!(error, "the states that were being converted cannot be read");
+        Vec::new()
+    });
+    let mut on = BTreeSet::new();
+    for (agent, copy) in copies {
+        let known = ledgers.get_key_value(agent.as_str()).filter(|(name, ledger)| {
+            desired.agents.contains_key(*name) && ledger.open().is_some_and(|rollout| rollout.id == copy.rollout)
+        });
+        if let Some((name, _)) = known {
+            on.insert(name.clone());
+            continue;
+        }
+        let restored = tokio::task::block_in_place(|| {
+            let restored = store.restore_state(agent.as_str().into(), copy.revision, None, Arc::default());
+            tokio::runtime::Handle::current().block_on(restored)
+        });
+        match restored {
+            Ok(_) => tracing::info!(agent, "the state is as it was when {agent}@{} had it", copy.revision),
+            Err(error) => tracing::error!(agent, %error, "the state cannot be put back as it was"),
+        }
+    }
+    on
+}
+
 /// Moves data to a revision, with the conversion of the state that goes before.
 async fn move_all(
     commons: &Arc<Commons>,
@@ -237,7 +273,7 @@ async fn convert(
     converting: &Converting,
     unfinished: &mut bool,
 ) -> Result<(), String> {
-    let Converting { conversion, stable, time, again, .. } = converting;
+    let Converting { conversion, stable, time, again, stop, .. } = converting;
     let name = agent.name();
     let id = RevisionId { agent: name.clone(), number: *stable };
     if let Some(earlier) = &conversion.restores {
@@ -259,7 +295,12 @@ async fn convert(
     if conversion.migrates {
         let (from, to) = (conversion.from, conversion.to);
         tracing::info!(agent = %name, "{} migrates the state from version {from} to {to}", new.id);
-        let migrated = agent.migrate(new, from, *time).await.map_err(|why| format!("its migration failed: {why}"))?;
+        let migrated = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err("it was broken off".to_owned()),
+            migrated = agent.migrate(new, from, *time) => migrated,
+        };
+        let migrated = migrated.map_err(|why| format!("its migration failed: {why}"))?;
         tracing::info!(agent = %name, "{} migrated {} keys in {} steps", new.id, migrated.keys, migrated.steps);
         let data = json!({
             "revision": new.id.number, "from": from, "to": to, "keys": migrated.keys, "steps": migrated.steps,

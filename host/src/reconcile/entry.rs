@@ -98,8 +98,8 @@ pub(super) struct Entry {
     pub(super) unfinished: bool,
     /// That is being done.
     pub(super) restoring: bool,
-    /// A conversion of the state is under way.
-    pub(super) converting: bool,
+    /// Breaks off the conversion of the state that is under way.
+    pub(super) converting: Option<CancellationToken>,
     /// A setting that applies in place and cannot act on what runs.
     pub(super) misfit: Option<String>,
 }
@@ -170,9 +170,14 @@ impl Entry {
             state_kept: None,
             unfinished: false,
             restoring: false,
-            converting: false,
+            converting: None,
             misfit: None,
         }
+    }
+
+    /// Returns true while the state is being converted, or has to be put back as it was.
+    pub(super) fn converts(&self) -> bool {
+        self.converting.is_some() || self.unfinished
     }
 
     pub(super) fn record(&mut self, number: u64) -> Option<&mut Record> {

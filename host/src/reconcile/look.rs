@@ -142,9 +142,10 @@ impl Reconciler {
                 paused: entry.paused,
                 state_kept: open.is_some_and(|rollout| entry.state_kept == Some(rollout.id)),
                 unfinished: entry.unfinished,
+                restoring: entry.restoring,
                 retired: entry.retired,
                 // Only asked for where it matters: it takes the mailbox's lock.
-                waits: entry.retired.is_some() && entry.agent.has_work(),
+                waits: entry.retired.is_some() && (entry.converts() || entry.agent.has_work()),
                 revisions: revisions.collect(),
                 shares: entry.shares.clone(),
                 windows,
@@ -183,8 +184,8 @@ impl Reconciler {
         let Some(obstacle) = obstacle.filter(|now| before != Some(*now)) else { return };
         let whys = self.standing.waiting().get(name).into_iter().flatten().filter(|w| w.obstacle == Some(obstacle));
         let why = whys.map(|waiting| waiting.why.as_str()).collect::<Vec<_>>().join("; ");
-        // What failed or was refused was told of when it was.
-        if obstacle == Obstacle::Missing {
+        // A rollout that failed was logged when it did. A declaration that is refused before it begins is logged here.
+        if matches!(obstacle, Obstacle::Missing | Obstacle::Refused) {
             tracing::warn!(agent = %name, "{why}");
         }
         let data = serde_json::json!({ "obstacle": obstacle.as_str(), "why": why });

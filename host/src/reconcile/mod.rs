@@ -33,7 +33,7 @@ mod told;
 mod trial;
 mod unused;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,7 +55,6 @@ use crate::control::{Command, Readiness, Wake};
 use crate::routes::Routes;
 use crate::stamp::Writing;
 use crate::status::{Applied, FileError};
-use crate::store::StateCopy;
 use crate::tasks::{BEAT, RECONCILER};
 use crate::wasm::Runtime;
 use crate::watch::Followed;
@@ -101,7 +100,7 @@ pub(crate) struct Reconciler {
     entries: BTreeMap<AgentName, Entry>,
     ledgers: BTreeMap<AgentName, Ledger>,
     /// The states that were being converted when the host ended, until their agents are there.
-    unfinished: BTreeMap<AgentName, StateCopy>,
+    unfinished: BTreeSet<AgentName>,
     bytes: bytes::Bytes,
     /// Whether bytes may be kept that nobody asks for any more.
     unused: bool,
@@ -166,7 +165,7 @@ impl Reconciler {
         let started = clock::steady_ms();
         let ledgers = roll::load(&setup.commons.store, started);
         let mut reconciler = Self {
-            unfinished: roll::unfinished(&setup.commons.store),
+            unfinished: convert::unfinished(&setup.commons.store, &ledgers, &setup.declared.desired),
             ledgers,
             bytes: bytes::Bytes::new(setup.commons.store.folder()),
             unused: false,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caxton_control::lifecycle::State;
-use caxton_control::rollout::Ledger;
 use caxton_control::{AgentName, RevisionId};
 
 use super::{Entry, Reconciler};
@@ -27,26 +26,21 @@ impl Reconciler {
     /// Gives agents that are declared and unknown a place, so that callers learn that they are not ready rather
     /// than that nobody has the name. Says whether there were any.
     pub(super) fn welcome(&mut self, names: &BTreeSet<AgentName>) -> bool {
-        let (mut come, mut torn) = (BTreeSet::new(), Vec::new());
+        let mut come = BTreeSet::new();
         for (name, wanted) in names.iter().filter_map(|name| self.wanted.get_key_value(name)) {
             if !self.entries.contains_key(name) {
                 let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.commons));
                 let mut entry = Entry::new(agent);
-                if let Some(copy) = self.unfinished.remove(name) {
+                if self.unfinished.remove(name) {
                     // Nobody uses a state that is half of one format and half of another.
                     entry.unfinished = true;
                     entry.paused = true;
                     entry.agent.pause(true);
-                    let open = self.ledgers.get(name).and_then(Ledger::open);
-                    if open.is_none_or(|rollout| rollout.id != copy.rollout) {
-                        torn.push(RevisionId { agent: name.clone(), number: copy.revision });
-                    }
                 }
                 self.entries.insert(name.clone(), entry);
                 come.insert(name.clone());
             }
         }
-        torn.iter().for_each(|revision| self.restore_state(revision));
         let any = !come.is_empty();
         if any {
             tokio::spawn(offer(Arc::clone(&self.commons), come));
@@ -63,7 +57,7 @@ impl Reconciler {
         // What a candidate is tried by ends, so that a removal that is taken back waits for none of it.
         entry.end_trials(None);
         // What is being converted is converted, or put back, first.
-        if entry.paused && !entry.converting && !entry.unfinished {
+        if entry.paused && !entry.converts() {
             (entry.paused, entry.paused_since, entry.rest) = (false, None, None);
             entry.agent.pause(false);
         }

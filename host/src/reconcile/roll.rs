@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::analysis::Window;
 use caxton_control::rollout::split::Split;
-use caxton_control::rollout::{Action, Figures, Ledger, Rollout, Windows};
+use caxton_control::rollout::{Action, Figures, Ledger, Rollout, Status, Windows};
 use caxton_control::{AgentName, RevisionId};
 
 use super::convert::Moves;
 use super::told::{Told, tell};
 use super::{Entry, Reconciler, Record, Report};
 use crate::agent::{Revision, Traffic};
-use crate::store::{Rest, StateCopy, Store};
+use crate::store::{Rest, Store};
 
 /// The ledgers as they were persisted, each told that the host started again.
 pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
@@ -46,15 +46,6 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
         }
     }
     ledgers
-}
-
-/// The states that were being converted when the host ended, by agent.
-pub(super) fn unfinished(store: &Store) -> BTreeMap<AgentName, StateCopy> {
-    let copies = store.unfinished_state_copies().unwrap_or_else(|error| {
-        tracing::error!(error, "the states that were being converted cannot be read");
-        Vec::new()
-    });
-    copies.into_iter().filter_map(|(agent, copy)| Some((agent.parse().ok()?, copy))).collect()
 }
 
 /// How often figures are compared with those that are persisted.
@@ -323,6 +314,12 @@ impl Reconciler {
             let Some(entry) = self.entries.get_mut(name) else { continue };
             let open = self.ledgers.get(name).and_then(Ledger::open);
             entry.end_trials(open.map(|rollout| rollout.id));
+            if let Some(converting) = &entry.converting
+                && open.is_none_or(|rollout| matches!(rollout.status, Status::RollingBack { .. }))
+            {
+                // Before any message was handled nothing is lost by that: the state is put back as it was.
+                converting.cancel();
+            }
             let Some(rollout) = open else {
                 if entry.measuring.take().is_some() {
                     entry.lives().for_each(|live| live.end_window());

@@ -203,11 +203,14 @@ impl Reconciler {
             let _ = answer.send(Err(NotRehearsed::Unavailable(why)));
             return;
         };
+        let declared = self.wanted.get(entry.agent.name());
+        let version = declared.map_or(stable.spec.state.version, |wanted| wanted.spec.state.version);
         let by_hand = ByHand {
             runtime: Arc::clone(&self.runtime),
             agent: Arc::clone(&entry.agent),
             stable,
             folder: self.commons.store.folder().to_owned(),
+            version,
             wish,
         };
         tokio::spawn(async move {
@@ -228,12 +231,14 @@ struct ByHand {
     stable: Arc<Revision>,
     /// The data folder, where its bytes are while it is compiled.
     folder: PathBuf,
+    /// The version of the state's format that is declared for the agent.
+    version: u32,
     wish: RehearsalWish,
 }
 
 impl ByHand {
     async fn rehearse(self) -> Result<status::Rehearsal, NotRehearsed> {
-        let Self { runtime, agent, stable, folder, wish } = self;
+        let Self { runtime, agent, stable, folder, version, wish } = self;
         let host = |error: std::io::Error| NotRehearsed::Host(format!("the component cannot be kept: {error}"));
         let unusable = |why: String| NotRehearsed::Component(why);
         let spec = agent.spec();
@@ -257,6 +262,9 @@ impl ByHand {
             peak_memory: Arc::default(),
             denied: Denied::default(),
         };
+        let before = stable.spec.state.version;
+        // As its rollout would do with what is declared.
+        let migrate_from = (program.summary.migrates && version != before).then_some(before);
         let candidate = stable.pool.of_other(program, Arc::new(who));
         let rehearsal = Rehearsal {
             candidate,
@@ -266,7 +274,7 @@ impl ByHand {
                 Memory::Migrate => Begins::WithLive,
                 Memory::Discard => Begins::Anew,
             },
-            migrate_from: None,
+            migrate_from,
             until_first: false,
             stop: stable.interrupted(),
         };

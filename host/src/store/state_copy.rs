@@ -255,6 +255,11 @@ fn restore(
             // What is restored was not written since.
             finish.execute(params![&**agent, copy.revision.cast_signed(), version, true])?;
         }
+    } else {
+        // It was put back: no rollout came to its end with it.
+        connection
+            .prepare_cached("UPDATE state_copy SET rollout = 0 WHERE agent = ?1 AND revision = ?2")?
+            .execute(params![&**agent, revision.cast_signed()])?;
     }
     // The state is what this copy has: also of a migration that broke off nothing is left.
     finish.execute(params![&**agent, revision.cast_signed(), version, false])?;

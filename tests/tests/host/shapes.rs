@@ -187,3 +187,62 @@ fn messages_that_come_meanwhile_wait_for_the_end_of_a_migration() {
         assert_eq!(ask(&host, &json!({ "do": "get", "n": n }))["text"], format!("put {n}"));
     }
 }
+
+/// A host whose migration of so many notes is under way, each a step of its own.
+fn migrating(count: u64) -> Host {
+    let mut host = filled(count);
+    host.edit(&new("config = { step = \"1\" }"));
+    let folder = host.folder().to_owned();
+    host.until_at_once("some are converted", || looks(&folder).0 > 0);
+    host
+}
+
+#[test]
+fn an_abort_or_an_edit_in_a_migration_leaves_the_state_as_it_was() {
+    for abort in [true, false] {
+        let mut host = migrating(4_000);
+        if abort {
+            let (code, _, said) = host.caxton(&["rollout", "abort", "notes"]);
+            assert_eq!(code, 0, "{said}");
+        } else {
+            host.edit(&old(""));
+        }
+        let ended =
+            host.until("the rollout ends", |host| Some(newest(host)).filter(|rollout| rollout["ended"] == true));
+        assert_eq!(ended["status"], "cancelled", "{ended}");
+        assert_eq!(ask(&host, &json!({ "do": "audit" })), json!({ "own": 4_000, "other": 0 }), "{ended}");
+        assert_eq!(host.agent("notes")["revision"], "notes@1");
+    }
+}
+
+#[test]
+fn a_host_that_begins_with_another_file_puts_back_what_was_half_converted() {
+    let echo = file(&agent("echo", "echo", ""));
+    // The file that it begins with, and the one after that.
+    for (first, then) in [(old(""), None), (echo, Some(old("")))] {
+        let setup = migrating(4_000).kill();
+        setup.edit(&first);
+        let mut host = setup.start();
+        if let Some(then) = then {
+            host.edit(&then);
+        }
+        host.until("the old revision runs", |host| {
+            let reply = host.client().post("/notes", json!({ "do": "audit" }).to_string());
+            (reply.status.as_u16() == 200).then(|| assert_eq!(reply.json(), json!({ "own": 4_000, "other": 0 })))
+        });
+        let host = host.kill().start();
+        assert_eq!(ask(&host, &json!({ "do": "audit" })), json!({ "own": 4_000, "other": 0 }), "after another restart");
+    }
+}
+
+#[test]
+fn a_file_is_checked_against_the_revision_that_has_the_traffic() {
+    let warm = "deploy = { strategy = \"blue-green\", keep-warm = \"10m\" }";
+    let mut host = filled(3);
+    host.edit(&notes("shapes-old", "version = 1, reads = [2]", warm));
+    moved(&mut host, "notes@2");
+    assert_eq!(newest(&host)["ended"], false, "the one before is warm");
+    host.edit(&notes("shapes-old", "version = 2, reads = [1]", "deploy = { strategy = \"canary\" }"));
+    let (code, _, said) = host.caxton(&["check"]);
+    assert_eq!(code, 0, "{said}");
+}

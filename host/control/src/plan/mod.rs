@@ -75,6 +75,8 @@ pub struct ActualAgent {
     pub state_kept: bool,
     /// Set while a conversion of the state has begun and not ended.
     pub unfinished: bool,
+    /// The kept state is being put back.
+    pub restoring: bool,
     /// The time since which it takes no new messages because it leaves, in milliseconds since 1970; `None` if it does
     /// not leave.
     pub retired: Option<u64>,
@@ -397,6 +399,7 @@ impl ActualAgent {
             paused: false,
             state_kept: false,
             unfinished: false,
+            restoring: false,
             retired: None,
             waits: false,
             revisions: Vec::new(),
@@ -428,6 +431,7 @@ impl ActualAgent {
             paused: self.paused,
             state_kept: self.state_kept,
             unfinished: self.unfinished,
+            restoring: self.restoring,
             windows: self.windows,
             figures: self.figures,
             shadowed: self.shadowed,

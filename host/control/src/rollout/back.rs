@@ -26,7 +26,7 @@ impl Rollout {
             return self.convert_all_the_same(reason, seen, decision);
         }
         if seen.unfinished {
-            if seen.stable.as_ref().is_none_or(|seen| !seen.busy) {
+            if !seen.restoring {
                 decision.act(Action::RestoreState { revision: stable.clone() });
             }
             decision.waits = Some(format!("{}: the state is put back as it was", self.why));

@@ -42,6 +42,8 @@ pub struct Observation {
     pub state_kept: bool,
     /// Set while a conversion of the state has begun and not ended: no revision may use the state.
     pub unfinished: bool,
+    /// The kept state is being put back.
+    pub restoring: bool,
     /// Set while copies of messages go to the candidate.
     pub shadowed: bool,
     /// The comparison of answers to copies so far.

@@ -261,6 +261,7 @@ impl Agent {
             paused: self.paused,
             state_kept: self.state_kept == Some(rollout.id),
             unfinished: self.unfinished,
+            restoring: false,
             shadowed: self.shadowed,
             compared: self.compared,
             rehearsal: self.rehearsal.clone(),
