@@ -3,7 +3,7 @@
 //! The content is `{"remember": THING}`, the answer `{"have": N}`. In state, `things` is a list in the first format and
 //! `{"things": {THING: true...}}` in the second, which `config.format = "2"` names. The second reads both; the first
 //! finds nothing in what the second has written. With `config.more` the answer has a count of the messages (`seen`) and
-//! the time (`at`, in milliseconds, and `on`, in seconds) as well.
+//! the time (`at`, in nanoseconds, and `on`, in seconds) as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -46,8 +46,9 @@ impl Agent for Formats {
             return Ok(Some(Reply::json(&json!({ "have": have }))?));
         }
         let seen = state::increment("seen", 1)?;
+        // In nanoseconds: two revisions may handle a message within the same millisecond.
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let answer = json!({ "have": have, "seen": seen, "at": at.as_millis() as u64, "on": at.as_secs() });
+        let answer = json!({ "have": have, "seen": seen, "at": at.as_nanos() as u64, "on": at.as_secs() });
         Ok(Some(Reply::json(&answer)?))
     }
 }
