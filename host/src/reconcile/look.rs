@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use caxton_control::AgentName;
 use caxton_control::lifecycle::State;
 use caxton_control::plan::{self, Actual, ActualAgent};
-use caxton_control::rollout::{Ledger, Obstacle, Turns};
+use caxton_control::rollout::{Converting, Ledger, Obstacle, Turns};
 
 use super::{Entry, Reconciler, changes};
 use crate::config;
@@ -140,9 +140,11 @@ impl Reconciler {
             let actual = ActualAgent {
                 applied: entry.agent.spec(),
                 paused: entry.paused,
-                state_kept: open.is_some_and(|rollout| entry.state_kept == Some(rollout.id)),
-                unfinished: entry.unfinished,
-                restoring: entry.restoring,
+                conversion: Converting {
+                    kept: open.is_some_and(|rollout| entry.state_kept == Some(rollout.id)),
+                    unfinished: entry.unfinished,
+                    restoring: entry.restoring,
+                },
                 retired: entry.retired,
                 // Only asked for where it matters: it takes the mailbox's lock.
                 waits: entry.retired.is_some() && (entry.converts() || entry.agent.has_work()),

@@ -25,8 +25,8 @@ use crate::desired::AgentSpec;
 use crate::names::{AgentName, Digest, RevisionId};
 use crate::rollout::analysis::Compared;
 use crate::rollout::{
-    self, Decision, Figures, Instances, Ledger, Observation, Obstacle, Rehearsal, Seen, Side, Status, Turns, Windows,
-    tidy,
+    self, Converting, Decision, Figures, Instances, Ledger, Observation, Obstacle, Rehearsal, Seen, Side, Status,
+    Turns, Windows, tidy,
 };
 
 pub use standing::Standing;
@@ -71,12 +71,8 @@ pub struct ActualAgent {
     pub applied: Arc<AgentSpec>,
     /// Set while its mailbox is paused for a handoff.
     pub paused: bool,
-    /// Set once the state as it was before the rollout in progress is stored.
-    pub state_kept: bool,
-    /// Set while a conversion of the state has begun and not ended.
-    pub unfinished: bool,
-    /// The kept state is being put back.
-    pub restoring: bool,
+    /// The conversion of its state.
+    pub conversion: Converting,
     /// The time since which it takes no new messages because it leaves, in milliseconds since 1970; `None` if it does
     /// not leave.
     pub retired: Option<u64>,
@@ -387,7 +383,10 @@ impl Plan {
         held.extend(open.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]));
         let revisions: Vec<(u64, Seen)> = agent.revisions.iter().map(|r| (r.number, r.seen.clone())).collect();
         let drain = agent.applied.reload.drain;
-        self.take(name, tidy(name, &revisions, &held, agent.paused && !agent.unfinished, open.is_none(), drain, now));
+        self.take(
+            name,
+            tidy(name, &revisions, &held, agent.paused && !agent.conversion.unfinished, open.is_none(), drain, now),
+        );
     }
 }
 
@@ -397,9 +396,7 @@ impl ActualAgent {
         Self {
             applied,
             paused: false,
-            state_kept: false,
-            unfinished: false,
-            restoring: false,
+            conversion: Converting::default(),
             retired: None,
             waits: false,
             revisions: Vec::new(),
@@ -429,9 +426,7 @@ impl ActualAgent {
             candidate: seen(candidate),
             weight: share(candidate),
             paused: self.paused,
-            state_kept: self.state_kept,
-            unfinished: self.unfinished,
-            restoring: self.restoring,
+            conversion: self.conversion,
             windows: self.windows,
             figures: self.figures,
             shadowed: self.shadowed,

@@ -25,8 +25,8 @@ impl Rollout {
         {
             return self.convert_all_the_same(reason, seen, decision);
         }
-        if seen.unfinished {
-            if !seen.restoring {
+        if seen.conversion.unfinished {
+            if !seen.conversion.restoring {
                 decision.act(Action::RestoreState { revision: stable.clone() });
             }
             decision.waits = Some(format!("{}: the state is put back as it was", self.why));

@@ -183,7 +183,7 @@ impl Rollout {
         // A paused rollout must not hold up messages; a handoff in progress comes to its end first.
         let holds = matches!(step, Some(Step::Handoff | Step::Convert));
         let needed = holds && (self.status != Status::Paused || is_busy(&seen.candidate));
-        if seen.paused && !needed && !seen.unfinished {
+        if seen.paused && !needed && !seen.conversion.unfinished {
             decision.act(Action::Resume { agent: self.agent.clone() });
         }
         if seen.shadowed && !matches!(step, Some(Step::Shadow { .. })) {

@@ -57,7 +57,7 @@ pub use command::{Command, Refused, Undo};
 pub use follow::{Declared, Next, Wish};
 pub use history::{Ledger, Mark};
 pub use holds::{CannotHold, Formats, can_hold, can_read};
-pub use observation::{Action, Decision, Observation, Rehearsal, Seen, Windows};
+pub use observation::{Action, Converting, Decision, Observation, Rehearsal, Seen, Windows};
 pub use obstacle::Obstacle;
 pub use settings::{HealthProbe, Pace, Probes, Rollback, Settings, WATCHED};
 pub use status::{End, Figures, Status};

@@ -38,12 +38,8 @@ pub struct Observation {
     pub weight: u8,
     /// Set while the mailbox is paused for a handoff.
     pub paused: bool,
-    /// Set once the state as it was before this rollout is stored.
-    pub state_kept: bool,
-    /// Set while a conversion of the state has begun and not ended: no revision may use the state.
-    pub unfinished: bool,
-    /// The kept state is being put back.
-    pub restoring: bool,
+    /// The conversion of the state.
+    pub conversion: Converting,
     /// Set while copies of messages go to the candidate.
     pub shadowed: bool,
     /// The comparison of answers to copies so far.
@@ -54,6 +50,17 @@ pub struct Observation {
     pub windows: Windows,
     /// Measurements since the rollout began, or since the host started.
     pub figures: Figures,
+}
+
+/// The conversion of an agent's state, as observed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Converting {
+    /// Set once the state as it was before the rollout under way is stored.
+    pub kept: bool,
+    /// Set while a conversion has begun and not ended: no revision may use the state.
+    pub unfinished: bool,
+    /// Set while the kept state is being put back.
+    pub restoring: bool,
 }
 
 /// An observed revision.

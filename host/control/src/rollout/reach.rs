@@ -62,7 +62,7 @@ impl Rollout {
             }
             Step::Handoff | Step::Convert => self.handed_over(seen, now, decision),
             Step::TakeBack => self.taken_back(seen, now, decision),
-            Step::KeepState if seen.state_kept => Reached::Yes,
+            Step::KeepState if seen.conversion.kept => Reached::Yes,
             Step::KeepState => {
                 if old.is_some_and(|old| !old.busy) {
                     decision.act(Action::KeepState { revision: stable.clone() });

@@ -13,8 +13,8 @@ use std::time::Duration;
 use caxton_control::lifecycle::State;
 use caxton_control::rollout::analysis::{Compared, P95, Window};
 use caxton_control::rollout::{
-    Action, Command, Declared, Deploy, Figures, Instances, KeptState, Ledger, Next, Observation, Probes, Rehearsal,
-    Reload, Rollout, Seen, Settings, Side, Status, Strategy, Turn, Undo, Windows, tidy, turns,
+    Action, Command, Converting, Declared, Deploy, Figures, Instances, KeptState, Ledger, Next, Observation, Probes,
+    Rehearsal, Reload, Rollout, Seen, Settings, Side, Status, Strategy, Turn, Undo, Windows, tidy, turns,
 };
 use caxton_control::{AgentName, Digest, RevisionId};
 
@@ -259,9 +259,11 @@ impl Agent {
             candidate: seen(rollout.to.number),
             weight: self.shares.get(&rollout.to.number).copied().unwrap_or(0),
             paused: self.paused,
-            state_kept: self.state_kept == Some(rollout.id),
-            unfinished: self.unfinished,
-            restoring: false,
+            conversion: Converting {
+                kept: self.state_kept == Some(rollout.id),
+                unfinished: self.unfinished,
+                restoring: false,
+            },
             shadowed: self.shadowed,
             compared: self.compared,
             rehearsal: self.rehearsal.clone(),
