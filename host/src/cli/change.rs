@@ -70,8 +70,9 @@ fn conclude(
     out: &Out,
 ) -> Result<ExitCode, CliError> {
     let went_back = |rollout: &&RolloutStatus| rollout.ended && rollout.status != "completed";
-    // A rollout that failed earlier and is still declared is as bad as one that fails now.
-    let refused = before.iter().filter(|b| applied.waiting.iter().any(|w| w.agent == b.agent));
+    // A rollout that failed earlier and is still declared is as bad as one that fails now, unless another has begun since.
+    let is_last = |b: &&RolloutStatus| !rollouts.iter().any(|rollout| rollout.agent == b.agent);
+    let refused = before.iter().filter(|b| is_last(b) && applied.waiting.iter().any(|w| w.agent == b.agent));
     let bad: Vec<&RolloutStatus> = rollouts.iter().chain(refused).filter(went_back).collect();
     let serves = |agent: &str| rollouts.iter().any(|r| r.agent == agent && (r.moved || r.status == "completed"));
     // Entries without an agent are about the host, which waits only while it starts.
