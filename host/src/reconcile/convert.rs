@@ -36,7 +36,7 @@ pub(super) enum Moves {
     Earlier,
 }
 
-/// What a conversion is carried out with.
+/// A conversion to carry out, with the rollout that it belongs to.
 pub(super) struct Converting {
     pub(super) conversion: Conversion,
     pub(super) rollout: u64,
@@ -77,7 +77,10 @@ impl Reconciler {
         let converting = conversion.map(|conversion| Converting::of(rollout, conversion, entry));
         let (agent, old) = (Arc::clone(&entry.agent), entry.agent.current());
         let commons = Arc::clone(&self.commons);
-        if let (Some(converting), Some(entry)) = (&converting, self.entries.get_mut(&revision.agent)) {
+        if let (Some(converting), Some(entry)) = (&converting, self.entries.get_mut(&revision.agent))
+            // Only then the work begins that ends it.
+            && entry.live(revision.number).is_some()
+        {
             entry.converting = Some(converting.stop.clone());
         }
         if matches!(moves, Moves::Earlier) {

@@ -46,7 +46,7 @@ pub(crate) struct KeepState {
     pub(crate) holds: Vec<u32>,
     /// The id of the rollout that it is made for.
     pub(crate) rollout: u64,
-    /// What follows changes the state, and has to come to its [end](Store::finish_state_copy).
+    /// Set if a change of the state follows, whose [end](Store::finish_state_copy) has to be noted.
     pub(crate) unfinished: bool,
 }
 

@@ -56,6 +56,16 @@ impl Undo {
     }
 }
 
+/// Prints numbers in order, for a person.
+fn list(numbers: &[u64]) -> String {
+    if numbers.is_empty() {
+        return "none".to_owned();
+    }
+    let mut numbers = numbers.to_vec();
+    numbers.sort_unstable();
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// The reason why a command is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -127,7 +137,7 @@ pub enum Refused {
         why: String,
     },
     /// The revision is not kept.
-    #[error("revision {number} is not kept; there are {kept:?}")]
+    #[error("revision {number} is not kept; kept are {}", list(.kept))]
     NotKept {
         /// The requested number.
         number: u64,

@@ -8,6 +8,7 @@ use super::command::{Command, Refused, Undo};
 use super::errors::Tally;
 use super::settings::Settings;
 use super::strategy::Strategy;
+use super::undo::find;
 use super::{CannotHold, Instances, Obstacle, Rollout, Side, Status};
 use crate::format::Restored;
 use crate::names::{AgentName, Digest};
@@ -397,14 +398,7 @@ impl Ledger {
     /// # Errors
     /// The revision is not kept.
     pub fn undo_target(&self, to: Option<u64>, keep: u32) -> Result<&Side, Refused> {
-        let kept = self.kept(keep);
-        match to {
-            None => kept.last().ok_or(Refused::NothingKept { keep }),
-            Some(number) => kept
-                .iter()
-                .find(|side| side.number == number)
-                .ok_or_else(|| Refused::NotKept { number, kept: kept.iter().map(|side| side.number).collect() }),
-        }
+        find(self.kept(keep), to, keep)
     }
 
     /// Returns the revisions that are kept for an undo, the latest last.

@@ -36,7 +36,7 @@ pub enum CannotHold {
         version: u32,
         /// The version that the new revision writes.
         writes: u32,
-        /// What lets it migrate.
+        /// The change that lets it migrate the state instead, as advice.
         migrate: &'static str,
     },
     /// The running revision cannot read what the new one writes.

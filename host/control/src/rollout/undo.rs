@@ -50,12 +50,9 @@ impl Ledger {
                 // The rollout has moved for good, and the undo asks for more than taking that back. It is superseded
                 // only if the undo is possible.
                 let (holds, current) = (rollout.holds_after(), Some(rollout.to.number));
-                let target = match undo.to {
-                    None => &from,
-                    Some(number) => self.ran.iter().find(|side| side.number == number).ok_or_else(|| {
-                        Refused::NotKept { number, kept: self.ran.iter().map(|side| side.number).collect() }
-                    })?,
-                };
+                // Once it is, the new revision is the last that ran, and these are those before it.
+                let keep = settings.rollback.keep;
+                let target = find(&self.ran[self.ran.len().saturating_sub(keep as usize)..], undo.to, keep)?;
                 restorable(undo, target, &holds, current, kept)?;
                 if let Some(rollout) = self.open_mut() {
                     rollout.supersede("an undo", now);
@@ -66,7 +63,9 @@ impl Ledger {
                     return Err(Refused::NotKept { number: undo.to.unwrap_or_default(), kept: vec![from.number] });
                 }
                 if undo.restore_state {
-                    return Err(Refused::NothingToRestore { number: from.number });
+                    let why = "the rollout in progress goes back without `--restore-state`: the running revision can read \
+                               the state, or it is put back as it was";
+                    return Err(Refused::Bars { why: why.to_owned() });
                 }
                 rollout.command(Command::Undo, who, now)?;
                 self.settle(now);
@@ -88,6 +87,17 @@ impl Ledger {
             self.decline(current, None, format!("undone by {who}"), now);
         }
         Ok(())
+    }
+}
+
+/// Finds the revision that an undo goes back to among those that are kept: number `to`, or else the last.
+pub(super) fn find(kept: &[Side], to: Option<u64>, keep: u32) -> Result<&Side, Refused> {
+    match to {
+        None => kept.last().ok_or(Refused::NothingKept { keep }),
+        Some(number) => kept
+            .iter()
+            .find(|side| side.number == number)
+            .ok_or_else(|| Refused::NotKept { number, kept: kept.iter().map(|side| side.number).collect() }),
     }
 }
 
