@@ -107,7 +107,7 @@ fn differs(host: &HostStatus) -> Vec<String> {
     if !host.file_errors.is_empty() {
         let errors = count(host.file_errors.len(), "error");
         lines.push(format!(
-            "the file and the host differ: {} has {errors} and is not followed until they are fixed",
+            "the file and the host differ: {} has {errors}, and is not followed until it has none",
             host.file
         ));
         for error in &host.file_errors {
@@ -343,7 +343,7 @@ triage  failed   -         -              3/8          1        2        9      
         assert_eq!(
             differs(&status),
             [
-                "the file and the host differ: caxton.toml has 1 error and is not followed until they are fixed",
+                "the file and the host differ: caxton.toml has 1 error, and is not followed until it has none",
                 "  caxton.toml:2:1: agnts: unknown key"
             ]
         );

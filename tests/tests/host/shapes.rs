@@ -247,3 +247,66 @@ fn a_file_is_checked_against_the_revision_that_has_the_traffic() {
     let (code, _, said) = host.caxton(&["check"]);
     assert_eq!(code, 0, "{said}");
 }
+
+#[test]
+fn versions_that_read_each_other_share_the_traffic_and_an_undo_needs_no_kept_state() {
+    let split =
+        "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1s\" }] }\nrollback = { min-messages = 0 }";
+    let mut host = Host::start(BINARY, &notes("shapes-old", "version = 1, reads = [2]", ""));
+    ask(&host, &json!({ "do": "fill", "from": 0, "count": 10 }));
+    host.edit(&notes("shapes-old", "version = 2, reads = [1]", split));
+    moved(&mut host, "notes@2");
+    ask(&host, &json!({ "do": "put", "n": 3, "text": "later" }));
+    let kept = events(&host, "state.kept");
+    assert_eq!((kept.len(), &kept[0]["keys"]), (1, &json!(10)), "{kept:?}");
+    let (code, _, said) = host.caxton(&["rollout", "undo", "notes", "--to", "notes@1", "--no-rehearse"]);
+    assert_eq!(code, 0, "{said}");
+    moved(&mut host, "notes@1");
+    assert_eq!(ask(&host, &json!({ "do": "get", "n": 3 }))["text"], "later", "nothing was put back");
+}
+
+#[test]
+fn memory_goes_with_a_new_version_and_comes_back_with_the_state() {
+    let session = |more: &str| file(&agent("session", "session", more));
+    let remember = |host: &Host, text: &str| {
+        let headers = [("caxton-conversation", "c")];
+        host.client().send(http::Method::POST, "/session", &headers, text.to_owned()).json()["remembered"].clone()
+    };
+    let mut host = Host::start(BINARY, &session(""));
+    (1..=3).for_each(|nth| assert_eq!(remember(&host, "old"), nth));
+    host.edit(&session("state = { version = 1, reads = [0] }"));
+    host.until_agent("session", "the new version runs", |status| status["revision"] == "session@2");
+    assert_eq!((remember(&host, "new"), remember(&host, "new")), (json!(4), json!(5)));
+    let (code, _, said) = host.caxton(&["rollout", "undo", "session"]);
+    assert!(code == 4 && said.contains("cannot read version 1"), "{said}");
+    let (code, _, said) = host.caxton(&["rollout", "undo", "session", "--restore-state"]);
+    assert_eq!(code, 0, "{said}");
+    host.until_agent("session", "the old version runs", |status| status["revision"] == "session@1");
+    assert_eq!(remember(&host, "again"), 4, "what it remembered when it was replaced");
+}
+
+#[test]
+fn calls_of_an_http_agent_wait_for_its_migration_and_none_is_lost() {
+    let web = |version: u32| {
+        let settings = format!(
+            "state = {{ version = {version} }}\ndeploy = {{ strategy = \"blue-green\", keep-warm = \"0s\" }}\n\
+             allow = {{ send = [\"echo\"] }}\nconfig = {{ peer = \"echo\" }}"
+        );
+        let echo = agent("echo", "echo", "");
+        file(&(agent("notes", "web-agent", &settings) + "[[agents.notes.http]]\nroute = \"/web/{*rest}\"\n" + &echo))
+    };
+    let mut host = Host::start(BINARY, &web(1));
+    let address = host.http.clone();
+    let caller = std::thread::spawn(move || {
+        let client = caxton_tests::Client::new(&address, None);
+        let call = |_| client.get("/web/status?code=200");
+        (0..300).map(call).map(|reply| (reply.status.as_u16(), reply.text())).collect::<Vec<_>>()
+    });
+    host.edit(&web(2));
+    moved(&mut host, "notes@2");
+    let answers = caller.join().expect("it calls");
+    assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
+    // 300 calls counted one each, and the migration from version 1 added one in each of its two steps.
+    assert_eq!(host.client().get("/web/status?code=200").text().trim(), "303");
+    assert_eq!(events(&host, "state.migrated")[0]["steps"], 2);
+}
