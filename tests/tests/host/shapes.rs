@@ -48,6 +48,13 @@ fn moved(host: &mut Host, to: &str) -> Value {
     })
 }
 
+/// Waits until the rollout to a revision has ended: an undo before that takes it back and begins no rollout of its own.
+fn ended(host: &mut Host, to: &str) {
+    host.until(&format!("the rollout to {to} ends"), |host| {
+        Some(newest(host)).filter(|rollout| rollout["to"] == to && rollout["ended"] == true)
+    });
+}
+
 fn events(host: &Host, kind: &str) -> Vec<Value> {
     let events = host.api().get("/v1/events?agent=notes&limit=1000").json();
     let events = events.as_array().expect("a list").iter();
@@ -58,7 +65,7 @@ fn events(host: &Host, kind: &str) -> Vec<Value> {
 fn a_state_is_migrated_once_and_an_undo_takes_it_back_as_it_was() {
     let mut host = filled(1_500);
     host.edit(&new(""));
-    moved(&mut host, "notes@2");
+    ended(&mut host, "notes@2");
     assert_eq!(ask(&host, &json!({ "do": "audit" })), json!({ "own": 1_500, "other": 0 }));
     let kept = events(&host, "state.kept");
     assert_eq!((kept.len(), &kept[0]["keys"], &kept[0]["versions"]), (1, &json!(1_500), &json!([1])), "{kept:?}");
@@ -73,13 +80,13 @@ fn a_state_is_migrated_once_and_an_undo_takes_it_back_as_it_was() {
     assert!(why.contains("--restore-state") && why.contains("(1500 keys)") && why.contains("24 keys"), "{why}");
     let (code, _, why) = host.caxton(&["rollout", "undo", "notes", "--restore-state"]);
     assert_eq!(code, 0, "{why}");
-    moved(&mut host, "notes@1");
+    ended(&mut host, "notes@1");
     assert_eq!(ask(&host, &json!({ "do": "audit" })), json!({ "own": 1_500, "other": 0 }));
     assert_eq!(ask(&host, &json!({ "do": "get", "n": 3 }))["text"], "note 3");
     // What was written meanwhile is kept in turn.
     let (code, _, why) = host.caxton(&["rollout", "undo", "notes", "--to", "2", "--restore-state"]);
     assert_eq!(code, 0, "{why}");
-    moved(&mut host, "notes@2");
+    ended(&mut host, "notes@2");
     assert_eq!(ask(&host, &json!({ "do": "get", "n": 3 }))["text"], "later");
 }
 
@@ -255,7 +262,7 @@ fn versions_that_read_each_other_share_the_traffic_and_an_undo_needs_no_kept_sta
     let mut host = Host::start(BINARY, &notes("shapes-old", "version = 1, reads = [2]", ""));
     ask(&host, &json!({ "do": "fill", "from": 0, "count": 10 }));
     host.edit(&notes("shapes-old", "version = 2, reads = [1]", split));
-    moved(&mut host, "notes@2");
+    ended(&mut host, "notes@2");
     ask(&host, &json!({ "do": "put", "n": 3, "text": "later" }));
     let kept = events(&host, "state.kept");
     assert_eq!((kept.len(), &kept[0]["keys"]), (1, &json!(10)), "{kept:?}");
