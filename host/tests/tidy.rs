@@ -3,9 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeMap;
+mod modules;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use modules::{CRATES, Modules, circles, describe, fold, inside, root};
 
 /// Lines of a file before its tests.
 const MAX_FILE: usize = 450;
@@ -50,10 +54,6 @@ const WASMTIME: &[(&str, &str)] = &[
 
 /// Files that may be unsafe: they load machine code that this host compiled, or are generated.
 const UNSAFE: &[&str] = &["host/src/wasm/artefact.rs", "sdk/rust/src/bindings.rs"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
 
 /// The Rust files under these folders, by their path from the root.
 fn sources(folders: &[&str]) -> BTreeMap<String, String> {
@@ -172,6 +172,150 @@ fn arrows_between_modules_point_downwards() {
         }
     }
     check("a module imports what is below it", &broken);
+}
+
+#[test]
+fn circles_between_modules_are_found() {
+    let two = Modules::parse(&[
+        ("lib.rs", "mod a; mod b; mod c;"),
+        ("a/mod.rs", "mod inner;\npub use inner::Thing;\n/// `crate::c::Low`\npub struct Other;"),
+        ("a/inner.rs", "use crate::{b::{self, Down}, c};\npub struct Thing(Down, c::Low);"),
+        ("b.rs", "use crate::a::Thing as Up;\npub struct Down(Option<Box<Up>>);"),
+        ("c.rs", "pub struct Low;\n#[cfg(test)]\nmod tests { use crate::a::Other; }"),
+    ]);
+    let arrows = two.arrows();
+    let names = |files: &[&str]| files.iter().map(|file| (*file).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(circles(&arrows), [names(&["a/inner.rs", "b.rs"])], "{arrows:?}");
+    assert_eq!(circles(&fold(&arrows, "")), [names(&["a", "b"])], "{arrows:?}");
+}
+
+#[test]
+fn modules_have_no_circles() {
+    let all = Modules::read().arrows();
+    for (_, folder) in CRATES {
+        let arrows = inside(&all, folder);
+        let folded = fold(&arrows, folder);
+        let (modules, files) = (circles(&folded), circles(&arrows));
+        let tied: usize = files.iter().map(BTreeSet::len).sum();
+        println!("{folder}: {} circles between modules, {} between files, of {tied} files", modules.len(), files.len());
+        modules.iter().for_each(|circle| println!("modules, {}", describe(circle, &folded)));
+        files.iter().for_each(|circle| println!("files, {}", describe(circle, &arrows)));
+    }
+}
+
+/// Types and traits of the two packages that share their name with another, in hundredths.
+const MAX_SHARED_NAMES: usize = 100;
+
+#[test]
+fn types_have_names_of_their_own() {
+    let mut by_name: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, file) in Modules::read().types() {
+        by_name.entry(name).or_default().push(file);
+    }
+    let all: usize = by_name.values().map(Vec::len).sum();
+    let shared: Vec<String> = by_name
+        .iter()
+        .filter(|(_, files)| files.len() > 1)
+        .map(|(name, files)| format!("{name}: {}", files.join(", ")))
+        .collect();
+    let count: usize = by_name.values().map(Vec::len).filter(|files| *files > 1).sum();
+    println!("{count} of {all} types share their names:\n{}", shared.join("\n"));
+    assert!(count * 100 <= all * MAX_SHARED_NAMES, "{count} of {all} types share their names:\n{}", shared.join("\n"));
+}
+
+/// Folders whose comments are held to a form.
+const PROSE: [&str; 5] = ["host/src", "host/control/src", "sdk/rust/src", "tests/src", "benches/src"];
+/// Doc comments that may begin otherwise, in thousandths.
+const MAX_OTHER_DOCS: usize = 1000;
+
+/// Returns whether the first line of a doc comment begins with an article or a verb in the third person.
+fn is_doc_line(line: &str, is_help: bool) -> bool {
+    // Words that end as a verb does.
+    const NO_VERBS: [&str; 12] =
+        ["Always", "As", "Besides", "Its", "Is", "Less", "Perhaps", "Sometimes", "This", "Thus", "Unless", "Was"];
+    // Questions and pronouns, which begin a clause whose subject is not named.
+    const NO_HELP: [&str; 16] = [
+        "How", "It", "Its", "Nobody", "Somebody", "That", "This", "What", "When", "Where", "Whether", "Which", "Who",
+        "Whoever", "Whom", "Why",
+    ];
+    let first = line.split_whitespace().next().unwrap_or_default();
+    let word = first.trim_end_matches([',', ':', '.', ';']);
+    // Help texts of the command line speak to their reader, as other programs' do: "Show this agent in full".
+    if is_help {
+        return !NO_HELP.contains(&word);
+    }
+    let is_code = first.starts_with(|c: char| c == '`' || c == '[' || c == '<' || c.is_ascii_digit());
+    let is_proper = word.chars().filter(char::is_ascii_uppercase).count() > 1;
+    let is_verb = word.ends_with('s') && word.starts_with(char::is_uppercase) && !NO_VERBS.contains(&word);
+    // "Set if …" is short for "Is set if …", of flags.
+    ["A", "An", "The", "Set"].contains(&word) || is_code || is_proper || is_verb
+}
+
+#[test]
+fn doc_comments_begin_with_an_article_or_a_verb() {
+    for (line, expected) in [
+        ("Returns the length.", true),
+        ("A slot in the pool.", true),
+        ("`Desired` as JSON.", true),
+        ("64 KiB at most.", true),
+        ("Set if the caller left.", true),
+        ("HTTP agents.", true),
+        ("Whether it runs.", false),
+        ("This runs.", false),
+        ("Its name.", false),
+        ("Run it.", false),
+        ("Taken by whoever asks.", false),
+    ] {
+        assert_eq!(is_doc_line(line, false), expected, "{line}");
+    }
+    let (mut broken, mut all) = (Vec::new(), 0);
+    for (path, text) in sources(&PROSE) {
+        if UNSAFE.contains(&path.as_str()) && path.ends_with("bindings.rs") {
+            continue;
+        }
+        let mut before = "";
+        for (at, line) in text.lines().map(str::trim_start).enumerate() {
+            let doc = ["///", "//!"].into_iter().find(|mark| line.starts_with(mark));
+            if let Some(mark) = doc.filter(|mark| !before.starts_with(mark)) {
+                let line = line[mark.len()..].trim();
+                let is_help = path.starts_with("host/src/cli/") && !line.ends_with('.');
+                all += 1;
+                if !is_doc_line(line, is_help) {
+                    broken.push(format!("{path}:{}: {line}", at + 1));
+                }
+            }
+            before = line;
+        }
+    }
+    println!("{} of {all} doc comments begin otherwise:\n{}", broken.len(), broken.join("\n"));
+    assert!(
+        broken.len() * 1000 <= all * MAX_OTHER_DOCS,
+        "{} of {all} doc comments begin with neither an article nor a verb in the third person:\n{}",
+        broken.len(),
+        broken.join("\n")
+    );
+}
+
+#[test]
+fn reasons_stand_beside_the_code() {
+    for folder in PROSE {
+        let (mut reasons, mut code) = (0, 0);
+        let mut files = Vec::new();
+        for (path, text) in sources(&[folder]) {
+            if is_test(&path) || UNSAFE.contains(&path.as_str()) && path.ends_with("bindings.rs") {
+                continue;
+            }
+            let lines = production(&text).lines().map(str::trim_start).filter(|line| !line.is_empty());
+            let (comments, other): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("//"));
+            let own = comments.iter().filter(|line| !line.starts_with("///") && !line.starts_with("//!")).count();
+            files.push(format!("{path}: {own} of {}", other.len()));
+            reasons += own;
+            code += other.len();
+        }
+        let share = reasons * 1000 / code.max(1);
+        println!("{folder}: {reasons} lines of reasons beside {code} lines of code, {share} in a thousand");
+        println!("{}", files.join("\n"));
+    }
 }
 
 #[test]
