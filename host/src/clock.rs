@@ -98,7 +98,7 @@ pub(crate) fn look() -> Option<i64> {
     Some(now - before)
 }
 
-/// Sets the wall clock of this process this many seconds ahead of the system's, for [tests](crate::seam).
+/// Sets the wall clock of this process this many seconds ahead of the system's, for [tests](crate::test_hooks).
 pub(crate) fn set_ahead(seconds: i64) {
     SET_AHEAD.store(seconds.saturating_mul(1_000), Ordering::Relaxed);
 }

@@ -2,39 +2,23 @@
 
 mod admin;
 mod agent;
-mod buckets;
-mod build;
 mod cli;
 mod clock;
-mod commons;
 mod config;
-mod control;
+mod context;
+mod directory;
 mod events;
-mod figures;
-mod histogram;
 mod host;
 mod http;
-mod listener;
 mod logs;
-mod metrics;
-mod prefetch;
-mod receipts;
+mod net;
 mod reconcile;
-mod routes;
-mod schedules;
-mod seam;
-mod shutdown;
-mod stamp;
 mod status;
 mod store;
-mod sweep;
-mod systemd;
 mod tasks;
 mod telemetry;
-mod timers;
-mod trace;
+mod test_hooks;
 mod wasm;
-mod watch;
 
 #[cfg(test)]
 #[path = "../tests/pages/mod.rs"]
@@ -47,7 +31,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// The same for tests of a running host, which may set its clock and let its tasks die.
 #[doc(hidden)]
 pub fn main_under_test() -> std::process::ExitCode {
-    seam::listen();
+    test_hooks::listen();
     cli::main()
 }
 

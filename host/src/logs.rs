@@ -221,7 +221,7 @@ impl Drop for Logs {
 fn write_files(folder: &std::path::Path, queue: &mpsc::Receiver<Arc<Line>>) {
     let mut open: HashMap<Arc<str>, (BufWriter<File>, u64)> = HashMap::new();
     while let Ok(first) = queue.recv() {
-        crate::seam::point("agents-logs");
+        crate::test_hooks::point("agents-logs");
         let mut next = Some(first);
         while let Some(line) = next {
             if let Err(error) = append(folder, &mut open, &line) {

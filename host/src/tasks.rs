@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::seam::{self, Fate};
 use crate::status::TaskStatus;
-use crate::telemetry;
+use crate::telemetry::logging;
+use crate::test_hooks::{self, Fate};
 
 /// The restarts of a task within [`RESTART_WINDOW`] before it is given up: it would die again and again.
 const MAX_RESTARTS: usize = 5;
@@ -132,7 +132,7 @@ impl Tasks {
         self.begin(name);
         while let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(&work)) {
             // Without a limit: it holds no state that could be wrong for good.
-            self.died(name, telemetry::reason(&*panic));
+            self.died(name, logging::reason(&*panic));
             std::thread::sleep(FIRST_PAUSE);
             self.begin(name);
         }
@@ -188,7 +188,7 @@ impl Tasks {
             })
             .collect();
         // The log's thread starts before any host and is not registered.
-        let (name, restarts) = ("log-writer".to_owned(), telemetry::restarts());
+        let (name, restarts) = ("log-writer".to_owned(), logging::restarts());
         all.push(TaskStatus { name, state: "runs".to_owned(), restarts, reason: None });
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
@@ -255,7 +255,7 @@ async fn run<T>(name: &str, work: impl Future<Output = T>) -> Result<T, String> 
         tokio::pin!(work);
         tokio::select! {
             value = &mut work => value,
-            fate = seam::doom(name) => match fate {
+            fate = test_hooks::doom(name) => match fate {
                 Fate::Panics => panic!("the {name} was ordered to panic by a test"),
                 // The task is kept and not polled any more.
                 Fate::Stalls => std::future::pending().await,
@@ -272,7 +272,7 @@ async fn run<T>(name: &str, work: impl Future<Output = T>) -> Result<T, String> 
 pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
     // Unwind safe, because the state of a panicked future is dropped with it.
     let ended = AssertUnwindSafe(work).catch_unwind().await;
-    ended.map_err(|panic| telemetry::reason(&*panic).to_owned())
+    ended.map_err(|panic| logging::reason(&*panic).to_owned())
 }
 
 /// A guard that ends the host if a panic drops it.

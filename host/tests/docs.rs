@@ -306,7 +306,7 @@ fn keys_that_the_pages_name_are_there() {
 
 #[test]
 fn metrics_that_the_pages_name_are_there() {
-    let code = fs::read_to_string(root().join("host/src/metrics.rs")).unwrap();
+    let code = fs::read_to_string(root().join("host/src/telemetry/metrics.rs")).unwrap();
     let mut broken = Vec::new();
     for page in &pages() {
         for (at, line) in page.text.lines().enumerate() {

@@ -43,6 +43,6 @@ pub(super) async fn apply(
 ) -> Result<Json<Applied>, Problem> {
     let timeout = patience(params.timeout.as_deref().unwrap_or("5m"))?;
     // Recorded before the outcome is known, because an apply may take an hour.
-    api.commons.events.tell(None, "config.apply", json!({ "by": who.to_string() }));
+    api.context.events.tell(None, "config.apply", json!({ "by": who.to_string() }));
     Ok(Json(api.control.apply(timeout).await?))
 }

@@ -42,7 +42,7 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Vec<ConversationStatus>>, Problem> {
     let limit = page(params.limit, PAGE)?;
-    let store = std::sync::Arc::clone(&api.commons.store);
+    let store = std::sync::Arc::clone(&api.context.store);
     // On a blocking thread: participants are not indexed, so that all records are searched.
     let found = tokio::task::spawn_blocking(move || {
         let participant = params.participant.as_deref();
@@ -83,7 +83,7 @@ pub(super) async fn show(
     Params(params): Params<ThreadParams>,
 ) -> Result<Json<Thread>, Problem> {
     let limit = page(params.limit, THREAD)?;
-    let store = std::sync::Arc::clone(&api.commons.store);
+    let store = std::sync::Arc::clone(&api.context.store);
     // On a blocking thread: all messages committed since the conversation began are searched.
     let found = tokio::task::spawn_blocking(move || {
         let conversation = match store.conversations.get(&id) {

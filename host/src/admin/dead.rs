@@ -228,12 +228,12 @@ pub(super) async fn drop_one(
     Named(number): Named<String>,
 ) -> Result<Json<DropResult>, Problem> {
     let dead = find(&api, &number).await?.dead;
-    let dropped = api.commons.store.forget_dead(DeadFilter::one(dead.number)).await?;
+    let dropped = api.context.store.forget_dead(DeadFilter::one(dead.number)).await?;
     if dropped == 0 {
         return Err(not_there(&number));
     }
     let data = json!({ "by": who.to_string(), "number": dead.number, "id": dead.id, "reason": dead.reason });
-    api.commons.events.tell(Some(&dead.agent), "dead-letter.dropped", data);
+    api.context.events.tell(Some(&dead.agent), "dead-letter.dropped", data);
     Ok(Json(DropResult { dropped }))
 }
 
@@ -249,13 +249,13 @@ pub(super) async fn drop_some(
 ) -> Result<Json<DropResult>, Problem> {
     let mut filter = filter(params.agent, params.reason, params.all)?;
     // Bounded to those that exist now: the caller has not seen later ones.
-    filter.up_to = api.commons.store.last_dead().map_err(Problem::host)?;
+    filter.up_to = api.context.store.last_dead().map_err(Problem::host)?;
     let data = json!({ "by": who.to_string(), "agent": filter.agent, "reason": filter.reason });
     let agent = filter.agent.clone();
-    let dropped = api.commons.store.forget_dead(filter).await?;
+    let dropped = api.context.store.forget_dead(filter).await?;
     let mut data = data;
     data["count"] = dropped.into();
-    api.commons.events.tell(agent.as_deref(), "dead-letter.dropped", data);
+    api.context.events.tell(agent.as_deref(), "dead-letter.dropped", data);
     Ok(Json(DropResult { dropped }))
 }
 
@@ -308,12 +308,12 @@ async fn change(
 ) -> Result<RedeliverResult, Problem> {
     let work = async move {
         let reason = filter.reason.clone();
-        let Redelivered { agents, left } = redeliver(&api.commons, filter, revision).await?;
+        let Redelivered { agents, left } = redeliver(&api.context, filter, revision).await?;
         let mut redelivered = 0;
         for (agent, count) in agents.into_iter().filter(|(_, count)| *count > 0) {
             redelivered += count;
             let data = json!({ "by": who.to_string(), "count": count, "reason": reason });
-            api.commons.events.tell(Some(&agent), "dead-letter.redelivered", data);
+            api.context.events.tell(Some(&agent), "dead-letter.redelivered", data);
         }
         let left = left.into_iter().map(|Left { agent, count, why }| DeadLeft { agent, count, why }).collect();
         Ok(RedeliverResult { redelivered, left })
@@ -347,7 +347,7 @@ impl Api {
         &self,
         read: impl FnOnce(&crate::store::Store) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Problem> {
-        let store = Arc::clone(&self.commons.store);
+        let store = Arc::clone(&self.context.store);
         let found = tokio::task::spawn_blocking(move || read(&store)).await;
         found.map_err(|error| Problem::host(error.to_string()))?.map_err(Problem::host)
     }

@@ -79,7 +79,7 @@ pub(super) async fn events(
 ) -> Result<Response, Problem> {
     let mut filter = EventFilter { agent: params.agent, after: params.after, limit: page(params.limit, EVENTS)? };
     if !params.follow && !wants_stream(&headers) {
-        let events = api.commons.store.events(&filter).map_err(Problem::host)?;
+        let events = api.context.store.events(&filter).map_err(Problem::host)?;
         return Ok(Json(events.iter().map(entry).collect::<Vec<_>>()).into_response());
     }
     if let Some(last) = headers.get(HeaderName::from_static("last-event-id")) {
@@ -89,7 +89,7 @@ pub(super) async fn events(
     }
     // Subscribed before the backlog is read: an event in between occurs in both, and is dropped from the live ones by
     // its id.
-    let live = api.commons.events.follow();
+    let live = api.context.events.follow();
     let backlog = catch_up(&api, &mut filter)?;
     let seen = filter.after;
     let agent = filter.agent;
@@ -106,7 +106,7 @@ fn catch_up(api: &Api, filter: &mut EventFilter) -> Result<VecDeque<Arc<Event>>,
     let newest_only = filter.after == 0;
     let mut backlog = VecDeque::new();
     loop {
-        let events = api.commons.store.events(filter).map_err(Problem::host)?;
+        let events = api.context.store.events(filter).map_err(Problem::host)?;
         let full = u32::try_from(events.len()).is_ok_and(|count| count == filter.limit);
         filter.after = events.last().map_or(filter.after, |event| event.id);
         backlog.extend(events.into_iter().map(Arc::new));
@@ -145,8 +145,8 @@ pub(super) async fn logs(
         tail => page(tail, LINES)? as usize,
     };
     // Subscribed before the newest lines are read, so that none is missed in between.
-    let live = api.commons.logs.follow();
-    let newest = api.commons.logs.newest(params.agent.as_deref(), count);
+    let live = api.context.logs.follow();
+    let newest = api.context.logs.newest(params.agent.as_deref(), count);
     if !params.follow && !wants_stream(&headers) {
         return Ok(Json(newest.iter().map(|line| log_entry(line)).collect::<Vec<_>>()).into_response());
     }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::Api;
 use super::problem::{self, Problem};
-use crate::trace::Trace;
+use crate::telemetry::trace::Trace;
 
 /// Requests per second that are allowed on average, and in a burst.
 const RATE: f64 = 1_000.0;

@@ -18,7 +18,7 @@ use super::guard::Who;
 use super::problem::Problem;
 use crate::agent::{Accepted, Agent, Arrival, Key};
 use crate::status::Sent;
-use crate::trace::Trace;
+use crate::telemetry::trace::Trace;
 use crate::wasm::{Kind, Outcome, act};
 
 /// The time that an answer is waited for by default.

@@ -23,7 +23,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<MailboxStatu
 
 /// Returns the mailboxes of all agents that take messages, in order of name.
 pub(super) fn all(api: &Api) -> Vec<MailboxStatus> {
-    let routes = api.commons.routes.load_full();
+    let routes = api.context.routes.load_full();
     let mut mailboxes: Vec<MailboxStatus> = routes.agents().filter(|agent| takes_messages(agent)).map(status).collect();
     mailboxes.sort_by(|a, b| a.agent.cmp(&b.agent));
     mailboxes
@@ -67,12 +67,12 @@ async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<Mailbox
     }
     // A task of its own: both steps have to be done even if the client disconnects in between.
     let work = async move {
-        api.commons.store.keep_paused(agent.name().to_string(), held).await?;
+        api.context.store.keep_paused(agent.name().to_string(), held).await?;
         let was = agent.mailbox().held;
         agent.hold(held);
         if was != held {
             let kind = if held { "mailbox.paused" } else { "mailbox.resumed" };
-            api.commons.events.tell(Some(agent.name().as_str()), kind, json!({ "by": who.to_string() }));
+            api.context.events.tell(Some(agent.name().as_str()), kind, json!({ "by": who.to_string() }));
         }
         Ok(Json(status(&agent)))
     };

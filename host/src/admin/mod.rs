@@ -1,7 +1,7 @@
 //! The management API: version 1, JSON, on a listener of its own that only this machine can reach.
 //!
 //! ```text
-//! accept -> guard: trace, host name -> (below /v1: token, rate) -> handler -> Control or Commons
+//! accept -> guard: trace, host name -> (below /v1: token, rate) -> handler -> Control or HostContext
 //!                                            problem details <- on any error
 //! ```
 //! Nothing here changes what runs: handlers ask the reconciler through [`Control`]. `/healthz`, `/readyz` and
@@ -43,9 +43,9 @@ use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::commons::Commons;
-use crate::control::Control;
-use crate::metrics::Metrics;
+use crate::context::HostContext;
+use crate::reconcile::handle::Control;
+use crate::telemetry::metrics::Metrics;
 
 pub(crate) use dead::{DeadPage, DeadShown, DropResult, RedeliverResult};
 pub(crate) use guard::CLI_AGENT;
@@ -63,7 +63,7 @@ const MAX_BODY: usize = 10 << 20;
 /// The parts of the host that handlers use.
 pub(crate) struct AdminState {
     control: Control,
-    commons: Arc<Commons>,
+    context: Arc<HostContext>,
     metrics: Metrics,
     data: PathBuf,
     token: token::Token,
@@ -77,13 +77,13 @@ impl AdminState {
     /// Collects the parts. Creates the token in the data folder at the first start.
     pub(crate) fn new(
         control: Control,
-        commons: Arc<Commons>,
+        context: Arc<HostContext>,
         metrics: Metrics,
         data: &Path,
     ) -> Result<Self, TokenError> {
         Ok(Self {
             control,
-            commons,
+            context,
             metrics,
             data: data.to_owned(),
             token: token::load_or_make(data)?,
@@ -175,7 +175,7 @@ async fn safe(State(api): State<Api>, request: Request, next: Next) -> Response 
     let from_store = request.uri().path().split('/').any(|part| FROM_STORE.contains(&part));
     let response = next.run(request).await;
     if from_store {
-        api.commons.store.safe().await;
+        api.context.store.safe().await;
     }
     response
 }

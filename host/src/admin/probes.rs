@@ -11,9 +11,9 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::{Api, agents};
-use crate::control::Readiness;
-use crate::metrics::{Sample, Told};
+use crate::reconcile::handle::Readiness;
 use crate::status::TaskStatus;
+use crate::telemetry::metrics::{Sample, Told};
 
 /// The time that a scrape waits for the figures of agents before it leaves them out.
 const AGENTS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ pub(super) struct Ready {
     responses((status = 200, body = Alive), (status = 503, description = "The host cannot go on", body = Alive)),
 )]
 pub(super) async fn healthz(State(api): State<Api>) -> Response {
-    let (tasks, store) = (&api.commons.tasks, &api.commons.store);
+    let (tasks, store) = (&api.context.tasks, &api.context.store);
     let reason = store.lost().or_else(|| tasks.failed()).map(|why| why.to_string());
     let (status, code) = match reason.is_none() && tasks.are_well() {
         true => ("ok", StatusCode::OK),
@@ -63,7 +63,7 @@ pub(super) async fn healthz(State(api): State<Api>) -> Response {
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
     let mut readiness = api.control.readiness();
     // The periodic check runs once a second; a probe should not report a state that is older.
-    if let Some(why) = api.commons.store.look_if_lost().or_else(|| api.commons.tasks.failed()) {
+    if let Some(why) = api.context.store.look_if_lost().or_else(|| api.context.tasks.failed()) {
         readiness.ready = false;
         readiness.reasons.insert(0, why.to_string());
     } else if api.0.stop.is_cancelled() {
@@ -85,13 +85,13 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
     let agents = tokio::time::timeout(AGENTS_TIMEOUT, agents::all(&api)).await;
     let agents = agents.ok().and_then(Result::ok);
     let mut told: Vec<(Arc<str>, Told)> = {
-        let routes = api.commons.routes.load();
+        let routes = api.context.routes.load();
         routes.all().filter_map(|agent| Some((agent.name().shared(), agent.stats().told()?))).collect()
     };
     // A stable order keeps scrapes comparable.
     told.sort_by(|(one, _), (other, _)| one.cmp(other));
     let Readiness { ready, in_sync, .. } = api.control.readiness();
-    let tasks = api.commons.tasks.status();
+    let tasks = api.context.tasks.status();
     let agents = agents.as_deref();
     let sample = Sample { ready, in_sync, agents, told: &told, tasks: &tasks, data: &api.data };
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&sample)).into_response()

@@ -9,10 +9,10 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{AdmitError, Meaning, describe};
-use crate::control::ControlError;
+use crate::reconcile::handle::ControlError;
 use crate::status::FileError;
 use crate::store::CommitError;
-use crate::trace::Trace;
+use crate::telemetry::trace::Trace;
 use crate::wasm::{Outcome, Trail};
 
 /// The `retry-after` of errors without a more exact time.

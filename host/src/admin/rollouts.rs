@@ -60,7 +60,7 @@ pub(super) async fn differences(
 ) -> Result<Json<Differences>, Problem> {
     let rollout = rollout.map(|rollout| bounded("rollout", rollout)).transpose()?;
     let agent = api.agent(&name).await?;
-    let store = &api.commons.store;
+    let store = &api.context.store;
     // Flushed first, so that differences found a moment ago are included.
     store.flush().await.map_err(|error| Problem::host(error.to_string()))?;
     let found = match rollout {
@@ -142,7 +142,7 @@ impl Following {
                     self.api.control.rollouts(Some(self.name.clone())).await.ok()?.into_iter().next()?
                 }
             };
-            let counts = self.api.commons.store.keeps_messages() && now.ended && now.lost_messages.is_none();
+            let counts = self.api.context.store.keeps_messages() && now.ended && now.lost_messages.is_none();
             if counts && self.holds > 0 {
                 self.holds -= 1;
                 continue;

@@ -8,7 +8,7 @@ use super::Api;
 use super::extract::Params;
 use super::problem::Problem;
 use crate::clock;
-use crate::schedules;
+use crate::directory::schedules;
 use crate::status::ScheduleStatus;
 
 /// The query of the list of schedules.
@@ -33,5 +33,5 @@ pub(super) async fn list(
         Some(name) => Some(api.agent(name).await?),
         None => None,
     };
-    schedules::list(&api.commons, agent.as_deref(), clock::now_ms()).map(Json).map_err(Problem::host)
+    schedules::list(&api.context, agent.as_deref(), clock::now_ms()).map(Json).map_err(Problem::host)
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::{Api, probes_router, router};
-use crate::listener::{self, Bounds, Pulse, visited};
+use crate::net::{self, Bounds, Pulse, visited};
 
 /// The interval at which recorded samples are drained even without scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ async fn connections(listener: TcpListener, router: Router, stop: CancellationTo
         let router = router.clone();
         visited(pulse, move |request: Request<Incoming>| answer(router.clone(), request))
     };
-    listener::serve(listener, || BOUNDS, make, stop).await;
+    net::serve(listener, || BOUNDS, make, stop).await;
 }
 
 async fn answer(mut router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {

@@ -68,7 +68,7 @@ pub(super) async fn list_keys(
 ) -> Result<Json<StatePage>, Problem> {
     let agent = api.agent(&name).await?;
     let limit = page(params.limit, PAGE)?;
-    let store = &api.commons.store;
+    let store = &api.context.store;
     let entries = store.entries(&name, &params.prefix, params.after.as_deref(), limit).map_err(Problem::host)?;
     let full = u32::try_from(entries.len()).is_ok_and(|count| count == limit);
     let keys: Vec<StateKey> = entries
@@ -155,7 +155,7 @@ pub(super) async fn put_value(
     let data = json!({
         "by": who.to_string(), "key": key, "bytes": bytes, "expires_at": expiry.map(|expiry| expiry.at),
     });
-    api.commons.events.tell(Some(&name), "state.set", data);
+    api.context.events.tell(Some(&name), "state.set", data);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -181,7 +181,7 @@ pub(super) async fn delete_value(
         return Err(no_key(&name, &key));
     }
     write(&api, &agent, &key, None, &headers).await?;
-    api.commons.events.tell(Some(&name), "state.removed", json!({ "by": who.to_string(), "key": key }));
+    api.context.events.tell(Some(&name), "state.removed", json!({ "by": who.to_string(), "key": key }));
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -196,7 +196,7 @@ fn ttl_ms(text: &str) -> Result<u64, Problem> {
 }
 
 fn find(api: &Api, agent: &str, key: &str) -> Result<Option<Read>, Problem> {
-    api.commons.store.read(agent, key).map_err(Problem::host)
+    api.context.store.read(agent, key).map_err(Problem::host)
 }
 
 fn no_key(agent: &str, key: &str) -> Problem {

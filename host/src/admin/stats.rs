@@ -45,7 +45,7 @@ pub(crate) struct StoreFigures {
 /// Returns the statistics of the whole host: rates, times, depths, failures, dead letters, memory.
 #[utoipa::path(get, path = "/v1/stats", tag = "host", responses((status = 200, body = HostStats)))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Problem> {
-    let figures = &api.commons.figures;
+    let figures = &api.context.figures;
     let dead_letters = api.read(|store| store.dead_counts(&DeadFilter::default())).await?;
     Ok(Json(HostStats {
         at: crate::clock::now_ms(),
@@ -53,11 +53,11 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Prob
         failures: figures.failures(),
         delivery: figures.deliveries(),
         mailboxes: mailboxes::all(&api),
-        conversations: api.commons.store.conversations.figures(),
+        conversations: api.context.store.conversations.figures(),
         dead_letters,
         store: StoreFigures {
-            bytes: crate::metrics::store_bytes(&api.data),
-            commits: api.commons.store.commits().counted().quantiles(),
+            bytes: crate::telemetry::metrics::store_bytes(&api.data),
+            commits: api.context.store.commits().counted().quantiles(),
         },
         process: figures.process(),
     }))

@@ -43,12 +43,12 @@ pub(super) async fn check(State(api): State<Api>) -> Result<Json<Checked>, Probl
 )]
 pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who>) -> Result<Response, Problem> {
     let one = alone(&api)?;
-    let store = std::sync::Arc::clone(&api.commons.store);
+    let store = std::sync::Arc::clone(&api.context.store);
     // Making the copy blocks for as long as it takes to write it.
     let made = tokio::task::spawn_blocking(move || store.copy()).await;
     let copy = made.map_err(|error| Problem::host(error.to_string()))??;
     let bytes = copy.metadata().map_err(|error| Problem::host(error.to_string()))?.len();
-    api.commons.events.tell(None, "store.backup", json!({ "by": who.to_string(), "bytes": bytes }));
+    api.context.events.tell(None, "store.backup", json!({ "by": who.to_string(), "bytes": bytes }));
     let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(copy), CHUNK);
     // The permit lives as long as the stream: the copy's space is freed after the last chunk, or when the client has
     // gone.

@@ -16,16 +16,16 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::agent::Agent;
-use crate::control::{Command, Readiness};
+use crate::directory::routes::Routes;
 use crate::logs::Line;
-use crate::routes::Routes;
+use crate::reconcile::handle::{Command, Readiness};
 use crate::status::tests::{agent, host};
 use crate::status::{Applied, Change, FileError, NotRehearsed};
 use crate::store::Store;
 
 /// Starts an API with one agent, `echo`, without a running revision.
 pub(crate) struct Bench {
-    pub(crate) commons: Arc<Commons>,
+    pub(crate) context: Arc<HostContext>,
     token: String,
     router: Router,
     api: Api,
@@ -95,19 +95,19 @@ impl Bench {
     pub(crate) fn new(file: File) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
-        let commons = Commons::new(store, tokio::runtime::Handle::current()).unwrap();
-        let echo = Agent::new(Arc::clone(&declared().agents["echo"]), Arc::clone(&commons));
-        commons.routes.store(Arc::new(Routes::new(&[(echo.name().clone(), echo)].into())));
+        let context = HostContext::new(store, tokio::runtime::Handle::current()).unwrap();
+        let echo = Agent::new(Arc::clone(&declared().agents["echo"]), Arc::clone(&context));
+        context.routes.store(Arc::new(Routes::new(&[(echo.name().clone(), echo)].into())));
         let (sender, commands) = mpsc::channel(8);
         let (ready, readiness) = watch::channel(Readiness::default());
         let control = Control::new(sender, readiness);
         tokio::spawn(answer(commands, file));
-        let metrics = crate::metrics::install();
-        let state = AdminState::new(control, Arc::clone(&commons), metrics, folder.path()).unwrap();
+        let metrics = crate::telemetry::metrics::install();
+        let state = AdminState::new(control, Arc::clone(&context), metrics, folder.path()).unwrap();
         let token = read_token(&folder.path().join(TOKEN_FILE)).unwrap();
         let stop = CancellationToken::new();
         let api = Api::new(state, stop.clone());
-        Self { commons, token, router: router(api.clone()), api, stop, ready, folder }
+        Self { context, token, router: router(api.clone()), api, stop, ready, folder }
     }
 
     /// Serves the API on a free port, and writes its address to the data folder, which it returns.
@@ -257,7 +257,7 @@ async fn messages_are_accepted_within_their_bounds() {
     let answer = bench.send(request.body(Body::from("hello")).unwrap()).await;
     assert_eq!(answer.status, 202);
     assert_eq!(answer.json()["conversation"], "c-1");
-    assert_eq!(bench.commons.routes.load().agent("echo").unwrap().depth(), 1);
+    assert_eq!(bench.context.routes.load().agent("echo").unwrap().depth(), 1);
 
     let answer = bench.ask("POST", "/v1/agents/echo/messages", "more than ten bytes").await;
     assert_eq!((answer.status, answer.code().as_str()), (413, "too-large"));
@@ -327,7 +327,7 @@ async fn state_is_read_and_changed() {
     assert_eq!(bench.ask("DELETE", path, "").await.code(), "no-key");
     assert_eq!(bench.get("/v1/agents/echo/state").await.json()["bytes"], 4);
 
-    bench.commons.store.flush().await.unwrap();
+    bench.context.store.flush().await.unwrap();
     let events = bench.get("/v1/events?agent=echo").await.json();
     let kinds: Vec<&str> = events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["state.set", "state.set", "state.set", "state.set", "state.set", "state.removed"]);
@@ -341,7 +341,7 @@ async fn the_file_is_compared_and_applied() {
     let request = bench.request("POST", "/v1/config/apply").header("user-agent", "caxton-cli/0.1.0");
     let applied = bench.send(request.body(Body::empty()).unwrap()).await.json();
     assert_eq!(applied["settled"], true);
-    bench.commons.store.flush().await.unwrap();
+    bench.context.store.flush().await.unwrap();
     let event = &bench.get("/v1/events").await.json()[0];
     assert_eq!(event["kind"], "config.apply");
     assert!(event["data"]["by"].as_str().unwrap().starts_with("cli:"), "{event}");
@@ -378,10 +378,10 @@ async fn probes_fail_after_a_fatal_error() {
         bench.ready.send_replace(ready());
         let why = if lost {
             std::fs::remove_file(bench.folder.path().join("caxton.db")).unwrap();
-            bench.commons.store.until_lost().await
+            bench.context.store.until_lost().await
         } else {
-            bench.commons.tasks.fail("reconciler", "boom");
-            bench.commons.tasks.until_failed().await
+            bench.context.tasks.fail("reconciler", "boom");
+            bench.context.tasks.until_failed().await
         };
         let (alive, ready) = (bench.get("/healthz").await, bench.get("/readyz").await);
         assert_eq!((alive.status, &alive.json()["reason"]), (503, &json!(&*why)));
@@ -404,10 +404,10 @@ async fn frames(body: &mut Body, count: usize) -> String {
 #[tokio::test]
 async fn events_are_followed_without_a_gap() {
     let bench = Bench::new(File::Good);
-    let tell = |number: u32| bench.commons.events.tell(Some("echo"), "test", json!({ "number": number }));
+    let tell = |number: u32| bench.context.events.tell(Some("echo"), "test", json!({ "number": number }));
     (0..5).for_each(tell);
-    bench.commons.events.tell(None, "host.started", json!({}));
-    bench.commons.store.flush().await.unwrap();
+    bench.context.events.tell(None, "host.started", json!({}));
+    bench.context.store.flush().await.unwrap();
     let request = bench.request("GET", "/v1/events?agent=echo&limit=2").header("last-event-id", "1");
     let request = request.header("accept", "text/event-stream").body(Body::empty()).unwrap();
     let response = bench.router.clone().oneshot(request).await.unwrap();
@@ -434,7 +434,7 @@ async fn logs_are_shown_and_followed() {
             context: "stdout".to_owned(),
             text: text.to_owned(),
         };
-        bench.commons.logs.write(line, 100);
+        bench.context.logs.write(line, 100);
     };
     say("one");
     say("two");
@@ -594,9 +594,9 @@ async fn pausing_a_mailbox_is_recorded() {
     for _ in 0..2 {
         assert_eq!(bench.ask("POST", "/v1/mailboxes/echo/pause", "").await.json()["held"], true);
     }
-    assert_eq!(bench.commons.store.paused().unwrap(), ["echo"]);
+    assert_eq!(bench.context.store.paused().unwrap(), ["echo"]);
     assert_eq!(bench.ask("POST", "/v1/mailboxes/echo/resume", "").await.json()["held"], false);
-    assert!(bench.commons.store.paused().unwrap().is_empty());
+    assert!(bench.context.store.paused().unwrap().is_empty());
     assert_eq!(bench.ask("POST", "/v1/mailboxes/ecko/pause", "").await.code(), "no-agent");
     assert_eq!(bench.get("/v1/rollouts").await.json(), json!([]));
     for (path, code) in [
@@ -608,7 +608,7 @@ async fn pausing_a_mailbox_is_recorded() {
     ] {
         assert_eq!(bench.ask("POST", &format!("/v1/rollouts/{path}"), "").await.code(), code, "{path}");
     }
-    bench.commons.store.flush().await.unwrap();
+    bench.context.store.flush().await.unwrap();
     let events = bench.get("/v1/events?agent=echo").await.json();
     let kinds: Vec<&str> = events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["mailbox.paused", "mailbox.resumed"], "each once");

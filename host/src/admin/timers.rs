@@ -76,7 +76,7 @@ pub(super) async fn list(
     api.agent(&name).await?;
     let limit = page(params.limit, PAGE)?;
     let after = params.after.as_deref().map_or(Ok((0, 0)), place)?;
-    let timers = api.commons.store.waiting_timers(&name, after, limit).map_err(Problem::host)?;
+    let timers = api.context.store.waiting_timers(&name, after, limit).map_err(Problem::host)?;
     let full = u32::try_from(timers.len()).is_ok_and(|count| count == limit);
     let next = timers.last().filter(|_| full).map(|timer| format!("{}-{}", timer.place.0, timer.place.1));
     Ok(Json(TimerPage { timers: timers.into_iter().map(TimerStatus::from).collect(), next }))
@@ -116,7 +116,7 @@ pub(super) async fn cancel(
         );
         Problem::new(StatusCode::NOT_FOUND, "no-timer", detail)
     };
-    let store = Arc::clone(&api.commons.store);
+    let store = Arc::clone(&api.context.store);
     let (of, wanted) = (name.clone(), TimerName::of(timer.clone()));
     // On a blocking thread: a name is searched among all timers of the agent.
     let found = tokio::task::spawn_blocking(move || store.timers_named(&of, &wanted));
@@ -130,12 +130,12 @@ pub(super) async fn cancel(
         );
         return Err(Problem::new(StatusCode::CONFLICT, "unclear", detail));
     }
-    if !api.commons.store.cancel_timer(found.sender.clone(), found.id.clone()).await? {
+    if !api.context.store.cancel_timer(found.sender.clone(), found.id.clone()).await? {
         return Err(missing());
     }
     // The removal of an agent from the declaration may have waited for its last timer.
-    api.commons.wake(agent.name().shared());
+    api.context.wake(agent.name().shared());
     let data = json!({ "by": who.to_string(), "id": found.id, "name": found.name, "sender": found.sender });
-    api.commons.events.tell(Some(&name), "timer.cancelled", data);
+    api.context.events.tell(Some(&name), "timer.cancelled", data);
     Ok(Json(found.into()))
 }

@@ -12,10 +12,10 @@ use super::timer::Waiting;
 use super::worker::Helping;
 use super::{AdmitError, Agent};
 use crate::clock;
-use crate::commons::Commons;
-use crate::routes::Routes;
+use crate::context::HostContext;
+use crate::directory::routes::Routes;
 use crate::store::{Commit, CommitError, Committed, IdempotencyKey};
-use crate::trace::Trace;
+use crate::telemetry::trace::Trace;
 use crate::wasm::{
     Answer, Envelope, Fault, Identity, Inbox, Outcome, Refusal, Sent, Waiter, Work, new_id, performative, wit,
 };
@@ -91,17 +91,17 @@ pub(crate) struct Accepted {
 
 impl Agent {
     /// Takes a message from outside, and returns when it is safe. What becomes of it is told by
-    /// [`receipt`](crate::receipts::Receipts::find).
+    /// [`receipt`](crate::agent::receipts::Receipts::find).
     pub(crate) async fn enqueue(self: &Arc<Self>, arrival: Arrival, key: Option<Key>) -> Result<Accepted, AdmitError> {
-        let keeps = self.commons.store.keeps_messages();
+        let keeps = self.context.store.keeps_messages();
         let (accepted, mut envelope) = self.accept(arrival)?;
         if !keeps {
-            let receipts = &self.commons.receipts;
+            let receipts = &self.context.receipts;
             envelope.waiter = Some(receipts.open(&accepted, self.name.shared(), clock::now_ms()));
         }
         let mut sent = Sent::new(Arc::clone(self) as Arc<dyn Inbox>, envelope);
         if !keeps && key.is_none() {
-            self.commons.store.conversations.judge_sent(&mut sent).map_err(AdmitError::NotUnderstood)?;
+            self.context.store.conversations.judge_sent(&mut sent).map_err(AdmitError::NotUnderstood)?;
             sent.deliver();
             return Ok(accepted);
         }
@@ -122,7 +122,7 @@ impl Agent {
             at: clock::steady_ms(),
         });
         commit.sends = vec![sent];
-        self.commons.store.submit(commit);
+        self.context.store.submit(commit);
         match receiver.await {
             Ok(Ok(())) => Ok(accepted),
             Ok(Err(CommitError::Repeated { id, conversation })) => Ok(Accepted { id, conversation }),
@@ -141,7 +141,7 @@ impl Agent {
         let part = arrival.protocol.is_some() || arrival.conversation.is_some();
         let (waiter, answer) = oneshot::channel();
         let (accepted, mut envelope) = self.accept(arrival)?;
-        let question = part.then(|| self.commons.ask_in_conversation(&envelope)).transpose().map_err(|refused| {
+        let question = part.then(|| self.context.ask_in_conversation(&envelope)).transpose().map_err(|refused| {
             self.release();
             AdmitError::NotUnderstood(refused.to_string())
         })?;
@@ -167,7 +167,7 @@ impl Agent {
         };
         if let Some(question) = question {
             let reply = if let Outcome::Reply(reply) = &answer.outcome { Some(&**reply) } else { None };
-            if let Err(why) = self.commons.answer_in_conversation(&question, reply) {
+            if let Err(why) = self.context.answer_in_conversation(&question, reply) {
                 answer.outcome = Outcome::BadReply(why);
             }
         }
@@ -231,7 +231,7 @@ fn ending(who: &Identity) -> Ending {
     Ending::new(&who.revision, who.spec.limits.hops)
 }
 
-impl Commons {
+impl HostContext {
     /// Checks a draft of an agent and keeps a place for it; the end of a chain needs none.
     pub(crate) fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, AdmitError> {
         let (agent, envelope) = self.address(who, work, draft)?;
@@ -316,7 +316,7 @@ impl Commons {
     }
 }
 
-impl Commons {
+impl HostContext {
     /// Whom a receiver's text means, if the sender may send there: no text means the sender itself. A timer to oneself needs
     /// no grant.
     fn find_receiver(

@@ -6,7 +6,7 @@ use caxton_control::deadlock::{Asks, Standing, Stuck};
 use parking_lot::Mutex;
 
 use super::{Agent, CONVERSATIONS};
-use crate::commons::Commons;
+use crate::context::HostContext;
 
 /// Looks at what keeps changing before it is left to whoever asks next: each of them costs the asker some time.
 const LOOKS: usize = 16;
@@ -67,7 +67,7 @@ impl Agent {
     }
 }
 
-impl Commons {
+impl HostContext {
     /// Whether what `from` asked `to` in a conversation would never be handled, because all that it has to wait for waits
     /// for an answer itself; and then who waits for whom. The question is among those that were noted.
     pub(crate) fn find_deadlock(&self, from: &Agent, to: &Agent, conversation: &str) -> Option<Vec<String>> {

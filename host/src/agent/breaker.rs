@@ -106,7 +106,7 @@ impl Agent {
     /// Tells that the breaker closes, and why.
     pub(super) fn tell_closed(&self, why: &str) {
         tracing::info!(agent = %self.name, "its breaker closes: {why}");
-        self.commons.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
+        self.context.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
     }
 
     /// Returns true if its breaker is open, or lets through no more than a trial.
@@ -156,6 +156,6 @@ impl Agent {
         let message_id = message.as_deref().unwrap_or_default();
         tracing::warn!(agent = %self.name, id = message_id, attempt, why = reason, "its breaker {of}: {after}");
         let data = serde_json::json!({ "reason": reason, "trial": trial, "message": message, "attempt": attempt });
-        self.commons.events.tell(Some(self.name.as_str()), "breaker.opened", data);
+        self.context.events.tell(Some(self.name.as_str()), "breaker.opened", data);
     }
 }

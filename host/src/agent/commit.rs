@@ -47,7 +47,7 @@ impl Agent {
         if let Some(state) = &commit.state {
             self.note_writes(state.written());
         }
-        self.pending.submit(&self.commons.store, commit);
+        self.pending.submit(&self.context.store, commit);
     }
 
     /// Changes the agent's state and sends, outside any handling; returns when it is safe.

@@ -56,7 +56,7 @@ impl Reserving for Agent {
     }
 
     fn give_up(&self, ticket: u64) {
-        self.pending.leave(&self.commons.store, ticket);
+        self.pending.leave(&self.context.store, ticket);
     }
 }
 
@@ -94,7 +94,7 @@ impl Agent {
                 let place = (envelope.within.clone(), again.runs > 1);
                 envelope.again = Some(again);
                 let go_on = self.take_again(handling, envelope);
-                self.pending.line_up(&self.commons.store, ticket, keys, place, go_on);
+                self.pending.line_up(&self.context.store, ticket, keys, place, go_on);
             }
         }
     }
@@ -130,7 +130,7 @@ impl Agent {
         let Some(ticket) = envelope.again.as_ref().map(|again| again.ticket.number) else { return };
         self.inbox.lock().breaker.abandoned();
         let go_on = self.take_again(handling, envelope);
-        self.pending.line_up_again(&self.commons.store, ticket, go_on);
+        self.pending.line_up_again(&self.context.store, ticket, go_on);
     }
 
     /// Returns the reservations that a run goes by. Takes the questions of the runs before it.

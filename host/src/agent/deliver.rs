@@ -147,7 +147,7 @@ impl Agent {
         };
         if !envelope.is_call() {
             // There by the time its handler has said something.
-            self.commons.store.conversations.prefetch(&envelope.message.conversation_id);
+            self.context.store.conversations.prefetch(&envelope.message.conversation_id);
         }
         let mut handling = Handling {
             flight,
@@ -222,7 +222,7 @@ impl Agent {
             conversation: envelope.message.conversation_id.clone(),
             hops: envelope.hops,
             deadline,
-            trace: envelope.trace.as_ref().map(crate::trace::Trace::child),
+            trace: envelope.trace.as_ref().map(crate::telemetry::trace::Trace::child),
             outside: handling.recording.as_deref().map(Recording::outside),
             commits: Commits::WithResult,
             // An instance that keeps state in its memory is not ended in the middle.
@@ -269,15 +269,15 @@ impl Agent {
         let closes = if replied { None } else { Closed::of(&envelope, &effects.sends) };
         let handled = handling.acknowledges(&envelope);
         effects.sends.extend(self.notices_of_ends(&effects.sends));
-        let keeps = self.commons.store.keeps_messages();
+        let keeps = self.context.store.keeps_messages();
         let lasts = effects.changes_state() || effects.ahead || effects.has_timers();
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
-            let sends = self.commons.judged(effects.sends);
+            let sends = self.context.judged(effects.sends);
             if let Some(closed) = closes {
-                self.commons.store.conversations.close_question(&closed);
+                self.context.store.conversations.close_question(&closed);
             }
             if let Some(goes) = goes {
-                self.commons.store.conversations.stay(self.name.as_str(), &goes, clock::steady_ms());
+                self.context.store.conversations.stay(self.name.as_str(), &goes, clock::steady_ms());
             }
             let now = handling.began + handling.took;
             return self.finish(handling, envelope, outcome, sends, now);

@@ -11,7 +11,7 @@ use caxton_control::conversation::Unanswered;
 use super::queue::{Slot, since};
 use super::{Agent, InboxState, Outcomes};
 use crate::clock;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::store::{Commit, Committed, DeadLetter};
 use crate::wasm::{Answer, Envelope, Inbox, Outcome, Sent, new_id, wit};
 
@@ -137,7 +137,7 @@ impl Agent {
             }
         }
         // An agent that leaves may have nothing more to do.
-        self.commons.wake(self.name.shared());
+        self.context.wake(self.name.shared());
     }
 
     fn bury_one_over(self: &Arc<Self>, mut envelope: Box<Envelope>) {
@@ -166,10 +166,10 @@ impl Agent {
 }
 
 /// Ends conversations that are over their time, and tells those who still wait for an answer.
-pub(crate) fn expire_conversations(commons: &Arc<Commons>) {
-    for expired in commons.store.conversations.expire(clock::steady_ms(), AT_ONCE) {
+pub(crate) fn expire_conversations(context: &Arc<HostContext>) {
+    for expired in context.store.conversations.expire(clock::steady_ms(), AT_ONCE) {
         let (name, unanswered) = (&expired.record.name, expired.record.clone().expire());
-        let sends: Vec<Sent> = unanswered.into_iter().filter_map(|left| failure(commons, name, left)).collect();
+        let sends: Vec<Sent> = unanswered.into_iter().filter_map(|left| failure(context, name, left)).collect();
         if sends.is_empty() && expired.row.is_none() {
             continue;
         }
@@ -181,15 +181,15 @@ pub(crate) fn expire_conversations(commons: &Arc<Commons>) {
         });
         let mut commit = Commit::new("".into(), done);
         (commit.sends, commit.ended) = (sends, Some(Box::new(expired)));
-        commons.store.submit(commit);
+        context.store.submit(commit);
     }
 }
 
 /// What an agent is told whose question was not answered; none for who asked from outside. It comes by the clock, after
 /// `conversations.timeout`, and so begins a chain of causes.
-fn failure(commons: &Commons, conversation: &str, left: Unanswered) -> Option<Sent> {
+fn failure(context: &HostContext, conversation: &str, left: Unanswered) -> Option<Sent> {
     let Unanswered { key, from, to, is_call: _, closed: _ } = left;
-    let routes = commons.routes.load();
+    let routes = context.routes.load();
     let agent = routes.agent(&from)?;
     let message = wit::Message {
         id: new_id(),
@@ -220,7 +220,7 @@ mod tests {
 
     use super::super::tests::{agent, sent};
     use super::*;
-    use crate::routes::Routes;
+    use crate::directory::routes::Routes;
     use crate::store::{DeadFilter, Store, said};
     use crate::wasm::Waiter;
 
@@ -235,9 +235,9 @@ mod tests {
         let over = agent.take_over(&mut agent.inbox.lock(), now);
         agent.bury_over(over);
         // What is answered second comes after all that the first commits told.
-        agent.commons.store.flush().await.unwrap();
-        agent.commons.store.flush().await.unwrap();
-        let dead = agent.commons.store.dead(&DeadFilter::default(), 9).unwrap();
+        agent.context.store.flush().await.unwrap();
+        agent.context.store.flush().await.unwrap();
+        let dead = agent.context.store.dead(&DeadFilter::default(), 9).unwrap();
         dead.into_iter().map(|dead| format!("{} {}", dead.id, dead.reason)).collect()
     }
 
@@ -318,10 +318,10 @@ mod tests {
         std::fs::write(&path, "caxton = 1\n[agents.triage]\ncomponent = \"triage.wasm\"\n").unwrap();
         let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
         let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
-        let commons = Commons::new(store, tokio::runtime::Handle::current()).unwrap();
-        let agent = Agent::new(Arc::clone(&desired.agents["triage"]), Arc::clone(&commons));
-        commons.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
-        let store = &commons.store;
+        let context = HostContext::new(store, tokio::runtime::Handle::current()).unwrap();
+        let agent = Agent::new(Arc::clone(&desired.agents["triage"]), Arc::clone(&context));
+        context.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
+        let store = &context.store;
         let asked = |from: &str, conversation: &str, ago: u64| {
             let message = wit::Message {
                 id: format!("of-{conversation}"),
@@ -350,7 +350,7 @@ mod tests {
         // Nobody to tell: it came from outside, or from an agent that is gone.
         asked("http:POST /", "outside", minutes(31));
         asked("ledger", "gone", minutes(31));
-        expire_conversations(&commons);
+        expire_conversations(&context);
         store.flush().await.unwrap();
         let thread = store.thread("old", 10).unwrap();
         let told = &thread[0].envelope.message;

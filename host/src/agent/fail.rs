@@ -92,7 +92,7 @@ impl Agent {
         let why = describe(&outcome);
         let revision = Arc::clone(&handling.revision().id);
         let text = format!("message {} from {} failed: {why}", envelope.message.id, envelope.message.sender);
-        self.commons.note(handling.revision(), "error", &text, &outcome);
+        self.context.note(handling.revision(), "error", &text, &outcome);
         if envelope.is_call() {
             handling.measure_failed();
             self.stats.ended(handling.end(&envelope, Some(false), Instant::now()));
@@ -129,7 +129,7 @@ impl Agent {
         self.stats.retried();
         self.stats.ended(handling.end(&envelope, None, Instant::now()));
         let failed = envelope.failed.last().cloned();
-        let (Some(seq), Some(attempt)) = (envelope.seq.filter(|_| self.commons.store.keeps_messages()), failed) else {
+        let (Some(seq), Some(attempt)) = (envelope.seq.filter(|_| self.context.store.keeps_messages()), failed) else {
             handling.measure_failed();
             return self.retake(handling, envelope, Some(again_at));
         };
@@ -142,7 +142,7 @@ impl Agent {
         });
         let mut commit = Commit::new(self.name.shared(), done);
         commit.failed = Some(Failed { seq, attempt, again_at });
-        self.commons.store.submit(commit);
+        self.context.store.submit(commit);
     }
 
     /// Puts a message that was taken back into its place in the mailbox.
@@ -232,7 +232,7 @@ impl Agent {
         let mut commit = Commit::new(self.name.shared(), done);
         commit.dead = Some(Box::new(dead));
         commit.sends = sends;
-        self.commons.store.submit(commit);
+        self.context.store.submit(commit);
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{Agent, Outcomes, Revision};
 use crate::clock;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::logs::Line;
 use crate::store::{TOO_MANY_HOPS, said};
 use crate::wasm::{Envelope, Inbox, act};
@@ -74,9 +74,9 @@ impl Ending {
 
     /// Writes into the agent's log and the host's that a chain has ended, and tells the event; not more often than once
     /// in a while.
-    pub(super) fn tell(&self, commons: &Commons, envelope: &Envelope, is_dead: bool) {
+    pub(super) fn tell(&self, context: &HostContext, envelope: &Envelope, is_dead: bool) {
         let agent = self.revision.agent.shared();
-        let Some(untold) = commons.ends.tells(&agent, Instant::now()) else { return };
+        let Some(untold) = context.ends.tells(&agent, Instant::now()) else { return };
         let (message, limit) = (&envelope.message, self.limit);
         let what = if is_dead { "is a dead letter, too-many-hops" } else { "was refused, too-many-hops" };
         let mut text = format!(
@@ -95,13 +95,13 @@ impl Ending {
             context: "caxton".to_owned(),
             text,
         };
-        commons.logs.note(line);
+        context.logs.note(line);
         let data = json!({
             "id": message.id, "receiver": message.receiver, "conversation": message.conversation_id,
             "performative": act(message.performative).to_string(), "limit": limit, "dead_letter": is_dead,
             "untold": untold,
         });
-        commons.events.tell(Some(&agent), "message.too-many-hops", data);
+        context.events.tell(Some(&agent), "message.too-many-hops", data);
     }
 }
 
@@ -119,15 +119,15 @@ impl End {
 
 impl Inbox for End {
     fn put(&self, envelope: Box<Envelope>) -> bool {
-        let (receiver, commons) = (&self.receiver, &self.receiver.commons);
+        let (receiver, context) = (&self.receiver, &self.receiver.context);
         // It was taken and given up: what was accepted is still the sum of what became of it.
         receiver.stats.count(Outcomes::Accepted);
         receiver.stats.count(Outcomes::Failed);
         let labels = [("agent", receiver.name.to_string()), ("reason", TOO_MANY_HOPS.to_owned())];
         metrics::counter!("caxton_dead_letters_total", &labels).increment(1);
         // Nobody waits for it, or for an answer to it: its part of the conversation is over.
-        commons.store.conversations.told(&envelope.message.conversation_id, &said(&envelope));
-        self.ending.tell(commons, &envelope, true);
+        context.store.conversations.told(&envelope.message.conversation_id, &said(&envelope));
+        self.ending.tell(context, &envelope, true);
         false
     }
 

@@ -23,7 +23,7 @@ use super::stats::End;
 use super::{Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::CommitError;
-use crate::trace::Trace;
+use crate::telemetry::trace::Trace;
 use crate::wasm::{
     Again, BodyError, Commits, Committer, Conflict, Effects, Ended, Fault, HttpCall, HttpEnd, HttpFailure,
     NotCommitted, Outcome, ResponseBody, Sent, Unanswered, Work, new_id,
@@ -119,7 +119,7 @@ impl InCall {
             if let Some(trace) = trace {
                 text.push_str(&format!("; its trace is {}", trace.id()));
             }
-            agent.commons.note(&flight.revision, "error", &text, &Outcome::Fault(fault));
+            agent.context.note(&flight.revision, "error", &text, &Outcome::Fault(fault));
         }
         drop((flight, in_hand));
     }
@@ -292,7 +292,7 @@ impl Agent {
 
     /// Waits until a call may run again, with its keys to itself.
     async fn until_begun(&self, again: &Again) {
-        let (store, ticket) = (&self.commons.store, again.ticket.number);
+        let (store, ticket) = (&self.context.store, again.ticket.number);
         let call = || {
             let (sender, called) = oneshot::channel::<()>();
             // Who waited may have left.
@@ -323,8 +323,8 @@ impl Agent {
         effects: Effects,
     ) -> Result<(), Box<Refused>> {
         let lasts = effects.changes_state() || effects.ahead || effects.has_timers();
-        if !lasts && (effects.sends.is_empty() || !self.commons.store.keeps_messages()) {
-            self.commons.judged(effects.sends).into_iter().for_each(Sent::deliver);
+        if !lasts && (effects.sends.is_empty() || !self.context.store.keeps_messages()) {
+            self.context.judged(effects.sends).into_iter().for_each(Sent::deliver);
             return Ok(());
         }
         let (mut sends, mut cancels) = (Vec::new(), Vec::new());
@@ -391,7 +391,7 @@ impl Agent {
 
     /// When a conversation began, by the steady clock. Kept where conversations stay where they began.
     fn note_beginning(&self, name: &str) -> u64 {
-        let (store, now) = (&self.commons.store, clock::steady_ms());
+        let (store, now) = (&self.context.store, clock::steady_ms());
         let timeout = store.conversations.timeout();
         let (stays, over) = (self.sticky() == Sticky::Conversation, now.saturating_sub(timeout));
         let find = || {

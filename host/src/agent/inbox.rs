@@ -36,11 +36,11 @@ impl Inbox for Agent {
     }
 
     fn work(self: Arc<Self>) {
-        self.commons.workers.clone().spawn(worker::work(self));
+        self.context.workers.clone().spawn(worker::work(self));
     }
 
     fn other(&self, agent: &str) -> Option<Arc<dyn Inbox>> {
-        let routes = self.commons.routes.load();
+        let routes = self.context.routes.load();
         let agent = routes.present(agent).filter(|agent| !agent.is_http())?;
         Some(Arc::clone(agent) as Arc<dyn Inbox>)
     }
@@ -60,7 +60,7 @@ impl Inbox for Agent {
         };
         if last {
             // The agent may end now, for which the reconciler waits.
-            self.commons.wake(self.name.shared());
+            self.context.wake(self.name.shared());
         }
     }
 }
@@ -74,7 +74,7 @@ impl Agent {
             Taking::Open(why) => {
                 let name = self.name.as_str();
                 let takes_part = |participant: &str| (participant == name).then_some(());
-                let open = conversation.and_then(|name| self.commons.store.conversations.find(name, takes_part));
+                let open = conversation.and_then(|name| self.context.store.conversations.find(name, takes_part));
                 open.ok_or(AdmitError::Unavailable(why))
             }
             Taking::Nothing(why) => Err(AdmitError::Unavailable(why)),

@@ -29,7 +29,7 @@ impl Agent {
     async fn count_lost_in(self: &Arc<Self>, after: u64, in_hand: Duration) -> Result<Option<Vec<u64>>, String> {
         let agent = Arc::clone(self);
         let mut missing =
-            blocking(move || agent.commons.store.unhandled_after(agent.name.as_str(), after, MOST)).await?;
+            blocking(move || agent.context.store.unhandled_after(agent.name.as_str(), after, MOST)).await?;
         if missing.len() == MOST {
             return Err(format!("{MOST} messages or more wait"));
         }
@@ -42,7 +42,7 @@ impl Agent {
                 return Ok(None);
             }
             let agent = Arc::clone(self);
-            missing = blocking(move || agent.commons.store.still_unhandled(&missing)).await?;
+            missing = blocking(move || agent.context.store.still_unhandled(&missing)).await?;
             if missing.is_empty() || Instant::now() >= until {
                 return Ok(Some(missing));
             }
@@ -90,7 +90,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let agent = agent(&folder, "");
         let before = sent(&agent, "m-0", 0).await.seq.unwrap();
-        assert_eq!(agent.commons.store.last_place(), Ok(before));
+        assert_eq!(agent.context.store.last_place(), Ok(before));
         let waits = sent(&agent, "m-1", 0).await;
         let in_hand = Duration::from_millis(50);
         agent.inbox.lock().mailbox.reserve_beyond();

@@ -9,7 +9,7 @@ use caxton_control::rollout::errors::Tally;
 use parking_lot::Mutex;
 
 use super::Revision;
-use crate::histogram::Histogram;
+use crate::telemetry::histogram::Histogram;
 
 /// What was measured since a step began.
 #[derive(Debug, Default)]

@@ -35,6 +35,7 @@ mod notice;
 mod orphans;
 mod pending;
 mod queue;
+pub(crate) mod receipts;
 mod recent;
 mod redeliver;
 mod reply;
@@ -67,7 +68,7 @@ use self::pending::Pending;
 use self::queue::Slot;
 use self::recent::Recent;
 use self::save::Saves;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::status::Opening;
 use crate::store::AgentTimers;
 use crate::wasm::{Kind, Pool};
@@ -93,7 +94,7 @@ pub(crate) use traffic::Traffic;
 pub(crate) struct Agent {
     me: Weak<Agent>,
     name: AgentName,
-    commons: Arc<Commons>,
+    context: Arc<HostContext>,
     /// The settings that apply in place.
     spec: ArcSwap<AgentSpec>,
     /// Apart from what senders only read: who works writes to it all the time.
@@ -194,7 +195,7 @@ pub(crate) struct Revision {
     /// Apart from what senders only read.
     in_flight: CachePadded<AtomicU32>,
     /// Told when it is at rest.
-    commons: Arc<Commons>,
+    context: Arc<HostContext>,
     /// Broken off when the revision has to stop.
     interrupt: CancellationToken,
     /// Whether the reconciler waits for nothing to be in flight.
@@ -216,7 +217,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         if self.revision.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.revision.awaited.load(Ordering::SeqCst) {
             // The reconciler waits for this.
-            self.revision.commons.wake(self.revision.id.agent.shared());
+            self.revision.context.wake(self.revision.id.agent.shared());
         }
     }
 }
@@ -228,7 +229,7 @@ impl Revision {
         spec: Arc<AgentSpec>,
         digest: Digest,
         pool: Arc<Pool>,
-        commons: Arc<Commons>,
+        context: Arc<HostContext>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -236,7 +237,7 @@ impl Revision {
             digest,
             pool,
             in_flight: CachePadded::new(AtomicU32::new(0)),
-            commons,
+            context,
             interrupt: CancellationToken::new(),
             awaited: AtomicBool::new(false),
             answered: AtomicU64::new(0),
@@ -283,20 +284,20 @@ static CONVERSATIONS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl Agent {
     /// An agent that takes messages, and keeps them until a revision is set.
-    pub(crate) fn new(spec: Arc<AgentSpec>, commons: Arc<Commons>) -> Arc<Self> {
+    pub(crate) fn new(spec: Arc<AgentSpec>, context: Arc<HostContext>) -> Arc<Self> {
         let mailbox = Mailbox::new(spec.mailbox.order, spec.mailbox.depth);
-        let state_bytes = commons.store.state_bytes(spec.name.as_str()).unwrap_or_else(|error| {
+        let state_bytes = context.store.state_bytes(spec.name.as_str()).unwrap_or_else(|error| {
             tracing::error!(agent = %spec.name, error, "the size of an agent's state cannot be read; taken for 0");
             0
         });
         let breaker = Breaker::new(spec.breaker.faults, millis(spec.breaker.reset));
-        let (waiting, held) = commons.backlog.lock().take(spec.name.as_str());
-        let timers = commons.store.timers.of(spec.name.as_str());
-        let stats = Stats::new(spec.name.shared(), Arc::clone(&commons.figures));
+        let (waiting, held) = context.backlog.lock().take(spec.name.as_str());
+        let timers = context.store.timers.of(spec.name.as_str());
+        let stats = Stats::new(spec.name.shared(), Arc::clone(&context.figures));
         let agent = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             name: spec.name.clone(),
-            commons,
+            context,
             spec: ArcSwap::new(spec),
             inbox: CachePadded::new(Mutex::new(InboxState {
                 mailbox,

@@ -53,7 +53,7 @@ impl Agent {
             sends.extend(self.me.upgrade().and_then(|agent| notice(&agent, &dead)));
         }
         if !is_told {
-            let routes = self.commons.routes.load();
+            let routes = self.context.routes.load();
             sends.extend(routes.present(&message.sender).and_then(|sender| notice(sender, &dead)));
         }
         sends
@@ -92,7 +92,7 @@ impl Agent {
         });
         let mut commit = Commit::new(self.name.shared(), done);
         commit.sends = vec![sent];
-        self.commons.store.submit(commit);
+        self.context.store.submit(commit);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::store::{Commit, DeadLetter, Queued, Store};
 use crate::wasm::Envelope;
 
@@ -12,11 +12,11 @@ use crate::wasm::Envelope;
 const AT_ONCE: u32 = 256;
 
 /// Returns for which agents that are not among these how many messages wait, timers included.
-pub(crate) fn waiting_for_others(commons: &Commons, known: impl Fn(&str) -> bool) -> BTreeMap<String, u64> {
-    let backlog = commons.backlog.lock();
+pub(crate) fn waiting_for_others(context: &HostContext, known: impl Fn(&str) -> bool) -> BTreeMap<String, u64> {
+    let backlog = context.backlog.lock();
     let mut waiting: BTreeMap<String, u64> = backlog.waiting().map(|(name, count)| (name.to_owned(), count)).collect();
     drop(backlog);
-    for (name, count) in commons.store.timers.agents() {
+    for (name, count) in context.store.timers.agents() {
         *waiting.entry(name.to_string()).or_default() += count;
     }
     waiting.retain(|name, _| !known(name));

@@ -302,7 +302,7 @@ impl Agent {
         let removed = own.iter().filter(|(_, there)| !there).count();
         let ask = limit.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
         let mut keys: BTreeSet<String> =
-            self.commons.store.keys(self.name.as_str(), prefix, after, ask)?.into_iter().collect();
+            self.context.store.keys(self.name.as_str(), prefix, after, ask)?.into_iter().collect();
         // Beyond the last one of a full page the store has more, which come with the next.
         let end = if keys.len() >= ask as usize { keys.last().cloned() } else { None };
         for (key, there) in own {

@@ -9,9 +9,10 @@ use caxton_control::mailbox::{Mailbox, Taken};
 
 use super::breaker::failures;
 use super::{Agent, CONVERSATIONS, InboxState, Outcomes, Taking};
+use crate::clock;
+use crate::store::prefetch;
 use crate::store::{Queued, Store};
 use crate::wasm::{Answer, Envelope, Inbox, Outcome};
-use crate::{clock, prefetch};
 
 /// Contents of waiting messages that stay in memory, in all agents together; those of further ones are read from
 /// the store when they are handled.
@@ -161,7 +162,7 @@ impl Agent {
         // What is known of runs before is nowhere else.
         let bound = if envelope.again.is_some() { usize::MAX } else { RESIDENT };
         match envelope.seq {
-            Some(seq) if envelope.waiter.is_none() && !self.commons.resident.take(weight, bound) => {
+            Some(seq) if envelope.waiter.is_none() && !self.context.resident.take(weight, bound) => {
                 Slot::Kept(Box::new(Place::of(seq, &envelope)))
             }
             Some(_) | None => Slot::Here(envelope),
@@ -173,11 +174,11 @@ impl Agent {
         match slot {
             Slot::Here(envelope) => {
                 if envelope.waiter.is_none() {
-                    self.commons.resident.give(weight(&envelope));
+                    self.context.resident.give(weight(&envelope));
                 }
                 Ok(envelope)
             }
-            Slot::Kept(place) => match self.commons.store.message(place.seq) {
+            Slot::Kept(place) => match self.context.store.message(place.seq) {
                 Ok(Some(mut envelope)) => {
                     // As they were told by the steady clock, and not by what the wall clock was set to meanwhile.
                     envelope.due = envelope.due.map(|_| place.since);
@@ -196,7 +197,7 @@ impl Agent {
     /// Whether the store has a message for the next start.
     pub(super) fn is_kept(&self, slot: &Slot) -> bool {
         match slot {
-            Slot::Here(envelope) => envelope.seq.is_some() && self.commons.store.keeps_messages(),
+            Slot::Here(envelope) => envelope.seq.is_some() && self.context.store.keeps_messages(),
             Slot::Kept(_) => true,
         }
     }
@@ -204,7 +205,7 @@ impl Agent {
     /// Lets go of a message in memory.
     pub(super) fn forget(&self, slot: &Slot) {
         match slot {
-            Slot::Here(envelope) if envelope.waiter.is_none() => self.commons.resident.give(weight(envelope)),
+            Slot::Here(envelope) if envelope.waiter.is_none() => self.context.resident.give(weight(envelope)),
             Slot::Here(_) | Slot::Kept(_) => {}
         }
     }
@@ -246,7 +247,7 @@ impl Agent {
         let Some(next) = next else { return };
         if next < inbox.look_at {
             inbox.look_at = next;
-            self.commons.timers.wake(next, &self.me);
+            self.context.timers.wake(next, &self.me);
         }
     }
 
@@ -294,7 +295,7 @@ impl Agent {
     /// Lets messages wait for an operator, or lets them go on.
     pub(crate) fn hold(&self, held: bool) {
         // Also for an agent of this name that may come after this one.
-        self.commons.backlog.lock().hold(self.name.as_str(), held);
+        self.context.backlog.lock().hold(self.name.as_str(), held);
         self.inbox.lock().held = held;
         if !held {
             self.start_workers();
@@ -328,7 +329,7 @@ impl Agent {
     /// still handled. For a host that stops.
     pub(crate) fn leave_queue(&self) {
         let mut inbox = self.inbox.lock();
-        if !self.commons.store.keeps_messages() {
+        if !self.context.store.keeps_messages() {
             return;
         }
         inbox.leaving = true;
@@ -391,7 +392,7 @@ impl Agent {
     /// Tells whoever waits for a message that it will not be handled.
     fn give_back(&self, envelope: Envelope, why: &'static str) {
         self.stats.count(Outcomes::Dropped);
-        self.commons.events.tell(
+        self.context.events.tell(
             Some(self.name.as_str()),
             "message.undelivered",
             serde_json::json!({ "id": envelope.message.id, "sender": envelope.message.sender, "reason": why }),

@@ -81,16 +81,16 @@ impl Agent {
         let envelope = Envelope { hops, ..Envelope::new(message.clone()) };
         let bytes = message.content.len() + answer.as_ref().map_or(0, Vec::len);
         let mut recent = self.recent.lock();
-        let load = || self.commons.store.recent_sizes(self.name.as_str()).unwrap_or_default();
+        let load = || self.context.store.recent_sizes(self.name.as_str()).unwrap_or_default();
         let (seq, first) = recent.push(load, bytes, limit as usize);
         // Under the lock: their numbers come to the store in order.
-        self.commons.store.keep_recent(seq, first, Box::new(envelope), answer);
+        self.context.store.keep_recent(seq, first, Box::new(envelope), answer);
     }
 
     /// Forgets what was kept.
     pub(super) fn forget_recent(&self) {
         *self.recent.lock() = Recent(None);
-        self.commons.store.forget_recent(self.name.shared());
+        self.context.store.forget_recent(self.name.shared());
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use caxton_control::RevisionId;
 
 use super::Agent;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::store::{DeadFilter, Store};
 
 /// What became of dead letters that were to be redelivered.
@@ -58,16 +58,16 @@ pub(crate) enum RedeliverError {
 /// are left as they are. Must not be dropped before its end: what is taken out of the store has yet to be put into a
 /// mailbox.
 pub(crate) async fn redeliver(
-    commons: &Commons,
+    context: &HostContext,
     filter: DeadFilter,
     revision: Option<RevisionId>,
 ) -> Result<Redelivered, RedeliverError> {
-    let store = &commons.store;
+    let store = &context.store;
     // What becomes a dead letter again meanwhile has a higher number, and stays.
     let last = store.last_dead().map_err(RedeliverError::Store)?;
     let filter = DeadFilter { up_to: filter.up_to.min(last), ..filter };
     if let Some(name) = &filter.agent {
-        taker(commons, name, revision.as_ref())?;
+        taker(context, name, revision.as_ref())?;
     }
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for found in count(store, &filter).await? {
@@ -75,7 +75,7 @@ pub(crate) async fn redeliver(
     }
     let mut redelivered = Redelivered::default();
     for (name, count) in counts {
-        match taker(commons, &name, revision.as_ref()) {
+        match taker(context, &name, revision.as_ref()) {
             Ok(agent) => {
                 let filter = DeadFilter { agent: Some(name.clone()), ..filter.clone() };
                 let count = redeliver_to(store, &agent, filter).await?;
@@ -95,8 +95,8 @@ async fn count(store: &Arc<Store>, filter: &DeadFilter) -> Result<Vec<(String, u
 }
 
 /// The agent of a name, if it can take them.
-fn taker(commons: &Commons, name: &str, revision: Option<&RevisionId>) -> Result<Arc<Agent>, RedeliverError> {
-    let routes = commons.routes.load();
+fn taker(context: &HostContext, name: &str, revision: Option<&RevisionId>) -> Result<Arc<Agent>, RedeliverError> {
+    let routes = context.routes.load();
     let agent = routes.agent(name).ok_or_else(|| RedeliverError::NotDeclared(name.to_owned()))?;
     if agent.is_http() {
         return Err(RedeliverError::Http(name.to_owned()));

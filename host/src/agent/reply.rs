@@ -94,7 +94,7 @@ impl Agent {
             return None;
         }
         let (receiver, running) = (&envelope.message.sender, self.current());
-        let routes = self.commons.routes.load();
+        let routes = self.context.routes.load();
         let limit =
             routes.receiver(receiver, &envelope.message.conversation_id).map(|receiver| receiver.message_limit());
         let ending = match &running {
@@ -147,7 +147,7 @@ impl Agent {
 
     /// Returns true for an answer to an agent that takes none: it was removed, or speaks HTTP and can only wait for answers.
     fn has_nobody(&self, answer: &wit::Message) -> bool {
-        let routes = self.commons.routes.load();
+        let routes = self.context.routes.load();
         let receiver = routes.receiver(&answer.receiver, &answer.conversation_id);
         !answer.receiver.contains(':') && receiver.is_none_or(|receiver| receiver.is_http())
     }
@@ -164,7 +164,7 @@ impl Agent {
         if message.receiver.contains(':') {
             return Ok(None);
         }
-        let routes = self.commons.routes.load();
+        let routes = self.context.routes.load();
         let found = routes.receiver(&message.receiver, &message.conversation_id);
         let Some(receiver) = found.filter(|receiver| !receiver.is_http()) else {
             // Its agent was removed, or speaks HTTP and can only wait for answers, which it did not.

@@ -74,7 +74,7 @@ impl Agent {
         let (lease, saved) = self.save(revision, lease).await?;
         let Some(snapshot) = saved else { return Ok(()) };
         // Dropping the lease ends the instance; giving it back keeps what could not be saved.
-        if let Err(error) = self.commons.store.save_snapshot(self.name.shared(), snapshot).await {
+        if let Err(error) = self.context.store.save_snapshot(self.name.shared(), snapshot).await {
             lease.finish(true);
             return Err(self.not_saved(revision, &format!("its memory could not be kept: {error}")));
         }
@@ -124,7 +124,7 @@ impl Agent {
         let labels = [("agent", self.name.to_string()), ("what", "save".to_owned())];
         metrics::counter!("caxton_snapshot_failures_total", &labels).increment(1);
         let data = json!({ "revision": revision.id.number, "reason": why });
-        self.commons.events.tell(Some(self.name.as_str()), "snapshot.not-saved", data);
+        self.context.events.tell(Some(self.name.as_str()), "snapshot.not-saved", data);
         format!("{} did not save its memory: {why}; what was saved before is kept", revision.id)
     }
 
@@ -144,22 +144,22 @@ impl Agent {
 
     /// Keeps what a stateful agent saved as it handed over, also for the revision that did.
     pub(crate) async fn keep_handoff(&self, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
-        self.commons.store.keep_handoff(self.name.shared(), snapshot).await
+        self.context.store.keep_handoff(self.name.shared(), snapshot).await
     }
 
     /// Keeps what the agent saved last, by whichever revision, as what this one hands over.
     pub(crate) async fn keep_saved_as_handoff(&self, revision: u64) -> Result<(), CommitError> {
-        self.commons.store.keep_saved_as_handoff(self.name.shared(), revision).await
+        self.context.store.keep_saved_as_handoff(self.name.shared(), revision).await
     }
 
     /// Drops what a stateful agent saved last; what revisions handed over stays.
     pub(crate) async fn discard(&self) -> Result<(), CommitError> {
-        self.commons.store.discard(self.name.shared()).await
+        self.context.store.discard(self.name.shared()).await
     }
 
     /// Returns what a revision saved as it handed over; none if it had nothing then.
     pub(crate) fn handed_over(&self, revision: u64) -> Result<Option<Bytes>, String> {
-        Ok(self.commons.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
+        Ok(self.context.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
     }
 
     /// Makes the copy of the agent's state that a revision has its state again; `keep` first keeps the state as it is, for
@@ -170,11 +170,11 @@ impl Agent {
         keep: Option<KeepState>,
     ) -> Result<RestoredState, CommitError> {
         let bytes = Arc::clone(&self.state_bytes);
-        self.commons.store.restore_state(self.name.shared(), revision, keep, bytes).await
+        self.context.store.restore_state(self.name.shared(), revision, keep, bytes).await
     }
 
     /// Makes what a revision saved as it handed over the agent's memory again.
     pub(crate) async fn take_back(&self, revision: u64) -> Result<(), CommitError> {
-        self.commons.store.take_back(self.name.shared(), revision).await
+        self.context.store.take_back(self.name.shared(), revision).await
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::tally::{Tally, count};
-use crate::figures::{Figure, Figures};
-use crate::histogram::Sharded;
-use crate::metrics::Told;
+use crate::telemetry::histogram::Sharded;
+use crate::telemetry::host_stats::{Figure, Figures};
+use crate::telemetry::metrics::Told;
 
 /// What can become of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::buckets::Times;
+use crate::telemetry::buckets::Times;
 
 /// What one thread counted of an agent.
 #[derive(Debug, Default)]

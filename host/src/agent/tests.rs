@@ -4,7 +4,7 @@ use caxton_control::desired::Durability;
 
 use super::*;
 use crate::clock;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::store::tests::{kept, message, settings};
 use crate::store::{Store, said};
 use crate::wasm::Envelope;
@@ -16,15 +16,15 @@ pub(super) fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {
     std::fs::write(&path, text).unwrap();
     let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
     let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
-    let commons = Commons::new(store, tokio::runtime::Handle::current()).unwrap();
-    Agent::new(Arc::clone(&desired.agents["triage"]), commons)
+    let context = HostContext::new(store, tokio::runtime::Handle::current()).unwrap();
+    Agent::new(Arc::clone(&desired.agents["triage"]), context)
 }
 
 /// A message that was sent so long ago, as the store has it.
 pub(super) async fn sent(agent: &Agent, id: &str, ago: u64) -> Box<Envelope> {
     let mut envelope = message(id, "http:POST /", "triage");
     envelope.message.sent_at = clock::now_ms() - ago;
-    Box::new(kept(&agent.commons.store, envelope).await)
+    Box::new(kept(&agent.context.store, envelope).await)
 }
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn an_agent_that_leaves_takes_messages_of_its_open_conversations_only() {
     let agent = agent(&folder, "");
     for (conversation, receiver) in [("own", "triage"), ("others", "desk")] {
         let asked = message("m-1", "manager", receiver);
-        agent.commons.store.conversations.judge(conversation, &said(&asked)).unwrap();
+        agent.context.store.conversations.judge(conversation, &said(&asked)).unwrap();
     }
     let takes = |agent: &Agent| {
         [None, Some("own"), Some("others"), Some("unknown")].map(|name| agent.reserve_place(name).is_ok())

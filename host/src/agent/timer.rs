@@ -62,7 +62,7 @@ impl Agent {
             return Ok(());
         }
         let replaces = envelope.timer.as_ref().is_some_and(|name| {
-            let found = self.commons.store.timer(&envelope.message.sender, &TimerName::Name(name.clone()));
+            let found = self.context.store.timer(&envelope.message.sender, &TimerName::Name(name.clone()));
             matches!(found, Ok(Some((_, receiver))) if receiver == self.name.as_str())
         });
         if replaces {
@@ -83,7 +83,7 @@ impl Agent {
         inbox.crowded = places == 0;
         if let (1.., Some(agent)) = (places, self.me.upgrade()) {
             inbox.firing = true;
-            self.commons.workers.spawn(agent.fire(now, places));
+            self.context.workers.spawn(agent.fire(now, places));
         }
     }
 
@@ -96,7 +96,7 @@ impl Agent {
 
     /// Puts what is due by `now` into so many places of the mailbox.
     async fn fire(self: Arc<Self>, now: u64, places: u32) {
-        let (fired, failed) = match self.commons.store.fire_timers(self.name.shared(), now, places).await {
+        let (fired, failed) = match self.context.store.fire_timers(self.name.shared(), now, places).await {
             Ok(fired) => (fired, false),
             Err(error) => {
                 tracing::error!(agent = %self.name, %error, "timers that are due stay in the store");
@@ -120,7 +120,7 @@ impl Agent {
             }
         }
         if failed {
-            self.commons.timers.wake(clock::steady_ms() + STORE_PAUSE, &self.me);
+            self.context.timers.wake(clock::steady_ms() + STORE_PAUSE, &self.me);
         }
         self.look_later(&mut self.inbox.lock());
     }
@@ -131,9 +131,9 @@ impl Agent {
         if agent.timers.count() == 0 {
             return;
         }
-        self.commons.workers.spawn(async move {
+        self.context.workers.spawn(async move {
             loop {
-                match agent.commons.store.fire_timers(agent.name.shared(), u64::MAX, AT_ONCE).await {
+                match agent.context.store.fire_timers(agent.name.shared(), u64::MAX, AT_ONCE).await {
                     Ok(fired) if fired.is_empty() => return,
                     Ok(fired) => fired.into_iter().for_each(|envelope| agent.bury_timer(envelope, why)),
                     Err(error) => {

@@ -130,7 +130,7 @@ impl Agent {
         let traffic = self.traffic.load();
         let parted = traffic.as_ref().and_then(|traffic| traffic.split.as_ref());
         if let Some(name) = self.kept_conversation(envelope) {
-            self.commons.store.keep_conversation(name);
+            self.context.store.keep_conversation(name);
         }
         let Some(Parted { candidate, .. }) = parted else { return (flight, stable) };
         // An attempt before the host started again is known by its record.
@@ -148,7 +148,7 @@ impl Agent {
 
     /// What is known of the conversation of a message.
     fn talk<'a>(&self, envelope: &'a Envelope, sticky: Sticky, follows: Option<u64>, since: u64) -> Talk<'a> {
-        let (conversations, agent) = (&self.commons.store.conversations, self.name.as_str());
+        let (conversations, agent) = (&self.context.store.conversations, self.name.as_str());
         let message = &envelope.message;
         let name = message.conversation_id.as_str();
         let conversation = (!is_alone(envelope)).then_some(name);
@@ -220,7 +220,7 @@ impl Agent {
 
     /// Whether a conversation would stay with stable if something were said in it now.
     fn is_held(&self, name: &str, sticky: Sticky) -> bool {
-        let conversations = &self.commons.store.conversations;
+        let conversations = &self.context.store.conversations;
         match sticky {
             Sticky::None => false,
             Sticky::Conversation if self.is_http() => self.began.knows(name),
@@ -289,7 +289,7 @@ impl Agent {
         };
         if revision.pool.given_up().is_some() {
             // The reconciler ends it.
-            self.commons.wake(self.name.shared());
+            self.context.wake(self.name.shared());
         }
         lease
     }

@@ -179,7 +179,7 @@ impl Drop for Wait<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // Its conversation would wait for ever.
-            self.agent.commons.tasks.fail("mailbox", "a worker panicked; the line before says where");
+            self.agent.context.tasks.fail("mailbox", "a worker panicked; the line before says where");
         }
         self.end();
     }
@@ -252,7 +252,7 @@ impl Drop for Helping {
             State::Free => self.agent.resign(),
             State::Busy(step) => {
                 let agent = Arc::clone(&self.agent);
-                self.agent.commons.workers.spawn(async move {
+                self.agent.context.workers.spawn(async move {
                     match step.await {
                         Step::Handled(_) => work(agent).await,
                         Step::GoOn(next) => work(next).await,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::telemetry::DEFAULT_FILTER;
+use crate::telemetry::logging::DEFAULT_FILTER;
 
 /// A host for agents: WebAssembly components with a mailbox and state, declared in one file
 #[derive(Debug, Parser)]

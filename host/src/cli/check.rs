@@ -19,8 +19,8 @@ use super::time::size;
 use super::up::config_errors;
 use crate::config::{self, Loaded};
 use crate::reconcile::judge;
+use crate::reconcile::watcher::{Followed, LeftOut, Pattern, matches_nothing};
 use crate::wasm::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
-use crate::watch::{Followed, LeftOut, Pattern, matches_nothing};
 
 /// An agent with the result of its check.
 #[derive(Debug, Serialize)]

@@ -302,7 +302,7 @@ unanswered    triage -> billing (k)
         let bench = Bench::new(File::Good);
         let host = HostArgs { data: bench.serve().await, admin: None, token_file: None };
         let client = Client::find(&host).unwrap();
-        let (commons, now) = (&bench.commons, clock::now_ms());
+        let (context, now) = (&bench.context, clock::now_ms());
         for (name, ago) in [("old", 31 * 60_000), ("new", 60_000)] {
             let said = |from, to, act| Said {
                 from,
@@ -315,12 +315,12 @@ unanswered    triage -> billing (k)
                 at: now - ago,
                 is_call: false,
             };
-            let all = &commons.store.conversations;
+            let all = &context.store.conversations;
             all.judge(name, &said("triage", "desk", Performative::Inform)).unwrap();
             all.judge(name, &said("desk", "triage", Performative::Request)).unwrap();
         }
-        crate::agent::expire_conversations(commons);
-        commons.store.flush().await.unwrap();
+        crate::agent::expire_conversations(context);
+        context.store.flush().await.unwrap();
         let list = |query: &'static str| client.get::<Vec<ConversationStatus>>(query);
         let found = list("/v1/conversations").await.unwrap();
         let states: Vec<_> = found.iter().map(|found| (found.id.as_str(), found.state.as_str())).collect();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::args::Format;
-use crate::telemetry;
+use crate::telemetry::logging;
 
 /// The exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl From<std::io::Error> for CliError {
 pub(super) fn say(text: &str) {
     // A host writes it through its log thread, which never blocks. Errors are ignored: there is no other place to
     // report them.
-    if !telemetry::say(text) {
+    if !logging::say(text) {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 }

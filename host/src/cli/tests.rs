@@ -187,7 +187,7 @@ async fn streams_end_with_the_host() {
     let client = Client::find(&host_args(bench.serve().await)).unwrap();
     let key = "/v1/agents/echo/state/a";
     client.send(Method::PUT, key, Some("text/plain"), Bytes::from_static(b"1")).await.unwrap();
-    bench.commons.store.flush().await.unwrap();
+    bench.context.store.flush().await.unwrap();
     let error = client.follow("/v1/logs?follow=maybe", |_| Ok(())).await.unwrap_err();
     assert_eq!(error.exit, Exit::Usage);
     let mut kinds = Vec::new();
@@ -195,7 +195,7 @@ async fn streams_end_with_the_host() {
         let event: Value = serde_json::from_str(&frame.data).unwrap();
         kinds.push(event["kind"].as_str().unwrap().to_owned());
         match kinds.len() {
-            1 => bench.commons.events.tell(None, "test", json!({})),
+            1 => bench.context.events.tell(None, "test", json!({})),
             _ => bench.stop.cancel(),
         }
         Ok(())

@@ -8,11 +8,11 @@ use super::args::Up;
 use super::output::{CliError, Exit, Out, say};
 use crate::config::ConfigErrors;
 use crate::host::{self, StartError, UpOptions};
-use crate::telemetry;
+use crate::telemetry::logging;
 
 /// Runs a host until it is stopped.
 pub(super) fn run(up: Up, out: &mut Out) -> Result<ExitCode, CliError> {
-    telemetry::start(&up.log).map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
+    logging::start(&up.log).map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
     let mut flags = Vec::new();
     flags.extend(up.listen.map(|address| ("http.listen".to_owned(), address)));
     flags.extend(up.admin.map(|address| ("admin.listen".to_owned(), address)));
@@ -32,7 +32,7 @@ pub(super) fn run(up: Up, out: &mut Out) -> Result<ExitCode, CliError> {
     });
     let code = ended.unwrap_or_else(|error| error.report(out));
     // The process ends right after this, and the last lines name the reason.
-    telemetry::flush();
+    logging::flush();
     Ok(code)
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Host;
 use crate::agent::{Agent, Revision};
-use crate::commons::Commons;
+use crate::context::HostContext;
 
 /// How often a stopping host looks whether everything is at rest, beside being told.
 const LOOK: Duration = Duration::from_millis(20);
@@ -35,7 +35,7 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
     let agents = match &drained {
         Some(drained) => drained.agents().map(|(agent, revisions)| (Arc::clone(agent), revisions)).collect(),
         // Without a reconciler there is what it published last.
-        None => published(&host.commons),
+        None => published(&host.context),
     };
     let (mut left, mut unsaved) = (0, Vec::new());
     if let End::StoreLost(_) = end {
@@ -46,7 +46,7 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
     } else {
         tracing::info!("stopping; what is in hand has {} s", limit.as_secs());
         deadline += limit;
-        (left, unsaved) = drain(&host.commons, &agents, deadline).await;
+        (left, unsaved) = drain(&host.context, &agents, deadline).await;
     }
     host.stops.probing.cancel();
     // What was given up is answered at once. A client that does not take its answer is not waited for.
@@ -58,12 +58,12 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let data = serde_json::json!({ "given_up": left, "not_saved": unsaved });
-    host.commons.events.tell(None, "host.stopped", data);
-    if let Err(error) = host.commons.store.flush().await {
+    host.context.events.tell(None, "host.stopped", data);
+    if let Err(error) = host.context.store.flush().await {
         tracing::error!(%error, "the store did not take the last writes");
         return ExitCode::FAILURE;
     }
-    if let Err(error) = host.commons.store.empty_log().await {
+    if let Err(error) = host.context.store.empty_log().await {
         // The next start finds it there.
         tracing::warn!(%error, "a part of the store is left in its log");
     }
@@ -83,14 +83,14 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
 
 type Draining = Vec<(Arc<Agent>, Vec<Arc<Revision>>)>;
 
-fn published(commons: &Commons) -> Draining {
-    let routes = commons.routes.load();
+fn published(context: &HostContext) -> Draining {
+    let routes = context.routes.load();
     routes.all().map(|agent| (Arc::clone(agent), agent.serving())).collect()
 }
 
 /// Waits until nothing is in hand or the time is over; saves what stateful agents keep. Returns the
 /// number of messages that were given up, and the agents whose memory was not saved.
-async fn drain(commons: &Commons, agents: &Draining, deadline: Instant) -> (u32, Vec<String>) {
+async fn drain(context: &HostContext, agents: &Draining, deadline: Instant) -> (u32, Vec<String>) {
     for (agent, revisions) in agents {
         // What the store has waits there for the next start.
         agent.leave_queue();
@@ -102,8 +102,8 @@ async fn drain(commons: &Commons, agents: &Draining, deadline: Instant) -> (u32,
     let works = |revision: &Arc<Revision>| revision.in_flight() > 0 || revision.pool.is_in_hand();
     let busy = || agents.iter().any(|(agent, revisions)| agent.is_busy() || revisions.iter().any(works));
     // What cannot be kept any more is not waited for.
-    while busy() && Instant::now() < deadline && commons.store.lost().is_none() {
-        let _ = tokio::time::timeout(LOOK, commons.woken()).await;
+    while busy() && Instant::now() < deadline && context.store.lost().is_none() {
+        let _ = tokio::time::timeout(LOOK, context.woken()).await;
     }
     let (mut left, mut unsaved) = (0, Vec::new());
     for (agent, revisions) in agents {

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::listener::Visit;
+use crate::net::Visit;
 use crate::wasm::{BodyError, ResponseBody, ResponseError};
 
 /// After a body was refused, up to these bounds of the rest are read and dropped before the connection is closed.

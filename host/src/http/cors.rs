@@ -10,7 +10,7 @@ use http::{Method, Response, StatusCode, request};
 
 use super::body::ReplyBody;
 use super::path;
-use crate::routes::{Found, Routes};
+use crate::directory::routes::{Found, Routes};
 
 /// Returns the response to a preflight request. `None` if `head` is no preflight, or if its route leaves CORS to the
 /// agent.

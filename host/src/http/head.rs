@@ -9,7 +9,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Version, request};
 
 use super::problem::Problem;
-use crate::trace::Trace;
+use crate::telemetry::trace::Trace;
 
 /// Headers of a request that a message agent gets under their own names. Credentials and cookies are left out: an agent
 /// that needs them has to be an HTTP agent.

@@ -93,7 +93,7 @@ fn respond(line: &Line, outcome: Outcome, revision: Option<&RevisionId>, about: 
     let message = if let Outcome::Reply(message) = outcome { Some(*message) } else { None };
     reply::answered(message).unwrap_or_else(|error| {
         if let Some(revision) = revision {
-            line.server.commons.note_line(revision, "error", format!("a reply has no response: {error}"));
+            line.server.context.note_line(revision, "error", format!("a reply has no response: {error}"));
         }
         Problem::bad_status(&error).respond(about)
     })

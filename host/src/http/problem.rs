@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::body::ReplyBody;
 use super::reply::BadStatus;
 use crate::agent::{AdmitError, HttpError, MEANINGS, Meaning, code, describe, meaning};
-use crate::trace::Trace;
+use crate::telemetry::trace::Trace;
 use crate::wasm::{BodyError, Fault, HttpFailure, Outcome, Trail, wit};
 
 /// The codes that only this listener has. Those of messages and calls are [`agent::MEANINGS`](crate::agent::MEANINGS).

@@ -6,16 +6,16 @@ use serde_json::json;
 use super::body::ReplyBody;
 use super::problem::{self, About, Problem};
 use super::reply;
-use crate::commons::Commons;
-use crate::receipts::{Receipt, State};
-use crate::trace::Trace;
+use crate::agent::receipts::{Receipt, State};
+use crate::context::HostContext;
+use crate::telemetry::trace::Trace;
 
 /// The path of a message's status, to be followed by its id.
 pub(super) const MESSAGES: &str = "/.caxton/messages/";
 
 /// Answers a request for `path`, given without the host's own prefix.
-pub(super) fn answer(commons: &Commons, method: &Method, path: &str, trace: &Trace) -> Response<ReplyBody> {
-    respond(|id| commons.receipts.find(&commons.store, id), method, path, trace)
+pub(super) fn answer(context: &HostContext, method: &Method, path: &str, trace: &Trace) -> Response<ReplyBody> {
+    respond(|id| context.receipts.find(&context.store, id), method, path, trace)
 }
 
 fn respond(
@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
     use crate::agent::Accepted;
-    use crate::receipts::Receipts;
+    use crate::agent::receipts::Receipts;
     use crate::wasm::new_id;
     use crate::wasm::{Answer, Fault, Outcome};
 

@@ -42,7 +42,7 @@ impl Reconciler {
         let known = self.ledgers.get(name).map_or(0, Ledger::last_number);
         let Some(entry) = self.entries.get_mut(name) else { return };
         let next = entry.next_number.unwrap_or_else(|| {
-            let last = self.commons.store.last_revision(name.as_str()).unwrap_or_else(|error| {
+            let last = self.context.store.last_revision(name.as_str()).unwrap_or_else(|error| {
                 tracing::error!(agent = %name, error, "an agent's last revision cannot be read; its numbers begin anew");
                 None
             });
@@ -99,7 +99,7 @@ impl Reconciler {
             // is no instance of it any more, and nothing is saved.
             record.busy = true;
             let (name, number, reports) = (revision.agent.clone(), revision.number, self.reports.0.clone());
-            let guard = self.commons.tasks.guard("save");
+            let guard = self.context.tasks.guard("save");
             tokio::spawn(async move {
                 let _guard = guard;
                 if let Err(why) = agent.save_last(&live).await {
@@ -143,7 +143,7 @@ impl Reconciler {
                 };
                 let (from, to) = (from.to_string(), record.state.to_string());
                 let runs = record.state == State::Running;
-                self.commons.tell_state(revision.agent.as_str(), revision.number, &from, &to, reason);
+                self.context.tell_state(revision.agent.as_str(), revision.number, &from, &to, reason);
                 if let (true, Some(entry)) = (runs, self.entries.get_mut(&revision.agent)) {
                     entry.judge();
                 }

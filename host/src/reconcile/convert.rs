@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::prepare::{hand_off, take_back};
 use super::{Entry, Reconciler, Report};
 use crate::agent::{Agent, Revision};
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::store::{KeepState, StateCopy, Store};
 
 /// The pause after a state that could not be put back, before that is tried again.
@@ -76,7 +76,7 @@ impl Reconciler {
         let Some(entry) = self.entries.get(&revision.agent) else { return };
         let converting = conversion.map(|conversion| Converting::of(rollout, conversion, entry));
         let (agent, old) = (Arc::clone(&entry.agent), entry.agent.current());
-        let commons = Arc::clone(&self.commons);
+        let context = Arc::clone(&self.context);
         if let (Some(converting), Some(entry)) = (&converting, self.entries.get_mut(&revision.agent))
             // Only then the work begins that ends it.
             && entry.live(revision.number).is_some()
@@ -87,7 +87,7 @@ impl Reconciler {
             self.pause(&revision.agent, true);
         }
         self.work_on(revision, move |new, id| async move {
-            let result = move_all(&commons, &agent, old.as_ref(), &new, moves, converting).await;
+            let result = move_all(&context, &agent, old.as_ref(), &new, moves, converting).await;
             Report::HandedOff { agent: id.agent, number: id.number, result }
         });
     }
@@ -123,11 +123,11 @@ impl Reconciler {
     pub(super) fn keep_state(&mut self, revision: &RevisionId) {
         let Some(rollout) = self.ledgers.get(&revision.agent).and_then(Ledger::open) else { return };
         let (id, holds) = (rollout.id, rollout.holds.iter().copied().collect());
-        let (commons, candidate) = (Arc::clone(&self.commons), rollout.candidate());
+        let (context, candidate) = (Arc::clone(&self.context), rollout.candidate());
         let keep = KeepState { revision: revision.number, holds, rollout: id, unfinished: false };
         self.work_on(revision, move |_, revision| async move {
-            let kept = commons.store.keep_state(revision.agent.shared(), keep).await;
-            let result = kept.map(|copy| tell_kept(&commons, &revision, &candidate, &copy));
+            let kept = context.store.keep_state(revision.agent.shared(), keep).await;
+            let result = kept.map(|copy| tell_kept(&context, &revision, &candidate, &copy));
             let result = result.map_err(|error| format!("the state could not be kept: {error}"));
             if result.is_err() {
                 tokio::time::sleep(RETRY).await;
@@ -141,7 +141,7 @@ impl Reconciler {
         let Some(entry) = self.entries.get(&revision.agent) else { return };
         let agent = Arc::clone(&entry.agent);
         let reports = self.reports.0.clone();
-        let (id, guard) = (revision.clone(), self.commons.tasks.guard("rollout"));
+        let (id, guard) = (revision.clone(), self.context.tasks.guard("rollout"));
         let under_way =
             self.entries.get_mut(&revision.agent).is_some_and(|e| std::mem::replace(&mut e.restoring, true));
         if under_way {
@@ -181,7 +181,7 @@ impl Reconciler {
                 entry.unfinished = false;
                 let left = entry.retired.is_some() || self.ledgers.get(&id.agent).is_none_or(|l| l.open().is_none());
                 tracing::info!(agent = %id.agent, "the state is as it was when {id} had it");
-                self.commons.events.tell(Some(id.agent.as_str()), "state.restored", json!({ "revision": id.number }));
+                self.context.events.tell(Some(id.agent.as_str()), "state.restored", json!({ "revision": id.number }));
                 if left {
                     // No rollout lets them go on.
                     self.pause(&id.agent, false);
@@ -228,7 +228,7 @@ pub(super) fn unfinished(
 
 /// Moves data to a revision, with the conversion of the state that goes before.
 async fn move_all(
-    commons: &Arc<Commons>,
+    context: &Arc<HostContext>,
     agent: &Arc<Agent>,
     old: Option<&Arc<Revision>>,
     new: &Arc<Revision>,
@@ -246,7 +246,7 @@ async fn move_all(
                 }
                 None => None,
             };
-            let converted = convert(commons, agent, new, converting, &mut unfinished).await;
+            let converted = convert(context, agent, new, converting, &mut unfinished).await;
             if let Some(lease) = ends {
                 lease.finish(true);
             }
@@ -261,7 +261,7 @@ async fn move_all(
             Moves::Earlier => take_back(agent, old, new).await?,
         }
         let Some(converting) = &converting else { return Ok(()) };
-        let finished = commons.store.finish_state_copy(agent.name().shared(), converting.stable).await;
+        let finished = context.store.finish_state_copy(agent.name().shared(), converting.stable).await;
         finished.map_err(|error| format!("the end of the conversion could not be kept: {error}"))
     };
     moved.await.map_err(|why: String| Failed { why, unfinished })
@@ -270,7 +270,7 @@ async fn move_all(
 /// Keeps the state as it is, and migrates it or puts an earlier one in its place. `unfinished` is set once the state may
 /// be another than it was.
 async fn convert(
-    commons: &Arc<Commons>,
+    context: &Arc<HostContext>,
     agent: &Arc<Agent>,
     new: &Arc<Revision>,
     converting: &Converting,
@@ -286,14 +286,14 @@ async fn convert(
         *unfinished = true;
         tracing::info!(agent = %name, "{} has the state of {name}@{} ({} keys); the one of {id} is kept", new.id, earlier.revision, restored.keys);
         let data = json!({ "revision": new.id.number, "from": earlier.revision, "keys": restored.keys });
-        commons.events.tell(Some(name.as_str()), "state.restored", data);
+        context.events.tell(Some(name.as_str()), "state.restored", data);
         return Ok(());
     }
     if !again {
-        let kept = commons.store.keep_state(name.shared(), converting.keeps()).await;
+        let kept = context.store.keep_state(name.shared(), converting.keeps()).await;
         let copy = kept.map_err(|error| format!("the state could not be kept: {error}"))?;
         *unfinished = true;
-        tell_kept(commons, &id, &new.id, &copy);
+        tell_kept(context, &id, &new.id, &copy);
     }
     if conversion.migrates {
         let (from, to) = (conversion.from, conversion.to);
@@ -308,15 +308,15 @@ async fn convert(
         let data = json!({
             "revision": new.id.number, "from": from, "to": to, "keys": migrated.keys, "steps": migrated.steps,
         });
-        commons.events.tell(Some(name.as_str()), "state.migrated", data);
+        context.events.tell(Some(name.as_str()), "state.migrated", data);
     }
     Ok(())
 }
 
 /// Tells that the state of a revision is kept, since another of a new format follows it.
-fn tell_kept(commons: &Commons, stable: &RevisionId, candidate: &RevisionId, copy: &StateCopy) {
+fn tell_kept(context: &HostContext, stable: &RevisionId, candidate: &RevisionId, copy: &StateCopy) {
     let (name, StateCopy { keys, bytes, holds, .. }) = (&stable.agent, copy);
     tracing::info!(agent = %name, "the state of {stable} is kept ({keys} keys, {bytes} bytes): {candidate} writes another format");
     let data = json!({ "revision": stable.number, "keys": keys, "bytes": bytes, "versions": holds });
-    commons.events.tell(Some(name.as_str()), "state.kept", data);
+    context.events.tell(Some(name.as_str()), "state.kept", data);
 }

@@ -7,8 +7,8 @@ use caxton_control::{Desired, Digest};
 
 use super::files::report_late;
 use super::{Reconciler, Source};
-use crate::control::Command;
-use crate::stamp::{Look, Stamp, Writing};
+use crate::reconcile::handle::Command;
+use crate::reconcile::stamp::{Look, Stamp, Writing};
 use crate::wasm::digest;
 
 /// A file that lacks agents is looked at again after this before they are taken out: a program that writes it in more
@@ -116,7 +116,7 @@ impl Reconciler {
         if !self.declaration.deferred.is_empty() && !is_waited_for && self.is_whole() {
             for asked in std::mem::take(&mut self.declaration.deferred) {
                 match asked {
-                    Asked::All => self.wake(crate::control::Wake::All),
+                    Asked::All => self.wake(crate::reconcile::handle::Wake::All),
                     Asked::Command(command) => self.command(command),
                 }
             }

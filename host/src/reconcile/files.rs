@@ -9,9 +9,9 @@ use caxton_control::files::{Settle, Verdict};
 use caxton_control::plan::{Component, Wanted};
 
 use super::Reconciler;
-use crate::stamp::{Look, Stamp, Writing};
+use crate::reconcile::stamp::{Look, Stamp, Writing};
+use crate::reconcile::watcher::Followed;
 use crate::wasm::{MAX_COMPONENT, ProgramError, digest, is_cut, summarise};
-use crate::watch::Followed;
 
 /// A component that ends in the middle is looked at again for this long: its writer may not be seen from here, as on a
 /// file system that several machines share.
@@ -184,7 +184,7 @@ impl Reconciler {
     /// Tells which files matter now.
     pub(super) fn follow(&self) {
         let now =
-            Followed::new(&self.source.at, &self.declared.dir, self.commons.store.folder(), &self.declared.desired);
+            Followed::new(&self.source.at, &self.declared.dir, self.context.store.folder(), &self.declared.desired);
         self.followed.send_if_modified(|before| {
             let changed = **before != now;
             if changed {

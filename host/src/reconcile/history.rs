@@ -44,7 +44,7 @@ impl Reconciler {
         let stateful = seen.is_some_and(|seen| seen.stateful);
         match command {
             rollout::Command::Undo => {
-                let kept = kept_states(&self.commons.store, name)?;
+                let kept = kept_states(&self.context.store, name)?;
                 ledger.undo(undo, &who, &deploy, instances, stateful, &kept, now)
             }
             _ => ledger.command(command, &who, undo, &deploy, instances, stateful, now),
@@ -60,7 +60,7 @@ impl Reconciler {
         let told = ledger.rollouts.last().map(|rollout| status(rollout, windows, now));
         let name = name.clone();
         let data = serde_json::json!({ "command": command, "by": who });
-        self.commons.events.tell(Some(name.as_str()), "rollout.command", data);
+        self.context.events.tell(Some(name.as_str()), "rollout.command", data);
         self.standing.mark(&name);
         self.persist([&name]);
         Ok(told)

@@ -10,7 +10,7 @@ use caxton_control::rollout::{Converting, Ledger, Obstacle, Turns};
 
 use super::{Entry, Reconciler, changes};
 use crate::config;
-use crate::control::Readiness;
+use crate::reconcile::handle::Readiness;
 use crate::status::{Applied, Waiting};
 
 /// How often all agents are looked at, whoever is marked.
@@ -85,7 +85,7 @@ impl Reconciler {
 
     /// Observes, plans and acts for those of whom something changed, until nothing more is safe to do at this moment.
     pub(super) fn reconcile(&mut self) {
-        for name in self.commons.changed() {
+        for name in self.context.changed() {
             self.mark(&name);
         }
         if self.all_seen.elapsed() >= ALL_EVERY {
@@ -191,7 +191,7 @@ impl Reconciler {
             tracing::warn!(agent = %name, "{why}");
         }
         let data = serde_json::json!({ "obstacle": obstacle.as_str(), "why": why });
-        self.commons.events.tell(Some(name.as_str()), "agent.obstructed", data);
+        self.context.events.tell(Some(name.as_str()), "agent.obstructed", data);
     }
 
     /// Compares the host's own settings with those that it was started with.

@@ -14,14 +14,14 @@ const TOLD: usize = 20;
 impl Reconciler {
     /// Notes for each rollout of these agents that begins which messages came before it.
     pub(super) fn note_places(&mut self, names: &BTreeSet<AgentName>) {
-        if !self.commons.store.keeps_messages() {
+        if !self.context.store.keeps_messages() {
             return;
         }
         let mut now = None;
         for name in names {
             let open = self.ledgers.get_mut(name).and_then(|ledger| ledger.open_mut());
             let Some(rollout) = open.filter(|rollout| rollout.after_message.is_none()) else { continue };
-            rollout.after_message = now.get_or_insert_with(|| self.commons.store.last_place().ok()).to_owned();
+            rollout.after_message = now.get_or_insert_with(|| self.context.store.last_place().ok()).to_owned();
         }
     }
 
@@ -61,7 +61,7 @@ impl Reconciler {
             );
         }
         let data = serde_json::json!({ "rollout": rollout, "lost": count });
-        self.commons.events.tell(Some(agent.as_str()), "rollout.counted", data);
+        self.context.events.tell(Some(agent.as_str()), "rollout.counted", data);
         // One that ended before the host started was told of then.
         if let (Some(entry), Some(last)) = (self.entries.get_mut(agent), ledger.rollouts.last())
             && last.status.is_terminal()

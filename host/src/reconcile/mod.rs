@@ -14,12 +14,14 @@
 //! [`Routes`] snapshot.
 
 mod apply;
+pub(crate) mod build;
 mod bytes;
 mod changes;
 mod convert;
 mod declaration;
 mod entry;
 mod files;
+pub(crate) mod handle;
 mod history;
 mod lately;
 mod look;
@@ -29,9 +31,11 @@ mod prepare;
 mod removal;
 mod report;
 mod roll;
+pub(crate) mod stamp;
 mod told;
 mod trial;
 mod unused;
+pub(crate) mod watcher;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -49,15 +53,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Revision};
 use crate::clock;
-use crate::commons::Commons;
 use crate::config::{self, Loaded};
-use crate::control::{Command, Readiness, Wake};
-use crate::routes::Routes;
-use crate::stamp::Writing;
+use crate::context::HostContext;
+use crate::directory::routes::Routes;
+use crate::reconcile::handle::{Command, Readiness, Wake};
+use crate::reconcile::stamp::Writing;
+use crate::reconcile::watcher::Followed;
 use crate::status::{Applied, FileError};
 use crate::tasks::{BEAT, RECONCILER};
 use crate::wasm::Runtime;
-use crate::watch::Followed;
 
 use entry::{Entry, Record, Report};
 pub(crate) use files::Files;
@@ -86,7 +90,7 @@ type Settling = (oneshot::Sender<Result<Applied, Vec<FileError>>>, Vec<crate::st
 
 /// The task's state.
 pub(crate) struct Reconciler {
-    commons: Arc<Commons>,
+    context: Arc<HostContext>,
     runtime: Arc<Runtime>,
     source: Source,
     declared: Loaded,
@@ -131,7 +135,7 @@ pub(crate) struct Reconciler {
 /// What a reconciler is made of.
 pub(crate) struct Setup {
     /// What all agents share.
-    pub(crate) commons: Arc<Commons>,
+    pub(crate) context: Arc<HostContext>,
     /// What runs components.
     pub(crate) runtime: Arc<Runtime>,
     /// Where the declaration comes from.
@@ -163,14 +167,14 @@ impl Reconciler {
     /// A reconciler that has looked once: who is declared can be called, and is being prepared.
     pub(crate) fn new(setup: Setup) -> Self {
         let started = clock::steady_ms();
-        let ledgers = roll::load(&setup.commons.store, started);
+        let ledgers = roll::load(&setup.context.store, started);
         let mut reconciler = Self {
-            unfinished: convert::unfinished(&setup.commons.store, &ledgers, &setup.declared.desired),
+            unfinished: convert::unfinished(&setup.context.store, &ledgers, &setup.declared.desired),
             ledgers,
-            bytes: bytes::Bytes::new(setup.commons.store.folder()),
+            bytes: bytes::Bytes::new(setup.context.store.folder()),
             unused: false,
             tidied: Instant::now(),
-            commons: setup.commons,
+            context: setup.context,
             runtime: setup.runtime,
             source: setup.source,
             started_with: setup.declared.desired.clone(),
@@ -215,7 +219,7 @@ impl Reconciler {
         loop {
             self.look_at_unsettled();
             self.reconcile();
-            self.commons.tasks.beat(RECONCILER);
+            self.context.tasks.beat(RECONCILER);
             let look_again = self.look_again_in();
             tokio::select! {
                 // By chance, so that whoever asks all the time keeps nothing else from being seen.
@@ -235,7 +239,7 @@ impl Reconciler {
                         self.report(report);
                     }
                 }
-                () = self.commons.woken() => {}
+                () = self.context.woken() => {}
                 // Not for longer: it is watched whether this goes round.
                 () = tokio::time::sleep(look_again.min(BEAT)) => {}
             }
@@ -252,7 +256,7 @@ impl Reconciler {
             those.map(|(name, entry)| (name.clone(), Arc::clone(&entry.agent)))
         };
         let routes = Routes::new(&agents(false).collect()).with_leaving(agents(true).collect());
-        self.commons.routes.store(Arc::new(routes));
+        self.context.routes.store(Arc::new(routes));
     }
 
     fn wake(&mut self, wake: Wake) {
@@ -286,12 +290,12 @@ impl Reconciler {
                     tracing::info!(file = %self.source.file.display(), "the file has no errors any more");
                 }
                 if loaded.desired != self.declared.desired {
-                    self.commons.events.tell(None, "config.taken", serde_json::json!({ "digest": loaded.text_digest }));
+                    self.context.events.tell(None, "config.taken", serde_json::json!({ "digest": loaded.text_digest }));
                 }
                 self.declared = loaded;
                 self.compare_host();
                 self.http.store(Arc::new(self.declared.desired.http.clone()));
-                self.commons.store.conversations.configure(self.declared.desired.conversations.clone());
+                self.context.store.conversations.configure(self.declared.desired.conversations.clone());
                 self.follow();
                 self.look_at_components(false);
             }
@@ -303,7 +307,7 @@ impl Reconciler {
                         self.source.file.display(),
                         errors.plain()
                     );
-                    self.commons.events.tell(None, "config.refused", serde_json::json!({ "errors": found }));
+                    self.context.events.tell(None, "config.refused", serde_json::json!({ "errors": found }));
                 }
                 self.file_errors = found;
                 self.retell();

@@ -12,7 +12,7 @@ use super::bytes::Bytes;
 use super::{Reconciler, Report};
 use crate::agent::{Agent, Revision};
 use crate::clock;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::store::{RevisionRecord, Snapshot};
 use crate::tasks::caught;
 use crate::wasm::{Denied, Identity, Kind, Lease, Pool, Program, Runtime, Summary};
@@ -22,7 +22,7 @@ const TRANSITION: Duration = Duration::from_secs(30);
 
 /// One preparation.
 struct Preparation {
-    commons: Arc<Commons>,
+    context: Arc<HostContext>,
     runtime: Arc<Runtime>,
     agent: Arc<Agent>,
     id: Arc<RevisionId>,
@@ -50,7 +50,7 @@ impl Reconciler {
         record.busy = true;
         let (spec, digest) = (Arc::clone(&record.spec), record.digest);
         let preparation = Preparation {
-            commons: Arc::clone(&self.commons),
+            context: Arc::clone(&self.context),
             runtime: Arc::clone(&self.runtime),
             agent,
             id: Arc::new(revision.clone()),
@@ -147,7 +147,7 @@ impl Preparation {
 
     /// Keeps the revision's number, digest and settings, so that the number is never used for others.
     async fn keep(&self) -> Result<(), String> {
-        let last = self.commons.store.last_revision(self.id.agent.as_str())?;
+        let last = self.context.store.last_revision(self.id.agent.as_str())?;
         if self.ran || last.is_some_and(|(number, ..)| number >= self.id.number) {
             return Ok(());
         }
@@ -158,7 +158,7 @@ impl Preparation {
             settings: self.spec.revision_settings().to_owned(),
             created_at: clock::now_ms(),
         };
-        self.commons.store.keep_revision(record).await.map_err(|error| error.to_string())
+        self.context.store.keep_revision(record).await.map_err(|error| error.to_string())
     }
 
     /// Starts the first instances and asks them whether they can work.
@@ -171,7 +171,7 @@ impl Preparation {
             peak_memory: Arc::default(),
             denied: Denied::default(),
         });
-        let outside = Arc::clone(&self.commons) as Arc<dyn crate::wasm::Outside>;
+        let outside = Arc::clone(&self.context) as Arc<dyn crate::wasm::Outside>;
         let instances = &self.spec.instances;
         let pool = Pool::new(&self.runtime, program, who, outside, instances.max);
         // Another has the memory until the handoff; one that is alone has to show that it can take it up.
@@ -184,7 +184,7 @@ impl Preparation {
                     Arc::clone(&self.spec),
                     self.digest,
                     pool,
-                    Arc::clone(&self.commons),
+                    Arc::clone(&self.context),
                 );
                 Ok((revision, self.instances))
             }

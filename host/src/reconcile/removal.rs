@@ -9,7 +9,7 @@ use caxton_control::{AgentName, RevisionId};
 
 use super::{Entry, Reconciler};
 use crate::agent::{Agent, bury_orphan_timers, bury_orphans, waiting_for_others};
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::store::DeadFilter;
 
 /// How long what waits for an agent that a file lacks at the start is kept for it, before it becomes dead letters: as
@@ -29,7 +29,7 @@ impl Reconciler {
         let mut come = BTreeSet::new();
         for (name, wanted) in names.iter().filter_map(|name| self.wanted.get_key_value(name)) {
             if !self.entries.contains_key(name) {
-                let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.commons));
+                let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.context));
                 let mut entry = Entry::new(agent);
                 if self.unfinished.remove(name) {
                     // Nobody uses a state that is half of one format and half of another.
@@ -43,7 +43,7 @@ impl Reconciler {
         }
         let any = !come.is_empty();
         if any {
-            tokio::spawn(offer(Arc::clone(&self.commons), come));
+            tokio::spawn(offer(Arc::clone(&self.context), come));
         }
         any
     }
@@ -90,7 +90,7 @@ impl Reconciler {
                 self.unset(&id);
             }
         }
-        self.commons.events.tell(Some(name.as_str()), "agent.restored", serde_json::json!({}));
+        self.context.events.tell(Some(name.as_str()), "agent.restored", serde_json::json!({}));
         tracing::info!(agent = %name, "declared again before it was gone: it goes on with what waits");
         true
     }
@@ -99,7 +99,7 @@ impl Reconciler {
     pub(super) fn forget(&mut self, name: &AgentName) {
         if let Some(entry) = self.entries.remove(name) {
             entry.agent.remove("the agent was removed");
-            self.commons.events.tell(Some(name.as_str()), "agent.removed", serde_json::json!({}));
+            self.context.events.tell(Some(name.as_str()), "agent.removed", serde_json::json!({}));
             tracing::info!(agent = %name, "removed");
         }
         self.forget_ledger(name);
@@ -107,7 +107,7 @@ impl Reconciler {
 
     /// Says what waits for agents that the file lacks, and when that is over.
     pub(super) fn announce_orphans(&mut self) {
-        for (name, count) in waiting_for_others(&self.commons, |name| self.wanted.contains_key(name)) {
+        for (name, count) in waiting_for_others(&self.context, |name| self.wanted.contains_key(name)) {
             self.orphans_until = Some(Instant::now() + ORPHANS_WAIT);
             tracing::warn!(
                 "{count} messages wait for `{name}`, which is not declared; they become dead letters in {} s unless it is",
@@ -119,10 +119,10 @@ impl Reconciler {
     /// Makes dead letters of what waited for them long enough.
     pub(super) fn bury_orphans(&mut self) {
         if self.orphans_until.take_if(|until| *until <= Instant::now()).is_some() {
-            let orphans = self.commons.backlog.lock().take_others(|name| self.wanted.contains_key(name));
-            let mut timers = self.commons.store.timers.agents();
+            let orphans = self.context.backlog.lock().take_others(|name| self.wanted.contains_key(name));
+            let mut timers = self.context.store.timers.agents();
             timers.retain(|(name, _)| !self.wanted.contains_key(&**name) && !self.entries.contains_key(&**name));
-            let store = Arc::clone(&self.commons.store);
+            let store = Arc::clone(&self.context.store);
             tokio::spawn(async move {
                 let timers = timers.into_iter().map(|(name, _)| name).collect();
                 bury_orphan_timers(&store, timers).await;
@@ -134,17 +134,17 @@ impl Reconciler {
 }
 
 /// Says which dead letters an earlier removal of these agents left.
-async fn offer(commons: Arc<Commons>, names: BTreeSet<AgentName>) {
+async fn offer(context: Arc<HostContext>, names: BTreeSet<AgentName>) {
     // Those of a removal a moment ago are to be among them.
-    if commons.store.flush().await.is_err() {
+    if context.store.flush().await.is_err() {
         return;
     }
     let counted = tokio::task::spawn_blocking(move || {
         let filter = |agent| DeadFilter { agent, reason: Some(REMOVED.to_owned()), ..DeadFilter::default() };
         let counts = if names.len() > ONE_BY_ONE {
-            commons.store.dead_counts(&filter(None))
+            context.store.dead_counts(&filter(None))
         } else {
-            let each = names.iter().map(|name| commons.store.dead_counts(&filter(Some(name.to_string()))));
+            let each = names.iter().map(|name| context.store.dead_counts(&filter(Some(name.to_string()))));
             each.collect::<Result<Vec<_>, _>>().map(|counts| counts.concat())
         };
         counts.map(|counts| counts.into_iter().filter(|count| names.contains(count.agent.as_str())).collect::<Vec<_>>())

@@ -8,7 +8,7 @@ use caxton_control::rollout::{Ledger, Status};
 use super::declaration::Asked;
 use super::{Entry, Reconciler};
 use crate::config::ConfigErrors;
-use crate::control::{Command, Wake};
+use crate::reconcile::handle::{Command, Wake};
 use crate::status::{AgentStatus, FileError, HostStatus, RevisionStatus, Waiting};
 
 /// What the status tells and what does not change while the host runs.

@@ -111,17 +111,17 @@ impl Reconciler {
             let Some(ledger) = self.ledgers.get_mut(name) else { continue };
             let gone = ledger.expire(wanted.spec.rollout.rollback.rules.keep);
             let record = serde_json::to_string(ledger).expect("a ledger is text and numbers");
-            self.commons.store.keep_ledger(name.shared(), Some(record));
+            self.context.store.keep_ledger(name.shared(), Some(record));
             if !gone.is_empty() {
-                self.commons.store.forget_state_copies(name.shared(), gone.clone());
-                self.commons.store.forget_handoffs(name.shared(), gone);
+                self.context.store.forget_state_copies(name.shared(), gone.clone());
+                self.context.store.forget_handoffs(name.shared(), gone);
                 self.unused = true;
             }
             let Some(rollout) = ledger.rollouts.last() else { continue };
             let Some(entry) = self.entries.get_mut(name) else { continue };
             entry.kept = Some((Instant::now(), rollout.figures));
             let before = entry.told.replace(Told::of(rollout));
-            tell(&self.commons, rollout, before.as_ref());
+            tell(&self.context, rollout, before.as_ref());
         }
         if std::mem::take(&mut self.unused) {
             self.tidy(false);
@@ -151,7 +151,7 @@ impl Reconciler {
     /// Forgets the ledgers of agents that are gone.
     pub(super) fn forget_ledger(&mut self, name: &AgentName) {
         self.ledgers.remove(name);
-        self.commons.store.keep_ledger(name.shared(), None);
+        self.context.store.keep_ledger(name.shared(), None);
         self.unused = true;
     }
 
@@ -198,9 +198,9 @@ impl Reconciler {
     /// Holds the mailbox of an agent for a handoff, once the disk is free for it.
     fn hold(&mut self, name: &AgentName) {
         let Some(candidate) = self.ledgers.get(name).and_then(Ledger::open).map(Rollout::candidate) else { return };
-        let commons = Arc::clone(&self.commons);
+        let context = Arc::clone(&self.context);
         self.work_on(&candidate, move |_, id| async move {
-            let rest = commons.store.rest().await;
+            let rest = context.store.rest().await;
             Report::Rests { agent: id.agent, number: id.number, rest }
         });
     }
@@ -233,7 +233,7 @@ impl Reconciler {
         let Some(live) = record.live.clone() else { return };
         record.busy = true;
         let (id, reports) = (revision.clone(), self.reports.0.clone());
-        let guard = self.commons.tasks.guard("rollout");
+        let guard = self.context.tasks.guard("rollout");
         tokio::spawn(async move {
             let _guard = guard;
             let report = work(live, id).await;

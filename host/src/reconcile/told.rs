@@ -2,7 +2,7 @@
 
 use caxton_control::rollout::{Rollout, Status};
 
-use crate::commons::Commons;
+use crate::context::HostContext;
 
 /// What was told of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ impl Told {
 }
 
 /// Tells how far a rollout is, as far as that is news: the step it came to, and its status.
-pub(super) fn tell(commons: &Commons, rollout: &Rollout, before: Option<&Told>) {
+pub(super) fn tell(context: &HostContext, rollout: &Rollout, before: Option<&Told>) {
     let (agent, status, why) = (&rollout.agent, rollout.status.as_str(), &rollout.why);
     let strategy = rollout.settings.strategy.as_str();
     let before = before.filter(|before| before.rollout == rollout.id);
@@ -31,7 +31,7 @@ pub(super) fn tell(commons: &Commons, rollout: &Rollout, before: Option<&Told>) 
             "rollout": rollout.id, "from": rollout.from.number, "to": rollout.to.number,
             "step": rollout.step + 1, "steps": rollout.steps.len(), "what": step.to_string(), "weight": rollout.weight,
         });
-        commons.events.tell(Some(agent.as_str()), "rollout.step", data);
+        context.events.tell(Some(agent.as_str()), "rollout.step", data);
     }
     if before.is_some_and(|before| before.status == rollout.status) {
         return;
@@ -40,7 +40,7 @@ pub(super) fn tell(commons: &Commons, rollout: &Rollout, before: Option<&Told>) 
         "rollout": rollout.id, "from": rollout.from.number, "to": rollout.to.number, "strategy": strategy,
         "status": status, "before": before.map(|before| before.status.as_str()), "why": why,
     });
-    commons.events.tell(Some(agent.as_str()), "rollout.status", data);
+    context.events.tell(Some(agent.as_str()), "rollout.status", data);
     let candidate = rollout.candidate();
     match rollout.status {
         Status::RolledBack | Status::Failed => {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Reconciler, Report};
 use crate::agent::{Agent, Begins, Likeness, Rehearsal, Rehearsed, Revision, Shadowed};
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::status::{self, Differing, NotRehearsed, RehearsalFailure, RehearsalWish};
 use crate::wasm::{Denied, Identity, Kind, Runtime, digest};
 
@@ -90,7 +90,7 @@ impl Reconciler {
                         tracing::info!(%agent, "{told} handled {passed} of the last {messages} messages on a copy; {answers}");
                     }
                 }
-                keep(&self.commons, agent, rollout, &likeness);
+                keep(&self.context, agent, rollout, &likeness);
                 (failure.map_or(rollout::Rehearsal::Passed(answers), rollout::Rehearsal::Failed), data)
             }
             Err(why) => {
@@ -100,7 +100,7 @@ impl Reconciler {
             }
         };
         entry.rehearsal = Some((rollout, outcome));
-        self.commons.events.tell(Some(agent.as_str()), "rollout.rehearsed", data);
+        self.context.events.tell(Some(agent.as_str()), "rollout.rehearsed", data);
     }
 }
 
@@ -127,7 +127,7 @@ fn told_of(number: u64, done: &Rehearsed, refusal: Option<&str>) -> serde_json::
 }
 
 /// Keeps the differences of a rehearsal's answers, where those of copies of live messages are kept later.
-fn keep(commons: &Commons, agent: &AgentName, rollout: u64, likeness: &Likeness) {
+fn keep(context: &HostContext, agent: &AgentName, rollout: u64, likeness: &Likeness) {
     let mut bytes = 0;
     let records =
         likeness.differing.iter().map(|message| serde_json::to_string(message).expect("it is text and numbers"));
@@ -136,11 +136,11 @@ fn keep(commons: &Commons, agent: &AgentName, rollout: u64, likeness: &Likeness)
         bytes <= KEPT_BYTES
     };
     for (number, record) in (1..).zip(records.take_while(within)) {
-        commons.store.keep_difference(agent.shared(), rollout, number, record);
+        context.store.keep_difference(agent.shared(), rollout, number, record);
     }
     if !likeness.by_nature.is_empty() {
         let paths = serde_json::to_string(&likeness.by_nature).expect("paths are text");
-        commons.store.keep_difference(agent.shared(), rollout, 0, paths);
+        context.store.keep_difference(agent.shared(), rollout, 0, paths);
     }
 }
 
@@ -209,7 +209,7 @@ impl Reconciler {
             runtime: Arc::clone(&self.runtime),
             agent: Arc::clone(&entry.agent),
             stable,
-            folder: self.commons.store.folder().to_owned(),
+            folder: self.context.store.folder().to_owned(),
             version,
             wish,
         };

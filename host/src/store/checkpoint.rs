@@ -140,7 +140,7 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
         if stopped() {
             return;
         }
-        crate::seam::point("store-checkpoint");
+        crate::test_hooks::point("store-checkpoint");
         let _alone = shared.rest.blocking_write();
         // What came during a copy is little, and what came during the next one is less: the writer has to wait for the
         // rest.

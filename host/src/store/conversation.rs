@@ -21,7 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, params};
 
 use self::away::Away;
-use crate::prefetch;
+use crate::store::prefetch;
 use crate::wasm::{Envelope, act};
 
 /// Conversations are spread over so many parts, so that agents seldom wait for one another.

@@ -27,6 +27,7 @@ mod keys;
 mod ledger;
 mod lost;
 mod memory;
+pub(crate) mod prefetch;
 mod query;
 mod queue;
 mod recent;
@@ -53,7 +54,7 @@ use rustix::fs::FlockOperation;
 
 use self::counters::Counters;
 use self::history::History;
-use crate::histogram::Histogram;
+use crate::telemetry::histogram::Histogram;
 
 pub(crate) use at_rest::{AtRest, ledgers, restore};
 pub(crate) use checkpoint::Rest;

@@ -6,7 +6,7 @@ use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::trace::Trace;
+use crate::telemetry::trace::Trace;
 use caxton_control::Performative;
 use caxton_control::mailbox::Rank;
 

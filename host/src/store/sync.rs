@@ -24,7 +24,7 @@ use super::Store;
 use super::batch::Batch;
 use super::held::Held;
 use super::tell::Teller;
-use crate::telemetry;
+use crate::telemetry::logging;
 
 /// A transaction that is written, or that failed.
 pub(super) struct Done {
@@ -102,7 +102,7 @@ impl Progress {
     /// Runs a thread of the store, which ends the store if it panics.
     pub(super) fn run(&self, name: &str, work: impl FnOnce()) {
         if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-            self.lose(&format!("a thread of the store died ({name}): {}", telemetry::reason(&*panic)));
+            self.lose(&format!("a thread of the store died ({name}): {}", logging::reason(&*panic)));
             // Who waits until all is safe waits no longer: nothing is written after this.
             self.over.send_replace(u64::MAX);
         }
@@ -240,7 +240,7 @@ impl Syncer {
                 .spawn(move || {
                     of_thread.run("sync", || {
                         while let Ok(done) = receiver.recv() {
-                            crate::seam::point("store-sync");
+                            crate::test_hooks::point("store-sync");
                             last.lock().end(done);
                             ahead.fetch_sub(1, Ordering::SeqCst);
                         }

@@ -10,7 +10,7 @@ use super::batch::Batch;
 use super::commit::{Commit, CommitError, Committed};
 use super::kept::Event;
 use super::sync::Progress;
-use crate::histogram::Histogram;
+use crate::telemetry::histogram::Histogram;
 
 /// Up to so many commits are told of where they were made; more are told by a task, so that the disk does not wait.
 const TOLD_HERE: usize = 16;
@@ -99,7 +99,7 @@ impl Telling {
             runtime.spawn(async move {
                 while let Some(batch) = batches.recv().await {
                     progress.run("teller", || {
-                        crate::seam::point("store-teller");
+                        crate::test_hooks::point("store-teller");
                         batch.tell();
                     });
                     behind.fetch_sub(1, Ordering::SeqCst);

@@ -17,7 +17,7 @@ use super::counters::Counters;
 use super::kept::{Event, RevisionRecord};
 use super::sync::{Done, Progress, Syncer};
 use super::tell::Teller;
-use crate::histogram::Histogram;
+use crate::telemetry::histogram::Histogram;
 
 /// The most that one transaction takes up, so that its answers are not held back for too long.
 const MAX_BATCH: usize = 4_096;
@@ -191,7 +191,7 @@ impl Thread {
         let mut jobs = Vec::new();
         let mut next = None;
         while let Some(first) = next.take().or_else(|| self.receive(queue)) {
-            crate::seam::point("store-writer");
+            crate::test_hooks::point("store-writer");
             jobs.push(first);
             jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
             let began = Instant::now();

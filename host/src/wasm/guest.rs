@@ -28,7 +28,7 @@ use super::places::{Asking, Places};
 use super::stdio::LineLog;
 use super::timer::{TimerName, check_unnamed};
 use super::{Fault, wit};
-use crate::trace::Trace;
+use crate::telemetry::trace::Trace;
 
 /// A value that was read, with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]

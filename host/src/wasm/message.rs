@@ -12,7 +12,7 @@ use uuid::{ContextV7, Timestamp, Uuid};
 use super::again::Again;
 use super::{Fault, wit};
 use crate::clock;
-use crate::trace::Trace;
+use crate::telemetry::trace::Trace;
 
 /// A message with its delivery record.
 #[derive(Debug)]

@@ -149,10 +149,10 @@ impl Agent {
             return Ok(done);
         }
         // What was handled before this is asked for is there.
-        self.commons.store.flush().await.map_err(|error| error.to_string())?;
+        self.context.store.flush().await.map_err(|error| error.to_string())?;
         let (limit, is_undo) = (rehearsal.messages, matches!(rehearsal.begins, Begins::Again(_)));
         let looks = is_undo.then_some(UNDO_LOOKS);
-        let messages = tokio::task::block_in_place(|| self.commons.store.recent(self.name.as_str(), limit, looks))?;
+        let messages = tokio::task::block_in_place(|| self.context.store.recent(self.name.as_str(), limit, looks))?;
         done.messages = u32::try_from(messages.len()).unwrap_or(u32::MAX);
         if messages.is_empty() && is_undo {
             return Ok(done);
@@ -228,7 +228,7 @@ impl Agent {
         }
         // Between two messages, as a message would come.
         let Some(lease) = stable.pool.lease_at_rest().await else {
-            let kept = self.commons.store.snapshot(self.name.as_str(), stable.id.number)?;
+            let kept = self.context.store.snapshot(self.name.as_str(), stable.id.number)?;
             return Ok(kept.map(|snapshot| snapshot.data));
         };
         let (lease, saved) = self.save(stable, lease).await?;

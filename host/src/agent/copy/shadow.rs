@@ -17,7 +17,7 @@ use super::handle;
 use super::replay::{Nothing, Replay};
 use super::tape::{Recording, Tape};
 use crate::clock;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::status::{Differing, PathDiffers};
 use crate::wasm::{Outside, Pool, wit};
 
@@ -198,7 +198,7 @@ impl Agent {
         let nothing = || Arc::new(Nothing { saved: None }) as Arc<dyn Outside>;
         let comparer = Comparer {
             shadow: Arc::clone(&shadow),
-            commons: Arc::clone(&self.commons),
+            context: Arc::clone(&self.context),
             stable: stable.pool.for_copies(nothing()),
             candidate: candidate.pool.for_copies(nothing()),
             enough: what.enough,
@@ -207,7 +207,7 @@ impl Agent {
             controls: 0,
             kept: (0, 0),
         };
-        let guard = self.commons.tasks.guard("shadow");
+        let guard = self.context.tasks.guard("shadow");
         tokio::spawn(async move {
             let _guard = guard;
             comparer.run(receiver).await;
@@ -234,7 +234,7 @@ impl Agent {
             return None;
         };
         let began = shadow.written.lock().count;
-        Some(Recording::new(Arc::clone(shadow), Arc::clone(&self.commons), began, hops, turn))
+        Some(Recording::new(Arc::clone(shadow), Arc::clone(&self.context), began, hops, turn))
     }
 
     /// Notes that keys are written, for copies that are made of messages handled before.
@@ -248,7 +248,7 @@ impl Agent {
 /// Compares, one copy at a time.
 struct Comparer {
     shadow: Arc<Shadow>,
-    commons: Arc<Commons>,
+    context: Arc<HostContext>,
     stable: Arc<Pool>,
     candidate: Arc<Pool>,
     enough: u64,
@@ -265,7 +265,7 @@ impl Comparer {
     async fn run(mut self, mut copies: mpsc::Receiver<Copy>) {
         let stop = self.shadow.stop.clone();
         self.kept =
-            self.commons.store.differences_size(&self.shadow.agent, self.shadow.rollout).unwrap_or((KEPT, KEPT_BYTES));
+            self.context.store.differences_size(&self.shadow.agent, self.shadow.rollout).unwrap_or((KEPT, KEPT_BYTES));
         loop {
             let copy = tokio::select! {
                 biased;
@@ -298,7 +298,7 @@ impl Comparer {
         }
         // The reconciler looks now and then by itself; here is more to see.
         if copies == self.enough || (!alike && unlike.is_power_of_two()) {
-            self.commons.wake(Arc::clone(&self.shadow.agent));
+            self.context.wake(Arc::clone(&self.shadow.agent));
         }
     }
 
@@ -338,12 +338,12 @@ impl Comparer {
         tracing::info!(agent = %self.shadow.agent, "differs by nature, and is not compared: {}", news.join(", "));
         self.learned.extend(news.iter().map(|path| cut(path)));
         let learned = serde_json::to_string(&self.learned).expect("paths are text");
-        self.commons.store.keep_difference(Arc::clone(&self.shadow.agent), self.shadow.rollout, 0, learned);
+        self.context.store.keep_difference(Arc::clone(&self.shadow.agent), self.shadow.rollout, 0, learned);
     }
 
     /// What a revision makes of a copy; none if it is not its doing that this cannot be known.
     async fn answer(&self, pool: &Arc<Pool>, copy: &Copy) -> Option<Answer> {
-        let replay = Replay::new(&self.commons, &self.shadow, &copy.tape, copy.began);
+        let replay = Replay::new(&self.context, &self.shadow, &copy.tape, copy.began);
         let outside = Arc::clone(&replay) as Arc<dyn Outside>;
         let said = match &copy.asked {
             Asked::Message(message, hops) => handle(pool, message, *hops, outside)
@@ -387,7 +387,7 @@ impl Comparer {
         let record = serde_json::to_string(&differing).expect("it is text and numbers");
         self.kept = (messages + 1, bytes + record.len() as u64);
         if bytes + record.len() as u64 <= KEPT_BYTES {
-            self.commons.store.keep_difference(
+            self.context.store.keep_difference(
                 Arc::clone(&self.shadow.agent),
                 self.shadow.rollout,
                 messages + 1,

@@ -52,9 +52,9 @@ impl Bench {
             peak_memory: Arc::default(),
             denied: Denied::default(),
         };
-        let outside = Arc::clone(&agent.commons) as Arc<dyn Outside>;
+        let outside = Arc::clone(&agent.context) as Arc<dyn Outside>;
         let pool = Pool::new(&runtime, program, Arc::new(who), outside, 1);
-        let revision = Revision::new(id, spec, digest(&bytes), pool, Arc::clone(&agent.commons));
+        let revision = Revision::new(id, spec, digest(&bytes), pool, Arc::clone(&agent.context));
         Self { agent, revision, _folder: folder }
     }
 
@@ -81,11 +81,11 @@ impl Bench {
 
     /// The number of keys that there are.
     fn keys(&self) -> usize {
-        self.agent.commons.keys("triage", "k", None, 10_000).unwrap().what.len()
+        self.agent.context.keys("triage", "k", None, 10_000).unwrap().what.len()
     }
 
     fn value(&self, key: &str) -> Option<String> {
-        let read = self.agent.commons.read("triage", key).unwrap().what;
+        let read = self.agent.context.read("triage", key).unwrap().what;
         read.map(|read| String::from_utf8(read.value).unwrap())
     }
 }
@@ -294,7 +294,7 @@ async fn nothing_is_half_committed_when_nobody_waits_for_it_any_more() {
         migrated = bench.migrate() => panic!("{migrated:?}"),
         () = stepped => {}
     }
-    bench.agent.commons.store.flush().await.unwrap();
+    bench.agent.context.store.flush().await.unwrap();
     assert_eq!((bench.keys(), bench.value("k0008")), (3, None));
 }
 
@@ -309,7 +309,7 @@ async fn a_rehearsal_migrates_on_the_copy_first_and_leaves_the_state_alone() {
         (trap, Some(1), (0, 0), Some("its migration failed: trapped: ")),
     ] {
         let bench = Bench::new(&migrate, |_| ()).await;
-        let store = &bench.agent.commons.store;
+        let store = &bench.agent.context.store;
         store.keep_recent(1, 1, Box::new(message("m-1", "http:POST /", "triage")), None);
         let rehearsal = Rehearsal {
             candidate: Arc::clone(&bench.revision.pool),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Revision, expire_conversations};
 use crate::clock;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::wasm::Kind;
 
 /// How often idle instances are looked for; `instances.idle` is kept to within this.
@@ -22,7 +22,7 @@ const EXPIRED_ROUNDS: u32 = 10;
 const LOGS_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Sweeps until `stop`.
-pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
+pub(crate) async fn run(context: Arc<HostContext>, stop: CancellationToken) {
     let mut logs_seen: Option<Instant> = None;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -31,25 +31,25 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        expire_conversations(&commons);
+        expire_conversations(&context);
         if logs_seen.is_none_or(|seen| seen.elapsed() >= LOGS_EVERY) {
             logs_seen = Some(Instant::now());
-            let commons = Arc::clone(&commons);
+            let context = Arc::clone(&context);
             tokio::task::spawn_blocking(move || {
-                let routes = commons.routes.load_full();
-                commons.logs.forget_gone(|agent| routes.present(agent).is_some(), SystemTime::now());
+                let routes = context.routes.load_full();
+                context.logs.forget_gone(|agent| routes.present(agent).is_some(), SystemTime::now());
             });
         }
-        if let Err(error) = commons.store.tidy_memories().await {
+        if let Err(error) = context.store.tidy_memories().await {
             tracing::warn!(%error, "pieces of memories that are nobody's could not be removed; they take room");
         }
-        if let Err(error) = remove_expired(&commons).await {
+        if let Err(error) = remove_expired(&context).await {
             tracing::warn!(
                 error,
                 "keys whose time is over could not be removed; they take room, and nobody reads them"
             );
         }
-        let routes = commons.routes.load_full();
+        let routes = context.routes.load_full();
         for agent in routes.agents() {
             sweep(agent).await;
         }
@@ -57,15 +57,15 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
 }
 
 /// Removes keys whose time is over from the disk.
-async fn remove_expired(commons: &Commons) -> Result<(), String> {
+async fn remove_expired(context: &HostContext) -> Result<(), String> {
     for _ in 0..EXPIRED_ROUNDS {
-        let expired = commons.store.expired(clock::now_ms(), EXPIRED_AT_ONCE)?;
+        let expired = context.store.expired(clock::now_ms(), EXPIRED_AT_ONCE)?;
         let found: usize = expired.values().map(Vec::len).sum();
         for (agent, keys) in expired {
-            let routes = commons.routes.load_full();
+            let routes = context.routes.load_full();
             // That of an agent that is not declared is kept all the same.
             let bytes = routes.present(&agent).map_or_else(Arc::default, |agent| Arc::clone(agent.state_bytes()));
-            commons.store.remove_expired(agent, keys, bytes).await.map_err(|error| error.to_string())?;
+            context.store.remove_expired(agent, keys, bytes).await.map_err(|error| error.to_string())?;
         }
         if found < EXPIRED_AT_ONCE as usize {
             break;

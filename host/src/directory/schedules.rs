@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::clock;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::status::ScheduleStatus;
 use crate::store::{Commit, Committed, Fired};
 use crate::wasm::{Envelope, Inbox, Sent, new_id, wit};
@@ -36,14 +36,14 @@ struct Next {
 }
 
 /// Lets schedules fire until `stop`.
-pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
+pub(crate) async fn run(context: Arc<HostContext>, stop: CancellationToken) {
     let mut next = Next::default();
     loop {
-        let soonest = look(&commons, &mut next, clock::now_ms());
+        let soonest = look(&context, &mut next, clock::now_ms());
         let pause = soonest.map_or(LOOK, |at| Duration::from_millis(at.saturating_sub(clock::now_ms())).min(LOOK));
         tokio::select! {
             () = stop.cancelled() => return,
-            () = commons.clock_set.notified() => {}
+            () = context.clock_set.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -53,8 +53,8 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
 ///
 /// # Errors
 /// The store cannot be read.
-pub(crate) fn list(commons: &Commons, agent: Option<&Agent>, now: u64) -> Result<Vec<ScheduleStatus>, String> {
-    let routes = commons.routes.load();
+pub(crate) fn list(context: &HostContext, agent: Option<&Agent>, now: u64) -> Result<Vec<ScheduleStatus>, String> {
+    let routes = context.routes.load();
     let mut agents: Vec<&Agent> = match agent {
         Some(agent) => vec![agent],
         None => routes.agents().map(|agent| &**agent).collect(),
@@ -65,7 +65,7 @@ pub(crate) fn list(commons: &Commons, agent: Option<&Agent>, now: u64) -> Result
         for schedule in &agent.spec().schedules {
             // Before it fires for the first time the store has since when its times count.
             let fired = |at: &u64| schedule.next_after(at.saturating_sub(1)) == Some(*at);
-            let last = commons.store.fired_at(agent.name().as_str(), &schedule.key())?;
+            let last = context.store.fired_at(agent.name().as_str(), &schedule.key())?;
             found.push(ScheduleStatus {
                 agent: agent.name().to_string(),
                 cron: schedule.cron.as_str().to_owned(),
@@ -85,27 +85,27 @@ fn counts_from(last: Option<u64>, now: u64) -> u64 {
 }
 
 /// Lets fire what is due; gives when the next is.
-fn look(commons: &Commons, next: &mut Next, now: u64) -> Option<u64> {
+fn look(context: &HostContext, next: &mut Next, now: u64) -> Option<u64> {
     let anew = now.saturating_add(SET_BACK) < next.latest;
     if anew {
         let back = Duration::from_millis(next.latest - now);
         tracing::warn!(?back, "the clock was set back; schedules go by what it shows now");
-        commons.events.tell(None, "schedule.clock-set-back", serde_json::json!({ "seconds": back.as_secs() }));
+        context.events.tell(None, "schedule.clock-set-back", serde_json::json!({ "seconds": back.as_secs() }));
         *next = Next::default();
     }
     next.latest = next.latest.max(now);
     let mut seen = HashMap::new();
-    for agent in commons.routes.load().agents() {
+    for agent in context.routes.load().agents() {
         for schedule in &agent.spec().schedules {
             let key = (agent.name().to_string(), schedule.key());
             let at = match next.times.remove(&key) {
                 Some(Some(at)) if at <= now => {
-                    fire(commons, agent, schedule, &key.1, at, None);
+                    fire(context, agent, schedule, &key.1, at, None);
                     schedule.next_after(now)
                 }
                 // Also when the clock was set back a little: the times before have been.
                 Some(at) => at,
-                None => begin(commons, agent, schedule, &key.1, now, !anew),
+                None => begin(context, agent, schedule, &key.1, now, !anew),
             };
             seen.insert(key, at);
         }
@@ -116,14 +116,14 @@ fn look(commons: &Commons, next: &mut Next, now: u64) -> Option<u64> {
 
 /// Takes up a schedule: makes up for what was missed, if that is wanted, and gives when it fires next.
 fn begin(
-    commons: &Commons,
+    context: &HostContext,
     agent: &Arc<Agent>,
     schedule: &Schedule,
     key: &str,
     now: u64,
     make_up: bool,
 ) -> Option<u64> {
-    let last = match commons.store.fired_at(agent.name().as_str(), key) {
+    let last = match context.store.fired_at(agent.name().as_str(), key) {
         Ok(last) => last,
         Err(error) => {
             tracing::error!(agent = %agent.name(), error, "when a schedule fired last cannot be read; what it missed is not made up for");
@@ -133,7 +133,7 @@ fn begin(
     match last {
         Some(last) if make_up => {
             for (at, index) in schedule.missed(last, now, MOST_MISSED).into_iter().zip(0..) {
-                fire(commons, agent, schedule, key, at, Some(clock::steady_ms() + index * APART));
+                fire(context, agent, schedule, key, at, Some(clock::steady_ms() + index * APART));
             }
         }
         Some(_) => {}
@@ -141,18 +141,18 @@ fn begin(
         None => {
             let mut commit = Commit::new(agent.name().shared(), Box::new(|_| ()));
             commit.fired = Some(Fired { schedule: key.to_owned(), at: now });
-            commons.store.submit(commit);
+            context.store.submit(commit);
         }
     }
     schedule.next_after(counts_from(last, now))
 }
 
 /// Sends the message of a schedule that was due at a time.
-fn fire(commons: &Commons, agent: &Arc<Agent>, schedule: &Schedule, key: &str, at: u64, due: Option<u64>) {
+fn fire(context: &HostContext, agent: &Arc<Agent>, schedule: &Schedule, key: &str, at: u64, due: Option<u64>) {
     let name = agent.name().clone();
     if let Err(error) = agent.reserve_place(None) {
         tracing::warn!(agent = %name, cron = %schedule.cron, %error, "a schedule did not fire");
-        commons.events.tell(
+        context.events.tell(
             Some(name.as_str()),
             "schedule.refused",
             serde_json::json!({ "cron": schedule.cron.as_str(), "at": at, "reason": error.to_string() }),
@@ -189,7 +189,7 @@ fn fire(commons: &Commons, agent: &Arc<Agent>, schedule: &Schedule, key: &str, a
     let mut commit = Commit::new(agent.name().shared(), done);
     commit.sends = vec![Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope)];
     commit.fired = Some(Fired { schedule: key.to_owned(), at });
-    commons.store.submit(commit);
+    context.store.submit(commit);
 }
 
 #[cfg(test)]
@@ -199,7 +199,7 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
-    use crate::routes::Routes;
+    use crate::directory::routes::Routes;
     use crate::store::{EventFilter, Store};
 
     /// 2026-01-01T00:00:00Z.
@@ -207,7 +207,7 @@ mod tests {
     const MINUTE: u64 = 60_000;
 
     /// A store in this folder, and an agent `clock` with a schedule for every minute.
-    fn open(folder: &tempfile::TempDir, missed: &str, depth: u32) -> Arc<Commons> {
+    fn open(folder: &tempfile::TempDir, missed: &str, depth: u32) -> Arc<HostContext> {
         let text = format!(
             "caxton = 1\n[agents.clock]\ncomponent = \"clock.wasm\"\nmailbox = {{ depth = {depth} }}\n\
              [[agents.clock.schedule]]\ncron = \"* * * * *\"\nmissed = \"{missed}\"\n"
@@ -216,36 +216,36 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
         let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
-        let commons = Commons::new(store, tokio::runtime::Handle::current()).unwrap();
-        let agent = Agent::new(Arc::clone(&desired.agents["clock"]), Arc::clone(&commons));
-        commons.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
-        commons
+        let context = HostContext::new(store, tokio::runtime::Handle::current()).unwrap();
+        let agent = Agent::new(Arc::clone(&desired.agents["clock"]), Arc::clone(&context));
+        context.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
+        context
     }
 
     /// The messages that wait, once all is written.
-    async fn waiting(commons: &Commons) -> usize {
-        commons.store.flush().await.unwrap();
-        commons.store.queued(&RandomState::new()).unwrap().get("clock").map_or(0, Vec::len)
+    async fn waiting(context: &HostContext) -> usize {
+        context.store.flush().await.unwrap();
+        context.store.queued(&RandomState::new()).unwrap().get("clock").map_or(0, Vec::len)
     }
 
     /// Lets go of the folder, which the agents hold as well.
-    async fn close(commons: Arc<Commons>) {
-        commons.routes.store(Arc::default());
+    async fn close(context: Arc<HostContext>) {
+        context.routes.store(Arc::default());
         // What is answered second comes after all that the first commits told.
-        commons.store.flush().await.unwrap();
-        commons.store.flush().await.unwrap();
-        assert_eq!(Arc::strong_count(&commons), 1);
+        context.store.flush().await.unwrap();
+        context.store.flush().await.unwrap();
+        assert_eq!(Arc::strong_count(&context), 1);
     }
 
-    fn status(commons: &Commons, now: u64) -> (Option<u64>, Option<u64>) {
-        let found = list(commons, None, now).unwrap();
+    fn status(context: &HostContext, now: u64) -> (Option<u64>, Option<u64>) {
+        let found = list(context, None, now).unwrap();
         (found[0].last_at, found[0].next_at)
     }
 
     #[tokio::test]
     async fn each_time_fires_once_from_when_it_is_declared() {
         let folder = tempfile::tempdir().unwrap();
-        let commons = open(&folder, "all", 100);
+        let context = open(&folder, "all", 100);
         let mut next = Next::default();
         for (at, count) in [
             (BEGAN + 30_000, 0),
@@ -257,18 +257,18 @@ mod tests {
             // Looked at too late: a host that runs makes up for nothing.
             (BEGAN + 7 * MINUTE, 3),
         ] {
-            let soonest = look(&commons, &mut next, at);
+            let soonest = look(&context, &mut next, at);
             assert_eq!(soonest, Some(at - at % MINUTE + MINUTE), "{at}");
-            assert_eq!(waiting(&commons).await, count, "{at}");
+            assert_eq!(waiting(&context).await, count, "{at}");
         }
-        let (last, after) = status(&commons, BEGAN + 7 * MINUTE);
+        let (last, after) = status(&context, BEGAN + 7 * MINUTE);
         assert_eq!((last, after), (Some(BEGAN + 3 * MINUTE), Some(BEGAN + 8 * MINUTE)));
     }
 
     #[tokio::test]
     async fn a_clock_that_is_set_back_makes_nothing_fire_twice_unless_it_was_quite_wrong() {
         let folder = tempfile::tempdir().unwrap();
-        let commons = open(&folder, "all", 100);
+        let context = open(&folder, "all", 100);
         let mut next = Next::default();
         let hours = |hours: u64| hours * 60 * MINUTE;
         let noon = BEGAN + hours(12);
@@ -285,10 +285,10 @@ mod tests {
             (noon - hours(1), noon - 59 * MINUTE, 2),
             (noon - 59 * MINUTE, noon - 58 * MINUTE, 3),
         ] {
-            assert_eq!(look(&commons, &mut next, at), Some(soonest), "{}", at.cast_signed() - noon.cast_signed());
-            assert_eq!(waiting(&commons).await, count, "{}", at.cast_signed() - noon.cast_signed());
+            assert_eq!(look(&context, &mut next, at), Some(soonest), "{}", at.cast_signed() - noon.cast_signed());
+            assert_eq!(waiting(&context).await, count, "{}", at.cast_signed() - noon.cast_signed());
         }
-        let told: Vec<_> = commons.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
+        let told: Vec<_> = context.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
         let told: Vec<_> = told.iter().map(|event| (event.kind.as_str(), event.data["seconds"].as_u64())).collect();
         assert_eq!(told, [("schedule.clock-set-back", Some(62 * 60))]);
     }
@@ -297,22 +297,22 @@ mod tests {
     async fn a_clock_that_is_set_back_while_the_host_is_stopped_makes_nothing_fire_twice() {
         let folder = tempfile::tempdir().unwrap();
         let noon = BEGAN + 12 * 60 * MINUTE;
-        let commons = open(&folder, "all", 100);
+        let context = open(&folder, "all", 100);
         let mut next = Next::default();
-        look(&commons, &mut next, noon - 1_000);
-        look(&commons, &mut next, noon);
-        assert_eq!(waiting(&commons).await, 1);
-        close(commons).await;
+        look(&context, &mut next, noon - 1_000);
+        look(&context, &mut next, noon);
+        assert_eq!(waiting(&context).await, 1);
+        close(context).await;
         for (now, soonest) in [
             (noon - 2_000, noon + MINUTE),
             (noon - 60 * MINUTE, noon + MINUTE),
             (noon - 61 * MINUTE, noon - 60 * MINUTE),
         ] {
-            let commons = open(&folder, "all", 100);
-            assert_eq!(look(&commons, &mut Next::default(), now), Some(soonest), "{}", noon - now);
-            assert_eq!(status(&commons, now).1, Some(soonest), "as it is listed");
-            assert_eq!(waiting(&commons).await, 1, "{}", noon - now);
-            close(commons).await;
+            let context = open(&folder, "all", 100);
+            assert_eq!(look(&context, &mut Next::default(), now), Some(soonest), "{}", noon - now);
+            assert_eq!(status(&context, now).1, Some(soonest), "as it is listed");
+            assert_eq!(waiting(&context).await, 1, "{}", noon - now);
+            close(context).await;
         }
     }
 
@@ -320,17 +320,17 @@ mod tests {
     async fn what_a_stop_missed_is_made_up_for_as_declared_and_once() {
         for (missed, count) in [("skip", 0), ("latest", 1), ("all", 3)] {
             let folder = tempfile::tempdir().unwrap();
-            let commons = open(&folder, missed, 100);
-            look(&commons, &mut Next::default(), BEGAN + 1_000);
-            assert_eq!(waiting(&commons).await, 0, "{missed}");
-            assert_eq!(status(&commons, BEGAN), (None, Some(BEGAN + MINUTE)), "{missed}: it never fired");
-            close(commons).await;
+            let context = open(&folder, missed, 100);
+            look(&context, &mut Next::default(), BEGAN + 1_000);
+            assert_eq!(waiting(&context).await, 0, "{missed}");
+            assert_eq!(status(&context, BEGAN), (None, Some(BEGAN + MINUTE)), "{missed}: it never fired");
+            close(context).await;
             let now = BEGAN + 3 * MINUTE + 2_000;
             for round in ["first", "second"] {
-                let commons = open(&folder, missed, 100);
-                look(&commons, &mut Next::default(), now);
-                assert_eq!(waiting(&commons).await, count, "{missed}, {round} start");
-                close(commons).await;
+                let context = open(&folder, missed, 100);
+                look(&context, &mut Next::default(), now);
+                assert_eq!(waiting(&context).await, count, "{missed}, {round} start");
+                close(context).await;
             }
         }
     }
@@ -338,14 +338,14 @@ mod tests {
     #[tokio::test]
     async fn a_full_mailbox_gets_no_more_and_it_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let commons = open(&folder, "skip", 1);
+        let context = open(&folder, "skip", 1);
         let mut next = Next::default();
         for minute in 0..=3 {
-            look(&commons, &mut next, BEGAN + minute * MINUTE);
+            look(&context, &mut next, BEGAN + minute * MINUTE);
         }
-        assert_eq!(waiting(&commons).await, 1);
-        assert_eq!(status(&commons, BEGAN).0, Some(BEGAN + MINUTE), "the only one that fired");
-        let refused: Vec<_> = commons.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
+        assert_eq!(waiting(&context).await, 1);
+        assert_eq!(status(&context, BEGAN).0, Some(BEGAN + MINUTE), "the only one that fired");
+        let refused: Vec<_> = context.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
         let times: Vec<_> = refused.iter().map(|event| (event.kind.as_str(), event.data["at"].as_u64())).collect();
         let expected = [2, 3].map(|minute| ("schedule.refused", Some(BEGAN + minute * MINUTE)));
         assert_eq!(times, expected);

@@ -5,8 +5,10 @@
 //!   ... until a signal, or it cannot go on: stop listening -> drain -> save -> close the store
 //! ```
 
-mod listen;
+mod ports;
+pub(crate) mod signals;
 mod stop;
+pub(crate) mod systemd;
 
 use std::future::Future;
 use std::io::Write;
@@ -24,21 +26,30 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::listen::{Ports, Sockets, Stops};
+use self::ports::{Ports, Sockets, Stops};
 use self::stop::{End, stop};
+use self::systemd::Supervisor;
+use crate::admin;
 use crate::agent::forget_unwanted;
-use crate::commons::Commons;
+use crate::clock;
 use crate::config::{ConfigErrors, Loaded};
-use crate::control::{Control, Readiness, Wake};
+use crate::context::HostContext;
+use crate::directory::idle;
+use crate::directory::schedules;
+use crate::directory::wakeups;
+use crate::host::signals::{Asked, Signals};
+use crate::reconcile::build;
+use crate::reconcile::handle::{Control, Readiness, Wake};
+use crate::reconcile::stamp::Writing;
+use crate::reconcile::watcher::{Before, Followed, Following};
 use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source};
-use crate::shutdown::{Asked, Signals};
-use crate::stamp::Writing;
 use crate::store::{Store, StoreError};
-use crate::systemd::{self, Supervisor};
+use crate::tasks;
 use crate::tasks::RECONCILER;
+use crate::telemetry::histogram;
+use crate::telemetry::host_stats;
+use crate::telemetry::metrics;
 use crate::wasm::{Runtime, RuntimeOptions};
-use crate::watch::{Before, Followed, Following};
-use crate::{admin, build, clock, figures, histogram, metrics, schedules, sweep, tasks, timers};
 
 /// How a host is to be run.
 #[derive(Debug, Clone)]
@@ -102,7 +113,7 @@ fn threads(name: &str, start: fn()) -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Everything of a host that listens.
 struct Host {
-    commons: Arc<Commons>,
+    context: Arc<HostContext>,
     control: Control,
     reconciler: JoinHandle<Option<Drained>>,
     settled: watch::Receiver<bool>,
@@ -138,20 +149,20 @@ async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError>
             return Ok(ExitCode::from(130));
         }
     };
-    let data = host.commons.store.folder().to_owned();
+    let data = host.context.store.folder().to_owned();
     let end = serve(&options, &host, &supervisor, &mut signals).await?;
     supervisor.tell(&systemd::stopping(&end_words(&end)));
-    let commons = Arc::clone(&host.commons);
+    let context = Arc::clone(&host.context);
     let code = tokio::select! {
         code = stop(host, &end) => code,
-        never = supervisor.watch(&commons.tasks) => match never {},
+        never = supervisor.watch(&context.tasks) => match never {},
         () = signals.stop() => {
             tracing::warn!("stopping now; what was in hand is given up");
             ExitCode::from(130)
         }
     };
     // It may have been lost meanwhile.
-    let end = commons.store.lost().map_or(end, End::StoreLost);
+    let end = context.store.lost().map_or(end, End::StoreLost);
     match end {
         End::Asked | End::TaskDied(_) => drop(std::fs::remove_file(data.join(HOST_FILE))),
         // The file that is there now is another host's.
@@ -179,7 +190,7 @@ async fn serve(
     supervisor: &Supervisor,
     signals: &mut Signals,
 ) -> Result<End, StartError> {
-    let commons = &host.commons;
+    let context = &host.context;
     let mut announce = Box::pin(announce(options, host, host.settled.clone()));
     let mut announced = false;
     let mut reload = None;
@@ -189,14 +200,14 @@ async fn serve(
                 announced = true;
                 if let Err(error) = result {
                     // Who is asked may have died meanwhile.
-                    return commons.tasks.failed().map(End::TaskDied).ok_or(error.into());
+                    return context.tasks.failed().map(End::TaskDied).ok_or(error.into());
                 }
                 supervisor.tell(&systemd::ready());
             }
-            why = commons.tasks.until_failed() => return Ok(End::TaskDied(why)),
-            why = commons.store.until_lost() => return Ok(End::StoreLost(why)),
+            why = context.tasks.until_failed() => return Ok(End::TaskDied(why)),
+            why = context.store.until_lost() => return Ok(End::StoreLost(why)),
             never = supervisor.extend_start(), if !announced => match never {},
-            never = supervisor.watch(&commons.tasks) => match never {},
+            never = supervisor.watch(&context.tasks) => match never {},
             // A file with errors is told as always; what runs goes on, so the host is ready again.
             _ = async { match &mut reload { Some(reload) => Pin::new(reload).await, None => std::future::pending().await } } => {
                 reload = None;
@@ -263,7 +274,7 @@ async fn start(
     let sockets = Sockets::bind(desired).await?;
     let ports = sockets.ports.clone();
     let (followed, sources) = first_builds(options, &source, &loaded, &data, building).await?;
-    let commons = share(store, workers, desired, &data)?;
+    let context = share(store, workers, desired, &data)?;
     let stops = Stops::default();
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
@@ -280,14 +291,14 @@ async fn start(
         admin: ports.admin.to_string(),
         stopping: false,
     };
-    commons.events.tell(
+    context.events.tell(
         None,
         "host.started",
         serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "file": source.file.to_string_lossy() }),
     );
-    let admin_state = admin::AdminState::new(control.clone(), Arc::clone(&commons), metrics, &data)?;
+    let admin_state = admin::AdminState::new(control.clone(), Arc::clone(&context), metrics, &data)?;
     let reconciler = Reconciler::new(Setup {
-        commons: Arc::clone(&commons),
+        context: Arc::clone(&context),
         runtime,
         source,
         declared: loaded,
@@ -300,13 +311,13 @@ async fn start(
         writing,
         facts,
     });
-    let mut listeners = sockets.serve(&settings, &commons, admin_state, &stops);
+    let mut listeners = sockets.serve(&settings, &context, admin_state, &stops);
     // Waited for at the end, like the listeners: it ends a build that is under way.
-    listeners.push(keep_going(&commons, &stops.stop, following, wake_sender));
+    listeners.push(keep_going(&context, &stops.stop, following, wake_sender));
     let stop = &stops.stop;
-    let reconciler = commons.tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
+    let reconciler = context.tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
-    Ok(Host { commons, control, reconciler, settled, ports, stops, listeners, drain, began })
+    Ok(Host { context, control, reconciler, settled, ports, stops, listeners, drain, began })
 }
 
 /// Runs the first builds, if they are asked for. Returns what is followed, with the sources as they were before.
@@ -331,33 +342,33 @@ type Lasting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Starts what goes on beside, until `stop`. Returns the task that follows files.
 fn keep_going(
-    commons: &Arc<Commons>,
+    context: &Arc<HostContext>,
     stop: &CancellationToken,
     following: Following,
     wakes: mpsc::Sender<Wake>,
 ) -> JoinHandle<Option<()>> {
-    let tasks = &commons.tasks;
-    let each = |name, run: fn(Arc<Commons>, CancellationToken) -> Lasting| {
-        let (commons, of_task) = (Arc::clone(commons), stop.clone());
-        drop(tasks.lasting(name, stop.clone(), move || run(Arc::clone(&commons), of_task.clone())));
+    let tasks = &context.tasks;
+    let each = |name, run: fn(Arc<HostContext>, CancellationToken) -> Lasting| {
+        let (context, of_task) = (Arc::clone(context), stop.clone());
+        drop(tasks.lasting(name, stop.clone(), move || run(Arc::clone(&context), of_task.clone())));
     };
-    each("sweep", |commons, stop| Box::pin(sweep::run(commons, stop)));
-    each("figures", |commons, stop| Box::pin(figures::run(Arc::clone(&commons.figures), stop)));
-    each(tasks::TIMERS, |commons, stop| Box::pin(timers::run(commons, stop)));
-    each("schedules", |commons, stop| Box::pin(schedules::run(commons, stop)));
+    each("sweep", |context, stop| Box::pin(idle::run(context, stop)));
+    each("figures", |context, stop| Box::pin(host_stats::run(Arc::clone(&context.figures), stop)));
+    each(tasks::TIMERS, |context, stop| Box::pin(wakeups::run(context, stop)));
+    each("schedules", |context, stop| Box::pin(schedules::run(context, stop)));
     let of_task = stop.clone();
-    let watch = move || crate::watch::run(following.clone(), wakes.clone(), of_task.clone());
+    let watch = move || crate::reconcile::watcher::run(following.clone(), wakes.clone(), of_task.clone());
     tasks.lasting("watch", stop.clone(), watch)
 }
 
 /// What all agents share, with what waited in the store for them.
-fn share(store: Arc<Store>, workers: Handle, desired: &Desired, data: &Path) -> anyhow::Result<Arc<Commons>> {
-    let commons = Commons::new(store, workers).map_err(|error| {
+fn share(store: Arc<Store>, workers: Handle, desired: &Desired, data: &Path) -> anyhow::Result<Arc<HostContext>> {
+    let context = HostContext::new(store, workers).map_err(|error| {
         anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
     })?;
-    commons.store.conversations.configure(desired.conversations.clone());
-    forget_unwanted(&commons.store, desired);
-    Ok(commons)
+    context.store.conversations.configure(desired.conversations.clone());
+    forget_unwanted(&context.store, desired);
+    Ok(context)
 }
 
 /// The folder of compiled components, and whether several hosts of one user may share it.

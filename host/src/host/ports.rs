@@ -9,8 +9,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::commons::Commons;
-use crate::{admin, http};
+use crate::admin;
+use crate::context::HostContext;
+use crate::http;
 
 /// Where a host listens, as it is written for programs.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -65,12 +66,12 @@ impl Sockets {
     pub(super) fn serve(
         self,
         settings: &Arc<ArcSwap<desired::Http>>,
-        commons: &Arc<Commons>,
+        context: &Arc<HostContext>,
         admin_state: admin::AdminState,
         stops: &Stops,
     ) -> Vec<JoinHandle<Option<()>>> {
-        let (tasks, Stops { closing, stop, probing }) = (&commons.tasks, stops);
-        let serving = http::serve(self.http, Arc::clone(settings), Arc::clone(commons), closing.clone());
+        let (tasks, Stops { closing, stop, probing }) = (&context.tasks, stops);
+        let serving = http::serve(self.http, Arc::clone(settings), Arc::clone(context), closing.clone());
         let api = admin::Api::new(admin_state, stop.clone());
         let managing = admin::serve(self.admin, api.clone(), stop.clone());
         let mut listeners = vec![

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::histogram::{Counted, Histogram, Sharded};
 use crate::status::{DeliveryFigures, FailureCount, MessageFigures, ProcessFigures};
+use crate::telemetry::histogram::{Counted, Histogram, Sharded};
 
 /// The sampling interval, and so the time over which the peak rate is measured.
 const TICK: Duration = Duration::from_secs(1);

@@ -17,23 +17,23 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
+use crate::agent::receipts::Receipts;
 use crate::agent::{Agent, Backlog, Ends, Revision, backlog, describe};
 use crate::clock;
+use crate::directory::routes::Routes;
+use crate::directory::wakeups::Timers;
 use crate::events::Events;
-use crate::figures::Figures;
 use crate::logs::{Line, Logs};
-use crate::receipts::Receipts;
-use crate::routes::Routes;
 use crate::store::{Commit, Committed, Store, said};
 use crate::tasks::Tasks;
-use crate::timers::Timers;
+use crate::telemetry::host_stats::Figures;
 use crate::wasm::{
     Answer, Envelope, Fault, Identity, Inbox, LogLevel, Outcome, Outside, Read, Seen, Sent, TimerName, Trail, Waiter,
     Work, act, new_id, wit,
 };
 
 /// What all agents share.
-pub(crate) struct Commons {
+pub(crate) struct HostContext {
     /// What is kept.
     pub(crate) store: Arc<Store>,
     /// Where mailboxes are worked on: threads apart from those of calls, which never wait behind messages.
@@ -87,7 +87,7 @@ impl Resident {
     }
 }
 
-impl Commons {
+impl HostContext {
     /// With no agents yet, whose mailboxes will be worked on by `workers`.
     ///
     /// # Errors
@@ -250,7 +250,7 @@ pub(crate) struct Question {
     key: String,
 }
 
-impl Commons {
+impl HostContext {
     /// Takes what is sent into its conversations; what is not legal and has nobody to hear it is dropped.
     pub(crate) fn judged(&self, mut sends: Vec<Sent>) -> Vec<Sent> {
         sends.retain_mut(|sent| self.store.conversations.judge_sent(sent).is_ok());
@@ -334,9 +334,9 @@ fn not_understood(question: wit::Message, why: &str) -> wit::Message {
     }
 }
 
-impl Outside for Commons {
+impl Outside for HostContext {
     fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
-        Commons::admit(self, who, work, draft).map_err(Into::into)
+        HostContext::admit(self, who, work, draft).map_err(Into::into)
     }
 
     fn request<'a>(

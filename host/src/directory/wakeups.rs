@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::clock;
-use crate::commons::Commons;
+use crate::context::HostContext;
 use crate::tasks::{BEAT, TIMERS};
 
 /// A wall clock that was set by less than this, in milliseconds, was corrected, which is not worth a word.
@@ -57,16 +57,16 @@ impl Timers {
 }
 
 /// Wakes agents until `stop`.
-pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
+pub(crate) async fn run(context: Arc<HostContext>, stop: CancellationToken) {
     // Whoever was taken out when this died is woken once more.
-    look_at_all(&commons, Agent::look);
+    look_at_all(&context, Agent::look);
     loop {
-        commons.tasks.beat(TIMERS);
+        context.tasks.beat(TIMERS);
         if let Some(ahead) = clock::look() {
-            clock_was_set(&commons, ahead).await;
+            clock_was_set(&context, ahead).await;
         }
         let now = clock::steady_ms();
-        let (ready, next) = commons.timers.take_due(now);
+        let (ready, next) = context.timers.take_due(now);
         for agent in ready {
             agent.look();
         }
@@ -74,24 +74,24 @@ pub(crate) async fn run(commons: Arc<Commons>, stop: CancellationToken) {
         let pause = next.map_or(BEAT, |next| Duration::from_millis(next.saturating_sub(now)).min(BEAT));
         tokio::select! {
             () = stop.cancelled() => return,
-            () = commons.timers.sooner.notified() => {}
+            () = context.timers.sooner.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-fn look_at_all(commons: &Commons, look: fn(&Agent)) {
-    commons.routes.load().all().for_each(|agent| look(agent));
+fn look_at_all(context: &HostContext, look: fn(&Agent)) {
+    context.routes.load().all().for_each(|agent| look(agent));
 }
 
 /// Somebody set the wall clock, by so many milliseconds. What waits for one of its times is looked at anew; all else waits
 /// as long as it would have.
-async fn clock_was_set(commons: &Commons, ahead: i64) {
-    if let Err(error) = commons.store.redate_timers().await {
+async fn clock_was_set(context: &HostContext, ahead: i64) {
+    if let Err(error) = context.store.redate_timers().await {
         tracing::error!(%error, "timers with a date come as if the clock had not been set");
     }
-    look_at_all(commons, Agent::follow_clock);
-    commons.clock_set.notify_one();
+    look_at_all(context, Agent::follow_clock);
+    context.clock_set.notify_one();
     if ahead.unsigned_abs() < WORTH_A_WORD {
         return;
     }
@@ -101,5 +101,5 @@ async fn clock_was_set(commons: &Commons, ahead: i64) {
         "the clock went {way} by {:.1} s; what waits for a while is not touched by that, what waits for a time follows it",
         seconds.abs()
     );
-    commons.events.tell(None, "host.clock-set", serde_json::json!({ "seconds": seconds }));
+    context.events.tell(None, "host.clock-set", serde_json::json!({ "seconds": seconds }));
 }

@@ -128,10 +128,10 @@ fn write_all(queue: &Receiver<Item>) {
 }
 
 fn write_until_closed(queue: &Receiver<Item>, out: &mut impl Write, is_allowed: impl Fn() -> bool) {
-    crate::seam::point("log-writer");
+    crate::test_hooks::point("log-writer");
     let mut reported = DROPPED.load(Ordering::Relaxed);
     while let Ok(item) = queue.recv() {
-        crate::seam::point("log-writer");
+        crate::test_hooks::point("log-writer");
         match item {
             Item::Line(line) => {
                 if !is_allowed() || out.write_all(&line).is_err() {

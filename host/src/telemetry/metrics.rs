@@ -14,10 +14,10 @@ use caxton_control::rollout::Obstacle;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::buckets::{BOUNDS_NS, Distribution};
-use crate::figures;
 use crate::status::{AgentStatus, TaskStatus};
-use crate::telemetry;
+use crate::telemetry::buckets::{BOUNDS_NS, Distribution};
+use crate::telemetry::host_stats;
+use crate::telemetry::logging;
 
 /// The description of a metric.
 struct Metric {
@@ -230,15 +230,15 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
     single(text, "caxton_ready", u8::from(sample.ready));
     single(text, "caxton_in_sync", u8::from(sample.in_sync));
     single(text, "caxton_store_bytes", store_bytes(sample.data));
-    single(text, "caxton_host_lines_dropped_total", telemetry::dropped());
+    single(text, "caxton_host_lines_dropped_total", logging::dropped());
     head(text, "caxton_task_restarts_total");
     for task in sample.tasks {
         line(text, "caxton_task_restarts_total", &format!("{{task=\"{}\"}}", task.name), task.restarts);
     }
-    if let Some(bytes) = figures::resident_bytes() {
+    if let Some(bytes) = host_stats::resident_bytes() {
         single(text, "process_resident_memory_bytes", bytes);
     }
-    single(text, "process_cpu_seconds_total", figures::cpu_time().as_secs_f64());
+    single(text, "process_cpu_seconds_total", host_stats::cpu_time().as_secs_f64());
 }
 
 const AGENT_STATES: [&str; 4] = ["running", "starting", "failed", "leaving"];
@@ -402,7 +402,7 @@ mod tests {
         let kept = |metric: &&Metric| matches!(metric.kind, Kind::Counter | Kind::Histogram);
         let described: BTreeSet<&str> = METRICS.iter().filter(kept).map(|metric| metric.name).collect();
         assert_eq!(used, described, "the left are recorded in host/src, the right are in METRICS");
-        let page = include_str!("../../docs/api.md");
+        let page = include_str!("../../../docs/api.md");
         for metric in METRICS {
             assert!(page.contains(&format!("`{}`", metric.name)), "docs/api.md lacks {}", metric.name);
             let is_times = matches!(metric.kind, Kind::Histogram | Kind::ReadHistogram);

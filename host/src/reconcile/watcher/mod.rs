@@ -27,9 +27,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant as TokioInstant;
 use tokio_util::sync::CancellationToken;
 
-use crate::build::{self, BuildError};
-use crate::control::Wake;
-use crate::stamp::Writing;
+use crate::reconcile::build::{self, BuildError};
+use crate::reconcile::handle::Wake;
+use crate::reconcile::stamp::Writing;
 
 pub(crate) use followed::Followed;
 use kernel::{Event, Kernel};

@@ -16,8 +16,8 @@ use super::kernel::{Closeness, Event, Handled, Kernel};
 use super::pattern::Pattern;
 use super::places::{Kind, Places};
 use super::sources::{Marks, Tree, changed, matches_nothing};
-use crate::control::Wake;
-use crate::stamp::{Stamp, Writing};
+use crate::reconcile::handle::Wake;
+use crate::reconcile::stamp::{Stamp, Writing};
 use crate::wasm::digest;
 
 /// The coarsest timestamps of common file systems (FAT: two seconds). A file that is younger may have been written

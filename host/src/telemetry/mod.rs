@@ -1,0 +1,8 @@
+//! Logging, metrics, traces and the statistics of the host.
+
+pub(crate) mod buckets;
+pub(crate) mod histogram;
+pub(crate) mod host_stats;
+pub(crate) mod logging;
+pub(crate) mod metrics;
+pub(crate) mod trace;
