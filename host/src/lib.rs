@@ -15,6 +15,7 @@ mod net;
 mod reconcile;
 mod status;
 mod store;
+mod systemd;
 mod tasks;
 mod telemetry;
 mod test_hooks;

@@ -28,7 +28,7 @@ const ROWS: &[&[&str]] = &[
     &["http", "admin"],
     &["reconcile", "directory", "agent", "context"],
     &["wasm", "store", "events", "logs"],
-    &["config", "tasks"],
+    &["config", "tasks", "systemd"],
     &["telemetry"],
     &["net"],
     &["status", "test_hooks", "clock"],

@@ -8,7 +8,6 @@
 mod ports;
 pub(crate) mod signals;
 mod stop;
-pub(crate) mod systemd;
 
 use std::future::Future;
 use std::io::Write;
@@ -28,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::ports::{Ports, Sockets, Stops};
 use self::stop::{End, stop};
-use self::systemd::Supervisor;
 use crate::admin;
 use crate::agent::forget_unwanted;
 use crate::clock;
@@ -44,6 +42,7 @@ use crate::reconcile::stamp::Writing;
 use crate::reconcile::watcher::{Before, Followed, Following};
 use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source};
 use crate::store::{Store, StoreError};
+use crate::systemd::Supervisor;
 use crate::tasks;
 use crate::tasks::RECONCILER;
 use crate::telemetry::histogram;

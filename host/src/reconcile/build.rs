@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::host::systemd;
+use crate::systemd;
 
 /// How long a build that is ended has to tidy up.
 pub(crate) const LEAVES_WITHIN: Duration = Duration::from_secs(1);
