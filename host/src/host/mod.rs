@@ -42,7 +42,7 @@ use crate::reconcile::stamp::Writing;
 use crate::reconcile::watcher::{Before, Followed, Following};
 use crate::reconcile::{Drained, Facts, Reconciler, Setup, Source};
 use crate::store::{Store, StoreError};
-use crate::systemd::Supervisor;
+use crate::systemd::{self, Supervisor};
 use crate::tasks;
 use crate::tasks::RECONCILER;
 use crate::telemetry::histogram;
