@@ -1,4 +1,4 @@
-//! Durable messages: `cargo bench -p caxton-benches --bench durable [-- NAME...]`.
+//! A bench of durable messages: `cargo bench -p caxton-benches --bench durable [-- NAME...]`.
 //!
 //! Every figure is a ratio of two measurements of this run, or is printed beside its goal. Names: `hop`, `single`,
 //! `nats`, `memory`, `start`.

@@ -1,4 +1,4 @@
-//! Shared parts of the benches of the whole program: servers as processes, and a load for them.
+//! The parts that the benches of the whole program share: servers as processes, and a load for them.
 
 mod ask;
 mod load;

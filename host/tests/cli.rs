@@ -1,4 +1,4 @@
-//! The program as people and scripts call it: what it prints where, and the code it ends with.
+//! The command line: standard output, standard error and exit codes.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -113,7 +113,7 @@ fn blocks_say_what_they_are() {
     check("blocks say what they are", &broken);
 }
 
-/// What a command of cargo names has to be there: a package, a test, a bench.
+/// Checks that the packages, tests and benches named by commands of cargo exist.
 #[test]
 fn commands_of_cargo_name_what_is_there() {
     let packages: Vec<String> = ["host", "host/control", "sdk/rust", "tests", "benches"]

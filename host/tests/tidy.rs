@@ -1,5 +1,5 @@
 //! The rules of this repository that a machine can see: sizes, arrows between modules, where wasmtime and
-//! `unsafe` may be, and what no test does.
+//! `unsafe` may be, the form of comments, and rules of tests.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -77,7 +77,7 @@ fn is_test(path: &str) -> bool {
     path.contains("/tests/") || path.ends_with("/tests.rs")
 }
 
-/// What comes before the tests of a file.
+/// Returns the part of a file before its tests.
 fn production(text: &str) -> &str {
     text.find("\n#[cfg(test)]\nmod tests {").map_or(text, |end| &text[..end])
 }
@@ -224,7 +224,7 @@ fn types_have_names_of_their_own() {
 
 /// Folders whose comments are held to a form.
 const PROSE: [&str; 5] = ["host/src", "host/control/src", "sdk/rust/src", "tests/src", "benches/src"];
-/// Doc comments that may begin otherwise, in thousandths.
+/// The share of doc comments that may begin otherwise, in thousandths.
 const MAX_OTHER_DOCS: usize = 1000;
 
 /// Returns whether the first line of a doc comment begins with an article or a verb in the third person.

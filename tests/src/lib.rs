@@ -53,7 +53,7 @@ pub struct Setup {
     folder: Arc<tempfile::TempDir>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    /// Shell commands that run before the shell becomes the host.
+    /// The shell commands that run before the shell becomes the host.
     within: Option<String>,
 }
 
@@ -184,11 +184,11 @@ impl Setup {
         let mut host = self.spawn();
         let ports = host.folder.path().join("ports.json");
         host.until("the refusal", |host| {
-            assert!(!ports.exists(), "the host started; it said:\n{}", host.said());
+            assert!(!ports.exists(), "the host started; it said:\n{}", host.output());
             host.has_ended().then_some(())
         });
         let code = host.ended();
-        (code, host.said())
+        (code, host.output())
     }
 }
 
@@ -203,7 +203,7 @@ impl Host {
         let path = self.folder.path().join("ports.json");
         let ports = self.until("the ports file", |host| {
             if let Ok(Some(status)) = host.child.try_wait() {
-                panic!("the host ended with {status} before it was ready; it said:\n{}", host.said());
+                panic!("the host ended with {status} before it was ready; it said:\n{}", host.output());
             }
             fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
         });
@@ -224,7 +224,7 @@ impl Host {
         fs::rename(temporary, self.folder.path().join("caxton.toml")).expect("the folder can be written to");
     }
 
-    /// Gives the host an order that no caller can give: `clock SECONDS` sets its wall clock ahead of the system's,
+    /// Sends the host an order that no caller can send: `clock SECONDS` sets its wall clock ahead of the system's,
     /// `panic TASK` makes one of its tasks panic, `stall TASK` makes it stall. Returns once the order was carried out.
     pub fn order(&self, order: &str) {
         let mut stream = UnixStream::connect(self.folder.path().join(ORDERS)).expect("the host takes orders");
@@ -235,12 +235,12 @@ impl Host {
     }
 
     /// Returns the output so far.
-    pub fn said(&self) -> String {
+    pub fn output(&self) -> String {
         self.output.text.lock().expect("no reader panics").clone()
     }
 
     /// Waits until the output contains `part`.
-    pub fn until_said(&self, part: &str) {
+    pub fn until_output(&self, part: &str) {
         let text = self.output.text.lock().expect("no reader panics");
         let (text, waited) =
             self.output.more.wait_timeout_while(text, PATIENCE, |text| !text.contains(part)).expect("no reader panics");
@@ -254,7 +254,7 @@ impl Host {
             if let Some(value) = condition(self) {
                 return value;
             }
-            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", self.said());
+            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", self.output());
             pause();
         }
     }
@@ -263,7 +263,7 @@ impl Host {
     pub fn until_at_once(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
         let began = Instant::now();
         while !condition() {
-            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", self.said());
+            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", self.output());
         }
     }
 

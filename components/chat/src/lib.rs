@@ -1,4 +1,4 @@
-//! A chat that keeps what was said, by room.
+//! A chat that keeps its messages, by room.
 //!
 //! | request | answer |
 //! |---|---|

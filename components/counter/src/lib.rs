@@ -23,7 +23,7 @@ impl Agent for Counter {
     }
 }
 
-/// How much to add; none when the content does not say it properly.
+/// Returns the number to add; `None` if the content is no such number.
 fn read_step(content: &[u8]) -> Option<i64> {
     if content.is_empty() {
         return Some(1);

@@ -39,7 +39,7 @@ fn crawl(message: &Message) -> Handled {
     Ok(None)
 }
 
-/// The links in a page: what stands between `<` and `>`.
+/// Returns the links in a page, which stand between `<` and `>`.
 fn links(page: &str) -> Vec<&str> {
     page.split('<').skip(1).map(|rest| &rest[..rest.find('>').expect("every link is closed")]).collect()
 }

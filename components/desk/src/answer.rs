@@ -1,8 +1,8 @@
-//! Filling in an answer.
+//! The text of an answer, from a template and the facts of a ticket.
 
 use helpdesk::Call;
 
-/// Replaces `{NAME|OTHERWISE}` by what the ticket says: `subject`, `from`, `id`, or a fact of the kind NAME.
+/// Replaces `{NAME|OTHERWISE}` by a part of the ticket: `subject`, `from`, `id`, or a fact of the kind NAME.
 pub(crate) fn fill(template: &str, call: &Call) -> String {
     let mut text = String::new();
     let mut rest = template;

@@ -1,4 +1,4 @@
-//! A desk of the help desk: proposes to take tickets about what its `config` names, and answers those it gets.
+//! A desk of the help desk: proposes to take tickets in the categories of its `config`, and answers those it gets.
 //! One component makes any number of desks.
 //!
 //! | config | meaning |
@@ -16,14 +16,14 @@
 //! | `query-ref` | `inform` with how many tickets it took, and how many of its proposals were rejected |
 
 mod answer;
-mod speciality;
+mod category;
 
+use category::{Category, read_categories};
 use caxton_sdk::prelude::*;
 use helpdesk::{Answer, CONTRACT_NET, Call, Proposal};
 use serde::Serialize;
-use speciality::{Speciality, read_specialities};
 
-/// How long a ticket that was taken counts as work still to be done, in milliseconds.
+/// The time for which an accepted ticket counts as open work, in milliseconds.
 const BUSY: u64 = 60 * 60 * 1_000;
 
 struct Desk;
@@ -52,8 +52,8 @@ impl Agent for Desk {
     }
 
     fn check() -> Result<(), String> {
-        let specialities = read_specialities().map_err(|failure| failure.reason)?;
-        if specialities.is_empty() {
+        let categories = read_categories().map_err(|failure| failure.reason)?;
+        if categories.is_empty() {
             return Err(String::from(
                 "config names nothing that this desk is about: it needs about-CATEGORY and answer-CATEGORY",
             ));
@@ -64,21 +64,21 @@ impl Agent for Desk {
 
 fn propose(message: &Message) -> Handled {
     let call: Call = message.json()?;
-    let specialities = read_specialities()?;
-    let Some((best, matter)) = best_match(&specialities, &call) else {
+    let categories = read_categories()?;
+    let Some((best, found)) = best_match(&categories, &call) else {
         return Ok(Some(Reply::refuse("this desk knows nothing of the matter")));
     };
     let minimum = config::parse("minimum")?.unwrap_or(0.2);
-    if matter.score < minimum {
-        return Ok(Some(Reply::refuse(format!("too little of it is this desk's matter ({:.2})", matter.score))));
+    if found.score < minimum {
+        return Ok(Some(Reply::refuse(format!("too little of it is this desk's matter ({:.2})", found.score))));
     }
     let minutes: u32 = config::parse("minutes")?.unwrap_or(15);
     let waiting = u32::try_from(recent(message.sent_at)?.len()).unwrap_or(u32::MAX);
     let proposal = Proposal {
-        score: matter.score,
+        score: found.score,
         minutes: minutes.saturating_mul(waiting.saturating_add(1)),
-        category: best.category.clone(),
-        matched: matter.matched,
+        category: best.name.clone(),
+        matched: found.matched,
     };
     log::debug!("proposes {:.2} for {}", proposal.score, call.ticket.subject);
     Ok(Some(Reply::json(&proposal)?.performative(Performative::Propose)))
@@ -89,8 +89,8 @@ fn take(message: &Message) -> Handled {
         return Ok(Some(Reply::not_understood(format!("a proposal is accepted in the protocol {CONTRACT_NET}"))));
     }
     let call: Call = message.json()?;
-    let specialities = read_specialities()?;
-    let Some((best, _)) = best_match(&specialities, &call) else {
+    let categories = read_categories()?;
+    let Some((best, _)) = best_match(&categories, &call) else {
         // What is accepted cannot be refused any more.
         let failure = Reply::text("this desk knows nothing of the matter any more");
         return Ok(Some(failure.performative(Performative::Failure)));
@@ -99,9 +99,9 @@ fn take(message: &Message) -> Handled {
     recent.push(message.sent_at);
     state::set_json("recent", &recent)?;
     state::increment("taken", 1)?;
-    log::info!("takes {} ({})", call.ticket.subject, best.category);
+    log::info!("takes {} ({})", call.ticket.subject, best.name);
     let text = answer::fill(&best.answer, &call);
-    Ok(Some(Reply::json(&Answer { category: best.category.clone(), text })?))
+    Ok(Some(Reply::json(&Answer { category: best.name.clone(), text })?))
 }
 
 /// The times, in milliseconds since 1970, of the tickets that are still being worked on.
@@ -111,11 +111,11 @@ fn recent(now: u64) -> Result<Vec<u64>, Failure> {
     Ok(times)
 }
 
-fn best_match<'a>(specialities: &'a [Speciality], call: &Call) -> Option<(&'a Speciality, speciality::Matter)> {
-    specialities
+fn best_match<'a>(categories: &'a [Category], call: &Call) -> Option<(&'a Category, category::Match)> {
+    categories
         .iter()
-        .map(|speciality| (speciality, speciality.judge(&call.reading)))
-        .filter(|(_, matter)| matter.score > 0.0)
+        .map(|category| (category, category.score(&call.reading)))
+        .filter(|(_, found)| found.score > 0.0)
         .max_by(|(_, a), (_, b)| a.score.total_cmp(&b.score))
 }
 

@@ -1,4 +1,5 @@
-//! Lets so many requests of each client through to another agent in each window of time, and answers the others with 429.
+//! Forwards a limited number of requests of each client in a window of time to another agent, and answers the others
+//! with 429.
 //!
 //! | request | answer |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Remembers what was said in each conversation, in its own memory, and keeps it through a restart by `snapshot`.
+//! Remembers the messages of each conversation in its own memory, and keeps them through a restart by `snapshot`.
 //!
 //! | performative | does | answers |
 //! |---|---|---|

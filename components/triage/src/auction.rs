@@ -1,4 +1,4 @@
-//! Calling for proposals and choosing among them.
+//! A call for proposals, and the choice among them.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use caxton_sdk::prelude::*;
 use helpdesk::{Answer, Proposal};
 use serde::Serialize;
 
-/// What one desk said to the call.
+/// The answer of a desk to the call.
 #[derive(Serialize)]
 pub(crate) struct Bid {
     pub(crate) desk: String,
     #[serde(flatten)]
     pub(crate) proposal: Option<Proposal>,
-    /// Why it makes none.
+    /// The reason of a desk that refuses.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
     /// The message that proposes.
@@ -21,19 +21,19 @@ pub(crate) struct Bid {
     message: Option<Message>,
 }
 
-/// All bids, the best first.
+/// An auction with its bids, the best first.
 pub(crate) struct Auction {
     bids: Vec<Bid>,
 }
 
-/// What became of an auction.
+/// The outcome of an auction.
 pub(crate) enum Outcome {
     Taken { winner: Box<Bid>, answer: Answer, others: Vec<Bid> },
     NotTaken { others: Vec<Bid> },
 }
 
 impl Auction {
-    /// Sends the call to all desks at once and takes what comes back in time.
+    /// Sends the call to all desks at once and collects the answers that come in time.
     pub(crate) fn hold(desks: &[String], call: &Draft, patience: Duration) -> Self {
         let drafts: Vec<Draft> = desks.iter().map(|desk| Draft { receiver: desk.clone(), ..call.clone() }).collect();
         let answers = messaging::request_all(&drafts, patience);
@@ -95,14 +95,14 @@ impl Outcome {
         others.iter().filter_map(|bid| Some((bid.desk.as_str(), bid.message.as_ref()?)))
     }
 
-    /// What the desks said that do not take the ticket.
+    /// Returns the bids of the desks that do not take the ticket.
     pub(crate) fn bids(&self) -> &[Bid] {
         match self {
             Self::Taken { others, .. } | Self::NotTaken { others } => others,
         }
     }
 
-    /// Why the winner is the winner, for a person to read.
+    /// Explains the choice of the winner, for a person to read.
     pub(crate) fn why(&self) -> String {
         let Self::Taken { winner, others, .. } = self else { return String::from("no desk proposed to take it") };
         let Some(proposal) = &winner.proposal else { return String::new() };

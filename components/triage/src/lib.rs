@@ -22,7 +22,7 @@ use serde::Serialize;
 
 struct Triage;
 
-/// What the one who posted the ticket gets.
+/// The response to a posted ticket.
 #[derive(Serialize)]
 struct Verdict<'a> {
     ticket: &'a str,
@@ -37,7 +37,7 @@ struct Verdict<'a> {
     proposals: &'a [Bid],
 }
 
-/// What the one who posted the ticket gets when no desk takes it.
+/// The response to a posted ticket that no desk takes.
 #[derive(Serialize)]
 struct NoTaker<'a> {
     ticket: &'a str,

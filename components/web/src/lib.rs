@@ -21,7 +21,7 @@ use wstd::time::Duration;
 const HOME: &str =
     "POST /upper\nPOST /echo\nPOST /sum\nGET /stream?bytes=N\nGET /headers\nGET /wait?ms=N\nGET /status?code=N\n";
 const LINE: &[u8; 64] = b"The quick brown fox jumps over the lazy dog, again and again ..\n";
-/// Large enough that the calls of the host do not show, small beside an instance's memory.
+/// The size of a chunk: large enough that the calls of the host do not show, small beside an instance's memory.
 const CHUNK: usize = 16 * 1024;
 
 #[wstd::http_server]
@@ -67,7 +67,7 @@ fn bad_request(reason: &str) -> Result<Response<Body>, Error> {
     answer(StatusCode::BAD_REQUEST, "text/plain", format!("{reason}\n"))
 }
 
-/// The number that the query gives under this name.
+/// Returns the number under this name in the query.
 fn number(request: &Request<Body>, name: &str) -> Option<u64> {
     let pairs = request.uri().query()?.split('&');
     pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)?.1.parse().ok()
@@ -102,7 +102,7 @@ fn stream(bytes: u64) -> Body {
     Body::from_http_body(chunks)
 }
 
-/// A body of so many bytes, all of them slices of the same lines.
+/// Returns a body of this many bytes, all of them slices of the same lines.
 struct Chunks {
     left: u64,
     lines: Bytes,

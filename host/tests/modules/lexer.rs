@@ -7,7 +7,7 @@ pub(crate) enum Token {
     Name(String),
     /// The `::` between the segments of a path.
     Separator,
-    /// Any other character.
+    /// A character that is neither of these.
     Mark(char),
 }
 

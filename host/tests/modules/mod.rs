@@ -33,7 +33,7 @@ struct Import {
     path: Vec<String>,
     /// The name in this module; `*` for a glob.
     name: String,
-    /// Whether other modules can use the name.
+    /// Set if other modules can use the name.
     is_reexport: bool,
 }
 
@@ -43,7 +43,7 @@ struct Module {
     file: String,
     /// The items that it defines, modules apart.
     items: BTreeSet<String>,
-    /// Those of them that are types or traits.
+    /// The items that are types or traits.
     types: Vec<String>,
     imports: Vec<Import>,
     /// The paths of two segments and more in its code.

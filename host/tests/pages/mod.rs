@@ -19,7 +19,7 @@ const OTHERS: [&str; 5] =
 pub(crate) struct Page {
     /// The path from the root, such as `docs/http.md`.
     pub(crate) path: String,
-    /// All of it.
+    /// The whole text.
     pub(crate) text: String,
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// All pages, in order of their paths.
+/// Returns all pages, sorted by path.
 pub(crate) fn pages() -> Vec<Page> {
     let read = |path: String| Page { text: fs::read_to_string(root().join(&path)).unwrap(), path };
     let entries = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());

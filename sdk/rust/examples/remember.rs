@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Default, Serialize, Deserialize)]
 struct Remember {
     lines: Vec<String>,
-    /// New in this revision: snapshots of an earlier one have no such field.
+    /// The sender of the last message. Snapshots of earlier revisions have no such field.
     #[serde(default)]
     last_sender: Option<String>,
 }

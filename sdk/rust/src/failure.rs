@@ -65,7 +65,7 @@ impl From<RequestError> for Failure {
     }
 }
 
-/// State that cannot be reached is `unavailable`; everything else is a fault of the agent.
+/// Maps state that cannot be reached to `unavailable`, and everything else to a fault of the agent.
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         match error {
@@ -119,7 +119,7 @@ fn describe_send_error(error: &SendError) -> String {
     }
 }
 
-/// Conversion of any error into a [`Failure`] with a chosen cause.
+/// Converts any error into a [`Failure`] with a chosen cause.
 ///
 /// ```
 /// use caxton_sdk::prelude::*;

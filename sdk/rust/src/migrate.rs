@@ -1,4 +1,4 @@
-//! Converting the state of an agent whose new version keeps it in another form.
+//! The conversion of an agent's state by a version that keeps it in another format.
 
 use std::marker::PhantomData;
 

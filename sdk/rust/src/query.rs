@@ -1,4 +1,4 @@
-//! Parsing of URL queries in the format of browsers and forms (`application/x-www-form-urlencoded`).
+//! A parser of URL queries in the format of browsers and forms (`application/x-www-form-urlencoded`).
 
 /// Returns the decoded names and values of a query in order: `a=1&b=x%20y`. A name without `=` has an empty value.
 pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {

@@ -1,4 +1,4 @@
-//! The banks, and what is to come of a transfer.
+//! The banks, and the expected outcome of a transfer.
 
 use caxton_tests::Client;
 use rand::Rng;
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 /// The agents.
 pub(crate) const BANKS: [&str; 4] = ["bank-a", "bank-b", "bank-c", "bank-d"];
-/// Few, so that handlings that run at once meet in one account.
+/// The accounts of each bank: few, so that concurrent handlers meet in one account.
 const ACCOUNTS: [&str; 3] = ["ann", "bob", "cem"];
-/// What each account begins with.
+/// The opening balance of each account.
 const OPENING: i64 = 100_000;
-/// All money that there is.
+/// The total amount of money.
 pub(crate) const PUT_IN: i64 = (BANKS.len() * ACCOUNTS.len()) as i64 * OPENING;
 
 /// The file of a host with the banks.
@@ -60,13 +60,13 @@ pub(crate) fn open(client: &Client) {
     }
 }
 
-/// What all accounts have, as the banks say.
+/// Returns the sum of all accounts, as the banks report it.
 pub(crate) fn sum(client: &Client) -> i64 {
     let sum = |bank: &str| client.post(&format!("/{bank}/now"), r#"{"do": "sum"}"#).json()["sum"].as_i64();
     BANKS.iter().map(|bank| sum(bank).expect("a sum")).sum()
 }
 
-/// All effect counts, as the banks say.
+/// Returns all effect counts, as the banks report them.
 pub(crate) fn audit(client: &Client) -> Vec<(String, i64)> {
     let mut seen = Vec::new();
     for bank in BANKS {
@@ -87,14 +87,14 @@ pub(crate) fn audit(client: &Client) -> Vec<(String, i64)> {
     seen
 }
 
-/// How a handler ends badly, after it has written and sent.
+/// The way in which a handler fails after it has written and sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fail {
     /// The first two attempts fail.
     Twice,
     /// The first attempt traps.
     TrapOnce,
-    /// Every attempt fails.
+    /// Fails at every attempt.
     Always,
     /// The message is refused.
     Reject,
@@ -120,7 +120,7 @@ impl Fail {
         }
     }
 
-    /// Whether the message becomes a dead letter.
+    /// Returns whether the message becomes a dead letter.
     fn is_final(self) -> bool {
         match self {
             Self::Twice | Self::TrapOnce => false,
@@ -162,9 +162,9 @@ impl Stop {
 /// A transfer that a client asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Transfer {
-    /// Told apart from all others of a run.
+    /// An identifier that is unique in a run.
     pub(crate) id: String,
-    /// Its place among those of its conversation.
+    /// The position in its conversation.
     order: Option<u64>,
     /// The conversation that it is sent in; none for one of its own.
     conversation: Option<String>,
@@ -178,7 +178,7 @@ pub(crate) struct Transfer {
 }
 
 impl Transfer {
-    /// Any transfer. `who` sends it, as its transfer of this number.
+    /// Picks a random transfer, which `who` sends as its transfer of this number.
     pub(crate) fn pick(chance: &mut StdRng, who: &str, number: u64) -> Self {
         let ordered = chance.random_bool(0.3);
         let stops = chance.random_range(1..=4);
@@ -196,7 +196,7 @@ impl Transfer {
         }
     }
 
-    /// One whose money goes round the banks, and comes back to the account that it left.
+    /// Returns a transfer whose money goes round the banks and back to its first account.
     pub(crate) fn round(id: &str, number: u64) -> Self {
         let account = ACCOUNTS[number as usize % ACCOUNTS.len()];
         let stop = |bank| Stop { bank, account, after_ms: None, priority: None, fail: None };
@@ -205,7 +205,7 @@ impl Transfer {
         Self { id, order: None, conversation: None, key: None, bank, from: account, amount: 1, fail: None, stops }
     }
 
-    /// Whether it has a place in a conversation.
+    /// Returns whether it has a position in a conversation.
     pub(crate) fn is_ordered(&self) -> bool {
         self.order.is_some()
     }
@@ -221,7 +221,7 @@ impl Transfer {
         conversation.into_iter().chain(self.key.as_deref().map(|key| ("idempotency-key", key))).collect()
     }
 
-    /// The body of the request. What goes round and round is told, since nobody would ever answer.
+    /// The body of the request. A transfer that goes round the banks is an `inform`, since it would never be answered.
     pub(crate) fn body(&self, laps: u64) -> String {
         let path: Vec<Value> = self.stops.iter().map(Stop::json).collect();
         json!({
@@ -231,7 +231,7 @@ impl Transfer {
         .to_string()
     }
 
-    /// What is to be seen of it when it is done with, each once, and what of it is to be a dead letter.
+    /// Returns the effects of the finished transfer, each of which is seen once, and the one that becomes a dead letter.
     pub(crate) fn effects(&self) -> (Vec<String>, Option<String>) {
         let of = |kind: &str| format!("{}/{kind}", self.id);
         if self.fail.is_some_and(Fail::is_final) {

@@ -16,9 +16,9 @@ use rustix::process::{Resource, Rlimit, prlimit};
 
 use crate::kill::rest;
 use crate::load::Load;
-use crate::{BINARY, bank, books, chance, until};
+use crate::{BINARY, audit, bank, chance, until};
 
-/// What can become full.
+/// The file system that becomes full.
 enum Disk {
     /// A bound on the size of the host's files.
     Bound,
@@ -40,11 +40,11 @@ impl Disk {
         std::os::unix::fs::symlink(data, setup.folder().join(".caxton")).expect("the folder can be written to");
     }
 
-    /// Leaves room for so many bytes more, about; none for as many as there were.
+    /// Leaves room for about this many more bytes; `None` lifts the limit.
     fn leave(&self, host: &Host, room: Option<u64>) {
         match self {
             Self::Bound => {
-                let log = fs::metadata(books::log(&books::database(host.folder()))).expect("there is a log").len();
+                let log = fs::metadata(audit::log(&audit::database(host.folder()))).expect("there is a log").len();
                 let current = room.map(|room| if room == 0 { 0 } else { log + room });
                 let limit = Rlimit { current, maximum: None };
                 prlimit(Some(host.pid()), Resource::Fsize, limit).expect("the limit can be set");
@@ -104,7 +104,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
 }
 
 /// A data folder in which a host has worked, all of it in the database, with the size of that.
-fn used() -> (Setup, u64) {
+fn used_data_folder() -> (Setup, u64) {
     let load = Load::new(3);
     let mut host = Setup::new(BINARY, &bank::file("")).start();
     bank::open(&host.client());
@@ -114,7 +114,7 @@ fn used() -> (Setup, u64) {
     clients.join();
     let (code, setup) = host.stop();
     assert_eq!(code, 0);
-    let database = books::database(setup.folder());
+    let database = audit::database(setup.folder());
     let copy = Connection::open(&database).expect("the database can be opened");
     let busy: i64 = copy.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).expect("it can be copied");
     assert_eq!(busy, 0);
@@ -123,12 +123,12 @@ fn used() -> (Setup, u64) {
     (setup, size)
 }
 
-/// What happens to a database.
+/// The name of a damage, and the function that does it to a database.
 type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
 
 #[test]
-fn a_damaged_store_is_told_at_the_start() {
-    let (used, size) = used();
+fn a_damaged_store_is_reported_at_the_start() {
+    let (used, size) = used_data_folder();
     // Enough to meet more than what is free or a content.
     let mut noise = vec![0; size as usize / 4];
     chance(1, 3 << 8, 0).fill_bytes(&mut noise);
@@ -155,7 +155,7 @@ fn a_damaged_store_is_told_at_the_start() {
     ];
     for (what, damage) in damages {
         let setup = Setup::new(BINARY, &bank::file(""));
-        let database = books::copy(used.folder(), setup.folder());
+        let database = audit::copy(used.folder(), setup.folder());
         damage(&database);
         let (code, said) = setup.refused();
         assert_eq!(code, 1, "{what}: {said}");
@@ -168,7 +168,7 @@ fn a_damaged_store_is_told_at_the_start() {
 }
 
 #[test]
-fn a_data_folder_that_cannot_be_written_to_is_told_at_the_start() {
+fn a_read_only_data_folder_is_reported_at_the_start() {
     let setup = Setup::new(BINARY, &bank::file(""));
     let data = setup.folder().join("data");
     fs::create_dir(&data).expect("the folder can be written to");
@@ -182,8 +182,8 @@ fn a_data_folder_that_cannot_be_written_to_is_told_at_the_start() {
 }
 
 #[test]
-fn a_disk_that_is_full_at_the_start_is_told() {
-    let (used, _) = used();
+fn a_disk_that_is_full_at_the_start_is_reported() {
+    let (used, _) = used_data_folder();
     for setup in [used, Setup::new(BINARY, &bank::file(""))] {
         let (code, said) = setup.within("ulimit -f 0").refused();
         assert_eq!(code, 1, "{said}");

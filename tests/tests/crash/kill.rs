@@ -8,31 +8,31 @@ use caxton_tests::{Host, Setup};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::books::Books;
+use crate::audit::Books;
 use crate::load::Load;
 use crate::{BINARY, bank, chance, check, seconds, seeds, setting, until, until_rest};
 
-/// When a host is killed.
+/// The moment at which a host is killed.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
-    /// It has taken so many transfers, and goes on with them.
+    /// The host has accepted this many transfers, and accepts more.
     Taken(u64),
-    /// It has handled so many messages.
+    /// The host has handled this many messages.
     Handled(u64),
-    /// It has taken so many transfers and no more come; most is done, the rest waits for its time.
+    /// The host has accepted this many transfers and gets no more; most are done, the rest wait for their time.
     Quiet(u64),
-    /// It starts, and has come so far.
+    /// The host starts, and has reached this stage.
     Starting(Stage),
 }
 
-/// How far a host that starts has come.
+/// A stage of the start of a host.
 #[derive(Debug, Clone, Copy)]
 enum Stage {
-    /// It has the data folder.
+    /// The host has the lock of the data folder.
     Holds,
-    /// It listens.
+    /// The host listens.
     Listens,
-    /// Its agents handle what waited.
+    /// The agents handle the messages that waited.
     Works,
 }
 
@@ -52,7 +52,7 @@ impl Moment {
 }
 
 impl Stage {
-    /// Whether the host has come so far.
+    /// Returns whether the host has reached this stage.
     fn is_reached(self, host: &Host) -> bool {
         let pid = host.pid().as_raw_nonzero().to_string();
         let names = |file: &str| fs::read_to_string(host.folder().join(file)).is_ok_and(|text| text.contains(&pid));
@@ -87,7 +87,7 @@ fn run(seed: u64, kills: u64) {
         let moment = Moment::pick(&mut chance);
         // Now and then every bank gets another revision meanwhile.
         let edited = chance.random_bool(0.3).then(|| bank::edition(&file, number));
-        setup = live(setup.spawn(), edited, &load, number, moment, &mut chance);
+        setup = run_until_killed(setup.spawn(), edited, &load, number, moment, &mut chance);
         let books = Books::of(setup.folder());
         let sent = load.sent();
         println!(
@@ -103,11 +103,11 @@ fn run(seed: u64, kills: u64) {
         let missing = if keeps { books.missing(&sent) } else { Vec::new() };
         check(&format!("seed {seed}, kill {number} ({moment:?})"), &[books.wrong(), missing].concat());
     }
-    rest(setup.start(), &load, &format!("seed {seed}, after {kills} kills"));
+    check_at_rest(setup.start(), &load, &format!("seed {seed}, after {kills} kills"));
 }
 
 /// The life of a host until it is killed.
-fn live(
+fn run_until_killed(
     mut host: Host,
     edited: Option<String>,
     load: &Arc<Load>,
@@ -117,7 +117,7 @@ fn live(
 ) -> Setup {
     if let Moment::Starting(stage) = moment {
         until("the start", &mut host, |host| stage.is_reached(host));
-        waver(chance);
+        wait_randomly(chance);
         return host.kill();
     }
     host.until_ready();
@@ -143,21 +143,21 @@ fn live(
             until("quiet", &mut host, |_| sum("in_flight") == 0);
         }
     }
-    waver(chance);
+    wait_randomly(chance);
     let setup = host.kill();
     clients.join();
     setup
 }
 
-/// Lets some microseconds pass, so that what happens next to the moment is met as well.
-fn waver(chance: &mut StdRng) {
+/// Waits for some random microseconds, so that the kill also hits the steps next to the moment.
+fn wait_randomly(chance: &mut StdRng) {
     for _ in 0..chance.random_range(0..3_000) {
         std::thread::yield_now();
     }
 }
 
-/// Lets everything come to rest and looks at all of it, as the banks tell it and as the store has it.
-pub(crate) fn rest(mut host: Host, load: &Load, context: &str) {
+/// Waits until everything is at rest and checks all of it, as reported by the banks and as stored.
+pub(crate) fn check_at_rest(mut host: Host, load: &Load, context: &str) {
     let client = host.client();
     load.repeat_all(&client);
     until_rest(&mut host);

@@ -1,4 +1,4 @@
-//! Clients that ask for transfers, and remember what they were told.
+//! The clients that request transfers and remember the responses.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,13 +12,13 @@ use crate::chance;
 
 /// Clients at once.
 const CLIENTS: u64 = 4;
-/// How many earlier requests a client repeats when it begins.
+/// The number of earlier requests that a client repeats when it begins.
 const REPEATED: usize = 5;
 
-/// What a client was told.
+/// The response to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// Nothing: the connection broke.
+    /// The connection broke before a response.
     Nothing,
     /// The host has it, under this id.
     Accepted(String),
@@ -29,20 +29,20 @@ pub(crate) enum Told {
 /// A transfer that was asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
-    /// What was asked for.
+    /// The requested transfer.
     pub(crate) transfer: Transfer,
-    /// What came back.
+    /// The response to it.
     pub(crate) told: Told,
 }
 
-/// All that clients do in a run.
+/// The clients of a run, and the record of their requests.
 pub(crate) struct Load {
     seed: u64,
     sent: Mutex<Vec<Sent>>,
     accepted: AtomicU64,
     refused: AtomicU64,
     repeated: AtomicU64,
-    /// Whether a refusal is an answer like another.
+    /// Set if a refusal is an accepted response.
     refusals: bool,
 }
 
@@ -53,12 +53,12 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Lets them end when they have the answer that they wait for.
+    /// Stops the clients after the response that they wait for.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until they have ended: told to, or because the host did.
+    /// Waits until they have ended: by a stop, or with the host.
     pub(crate) fn join(self) {
         for thread in self.threads {
             thread.join().expect("a client ends with the host");
@@ -67,12 +67,12 @@ impl Clients {
 }
 
 impl Load {
-    /// Nothing asked for yet.
+    /// Returns a load without requests.
     pub(crate) fn new(seed: u64) -> Arc<Self> {
         Self::with(seed, false)
     }
 
-    /// With clients that bear refusals.
+    /// Returns a load whose clients accept refusals, if `refusals` is set.
     pub(crate) fn with(seed: u64, refusals: bool) -> Arc<Self> {
         Arc::new(Self {
             seed,
@@ -99,12 +99,12 @@ impl Load {
         self.repeated.load(Ordering::SeqCst)
     }
 
-    /// All that was asked for.
+    /// Returns all requests with their responses.
     pub(crate) fn sent(&self) -> Vec<Sent> {
         self.sent.lock().expect("no client panics here").clone()
     }
 
-    /// Lets clients ask until they are stopped or the host ends.
+    /// Starts clients that send requests until they are stopped or the host ends.
     pub(crate) fn start(self: &Arc<Self>, host: &Host, round: u64) -> Clients {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = |number| {

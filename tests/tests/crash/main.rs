@@ -18,13 +18,13 @@
 //!
 //! A clock that jumps is a matter of the mailbox alone, whose tests set it (`host/control/src/mailbox/tests.rs`).
 
+mod audit;
 mod bank;
-mod books;
 mod disk;
-mod image;
 mod kill;
 mod load;
-mod remove;
+mod power_cut;
+mod removal;
 mod soak;
 mod stop;
 
@@ -49,13 +49,13 @@ fn seeds() -> impl Iterator<Item = u64> {
     (0..setting("CAXTON_CRASH_SEEDS", 2)).map(move |number| first + number)
 }
 
-/// Chance that is the same for the same numbers.
+/// Returns a random number generator that is the same for the same numbers.
 fn chance(seed: u64, part: u64, number: u64) -> StdRng {
     StdRng::seed_from_u64(seed.wrapping_mul(1_000_003) ^ (part << 48) ^ number)
 }
 
-/// Waits until no agent has anything that waits, for its turn or its time, or is in hand. Gives how many messages
-/// were handled and given up since the host started.
+/// Waits until no agent has messages that wait, for their turn or their time, or are in hand. Returns the numbers of
+/// messages handled and given up since the host started.
 fn until_rest(host: &mut Host) -> (u64, u64) {
     let api = host.api();
     let mut before = None;
@@ -76,7 +76,7 @@ fn until_rest(host: &mut Host) -> (u64, u64) {
         if moved != now.1 + now.2 {
             (moved, began) = (now.1 + now.2, Instant::now());
         }
-        assert!(began.elapsed() < PATIENCE, "the banks come to no rest: {agents}\n{}", host.said());
+        assert!(began.elapsed() < PATIENCE, "the banks come to no rest: {agents}\n{}", host.output());
         before = idle.then_some(now);
         caxton_tests::pause();
     }
@@ -86,20 +86,20 @@ fn until_rest(host: &mut Host) -> (u64, u64) {
 fn until(what: &str, host: &mut Host, mut condition: impl FnMut(&mut Host) -> bool) {
     let began = Instant::now();
     while !condition(host) {
-        assert!(!host.has_ended(), "the host ended instead of {what}; it said:\n{}", host.said());
-        assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", host.said());
+        assert!(!host.has_ended(), "the host ended instead of {what}; it said:\n{}", host.output());
+        assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", host.output());
         std::thread::yield_now();
     }
 }
 
-/// Nothing is wrong, or all that is.
+/// Panics with all violations, if there are some.
 fn check(context: &str, wrong: &[String]) {
     const SHOWN: usize = 40;
     let shown = wrong.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n  ");
     assert!(wrong.is_empty(), "{context}: {} things are wrong:\n  {shown}", wrong.len());
 }
 
-/// How long something took, for a line of progress.
+/// Formats the time since `since`, for a line of progress.
 fn seconds(since: Instant) -> String {
     let took: Duration = since.elapsed();
     format!("{:.1} s", took.as_secs_f64())

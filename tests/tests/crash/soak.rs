@@ -1,4 +1,4 @@
-//! Many messages, in as much memory and as large a store at the end as near the beginning.
+//! A soak test: many messages, with memory and store as large at the end as near the beginning.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use caxton_tests::{Client, Host, Setup};
 
+use crate::audit::{self, Books};
 use crate::bank::{self, PUT_IN, Transfer};
-use crate::books::{self, Books};
 use crate::{BINARY, seconds, setting, until, until_rest};
 
-/// How often the money of a transfer goes round the four banks, after the first time.
+/// The number of further laps that the money of a transfer makes round the four banks.
 const LAPS: u64 = 249;
 /// Messages of a transfer: itself, and a deposit for each stop.
 const MESSAGES: u64 = 1 + bank::BANKS.len() as u64 * (LAPS + 1);
@@ -19,14 +19,14 @@ const MESSAGES: u64 = 1 + bank::BANKS.len() as u64 * (LAPS + 1);
 const UNDER_WAY: u64 = 64 * MESSAGES;
 /// Transfers share these names, so that the effects that are counted do not grow in number.
 const NAMES: u64 = 64;
-/// How often memory and store are looked at in a run.
+/// The number of samples of memory and store in a run.
 const SAMPLES: u64 = 200;
-/// How much larger the last quarter may be than the second. In the first everything has yet to reach its size.
+/// The factor by which the last quarter may exceed the second. In the first, everything grows to its size.
 const GROWTH: f64 = 1.3;
-/// What may come and go beside that: the log of the store up to where it begins anew, and pools of the allocator.
+/// The allowance beside that, in bytes: the log of the store up to its checkpoint, and pools of the allocator.
 const SLACK: u64 = 48 << 20;
 
-/// What was found after so many messages.
+/// The sizes after a number of messages.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     handled: u64,
@@ -35,7 +35,7 @@ struct Sample {
     log: u64,
 }
 
-/// One of the sizes of a sample.
+/// A function that returns one of the sizes of a sample.
 type Size = fn(&Sample) -> u64;
 
 impl Sample {
@@ -44,12 +44,12 @@ impl Sample {
         let status = fs::read_to_string(status).expect("the process is there");
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB"));
         let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-        let database = books::database(host.folder());
+        let database = audit::database(host.folder());
         Self {
             handled,
             resident: resident.expect("a size").trim().parse::<u64>().expect("a size") << 10,
             database: size(&database),
-            log: size(&books::log(&database)),
+            log: size(&audit::log(&database)),
         }
     }
 }
@@ -97,7 +97,7 @@ fn soak_in_flat_memory_and_a_flat_store() {
     check_flat(&samples, messages);
 }
 
-/// Every message had its effect as often as there were such messages.
+/// Checks that every message had its effect as often as it was sent.
 fn check_effects(books: &Books, transfers: u64) {
     let mut expected: BTreeMap<String, i64> = BTreeMap::new();
     for number in 0..transfers {
@@ -118,7 +118,7 @@ fn check_effects(books: &Books, transfers: u64) {
     assert_eq!((books.in_accounts(), books.waiting(), books.dead()), (PUT_IN, 0, 0));
 }
 
-/// No size grows without end.
+/// Checks that no size keeps growing.
 fn check_flat(samples: &[Sample], messages: u64) {
     let quarter = |number: u64, size: Size| {
         let within = |sample: &&Sample| sample.handled * 4 / messages == number;

@@ -1,21 +1,20 @@
-//! Stopping as an operator does, under load.
+//! A stop under load, as an operator does it.
 
 use std::time::{Duration, Instant};
 
 use caxton_tests::Setup;
 use rand::Rng;
 
-use crate::books::Books;
-use crate::kill::rest;
+use crate::audit::Books;
+use crate::kill::check_at_rest;
 use crate::load::Load;
 use crate::{BINARY, bank, chance, check, seconds, seeds, until};
 
-/// How long a stop may take where every handler is done in no time: far less than `host.drain`, which is for those
-/// that are not.
+/// The time limit of a stop with short handlers only: far less than `host.drain`, which is for long ones.
 const SOON: Duration = Duration::from_secs(15);
 
 #[test]
-fn a_stop_waits_for_nothing_that_is_kept() {
+fn a_stop_does_not_wait_for_stored_messages() {
     for seed in seeds() {
         let mut chance = chance(seed, 4 << 8, 0);
         let load = Load::with(seed, true);
@@ -36,6 +35,6 @@ fn a_stop_waits_for_nothing_that_is_kept() {
             check(&context, &[books.wrong(), books.missing(&load.sent())].concat());
             host = setup.start();
         }
-        rest(host, &load, &format!("seed {seed}, stopped"));
+        check_at_rest(host, &load, &format!("seed {seed}, stopped"));
     }
 }

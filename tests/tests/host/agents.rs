@@ -1,4 +1,4 @@
-//! What agents do when all is well, in every language.
+//! The behaviour of healthy agents, in every language.
 
 use caxton_tests::{Client, Host, has_language};
 use serde_json::json;
@@ -38,7 +38,7 @@ fn echo_and_counter_answer_the_same_in_every_language() {
 }
 
 #[test]
-fn what_is_counted_is_what_happened() {
+fn counters_match_the_handled_messages() {
     let host = host(&agent("rogue", "rogue", ""));
     let client = host.client();
     for action in [r#"{"do":"reply","text":"x"}"#, r#"{"do":"reply","text":"y"}"#, r#"{"do":"trap"}"#] {
@@ -123,7 +123,7 @@ fn messages_of_one_conversation_are_handled_in_order_one_at_a_time() {
 }
 
 #[test]
-fn agents_that_wait_for_each_other_are_told_at_once() {
+fn mutual_calls_fail_with_deadlock_at_once() {
     let allow = |to: &str| format!("allow = {{ send = [\"{to}\"] }}\nlimits = {{ time = \"60s\" }}");
     let host = host(&(agent("one", "rogue", &allow("two")) + &agent("two", "rogue", &allow("one"))));
     let inner = json!({"do": "request", "to": "one", "content": {"do": "reply", "text": "never"}});
@@ -134,7 +134,7 @@ fn agents_that_wait_for_each_other_are_told_at_once() {
 }
 
 #[test]
-fn agents_that_come_to_wait_for_each_other_from_two_sides_are_told_at_once() {
+fn mutual_calls_from_two_sides_fail_with_deadlock_at_once() {
     let more =
         |to: &str| format!("allow = {{ send = [\"{to}\"] }}\nlimits = {{ time = \"60s\" }}\ninstances = {{ max = 1 }}");
     let mut host = host(&(agent("one", "rogue", &more("two")) + &agent("two", "rogue", &more("one"))));
@@ -157,7 +157,7 @@ fn agents_that_come_to_wait_for_each_other_from_two_sides_are_told_at_once() {
 }
 
 #[test]
-fn a_grant_is_needed_to_send_and_names_are_checked() {
+fn sending_needs_a_grant_and_a_known_receiver() {
     let allow = "allow = { send = [\"friend\", \"cap:desk\"] }";
     let toml = agent("rogue", "rogue", allow)
         + &agent("friend", "echo", "")

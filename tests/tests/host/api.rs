@@ -10,7 +10,7 @@ use crate::{agent, host};
 
 /// The same requests in every run.
 const SEED: &str = "20251130";
-/// Made up for each operation, beside those at the bounds of each parameter.
+/// The number of random requests for each operation, beside those at the bounds of each parameter.
 const EXAMPLES: &str = "8";
 const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schemathesis/requirements.txt");
 
@@ -62,7 +62,7 @@ fn check(host: &Host, chosen: &[&str]) {
 }
 
 #[test]
-fn the_api_does_what_its_description_says() {
+fn the_api_conforms_to_its_openapi_document() {
     if !has_python() {
         return;
     }

@@ -1,4 +1,5 @@
-//! Small applications, used as such things are used: many at once, bad input among good, thousands of timers.
+//! The small applications in `components`, under realistic use: many callers at once, bad input among good, thousands
+//! of timers.
 
 use std::sync::Barrier;
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::host;
 
-/// Posts all of these at the same moment, each from a client of its own; gives the statuses and the answers.
+/// Posts all bodies at the same moment, each from a client of its own. Returns statuses and responses.
 fn at_once(host: &Host, path: &str, bodies: &[String]) -> Vec<(u16, String)> {
     let barrier = Barrier::new(bodies.len());
     std::thread::scope(|scope| {
@@ -32,7 +33,7 @@ fn chat(more: &str) -> Host {
 }
 
 #[test]
-fn a_chat_keeps_what_many_say_at_the_same_moment() {
+fn a_chat_keeps_all_concurrent_messages() {
     // With a conversation for each room, and without: then those who write in one room at once run again.
     for conversation in ["conversation = \"room-{room}\"\n", ""] {
         let mut host = chat(conversation);
@@ -91,7 +92,7 @@ fn a_crawler_gets_through_all_good_pages_and_gives_up_the_bad_ones() {
 }
 
 #[test]
-fn ten_thousand_reminders_are_no_reason_to_refuse_a_sale() {
+fn ten_thousand_timers_leave_room_for_messages() {
     let mut host = host(
         "[agents.report]\ncomponent = \"GUEST(report)\"\n[[agents.report.http]]\nroute = \"/sales\"\n\
          [[agents.report.schedule]]\ncron = \"* * * * * *\"\ncontent = \"nightly\"\n",

@@ -28,7 +28,7 @@ fn write(path: &Path, text: &str) {
 /// are taken for the build's own.
 fn until_more(host: &mut Host, name: &str, before: usize) {
     host.until(&format!("{name} is built again"), |host| {
-        let said = host.said();
+        let said = host.output();
         let is_idle = said.matches("building: ").count() == said.matches("built in ").count();
         (is_idle && runs(host.folder(), name) > before).then_some(())
     });
@@ -41,7 +41,7 @@ fn is_there(pid: i32) -> bool {
 }
 
 #[test]
-fn every_way_to_write_a_pattern_is_followed() {
+fn every_form_of_a_source_pattern_is_watched() {
     let outside = tempfile::tempdir().expect("a temporary folder");
     write(&outside.path().join("src/a.rs"), "a");
     let setup = Setup::new(BINARY, "").argument("--watch");
@@ -86,11 +86,11 @@ fn every_way_to_write_a_pattern_is_followed() {
 }
 
 #[test]
-fn sources_are_followed_wherever_their_folders_go() {
+fn sources_are_watched_when_their_folders_are_moved() {
     let setup = Setup::new(BINARY, &file(&counting("late", "\"sources/deep/**\""))).argument("--watch");
     let mut host = setup.start();
     let folder = host.folder().join("sources");
-    host.until_said("the pattern `sources/deep/**` of build.watch matches no file: sources/deep is not there");
+    host.until_output("the pattern `sources/deep/**` of build.watch matches no file: sources/deep is not there");
     // It comes; a folder in it comes; it goes and is made anew; it is exchanged.
     write(&folder.join("deep/a.rs"), "a");
     until_more(&mut host, "late", 0);
@@ -114,7 +114,7 @@ fn sources_are_followed_wherever_their_folders_go() {
 }
 
 #[test]
-fn a_build_that_writes_into_its_own_sources_is_found_out() {
+fn a_build_that_writes_into_its_own_sources_is_detected() {
     let toml = file(
         "[agents.gen]\ncomponent = \"agent.wasm\"\nbuild = { command = \"echo run >> gen.runs; cp $(cat echo.path) agent.wasm; date +%N > src/generated.rs\", watch = [\"**/*.rs\", \"*.wasm\", \"src\"] }\n",
     );
@@ -122,14 +122,14 @@ fn a_build_that_writes_into_its_own_sources_is_found_out() {
     write(&setup.folder().join("src/main.rs"), "a");
     write(&setup.folder().join("echo.path"), &guest("echo").display().to_string());
     let mut host = setup.start();
-    host.until_said("changes its own sources");
-    assert_eq!(runs(host.folder(), "gen"), 5, "{}", host.said());
+    host.until_output("changes its own sources");
+    assert_eq!(runs(host.folder(), "gen"), 5, "{}", host.output());
     // From then on it is run for what others change, once each.
     for (round, text) in [(6, "b"), (7, "c"), (8, "d")] {
         // In one go: half an edit would be built too.
         write(&host.folder().join("edited"), text);
         fs::rename(host.folder().join("edited"), host.folder().join("src/main.rs")).expect("the folder is there");
-        host.until("it is built", |host| (host.said().matches("built in").count() == round).then_some(()));
+        host.until("it is built", |host| (host.output().matches("built in").count() == round).then_some(()));
     }
     let (_, setup) = host.stop();
     assert_eq!(runs(setup.folder(), "gen"), 8);
@@ -157,13 +157,13 @@ fn a_stop_in_the_middle_of_a_build_ends_all_its_processes() {
         let pids = host.until("the build", |_| Some([pid("outer")?, pid("inner")?]));
         host.signal(Signal::TERM);
         let code = host.ended();
-        assert!([0, 130].contains(&code), "{code}: {}", host.said());
+        assert!([0, 130].contains(&code), "{code}: {}", host.output());
         host.until("its processes to end", |_| (!pids.iter().any(|pid| is_there(*pid))).then_some(()));
     }
 }
 
 #[test]
-fn patterns_that_match_nothing_are_told() {
+fn patterns_that_match_nothing_are_reported() {
     let toml = file(&(counting("aa", "\"scr/**\"") + &counting("bb", "\"src/*.go\", \"src/**\"")));
     let setup = Setup::new(BINARY, &toml).argument("--watch");
     write(&setup.folder().join("src/main.rs"), "a");
@@ -178,7 +178,7 @@ fn patterns_that_match_nothing_are_told() {
     }
     let host = setup.start();
     for part in told {
-        host.until_said(part);
+        host.until_output(part);
     }
     drop(host);
     let setup = Setup::new(BINARY, &file(&counting("aa", "\"src/{a,b\"")));

@@ -1,4 +1,4 @@
-//! What agents say to one another over their mailboxes: whom they reach, what is legal, and what can be seen of it.
+//! Conversations between agents over their mailboxes: addressing, protocol rules, and the record of messages.
 
 use std::collections::BTreeMap;
 
@@ -10,38 +10,38 @@ use crate::{agent, file, host, in_hand};
 
 const NET: &str = "fipa-contract-net";
 
-/// What a rogue is told that is to do nothing and say nothing.
-fn silent() -> Value {
+/// The instruction to a rogue to do nothing and send no reply.
+fn no_reply() -> Value {
     json!({ "do": "none" })
 }
 
-/// What a rogue is told that is to answer with this act, to which nothing is said.
-fn answering(act: &str) -> Value {
-    json!({ "do": "reply", "text": silent().to_string(), "with": { "performative": act } })
+/// The instruction to a rogue to reply with this act, and to ignore the answer to it.
+fn reply_with(act: &str) -> Value {
+    json!({ "do": "reply", "text": no_reply().to_string(), "with": { "performative": act } })
 }
 
-/// Lets an agent do something; gives what came of it.
-fn tell(host: &Host, agent: &str, action: &Value) -> Value {
+/// Makes an agent carry out an action. Returns the result.
+fn act(host: &Host, agent: &str, action: &Value) -> Value {
     let reply = host.client().post(&format!("/{agent}"), action.to_string());
     assert_eq!(reply.status.as_u16(), 200, "{}", reply.text());
     reply.json()
 }
 
-/// Lets `from` send a message in a conversation; `with` says what else it is.
+/// Makes `from` send a message in a conversation; `with` has its further fields.
 fn send(host: &Host, from: &str, to: &str, conversation: &str, content: &Value, with: &Value) {
     let mut with = with.clone();
     with["conversation"] = conversation.into();
-    let told = tell(host, from, &json!({ "do": "send", "to": to, "content": content, "with": with }));
+    let told = act(host, from, &json!({ "do": "send", "to": to, "content": content, "with": with }));
     assert_eq!(told["errors"], json!([]), "{told}");
 }
 
-/// An act that is part of no protocol.
-fn plain(act: &str) -> Value {
+/// Returns the fields of an act without a protocol.
+fn speech_act(act: &str) -> Value {
     json!({ "performative": act })
 }
 
-/// An act of a contract net, which answers a message.
-fn net(act: &str, answers: Option<&Value>) -> Value {
+/// Returns the fields of an act of a contract net, in reply to a message.
+fn contract_net_act(act: &str, answers: Option<&Value>) -> Value {
     let mut with = json!({ "performative": act, "protocol": NET });
     if let Some(answers) = answers {
         with["in-reply-to"] = answers.clone();
@@ -53,8 +53,8 @@ fn thread(host: &Host, conversation: &str) -> Value {
     host.api().get(&format!("/v1/conversations/{conversation}")).json()
 }
 
-/// Waits until a conversation has so many messages, none of which waits; gives sender, receiver and act of each.
-fn said(host: &mut Host, conversation: &str, count: usize) -> Vec<(String, String, String)> {
+/// Waits until a conversation has this many messages, all handled. Returns sender, receiver and act of each.
+fn until_messages(host: &mut Host, conversation: &str, count: usize) -> Vec<(String, String, String)> {
     host.until(&format!("{count} messages in {conversation}"), |host| {
         let found = thread(host, conversation);
         let messages = found["messages"].as_array()?;
@@ -67,7 +67,7 @@ fn said(host: &mut Host, conversation: &str, count: usize) -> Vec<(String, Strin
     })
 }
 
-/// What a counter of the host stands at.
+/// Returns the value of a counter of the host.
 fn metric(host: &Host, name: &str) -> u64 {
     let text = host.api().get("/metrics").text().to_owned();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
@@ -77,28 +77,31 @@ fn metric(host: &Host, name: &str) -> u64 {
 /// A call for proposals of the manager to both desks, with all that follows from it.
 fn contract_net(host: &mut Host) -> Vec<(String, String, String)> {
     for desk in ["desk-a", "desk-b"] {
-        send(host, "manager", desk, "net-1", &answering("propose"), &net("cfp", None));
+        send(host, "manager", desk, "net-1", &reply_with("propose"), &contract_net_act("cfp", None));
     }
-    said(host, "net-1", 4);
+    until_messages(host, "net-1", 4);
     let found = thread(host, "net-1");
     let proposal = |desk: &str| {
         let messages = found["messages"].as_array().expect("a list");
         messages.iter().find(|message| message["sender"] == desk).map(|message| &message["id"])
     };
-    let (accept, reject) = (net("accept-proposal", proposal("desk-a")), net("reject-proposal", proposal("desk-b")));
-    send(host, "manager", "desk-a", "net-1", &answering("inform"), &accept);
-    send(host, "manager", "desk-b", "net-1", &silent(), &reject);
-    said(host, "net-1", 7)
+    let (accept, reject) = (
+        contract_net_act("accept-proposal", proposal("desk-a")),
+        contract_net_act("reject-proposal", proposal("desk-b")),
+    );
+    send(host, "manager", "desk-a", "net-1", &reply_with("inform"), &accept);
+    send(host, "manager", "desk-b", "net-1", &no_reply(), &reject);
+    until_messages(host, "net-1", 7)
 }
 
-fn office() -> String {
+fn agents_of_the_office() -> String {
     let allow = "allow = { send = [\"desk-a\", \"desk-b\"] }";
     agent("manager", "rogue", allow) + &agent("desk-a", "rogue", "") + &agent("desk-b", "rogue", "")
 }
 
 #[test]
-fn a_contract_net_goes_over_mailboxes_and_what_it_does_not_allow_comes_back() {
-    let mut host = host(&office());
+fn a_contract_net_runs_over_mailboxes_and_illegal_acts_are_rejected() {
+    let mut host = host(&agents_of_the_office());
     let mut found = contract_net(&mut host);
     found.sort();
     let expected = [
@@ -114,8 +117,8 @@ fn a_contract_net_goes_over_mailboxes_and_what_it_does_not_allow_comes_back() {
     assert_eq!(found, expected);
     assert_eq!(metric(&host, "caxton_messages_illegal_total"), 0);
     // What was rejected cannot be accepted any more.
-    send(&host, "manager", "desk-b", "net-1", &silent(), &net("accept-proposal", None));
-    let found = said(&mut host, "net-1", 8);
+    send(&host, "manager", "desk-b", "net-1", &no_reply(), &contract_net_act("accept-proposal", None));
+    let found = until_messages(&mut host, "net-1", 8);
     assert_eq!(found[7], ("desk-b".to_owned(), "manager".to_owned(), "not-understood".to_owned()));
     let text = thread(&host, "net-1")["messages"][7]["text"].to_string();
     assert!(text.contains("`accept-proposal` from `manager` is not legal here in fipa-contract-net"), "{text}");
@@ -124,12 +127,12 @@ fn a_contract_net_goes_over_mailboxes_and_what_it_does_not_allow_comes_back() {
 }
 
 #[test]
-fn a_conversation_is_listed_and_shown_also_after_kill_9() {
-    let mut host = host(&office());
+fn a_conversation_can_be_listed_and_shown_after_kill_9() {
+    let mut host = host(&agents_of_the_office());
     contract_net(&mut host);
     let request = json!({ "performative": "request", "protocol": "fipa-request" });
-    send(&host, "manager", "desk-a", "other", &silent(), &request);
-    said(&mut host, "other", 1);
+    send(&host, "manager", "desk-a", "other", &no_reply(), &request);
+    until_messages(&mut host, "other", 1);
     let listed = |host: &Host, arguments: &[&str]| -> Vec<Value> {
         let (code, stdout, stderr) = host.caxton(&[&["conversation", "ls", "-o", "json"], arguments].concat());
         assert_eq!(code, 0, "{stderr}");
@@ -164,26 +167,26 @@ fn a_conversation_is_listed_and_shown_also_after_kill_9() {
 }
 
 #[test]
-fn an_answer_after_kill_9_finds_its_question() {
-    let mut host = host(&office());
+fn a_reply_after_kill_9_is_matched_to_its_question() {
+    let mut host = host(&agents_of_the_office());
     let slow = json!({ "do": "sleep", "ms": 1_500 });
     let request = json!({ "performative": "request", "protocol": "fipa-request" });
     send(&host, "manager", "desk-a", "asked", &slow, &request);
     host.until_agent("desk-a", "it works", in_hand);
     let mut host = host.kill().start();
-    let found = said(&mut host, "asked", 2);
+    let found = until_messages(&mut host, "asked", 2);
     assert_eq!(found[1], ("desk-a".to_owned(), "manager".to_owned(), "inform".to_owned()));
     assert_eq!(metric(&host, "caxton_messages_illegal_total"), 0);
     assert_eq!(thread(&host, "asked")["conversation"]["initiator"], "manager");
 }
 
 #[test]
-fn an_agent_that_leaves_hears_the_answers_to_what_it_asked() {
+fn a_draining_agent_receives_the_replies_to_its_questions() {
     let limits = "limits = { time = \"60s\" }\nallow = { send = [\"desk\"] }";
     let desk = agent("desk", "rogue", "");
     let mut host = host(&(agent("leaver", "rogue", limits) + &desk));
     assert_eq!(host.caxton(&["mailbox", "pause", "desk"]).0, 0);
-    send(&host, "leaver", "desk", "asked", &answering("inform"), &plain("request"));
+    send(&host, "leaver", "desk", "asked", &reply_with("inform"), &speech_act("request"));
     // Something in hand, so that it does not leave at once.
     let sent = host.api().post("/v1/agents/leaver/messages", r#"{"do":"sleep","ms":50000}"#);
     assert_eq!(sent.status.as_u16(), 202, "{}", sent.text());
@@ -199,19 +202,20 @@ fn an_agent_that_leaves_hears_the_answers_to_what_it_asked() {
 }
 
 #[test]
-fn a_conversation_stays_with_whom_it_began_with() {
+fn a_conversation_by_capability_stays_with_its_first_receiver() {
     let desk = |name: &str| agent(name, "rogue", "capabilities = [\"desk\"]");
     let manager = agent("manager", "rogue", "allow = { send = [\"cap:desk\"] }");
     let two = manager + &desk("desk-a") + &desk("desk-b");
     let three = two.clone() + &desk("desk-c");
     let mut host = host(&two);
     let names: Vec<String> = (0..12).map(|number| format!("c-{number}")).collect();
-    let ask = |host: &Host, name: &String| send(host, "manager", "cap:desk", name, &silent(), &plain("inform"));
+    let ask = |host: &Host, name: &String| send(host, "manager", "cap:desk", name, &no_reply(), &speech_act("inform"));
     // Who got the messages of each; one entry for each conversation if all stayed.
     let taken = |host: &mut Host, count: usize, names: &[String]| -> BTreeMap<String, Vec<String>> {
         let mut taken = BTreeMap::new();
         for name in names {
-            let mut receivers: Vec<String> = said(host, name, count).into_iter().map(|(_, to, _)| to).collect();
+            let mut receivers: Vec<String> =
+                until_messages(host, name, count).into_iter().map(|(_, to, _)| to).collect();
             receivers.dedup();
             taken.insert(name.clone(), receivers);
         }
@@ -238,12 +242,12 @@ fn a_conversation_stays_with_whom_it_began_with() {
 }
 
 #[test]
-fn a_conversation_has_no_more_participants_than_it_may() {
-    let mut host = host(&("[conversations]\nparticipants = 2\n".to_owned() + &office()));
-    send(&host, "manager", "desk-a", "small", &silent(), &plain("inform"));
-    send(&host, "manager", "desk-b", "small", &silent(), &plain("inform"));
-    send(&host, "manager", "desk-a", "small", &silent(), &plain("inform"));
-    let mut found = said(&mut host, "small", 3);
+fn a_conversation_has_a_limited_number_of_participants() {
+    let mut host = host(&("[conversations]\nparticipants = 2\n".to_owned() + &agents_of_the_office()));
+    send(&host, "manager", "desk-a", "small", &no_reply(), &speech_act("inform"));
+    send(&host, "manager", "desk-b", "small", &no_reply(), &speech_act("inform"));
+    send(&host, "manager", "desk-a", "small", &no_reply(), &speech_act("inform"));
+    let mut found = until_messages(&mut host, "small", 3);
     found.sort();
     let back = ("desk-b".to_owned(), "manager".to_owned(), "not-understood".to_owned());
     assert_eq!(found[0], back);
@@ -254,13 +258,13 @@ fn a_conversation_has_no_more_participants_than_it_may() {
 }
 
 #[test]
-fn agents_that_wait_for_each_other_are_told_so_within_a_conversation() {
+fn mutual_calls_within_a_conversation_fail_with_deadlock() {
     let to = |name: &str| format!("allow = {{ send = [\"{name}\"] }}");
     let agents = [("one", "two"), ("two", "three"), ("three", "one")];
     let host = host(&agents.map(|(name, next)| agent(name, "rogue", &to(next))).concat());
     let with = json!({ "conversation": "circle", "protocol": "fipa-request" });
     let ask = |to: &str, content: Value| json!({ "do": "request", "to": to, "content": content, "with": with });
-    let asks = ask("two", ask("three", ask("one", silent()))).to_string();
+    let asks = ask("two", ask("three", ask("one", no_reply()))).to_string();
     let told = host.client().send(Method::POST, "/one", &[("caxton-conversation", "circle")], asks).json();
     let last = &told["reply"]["reply"];
     assert_eq!((&last["error"], &last["detail"]), (&json!("deadlock"), &json!(["one", "two", "three", "one"])));
@@ -273,7 +277,7 @@ fn agents_that_wait_for_each_other_are_told_so_within_a_conversation() {
 }
 
 #[test]
-fn a_broadcast_goes_to_each_of_the_others_once_or_to_nobody() {
+fn a_broadcast_reaches_each_other_agent_once_or_none() {
     let desk = |name: &str, more: &str| agent(name, "rogue", &format!("capabilities = [\"desk\"]\n{more}"));
     let toml = desk("desk-a", "allow = { send = [\"cap:desk\", \"desk-c\"] }")
         + &desk("desk-b", "")
@@ -282,10 +286,10 @@ fn a_broadcast_goes_to_each_of_the_others_once_or_to_nobody() {
     let mut host = host(&toml);
     let broadcast = |host: &Host, from: &str, conversation: &str, after: u64| {
         let with = json!({ "conversation": conversation, "performative": "inform", "after-ms": after });
-        tell(host, from, &json!({ "do": "broadcast", "to": "cap:desk", "content": silent(), "with": with }))
+        act(host, from, &json!({ "do": "broadcast", "to": "cap:desk", "content": no_reply(), "with": with }))
     };
     let told = broadcast(&host, "desk-a", "all", 0);
-    let mut receivers: Vec<String> = said(&mut host, "all", 2).into_iter().map(|(_, to, _)| to).collect();
+    let mut receivers: Vec<String> = until_messages(&mut host, "all", 2).into_iter().map(|(_, to, _)| to).collect();
     receivers.sort();
     assert_eq!(receivers, ["desk-b", "desk-c"], "the sender itself gets none");
     let messages = thread(&host, "all")["messages"].clone();
@@ -297,11 +301,11 @@ fn a_broadcast_goes_to_each_of_the_others_once_or_to_nobody() {
     assert_eq!(broadcast(&host, "stranger", "not", 0), json!({ "error": "not-allowed", "detail": "cap:desk" }));
     // A timer is seen in its conversation, and takes no place.
     let with = json!({ "conversation": "place", "after-ms": 600_000 });
-    tell(&host, "desk-a", &json!({ "do": "send", "to": "desk-c", "content": silent(), "with": with }));
+    act(&host, "desk-a", &json!({ "do": "send", "to": "desk-c", "content": no_reply(), "with": with }));
     host.until_agent("desk-c", "it waits", |status| status["timers"] == 1 && status["mailbox_depth"] == 0);
     // Its only place is taken for a while.
     assert_eq!(host.caxton(&["mailbox", "pause", "desk-c"]).0, 0);
-    tell(&host, "desk-a", &json!({ "do": "send", "to": "desk-c", "content": silent() }));
+    act(&host, "desk-a", &json!({ "do": "send", "to": "desk-c", "content": no_reply() }));
     host.until_agent("desk-c", "its mailbox is full", |status| status["mailbox_depth"] == 1);
     assert_eq!(broadcast(&host, "desk-a", "not", 0), json!({ "error": "mailbox-full", "detail": 1 }));
     assert_eq!(host.api().get("/v1/conversations/not").status.as_u16(), 404, "nobody got anything");
@@ -335,7 +339,7 @@ fn schedules_are_listed_with_their_times() {
     let (code, stdout, _) = host.caxton(&["schedule", "ls"]);
     assert!(code == 0 && stdout.lines().count() == 3 && stdout.contains("0 0 1 1 *"), "{stdout}");
     let (code, _, stderr) = host.caxton(&["schedule", "ls", "clocks"]);
-    assert!(code == 3 && stderr.contains("did you mean `clock`?"), "{stderr}");
+    assert!(code == 3 && stderr.contains("did you mean `clock_changes`?"), "{stderr}");
     let (code, _, stderr) = host.caxton(&["schedule", "ls", "other"]);
     assert_eq!((code, stderr.as_str()), (0, "no schedule is declared\n"));
 }

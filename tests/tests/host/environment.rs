@@ -9,7 +9,7 @@ fn echo() -> Setup {
 }
 
 #[test]
-fn what_a_cluster_sets_for_a_service_of_this_name_stops_no_start() {
+fn service_variables_of_a_cluster_do_not_stop_the_start() {
     let host = echo()
         .variable("CAXTON_SERVICE_HOST", "10.43.0.7")
         .variable("CAXTON_SERVICE_PORT", "8080")
@@ -20,13 +20,13 @@ fn what_a_cluster_sets_for_a_service_of_this_name_stops_no_start() {
         .variable("CAXTON_DTAA", "x")
         .start();
     assert_eq!(host.client().post("/echo", "x").text(), "x");
-    host.until_said("are of a service of the cluster");
-    host.until_said("CAXTON_DTAA sets nothing; did you mean `CAXTON_DATA`?");
+    host.until_output("are of a service of the cluster");
+    host.until_output("CAXTON_DTAA sets nothing; did you mean `CAXTON_DATA`?");
     // Said once, and not with each look at the file.
     host.edit(&file(&agent("echo", "echo", "config = { n = \"2\" }")));
     let mut host = host;
     host.until_agent("echo", "the edit is followed", |status| status["revision"] == "echo@2");
-    assert_eq!(host.said().matches("CAXTON_DTAA").count(), 1);
+    assert_eq!(host.output().matches("CAXTON_DTAA").count(), 1);
     let (code, said) = echo().variable("CAXTON_HTTP__LISTN", "x").refused();
     assert!(code == 2 && said.contains("did you mean `listen`?"), "{code} {said}");
 }
@@ -46,5 +46,5 @@ fn names_values_and_folders_need_not_be_utf_8() {
         .variable("CAXTON_HTTP__LISTEN", "")
         .start();
     assert_eq!(host.client().post("/echo", "x").text(), "x");
-    host.until_said("CAXTON_HTTP__LISTEN is empty and sets nothing");
+    host.until_output("CAXTON_HTTP__LISTEN is empty and sets nothing");
 }

@@ -1,4 +1,4 @@
-//! The listener where agents are called: what it understands, and what it says.
+//! The HTTP listener of agents: routing, headers, statuses and the protocol.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::{agent, host};
 
-/// An agent that says what it was told, at several routes.
-fn told() -> Host {
+/// Starts a host with `echo` at several routes.
+fn host_with_echo() -> Host {
     host(
         "[agents.echo]\ncomponent = \"GUEST(echo)\"\n\
          [[agents.echo.http]]\nroute = \"/echo\"\n\
@@ -20,8 +20,8 @@ fn told() -> Host {
 }
 
 #[test]
-fn paths_and_methods_lead_to_agents_or_to_an_error_that_says_why() {
-    let host = told();
+fn requests_are_routed_or_refused_with_a_reason() {
+    let host = host_with_echo();
     let client = host.client();
     for (method, path, status, code) in [
         (Method::POST, "/echo", 200, ""),
@@ -50,8 +50,8 @@ fn paths_and_methods_lead_to_agents_or_to_an_error_that_says_why() {
 }
 
 #[test]
-fn headers_say_what_the_message_is_and_what_became_of_it() {
-    let host = told();
+fn request_and_response_headers_map_to_the_message() {
+    let host = host_with_echo();
     let client = host.client();
     let headers = [
         ("content-type", "text/plain"),
@@ -92,7 +92,7 @@ fn headers_say_what_the_message_is_and_what_became_of_it() {
 }
 
 #[test]
-fn replies_have_the_status_of_what_they_mean() {
+fn replies_have_the_status_of_their_performative() {
     let host = host(&agent("rogue", "rogue", ""));
     let client = host.client();
     for (performative, status) in
@@ -129,7 +129,7 @@ fn an_enqueued_message_can_be_looked_up() {
 }
 
 /// Sends bytes as they are and reads until the host closes the connection.
-fn talk(host: &Host, parts: &[&str]) -> String {
+fn exchange_raw(host: &Host, parts: &[&str]) -> String {
     let mut stream = TcpStream::connect(&host.http).expect("the host listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a TCP socket");
     for part in parts {
@@ -141,8 +141,8 @@ fn talk(host: &Host, parts: &[&str]) -> String {
 }
 
 #[test]
-fn requests_are_as_http_1_1_wants_them() {
-    let host = told();
+fn requests_follow_http_1_1() {
+    let host = host_with_echo();
     for (request, status, part) in [
         ("GET /echo HTTP/1.1\r\nconnection: close\r\n\r\n", "HTTP/1.1 400", "host is missing"),
         ("GET /echo HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n", "HTTP/1.1 400", "there twice"),
@@ -157,40 +157,40 @@ fn requests_are_as_http_1_1_wants_them() {
         ("hello\r\n\r\n", "HTTP/1.1 400", ""),
         ("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 400", "body-broken"),
     ] {
-        let text = talk(&host, &[request]);
+        let text = exchange_raw(&host, &[request]);
         assert!(text.starts_with(status) && text.contains(part), "{request:?} was answered with {text:?}");
     }
 }
 
 #[test]
 fn requests_on_one_connection_are_answered_in_order() {
-    let host = told();
+    let host = host_with_echo();
     let ask = |body: &str, more: &str| {
         format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n{more}\r\n{body}", body.len())
     };
-    let text = talk(&host, &[&ask("first", ""), &ask("second", ""), &ask("third", "connection: close\r\n")]);
+    let text = exchange_raw(&host, &[&ask("first", ""), &ask("second", ""), &ask("third", "connection: close\r\n")]);
     let places: Vec<_> =
         ["first", "second", "third"].iter().map(|body| text.find(&format!("\r\n\r\n{body}"))).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{text}");
 }
 
 #[test]
-fn a_client_that_asks_first_sends_only_what_is_wanted() {
-    let host = told();
+fn expect_continue_is_answered_before_the_body() {
+    let host = host_with_echo();
     let head = |length: usize| {
         format!(
             "POST /echo HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
         )
     };
-    let refused = talk(&host, &[&head(10 << 20)]);
+    let refused = exchange_raw(&host, &[&head(10 << 20)]);
     assert!(refused.starts_with("HTTP/1.1 413 "), "{refused}");
-    let taken = talk(&host, &[&head(5), "hello"]);
+    let taken = exchange_raw(&host, &[&head(5), "hello"]);
     assert!(taken.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ") && taken.ends_with("hello"), "{taken}");
 }
 
 #[test]
 fn http_2_is_spoken_on_the_same_port() {
-    let host = told();
+    let host = host_with_echo();
     let client = Client::http2(&host.http);
     let reply = client.post("/echo", "hello");
     assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "hello"));

@@ -1,4 +1,4 @@
-//! HTTP agents made with the SDK: what they are told, what they say, and what lasts of what they did.
+//! HTTP agents made with the SDK: their requests and responses, and which of their effects are committed.
 
 use caxton_tests::Host;
 use http::Method;
@@ -19,7 +19,7 @@ fn counted(host: &Host) -> String {
 }
 
 #[test]
-fn it_has_the_request_and_the_client_what_it_answers() {
+fn an_agent_gets_the_request_and_the_client_its_response() {
     let host = web("");
     let client = host.client();
     let told = client.send(Method::PUT, "/web/a%20b/told?q=x+y&n=1", &[("x-mine", "1")], "said").json();
@@ -41,7 +41,7 @@ fn it_has_the_request_and_the_client_what_it_answers() {
 }
 
 #[test]
-fn it_asks_others_and_writes_to_its_log_like_any_agent() {
+fn an_http_agent_can_call_others_and_log() {
     let mut host = web("");
     let client = host.client();
     assert_eq!(client.post("/web/ask", "anybody there?").text(), "anybody there?");
@@ -77,7 +77,7 @@ fn a_failure_has_the_status_of_its_cause_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_is_committed_before_the_head_lasts_whatever_the_status_is() {
+fn an_explicit_commit_lasts_whatever_the_status_is() {
     let mut host = web("");
     let client = host.client();
     for (number, (then, status)) in
@@ -108,7 +108,7 @@ fn commits_count_together_against_the_limits_of_a_call() {
 }
 
 #[test]
-fn a_call_of_many_at_once_counts_each_that_it_answers_well() {
+fn concurrent_calls_count_each_success_once() {
     const EACH: usize = 25;
     let host = web("");
     let callers: Vec<_> = (0..4)
@@ -159,7 +159,7 @@ fn a_call_in_conflict_runs_again_if_its_body_is_not_above_the_limit_of_a_message
 }
 
 #[test]
-fn its_health_is_asked_before_it_takes_requests() {
+fn health_is_checked_before_the_first_request() {
     assert_eq!(web("").agent("web")["state"], "running");
     let sick = host_with_health("it misses its disk");
     let status = sick.agent("web");

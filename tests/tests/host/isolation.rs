@@ -48,7 +48,7 @@ fn all_well(answers: &[(u16, String)]) {
     }
 }
 
-fn kept(host: &Host, agent: &str, key: &str) -> String {
+fn stored(host: &Host, agent: &str, key: &str) -> String {
     host.api().get(&format!("/v1/agents/{agent}/state/{key}")).text()
 }
 
@@ -67,7 +67,7 @@ fn each_asks_once(callers: u64) {
     let host = host(&shop("limits = { time = \"2m\" }"));
     let bodies: Vec<Value> = (0..callers).map(|_| charge("n")).collect();
     all_well(&all_at_once(&host, "/race", &bodies));
-    assert_eq!((kept(&host, "race", "n"), kept(&host, "till", "sold")), (callers.to_string(), callers.to_string()));
+    assert_eq!((stored(&host, "race", "n"), stored(&host, "till", "sold")), (callers.to_string(), callers.to_string()));
     runs_add_up(&host, "race", callers);
     let stats = host.api().get("/v1/stats").json();
     let messages = &stats["messages"];
@@ -76,17 +76,17 @@ fn each_asks_once(callers: u64) {
 }
 
 #[test]
-fn each_of_16_at_once_is_answered_and_asks_once() {
+fn each_of_16_concurrent_calls_is_answered_and_sends_once() {
     each_asks_once(16);
 }
 
 #[test]
-fn each_of_128_at_once_is_answered_and_asks_once() {
+fn each_of_128_concurrent_calls_is_answered_and_sends_once() {
     each_asks_once(128);
 }
 
 #[test]
-fn what_is_added_unread_is_in_conflict_with_nobody() {
+fn increments_without_a_read_conflict_with_nothing() {
     let host = host(&shop("limits = { time = \"2m\" }"));
     let add = json!({ "do": "steps", "steps": [
         { "do": "add", "key": "n", "by": 2 },
@@ -94,12 +94,12 @@ fn what_is_added_unread_is_in_conflict_with_nobody() {
         { "do": "add", "key": "m", "by": -1 },
     ] });
     all_well(&all_at_once(&host, "/race", &vec![add.clone(); 64]));
-    assert_eq!((kept(&host, "race", "n"), kept(&host, "race", "m")), ("192".to_owned(), "-64".to_owned()));
+    assert_eq!((stored(&host, "race", "n"), stored(&host, "race", "m")), ("192".to_owned(), "-64".to_owned()));
     assert_eq!(host.agent("race")["conflicts"], 0);
     // Beside those who read it.
     let mixed: Vec<Value> = (0..32).map(|at| if at % 2 == 0 { add.clone() } else { charge("n") }).collect();
     all_well(&all_at_once(&host, "/race", &mixed));
-    assert_eq!((kept(&host, "race", "n"), kept(&host, "till", "sold")), ("256".to_owned(), "16".to_owned()));
+    assert_eq!((stored(&host, "race", "n"), stored(&host, "till", "sold")), ("256".to_owned(), "16".to_owned()));
     runs_add_up(&host, "race", 96);
     // What is added is seen by the one that adds, and what is no number is told of at once.
     let seen = json!({ "do": "steps", "steps": [
@@ -115,16 +115,16 @@ fn what_is_added_unread_is_in_conflict_with_nobody() {
     assert_eq!(told[5]["keys"], json!(["m", "n", "new", "text"]));
 }
 
-/// Asks `to` for what this action of `race` comes to, in another conversation than the one at hand.
-fn through_the_till(action: &Value, conversation: &str) -> Value {
+/// Returns the action to request this action from `race`, in a conversation of its own.
+fn request_through_till(action: &Value, conversation: &str) -> Value {
     json!({ "do": "request", "to": "race", "content": action, "timeout-ms": 60_000,
         "with": { "conversation": conversation } })
 }
 
 #[test]
-fn a_handler_that_waits_for_one_that_needs_its_key_goes_on() {
+fn a_handler_that_waits_for_a_writer_of_its_key_continues() {
     let mut host = host(&shop("limits = { time = \"2m\" }"));
-    let inner = through_the_till(&json!({ "do": "increment", "key": "n" }), "inner");
+    let inner = request_through_till(&json!({ "do": "increment", "key": "n" }), "inner");
     let body = json!({ "do": "steps", "steps": [
         { "do": "get", "key": "n" },
         { "do": "request", "to": "till", "content": inner, "timeout-ms": 60_000 },
@@ -139,10 +139,10 @@ fn a_handler_that_waits_for_one_that_needs_its_key_goes_on() {
 }
 
 #[test]
-fn a_message_has_three_runs_and_then_says_what_was_in_conflict() {
+fn a_message_runs_three_times_and_then_reports_the_conflict() {
     let mut host = host(&shop("limits = { time = \"2m\" }"));
     // Its question is another in each run, and each answer changes what it has read.
-    let inner = through_the_till(&json!({ "do": "increment", "key": "n" }), "inner");
+    let inner = request_through_till(&json!({ "do": "increment", "key": "n" }), "inner");
     let body = json!({ "do": "steps", "steps": [
         { "do": "ask-of", "to": "till", "key": "n", "content": inner, "timeout-ms": 60_000 },
         { "do": "increment", "key": "n" },
@@ -153,11 +153,11 @@ fn a_message_has_three_runs_and_then_says_what_was_in_conflict() {
     let detail = told["detail"].as_str().expect("a text");
     assert!(detail.contains("`n`") && detail.contains("mailbox.order"), "{detail}");
     host.until_agent("race", "all are handled", |status| status["handled"] == 3 && status["failed"] == 1);
-    assert_eq!((kept(&host, "race", "n"), &host.agent("race")["runs"]), ("3".to_owned(), &json!(6)));
+    assert_eq!((stored(&host, "race", "n"), &host.agent("race")["runs"]), ("3".to_owned(), &json!(6)));
 }
 
 #[test]
-fn handlers_that_touch_keys_in_opposite_orders_end() {
+fn handlers_that_use_keys_in_opposite_orders_finish() {
     let host = host(&shop("limits = { time = \"2m\" }"));
     let body = |first: &str, last: &str| {
         let sold = json!({ "do": "increment", "key": "sold" });
@@ -169,8 +169,8 @@ fn handlers_that_touch_keys_in_opposite_orders_end() {
     };
     let bodies: Vec<Value> = (0..24).map(|at| if at % 2 == 0 { body("a", "b") } else { body("b", "a") }).collect();
     all_well(&all_at_once(&host, "/race", &bodies));
-    assert_eq!((kept(&host, "race", "a"), kept(&host, "race", "b")), ("24".to_owned(), "24".to_owned()));
-    assert_eq!(kept(&host, "till", "sold"), "24");
+    assert_eq!((stored(&host, "race", "a"), stored(&host, "race", "b")), ("24".to_owned(), "24".to_owned()));
+    assert_eq!(stored(&host, "till", "sold"), "24");
     runs_add_up(&host, "race", 24);
 }
 
@@ -183,18 +183,18 @@ fn an_operator_writes_a_key_that_is_reserved() {
         assert_eq!(code, 0, "{said}{error}");
         all_well(&posts.join().expect("all are answered"));
     });
-    let sum: u64 = kept(&host, "race", "n").parse().expect("a number");
+    let sum: u64 = stored(&host, "race", "n").parse().expect("a number");
     assert!((1_000..=1_016).contains(&sum), "{sum}");
-    assert_eq!(kept(&host, "till", "sold"), "16");
+    assert_eq!(stored(&host, "till", "sold"), "16");
 }
 
 #[test]
-fn calls_of_an_http_agent_run_again_as_well() {
+fn conflicting_calls_of_an_http_agent_run_again() {
     let web = agent("web", "web-effects", "config = { peer = \"till\" }\nallow = { send = [\"till\"] }")
         .replace("route = \"/web\"", "route = \"/{*path}\"");
     let mut host = host(&(web + "[agents.till]\ncomponent = \"GUEST(echo)\"\n"));
     all_well(&all_at_once(&host, "/ask", &vec![Value::Null; 16]));
-    assert_eq!(kept(&host, "web", "visits"), "16");
+    assert_eq!(stored(&host, "web", "visits"), "16");
     // Each asked once, and told it of its visit once.
     host.until_agent("till", "all has come", |status| status["handled"] == 32);
     runs_add_up(&host, "web", 16);
@@ -210,16 +210,16 @@ fn a_host_that_is_killed_in_the_middle_counts_each_message_once() {
     }
     host.until_agent("race", "some are handled", |status| status["handled"].as_u64() > Some(3));
     let mut host = host.kill().start();
-    host.until("all are handled", |host| (kept(host, "race", "n") == "64").then_some(()));
+    host.until("all are handled", |host| (stored(host, "race", "n") == "64").then_some(()));
     host.until_agent("race", "nothing is left", |status| status["mailbox_depth"] == 0 && status["in_flight"] == 0);
-    assert_eq!(kept(&host, "race", "n"), "64");
+    assert_eq!(stored(&host, "race", "n"), "64");
 }
 
 #[test]
-fn a_conversation_shows_how_often_handlers_ran() {
+fn a_conversation_shows_the_number_of_runs() {
     let toml = shop("limits = { time = \"2m\" }").replace("route = \"/race\"", "route = \"/race\"\nmode = \"enqueue\"");
     let mut host = host(&toml);
-    let inner = through_the_till(&json!({ "do": "increment", "key": "n" }), "inner");
+    let inner = request_through_till(&json!({ "do": "increment", "key": "n" }), "inner");
     let body = json!({ "do": "steps", "steps": [
         { "do": "get", "key": "n" },
         { "do": "request", "to": "till", "content": inner, "timeout-ms": 60_000 },
@@ -237,7 +237,7 @@ fn a_conversation_shows_how_often_handlers_ran() {
 }
 
 #[test]
-fn a_route_that_names_its_conversations_makes_one_line_of_each() {
+fn calls_of_one_named_conversation_are_handled_in_order() {
     let toml = shop("")
         .replace("route = \"/race\"", "route = \"/orders/{id}\"\nconversation = \"order-{id}-{header:x-shop}\"");
     let host = host(&toml);
@@ -263,16 +263,16 @@ fn a_route_that_names_its_conversations_makes_one_line_of_each() {
             });
         }
     });
-    assert_eq!((kept(&host, "race", "n"), &host.agent("race")["conflicts"]), ("18".to_owned(), &json!(0)));
+    assert_eq!((stored(&host, "race", "n"), &host.agent("race")["conflicts"]), ("18".to_owned(), &json!(0)));
 }
 
 #[test]
-fn a_call_that_commits_before_it_answers_runs_again_until_it_has() {
+fn a_conflicting_call_runs_again_until_its_first_commit() {
     let web = agent("web", "web-agent", "config = { peer = \"echo\" }\nallow = { send = [\"echo\"] }")
         .replace("\"/web\"", "\"/web/{*rest}\"");
     let host = host(&(web + &agent("echo", "echo", "")));
     // Each counts and commits, counts again, and drops that with its status.
     let answers = all_at_once(&host, "/web/commit?then=status-500", &vec![Value::Null; 16]);
     assert!(answers.iter().all(|(status, _)| *status == 500), "{answers:?}");
-    assert_eq!(kept(&host, "web", "count"), "16");
+    assert_eq!(stored(&host, "web", "count"), "16");
 }

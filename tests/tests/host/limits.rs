@@ -1,4 +1,4 @@
-//! Guests and clients that take too much, and handlers that fail: what they get, and that nobody else feels it.
+//! The limits of guests and clients: what exceeds them fails, and affects no other.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::{agent, host, in_hand};
 
 #[test]
-fn a_handler_that_misbehaves_is_told_of_and_the_next_call_is_served() {
+fn a_misbehaving_handler_is_reported_and_the_next_call_is_served() {
     let limits = "limits = { cpu = \"200ms\", time = \"60s\", memory = \"16MiB\", message = \"64KiB\", sends = 5, writes = 5, state = \"64KiB\" }\nallow = { send = [\"rogue\"] }";
     let brief = agent("brief", "rogue", "limits = { time = \"3s\" }");
     let host = host(&(agent("rogue", "rogue", limits) + &brief));
@@ -41,7 +41,7 @@ fn a_handler_that_misbehaves_is_told_of_and_the_next_call_is_served() {
 }
 
 #[test]
-fn what_a_guest_is_refused_comes_as_an_error_value() {
+fn refused_imports_return_an_error_value() {
     let limits = "limits = { memory = \"16MiB\", message = \"64KiB\", sends = 5, writes = 5, state = \"64KiB\" }\nallow = { send = [\"rogue\", \"small\"] }";
     let small = agent("small", "echo", "limits = { message = \"1KiB\" }");
     let host = host(&(agent("rogue", "rogue", limits) + &small));
@@ -109,7 +109,7 @@ fn a_body_that_is_too_large_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn a_slow_client_is_cut_and_one_that_leaves_is_forgotten() {
+fn slow_clients_are_cut_and_closed_connections_released() {
     let http = "[http]\nhead-timeout = \"1s\"\nstall-timeout = \"1s\"\n";
     let mut host = host(&(http.to_owned() + &agent("rogue", "rogue", "limits = { time = \"30s\" }")));
     for start in ["POST /rogue HT", "POST /rogue HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{"] {
@@ -143,7 +143,7 @@ fn a_head_that_is_too_large_is_refused() {
 }
 
 #[test]
-fn an_agent_that_uses_all_it_may_slows_no_other() {
+fn an_agent_at_its_limits_slows_no_other() {
     let limits = "instances = { max = 8 }\nlimits = { cpu = \"2s\", time = \"110s\" }";
     let host = host(&(agent("rogue", "rogue", limits) + &agent("echo", "echo", "")));
     let spinners: Vec<_> = (0..8)
@@ -190,7 +190,7 @@ fn an_endless_chain_of_messages_ends() {
 }
 
 #[test]
-fn what_was_not_granted_is_denied_when_it_is_called() {
+fn imports_that_are_not_granted_are_denied_when_called() {
     let setup = caxton_tests::Setup::new(
         crate::BINARY,
         &crate::file(&agent("rogue", "rogue", "allow = { env = [\"SHOWN\"] }")),
@@ -210,7 +210,7 @@ fn what_was_not_granted_is_denied_when_it_is_called() {
 }
 
 #[test]
-fn a_flood_of_lines_is_cut() {
+fn a_flood_of_log_lines_is_limited() {
     let host = host(&agent("rogue", "rogue", "limits = { log-lines = 50 }"));
     host.client().post("/rogue", r#"{"do":"flood","to":"stdout","bytes":80000}"#);
     let (_, out, _) = host.caxton(&["logs", "rogue", "--tail", "1000", "-o", "json"]);

@@ -4,12 +4,12 @@
 //! |---|---|
 //! | 1 a drain that sleeps | `reload::a_drain_ends_when_the_last_call_does` |
 //! | 2 limits checked by name | `limits` (every test calls the guest) |
-//! | 3 invented statistics | `agents::what_is_counted_is_what_happened`, `store::what_is_measured_happened_and_rates_fall_to_nothing` |
+//! | 3 invented statistics | `agents::counters_match_the_handled_messages`, `store::statistics_match_the_load_and_rates_fall_to_zero` |
 //! | 4 ok for what nobody received | `limits::a_full_mailbox_refuses`, `agents::enqueued_messages_are_handled` |
 //! | 5 security by constant | the engine's tests of artefacts, `host/src/wasm/tests` |
-//! | 6 a snapshot under the wrong revision | `stateful::a_new_revision_takes_up_what_the_old_one_kept` |
-//! | 7 triggers that nothing feeds | `judged`, and for comparisons `trials` |
-//! | 8 bookkeeping | `reload::a_reload_that_fails_harms_nobody` |
+//! | 6 a snapshot under the wrong revision | `stateful::a_new_revision_restores_the_memory_of_the_old_one` |
+//! | 7 triggers that nothing feeds | `rollout_analysis`, and for comparisons `shadowing` |
+//! | 8 bookkeeping | `reload::a_failed_reload_changes_nothing` |
 //! | 9 settings read by nothing | `host/control/tests/config.rs` |
 //!
 //! 10 is of moves between machines, which this program does not have.
@@ -17,60 +17,60 @@
 mod agents;
 mod api;
 mod applications;
-mod bounds;
-mod broken;
 mod builds;
-mod callers;
-mod candidates;
-mod chains;
-mod clock;
+mod capability_routing;
+mod clock_changes;
+mod contention;
 mod conversations;
-mod crowded;
-mod dead;
-mod deaths;
-mod declared;
-mod durable;
+mod data_folder;
+mod data_upgrade;
+mod dead_letter_notices;
+mod dead_letters;
+mod diagnostics;
+mod durability;
 mod environment;
-mod expiring;
-mod files;
-mod folder;
-mod formats;
-mod growth;
-mod handoffs;
+mod fallback;
+mod file_cleanup;
+mod file_watching;
+mod handoff_kills;
 mod http;
 mod http_agents;
+mod http_clients;
+mod http_mapping;
+mod instance_reuse;
 mod isolation;
-mod judged;
+mod key_expiry;
+mod limit_independence;
 mod limits;
+mod message_chains;
 mod messages;
-mod notices;
-mod once;
+mod migrations;
+mod open_connections;
+mod operator_texts;
 mod output;
-mod outside;
-mod passed_over;
-mod poison;
+mod poison_messages;
+mod probes_and_cors;
 mod questions;
 mod readme;
+mod refused_declarations;
 mod reload;
 mod removals;
+mod rollout_analysis;
+mod rollout_events;
+mod rollout_matrix;
 mod rollouts;
 mod saga;
-mod shapes;
+mod shadowing;
 mod snapshots;
-mod spreading;
-mod start;
+mod startup;
 mod stateful;
-mod status;
-mod sticky;
-mod stops;
+mod sticky_conversations;
 mod store;
 mod systemd;
+mod task_failures;
 mod timers;
-mod told;
-mod trials;
-mod upgrade;
-mod web;
-mod words;
+mod undo_rehearsals;
+mod wasi_http;
 
 /// The pages of the documentation.
 #[path = "../../../host/tests/pages/mod.rs"]
@@ -99,8 +99,8 @@ fn agent(name: &str, guest: &str, more: &str) -> String {
     format!("[agents.{name}]\ncomponent = \"GUEST({guest})\"\n{more}\n[[agents.{name}.http]]\nroute = \"/{name}\"\n")
 }
 
-/// Whether an agent has its only message in hand, or is done with it by now: on a busy machine it may be handled between
-/// two looks.
+/// Returns whether an agent has its only message in hand, or has handled it: on a busy machine that may happen between
+/// two samples.
 fn in_hand(status: &serde_json::Value) -> bool {
     status["in_flight"] == 1 || status["handled"] == 1
 }
@@ -112,7 +112,7 @@ fn metric(host: &Host, line: &str) -> u64 {
     found.unwrap_or(0)
 }
 
-/// How many write at once.
+/// The number of concurrent writers.
 const WRITERS: u64 = 4;
 
 /// Callers of `/counter`, each in a thread, from now until the host ends.
@@ -144,7 +144,7 @@ impl Writers {
         self.counted.load(Ordering::SeqCst)
     }
 
-    /// Waits for their end, which comes with that of the host; gives the writes that were acknowledged.
+    /// Waits for their end, which comes with that of the host. Returns the number of acknowledged writes.
     fn join(self) -> u64 {
         for thread in self.threads {
             thread.join().expect("a writer ends with the host");

@@ -8,20 +8,20 @@ use crate::{agent, host};
 
 const LATER: &str = "[[agents.rogue.http]]\nroute = \"/later\"\nmode = \"enqueue\"\n";
 
-/// One agent `rogue` with these settings, called at `/rogue`, and at `/later` without waiting.
+/// Starts a host with one agent `rogue` with these settings, which answers at `/rogue`, and enqueues at `/later`.
 fn rogue(settings: &str) -> Host {
     host(&(agent("rogue", "rogue", settings) + LATER))
 }
 
-/// Enqueues an action in a conversation; gives where it can be looked up.
-fn later(host: &Host, conversation: &str, action: &serde_json::Value) -> String {
+/// Enqueues an action in a conversation. Returns the path of its receipt.
+fn enqueue(host: &Host, conversation: &str, action: &serde_json::Value) -> String {
     let reply =
         host.client().send(Method::POST, "/later", &[("caxton-conversation", conversation)], action.to_string());
     assert_eq!(reply.status.as_u16(), 202, "{}", reply.text());
     reply.header("location").to_owned()
 }
 
-/// What `record` kept of a conversation.
+/// Returns the records of a conversation by `record`.
 fn recorded(host: &Host, conversation: &str) -> String {
     host.caxton(&["state", "get", "rogue", &format!("record/{conversation}")]).1
 }
@@ -33,19 +33,19 @@ fn until_handled(host: &mut Host, count: u64) {
 }
 
 #[test]
-fn what_was_accepted_is_handled_after_kill_9_in_its_order_and_once() {
+fn accepted_messages_are_handled_once_and_in_order_after_kill_9() {
     let host = rogue("instances = { max = 2 }");
     // Two hold both instances, so that the others wait when the host ends.
     for conversation in ["x", "y"] {
-        later(&host, conversation, &json!({ "do": "sleep", "ms": 3_000 }));
+        enqueue(&host, conversation, &json!({ "do": "sleep", "ms": 3_000 }));
     }
     let letters: Vec<String> = ('a'..='j').map(String::from).collect();
     for letter in &letters {
         for conversation in ["x", "y", "z"] {
-            later(&host, conversation, &json!({ "do": "record", "text": letter }));
+            enqueue(&host, conversation, &json!({ "do": "record", "text": letter }));
         }
     }
-    let last = later(&host, "z", &json!({ "do": "record", "text": "end" }));
+    let last = enqueue(&host, "z", &json!({ "do": "record", "text": "end" }));
     let mut host = host.kill().start();
     // On a busy machine some, or all, may have been handled before the kill.
     let known = host.client().get(&last).json()["state"].clone();
@@ -68,7 +68,7 @@ fn what_was_accepted_is_handled_after_kill_9_in_its_order_and_once() {
 }
 
 #[test]
-fn a_message_comes_at_its_time_once_also_when_the_host_was_not_there() {
+fn a_delayed_message_is_delivered_once_even_if_the_host_was_down() {
     let settings = "allow = { send = [\"rogue\"] }";
     let host = rogue(settings);
     let send = |host: &Host, name: &str, with: serde_json::Value| {
@@ -94,16 +94,16 @@ fn a_message_comes_at_its_time_once_also_when_the_host_was_not_there() {
 }
 
 #[test]
-fn an_attempt_that_fails_leaves_nothing_and_the_next_comes_later_without_holding_up_others() {
+fn a_failed_attempt_has_no_effect_and_its_retry_delays_no_other_message() {
     let mut host = rogue("mailbox = { backoff = { first = \"300ms\", jitter = 0 } }\ninstances = { max = 1 }");
     let failing = json!({ "do": "steps", "steps": [
         { "do": "increment", "key": "tries" },
         { "do": "fail-until", "attempt": 3, "cause": "unavailable" },
         { "do": "record", "text": "a" },
     ] });
-    later(&host, "x", &failing);
-    later(&host, "x", &json!({ "do": "record", "text": "b" }));
-    later(&host, "y", &json!({ "do": "record", "text": "c" }));
+    enqueue(&host, "x", &failing);
+    enqueue(&host, "x", &json!({ "do": "record", "text": "b" }));
+    enqueue(&host, "y", &json!({ "do": "record", "text": "c" }));
     until_handled(&mut host, 3);
     // By the order of the commits, which the versions tell at any speed.
     let version = |conversation: &str| {
@@ -117,7 +117,7 @@ fn an_attempt_that_fails_leaves_nothing_and_the_next_comes_later_without_holding
 }
 
 #[test]
-fn a_repeated_request_with_its_key_is_one_message() {
+fn repeated_requests_with_one_idempotency_key_are_one_message() {
     let host = rogue("");
     let send = |host: &Host, key: &str, body: &str| {
         host.client().send(Method::POST, "/later", &[("idempotency-key", key)], body.to_owned())
@@ -157,7 +157,7 @@ fn urgent_messages_are_served_first() {
 }
 
 #[test]
-fn an_act_that_its_protocol_does_not_allow_is_answered_not_understood() {
+fn an_illegal_act_is_answered_with_not_understood() {
     let host = rogue("allow = { send = [\"rogue\"] }");
     let said = |act: &str, conversation: &str| {
         let headers =
@@ -198,9 +198,9 @@ fn schedules_fire_at_their_times_and_never_twice() {
 }
 
 #[test]
-fn an_agent_says_how_long_to_wait_before_the_next_attempt() {
+fn an_agent_sets_the_delay_of_its_next_attempt() {
     let mut host = rogue("mailbox = { attempts = 2, backoff = { first = \"100ms\", jitter = 0 } }");
-    later(&host, "x", &json!({ "do": "fail", "cause": "unavailable", "reason": "not yet", "retry-after-ms": 900 }));
+    enqueue(&host, "x", &json!({ "do": "fail", "cause": "unavailable", "reason": "not yet", "retry-after-ms": 900 }));
     let dead = host.until("it is given up", |host| {
         let number = host.api().get("/v1/dead-letters").json()["dead_letters"][0]["number"].as_u64()?;
         Some(host.api().get(&format!("/v1/dead-letters/{number}")).json())
@@ -210,7 +210,7 @@ fn an_agent_says_how_long_to_wait_before_the_next_attempt() {
 }
 
 #[test]
-fn an_answer_has_a_place_in_a_full_mailbox_too() {
+fn a_reply_is_accepted_by_a_full_mailbox() {
     let asker = agent("asker", "rogue", "mailbox = { depth = 1 }\nallow = { send = [\"answerer\"] }");
     let strict = "mailbox = { attempts = 1 }\nbreaker = { faults = 1 }";
     let mut host = host(&(asker + &agent("answerer", "rogue", strict)));

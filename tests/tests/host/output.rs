@@ -1,4 +1,4 @@
-//! Saying something never ends anything: nobody has to read what a host or a command says.
+//! The output of the host and of commands without readers: neither the host nor a command needs a process that reads its output.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
@@ -19,8 +19,8 @@ fn rogue(version: &str) -> String {
     file(&agent("rogue", "rogue", &format!("config = {{ version = \"{version}\" }}")))
 }
 
-/// A host whose stdout and stderr are what a shell makes of them.
-fn saying(redirection: &str) -> Setup {
+/// Prepares a host whose stdout and stderr are redirected by a shell.
+fn setup_with_output_to(redirection: &str) -> Setup {
     Setup::new(BINARY, &rogue("1")).within(redirection)
 }
 
@@ -33,7 +33,7 @@ fn pipe(setup: &Setup) -> File {
 }
 
 /// Makes the host say much, and shows that it does all else as before.
-fn works(host: &mut Host) {
+fn check_responsive(host: &mut Host) {
     let client = host.client();
     for _ in 0..300 {
         assert_eq!(client.post("/rogue", r#"{"do":"print","stderr":"hello"}"#).status.as_u16(), 200);
@@ -57,29 +57,29 @@ fn stops(host: Host) {
 }
 
 #[test]
-fn a_host_needs_nobody_who_reads_what_it_says() {
+fn a_host_runs_without_a_reader_of_its_output() {
     // A disk that is full.
-    let mut host = saying("exec >/dev/full 2>&1").start();
-    works(&mut host);
+    let mut host = setup_with_output_to("exec >/dev/full 2>&1").start();
+    check_responsive(&mut host);
     assert!(metric(&host, DROPPED) > 0, "what could not be written is counted");
     stops(host);
     // Nothing at all.
-    let mut host = saying("exec >&- 2>&-").start();
-    works(&mut host);
+    let mut host = setup_with_output_to("exec >&- 2>&-").start();
+    check_responsive(&mut host);
     stops(host);
 }
 
 #[test]
-fn a_reader_that_leaves_takes_nobody_with_it() {
-    let setup = saying("exec >pipe 2>&1");
+fn a_closed_pipe_does_not_end_the_host() {
+    let setup = setup_with_output_to("exec >pipe 2>&1");
     let reader = pipe(&setup);
     let mut host = setup.start();
     drop(reader);
-    works(&mut host);
+    check_responsive(&mut host);
     assert!(metric(&host, DROPPED) > 0, "what could not be written is counted");
     stops(host);
     // Before it is up, as of `caxton up 2>&1 | head -1`.
-    let setup = saying("exec >pipe 2>&1");
+    let setup = setup_with_output_to("exec >pipe 2>&1");
     let reader = pipe(&setup);
     let host = setup.spawn();
     let flags = rustix::fs::fcntl_getfl(&reader).expect("it is open");
@@ -94,27 +94,27 @@ fn a_reader_that_leaves_takes_nobody_with_it() {
     });
     drop(reader);
     host.until_ready();
-    works(&mut host);
+    check_responsive(&mut host);
     stops(host);
 }
 
 #[test]
-fn a_reader_that_stands_still_holds_nobody_up() {
+fn a_blocked_pipe_does_not_block_the_host() {
     // More than the pipe and the queue before it hold.
-    let setup = saying("exec >pipe 2>&1").argument("--log").argument("trace");
+    let setup = setup_with_output_to("exec >pipe 2>&1").argument("--log").argument("trace");
     let _reader = pipe(&setup);
     let mut host = setup.start();
     host.until("lines are dropped", |host| {
         host.client().post("/rogue", r#"{"do":"print","stderr":"hello"}"#);
         (metric(host, DROPPED) > 0).then_some(())
     });
-    works(&mut host);
+    check_responsive(&mut host);
     // Also the end of it waits for nobody.
     stops(host);
 }
 
 #[test]
-fn a_terminal_that_is_lost_ends_nobody() {
+fn a_lost_terminal_does_not_end_the_host() {
     let setup = Setup::new(BINARY, &rogue("1"));
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("the system has terminals");
     grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("a terminal can be had");
@@ -163,7 +163,7 @@ fn a_terminal_that_is_lost_ends_nobody() {
 }
 
 #[test]
-fn a_command_whose_reader_leaves_ends_quietly_and_tells_by_its_code_how_it_went() {
+fn a_command_with_a_closed_pipe_ends_quietly_with_its_exit_code() {
     let host = Setup::new(BINARY, &rogue("1")).start();
     for _ in 0..100 {
         host.client().post("/rogue", r#"{"do":"print","stderr":"a line of some length, to fill what a pipe holds"}"#);

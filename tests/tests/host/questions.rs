@@ -1,4 +1,4 @@
-//! Questions between agents: which messages are questions, how each ends, and which agents are told.
+//! Questions between agents: which messages count as open questions, and how each is closed.
 
 use caxton_tests::Host;
 use serde_json::{Value, json};
@@ -12,18 +12,18 @@ fn rogue(name: &str) -> String {
     agent(name, "rogue", more)
 }
 
-fn office() -> String {
+fn three_agents() -> String {
     rogue("asks") + &rogue("answers") + &rogue("knows")
 }
 
-/// Lets an agent send something in a conversation, as a `request` unless `with` says otherwise.
+/// Makes an agent send a message in a conversation, as a `request` unless `with` has another act.
 fn send(host: &Host, from: &str, to: &str, content: &Value, with: &Value) {
     let action = json!({ "do": "send", "to": to, "content": content, "with": with });
     let told = host.client().post(&format!("/{from}"), action.to_string()).json();
     assert_eq!(told["errors"], json!([]), "{told}");
 }
 
-fn unanswered(host: &Host, conversation: &str) -> Value {
+fn open_questions(host: &Host, conversation: &str) -> Value {
     host.api().get(&format!("/v1/conversations/{conversation}")).json()["conversation"]["unanswered"].clone()
 }
 
@@ -35,7 +35,7 @@ fn until_handled(host: &mut Host, agent: &str, count: u64) {
 
 #[test]
 fn a_question_that_was_handled_without_an_answer_is_closed() {
-    let mut host = host(&office());
+    let mut host = host(&three_agents());
     let silent = json!({ "do": "none" });
     send(&host, "asks", "answers", &silent, &json!({ "conversation": "silent" }));
     send(&host, "asks", "asks", &silent, &json!({ "conversation": "oneself" }));
@@ -49,14 +49,14 @@ fn a_question_that_was_handled_without_an_answer_is_closed() {
     // That it is handled and that it is closed is one commit, which a crash does not part.
     let host = host.kill().start();
     for conversation in ["silent", "oneself"] {
-        assert_eq!(unanswered(&host, conversation), json!([]), "{conversation}");
+        assert_eq!(open_questions(&host, conversation), json!([]), "{conversation}");
     }
     let (code, told, _) = host.caxton(&["conversation", "show", "silent"]);
     assert!(code == 0 && !told.contains("unanswered"), "{told}");
 }
 
 /// Returns the numbers of dead letters of `answers` and of `asks`.
-fn dead(host: &Host) -> (usize, usize) {
+fn count_dead_letters(host: &Host) -> (usize, usize) {
     let count = |agent: &str| {
         let page = host.api().get(&format!("/v1/dead-letters?agent={agent}")).json();
         page["dead_letters"].as_array().map_or(0, Vec::len)
@@ -65,12 +65,12 @@ fn dead(host: &Host) -> (usize, usize) {
 }
 
 #[test]
-fn redelivering_all_dead_letters_again_and_again_makes_no_more_of_them() {
-    let mut host = host(&office());
+fn repeated_redelivery_creates_no_further_dead_letters() {
+    let mut host = host(&three_agents());
     let fails = json!({ "do": "fail", "cause": "rejected", "reason": "never" });
     send(&host, "asks", "answers", &fails, &json!({}));
     // What `failure` says is no action, so that it cannot be handled either.
-    host.until("both are dead letters", |host| (dead(host) == (1, 1)).then_some(()));
+    host.until("both are dead letters", |host| (count_dead_letters(host) == (1, 1)).then_some(()));
     for round in 1..=3_u64 {
         let (code, said, words) = host.caxton(&["dead", "redeliver", "--all"]);
         assert_eq!(code, 0, "{said} {words}");
@@ -79,14 +79,14 @@ fn redelivering_all_dead_letters_again_and_again_makes_no_more_of_them() {
                 status["failed"].as_u64() >= Some(round + 1) && status["in_flight"] == 0 && status["mailbox_depth"] == 0
             });
         }
-        assert_eq!(dead(&host), (1, 1), "round {round}");
+        assert_eq!(count_dead_letters(&host), (1, 1), "round {round}");
     }
     // It outlasts a restart that it was told.
     assert_eq!(host.caxton(&["mailbox", "pause", "answers"]).0, 0);
     assert_eq!(host.caxton(&["dead", "redeliver", "--agent", "answers"]).0, 0);
     let mut host = host.kill().start();
     assert_eq!(host.caxton(&["mailbox", "resume", "answers"]).0, 0);
-    host.until("it is given up once more", |host| (dead(host).0 == 1).then_some(()));
+    host.until("it is given up once more", |host| (count_dead_letters(host).0 == 1).then_some(()));
     host.until_agent("asks", "nothing came", |status| status["mailbox_depth"] == 0 && status["in_flight"] == 0);
-    assert_eq!(dead(&host), (1, 1));
+    assert_eq!(count_dead_letters(&host), (1, 1));
 }

@@ -5,7 +5,7 @@ use caxton_tests::Host;
 use crate::BINARY;
 use crate::pages::{pages, words};
 
-/// A command of the quickstart, and what is shown under it.
+/// A command of the quickstart, and the output shown under it.
 struct Shown {
     command: String,
     answer: String,
@@ -41,8 +41,8 @@ fn is_as_shown(text: &str, shown: &str) -> bool {
     })
 }
 
-/// What a command answers: `curl` with a path and perhaps a body, or the program itself.
-fn answer(host: &Host, command: &str) -> String {
+/// Runs a command of the README: `curl` with a path and perhaps a body, or the program itself.
+fn run_command(host: &Host, command: &str) -> String {
     let words = words(command).remove(0);
     if words[0] != "curl" {
         let arguments: Vec<&str> = words[1..].iter().map(String::as_str).collect();
@@ -70,11 +70,11 @@ fn the_quickstart_answers_as_it_says() {
     assert!(shown.len() > 4, "the quickstart has {} commands, or they are not found", shown.len());
     for Shown { command, answer: expected } in shown {
         let is_look = command.contains("ps") || command.contains("/ledger");
-        let mut last = answer(&host, &command);
+        let mut last = run_command(&host, &command);
         // The ledger is told of tickets after they are answered, and `/counter/later` is handled later.
         if is_look {
             host.until(&command, |host| {
-                last = answer(host, &command);
+                last = run_command(host, &command);
                 is_as_shown(last.trim_end(), expected.trim_end()).then_some(())
             });
         }

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::{agent, file, host};
 
-/// Calls without pause from several connections until told to stop; gives how many calls there were, and what
-/// was not a success.
+/// Calls without pause over several connections until stopped. Returns the number of calls, and the
+/// failures among their responses.
 fn load(host: &Host, path: &'static str, connections: usize) -> impl FnOnce() -> (usize, Vec<String>) + use<> {
     let (sender, receivers): (Vec<_>, Vec<_>) = (0..connections).map(|_| mpsc::channel::<()>()).unzip();
     let callers: Vec<_> = receivers
@@ -85,7 +85,7 @@ fn changed_bytes_are_taken_up_under_load() {
 }
 
 #[test]
-fn adding_removing_and_changing_one_touches_no_other() {
+fn changing_one_agent_touches_no_other() {
     let mut host = host(&(agent("aa", "echo", "") + &agent("bb", "echo", "")));
     let client = host.client();
     host.edit(&file(&(agent("aa", "echo", "") + &agent("bb", "echo", "") + &agent("cc", "counter", ""))));
@@ -116,11 +116,11 @@ fn settings_in_place_need_no_new_revision() {
 }
 
 #[test]
-fn a_file_with_errors_changes_nothing_and_is_told_of() {
+fn a_file_with_errors_changes_nothing_and_is_reported() {
     let mut host = host(&agent("echo", "echo", ""));
     host.edit(&file(&(agent("echo", "echo", "limits = { memroy = \"1MiB\" }") + "[store]\ndurability = 7\n")));
-    host.until_said("memroy");
-    host.until_said("durability");
+    host.until_output("memroy");
+    host.until_output("durability");
     assert_eq!(host.client().post("/echo", "still here").text(), "still here");
     let (_, _, words) = host.caxton(&["ps"]);
     assert!(words.contains("caxton.toml"), "ps tells that file and host differ: {words}");
@@ -137,7 +137,7 @@ fn a_file_with_errors_changes_nothing_and_is_told_of() {
 }
 
 #[test]
-fn a_reload_that_fails_harms_nobody() {
+fn a_failed_reload_changes_nothing() {
     let mut host = host(&agent("echo", "echo", ""));
     let stop = load(&host, "/echo", 2);
     for (guest, part) in [("slow-start", "cpu-exceeded"), ("by-record", "no agent")] {
@@ -178,7 +178,7 @@ fn a_drain_ends_when_the_last_call_does() {
 }
 
 #[test]
-fn what_does_not_finish_while_it_drains_is_handled_again() {
+fn messages_unfinished_at_the_end_of_a_drain_are_handled_again() {
     let settings = "limits = { time = \"1m\", cpu = \"1m\" }\nreload = { drain = \"5s\" }\n";
     let mut host = host(&agent("rogue", "rogue", settings));
     let address = host.http.clone();
@@ -209,24 +209,24 @@ fn a_saved_source_file_is_built_and_serves() {
     assert_eq!(host.client().post("/echo", "").json()["count"], 1);
     // A build that fails is told of, and changes nothing.
     std::fs::write(&source, "/nowhere.wasm").expect("the folder can be written to");
-    host.until_said("what runs stays as it was");
+    host.until_output("what runs stays as it was");
     assert_eq!(host.client().post("/echo", "").json()["count"], 2);
 }
 
 #[test]
-fn sighup_and_apply_look_at_everything() {
+fn sighup_and_apply_check_everything() {
     let mut host = host(&agent("echo", "echo", "reload = { watch = false }"));
     host.edit(&file(&agent("echo", "echo", "reload = { watch = false }\nconfig = { n = \"2\" }")));
     host.until_agent("echo", "the file is followed", |status| status["revision"] == "echo@2");
     host.signal(rustix::process::Signal::HUP);
-    host.until_said("SIGHUP");
+    host.until_output("SIGHUP");
     let (code, out, words) = host.caxton(&["diff", "-o", "json"]);
     assert_eq!(code, 0, "{words}");
     assert_eq!(serde_json::from_str::<serde_json::Value>(&out).expect("JSON"), json!({"changes": []}), "{out}");
 }
 
 #[test]
-fn what_needs_a_start_is_told_and_not_taken_for_done() {
+fn settings_that_need_a_restart_are_reported_and_not_applied() {
     let host = host(&agent("echo", "echo", ""));
     host.edit(&file(&format!("[host]\ninstances = 100\n{}", agent("echo", "echo", "mailbox = { depth = 7 }"))));
     let (code, out, words) = host.caxton(&["apply"]);

@@ -13,7 +13,7 @@ fn both(name: &str, guest: &str, more: &str) -> String {
     format!("[agents.{name}]\ncomponent = \"GUEST({guest})\"\n{more}\n{routes}")
 }
 
-fn dead(host: &Host, agent: &str) -> usize {
+fn dead_letters(host: &Host, agent: &str) -> usize {
     let page = host.api().get(&format!("/v1/dead-letters?agent={agent}")).json();
     page["dead_letters"].as_array().map_or(0, Vec::len)
 }
@@ -28,7 +28,7 @@ fn until_status(host: &mut Host, path: &str, status: u16) {
 }
 
 #[test]
-fn an_agent_that_is_put_back_while_it_drains_goes_on_with_all_that_waits() {
+fn an_agent_restored_while_it_drains_keeps_all_waiting_messages() {
     let settings = "mailbox = { attempts = 3, backoff = { first = \"5m\", max = \"5m\" } }\nallow = { send = [\"rogue\"] }\n\
                     limits = { time = \"60s\" }\n";
     let other = agent("echo", "echo", "");
@@ -48,9 +48,9 @@ fn an_agent_that_is_put_back_while_it_drains_goes_on_with_all_that_waits() {
     host.edit(&file(&other));
     until_leaving(&mut host, "rogue");
     assert_eq!(client.post("/rogue/ask", r#"{"do": "message"}"#).status.as_u16(), 404);
-    assert_eq!(dead(&host, "rogue"), 0, "nothing is given up before the end of the drain");
+    assert_eq!(dead_letters(&host, "rogue"), 0, "nothing is given up before the end of the drain");
     host.edit(&with);
-    host.until_said("declared again before it was gone: it goes on with what waits");
+    host.until_output("declared again before it was gone: it goes on with what waits");
     let reply = client.post("/rogue/ask", r#"{"do": "reply", "text": "here"}"#);
     assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "here"));
     assert_eq!(reply.header("caxton-revision"), "rogue@1", "it is the same revision");
@@ -60,7 +60,7 @@ fn an_agent_that_is_put_back_while_it_drains_goes_on_with_all_that_waits() {
         (&json!("running"), &json!(1), &json!(1)),
         "{status}"
     );
-    assert_eq!(dead(&host, "rogue"), 0);
+    assert_eq!(dead_letters(&host, "rogue"), 0);
     let reply = slow.join().expect("the call is answered");
     assert_eq!(reply.status.as_u16(), 200, "what was in hand is not broken off: {}", reply.text());
 }
@@ -77,19 +77,19 @@ fn a_paused_mailbox_waits_for_the_end_of_the_drain_too() {
     }
     host.edit(&file(&other));
     until_leaving(&mut host, "counter");
-    assert_eq!(dead(&host, "counter"), 0);
+    assert_eq!(dead_letters(&host, "counter"), 0);
     host.edit(&with);
     host.until_agent("counter", "it serves again", |status| status["state"] == "running");
     assert_eq!(host.caxton(&["mailbox", "resume", "counter"]).0, 0);
     host.until_agent("counter", "what waited is handled", |status| status["handled"] == 3);
     assert_eq!(
-        (client.post("/counter/ask", r#"{"by": 1}"#).json()["count"].clone(), dead(&host, "counter")),
+        (client.post("/counter/ask", r#"{"by": 1}"#).json()["count"].clone(), dead_letters(&host, "counter")),
         (json!(7), 0)
     );
 }
 
 #[test]
-fn a_stateful_agent_that_is_put_back_remembers() {
+fn a_restored_stateful_agent_keeps_its_memory() {
     let session = both("session", "session", "");
     let other = agent("echo", "echo", "");
     let with = file(&(session + &other));
@@ -115,11 +115,11 @@ fn a_stateful_agent_that_is_put_back_remembers() {
         }
     }
     assert_eq!(client.post("/session/ask", "three").json()["total"], 3);
-    assert_eq!(dead(&host, "session"), 0);
+    assert_eq!(dead_letters(&host, "session"), 0);
 }
 
 #[test]
-fn what_is_left_at_the_end_of_a_drain_is_offered_to_an_agent_that_comes_back() {
+fn messages_left_after_a_drain_go_to_a_restored_agent() {
     let other = agent("echo", "echo", "");
     let settings = "reload = { drain = \"5s\" }\n";
     let with = file(&(both("counter", "counter", settings) + &other));
@@ -129,11 +129,11 @@ fn what_is_left_at_the_end_of_a_drain_is_offered_to_an_agent_that_comes_back() {
     assert_eq!(client.post("/counter", r#"{"by": 5}"#).status.as_u16(), 202);
     host.edit(&file(&other));
     host.until("it is gone", |host| (host.api().get("/v1/agents/counter").status.as_u16() == 404).then_some(()));
-    host.until("what waited is a dead letter", |host| (dead(host, "counter") == 1).then_some(()));
+    host.until("what waited is a dead letter", |host| (dead_letters(host, "counter") == 1).then_some(()));
     let page = host.api().get("/v1/dead-letters?agent=counter").json();
     assert_eq!(page["dead_letters"][0]["reason"], "agent-removed");
     host.edit(&with);
-    host.until_said(
+    host.until_output(
         "1 messages waited for it when it was removed and are dead letters; \
          `caxton dead redeliver --agent counter --reason agent-removed` lets them be handled",
     );
@@ -146,7 +146,7 @@ fn what_is_left_at_the_end_of_a_drain_is_offered_to_an_agent_that_comes_back() {
 }
 
 #[test]
-fn a_host_that_starts_without_an_agent_keeps_what_waits_for_it() {
+fn a_host_that_starts_without_an_agent_keeps_its_messages() {
     let other = agent("echo", "echo", "");
     let with = file(&(both("counter", "counter", "") + &other));
     let host = Setup::new(BINARY, &with).start();
@@ -156,8 +156,8 @@ fn a_host_that_starts_without_an_agent_keeps_what_waits_for_it() {
     assert_eq!(code, 0);
     setup.edit(&file(&other));
     let mut host = setup.start();
-    host.until_said("1 messages wait for `counter`, which is not declared");
-    assert_eq!(dead(&host, "counter"), 0);
+    host.until_output("1 messages wait for `counter`, which is not declared");
+    assert_eq!(dead_letters(&host, "counter"), 0);
     host.edit(&with);
     host.until("it is declared", |host| (host.api().get("/v1/agents/counter").status.as_u16() == 200).then_some(()));
     host.until_agent("counter", "it serves", |status| status["state"] == "running");
@@ -166,7 +166,7 @@ fn a_host_that_starts_without_an_agent_keeps_what_waits_for_it() {
 }
 
 #[test]
-fn an_agent_that_is_put_back_as_another_is_rolled_out() {
+fn an_agent_restored_with_a_change_is_rolled_out() {
     let settings = |n: u32| format!("config = {{ n = \"{n}\" }}\ndeploy = {{ strategy = \"immediate\" }}\n");
     let other = agent("other", "echo", "");
     let mut host = host(&(both("counter", "counter", &settings(1)) + &other));
@@ -179,5 +179,5 @@ fn an_agent_that_is_put_back_as_another_is_rolled_out() {
     host.until_agent("counter", "the other revision runs", |status: &Value| status["revision"] == "counter@2");
     assert_eq!(host.caxton(&["mailbox", "resume", "counter"]).0, 0);
     host.until_agent("counter", "what waited is handled", |status| status["handled"] == 1);
-    assert_eq!(dead(&host, "counter"), 0);
+    assert_eq!(dead_letters(&host, "counter"), 0);
 }

@@ -1,4 +1,4 @@
-//! How a new revision takes over under load, step by step, and goes back.
+//! Rollouts of a new revision under load, step by step, and their undo.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use crate::{agent, file, host};
 
-/// What came of calls: how many each revision answered, and what was not a success.
+/// The outcome of calls: the number that each revision answered, and the failures.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     pub(crate) answered: BTreeMap<String, usize>,
     pub(crate) wrong: Vec<String>,
 }
 
-/// Calls without pause from several connections, until told to stop; `body` makes the nth call of a connection.
+/// A load of calls without pause over several connections; `body` makes the nth call of a connection.
 pub(crate) struct Load {
     stop: Vec<mpsc::Sender<()>>,
     callers: Vec<std::thread::JoinHandle<Calls>>,
@@ -75,7 +75,7 @@ fn states_are(status: &Value, wanted: &[(u64, &str)]) -> bool {
 }
 
 /// The component `agent.wasm` of a host's folder becomes another.
-pub(crate) fn put(setup: &std::path::Path, name: &str) {
+pub(crate) fn install(setup: &std::path::Path, name: &str) {
     let temporary = setup.join("new.wasm");
     std::fs::copy(guest(name), &temporary).expect("the guest can be copied");
     std::fs::rename(temporary, setup.join("agent.wasm")).expect("the folder can be written to");
@@ -104,7 +104,7 @@ fn a_canary_has_its_share_at_each_step_and_no_call_fails() {
     host.until_agent("echo", "all is with the new one", |status| states_are(status, &[(2, "running")]));
     let calls = load.end();
     assert_eq!(calls.wrong, Vec::<String>::new(), "of {:?}", calls.answered);
-    host.until_said("echo@2 runs; echo@1 drains");
+    host.until_output("echo@2 runs; echo@1 drains");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_rolling_deployment_replaces_instances_in_batches() {
     host.until_agent("echo", "all is with the new one", |status| states_are(status, &[(2, "running")]));
     let calls = load.end();
     assert_eq!(calls.wrong, Vec::<String>::new(), "of {:?}", calls.answered);
-    host.until_said("echo@1 has 50%; echo@2 has 50%");
+    host.until_output("echo@1 has 50%; echo@2 has 50%");
     // It is still watched, but what is declared runs.
     host.until("it is watched", |host| {
         let why = host.agent("echo")["waiting"].as_str().unwrap_or_default().to_owned();
@@ -148,20 +148,20 @@ fn blue_green_keeps_the_old_set_warm() {
     host.until_agent("echo", "the newest runs", |status| status["revision"] == "echo@3");
 }
 
-/// `echo` answers this as it is; `rogue` does what it says, and one in ten traps.
-fn one_in_ten_traps(nth: usize) -> String {
+/// Returns an action that `echo` answers as it is, and `rogue` carries out; every tenth traps.
+fn action_that_traps_once_in_ten(nth: usize) -> String {
     if nth % 10 == 9 { r#"{"do":"trap"}"#.to_owned() } else { r#"{"do":"reply","text":"well"}"#.to_owned() }
 }
 
 #[test]
-fn a_candidate_that_traps_is_taken_back_and_not_tried_again_until_it_changes() {
+fn a_trapping_candidate_is_rolled_back_and_not_retried_until_it_changes() {
     let rules = "reload = { strategy = \"traffic-splitting\", steps = [50, 100], every = \"1h\" }\nrollback = { min-messages = 20, slower = \"10000%\" }\nbreaker = { faults = 100 }\n";
     let toml = file(&OWN.replace("[[", &format!("{rules}[[")));
     let setup = Setup::new(crate::BINARY, &toml);
-    put(setup.folder(), "echo");
+    install(setup.folder(), "echo");
     let mut host = setup.start();
     let load = Load::new(&host, "/echo", 2, one_in_ten_traps);
-    put(host.folder(), "rogue");
+    install(host.folder(), "rogue");
     host.until_agent("echo", "it is refused", |status| {
         status["waiting"].as_str().is_some_and(|why| why.starts_with("errors:") && why.contains("not tried again"))
     });
@@ -175,18 +175,18 @@ fn a_candidate_that_traps_is_taken_back_and_not_tried_again_until_it_changes() {
     let mut host = host.kill().start();
     assert_eq!(host.agent("echo")["revision"], "echo@1");
     assert_eq!(host.client().post("/echo", "still").text(), "still", "by the bytes that ran");
-    put(host.folder(), "session");
+    install(host.folder(), "session");
     host.until_agent("echo", "other bytes are tried", |status| states(status).iter().any(|(number, _)| *number == 3));
 }
 
 #[test]
-fn a_host_killed_in_the_middle_goes_on() {
+fn a_rollout_continues_after_kill_9() {
     let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1h\" }] }\n";
     let mut host = host(&agent("echo", "echo", steps));
     host.edit(&file(&agent("echo", "echo", &format!("{steps}config = {{ n = \"2\" }}\n"))));
     host.until_agent("echo", "both run", |status| states_are(status, &[(1, "running"), (2, "running")]));
     let mut host = host.kill().start();
-    host.until_said("the host started again: it goes on with step");
+    host.until_output("the host started again: it goes on with step");
     host.until_agent("echo", "both run again", |status| states_are(status, &[(1, "running"), (2, "running")]));
     let client = host.client();
     let answered: Vec<String> =
@@ -199,15 +199,15 @@ fn a_host_killed_in_the_middle_goes_on() {
 
 #[test]
 fn a_conversation_stays_where_it_began() {
-    stays_where_it_began("echo");
+    check_stickiness("echo");
 }
 
 #[test]
 fn a_conversation_with_an_http_agent_stays_where_it_began() {
-    stays_where_it_began("web-echo");
+    check_stickiness("web-echo");
 }
 
-fn stays_where_it_began(guest: &str) {
+fn check_stickiness(guest: &str) {
     let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"0s\" }, { pause = true }, { weight = 90, for = \"0s\" }, { pause = true }] }\nrollback = { min-messages = 0, sticky = \"conversation\" }\n";
     let mut host = host(&agent("echo", guest, steps));
     let call = |host: &Host, name: &str| {
@@ -236,7 +236,7 @@ fn stays_where_it_began(guest: &str) {
 }
 
 #[test]
-fn a_pause_lasts_until_somebody_promotes() {
+fn a_pause_lasts_until_a_promote() {
     let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 10, for = \"0s\" }, { pause = true }] }\nrollback = { min-messages = 0 }\n";
     let mut host = host(&agent("echo", "echo", steps));
     let (code, _, said) = host.caxton(&["rollout", "status", "echo"]);
@@ -319,7 +319,7 @@ fn memory_that_was_saved_when_idle_is_there_again_after_an_undo() {
 }
 
 #[test]
-fn what_fails_on_the_candidate_is_tried_on_stable_next() {
+fn messages_that_fail_on_the_candidate_are_retried_on_stable() {
     let settings = |like: &str| {
         let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1h\" }] }";
         let rules = "rollback = { min-messages = 10_000 }\nmailbox = { backoff = { first = \"100ms\" } }";
@@ -354,7 +354,7 @@ fn what_fails_on_the_candidate_is_tried_on_stable_next() {
 }
 
 #[test]
-fn one_that_always_fails_is_taken_back_and_leaves_no_breaker_open() {
+fn a_failing_candidate_is_rolled_back_and_leaves_no_breaker_open() {
     // It opens long before there are messages enough to judge by.
     let breaker = "breaker = { faults = 3 }\n";
     let settings = |like: &str| file(&agent("diary", "diary", &format!("config = {{ like = \"{like}\" }}\n{breaker}")));
@@ -367,7 +367,7 @@ fn one_that_always_fails_is_taken_back_and_leaves_no_breaker_open() {
         client.post("/diary", body.to_string()).status.as_u16()
     };
     assert!((0..3).all(|nth| ask(nth) == 500), "it traps at each of them");
-    host.until_said("its breaker opens");
+    host.until_output("its breaker opens");
     host.until_agent("diary", "the old one runs again", |status| states_are(status, &[(1, "running")]));
     assert_eq!((ask(3), &host.agent("diary")["breaker"]), (200, &json!("closed")));
     let (code, told, _) = host.caxton(&["rollout", "status", "diary"]);
@@ -429,7 +429,7 @@ fn a_rollout_is_watched_to_its_end() {
 }
 
 #[test]
-fn the_figures_of_a_rollout_survive_a_kill() {
+fn the_statistics_of_a_rollout_survive_kill_9() {
     let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1h\" }] }\n";
     let mut host = host(&agent("echo", "echo", steps));
     host.edit(&file(&agent("echo", "echo", &format!("{steps}config = {{ n = \"2\" }}\n"))));
@@ -468,7 +468,7 @@ fn a_stateful_agent_is_not_split() {
 }
 
 #[test]
-fn what_each_side_answered_is_told_while_it_goes_on_and_when_it_is_over() {
+fn status_shows_the_replies_of_both_revisions_during_and_after_a_rollout() {
     let steps = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1s\" }, { pause = true }] }\n";
     let settings = format!("{steps}rollback = {{ min-messages = 0, slower = \"10000%\" }}\n");
     let mut host = host(&agent("echo", "echo", &settings));

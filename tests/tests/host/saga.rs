@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use crate::{BINARY, file};
 
 const STEPS: [&str; 3] = ["stock", "till", "carrier"];
-/// More than the carrier takes.
+/// An amount above the capacity of the carrier.
 const TOO_MUCH: u64 = 100;
 
 /// An agent for the orders and one for each step; `trap` names an agent and where it traps.
-fn declared(guest: &str, trap: Option<(&str, &str)>) -> String {
+fn declaration(guest: &str, trap: Option<(&str, &str)>) -> String {
     let agent = |name: &str, config: &str, more: &str| {
         let trap = match trap {
             Some((agent, at)) if agent == name => format!(", trap = \"{at}\""),
@@ -44,7 +44,7 @@ fn until_over(host: &mut Host, id: &str) -> Value {
     })
 }
 
-fn kept(host: &Host, agent: &str, key: &str) -> String {
+fn stored(host: &Host, agent: &str, key: &str) -> String {
     host.caxton(&["state", "get", agent, key]).1.trim().to_owned()
 }
 
@@ -61,7 +61,7 @@ fn check(host: &mut Host, id: &str, amount: u64, case: &str) {
             (false, _) => (String::new(), "1"),
         };
         let did = if done || name != "carrier" { "1" } else { "" };
-        let found = [format!("held/{id}").as_str(), "do", "undo"].map(|key| kept(host, name, key));
+        let found = [format!("held/{id}").as_str(), "do", "undo"].map(|key| stored(host, name, key));
         assert_eq!(found, [held.as_str(), did, undone], "{case}: {name}");
     }
     host.until("nothing is left", |host| {
@@ -75,7 +75,7 @@ fn check(host: &mut Host, id: &str, amount: u64, case: &str) {
 #[test]
 fn an_order_is_carried_out_or_undone_and_a_repeated_request_changes_nothing() {
     for amount in [30, TOO_MUCH] {
-        let mut host = Host::start(BINARY, &declared("saga", None));
+        let mut host = Host::start(BINARY, &declaration("saga", None));
         assert_eq!(host.client().get("/orders/a/status").status.as_u16(), 404);
         order(&host, "a", amount);
         order(&host, "a", amount);
@@ -99,7 +99,7 @@ fn a_trap_at_any_step_changes_nothing() {
         ("till", "undo", TOO_MUCH),
     ];
     for (agent, at, amount) in carried_out.into_iter().chain(undone).chain(steps) {
-        let mut host = Host::start(BINARY, &declared("saga-traps", Some((agent, at))));
+        let mut host = Host::start(BINARY, &declaration("saga-traps", Some((agent, at))));
         order(&host, "a", amount);
         let case = format!("{agent} traps at {at} of {amount}");
         check(&mut host, "a", amount, &case);
@@ -108,8 +108,8 @@ fn a_trap_at_any_step_changes_nothing() {
 }
 
 #[test]
-fn orders_outlast_a_host_that_is_killed_in_the_middle() {
-    let mut host = Setup::new(BINARY, &declared("saga", None)).start();
+fn orders_survive_kill_9() {
+    let mut host = Setup::new(BINARY, &declaration("saga", None)).start();
     let amounts: Vec<u64> = (0..40).map(|n| if n % 4 == 0 { TOO_MUCH } else { 10 + n }).collect();
     for (n, amount) in amounts.iter().enumerate() {
         order(&host, &n.to_string(), *amount);
@@ -124,7 +124,7 @@ fn orders_outlast_a_host_that_is_killed_in_the_middle() {
     let (all, good) = (amounts.len().to_string(), amounts.iter().filter(|amount| **amount < TOO_MUCH).count());
     let bad = (amounts.len() - good).to_string();
     for name in ["stock", "till"] {
-        assert_eq!((kept(&host, name, "do"), kept(&host, name, "undo")), (all.clone(), bad.clone()), "{name}");
+        assert_eq!((stored(&host, name, "do"), stored(&host, name, "undo")), (all.clone(), bad.clone()), "{name}");
     }
-    assert_eq!(kept(&host, "carrier", "do"), good.to_string());
+    assert_eq!(stored(&host, "carrier", "do"), good.to_string());
 }

@@ -6,10 +6,10 @@ use caxton_tests::{Host, Setup};
 
 use crate::{BINARY, agent, file, host};
 
-/// One text that is remembered, below the bound of a message.
+/// The length of a remembered text, below the bound of a message.
 const TEXT: usize = 250_000;
 
-/// Lets `session` remember so many texts. Gives how many it remembers then.
+/// Makes `session` remember this many texts. Returns the number that it remembers then.
 fn remember(host: &Host, texts: usize) -> u64 {
     let client = host.client();
     let mut remembered = 0;
@@ -27,14 +27,14 @@ fn session(more: &str) -> String {
 }
 
 /// The events of one kind.
-fn told(host: &Host, kind: &str) -> Vec<Value> {
+fn events(host: &Host, kind: &str) -> Vec<Value> {
     let all = host.api().get("/v1/events?limit=1000").json();
     all.as_array().expect("a list").iter().filter(|event| event["kind"] == kind).cloned().collect()
 }
 
-/// Far above what messages may have, and above one commit.
+/// Keeps a memory far above the bound of a message, and above one commit.
 #[test]
-fn a_large_memory_outlives_rest_kill_reload_and_stop() {
+fn a_large_memory_survives_idling_a_kill_a_reload_and_a_stop() {
     let settings = "instances = { idle = \"1s\" }\n";
     let mut host = host(&session(settings));
     assert_eq!(remember(&host, 30), 30);
@@ -48,19 +48,19 @@ fn a_large_memory_outlives_rest_kill_reload_and_stop() {
     assert_eq!(code, 0);
     let host = setup.start();
     assert_eq!(remember(&host, 1), 33);
-    assert_eq!(told(&host, "snapshot.not-saved"), [Value::Null; 0]);
+    assert_eq!(events(&host, "snapshot.not-saved"), [Value::Null; 0]);
     let (code, said, _) = host.caxton(&["store", "check"]);
     assert_eq!(code, 0, "{said}");
 }
 
 #[test]
-fn a_memory_above_its_bound_stays_with_its_instance_until_the_bound_is_raised() {
+fn a_memory_above_its_limit_stays_in_its_instance_until_the_limit_is_raised() {
     let settings = |max: &str| format!("instances = {{ idle = \"1s\" }}\nsnapshot = {{ max = \"{max}\" }}\n");
     let mut host = host(&session(&settings("1MB")));
     assert_eq!(remember(&host, 3), 3);
     host.until_agent("session", "it is saved at rest", |status| status["instances"] == 0);
     assert_eq!(remember(&host, 3), 6);
-    let failed = host.until("a save fails", |host| told(host, "snapshot.not-saved").first().cloned());
+    let failed = host.until("a save fails", |host| events(host, "snapshot.not-saved").first().cloned());
     let why = failed["data"]["reason"].as_str().expect("a reason");
     assert!(why.contains("more than snapshot.max (1000000 bytes)"), "{why}");
     let metrics = host.api().get("/metrics").text();
@@ -85,7 +85,7 @@ fn a_memory_above_its_bound_stays_with_its_instance_until_the_bound_is_raised() 
 }
 
 #[test]
-fn a_stop_that_loses_a_memory_says_so_and_what_was_saved_before_is_there() {
+fn a_stop_that_loses_memory_reports_it_and_the_last_snapshot_remains() {
     let settings = |max: &str| session(&format!("instances = {{ idle = \"1s\" }}\nsnapshot = {{ max = \"{max}\" }}\n"));
     let mut host = host(&settings("1MB"));
     assert_eq!(remember(&host, 3), 3);
@@ -93,15 +93,15 @@ fn a_stop_that_loses_a_memory_says_so_and_what_was_saved_before_is_there() {
     assert_eq!(remember(&host, 3), 6);
     host.signal(rustix::process::Signal::TERM);
     assert_eq!(host.ended(), 1);
-    let said = host.said();
+    let said = host.output();
     assert!(said.contains("did not save its memory") && said.contains("lost: session"), "{said}");
     let host = host.kill().start();
     assert_eq!(remember(&host, 1), 4, "as it was saved last");
-    assert_eq!(told(&host, "host.stopped")[0]["data"]["not_saved"], json!(["session"]));
+    assert_eq!(events(&host, "host.stopped")[0]["data"]["not_saved"], json!(["session"]));
 }
 
 #[test]
-fn a_save_that_refuses_or_traps_is_told() {
+fn a_save_that_fails_or_traps_is_reported() {
     for (config, why) in [
         ("save = \"not today\"", "it refused to save its memory: not today"),
         ("trap = \"save\"", "and its instance ended with it"),
@@ -109,13 +109,13 @@ fn a_save_that_refuses_or_traps_is_told() {
         let mut host =
             host(&agent("fragile", "fragile", &format!("instances = {{ idle = \"1s\" }}\nconfig = {{ {config} }}\n")));
         host.client().post("/fragile", "first");
-        let failed = host.until("the save fails", |host| told(host, "snapshot.not-saved").first().cloned());
+        let failed = host.until("the save fails", |host| events(host, "snapshot.not-saved").first().cloned());
         assert!(failed["data"]["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{failed}");
     }
 }
 
 #[test]
-fn a_memory_that_is_not_taken_up_stays_where_it_is() {
+fn a_snapshot_that_cannot_be_restored_is_kept() {
     let declare = |config: &str| {
         let settings = "instances = { idle = \"1s\" }\nmailbox = { attempts = 1 }\n";
         agent("fragile", "fragile", &format!("{settings}{config}"))
@@ -124,7 +124,7 @@ fn a_memory_that_is_not_taken_up_stays_where_it_is() {
     host.client().post("/fragile", "kept");
     host.until_agent("fragile", "it is saved at rest", |status| status["instances"] == 0);
     host.edit(&file(&declare("config = { restore = \"no thanks\" }")));
-    let failed = host.until("a restore fails", |host| told(host, "snapshot.not-restored").first().cloned());
+    let failed = host.until("a restore fails", |host| events(host, "snapshot.not-restored").first().cloned());
     assert!(failed["data"]["reason"].as_str().is_some_and(|why| why.contains("no thanks")), "{failed}");
     host.until_agent("fragile", "the new revision is refused", |status| {
         status["waiting"].as_str().is_some_and(|why| why.contains("no thanks"))
@@ -132,9 +132,9 @@ fn a_memory_that_is_not_taken_up_stays_where_it_is() {
     assert_eq!(host.client().post("/fragile", "next").text(), "kept");
 }
 
-/// What is undone to cannot take up what it handed over: what runs goes on with all that it remembers.
+/// Undoes to a revision that cannot restore its saved memory: the current revision goes on with all of its own.
 #[test]
-fn an_undo_that_cannot_restore_harms_nobody() {
+fn an_undo_that_cannot_restore_changes_nothing() {
     let declare = |config: &str| agent("fragile", "fragile", &format!("rollback = {{ automatic = false }}\n{config}"));
     let mut host = host(&declare("config = { dislikes = \"handed\" }"));
     host.client().post("/fragile", "handed");
@@ -142,13 +142,13 @@ fn an_undo_that_cannot_restore_harms_nobody() {
     host.until_agent("fragile", "the second runs", |status| status["revision"] == "fragile@2");
     assert_eq!(host.client().post("/fragile", "newest").text(), "handed");
     host.caxton(&["rollout", "undo", "fragile"]);
-    host.until("the memory is not taken up", |host| told(host, "snapshot.not-restored").first().cloned());
+    host.until("the memory is not taken up", |host| events(host, "snapshot.not-restored").first().cloned());
     host.until_agent("fragile", "the second goes on", |status| status["revision"] == "fragile@2");
     assert_eq!(host.client().post("/fragile", "last").text(), "newest");
 }
 
 #[test]
-fn check_tells_what_a_bound_of_saves_cannot_do() {
+fn check_reports_snapshot_limits_that_cannot_hold() {
     let check = |toml: &str| {
         let setup = Setup::new(BINARY, &file(toml));
         let (code, out, err) = setup.caxton(&["check", "--file", "caxton.toml"]);

@@ -29,7 +29,7 @@ fn memory_is_saved_when_its_instance_is_idle() {
 }
 
 #[test]
-fn a_new_revision_takes_up_what_the_old_one_kept() {
+fn a_new_revision_restores_the_memory_of_the_old_one() {
     let mut host = host(&agent("session", "session", ""));
     for text in ["one", "two", "three"] {
         remember(&host, text);
@@ -40,7 +40,7 @@ fn a_new_revision_takes_up_what_the_old_one_kept() {
 }
 
 #[test]
-fn a_revision_that_cannot_restore_leaves_the_old_one_with_everything() {
+fn a_failed_restore_leaves_the_old_revision_with_its_memory() {
     let fragile = |config: &str| agent("fragile", "fragile", config);
     let mut host = host(&fragile(""));
     let client = host.client();
@@ -56,9 +56,9 @@ fn a_revision_that_cannot_restore_leaves_the_old_one_with_everything() {
     assert_eq!(client.post("/fragile", "third").text(), "second");
 }
 
-/// The memory is on the disk while the candidate still takes it up: whoever runs after that has all of it.
+/// Kills the host while the candidate restores the memory, which is on the disk by then.
 #[test]
-fn a_host_killed_while_memory_moves_has_it_with_the_old_revision() {
+fn a_host_killed_in_a_handoff_has_the_memory_in_the_old_revision() {
     let limits = "limits = { cpu = \"60s\", time = \"60s\" }\n";
     let fragile = |lingers: &str| agent("fragile", "fragile", &format!("{limits}{lingers}"));
     let mut host = host(&fragile(""));
@@ -80,7 +80,7 @@ fn a_host_killed_while_memory_moves_has_it_with_the_old_revision() {
 }
 
 #[test]
-fn a_revision_that_refuses_to_save_stays() {
+fn a_revision_that_cannot_save_stays() {
     let fragile = |config: &str| agent("fragile", "fragile", config);
     let mut host = host(&fragile("config = { save = \"not now\" }"));
     let client = host.client();
@@ -93,9 +93,9 @@ fn a_revision_that_refuses_to_save_stays() {
     assert_eq!((reply.text().as_str(), reply.header("caxton-revision")), ("first", "fragile@1"));
 }
 
-/// It takes as long as ten failures with the pauses between them do.
+/// Takes as long as ten failures with the pauses between them.
 #[test]
-fn the_last_good_revision_takes_over_from_one_that_cannot_start_any_more() {
+fn the_last_good_revision_replaces_one_that_can_no_longer_start() {
     let settings = "rollback = { automatic = false }\ninstances = { idle = \"1s\" }\nmailbox = { attempts = 20, backoff = { max = \"1s\" } }\n";
     let route = "[[agents.fragile.http]]\nroute = \"/later\"\nmode = \"enqueue\"\n";
     let declare = |more: &str| agent("fragile", "fragile", &format!("{settings}{more}")) + route;

@@ -1,4 +1,4 @@
-//! The store as an operator has it: copied, checked, put back, looked at; and what is measured of the host.
+//! The operator's commands for the store (backup, check, restore, compaction), and the statistics of the host.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ fn json_of(host: &Host, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn a_backup_of_a_busy_host_has_all_that_was_acknowledged_before_it() {
+fn a_backup_of_a_busy_host_has_all_acknowledged_writes() {
     let failing = agent("rogue", "rogue", "mailbox = { attempts = 1 }");
     let mut host =
         host(&(agent("counter", "counter", "instances = { max = 8 }") + &agent("held", "counter", "") + &failing));
@@ -72,7 +72,7 @@ fn a_backup_of_a_busy_host_has_all_that_was_acknowledged_before_it() {
 }
 
 #[test]
-fn a_damaged_store_is_told_as_such_by_the_check_and_by_the_host() {
+fn a_damaged_store_is_reported_by_the_check_and_by_the_host() {
     let host = host(&agent("counter", "counter", ""));
     host.client().post("/counter", "");
     let (code, setup) = host.stop();
@@ -106,7 +106,7 @@ fn a_damaged_store_is_told_as_such_by_the_check_and_by_the_host() {
 }
 
 #[test]
-fn the_store_is_shown_and_compacted_with_and_without_a_host() {
+fn the_store_can_be_shown_and_compacted_with_and_without_a_host() {
     let host = host(&agent("counter", "counter", ""));
     let (code, _, stderr) = host.caxton(&["store", "show", "--data", "nowhere"]);
     assert!(code == 3 && stderr.contains("there is no store nowhere/caxton.db"), "{stderr}");
@@ -136,7 +136,7 @@ fn the_store_is_shown_and_compacted_with_and_without_a_host() {
 }
 
 #[test]
-fn what_is_measured_happened_and_rates_fall_to_nothing() {
+fn statistics_match_the_load_and_rates_fall_to_zero() {
     let mut host = host(&(agent("counter", "counter", "") + &agent("rogue", "rogue", "mailbox = { attempts = 1 }")));
     let stats = |host: &Host| host.api().get("/v1/stats").json();
     let before = stats(&host);

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::{BINARY, agent, file};
 
-/// A manager that listens.
+/// A service manager that listens.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -18,7 +18,7 @@ impl Manager {
         Self(socket)
     }
 
-    /// The next that is said beside signs of life.
+    /// Returns the next notification that is not a sign of life.
     fn next(&self) -> String {
         loop {
             let said = self.any();
@@ -34,7 +34,7 @@ impl Manager {
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
-    /// Waits until nothing was said for so long.
+    /// Waits until no notification came for this time.
     fn until_silent(&self, time: Duration) {
         self.0.set_read_timeout(Some(time)).expect("a socket");
         let began = std::time::Instant::now();
@@ -75,7 +75,7 @@ fn is_told(manager: &Manager, setup: Setup, socket: &str) {
 }
 
 #[test]
-fn a_manager_hears_of_the_start_each_reload_and_the_end() {
+fn a_service_manager_is_notified_of_start_reload_and_stop() {
     let setup = echo();
     let path = setup.folder().join("notify");
     let manager = Manager::new(UnixDatagram::bind(&path).expect("a socket"));
@@ -90,7 +90,7 @@ fn a_manager_hears_of_the_start_each_reload_and_the_end() {
 }
 
 #[test]
-fn the_watchdog_hears_of_the_host_as_long_as_its_tasks_live() {
+fn the_watchdog_is_notified_as_long_as_the_tasks_live() {
     for task in ["reconciler", "timers"] {
         let setup = echo();
         let path = setup.folder().join("notify");

@@ -1,4 +1,4 @@
-//! Messages that wait for their time: how many, under which names, until when, and what takes them back.
+//! The timers of agents: their number, names and times, and their cancellation.
 
 use std::fs;
 
@@ -15,13 +15,13 @@ fn rogue(settings: &str) -> String {
     agent("rogue", "rogue", &format!("breaker = {{ faults = 100 }}\n{settings}"))
 }
 
-fn tell(host: &Host, action: &Value) -> Value {
+fn act(host: &Host, action: &Value) -> Value {
     let reply = host.client().post("/rogue", action.to_string());
     assert_eq!(reply.status.as_u16(), 200, "{}", reply.text());
     reply.json()
 }
 
-/// Makes an action that sets so many timers to the agent itself, which count under `key` when they come.
+/// Returns the action that sets this many timers, each of which increments `key` when it fires.
 fn timer(key: &str, after: u64, name: Option<&str>, count: u32) -> Value {
     let mut with = json!({ "after-ms": after, "performative": "inform" });
     if let Some(name) = name {
@@ -31,9 +31,9 @@ fn timer(key: &str, after: u64, name: Option<&str>, count: u32) -> Value {
     json!({ "do": "send", "to": "", "content": content, "count": count, "with": with })
 }
 
-/// Sets timers; gives their ids.
+/// Sets timers. Returns their ids.
 fn set(host: &Host, action: &Value) -> Vec<String> {
-    let told = tell(host, action);
+    let told = act(host, action);
     assert_eq!(told["errors"], json!([]), "{told}");
     told["sent"].as_array().expect("ids").iter().map(|id| id.as_str().expect("an id").to_owned()).collect()
 }
@@ -43,7 +43,7 @@ fn cancel(timer: &str) -> Value {
 }
 
 fn cancelled(host: &Host, timer: &str) -> Value {
-    tell(host, &cancel(timer))["cancelled"].clone()
+    act(host, &cancel(timer))["cancelled"].clone()
 }
 
 fn waiting(host: &Host) -> u64 {
@@ -59,12 +59,12 @@ fn until_counted(host: &mut Host, key: &str, expected: &str) {
 }
 
 #[test]
-fn ten_thousand_timers_refuse_nobody_a_place_and_are_shown_apart() {
+fn ten_thousand_timers_take_no_room_in_the_mailbox_and_are_shown_apart() {
     let mut host = host(&rogue("mailbox = { depth = 10 }"));
     for _ in 0..10 {
         assert_eq!(set(&host, &timer("late", HOUR, None, 1_000)).len(), 1_000);
     }
-    assert_eq!(tell(&host, &json!({ "do": "reply", "text": "\"here\"" })), json!("here"));
+    assert_eq!(act(&host, &json!({ "do": "reply", "text": "\"here\"" })), json!("here"));
     let status = host.agent("rogue");
     assert_eq!((&status["timers"], &status["mailbox_depth"]), (&json!(10_000), &json!(0)), "{status}");
     assert_eq!(metric(&host, "caxton_timers{agent=\"rogue\"}"), 10_000);
@@ -80,9 +80,9 @@ fn ten_thousand_timers_refuse_nobody_a_place_and_are_shown_apart() {
 }
 
 #[test]
-fn a_timer_too_many_is_refused_with_the_key_to_raise() {
+fn a_timer_above_the_limit_is_refused_with_the_key_to_raise() {
     let host = host(&rogue("limits = { timers = 3 }"));
-    let told = tell(&host, &timer("late", HOUR, None, 5));
+    let told = act(&host, &timer("late", HOUR, None, 5));
     assert_eq!(told["sent"].as_array().map(Vec::len), Some(3), "{told}");
     let detail = told["errors"][0]["detail"].as_str().unwrap_or_default();
     assert!(detail.contains("limits.timers") && detail.contains('3'), "{told}");
@@ -95,7 +95,7 @@ fn a_timer_too_many_is_refused_with_the_key_to_raise() {
 }
 
 #[test]
-fn a_timer_is_cancelled_with_the_commit_and_only_with_it() {
+fn a_cancellation_takes_effect_with_the_commit() {
     for durability in ["fsync", "memory"] {
         let host = host(&(rogue("") + &format!("[store]\ndurability = \"{durability}\"\n")));
         let id = set(&host, &timer("late", HOUR, None, 1)).remove(0);
@@ -107,36 +107,36 @@ fn a_timer_is_cancelled_with_the_commit_and_only_with_it() {
             assert_eq!(waiting(&host), 2, "{durability}");
         }
         // Of two in one handling the second finds nothing.
-        let both = tell(&host, &json!({ "do": "steps", "steps": [cancel(&id), cancel(&id), cancel("other")] }));
+        let both = act(&host, &json!({ "do": "steps", "steps": [cancel(&id), cancel(&id), cancel("other")] }));
         let expected = json!([{ "cancelled": true }, { "cancelled": false }, { "cancelled": false }]);
         assert_eq!((both, waiting(&host)), (expected, 1), "{durability}");
         assert_eq!(cancelled(&host, &id), false, "{durability}");
         // One that was set by the same handling, and what it would have taken the place of.
         let own = json!({ "do": "steps", "steps": [timer("late", HOUR, Some("named"), 1), cancel("named")] });
-        assert_eq!(tell(&host, &own)[1], json!({ "cancelled": true }), "{durability}");
+        assert_eq!(act(&host, &own)[1], json!({ "cancelled": true }), "{durability}");
         assert_eq!(waiting(&host), 0, "{durability}");
         assert_eq!(cancelled(&host, "named"), false, "{durability}");
     }
 }
 
 #[test]
-fn a_timer_of_the_same_name_takes_the_place_of_the_one_that_waits() {
+fn a_timer_replaces_the_waiting_one_of_its_name() {
     let mut host = host(&rogue(""));
     let first = set(&host, &timer("first", HOUR, Some("tick"), 1)).remove(0);
     let two = json!({ "do": "steps", "steps": [timer("second", HOUR, Some("tick"), 1), timer("third", 300, Some("tick"), 1)] });
-    tell(&host, &two);
+    act(&host, &two);
     assert_eq!(cancelled(&host, &first), false, "it is gone");
     until_counted(&mut host, "third", "1");
     assert_eq!((waiting(&host), count(&host, "second")), (0, String::new()));
     assert_eq!(cancelled(&host, "tick"), false, "it has come");
     // A name is no id, and not for what is sent to many.
     let id = "01920000-0000-7000-8000-000000000000";
-    let told = tell(&host, &timer("never", HOUR, Some(id), 1));
+    let told = act(&host, &timer("never", HOUR, Some(id), 1));
     assert_eq!(told["errors"][0]["error"], "invalid", "{told}");
 }
 
 #[test]
-fn timers_come_once_after_kill_9_and_can_be_cancelled_then() {
+fn timers_fire_once_after_kill_9_and_can_be_cancelled() {
     let mut host = host(&rogue(""));
     set(&host, &timer("soon", 1_000, None, 20));
     let id = set(&host, &timer("late", HOUR, None, 1)).remove(0);
@@ -153,7 +153,7 @@ fn timers_come_once_after_kill_9_and_can_be_cancelled_then() {
 }
 
 #[test]
-fn timers_that_are_due_wait_for_room_and_leave_some_to_others() {
+fn due_timers_wait_for_room_and_leave_some_to_messages() {
     let later = "[[agents.rogue.http]]\nroute = \"/later\"\nmode = \"enqueue\"\n";
     let mut host = host(&(rogue("mailbox = { depth = 8 }\ninstances = { max = 1 }") + later));
     assert_eq!(host.caxton(&["mailbox", "pause", "rogue"]).0, 0);
@@ -178,7 +178,7 @@ fn timers_that_are_due_wait_for_room_and_leave_some_to_others() {
     assert_eq!(waiting(&host), 0);
 }
 
-/// Adds copies of the timer that waits, until there are so many, to the store of a host that does not run.
+/// Copies the waiting timer in the store of a stopped host, until there are this many.
 fn multiply(setup: &Setup, count: u64) {
     let database = setup.folder().join(".caxton/caxton.db");
     let store = rusqlite::Connection::open(database).expect("the store opens");
@@ -194,7 +194,7 @@ fn multiply(setup: &Setup, count: u64) {
 }
 
 #[test]
-fn a_million_timers_cost_no_memory_to_speak_of() {
+fn a_million_timers_cost_little_memory() {
     let host = host(&rogue("limits = { timers = 2_000_000 }"));
     set(&host, &timer("late", HOUR, None, 1));
     let mut resident = Vec::new();
@@ -227,7 +227,7 @@ fn timers_of_an_agent_that_is_removed_become_dead_letters() {
 }
 
 /// The timers of an agent as the command lists them, as names, and the place after them.
-fn listed(host: &Host, of: &str, more: &[&str]) -> (Vec<String>, Option<String>) {
+fn list_timers(host: &Host, of: &str, more: &[&str]) -> (Vec<String>, Option<String>) {
     let (code, out, words) = host.caxton(&[&["mailbox", "timers", of, "-o", "json"], more].concat());
     assert_eq!(code, 0, "{words}");
     let page: Value = serde_json::from_str(&out).expect("JSON");
@@ -245,15 +245,15 @@ fn an_operator_lists_timers_and_cancels_one() {
     for (name, after) in [("last", 4), ("first", 1), ("twice", 2)] {
         hours(Some(name), after);
     }
-    let (all, next) = listed(&host, "rogue", &[]);
+    let (all, next) = list_timers(&host, "rogue", &[]);
     assert_eq!((all, next), (["first", "twice", "-", "last"].map(str::to_owned).to_vec(), None));
     // A page at a time.
-    let (page, next) = listed(&host, "rogue", &["-n", "2"]);
+    let (page, next) = list_timers(&host, "rogue", &["-n", "2"]);
     assert_eq!(page, ["first", "twice"]);
     let after = next.expect("there are more");
-    let (page, next) = listed(&host, "rogue", &["-n", "2", "--after", &after]);
+    let (page, next) = list_timers(&host, "rogue", &["-n", "2", "--after", &after]);
     assert_eq!(page, ["-", "last"]);
-    assert_eq!(listed(&host, "rogue", &["--after", &next.expect("it was full")]), (Vec::new(), None));
+    assert_eq!(list_timers(&host, "rogue", &["--after", &next.expect("it was full")]), (Vec::new(), None));
     let (code, out, _) = host.caxton(&["mailbox", "timers", "rogue"]);
     assert!(code == 0 && out.contains(&id) && out.contains("DUE"), "{out}");
     let found = host.api().get("/v1/mailboxes/rogue/timers?limit=1").json()["timers"][0].clone();
@@ -285,7 +285,7 @@ fn an_operator_lists_timers_and_cancels_one() {
     assert_eq!(told, 4);
     // Also of those that another host had set.
     let host = host.kill().start();
-    assert_eq!(listed(&host, "rogue", &[]).0, ["last"]);
+    assert_eq!(list_timers(&host, "rogue", &[]).0, ["last"]);
     assert_eq!(host.caxton(&["mailbox", "cancel", "rogue", "last"]).0, 0);
     assert_eq!((waiting(&host), host.caxton(&["mailbox", "timers", "nobody"]).0), (0, 3));
 }

@@ -22,7 +22,7 @@ use caxton_sdk::bindings::caxton::agent::messaging;
 use caxton_sdk::prelude::*;
 use caxton_sdk::{Delivery, Priority};
 
-/// How long the whole chain of `r` may take.
+/// The time limit of a whole chain of `r`.
 const PATIENCE_MS: u64 = 10_000;
 
 const A_DAY_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -97,7 +97,7 @@ fn number(content: &[u8], at: usize) -> Result<u32, Failure> {
     bytes.map(u32::from_le_bytes).ok_or_else(|| Failure::rejected("a number of 4 bytes is missing"))
 }
 
-/// Asked of the host once: the configuration does not change while an instance lives.
+/// Returns the next agent of the chain. Asks the host once, as the configuration does not change while an instance lives.
 fn peer(own_name: &str) -> Result<&'static str, Failure> {
     static PEER: OnceLock<String> = OnceLock::new();
     if let Some(peer) = PEER.get() {

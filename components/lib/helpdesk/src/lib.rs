@@ -1,13 +1,13 @@
-//! What the agents of the help desk share: how a ticket's text is read, and what they tell each other.
+//! The parts that the agents of the help desk share: the reading of a ticket's text, and the content of their messages.
 //!
 //! `triage` takes a ticket and calls for proposals, each `desk` proposes or refuses, `triage` accepts the best
 //! proposal (FIPA's contract net, document FIPA00029), and `ledger` is told of the decision.
 
-mod said;
+mod contents;
 mod text;
 mod ticket;
 
-pub use said::{Answer, Call, Decision, Proposal, Totals};
+pub use contents::{Answer, Call, Decision, Proposal, Totals};
 pub use text::{Fact, Keyword, Reading, Urgency, read, stems};
 pub use ticket::{Ticket, TicketError};
 

@@ -1,4 +1,4 @@
-//! Reading a text: its words, what they weigh, the facts in it and how urgent it sounds.
+//! The reading of a text: its words, their weights, the facts in it and its urgency.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,35 +26,35 @@ const STOP_WORDS: &[&str] = &[
 
 /// A word in the subject counts as often as this in the body.
 const SUBJECT_WEIGHT: f64 = 3.0;
-/// How many keywords are told to others.
+/// The number of keywords that are passed to other agents.
 const MOST_KEYWORDS: usize = 24;
-/// How many words of a part are read; a ticket has said what it is about by then.
+/// The number of words of a part that are read; a ticket has named its subject by then.
 const MOST_WORDS: usize = 2_000;
-/// What is longer, in letters, is no word.
+/// The greatest length of a word, in letters; anything longer is not a word.
 const LONGEST_WORD: usize = 40;
 
-/// What a text was found to say.
+/// The findings in a text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// The words that carry the meaning, the weightiest first.
     pub keywords: Vec<Keyword>,
-    /// All words but stop words, as stems in their order, for finding phrases; `.` stands between sentences.
+    /// The words without stop words, as stems in their order, for phrase search; `.` stands between sentences.
     pub words: Vec<String>,
     pub facts: Vec<Fact>,
     pub urgency: Urgency,
 }
 
-/// A word and what it weighs, the weightiest of a text being 1.
+/// A word and its weight; the greatest weight in a text is 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Keyword {
     /// The word as it was first written, in lower case.
     pub word: String,
-    /// What is left of it without its endings.
+    /// The word without its endings.
     pub stem: String,
     pub weight: f64,
 }
 
-/// Something in the text that is of a kind known by its form.
+/// A part of the text whose form gives away its kind, such as an address or an amount.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fact {
     /// `amount`, `email`, `address` (of the internet protocol), `link` or `reference` (such as INV-2041).
@@ -95,7 +95,7 @@ pub fn read(ticket: &Ticket) -> Reading {
     Reading { keywords: weigh(counted), words, facts: find_facts(&all), urgency: judge_urgency(&all) }
 }
 
-/// The stems of a phrase, without stop words: what is to be looked for in [`Reading::words`].
+/// Returns the stems of a phrase, without stop words, for a search in [`Reading::words`].
 pub fn stems(phrase: &str) -> Vec<String> {
     split_words(phrase)
         .filter_map(|word| match word {
@@ -106,13 +106,13 @@ pub fn stems(phrase: &str) -> Vec<String> {
 }
 
 enum Word {
-    /// In lower case.
+    /// A word in lower case.
     Letters(String),
     /// A sentence ends here.
     End,
 }
 
-/// The words of a text but the stop words and what is a fact, and where sentences end.
+/// Returns the words of a text without stop words and facts, and the ends of sentences.
 fn split_words(text: &str) -> impl Iterator<Item = Word> {
     text.split_whitespace().flat_map(|token| {
         let mut words = Vec::new();
@@ -208,7 +208,7 @@ fn strip_marks(token: &str) -> &str {
     token.trim_matches(['.', ',', ';', ':', '!', '?', '(', ')', '"', '\'', '<', '>'])
 }
 
-/// What kind of fact a token is, with the token after it.
+/// Returns the kind of fact that a token is, given the token after it.
 fn kind_of(token: &str, next: &str) -> Option<&'static str> {
     if token.starts_with("http://") || token.starts_with("https://") {
         Some("link")
@@ -245,7 +245,7 @@ fn is_amount(token: &str, unit: &str) -> bool {
     is_number(bare) && (bare.len() < token.len() || UNITS.contains(&unit.to_lowercase().as_str()))
 }
 
-/// Capital letters, a hyphen or a number sign, digits.
+/// Returns whether a token has capital letters, a hyphen or a number sign, and digits.
 fn is_reference(token: &str) -> bool {
     let Some((letters, digits)) = token.split_once(['-', '#']) else { return false };
     letters.len() >= 2

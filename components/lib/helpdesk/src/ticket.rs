@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 /// A first line longer than this is the beginning of the text and not its subject.
 const LONGEST_SUBJECT: usize = 120;
 
-/// What is passed on of a body, in bytes: a call to the desks stays well below the limit of a message.
+/// The part of a body that is passed on, in bytes: a call to the desks stays well below the limit of a message.
 const LONGEST_BODY: usize = 16 * 1024;
 
-/// What someone asks for.
+/// A request for help.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ticket {
     pub subject: String,
@@ -20,7 +20,7 @@ pub struct Ticket {
     pub from: Option<String>,
 }
 
-/// Why a ticket cannot be read.
+/// The reason why a ticket cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TicketError {
     Empty,
@@ -80,7 +80,7 @@ impl Ticket {
     }
 }
 
-/// Subject, sender and the text after the head; none when the text does not begin with a head.
+/// Splits a text into subject, sender and body; `None` if it does not begin with a head.
 fn read_head(text: &str) -> Option<(Option<&str>, Option<&str>, &str)> {
     let (mut subject, mut from) = (None, None);
     let mut rest = text.trim_start();
@@ -119,7 +119,7 @@ fn end_of_sentence(text: &str) -> usize {
     marks.find(|end| text[*end..].starts_with(char::is_whitespace)).unwrap_or(text.len())
 }
 
-/// The beginning of a text: at most so many bytes, and whole letters.
+/// Returns the beginning of a text: at most this many bytes, and whole letters.
 fn cut(text: &str, bytes: usize) -> &str {
     let mut end = bytes.min(text.len());
     while !text.is_char_boundary(end) {

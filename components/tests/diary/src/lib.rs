@@ -1,4 +1,4 @@
-//! Writes down each message that it handles, and does what it is told to be like: see `page`.
+//! Records each message that it handles, and behaves as its kind demands: see `page`.
 
 mod page;
 

@@ -1,11 +1,11 @@
-//! What is written down, and the ways in which a new revision can be bad.
+//! The pages that the diary writes, and the ways in which a new revision of it can be bad.
 //!
 //! The content is `{"conversation", "n", "id"}`: the nth message of a conversation, and a number of its own. In state,
 //! `did/CONVERSATION/N` lists who handled it, as `[[WHO, ATTEMPT]...]`, so that what has two effects shows; `disorder`
 //! counts messages that came before an earlier one of their conversation. `{"audit": AFTER, "limit": N}` answers
 //! a page of it: `{"did": {KEY: LIST}, "next", "disorder", "total"}`.
 //!
-//! What it is like is what `config.like` says, or else the mark in its bytes, which a test may write over:
+//! The kind of a revision is `config.like`, or else the mark in its bytes, which a test may overwrite:
 //!
 //! | like | does |
 //! |---|---|
@@ -17,7 +17,7 @@
 //! | `faints` | is healthy until it has handled a message |
 //! | `forgets` | refuses what was saved, if it keeps its state in memory |
 //!
-//! All else is well, and only a name.
+//! Any other kind behaves well, and is only a name.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -33,7 +33,7 @@ use serde_json::json;
 /// `LIKE=`, and a word with dots after it.
 static MARK: [u8; 32] = *b"LIKE=old........................";
 
-/// What leaks.
+/// The memory that a leaking revision keeps.
 static KEPT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 static HANDLED: AtomicBool = AtomicBool::new(false);
 
@@ -52,7 +52,7 @@ struct Page {
     total: Option<u64>,
 }
 
-/// What it is like.
+/// Returns the kind of this revision.
 pub(crate) fn like() -> String {
     if let Ok(Some(like)) = config::get("like") {
         return like;
@@ -94,7 +94,7 @@ pub(crate) fn write(message: &Message, total: Option<&mut u64>) -> Handled {
     Ok(Some(Reply::json(&json!({ "by": like }))?))
 }
 
-/// Whether it says that it can work.
+/// Answers the health check.
 pub(crate) fn check() -> Result<(), String> {
     match like().as_str() {
         "unready" => Err("it is told not to be ready".to_owned()),

@@ -1,4 +1,4 @@
-//! An HTTP agent that does what the path tells it, good or bad.
+//! An HTTP agent that carries out the action in the path, good or bad.
 //!
 //! | path | effect |
 //! |---|---|

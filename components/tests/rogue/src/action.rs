@@ -9,8 +9,8 @@ use caxton_sdk::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::talk::Fields;
-use crate::{outside, talk, values};
+use crate::outgoing::Fields;
+use crate::{outgoing, values, wasi};
 
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
@@ -200,7 +200,7 @@ fn fault() -> String {
     String::from("fault")
 }
 
-/// Does one action and answers with what came of it.
+/// Carries out an action and returns the result.
 pub(crate) fn act(action: Action, message: &Message) -> Handled {
     match action {
         Action::None => Ok(None),
@@ -249,34 +249,36 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
             Ok(json!({}))
         }
         Action::None | Action::Reply { .. } => Err(Failure::rejected("none and reply cannot be steps")),
-        Action::Message => Ok(talk::describe(message)),
-        Action::Http => Ok(talk::describe_call(message)),
+        Action::Message => Ok(outgoing::describe(message)),
+        Action::Http => Ok(outgoing::describe_call(message)),
         Action::Configured => {
             let action = config::get("action")?.unwrap_or_default();
             outcome(serde_json::from_str(&action)?, message)
         }
         Action::Steps { steps } => steps.into_iter().map(|step| outcome(step, message)).collect(),
 
-        Action::Env => Ok(outside::environment()),
+        Action::Env => Ok(wasi::environment()),
         Action::Config => Ok(json!(config::all()?)),
-        Action::Clock => outside::clock(),
-        Action::Random { bytes } => Ok(outside::random(bytes)),
-        Action::Read { path } => Ok(outside::read(&path)),
-        Action::Write { path } => Ok(outside::write(&path)),
-        Action::Connect { address } => Ok(outside::connect(&address)),
+        Action::Clock => wasi::clock(),
+        Action::Random { bytes } => Ok(wasi::random(bytes)),
+        Action::Read { path } => Ok(wasi::read(&path)),
+        Action::Write { path } => Ok(wasi::write(&path)),
+        Action::Connect { address } => Ok(wasi::connect(&address)),
 
         Action::Send { to, content, bytes, count, with } => {
-            Ok(talk::send(&with.into_draft(to, content, bytes)?, count))
+            Ok(outgoing::send(&with.into_draft(to, content, bytes)?, count))
         }
         Action::Request { to, content, bytes, timeout_ms, with } => {
-            Ok(talk::request(&with.into_draft(to, content, bytes)?, Duration::from_millis(timeout_ms)))
+            Ok(outgoing::request(&with.into_draft(to, content, bytes)?, Duration::from_millis(timeout_ms)))
         }
         Action::RequestAll { to, content, bytes, timeout_ms, with } => {
             let drafts = to.into_iter().map(|to| with.clone().into_draft(to, content.clone(), bytes));
-            Ok(talk::request_all(&drafts.collect::<Result<Vec<_>, _>>()?, Duration::from_millis(timeout_ms)))
+            Ok(outgoing::request_all(&drafts.collect::<Result<Vec<_>, _>>()?, Duration::from_millis(timeout_ms)))
         }
-        Action::Broadcast { to, content, bytes, with } => Ok(talk::broadcast(&with.into_draft(to, content, bytes)?)),
-        Action::Cancel { timer } => Ok(talk::cancel(&timer)),
+        Action::Broadcast { to, content, bytes, with } => {
+            Ok(outgoing::broadcast(&with.into_draft(to, content, bytes)?))
+        }
+        Action::Cancel { timer } => Ok(outgoing::cancel(&timer)),
         Action::Find { capability } => Ok(json!(messaging::find(&capability))),
 
         Action::Set { key, value, bytes, count } => {
@@ -291,7 +293,7 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
         Action::AskOf { to, key, content, timeout_ms } => {
             let steps = json!([{ "do": "log", "text": values::get(&key).to_string() }, content]);
             let draft = Fields::default().into_draft(to, Some(json!({ "do": "steps", "steps": steps })), None)?;
-            Ok(talk::request(&draft, Duration::from_millis(timeout_ms)))
+            Ok(outgoing::request(&draft, Duration::from_millis(timeout_ms)))
         }
         Action::Keys { prefix, limit, pages } => Ok(values::keys(&prefix, limit, pages)),
         Action::Commit => Ok(json!({ "error": effects::commit().err().map(|failure| failure.reason) })),

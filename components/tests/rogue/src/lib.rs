@@ -1,4 +1,4 @@
-//! Does what the content of a message tells it, good or bad: what the host's tests are made of.
+//! Carries out the action in the content of a message, good or bad, for the host's tests.
 //!
 //! The content is one action as JSON, `{"do": NAME, ...}`; the answer is what came of it, as JSON. Where an
 //! action is refused by the host the answer is `{"error": NAME, "detail": ...}` with the name of the contract.
@@ -73,9 +73,9 @@
 //! `config.health` is an error that the health check answers with.
 
 mod action;
-mod outside;
-mod talk;
+mod outgoing;
 mod values;
+mod wasi;
 
 use action::Action;
 use caxton_sdk::prelude::*;

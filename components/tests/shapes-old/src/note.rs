@@ -15,13 +15,13 @@ use serde_json::json;
 #[derive(Serialize, Deserialize)]
 pub struct Note {
     pub text: String,
-    /// When it was written, in milliseconds since 1970; 0 if nobody knows.
+    /// The time of writing, in milliseconds since 1970; 0 if unknown.
     pub at: u64,
 }
 
 /// The form in which notes are kept.
 pub trait Form {
-    /// None if it is another form.
+    /// Reads a note; `None` if it has another format.
     fn read(value: &[u8]) -> Option<Note>;
     fn write(note: &Note) -> Vec<u8>;
 }

@@ -2,7 +2,7 @@
 
 use caxton_sdk::prelude::*;
 
-/// What makes a component of a module calls a function of this name while it is instantiated.
+/// Runs while the component is instantiated: the adapter that makes a component of a module calls a function of this name.
 // SAFETY: no other function of this name is linked.
 #[unsafe(no_mangle)]
 extern "C" fn _initialize() {
