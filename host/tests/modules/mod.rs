@@ -50,6 +50,10 @@ struct Module {
     paths: Vec<Vec<String>>,
     /// The identifiers in its code outside of `use`.
     names: BTreeSet<String>,
+    /// The functions inside of `impl` blocks and traits.
+    methods: BTreeSet<String>,
+    /// The methods that its code calls.
+    calls: BTreeSet<String>,
 }
 
 /// The target of a path.
@@ -146,6 +150,12 @@ impl Modules {
                     (at, is_visible) = (end - 1, false);
                 }
                 Token::Name(word) => {
+                    if word == "fn" && depth > 0 {
+                        module.methods.extend(tokens.get(at + 1).and_then(Token::name).map(str::to_owned));
+                    }
+                    if at > 0 && tokens[at - 1] == Token::Mark('.') && tokens.get(at + 1) == Some(&Token::Mark('(')) {
+                        module.calls.insert(word.clone());
+                    }
                     let is_item = depth == 0 && ITEMS.contains(&word.as_str());
                     let defined = tokens.iter().skip(at + 1).find(|token| **token != Token::Mark('!'));
                     if let Some(name) = defined.and_then(Token::name).filter(|name| is_item && !ITEMS.contains(name)) {
@@ -229,6 +239,28 @@ impl Modules {
             module.types.iter().map(|name| (name.clone(), module.file.clone())).collect()
         };
         self.modules.values().flat_map(of).collect()
+    }
+
+    /// Returns an arrow for each call of a method whose name only one file defines: of other names, the tokens do not
+    /// show which type is meant.
+    pub(crate) fn calls(&self) -> Arrows {
+        let mut definitions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for module in self.modules.values() {
+            for method in &module.methods {
+                definitions.entry(method).or_default().insert(&module.file);
+            }
+        }
+        let mut arrows = Arrows::new();
+        for module in self.modules.values() {
+            for call in &module.calls {
+                let files = definitions.get(call.as_str()).filter(|files| files.len() == 1);
+                if let Some(file) = files.and_then(BTreeSet::first).filter(|file| **file != module.file) {
+                    let arrow = (module.file.clone(), (*file).to_owned());
+                    arrows.entry(arrow).or_default().insert(call.clone());
+                }
+            }
+        }
+        arrows
     }
 
     /// Returns the arrows between files.

@@ -14,7 +14,7 @@ use rand::RngCore;
 use rusqlite::Connection;
 use rustix::process::{Resource, Rlimit, prlimit};
 
-use crate::kill::rest;
+use crate::kill::check_at_rest;
 use crate::load::Load;
 use crate::{BINARY, audit, bank, chance, until};
 
@@ -100,7 +100,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
         clients.stop();
         clients.join();
     }
-    rest(host, &load, &format!("a full disk, {} refused", load.refused()));
+    check_at_rest(host, &load, &format!("a full disk, {} refused", load.refused()));
 }
 
 /// A data folder in which a host has worked, all of it in the database, with the size of that.

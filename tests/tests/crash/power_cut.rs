@@ -46,7 +46,7 @@ struct Image {
 
 impl Image {
     /// Copies the files of a host that works.
-    fn take_images(host: &mut Host, load: &Load) -> Self {
+    fn take(host: &mut Host, load: &Load) -> Self {
         host.signal(Signal::STOP);
         let tasks = format!("/proc/{}/task", host.pid().as_raw_nonzero());
         until("the host to stand still", host, |_| stands_still(Path::new(&tasks)));
@@ -71,9 +71,9 @@ impl Image {
         let open = || OpenOptions::new().write(true).open(&log).expect("the copy has a log");
         match damage {
             Damage::None => {}
-            Damage::Cut(at) => check_image().set_len(at).expect("the copy can be cut"),
+            Damage::Cut(at) => open().set_len(at).expect("the copy can be cut"),
             Damage::Garbage(at) => {
-                let mut file = check_image();
+                let mut file = open();
                 let mut garbage = vec![0; GARBAGE];
                 chance.fill_bytes(&mut garbage);
                 file.seek(SeekFrom::Start(at)).expect("the copy can be written to");

@@ -160,7 +160,7 @@ fn a_trapping_candidate_is_rolled_back_and_not_retried_until_it_changes() {
     let setup = Setup::new(crate::BINARY, &toml);
     install(setup.folder(), "echo");
     let mut host = setup.start();
-    let load = Load::new(&host, "/echo", 2, one_in_ten_traps);
+    let load = Load::new(&host, "/echo", 2, action_that_traps_once_in_ten);
     install(host.folder(), "rogue");
     host.until_agent("echo", "it is refused", |status| {
         status["waiting"].as_str().is_some_and(|why| why.starts_with("errors:") && why.contains("not tried again"))
