@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use caxton_benches::{
-    Request, Server, agent, asked, build_guests, command, drive, exchange, guest, host, host_with, median,
+    Request, Server, agent, build_guests, command, drive, exchange, get_json, guest, host, host_with, median,
 };
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
@@ -64,7 +64,7 @@ fn edit(server: &Server, toml: &str) {
 /// Waits for the end of an agent's rollout to a revision and returns it; `None` if `enough` holds first.
 fn rollout(server: &Server, agent: &str, number: u64, enough: impl Fn() -> bool) -> Option<serde_json::Value> {
     while !enough() {
-        let newest = asked(server, &format!("/v1/rollouts/{agent}"))[0].clone();
+        let newest = get_json(server, &format!("/v1/rollouts/{agent}"))[0].clone();
         let is_it = newest["to"] == format!("{agent}@{number}");
         if is_it && newest["ended"] == true {
             assert_eq!(newest["status"], "completed", "{newest}");
@@ -216,7 +216,7 @@ fn many() {
         exchange(&server.address, "POST", &format!("/a{number:04}"), "", b"x");
     }
     let all_run = |number: usize| loop {
-        let agents = asked(&server, "/v1/agents");
+        let agents = get_json(&server, "/v1/agents");
         let runs = |agent: &serde_json::Value| {
             agent["revision"].as_str().is_some_and(|id| id.ends_with(&format!("@{number}")))
         };

@@ -118,12 +118,12 @@ fn calls() {
 
 /// Lets a host run for its turn and returns the messages that it handles in a second.
 fn rate(server: &Server) -> f64 {
-    server.go_on();
+    server.resume();
     std::thread::sleep(BEFORE);
     let (before, began) = (handled(server), Instant::now());
     std::thread::sleep(TIME);
     let rate = (handled(server) - before) as f64 / began.elapsed().as_secs_f64();
-    server.stand_still();
+    server.suspend();
     rate
 }
 
@@ -133,7 +133,7 @@ fn compare(what: &str, counts: &[u32], start: impl Fn(u32) -> Server) {
     for &many in more {
         let hosts = [few, many].map(|count| {
             let host = start(count);
-            host.stand_still();
+            host.suspend();
             host
         });
         let (mut rates, mut ratios) = (Vec::new(), Vec::new());

@@ -1,13 +1,13 @@
 //! The parts that the benches of the whole program share: servers as processes, and a load for them.
 
-mod ask;
+mod client;
 mod load;
 mod nats;
 mod plain;
 mod relay;
 mod server;
 
-pub use ask::{agent, asked, call, command, delivery_p99, exchange, handled, pause, response};
+pub use client::{agent, call, command, delivery_p99, exchange, get_json, handled, pause, response};
 pub use load::{Load, Request, drive};
 pub use nats::jetstream;
 pub use plain::{plain_batches, plain_single};

@@ -41,12 +41,14 @@ pub fn plain_batches(folder: &Path, hops: usize, batch: usize, conversations: us
         connection.execute("INSERT INTO conversation VALUES (?1, 1, 1)", [id as i64]).expect("a row");
     }
     let keys: Vec<String> = (0..conversations).map(|id| format!("{CONVERSATION}{id}")).collect();
+    // The sizes of a message that two relays pass to each other.
     let (head, content) = (vec![7u8; 150], vec![9u8; 261]);
     let began = Instant::now();
     let (mut seq, mut gone) = (0i64, 0);
     while (seq as usize) < hops {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).expect("a transaction");
         {
+            // Cached, as the host's writer does, so that parsing is no part of the comparison.
             let prepare = |sql| transaction.prepare_cached(sql).expect("a statement");
             let mut insert = prepare("INSERT INTO message VALUES (?1, ?2, ?3, 1, NULL, NULL, ?4, ?5)");
             let mut acknowledge = prepare("INSERT INTO ack VALUES (?1, ?2, 1)");

@@ -12,6 +12,7 @@ pub fn relays(durability: &str) -> String {
 /// Returns the file of a host with pairs of agents that pass messages to each other, `a0` and `b0` and so on, each with
 /// one instance.
 pub fn pairs(durability: &str, count: u32) -> String {
+    // One instance for each agent, so that the messages of a pair never run at once.
     let alone = "instances = { max = 1 }";
     let pair = |pair: u32| {
         let (one, other) = (format!("a{pair}"), format!("b{pair}"));
@@ -21,6 +22,7 @@ pub fn pairs(durability: &str, count: u32) -> String {
 }
 
 fn relay(name: &str, peer: &str, more: &str) -> String {
+    // Limits far above the bench, which measures their cost and not their refusals.
     let settings = format!(
         "allow = {{ send = [\"{peer}\"] }}\nconfig = {{ peer = \"{peer}\" }}\nlimits = {{ hops = 1000000, sends = 100000, timers = 1000000 }}\nmailbox = {{ depth = 1000000 }}\n{more}"
     );

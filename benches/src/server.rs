@@ -38,11 +38,11 @@ impl Server {
 }
 
 impl Server {
-    /// Stops the process, with its state, until it [goes on](Self::go_on).
+    /// Stops the process, with its state, until it [is resumed](Self::resume).
     ///
     /// # Panics
     /// The process has ended.
-    pub fn stand_still(&self) {
+    pub fn suspend(&self) {
         self.signal(Signal::STOP);
     }
 
@@ -50,7 +50,7 @@ impl Server {
     ///
     /// # Panics
     /// The process has ended.
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
@@ -72,6 +72,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Killed and not stopped: a drain would only delay the next bench.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -115,6 +116,7 @@ fn host_in(binary: &str, folder: tempfile::TempDir) -> (Server, Duration) {
     let child = Command::new(binary)
         .current_dir(folder.path())
         .args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ports-file", "ports.json"])
+        // Lines of progress would be a part of the measurement.
         .env("CAXTON_LOG", "warn")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -167,6 +169,7 @@ pub fn wasmtime_serve(component: &Path, reuse: Option<u32>) -> Result<Server, St
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let address = format!("127.0.0.1:{port}");
     let mut command = Command::new("wasmtime");
+    // The pooling allocator is what the host uses; with another one the peer would be slower.
     command.args(["serve", "-O", "pooling-allocator", "-S", "cli", "--addr", &address]);
     if let Some(reuse) = reuse {
         command.args(["--max-instance-reuse-count", &reuse.to_string()]);
@@ -184,6 +187,7 @@ pub fn wasmtime_serve(component: &Path, reuse: Option<u32>) -> Result<Server, St
         if began.elapsed() > Duration::from_secs(30) {
             return Err("`wasmtime serve` does not listen".to_owned());
         }
+        // The start of the peer is not measured, so the poll may be coarse.
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(server)

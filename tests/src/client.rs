@@ -47,6 +47,7 @@ impl Reply {
 impl Client {
     /// Creates a client of `address`, with a token if one is needed.
     pub fn new(address: &str, token: Option<&str>) -> Self {
+        // A runtime of its own, so that tests need not be async and may use a client in any thread.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let pool = Pool::builder(TokioExecutor::new()).build_http();
         Self { address: address.to_owned(), token: token.map(str::to_owned), pool, runtime }

@@ -24,6 +24,7 @@ pub use screen::screen;
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The name of the socket in a host's folder on which it takes [orders](Host::order).
+// Relative to the folder of the host: paths of sockets have a limit of 108 bytes.
 const ORDERS: &str = "orders.sock";
 
 /// A running host.
@@ -61,6 +62,7 @@ impl Setup {
     /// Prepares a host of `binary` with this text as its file. `GUEST(name)` in it stands for the path of a built
     /// guest.
     pub fn new(binary: &str, toml: &str) -> Self {
+        // Shared by all hosts of a test in this folder: it is removed with the last of them.
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let setup =
             Self { binary: binary.into(), folder, arguments: Vec::new(), environment: Vec::new(), within: None };
@@ -116,12 +118,14 @@ impl Setup {
         };
         command
             .current_dir(self.folder.path())
+            // Port 0, so that tests run in parallel; the host writes the chosen ports to a file.
             .args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ports-file", "ports.json"])
             .args(&self.arguments)
             .env("UNDER_TEST_SOCKET", ORDERS)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // Read all the time, so that a full pipe never blocks the host.
             .stderr(Stdio::piped());
         command
     }
@@ -200,6 +204,7 @@ impl Host {
 
     /// Waits until its agents are ready or have failed.
     pub fn until_ready(&mut self) {
+        // The host writes the file last, once its agents are ready or have failed.
         let path = self.folder.path().join("ports.json");
         let ports = self.until("the ports file", |host| {
             if let Ok(Some(status)) = host.child.try_wait() {
@@ -261,6 +266,7 @@ impl Host {
 
     /// Waits for a condition that holds only for a moment: polls it without a pause.
     pub fn until_at_once(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
+        // Busy, since the moment may be shorter than a poll's pause.
         let began = Instant::now();
         while !condition() {
             assert!(began.elapsed() < PATIENCE, "waited in vain for {what}; the host said:\n{}", self.output());
@@ -274,6 +280,7 @@ impl Host {
 
     /// Returns a client of its management API, with its token.
     pub fn api(&self) -> Client {
+        // Read each time: a host that starts in a new folder writes another one.
         let token = fs::read_to_string(self.folder.path().join(".caxton/token")).expect("the host wrote its token");
         Client::new(&self.admin, Some(token.trim()))
     }
@@ -393,6 +400,7 @@ fn command(binary: &Path, folder: &Path, arguments: &[&str]) -> (i32, String, St
 
 /// Returns the cache of compiled components, shared by all tests so that each component is compiled once.
 fn cache() -> &'static Path {
+    // Below `target`, so that it outlives the run and `cargo clean` removes it.
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| guests::target().join("caxton-tests"))
 }

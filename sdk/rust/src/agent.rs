@@ -67,6 +67,7 @@ pub trait StatefulAgent: Default + 'static {
 #[macro_export]
 macro_rules! agent {
     ($agent:ty) => {
+        // An anonymous constant, so that the expansion adds no name to the crate.
         const _: () = {
             type Exported = $crate::Stateless<$agent>;
             $crate::is_agent::<Exported>();
@@ -84,13 +85,16 @@ macro_rules! agent {
 macro_rules! stateful_agent {
     ($agent:ty) => {
         const _: () = {
+            // A component has one thread, so this is a global value that needs no lock.
             ::std::thread_local! {
                 static MEMORY: ::std::cell::RefCell<::std::option::Option<$agent>> =
                     const { ::std::cell::RefCell::new(::std::option::Option::None) };
             }
 
+            // Implemented in the expansion, since a static cannot be generic over the agent.
             impl $crate::Memory for $agent {
                 fn with<R>(work: impl FnOnce(&mut ::std::option::Option<Self>) -> R) -> R {
+                    // Never borrowed twice: the host does not enter an instance while a call of it runs.
                     MEMORY.with_borrow_mut(work)
                 }
             }
@@ -136,6 +140,7 @@ pub struct Stateful<A>(PhantomData<A>);
 
 impl<A: Memory> handler::Guest for Stateful<A> {
     fn handle(message: Message) -> Handled {
+        // Created here and not at the start: a restore that follows would discard the default.
         A::with(|memory| memory.get_or_insert_default().handle(message))
     }
 }
@@ -152,6 +157,7 @@ impl<A: Memory> snapshot::Guest for Stateful<A> {
     }
 
     fn restore(saved: Vec<u8>) -> Result<(), String> {
+        // Restored before it is stored: after an error the present value is still whole.
         let restored = A::restore(&saved)?;
         A::with(|memory| *memory = Some(restored));
         Ok(())

@@ -32,6 +32,7 @@ impl Message {
     /// }
     /// ```
     pub fn http(&self) -> Option<HttpCall<'_>> {
+        // Such as `http:GET /tickets/{id}`. A method has no space; a route may have one.
         let (method, route) = self.sender.strip_prefix("http:")?.split_once(' ')?;
         let path = self.header("http-path").unwrap_or_default();
         Some(HttpCall { message: self, method, route, path, query: self.header("http-query") })
@@ -42,6 +43,7 @@ impl<'m> HttpCall<'m> {
     /// Returns the decoded value of a route parameter: `{id}`, or `{*rest}`, which may be empty. Ignores the case of
     /// the name.
     pub fn parameter(&self, name: &str) -> Option<&'m str> {
+        // The host sends the names as headers, in lower case, while a route may declare `{ID}`.
         self.parameters().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 

@@ -23,6 +23,7 @@ where
     T: FromStr<Err: Display>,
 {
     let Some(text) = get(key)? else { return Ok(None) };
+    // A fault and not `rejected`: the declaration is wrong, and not the message.
     text.parse().map(Some).map_err(|error| Failure::fault(format!("config.{key} is {text:?}: {error}")))
 }
 
@@ -36,5 +37,6 @@ pub fn all() -> Result<Vec<(String, String)>, Failure> {
 
 fn failure(error: store::Error) -> Failure {
     let (store::Error::Upstream(reason) | store::Error::Io(reason)) = error;
+    // Both kinds may pass, so another attempt is worth it.
     Failure::unavailable(format!("the configuration cannot be read: {reason}"))
 }

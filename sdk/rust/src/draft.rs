@@ -32,8 +32,10 @@ impl Draft {
     pub fn to(receiver: impl Into<String>) -> Self {
         Self {
             receiver: receiver.into(),
+            // An `inform` opens no question, so a draft without another act leaves none unanswered.
             performative: Performative::Inform,
             content: Vec::new(),
+            // The type that promises nothing, until content is set.
             content_type: String::from("application/octet-stream"),
             ontology: None,
             protocol: None,
@@ -63,6 +65,7 @@ impl Draft {
     /// # Ok(None) }
     /// ```
     pub fn timer(name: impl Into<String>, after: Duration) -> Self {
+        // The empty receiver is the agent itself: a component does not know its own name.
         Self::to("").after(after).named(name)
     }
 
@@ -71,6 +74,7 @@ impl Draft {
     pub fn answer_to(message: &Message) -> Self {
         let mut draft = Self::to(&message.sender);
         draft.conversation_id = Some(message.conversation_id.clone());
+        // Without the protocol the host would not check the act against it.
         draft.protocol.clone_from(&message.protocol);
         draft.in_reply_to = Some(message.reference().to_owned());
         draft
@@ -192,6 +196,7 @@ impl Draft {
     /// the same name, and can be cancelled by that name ([`messaging::cancel`](crate::messaging::cancel)).
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
+        // A timer has one name, so the last call counts.
         self.headers.retain(|(header, _)| header != TIMER);
         self.header(TIMER, name)
     }
@@ -242,6 +247,7 @@ impl Draft {
     /// Returns the draft as sent by [`request`](Self::request).
     pub(crate) fn as_question(&self) -> Cow<'_, Self> {
         match self.performative {
+            // Copied only if it changes: a content may be as large as `limits.message`.
             Performative::Inform => Cow::Owned(self.clone().performative(Performative::Request)),
             _ => Cow::Borrowed(self),
         }

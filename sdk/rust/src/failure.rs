@@ -39,9 +39,12 @@ impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         let reason = describe_send_error(&error);
         match error {
+            // These pass by themselves: a mailbox drains, an agent starts or is declared.
             SendError::MailboxFull(_) | SendError::Unavailable(_) | SendError::UnknownReceiver(_) => {
                 Self::unavailable(reason)
             }
+            // These stay until the agent or its declaration changes. Every variant is named, so that a
+            // new one of the contract is decided here.
             SendError::NotAllowed(_)
             | SendError::TooLarge(_)
             | SendError::TooManySends(_)
@@ -59,6 +62,7 @@ impl From<RequestError> for Failure {
             RequestError::NotSent(error) => error.into(),
             RequestError::TimedOut => Self::unavailable("the time for an answer ran out"),
             RequestError::Failed(reason) => Self::unavailable(format!("the receiver failed: {reason}")),
+            // Both would happen again at each attempt, so they count against the revision.
             RequestError::NoReply => Self::fault("the receiver gave no answer"),
             RequestError::Deadlock(agents) => Self::fault(format!("agents wait for each other: {}", agents.join(", "))),
         }
@@ -89,6 +93,7 @@ impl From<StateError> for Failure {
 /// [`Message::json`](crate::Message::json), which rejects the message.
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
+        // The agent chose the type, so another attempt fails in the same way.
         Self::fault(error.to_string())
     }
 }

@@ -155,6 +155,7 @@ impl Response {
 /// Returns the response for a failure.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component answers"))]
 fn failed(failure: &Failure) -> Response {
+    // The same as the host answers for message agents, so that clients need not know the kind.
     let (status, code, title) = match failure.cause {
         Cause::Rejected => (422, "rejected", "Unprocessable Entity"),
         Cause::Unavailable => (503, "agent-unavailable", "Service Unavailable"),
@@ -162,6 +163,7 @@ fn failed(failure: &Failure) -> Response {
     };
     let problem = json!({ "title": title, "status": status, "code": code, "detail": failure.reason });
     let response = Response::bytes(problem.to_string(), "application/problem+json").status(status);
+    // Whole seconds, rounded up: 0 would ask clients to retry at once.
     let seconds = failure.retry_after_ms.map_or(1, |ms| ms.div_ceil(1_000).max(1));
     if status == 503 { response.header("retry-after", seconds.to_string()) } else { response }
 }
@@ -207,6 +209,7 @@ mod served {
 
     impl<A: HttpAgent> Guest for Web<A> {
         fn handle(request: IncomingRequest, out: ResponseOutparam) {
+            // Checked before it is written: once the head is out, the host commits.
             let response = read(&request).and_then(A::handle).and_then(check);
             write(&response.unwrap_or_else(|failure| give_up(&failure)), out);
         }
@@ -225,6 +228,7 @@ mod served {
         if let Err(why) = effects::discard() {
             log::error!("{}", why.reason);
         }
+        // The other causes are no defects, and their reasons reach the client anyway.
         if failure.cause == Cause::Fault {
             log::error!("{}", failure.reason);
         }
@@ -249,8 +253,10 @@ mod served {
             Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
             None => (target, None),
         };
+        // Lossy, since a header may have any bytes and few agents care.
         let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
         let headers = request.headers().entries().into_iter().map(|(name, value)| (name, text(value))).collect();
+        // Read to its end before the agent runs, which keeps the trait synchronous and simple.
         let mut body = Vec::new();
         let incoming = request.consume().expect("the body is taken once");
         let mut stream = incoming.stream().expect("the stream is taken once");
@@ -263,6 +269,7 @@ mod served {
     fn write(response: &Response, out: ResponseOutparam) {
         let headers = Fields::new();
         for (name, value) in &response.headers {
+            // Left out and not fatal: an agent that passes headers on cannot know each that HTTP forbids.
             if let Err(why) = headers.append(name, value.as_bytes()) {
                 log::warn!("the header {name:?} is left out of a response: {why:?}");
             }
@@ -278,6 +285,7 @@ mod served {
             // A client that closed the connection is no error of this agent.
             let _ = stream.write_all(&response.body).map(|()| stream.blocking_flush());
         }
+        // Finished also after an error: a body that is dropped aborts the response.
         let _ = OutgoingBody::finish(body, None);
     }
 }

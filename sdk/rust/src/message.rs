@@ -21,6 +21,7 @@ impl Message {
     /// # Errors
     /// A failure with the cause `rejected`, since the same bytes will never be readable.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        // Regardless of the media type, because clients such as `curl` send their default one.
         serde_json::from_slice(&self.content)
             .map_err(|error| Failure::rejected(format!("the content is not as expected: {error}")))
     }
@@ -36,6 +37,7 @@ impl Message {
 
     /// Returns the first header of this name, which has to be in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
+        // No conversion of case: the host stores the names in lower case.
         self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
@@ -46,6 +48,7 @@ impl Message {
 
     /// Returns the `in-reply-to` for an answer to this message: its `reply-with`, or else its id.
     pub fn reference(&self) -> &str {
+        // The id as a fallback, so that an answer is matched also if the sender set no reference.
         self.reply_with.as_deref().unwrap_or(&self.id)
     }
 

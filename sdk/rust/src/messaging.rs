@@ -10,6 +10,7 @@ use crate::{Draft, Message, RequestError, SendError};
 /// proposals. Returns the results in the order of the drafts. A failed handler does not undo it. A draft that is still
 /// an `inform` is sent as a `request`.
 pub fn request_all(drafts: &[Draft], timeout: Duration) -> Vec<Result<Message, RequestError>> {
+    // Copied, since the contract takes one list of owned drafts.
     let drafts: Vec<Draft> = drafts.iter().map(|draft| draft.as_question().into_owned()).collect();
     messaging::request_all(&drafts, whole_millis(timeout))
 }
@@ -31,6 +32,7 @@ pub fn find(capability: &str) -> Vec<String> {
 
 /// Converts to milliseconds, rounded up: a short timeout must not become none.
 pub(crate) fn whole_millis(duration: Duration) -> u64 {
+    // Saturates: `Duration::MAX` means for ever, which the deadline bounds.
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 

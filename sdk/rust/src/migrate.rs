@@ -69,6 +69,7 @@ pub trait Migrate {
 #[macro_export]
 macro_rules! migration {
     ($agent:ty) => {
+        // A macro of its own, since an export without a conversion would claim one.
         const _: () = {
             type Exported = $crate::Migrating<$agent>;
             $crate::is_migration::<Exported>();

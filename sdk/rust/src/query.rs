@@ -18,6 +18,7 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [byte, tail @ ..] = rest {
+        // A stray `%` is kept, as browsers do, since a query is never refused here.
         let digit = |at: usize| tail.get(at).and_then(|byte| char::from(*byte).to_digit(16));
         (rest, _) = match (byte, digit(0), digit(1)) {
             (b'%', Some(high), Some(low)) => (&tail[2..], bytes.push((high * 16 + low) as u8)),
@@ -25,6 +26,7 @@ fn decoded(text: &str) -> String {
             _ => (tail, bytes.push(*byte)),
         };
     }
+    // Without a copy in the usual case of valid UTF-8.
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 

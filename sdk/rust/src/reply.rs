@@ -63,6 +63,7 @@ impl Reply {
     /// ```
     #[must_use]
     pub fn status(mut self, status: u16) -> Self {
+        // A reply has one status, so the last call counts.
         self.headers.retain(|(name, _)| name != STATUS);
         self.header(STATUS, status.to_string())
     }
@@ -98,6 +99,7 @@ impl Reply {
 
 /// Converts to milliseconds since 1970, and to 0 before that.
 pub(crate) fn millis(time: SystemTime) -> u64 {
+    // Times before 1970 are over in any case, as 0 is.
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -21,11 +21,14 @@ macro_rules! reusable {
     };
     ($times:literal) => {
         const _: () = {
+            // Checked at compile time: a wrong section would only be found by a host.
             const TIMES: u32 = $times;
             ::std::assert!(TIMES > 0, "an instance is used at least once");
             // Ended by a newline, so that several declarations stay apart when a linker joins the sections.
             const TEXT: &str = ::std::concat!(::std::stringify!($times), "\n");
+            // Only for wasm: other object formats have other rules for the names of sections.
             #[cfg_attr(target_family = "wasm", unsafe(link_section = "caxton:reuse"))]
+            // Kept by the linker although nothing refers to it.
             #[used]
             static SECTION: [u8; TEXT.len()] = $crate::bytes_of(TEXT);
         };

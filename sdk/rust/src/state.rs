@@ -35,6 +35,7 @@ const PAGE: u32 = 1_000;
 /// State cannot be reached, or the value is not JSON of this type.
 pub fn get_json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Failure> {
     let Some(bytes) = get(key)? else { return Ok(None) };
+    // A fault: an agent wrote this value, and the message is not to blame.
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|error| Failure::fault(format!("the value of {key} in state is not as expected: {error}")))
@@ -80,6 +81,7 @@ pub fn set_json_for<T: Serialize + ?Sized>(key: &str, value: &T, time: Duration)
 /// # Errors
 /// State refuses the value, or the present one is not a number.
 pub fn increment_for(key: &str, by: i64, time: Duration) -> Result<i64, StateError> {
+    // Read first, since `increment` would create the key without a time to live.
     if get(key)?.is_some() {
         return increment(key, by);
     }
@@ -123,6 +125,7 @@ pub struct Keys {
     next: Next,
 }
 
+// An enum and no option of a cursor, which could not tell the first page from the end.
 enum Next {
     First,
     After(String),
@@ -137,6 +140,7 @@ impl Iterator for Keys {
             if let Some(key) = self.page.next() {
                 return Some(Ok(key));
             }
+            // `Nothing` stays behind after an error, so that the iterator ends.
             let cursor = match std::mem::replace(&mut self.next, Next::Nothing) {
                 Next::First => None,
                 Next::After(cursor) => Some(cursor),

@@ -15,14 +15,15 @@ pub fn agent(name: &str, component: &str, more: &str) -> String {
 }
 
 /// Returns the response of the management API at a path; null if it is not JSON.
-pub fn asked(server: &Server, path: &str) -> serde_json::Value {
+pub fn get_json(server: &Server, path: &str) -> serde_json::Value {
     let head = format!("authorization: Bearer {}\r\n", server.token());
+    // Null and not a panic: while a host starts, some parts of the API are not there yet.
     serde_json::from_str(&exchange(&server.admin, "GET", path, &head, &[])).unwrap_or_default()
 }
 
 /// Returns the number of messages handled since the host started.
 pub fn handled(server: &Server) -> u64 {
-    asked(server, "/v1/stats")["messages"]["handled"].as_u64().unwrap_or(0)
+    get_json(server, "/v1/stats")["messages"]["handled"].as_u64().unwrap_or(0)
 }
 
 /// Pauses or resumes an agent's mailbox.
@@ -38,7 +39,7 @@ pub fn command(server: &Server, path: &str) {
 /// Returns the 99th percentile of delivery, in milliseconds: the time from the commit of a message to the commit of its
 /// handler's effects.
 pub fn delivery_p99(server: &Server) -> f64 {
-    asked(server, "/v1/stats")["delivery"]["since_start"]["p99_us"].as_f64().unwrap_or(f64::NAN) / 1e3
+    get_json(server, "/v1/stats")["delivery"]["since_start"]["p99_us"].as_f64().unwrap_or(f64::NAN) / 1e3
 }
 
 /// Posts a body to a path.
@@ -70,6 +71,7 @@ pub fn response(address: &str, method: &str, path: &str, head: &str, body: &[u8]
     let mut response = Vec::new();
     stream.read_to_end(&mut response).expect("the server answers");
     let text = String::from_utf8_lossy(&response).into_owned();
+    // A refusal is fast, so it would pass for a good figure.
     assert!(text.starts_with("HTTP/1.1 2"), "{method} {path}: {text}");
     text
 }
