@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod modules;
 mod pages;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +11,6 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use pages::{Block, Page, arguments_of_caxton, pages, root, words};
-
-/// The ways through the code in `docs/architecture.md`.
-const WAYS: [&str; 4] = ["An HTTP call", "A message", "A changed file", "A setting"];
 
 fn check(rule: &str, broken: &[String]) {
     assert!(broken.is_empty(), "{rule}:\n{}", broken.join("\n"));
@@ -176,100 +172,6 @@ fn files_that_the_pages_name_are_there() {
         }
     }
     check("files that the pages name are there", &broken);
-}
-
-/// A step of a way through the code.
-struct Step<'a> {
-    line: usize,
-    number: &'a str,
-    text: &'a str,
-}
-
-impl Step<'_> {
-    /// Returns the file with which the step begins.
-    fn file(&self) -> Option<&str> {
-        Some(self.text.strip_prefix('`')?.split_once('`')?.0)
-    }
-}
-
-/// Returns the ordered lists of `docs/architecture.md`, by their headings.
-fn ways(tour: &Page) -> BTreeMap<&str, Vec<Step<'_>>> {
-    let (mut ways, mut way): (BTreeMap<&str, Vec<Step<'_>>>, _) = (BTreeMap::new(), "");
-    for (line, text) in tour.prose() {
-        if text.starts_with('#') {
-            way = text.trim_start_matches(['#', ' ']);
-        } else if let Some((number, text)) = text.split_once(". ").filter(|(number, _)| number.parse::<usize>().is_ok())
-        {
-            ways.entry(way).or_default().push(Step { line, number, text });
-        }
-    }
-    ways
-}
-
-/// Each ordered list of `docs/architecture.md` is a way through the code: a step names a file, and says in one line what
-/// it does. Its tables name every module.
-#[test]
-fn the_tour_of_the_code_is_complete() {
-    let pages = pages();
-    let tour = pages.iter().find(|page| page.path == "docs/architecture.md").unwrap();
-    let (mut broken, ways) = (Vec::new(), ways(tour));
-    for (way, steps) in &ways {
-        for (at, Step { line, number, text }) in steps.iter().enumerate() {
-            if *number != (at + 1).to_string() {
-                broken.push(format!("{}:{line}: step {} of `{way}` has the number {number}", tour.path, at + 1));
-            }
-            let file = text.strip_prefix('`').and_then(|text| text.split_once('`'));
-            if !file.is_some_and(|(file, does)| root().join(file).is_file() && does.len() > 10) {
-                broken.push(format!("{}:{line}: no file that is there, with what it does: {text}", tour.path));
-            }
-        }
-    }
-    for way in WAYS {
-        if ways.get(way).is_none_or(|steps| steps.len() < 5) {
-            broken.push(format!("{}: the way `{way}` is missing", tour.path));
-        }
-    }
-    let named: BTreeSet<&str> = tour.prose().flat_map(|(_, line)| line.split('`').skip(1).step_by(2)).collect();
-    for folder in ["host/src", "host/control/src"] {
-        for entry in fs::read_dir(root().join(folder)).unwrap() {
-            let entry = entry.unwrap();
-            let name = entry.file_name().into_string().unwrap();
-            let name = if entry.path().is_dir() { format!("{name}/") } else { name };
-            if !named.contains(name.as_str()) {
-                broken.push(format!("{}: {folder}/{name} is in no table", tour.path));
-            }
-        }
-    }
-    check("the tour names the files that there are", &broken);
-}
-
-/// A way enters a file once, and each file is tied to one before it: that one leads to it by what it imports and calls, or
-/// it imports that one, as what takes from a queue imports the queue.
-#[test]
-fn the_ways_of_the_tour_follow_the_code() {
-    let pages = pages();
-    let tour = pages.iter().find(|page| page.path == "docs/architecture.md").unwrap();
-    let modules = modules::Modules::read();
-    let imports = modules.arrows();
-    let mut all = imports.clone();
-    all.extend(modules.calls());
-    let mut broken = Vec::new();
-    for (way, steps) in ways(tour) {
-        let mut before: Vec<String> = Vec::new();
-        for (line, file) in steps.iter().filter_map(|step| Some((step.line, step.file()?.to_owned()))) {
-            let is_tied = |earlier: &String| {
-                modules::reachable(&all, earlier).contains(&file)
-                    || imports.contains_key(&(file.clone(), earlier.clone()))
-            };
-            if before.contains(&file) {
-                broken.push(format!("{}:{line}: `{way}` enters {file} twice", tour.path));
-            } else if !before.is_empty() && !before.iter().any(is_tied) {
-                broken.push(format!("{}:{line}: no earlier step of `{way}` leads to {file}", tour.path));
-            }
-            before.push(file);
-        }
-    }
-    check("the ways through the code are those of its imports and calls", &broken);
 }
 
 /// The Rust files under a folder, one after the other.

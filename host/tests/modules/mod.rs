@@ -3,7 +3,7 @@
 //! Arrows are read from `use` declarations and paths, and lead to the file that defines an item: a re-export is only a
 //! shorter name, so it is followed, and makes no arrow of its own. Calls of methods and what macros generate are not seen.
 //!
-//! Part of two test programs: `host/tests/tidy.rs` and `host/tests/docs.rs`.
+//! Part of two test programs: `host/tests/tidy.rs` and `host/tests/tour.rs`.
 
 #![allow(dead_code, reason = "each of the two uses a part")]
 

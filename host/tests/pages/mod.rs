@@ -1,12 +1,12 @@
 //! The pages of the documentation, as tests read them: their text, their headings, links and blocks of code.
 //!
-//! Part of two test programs: the tests of the host, which parse commands and pieces of `caxton.toml` with the program's
-//! own code, and `host/tests/docs.rs`.
+//! Part of several test programs: the tests of the host, which parse commands and pieces of `caxton.toml` with the
+//! program's own code, `host/tests/docs.rs`, `host/tests/tour.rs` and the tests of a running host.
 //!
 //! A block is marked by a comment on the line before it, which readers do not see: `<!-- file: Cargo.toml -->` for a block
 //! of TOML that is no piece of a `caxton.toml`.
 
-#![allow(dead_code, clippy::unwrap_used, reason = "each of the two uses a part, and a test may panic")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each of them uses a part, and a test may panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
