@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::bank::PUT_IN;
-use crate::load::{Sent, Told};
+use crate::load::{Response, Sent};
 
 /// The data folder within that of a host's file.
 const DATA: &str = ".caxton";
@@ -216,9 +216,9 @@ impl Books {
     pub(crate) fn missing(&self, sent: &[Sent]) -> Vec<String> {
         let letters = self.dead.len() as i64;
         let other = (self.given_up != letters).then(|| format!("{letters} are dead, {} were given up", self.given_up));
-        let missing = |sent: &Sent| match &sent.told {
-            Told::Accepted(id) => (!self.taken.contains(id)).then(|| format!("{} was accepted", sent.transfer.id)),
-            Told::Nothing | Told::Refused => None,
+        let missing = |sent: &Sent| match &sent.response {
+            Response::Accepted(id) => (!self.taken.contains(id)).then(|| format!("{} was accepted", sent.transfer.id)),
+            Response::Unknown | Response::Refused => None,
         };
         sent.iter().filter_map(missing).chain(other).collect()
     }
@@ -232,19 +232,19 @@ impl Books {
         }
         let dead: BTreeSet<&str> = self.dead.iter().filter_map(|note| note.what.as_deref()).collect();
         let (mut effects, mut letters) = (0, 0);
-        for Sent { transfer, told } in sent {
+        for Sent { transfer, response } in sent {
             let (seen, buried) = transfer.effects();
             let there = seen.iter().filter(|what| self.seen.contains_key(*what)).count();
             let buried_there = buried.as_deref().is_some_and(|what| dead.contains(what));
             let whole = there == seen.len() && buried_there == buried.is_some();
             let none = there == 0 && !buried_there;
-            let right = match told {
-                Told::Accepted(_) => whole,
-                Told::Nothing => whole || none,
-                Told::Refused => none,
+            let right = match response {
+                Response::Accepted(_) => whole,
+                Response::Unknown => whole || none,
+                Response::Refused => none,
             };
             if !right {
-                wrong.push(format!("{told:?} {transfer:?}: {there} of {seen:?}, dead letter: {buried_there}"));
+                wrong.push(format!("{response:?} {transfer:?}: {there} of {seen:?}, dead letter: {buried_there}"));
             }
             effects += there;
             letters += usize::from(buried_there);

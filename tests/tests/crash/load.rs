@@ -17,9 +17,9 @@ const REPEATED: usize = 5;
 
 /// The response to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Response {
     /// The connection broke before a response.
-    Nothing,
+    Unknown,
     /// The host has it, under this id.
     Accepted(String),
     /// The host does not have it: 503.
@@ -32,7 +32,7 @@ pub(crate) struct Sent {
     /// The requested transfer.
     pub(crate) transfer: Transfer,
     /// The response to it.
-    pub(crate) told: Told,
+    pub(crate) response: Response,
 }
 
 /// The clients of a run, and the record of their requests.
@@ -135,61 +135,61 @@ impl Load {
             let transfer = Transfer::pick(&mut chance, &who, count);
             let index = {
                 let mut sent = self.sent.lock().expect("no client panics here");
-                sent.push(Sent { transfer: transfer.clone(), told: Told::Nothing });
+                sent.push(Sent { transfer: transfer.clone(), response: Response::Unknown });
                 sent.len() - 1
             };
-            let told = self.ask(client, &transfer);
-            let broke = told == Told::Nothing;
-            self.note(index, told);
+            let response = self.ask(client, &transfer);
+            let broke = response == Response::Unknown;
+            self.record(index, response);
             if broke {
                 return;
             }
         }
     }
 
-    fn ask(&self, client: &Client, transfer: &Transfer) -> Told {
+    fn ask(&self, client: &Client, transfer: &Transfer) -> Response {
         match client.try_send(Method::POST, &transfer.path(), &transfer.headers(), transfer.body(0)) {
-            Err(_) => Told::Nothing,
+            Err(_) => Response::Unknown,
             Ok(reply) if reply.status.as_u16() == 202 => {
-                Told::Accepted(reply.json()["id"].as_str().expect("an id").to_owned())
+                Response::Accepted(reply.json()["id"].as_str().expect("an id").to_owned())
             }
             Ok(reply) => {
                 assert_eq!((reply.status.as_u16(), self.refusals), (503, true), "{}", reply.text());
                 // The disk is full, or the host is about to end.
                 let code = reply.json()["code"].as_str().unwrap_or_default().to_owned();
                 assert!(["not-kept", "unavailable"].contains(&code.as_str()), "{}", reply.text());
-                Told::Refused
+                Response::Refused
             }
         }
     }
 
-    fn note(&self, index: usize, told: Told) {
-        match &told {
-            Told::Nothing => {}
-            Told::Accepted(_) => drop(self.accepted.fetch_add(1, Ordering::SeqCst)),
-            Told::Refused => drop(self.refused.fetch_add(1, Ordering::SeqCst)),
+    fn record(&self, index: usize, response: Response) {
+        match &response {
+            Response::Unknown => {}
+            Response::Accepted(_) => drop(self.accepted.fetch_add(1, Ordering::SeqCst)),
+            Response::Refused => drop(self.refused.fetch_add(1, Ordering::SeqCst)),
         }
-        self.sent.lock().expect("no client panics here")[index].told = told;
+        self.sent.lock().expect("no client panics here")[index].response = response;
     }
 
     /// Asks once more with the same key: the same message is meant. False when the connection broke.
     pub(crate) fn repeat(&self, client: &Client, index: usize) -> bool {
-        let Sent { transfer, told } = self.sent.lock().expect("no client panics here")[index].clone();
-        if told == Told::Refused && transfer.is_ordered() {
+        let Sent { transfer, response } = self.sent.lock().expect("no client panics here")[index].clone();
+        if response == Response::Refused && transfer.is_ordered() {
             // Those after it are there; now it would come too late.
             return true;
         }
         let again = self.ask(client, &transfer);
-        if again != Told::Nothing {
+        if again != Response::Unknown {
             self.repeated.fetch_add(1, Ordering::SeqCst);
         }
-        match (&told, &again) {
-            (_, Told::Nothing) => return false,
-            (Told::Accepted(first), Told::Accepted(second)) => {
+        match (&response, &again) {
+            (_, Response::Unknown) => return false,
+            (Response::Accepted(first), Response::Accepted(second)) => {
                 assert_eq!(first, second, "seed {}: {} became two messages", self.seed, transfer.id);
             }
-            (_, Told::Refused) => {}
-            (Told::Nothing | Told::Refused, Told::Accepted(_)) => self.note(index, again),
+            (_, Response::Refused) => {}
+            (Response::Unknown | Response::Refused, Response::Accepted(_)) => self.record(index, again),
         }
         true
     }

@@ -15,7 +15,7 @@ use rand::{Rng, RngCore};
 use rustix::process::Signal;
 
 use crate::audit::{self, Books};
-use crate::load::{Load, Sent, Told};
+use crate::load::{Load, Response, Sent};
 use crate::{BINARY, bank, chance, check, seconds, seeds, setting, until, until_rest};
 
 /// Bytes of the head of a log, and of the head of each page in it.
@@ -53,7 +53,7 @@ impl Image {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let database = audit::copy(host.folder(), folder.path());
         let loose = loose(&audit::index(host.folder()), &audit::log(&database));
-        // What is told after this was committed before it.
+        // What is acknowledged after this was committed before it.
         let sent = load.sent();
         host.signal(Signal::CONT);
         Self { folder, sent, loose }
@@ -153,7 +153,7 @@ fn check_image(setup: Setup, image: &Image, damage: Damage, context: &str) {
         Damage::None => before.missing(&sent),
         // What was acknowledged last may be what the damage took.
         Damage::Cut(_) | Damage::Garbage(_) => {
-            sent.iter_mut().for_each(|sent| sent.told = Told::Nothing);
+            sent.iter_mut().for_each(|sent| sent.response = Response::Unknown);
             Vec::new()
         }
     };

@@ -179,8 +179,13 @@ impl Case {
         for (name, outcome) in self.outcomes {
             let ended =
                 host.until(&format!("{name} to end"), |host| newest_rollout(host, name).filter(|r| r["ended"] == true));
-            let told = format!("{}: {}", ended["status"].as_str().unwrap_or(""), ended["why"].as_str().unwrap_or(""));
-            assert!(told.starts_with(outcome), "{name}: {told}; the host said:\n{}", host.output());
+            let outcome_of_rollout =
+                format!("{}: {}", ended["status"].as_str().unwrap_or(""), ended["why"].as_str().unwrap_or(""));
+            assert!(
+                outcome_of_rollout.starts_with(outcome),
+                "{name}: {outcome_of_rollout}; the host said:\n{}",
+                host.output()
+            );
         }
         let sent = load.end();
         for (name, outcome) in self.outcomes {
@@ -198,13 +203,13 @@ impl Case {
         assert_eq!(page, None, "{case}");
         assert_eq!(status["dead_letters"], 0, "{case}");
         assert_eq!(status["revision"], format!("{name}@{}", if outcome == "completed" { 2 } else { 1 }), "{case}");
-        let told = Told::of(host, name);
-        assert_eq!(told.disorder, 0, "{case}: {:?}", told.did);
+        let records = Records::of(host, name);
+        assert_eq!(records.disorder, 0, "{case}: {:?}", records.did);
         for key in &sent.done {
-            let times = told.did.get(key).map_or(0, Vec::len);
-            assert_eq!(times, 1, "{case}: {key} was accepted, and had {times} effects: {:?}", told.did.get(key));
+            let times = records.did.get(key).map_or(0, Vec::len);
+            assert_eq!(times, 1, "{case}: {key} was accepted, and had {times} effects: {:?}", records.did.get(key));
         }
-        for (key, list) in &told.did {
+        for (key, list) in &records.did {
             let known = sent.done.contains(key) || sent.maybe.contains(key);
             assert!(known && list.len() == 1, "{case}: {key} had the effects {list:?}");
         }
@@ -220,14 +225,14 @@ impl Case {
             _ => 2,
         };
         let most = if kill { most + 2 } else { most };
-        for (conversation, moves) in told.moves() {
+        for (conversation, moves) in records.moves() {
             if name == "fails" && conversation.contains("-a") {
                 // While the candidate cannot take calls, the one before it answers them.
                 continue;
             }
             assert!(moves <= most, "{case}: {conversation} went {moves} times to another revision");
         }
-        let by = |like: &str| told.did.values().flatten().filter(|(who, _)| who == like).count() as u64;
+        let by = |like: &str| records.did.values().flatten().filter(|(who, _)| who == like).count() as u64;
         if !never && (outcome == "completed" || outcome.starts_with("rolled-back")) {
             // One that fails may have failed at all that it had before it was taken back.
             let had =
@@ -237,9 +242,9 @@ impl Case {
         } else {
             assert_eq!(by(name), 0, "{case}: a candidate that is not ready has none");
         }
-        if let (Some(total), false) = (told.total, kill) {
+        if let (Some(total), false) = (records.total, kill) {
             // Its memory went with it; what was remembered by one that was taken back is dropped with it.
-            let remembered = if outcome == "completed" { told.did.len() as u64 } else { by("old") };
+            let remembered = if outcome == "completed" { records.did.len() as u64 } else { by("old") };
             assert_eq!(total, remembered, "{case}: it remembers");
         }
     }
@@ -251,27 +256,27 @@ fn newest_rollout(host: &Host, agent: &str) -> Option<Value> {
 
 /// The records of an agent.
 #[derive(Default)]
-struct Told {
+struct Records {
     /// The revision and attempt of each handling, by `CONVERSATION/N`.
     did: std::collections::BTreeMap<String, Vec<(String, u32)>>,
     disorder: u64,
     total: Option<u64>,
 }
 
-impl Told {
+impl Records {
     fn of(host: &Host, name: &str) -> Self {
-        let (client, mut told, mut after) = (host.client(), Self::default(), Value::Null);
+        let (client, mut records, mut after) = (host.client(), Self::default(), Value::Null);
         loop {
             let page = client.post(&format!("/{name}/ask"), json!({ "audit": after, "limit": 500 }).to_string()).json();
             for (key, list) in page["did"].as_object().expect("a page of it") {
                 let list = serde_json::from_value(list.clone()).expect("who, and at which attempt");
-                told.did.insert(key.trim_start_matches("did/").to_owned(), list);
+                records.did.insert(key.trim_start_matches("did/").to_owned(), list);
             }
-            told.disorder = page["disorder"].as_u64().expect("a count");
-            told.total = page["total"].as_u64();
+            records.disorder = page["disorder"].as_u64().expect("a count");
+            records.total = page["total"].as_u64();
             after = page["next"].clone();
             if after.is_null() {
-                return told;
+                return records;
             }
         }
     }
