@@ -32,7 +32,7 @@ fn folder(text: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn codes_tell_wrong_usage_from_failure() {
+fn exit_codes_distinguish_wrong_usage_from_failure() {
     let empty = tempfile::tempdir().unwrap();
     for (arguments, code, on_stderr) in [
         (&["--version"][..], 0, ""),
@@ -59,7 +59,7 @@ fn codes_tell_wrong_usage_from_failure() {
 }
 
 #[test]
-fn a_file_with_errors_is_told_in_words_and_in_json() {
+fn errors_of_a_file_are_reported_as_text_and_as_json() {
     let folder = folder("caxton = 1\n[agents.echo]\ncompnent = \"echo.wasm\"\n");
     let (code, stdout, stderr) = run(folder.path(), &["check"]);
     assert_eq!((code, stdout.as_str()), (2, ""));
@@ -78,7 +78,7 @@ fn a_file_with_errors_is_told_in_words_and_in_json() {
 const EMPTY_COMPONENT: &str = "(component)";
 
 #[test]
-fn components_that_cannot_run_are_told_each_with_its_reason() {
+fn components_that_cannot_run_are_reported_with_their_reasons() {
     let bytes = wat::parse_str(EMPTY_COMPONENT).unwrap();
     let core = wat::parse_str("(module)").unwrap();
     let unknown = wat::parse_str(r#"(component (import "wasi:nn/graph@0.2.0" (instance)))"#).unwrap();
@@ -116,7 +116,7 @@ caxton.toml is valid, but 7 of 7 agents cannot run
 }
 
 #[test]
-fn what_needs_no_host_works_without_one() {
+fn offline_commands_work_without_a_host() {
     let empty = tempfile::tempdir().unwrap();
     let (code, stdout, _) = run(empty.path(), &["wit"]);
     assert_eq!((code, stdout.as_str()), (0, include_str!("../../wit/agent.wit")));
@@ -136,7 +136,7 @@ fn what_needs_no_host_works_without_one() {
 }
 
 #[test]
-fn the_doctor_finds_what_a_host_would_stumble_over() {
+fn doctor_finds_the_obstacles_of_a_host() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let folder = folder(&format!(
@@ -150,7 +150,7 @@ fn the_doctor_finds_what_a_host_would_stumble_over() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
+fn a_closed_pipe_is_not_a_failure() {
     let empty = tempfile::tempdir().unwrap();
     for arguments in [&["wit", "--deps"][..], &["completion", "bash"], &["check", "--schema"], &["--help"]] {
         let mut child = caxton(empty.path(), arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -30,7 +30,7 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 #[test]
-fn links_lead_to_files_and_headings_that_are_there() {
+fn links_lead_to_existing_files_and_headings() {
     let pages = pages();
     let anchors: BTreeMap<&str, Vec<String>> = pages.iter().map(|page| (page.path.as_str(), page.anchors())).collect();
     let mut broken = Vec::new();
@@ -89,7 +89,7 @@ fn blocks_of_json_are_json() {
 }
 
 #[test]
-fn blocks_say_what_they_are() {
+fn blocks_have_a_known_language() {
     // A block without a language is Rust to rustdoc.
     const LANGUAGES: [&str; 10] =
         ["console", "dockerfile", "json", "mermaid", "rust", "sh", "systemd", "text", "toml", "wit"];
@@ -115,7 +115,7 @@ fn blocks_say_what_they_are() {
 
 /// Checks that the packages, tests and benches named by commands of cargo exist.
 #[test]
-fn commands_of_cargo_name_what_is_there() {
+fn cargo_commands_name_existing_targets() {
     let packages: Vec<String> = ["host", "host/control", "sdk/rust", "tests", "benches"]
         .map(|folder| fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap())
         .iter()
@@ -159,7 +159,7 @@ fn paths(page: &Page) -> Vec<(usize, &str)> {
 }
 
 #[test]
-fn files_that_the_pages_name_are_there() {
+fn files_named_by_the_pages_exist() {
     let mut broken = Vec::new();
     for page in pages().iter().filter(|page| page.path != "CHANGELOG.md") {
         for (line, path) in paths(page) {
@@ -191,7 +191,7 @@ fn sources(folder: &str) -> String {
 }
 
 #[test]
-fn sections_that_the_code_cites_are_in_the_specification() {
+fn cited_sections_are_in_the_specification() {
     let spec = fs::read_to_string(root().join("docs/spec.md")).unwrap();
     let code = ["host/src", "host/control", "tests/tests"].map(sources).join("\n");
     let mut cited = BTreeSet::new();
@@ -210,7 +210,7 @@ fn sections_that_the_code_cites_are_in_the_specification() {
 
 /// Words in backticks that have the form of a key, such as `limits.memory`, are keys.
 #[test]
-fn keys_that_the_pages_name_are_there() {
+fn keys_named_by_the_pages_exist() {
     let page = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     let (mut keys, mut table) = (BTreeSet::new(), String::new());
     for line in page.lines() {
@@ -261,7 +261,7 @@ fn keys_that_the_pages_name_are_there() {
 }
 
 #[test]
-fn metrics_that_the_pages_name_are_there() {
+fn metrics_named_by_the_pages_exist() {
     let code = fs::read_to_string(root().join("host/src/telemetry/metrics.rs")).unwrap();
     let mut broken = Vec::new();
     for page in &pages() {

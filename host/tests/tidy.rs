@@ -87,7 +87,7 @@ fn check(rule: &str, broken: &[String]) {
 }
 
 #[test]
-fn files_and_functions_are_of_a_size_to_read() {
+fn files_and_functions_have_a_limited_size() {
     let longer = |name: &str| LONGER.iter().any(|(known, _)| *known == name);
     let mut broken = Vec::new();
     for (path, text) in sources(&["host/src", "host/control/src", "sdk/rust/src", "tests/src", "benches"]) {
@@ -346,7 +346,7 @@ fn unsafe_is_in_the_file_that_loads_artefacts() {
 }
 
 #[test]
-fn decisions_do_not_act() {
+fn the_control_package_has_no_side_effects() {
     let manifest = fs::read_to_string(root().join("host/control/Cargo.toml")).unwrap();
     let dependencies = manifest.split("[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
     let names: Vec<&str> =
@@ -390,7 +390,7 @@ fn decisions_do_not_act() {
 }
 
 #[test]
-fn tests_neither_sleep_nor_hide() {
+fn tests_neither_sleep_nor_are_ignored() {
     let forbidden =
         [concat!("#[", "ignore"), concat!("thread::", "sleep("), concat!("time::", "sleep("), concat!(" ", "sleep(")];
     let mut broken = Vec::new();
@@ -405,7 +405,7 @@ fn tests_neither_sleep_nor_hide() {
 }
 
 #[test]
-fn what_a_repository_needs_is_there() {
+fn the_repository_has_its_licence_and_example() {
     for (file, holds) in [("LICENSE", "Apache License"), ("caxton.toml", "caxton = 1")] {
         let text = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
         assert!(text.contains(holds), "{file} does not hold `{holds}`");
