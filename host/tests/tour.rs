@@ -52,7 +52,7 @@ fn ways(tour: &Page) -> BTreeMap<&str, Vec<Step<'_>>> {
     ways
 }
 
-/// Each ordered list of `docs/architecture.md` is a way through the code: a step names a file, and says in one line what
+/// Checks the ordered lists of `docs/architecture.md`, the ways through the code: a step names a file, and says in one line what
 /// it does. Its tables name every module.
 #[test]
 fn the_tour_of_the_code_is_complete() {

@@ -1,4 +1,4 @@
-//! Poison messages, which no agent can handle: they end by their own attempts, and delay no other message.
+//! The handling of poison messages, which no agent can handle: they end by their own attempts, and delay no other message.
 
 use caxton_tests::Host;
 use serde_json::{Value, json};
