@@ -52,8 +52,8 @@ fn ways(tour: &Page) -> BTreeMap<&str, Vec<Step<'_>>> {
     ways
 }
 
-/// Checks the ordered lists of `docs/architecture.md`, the ways through the code: a step names a file, and says in one line what
-/// it does. Its tables name every module.
+/// Checks the ordered lists of `docs/architecture.md`, the ways through the code: each step names a file and has a line on
+/// what it does. The tables have to name every module.
 #[test]
 fn the_tour_of_the_code_is_complete() {
     let tour = tour();
