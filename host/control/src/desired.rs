@@ -7,16 +7,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::backoff::Backoff;
 use crate::cors::Cors;
 use crate::format::Format;
-use crate::names::{AgentName, Capability, Receiver};
-use crate::rollout::declaration::Declaration;
+use crate::names::{AgentName, Capability};
+use crate::revision_settings::RevisionSettings;
+use crate::rollout::Declaration;
 use crate::route::RoutePattern;
 use crate::schedule::Schedule;
-use crate::sparse;
+
+pub use crate::grant::Allow;
+pub use crate::limits::Limits;
 
 /// The declaration of the whole file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -189,10 +192,13 @@ impl AgentSpec {
             && self.state == other.state
     }
 
-    /// Returns the settings that make a revision beside its component, in the text form that is stored; see [`sparse`].
+    /// Returns the settings that make a revision beside its component, in the text form that is stored; see [`crate::revision_settings`].
     /// Equal texts are the same revision.
     pub fn revision_settings(&self) -> &str {
-        self.printed.0.get_or_init(|| sparse::print(self))
+        self.printed.0.get_or_init(|| {
+            let Self { config, allow, limits, state, .. } = self.clone();
+            RevisionSettings { config, allow, limits, state }.to_text()
+        })
     }
 }
 
@@ -218,7 +224,7 @@ impl AgentSpec {
     /// Returns this declaration with the settings of a stored revision; `None` if no version of the host wrote the
     /// text.
     pub fn with_settings(&self, settings: &str) -> Option<Self> {
-        let sparse::RevisionSettings { config, allow, limits, state } = sparse::read(settings)?;
+        let RevisionSettings { config, allow, limits, state } = RevisionSettings::from_text(settings)?;
         Some(Self { config, allow, limits, state, ..self.clone() })
     }
 }
@@ -294,44 +300,6 @@ impl PartialEq for SnapshotSpec {
     fn eq(&self, other: &Self) -> bool {
         self.max_bytes == other.max_bytes
     }
-}
-
-/// The table `allow`: the grants of the agent. Empty lists grant nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Allow {
-    /// The receivers that it may send to.
-    pub send: BTreeSet<Receiver>,
-    /// The environment variables of the host that it sees.
-    pub env: BTreeSet<String>,
-}
-
-/// The table `limits`: the resources of the agent (SPEC §5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// The sum of linear memories and tables of one instance, in bytes.
-    pub memory_bytes: u64,
-    /// The time on a core for one message.
-    #[serde(with = "crate::units::serde_duration")]
-    pub cpu: Duration,
-    /// The instructions for one message, counted exactly; `None` leaves the limit to `cpu`.
-    pub fuel: Option<u64>,
-    /// The wall-clock time for one message, waits included.
-    #[serde(with = "crate::units::serde_duration")]
-    pub time: Duration,
-    /// The content of one message, in and out, in bytes.
-    pub message_bytes: u64,
-    /// The messages sent while handling one message.
-    pub sends: u32,
-    /// The writes to state while handling one message.
-    pub writes: u32,
-    /// The whole state of the agent, keys and values, in bytes.
-    pub state_bytes: u64,
-    /// The pending timers and delayed messages of the agent.
-    pub timers: u32,
-    /// The length of the chain of messages that caused one.
-    pub hops: u32,
-    /// The lines per second in the agent's log; further ones are counted and dropped.
-    pub log_lines: u32,
 }
 
 /// The table `mailbox`: order, depth and attempts (SPEC §7).

@@ -90,6 +90,9 @@ name! {
     Capability
 }
 
+/// The prefix that tells a capability from an agent where a receiver is written.
+pub const CAPABILITY_PREFIX: &str = "cap:";
+
 /// The receiver of a message, or an entry of the list of receivers that an agent may send to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Receiver {
@@ -103,7 +106,7 @@ impl FromStr for Receiver {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        match text.strip_prefix("cap:") {
+        match text.strip_prefix(CAPABILITY_PREFIX) {
             Some(capability) => capability.parse().map(Self::Capability),
             None => text.parse().map(Self::Agent),
         }
@@ -114,7 +117,7 @@ impl fmt::Display for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Agent(name) => f.pad(name.as_str()),
-            Self::Capability(name) => write!(f, "cap:{name}"),
+            Self::Capability(name) => write!(f, "{CAPABILITY_PREFIX}{name}"),
         }
     }
 }

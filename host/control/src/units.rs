@@ -151,6 +151,11 @@ pub fn print_percent(percent: f64) -> String {
     format!("{percent}%")
 }
 
+/// Returns the percentage of `part` in `whole`; 0 if both are 0.
+pub(crate) fn percent_of(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+}
+
 /// Serialization of a [`Duration`] as text such as `1m30s`, for `#[serde(with = "…")]`.
 pub mod serde_duration {
     use std::time::Duration;

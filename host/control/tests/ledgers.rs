@@ -1,7 +1,7 @@
 //! Tests with ledgers stored by an earlier version of the host: they are read without loss.
 
+use caxton_control::revision_settings;
 use caxton_control::rollout::Ledger;
-use caxton_control::sparse;
 use serde_json::Value;
 
 /// Four agents' ledgers, one a line, from before settings were stored sparsely: rollouts with all strategies, one
@@ -18,7 +18,7 @@ fn holds(now: &Value, before: &Value, path: &str) -> Result<(), String> {
         (Value::Array(now), Value::Array(before)) if now.len() == before.len() => {
             now.iter().zip(before).try_for_each(|(now, before)| holds(now, before, path))
         }
-        (Value::String(now), Value::String(before)) if *now == sparse::normal(before) => Ok(()),
+        (Value::String(now), Value::String(before)) if *now == revision_settings::normalize(before) => Ok(()),
         (now, before) if now == before => Ok(()),
         (now, before) => Err(format!("{path} was {before} and is {now}")),
     }

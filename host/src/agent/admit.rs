@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caxton_control::{Performative, Receiver};
+use caxton_control::Performative;
+use caxton_control::grant::Address;
 use tokio::sync::oneshot;
 
 use super::draft::{self, MAX_ID};
@@ -326,37 +327,32 @@ impl HostContext {
         (receiver, is_timer): (&str, bool),
         conversation: &str,
     ) -> Result<Arc<Agent>, AdmitError> {
-        let receiver = if receiver.is_empty() { who.name() } else { receiver };
-        let allow = &who.spec.allow.send;
-        let not_allowed = || AdmitError::NotAllowed { sender: who.name().to_owned(), receiver: receiver.to_owned() };
-        if let Some(capability) = receiver.strip_prefix("cap:") {
-            let granted =
-                allow.iter().any(|grant| matches!(grant, Receiver::Capability(name) if name.as_str() == capability));
-            if !granted {
-                return Err(not_allowed());
+        let allow = &who.spec.allow;
+        let refuse = |name: &str| AdmitError::NotAllowed { sender: who.name().to_owned(), receiver: name.to_owned() };
+        let name = match Address::of(receiver, who.name()) {
+            Address::Agent(name) => name,
+            Address::Capability(capability) if !allow.covers_capability(capability) => return Err(refuse(receiver)),
+            Address::Capability(capability) => {
+                let able = routes.with_capability(capability);
+                // A conversation stays with the agent with which it began, even if another one would be picked now.
+                let known =
+                    |name: &str| able.iter().find(|agent| agent.name.as_str() == name && name != who.name()).cloned();
+                let agent = match able {
+                    [] | [_] => None,
+                    _ => self.store.conversations.find(conversation, known),
+                };
+                return agent
+                    .or_else(|| routes.pick(capability, conversation))
+                    .ok_or_else(|| AdmitError::UnknownReceiver(receiver.to_owned()));
             }
-            let able = routes.with_capability(capability);
-            // A conversation stays with whom it began with, also when others come that would be picked.
-            let known =
-                |name: &str| able.iter().find(|agent| agent.name.as_str() == name && name != who.name()).cloned();
-            let agent = match able {
-                [] | [_] => None,
-                _ => self.store.conversations.find(conversation, known),
-            };
-            return agent
-                .or_else(|| routes.pick(capability, conversation))
-                .ok_or_else(|| AdmitError::UnknownReceiver(receiver.to_owned()));
+        };
+        let agent = routes.receiver(name, conversation);
+        let spec = agent.map(|agent| agent.spec.load());
+        let capabilities = spec.as_ref().map(|spec| &spec.capabilities);
+        let is_own_timer = is_timer && name == who.name();
+        if !is_own_timer && !allow.covers_agent(name, capabilities) {
+            return Err(refuse(name));
         }
-        let agent = routes.receiver(receiver, conversation);
-        // A grant of a capability covers those who have it, also when they are called by name.
-        let granted = allow.iter().any(|grant| match grant {
-            Receiver::Agent(name) => name.as_str() == receiver,
-            Receiver::Capability(name) => agent.is_some_and(|agent| agent.spec.load().capabilities.contains(name)),
-        });
-        let is_own = is_timer && receiver == who.name();
-        if !granted && !is_own {
-            return Err(not_allowed());
-        }
-        agent.cloned().ok_or_else(|| AdmitError::UnknownReceiver(receiver.to_owned()))
+        agent.cloned().ok_or_else(|| AdmitError::UnknownReceiver(name.to_owned()))
     }
 }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use caxton_control::rollout::analysis::{P95, Window};
-use caxton_control::rollout::errors::Tally;
+use caxton_control::rollout::Tally;
+use caxton_control::rollout::{P95, Window};
 use parking_lot::Mutex;
 
 use super::Revision;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use caxton_control::AgentSpec;
 use caxton_control::config::json_schema;
-use caxton_control::rollout::can_hold;
+use caxton_control::rollout::check_memory;
 use caxton_control::units::print_bytes;
 use serde::Serialize;
 use serde_json::json;
@@ -165,7 +165,7 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> C
     if summary.is_some_and(|summary| summary.kind == Kind::Stateful) {
         let (deploy, reload) = spec.rollout.settings(spec.reload.drain);
         for (table, settings) in [("deploy", deploy), ("reload", reload)] {
-            if let Err(why) = can_hold(&settings.strategy, true) {
+            if let Err(why) = check_memory(&settings.strategy, true) {
                 let help = format!("change `{table}.strategy` of {}", spec.name);
                 findings.push(Problem { code: "strategy", message: why.to_string(), help });
             }

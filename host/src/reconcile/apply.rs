@@ -6,7 +6,7 @@ use std::time::Instant;
 use caxton_control::lifecycle::State;
 use caxton_control::plan::Action;
 use caxton_control::rollout::{Ledger, Probes};
-use caxton_control::{AgentName, AgentSpec, Digest, RevisionId, sparse};
+use caxton_control::{AgentName, AgentSpec, Digest, RevisionId, revision_settings};
 
 use super::{Reconciler, Record, Report};
 use crate::agent::{Revision, Traffic};
@@ -48,7 +48,7 @@ impl Reconciler {
             });
             // The same bytes and settings as before a restart are the same revision.
             last.map_or(1, |(number, kept, before)| {
-                let same = kept == digest.to_string() && sparse::normal(&before) == spec.revision_settings();
+                let same = kept == digest.to_string() && revision_settings::normalize(&before) == spec.revision_settings();
                 if same { number } else { number + 1 }
             })
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::lifecycle::State;
-use caxton_control::rollout::errors::Recent;
+use caxton_control::rollout::Recent;
 use caxton_control::rollout::{Figures, Probes, Rehearsal, Seen};
 use caxton_control::{AgentName, AgentSpec, Digest};
 use tokio_util::sync::CancellationToken;

@@ -1,7 +1,7 @@
 //! What people ask of rollouts, and are told of them.
 
 use caxton_control::AgentName;
-use caxton_control::rollout::analysis::Window;
+use caxton_control::rollout::Window;
 use caxton_control::rollout::{self, Instances, KeptState, Rollout, Windows};
 
 use super::Reconciler;
@@ -47,7 +47,7 @@ impl Reconciler {
                 let kept = kept_states(&self.context.store, name)?;
                 ledger.undo(undo, &who, &deploy, instances, stateful, &kept, now)
             }
-            _ => ledger.command(command, &who, undo, &deploy, instances, stateful, now),
+            _ => ledger.command(command, &who, now),
         }
         .map_err(|why| why.to_string())?;
         if command == rollout::Command::Undo

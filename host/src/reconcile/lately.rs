@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use caxton_control::AgentName;
-use caxton_control::rollout::errors::Recent;
+use caxton_control::rollout::Recent;
 
 use super::Reconciler;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caxton_control::lifecycle::State;
-use caxton_control::rollout::analysis::Window;
+use caxton_control::rollout::Window;
 use caxton_control::rollout::split::Split;
 use caxton_control::rollout::{Action, Figures, Ledger, Rollout, Status, Windows};
 use caxton_control::{AgentName, RevisionId};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use caxton_control::rollout::analysis::Compared;
+use caxton_control::rollout::Compared;
 use caxton_control::rollout::compare::Ignore;
 use caxton_control::rollout::{self, Ledger, Memory, Reload, Strategy};
 use caxton_control::{AgentName, RevisionId};

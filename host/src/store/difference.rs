@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use super::Store;
 
 /// The rollouts of an agent whose differences are kept: as many as its ledger remembers.
-const ROLLOUTS: u64 = caxton_control::rollout::history::MAX_ROLLOUTS as u64;
+const ROLLOUTS: u64 = caxton_control::rollout::MAX_ROLLOUTS as u64;
 
 impl Store {
     /// Keeps one record of an agent's rollout in place of what has its number. Nobody waits.

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use caxton_control::{AgentSpec, Receiver, RevisionId};
+use caxton_control::grant::Address;
+use caxton_control::{AgentSpec, RevisionId};
 use parking_lot::Mutex;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::WasiCtx;
@@ -245,14 +246,12 @@ impl Ctx {
     /// Collects a message for each other running agent with the capability: all of them or none.
     fn send_to_all(&self, draft: &wit::Draft) -> Result<Vec<String>, wit::SendError> {
         self.may_speak()?;
-        let Some(capability) = draft.receiver.strip_prefix("cap:") else {
+        let Address::Capability(capability) = Address::of(&draft.receiver, self.who.name()) else {
             let why = "`receiver` has to be `cap:NAME`: a broadcast goes to all who have a capability";
             return Err(wit::SendError::Invalid(why.to_owned()));
         };
         check_unnamed(draft)?;
-        // A grant for a single agent does not cover all agents that may have the capability later.
-        let names = |grant: &Receiver| matches!(grant, Receiver::Capability(name) if name.as_str() == capability);
-        if !self.who.spec.allow.send.iter().any(names) {
+        if !self.who.spec.allow.covers_capability(capability) {
             return Err(wit::SendError::NotAllowed(draft.receiver.clone()));
         }
         let mut receivers = self.outside().find(capability);

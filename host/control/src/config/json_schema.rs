@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{Default, Field, Fields, INHERITED, Item, Key, Kind, METHODS, root};
+use super::schema::{Default, Field, Fields, INHERITABLE, Item, Key, Kind, METHODS, root};
 use crate::format::MAX_VERSION;
 
 /// The rule for names of agents and capabilities (SPEC §7).
@@ -22,7 +22,7 @@ pub fn json_schema() -> Value {
     let agent = &root()["agents"].fields;
     let mut shared = Map::new();
     shared.insert("agent".into(), Value::Object(table(agent)));
-    for name in INHERITED {
+    for name in INHERITABLE {
         if let Some(field) = agent.get(name).filter(|field| field.key.kind == Kind::Table) {
             shared.insert((*name).into(), Value::Object(table(&field.fields)));
         }
@@ -53,7 +53,7 @@ fn table(fields: &Fields) -> Map<String, Value> {
 fn property(field: &Field) -> Value {
     let key = field.key;
     let mut schema = match key.kind {
-        Kind::Table if INHERITED.contains(&field.name) => {
+        Kind::Table if INHERITABLE.contains(&field.name) => {
             json!({ "$ref": format!("#/$defs/{}", field.name) })
         }
         Kind::Table => Value::Object(table(&field.fields)),

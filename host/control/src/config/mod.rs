@@ -3,30 +3,35 @@
 //! ```text
 //! file, environment, flags --(host: config)--> Node --check--> Desired, or all errors
 //!                                                       ^
-//!                                             schema::KEYS: one row for each key
+//!                                              keys::KEYS: one row for each key
 //! ```
 //!
-//! `schema` has the table of keys. `build` walks the tree beside it (`section`) and reads each value once (`read`);
-//! `inherited` has the tables of an agent that `[defaults]` has too; `cross` checks routes and grants together.
-//! `json_schema` and `reference` print the table. Syntax, files and the environment belong to the host: a [`Node`] only
-//! records where it was written.
+//! `keys` has the table of all settings, `kinds` the types of its rows, `schema` their look-up by path. `desired` walks
+//! the tree beside the table (`section`) and reads each value once (`values`; `steps` for those of rollouts, `bounds`
+//! for their limits). `defaults` has the tables of an agent that `[defaults]` has too, `strategies` the settings of each
+//! strategy. `consistency` checks what only the whole file shows. `json_schema` and `reference` print the table. Syntax,
+//! files and the environment belong to the host: a [`Node`] only records where it was written.
 
-mod build;
-mod cross;
+mod bounds;
+mod consistency;
+mod defaults;
+mod desired;
 mod error;
+mod findings;
 mod help;
-mod inherited;
 mod json_schema;
+mod keys;
+mod kinds;
 mod node;
-mod read;
 mod reference;
-mod rollout;
 pub mod schema;
 mod section;
-mod shorthand;
-mod suggest;
+mod steps;
+mod strategies;
+mod suggestions;
+mod values;
 
-pub use build::check;
+pub use desired::check;
 pub use error::{At, Clash, ConfigError, Overlap};
 pub use json_schema::json_schema;
 pub use node::{Entry, Node, Place, Table, Value};
@@ -34,5 +39,5 @@ pub use reference::reference;
 
 /// Returns the name in `known` that is nearest to `given`, if it is near enough to have been meant.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    suggest::Suggest::default().nearest(given, known)
+    suggestions::Suggestions::default().nearest(given, known)
 }

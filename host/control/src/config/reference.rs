@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use super::schema::{Default, INHERITED, Item, KEYS, Key, Kind};
+use super::schema::{Default, INHERITABLE, Item, KEYS, Key, Kind};
 
 /// The text before the tables.
 const INTRO: &str = "\
 # `caxton.toml`
 
 Every key that Caxton reads. This page is written by the program from the table that also checks the file
-(`host/control/src/config/schema.rs`); `caxton check --schema` prints the same for editors.
+(`host/control/src/config/keys.rs`); `caxton check --schema` prints the same for editors.
 
 Each setting is taken from the first of these that has it: a flag, an environment variable, the file, the default.
 The variable of a key is `CAXTON_` and the key in upper case, with `__` for each `.` and `_` for each `-`:
@@ -110,7 +110,8 @@ fn takes(kind: Kind) -> String {
 fn inherited_line() -> String {
     let implemented =
         |name: &&&str| KEYS.iter().any(|key| key.path == format!("agents.NAME.{name}") && key.kind == Kind::Table);
-    let names: Vec<String> = INHERITED.iter().filter(implemented).map(|name| format!("`[defaults.{name}]`")).collect();
+    let names: Vec<String> =
+        INHERITABLE.iter().filter(implemented).map(|name| format!("`[defaults.{name}]`")).collect();
     format!("It has {}, with the keys that an agent has there.", names.join(", "))
 }
 

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::error::{At, ConfigError};
+use super::findings::Findings;
 use super::node::{Entry, Node, Place, Table, Value};
-use super::read::{Element, Findings, Scalar, example, read, wrong_type};
 use super::schema::{Default, Field, Fields, Key, Kind};
+use super::values::{Element, TypedValue, example, read, wrong_type};
 use crate::cron::Cron;
 use crate::names::{Capability, Receiver};
 use crate::rollout::strategy::{Batch, CanaryStep};
@@ -122,20 +123,20 @@ impl<'a> Section<'a> {
 
     /// Returns the value of a key: as written, else `inherited`, else the schema's default. `None` if the value is
     /// wrong, if the key is required and missing, or if there is no default.
-    pub(super) fn get<T: FromScalar>(&self, name: &str, inherited: Option<T>, findings: &mut Findings) -> Option<T> {
+    pub(super) fn get<T: FromValue>(&self, name: &str, inherited: Option<T>, findings: &mut Findings) -> Option<T> {
         let key = self.field(name).key;
         if key.kind == Kind::Later {
             // A written key was reported by [`open`](Self::open).
             return inherited;
         }
         if let Some(entry) = self.entry(name) {
-            return read(key, name, &entry.node, &self.key(name), findings).and_then(T::from_scalar);
+            return read(key, name, &entry.node, &self.key(name), findings).and_then(T::from_value);
         }
         if inherited.is_some() {
             return inherited;
         }
         match key.default.node() {
-            Some(node) => read(key, name, &node, &self.key(name), findings).and_then(T::from_scalar),
+            Some(node) => read(key, name, &node, &self.key(name), findings).and_then(T::from_value),
             None => {
                 if matches!(key.default, Default::Required(_)) {
                     findings.errors.push(self.missing(key, name, None));
@@ -152,7 +153,7 @@ impl<'a> Section<'a> {
     }
 
     /// Returns the error for a key that the table does not have.
-    fn unknown(&self, name: &str, entry: &Entry, suggest: &mut super::suggest::Suggest) -> ConfigError {
+    fn unknown(&self, name: &str, entry: &Entry, suggest: &mut super::suggestions::Suggestions) -> ConfigError {
         let names = || self.fields.values().filter(|field| field.key.kind != Kind::Later).map(|field| field.name);
         // A key is often written one table too high.
         let below = || names().find(|table| self.fields[table].fields.contains_key(name));
@@ -195,16 +196,16 @@ impl Element {
 }
 
 /// A type that a value can be read as.
-pub(super) trait FromScalar: Sized {
+pub(super) trait FromValue: Sized {
     /// Converts the value if it is of the kind for this type.
-    fn from_scalar(scalar: Scalar) -> Option<Self>;
+    fn from_value(scalar: TypedValue) -> Option<Self>;
 }
 
-/// Implements [`FromScalar`] for a type by the variant of [`Scalar`] that holds it.
-macro_rules! from_scalar {
+/// Implements [`FromValue`] for a type by the variant of [`TypedValue`] that holds it.
+macro_rules! from_value {
     ($($type:ty: $pattern:pat => $value:expr;)*) => {
-        $(impl FromScalar for $type {
-            fn from_scalar(scalar: Scalar) -> Option<Self> {
+        $(impl FromValue for $type {
+            fn from_value(scalar: TypedValue) -> Option<Self> {
                 match scalar {
                     $pattern => $value,
                     _ => None,
@@ -214,24 +215,24 @@ macro_rules! from_scalar {
     };
 }
 
-from_scalar! {
-    u64: Scalar::Number(number) => Some(number);
-    f64: Scalar::Fraction(number) => Some(number);
-    u32: Scalar::Number(number) => u32::try_from(number).ok();
-    Duration: Scalar::Time(time) => Some(time);
-    bool: Scalar::Boolean(truth) => Some(truth);
-    String: Scalar::Text(text) => Some(text);
-    &'static str: Scalar::Word(word) => Some(word);
-    SocketAddr: Scalar::Address(address) => Some(address);
-    Cron: Scalar::Cron(cron) => Some(cron);
-    Timezone: Scalar::Timezone(zone) => Some(zone);
-    RoutePattern: Scalar::Route(route) => Some(route);
-    Batch: Scalar::Batch(batch) => Some(batch);
-    Vec<CanaryStep>: Scalar::CanarySteps(steps) => Some(steps);
-    Vec<u8>: Scalar::Weights(weights) => Some(weights);
-    BTreeSet<u32>: Scalar::Versions(versions) => Some(versions);
-    Vec<(Element, Place)>: Scalar::List(elements) => Some(elements);
-    Vec<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
-    BTreeSet<String>: Scalar::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
-    BTreeMap<String, String>: Scalar::TextMap(pairs) => Some(pairs.into_iter().collect());
+from_value! {
+    u64: TypedValue::Number(number) => Some(number);
+    f64: TypedValue::Fraction(number) => Some(number);
+    u32: TypedValue::Number(number) => u32::try_from(number).ok();
+    Duration: TypedValue::Time(time) => Some(time);
+    bool: TypedValue::Boolean(truth) => Some(truth);
+    String: TypedValue::Text(text) => Some(text);
+    &'static str: TypedValue::Word(word) => Some(word);
+    SocketAddr: TypedValue::Address(address) => Some(address);
+    Cron: TypedValue::Cron(cron) => Some(cron);
+    Timezone: TypedValue::Timezone(zone) => Some(zone);
+    RoutePattern: TypedValue::Route(route) => Some(route);
+    Batch: TypedValue::Batch(batch) => Some(batch);
+    Vec<CanaryStep>: TypedValue::CanarySteps(steps) => Some(steps);
+    Vec<u8>: TypedValue::Weights(weights) => Some(weights);
+    BTreeSet<u32>: TypedValue::Versions(versions) => Some(versions);
+    Vec<(Element, Place)>: TypedValue::List(elements) => Some(elements);
+    Vec<String>: TypedValue::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
+    BTreeSet<String>: TypedValue::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
+    BTreeMap<String, String>: TypedValue::TextMap(pairs) => Some(pairs.into_iter().collect());
 }

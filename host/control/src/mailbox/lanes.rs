@@ -5,8 +5,8 @@ use std::hash::Hash;
 
 use ahash::AHashMap;
 
-use super::chains::{Chains, Ends, Place};
-use super::{Lane, Mailbox, Waiting};
+use super::arena::{ListArena, ListEnds, NodeIndex};
+use super::message::{Lane, Waiting};
 
 /// The open lanes: one message of each is ready, in flight or deferred.
 ///
@@ -16,15 +16,15 @@ use super::{Lane, Mailbox, Waiting};
 pub(super) struct Lanes<C, T> {
     conversations: AHashMap<C, Behind>,
     agent: Option<Behind>,
-    waiting: Chains<T>,
+    waiting: ListArena<T>,
 }
 
 /// The chain of messages queued in an open lane; `None` if there are none.
-type Behind = Option<Ends>;
+type Behind = Option<ListEnds>;
 
 impl<C, T> Default for Lanes<C, T> {
     fn default() -> Self {
-        Self { conversations: AHashMap::new(), agent: None, waiting: Chains::default() }
+        Self { conversations: AHashMap::new(), agent: None, waiting: ListArena::default() }
     }
 }
 
@@ -55,7 +55,7 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
 
     /// Removes the next message of a lane and returns it with the place of the one after it. Closes a lane that has
     /// none.
-    pub(super) fn advance(&mut self, lane: &Lane<C>) -> Option<(Waiting<T>, Option<Place>)> {
+    pub(super) fn advance(&mut self, lane: &Lane<C>) -> Option<(Waiting<T>, Option<NodeIndex>)> {
         match lane {
             Lane::Free => None,
             Lane::Agent => {
@@ -81,7 +81,7 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
     }
 
     /// Prefetches the message at a place that [`advance`](Self::advance) returned.
-    pub(super) fn prefetch(&self, place: Place) {
+    pub(super) fn prefetch(&self, place: NodeIndex) {
         self.waiting.prefetch(place);
     }
 
@@ -131,25 +131,19 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
         behind.filter_map(|behind| self.waiting.of(*behind).next()).map(|(since, _)| since)
     }
 
+    /// Returns `true` if a conversation's lane is open.
+    pub(super) fn is_open(&self, conversation: &C) -> bool {
+        self.conversations.contains_key(conversation)
+    }
+
+    /// Returns `true` if messages of a conversation are queued behind the one that holds its lane.
+    pub(super) fn has_behind(&self, conversation: &C) -> bool {
+        matches!(self.conversations.get(conversation), Some(Some(_)))
+    }
+
     /// Returns `true` if no lane is open.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.conversations.is_empty() && self.agent.is_none()
-    }
-}
-
-impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
-    /// Returns `true` if a message of the conversation is ready, in flight or deferred. Always `false` if conversations
-    /// are not handled one message at a time.
-    pub fn is_open(&self, conversation: &C) -> bool {
-        self.open.conversations.contains_key(conversation)
-    }
-
-    /// Returns `true` if another message of the same conversation is queued behind one of this lane.
-    pub fn has_behind(&self, lane: &Lane<C>) -> bool {
-        match lane {
-            Lane::Free | Lane::Agent => false,
-            Lane::Conversation(name) => matches!(self.open.conversations.get(name), Some(Some(_))),
-        }
     }
 }

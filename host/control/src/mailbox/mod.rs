@@ -19,15 +19,19 @@ use std::hash::Hash;
 
 use prefetch_index::prefetch_index;
 
-use self::chains::Place;
+use self::arena::NodeIndex;
+use self::deferred::Deferred;
 use self::lanes::Lanes;
-use self::later::Later;
+use self::message::Waiting;
 
 use crate::desired::Order;
 
-mod chains;
+mod arena;
+mod deferred;
 mod lanes;
-mod later;
+mod message;
+
+pub use message::{Lane, Rank, Taken};
 
 /// The error for a mailbox at its depth limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,34 +39,6 @@ mod later;
 pub struct Full {
     /// The depth limit.
     pub depth: u32,
-}
-
-/// The urgency of a message (SPEC §7). A waiting message gains a point a second, so that none starves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rank {
-    /// One point.
-    Low,
-    /// Five points.
-    Normal,
-    /// Eight points.
-    High,
-    /// Ten points.
-    Critical,
-}
-
-impl Rank {
-    /// All ranks, the least urgent first.
-    pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Critical];
-
-    /// Returns the points at which a message of this rank begins (SPEC §7).
-    pub fn points(self) -> u64 {
-        match self {
-            Self::Low => 1,
-            Self::Normal => 5,
-            Self::High => 8,
-            Self::Critical => 10,
-        }
-    }
 }
 
 /// The wait that gains a message another point, in milliseconds.
@@ -84,29 +60,10 @@ pub struct Mailbox<C, T> {
     in_flight: u32,
     /// Ready messages by rank; each queue in the order in which they became ready.
     ready: [VecDeque<Ready<C, T>>; Rank::ALL.len()],
-    open: Lanes<C, T>,
-    later: BinaryHeap<Later<C, T>>,
+    lanes: Lanes<C, T>,
+    deferred: BinaryHeap<Deferred<C, T>>,
     /// The number of deferrals so far; keeps messages with the same due time in order.
     count: u64,
-}
-
-/// The unit within which messages are handled one at a time.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Lane<C> {
-    /// One conversation.
-    Conversation(C),
-    /// The whole agent.
-    Agent,
-    /// None: the message waits for no other.
-    Free,
-}
-
-/// A queued message with its bookkeeping.
-#[derive(Debug)]
-struct Waiting<T> {
-    rank: Rank,
-    since: u64,
-    message: T,
 }
 
 /// A message that may be handled now.
@@ -114,23 +71,7 @@ struct Waiting<T> {
 struct Ready<C, T> {
     taken: Taken<C, T>,
     /// The place of the next message of its lane at the time when this one became ready, to prefetch it.
-    behind: Option<Place>,
-}
-
-/// A message that may be handled, or is in flight.
-#[derive(Debug)]
-pub struct Taken<C, T> {
-    /// The lane that is blocked until the message is done.
-    pub lane: Lane<C>,
-    /// The urgency.
-    pub rank: Rank,
-    /// The time since which it waits, in milliseconds.
-    pub since: u64,
-    /// The value that [`done`](Mailbox::done) got for the message before it in its conversation; `None` if it was not
-    /// queued behind one.
-    pub follows: Option<u64>,
-    /// The message.
-    pub message: T,
+    behind: Option<NodeIndex>,
 }
 
 impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
@@ -142,8 +83,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             held: 0,
             in_flight: 0,
             ready: Default::default(),
-            open: Lanes::default(),
-            later: BinaryHeap::new(),
+            lanes: Lanes::default(),
+            deferred: BinaryHeap::new(),
             count: 0,
         }
     }
@@ -184,7 +125,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::Agent => Lane::Agent,
             Order::None => Lane::Free,
         };
-        if let Some(Waiting { rank, since, message }) = self.open.enter(&lane, Waiting { rank, since, message }) {
+        if let Some(Waiting { rank, since, message }) = self.lanes.enter(&lane, Waiting { rank, since, message }) {
             self.make_ready(Taken { lane, rank, since, follows: None, message }, None);
         }
     }
@@ -192,16 +133,16 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// Prefetches the memory that a [`push`](Self::push) for this conversation will touch.
     pub fn expect(&self, conversation: &C) {
         if let Order::Conversation = self.order {
-            self.open.prefetch_end(conversation);
+            self.lanes.prefetch_end(conversation);
         }
     }
 
     fn wait_until(&mut self, due: u64, taken: Taken<C, T>) {
         self.count += 1;
-        self.later.push(Later { due, count: self.count, taken });
+        self.deferred.push(Deferred { due, count: self.count, taken });
     }
 
-    fn make_ready(&mut self, taken: Taken<C, T>, behind: Option<Place>) {
+    fn make_ready(&mut self, taken: Taken<C, T>, behind: Option<NodeIndex>) {
         self.ready[taken.rank as usize].push_back(Ready { taken, behind });
     }
 
@@ -246,7 +187,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         }
         // Read when this message is done.
         if let Some(behind) = behind {
-            self.open.prefetch(behind);
+            self.lanes.prefetch(behind);
         }
         // The depth bounds what waits, so a message in flight frees its place.
         self.held = self.held.saturating_sub(1);
@@ -259,7 +200,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|ready| &ready.taken.message)
     }
 
-    /// Ends a message that was taken; the next of its lane becomes ready. If the next of its conversation is queued
+    /// ListEnds a message that was taken; the next of its lane becomes ready. If the next of its conversation is queued
     /// already, it [`follows`](Taken::follows) the value given here.
     pub fn done(&mut self, lane: Lane<C>, follows: Option<u64>) {
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -268,7 +209,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Makes the next message of a lane ready, or closes the lane.
     fn advance(&mut self, lane: Lane<C>, follows: Option<u64>) {
-        if let Some((Waiting { rank, since, message }, behind)) = self.open.advance(&lane) {
+        if let Some((Waiting { rank, since, message }, behind)) = self.lanes.advance(&lane) {
             // In the order of the whole agent the next message belongs to another conversation.
             let follows = follows.filter(|_| matches!(lane, Lane::Conversation(_)));
             self.make_ready(Taken { lane, rank, since, follows, message }, behind);
@@ -298,7 +239,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             Order::Agent => Lane::Agent,
             Order::None => Lane::Free,
         };
-        if let Some(Waiting { rank, since, message }) = self.open.enter(&lane, Waiting { rank, since, message }) {
+        if let Some(Waiting { rank, since, message }) = self.lanes.enter(&lane, Waiting { rank, since, message }) {
             self.wait_until(due, Taken { lane, rank, since, follows: None, message });
         }
     }
@@ -321,10 +262,10 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// there were more. O(log n) for each message.
     pub fn release_due(&mut self, now: u64, most: usize) -> Option<u64> {
         for _ in 0..most {
-            if self.later.peek().is_none_or(|first| first.due > now) {
+            if self.deferred.peek().is_none_or(|first| first.due > now) {
                 break;
             }
-            let Later { taken, .. } = self.later.pop()?;
+            let Deferred { taken, .. } = self.deferred.pop()?;
             self.make_ready(taken, None);
         }
         self.next_due()
@@ -332,15 +273,15 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Returns the time at which the next deferred message is due.
     pub fn next_due(&self) -> Option<u64> {
-        self.later.peek().map(|first| first.due)
+        self.deferred.peek().map(|first| first.due)
     }
 
     /// Returns all queued messages, in no order.
     pub fn messages(&self) -> impl Iterator<Item = &T> {
         let ready = self.ready.iter().flatten().map(|ready| &ready.taken.message);
-        let behind = self.open.waiting();
-        let later = self.later.iter().map(|later| &later.taken.message);
-        ready.chain(behind).chain(later)
+        let behind = self.lanes.waiting();
+        let deferred = self.deferred.iter().map(|deferred| &deferred.taken.message);
+        ready.chain(behind).chain(deferred)
     }
 
     /// Removes and returns all queued messages, when the mailbox ends. Messages behind one another stay in order.
@@ -349,12 +290,12 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         // Each ready message is followed by its lane, which keeps the order within a conversation.
         for Ready { taken, .. } in self.ready.iter_mut().flat_map(std::mem::take) {
             out.push(taken.message);
-            out.extend(self.open.shut(&taken.lane).into_iter().map(|waiting| waiting.message));
+            out.extend(self.lanes.shut(&taken.lane).into_iter().map(|waiting| waiting.message));
         }
-        out.extend(self.open.drain().map(|waiting| waiting.message));
-        for later in std::mem::take(&mut self.later) {
-            out.push(later.taken.message);
-            drop(self.open.shut(&later.taken.lane));
+        out.extend(self.lanes.drain().map(|waiting| waiting.message));
+        for deferred in std::mem::take(&mut self.deferred) {
+            out.push(deferred.taken.message);
+            drop(self.lanes.shut(&deferred.taken.lane));
         }
         self.held = self.held.saturating_sub(u32::try_from(out.len()).unwrap_or(u32::MAX));
         out
@@ -364,7 +305,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// Takes time in proportion to all queued messages.
     pub fn expire(&mut self, mut is_over: impl FnMut(&T) -> bool) -> Vec<T> {
         let (mut over, mut advance) = (Vec::new(), Vec::new());
-        self.open.expire(&mut over, &mut is_over);
+        self.lanes.expire(&mut over, &mut is_over);
         for queue in &mut self.ready {
             if queue.iter().any(|ready| is_over(&ready.taken.message)) {
                 for ready in std::mem::take(queue) {
@@ -377,10 +318,10 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
                 }
             }
         }
-        let message = |later: &Later<C, T>| is_over(&later.taken.message);
-        let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.later).into_iter().partition(message);
-        self.later = stay.into();
-        for Later { taken, .. } in gone {
+        let message = |deferred: &Deferred<C, T>| is_over(&deferred.taken.message);
+        let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.deferred).into_iter().partition(message);
+        self.deferred = stay.into();
+        for Deferred { taken, .. } in gone {
             over.push(taken.message);
             advance.push((taken.lane, taken.follows));
         }
@@ -403,14 +344,14 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Returns the number of deferred messages.
     pub fn later(&self) -> usize {
-        self.later.len()
+        self.deferred.len()
     }
 
     /// Returns the time since which the longest waiting message waits that could be handled now or queues behind one in
     /// flight. Takes time in proportion to the ready messages and the open lanes.
     pub fn oldest(&self) -> Option<u64> {
         let ready = self.ready.iter().flatten().map(|ready| ready.taken.since);
-        let behind = self.open.first();
+        let behind = self.lanes.first();
         ready.chain(behind).min()
     }
 
@@ -419,9 +360,23 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.ready.iter().any(|queue| !queue.is_empty())
     }
 
+    /// Returns `true` if a message of the conversation is ready, in flight or deferred. Always `false` if conversations
+    /// are not handled one message at a time.
+    pub fn is_open(&self, conversation: &C) -> bool {
+        self.lanes.is_open(conversation)
+    }
+
+    /// Returns `true` if another message of the same conversation is queued behind one of this lane.
+    pub fn has_behind(&self, lane: &Lane<C>) -> bool {
+        match lane {
+            Lane::Free | Lane::Agent => false,
+            Lane::Conversation(name) => self.lanes.has_behind(name),
+        }
+    }
+
     fn waiting(&self) -> usize {
         let ready = self.ready.iter().map(VecDeque::len).sum::<usize>();
-        ready + self.open.len() + self.later.len()
+        ready + self.lanes.len() + self.deferred.len()
     }
 }
 

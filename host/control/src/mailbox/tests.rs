@@ -133,7 +133,7 @@ fn expired_messages_make_way_for_the_next_of_their_lane() {
         }
         left.sort_unstable();
         assert_eq!((left, mailbox.depth(), mailbox.in_flight()), (vec![2, 6, 15], 0, 0), "{order:?}");
-        assert!(mailbox.open.is_empty(), "{order:?}");
+        assert!(mailbox.lanes.is_empty(), "{order:?}");
     }
 }
 
@@ -231,14 +231,14 @@ fn drain_keeps_the_order_behind_a_message_in_flight() {
         }
         assert_eq!(mailbox.drain(), [4, 5, 6], "{order:?}");
         mailbox.done(in_hand.lane, None);
-        assert!(mailbox.open.is_empty(), "{order:?}");
+        assert!(mailbox.lanes.is_empty(), "{order:?}");
     }
 }
 
 #[derive(Debug, Clone)]
 enum Step {
     Push(u8, u8),
-    Later(u8, u64),
+    Deferred(u8, u64),
     Take,
     Done(usize),
     PutBack(usize),
@@ -253,7 +253,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (0u8..5, 0u8..4).prop_map(|(conversation, rank)| Step::Push(conversation, rank)),
-        1 => (0u8..5, 0u64..3_000).prop_map(|(conversation, after)| Step::Later(conversation, after)),
+        1 => (0u8..5, 0u64..3_000).prop_map(|(conversation, after)| Step::Deferred(conversation, after)),
         4 => Just(Step::Take),
         3 => (0usize..8).prop_map(Step::Done),
         1 => (0usize..8).prop_map(Step::PutBack),
@@ -284,7 +284,7 @@ proptest! {
                         mailbox.push(conversation, Rank::ALL[rank as usize], now, (conversation, Some(next)));
                     }
                 }
-                Step::Later(conversation, after) => {
+                Step::Deferred(conversation, after) => {
                     if mailbox.reserve().is_ok() {
                         accepted += 1;
                         mailbox.push_again(conversation, Rank::Normal, now, now + after, (conversation, None));

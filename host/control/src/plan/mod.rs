@@ -23,10 +23,10 @@ use serde::Serialize;
 
 use crate::desired::AgentSpec;
 use crate::names::{AgentName, Digest, RevisionId};
-use crate::rollout::analysis::Compared;
+use crate::rollout::Compared;
 use crate::rollout::{
     self, Converting, Decision, Figures, Instances, Ledger, Observation, Obstacle, Rehearsal, Seen, Side, Status,
-    Turns, Windows, tidy,
+    Turns, Windows, collect_garbage,
 };
 
 pub use standing::Standing;
@@ -342,7 +342,7 @@ impl Plan {
         now: u64,
     ) -> Vec<&'a AgentName> {
         let mut ended = Vec::new();
-        let asked = |name: &&'a AgentName| ledgers.get(*name)?.open().map(|open| (rollout::asked(open).0, *name));
+        let asked = |name: &&'a AgentName| ledgers.get(*name)?.open().map(|open| (rollout::queue_key(open).0, *name));
         let mut open: Vec<(u64, &AgentName)> = names.iter().filter_map(asked).collect();
         open.sort();
         for (_, name) in open {
@@ -385,7 +385,15 @@ impl Plan {
         let drain = agent.applied.reload.drain;
         self.take(
             name,
-            tidy(name, &revisions, &held, agent.paused && !agent.conversion.unfinished, open.is_none(), drain, now),
+            collect_garbage(
+                name,
+                &revisions,
+                &held,
+                agent.paused && !agent.conversion.unfinished,
+                open.is_none(),
+                drain,
+                now,
+            ),
         );
     }
 }

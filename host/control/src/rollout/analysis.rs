@@ -6,7 +6,7 @@
 //! - With fewer than `min-messages` of the candidate nothing is healthy: the step waits and shows the count. No traffic
 //!   is not good traffic. An operator can promote, and `min-messages = 0` goes by time alone.
 //! - The candidate is compared with stable: two revisions that fail equally often do not take each other back. See
-//!   [`errors`](super::errors) for the comparison, and for what it uses when no old revision runs beside.
+//!   [`failure_rate`](super::failure_rate) for the comparison, and for what it uses when no old revision runs beside.
 //! - A certain failure is not waited for: once more messages failed than `errors` allows of `min-messages`, no further
 //!   message could change the result, and the candidate is refused at once. One failure of one message refuses nothing.
 //! - A candidate whose breaker opened, and that failed more often than stable, is refused: it gets no more messages to
@@ -20,178 +20,41 @@
 //!   known only roughly, so the lower bound of the candidate's is compared with the upper bound of stable's: what
 //!   chance alone explains refuses nothing.
 
-use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::errors::{Tally, errors, harm, undecided};
+use super::failure_rate::{Tally, error_rate, messages_needed, stable_degraded};
 use super::settings::Rollback;
-use crate::units::{print_bytes, print_duration};
+use super::verdict::{Trigger, Verdict};
+use super::window::{Compared, Window};
+use crate::units::{percent_of, print_bytes, print_duration};
 
 /// The fewest probes to judge by: SPEC §2 takes three failures for unhealthy.
 const MIN_PROBES: u64 = 3;
 
-/// The measurements of one revision in one window.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-pub struct Window {
-    /// Messages and calls that ended, with success or failure. Shed and refused ones do not count.
-    pub messages: u64,
-    /// Failures that are the guest's fault: traps, limits, results marked as faults.
-    pub faults: u64,
-    /// The part of `faults` that were calls which it could not take because its instances had failed, and which stable
-    /// answered.
-    #[serde(default)]
-    pub untaken: u64,
-    /// Messages without failure, whose times `p95` is made of.
-    #[serde(default)]
-    pub timed: u64,
-    /// The 95th percentile of the time of a message; `None` without messages.
-    pub p95: Option<P95>,
-    /// The most memory of one of its instances, in bytes: linear memories and tables.
-    pub memory_bytes: u64,
-    /// Set if it has all the traffic and its breaker is open: no more messages come to judge it by.
-    #[serde(default)]
-    pub breaker_open: bool,
-    /// Probes that passed.
-    pub probes_passed: u64,
-    /// Probes that failed.
-    pub probes_failed: u64,
-}
-
-/// The 95th percentile of the time of a message, with its confidence interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct P95 {
-    /// The lower bound.
-    pub low: Duration,
-    /// The measured value.
-    pub at: Duration,
-    /// The upper bound.
-    pub high: Duration,
-}
-
-impl P95 {
-    /// Returns the ranks of [low](Self::low), [at](Self::at) and [high](Self::high) among `messages` times in ascending
-    /// order, from 0 to 1. The number of times below the true p95 is binomial; the bounds are two of its standard
-    /// deviations away.
-    pub fn ranks(messages: u64) -> [f64; 3] {
-        let deviation = (0.95 * 0.05 / messages.max(1) as f64).sqrt();
-        [0.95 - 2.0 * deviation, 0.95, 0.95 + 2.0 * deviation].map(|rank| rank.clamp(0.0, 1.0))
-    }
-
-    /// Creates a value that is known exactly.
-    pub fn exactly(at: Duration) -> Self {
-        Self { low: at, at, high: at }
-    }
-}
-
-/// The comparison of the answers to copies of messages.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-pub struct Compared {
-    /// Copies that were compared.
-    pub copies: u64,
-    /// Copies that were answered alike.
-    pub alike: u64,
-    /// Copies that could not be compared: there was no time for them, or the state that they need is gone.
-    pub set_aside: u64,
-}
-
-impl Compared {
-    /// Adds the comparison of a later run of the host.
-    pub(super) fn and(self, later: Self) -> Self {
-        Self {
-            copies: self.copies + later.copies,
-            alike: self.alike + later.alike,
-            set_aside: self.set_aside + later.set_aside,
-        }
-    }
-}
-
-/// The rule by which a candidate is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trigger {
-    /// Too few probes passed.
-    Probes,
-    /// Too many messages failed.
-    Errors,
-    /// Its messages take too long.
-    Slower,
-    /// Stable fails more often since the candidate has traffic.
-    Stable,
-    /// An instance uses too much memory.
-    Memory,
-    /// Its answers differ.
-    Match,
-}
-
-impl fmt::Display for Trigger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Probes => "probes",
-            Self::Errors => "errors",
-            Self::Slower => "slower",
-            Self::Stable => "stable",
-            Self::Memory => "memory",
-            Self::Match => "match",
-        })
-    }
-}
-
-/// The result of the judgement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Too few messages to judge by.
-    Waiting {
-        /// The number of messages so far.
-        have: u64,
-        /// The number of messages needed.
-        need: u64,
-    },
-    /// As good as stable.
-    Healthy,
-    /// Worse than stable, or than an absolute bound.
-    Refused {
-        /// The rule.
-        trigger: Trigger,
-        /// The figures, for people to read.
-        figures: String,
-    },
-}
-
-impl Verdict {
-    pub(super) fn refused(trigger: Trigger, figures: String) -> Self {
-        Self::Refused { trigger, figures }
-    }
-}
-
 /// The failures of stable outside the window under judgement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Known {
+pub(super) struct Known {
     /// The latest known: for the comparison with a candidate where stable has no messages in the window.
-    pub lately: Tally,
+    pub(super) lately: Tally,
     /// Those before any traffic moved: for the comparison with stable itself.
-    pub before: Tally,
+    pub(super) before: Tally,
 }
 
 /// Judges a candidate by the measurements of both revisions in the same window, and by the earlier failures of stable.
-pub fn judge(rules: &Rollback, stable: &Window, known: Known, candidate: &Window) -> Verdict {
+pub(super) fn judge(rules: &Rollback, stable: &Window, known: Known, candidate: &Window) -> Verdict {
     let lately = known.lately;
     // Facts come before rates: the order decides which reason people see.
     let refused = memory(rules, candidate)
         .or_else(|| probes(rules, candidate))
-        .or_else(|| errors(rules, stable, lately, candidate))
-        .or_else(|| harm(rules, stable, known.before))
+        .or_else(|| error_rate(rules, stable, lately, candidate))
+        .or_else(|| stable_degraded(rules, stable, known.before))
         .or_else(|| slower(rules, stable, candidate));
     match refused {
         Some(verdict) => verdict,
         None if candidate.messages < rules.min_messages => {
             Verdict::Waiting { have: candidate.messages, need: rules.min_messages }
         }
-        None => match undecided(rules, stable, lately, candidate) {
+        None => match messages_needed(rules, stable, lately, candidate) {
             Some(need) => Verdict::Waiting { have: candidate.messages, need },
             None => Verdict::Healthy,
         },
@@ -200,12 +63,12 @@ pub fn judge(rules: &Rollback, stable: &Window, known: Known, candidate: &Window
 
 /// Judges a candidate by its answers to copies. `over` tells that the time for copies is over: then fewer are enough,
 /// but never none.
-pub fn judge_copies(min_messages: u64, match_percent: f64, compared: Compared, over: bool) -> Verdict {
+pub(super) fn judge_copies(min_messages: u64, match_percent: f64, compared: Compared, over: bool) -> Verdict {
     let Compared { copies, alike, .. } = compared;
     let unlike = copies.saturating_sub(alike);
     let need = if over { 1 } else { min_messages.max(1) };
     // Missing copies count as alike, so a refusal cannot become wrong with more of them.
-    if percent(unlike, copies.max(need)) > 100.0 - match_percent {
+    if percent_of(unlike, copies.max(need)) > 100.0 - match_percent {
         let figures = format!("{unlike} of {copies} copies were answered otherwise, {match_percent}% have to agree");
         return Verdict::refused(Trigger::Match, figures);
     }
@@ -220,7 +83,7 @@ fn memory(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
 
 fn probes(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
     let (passed, all) = (candidate.probes_passed, candidate.probes_passed + candidate.probes_failed);
-    (all >= MIN_PROBES && percent(passed, all) < rules.probes).then(|| {
+    (all >= MIN_PROBES && percent_of(passed, all) < rules.probes).then(|| {
         let figures = format!("{passed} of {all} probes passed, fewer than {}%", rules.probes);
         Verdict::refused(Trigger::Probes, figures)
     })
@@ -241,11 +104,6 @@ fn slower(rules: &Rollback, stable: &Window, candidate: &Window) -> Option<Verdi
     })
 }
 
-/// Returns the percentage of `part` in `whole`; 0 if both are 0.
-pub(super) fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
-}
-
 fn bytes(bytes: u64) -> String {
     // Measured sizes are rarely whole numbers of a useful unit, so large ones are rounded to megabytes.
     if bytes >= 10 << 20 { print_bytes(bytes >> 20 << 20) } else { print_bytes(bytes) }
@@ -258,6 +116,7 @@ fn time(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rollout::window::P95;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
     const NONE: Known = Known { lately: Tally { messages: 0, faults: 0 }, before: Tally { messages: 0, faults: 0 } };

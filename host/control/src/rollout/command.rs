@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{End, Rollout, Settings, Status, Step};
+use super::ledger::Ledger;
+use super::record::Rollout;
+use super::settings::Settings;
+use super::status::{End, Status};
+use super::step::Step;
 
 /// A command to a rollout in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +22,7 @@ pub enum Command {
     Abort,
     /// Begins again after a bad end. Acts on the agent; see [`Ledger::command`](super::Ledger::command).
     Retry,
-    /// Returns to the revision before, even after the end. Acts on the agent; see
-    /// [`Ledger::command`](super::Ledger::command).
+    /// Returns to the revision before, even after the end. Acts on the agent; see [`Ledger::undo`](super::Ledger::undo).
     Undo,
 }
 
@@ -194,5 +197,75 @@ impl Rollout {
             }
             _ => Err(Refused::NothingToPromote { step }),
         }
+    }
+}
+
+impl Ledger {
+    /// Carries out a command other than an undo, which [`undo`](Self::undo) does. A retry forgets refusals, and the
+    /// declaration is rolled out again at the next planning.
+    ///
+    /// # Errors
+    /// The command is not possible now.
+    pub fn command(&mut self, command: Command, who: &str, now: u64) -> Result<(), Refused> {
+        // A retry also replaces a rollout in progress if the declaration was refused, but never interrupts an undo.
+        if command == Command::Retry && (self.open().is_none() || !(self.undoes() || self.declined.is_empty())) {
+            return self.retry();
+        }
+        match self.open_mut() {
+            Some(rollout) => {
+                rollout.command(command, who, now)?;
+                self.settle(now);
+                Ok(())
+            }
+            None => Err(match self.rollouts.last() {
+                Some(rollout) => Refused::Ended { status: rollout.status.as_str() },
+                None => Refused::NoRollout,
+            }),
+        }
+    }
+
+    /// Forgets refusals.
+    fn retry(&mut self) -> Result<(), Refused> {
+        match self.rollouts.last().map(|rollout| rollout.status) {
+            // A refused declaration may come back long after other rollouts.
+            _ if !self.declined.is_empty() => {
+                self.declined.clear();
+                Ok(())
+            }
+            None => Err(Refused::NoRollout),
+            Some(Status::Completed) => Err(Refused::Ended { status: Status::Completed.as_str() }),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::ledger::samples::{ran, side};
+    use crate::rollout::{Instances, Strategy};
+
+    #[test]
+    fn commands_need_a_rollout() {
+        for command in [Command::Pause, Command::Resume, Command::Promote, Command::Abort, Command::Retry] {
+            let answer = ran(&[1]).command(command, "anna", 5);
+            assert_eq!(answer, Err(Refused::NoRollout), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn an_advised_retry_works() {
+        let mut ledger = ran(&[1, 2]);
+        // Also without a rollout on record.
+        ledger.decline(side(3), None, "it traps".to_owned(), 1);
+        let told = |ledger: &Ledger| ledger.told(&ledger.declined[0]);
+        assert!(told(&ledger).ends_with("is not tried again until it changes or `caxton rollout retry`"));
+        ledger.command(Command::Retry, "anna", 5).unwrap();
+        assert!(ledger.declined.is_empty());
+        // An undo continues, and the advice says so.
+        let settings = Settings::new(Strategy::Undo);
+        ledger.undo(Undo::default(), "anna", &settings, Instances::default(), false, &[], 5).unwrap();
+        assert!(told(&ledger).ends_with("`caxton rollout retry`, which has to wait for the end of the undo"));
+        assert!(ledger.command(Command::Retry, "anna", 5).is_err());
     }
 }

@@ -8,237 +8,82 @@
 //!              Ledger: the agent's rollouts, the revisions kept, what was refused
 //! ```
 //!
-//! `strategy` has the strategies, `settings` the other settings, `analysis` the judgement, `errors` the comparison of
-//! failures, `compare` that of answers, `answers` the judgement of a rehearsal, `split` the choice of a revision for a
-//! message, `history` the ledger, `follow` and `undo` its changes, `turn` the limit of concurrent rollouts, `tidy` the
-//! end of revisions outside a rollout, `forward` and `back` the two directions of a rollout.
+//! | room | what is there |
+//! |---|---|
+//! | `strategy`, `step_plan`, `step` | the strategies, and the steps that each compiles to |
+//! | `spec`, `settings`, `probe` | the settings of a rollout as declared, and as they apply to one |
+//! | `compat` | strategies that an agent's memory or the format of its state rules out |
+//! | `record`, `status` | a rollout as it is stored |
+//! | `observation`, `action` | the input and the output of a decision |
+//! | `rollforward`, `goals`, `rollback`, `assessment` | the decision: on the way to the candidate, and back |
+//! | `analysis`, `failure_rate`, `window`, `verdict` | the judgement of a candidate by measurements |
+//! | `compare`, `answer`, `path`, `rehearsal` | the comparison of two revisions' answers |
+//! | `split` | the choice of a revision for a message |
+//! | `ledger`, `declaration`, `command`, `undo`, `settlement`, `refusals`, `obstacle` | an agent's rollouts, and what changes them |
+//! | `concurrency`, `garbage` | the limit of concurrent rollouts, and the end of revisions outside a rollout |
 //!
 //! There is no workflow beside the index of the step. After each action the host observes again, and the rollout
 //! decides from the observation alone: an action that failed is requested again, and after a restart the same functions
 //! bring up what is missing, with the traffic on the running revision until then.
 
-pub mod analysis;
-mod answers;
-mod back;
+mod action;
+mod analysis;
+mod answer;
+mod assessment;
 mod command;
 pub mod compare;
-mod conversion;
-pub mod declaration;
-pub mod errors;
-mod follow;
-mod forward;
-pub mod history;
-mod holds;
+mod compat;
+mod concurrency;
+mod declaration;
+mod failure_rate;
+mod garbage;
+mod goals;
+mod ledger;
 mod observation;
 mod obstacle;
 mod path;
-mod reach;
-pub mod settings;
+mod probe;
+mod record;
+mod refusals;
+mod rehearsal;
+mod rollback;
+mod rollforward;
+mod settings;
+mod settlement;
+mod spec;
 pub mod split;
 mod status;
 mod step;
+mod step_plan;
 pub mod strategy;
-mod tidy;
-mod turn;
 mod undo;
+mod verdict;
+mod window;
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-
-use self::errors::Tally;
-use crate::format::{Conversion, Format, Restored};
-use crate::names::{AgentName, Digest, RevisionId};
-use crate::units::print_duration;
-
-pub use answers::{Answers, First};
+pub use action::{Action, Decision};
 pub use command::{Command, Refused, Undo};
-pub use follow::{Declared, Next, Wish};
-pub use history::{Ledger, Mark};
-pub use holds::{CannotHold, Formats, can_hold, can_read};
-pub use observation::{Action, Converting, Decision, Observation, Rehearsal, Seen, Windows};
+pub use compat::{CannotHold, Formats, check_formats, check_memory};
+pub(crate) use concurrency::queue_key;
+pub use concurrency::{AT_A_TIME, Turn, Turns, turns};
+pub use declaration::{Declared, Next, Wish};
+pub use failure_rate::{Recent, Tally};
+pub use garbage::collect_garbage;
+pub use ledger::{Ledger, MAX_ROLLOUTS, Mark};
+pub use observation::{Converting, Observation, Seen, Windows};
 pub use obstacle::Obstacle;
-pub use settings::{HealthProbe, Pace, Probes, Rollback, Settings, WATCHED};
+pub use probe::{HealthProbe, Pace, Probes};
+pub use record::{Instances, Rollout, Side};
+pub use rehearsal::{Answers, First, Rehearsal};
+pub use settings::{Rollback, Settings};
+pub use spec::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
 pub use status::{End, Figures, Status};
-pub use strategy::{Deploy, Memory, Reload, Situation, Step, Strategy};
-pub use tidy::tidy;
-pub(crate) use turn::asked;
-pub use turn::{AT_A_TIME, Turn, Turns, turns};
+pub use step::Step;
+pub use step_plan::{Situation, WATCHED};
+pub use strategy::{Deploy, Memory, Reload, Strategy};
 pub use undo::KeptState;
-
-/// The rollout of one new revision, stored as a whole whenever it changes. Times are in milliseconds since 1970.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Rollout {
-    /// The number of the rollout, counted per agent from 1.
-    pub id: u64,
-    /// The agent.
-    pub agent: AgentName,
-    /// The revision that ran before: stable.
-    pub from: Side,
-    /// The new revision: the candidate.
-    pub to: Side,
-    /// The initiator: the name of a token, or `reconcile` for a changed file.
-    pub who: String,
-    /// The time of the request.
-    pub began: u64,
-    /// The time of its end; `None` while it is in progress.
-    pub ended: Option<u64>,
-    /// The settings in force, as declared when it began.
-    pub settings: Settings,
-    /// The instances for which the steps were made.
-    pub instances: Instances,
-    /// The steps to reach, in order.
-    pub steps: Vec<Step>,
-    /// The index of the present step; the number of steps at the end.
-    pub step: usize,
-    /// The present status.
-    pub status: Status,
-    /// The reason for the status, for people to read.
-    pub why: String,
-    /// The time of the last change of status.
-    pub since: u64,
-    /// The intended percent of the traffic for the candidate; stable has the rest.
-    pub weight: u8,
-    /// The percent of the traffic last observed at the candidate.
-    pub reached: u8,
-    /// The history of the weight, for [`split::Split`]: the time of each change, and the weight since then.
-    pub weights: Vec<(u64, u8)>,
-    /// Set once the memory was handed over from stable to the candidate.
-    pub handed_over: bool,
-    /// The measurements so far.
-    pub figures: Figures,
-    /// The last message accepted before the rollout; lost messages are counted from it. `None` without a durable store.
-    #[serde(default)]
-    pub after_message: Option<u64>,
-    /// The versions of the format that the state may hold before the rollout.
-    #[serde(default)]
-    pub holds: BTreeSet<u32>,
-    /// The kept state that an undo puts back.
-    #[serde(default)]
-    pub restores: Option<Restored>,
-    /// The conversion of the state that is part of the rollout; known once the candidate is ready.
-    #[serde(default)]
-    pub conversion: Option<Conversion>,
-    /// Set once the state is converted.
-    #[serde(default)]
-    pub converted: bool,
-    clock: Clock,
-    /// Measurements before the last restart of the host.
-    carried: Figures,
-    /// The latest failures of stable while it had traffic; empty if unknown.
-    #[serde(default)]
-    lately: Tally,
-    /// The latest failures of stable before any traffic moved; empty if unknown.
-    #[serde(default)]
-    before: Tally,
-}
-
-/// A revision in its role in a rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Side {
-    /// The revision's number.
-    pub number: u64,
-    /// The digest of its component.
-    pub digest: Digest,
-    /// Its settings, as [`crate::AgentSpec::revision_settings`] prints them.
-    #[serde(deserialize_with = "crate::sparse::deserialize")]
-    pub settings: String,
-}
-
-impl Side {
-    /// Returns the format of its data; the default one if its settings cannot be read.
-    pub fn format(&self) -> Format {
-        crate::sparse::read(&self.settings).map(|settings| settings.state).unwrap_or_default()
-    }
-}
-
-/// The instances of the running revision when the rollout began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Instances {
-    /// The number that it had, at least `min`.
-    pub standing: u32,
-    /// The declared minimum.
-    pub min: u32,
-}
-
-/// The time of a rollout, without pauses and without the time when no host ran.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Clock {
-    /// The time of the last observation.
-    seen: u64,
-    /// Milliseconds spent at the present step.
-    step: u64,
-    /// Milliseconds spent waiting for the host's own work, to compare with the timeout.
-    worked: u64,
-    /// Set while it waits for the host's own work.
-    working: bool,
-}
+pub use window::{Compared, P95, Window};
 
 impl Rollout {
-    /// Creates a rollout that waits for its turn. `instances` are those of stable; `stateful` tells if stable keeps
-    /// state in its memory, which is assumed of the candidate too until it is known; `state` has the versions of the
-    /// format that the state may hold, and the kept state that an undo puts back.
-    ///
-    /// # Errors
-    /// The strategy cannot hold for this agent.
-    #[allow(clippy::too_many_arguments, reason = "each is a fact of its own that is kept as it is")]
-    pub fn begin(
-        id: u64,
-        agent: AgentName,
-        from: Side,
-        to: Side,
-        who: &str,
-        settings: Settings,
-        instances: Instances,
-        stateful: bool,
-        state: (BTreeSet<u32>, Option<Restored>),
-        now: u64,
-    ) -> Result<Self, CannotHold> {
-        let (holds, restores) = state;
-        let formats = Formats { stable: &from.format(), candidate: &to.format(), holds: &holds, migrates: None };
-        if restores.is_none() {
-            can_read(&settings.strategy, stateful, &formats)?;
-        }
-        let new_format = restores.is_some() || formats.stable.version != formats.candidate.version;
-        let situation = instances.situation(stateful, stateful, new_format);
-        let steps = settings.steps(situation)?;
-        let clock = Clock { seen: now, ..Clock::default() };
-        Ok(Self {
-            id,
-            agent,
-            from,
-            to,
-            who: who.to_owned(),
-            began: now,
-            ended: None,
-            settings,
-            instances,
-            steps,
-            step: 0,
-            status: Status::Pending,
-            why: "it waits for its turn".to_owned(),
-            since: now,
-            weight: 0,
-            reached: 0,
-            weights: Vec::new(),
-            handed_over: false,
-            figures: Figures::default(),
-            after_message: None,
-            holds,
-            restores,
-            conversion: None,
-            converted: false,
-            clock,
-            carried: Figures::default(),
-            lately: Tally::default(),
-            before: Tally::default(),
-        })
-    }
-
     /// Decides on the next actions. Equal observations at equal times give equal actions; a rollout that has ended
     /// gives none. The caller asks [`turns`] first whether a pending rollout may begin.
     pub fn observe(&mut self, seen: &Observation, now: u64) -> Decision {
@@ -251,167 +96,13 @@ impl Rollout {
         if self.is_in_force(seen, self.weight) {
             self.reached = self.weight;
         }
-        self.forward(seen, now, &mut decision);
+        self.roll_forward(seen, now, &mut decision);
+        // Not an alternative: the way forward may have found the reason to go back just now.
         if let Status::RollingBack { end } = self.status {
             // Actions meant for the way forward are wrong on the way back.
             decision = Decision::default();
-            self.back(end, seen, now, &mut decision);
+            self.roll_back(end, seen, now, &mut decision);
         }
         decision
-    }
-
-    /// Ends the rollout in favour of a newer change: it goes back, or completes if only the end of the old revision is
-    /// left.
-    pub fn supersede(&mut self, by: &str, now: u64) {
-        let why = format!("superseded by {by}");
-        match self.status {
-            Status::RollingBack { .. } => {}
-            _ if self.status.is_terminal() => {}
-            _ if self.has_moved() => self.finish(Status::Completed, why, now),
-            _ => self.fall_back(End::Superseded, why, now),
-        }
-    }
-
-    /// Records a restart of the host, after which nothing is in memory. Returns a text about the continuation.
-    pub fn restarted(&mut self, now: u64) -> String {
-        // The time without a host does not count, and the measurements of a step start again.
-        self.clock = Clock { seen: now, step: 0, working: false, ..self.clock };
-        self.carried = self.figures;
-        let (step, all, weight) = (self.step + 1, self.steps.len(), self.weight);
-        let told = match self.status {
-            Status::RollingBack { .. } => "the host started again: it goes on back".to_owned(),
-            _ if self.status.is_terminal() => return self.why.clone(),
-            _ => format!("the host started again: it goes on with step {step} of {all} at {weight}%"),
-        };
-        // Repeated restarts must not lengthen the reason.
-        self.why = format!("{}; {told}", self.why.split("; the host started again").next().unwrap_or_default());
-        told
-    }
-
-    /// Returns `true` if all traffic has moved to the candidate for good, and only the end of the old revision is left.
-    pub fn has_moved(&self) -> bool {
-        let left = self.steps.get(self.step..).unwrap_or_default();
-        self.weight == 100
-            && self.reached == 100
-            && !left.iter().any(|step| strategy::is_last(step) || matches!(step, Step::Weight { .. }))
-    }
-
-    /// Returns the step at which the measurements for the judgement begin: the present one or, once all traffic has
-    /// moved, the one that moved it.
-    pub fn window(&self) -> usize {
-        let (past, left) = self.steps.split_at(self.step.min(self.steps.len()));
-        let moves = |step: &Step| strategy::is_last(step) || matches!(step, Step::Weight { .. });
-        match past.iter().rposition(strategy::is_last) {
-            Some(moved) if self.weight == 100 && !left.iter().any(moves) => moved,
-            Some(_) | None => self.step,
-        }
-    }
-
-    /// Returns `true` while the mailbox has to be paused, as data move from stable to the candidate.
-    pub fn hands_over(&self) -> bool {
-        match self.status {
-            // Stable failed, and the candidate takes over although the rollout goes back.
-            Status::RollingBack { .. } => self.converts(),
-            _ => matches!(self.steps.get(self.step), Some(Step::Handoff | Step::Convert)),
-        }
-    }
-
-    /// Returns `true` if it waits for the host's own work, and not for time, messages, people or its turn.
-    pub fn is_working(&self) -> bool {
-        match self.status {
-            Status::RollingBack { .. } => true,
-            _ => self.clock.working && !self.status.is_terminal(),
-        }
-    }
-
-    /// Returns the id of the revision that ran before.
-    pub fn stable(&self) -> RevisionId {
-        RevisionId { agent: self.agent.clone(), number: self.from.number }
-    }
-
-    /// Returns the id of the new revision.
-    pub fn candidate(&self) -> RevisionId {
-        RevisionId { agent: self.agent.clone(), number: self.to.number }
-    }
-
-    /// Returns the duration of the rollout so far.
-    pub fn duration(&self, now: u64) -> Duration {
-        Duration::from_millis(self.ended.unwrap_or(now).saturating_sub(self.began))
-    }
-
-    /// Returns the status that belongs to the present step.
-    fn present(&self) -> Status {
-        match self.steps.get(self.step) {
-            Some(Step::Pause) => Status::Paused,
-            Some(Step::Prepare { .. }) => Status::Preparing,
-            Some(Step::Start { .. } | Step::Probe | Step::Rehearse { .. }) if self.weight == 0 => Status::Starting,
-            _ => Status::InProgress,
-        }
-    }
-
-    fn become_status(&mut self, status: Status, why: String, now: u64) {
-        if self.status != status {
-            (self.status, self.since) = (status, now);
-        }
-        self.why = why;
-    }
-
-    /// Turns the rollout back; the actions follow with the next observation.
-    fn fall_back(&mut self, end: End, why: String, now: u64) {
-        if let Some(bar) = self.bars_the_way_back() {
-            return self.finish(Status::Failed, format!("{why}; {bar}"), now);
-        }
-        // Nothing was done yet, so there is nothing to restore.
-        if self.status == Status::Pending {
-            return self.finish(end.into(), why, now);
-        }
-        self.set_weight(0, now);
-        self.clock.working = false;
-        self.become_status(Status::RollingBack { end }, why, now);
-    }
-
-    fn finish(&mut self, status: Status, why: String, now: u64) {
-        self.become_status(status, why, now);
-        self.ended = Some(now);
-    }
-
-    fn set_weight(&mut self, weight: u8, now: u64) {
-        if self.weight != weight {
-            self.weight = weight;
-            self.weights.push((now, weight));
-        }
-    }
-
-    fn go_on(&mut self) {
-        self.step += 1;
-        self.clock.step = 0;
-    }
-
-    /// Advances the rollout's clocks. A clock that was set back advances none.
-    fn tick(&mut self, now: u64) {
-        let passed = now.saturating_sub(self.clock.seen);
-        self.clock.seen = now;
-        if self.status != Status::Paused {
-            self.clock.step += passed;
-        }
-        if self.clock.working {
-            self.clock.worked += passed;
-        }
-    }
-
-    /// Returns the reason to give up if the host's own work has taken longer than the timeout.
-    fn is_late(&self) -> Option<String> {
-        let worked = Duration::from_millis(self.clock.worked);
-        (worked > self.settings.timeout).then(|| {
-            let limit = print_duration(self.settings.timeout);
-            format!("it took longer than {limit}, at step {} of {}", self.step + 1, self.steps.len())
-        })
-    }
-}
-
-impl Instances {
-    fn situation(self, stable_stateful: bool, candidate_stateful: bool, new_format: bool) -> Situation {
-        let instances = self.standing.max(self.min);
-        Situation { instances, min: self.min, stable_stateful, candidate_stateful, new_format }
     }
 }

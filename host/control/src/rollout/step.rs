@@ -83,6 +83,13 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Returns `true` if all traffic is with the candidate after this step.
+    pub(super) fn moves_all_traffic(&self) -> bool {
+        matches!(self, Self::Weight { percent: 100, .. } | Self::Handoff | Self::TakeBack | Self::Convert)
+    }
+}
+
 /// The step in a few words, for people.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::command::{Command, Refused, Undo};
-use super::history::Ledger;
+use super::ledger::{Ledger, SUPERVISION};
+use super::record::{Instances, Side};
 use super::settings::Settings;
 use super::strategy::Strategy;
-use super::{Instances, Side};
 use crate::format::Restored;
 
 /// A copy of the state that was stored before the format changed.
@@ -88,10 +88,42 @@ impl Ledger {
         }
         Ok(())
     }
+
+    /// Handles the failure for good of the running revision: begins a rollout to the last kept revision, if there is
+    /// one (SPEC §7, supervision), and declines the failed one. Returns `true` if it did. Does nothing during a
+    /// rollout.
+    pub fn recover(&mut self, why: &str, settings: &Settings, instances: Instances, stateful: bool, now: u64) -> bool {
+        if self.open().is_some() {
+            return false;
+        }
+        // Going to one that failed before would loop.
+        let refused = |side: &Side| self.refused(side.digest, &side.settings).is_some();
+        // Nor one that cannot read what was written since it ran.
+        let holds = self.holds();
+        let readable = |side: &Side| side.format().unreadable(&holds).is_none();
+        let kept = self.kept(settings.rollback.keep).iter().rev();
+        let target = kept.into_iter().find(|side| !refused(side) && readable(side)).cloned();
+        let (Some(target), Some(failed)) = (target, self.current().cloned()) else { return false };
+        // No message is answered meanwhile, so a rehearsal would only prolong the outage.
+        let settings = Settings { rehearse: 0, ..settings.with(Strategy::Undo) };
+        let begun = self.begin(target, SUPERVISION, settings, instances, stateful, None, now).is_ok();
+        if begun {
+            self.decline(failed, None, why.to_owned(), now);
+        }
+        begun
+    }
+
+    /// Returns the target of an undo: `to`, or else the revision that ran before.
+    ///
+    /// # Errors
+    /// The revision is not kept.
+    pub fn undo_target(&self, to: Option<u64>, keep: u32) -> Result<&Side, Refused> {
+        find(self.kept(keep), to, keep)
+    }
 }
 
 /// Finds the revision that an undo goes back to among those that are kept: number `to`, or else the last.
-pub(super) fn find(kept: &[Side], to: Option<u64>, keep: u32) -> Result<&Side, Refused> {
+fn find(kept: &[Side], to: Option<u64>, keep: u32) -> Result<&Side, Refused> {
     match to {
         None => kept.last().ok_or(Refused::NothingKept { keep }),
         Some(number) => kept
@@ -146,6 +178,7 @@ mod tests {
     use super::*;
     use crate::names::Digest;
     use crate::rollout::Status;
+    use crate::rollout::ledger::samples::ran;
 
     fn side(number: u64, version: u32, reads: &str) -> Side {
         let settings = format!("{{\"state\":{{\"reads\":[{reads}],\"version\":{version}}}}}");
@@ -232,5 +265,17 @@ mod tests {
         };
         assert_eq!(recover("2"), Some(2));
         assert_eq!(recover(""), None);
+    }
+
+    #[test]
+    fn an_undo_needs_a_kept_revision() {
+        let ledger = ran(&[1, 2, 3, 4, 5]);
+        assert_eq!(ledger.undo_target(None, 3).unwrap().number, 4);
+        assert_eq!(ledger.undo_target(Some(2), 3).unwrap().number, 2);
+        for number in [1, 5, 9] {
+            let refused = ledger.undo_target(Some(number), 3).unwrap_err();
+            assert_eq!(refused, Refused::NotKept { number, kept: vec![2, 3, 4] });
+        }
+        assert_eq!(ran(&[1]).undo_target(None, 3), Err(Refused::NothingKept { keep: 3 }));
     }
 }

@@ -159,7 +159,7 @@ pub(crate) fn spec(name: &AgentName) -> AgentSpec {
         schedules: Vec::new(),
         http: Vec::new(),
         reload: Reload { watch: true, drain: Duration::from_secs(60) },
-        rollout: caxton_control::rollout::declaration::Declaration::default(),
+        rollout: caxton_control::rollout::Declaration::default(),
     }
 }
 

@@ -3,9 +3,9 @@
 use caxton_control::AgentName;
 use caxton_control::format::Conversion;
 use caxton_control::lifecycle::State;
-use caxton_control::rollout::analysis::Compared;
-use caxton_control::rollout::errors::Tally;
-use caxton_control::rollout::{AT_A_TIME, Action, Answers, Deploy, Rehearsal, Reload, Side, Status, Strategy};
+use caxton_control::rollout::{
+    AT_A_TIME, Action, Answers, Compared, Deploy, Rehearsal, Reload, Side, Status, Strategy, Tally,
+};
 
 use super::{Agent, Broken, Bug, Rev, Work, World, ensure, id, is, measured};
 

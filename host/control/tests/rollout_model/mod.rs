@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use caxton_control::lifecycle::State;
-use caxton_control::rollout::analysis::{Compared, P95, Window};
 use caxton_control::rollout::{
-    Action, Command, Converting, Declared, Deploy, Figures, Instances, KeptState, Ledger, Next, Observation, Probes,
-    Rehearsal, Reload, Rollout, Seen, Settings, Side, Status, Strategy, Turn, Undo, Windows, tidy, turns,
+    Action, Command, Compared, Converting, Declared, Deploy, Figures, Instances, KeptState, Ledger, Next, Observation,
+    P95, Probes, Rehearsal, Reload, Rollout, Seen, Settings, Side, Status, Strategy, Turn, Undo, Window, Windows,
+    collect_garbage, turns,
 };
 use caxton_control::{AgentName, Digest, RevisionId};
 
@@ -380,7 +380,7 @@ impl World {
             names = ended;
         }
         for (name, agent) in &mut self.agents {
-            let (tidied, look) = agent.tidy(now);
+            let (tidied, look) = agent.collect_garbage(now);
             self.look_again_in = [self.look_again_in, look].into_iter().flatten().min();
             actions.extend(
                 tidied
@@ -432,7 +432,7 @@ impl World {
         let kept = agent.kept();
         let answer = match command {
             Command::Undo => agent.ledger.undo(undo, "anna", &settings, instances, stateful, &kept, now),
-            _ => agent.ledger.command(command, "anna", undo, &settings, instances, stateful, now),
+            _ => agent.ledger.command(command, "anna", now),
         };
         if answer.is_ok()
             && command == Command::Undo
@@ -480,7 +480,7 @@ impl Agent {
     }
 
     /// Ends revisions that neither serve nor take part in a rollout.
-    fn tidy(&mut self, now: u64) -> (Vec<Action>, Option<Duration>) {
+    fn collect_garbage(&mut self, now: u64) -> (Vec<Action>, Option<Duration>) {
         let open = self.ledger.open();
         let mut held: Vec<u64> = Vec::new();
         held.extend(open.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]));
@@ -491,7 +491,7 @@ impl Agent {
             .map(|(number, rev)| (*number, Seen { busy: rev.work.is_some(), ..rev.seen.clone() }))
             .collect();
         let drain = self.declared.reload.drain;
-        let tidied = tidy(&self.ledger.agent, &rest, &held, self.paused, open.is_none(), drain, now);
+        let tidied = collect_garbage(&self.ledger.agent, &rest, &held, self.paused, open.is_none(), drain, now);
         self.waits.extend(tidied.waits);
         self.expire();
         (tidied.actions, tidied.look_again_in)

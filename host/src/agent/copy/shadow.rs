@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use caxton_control::rollout::analysis::Compared;
+use caxton_control::rollout::Compared;
 use caxton_control::rollout::compare::{Answer, Difference, Ignore, compare};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};

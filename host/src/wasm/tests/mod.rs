@@ -134,7 +134,7 @@ fn spec() -> AgentSpec {
         schedules: Vec::new(),
         http: Vec::new(),
         reload: Reload { watch: true, drain: LONG },
-        rollout: caxton_control::rollout::declaration::Declaration::default(),
+        rollout: caxton_control::rollout::Declaration::default(),
     }
 }
 

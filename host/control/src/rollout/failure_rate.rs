@@ -15,10 +15,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::analysis::{Trigger, Verdict, Window, percent};
 use super::settings::Rollback;
+use super::verdict::{Trigger, Verdict};
+use super::window::Window;
+use crate::units::percent_of;
 
-/// The standard deviations between a rate and its bounds; as many as for [`P95::ranks`](super::analysis::P95::ranks).
+/// The standard deviations between a rate and its bounds; as many as for [`P95::ranks`](super::window::P95::ranks).
 const DEVIATIONS: f64 = 2.0;
 
 /// A number of ended messages and calls, with the failures among them.
@@ -104,16 +106,16 @@ impl Tally {
 
 /// The figures that a candidate is compared with.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Before {
+enum Baseline {
     /// Those of stable in the same window.
-    Beside(Tally),
+    SameWindow(Tally),
     /// The latest of stable, and the percentage of failures in the window, where it has too few messages.
-    Lately(Tally, f64),
+    Recently(Tally, f64),
     /// None.
     Unknown,
 }
 
-impl Before {
+impl Baseline {
     /// Chooses the figures. A window with fewer messages than `enough` is replaced by the latest figures, if these
     /// cover more.
     fn of(stable: &Window, lately: Tally, enough: u64) -> Self {
@@ -121,9 +123,9 @@ impl Before {
         if beside.messages.max(lately.messages) == 0 {
             Self::Unknown
         } else if beside.messages >= enough || beside.messages >= lately.messages {
-            Self::Beside(beside)
+            Self::SameWindow(beside)
         } else {
-            Self::Lately(lately, percent(beside.faults, beside.messages))
+            Self::Recently(lately, percent_of(beside.faults, beside.messages))
         }
     }
 
@@ -133,48 +135,48 @@ impl Before {
     /// successes, as they do for a candidate, but never lower the rate that was seen.
     fn high(self, enough: u64) -> f64 {
         let (known, beside) = match self {
-            Self::Beside(known) => (known, 0.0),
-            Self::Lately(known, beside) => (known, beside),
+            Self::SameWindow(known) => (known, 0.0),
+            Self::Recently(known, beside) => (known, beside),
             Self::Unknown => return 0.0,
         };
         let filled = Tally::new(known.messages.max(enough), known.faults);
-        filled.rate().high.max(percent(known.faults, known.messages)).max(beside)
+        filled.rate().high.max(percent_of(known.faults, known.messages)).max(beside)
     }
 
     /// Returns `true` if the candidate's failures are more than `errors` points above stable's.
     fn is_exceeded_by(self, candidate: Tally, errors: f64, enough: u64) -> bool {
         match self {
             _ if candidate.faults == 0 => false,
-            Self::Beside(_) | Self::Lately(..) => candidate.rate().low > self.high(enough) + errors,
-            Self::Unknown => percent(candidate.faults, candidate.messages) > errors,
+            Self::SameWindow(_) | Self::Recently(..) => candidate.rate().low > self.high(enough) + errors,
+            Self::Unknown => percent_of(candidate.faults, candidate.messages) > errors,
         }
     }
 
     /// Returns the measured rate of stable.
     fn seen(self) -> f64 {
         match self {
-            Self::Beside(stable) => percent(stable.faults, stable.messages),
-            Self::Lately(stable, beside) => percent(stable.faults, stable.messages).max(beside),
+            Self::SameWindow(stable) => percent_of(stable.faults, stable.messages),
+            Self::Recently(stable, beside) => percent_of(stable.faults, stable.messages).max(beside),
             Self::Unknown => 0.0,
         }
     }
 
     /// Returns `true` if no failure of stable is known.
-    fn is_spotless(self) -> bool {
+    fn has_no_faults(self) -> bool {
         match self {
-            Self::Beside(stable) => stable.faults == 0,
-            Self::Lately(stable, beside) => stable.faults == 0 && beside == 0.0,
+            Self::SameWindow(stable) => stable.faults == 0,
+            Self::Recently(stable, beside) => stable.faults == 0 && beside == 0.0,
             Self::Unknown => true,
         }
     }
 
     /// Returns the exceeded bound, for people to read.
-    fn told(self, errors: f64) -> String {
+    fn describe(self, errors: f64) -> String {
         match self {
-            Self::Beside(Tally { messages, faults }) => format!(
+            Self::SameWindow(Tally { messages, faults }) => format!(
                 ", with the running revision {faults} of {messages}: more than {errors} points above it, by more than chance explains"
             ),
-            Self::Lately(Tally { messages, faults }, _) => format!(
+            Self::Recently(Tally { messages, faults }, _) => format!(
                 ", with the revision before it {faults} of its last {messages}: more than {errors} points above it, by more than chance explains"
             ),
             Self::Unknown => format!(", more than {errors}%"),
@@ -183,7 +185,7 @@ impl Before {
 }
 
 /// Refuses a candidate that fails too often, compared with stable's window or its `lately` failures.
-pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Option<Verdict> {
+pub(super) fn error_rate(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Option<Verdict> {
     let Window { messages, faults, untaken, breaker_open, .. } = *candidate;
     let untaken = match untaken {
         0 => String::new(),
@@ -191,11 +193,11 @@ pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate
     };
     let failed = format!("{faults} of {messages} messages failed{untaken}");
     let enough = rules.min_messages.max(1);
-    let before = Before::of(stable, lately, enough);
+    let baseline = Baseline::of(stable, lately, enough);
     if breaker_open {
         // No more messages come, so missing ones cannot count as successes. A candidate that fails as stable did is
         // left to its breaker, as stable would be.
-        if before.is_spotless() || before.is_exceeded_by(Tally::new(messages, faults), rules.errors, enough) {
+        if baseline.has_no_faults() || baseline.is_exceeded_by(Tally::new(messages, faults), rules.errors, enough) {
             return Some(Verdict::refused(Trigger::Errors, format!("{failed}, and its breaker opened")));
         }
     }
@@ -203,12 +205,12 @@ pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate
     let of = messages.max(rules.min_messages);
     let rest = if messages < of { format!(", of {of} whatever the rest does") } else { String::new() };
     let least = Tally::new(of, faults);
-    if let Some(bound) = rules.errors_above.filter(|bound| faults > 0 && percent(faults, of) > *bound) {
+    if let Some(bound) = rules.errors_above.filter(|bound| faults > 0 && percent_of(faults, of) > *bound) {
         let figures = format!("{failed}, more than {bound}% (`errors-above`){rest}");
         return Some(Verdict::refused(Trigger::Errors, figures));
     }
-    before.is_exceeded_by(least, rules.errors, enough).then(|| {
-        let figures = format!("{failed}{}{rest}", before.told(rules.errors));
+    baseline.is_exceeded_by(least, rules.errors, enough).then(|| {
+        let figures = format!("{failed}{}{rest}", baseline.describe(rules.errors));
         Verdict::refused(Trigger::Errors, figures)
     })
 }
@@ -216,14 +218,14 @@ pub(super) fn errors(rules: &Rollback, stable: &Window, lately: Tally, candidate
 /// Refuses a candidate beside which stable fails more often than `before` traffic moved. A candidate's writes, messages
 /// or use of resources can make stable fail while its own messages go well. An outage during the rollout looks the
 /// same; then a rollout should wait, too.
-pub(super) fn harm(rules: &Rollback, stable: &Window, before: Tally) -> Option<Verdict> {
+pub(super) fn stable_degraded(rules: &Rollback, stable: &Window, before: Tally) -> Option<Verdict> {
     if before.messages == 0 {
         return None;
     }
     let Window { messages, faults, .. } = *stable;
     let enough = rules.min_messages.max(1);
     let least = Tally::new(messages.max(enough), faults);
-    Before::Beside(before).is_exceeded_by(least, rules.errors, enough).then(|| {
+    Baseline::SameWindow(before).is_exceeded_by(least, rules.errors, enough).then(|| {
         let figures = format!(
             "the running revision began to fail: {faults} of {messages} messages beside the new one, {} of {} before: \
              more than {} points above it, by more than chance explains",
@@ -235,15 +237,15 @@ pub(super) fn harm(rules: &Rollback, stable: &Window, before: Tally) -> Option<V
 
 /// The multiple of `min-messages` up to which a suspicious candidate is watched: a difference that is not certain by
 /// then is too small to matter.
-const UNDECIDED: u64 = 10;
+const MAX_UNDECIDED: u64 = 10;
 
 /// Returns the number of messages to wait for if a candidate seems to fail too often and chance could explain it;
 /// `None` if it does not, or enough were seen. Meanwhile it is neither refused nor healthy.
-pub(super) fn undecided(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Option<u64> {
+pub(super) fn messages_needed(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Option<u64> {
     let enough = rules.min_messages.max(1);
-    let most = enough.saturating_mul(UNDECIDED);
-    let seen = percent(candidate.faults, candidate.messages);
-    (candidate.messages < most && seen > Before::of(stable, lately, enough).seen() + rules.errors).then_some(most)
+    let most = enough.saturating_mul(MAX_UNDECIDED);
+    let seen = percent_of(candidate.faults, candidate.messages);
+    (candidate.messages < most && seen > Baseline::of(stable, lately, enough).seen() + rules.errors).then_some(most)
 }
 
 #[cfg(test)]
@@ -263,8 +265,12 @@ mod tests {
             ((500, 100), (100, 30), Some(300)),
             ((0, 0), (30, 3), Some(300)),
         ] {
-            let found =
-                undecided(&rules, &window(stable.0, stable.1), Tally::default(), &window(candidate.0, candidate.1));
+            let found = messages_needed(
+                &rules,
+                &window(stable.0, stable.1),
+                Tally::default(),
+                &window(candidate.0, candidate.1),
+            );
             assert_eq!(found, expected, "{stable:?} {candidate:?}");
         }
     }
@@ -279,7 +285,7 @@ mod tests {
 
     fn fires(rules: &Rollback, stable: (u64, u64), lately: (u64, u64), candidate: (u64, u64)) -> bool {
         let lately = Tally::new(lately.0, lately.1);
-        errors(rules, &window(stable.0, stable.1), lately, &window(candidate.0, candidate.1)).is_some()
+        error_rate(rules, &window(stable.0, stable.1), lately, &window(candidate.0, candidate.1)).is_some()
     }
 
     #[test]
@@ -397,7 +403,7 @@ mod tests {
             ("stable failed at half", (1_000, 500), open(10, 10), true),
         ] {
             let lately = Tally::new(lately.0, lately.1);
-            let found = errors(&rules(), &Window::default(), lately, &candidate);
+            let found = error_rate(&rules(), &Window::default(), lately, &candidate);
             assert_eq!(found.is_some(), expected, "{name}");
         }
     }
@@ -448,11 +454,15 @@ mod tests {
 
     #[test]
     fn figures_are_printed() {
-        let told =
-            |stable: Window, lately: Tally, candidate: Window| match errors(&rules(), &stable, lately, &candidate) {
-                Some(Verdict::Refused { figures, .. }) => figures,
-                other => panic!("{other:?}"),
-            };
+        let told = |stable: Window, lately: Tally, candidate: Window| match error_rate(
+            &rules(),
+            &stable,
+            lately,
+            &candidate,
+        ) {
+            Some(Verdict::Refused { figures, .. }) => figures,
+            other => panic!("{other:?}"),
+        };
         let none = Tally::default();
         assert_eq!(told(window(0, 0), none, window(200, 11)), "11 of 200 messages failed, more than 5%");
         assert_eq!(

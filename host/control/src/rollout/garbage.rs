@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use super::observation::{Action, Decision, Seen};
+use super::action::{Action, Decision};
+use super::observation::Seen;
 use crate::lifecycle::State;
 use crate::names::{AgentName, RevisionId};
 use crate::units::print_duration;
 
 /// Ends the revisions of an agent other than `held`: the running one and those in a rollout. Draining ones end once
 /// idle or after `drain`, all others now. With no rollout in progress (`free`), also resumes the mailbox.
-pub fn tidy(
+pub fn collect_garbage(
     agent: &AgentName,
     revisions: &[(u64, Seen)],
     held: &[u64],

@@ -12,8 +12,9 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::desired::{AgentSpec, Allow, Limits};
 use crate::format::Format;
+use crate::grant::Allow;
+use crate::limits::Limits;
 
 /// The settings that make a revision beside its component.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,25 +32,26 @@ fn tree<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).expect("settings are text, numbers, lists and tables of them")
 }
 
-/// Writes the settings of an agent that make a revision. Equal texts are the same revision.
-pub(crate) fn print(spec: &AgentSpec) -> String {
-    let AgentSpec { config, allow, limits, state, .. } = spec;
-    let (config, allow, limits, state) = (config.clone(), allow.clone(), limits.clone(), state.clone());
-    print_tree(tree(&RevisionSettings { config, allow, limits, state }))
+impl RevisionSettings {
+    /// Returns the stored text. Equal texts are the same revision.
+    pub(crate) fn to_text(&self) -> String {
+        print_tree(tree(self))
+    }
+
+    /// Reads the output of [`to_text`](Self::to_text), of this version or an earlier one. Returns `None` for any other
+    /// text.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().and_then(|kept| serde_json::from_value(with_defaults(kept, &DEFAULTS)).ok())
+    }
 }
 
 fn print_tree(settings: Value) -> String {
-    thin(settings, &DEFAULTS).unwrap_or_else(|| Value::Object(Map::new())).to_string()
-}
-
-/// Reads the output of [`print()`], of this version or an earlier one. Returns `None` for any other text.
-pub(crate) fn read(text: &str) -> Option<RevisionSettings> {
-    serde_json::from_str(text).ok().and_then(|kept| serde_json::from_value(fill(kept, &DEFAULTS)).ok())
+    without_defaults(settings, &DEFAULTS).unwrap_or_else(|| Value::Object(Map::new())).to_string()
 }
 
 /// Rewrites a text of an earlier version in the form of this one. Unknown settings stay, so that two revisions of a
 /// later version stay different; a text that is not of settings is returned unchanged.
-pub fn normal(text: &str) -> String {
+pub fn normalize(text: &str) -> String {
     match serde_json::from_str(text) {
         Ok(kept @ Value::Object(_)) => print_tree(kept),
         Ok(_) | Err(_) => text.to_owned(),
@@ -58,7 +60,7 @@ pub fn normal(text: &str) -> String {
 
 /// Deserializes a text of settings into the form of this version, for `#[serde(deserialize_with = "…")]`.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    String::deserialize(deserializer).map(|text| normal(&text))
+    String::deserialize(deserializer).map(|text| normalize(&text))
 }
 
 /// Deserializes a list without the elements that this version cannot read, such as rollouts with a removed strategy,
@@ -73,14 +75,14 @@ where
 }
 
 /// Returns the leaves of `value` that differ from `defaults`, sorted by name; `None` if none does. A list is a leaf.
-fn thin(value: Value, defaults: &Value) -> Option<Value> {
+fn without_defaults(value: Value, defaults: &Value) -> Option<Value> {
     match (value, defaults) {
         (Value::Object(fields), Value::Object(known)) => {
             let kept: BTreeMap<String, Value> = fields
                 .into_iter()
                 .filter_map(|(key, value)| {
                     let kept = match known.get(&key) {
-                        Some(default) => thin(value, default)?,
+                        Some(default) => without_defaults(value, default)?,
                         // Unknown to this version, and kept: two revisions of a later version stay different.
                         None => value,
                     };
@@ -94,11 +96,11 @@ fn thin(value: Value, defaults: &Value) -> Option<Value> {
 }
 
 /// Returns `kept` with its missing leaves filled in from `defaults`.
-fn fill(kept: Value, defaults: &Value) -> Value {
+fn with_defaults(kept: Value, defaults: &Value) -> Value {
     match (kept, defaults) {
         (Value::Object(mut fields), Value::Object(known)) => {
             for (key, default) in known {
-                let value = fields.remove(key).map_or_else(|| default.clone(), |value| fill(value, default));
+                let value = fields.remove(key).map_or_else(|| default.clone(), |value| with_defaults(value, default));
                 fields.insert(key.clone(), value);
             }
             Value::Object(fields)
@@ -128,31 +130,31 @@ mod tests {
                 "sends": 1_000, "writes": 1_000, "state_bytes": 67_108_864, "hops": 64, "log_lines": 1_000,
             },
         });
-        let changed = thin(defaults, &DEFAULTS);
+        let changed = without_defaults(defaults, &DEFAULTS);
         assert_eq!(changed, None, "revisions are kept that were made with these; a new setting has a new default");
     }
 
     #[test]
     fn the_text_has_only_differences_and_reads_back() {
         let mut settings = RevisionSettings::default();
-        assert_eq!(print_tree(tree(&settings)), "{}");
+        assert_eq!(settings.to_text(), "{}");
         settings.limits.sends = 7;
         settings.limits.fuel = Some(100_000);
         settings.limits.cpu = Duration::from_millis(1_500);
         settings.config = [("b", "2"), ("a", "1")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        let text = print_tree(tree(&settings));
+        let text = settings.to_text();
         let expected = r#"{"config":{"a":"1","b":"2"},"limits":{"cpu":"1s500ms","fuel":100000,"sends":7}}"#;
         assert_eq!(text, expected);
-        assert_eq!(read(&text), Some(settings));
+        assert_eq!(RevisionSettings::from_text(&text), Some(settings));
     }
 
     #[test]
     fn a_full_text_of_an_earlier_version_is_the_same_revision() {
         let sparse = r#"{"allow":{"send":["cap:desk"]},"config":{"mood":"calm"},"limits":{"sends":7}}"#;
-        assert_eq!(normal(FULL), sparse);
-        assert_eq!(normal(sparse), sparse);
-        assert_eq!(read(FULL), read(sparse));
-        assert_eq!(read(sparse).unwrap().limits.sends, 7);
+        assert_eq!(normalize(FULL), sparse);
+        assert_eq!(normalize(sparse), sparse);
+        assert_eq!(RevisionSettings::from_text(FULL), RevisionSettings::from_text(sparse));
+        assert_eq!(RevisionSettings::from_text(sparse).unwrap().limits.sends, 7);
     }
 
     #[test]
@@ -172,8 +174,8 @@ mod tests {
             ("no settings", "no settings", false),
             ("5", "5", false),
         ] {
-            assert_eq!(normal(kept), printed, "{kept}");
-            assert_eq!(read(kept).is_some(), readable, "{kept}");
+            assert_eq!(normalize(kept), printed, "{kept}");
+            assert_eq!(RevisionSettings::from_text(kept).is_some(), readable, "{kept}");
         }
     }
 
@@ -185,8 +187,8 @@ mod tests {
             (json!({ "a": 5, "b": { "c": [], "d": 1 } }), Some(json!({ "b": { "c": [], "d": 1 } }))),
             (json!({ "a": 5, "b": { "c": [1], "d": null } }), None),
         ] {
-            assert_eq!(thin(value.clone(), &defaults), kept);
-            assert_eq!(fill(kept.unwrap_or(json!({})), &defaults), value);
+            assert_eq!(without_defaults(value.clone(), &defaults), kept);
+            assert_eq!(with_defaults(kept.unwrap_or(json!({})), &defaults), value);
         }
     }
 

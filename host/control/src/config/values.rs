@@ -3,22 +3,23 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::bounds::{bounded, fraction, size_text, time};
 use super::error::{At, ConfigError};
+use super::findings::Findings;
 use super::node::{Node, Place, Value};
-use super::rollout;
-use super::schema::{Default, Item, KEYS, Key, Kind, METHODS};
-use super::suggest::Suggest;
+use super::schema::{Item, KEYS, Key, Kind, METHODS};
+use super::steps;
 use crate::cors;
 use crate::cron::Cron;
-use crate::names::{Capability, Receiver};
+use crate::names::{CAPABILITY_PREFIX, Capability, Receiver};
 use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
-use crate::units::{parse_bytes, parse_duration, print_bytes, print_duration};
+use crate::units::{parse_bytes, parse_duration};
 
 /// A valid value of its kind.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Scalar {
+pub(super) enum TypedValue {
     Number(u64),
     Fraction(f64),
     Time(Duration),
@@ -45,26 +46,21 @@ pub(super) enum Element {
     Receiver(Receiver),
 }
 
-/// The results of reading beside the values: the errors so far, and the remaining budget for suggestions.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) errors: Vec<ConfigError>,
-    pub(super) suggest: Suggest,
-}
-
 /// Reads the value of `key`, written at `path`. Returns `None` if it is wrong; `findings` has the error then.
-pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mut Findings) -> Option<Scalar> {
+pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mut Findings) -> Option<TypedValue> {
     let at = At { key: path.to_owned(), place: node.place.clone() };
     let result = match (key.kind, &node.value) {
-        (Kind::List(item), Value::Array(nodes)) => return read_list(item, nodes, path, findings).map(Scalar::List),
-        (Kind::TextMap, Value::Table(_)) => return read_text_map(node, path, findings).map(Scalar::TextMap),
+        (Kind::List(item), Value::Array(nodes)) => return read_list(item, nodes, path, findings).map(TypedValue::List),
+        (Kind::TextMap, Value::Table(_)) => return read_text_map(node, path, findings).map(TypedValue::TextMap),
         (Kind::Percent { least, most }, _) => {
-            rollout::percent(node, least, most, at).map(|p| Some(Scalar::Fraction(p)))
+            steps::percent(node, least, most, at).map(|p| Some(TypedValue::Fraction(p)))
         }
-        (Kind::Batch, _) => rollout::batch(node, at).map(|batch| Some(Scalar::Batch(batch))),
-        (Kind::CanarySteps, _) => return rollout::canary_steps(node, path, findings).map(Scalar::CanarySteps),
-        (Kind::Weights, _) => return rollout::weights(node, path, findings).map(Scalar::Weights),
-        (Kind::Versions, Value::Array(nodes)) => return rollout::versions(nodes, path, findings).map(Scalar::Versions),
+        (Kind::Batch, _) => steps::batch(node, at).map(|batch| Some(TypedValue::Batch(batch))),
+        (Kind::CanarySteps, _) => return steps::canary_steps(node, path, findings).map(TypedValue::CanarySteps),
+        (Kind::Weights, _) => return steps::weights(node, path, findings).map(TypedValue::Weights),
+        (Kind::Versions, Value::Array(nodes)) => {
+            return steps::versions(nodes, path, findings).map(TypedValue::Versions);
+        }
         (kind, value) => read_one(kind, value, at, findings),
     };
     let error = match result {
@@ -78,77 +74,49 @@ pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mu
 }
 
 /// Reads a value by its kind. Returns `None` if it has another type.
-fn read_one(kind: Kind, value: &Value, at: At, findings: &mut Findings) -> Result<Option<Scalar>, ConfigError> {
+fn read_one(kind: Kind, value: &Value, at: At, findings: &mut Findings) -> Result<Option<TypedValue>, ConfigError> {
     let scalar = match (kind, value) {
-        (Kind::Format, Value::Integer(1)) => Scalar::Number(1),
+        (Kind::Format, Value::Integer(1)) => TypedValue::Number(1),
         (Kind::Format, Value::Integer(given)) => return Err(ConfigError::UnknownFormat { at, given: *given }),
         (Kind::Integer { least, most }, Value::Integer(given)) => {
-            Scalar::Number(bounded(i128::from(*given), least, most, at, |n| n.to_string())?)
+            TypedValue::Number(bounded(i128::from(*given), least, most, at, |n| n.to_string())?)
         }
-        (Kind::Number { least, most }, Value::Float(given)) => Scalar::Fraction(fraction(*given, least, most, at)?),
+        (Kind::Number { least, most }, Value::Float(given)) => TypedValue::Fraction(fraction(*given, least, most, at)?),
         #[allow(clippy::cast_precision_loss, reason = "what is within bounds is small")]
         (Kind::Number { least, most }, Value::Integer(given)) => {
-            Scalar::Fraction(fraction(*given as f64, least, most, at)?)
+            TypedValue::Fraction(fraction(*given as f64, least, most, at)?)
         }
         (Kind::Size { least, most }, Value::Integer(given)) => {
-            Scalar::Number(bounded(i128::from(*given), least, most, at, size_text)?)
+            TypedValue::Number(bounded(i128::from(*given), least, most, at, size_text)?)
         }
         (Kind::Size { least, most }, Value::String(text)) => match parse_bytes(text) {
-            Ok(given) => Scalar::Number(bounded(i128::from(given), least, most, at, size_text)?),
+            Ok(given) => TypedValue::Number(bounded(i128::from(given), least, most, at, size_text)?),
             Err(reason) => return Err(ConfigError::BadSize { at, given: text.clone(), reason }),
         },
         (Kind::Time { least, most }, Value::String(text)) => match parse_duration(text) {
-            Ok(given) => Scalar::Time(time(given, least, most, at)?),
+            Ok(given) => TypedValue::Time(time(given, least, most, at)?),
             Err(reason) => return Err(ConfigError::BadDuration { at, given: text.clone(), reason }),
         },
-        (Kind::Boolean, Value::Boolean(given)) => Scalar::Boolean(*given),
+        (Kind::Boolean, Value::Boolean(given)) => TypedValue::Boolean(*given),
         (Kind::Text, Value::String(text)) if text.trim().is_empty() => {
             return Err(ConfigError::Empty { at, example: String::new() });
         }
-        (Kind::Text | Kind::AnyText, Value::String(text)) => Scalar::Text(text.clone()),
-        (Kind::ContentType, Value::String(text)) => Scalar::Text(content_type(text, at)?),
+        (Kind::Text | Kind::AnyText, Value::String(text)) => TypedValue::Text(text.clone()),
+        (Kind::ContentType, Value::String(text)) => TypedValue::Text(content_type(text, at)?),
         (Kind::Cron, Value::String(text)) => match text.parse() {
-            Ok(cron) => Scalar::Cron(cron),
+            Ok(cron) => TypedValue::Cron(cron),
             Err(reason) => return Err(ConfigError::BadCron { at, given: text.clone(), reason }),
         },
-        (Kind::Timezone, Value::String(text)) => Scalar::Timezone(timezone(text, at, findings)?),
-        (Kind::Word { known, later }, Value::String(text)) => Scalar::Word(word(text, known, later, at, findings)?),
-        (Kind::Address { loopback }, Value::String(text)) => Scalar::Address(address(text, loopback, at)?),
+        (Kind::Timezone, Value::String(text)) => TypedValue::Timezone(timezone(text, at, findings)?),
+        (Kind::Word { known, later }, Value::String(text)) => TypedValue::Word(word(text, known, later, at, findings)?),
+        (Kind::Address { loopback }, Value::String(text)) => TypedValue::Address(address(text, loopback, at)?),
         (Kind::Route, Value::String(text)) => match text.parse() {
-            Ok(route) => Scalar::Route(route),
+            Ok(route) => TypedValue::Route(route),
             Err(reason) => return Err(ConfigError::BadRoute { at, given: text.clone(), reason }),
         },
         _ => return Ok(None),
     };
     Ok(Some(scalar))
-}
-
-/// Checks that a number is within its bounds; the error formats all three with `print`.
-pub(super) fn bounded(
-    given: i128,
-    least: u64,
-    most: u64,
-    at: At,
-    print: fn(i128) -> String,
-) -> Result<u64, ConfigError> {
-    match u64::try_from(given) {
-        Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(ConfigError::OutOfBounds {
-            at,
-            given: print(given),
-            least: print(i128::from(least)),
-            most: print(i128::from(most)),
-        }),
-    }
-}
-
-/// Checks that a number is within its bounds; NaN never is.
-fn fraction(given: f64, least: f64, most: f64, at: At) -> Result<f64, ConfigError> {
-    if (least..=most).contains(&given) {
-        return Ok(given);
-    }
-    let [given, least, most] = [given, least, most].map(|number| number.to_string());
-    Err(ConfigError::OutOfBounds { at, given, least, most })
 }
 
 /// Checks that a text can be the content type of a message (SPEC §7).
@@ -166,21 +134,6 @@ fn timezone(text: &str, at: At, findings: &mut Findings) -> Result<Timezone, Con
         let suggestion = findings.suggest.nearest(text, Timezone::names()).map(str::to_owned);
         ConfigError::UnknownTimezone { at, given: text.to_owned(), suggestion }
     })
-}
-
-/// Formats a size, also a negative one, which occurs only in an error.
-fn size_text(bytes: i128) -> String {
-    u64::try_from(bytes).map_or_else(|_| bytes.to_string(), print_bytes)
-}
-
-/// Checks that a duration is within its bounds.
-fn time(given: Duration, least: u64, most: u64, at: At) -> Result<Duration, ConfigError> {
-    let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
-    if (least..=most).contains(&given) {
-        return Ok(given);
-    }
-    let [given, least, most] = [given, least, most].map(print_duration);
-    Err(ConfigError::OutOfBounds { at, given, least, most })
 }
 
 /// Checks that a word is implemented.
@@ -252,7 +205,7 @@ fn read_item(item: Item, text: &str, at: At, findings: &mut Findings) -> Result<
         Item::Receiver => match text.parse() {
             Ok(receiver) => Ok(Element::Receiver(receiver)),
             Err(reason) => {
-                let (given, whose) = match text.strip_prefix("cap:") {
+                let (given, whose) = match text.strip_prefix(CAPABILITY_PREFIX) {
                     Some(name) => (name.to_owned(), "a capability"),
                     None => (given, "an agent"),
                 };
@@ -333,118 +286,5 @@ pub(super) fn example(key: &Key, name: &str) -> String {
         Kind::Tables => format!("{name} = [{{ {} }}]", inner().unwrap_or_default()),
         Kind::Agents => "[agents.triage]".to_owned(),
         _ => format!("{name} = {}", key.default.example()),
-    }
-}
-
-impl Default {
-    /// Returns the default, or else a typical value, as TOML.
-    pub fn example(&self) -> String {
-        match self {
-            Self::Required(text) | Self::Unset(text) | Self::EmptyList(text) | Self::EmptyTable(text) => {
-                (*text).to_owned()
-            }
-            Self::Text(text) => format!("\"{text}\""),
-            Self::Integer(number) => number.to_string(),
-            Self::Number(number) => format!("{number:?}"),
-            Self::Boolean(truth) => truth.to_string(),
-        }
-    }
-
-    /// Returns the default as a value, if there is one.
-    pub(super) fn node(&self) -> Option<Node> {
-        let value = match self {
-            Self::Required(_) | Self::Unset(_) => return None,
-            Self::Text(text) => Value::String((*text).to_owned()),
-            Self::Integer(number) => Value::Integer(*number),
-            Self::Number(number) => Value::Float(*number),
-            Self::Boolean(truth) => Value::Boolean(*truth),
-            Self::EmptyList(_) => Value::Array(Vec::new()),
-            Self::EmptyTable(_) => Value::Table(super::node::Table::new()),
-        };
-        Some(Node { value, place: Place::Default })
-    }
-}
-
-impl Kind {
-    /// Returns the bounds as text, if the kind has any.
-    pub(super) fn bounds(&self) -> Option<String> {
-        let print_time = |ms: u64| print_duration(Duration::from_millis(ms));
-        match self {
-            Self::Integer { least, most } => Some(format!("{least} to {most}")),
-            Self::Number { least, most } => Some(format!("{least} to {most}")),
-            Self::Percent { least, most } => Some(format!("{least}% to {most}%")),
-            Self::Batch => Some("1 to 100".to_owned()),
-            Self::Size { least, most } => Some(format!("{} to {}", print_bytes(*least), print_bytes(*most))),
-            Self::Time { least, most } => Some(format!("{} to {}", print_time(*least), print_time(*most))),
-            _ => None,
-        }
-    }
-
-    /// Returns the accepted values for a sentence such as "expected a size, found a list".
-    pub fn describe(&self) -> String {
-        let text = match self {
-            Self::Table | Self::Agents | Self::TextMap => "a table",
-            Self::Tables => "a list of tables",
-            Self::Integer { .. } | Self::Format => "a whole number",
-            Self::Size { .. } => "a size",
-            Self::Time { .. } => "a duration",
-            Self::Boolean => "true or false",
-            Self::Text | Self::AnyText => "text",
-            Self::Number { .. } => "a number",
-            Self::ContentType => "a content type",
-            Self::Cron => "a cron",
-            Self::Timezone => "a time zone",
-            Self::Word { .. } => "a word",
-            Self::Address { .. } => "an address",
-            Self::Route => "a route",
-            Self::List(item) => return format!("a list of {}", item.plural()),
-            Self::Percent { .. } => "a percentage",
-            Self::Batch => "a number or a percentage",
-            Self::CanarySteps | Self::Weights => "a list of steps",
-            Self::Versions => "a list of whole numbers up to 1000000",
-            Self::Later => "nothing",
-        };
-        text.to_owned()
-    }
-}
-
-impl Item {
-    /// Returns the name of one element, with its article.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Capability => "the name of a capability",
-            Self::Receiver => "an agent or a capability",
-            Self::Variable => "the name of a variable",
-            Self::Method => "a method",
-            Self::Origin => "an origin",
-            Self::Header => "the name of a header",
-        }
-    }
-
-    /// Returns the name of several elements.
-    pub fn plural(self) -> &'static str {
-        match self {
-            Self::Text => "texts",
-            Self::Capability => "capabilities",
-            Self::Receiver => "agents and capabilities",
-            Self::Variable => "names of variables",
-            Self::Method => "methods",
-            Self::Origin => "origins",
-            Self::Header => "names of headers",
-        }
-    }
-
-    /// Returns a typical element.
-    fn example(self) -> &'static str {
-        match self {
-            Self::Text => "components/triage/**",
-            Self::Capability => "triage",
-            Self::Receiver => "cap:archive",
-            Self::Variable => "LANG",
-            Self::Method => "POST",
-            Self::Origin => "https://app.example",
-            Self::Header => "content-type",
-        }
     }
 }

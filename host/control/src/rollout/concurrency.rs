@@ -1,8 +1,8 @@
 //! The limit of rollouts that a host carries out at a time (SPEC §3).
 
+use super::record::Rollout;
+use super::status::Status;
 use crate::names::AgentName;
-
-use super::{Rollout, Status};
 
 /// The limit (SPEC §3).
 pub const AT_A_TIME: usize = 5;
@@ -51,7 +51,7 @@ impl Turns {
                 Status::Preparing | Status::Starting | Status::RollingBack { .. } => behind.push(rollout),
                 Status::InProgress if !rollout.has_moved() => behind.push(rollout),
                 Status::Pending => {
-                    let at = first.partition_point(|other| asked(other) < asked(rollout));
+                    let at = first.partition_point(|other| queue_key(other) < queue_key(rollout));
                     // More can never begin, so the rest need not be sorted.
                     if at < AT_A_TIME {
                         first.insert(at, rollout);
@@ -62,7 +62,7 @@ impl Turns {
                 Status::Completed | Status::Failed | Status::Cancelled | Status::Superseded | Status::RolledBack => {}
             }
         }
-        behind.sort_by(|one, other| asked(one).cmp(&asked(other)));
+        behind.sort_by(|one, other| queue_key(one).cmp(&queue_key(other)));
         first.truncate(AT_A_TIME.saturating_sub(behind.len()));
         let name = |rollout: &&Rollout| rollout.agent.clone();
         let begin: Vec<AgentName> = first.iter().map(name).collect();
@@ -92,14 +92,14 @@ impl Turns {
 }
 
 /// Returns the sort key of rollouts: the time of the request.
-pub(crate) fn asked(rollout: &Rollout) -> (u64, &AgentName) {
+pub(crate) fn queue_key(rollout: &Rollout) -> (u64, &AgentName) {
     (rollout.began, &rollout.agent)
 }
 
 /// Returns the permissions of a host's rollouts, in the order of their requests: see [`Turns`].
 pub fn turns<'a>(rollouts: impl IntoIterator<Item = &'a Rollout>) -> Vec<(AgentName, Turn)> {
     let mut rollouts: Vec<&Rollout> = rollouts.into_iter().filter(|rollout| !rollout.status.is_terminal()).collect();
-    rollouts.sort_by(|one, other| asked(one).cmp(&asked(other)));
+    rollouts.sort_by(|one, other| queue_key(one).cmp(&queue_key(other)));
     let turns = Turns::of(rollouts.iter().copied());
     rollouts.into_iter().map(|rollout| (rollout.agent.clone(), turns.turn(rollout))).collect()
 }

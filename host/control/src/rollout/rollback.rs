@@ -1,14 +1,17 @@
 //! A rollout on its way back.
 
-use super::forward::{bring_up, is_busy};
-use super::observation::{Action, Decision, Observation, Seen};
-use super::reach::Reached;
-use super::{End, Rollout, Status, Step};
+use super::action::{Action, Decision};
+use super::goals::Reached;
+use super::observation::{Observation, Seen};
+use super::record::Rollout;
+use super::rollforward::bring_up;
+use super::status::{End, Status};
+use super::step::Step;
 
 impl Rollout {
     /// Moves the traffic back to stable and restores everything else. The candidate finishes its messages in flight:
-    /// [`tidy`](super::tidy()) drains it afterwards.
-    pub(super) fn back(&mut self, end: End, seen: &Observation, now: u64, decision: &mut Decision) {
+    /// [`collect_garbage`](super::collect_garbage) drains it afterwards.
+    pub(super) fn roll_back(&mut self, end: End, seen: &Observation, now: u64, decision: &mut Decision) {
         if !self.data_is_at_rest(seen, now, decision) {
             return;
         }
@@ -74,7 +77,7 @@ impl Rollout {
     /// Returns `false` if there is nothing more to do now.
     fn data_is_at_rest(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> bool {
         if self.moves_memory() || self.converts() {
-            if is_busy(&seen.candidate) {
+            if seen.is_candidate_busy() {
                 // A handoff in progress has to end, with or without success, before it can be undone.
                 let candidate = self.candidate();
                 decision.waits = Some(format!("{}: first {candidate} has to have taken over the state", self.why));

@@ -1,69 +1,11 @@
-//! The record of a conversation: its participants, the state of its protocols and its unanswered messages (SPEC §7).
+//! The check of a message against its conversation, and its record.
 
-mod participants;
-mod stays;
-
-use std::collections::VecDeque;
-
-use compact_str::CompactString;
-use serde::{Deserialize, Serialize};
-
-use crate::Performative;
+use super::record::{Conversation, MAX_UNANSWERED, Unanswered};
+use super::speech_act::Said;
 use crate::protocol::{Illegal, Protocol, Run, Why};
-
-pub use participants::Participants;
-pub use stays::Stay;
-
-/// The most unanswered messages that a conversation remembers, so that the record stays small. With more open questions
-/// the sender of the oldest gets no `failure` when the conversation expires.
-pub const MAX_UNANSWERED: usize = 64;
 
 /// The most protocol runs that one conversation may have in progress at once.
 pub const MAX_RUNS: usize = 16;
-
-/// The record of a conversation, as the store keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conversation {
-    /// The conversation's id.
-    pub name: String,
-    /// The sender of the first message.
-    pub initiator: CompactString,
-    /// All senders and receivers so far. Names of senders outside the host contain a `:`.
-    pub participants: Participants,
-    /// The protocol that a message named last, checked or not.
-    pub protocol: Option<String>,
-    /// The runs of checked protocols. An agent that is asked something may ask others in the same conversation, so one
-    /// run can be nested in another.
-    pub runs: Vec<Run>,
-    /// The time of the first message, in milliseconds since 1970.
-    pub first: u64,
-    /// The latest time of any message, in milliseconds since 1970.
-    pub last: u64,
-    /// The number of messages so far.
-    pub messages: u64,
-    /// Messages without an answer, oldest first; at most [`MAX_UNANSWERED`].
-    pub unanswered: VecDeque<Unanswered>,
-    /// The revisions to which the conversation is bound, one for each agent that is not free to change.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stays: Vec<Stay>,
-}
-
-/// A message that waits for its answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unanswered {
-    /// The `in-reply-to` of the answer: the message's `reply-with`, or else its id.
-    pub key: String,
-    /// The sender, who gets a `failure` when the conversation expires.
-    pub from: String,
-    /// The receiver.
-    pub to: String,
-    /// Set for a call from outside, whose caller waits no longer than the host runs.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_call: bool,
-    /// Set if the receiver handled the message without an answer, so that no `failure` is due.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub closed: bool,
-}
 
 /// The changes that a message made to its conversation, as needed to take them back.
 #[derive(Debug, Default)]
@@ -84,44 +26,6 @@ pub struct Change {
     forgotten: Option<Unanswered>,
 }
 
-/// The parts of a message that matter to its conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Said<'a> {
-    /// The sender.
-    pub from: &'a str,
-    /// The receiver, by the name that it will use as sender of the answer.
-    pub to: &'a str,
-    /// The communicative act.
-    pub act: Performative,
-    /// The protocol that the message names. A message that names none is not checked.
-    pub protocol: Option<&'a str>,
-    /// The message's id.
-    pub id: &'a str,
-    /// The key that the answer is to name instead of the id.
-    pub reply_with: Option<&'a str>,
-    /// The key of the message that this one answers.
-    pub in_reply_to: Option<&'a str>,
-    /// The time at which it was sent, in milliseconds since 1970.
-    pub at: u64,
-    /// Set for a call from outside, whose caller waits no longer than the host runs.
-    pub is_call: bool,
-}
-
-impl Said<'_> {
-    /// Returns `true` if the sender is owed an answer. A message of an agent to itself is no question.
-    pub fn is_question(&self) -> bool {
-        awaits_answer(self.act) && self.from != self.to
-    }
-
-    /// Returns `true` if an answer may still come after the receiver handled the message without one and sent `sends`
-    /// meanwhile: the named protocol requires an answer, or the receiver asked another agent or sent a message to
-    /// itself.
-    pub fn may_be_answered_later<'a>(&self, sends: impl IntoIterator<Item = Said<'a>>) -> bool {
-        let goes_on = |sent: Said<'_>| sent.from == self.to && (sent.to == self.to || sent.is_question());
-        self.protocol.is_some_and(|name| Protocol::named(name).is_some()) || sends.into_iter().any(goes_on)
-    }
-}
-
 /// The reason why a message is refused by its conversation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -137,22 +41,6 @@ pub enum Refused {
 }
 
 impl Conversation {
-    /// Creates a conversation without messages; `initiator` sends the first.
-    pub fn new(name: &str, initiator: &str, at: u64) -> Self {
-        Self {
-            name: name.to_owned(),
-            initiator: CompactString::new(initiator),
-            participants: Participants::default(),
-            protocol: None,
-            runs: Vec::new(),
-            first: at,
-            last: at,
-            messages: 0,
-            unanswered: VecDeque::new(),
-            stays: Vec::new(),
-        }
-    }
-
     /// Records a message. An answer, even an `agree`, settles the message that it answers. Returns `true` if anything
     /// changed but the message count and the time.
     ///
@@ -254,37 +142,6 @@ impl Conversation {
         Change { answered: self.count(&Said { in_reply_to: None, ..*said }), ..Change::default() }
     }
 
-    /// Closes a question that its receiver handled without an answer: no `failure` is due when the conversation ends. A
-    /// late answer still settles it. Returns `false` if it was not open.
-    pub fn close(&mut self, key: &str, from: &str, to: &str) -> bool {
-        let own = |left: &&mut Unanswered| left.key == key && left.from == from && left.to == to && !left.closed;
-        self.unanswered.iter_mut().find(own).is_some_and(|left| {
-            left.closed = true;
-            true
-        })
-    }
-
-    /// Drops unanswered calls and ends their parts of protocols, after a restart of the host: their callers are gone. A
-    /// caller that asks again begins anew.
-    pub fn lose_calls(&mut self) {
-        let (lost, left) = std::mem::take(&mut self.unanswered).into_iter().partition(|left| left.is_call);
-        self.unanswered = left;
-        let lost: VecDeque<Unanswered> = lost;
-        for Unanswered { from, to, .. } in &lost {
-            self.runs.iter_mut().for_each(|run| run.give_up(to, from));
-        }
-    }
-
-    /// Returns the time at which the conversation expires if no message follows, in milliseconds since 1970.
-    pub fn expires_at(&self, timeout_ms: u64) -> u64 {
-        self.last.saturating_add(timeout_ms)
-    }
-
-    /// Ends the conversation. Returns the questions whose senders get a `failure` (SPEC §7), oldest first.
-    pub fn expire(self) -> Vec<Unanswered> {
-        self.unanswered.into_iter().filter(|left| !left.closed).collect()
-    }
-
     /// Checks the message against the protocol that it names. Changes nothing if it refuses. Returns `true` if the
     /// record changed.
     fn follow(&mut self, said: &Said<'_>) -> Result<bool, Illegal> {
@@ -342,17 +199,5 @@ impl Conversation {
         let answered = self.unanswered.iter().position(|waiting| asked(waiting) && waiting.to == said.from);
         let at = answered.or_else(|| self.unanswered.iter().position(asked))?;
         Some((at, self.unanswered.remove(at)?))
-    }
-}
-
-/// Returns `true` if the sender of such an act is owed an answer, or a `failure` in its place.
-pub fn awaits_answer(act: Performative) -> bool {
-    use Performative::*;
-    match act {
-        Request | RequestWhen | RequestWhenever | QueryIf | QueryRef | Cfp | AcceptProposal | Subscribe | Propose => {
-            true
-        }
-        Agree | Cancel | Confirm | Disconfirm | Failure | Inform | InformIf | InformRef | NotUnderstood | Propagate
-        | Proxy | Refuse | RejectProposal => false,
     }
 }

@@ -2,31 +2,31 @@
 
 use std::cmp::Ordering;
 
-use super::Taken;
+use super::message::Taken;
 
 /// A message that was tried already and is to be tried again at `due`. Its lane is blocked until then.
 #[derive(Debug)]
-pub(super) struct Later<C, T> {
+pub(super) struct Deferred<C, T> {
     pub(super) due: u64,
     pub(super) count: u64,
     pub(super) taken: Taken<C, T>,
 }
 
-impl<C, T> PartialEq for Later<C, T> {
+impl<C, T> PartialEq for Deferred<C, T> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl<C, T> Eq for Later<C, T> {}
+impl<C, T> Eq for Deferred<C, T> {}
 
-impl<C, T> PartialOrd for Later<C, T> {
+impl<C, T> PartialOrd for Deferred<C, T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<C, T> Ord for Later<C, T> {
+impl<C, T> Ord for Deferred<C, T> {
     /// Reversed: the heap returns the greatest entry first, and that has to be the one that is due first.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.due, other.count).cmp(&(self.due, self.count))

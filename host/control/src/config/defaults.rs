@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use super::error::{At, ConfigError};
+use super::findings::Findings;
 use super::node::Place;
-use super::read::Findings;
-use super::rollout::{DeployTable, ReloadTable, ignore};
 use super::schema;
 use super::section::Section;
+use super::strategies::{DeployTable, ReloadTable, ignore};
 use crate::backoff::Backoff;
 use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, OnDead, Order, Reload, Reuse, SnapshotSpec};
-use crate::rollout::declaration::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
 use crate::rollout::split::Sticky;
+use crate::rollout::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
 use crate::rollout::{Memory, Rollback};
 use crate::units::{print_bytes, print_duration};
 
 /// The settings that an agent inherits from `[defaults]`.
-pub(super) struct Inherited {
+pub(super) struct Inheritable {
     pub(super) limits: Limits,
     pub(super) instances: Instances,
     pub(super) snapshot: SnapshotSpec,
@@ -33,7 +33,7 @@ pub(super) struct Inherited {
 /// The places of the lower and the upper end of a range.
 type Ends = (Place, Place);
 
-impl Inherited {
+impl Inheritable {
     /// Reads the tables of `section`; missing values come from `base`, or else from the schema.
     pub(super) fn read(section: &Section<'_>, base: Option<&Self>, findings: &mut Findings) -> Self {
         let (instances, instances_ends) = instances(section, base, findings);
@@ -235,7 +235,7 @@ fn rollback(section: &Section<'_>, base: Option<&RollbackSpec>, findings: &mut F
 }
 
 /// Reads the mailbox. Returns it with the places of the ends of its backoff.
-fn mailbox(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findings) -> (MailboxSpec, Ends) {
+fn mailbox(section: &Section<'_>, base: Option<&Inheritable>, findings: &mut Findings) -> (MailboxSpec, Ends) {
     let whole = base.map(|b| (b.mailbox.clone(), b.backoff_ends.clone()));
     let section = written_or_base!(section, "mailbox", &whole, findings);
     let base = whole.as_ref().map(|(mailbox, _)| mailbox);
@@ -289,7 +289,7 @@ fn backoff(mailbox: &Section<'_>, base: Option<(Backoff, Ends)>, findings: &mut 
 }
 
 /// Reads the instances. Returns them with the places of their ends.
-fn instances(section: &Section<'_>, base: Option<&Inherited>, findings: &mut Findings) -> (Instances, Ends) {
+fn instances(section: &Section<'_>, base: Option<&Inheritable>, findings: &mut Findings) -> (Instances, Ends) {
     // Only `[defaults]` is read without a base.
     let own: fn(u32) -> Reuse = if base.is_some() { Reuse::Own } else { Reuse::ForAll };
     let base = base.map(|b| (b.instances.clone(), b.instances_ends.clone()));

@@ -6,44 +6,44 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::error::{At, Clash, ConfigError, Overlap};
+use super::findings::Findings;
 use super::node::Place;
-use super::read::Findings;
 use crate::desired::Route;
+use crate::grant::Grantable;
 use crate::names::{AgentName, Capability, Receiver};
 
 /// The routes and grants so far, and the names that grants may refer to.
 #[derive(Default)]
-pub(super) struct Cross {
-    agents: BTreeSet<AgentName>,
-    capabilities: BTreeSet<Capability>,
+pub(super) struct Consistency {
+    grantable: Grantable,
     grants: Vec<(Receiver, At)>,
     /// Routes by shape.
-    routes: HashMap<String, Taken>,
+    routes: HashMap<String, ShapeRoutes>,
     /// Routes by the part of the shape before a parameter, and before a rest.
-    params: HashMap<String, Arc<Owner>>,
-    rests: HashMap<String, Arc<Owner>>,
+    params: HashMap<String, Arc<DeclaredRoute>>,
+    rests: HashMap<String, Arc<DeclaredRoute>>,
 }
 
 /// The routes of one shape, by method.
 #[derive(Default)]
-struct Taken {
+struct ShapeRoutes {
     /// The first route of the shape, and the first without methods, which answers all.
-    first: Option<Arc<Owner>>,
-    all: Option<Arc<Owner>>,
-    by_method: HashMap<String, Arc<Owner>>,
+    first: Option<Arc<DeclaredRoute>>,
+    all: Option<Arc<DeclaredRoute>>,
+    by_method: HashMap<String, Arc<DeclaredRoute>>,
 }
 
 /// A route with its agent.
-struct Owner {
+struct DeclaredRoute {
     agent: String,
     route: String,
     place: Place,
     method: Option<String>,
 }
 
-impl Taken {
+impl ShapeRoutes {
     /// Returns an earlier route that answers a method of `route`, and that method if it is not all.
-    fn by(&self, route: &Route) -> Option<(&Arc<Owner>, Option<String>)> {
+    fn by(&self, route: &Route) -> Option<(&Arc<DeclaredRoute>, Option<String>)> {
         let shared = |method: &String| Some((self.by_method.get(method)?, Some(method.clone())));
         match (route.methods.first(), &self.all) {
             // A route for all methods clashes with any other.
@@ -54,7 +54,7 @@ impl Taken {
     }
 
     /// Records `owner` as the route for the methods of `route`.
-    fn take(&mut self, route: &Route, owner: &Arc<Owner>) {
+    fn take(&mut self, route: &Route, owner: &Arc<DeclaredRoute>) {
         // The earliest route is the one that errors name.
         self.first.get_or_insert_with(|| Arc::clone(owner));
         if route.methods.is_empty() {
@@ -66,15 +66,15 @@ impl Taken {
     }
 }
 
-impl Cross {
+impl Consistency {
     /// Records an agent.
     pub(super) fn agent(&mut self, name: AgentName) {
-        self.agents.insert(name);
+        self.grantable.agents.insert(name);
     }
 
     /// Records capabilities of an agent.
     pub(super) fn capabilities(&mut self, names: &BTreeSet<Capability>) {
-        self.capabilities.extend(names.iter().cloned());
+        self.grantable.capabilities.extend(names.iter().cloned());
     }
 
     /// Records a grant, to be checked once all agents are known.
@@ -85,7 +85,7 @@ impl Cross {
     /// Records a route, and reports an earlier one that clashes with it.
     pub(super) fn route(&mut self, agent: &str, route: &Route, at: At, findings: &mut Findings) {
         let pattern = &route.pattern;
-        let owner = Arc::new(Owner {
+        let owner = Arc::new(DeclaredRoute {
             agent: agent.to_owned(),
             route: pattern.to_string(),
             place: at.place.clone(),
@@ -123,18 +123,20 @@ impl Cross {
     /// Reports grants for agents and capabilities that do not exist.
     pub(super) fn check(self, findings: &mut Findings) {
         for (receiver, at) in self.grants {
+            if self.grantable.contains(&receiver) {
+                continue;
+            }
             let error = match &receiver {
-                Receiver::Agent(name) if !self.agents.contains(name) => {
-                    let known = self.agents.iter().map(AgentName::as_str);
+                Receiver::Agent(name) => {
+                    let known = self.grantable.agents.iter().map(AgentName::as_str);
                     let suggestion = findings.suggest.nearest(name.as_str(), known).map(str::to_owned);
                     ConfigError::UnknownAgent { at, name: name.to_string(), suggestion }
                 }
-                Receiver::Capability(name) if !self.capabilities.contains(name) => {
-                    let known = self.capabilities.iter().map(Capability::as_str);
+                Receiver::Capability(name) => {
+                    let known = self.grantable.capabilities.iter().map(Capability::as_str);
                     let suggestion = findings.suggest.nearest(name.as_str(), known).map(str::to_owned);
                     ConfigError::UnknownCapability { at, name: name.to_string(), suggestion }
                 }
-                Receiver::Agent(_) | Receiver::Capability(_) => continue,
             };
             findings.errors.push(error);
         }

@@ -2,15 +2,33 @@
 
 use std::time::Duration;
 
-use super::analysis::{self, Verdict};
-use super::forward::is_busy;
-use super::observation::{Action, Decision, Observation, Rehearsal, Seen, Windows};
-use super::settings::{JUDGED_EVERY, PROBES_WATCHED, Pace, WATCHED_EVERY};
+use super::action::{Action, Decision};
+use super::analysis;
+use super::compat::{Formats, check_formats};
+use super::observation::{Observation, Seen, Windows};
+use super::probe::Pace;
+use super::record::Rollout;
+use super::rehearsal::Rehearsal;
 use super::split::Sticky;
-use super::{End, Formats, Rollout, Status, Step, Strategy, can_read};
+use super::status::{End, Status};
+use super::step::Step;
+use super::strategy::Strategy;
+use super::verdict::Verdict;
 use crate::format::Conversion;
 use crate::lifecycle::State;
 use crate::units::print_duration;
+
+/// The interval of judging split traffic (SPEC §3).
+pub(super) const JUDGED_EVERY: Duration = Duration::from_secs(5);
+
+/// The number of probes of a revision with all the traffic that are enough: as many as would refuse it.
+const PROBES_WATCHED: u64 = 3;
+
+/// The interval of observing a watched revision: short, as it has all the traffic.
+const WATCHED_EVERY: Duration = Duration::from_secs(1);
+
+/// The shortest wait before another observation.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// The state of a step.
 pub(super) enum Reached {
@@ -102,7 +120,7 @@ impl Rollout {
         let formats = Formats { stable: &old, candidate: &new, holds: &self.holds, migrates: Some(candidate.migrates) };
         let stateful = stable_stateful || candidate.stateful;
         if self.restores.is_none()
-            && let Err(why) = can_read(&self.settings.strategy, stateful, &formats)
+            && let Err(why) = check_formats(&self.settings.strategy, stateful, &formats)
         {
             return Reached::Refused(End::Failed, why.to_string());
         }
@@ -261,7 +279,7 @@ impl Rollout {
             return Reached::Yes;
         }
         let failed = seen.stable.as_ref().is_some_and(|seen| matches!(seen.state, State::Failed { .. }));
-        if !is_busy(&seen.candidate) && !self.is_in_force(seen, 0) && !failed {
+        if !seen.is_candidate_busy() && !self.is_in_force(seen, 0) && !failed {
             // After a restart the revision that hands over has to be running first.
             return Reached::Works(format!("{stable} has all traffic until it hands over"));
         }
@@ -273,7 +291,7 @@ impl Rollout {
             let why = format!("the handoff was given up: {stable} still had {in_flight} in flight after {limit}");
             return Reached::Refused(End::Failed, why);
         }
-        if !seen.paused && is_busy(&seen.candidate) {
+        if !seen.paused && seen.is_candidate_busy() {
             return Reached::Works("what is written is made safe before the mailbox is held".to_owned());
         }
         if !seen.paused {
@@ -327,7 +345,7 @@ impl Rollout {
         Reached::Waits(format!("{} drains: {} in flight", self.stable(), old.in_flight))
     }
 
-    /// Conditions that would refuse the candidate were checked before: see [`Rollout::forward`].
+    /// Conditions that would refuse the candidate were checked before: see [`Rollout::roll_forward`].
     fn watched(&self, seen: &Observation, hold: Duration, decision: &mut Decision) -> Reached {
         let left = hold.saturating_sub(Duration::from_millis(self.clock.step));
         if left.is_zero() || !self.settings.rollback.automatic {
@@ -387,9 +405,6 @@ impl Rollout {
         Reached::Waits(tell(print_duration(Duration::from_secs(left.as_millis().div_ceil(1_000) as u64))))
     }
 }
-
-/// The shortest wait before another observation.
-const MOMENT: Duration = Duration::from_millis(100);
 
 /// Returns the reason for waiting: missing messages, or the decision left to a person.
 fn told(verdict: &Verdict, what: &str) -> String {

@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use super::analysis::{self, Known, Verdict, Window};
-use super::observation::{Action, Decision, Observation, Seen, Windows};
-use super::reach::Reached;
-use super::settings::JUDGED_EVERY;
-use super::{End, Rollout, Status, Step, Strategy};
+use super::action::{Action, Decision};
+use super::goals::{JUDGED_EVERY, Reached};
+use super::observation::{Observation, Seen};
+use super::record::Rollout;
+use super::status::{End, Status};
+use super::step::Step;
+use super::strategy::Strategy;
+use super::verdict::Verdict;
 use crate::lifecycle::State;
 use crate::names::RevisionId;
 
 impl Rollout {
     /// Takes the rollout as far as the observation allows. Leaves it rolling back if the candidate is refused.
-    pub(super) fn forward(&mut self, seen: &Observation, now: u64, decision: &mut Decision) {
+    pub(super) fn roll_forward(&mut self, seen: &Observation, now: u64, decision: &mut Decision) {
         if matches!(self.status, Status::RollingBack { .. }) {
             return;
         }
@@ -102,27 +105,13 @@ impl Rollout {
         }
     }
 
-    /// Judges the candidate by the measurements of this window.
-    pub(super) fn verdict(&self, seen: &Observation) -> Verdict {
-        let windows = self.windows(seen);
-        let known = Known { lately: self.lately, before: self.before };
-        analysis::judge(&self.settings.rollback, &windows.stable, known, &windows.candidate)
-    }
-
-    /// Returns the measurements since [`Rollout::window`] began.
-    pub(super) fn windows(&self, seen: &Observation) -> Windows {
-        let windows = if seen.windows.step == self.window() { seen.windows } else { Windows::default() };
-        // The messages that a draining revision still answers are no basis for comparison.
-        if self.weight == 100 { Windows { stable: Window::default(), ..windows } } else { windows }
-    }
-
     /// Moves all traffic to the candidate if stable failed: there is nothing to go back to, and otherwise no revision
     /// serves.
     fn take_over_from_failed(&mut self, seen: &Observation, now: u64) {
         let Some(State::Failed { reason }) = seen.stable.as_ref().map(|seen| &seen.state) else { return };
         // A handoff or a conversion in progress has to end first, with or without success.
         let step = self.steps.get(self.step);
-        if self.weight == 100 || step == Some(&Step::Convert) || self.moves_memory() && is_busy(&seen.candidate) {
+        if self.weight == 100 || step == Some(&Step::Convert) || self.moves_memory() && seen.is_candidate_busy() {
             return;
         }
         // Its migration is known only once it is prepared, and with it if it can read the state.
@@ -153,7 +142,7 @@ impl Rollout {
         }
         let (stable, candidate) = (self.stable(), self.candidate());
         let failed = seen.stable.as_ref().is_some_and(|seen| seen.failure().is_some());
-        let old = if failed || self.moves_memory() && is_busy(&seen.candidate) {
+        let old = if failed || self.moves_memory() && seen.is_candidate_busy() {
             None
         } else if self.weight < 100 {
             bring_up(seen.stable.as_ref(), &stable, self.instances.min, decision)
@@ -172,29 +161,18 @@ impl Rollout {
         old.or(new)
     }
 
-    /// Returns `true` if the present step moves traffic together with memory.
-    pub(super) fn moves_memory(&self) -> bool {
-        matches!(self.steps.get(self.step), Some(Step::Handoff | Step::TakeBack | Step::Convert))
-    }
-
     /// Ends a pause or shadowing that belongs to another step.
     fn loosen(&self, seen: &Observation, decision: &mut Decision) {
         let step = self.steps.get(self.step);
         // A paused rollout must not hold up messages; a handoff in progress comes to its end first.
         let holds = matches!(step, Some(Step::Handoff | Step::Convert));
-        let needed = holds && (self.status != Status::Paused || is_busy(&seen.candidate));
+        let needed = holds && (self.status != Status::Paused || seen.is_candidate_busy());
         if seen.paused && !needed && !seen.conversion.unfinished {
             decision.act(Action::Resume { agent: self.agent.clone() });
         }
         if seen.shadowed && !matches!(step, Some(Step::Shadow { .. })) {
             decision.act(Action::Shadow { revision: self.candidate(), on: false });
         }
-    }
-
-    /// Returns `true` if traffic is split with this weight and exactly the revisions with traffic are running.
-    pub(super) fn is_in_force(&self, seen: &Observation, weight: u8) -> bool {
-        let runs = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| seen.state == State::Running);
-        seen.weight == weight && runs(&seen.stable) == (weight < 100) && runs(&seen.candidate) == (weight > 0)
     }
 
     /// Returns the number of the candidate's instances that are up by this step.
@@ -206,11 +184,6 @@ impl Rollout {
         });
         instances.next_back().unwrap_or(self.instances.min)
     }
-}
-
-/// Returns `true` if the host works on the revision.
-pub(super) fn is_busy(seen: &Option<Seen>) -> bool {
-    seen.as_ref().is_some_and(|seen| seen.busy)
 }
 
 /// Brings a revision up. Returns the reason for waiting; `None` once it can take messages.

@@ -5,24 +5,8 @@
 //! here. The binding is part of the stored record, so it outlives the host.
 
 use compact_str::CompactString;
-use serde::{Deserialize, Serialize};
 
-use super::{Conversation, Unanswered};
-
-/// The binding of a conversation to a revision of one agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stay {
-    /// The agent.
-    pub agent: CompactString,
-    /// The revision's number.
-    pub revision: u64,
-    /// Messages sent to the agent up to this time belong to the revision, in milliseconds since 1970; later ones belong
-    /// to it while an answer is owed.
-    pub until: u64,
-    /// Set once the conversation was free: a later question belongs to the revision that handles it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_over: bool,
-}
+use super::record::{Conversation, Stay, Unanswered};
 
 impl Conversation {
     /// Returns `true` if the agent waits for an answer in this conversation, or owes one. `except` is the key of a

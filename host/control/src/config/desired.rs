@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::cross::Cross;
+use super::consistency::Consistency;
+use super::defaults::Inheritable;
 use super::error::{At, ConfigError};
-use super::inherited::Inherited;
+use super::findings::Findings;
 use super::node::{Entry, Node, Place, Table, Value};
-use super::read::{Element, Findings, wrong_type};
 use super::schema;
 use super::section::Section;
+use super::values::{Element, wrong_type};
 use crate::cors::Cors;
 use crate::desired::{
     Admin, AgentSpec, Allow, Build, Conversations, Desired, Details, Durability, Host, Http, Limits, Mode, Probes,
@@ -47,7 +48,7 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
     let root = Section::open(schema::root(), table, String::new(), root.place.clone(), findings);
     // The value is not kept, since there is only one format.
     root.get::<u64>("caxton", None, findings);
-    let base = Inherited::read(&root.section("defaults", findings), None, findings);
+    let base = Inheritable::read(&root.section("defaults", findings), None, findings);
     let desired = Desired {
         http: http(&root.section("http", findings), findings),
         admin: Admin { listen: listen(&root.section("admin", findings), findings) },
@@ -128,18 +129,18 @@ fn conversations(section: &Section<'_>, findings: &mut Findings) -> Conversation
 }
 
 /// Reads all agents and checks them, one by one and against each other.
-fn agents(root: &Section<'_>, base: &Inherited, findings: &mut Findings) -> BTreeMap<AgentName, Arc<AgentSpec>> {
+fn agents(root: &Section<'_>, base: &Inheritable, findings: &mut Findings) -> BTreeMap<AgentName, Arc<AgentSpec>> {
     let mut agents = BTreeMap::new();
     let Some(entry) = root.entry("agents") else { return agents };
     let Value::Table(table) = &entry.node.value else {
         findings.errors.push(wrong_type(root.schema("agents"), "agents", &entry.node, "agents"));
         return agents;
     };
-    let mut cross = Cross::default();
+    let mut consistency = Consistency::default();
     for (name, entry) in table {
         let path = format!("agents.{name}");
         // Recorded even if its settings are wrong, so that grants for it are no further errors.
-        let parsed = name.parse::<AgentName>().inspect(|name| cross.agent(name.clone())).map_err(|reason| {
+        let parsed = name.parse::<AgentName>().inspect(|name| consistency.agent(name.clone())).map_err(|reason| {
             let at = At { key: path.clone(), place: entry.key.clone() };
             findings.errors.push(ConfigError::BadName { at, given: name.clone(), whose: "an agent", reason });
         });
@@ -157,12 +158,12 @@ fn agents(root: &Section<'_>, base: &Inherited, findings: &mut Findings) -> BTre
         report_missing_component(&section, name, table, findings);
         // After a bad name the settings are still checked, under a name that is never shown.
         let agent = parsed.clone().unwrap_or_else(|()| "nobody".parse().expect("follows the rule for names"));
-        let spec = agent_spec(&section, name, agent, base, &mut cross, findings);
+        let spec = agent_spec(&section, name, agent, base, &mut consistency, findings);
         if let Ok(agent) = parsed {
             agents.insert(agent, Arc::new(spec));
         }
     }
-    cross.check(findings);
+    consistency.check(findings);
     agents
 }
 
@@ -182,17 +183,17 @@ fn agent_spec(
     section: &Section<'_>,
     written: &str,
     name: AgentName,
-    base: &Inherited,
-    cross: &mut Cross,
+    base: &Inheritable,
+    consistency: &mut Consistency,
     findings: &mut Findings,
 ) -> AgentSpec {
     let component = section.entry("component").and_then(|_| section.get("component", None, findings));
     let capabilities: Vec<(Element, Place)> = section.get("capabilities", None, findings).unwrap_or_default();
     let capabilities: BTreeSet<Capability> =
         capabilities.into_iter().filter_map(|(element, _)| element.capability()).collect();
-    cross.capabilities(&capabilities);
-    let Inherited { limits, instances, snapshot, mailbox, breaker, reload, rollout, .. } =
-        Inherited::read(section, Some(base), findings);
+    consistency.capabilities(&capabilities);
+    let Inheritable { limits, instances, snapshot, mailbox, breaker, reload, rollout, .. } =
+        Inheritable::read(section, Some(base), findings);
     AgentSpec {
         printed: Default::default(),
         component: component.unwrap_or_default(),
@@ -205,12 +206,12 @@ fn agent_spec(
         snapshot,
         state: format(section, findings),
         config: section.get("config", None, findings).unwrap_or_default(),
-        allow: allow(section, cross, findings),
+        allow: allow(section, consistency, findings),
         schedules: schedules(section, &limits, findings),
         limits,
         mailbox,
         breaker,
-        http: routes(section, written, cross, findings),
+        http: routes(section, written, consistency, findings),
         reload,
         rollout,
         name,
@@ -227,21 +228,21 @@ fn format(section: &Section<'_>, findings: &mut Findings) -> Format {
     Format { version, reads }
 }
 
-fn allow(section: &Section<'_>, cross: &mut Cross, findings: &mut Findings) -> Allow {
+fn allow(section: &Section<'_>, consistency: &mut Consistency, findings: &mut Findings) -> Allow {
     let Some(section) = section.written("allow", findings) else { return Allow::default() };
     let send: Vec<(Element, Place)> = section.get("send", None, findings).unwrap_or_default();
     let mut allow = Allow { env: section.get("env", None, findings).unwrap_or_default(), ..Allow::default() };
     for (index, (element, place)) in send.into_iter().enumerate() {
         if let Some(receiver) = element.receiver() {
             let at = At { key: format!("{}[{index}]", section.key("send")), place };
-            cross.grant(receiver.clone(), at);
+            consistency.grant(receiver.clone(), at);
             allow.send.insert(receiver);
         }
     }
     allow
 }
 
-fn routes(section: &Section<'_>, agent: &str, cross: &mut Cross, findings: &mut Findings) -> Vec<Route> {
+fn routes(section: &Section<'_>, agent: &str, consistency: &mut Consistency, findings: &mut Findings) -> Vec<Route> {
     let mut routes = Vec::new();
     for section in section.sections("http", findings) {
         let pattern = section.get("route", None, findings);
@@ -256,7 +257,7 @@ fn routes(section: &Section<'_>, agent: &str, cross: &mut Cross, findings: &mut 
             let conversation = conversation(&section, &pattern, findings);
             let route = Route { pattern, methods, mode, cors, conversation };
             let at = At { key: section.key("route"), place: section.place("route") };
-            cross.route(agent, &route, at, findings);
+            consistency.route(agent, &route, at, findings);
             routes.push(route);
         }
     }

@@ -7,8 +7,21 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::analysis::{Compared, percent};
-use super::compare::Difference;
+use super::answer::Difference;
+use super::window::Compared;
+use crate::units::percent_of;
+
+/// The result of handling past messages on a copy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Rehearsal {
+    /// Not finished yet.
+    #[default]
+    Open,
+    /// All were handled, and answered so.
+    Passed(Answers),
+    /// A message was not handled: its position and the error.
+    Failed(String),
+}
 
 /// The comparison of the answers in a rehearsal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -49,7 +62,7 @@ impl Answers {
     pub fn refusal(&self, match_percent: Option<f64>) -> Option<String> {
         let least = match_percent?;
         let (alike, all) = (u64::from(self.alike), u64::from(self.compared()));
-        (all > 0 && percent(alike, all) < least)
+        (all > 0 && percent_of(alike, all) < least)
             .then(|| format!("{self}; {least}% have to be alike (`rollback.match`)"))
     }
 }

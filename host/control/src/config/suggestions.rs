@@ -6,17 +6,17 @@ const MAX_COMPARED: usize = 200_000;
 
 /// A search for near names with a limited budget.
 #[derive(Debug)]
-pub(super) struct Suggest {
+pub(super) struct Suggestions {
     left: usize,
 }
 
-impl Default for Suggest {
+impl Default for Suggestions {
     fn default() -> Self {
         Self { left: MAX_COMPARED }
     }
 }
 
-impl Suggest {
+impl Suggestions {
     /// Returns the name in `known` that is nearest to `given`, if it is near enough to have been meant; the first of
     /// several equally near.
     pub(super) fn nearest<'a>(&mut self, given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -65,13 +65,13 @@ mod tests {
             ("x", None),
             ("", None),
         ] {
-            assert_eq!(Suggest::default().nearest(given, known), expected, "{given}");
+            assert_eq!(Suggestions::default().nearest(given, known), expected, "{given}");
         }
     }
 
     #[test]
     fn the_budget_ends() {
-        let mut suggest = Suggest { left: 1 };
+        let mut suggest = Suggestions { left: 1 };
         assert_eq!(suggest.nearest("limts", ["limits"]), Some("limits"));
         assert_eq!(suggest.nearest("limts", ["limits"]), None);
     }

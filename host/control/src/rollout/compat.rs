@@ -91,7 +91,7 @@ pub struct Formats<'a> {
 ///
 /// # Errors
 /// The reason why it would, with the way out.
-pub fn can_read(strategy: &Strategy, stateful: bool, formats: &Formats<'_>) -> Result<(), CannotHold> {
+pub fn check_formats(strategy: &Strategy, stateful: bool, formats: &Formats<'_>) -> Result<(), CannotHold> {
     let Formats { stable, candidate, holds, migrates } = *formats;
     let (runs, new) = (stable.version, candidate.version);
     let unreadable = candidate.unreadable(holds);
@@ -104,7 +104,7 @@ pub fn can_read(strategy: &Strategy, stateful: bool, formats: &Formats<'_>) -> R
     if runs == new {
         return Ok(());
     }
-    if let Some((strategy, instead)) = split(strategy, stateful) {
+    if let Some((strategy, instead)) = splits_traffic(strategy, stateful) {
         if !stable.can_read(new) {
             return Err(CannotHold::SplitFormats { strategy, instead, runs, new });
         }
@@ -120,7 +120,7 @@ pub fn can_read(strategy: &Strategy, stateful: bool, formats: &Formats<'_>) -> R
 
 /// Returns the name of a strategy that gives two revisions traffic at once, with the name of one that does not; `None`
 /// for all other strategies.
-pub(super) fn split(strategy: &Strategy, stateful: bool) -> Option<(&'static str, &'static str)> {
+pub(super) fn splits_traffic(strategy: &Strategy, stateful: bool) -> Option<(&'static str, &'static str)> {
     let part = |percent: u8| percent < 100;
     match strategy {
         Strategy::Deploy(Deploy::Canary { steps })
@@ -142,11 +142,11 @@ pub(super) fn split(strategy: &Strategy, stateful: bool) -> Option<(&'static str
 ///
 /// # Errors
 /// The reason why it is not, with the way out.
-pub fn can_hold(strategy: &Strategy, stateful: bool) -> Result<(), CannotHold> {
+pub fn check_memory(strategy: &Strategy, stateful: bool) -> Result<(), CannotHold> {
     if !stateful {
         return Ok(());
     }
-    if let Some((strategy, instead)) = split(strategy, stateful) {
+    if let Some((strategy, instead)) = splits_traffic(strategy, stateful) {
         return Err(CannotHold::Split { strategy, instead });
     }
     if matches!(strategy, Strategy::Reload(Reload::Parallel { .. })) { Err(CannotHold::Shadow) } else { Ok(()) }
@@ -178,8 +178,8 @@ mod tests {
             (Strategy::Reload(all(vec![100])), true),
             (Strategy::Undo, true),
         ] {
-            assert_eq!(can_hold(&strategy, true).is_ok(), holds, "{strategy:?}");
-            assert_eq!(can_hold(&strategy, false), Ok(()), "{strategy:?}");
+            assert_eq!(check_memory(&strategy, true).is_ok(), holds, "{strategy:?}");
+            assert_eq!(check_memory(&strategy, false), Ok(()), "{strategy:?}");
         }
     }
 
@@ -190,7 +190,7 @@ mod tests {
         let graceful = || Strategy::Reload(Reload::Graceful);
         let check = |strategy: &Strategy, stable: &Format, candidate: &Format, holds: &[u32], migrates| {
             let holds = holds.iter().copied().collect();
-            match can_read(strategy, false, &Formats { stable, candidate, holds: &holds, migrates }) {
+            match check_formats(strategy, false, &Formats { stable, candidate, holds: &holds, migrates }) {
                 Ok(()) => "ok",
                 Err(CannotHold::Unreadable { .. }) => "unreadable",
                 Err(CannotHold::SplitFormats { .. }) => "formats",
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_way_out() {
-        let told = |strategy| can_hold(&strategy, true).unwrap_err().to_string();
+        let told = |strategy| check_memory(&strategy, true).unwrap_err().to_string();
         assert_eq!(
             told(Strategy::Deploy(Deploy::canary())),
             "canary sends messages to two revisions at once, and this agent keeps its state in memory, of which there is \

@@ -1,24 +1,18 @@
-//! The tables `deploy`, `reload` and `rollback`, with the strategies of a rollout and the rules for going back (SPEC
-//! §2–§4).
-//!
-//! [`super::schema`] decides which of these keys a file may have: a key or word that is `later` there is refused before
-//! it gets here, and a missing key has its default. Once a host implements another one, its row in the schema changes,
-//! and nothing here.
+//! Percentages, batches, weights and steps of a rollout, as written.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::bounds::{bounded, time};
 use super::error::{At, ConfigError};
+use super::findings::Findings;
 use super::node::{Node, Value};
-use super::read::{Findings, Scalar, bounded, read};
-use super::schema::{Default, Key, Kind};
 use crate::format::MAX_VERSION;
-use crate::rollout::compare::Ignore;
 use crate::rollout::strategy::{Batch, CanaryStep, MAX_WEIGHTS};
-use crate::rollout::{Deploy, Reload};
-use crate::units::parse_percent;
+use crate::units::{parse_duration, parse_percent};
 
-const DAY: u64 = 24 * 60 * 60 * 1_000;
+/// The longest time of a step, in milliseconds: a canary that needs longer needs a person, as with `pause`.
+const MAX_HOLD_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Reads a percentage such as `5%` or `0.5%`, or a number that means percent.
 ///
@@ -93,7 +87,6 @@ fn canary_step(node: &Node, path: &str, findings: &mut Findings) -> Option<Canar
         let at = At { key: format!("{path}.{name}"), place: entry.key.clone() };
         findings.errors.push(ConfigError::UnknownKey { at, suggestion, known: KNOWN.to_vec() });
     }
-    let hold = Kind::Time { least: 0, most: DAY };
     match (table.get("weight"), table.get("pause")) {
         (None, Some(pause)) => match (&pause.node.value, table.get("for")) {
             (Value::Boolean(true), None) => Some(CanaryStep::Pause),
@@ -116,7 +109,13 @@ fn canary_step(node: &Node, path: &str, findings: &mut Findings) -> Option<Canar
                 }
             };
             let hold = match table.get("for") {
-                Some(entry) => time(hold, "for", &entry.node, &format!("{path}.for"), findings)?,
+                Some(entry) => match hold(&entry.node, path) {
+                    Ok(hold) => hold,
+                    Err(error) => {
+                        findings.errors.push(error);
+                        return None;
+                    }
+                },
                 None => Duration::ZERO,
             };
             Some(CanaryStep::Weight { percent, hold })
@@ -170,19 +169,6 @@ pub(super) fn versions(nodes: &[Node], path: &str, findings: &mut Findings) -> O
     (findings.errors.len() == before).then_some(found)
 }
 
-/// Reads the paths that may differ when answers are compared.
-pub(super) fn ignore(paths: &[String], at: At, findings: &mut Findings) -> Vec<String> {
-    if let Some((given, reason)) = paths.iter().find_map(|path| Some((path, Ignore::new([path.as_str()]).err()?))) {
-        findings.errors.push(ConfigError::WrongType {
-            at,
-            expected: format!("paths, and `{given}` is none: {reason}"),
-            found: "another text",
-            example: "ignore = [\"reply.at\", \"**.id\"]".to_owned(),
-        });
-    }
-    paths.to_vec()
-}
-
 fn steps<'a>(node: &'a Node, path: &str, example: &str, findings: &mut Findings) -> Option<&'a [Node]> {
     let at = At { key: path.to_owned(), place: node.place.clone() };
     let Value::Array(nodes) = &node.value else {
@@ -210,77 +196,16 @@ fn rising(last: &mut u8, percent: u8, path: &str, node: &Node, findings: &mut Fi
     *last = percent.max(*last);
 }
 
-fn time(kind: Kind, name: &'static str, node: &Node, path: &str, findings: &mut Findings) -> Option<Duration> {
-    let key = Key { path: name, kind, default: Default::Unset("\"5m\""), doc: "" };
-    match read(&key, name, node, path, findings)? {
-        Scalar::Time(time) => Some(time),
-        _ => None,
-    }
-}
-
-/// The content of a `deploy` table.
-pub(super) struct DeployTable {
-    pub(super) strategy: &'static str,
-    pub(super) batch: Option<Batch>,
-    pub(super) keep_warm: Option<Duration>,
-    pub(super) steps: Option<Vec<CanaryStep>>,
-}
-
-impl DeployTable {
-    /// Returns the strategy with its own settings; missing ones come from `base` if it is the same strategy.
-    pub(super) fn strategy(self, base: &Deploy) -> Deploy {
-        let base = match (self.strategy, base) {
-            ("immediate", _) => Deploy::Immediate,
-            ("blue-green", Deploy::BlueGreen { .. }) | ("canary", Deploy::Canary { .. }) => base.clone(),
-            ("blue-green", _) => Deploy::blue_green(),
-            ("canary", _) => Deploy::canary(),
-            (_, Deploy::Rolling { .. }) => base.clone(),
-            _ => Deploy::default(),
-        };
-        match base {
-            Deploy::Rolling { batch } => Deploy::Rolling { batch: self.batch.unwrap_or(batch) },
-            Deploy::BlueGreen { keep_warm } => Deploy::BlueGreen { keep_warm: self.keep_warm.unwrap_or(keep_warm) },
-            Deploy::Canary { steps } => Deploy::Canary { steps: self.steps.unwrap_or(steps) },
-            Deploy::Immediate => base,
-        }
-    }
-}
-
-/// The content of a `reload` table.
-pub(super) struct ReloadTable {
-    pub(super) strategy: &'static str,
-    pub(super) hold: Option<Duration>,
-    pub(super) min_messages: Option<u64>,
-    pub(super) match_percent: Option<f64>,
-    pub(super) ignore: Option<Vec<String>>,
-    pub(super) steps: Option<Vec<u8>>,
-    pub(super) every: Option<Duration>,
-}
-
-impl ReloadTable {
-    /// Returns the strategy with its own settings; missing ones come from `base` if it is the same strategy.
-    pub(super) fn strategy(self, base: &Reload) -> Reload {
-        let base = match (self.strategy, base) {
-            ("immediate", _) => Reload::Immediate,
-            ("parallel", Reload::Parallel { .. }) | ("traffic-splitting", Reload::TrafficSplitting { .. }) => {
-                base.clone()
-            }
-            ("parallel", _) => Reload::parallel(),
-            ("traffic-splitting", _) => Reload::traffic_splitting(),
-            _ => Reload::Graceful,
-        };
-        match base {
-            Reload::Parallel { hold, min_messages, match_percent, ignore } => Reload::Parallel {
-                hold: self.hold.unwrap_or(hold),
-                min_messages: self.min_messages.unwrap_or(min_messages),
-                match_percent: self.match_percent.unwrap_or(match_percent),
-                ignore: self.ignore.unwrap_or(ignore),
-            },
-            Reload::TrafficSplitting { steps, every } => {
-                Reload::TrafficSplitting { steps: self.steps.unwrap_or(steps), every: self.every.unwrap_or(every) }
-            }
-            Reload::Graceful | Reload::Immediate => base,
-        }
+/// Reads the time of a step, up to a day.
+fn hold(node: &Node, path: &str) -> Result<Duration, ConfigError> {
+    let at = At { key: format!("{path}.for"), place: node.place.clone() };
+    let Value::String(text) = &node.value else {
+        let (expected, example) = ("a duration".to_owned(), "for = \"5m\"".to_owned());
+        return Err(ConfigError::WrongType { at, expected, found: node.value.describe(), example });
+    };
+    match parse_duration(text) {
+        Ok(given) => time(given, 0, MAX_HOLD_MS, at),
+        Err(reason) => Err(ConfigError::BadDuration { at, given: text.clone(), reason }),
     }
 }
 
@@ -385,49 +310,5 @@ mod tests {
             assert_eq!(weights(&tree(&given), "x", &mut findings), expected, "{given}");
             assert_eq!(places(&findings), wrong, "{given}");
         }
-    }
-
-    #[test]
-    fn ignored_paths_are_checked() {
-        for (path, errors) in [("reply.at", 0), ("**.id", 0), ("a..b", 1)] {
-            let mut findings = Findings::default();
-            ignore(&[path.to_owned()], at(), &mut findings);
-            assert_eq!(findings.errors.len(), errors, "{path}");
-        }
-    }
-
-    #[test]
-    fn settings_are_inherited_only_by_the_same_strategy() {
-        let table = |strategy| DeployTable { strategy, batch: None, keep_warm: Some(Duration::ZERO), steps: None };
-        let pauses = Deploy::Canary { steps: vec![CanaryStep::Pause] };
-        for (strategy, base, expected) in [
-            ("canary", &pauses, pauses.clone()),
-            ("canary", &Deploy::Immediate, Deploy::canary()),
-            ("blue-green", &pauses, Deploy::BlueGreen { keep_warm: Duration::ZERO }),
-            ("rolling", &Deploy::Rolling { batch: Batch::Percent(7) }, Deploy::Rolling { batch: Batch::Percent(7) }),
-            ("rolling", &pauses, Deploy::default()),
-            ("immediate", &pauses, Deploy::Immediate),
-        ] {
-            assert_eq!(table(strategy).strategy(base), expected, "{strategy} {base:?}");
-        }
-        let table = |strategy| ReloadTable {
-            strategy,
-            hold: None,
-            min_messages: None,
-            match_percent: Some(90.0),
-            ignore: None,
-            steps: Some(vec![9]),
-            every: None,
-        };
-        let nine = Reload::TrafficSplitting { steps: vec![9], every: Duration::from_secs(30) };
-        for (strategy, base, expected) in [
-            ("graceful", &nine, Reload::Graceful),
-            ("immediate", &nine, Reload::Immediate),
-            ("traffic-splitting", &Reload::Graceful, nine.clone()),
-        ] {
-            assert_eq!(table(strategy).strategy(base), expected, "{strategy} {base:?}");
-        }
-        let Reload::Parallel { match_percent, min_messages, .. } = table("parallel").strategy(&nine) else { panic!() };
-        assert_eq!((match_percent, min_messages), (90.0, 100));
     }
 }

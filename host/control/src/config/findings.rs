@@ -1,0 +1,11 @@
+//! The errors of a check as they are found.
+
+use super::error::ConfigError;
+use super::suggestions::Suggestions;
+
+/// The results of reading beside the values: the errors so far, and the remaining budget for suggestions.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) errors: Vec<ConfigError>,
+    pub(super) suggest: Suggestions,
+}

@@ -1,0 +1,260 @@
+//! The rows of the table of settings: a key, the kind of its value, and its default.
+
+use std::time::Duration;
+
+use super::node::{Node, Place, Table, Value};
+use crate::units::{print_bytes, print_duration};
+
+/// A setting, or a table of settings.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The keys from the root, joined with `.`; `NAME` stands for an agent's name.
+    pub path: &'static str,
+    /// The values that it takes.
+    pub kind: Kind,
+    /// The value without it.
+    pub default: Default,
+    /// The meaning, in one line.
+    pub doc: &'static str,
+}
+
+/// The kind of a key.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// A table with the keys below its path.
+    Table,
+    /// A list of such tables.
+    Tables,
+    /// Such tables by agent name.
+    Agents,
+    /// A whole number.
+    Integer {
+        /// The lower bound.
+        least: u64,
+        /// The upper bound.
+        most: u64,
+    },
+    /// A number that may have a fraction.
+    Number {
+        /// The lower bound.
+        least: f64,
+        /// The upper bound.
+        most: f64,
+    },
+    /// A size in bytes.
+    Size {
+        /// The lower bound, in bytes.
+        least: u64,
+        /// The upper bound, in bytes.
+        most: u64,
+    },
+    /// A duration.
+    Time {
+        /// The lower bound, in milliseconds.
+        least: u64,
+        /// The upper bound, in milliseconds.
+        most: u64,
+    },
+    /// `true` or `false`.
+    Boolean,
+    /// Text that is not empty.
+    Text,
+    /// Any text, even an empty one.
+    AnyText,
+    /// The media type of a content.
+    ContentType,
+    /// A cron pattern.
+    Cron,
+    /// The name of a time zone.
+    Timezone,
+    /// The version of the file format.
+    Format,
+    /// One of a list of words.
+    Word {
+        /// The implemented words.
+        known: &'static [&'static str],
+        /// The words of a later version.
+        later: &'static [&'static str],
+    },
+    /// An IP address with a port.
+    Address {
+        /// Set if only this machine may reach it.
+        loopback: bool,
+    },
+    /// A path with parameters.
+    Route,
+    /// A list without repetition.
+    List(Item),
+    /// Any keys, each with a text.
+    TextMap,
+    /// A percentage, as text such as `5%` or as a number.
+    Percent {
+        /// The lower bound, in percent.
+        least: f64,
+        /// The upper bound, in percent.
+        most: f64,
+    },
+    /// A number of instances, or a percentage of them.
+    Batch,
+    /// The steps of a canary.
+    CanarySteps,
+    /// Rising weights.
+    Weights,
+    /// Versions of a format, each a whole number from 0 to 1,000,000.
+    Versions,
+    /// Known but not implemented in this version.
+    Later,
+}
+
+/// The kind of a list's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item {
+    /// Text that is not empty.
+    Text,
+    /// The name of a capability.
+    Capability,
+    /// An agent's name, or `cap:` and a capability's.
+    Receiver,
+    /// The name of an environment variable.
+    Variable,
+    /// A method of HTTP.
+    Method,
+    /// An origin of web pages, or `*` for all.
+    Origin,
+    /// The name of a header, or `*` for all.
+    Header,
+}
+
+/// The value of a key that is not set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Default {
+    /// None: the key is required. The text is an example.
+    Required(&'static str),
+    /// None. The text is an example.
+    Unset(&'static str),
+    /// A text.
+    Text(&'static str),
+    /// A whole number.
+    Integer(i64),
+    /// A number that may have a fraction.
+    Number(f64),
+    /// A truth value.
+    Boolean(bool),
+    /// An empty list. The text is an example.
+    EmptyList(&'static str),
+    /// An empty table. The text is an example.
+    EmptyTable(&'static str),
+}
+
+impl Default {
+    /// Returns the default, or else a typical value, as TOML.
+    pub fn example(&self) -> String {
+        match self {
+            Self::Required(text) | Self::Unset(text) | Self::EmptyList(text) | Self::EmptyTable(text) => {
+                (*text).to_owned()
+            }
+            Self::Text(text) => format!("\"{text}\""),
+            Self::Integer(number) => number.to_string(),
+            Self::Number(number) => format!("{number:?}"),
+            Self::Boolean(truth) => truth.to_string(),
+        }
+    }
+
+    /// Returns the default as a value, if there is one.
+    pub(super) fn node(&self) -> Option<Node> {
+        let value = match self {
+            Self::Required(_) | Self::Unset(_) => return None,
+            Self::Text(text) => Value::String((*text).to_owned()),
+            Self::Integer(number) => Value::Integer(*number),
+            Self::Number(number) => Value::Float(*number),
+            Self::Boolean(truth) => Value::Boolean(*truth),
+            Self::EmptyList(_) => Value::Array(Vec::new()),
+            Self::EmptyTable(_) => Value::Table(Table::new()),
+        };
+        Some(Node { value, place: Place::Default })
+    }
+}
+
+impl Kind {
+    /// Returns the bounds as text, if the kind has any.
+    pub(super) fn bounds(&self) -> Option<String> {
+        let print_time = |ms: u64| print_duration(Duration::from_millis(ms));
+        match self {
+            Self::Integer { least, most } => Some(format!("{least} to {most}")),
+            Self::Number { least, most } => Some(format!("{least} to {most}")),
+            Self::Percent { least, most } => Some(format!("{least}% to {most}%")),
+            Self::Batch => Some("1 to 100".to_owned()),
+            Self::Size { least, most } => Some(format!("{} to {}", print_bytes(*least), print_bytes(*most))),
+            Self::Time { least, most } => Some(format!("{} to {}", print_time(*least), print_time(*most))),
+            _ => None,
+        }
+    }
+
+    /// Returns the accepted values for a sentence such as "expected a size, found a list".
+    pub fn describe(&self) -> String {
+        let text = match self {
+            Self::Table | Self::Agents | Self::TextMap => "a table",
+            Self::Tables => "a list of tables",
+            Self::Integer { .. } | Self::Format => "a whole number",
+            Self::Size { .. } => "a size",
+            Self::Time { .. } => "a duration",
+            Self::Boolean => "true or false",
+            Self::Text | Self::AnyText => "text",
+            Self::Number { .. } => "a number",
+            Self::ContentType => "a content type",
+            Self::Cron => "a cron",
+            Self::Timezone => "a time zone",
+            Self::Word { .. } => "a word",
+            Self::Address { .. } => "an address",
+            Self::Route => "a route",
+            Self::List(item) => return format!("a list of {}", item.plural()),
+            Self::Percent { .. } => "a percentage",
+            Self::Batch => "a number or a percentage",
+            Self::CanarySteps | Self::Weights => "a list of steps",
+            Self::Versions => "a list of whole numbers up to 1000000",
+            Self::Later => "nothing",
+        };
+        text.to_owned()
+    }
+}
+
+impl Item {
+    /// Returns the name of one element, with its article.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Capability => "the name of a capability",
+            Self::Receiver => "an agent or a capability",
+            Self::Variable => "the name of a variable",
+            Self::Method => "a method",
+            Self::Origin => "an origin",
+            Self::Header => "the name of a header",
+        }
+    }
+
+    /// Returns the name of several elements.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Text => "texts",
+            Self::Capability => "capabilities",
+            Self::Receiver => "agents and capabilities",
+            Self::Variable => "names of variables",
+            Self::Method => "methods",
+            Self::Origin => "origins",
+            Self::Header => "names of headers",
+        }
+    }
+
+    /// Returns a typical element.
+    pub(super) fn example(self) -> &'static str {
+        match self {
+            Self::Text => "components/triage/**",
+            Self::Capability => "triage",
+            Self::Receiver => "cap:archive",
+            Self::Variable => "LANG",
+            Self::Method => "POST",
+            Self::Origin => "https://app.example",
+            Self::Header => "content-type",
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The conclusions from a rollout that has ended.
+
+use super::ledger::{Ledger, SUPERVISION};
+use super::record::Side;
+use super::status::Status;
+use super::strategy::Strategy;
+
+impl Ledger {
+    /// Draws the conclusions from a rollout that has just ended. Returns `true` if it has. Call it whenever the rollout
+    /// in progress was observed, commanded or superseded.
+    pub fn settle(&mut self, now: u64) -> bool {
+        let Some(rollout) = self.rollouts.last().filter(|rollout| rollout.status.is_terminal()) else { return false };
+        let (to, why) = (rollout.to.clone(), rollout.why.clone());
+        let strategy = rollout.settings.strategy.clone();
+        let runs = match rollout.status {
+            Status::Completed => true,
+            // With nothing to go back to, a failed rollout leaves the candidate running.
+            Status::Failed => rollout.weight == 100,
+            _ => false,
+        };
+        // What an undo by hand could not go to ran before, and what it would have left runs on: neither is refused.
+        let stays =
+            rollout.status == Status::Failed && strategy == Strategy::Undo && rollout.who != SUPERVISION && !runs;
+        if stays {
+            let Side { digest, settings, .. } = rollout.from.clone();
+            self.declined.retain(|known| (known.digest, &known.settings) != (digest, &settings));
+            return true;
+        }
+        let declines = matches!(rollout.status, Status::Failed | Status::Cancelled | Status::RolledBack);
+        let holds = rollout.holds_after();
+        if runs && self.current() != Some(&to) {
+            self.runs(to.clone());
+        }
+        self.holds = holds;
+        if declines && !runs {
+            self.decline(to, Some(strategy), why, now);
+        }
+        true
+    }
+}
