@@ -56,7 +56,7 @@ pub struct Taken<C, T> {
     pub rank: Rank,
     /// The time since which it waits, in milliseconds.
     pub since: u64,
-    /// The value that [`done`](Mailbox::done) got for the message before it in its conversation; `None` if it was not
+    /// The value that [`done`](super::Mailbox::done) got for the message before it in its conversation; `None` if it was not
     /// queued behind one.
     pub follows: Option<u64>,
     /// The message.

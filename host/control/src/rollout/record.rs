@@ -51,7 +51,7 @@ pub struct Rollout {
     pub weight: u8,
     /// The percent of the traffic last observed at the candidate.
     pub reached: u8,
-    /// The history of the weight, for [`split::Split`]: the time of each change, and the weight since then.
+    /// The history of the weight, for [`Split`](super::split::Split): the time of each change, and the weight since then.
     pub weights: Vec<(u64, u8)>,
     /// Set once the memory was handed over from stable to the candidate.
     pub handed_over: bool,

@@ -1,0 +1,121 @@
+//! The plan for agents that are declared and do not leave: their declarations, their rollouts, and what is left over.
+
+use std::collections::BTreeMap;
+
+use super::{ActualAgent, Plan, Present};
+use crate::names::AgentName;
+use crate::rollout::{self, Ledger, Seen, Status, Turns, collect_garbage};
+
+/// The bound on rounds of one plan: rollouts that begin and end without pause would otherwise loop for ever.
+const MAX_ROUNDS: usize = 10;
+
+impl Plan {
+    /// Advances each agent towards its declaration, and the open rollouts as far as it is their turn.
+    pub(super) fn roll(&mut self, present: &Present<'_>, ledgers: &mut BTreeMap<AgentName, Ledger>, now: u64) {
+        let mut names: Vec<&AgentName> = present.keys().copied().collect();
+        let mut turns = Turns::default();
+        // Again for agents whose rollout ended, since the declaration may differ from its result.
+        for _ in 0..MAX_ROUNDS {
+            let mut again = Vec::new();
+            for name in &names {
+                let (wanted, agent) = &present[*name];
+                let ledger = ledgers.entry((*name).clone()).or_insert_with(|| Ledger::new((*name).clone()));
+                let (before, was_open) = (ledger.mark(), ledger.open().is_some());
+                self.follow(wanted, agent, ledger, now);
+                self.note(ledger, &before);
+                if was_open && ledger.open().is_none() {
+                    again.push(*name);
+                }
+            }
+            turns = Turns::of(ledgers.values().filter_map(Ledger::open));
+            again.extend(self.observe(&names, &turns, present, ledgers, now));
+            again.sort();
+            names = again;
+            if names.is_empty() {
+                break;
+            }
+        }
+        for (name, (_, agent)) in present {
+            // Without a current revision the first one is being brought up, and there is nothing to end.
+            if let Some(ledger) = ledgers.get(*name).filter(|ledger| ledger.current().is_some()) {
+                self.tidy(agent, ledger, now);
+            }
+        }
+        // Rollouts that began or ended here may have changed whose turn it is.
+        let after = Turns::of(ledgers.values().filter_map(Ledger::open));
+        let seen = |name: &&AgentName| present.contains_key(name) && turns.may_begin().contains(name);
+        self.turn_of = after.may_begin().iter().filter(|name| !seen(name)).cloned().collect();
+    }
+
+    fn note(&mut self, ledger: &Ledger, before: &rollout::Mark) {
+        if ledger.mark() != *before {
+            self.changed.insert(ledger.agent.clone());
+        }
+    }
+
+    /// Advances the open rollouts whose turn it is, in the order in which they were requested. Returns the agents whose
+    /// rollout ended.
+    fn observe<'a>(
+        &mut self,
+        names: &[&'a AgentName],
+        turns: &Turns,
+        present: &Present<'a>,
+        ledgers: &mut BTreeMap<AgentName, Ledger>,
+        now: u64,
+    ) -> Vec<&'a AgentName> {
+        let mut ended = Vec::new();
+        let asked = |name: &&'a AgentName| ledgers.get(*name)?.open().map(|open| (rollout::queue_key(open).0, *name));
+        let mut open: Vec<(u64, &AgentName)> = names.iter().filter_map(asked).collect();
+        open.sort();
+        for (_, name) in open {
+            let ((wanted, agent), Some(ledger)) = (&present[name], ledgers.get_mut(name)) else { continue };
+            let waits = ledger.open().is_some_and(|open| open.status == Status::Pending);
+            if waits && !turns.may_begin().contains(name) {
+                // Until the rollout begins, the former revision is kept up, also right after the host's start.
+                self.stand(wanted, agent, ledger, false, now);
+                self.queued.insert(name.clone());
+                continue;
+            }
+            let before = ledger.mark();
+            if let Some(rollout) = ledger.open_mut() {
+                let seen = agent.observation(rollout.from.number, rollout.to.number);
+                let decision = rollout.observe(&seen, now);
+                self.take(name, decision);
+            }
+            ledger.settle(now);
+            self.note(ledger, &before);
+            if ledger.open().is_none() {
+                // The reasons given during the rollout no longer hold; the next round finds the new ones.
+                self.waiting.retain(|waiting| waiting.agent != *name);
+                ended.push(name);
+            }
+        }
+        ended
+    }
+
+    /// Ends revisions that neither serve nor take part in a rollout.
+    fn tidy(&mut self, agent: &ActualAgent, ledger: &Ledger, now: u64) {
+        let (name, open) = (&ledger.agent, ledger.open());
+        let current = ledger.current().map(|side| side.number);
+        // The usual state of a host at rest: spares the copies below for each agent.
+        if open.is_none() && !agent.paused && agent.revisions.iter().all(|revision| Some(revision.number) == current) {
+            return;
+        }
+        let mut held: Vec<u64> = current.into_iter().collect();
+        held.extend(open.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]));
+        let revisions: Vec<(u64, Seen)> = agent.revisions.iter().map(|r| (r.number, r.seen.clone())).collect();
+        let drain = agent.applied.reload.drain;
+        self.take(
+            name,
+            collect_garbage(
+                name,
+                &revisions,
+                &held,
+                agent.paused && !agent.conversion.unfinished,
+                open.is_none(),
+                drain,
+                now,
+            ),
+        );
+    }
+}
