@@ -188,18 +188,33 @@ fn circles_between_modules_are_found() {
     assert_eq!(circles(&fold(&arrows, "")), [names(&["a", "b"])], "{arrows:?}");
 }
 
+/// The files of the host that are in circles, at most. The number may only fall; `caxton-control` has none.
+const MAX_TIED_FILES: usize = 150;
+
 #[test]
 fn modules_have_no_circles() {
     let all = Modules::read().arrows();
+    let (mut broken, mut tied) = (Vec::new(), 0);
     for (_, folder) in CRATES {
         let arrows = inside(&all, folder);
         let folded = fold(&arrows, folder);
         let (modules, files) = (circles(&folded), circles(&arrows));
-        let tied: usize = files.iter().map(BTreeSet::len).sum();
-        println!("{folder}: {} circles between modules, {} between files, of {tied} files", modules.len(), files.len());
+        let in_circles: usize = files.iter().map(BTreeSet::len).sum();
+        println!(
+            "{folder}: {} circles between modules, {} between files, of {in_circles} files",
+            modules.len(),
+            files.len()
+        );
         modules.iter().for_each(|circle| println!("modules, {}", describe(circle, &folded)));
         files.iter().for_each(|circle| println!("files, {}", describe(circle, &arrows)));
+        if folder == "host/control/src" {
+            broken.extend(files.iter().map(|circle| describe(circle, &arrows)));
+        } else {
+            tied += in_circles;
+        }
     }
+    check("no file imports one that imports it", &broken);
+    assert!(tied <= MAX_TIED_FILES, "{tied} files of the host are in circles, and not {MAX_TIED_FILES}");
 }
 
 /// Types and traits of the two packages that share their name with another, in hundredths.
