@@ -339,7 +339,7 @@ fn schedules_are_listed_with_their_times() {
     let (code, stdout, _) = host.caxton(&["schedule", "ls"]);
     assert!(code == 0 && stdout.lines().count() == 3 && stdout.contains("0 0 1 1 *"), "{stdout}");
     let (code, _, stderr) = host.caxton(&["schedule", "ls", "clocks"]);
-    assert!(code == 3 && stderr.contains("did you mean `clock_changes`?"), "{stderr}");
+    assert!(code == 3 && stderr.contains("did you mean `clock`?"), "{stderr}");
     let (code, _, stderr) = host.caxton(&["schedule", "ls", "other"]);
     assert_eq!((code, stderr.as_str()), (0, "no schedule is declared\n"));
 }

@@ -15,7 +15,7 @@ use crate::BINARY;
 /// |---|---|
 /// | `counter` | three revisions with other settings, counted 2, 3 and 4 |
 /// | `session` | three revisions with other settings, each of which was told something |
-/// | `wasi_http` | two revisions with other bytes |
+/// | `web` | two revisions with other bytes |
 /// | `many` | eight revisions, by all strategies |
 /// | `half` | a canary that waits half way |
 /// | `refused` | a canary that was aborted, and is declared |
