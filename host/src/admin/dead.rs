@@ -19,7 +19,7 @@ use super::extract::{Named, Params, bounded};
 use super::guard::Who;
 use super::problem::Problem;
 use super::state::page;
-use crate::agent::{Left, RedeliverError, Redelivered, redeliver};
+use crate::directory::{NotRedelivered, RedeliverError, Redelivered, redeliver};
 use crate::store::{Dead, DeadFilter, DeadInFull};
 use crate::wasm::Attempt;
 
@@ -308,14 +308,15 @@ async fn change(
 ) -> Result<RedeliverResult, Problem> {
     let work = async move {
         let reason = filter.reason.clone();
-        let Redelivered { agents, left } = redeliver(&api.context, filter, revision).await?;
+        let Redelivered { agents, left } = redeliver(&api.directory, filter, revision).await?;
         let mut redelivered = 0;
         for (agent, count) in agents.into_iter().filter(|(_, count)| *count > 0) {
             redelivered += count;
             let data = json!({ "by": who.to_string(), "count": count, "reason": reason });
             api.context.events.tell(Some(&agent), "dead-letter.redelivered", data);
         }
-        let left = left.into_iter().map(|Left { agent, count, why }| DeadLeft { agent, count, why }).collect();
+        let left =
+            left.into_iter().map(|NotRedelivered { agent, count, why }| DeadLeft { agent, count, why }).collect();
         Ok(RedeliverResult { redelivered, left })
     };
     // A task of its own, because axum drops the handler when the client disconnects.

@@ -116,7 +116,7 @@ impl Api {
     /// # Errors
     /// `unavailable` if it is declared and was never started, `no-agent` if it is unknown.
     pub(super) async fn agent(&self, name: &str) -> Result<Arc<Agent>, Problem> {
-        if let Some(agent) = self.context.routes.load().agent(name) {
+        if let Some(agent) = self.directory.routes.load().agent(name) {
             return Ok(Arc::clone(agent));
         }
         // Declared, and not started yet.

@@ -16,7 +16,7 @@ use super::Api;
 use super::extract::{Content, Named, Params};
 use super::guard::Who;
 use super::problem::Problem;
-use crate::agent::{Accepted, Agent, Arrival, Key};
+use crate::agent::{Accepted, Agent, Key, Submission};
 use crate::status::Sent;
 use crate::telemetry::trace::Trace;
 use crate::wasm::{Kind, Outcome, act};
@@ -109,7 +109,7 @@ pub(super) async fn send(
     let agent = taker(&api, &name).await?;
     let key = Key::of(&headers, &draft.0).map_err(Problem::bad_request)?;
     // The default timeout is that of a caller that waits; this one does not.
-    let arrival = Arrival { patience: None, ..draft.0 };
+    let arrival = Submission { patience: None, ..draft.0 };
     let Accepted { id, conversation } = agent.enqueue(arrival, key).await?;
     Ok((StatusCode::ACCEPTED, Json(Sent { id, conversation })))
 }
@@ -132,7 +132,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 /// A message from a request.
-pub(super) struct Draft(Arrival);
+pub(super) struct Draft(Submission);
 
 impl<S: Send + Sync> FromRequest<S> for Draft {
     type Rejection = Problem;
@@ -156,7 +156,7 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
         // The body is read last: a bad query is refused without it.
         let request = Request::from_parts(parts, body);
         let Content(content) = Content::from_request(request, state).await?;
-        Ok(Self(Arrival {
+        Ok(Self(Submission {
             sender: who.to_string(),
             performative,
             content: content.into(),

@@ -23,7 +23,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<MailboxStatu
 
 /// Returns the mailboxes of all agents that take messages, in order of name.
 pub(super) fn all(api: &Api) -> Vec<MailboxStatus> {
-    let routes = api.context.routes.load_full();
+    let routes = api.directory.routes.load_full();
     let mut mailboxes: Vec<MailboxStatus> = routes.agents().filter(|agent| takes_messages(agent)).map(status).collect();
     mailboxes.sort_by(|a, b| a.agent.cmp(&b.agent));
     mailboxes
@@ -68,8 +68,8 @@ async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<Mailbox
     // A task of its own: both steps have to be done even if the client disconnects in between.
     let work = async move {
         api.context.store.keep_paused(agent.name().to_string(), held).await?;
-        let was = agent.mailbox().held;
-        agent.hold(held);
+        let was = agent.mailbox_figures().held;
+        agent.set_operator_paused(held);
         if was != held {
             let kind = if held { "mailbox.paused" } else { "mailbox.resumed" };
             api.context.events.tell(Some(agent.name().as_str()), kind, json!({ "by": who.to_string() }));
@@ -85,7 +85,7 @@ fn takes_messages(agent: &Agent) -> bool {
 
 /// Returns the state of an agent's mailbox.
 fn status(agent: &Arc<Agent>) -> MailboxStatus {
-    let mailbox = agent.mailbox();
+    let mailbox = agent.mailbox_figures();
     MailboxStatus {
         agent: agent.name().to_string(),
         depth: mailbox.depth,

@@ -44,6 +44,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::HostContext;
+use crate::directory::HostDirectory;
 use crate::reconcile::handle::Control;
 use crate::telemetry::metrics::Metrics;
 
@@ -64,6 +65,7 @@ const MAX_BODY: usize = 10 << 20;
 pub(crate) struct AdminState {
     control: Control,
     context: Arc<HostContext>,
+    directory: Arc<HostDirectory>,
     metrics: Metrics,
     data: PathBuf,
     token: token::Token,
@@ -77,13 +79,14 @@ impl AdminState {
     /// Collects the parts. Creates the token in the data folder at the first start.
     pub(crate) fn new(
         control: Control,
-        context: Arc<HostContext>,
+        directory: Arc<HostDirectory>,
         metrics: Metrics,
         data: &Path,
     ) -> Result<Self, TokenError> {
         Ok(Self {
             control,
-            context,
+            context: Arc::clone(&directory.context),
+            directory,
             metrics,
             data: data.to_owned(),
             token: token::load_or_make(data)?,

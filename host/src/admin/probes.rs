@@ -85,7 +85,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
     let agents = tokio::time::timeout(AGENTS_TIMEOUT, agents::all(&api)).await;
     let agents = agents.ok().and_then(Result::ok);
     let mut told: Vec<(Arc<str>, Told)> = {
-        let routes = api.context.routes.load();
+        let routes = api.directory.routes.load();
         routes.all().filter_map(|agent| Some((agent.name().shared(), agent.stats().told()?))).collect()
     };
     // A stable order keeps scrapes comparable.

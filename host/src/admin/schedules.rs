@@ -33,5 +33,5 @@ pub(super) async fn list(
         Some(name) => Some(api.agent(name).await?),
         None => None,
     };
-    schedules::list(&api.context, agent.as_deref(), clock::now_ms()).map(Json).map_err(Problem::host)
+    schedules::list(&api.directory, agent.as_deref(), clock::now_ms()).map(Json).map_err(Problem::host)
 }

@@ -26,6 +26,7 @@ use crate::store::Store;
 /// Starts an API with one agent, `echo`, without a running revision.
 pub(crate) struct Bench {
     pub(crate) context: Arc<HostContext>,
+    pub(crate) directory: Arc<HostDirectory>,
     token: String,
     router: Router,
     api: Api,
@@ -95,19 +96,20 @@ impl Bench {
     pub(crate) fn new(file: File) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
-        let context = HostContext::new(store, tokio::runtime::Handle::current()).unwrap();
-        let echo = Agent::new(Arc::clone(&declared().agents["echo"]), Arc::clone(&context));
-        context.routes.store(Arc::new(Routes::new(&[(echo.name().clone(), echo)].into())));
+        let context = HostContext::new(store, tokio::runtime::Handle::current());
+        let directory = HostDirectory::new(Arc::clone(&context)).unwrap();
+        let echo = Agent::new(Arc::clone(&declared().agents["echo"]), Arc::clone(&directory) as _);
+        directory.routes.store(Arc::new(Routes::new(&[(echo.name().clone(), echo)].into())));
         let (sender, commands) = mpsc::channel(8);
         let (ready, readiness) = watch::channel(Readiness::default());
         let control = Control::new(sender, readiness);
         tokio::spawn(answer(commands, file));
         let metrics = crate::telemetry::metrics::install();
-        let state = AdminState::new(control, Arc::clone(&context), metrics, folder.path()).unwrap();
+        let state = AdminState::new(control, Arc::clone(&directory), metrics, folder.path()).unwrap();
         let token = read_token(&folder.path().join(TOKEN_FILE)).unwrap();
         let stop = CancellationToken::new();
         let api = Api::new(state, stop.clone());
-        Self { context, token, router: router(api.clone()), api, stop, ready, folder }
+        Self { context, directory, token, router: router(api.clone()), api, stop, ready, folder }
     }
 
     /// Serves the API on a free port, and writes its address to the data folder, which it returns.
@@ -257,7 +259,7 @@ async fn messages_are_accepted_within_their_bounds() {
     let answer = bench.send(request.body(Body::from("hello")).unwrap()).await;
     assert_eq!(answer.status, 202);
     assert_eq!(answer.json()["conversation"], "c-1");
-    assert_eq!(bench.context.routes.load().agent("echo").unwrap().depth(), 1);
+    assert_eq!(bench.directory.routes.load().agent("echo").unwrap().depth(), 1);
 
     let answer = bench.ask("POST", "/v1/agents/echo/messages", "more than ten bytes").await;
     assert_eq!((answer.status, answer.code().as_str()), (413, "too-large"));

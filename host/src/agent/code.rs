@@ -1,19 +1,19 @@
-//! What can become of a message or a call, as stable codes with their HTTP status: one table for all ways in.
+//! A table of stable codes for the outcomes of messages and calls, with their HTTP status.
 
+use super::delivery::reply;
 use super::error::AdmitError;
-use super::reply;
 use crate::wasm::Outcome;
 
-/// What a code means to a client.
+/// A code as a client sees it.
 #[derive(Debug)]
 pub(crate) struct Meaning {
-    /// Stable, for programs.
+    /// A stable name, for programs.
     pub(crate) code: &'static str,
     /// The HTTP status.
     pub(crate) status: u16,
-    /// Whether the same request may succeed soon.
+    /// Set if the same request may succeed soon.
     pub(crate) again: bool,
-    /// For a person, where nothing more exact is known.
+    /// The text for a person, where nothing more exact is known.
     pub(crate) text: &'static str,
 }
 
@@ -64,17 +64,17 @@ pub(crate) const MEANINGS: &[Meaning] = &[
 ];
 
 impl Meaning {
-    /// Of a message that was not accepted.
+    /// Returns the meaning of a refusal.
     pub(crate) fn of_admission(error: &AdmitError) -> &'static Self {
         Self::of(error.code())
     }
 
-    /// Of a message that was not handled; none when it was.
+    /// Returns the meaning of an outcome; `None` if the message was handled.
     pub(crate) fn of_outcome(outcome: &Outcome) -> Option<&'static Self> {
         reply::code(outcome).map(Self::of)
     }
 
-    /// Of a code; for one that is not in the table, an error of the host.
+    /// Returns the meaning of a code; that of `host-error` if the table does not have it.
     fn of(code: &str) -> &'static Self {
         let find = |code: &str| MEANINGS.iter().find(|meaning| meaning.code == code);
         debug_assert!(find(code).is_some(), "`{code}` is not in the table");

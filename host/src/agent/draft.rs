@@ -1,4 +1,4 @@
-//! What a message has to be to be accepted: lengths, characters, times.
+//! Checks of a message's fields: lengths, characters, times.
 
 use caxton_control::desired::Limits;
 
@@ -9,11 +9,11 @@ use crate::wasm::{is_id, wit};
 /// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
 const MAX_WORD: usize = 100;
 /// The longest conversation id and `reply-with`, in characters.
-pub(super) const MAX_ID: usize = 256;
+pub(crate) const MAX_ID: usize = 256;
 /// The most headers of a message, and the most bytes of all of them.
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 16 << 10;
-/// How far ahead a message may be sent, in milliseconds: ten years.
+/// The longest delay of a message in milliseconds: ten years.
 const MAX_DELAY: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 
 /// The shortest wait of a timer to oneself that begins a chain of causes of its own, in milliseconds: what comes once a
@@ -24,7 +24,7 @@ const PERIOD: u64 = 1_000;
 const TIMER: &str = "timer";
 
 /// Returns the name of a message that is sent for later, if it has one.
-pub(super) fn timer_name(draft: &wit::Draft) -> Result<Option<String>, AdmitError> {
+pub(crate) fn timer_name(draft: &wit::Draft) -> Result<Option<String>, AdmitError> {
     if matches!(draft.delivery, wit::Delivery::Now) {
         return Ok(None);
     }
@@ -37,7 +37,7 @@ pub(super) fn timer_name(draft: &wit::Draft) -> Result<Option<String>, AdmitErro
 }
 
 /// Returns true if a timer to oneself with this delivery begins a chain of causes.
-pub(super) fn begins_chain(delivery: &wit::Delivery, now: u64) -> bool {
+pub(crate) fn begins_chain(delivery: &wit::Delivery, now: u64) -> bool {
     match delivery {
         wit::Delivery::Now => false,
         wit::Delivery::AfterMs(after) => *after >= PERIOD,
@@ -46,7 +46,7 @@ pub(super) fn begins_chain(delivery: &wit::Delivery, now: u64) -> bool {
 }
 
 /// Returns the time of a delivery that is not at once: by the steady clock, and by the wall clock if that was named.
-pub(super) fn due(delivery: wit::Delivery) -> Result<(Option<u64>, Option<u64>), AdmitError> {
+pub(crate) fn due(delivery: wit::Delivery) -> Result<(Option<u64>, Option<u64>), AdmitError> {
     let (wait, at) = match delivery {
         wit::Delivery::Now => return Ok((None, None)),
         wit::Delivery::AfterMs(after) => (after, None),
@@ -59,7 +59,7 @@ pub(super) fn due(delivery: wit::Delivery) -> Result<(Option<u64>, Option<u64>),
     Ok((due, at.filter(|_| due.is_some())))
 }
 
-pub(super) fn check_draft(draft: &wit::Draft, limits: &Limits) -> Result<(), AdmitError> {
+pub(crate) fn check_draft(draft: &wit::Draft, limits: &Limits) -> Result<(), AdmitError> {
     if draft.content.len() as u64 > limits.message_bytes {
         return Err(AdmitError::TooLarge { limit: limits.message_bytes });
     }
@@ -71,7 +71,7 @@ pub(super) fn check_draft(draft: &wit::Draft, limits: &Limits) -> Result<(), Adm
     Ok(())
 }
 
-pub(super) fn check_words(
+pub(crate) fn check_words(
     content_type: &str,
     ontology: Option<&str>,
     protocol: Option<&str>,
@@ -86,7 +86,7 @@ pub(super) fn check_words(
     Ok(())
 }
 
-pub(super) fn check_ids<const N: usize>(ids: [Option<&str>; N]) -> Result<(), AdmitError> {
+pub(crate) fn check_ids<const N: usize>(ids: [Option<&str>; N]) -> Result<(), AdmitError> {
     for id in ids.into_iter().flatten() {
         if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) {
             let what = format!("an id has to have 1 to {MAX_ID} printable characters; one has {}", id.len());
@@ -96,12 +96,12 @@ pub(super) fn check_ids<const N: usize>(ids: [Option<&str>; N]) -> Result<(), Ad
     Ok(())
 }
 
-pub(super) fn check_headers(headers: &[(String, String)]) -> Result<(), AdmitError> {
+pub(crate) fn check_headers(headers: &[(String, String)]) -> Result<(), AdmitError> {
     check_headers_within(headers, MAX_HEADER_BYTES)
 }
 
-/// The same of a message from outside, whose headers are a part of a request's head: `http.max-head` bounds that.
-pub(super) fn check_arrived(headers: &[(String, String)]) -> Result<(), AdmitError> {
+/// Checks the headers of a message from outside, which are part of a request's head: `http.max-head` bounds their size.
+pub(crate) fn check_arrived(headers: &[(String, String)]) -> Result<(), AdmitError> {
     check_headers_within(headers, usize::MAX)
 }
 

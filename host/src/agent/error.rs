@@ -1,13 +1,13 @@
-//! Why a message is not accepted.
+//! The reasons for which a message is refused.
 
 use std::time::Duration;
 
 use crate::wasm::wit;
 
-/// Why a message was not accepted.
+/// The reason for which a message was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AdmitError {
-    /// No agent has this name or runs with this capability.
+    /// An unknown name, or a capability that no running agent has.
     #[error("no running agent is `{0}`")]
     UnknownReceiver(String),
     /// The sender's grants do not name the receiver.
@@ -15,7 +15,6 @@ pub(crate) enum AdmitError {
     NotAllowed {
         /// The agent that wanted to send.
         sender: String,
-        /// To whom.
         receiver: String,
     },
     /// The content is too large, for the sender or for the receiver.
@@ -30,7 +29,7 @@ pub(crate) enum AdmitError {
         /// The bound.
         depth: u32,
     },
-    /// As many timers wait for the receiver as may.
+    /// A receiver with as many timers as may wait (`limits.timers`).
     #[error("{bound} messages wait for `{agent}` until a time to come, as many as may (limits.timers)")]
     TooManyTimers {
         /// The receiver.
@@ -53,7 +52,7 @@ pub(crate) enum AdmitError {
     /// The receiver failed again and again, and is left alone for a while.
     #[error("the agent failed again and again; it is left alone for another {} s (breaker)", after.as_secs())]
     BreakerOpen {
-        /// For how long.
+        /// The time until the next trial.
         after: Duration,
     },
     /// The store failed.
@@ -68,7 +67,7 @@ pub(crate) enum AdmitError {
 }
 
 impl AdmitError {
-    /// The stable code of this kind of error.
+    /// Returns the stable code of the error.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::UnknownReceiver(_) => "unknown-receiver",

@@ -1,4 +1,4 @@
-//! What became of messages that were taken from outside and that nobody waits for.
+//! The outcomes of messages from outside for which no caller waits.
 //!
 //! The store tells, as long as it has them. A host that keeps no messages remembers the newest in memory.
 
@@ -21,40 +21,39 @@ const SHARDS: usize = 16;
 /// The most of a reason that is kept, in characters.
 const MAX_REASON: usize = 1_000;
 
-/// What is known of a message.
+/// The outcome of a message, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Receipt {
-    /// Who got it.
+    /// The receiver.
     pub(crate) agent: Arc<str>,
     /// The conversation that it is in.
     pub(crate) conversation: String,
-    /// When it was accepted, in milliseconds since 1970.
+    /// The time of its acceptance, in milliseconds since 1970.
     pub(crate) accepted_at: u64,
-    /// How far it is.
-    pub(crate) state: State,
+    pub(crate) state: ReceiptState,
 }
 
-/// How far a message is.
+/// The progress of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum State {
-    /// It waits, or is being handled.
+pub(crate) enum ReceiptState {
+    /// A message that waits or is being handled.
     Pending,
-    /// It was handled, and its effects are committed.
+    /// A message that was handled, with its effects committed.
     Handled {
-        /// When, in milliseconds since 1970.
+        /// The time in milliseconds since 1970.
         at: u64,
-        /// Which revision handled it.
+        /// The revision that handled it.
         revision: Option<Arc<RevisionId>>,
     },
-    /// It will not be handled any more.
+    /// A message that will not be handled any more.
     Failed {
-        /// Since when, in milliseconds since 1970.
+        /// The time in milliseconds since 1970.
         at: u64,
         /// The revision that failed; none when it came to none.
         revision: Option<Arc<RevisionId>>,
-        /// Stable, for programs.
+        /// The stable code, for programs.
         code: &'static str,
-        /// For a person to read.
+        /// The text for a person.
         reason: String,
     },
 }
@@ -62,24 +61,29 @@ pub(crate) enum State {
 /// The newest receipts by the message's id.
 #[derive(Default)]
 pub(crate) struct Receipts {
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<ReceiptShard>; SHARDS],
 }
 
 #[derive(Default)]
-struct Shard {
+struct ReceiptShard {
     receipts: HashMap<Uuid, Receipt>,
     /// The oldest first.
     order: VecDeque<Uuid>,
 }
 
 impl Receipts {
-    /// Begins a receipt, and returns who has to hear of the message's end.
+    /// Opens a receipt. Returns the waiter that closes it with the message's outcome.
     pub(crate) fn open(self: &Arc<Self>, accepted: &Accepted, agent: Arc<str>, now: u64) -> Waiter {
         let id: Uuid = accepted.id.parse().expect("the host makes ids that are UUIDs");
-        let receipt =
-            Receipt { agent, conversation: accepted.conversation.clone(), accepted_at: now, state: State::Pending };
+        let receipt = Receipt {
+            agent,
+            conversation: accepted.conversation.clone(),
+            accepted_at: now,
+            state: ReceiptState::Pending,
+        };
         {
             let mut shard = self.shard(id).lock();
+            // By shard, so that no lock covers all; the sum stays within `KEPT`.
             if shard.order.len() >= KEPT / SHARDS
                 && let Some(oldest) = shard.order.pop_front()
             {
@@ -88,17 +92,17 @@ impl Receipts {
             shard.order.push_back(id);
             shard.receipts.insert(id, receipt);
         }
-        let open = Open { receipts: Arc::clone(self), id, closed: false };
+        let open = OpenReceipt { receipts: Arc::clone(self), id, closed: false };
         Waiter::Note(Box::new(move |answer| open.close(answer)))
     }
 
-    /// What is known of a message; none when it is not one of the newest, or never was.
+    /// Returns a receipt that is in memory.
     pub(crate) fn get(&self, id: &str) -> Option<Receipt> {
         let id: Uuid = id.parse().ok()?;
         self.shard(id).lock().receipts.get(&id).cloned()
     }
 
-    /// The same, also of messages that the store has.
+    /// Returns a receipt from memory or the store.
     pub(crate) fn find(&self, store: &Store, id: &str) -> Option<Receipt> {
         let unread = |error: String| tracing::error!(error, "a message cannot be looked up");
         if let Some(receipt) = self.get(id) {
@@ -106,22 +110,25 @@ impl Receipts {
         }
         let kept = store.kept(id).map_err(unread).ok()??;
         let state = match kept.handled {
-            None => State::Pending,
+            None => ReceiptState::Pending,
             // A message that was given up is taken out as if no revision had handled it.
             Some((at, 0)) => match store.dead(&DeadFilter::one(kept.seq), 1).map_err(unread).ok()?.pop() {
-                Some(dead) => State::Failed {
+                Some(dead) => ReceiptState::Failed {
                     at: dead.at,
                     revision: dead.revision.as_deref().and_then(revision).map(Arc::new),
                     code: dead_code(&dead),
                     reason: dead.error.chars().take(MAX_REASON).collect(),
                 },
-                None => {
-                    State::Failed { at, revision: None, code: "gone", reason: "its dead letter was dropped".to_owned() }
-                }
+                None => ReceiptState::Failed {
+                    at,
+                    revision: None,
+                    code: "gone",
+                    reason: "its dead letter was dropped".to_owned(),
+                },
             },
             Some((at, number)) => {
                 let agent = kept.agent.parse().ok()?;
-                State::Handled { at, revision: Some(Arc::new(RevisionId { agent, number })) }
+                ReceiptState::Handled { at, revision: Some(Arc::new(RevisionId { agent, number })) }
             }
         };
         Some(Receipt {
@@ -132,38 +139,38 @@ impl Receipts {
         })
     }
 
-    fn shard(&self, id: Uuid) -> &Mutex<Shard> {
+    fn shard(&self, id: Uuid) -> &Mutex<ReceiptShard> {
         // The end of an id of version 7 is random.
         &self.shards[usize::from(id.as_bytes()[15]) % SHARDS]
     }
 
-    fn set(&self, id: Uuid, state: State) {
+    fn set(&self, id: Uuid, state: ReceiptState) {
         if let Some(receipt) = self.shard(id).lock().receipts.get_mut(&id) {
             receipt.state = state;
         }
     }
 }
 
-/// Why a message was given up, as a sender is told: what its last attempt came to, if that was final.
+/// Returns the code for the sender of a dead letter: that of its last attempt if that was final.
 fn dead_code(dead: &Dead) -> &'static str {
     let told = dead.code.as_deref().filter(|_| dead.reason == "invalid").unwrap_or(&dead.reason);
     MEANINGS.iter().map(|meaning| meaning.code).find(|code| *code == told).unwrap_or("gone")
 }
 
-/// A revision as it is written, such as `triage@7`.
+/// Parses a revision such as `triage@7`.
 fn revision(text: &str) -> Option<RevisionId> {
     let (agent, number) = text.split_once('@')?;
     Some(RevisionId { agent: agent.parse().ok()?, number: number.parse().ok()? })
 }
 
 /// A receipt whose message is under way.
-struct Open {
+struct OpenReceipt {
     receipts: Arc<Receipts>,
     id: Uuid,
     closed: bool,
 }
 
-impl Open {
+impl OpenReceipt {
     fn close(mut self, answer: Answer) {
         self.closed = true;
         let Answer { revision, outcome } = answer;
@@ -171,23 +178,23 @@ impl Open {
         self.receipts.set(
             self.id,
             match code(&outcome) {
-                None => State::Handled { at, revision },
+                None => ReceiptState::Handled { at, revision },
                 Some(code) => {
                     let reason = describe(&outcome).chars().take(MAX_REASON).collect();
-                    State::Failed { at, revision, code, reason }
+                    ReceiptState::Failed { at, revision, code, reason }
                 }
             },
         );
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenReceipt {
     fn drop(&mut self) {
         if !self.closed {
             // Its message was dropped with the mailbox that held it.
             let gone = Outcome::Gone("the host is stopping");
             let (code, reason) = (code(&gone).unwrap_or("gone"), describe(&gone));
-            self.receipts.set(self.id, State::Failed { at: clock::now_ms(), revision: None, code, reason });
+            self.receipts.set(self.id, ReceiptState::Failed { at: clock::now_ms(), revision: None, code, reason });
         }
     }
 }
@@ -211,18 +218,20 @@ mod tests {
     fn a_receipt_says_how_far_its_message_is() {
         let receipts = Arc::<Receipts>::default();
         let (handled, waiter) = open(&receipts);
-        assert_eq!(receipts.get(&handled).unwrap().state, State::Pending);
+        assert_eq!(receipts.get(&handled).unwrap().state, ReceiptState::Pending);
         waiter.tell(Answer { revision: None, outcome: Outcome::Done });
-        assert!(matches!(receipts.get(&handled).unwrap().state, State::Handled { .. }));
+        assert!(matches!(receipts.get(&handled).unwrap().state, ReceiptState::Handled { .. }));
 
         let (removed, waiter) = open(&receipts);
         waiter.tell(Answer { revision: None, outcome: Outcome::Gone("the agent was removed") });
-        let State::Failed { code, reason, .. } = receipts.get(&removed).unwrap().state else { panic!("not failed") };
+        let ReceiptState::Failed { code, reason, .. } = receipts.get(&removed).unwrap().state else {
+            panic!("not failed")
+        };
         assert_eq!((code, reason.as_str()), ("gone", "the agent was removed"));
 
         let (dropped, waiter) = open(&receipts);
         drop(waiter);
-        assert!(matches!(receipts.get(&dropped).unwrap().state, State::Failed { code: "gone", .. }));
+        assert!(matches!(receipts.get(&dropped).unwrap().state, ReceiptState::Failed { code: "gone", .. }));
 
         assert_eq!(receipts.get("no id"), None);
         assert_eq!(receipts.get(&new_id()), None);
@@ -247,14 +256,14 @@ mod tests {
              SELECT seq + i, agent, conversation, rank, due, head, content, at, reason, error, attempts, NULL
              FROM dead, n WHERE reason = 'invalid'";
         plant(&store, copies).await;
-        let State::Failed { at, code, reason, .. } = receipts.find(&store, "m-1").unwrap().state else {
+        let ReceiptState::Failed { at, code, reason, .. } = receipts.find(&store, "m-1").unwrap().state else {
             panic!("not failed")
         };
         assert_eq!((at, code, &*reason), (7, "expired", "too late"));
         // Its message may leave before it does.
         plant(&store, "DELETE FROM message").await;
         let found = receipts.find(&store, "m-1").unwrap();
-        assert!(matches!(found.state, State::Failed { at: 7, .. }), "{:?}", found.state);
+        assert!(matches!(found.state, ReceiptState::Failed { at: 7, .. }), "{:?}", found.state);
         store.forget_dead(DeadFilter::default()).await.unwrap();
         assert_eq!(receipts.find(&store, "m-1"), None);
     }

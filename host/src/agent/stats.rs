@@ -1,4 +1,4 @@
-//! What is counted of an agent.
+//! The counters of an agent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -6,36 +6,36 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::tally::{Tally, count};
+use super::tally::{ThreadTally, count};
 use crate::telemetry::histogram::Sharded;
 use crate::telemetry::host_stats::{Figure, Figures};
 use crate::telemetry::metrics::Told;
 
-/// What can become of a message.
+/// The counted outcomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcomes {
-    /// It is in the mailbox.
+    /// The message is in the mailbox.
     Accepted,
-    /// It was handled, and its effects are committed.
+    /// The message was handled, with its effects committed.
     Handled,
-    /// Its handling failed for good.
+    /// The message failed for good.
     Failed,
-    /// There was no place for it.
+    /// The message was refused, because there was no place for it.
     Refused,
-    /// Its agent ended before it was handled; its sender was told.
+    /// The message was dropped, because its agent ended before; its sender was told.
     Dropped,
 }
 
-/// How a handling ended.
+/// The end of a handling.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct End {
-    /// Whether well; none while there is another attempt to come.
+pub(crate) struct HandlingEnd {
+    /// The success; `None` if another attempt follows.
     pub(crate) well: Option<bool>,
-    /// How long the message waited before.
+    /// The time for which the message waited before.
     pub(crate) waited: Duration,
-    /// How long it took.
+    /// The time that it took.
     pub(crate) took: Duration,
-    /// Its time on a core.
+    /// The CPU time.
     pub(crate) cpu: Duration,
 }
 
@@ -43,22 +43,22 @@ pub(crate) struct End {
 #[derive(Debug)]
 pub(crate) struct Stats {
     agent: Arc<str>,
-    /// Made when the first is counted, so that idle agents cost nothing.
-    tallies: OnceLock<Sharded<Tally>>,
+    /// The tallies of threads. Allocated at the first count, so that idle agents cost nothing.
+    tallies: OnceLock<Sharded<ThreadTally>>,
     http: OnceLock<HttpMetrics>,
-    /// Those of the whole host.
+    /// The figures of the host.
     figures: Arc<Figures>,
 }
 
 /// The metrics of HTTP requests, looked up once.
 pub(crate) struct HttpMetrics {
-    /// By the first digit of the status.
+    /// The counters by the first digit of the status.
     requests: [metrics::Counter; 5],
     seconds: metrics::Histogram,
 }
 
 impl HttpMetrics {
-    /// Those of an agent; `none` stands for requests that came to none.
+    /// Creates the metrics of an agent; `none` stands for requests that reached none.
     pub(crate) fn of(agent: &str) -> Self {
         let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(
             |status| metrics::counter!("caxton_http_requests_total", "agent" => agent.to_owned(), "status" => status),
@@ -102,17 +102,18 @@ pub(crate) struct Counts {
 }
 
 impl Stats {
-    /// Of an agent, with nothing counted.
+    /// Creates the counters of an agent.
     pub(crate) fn new(agent: Arc<str>, figures: Arc<Figures>) -> Self {
         Self { agent, tallies: OnceLock::new(), http: OnceLock::new(), figures }
     }
 
-    /// Where this thread counts.
-    fn here(&self) -> &Tally {
-        self.tallies.get_or_init(|| Sharded::new(Tally::default)).here()
+    /// Returns the tally of this thread.
+    fn here(&self) -> &ThreadTally {
+        // One tally for each thread: a shared counter would pass its cache line from core to core with every message.
+        self.tallies.get_or_init(|| Sharded::new(ThreadTally::default)).here()
     }
 
-    fn all(&self) -> impl Iterator<Item = &Tally> {
+    fn all(&self) -> impl Iterator<Item = &ThreadTally> {
         self.tallies.get().into_iter().flat_map(Sharded::all)
     }
 
@@ -134,7 +135,7 @@ impl Stats {
         self.count_in(self.here(), outcome);
     }
 
-    fn count_in(&self, tally: &Tally, outcome: Outcomes) {
+    fn count_in(&self, tally: &ThreadTally, outcome: Outcomes) {
         let (cell, figure) = match outcome {
             Outcomes::Accepted => (&tally.accepted, Figure::Accepted),
             Outcomes::Handled => (&tally.handled, Figure::Handled),
@@ -158,14 +159,14 @@ impl Stats {
         self.figures.count(Figure::Run);
     }
 
-    /// The metrics of HTTP requests to this agent.
+    /// Returns the metrics of HTTP requests to this agent.
     pub(crate) fn http(&self, agent: &str) -> &HttpMetrics {
         self.http.get_or_init(|| HttpMetrics::of(agent))
     }
 
     /// Counts a handling that ended.
-    pub(crate) fn ended(&self, end: End) {
-        let End { well, waited, took, cpu } = end;
+    pub(crate) fn ended(&self, end: HandlingEnd) {
+        let HandlingEnd { well, waited, took, cpu } = end;
         let tally = self.here();
         match well {
             Some(true) => {
@@ -180,9 +181,10 @@ impl Stats {
         tally.cpu.record(cpu);
     }
 
-    /// The counters now.
+    /// Returns the counters.
     pub(crate) fn counts(&self) -> Counts {
-        let sum = |cell: fn(&Tally) -> &AtomicU64| self.all().map(|tally| cell(tally).load(Ordering::Relaxed)).sum();
+        let sum =
+            |cell: fn(&ThreadTally) -> &AtomicU64| self.all().map(|tally| cell(tally).load(Ordering::Relaxed)).sum();
         Counts {
             accepted: sum(|tally| &tally.accepted),
             handled: sum(|tally| &tally.handled),
@@ -195,7 +197,7 @@ impl Stats {
         }
     }
 
-    /// What the metrics tell of it; none as long as there is nothing.
+    /// Returns the figures for the metrics; `None` if nothing was counted yet.
     pub(crate) fn told(&self) -> Option<Told> {
         self.tallies.get()?;
         let counts = self.counts();

@@ -5,6 +5,7 @@ use caxton_control::desired::Durability;
 use super::*;
 use crate::clock;
 use crate::context::HostContext;
+use crate::directory::HostDirectory;
 use crate::store::tests::{kept, message, settings};
 use crate::store::{Store, said};
 use crate::wasm::Envelope;
@@ -16,8 +17,8 @@ pub(super) fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {
     std::fs::write(&path, text).unwrap();
     let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
     let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
-    let context = HostContext::new(store, tokio::runtime::Handle::current()).unwrap();
-    Agent::new(Arc::clone(&desired.agents["triage"]), context)
+    let context = HostContext::new(store, tokio::runtime::Handle::current());
+    Agent::new(Arc::clone(&desired.agents["triage"]), HostDirectory::new(context).unwrap())
 }
 
 /// A message that was sent so long ago, as the store has it.

@@ -319,7 +319,7 @@ unanswered    triage -> billing (k)
             all.judge(name, &said("triage", "desk", Performative::Inform)).unwrap();
             all.judge(name, &said("desk", "triage", Performative::Request)).unwrap();
         }
-        crate::agent::expire_conversations(context);
+        crate::directory::expire_conversations(&bench.directory);
         context.store.flush().await.unwrap();
         let list = |query: &'static str| client.get::<Vec<ConversationStatus>>(query);
         let found = list("/v1/conversations").await.unwrap();

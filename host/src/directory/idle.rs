@@ -6,23 +6,23 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Agent, Revision, expire_conversations};
+use super::{HostDirectory, expire_conversations};
+use crate::agent::{Agent, Revision};
 use crate::clock;
-use crate::context::HostContext;
 use crate::wasm::Kind;
 
-/// How often idle instances are looked for; `instances.idle` is kept to within this.
+/// The interval of sweeps; `instances.idle` is kept to within this.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Keys that are removed in one commit of each agent, and how often in a sweep at most: others' commits come between.
 const EXPIRED_AT_ONCE: u32 = 1_000;
 const EXPIRED_ROUNDS: u32 = 10;
 
-/// How often the logs of agents that are gone are looked at.
+/// The interval at which the logs of removed agents are looked at.
 const LOGS_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Sweeps until `stop`.
-pub(crate) async fn run(context: Arc<HostContext>, stop: CancellationToken) {
+pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) {
     let mut logs_seen: Option<Instant> = None;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -31,25 +31,29 @@ pub(crate) async fn run(context: Arc<HostContext>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        expire_conversations(&context);
+        expire_conversations(&directory);
         if logs_seen.is_none_or(|seen| seen.elapsed() >= LOGS_EVERY) {
             logs_seen = Some(Instant::now());
-            let context = Arc::clone(&context);
+            let directory = Arc::clone(&directory);
+            // It lists and removes files.
             tokio::task::spawn_blocking(move || {
-                let routes = context.routes.load_full();
-                context.logs.forget_gone(|agent| routes.present(agent).is_some(), SystemTime::now());
+                let routes = directory.routes.load_full();
+                directory
+                    .context
+                    .logs
+                    .forget_gone(|agent| routes.including_retiring(agent).is_some(), SystemTime::now());
             });
         }
-        if let Err(error) = context.store.tidy_memories().await {
+        if let Err(error) = directory.context.store.tidy_memories().await {
             tracing::warn!(%error, "pieces of memories that are nobody's could not be removed; they take room");
         }
-        if let Err(error) = remove_expired(&context).await {
+        if let Err(error) = remove_expired(&directory).await {
             tracing::warn!(
                 error,
                 "keys whose time is over could not be removed; they take room, and nobody reads them"
             );
         }
-        let routes = context.routes.load_full();
+        let routes = directory.routes.load_full();
         for agent in routes.agents() {
             sweep(agent).await;
         }
@@ -57,15 +61,16 @@ pub(crate) async fn run(context: Arc<HostContext>, stop: CancellationToken) {
 }
 
 /// Removes keys whose time is over from the disk.
-async fn remove_expired(context: &HostContext) -> Result<(), String> {
+async fn remove_expired(directory: &HostDirectory) -> Result<(), String> {
     for _ in 0..EXPIRED_ROUNDS {
-        let expired = context.store.expired(clock::now_ms(), EXPIRED_AT_ONCE)?;
+        let expired = directory.context.store.expired(clock::now_ms(), EXPIRED_AT_ONCE)?;
         let found: usize = expired.values().map(Vec::len).sum();
         for (agent, keys) in expired {
-            let routes = context.routes.load_full();
+            let routes = directory.routes.load_full();
             // That of an agent that is not declared is kept all the same.
-            let bytes = routes.present(&agent).map_or_else(Arc::default, |agent| Arc::clone(agent.state_bytes()));
-            context.store.remove_expired(agent, keys, bytes).await.map_err(|error| error.to_string())?;
+            let bytes =
+                routes.including_retiring(&agent).map_or_else(Arc::default, |agent| Arc::clone(agent.state_bytes()));
+            directory.context.store.remove_expired(agent, keys, bytes).await.map_err(|error| error.to_string())?;
         }
         if found < EXPIRED_AT_ONCE as usize {
             break;

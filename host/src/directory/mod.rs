@@ -1,6 +1,80 @@
-//! The agents of the host by name, path and capability, and the times at which they act.
+//! The agents of the host by name, path and capability; what guests reach of each other; the times at which agents act.
+//!
+//! ```text
+//! reconcile --publish--> Routes <--read-- http, admin
+//!                          ^
+//! guest --guest_host--> resolve, request, deadlock --> Agent --Directory--> other agents
+//! clock --> wakeups, schedules, idle, expiry --> Agent
+//! ```
+//! Nothing here decides what runs: the reconciler publishes it.
 
+mod deadlock;
+mod expiry;
+mod guest_host;
 pub(crate) mod idle;
+mod orphans;
+mod redeliver;
+mod request;
+mod resolve;
 pub(crate) mod routes;
 pub(crate) mod schedules;
 pub(crate) mod wakeups;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use self::routes::Routes;
+use crate::agent::{AdmitError, Agent, AgentShared, Directory};
+use crate::context::HostContext;
+use crate::wasm::{Envelope, Identity, Work, wit};
+
+pub(crate) use expiry::expire_conversations;
+pub(crate) use orphans::{bury_orphan_timers, bury_orphans, waiting_for_others};
+pub(crate) use redeliver::{NotRedelivered, RedeliverError, Redelivered, redeliver};
+
+/// The agents of a host.
+pub(crate) struct HostDirectory {
+    pub(crate) context: Arc<HostContext>,
+    pub(crate) shared: Arc<AgentShared>,
+    /// A snapshot that the reconciler replaces as a whole, so that calls read it without a lock.
+    pub(crate) routes: ArcSwap<Routes>,
+    /// A notification that the wall clock was set, for schedules, which go by it.
+    clock_set: Notify,
+}
+
+impl HostDirectory {
+    /// Creates a directory without agents.
+    ///
+    /// # Errors
+    /// The messages that wait in the store cannot be read.
+    pub(crate) fn new(context: Arc<HostContext>) -> Result<Arc<Self>, String> {
+        let shared = Arc::new(AgentShared::new(Arc::clone(&context))?);
+        Ok(Arc::new(Self { context, shared, routes: ArcSwap::default(), clock_set: Notify::new() }))
+    }
+}
+
+impl Directory for HostDirectory {
+    fn shared(&self) -> &Arc<AgentShared> {
+        &self.shared
+    }
+
+    fn agent(&self, name: &str) -> Option<Arc<Agent>> {
+        self.routes.load().including_retiring(name).cloned()
+    }
+
+    fn receiver(&self, name: &str, conversation: &str) -> Option<Arc<Agent>> {
+        // Cloned, so that no guard of the snapshot is held while a message is delivered.
+        self.routes.load().receiver(name, conversation).cloned()
+    }
+
+    fn address(
+        &self,
+        who: &Identity,
+        work: &Work,
+        draft: wit::Draft,
+    ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError> {
+        self.address_draft(who, work, draft)
+    }
+}

@@ -1,4 +1,4 @@
-//! Who is called by which path, name or capability: an immutable snapshot that calls read without a lock.
+//! The agents by path, name and capability: an immutable snapshot that calls read without a lock.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -17,55 +17,53 @@ use crate::agent::Agent;
 #[derive(Default)]
 pub(crate) struct Routes {
     agents: AHashMap<AgentName, Arc<Agent>>,
-    /// Those that are not declared any more and go on with their conversations.
-    leaving: AHashMap<AgentName, Arc<Agent>>,
+    /// The agents that are no longer declared and continue their open conversations.
+    retiring: AHashMap<AgentName, Arc<Agent>>,
     capabilities: AHashMap<Capability, Vec<Arc<Agent>>>,
-    paths: matchit::Router<Arc<[Target]>>,
+    paths: matchit::Router<Arc<[RouteTarget]>>,
 }
 
-/// Where a path leads for some methods.
-pub(crate) struct Target {
-    /// Empty means all.
+/// The agent for some methods of a path.
+pub(crate) struct RouteTarget {
+    /// The methods; empty for all.
     methods: Vec<Method>,
-    /// Whether the caller waits.
     pub(crate) mode: Mode,
-    /// Whether `http.cors` holds for it, where that is said.
+    /// The route's own `cors`, if it is set.
     cors: Option<bool>,
     /// The template that names the conversation of a request, where the route has one.
     pub(crate) conversation: Option<Arc<Template>>,
-    /// Who is called.
     pub(crate) agent: Arc<Agent>,
     /// The route as declared, for logs and metrics.
     pub(crate) pattern: RoutePattern,
 }
 
-/// What a path and a method lead to.
-pub(crate) enum Found<'r, 'p> {
+/// The result of a look-up by path and method.
+pub(crate) enum RouteMatch<'r, 'p> {
     /// An agent, with the path's parameters.
-    Target(&'r Target, Vec<(&'r str, &'p str)>),
+    Target(&'r RouteTarget, Vec<(&'r str, &'p str)>),
     /// The path is known, the method is not; these are.
     OtherMethods(String),
-    /// Nothing.
+    /// An unknown path.
     Nothing,
 }
 
-impl Target {
-    /// The methods that it takes; empty means all.
+impl RouteTarget {
+    /// Returns the methods; empty for all.
     pub(crate) fn methods(&self) -> &[Method] {
         &self.methods
     }
 
-    /// Whether `http.cors` holds for it. An HTTP agent knows best who may read what it says.
+    /// Returns `true` if `http.cors` applies. An HTTP agent answers such requests itself.
     pub(crate) fn is_shared(&self) -> bool {
         self.cors.unwrap_or_else(|| !self.agent.is_http())
     }
 }
 
 impl Routes {
-    /// The routes of these agents.
+    /// Creates the routes of these agents.
     pub(crate) fn new(agents: &BTreeMap<AgentName, Arc<Agent>>) -> Self {
         let mut routes = Self::default();
-        let mut paths: BTreeMap<String, Vec<Target>> = BTreeMap::new();
+        let mut paths: BTreeMap<String, Vec<RouteTarget>> = BTreeMap::new();
         for (name, agent) in agents {
             let spec = agent.spec();
             routes.agents.insert(name.clone(), Arc::clone(agent));
@@ -75,7 +73,7 @@ impl Routes {
                 }
             }
             for route in &spec.http {
-                let target = Target {
+                let target = RouteTarget {
                     methods: route.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect(),
                     mode: route.mode,
                     cors: route.cors,
@@ -86,10 +84,10 @@ impl Routes {
                 paths.entry(route.pattern.shape().into()).or_default().push(target);
             }
         }
-        let mut paths: BTreeMap<String, Arc<[Target]>> =
+        let mut paths: BTreeMap<String, Arc<[RouteTarget]>> =
             paths.into_iter().map(|(shape, targets)| (shape, targets.into())).collect();
         // The router knows no rest that is empty: the path before it leads there too, unless it is declared itself.
-        let before = |targets: &Arc<[Target]>| {
+        let before = |targets: &Arc<[RouteTarget]>| {
             let before = targets.first()?.pattern.rest_at()?;
             Some((before.to_owned(), Arc::clone(targets)))
         };
@@ -105,43 +103,43 @@ impl Routes {
         routes
     }
 
-    /// The agent of a name.
+    /// Returns the declared agent of a name.
     pub(crate) fn agent(&self, name: &str) -> Option<&Arc<Agent>> {
         self.agents.get(name)
     }
 
-    /// The same routes, with agents that leave.
-    pub(crate) fn with_leaving(self, leaving: AHashMap<AgentName, Arc<Agent>>) -> Self {
-        Self { leaving, ..self }
+    /// Adds agents that retire.
+    pub(crate) fn with_retiring(self, retiring: AHashMap<AgentName, Arc<Agent>>) -> Self {
+        Self { retiring, ..self }
     }
 
-    /// The agent of a name, also one that leaves.
-    pub(crate) fn present(&self, name: &str) -> Option<&Arc<Agent>> {
-        self.agents.get(name).or_else(|| self.leaving.get(name))
+    /// Returns the agent of a name, declared or retiring.
+    pub(crate) fn including_retiring(&self, name: &str) -> Option<&Arc<Agent>> {
+        self.agents.get(name).or_else(|| self.retiring.get(name))
     }
 
-    /// The agent of a name for a message of a conversation; one that leaves is there for those that are open.
+    /// Returns the agent of a name for a message of a conversation; a retiring one accepts those of open ones.
     pub(crate) fn receiver(&self, name: &str, conversation: &str) -> Option<&Arc<Agent>> {
         let open = |agent: &&Arc<Agent>| agent.check_open(Some(conversation)).is_ok();
-        self.agents.get(name).or_else(|| self.leaving.get(name).filter(open))
+        self.agents.get(name).or_else(|| self.retiring.get(name).filter(open))
     }
 
-    /// All agents, those that leave included.
+    /// Returns all agents, retiring ones included.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Agent>> {
-        self.agents.values().chain(self.leaving.values())
+        self.agents.values().chain(self.retiring.values())
     }
 
-    /// All agents.
+    /// Returns the declared agents.
     pub(crate) fn agents(&self) -> impl Iterator<Item = &Arc<Agent>> {
         self.agents.values()
     }
 
-    /// The running agents with a capability, in order of name.
+    /// Returns the running agents with a capability, in order of name.
     pub(crate) fn with_capability(&self, capability: &str) -> &[Arc<Agent>] {
         self.capabilities.get(capability).map_or(&[], Vec::as_slice)
     }
 
-    /// One of the running agents with a capability: always the same for a conversation while they are the
+    /// Returns one of the running agents with a capability: the same one for a conversation while the agents are the
     /// same, and evenly many conversations for each.
     pub(crate) fn pick(&self, capability: &str, conversation: &str) -> Option<Arc<Agent>> {
         let agents = self.with_capability(capability);
@@ -159,28 +157,28 @@ impl Routes {
             .cloned()
     }
 
-    /// Where a path and a method lead. What can be got can be asked for without its body (RFC 9110, section 9.3.2).
-    pub(crate) fn find_for<'r, 'p>(&'r self, path: &'p str, method: &Method) -> Found<'r, 'p> {
+    /// Returns the target of a path and a method. HEAD falls back to GET (RFC 9110, section 9.3.2).
+    pub(crate) fn find_for<'r, 'p>(&'r self, path: &'p str, method: &Method) -> RouteMatch<'r, 'p> {
         match self.find(path, method) {
-            Found::OtherMethods(_) if *method == Method::HEAD => self.find(path, &Method::GET),
+            RouteMatch::OtherMethods(_) if *method == Method::HEAD => self.find(path, &Method::GET),
             found => found,
         }
     }
 
-    fn find<'r, 'p>(&'r self, path: &'p str, method: &Method) -> Found<'r, 'p> {
-        let Ok(found) = self.paths.at(path) else { return Found::Nothing };
-        let fits = |target: &&Target| target.methods.is_empty() || target.methods.contains(method);
+    fn find<'r, 'p>(&'r self, path: &'p str, method: &Method) -> RouteMatch<'r, 'p> {
+        let Ok(found) = self.paths.at(path) else { return RouteMatch::Nothing };
+        let fits = |target: &&RouteTarget| target.methods.is_empty() || target.methods.contains(method);
         match found.value.iter().find(fits) {
             Some(target) => {
                 // The router knows parameters by position; their names are the target's.
                 // One that has none is a rest, and empty.
                 let values = found.params.iter().map(|(_, value)| value).chain(std::iter::once(""));
-                Found::Target(target, target.pattern.params().iter().map(String::as_str).zip(values).collect())
+                RouteMatch::Target(target, target.pattern.params().iter().map(String::as_str).zip(values).collect())
             }
             None => {
                 let names: Vec<&str> =
                     found.value.iter().flat_map(|target| &target.methods).map(Method::as_str).collect();
-                Found::OtherMethods(names.join(", "))
+                RouteMatch::OtherMethods(names.join(", "))
             }
         }
     }

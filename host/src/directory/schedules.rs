@@ -1,4 +1,4 @@
-//! Messages by the clock: what agents' schedules ask for, also of the time when the host was not there (SPEC §7).
+//! Messages by the clock: the schedules of agents, with what a stopped host missed (SPEC §7).
 //!
 //! That a schedule fired is kept in the commit that holds its message, so that it never fires twice.
 
@@ -9,52 +9,52 @@ use std::time::Duration;
 use caxton_control::schedule::Schedule;
 use tokio_util::sync::CancellationToken;
 
+use super::HostDirectory;
 use crate::agent::Agent;
 use crate::clock;
-use crate::context::HostContext;
 use crate::status::ScheduleStatus;
 use crate::store::{Commit, Committed, Fired};
 use crate::wasm::{Envelope, Inbox, Sent, new_id, wit};
 
-/// How often the declaration and the clock, which may be set, are looked at beside the times of schedules.
+/// The longest pause between two looks at the declaration and the clock, both of which may change.
 const LOOK: Duration = Duration::from_secs(1);
-/// The most messages for the time when the host was not there, of one schedule.
+/// The most messages that one schedule makes up for after a stop.
 const MOST_MISSED: usize = 1_000;
-/// How far apart those come, in milliseconds.
+/// The milliseconds between those, so that they keep their order.
 const APART: u64 = 10;
 /// A clock that is set back by more than this, in milliseconds, was wrong before: what it showed then counts no more.
 /// One that is set back by less shows some times twice, of which the second do not count.
 const SET_BACK: u64 = 60 * 60 * 1_000;
 
-/// When schedules fire next.
+/// The next times of schedules.
 #[derive(Default)]
-struct Next {
-    /// By agent and the schedule's key.
+struct NextTimes {
+    /// The times by agent and key of the schedule.
     times: HashMap<(String, String), Option<u64>>,
     /// The latest time that the clock has shown since it was right, in milliseconds since 1970.
     latest: u64,
 }
 
-/// Lets schedules fire until `stop`.
-pub(crate) async fn run(context: Arc<HostContext>, stop: CancellationToken) {
-    let mut next = Next::default();
+/// Fires schedules until `stop`.
+pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) {
+    let mut next = NextTimes::default();
     loop {
-        let soonest = look(&context, &mut next, clock::now_ms());
+        let soonest = look(&directory, &mut next, clock::now_ms());
         let pause = soonest.map_or(LOOK, |at| Duration::from_millis(at.saturating_sub(clock::now_ms())).min(LOOK));
         tokio::select! {
             () = stop.cancelled() => return,
-            () = context.clock_set.notified() => {}
+            () = directory.clock_set.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-/// The schedules of an agent, or of all in order of name, as they stand.
+/// Returns the schedules of an agent, or of all in order of name.
 ///
 /// # Errors
 /// The store cannot be read.
-pub(crate) fn list(context: &HostContext, agent: Option<&Agent>, now: u64) -> Result<Vec<ScheduleStatus>, String> {
-    let routes = context.routes.load();
+pub(crate) fn list(directory: &HostDirectory, agent: Option<&Agent>, now: u64) -> Result<Vec<ScheduleStatus>, String> {
+    let routes = directory.routes.load();
     let mut agents: Vec<&Agent> = match agent {
         Some(agent) => vec![agent],
         None => routes.agents().map(|agent| &**agent).collect(),
@@ -65,7 +65,7 @@ pub(crate) fn list(context: &HostContext, agent: Option<&Agent>, now: u64) -> Re
         for schedule in &agent.spec().schedules {
             // Before it fires for the first time the store has since when its times count.
             let fired = |at: &u64| schedule.next_after(at.saturating_sub(1)) == Some(*at);
-            let last = context.store.fired_at(agent.name().as_str(), &schedule.key())?;
+            let last = directory.context.store.fired_at(agent.name().as_str(), &schedule.key())?;
             found.push(ScheduleStatus {
                 agent: agent.name().to_string(),
                 cron: schedule.cron.as_str().to_owned(),
@@ -79,33 +79,38 @@ pub(crate) fn list(context: &HostContext, agent: Option<&Agent>, now: u64) -> Re
     Ok(found)
 }
 
-/// The time after which a schedule's times count that fired last at `last`.
+/// Returns the time after which the times of a schedule count.
 fn counts_from(last: Option<u64>, now: u64) -> u64 {
     last.filter(|last| last.saturating_sub(now) <= SET_BACK).unwrap_or(now).max(now)
 }
 
-/// Lets fire what is due; gives when the next is.
-fn look(context: &HostContext, next: &mut Next, now: u64) -> Option<u64> {
+/// Fires what is due. Returns the time of the next.
+fn look(directory: &HostDirectory, next: &mut NextTimes, now: u64) -> Option<u64> {
+    // Compared with the latest time and not the last: a clock may be set back in several small steps.
     let anew = now.saturating_add(SET_BACK) < next.latest;
     if anew {
         let back = Duration::from_millis(next.latest - now);
         tracing::warn!(?back, "the clock was set back; schedules go by what it shows now");
-        context.events.tell(None, "schedule.clock-set-back", serde_json::json!({ "seconds": back.as_secs() }));
-        *next = Next::default();
+        directory.context.events.tell(
+            None,
+            "schedule.clock-set-back",
+            serde_json::json!({ "seconds": back.as_secs() }),
+        );
+        *next = NextTimes::default();
     }
     next.latest = next.latest.max(now);
     let mut seen = HashMap::new();
-    for agent in context.routes.load().agents() {
+    for agent in directory.routes.load().agents() {
         for schedule in &agent.spec().schedules {
             let key = (agent.name().to_string(), schedule.key());
             let at = match next.times.remove(&key) {
                 Some(Some(at)) if at <= now => {
-                    fire(context, agent, schedule, &key.1, at, None);
+                    fire(directory, agent, schedule, &key.1, at, None);
                     schedule.next_after(now)
                 }
                 // Also when the clock was set back a little: the times before have been.
                 Some(at) => at,
-                None => begin(context, agent, schedule, &key.1, now, !anew),
+                None => begin(directory, agent, schedule, &key.1, now, !anew),
             };
             seen.insert(key, at);
         }
@@ -114,16 +119,16 @@ fn look(context: &HostContext, next: &mut Next, now: u64) -> Option<u64> {
     next.times.values().flatten().min().copied()
 }
 
-/// Takes up a schedule: makes up for what was missed, if that is wanted, and gives when it fires next.
+/// Starts a schedule, and makes up for missed times if declared. Returns its next time.
 fn begin(
-    context: &HostContext,
+    directory: &HostDirectory,
     agent: &Arc<Agent>,
     schedule: &Schedule,
     key: &str,
     now: u64,
     make_up: bool,
 ) -> Option<u64> {
-    let last = match context.store.fired_at(agent.name().as_str(), key) {
+    let last = match directory.context.store.fired_at(agent.name().as_str(), key) {
         Ok(last) => last,
         Err(error) => {
             tracing::error!(agent = %agent.name(), error, "when a schedule fired last cannot be read; what it missed is not made up for");
@@ -133,7 +138,7 @@ fn begin(
     match last {
         Some(last) if make_up => {
             for (at, index) in schedule.missed(last, now, MOST_MISSED).into_iter().zip(0..) {
-                fire(context, agent, schedule, key, at, Some(clock::steady_ms() + index * APART));
+                fire(directory, agent, schedule, key, at, Some(clock::steady_ms() + index * APART));
             }
         }
         Some(_) => {}
@@ -141,18 +146,18 @@ fn begin(
         None => {
             let mut commit = Commit::new(agent.name().shared(), Box::new(|_| ()));
             commit.fired = Some(Fired { schedule: key.to_owned(), at: now });
-            context.store.submit(commit);
+            directory.context.store.submit(commit);
         }
     }
     schedule.next_after(counts_from(last, now))
 }
 
 /// Sends the message of a schedule that was due at a time.
-fn fire(context: &HostContext, agent: &Arc<Agent>, schedule: &Schedule, key: &str, at: u64, due: Option<u64>) {
+fn fire(directory: &HostDirectory, agent: &Arc<Agent>, schedule: &Schedule, key: &str, at: u64, due: Option<u64>) {
     let name = agent.name().clone();
     if let Err(error) = agent.reserve_place(None) {
         tracing::warn!(agent = %name, cron = %schedule.cron, %error, "a schedule did not fire");
-        context.events.tell(
+        directory.context.events.tell(
             Some(name.as_str()),
             "schedule.refused",
             serde_json::json!({ "cron": schedule.cron.as_str(), "at": at, "reason": error.to_string() }),
@@ -181,6 +186,7 @@ fn fire(context: &HostContext, agent: &Arc<Agent>, schedule: &Schedule, key: &st
         ],
         id,
     };
+    // The message and the record of the firing are one commit: neither exists without the other.
     let envelope = Box::new(Envelope { due, ..Envelope::new(message) });
     let done = Box::new(move |committed: Committed| match committed.result {
         Ok(()) => committed.sends.into_iter().for_each(Sent::deliver),
@@ -189,7 +195,7 @@ fn fire(context: &HostContext, agent: &Arc<Agent>, schedule: &Schedule, key: &st
     let mut commit = Commit::new(agent.name().shared(), done);
     commit.sends = vec![Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope)];
     commit.fired = Some(Fired { schedule: key.to_owned(), at });
-    context.store.submit(commit);
+    directory.context.store.submit(commit);
 }
 
 #[cfg(test)]
@@ -199,6 +205,7 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
+    use crate::context::HostContext;
     use crate::directory::routes::Routes;
     use crate::store::{EventFilter, Store};
 
@@ -207,7 +214,7 @@ mod tests {
     const MINUTE: u64 = 60_000;
 
     /// A store in this folder, and an agent `clock` with a schedule for every minute.
-    fn open(folder: &tempfile::TempDir, missed: &str, depth: u32) -> Arc<HostContext> {
+    fn open(folder: &tempfile::TempDir, missed: &str, depth: u32) -> Arc<HostDirectory> {
         let text = format!(
             "caxton = 1\n[agents.clock]\ncomponent = \"clock.wasm\"\nmailbox = {{ depth = {depth} }}\n\
              [[agents.clock.schedule]]\ncron = \"* * * * *\"\nmissed = \"{missed}\"\n"
@@ -216,37 +223,38 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
         let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
-        let context = HostContext::new(store, tokio::runtime::Handle::current()).unwrap();
-        let agent = Agent::new(Arc::clone(&desired.agents["clock"]), Arc::clone(&context));
-        context.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
-        context
+        let context = HostContext::new(store, tokio::runtime::Handle::current());
+        let directory = HostDirectory::new(context).unwrap();
+        let agent = Agent::new(Arc::clone(&desired.agents["clock"]), Arc::clone(&directory) as _);
+        directory.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
+        directory
     }
 
     /// The messages that wait, once all is written.
-    async fn waiting(context: &HostContext) -> usize {
-        context.store.flush().await.unwrap();
-        context.store.queued(&RandomState::new()).unwrap().get("clock").map_or(0, Vec::len)
+    async fn waiting(directory: &HostDirectory) -> usize {
+        directory.context.store.flush().await.unwrap();
+        directory.context.store.queued(&RandomState::new()).unwrap().get("clock").map_or(0, Vec::len)
     }
 
     /// Lets go of the folder, which the agents hold as well.
-    async fn close(context: Arc<HostContext>) {
-        context.routes.store(Arc::default());
+    async fn close(directory: Arc<HostDirectory>) {
+        directory.routes.store(Arc::default());
         // What is answered second comes after all that the first commits told.
-        context.store.flush().await.unwrap();
-        context.store.flush().await.unwrap();
-        assert_eq!(Arc::strong_count(&context), 1);
+        directory.context.store.flush().await.unwrap();
+        directory.context.store.flush().await.unwrap();
+        assert_eq!(Arc::strong_count(&directory), 1);
     }
 
-    fn status(context: &HostContext, now: u64) -> (Option<u64>, Option<u64>) {
-        let found = list(context, None, now).unwrap();
+    fn status(directory: &HostDirectory, now: u64) -> (Option<u64>, Option<u64>) {
+        let found = list(directory, None, now).unwrap();
         (found[0].last_at, found[0].next_at)
     }
 
     #[tokio::test]
     async fn each_time_fires_once_from_when_it_is_declared() {
         let folder = tempfile::tempdir().unwrap();
-        let context = open(&folder, "all", 100);
-        let mut next = Next::default();
+        let directory = open(&folder, "all", 100);
+        let mut next = NextTimes::default();
         for (at, count) in [
             (BEGAN + 30_000, 0),
             (BEGAN + MINUTE - 1, 0),
@@ -257,19 +265,19 @@ mod tests {
             // Looked at too late: a host that runs makes up for nothing.
             (BEGAN + 7 * MINUTE, 3),
         ] {
-            let soonest = look(&context, &mut next, at);
+            let soonest = look(&directory, &mut next, at);
             assert_eq!(soonest, Some(at - at % MINUTE + MINUTE), "{at}");
-            assert_eq!(waiting(&context).await, count, "{at}");
+            assert_eq!(waiting(&directory).await, count, "{at}");
         }
-        let (last, after) = status(&context, BEGAN + 7 * MINUTE);
+        let (last, after) = status(&directory, BEGAN + 7 * MINUTE);
         assert_eq!((last, after), (Some(BEGAN + 3 * MINUTE), Some(BEGAN + 8 * MINUTE)));
     }
 
     #[tokio::test]
     async fn a_clock_that_is_set_back_makes_nothing_fire_twice_unless_it_was_quite_wrong() {
         let folder = tempfile::tempdir().unwrap();
-        let context = open(&folder, "all", 100);
-        let mut next = Next::default();
+        let directory = open(&folder, "all", 100);
+        let mut next = NextTimes::default();
         let hours = |hours: u64| hours * 60 * MINUTE;
         let noon = BEGAN + hours(12);
         for (at, soonest, count) in [
@@ -285,10 +293,11 @@ mod tests {
             (noon - hours(1), noon - 59 * MINUTE, 2),
             (noon - 59 * MINUTE, noon - 58 * MINUTE, 3),
         ] {
-            assert_eq!(look(&context, &mut next, at), Some(soonest), "{}", at.cast_signed() - noon.cast_signed());
-            assert_eq!(waiting(&context).await, count, "{}", at.cast_signed() - noon.cast_signed());
+            assert_eq!(look(&directory, &mut next, at), Some(soonest), "{}", at.cast_signed() - noon.cast_signed());
+            assert_eq!(waiting(&directory).await, count, "{}", at.cast_signed() - noon.cast_signed());
         }
-        let told: Vec<_> = context.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
+        let told: Vec<_> =
+            directory.context.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
         let told: Vec<_> = told.iter().map(|event| (event.kind.as_str(), event.data["seconds"].as_u64())).collect();
         assert_eq!(told, [("schedule.clock-set-back", Some(62 * 60))]);
     }
@@ -297,22 +306,22 @@ mod tests {
     async fn a_clock_that_is_set_back_while_the_host_is_stopped_makes_nothing_fire_twice() {
         let folder = tempfile::tempdir().unwrap();
         let noon = BEGAN + 12 * 60 * MINUTE;
-        let context = open(&folder, "all", 100);
-        let mut next = Next::default();
-        look(&context, &mut next, noon - 1_000);
-        look(&context, &mut next, noon);
-        assert_eq!(waiting(&context).await, 1);
-        close(context).await;
+        let directory = open(&folder, "all", 100);
+        let mut next = NextTimes::default();
+        look(&directory, &mut next, noon - 1_000);
+        look(&directory, &mut next, noon);
+        assert_eq!(waiting(&directory).await, 1);
+        close(directory).await;
         for (now, soonest) in [
             (noon - 2_000, noon + MINUTE),
             (noon - 60 * MINUTE, noon + MINUTE),
             (noon - 61 * MINUTE, noon - 60 * MINUTE),
         ] {
-            let context = open(&folder, "all", 100);
-            assert_eq!(look(&context, &mut Next::default(), now), Some(soonest), "{}", noon - now);
-            assert_eq!(status(&context, now).1, Some(soonest), "as it is listed");
-            assert_eq!(waiting(&context).await, 1, "{}", noon - now);
-            close(context).await;
+            let directory = open(&folder, "all", 100);
+            assert_eq!(look(&directory, &mut NextTimes::default(), now), Some(soonest), "{}", noon - now);
+            assert_eq!(status(&directory, now).1, Some(soonest), "as it is listed");
+            assert_eq!(waiting(&directory).await, 1, "{}", noon - now);
+            close(directory).await;
         }
     }
 
@@ -320,17 +329,17 @@ mod tests {
     async fn what_a_stop_missed_is_made_up_for_as_declared_and_once() {
         for (missed, count) in [("skip", 0), ("latest", 1), ("all", 3)] {
             let folder = tempfile::tempdir().unwrap();
-            let context = open(&folder, missed, 100);
-            look(&context, &mut Next::default(), BEGAN + 1_000);
-            assert_eq!(waiting(&context).await, 0, "{missed}");
-            assert_eq!(status(&context, BEGAN), (None, Some(BEGAN + MINUTE)), "{missed}: it never fired");
-            close(context).await;
+            let directory = open(&folder, missed, 100);
+            look(&directory, &mut NextTimes::default(), BEGAN + 1_000);
+            assert_eq!(waiting(&directory).await, 0, "{missed}");
+            assert_eq!(status(&directory, BEGAN), (None, Some(BEGAN + MINUTE)), "{missed}: it never fired");
+            close(directory).await;
             let now = BEGAN + 3 * MINUTE + 2_000;
             for round in ["first", "second"] {
-                let context = open(&folder, missed, 100);
-                look(&context, &mut Next::default(), now);
-                assert_eq!(waiting(&context).await, count, "{missed}, {round} start");
-                close(context).await;
+                let directory = open(&folder, missed, 100);
+                look(&directory, &mut NextTimes::default(), now);
+                assert_eq!(waiting(&directory).await, count, "{missed}, {round} start");
+                close(directory).await;
             }
         }
     }
@@ -338,14 +347,15 @@ mod tests {
     #[tokio::test]
     async fn a_full_mailbox_gets_no_more_and_it_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let context = open(&folder, "skip", 1);
-        let mut next = Next::default();
+        let directory = open(&folder, "skip", 1);
+        let mut next = NextTimes::default();
         for minute in 0..=3 {
-            look(&context, &mut next, BEGAN + minute * MINUTE);
+            look(&directory, &mut next, BEGAN + minute * MINUTE);
         }
-        assert_eq!(waiting(&context).await, 1);
-        assert_eq!(status(&context, BEGAN).0, Some(BEGAN + MINUTE), "the only one that fired");
-        let refused: Vec<_> = context.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
+        assert_eq!(waiting(&directory).await, 1);
+        assert_eq!(status(&directory, BEGAN).0, Some(BEGAN + MINUTE), "the only one that fired");
+        let refused: Vec<_> =
+            directory.context.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
         let times: Vec<_> = refused.iter().map(|event| (event.kind.as_str(), event.data["at"].as_u64())).collect();
         let expected = [2, 3].map(|minute| ("schedule.refused", Some(BEGAN + minute * MINUTE)));
         assert_eq!(times, expected);

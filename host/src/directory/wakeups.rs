@@ -1,97 +1,55 @@
-//! Waking agents whose mailbox has something that comes due, and all of them when somebody set the wall clock.
+//! The task that wakes agents whose mailbox has something due, and all of them when the wall clock was set.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::HostDirectory;
 use crate::agent::Agent;
 use crate::clock;
-use crate::context::HostContext;
 use crate::tasks::{BEAT, TIMERS};
 
-/// A wall clock that was set by less than this, in milliseconds, was corrected, which is not worth a word.
+/// The change of the wall clock, in milliseconds, below which it counts as a correction and is not reported.
 const WORTH_A_WORD: u64 = 1_000;
 
-/// Who is to be woken when.
-#[derive(Default)]
-pub(crate) struct Timers {
-    due: Mutex<Due>,
-    sooner: Notify,
-}
-
-#[derive(Default)]
-struct Due {
-    /// By time, and by a number that tells those of one time apart.
-    agents: BTreeMap<(u64, u64), Weak<Agent>>,
-    count: u64,
-}
-
-impl Timers {
-    /// Wakes an agent at a time of the steady clock.
-    pub(crate) fn wake(&self, at: u64, agent: &Weak<Agent>) {
-        let first = {
-            let mut due = self.due.lock();
-            let first = due.agents.first_key_value().is_none_or(|((first, _), _)| at < *first);
-            due.count += 1;
-            let count = due.count;
-            due.agents.insert((at, count), Weak::clone(agent));
-            first
-        };
-        if first {
-            self.sooner.notify_one();
-        }
-    }
-
-    /// Takes out whoever is due, and says when the next one is.
-    fn take_due(&self, now: u64) -> (Vec<Arc<Agent>>, Option<u64>) {
-        let mut due = self.due.lock();
-        let later = due.agents.split_off(&(now.saturating_add(1), 0));
-        let ready = std::mem::replace(&mut due.agents, later);
-        let next = due.agents.first_key_value().map(|((at, _), _)| *at);
-        (ready.into_values().filter_map(|agent| agent.upgrade()).collect(), next)
-    }
-}
-
 /// Wakes agents until `stop`.
-pub(crate) async fn run(context: Arc<HostContext>, stop: CancellationToken) {
+pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) {
     // Whoever was taken out when this died is woken once more.
-    look_at_all(&context, Agent::look);
+    look_at_all(&directory, Agent::on_timer);
     loop {
-        context.tasks.beat(TIMERS);
+        directory.context.tasks.beat(TIMERS);
         if let Some(ahead) = clock::look() {
-            clock_was_set(&context, ahead).await;
+            clock_was_set(&directory, ahead).await;
         }
         let now = clock::steady_ms();
-        let (ready, next) = context.timers.take_due(now);
+        let (ready, next) = directory.shared.wakeups.take_due(now);
         for agent in ready {
-            agent.look();
+            agent.on_timer();
         }
         // Not for longer: the wall clock may be set.
         let pause = next.map_or(BEAT, |next| Duration::from_millis(next.saturating_sub(now)).min(BEAT));
         tokio::select! {
             () = stop.cancelled() => return,
-            () = context.timers.sooner.notified() => {}
+            () = directory.shared.wakeups.until_sooner() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-fn look_at_all(context: &HostContext, look: fn(&Agent)) {
-    context.routes.load().all().for_each(|agent| look(agent));
+fn look_at_all(directory: &HostDirectory, look: fn(&Agent)) {
+    directory.routes.load().all().for_each(|agent| look(agent));
 }
 
-/// Somebody set the wall clock, by so many milliseconds. What waits for one of its times is looked at anew; all else waits
-/// as long as it would have.
-async fn clock_was_set(context: &HostContext, ahead: i64) {
-    if let Err(error) = context.store.redate_timers().await {
+/// Handles a change of the wall clock by this many milliseconds. Things with a date follow it; things that wait for a
+/// duration do not.
+async fn clock_was_set(directory: &HostDirectory, ahead: i64) {
+    if let Err(error) = directory.context.store.redate_timers().await {
         tracing::error!(%error, "timers with a date come as if the clock had not been set");
     }
-    look_at_all(context, Agent::follow_clock);
-    context.clock_set.notify_one();
+    look_at_all(directory, Agent::follow_clock);
+    // Remembered if schedules do not wait at this moment.
+    directory.clock_set.notify_one();
     if ahead.unsigned_abs() < WORTH_A_WORD {
         return;
     }
@@ -101,5 +59,5 @@ async fn clock_was_set(context: &HostContext, ahead: i64) {
         "the clock went {way} by {:.1} s; what waits for a while is not touched by that, what waits for a time follows it",
         seconds.abs()
     );
-    context.events.tell(None, "host.clock-set", serde_json::json!({ "seconds": seconds }));
+    directory.context.events.tell(None, "host.clock-set", serde_json::json!({ "seconds": seconds }));
 }

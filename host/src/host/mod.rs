@@ -32,9 +32,9 @@ use crate::agent::forget_unwanted;
 use crate::clock;
 use crate::config::{ConfigErrors, Loaded};
 use crate::context::HostContext;
-use crate::directory::idle;
 use crate::directory::schedules;
 use crate::directory::wakeups;
+use crate::directory::{HostDirectory, idle};
 use crate::host::signals::{Asked, Signals};
 use crate::reconcile::build;
 use crate::reconcile::handle::{Control, Readiness, Wake};
@@ -113,6 +113,7 @@ fn threads(name: &str, start: fn()) -> anyhow::Result<tokio::runtime::Runtime> {
 /// Everything of a host that listens.
 struct Host {
     context: Arc<HostContext>,
+    directory: Arc<HostDirectory>,
     control: Control,
     reconciler: JoinHandle<Option<Drained>>,
     settled: watch::Receiver<bool>,
@@ -273,7 +274,8 @@ async fn start(
     let sockets = Sockets::bind(desired).await?;
     let ports = sockets.ports.clone();
     let (followed, sources) = first_builds(options, &source, &loaded, &data, building).await?;
-    let context = share(store, workers, desired, &data)?;
+    let directory = share(store, workers, desired, &data)?;
+    let context = Arc::clone(&directory.context);
     let stops = Stops::default();
     let (command_sender, commands) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
@@ -295,9 +297,9 @@ async fn start(
         "host.started",
         serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "file": source.file.to_string_lossy() }),
     );
-    let admin_state = admin::AdminState::new(control.clone(), Arc::clone(&context), metrics, &data)?;
+    let admin_state = admin::AdminState::new(control.clone(), Arc::clone(&directory), metrics, &data)?;
     let reconciler = Reconciler::new(Setup {
-        context: Arc::clone(&context),
+        directory: Arc::clone(&directory),
         runtime,
         source,
         declared: loaded,
@@ -310,13 +312,13 @@ async fn start(
         writing,
         facts,
     });
-    let mut listeners = sockets.serve(&settings, &context, admin_state, &stops);
+    let mut listeners = sockets.serve(&settings, &directory, admin_state, &stops);
     // Waited for at the end, like the listeners: it ends a build that is under way.
-    listeners.push(keep_going(&context, &stops.stop, following, wake_sender));
+    listeners.push(keep_going(&directory, &stops.stop, following, wake_sender));
     let stop = &stops.stop;
     let reconciler = context.tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
-    Ok(Host { context, control, reconciler, settled, ports, stops, listeners, drain, began })
+    Ok(Host { context, directory, control, reconciler, settled, ports, stops, listeners, drain, began })
 }
 
 /// Runs the first builds, if they are asked for. Returns what is followed, with the sources as they were before.
@@ -341,33 +343,34 @@ type Lasting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Starts what goes on beside, until `stop`. Returns the task that follows files.
 fn keep_going(
-    context: &Arc<HostContext>,
+    directory: &Arc<HostDirectory>,
     stop: &CancellationToken,
     following: Following,
     wakes: mpsc::Sender<Wake>,
 ) -> JoinHandle<Option<()>> {
-    let tasks = &context.tasks;
-    let each = |name, run: fn(Arc<HostContext>, CancellationToken) -> Lasting| {
-        let (context, of_task) = (Arc::clone(context), stop.clone());
-        drop(tasks.lasting(name, stop.clone(), move || run(Arc::clone(&context), of_task.clone())));
+    let tasks = &directory.context.tasks;
+    let each = |name, run: fn(Arc<HostDirectory>, CancellationToken) -> Lasting| {
+        let (directory, of_task) = (Arc::clone(directory), stop.clone());
+        drop(tasks.lasting(name, stop.clone(), move || run(Arc::clone(&directory), of_task.clone())));
     };
-    each("sweep", |context, stop| Box::pin(idle::run(context, stop)));
-    each("figures", |context, stop| Box::pin(host_stats::run(Arc::clone(&context.figures), stop)));
-    each(tasks::TIMERS, |context, stop| Box::pin(wakeups::run(context, stop)));
-    each("schedules", |context, stop| Box::pin(schedules::run(context, stop)));
+    each("sweep", |directory, stop| Box::pin(idle::run(directory, stop)));
+    each("figures", |directory, stop| Box::pin(host_stats::run(Arc::clone(&directory.context.figures), stop)));
+    each(tasks::TIMERS, |directory, stop| Box::pin(wakeups::run(directory, stop)));
+    each("schedules", |directory, stop| Box::pin(schedules::run(directory, stop)));
     let of_task = stop.clone();
     let watch = move || crate::reconcile::watcher::run(following.clone(), wakes.clone(), of_task.clone());
     tasks.lasting("watch", stop.clone(), watch)
 }
 
-/// What all agents share, with what waited in the store for them.
-fn share(store: Arc<Store>, workers: Handle, desired: &Desired, data: &Path) -> anyhow::Result<Arc<HostContext>> {
-    let context = HostContext::new(store, workers).map_err(|error| {
+/// Creates the directory of agents, with the messages that waited in the store for them.
+fn share(store: Arc<Store>, workers: Handle, desired: &Desired, data: &Path) -> anyhow::Result<Arc<HostDirectory>> {
+    let context = HostContext::new(store, workers);
+    let directory = HostDirectory::new(Arc::clone(&context)).map_err(|error| {
         anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
     })?;
     context.store.conversations.configure(desired.conversations.clone());
     forget_unwanted(&context.store, desired);
-    Ok(context)
+    Ok(directory)
 }
 
 /// The folder of compiled components, and whether several hosts of one user may share it.

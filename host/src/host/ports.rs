@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::context::HostContext;
+use crate::directory::HostDirectory;
 use crate::http;
 
 /// Where a host listens, as it is written for programs.
@@ -66,12 +66,12 @@ impl Sockets {
     pub(super) fn serve(
         self,
         settings: &Arc<ArcSwap<desired::Http>>,
-        context: &Arc<HostContext>,
+        directory: &Arc<HostDirectory>,
         admin_state: admin::AdminState,
         stops: &Stops,
     ) -> Vec<JoinHandle<Option<()>>> {
-        let (tasks, Stops { closing, stop, probing }) = (&context.tasks, stops);
-        let serving = http::serve(self.http, Arc::clone(settings), Arc::clone(context), closing.clone());
+        let (tasks, Stops { closing, stop, probing }) = (&directory.context.tasks, stops);
+        let serving = http::serve(self.http, Arc::clone(settings), Arc::clone(directory), closing.clone());
         let api = admin::Api::new(admin_state, stop.clone());
         let managing = admin::serve(self.admin, api.clone(), stop.clone());
         let mut listeners = vec![

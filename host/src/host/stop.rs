@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Host;
 use crate::agent::{Agent, Revision};
 use crate::context::HostContext;
+use crate::directory::HostDirectory;
 
 /// How often a stopping host looks whether everything is at rest, beside being told.
 const LOOK: Duration = Duration::from_millis(20);
@@ -35,7 +36,7 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
     let agents = match &drained {
         Some(drained) => drained.agents().map(|(agent, revisions)| (Arc::clone(agent), revisions)).collect(),
         // Without a reconciler there is what it published last.
-        None => published(&host.context),
+        None => published(&host.directory),
     };
     let (mut left, mut unsaved) = (0, Vec::new());
     if let End::StoreLost(_) = end {
@@ -83,8 +84,8 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
 
 type Draining = Vec<(Arc<Agent>, Vec<Arc<Revision>>)>;
 
-fn published(context: &HostContext) -> Draining {
-    let routes = context.routes.load();
+fn published(directory: &HostDirectory) -> Draining {
+    let routes = directory.routes.load();
     routes.all().map(|agent| (Arc::clone(agent), agent.serving())).collect()
 }
 
@@ -93,9 +94,9 @@ fn published(context: &HostContext) -> Draining {
 async fn drain(context: &HostContext, agents: &Draining, deadline: Instant) -> (u32, Vec<String>) {
     for (agent, revisions) in agents {
         // What the store has waits there for the next start.
-        agent.leave_queue();
+        agent.release_stored();
         for revision in revisions {
-            revision.tell_when_idle(true);
+            revision.wake_when_idle(true);
         }
     }
     // A worker may have an instance in hand for a moment longer than its last message.

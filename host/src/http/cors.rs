@@ -10,7 +10,7 @@ use http::{Method, Response, StatusCode, request};
 
 use super::body::ReplyBody;
 use super::path;
-use crate::directory::routes::{Found, Routes};
+use crate::directory::routes::{RouteMatch, Routes};
 
 /// Returns the response to a preflight request. `None` if `head` is no preflight, or if its route leaves CORS to the
 /// agent.
@@ -24,11 +24,11 @@ pub(super) fn preflight(cors: &Cors, routes: &Routes, head: &request::Parts) -> 
     let found = path::normal(head.uri.path());
     let methods: Vec<String> = match routes.find_for(&found, &asked) {
         // The route leaves CORS to its agent, which gets the preflight as well.
-        Found::Target(target, _) if !target.is_shared() => return None,
-        Found::Target(target, _) => target.methods().iter().map(ToString::to_string).collect(),
-        Found::OtherMethods(methods) => methods.split(", ").map(str::to_owned).collect(),
-        Found::Nothing if head.uri.path().starts_with(OWN) => vec!["GET".to_owned(), "HEAD".to_owned()],
-        Found::Nothing => return None,
+        RouteMatch::Target(target, _) if !target.is_shared() => return None,
+        RouteMatch::Target(target, _) => target.methods().iter().map(ToString::to_string).collect(),
+        RouteMatch::OtherMethods(methods) => methods.split(", ").map(str::to_owned).collect(),
+        RouteMatch::Nothing if head.uri.path().starts_with(OWN) => vec!["GET".to_owned(), "HEAD".to_owned()],
+        RouteMatch::Nothing => return None,
     };
     let methods: Vec<&str> = methods.iter().map(String::as_str).collect();
     let mut response = Response::new(ReplyBody::Empty);

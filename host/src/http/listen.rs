@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::stack;
 use crate::agent::{Agent, HttpMetrics};
-use crate::context::HostContext;
+use crate::directory::HostDirectory;
 use crate::net::{self, Bounds, Pulse};
 
 /// Shared by all connections of the listener.
 pub(super) struct Server {
-    pub(super) context: Arc<HostContext>,
+    pub(super) directory: Arc<HostDirectory>,
     /// The settings `[http]`, replaced as a whole by a reload.
     pub(super) settings: Arc<ArcSwap<Http>>,
     /// The address of the listener, for requests without a `host` header.
@@ -36,7 +36,7 @@ pub(super) struct Line {
 pub(crate) async fn serve(
     listener: TcpListener,
     settings: Arc<ArcSwap<Http>>,
-    context: Arc<HostContext>,
+    directory: Arc<HostDirectory>,
     stop: CancellationToken,
 ) {
     let address = listener.local_addr().map_or_else(|_| "localhost".to_owned(), |address| address.to_string());
@@ -45,7 +45,7 @@ pub(crate) async fn serve(
         let settings = Arc::clone(&settings);
         move || bounds(&settings.load())
     };
-    let server = Arc::new(Server { context, settings, address, unrouted: HttpMetrics::of("none") });
+    let server = Arc::new(Server { directory, settings, address, unrouted: HttpMetrics::of("none") });
     let make = move |pulse| stack::stack(Arc::new(Line { server: Arc::clone(&server), pulse }));
     net::serve(listener, bounds, make, stop).await;
 }

@@ -13,7 +13,7 @@ use super::listen::Line;
 use super::path;
 use super::problem::{About, Problem};
 use super::reply;
-use crate::agent::{Arrival, Key};
+use crate::agent::{Key, Submission};
 use crate::wasm::Outcome;
 
 /// Calls a message agent. In the mode `request` it waits for the reply; in the mode `enqueue` it returns 202 once the
@@ -49,7 +49,7 @@ pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
         Err(error) => return Problem::of_body(&error, "limits.message").respond(&about),
     };
     let patience = patience(mode, said.deadline, limits.time);
-    let arrival = Arrival {
+    let arrival = Submission {
         sender: sender(&head, &route),
         performative: said.performative,
         content,
@@ -93,7 +93,7 @@ fn respond(line: &Line, outcome: Outcome, revision: Option<&RevisionId>, about: 
     let message = if let Outcome::Reply(message) = outcome { Some(*message) } else { None };
     reply::answered(message).unwrap_or_else(|error| {
         if let Some(revision) = revision {
-            line.server.context.note_line(revision, "error", format!("a reply has no response: {error}"));
+            line.server.directory.context.note_line(revision, "error", format!("a reply has no response: {error}"));
         }
         Problem::bad_status(&error).respond(about)
     })

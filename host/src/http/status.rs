@@ -6,16 +6,16 @@ use serde_json::json;
 use super::body::ReplyBody;
 use super::problem::{self, About, Problem};
 use super::reply;
-use crate::agent::receipts::{Receipt, State};
-use crate::context::HostContext;
+use crate::agent::receipts::{Receipt, ReceiptState};
+use crate::directory::HostDirectory;
 use crate::telemetry::trace::Trace;
 
 /// The path of a message's status, to be followed by its id.
 pub(super) const MESSAGES: &str = "/.caxton/messages/";
 
 /// Answers a request for `path`, given without the host's own prefix.
-pub(super) fn answer(context: &HostContext, method: &Method, path: &str, trace: &Trace) -> Response<ReplyBody> {
-    respond(|id| context.receipts.find(&context.store, id), method, path, trace)
+pub(super) fn answer(directory: &HostDirectory, method: &Method, path: &str, trace: &Trace) -> Response<ReplyBody> {
+    respond(|id| directory.shared.receipts.find(&directory.context.store, id), method, path, trace)
 }
 
 fn respond(
@@ -44,13 +44,13 @@ fn describe(id: &str, receipt: &Receipt) -> serde_json::Value {
         "accepted_at": receipt.accepted_at,
     });
     match &receipt.state {
-        State::Pending => shown["state"] = "pending".into(),
-        State::Handled { at, revision } => {
+        ReceiptState::Pending => shown["state"] = "pending".into(),
+        ReceiptState::Handled { at, revision } => {
             shown["state"] = "handled".into();
             shown["ended_at"] = (*at).into();
             shown["revision"] = revision.as_ref().map(ToString::to_string).into();
         }
-        State::Failed { at, revision, code, reason } => {
+        ReceiptState::Failed { at, revision, code, reason } => {
             shown["state"] = "failed".into();
             shown["ended_at"] = (*at).into();
             shown["revision"] = revision.as_ref().map(ToString::to_string).into();

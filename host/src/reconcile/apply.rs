@@ -73,9 +73,9 @@ impl Reconciler {
                 entry.rest = None;
             }
             if let Some(current) = entry.agent.current() {
-                current.tell_when_idle(paused);
+                current.wake_when_idle(paused);
             }
-            entry.agent.pause(paused);
+            entry.agent.set_handoff_paused(paused);
         }
     }
 
@@ -135,7 +135,7 @@ impl Reconciler {
                 let from = std::mem::replace(&mut record.state, to);
                 record.since = now;
                 if let Some(live) = &record.live {
-                    live.tell_when_idle(record.state == State::Draining);
+                    live.wake_when_idle(record.state == State::Draining);
                 }
                 let reason = match &record.state {
                     State::Failed { reason } => Some(reason.as_str()),
@@ -250,7 +250,7 @@ impl Reconciler {
         let other = entry.agent.serving().into_iter().find(|serving| serving.id.number != id.number);
         if entry.shares.iter().any(|(number, _)| *number == id.number) {
             entry.shares = other.iter().map(|other| (other.id.number, 100)).collect();
-            entry.agent.direct(other.map(Traffic::whole));
+            entry.agent.set_traffic(other.map(Traffic::whole));
         }
     }
 

@@ -35,7 +35,7 @@ impl Reconciler {
                 entry.counted = entry.counted.max(rollout);
                 let (agent, reports) = (Arc::clone(&entry.agent), self.reports.0.clone());
                 tokio::spawn(async move {
-                    let lost = agent.count_lost(after).await.unwrap_or_else(|why| {
+                    let lost = agent.find_lost(after).await.unwrap_or_else(|why| {
                         tracing::error!(agent = %agent.name(), why, "whether messages were lost cannot be counted");
                         None
                     });

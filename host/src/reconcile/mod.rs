@@ -55,6 +55,7 @@ use crate::agent::{Agent, Revision};
 use crate::clock;
 use crate::config::{self, Loaded};
 use crate::context::HostContext;
+use crate::directory::HostDirectory;
 use crate::directory::routes::Routes;
 use crate::reconcile::handle::{Command, Readiness, Wake};
 use crate::reconcile::stamp::Writing;
@@ -91,6 +92,7 @@ type Settling = (oneshot::Sender<Result<Applied, Vec<FileError>>>, Vec<crate::st
 /// The task's state.
 pub(crate) struct Reconciler {
     context: Arc<HostContext>,
+    directory: Arc<HostDirectory>,
     runtime: Arc<Runtime>,
     source: Source,
     declared: Loaded,
@@ -135,7 +137,7 @@ pub(crate) struct Reconciler {
 /// What a reconciler is made of.
 pub(crate) struct Setup {
     /// What all agents share.
-    pub(crate) context: Arc<HostContext>,
+    pub(crate) directory: Arc<HostDirectory>,
     /// What runs components.
     pub(crate) runtime: Arc<Runtime>,
     /// Where the declaration comes from.
@@ -167,14 +169,15 @@ impl Reconciler {
     /// A reconciler that has looked once: who is declared can be called, and is being prepared.
     pub(crate) fn new(setup: Setup) -> Self {
         let started = clock::steady_ms();
-        let ledgers = roll::load(&setup.context.store, started);
+        let ledgers = roll::load(&setup.directory.context.store, started);
         let mut reconciler = Self {
-            unfinished: convert::unfinished(&setup.context.store, &ledgers, &setup.declared.desired),
+            unfinished: convert::unfinished(&setup.directory.context.store, &ledgers, &setup.declared.desired),
             ledgers,
-            bytes: bytes::Bytes::new(setup.context.store.folder()),
+            bytes: bytes::Bytes::new(setup.directory.context.store.folder()),
             unused: false,
             tidied: Instant::now(),
-            context: setup.context,
+            context: Arc::clone(&setup.directory.context),
+            directory: setup.directory,
             runtime: setup.runtime,
             source: setup.source,
             started_with: setup.declared.desired.clone(),
@@ -255,8 +258,8 @@ impl Reconciler {
             let those = self.entries.iter().filter(move |(_, entry)| entry.retired.is_some() == retired);
             those.map(|(name, entry)| (name.clone(), Arc::clone(&entry.agent)))
         };
-        let routes = Routes::new(&agents(false).collect()).with_leaving(agents(true).collect());
-        self.context.routes.store(Arc::new(routes));
+        let routes = Routes::new(&agents(false).collect()).with_retiring(agents(true).collect());
+        self.directory.routes.store(Arc::new(routes));
     }
 
     fn wake(&mut self, wake: Wake) {

@@ -13,6 +13,7 @@ use super::{Reconciler, Report};
 use crate::agent::{Agent, Revision};
 use crate::clock;
 use crate::context::HostContext;
+use crate::directory::HostDirectory;
 use crate::store::{RevisionRecord, Snapshot};
 use crate::tasks::caught;
 use crate::wasm::{Denied, Identity, Kind, Lease, Pool, Program, Runtime, Summary};
@@ -23,6 +24,7 @@ const TRANSITION: Duration = Duration::from_secs(30);
 /// One preparation.
 struct Preparation {
     context: Arc<HostContext>,
+    directory: Arc<HostDirectory>,
     runtime: Arc<Runtime>,
     agent: Arc<Agent>,
     id: Arc<RevisionId>,
@@ -51,6 +53,7 @@ impl Reconciler {
         let (spec, digest) = (Arc::clone(&record.spec), record.digest);
         let preparation = Preparation {
             context: Arc::clone(&self.context),
+            directory: Arc::clone(&self.directory),
             runtime: Arc::clone(&self.runtime),
             agent,
             id: Arc::new(revision.clone()),
@@ -171,7 +174,7 @@ impl Preparation {
             peak_memory: Arc::default(),
             denied: Denied::default(),
         });
-        let outside = Arc::clone(&self.context) as Arc<dyn crate::wasm::Outside>;
+        let outside = Arc::clone(&self.directory) as Arc<dyn crate::wasm::Outside>;
         let instances = &self.spec.instances;
         let pool = Pool::new(&self.runtime, program, who, outside, instances.max);
         // Another has the memory until the handoff; one that is alone has to show that it can take it up.

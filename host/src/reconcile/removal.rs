@@ -8,8 +8,9 @@ use caxton_control::lifecycle::State;
 use caxton_control::{AgentName, RevisionId};
 
 use super::{Entry, Reconciler};
-use crate::agent::{Agent, bury_orphan_timers, bury_orphans, waiting_for_others};
+use crate::agent::Agent;
 use crate::context::HostContext;
+use crate::directory::{bury_orphan_timers, bury_orphans, waiting_for_others};
 use crate::store::DeadFilter;
 
 /// How long what waits for an agent that a file lacks at the start is kept for it, before it becomes dead letters: as
@@ -29,13 +30,13 @@ impl Reconciler {
         let mut come = BTreeSet::new();
         for (name, wanted) in names.iter().filter_map(|name| self.wanted.get_key_value(name)) {
             if !self.entries.contains_key(name) {
-                let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.context));
+                let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.directory) as _);
                 let mut entry = Entry::new(agent);
                 if self.unfinished.remove(name) {
                     // Nobody uses a state that is half of one format and half of another.
                     entry.unfinished = true;
                     entry.paused = true;
-                    entry.agent.pause(true);
+                    entry.agent.set_handoff_paused(true);
                 }
                 self.entries.insert(name.clone(), entry);
                 come.insert(name.clone());
@@ -59,7 +60,7 @@ impl Reconciler {
         // What is being converted is converted, or put back, first.
         if entry.paused && !entry.converts() {
             (entry.paused, entry.paused_since, entry.rest) = (false, None, None);
-            entry.agent.pause(false);
+            entry.agent.set_handoff_paused(false);
         }
         let numbers: Vec<(u64, State)> = entry.revisions.iter().map(|r| (r.number, r.state.clone())).collect();
         for (number, state) in numbers {
@@ -76,7 +77,7 @@ impl Reconciler {
     pub(super) fn restore(&mut self, name: &AgentName) -> bool {
         let Some(entry) = self.entries.get_mut(name) else { return false };
         entry.retired = None;
-        entry.agent.stay();
+        entry.agent.reopen();
         let serves = |number: u64| {
             let record = entry.revisions.iter().find(|record| record.number == number);
             record.is_some_and(|record| record.live.is_some() && !record.busy && record.state == State::Draining)
@@ -107,7 +108,7 @@ impl Reconciler {
 
     /// Says what waits for agents that the file lacks, and when that is over.
     pub(super) fn announce_orphans(&mut self) {
-        for (name, count) in waiting_for_others(&self.context, |name| self.wanted.contains_key(name)) {
+        for (name, count) in waiting_for_others(&self.directory.shared, |name| self.wanted.contains_key(name)) {
             self.orphans_until = Some(Instant::now() + ORPHANS_WAIT);
             tracing::warn!(
                 "{count} messages wait for `{name}`, which is not declared; they become dead letters in {} s unless it is",
@@ -119,7 +120,7 @@ impl Reconciler {
     /// Makes dead letters of what waited for them long enough.
     pub(super) fn bury_orphans(&mut self) {
         if self.orphans_until.take_if(|until| *until <= Instant::now()).is_some() {
-            let orphans = self.context.backlog.lock().take_others(|name| self.wanted.contains_key(name));
+            let orphans = self.directory.shared.backlog.lock().take_others(|name| self.wanted.contains_key(name));
             let mut timers = self.context.store.timers.agents();
             timers.retain(|(name, _)| !self.wanted.contains_key(&**name) && !self.entries.contains_key(&**name));
             let store = Arc::clone(&self.context.store);

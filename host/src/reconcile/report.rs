@@ -138,7 +138,7 @@ impl Reconciler {
         let current = entry.and_then(|entry| entry.agent.current());
         let counts = entry.map(|entry| entry.agent.stats().counts());
         let sum = |get: fn(&crate::agent::Counts) -> u64| counts.as_ref().map_or(0, get);
-        let mailbox = entry.map(|entry| entry.agent.mailbox());
+        let mailbox = entry.map(|entry| entry.agent.mailbox_figures());
         Some(AgentStatus {
             name: name.to_owned(),
             state: state(entry, current.is_some()).to_owned(),

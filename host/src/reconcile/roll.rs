@@ -279,7 +279,7 @@ impl Reconciler {
         let (agent, serving) = (Arc::clone(&entry.agent), entry.shares.clone());
         entry.bound_instances();
         let (ran, has_capabilities) = (agent.current().is_some(), !agent.spec().capabilities.is_empty());
-        agent.direct(Some(traffic));
+        agent.set_traffic(Some(traffic));
         let running: Vec<u64> =
             entry.revisions.iter().filter(|r| r.state == State::Running).map(|record| record.number).collect();
         let id = |number| RevisionId { agent: stable.agent.clone(), number };

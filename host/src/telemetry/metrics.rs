@@ -291,7 +291,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::agent::{End, Stats};
+    use crate::agent::{HandlingEnd, Stats};
     use crate::status::tests::agent;
 
     #[test]
@@ -343,8 +343,8 @@ mod tests {
         let stats = Stats::new("metrics-test".into(), Arc::default());
         assert!(stats.told().is_none());
         let ms = Duration::from_millis;
-        stats.ended(End { well: Some(true), waited: ms(40), took: ms(3), cpu: ms(1) });
-        stats.ended(End { well: None, waited: ms(4), took: ms(300_000), cpu: ms(1) });
+        stats.ended(HandlingEnd { well: Some(true), waited: ms(40), took: ms(3), cpu: ms(1) });
+        stats.ended(HandlingEnd { well: None, waited: ms(4), took: ms(300_000), cpu: ms(1) });
         let told = [("metrics-test".into(), stats.told().unwrap())];
         let text = metrics.render(&Sample {
             ready: true,

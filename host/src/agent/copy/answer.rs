@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use caxton_control::rollout::compare::{Answer, Content, Effect};
 
-use super::super::reply;
+use crate::agent::delivery::reply;
 use crate::wasm::{Effects, Fault, Outcome, act, wit};
 
 /// What a handler said and did. `asked` are the questions for whose answers it waited.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::migrate::migrate;
 use super::side::Side;
+use crate::agent::state::migrate::migrate;
 use crate::wasm::{Effects, NotCommitted, Outside};
 
 impl Side {

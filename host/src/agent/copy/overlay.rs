@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::asks_nobody;
 use super::replay::nowhere;
+use crate::agent::Directory;
 use crate::clock;
-use crate::context::HostContext;
 use crate::wasm::{Expiry, Identity, LogLevel, Outside, Read, Seen, Sent, TimerName, Value, Work, sum, wit};
 
 /// Bytes that a rehearsal may write, at most: they are in memory.
@@ -21,7 +21,7 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// A copy of an agent's state that is written to; what is not written is read from the state itself.
 pub(super) struct Overlay {
-    context: Arc<HostContext>,
+    directory: Arc<dyn Directory>,
     agent: Arc<str>,
     own: Mutex<Own>,
 }
@@ -34,8 +34,8 @@ struct Own {
 }
 
 impl Overlay {
-    pub(super) fn new(context: &Arc<HostContext>, agent: Arc<str>) -> Arc<Self> {
-        Arc::new(Self { context: Arc::clone(context), agent, own: Mutex::default() })
+    pub(super) fn new(directory: &Arc<dyn Directory>, agent: Arc<str>) -> Arc<Self> {
+        Arc::new(Self { directory: Arc::clone(directory), agent, own: Mutex::default() })
     }
 
     /// What a message wrote is there for the next. False when there is no room for more.
@@ -63,7 +63,7 @@ impl Overlay {
 
 impl Outside for Overlay {
     fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
-        nowhere(&self.context, who, work, draft)
+        nowhere(&*self.directory, who, work, draft)
     }
 
     fn request<'a>(
@@ -77,7 +77,7 @@ impl Outside for Overlay {
     }
 
     fn find(&self, capability: &str) -> Vec<String> {
-        self.context.find(capability)
+        self.directory.find(capability)
     }
 
     fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
@@ -87,7 +87,7 @@ impl Outside for Overlay {
                 there.map(|value| Read { value: value.bytes.to_vec(), version: 0, expires_at: value.expires_at() });
             return Ok(Seen { what, safe: true });
         }
-        self.context.read(agent, key)
+        self.directory.read(agent, key)
     }
 
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
@@ -102,7 +102,7 @@ impl Outside for Overlay {
         };
         let removed = own.iter().filter(|(_, there)| !there).count();
         let ask = limit.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
-        let kept = self.context.keys(agent, prefix, after, ask)?.what;
+        let kept = self.directory.keys(agent, prefix, after, ask)?.what;
         // Beyond the last one of a full page there are more, which come with the next.
         let end = if kept.len() >= ask as usize { kept.last().cloned() } else { None };
         let mut keys: BTreeSet<String> = kept.into_iter().collect();
@@ -117,7 +117,7 @@ impl Outside for Overlay {
     }
 
     fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
-        self.context.timer(agent, timer)
+        self.directory.timer(agent, timer)
     }
 
     fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
@@ -132,6 +132,8 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
+    use crate::context::HostContext;
+    use crate::directory::HostDirectory;
     use crate::store::Store;
     use crate::wasm::Expiry;
 
@@ -139,8 +141,9 @@ mod tests {
     async fn what_a_rehearsal_writes_for_a_time_is_gone_in_it_when_that_is_over() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
-        let context = HostContext::new(store, tokio::runtime::Handle::current()).unwrap();
-        let overlay = Overlay::new(&context, "triage".into());
+        let context = HostContext::new(store, tokio::runtime::Handle::current());
+        let directory: Arc<dyn Directory> = HostDirectory::new(context).unwrap();
+        let overlay = Overlay::new(&directory, "triage".into());
         let write = |key: &str, ms: i64| {
             let at = clock::now_ms().saturating_add_signed(ms);
             (key.to_owned(), Some(Value { bytes: "1".into(), expiry: Some(Expiry { at, given: None }) }))

@@ -14,12 +14,12 @@ use super::answer::question;
 use super::shadow::Shadow;
 use super::tape::Tape;
 use super::{Nowhere, asks_nobody};
-use crate::context::HostContext;
+use crate::agent::Directory;
 use crate::wasm::{Identity, Inbox, LogLevel, Outside, Read, Seen, Sent, TimerName, Work, wit};
 
 /// What lies outside a copy.
 pub(super) struct Replay {
-    context: Arc<HostContext>,
+    directory: Arc<dyn Directory>,
     shadow: Arc<Shadow>,
     tape: Arc<Tape>,
     began: u64,
@@ -39,9 +39,9 @@ struct Heard {
 }
 
 impl Replay {
-    pub(super) fn new(context: &Arc<HostContext>, shadow: &Arc<Shadow>, tape: &Arc<Tape>, began: u64) -> Arc<Self> {
+    pub(super) fn new(directory: &Arc<dyn Directory>, shadow: &Arc<Shadow>, tape: &Arc<Tape>, began: u64) -> Arc<Self> {
         Arc::new(Self {
-            context: Arc::clone(context),
+            directory: Arc::clone(directory),
             shadow: Arc::clone(shadow),
             tape: Arc::clone(tape),
             began,
@@ -96,7 +96,7 @@ impl Outside for Replay {
                 refused
             })
         };
-        refused.map_or_else(|| nowhere(&self.context, who, work, draft), Err)
+        refused.map_or_else(|| nowhere(&*self.directory, who, work, draft), Err)
     }
 
     fn request<'a>(
@@ -110,14 +110,14 @@ impl Outside for Replay {
     }
 
     fn find(&self, capability: &str) -> Vec<String> {
-        self.tape.found.get(capability).cloned().unwrap_or_else(|| self.context.find(capability))
+        self.tape.found.get(capability).cloned().unwrap_or_else(|| self.directory.find(capability))
     }
 
     fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
         if let Some(read) = self.tape.reads.get(key) {
             return Ok(Seen { what: read.clone(), safe: true });
         }
-        let seen = self.context.read(agent, key)?;
+        let seen = self.directory.read(agent, key)?;
         if self.shadow.changed(key, self.began) { self.lose() } else { Ok(seen) }
     }
 
@@ -126,14 +126,14 @@ impl Outside for Replay {
         if let Some(keys) = self.tape.lists.get(&listing) {
             return Ok(Seen { what: keys.clone(), safe: true });
         }
-        let seen = self.context.keys(agent, prefix, after, limit)?;
+        let seen = self.directory.keys(agent, prefix, after, limit)?;
         if self.shadow.changed_below(prefix, self.began) { self.lose() } else { Ok(seen) }
     }
 
     fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
         match self.tape.timers.get(timer.text()) {
             Some(found) => Ok(found.clone()),
-            None => self.context.timer(agent, timer),
+            None => self.directory.timer(agent, timer),
         }
     }
 
@@ -146,12 +146,12 @@ impl Outside for Replay {
 
 /// Checks a draft as if it were sent.
 pub(super) fn nowhere(
-    context: &HostContext,
+    directory: &dyn Directory,
     who: &Identity,
     work: &Work,
     draft: wit::Draft,
 ) -> Result<Sent, wit::SendError> {
-    let (_, envelope) = context.address(who, work, draft)?;
+    let (_, envelope) = directory.address(who, work, draft)?;
     Ok(Sent::new(Arc::new(Nowhere) as Arc<dyn Inbox>, envelope))
 }
 

@@ -16,6 +16,7 @@ use super::call::CallCopy;
 use super::handle;
 use super::replay::{Nothing, Replay};
 use super::tape::{Recording, Tape};
+use crate::agent::Directory;
 use crate::clock;
 use crate::context::HostContext;
 use crate::status::{Differing, PathDiffers};
@@ -199,6 +200,7 @@ impl Agent {
         let comparer = Comparer {
             shadow: Arc::clone(&shadow),
             context: Arc::clone(&self.context),
+            directory: Arc::clone(&self.directory),
             stable: stable.pool.for_copies(nothing()),
             candidate: candidate.pool.for_copies(nothing()),
             enough: what.enough,
@@ -234,7 +236,7 @@ impl Agent {
             return None;
         };
         let began = shadow.written.lock().count;
-        Some(Recording::new(Arc::clone(shadow), Arc::clone(&self.context), began, hops, turn))
+        Some(Recording::new(Arc::clone(shadow), Arc::clone(&self.directory), began, hops, turn))
     }
 
     /// Notes that keys are written, for copies that are made of messages handled before.
@@ -249,6 +251,7 @@ impl Agent {
 struct Comparer {
     shadow: Arc<Shadow>,
     context: Arc<HostContext>,
+    directory: Arc<dyn Directory>,
     stable: Arc<Pool>,
     candidate: Arc<Pool>,
     enough: u64,
@@ -343,7 +346,7 @@ impl Comparer {
 
     /// What a revision makes of a copy; none if it is not its doing that this cannot be known.
     async fn answer(&self, pool: &Arc<Pool>, copy: &Copy) -> Option<Answer> {
-        let replay = Replay::new(&self.context, &self.shadow, &copy.tape, copy.began);
+        let replay = Replay::new(&self.directory, &self.shadow, &copy.tape, copy.began);
         let outside = Arc::clone(&replay) as Arc<dyn Outside>;
         let said = match &copy.asked {
             Asked::Message(message, hops) => handle(pool, message, *hops, outside)

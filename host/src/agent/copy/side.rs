@@ -40,7 +40,7 @@ impl Side {
     /// Starts a revision on a fresh copy of the agent's state, with `saved` as the memory of a stateful one.
     pub(super) fn new(agent: &Agent, pool: &Pool, saved: Option<Bytes>) -> Self {
         let pool = pool.for_copies(Arc::new(Nothing { saved }) as Arc<dyn Outside>);
-        Self { pool, overlay: Overlay::new(&agent.context, agent.name.shared()), handled: 0, ended: false }
+        Self { pool, overlay: Overlay::new(&agent.directory, agent.name.shared()), handled: 0, ended: false }
     }
 
     /// Handles the messages that it has not handled yet, and returns the outcome of the last; none if it has handled them all.

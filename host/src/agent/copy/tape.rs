@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::answer::{answer, faulty, question, size, size_of};
 use super::call::CallCopy;
 use super::shadow::{Asked, Copy, Shadow};
-use crate::context::HostContext;
+use crate::agent::Directory;
 use crate::wasm::{Effects, Fault, Identity, LogLevel, Outside, Read, Seen, Sent, TimerName, Work, wit};
 
 /// Bytes of one recording: what sees more is not copied.
@@ -56,14 +56,14 @@ impl Tape {
 
 /// Lets a live handling reach what it always does, and notes what it sees.
 pub(super) struct Recorder {
-    context: Arc<HostContext>,
+    directory: Arc<dyn Directory>,
     tape: Mutex<Tape>,
 }
 
 impl Outside for Recorder {
     fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
         let receiver = draft.receiver.clone();
-        let admitted = Outside::admit(&*self.context, who, work, draft);
+        let admitted = Outside::admit(&*self.directory, who, work, draft);
         let mut tape = self.tape.lock();
         if tape.takes(receiver.len()) {
             tape.sent.push((receiver, admitted.as_ref().err().cloned()));
@@ -88,7 +88,7 @@ impl Outside for Recorder {
             })
         };
         Box::pin(async move {
-            let answer = self.context.request(who, work, draft, timeout).await;
+            let answer = self.directory.request(who, work, draft, timeout).await;
             let mut tape = self.tape.lock();
             let bytes = answer.as_ref().map_or(0, |message| message.content.len());
             if let Some(place) = place.filter(|_| tape.takes(bytes)) {
@@ -99,7 +99,7 @@ impl Outside for Recorder {
     }
 
     fn find(&self, capability: &str) -> Vec<String> {
-        let found = self.context.find(capability);
+        let found = self.directory.find(capability);
         let mut tape = self.tape.lock();
         if !tape.found.contains_key(capability) && tape.takes(found.iter().map(String::len).sum()) {
             tape.found.insert(capability.to_owned(), found.clone());
@@ -108,7 +108,7 @@ impl Outside for Recorder {
     }
 
     fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
-        let seen = self.context.read(agent, key)?;
+        let seen = self.directory.read(agent, key)?;
         let mut tape = self.tape.lock();
         if !tape.reads.contains_key(key) {
             let bytes = key.len() + seen.what.as_ref().map_or(0, |read| read.value.len());
@@ -120,7 +120,7 @@ impl Outside for Recorder {
     }
 
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
-        let seen = self.context.keys(agent, prefix, after, limit)?;
+        let seen = self.directory.keys(agent, prefix, after, limit)?;
         let mut tape = self.tape.lock();
         if tape.takes(seen.what.iter().map(String::len).sum()) {
             tape.lists.insert((prefix.to_owned(), after.map(str::to_owned), limit), seen.what.clone());
@@ -129,7 +129,7 @@ impl Outside for Recorder {
     }
 
     fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
-        let found = self.context.timer(agent, timer)?;
+        let found = self.directory.timer(agent, timer)?;
         let mut tape = self.tape.lock();
         if tape.takes(timer.text().len()) {
             tape.timers.entry(timer.text().to_owned()).or_insert_with(|| found.clone());
@@ -138,11 +138,11 @@ impl Outside for Recorder {
     }
 
     fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String> {
-        self.context.saved(revision)
+        self.directory.saved(revision)
     }
 
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {
-        self.context.log(who, level, context, text);
+        self.directory.log(who, level, context, text);
     }
 
     fn heard_again(&self, draft: &wit::Draft, answer: &Result<wit::Message, wit::RequestError>) {
@@ -170,12 +170,12 @@ impl Recording {
     /// Of a handling that is about to begin.
     pub(super) fn new(
         shadow: Arc<Shadow>,
-        context: Arc<HostContext>,
+        directory: Arc<dyn Directory>,
         began: u64,
         hops: u32,
         turn: OwnedSemaphorePermit,
     ) -> Box<Self> {
-        let recorder = Arc::new(Recorder { context, tape: Mutex::default() });
+        let recorder = Arc::new(Recorder { directory, tape: Mutex::default() });
         Box::new(Self { shadow, recorder, began, hops, answer: None, turn })
     }
 

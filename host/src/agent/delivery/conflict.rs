@@ -1,0 +1,162 @@
+//! Handlers that read what others change meanwhile: they run again, and then have what they touched for themselves.
+//!
+//! ```text
+//! first run -> commit -> conflict: it read a key that another has written since
+//!    '-- or broken off: it read a key that is reserved, and was about to do something that follows from it
+//! second run: its keys are reserved; what it asks again is answered from the first
+//!    '-- conflict all the same: it touched another key, or read what was never committed
+//! third run: the new keys too, and not before all that was written to them is safe
+//!    '-- conflict: the code `conflict`
+//! ```
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+
+use crate::agent::Agent;
+use crate::agent::delivery::handling::Handling;
+use crate::agent::mailbox::entry::QueuedMessage;
+use crate::store::StateChange;
+use crate::wasm::{Again, Answers, Conflict, Envelope, Outcome, Reserving, Run, Ticket};
+
+/// Runs of a handler for one attempt at a message, at most. The second has all keys of the first to itself and mostly is
+/// the last; the third is for one that touched others.
+const MAX_RUNS: u32 = 3;
+
+/// A run that has nothing to be committed.
+pub(in crate::agent) enum FailedAttempt {
+    /// A failure.
+    Failed(Outcome),
+    /// A conflict with a run that changes what this one read.
+    Conflict(Conflict),
+}
+
+impl From<Outcome> for FailedAttempt {
+    fn from(outcome: Outcome) -> Self {
+        Self::Failed(outcome)
+    }
+}
+
+/// Returns the conflict of a run whose changes were refused.
+pub(in crate::agent) fn refused(key: String, state: Option<&StateChange>, answers: Answers, partly: bool) -> Conflict {
+    let touched = state.into_iter().flat_map(|state| state.reads.keys().chain(state.written()));
+    Conflict { key, keys: touched.cloned().collect(), answers, partly }
+}
+
+/// Describes to a caller that an agent's handlers are in conflict again and again.
+pub(in crate::agent) fn describe(key: &str) -> String {
+    format!(
+        "in each of {MAX_RUNS} runs others wrote the key `{key}` between its read and its commit; with `mailbox.order = \
+         \"agent\"` the agent's messages are handled one after the other"
+    )
+}
+
+impl Reserving for Agent {
+    fn is_reserved(&self, key: &str, within: &[u64]) -> bool {
+        self.pending.is_reserved(key, within)
+    }
+
+    fn give_up(&self, ticket: u64) {
+        self.pending.leave(&self.context.store, ticket);
+    }
+}
+
+impl Agent {
+    /// Records a run that ended in a conflict. Returns the key as an error if it was the last run.
+    pub(in crate::agent) fn note_conflict(
+        &self,
+        again: Option<Box<Again>>,
+        conflict: Conflict,
+    ) -> Result<Box<Again>, String> {
+        self.stats.count_conflict();
+        let Conflict { key, keys, answers, partly: _ } = conflict;
+        let mut again = again.unwrap_or_else(|| {
+            let me = Weak::clone(&self.me);
+            let left = move |ticket| {
+                if let Some(agent) = me.upgrade() {
+                    agent.give_up(ticket);
+                }
+            };
+            let (keys, answers, ticket) = (BTreeSet::new(), Answers::default(), Ticket::new(left));
+            Box::new(Again { runs: 0, keys, answers, ticket })
+        });
+        again.runs += 1;
+        if again.runs >= MAX_RUNS {
+            return Err(key);
+        }
+        again.keys.extend(keys);
+        again.answers = answers.for_next_run();
+        Ok(again)
+    }
+
+    /// Lets the handler run again in its turn after a run ended in a conflict.
+    pub(in crate::agent) fn conflicted(
+        self: &Arc<Self>,
+        handling: Handling,
+        mut envelope: Box<Envelope>,
+        conflict: Conflict,
+    ) {
+        match self.note_conflict(envelope.again.take(), conflict) {
+            Err(key) => self.failed(handling, envelope, Outcome::Conflict(key)),
+            Ok(again) => {
+                self.mailbox.abandon_trial();
+                let (ticket, keys) = (again.ticket.number, again.keys.clone());
+                let place = (envelope.within.clone(), again.runs > 1);
+                envelope.again = Some(again);
+                let go_on = self.take_again(handling, envelope);
+                self.pending.line_up(&self.context.store, ticket, keys, place, go_on);
+            }
+        }
+    }
+
+    /// Returns a message to its place in the mailbox, later. Meanwhile only its own conversation waits for it: it is
+    /// not in flight.
+    fn take_again(self: &Arc<Self>, handling: Handling, envelope: Box<Envelope>) -> Box<dyn FnOnce() + Send> {
+        let (taken, flight) = handling.into_taken(QueuedMessage::InMemory(envelope));
+        drop(flight);
+        let me = Weak::clone(&self.me);
+        Box::new(move || {
+            if let Some(agent) = me.upgrade() {
+                agent.requeue(taken, None);
+            }
+        })
+    }
+
+    /// Reserves the keys of a run after a conflict. Returns `false` if another run has one of them by now.
+    pub(in crate::agent) async fn begin_again(&self, again: Option<&Again>) -> bool {
+        let Some(again) = again else { return true };
+        if !self.pending.begin(again.ticket.number) {
+            return false;
+        }
+        if again.runs + 1 >= MAX_RUNS {
+            // Nothing that it reads can be refused any more.
+            self.pending.until_settled(&again.keys).await;
+        }
+        true
+    }
+
+    /// Lets a message wait whose run could not start.
+    pub(in crate::agent) fn wait_again(self: &Arc<Self>, handling: Handling, envelope: Box<Envelope>) {
+        let Some(ticket) = envelope.again.as_ref().map(|again| again.ticket.number) else { return };
+        self.mailbox.abandon_trial();
+        let go_on = self.take_again(handling, envelope);
+        self.pending.line_up_again(&self.context.store, ticket, go_on);
+    }
+
+    /// Returns the reservations of a run. Takes the recorded requests of the runs before it.
+    pub(in crate::agent) fn run(self: &Arc<Self>, again: Option<&mut Again>, within: &[u64], yields: bool) -> Run {
+        self.stats.count_run();
+        let mut run = Run {
+            reserving: Some(Arc::clone(self) as Arc<dyn Reserving>),
+            yields: yields && again.is_none(),
+            runs_again: yields,
+            within: within.to_vec(),
+            ..Run::default()
+        };
+        if let Some(again) = again {
+            run.ticket = Some(again.ticket.number);
+            run.within.push(again.ticket.number);
+            run.answers = std::mem::take(&mut again.answers);
+        }
+        run
+    }
+}

@@ -1,0 +1,401 @@
+//! The handling of a message: an instance, the call of the guest, the commit of its effects.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caxton_control::mailbox::Taken;
+
+use crate::agent::copy::Recording;
+use crate::agent::delivery::conflict::{FailedAttempt, refused};
+use crate::agent::delivery::handling::Handling;
+use crate::agent::delivery::question::check_sends;
+use crate::agent::mailbox::STORE_PAUSE;
+use crate::agent::mailbox::breaker::failing;
+use crate::agent::mailbox::entry::QueuedMessage;
+use crate::agent::{AdmitError, Agent, InFlight, Revision};
+use crate::clock;
+use crate::store::{Closed, Commit, CommitError, Committed};
+use crate::wasm::{
+    Answer, Commits, Conflict, Effects, Envelope, Fault, Inbox, Kept, Kind, Lease, Outcome, Sent, Work, wit,
+};
+
+/// The time for a call.
+#[derive(Debug, Clone, Copy)]
+struct TimeBudget {
+    /// The part that is left when the handler starts.
+    left: Duration,
+    /// The whole of it, with the wait for an instance: less than `allowed` if the caller waits for less.
+    whole: Duration,
+    /// The agent's `limits.time`.
+    allowed: Duration,
+}
+
+impl TimeBudget {
+    /// Attributes a timeout. An agent that had much less than `limits.time`, because its caller waits for less or other
+    /// messages came first, is not at fault.
+    fn explain(self, fault: Fault) -> Fault {
+        match fault {
+            // What is told is the whole of the time, not what was left of it for this call.
+            // A tenth is the tolerance: the start of an instance takes some of the time and is the agent's own cost.
+            Fault::Time { .. } if self.whole < self.allowed || self.left < self.allowed * 9 / 10 => {
+                Fault::Patience { limit: self.whole }
+            }
+            Fault::Time { trail, .. } => Fault::Time { limit: self.whole, trail },
+            fault => fault,
+        }
+    }
+}
+
+/// The cost of a call.
+struct CallCost {
+    cpu: Duration,
+    /// The end of the call.
+    until: Instant,
+}
+
+/// The result of a handler that succeeded.
+struct HandlerSuccess {
+    outcome: Outcome,
+    /// The effects to commit, with the reply if it goes to a mailbox.
+    effects: Effects,
+    /// Set if it replied, even if the reply has no receiver.
+    replied: bool,
+}
+
+impl Agent {
+    /// Handles a message that was taken. Returns the time that its handler took, and an agent that has messages and
+    /// needs a worker.
+    pub(in crate::agent) async fn handle(
+        self: &Arc<Self>,
+        flight: InFlight,
+        taken: Taken<u64, QueuedMessage>,
+        kept: &mut Kept,
+    ) -> (Duration, Option<Arc<Self>>) {
+        let Taken { lane, rank, since, follows, message } = taken;
+        let mut envelope = match self.fetch(message) {
+            Ok(envelope) => envelope,
+            Err((place, error)) => {
+                tracing::error!(agent = %self.name, seq = place.seq, error, "a message cannot be read; it waits");
+                drop(flight);
+                self.mailbox.abandon_trial();
+                let taken = Taken { lane, rank, since, follows, message: QueuedMessage::Stored(place) };
+                self.requeue(taken, Some(clock::steady_ms() + STORE_PAUSE));
+                return (Duration::ZERO, None);
+            }
+        };
+        // After the message was read: the pick depends on its conversation.
+        let (flight, goes_on) = self.pass_on(flight, &envelope, follows, since);
+        let flight = match self.avoid_paused_candidate(flight, &envelope) {
+            Ok(flight) => flight,
+            Err(until) => {
+                self.mailbox.abandon_trial();
+                let (follows, message) = (Some(goes_on), QueuedMessage::InMemory(envelope));
+                self.requeue(Taken { lane, rank, since, follows, message }, Some(until));
+                return (Duration::ZERO, None);
+            }
+        };
+        if !envelope.is_call() {
+            // There by the time its handler has said something.
+            self.context.store.conversations.prefetch(&envelope.message.conversation_id);
+        }
+        let mut handling = Handling {
+            flight,
+            lane,
+            rank,
+            since,
+            goes_on,
+            began: Instant::now(),
+            began_at: clock::now_ms(),
+            took: Duration::ZERO,
+            cpu: Duration::ZERO,
+            failed: None,
+            recording: None,
+            answer: None,
+        };
+        envelope.number_attempt();
+        let result = match self.expired(&envelope) {
+            Some(why) => Err(Outcome::Gone(why).into()),
+            None if self.begin_again(envelope.again.as_deref()).await => {
+                self.attempt(&mut handling, &mut envelope, kept).await
+            }
+            None => {
+                self.wait_again(handling, envelope);
+                return (Duration::ZERO, None);
+            }
+        };
+        let took = handling.took;
+        let next = self.conclude(handling, envelope, result);
+        (took, next)
+    }
+
+    /// Arranges what follows from a run of the handler. Returns an agent whose mailbox has more to do, if there is one.
+    fn conclude(
+        self: &Arc<Self>,
+        mut handling: Handling,
+        envelope: Box<Envelope>,
+        result: Result<HandlerSuccess, FailedAttempt>,
+    ) -> Option<Arc<Self>> {
+        match result {
+            Ok(success) => {
+                self.count_ended();
+                self.settle(handling, envelope, success)
+            }
+            Err(FailedAttempt::Conflict(conflict)) => {
+                self.conflicted(handling, envelope, conflict);
+                None
+            }
+            Err(FailedAttempt::Failed(outcome)) => {
+                handling.took = handling.began.elapsed();
+                self.failed(handling, envelope, outcome);
+                None
+            }
+        }
+    }
+
+    /// Runs the handler once.
+    async fn attempt(
+        self: &Arc<Self>,
+        handling: &mut Handling,
+        envelope: &mut Envelope,
+        kept: &mut Kept,
+    ) -> Result<HandlerSuccess, FailedAttempt> {
+        let (deadline, _) = handling.time(envelope);
+        let lease = match kept.take(&handling.flight.revision.pool) {
+            Some(lease) => lease,
+            None => self.lease(&mut handling.flight, envelope.is_call(), deadline).await.map_err(Outcome::Fault)?,
+        };
+        let revision = &handling.flight.revision;
+        // Again: the lease may have passed a call to stable, which has limits of its own.
+        let (deadline, limit) = handling.time(envelope);
+        handling.recording = self.record(revision, envelope.hops);
+        let work = Work {
+            conversation: envelope.message.conversation_id.clone(),
+            hops: envelope.hops,
+            deadline,
+            trace: envelope.trace.as_ref().map(crate::telemetry::trace::Trace::child),
+            outside: handling.recording.as_deref().map(Recording::outside),
+            commits: Commits::WithResult,
+            // An instance that keeps state in its memory is not ended in the middle.
+            run: self.run(envelope.again.as_deref_mut(), &envelope.within, revision.kind() != Kind::Stateful),
+        };
+        // All of its time, also if an instance had to be started first; but nobody waits longer for that.
+        let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
+        let allowed = revision.spec.limits.time;
+        let budget = TimeBudget { left: left.map_or(limit, |left| left.min(allowed)), whole: limit, allowed };
+        let (result, mut effects) = match self.call(revision, lease, kept, envelope, work, budget).await {
+            Ok((result, effects, CallCost { cpu, until })) => {
+                handling.cpu = cpu;
+                handling.took = until.saturating_duration_since(handling.began);
+                if let Some(recording) = &mut handling.recording {
+                    recording.answered(self.name.as_str(), &result, &effects);
+                }
+                (result, effects)
+            }
+            Err((Fault::Reserved(key), effects, _)) => {
+                return Err(FailedAttempt::Conflict(Conflict::broken_off(key, effects)));
+            }
+            Err((fault, _, cpu)) => {
+                handling.cpu = cpu;
+                if let Some(recording) = &mut handling.recording {
+                    recording.failed(&fault);
+                }
+                return Err(Outcome::Fault(fault).into());
+            }
+        };
+        let reply = result.map_err(Outcome::Gave)?;
+        handling.answer = self.answer_to_keep(reply.as_ref());
+        let replied = reply.is_some();
+        let routed = self.route_reply(revision, envelope, reply);
+        let (outcome, extra) = routed.map_err(|error| not_routed(&error, &envelope.message.sender))?;
+        effects.sends.extend(extra);
+        Ok(HandlerSuccess { outcome, effects, replied })
+    }
+
+    /// Commits the effects of a handler that succeeded.
+    fn settle(&self, handling: Handling, envelope: Box<Envelope>, success: HandlerSuccess) -> Option<Arc<Self>> {
+        let HandlerSuccess { outcome, mut effects, replied } = success;
+        let answers = std::mem::take(&mut effects.answers);
+        let goes = self.goes_on(&handling, &envelope, &effects.sends, replied);
+        let closes = if replied { None } else { Closed::of(&envelope, &effects.sends) };
+        let handled = handling.acknowledges(&envelope);
+        // In the same commit: a notice exists if and only if its dead letter does.
+        effects.sends.extend(self.notices_of_ends(&effects.sends));
+        let keeps = self.context.store.keeps_messages();
+        let lasts = effects.changes_state() || effects.ahead || effects.has_timers();
+        // Nothing has to be durable: no commit, and no wait for the disk.
+        if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
+            let sends = check_sends(&self.context, effects.sends);
+            if let Some(closed) = closes {
+                self.context.store.conversations.close_question(&closed);
+            }
+            if let Some(goes) = goes {
+                self.context.store.conversations.stay(self.name.as_str(), &goes, clock::steady_ms());
+            }
+            let now = handling.began + handling.took;
+            return self.finish(handling, envelope, outcome, sends, now);
+        }
+        let mut commit = Commit::new(self.name.shared(), Box::new(|_| ()));
+        (commit.handled, commit.goes, commit.closes) = (handled, goes, closes.map(Box::new));
+        commit.ticket = envelope.again.as_ref().map(|again| again.ticket.number);
+        commit.within = envelope.within.iter().copied().chain(commit.ticket).collect();
+        commit.state = self.change(handling.revision(), (&mut commit.sends, &mut commit.cancels), effects);
+        let agent = self.arc();
+        commit.done = Box::new(move |committed: Committed| {
+            let Committed { result, sends, state, .. } = committed;
+            if let Some(state) = &state {
+                agent.pending.settled(state);
+            }
+            match result {
+                Ok(()) => {
+                    let agent = Arc::clone(&agent);
+                    if let Some(next) = agent.finish(handling, envelope, outcome, sends, Instant::now()) {
+                        next.work();
+                    }
+                }
+                Err(CommitError::Conflict(key)) => {
+                    agent.conflicted(handling, envelope, refused(key, state.as_ref(), answers, false));
+                }
+                Err(error) => {
+                    let outcome = match error {
+                        CommitError::Quota(_) | CommitError::Illegal(_) | CommitError::NotANumber(_) => {
+                            Outcome::Refused(error.to_string())
+                        }
+                        _ => Outcome::NotCommitted(error.to_string()),
+                    };
+                    let agent = Arc::clone(&agent);
+                    agent.failed(handling, envelope, outcome);
+                }
+            }
+        });
+        self.submit(commit);
+        None
+    }
+
+    /// Completes a message whose effects are durable since `now`. Returns an agent that was sent messages and needs a
+    /// worker.
+    fn finish(
+        &self,
+        mut handling: Handling,
+        envelope: Box<Envelope>,
+        outcome: Outcome,
+        sends: Vec<Sent>,
+        now: Instant,
+    ) -> Option<Arc<Self>> {
+        self.stats.ended(handling.end(&envelope, Some(true), now));
+        handling.measure_well();
+        // Before the waiter is told: a caller that reads its receiver's state next finds the messages delivered.
+        let next = deliver(sends, now);
+        self.keep_recent(&envelope.message, envelope.hops, handling.answer.take());
+        if let Some(waiter) = envelope.waiter {
+            let answer = Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome };
+            if let Some(unheard) = waiter.tell(answer) {
+                self.tell_in_vain(&unheard.outcome, envelope.hops);
+            }
+        }
+        if let Some(recording) = handling.take_recording() {
+            recording.copy(envelope.message);
+        }
+        // Last: it lets the next message of the conversation be handled, which must see all of the above.
+        self.done(handling, true);
+        next
+    }
+
+    /// Calls the guest once. A failed call returns its effects and its CPU time with its fault.
+    async fn call(
+        &self,
+        revision: &Arc<Revision>,
+        mut lease: Lease,
+        kept: &mut Kept,
+        envelope: &Envelope,
+        work: Work,
+        budget: TimeBudget,
+    ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, CallCost), (Fault, Effects, Duration)> {
+        let result = tokio::select! {
+            // The result first: a handler that is done is not interrupted any more.
+            biased;
+            result = lease.instance().handle(&envelope.message, work, budget.left) => result,
+            () = revision.interrupt.cancelled() => Err(Fault::Interrupted),
+        };
+        // After a fault the lease is dropped, and the instance with it.
+        let result = match result.map_err(|fault| budget.explain(fault)) {
+            Ok(result) => result,
+            Err(fault) => {
+                let cpu = lease.instance().cpu();
+                // It holds up nobody else that a caller has no patience.
+                let effects = lease.instance().take_effects();
+                if fault.is_guests() {
+                    lease.fail(&fault, failing(envelope, revision));
+                }
+                return Err((fault, effects, cpu));
+            }
+        };
+        let instance = lease.instance();
+        let (effects, spent) = (instance.take_effects(), CallCost { cpu: instance.cpu(), until: instance.ended() });
+        lease.keep(kept);
+        Ok((result, effects, spent))
+    }
+}
+
+/// Delivers messages. Of the agents that need a worker, the last one is returned, and served by the caller: a chain of
+/// messages stays in one task.
+fn deliver(sends: Vec<Sent>, now: Instant) -> Option<Arc<Agent>> {
+    let mut left: Option<Arc<dyn Inbox>> = None;
+    for sent in sends {
+        if let Some(inbox) = sent.put(now)
+            && let Some(earlier) = left.replace(inbox)
+        {
+            earlier.work();
+        }
+    }
+    let left: Arc<dyn Any + Send + Sync> = left?;
+    Some(left.downcast().expect("agents are the only inboxes of a host"))
+}
+
+/// Returns the outcome of a message whose reply does not reach its sender.
+fn not_routed(error: &AdmitError, sender: &str) -> Outcome {
+    match error {
+        // The asker's state, not the agent's doing.
+        AdmitError::Full { .. } | AdmitError::Unavailable(_) => {
+            Outcome::NotCommitted(format!("its reply cannot go to `{sender}` now: {error}"))
+        }
+        AdmitError::UnknownReceiver(_)
+        | AdmitError::NotAllowed { .. }
+        | AdmitError::TooLarge { .. }
+        | AdmitError::TooManyTimers { .. }
+        | AdmitError::TooManyHops { .. }
+        | AdmitError::Invalid(_)
+        | AdmitError::BreakerOpen { .. }
+        | AdmitError::NotKept(_)
+        | AdmitError::KeyReused
+        | AdmitError::NotUnderstood(_) => Outcome::BadReply(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_was_hurried_is_no_fault_of_the_agent() {
+        let ms = Duration::from_millis;
+        for (left, whole, guests) in [
+            (1_000, 1_000, true),
+            // An instance had to be found first.
+            (950, 1_000, true),
+            // Others were before it.
+            (400, 1_000, false),
+            // Its caller waits no longer.
+            (200, 200, false),
+            (990, 990, false),
+        ] {
+            let budget = TimeBudget { left: ms(left), whole: ms(whole), allowed: ms(1_000) };
+            let fault = budget.explain(Fault::Time { limit: ms(left), trail: crate::wasm::Trail::default() });
+            assert_eq!(fault.is_guests(), guests, "{budget:?}");
+            assert_eq!(fault.code(), "deadline-exceeded");
+            assert!(fault.to_string().contains(&format!("{whole} ms")), "{fault}");
+        }
+        let budget = TimeBudget { left: ms(1), whole: ms(1), allowed: ms(1_000) };
+        assert!(budget.explain(Fault::Cpu { limit: ms(1), trail: crate::wasm::Trail::default() }).is_guests());
+    }
+}

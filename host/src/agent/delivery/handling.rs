@@ -1,0 +1,88 @@
+//! A message in hand.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caxton_control::mailbox::{Lane, Rank, Taken};
+
+use crate::agent::copy::Recording;
+use crate::agent::mailbox::entry::QueuedMessage;
+use crate::agent::stats::HandlingEnd;
+use crate::agent::{InFlight, Revision};
+use crate::clock;
+use crate::wasm::Envelope;
+
+/// A message in hand: its place in the mailbox, the revision that handles it, its times.
+pub(in crate::agent) struct Handling {
+    pub(in crate::agent) flight: InFlight,
+    pub(in crate::agent) lane: Lane<u64>,
+    pub(in crate::agent) rank: Rank,
+    pub(in crate::agent) since: u64,
+    /// The revision with which its conversation goes on, which need not be the one that handles this attempt.
+    pub(in crate::agent) goes_on: u64,
+    pub(in crate::agent) began: Instant,
+    /// The value of `began` in milliseconds since 1970.
+    pub(in crate::agent) began_at: u64,
+    /// The time until the handler was done.
+    pub(in crate::agent) took: Duration,
+    /// The CPU time.
+    pub(in crate::agent) cpu: Duration,
+    /// Set when the agent ended it and failed: whether by its own fault.
+    pub(in crate::agent) failed: Option<bool>,
+    /// The recording for a shadow, if there is one.
+    pub(in crate::agent) recording: Option<Box<Recording>>,
+    /// The encoded answer for rehearsals, if they are declared.
+    pub(in crate::agent) answer: Option<Vec<u8>>,
+}
+
+impl Handling {
+    /// Returns the revision that handles the message.
+    pub(in crate::agent) fn revision(&self) -> &Arc<Revision> {
+        &self.flight.revision
+    }
+
+    /// Returns the deadline of the handling and the time it has in all: by the revision's limit, or the sender's
+    /// deadline if that is earlier.
+    pub(in crate::agent) fn time(&self, envelope: &Envelope) -> (Instant, Duration) {
+        let limit = self.revision().spec.limits.time;
+        let deadline = self.began + limit;
+        match envelope.deadline.filter(|theirs| *theirs < deadline) {
+            Some(theirs) => (theirs, theirs.saturating_duration_since(self.accepted(envelope))),
+            None => (deadline, limit),
+        }
+    }
+
+    fn accepted(&self, envelope: &Envelope) -> Instant {
+        envelope.accepted.unwrap_or(self.began)
+    }
+
+    /// Returns the figures of a handling that ends `now`; `well` is `None` if another attempt follows.
+    pub(in crate::agent) fn end(&self, envelope: &Envelope, well: Option<bool>, now: Instant) -> HandlingEnd {
+        HandlingEnd {
+            well,
+            waited: match envelope.due {
+                // Until then it had not to come.
+                Some(due) => Duration::from_millis(clock::steady_at(self.began).saturating_sub(due)),
+                None => self.began.saturating_duration_since(self.accepted(envelope)),
+            },
+            took: now.saturating_duration_since(self.began),
+            cpu: self.cpu,
+        }
+    }
+
+    /// Takes the recording.
+    pub(in crate::agent) fn take_recording(&mut self) -> Option<Box<Recording>> {
+        self.recording.take()
+    }
+
+    /// Returns the place of the message, to be requeued with it.
+    pub(in crate::agent) fn into_taken(self, message: QueuedMessage) -> (Taken<u64, QueuedMessage>, InFlight) {
+        let Self { lane, rank, since, goes_on, flight, .. } = self;
+        (Taken { lane, rank, since, follows: Some(goes_on), message }, flight)
+    }
+
+    /// Returns the place of the message, to be released.
+    pub(in crate::agent) fn into_lane(self) -> (Lane<u64>, u64, InFlight) {
+        (self.lane, self.goes_on, self.flight)
+    }
+}

@@ -1,0 +1,173 @@
+//! The end of a chain of messages that caused one another (`limits.hops`).
+//!
+//! Whatever a message causes has one cause more than it: what its handler sends, the reply, the `failure` or
+//! `not-understood` that the host says in an agent's place. What has more causes than it may is not delivered; it becomes
+//! a dead letter in the commit of the handler that caused it, which stands, with a [notice](super::notice) to its sender if
+//! that wants one. An agent that asks and waits is refused instead, and an answer to one that waits always goes through: it ends a chain and makes none longer.
+//!
+//! What comes by the clock begins a chain of its own: schedules, timers of at least a second to oneself, and what the host
+//! says when a conversation has timed out. So does what comes from outside, a dead letter that is redelivered included.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caxton_control::RevisionId;
+use serde_json::json;
+
+use crate::agent::mailbox::timers::TimerInbox;
+use crate::agent::{AdmitError, Agent, Outcomes, Revision};
+use crate::clock;
+use crate::context::HostContext;
+use crate::logs::Line;
+use crate::store::{TOO_MANY_HOPS, said};
+use crate::wasm::{Envelope, Identity, Inbox, Refusal, Sent, Work, act};
+
+/// The shortest time between two reports about chains of one agent that ended. Each end has a dead letter of its own,
+/// so nothing is lost by fewer lines.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The sender of a message that ends a chain, for its log.
+#[derive(Debug, Clone)]
+pub(in crate::agent) struct ChainEnd {
+    revision: Arc<RevisionId>,
+    /// Returns the bound of causes.
+    limit: u32,
+}
+
+impl ChainEnd {
+    /// Makes one of an agent that runs as this revision.
+    pub(in crate::agent) fn new(revision: &Arc<RevisionId>, limit: u32) -> Self {
+        Self { revision: Arc::clone(revision), limit }
+    }
+
+    /// Makes one of a revision, with the bound that it has.
+    pub(in crate::agent) fn of(revision: &Revision) -> Self {
+        Self::new(&revision.id, revision.spec.limits.hops)
+    }
+
+    /// The bound of causes.
+    pub(in crate::agent) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Logs that a chain has ended, in the agent's log and the host's, and emits the event; at most once in
+    /// [`REPORT_INTERVAL`].
+    pub(in crate::agent) fn tell(&self, context: &HostContext, envelope: &Envelope, is_dead: bool) {
+        let agent = self.revision.agent.shared();
+        let Some(untold) = context.chain_ends.admit(&agent, Instant::now(), REPORT_INTERVAL) else { return };
+        let (message, limit) = (&envelope.message, self.limit);
+        let what = if is_dead { "is a dead letter, too-many-hops" } else { "was refused, too-many-hops" };
+        let mut text = format!(
+            "message {} to {} has more than {limit} causes (limits.hops) and {what}; conversation {}",
+            message.id, message.receiver, message.conversation_id
+        );
+        if untold > 0 {
+            text.push_str(&format!("; {untold} more since the last such line"));
+        }
+        tracing::warn!(agent = %agent, "{text}");
+        let line = Line {
+            at: clock::now_ms(),
+            agent: Arc::clone(&agent),
+            revision: self.revision.number,
+            level: "warn",
+            context: "caxton".to_owned(),
+            text,
+        };
+        context.logs.note(line);
+        let data = json!({
+            "id": message.id, "receiver": message.receiver, "conversation": message.conversation_id,
+            "performative": act(message.performative).to_string(), "limit": limit, "dead_letter": is_dead,
+            "untold": untold,
+        });
+        context.events.tell(Some(&agent), "message.too-many-hops", data);
+    }
+}
+
+/// The mailbox of messages that end a chain, which delivers them to nobody. A message is put there when its dead letter
+/// is durable.
+pub(in crate::agent) struct ChainEndInbox {
+    receiver: Arc<Agent>,
+    ending: ChainEnd,
+}
+
+impl ChainEndInbox {
+    pub(in crate::agent) fn inbox(receiver: &Arc<Agent>, ending: ChainEnd) -> Arc<dyn Inbox> {
+        Arc::new(Self { receiver: Arc::clone(receiver), ending })
+    }
+}
+
+impl Inbox for ChainEndInbox {
+    fn put(&self, envelope: Box<Envelope>) -> bool {
+        let (receiver, context) = (&self.receiver, &self.receiver.context);
+        // It was taken and given up: what was accepted is still the sum of what became of it.
+        receiver.stats.count(Outcomes::Accepted);
+        receiver.stats.count(Outcomes::Failed);
+        let labels = [("agent", receiver.name.to_string()), ("reason", TOO_MANY_HOPS.to_owned())];
+        metrics::counter!("caxton_dead_letters_total", &labels).increment(1);
+        // Nobody waits for it, or for an answer to it: its part of the conversation is over.
+        context.store.conversations.told(&envelope.message.conversation_id, &said(&envelope));
+        self.ending.tell(context, &envelope, true);
+        false
+    }
+
+    fn work(self: Arc<Self>) {}
+
+    fn reserve_beyond(&self) {}
+
+    /// Does nothing: no place was kept.
+    fn release(&self) {}
+
+    fn other(&self, agent: &str) -> Option<Arc<dyn Inbox>> {
+        self.receiver.other(agent)
+    }
+}
+
+/// Returns the chain end of a guest.
+fn ending(who: &Identity) -> ChainEnd {
+    ChainEnd::new(&who.revision, who.spec.limits.hops)
+}
+
+/// Refuses a request with too many causes, whose sender waits and so is told.
+pub(crate) fn check_hops(context: &HostContext, who: &Identity, envelope: &Envelope) -> Result<(), AdmitError> {
+    let limit = who.spec.limits.hops;
+    if envelope.hops <= limit {
+        return Ok(());
+    }
+    ending(who).tell(context, envelope, false);
+    Err(AdmitError::TooManyHops { limit })
+}
+
+impl Agent {
+    /// Reserves a place for a message that a guest sends to this agent; the end of a chain needs none.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        who: &Identity,
+        work: &Work,
+        envelope: Box<Envelope>,
+    ) -> Result<Sent, AdmitError> {
+        let (ending, limit) = (ending(who), who.spec.limits.hops);
+        // Still sent, as a dead letter: the handler's other effects stand.
+        if envelope.hops > limit {
+            return Ok(Sent::ending(ChainEndInbox::inbox(self, ending), envelope, limit));
+        }
+        let begins = envelope.hops == 0;
+        let inbox = if envelope.waits {
+            // A timer has no place in the mailbox until it is due.
+            self.reserve_timer(&envelope)?;
+            TimerInbox::inbox(self)
+        } else {
+            self.reserve_place(Some(&envelope.message.conversation_id))?;
+            Arc::clone(self) as Arc<dyn Inbox>
+        };
+        let sent = Sent::new(inbox, envelope);
+        if !begins {
+            return Ok(sent);
+        }
+        // What it begins is a timer; an answer that comes at once is not.
+        Ok(sent.refused_as(Refusal {
+            hops: work.hops.saturating_add(1),
+            limit,
+            end: ChainEndInbox::inbox(self, ending),
+        }))
+    }
+}

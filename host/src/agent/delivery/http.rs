@@ -1,0 +1,419 @@
+//! Calls of agents that speak HTTP themselves.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
+
+use bytes::Bytes;
+use caxton_control::RevisionId;
+use caxton_control::rollout::split::{Sticky, Talk};
+use http_body::Body;
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::agent::copy::CallRecording;
+use crate::agent::delivery::conflict::{describe, refused};
+use crate::agent::delivery::conversation_starts::{BusyConversation, KnownStart};
+use crate::agent::delivery::question::check_sends;
+use crate::agent::delivery::replay_body::ReplayableRequest;
+use crate::agent::error::AdmitError;
+use crate::agent::mailbox::breaker::Trial;
+use crate::agent::state::commit::RefusedCommit;
+use crate::agent::stats::HandlingEnd;
+use crate::agent::{Agent, InFlight, Outcomes, Revision};
+use crate::clock;
+use crate::store::CommitError;
+use crate::telemetry::trace::Trace;
+use crate::wasm::{
+    Again, BodyError, Commits, Committer, Conflict, Effects, Ended, Fault, HttpCall, HttpEnd, HttpFailure,
+    NotCommitted, Outcome, ResponseBody, Sent, Unanswered, Work, new_id,
+};
+
+/// An HTTP agent's response, whose body may still be coming.
+pub(crate) struct HttpAnswer {
+    /// The response.
+    pub(crate) response: http::Response<ResponseBody>,
+    /// The revision that made it.
+    pub(crate) revision: Arc<RevisionId>,
+    /// The deadline of the body.
+    pub(crate) deadline: Instant,
+}
+
+/// The reason for which an HTTP agent returned no response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HttpError {
+    /// The call was not begun.
+    #[error(transparent)]
+    Admit(#[from] AdmitError),
+    /// The call failed.
+    #[error(transparent)]
+    Call(#[from] HttpFailure),
+}
+
+/// A call in hand, until its end is known.
+struct CallInHand {
+    agent: Arc<Agent>,
+    flight: InFlight,
+    in_hand: Option<BusyConversation>,
+    /// The time of its arrival.
+    began: Instant,
+    /// The start of its last run.
+    called: Instant,
+    trace: Option<Trace>,
+}
+
+/// A run of a handler that brought no response.
+enum FailedRun {
+    Failed(HttpFailure),
+    Conflict { call: CallInHand, again: Option<Box<Again>>, conflict: Conflict },
+}
+
+impl FailedRun {
+    /// Returns the failure of a call that does not run again.
+    fn give_up(self) -> HttpFailure {
+        match self {
+            Self::Failed(failure) => failure,
+            Self::Conflict { call, conflict, .. } => call.give_up(conflict.key),
+        }
+    }
+}
+
+impl CallInHand {
+    /// Returns the callback for the handler's end, which does nothing if the call was taken out meanwhile.
+    fn ended(shared: &Arc<Mutex<Option<Self>>>) -> Ended {
+        let shared = Arc::clone(shared);
+        Box::new(move |end| {
+            let call = shared.lock().take();
+            if let Some(call) = call {
+                call.end(end);
+            }
+        })
+    }
+
+    /// Ends a call that was in conflict too often.
+    fn give_up(self, key: String) -> HttpFailure {
+        let why = describe(&key);
+        self.end(Fault::Reserved(key).into());
+        HttpFailure::Conflict(why)
+    }
+
+    /// Counts the end of the call, and logs a failure.
+    fn end(self, end: HttpEnd) {
+        let Self { agent, flight, in_hand, began, called, trace } = self;
+        let waited = called.saturating_duration_since(began);
+        let well = Some(end.result.is_ok());
+        agent.stats.ended(HandlingEnd { well, waited, took: called.elapsed(), cpu: end.cpu });
+        agent.count_call(&end, &flight.revision);
+        if !end.by_caller && end.result.as_ref().err().is_none_or(Fault::is_guests) {
+            let took = end.result.is_ok().then(|| called.elapsed());
+            flight.revision.measure(took, end.result.is_err());
+        }
+        if let Err(mut fault) = end.result {
+            agent.stats.failed_with(fault.code());
+            if let Fault::Time { limit, .. } = &mut fault {
+                // What was left of it when the guest began says nothing to anyone.
+                *limit = flight.revision.spec.limits.time;
+            }
+            let why = if end.by_caller { " because of what its caller did" } else { "" };
+            let mut text = format!("an HTTP call failed{why}: {fault}");
+            if let Some(trace) = trace {
+                text.push_str(&format!("; its trace is {}", trace.id()));
+            }
+            flight.revision.log("error", &text, &Outcome::Fault(fault));
+        }
+        // Last, so that a handoff that waits for nothing in flight finds the figures complete.
+        drop((flight, in_hand));
+    }
+}
+
+/// Records the body of a request while it is read, if the call is recorded.
+fn recorded<B>(
+    request: http::Request<B>,
+    recording: Option<Arc<CallRecording>>,
+) -> http::Request<impl Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+{
+    request.map(|body| {
+        body.map_frame(move |frame| {
+            if let (Some(recording), Some(data)) = (&recording, frame.data_ref()) {
+                recording.read(data);
+            }
+            frame
+        })
+    })
+}
+
+impl Agent {
+    /// Calls the agent. Its effects are committed before its response is returned; the rest of the body comes while it
+    /// is read. While the request is kept whole, the handler runs again after a conflict.
+    pub(crate) async fn call_http<B>(
+        self: &Arc<Self>,
+        request: http::Request<B>,
+        conversation: Option<String>,
+        trace: Option<Trace>,
+    ) -> Result<HttpAnswer, HttpError>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+    {
+        let began = Instant::now();
+        // First: a call that the breaker refuses costs nothing else.
+        let trial = self.admit_call()?;
+        let (flight, in_hand) = self.enter_unless_held(conversation.as_deref(), began).await?;
+        let conversation = conversation.unwrap_or_else(new_id);
+        let (keeps_state, limits) = (flight.revision.pool.program.summary.keeps_state(), &flight.revision.spec.limits);
+        let (most, deadline) = (limits.message_bytes, began + limits.time);
+        let call = CallInHand { agent: Arc::clone(self), flight, in_hand, began, called: began, trace };
+        if !keeps_state {
+            // Nothing that it does is in conflict with others.
+            let answer = self.run_call(call, request, &conversation, (None, false)).await;
+            let answer = answer.map_err(FailedRun::give_up)?;
+            trial.into_iter().for_each(Trial::answered);
+            return Ok(answer);
+        }
+        // A body of unknown size may exceed what is held, and then its handler cannot run again.
+        let yields = request.body().size_hint().upper().is_some_and(|upper| upper <= most);
+        let held = ReplayableRequest::new(request, most);
+        let mut next = (call, None);
+        loop {
+            let (call, again) = next;
+            let broken = match self.run_call(call, held.request(), &conversation, (again, yields)).await {
+                Ok(answer) => {
+                    trial.into_iter().for_each(Trial::answered);
+                    return Ok(answer);
+                }
+                Err(broken) => broken,
+            };
+            let FailedRun::Conflict { call, again, conflict } = broken else { return Err(broken.give_up().into()) };
+            // A part of the call is committed, or its request is gone: a second run would not be the same call.
+            if conflict.partly || !held.is_whole() {
+                self.stats.count_conflict();
+                return Err(call.give_up(conflict.key).into());
+            }
+            let key = conflict.key.clone();
+            let again = match self.note_conflict(again, conflict) {
+                Ok(again) => again,
+                Err(key) => return Err(call.give_up(key).into()),
+            };
+            if tokio::time::timeout_at(deadline.into(), self.until_begun(&again)).await.is_err() {
+                return Err(call.give_up(key).into());
+            }
+            next = (call, Some(again));
+        }
+    }
+
+    /// Runs the handler once.
+    async fn run_call<B>(
+        self: &Arc<Self>,
+        mut in_call: CallInHand,
+        request: http::Request<B>,
+        conversation: &str,
+        (mut again, yields): (Option<Box<Again>>, bool),
+    ) -> Result<HttpAnswer, FailedRun>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+    {
+        let deadline = in_call.began + in_call.flight.revision.spec.limits.time;
+        let lease =
+            self.lease(&mut in_call.flight, true, deadline).await.map_err(|fault| FailedRun::Failed(fault.into()))?;
+        let revision = Arc::clone(&in_call.flight.revision);
+        let deadline = in_call.began + revision.spec.limits.time;
+        // After the lease: the wait for an instance is no part of the handler's time.
+        in_call.called = Instant::now();
+        let recording = self.record(&revision, 0).map(|one| CallRecording::new(one, &request, conversation));
+        let run = self.run(again.as_deref_mut(), &[], yields);
+        let committer = self.committer(&revision, recording.clone(), run.ticket);
+        let call = HttpCall {
+            request: recorded(request, recording.clone()),
+            work: Work {
+                conversation: conversation.to_owned(),
+                hops: 0,
+                deadline,
+                trace: in_call.trace.clone(),
+                outside: recording.as_ref().map(|recording| recording.outside()),
+                commits: Commits::Through(Arc::clone(&committer)),
+                run,
+            },
+            time: deadline.saturating_duration_since(in_call.called),
+            interrupt: revision.interrupt.clone(),
+        };
+        // Shared between this function and the end of the body, whichever takes it first.
+        let in_call = Arc::new(Mutex::new(Some(in_call)));
+        let commit = |effects| committer(effects, true);
+        let mut response = match call.run(lease, commit, CallInHand::ended(&in_call)).await {
+            Ok(response) => response,
+            Err(unanswered) => {
+                let conflict = match unanswered {
+                    Unanswered::BrokenOff(key, effects, _ended) => Ok(Conflict::broken_off(key, *effects)),
+                    Unanswered::Refused(NotCommitted::Conflict(conflict), _ended) => Ok(*conflict),
+                    Unanswered::Refused(NotCommitted::Other(why), ended) => {
+                        ended(Fault::Host(why.clone()).into());
+                        Err(HttpFailure::NotCommitted(why))
+                    }
+                    Unanswered::Fault(fault) => Err(fault.into()),
+                };
+                return Err(match (conflict, in_call.lock().take()) {
+                    (Ok(conflict), Some(call)) => FailedRun::Conflict { call, again, conflict },
+                    (Ok(conflict), None) => FailedRun::Failed(HttpFailure::Conflict(describe(&conflict.key))),
+                    (Err(failure), _) => {
+                        if let Some(recording) = &recording {
+                            recording.failed(&failure);
+                        }
+                        FailedRun::Failed(failure)
+                    }
+                });
+            }
+        };
+        if let Some(recording) = recording {
+            recording.answered(&mut response);
+        }
+        Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
+    }
+
+    /// Returns what commits the effects of a call, with its response and before.
+    fn committer(
+        self: &Arc<Self>,
+        revision: &Arc<Revision>,
+        recording: Option<Arc<CallRecording>>,
+        ticket: Option<u64>,
+    ) -> Committer {
+        let (agent, revision) = (Arc::clone(self), Arc::clone(revision));
+        Arc::new(move |mut effects, last| {
+            let (agent, revision) = (Arc::clone(&agent), Arc::clone(&revision));
+            if let Some(recording) = &recording {
+                recording.committing(agent.name.as_str(), &effects);
+            }
+            Box::pin(async move {
+                let (answers, partly) = (std::mem::take(&mut effects.answers), effects.partly);
+                let committed = agent.commit_call(&revision, (ticket, !last), effects).await;
+                committed.map_err(|not| match not.error {
+                    CommitError::Conflict(key) => {
+                        NotCommitted::Conflict(Box::new(refused(key, not.state.as_ref(), answers, partly)))
+                    }
+                    error => NotCommitted::Other(error.to_string()),
+                })
+            })
+        })
+    }
+
+    /// Waits until a call may run again, with its keys to itself.
+    async fn until_begun(&self, again: &Again) {
+        let (store, ticket) = (&self.context.store, again.ticket.number);
+        let call = || {
+            let (sender, called) = oneshot::channel::<()>();
+            // Who waited may have left.
+            let go_on = move || {
+                let _ = sender.send(());
+            };
+            (Box::new(go_on), called)
+        };
+        let (go_on, mut called) = call();
+        self.pending.line_up(store, ticket, again.keys.clone(), (Vec::new(), again.runs > 1), go_on);
+        loop {
+            // The sender is dropped with the line only.
+            let _ = called.await;
+            if self.begin_again(Some(again)).await {
+                return;
+            }
+            let (go_on, next) = call();
+            called = next;
+            self.pending.line_up_again(store, ticket, go_on);
+        }
+    }
+
+    /// Commits the effects of an HTTP call and delivers what it sent; returns when they are durable. Returns a refused
+    /// change.
+    pub(in crate::agent) async fn commit_call(
+        &self,
+        revision: &Revision,
+        part: (Option<u64>, bool),
+        effects: Effects,
+    ) -> Result<(), Box<RefusedCommit>> {
+        let lasts = effects.changes_state() || effects.ahead || effects.has_timers();
+        if !lasts && (effects.sends.is_empty() || !self.context.store.keeps_messages()) {
+            check_sends(&self.context, effects.sends).into_iter().for_each(Sent::deliver);
+            return Ok(());
+        }
+        let (mut sends, mut cancels) = (Vec::new(), Vec::new());
+        let state = self.change(revision, (&mut sends, &mut cancels), effects);
+        self.commit_under(part, state, (sends, cancels)).await
+    }
+
+    /// Counts a call as in flight once the agent's calls are not held, which they are while its state is converted.
+    async fn enter_unless_held(
+        &self,
+        conversation: Option<&str>,
+        began: Instant,
+    ) -> Result<(InFlight, Option<BusyConversation>), AdmitError> {
+        loop {
+            let resumed = self.calls.resumed.notified();
+            tokio::pin!(resumed);
+            // From here on it is woken, also between the look and the wait.
+            resumed.as_mut().enable();
+            let entered = self.enter(conversation)?;
+            // Pairs with the fence of `set_handoff_paused`.
+            fence(Ordering::SeqCst);
+            if !self.calls.held.load(Ordering::Relaxed) {
+                return Ok(entered);
+            }
+            let deadline = began + entered.0.revision.spec.limits.time;
+            drop(entered);
+            if tokio::time::timeout_at(deadline.into(), resumed).await.is_err() {
+                return Err(AdmitError::Unavailable("its state is being converted"));
+            }
+        }
+    }
+
+    /// Counts a call as in flight on the revision that answers it, and its conversation as busy.
+    fn enter(&self, conversation: Option<&str>) -> Result<(InFlight, Option<BusyConversation>), AdmitError> {
+        // It knows no conversations that are kept.
+        self.check_open(None)?;
+        let Some(name) = conversation else {
+            let talk = Talk { conversation: None, goes_on: None, since: 0 };
+            return Ok((self.enter_in(talk, 0)?, None));
+        };
+        // KnownStart with each call, so that a rollout that begins later finds those that began before it.
+        let (now, first) = (clock::steady_ms(), self.note_beginning(name));
+        let (flight, in_hand) = self.conversation_starts.enter(name, |goes_on| {
+            let flight = self.enter_in(Talk { conversation, goes_on, since: now }, first)?;
+            let number = flight.revision.id.number;
+            Ok::<_, AdmitError>((flight, number))
+        })?;
+        Ok((flight, Some(in_hand)))
+    }
+
+    /// Counts a call as in flight. Its conversation began at `first`, by the steady clock.
+    fn enter_in(&self, talk: Talk<'_>, first: u64) -> Result<InFlight, AdmitError> {
+        let flight = self.enter_on(|sticky, parted| {
+            let since = if sticky == Sticky::Conversation { first } else { talk.since };
+            parted.pick(sticky, Talk { since, ..talk })
+        });
+        let flight = flight.ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
+        // It counts itself.
+        if flight.revision.in_flight() > self.most_in_flight(&flight.revision) {
+            self.stats.count(Outcomes::Refused);
+            return Err(AdmitError::Full { depth: self.spec.load().mailbox.depth });
+        }
+        Ok(flight)
+    }
+
+    /// Returns the start of a conversation by the steady clock, and stores it if conversations stay where they began.
+    fn note_beginning(&self, name: &str) -> u64 {
+        let (store, now) = (&self.context.store, clock::steady_ms());
+        let timeout = store.conversations.timeout();
+        let (stays, over) = (self.sticky() == Sticky::Conversation, now.saturating_sub(timeout));
+        let find = || {
+            let kept = stays.then(|| store.beginning(self.name.as_str(), name, over))?;
+            kept.inspect_err(
+                |error| tracing::error!(agent = %self.name, error, "when a conversation began is not known"),
+            )
+            .ok()?
+        };
+        let KnownStart { first, is_news } = self.conversation_starts.note(name, now, timeout, find);
+        if stays && is_news {
+            store.keep_beginning(self.name.shared(), name.to_owned(), first, now, over);
+        }
+        first
+    }
+}

@@ -1,0 +1,141 @@
+//! Notices to agents of messages that came to nothing (`mailbox.on-dead = "tell"`): a `failure` from `host:dead` that has
+//! what the message said, and in its headers what it was.
+//!
+//! A notice has one cause more than the message that it is about, so that an agent which sends anew whatever is given up
+//! comes to an end. The notice of that end is past every bound of causes: whatever its handler sends is a dead letter as
+//! well, of which nobody is told. Nothing is told of a `failure`, nor of what an operator lets be handled again: a notice that cannot be
+//! handled causes no other.
+
+use std::sync::Arc;
+
+use caxton_control::desired::OnDead;
+
+use crate::agent::Agent;
+use crate::agent::delivery::reply::cut;
+use crate::clock;
+use crate::store::{Commit, Committed, TOO_MANY_HOPS, beyond};
+use crate::wasm::{Envelope, Inbox, Outcome, Sent, act, new_id, wit};
+
+/// The sender of notices.
+const SENDER: &str = "host:dead";
+/// The longest text of an error in a notice, in bytes.
+const MAX_ERROR: usize = 1_000;
+/// The causes of the notice that a chain has ended: more than any `limits.hops` allows.
+const PAST_ALL_BOUNDS: u32 = u32::MAX;
+
+/// A message that came to nothing, and why.
+struct GivenUp<'a> {
+    message: &'a wit::Message,
+    /// The causes of the notice.
+    hops: u32,
+    attempts: usize,
+    /// A stable code.
+    reason: &'a str,
+    /// The text for a person.
+    error: &'a str,
+}
+
+impl Agent {
+    /// Returns the messages that are sent because one in this mailbox is given up: the `failure` to the sender of a
+    /// question, and the notices to the agents that want them. Those are this one, unless it is removed, and the sender of a
+    /// message that is no question.
+    pub(in crate::agent) fn notices(&self, envelope: &Envelope, reason: &str, error: &str) -> Vec<Sent> {
+        let answer = self.failure_for(envelope, error);
+        let message = &envelope.message;
+        let is_told = answer.is_some() || message.sender == self.name.as_str();
+        let mut sends: Vec<Sent> = answer.into_iter().collect();
+        // A caller is told directly; the others could go round for ever.
+        if envelope.is_call() || envelope.revived || message.performative == wit::Performative::Failure {
+            return sends;
+        }
+        let (hops, attempts) = (envelope.hops.saturating_add(1), envelope.failed.len());
+        let dead = GivenUp { message, hops, attempts, reason, error };
+        if reason != "agent-removed" {
+            sends.extend(self.me.upgrade().and_then(|agent| notice(&agent, &dead)));
+        }
+        if !is_told {
+            let sender = self.directory.agent(&message.sender);
+            sends.extend(sender.and_then(|sender| notice(&sender, &dead)));
+        }
+        sends
+    }
+
+    /// Returns the notice to this agent that its answer has no receiver. `hops` are the causes of the question.
+    pub(in crate::agent) fn notice_in_vain(&self, answer: &wit::Message, hops: u32) -> Option<Sent> {
+        let (reason, error) = ("answer-in-vain", "nobody waits for the answer any more");
+        let hops = hops.saturating_add(1);
+        notice(&self.me.upgrade()?, &GivenUp { message: answer, hops, attempts: 0, reason, error })
+    }
+
+    /// Returns the notices to this agent of the messages among those it sends that end a chain of causes. What a notice of
+    /// such an end caused has none.
+    pub(in crate::agent) fn notices_of_ends(&self, sends: &[Sent]) -> Vec<Sent> {
+        let notice_of = |sent: &Sent| {
+            let (limit, Envelope { message, hops, .. }) = (sent.ends()?, sent.envelope());
+            if *hops == PAST_ALL_BOUNDS || message.performative == wit::Performative::Failure {
+                return None;
+            }
+            let error = beyond(limit);
+            let dead = GivenUp { message, hops: PAST_ALL_BOUNDS, attempts: 0, reason: TOO_MANY_HOPS, error: &error };
+            notice(&self.me.upgrade()?, &dead)
+        };
+        sends.iter().filter_map(notice_of).collect()
+    }
+
+    /// Tells this agent that nobody heard an answer which was given.
+    pub(in crate::agent) fn tell_in_vain(&self, outcome: &Outcome, hops: u32) {
+        let Outcome::Reply(answer) = outcome else { return };
+        let Some(sent) = self.notice_in_vain(answer, hops) else { return };
+        let done = Box::new(|committed: Committed| {
+            if committed.result.is_ok() {
+                committed.sends.into_iter().for_each(Sent::deliver);
+            }
+        });
+        let mut commit = Commit::new(self.name.shared(), done);
+        commit.sends = vec![sent];
+        self.context.store.submit(commit);
+    }
+}
+
+/// Returns an agent's notice of a message, with the place that is kept for it; none if it wants no notices.
+fn notice(agent: &Arc<Agent>, dead: &GivenUp<'_>) -> Option<Sent> {
+    let spec = agent.spec();
+    let GivenUp { message, hops, .. } = *dead;
+    let ends = hops > spec.limits.hops && hops < PAST_ALL_BOUNDS;
+    if spec.mailbox.on_dead != OnDead::Tell || agent.is_http() || ends {
+        return None;
+    }
+    // A header is one line.
+    let text: String = dead.error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let header = |name: &str, value: &str| (format!("dead-{name}"), value.to_owned());
+    let told = wit::Message {
+        id: new_id(),
+        performative: wit::Performative::Failure,
+        sender: SENDER.to_owned(),
+        receiver: agent.name.as_str().to_owned(),
+        content: message.content.clone(),
+        content_type: message.content_type.clone(),
+        ontology: message.ontology.clone(),
+        protocol: None,
+        conversation_id: message.conversation_id.clone(),
+        reply_with: None,
+        in_reply_to: Some(message.reply_with.clone().unwrap_or_else(|| message.id.clone())),
+        reply_by: None,
+        priority: message.priority,
+        sent_at: clock::now_ms(),
+        attempt: 1,
+        headers: vec![
+            header("id", &message.id),
+            header("reason", dead.reason),
+            header("error", cut(&text, MAX_ERROR as u64)),
+            header("sender", &message.sender),
+            header("receiver", &message.receiver),
+            header("performative", &act(message.performative).to_string()),
+            header("attempts", &dead.attempts.to_string()),
+        ],
+    };
+    // It has to hear it, so there is always a place.
+    agent.reserve_beyond();
+    let envelope = Box::new(Envelope { hops, ..Envelope::new(told) });
+    Some(Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope).of_host())
+}

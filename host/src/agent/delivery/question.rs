@@ -1,0 +1,84 @@
+//! Checks of messages against the protocol of their conversation.
+
+use caxton_control::Performative;
+use caxton_control::conversation::{Refused, Said};
+
+use crate::clock;
+use crate::context::HostContext;
+use crate::store::{Commit, Committed, said};
+use crate::wasm::{Envelope, Sent, act, wit};
+
+/// A request in a conversation, until it is answered.
+pub(crate) struct Question {
+    conversation: String,
+    from: String,
+    to: String,
+    key: String,
+}
+
+/// Checks messages against their conversations, and records them there. Drops an illegal message whose sender cannot be
+/// told.
+pub(in crate::agent) fn check_sends(context: &HostContext, mut sends: Vec<Sent>) -> Vec<Sent> {
+    // One at a time and in order: each may make the next one legal.
+    sends.retain_mut(|sent| context.store.conversations.judge_sent(sent).is_ok());
+    let (ending, sends): (Vec<Sent>, Vec<Sent>) = sends.into_iter().partition(|sent| sent.ends().is_some());
+    if !ending.is_empty() {
+        // Dead letters are kept also where messages are not.
+        let done = Box::new(|committed: Committed| {
+            if committed.result.is_ok() {
+                committed.sends.into_iter().for_each(Sent::deliver);
+            }
+        });
+        let mut commit = Commit::new("".into(), done);
+        commit.sends = ending;
+        context.store.submit(commit);
+    }
+    sends
+}
+
+impl Question {
+    /// Checks a request whose sender waits, and records it in its conversation.
+    ///
+    /// # Errors
+    /// The request is illegal in its conversation.
+    pub(crate) fn ask(context: &HostContext, envelope: &Envelope) -> Result<Self, Refused> {
+        let message = &envelope.message;
+        context.store.conversations.judge(&message.conversation_id, &said(envelope))?;
+        Ok(Self {
+            conversation: message.conversation_id.clone(),
+            from: message.sender.clone(),
+            to: message.receiver.clone(),
+            key: message.reply_with.clone().unwrap_or_else(|| message.id.clone()),
+        })
+    }
+
+    /// Checks and records the answer; `None` stands for a failure.
+    ///
+    /// # Errors
+    /// The answer is illegal in its conversation.
+    pub(crate) fn answer(&self, context: &HostContext, reply: Option<&wit::Message>) -> Result<(), String> {
+        let Self { conversation, from, to, key } = self;
+        let said = Said {
+            from: to,
+            to: from,
+            act: reply.map_or(Performative::Failure, |reply| act(reply.performative)),
+            protocol: reply.and_then(|reply| reply.protocol.as_deref()),
+            id: reply.map_or("", |reply| &reply.id),
+            reply_with: reply.and_then(|reply| reply.reply_with.as_deref()),
+            in_reply_to: Some(key),
+            at: clock::steady_ms(),
+            is_call: false,
+        };
+        match reply {
+            Some(_) => context
+                .store
+                .conversations
+                .judge(conversation, &said)
+                .map_err(|refused| format!("the reply is not legal: {refused}")),
+            None => {
+                context.store.conversations.told(conversation, &said);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The receivers of replies, and the texts and codes of failures.
+
+use std::sync::Arc;
+
+use caxton_control::RevisionId;
+
+use crate::agent::delivery::conflict;
+use crate::agent::delivery::hops::{ChainEnd, ChainEndInbox};
+use crate::agent::{AdmitError, Agent, Revision, draft};
+use crate::clock;
+use crate::store::said;
+use crate::wasm::{Envelope, Inbox, Outcome, Sent, new_id, wit};
+
+/// The longest reason that a handler gives for its failure, in characters.
+const MAX_REASON: usize = 8_192;
+
+/// Returns the reason for which a message was not handled, for a person.
+pub(crate) fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Reply(_) | Outcome::Done => "it was handled".to_owned(),
+        Outcome::Gave(failure) => {
+            let cause = match failure.cause {
+                wit::Cause::Rejected => "rejected",
+                wit::Cause::Unavailable => "unavailable",
+                wit::Cause::Fault => "fault",
+            };
+            // A guest may say as much as its memory holds; this is for logs, dead letters and callers.
+            format!("{cause}: {}", failure.reason.chars().take(MAX_REASON).collect::<String>())
+        }
+        Outcome::Fault(fault) => fault.to_string(),
+        Outcome::BadReply(why) => format!("its reply was refused: {why}"),
+        Outcome::Refused(why) => format!("its effects were refused: {why}"),
+        Outcome::Conflict(key) => format!("conflict: {}", conflict::describe(key)),
+        Outcome::NotCommitted(why) => format!("its effects were not committed: {why}"),
+        Outcome::Gone(why) => (*why).to_owned(),
+    }
+}
+
+/// Returns the stable code of that reason; `None` if the message was handled.
+pub(crate) fn code(outcome: &Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Reply(_) | Outcome::Done => None,
+        Outcome::Gave(failure) => Some(match failure.cause {
+            wit::Cause::Rejected => "rejected",
+            wit::Cause::Unavailable => "agent-unavailable",
+            wit::Cause::Fault => "agent-fault",
+        }),
+        Outcome::Fault(fault) => Some(fault.code()),
+        Outcome::BadReply(_) => Some("bad-reply"),
+        Outcome::Refused(_) => Some("effects-refused"),
+        Outcome::Conflict(_) => Some("conflict"),
+        Outcome::NotCommitted(_) => Some("not-committed"),
+        Outcome::Gone(_) => Some("gone"),
+    }
+}
+
+impl Agent {
+    /// Makes a message of a reply, for the caller that waits or the sender's mailbox.
+    pub(in crate::agent) fn route_reply(
+        &self,
+        revision: &Revision,
+        envelope: &Envelope,
+        reply: Option<wit::Reply>,
+    ) -> Result<(Outcome, Option<Sent>), AdmitError> {
+        let Some(reply) = reply else { return Ok((Outcome::Done, None)) };
+        let limit = revision.spec.limits.message_bytes;
+        if reply.content.len() as u64 > limit {
+            return Err(AdmitError::TooLarge { limit });
+        }
+        draft::check_words(&reply.content_type, reply.ontology.as_deref(), None)?;
+        draft::check_headers(&reply.headers)?;
+        let message = self.answer(&envelope.message, reply);
+        if envelope.waiter.is_some() {
+            return Ok((Outcome::Reply(Box::new(message)), None));
+        }
+        let in_vain = self.has_nobody(&message).then(|| self.notice_in_vain(&message, envelope.hops));
+        if let Some(notice) = in_vain {
+            return Ok((Outcome::Done, notice));
+        }
+        // Who asked from outside and did not wait gets nothing.
+        let sent = self.to_mailbox(envelope, message, ChainEnd::of(revision), |receiver| {
+            receiver.check_open(Some(&envelope.message.conversation_id))?;
+            // In place of the question, which had one: two agents whose mailboxes are full can answer each other.
+            receiver.reserve_beyond();
+            Ok(())
+        })?;
+        Ok((Outcome::Done, sent))
+    }
+
+    /// Returns the `failure` for an agent that asked, does not wait, and will get no answer.
+    pub(in crate::agent) fn failure_for(&self, envelope: &Envelope, why: &str) -> Option<Sent> {
+        // Who was told once, before an operator let the message be handled again, is not told again: what is told may
+        // become a dead letter itself, and there would be one more for each time.
+        if envelope.is_call() || envelope.revived || !said(envelope).is_question() {
+            return None;
+        }
+        let (receiver, running) = (&envelope.message.sender, self.current());
+        let asker = self.directory.receiver(receiver, &envelope.message.conversation_id);
+        let limit = asker.map(|asker| asker.message_limit());
+        let ending = match &running {
+            Some(running) => ChainEnd::of(running),
+            None => {
+                let nobody = RevisionId { agent: self.name.clone(), number: 0 };
+                ChainEnd::new(&Arc::new(nobody), self.spec().limits.hops)
+            }
+        };
+        let reply = wit::Reply {
+            performative: wit::Performative::Failure,
+            // As much of it as the asker takes: it has to hear that there will be no answer.
+            content: cut(why, limit.unwrap_or(u64::MAX)).as_bytes().to_vec(),
+            content_type: "text/plain; charset=utf-8".to_owned(),
+            ontology: None,
+            reply_with: None,
+            reply_by: None,
+            headers: Vec::new(),
+        };
+        // Whoever asked has to hear it, so there is always a place.
+        self.to_mailbox(envelope, self.answer(&envelope.message, reply), ending, |receiver| {
+            receiver.reserve_beyond();
+            Ok(())
+        })
+        .ok()
+        .flatten()
+        .map(Sent::of_host)
+    }
+
+    fn answer(&self, question: &wit::Message, reply: wit::Reply) -> wit::Message {
+        wit::Message {
+            id: new_id(),
+            performative: reply.performative,
+            sender: self.name.as_str().to_owned(),
+            receiver: question.sender.clone(),
+            content: reply.content,
+            content_type: reply.content_type,
+            ontology: reply.ontology,
+            protocol: question.protocol.clone(),
+            conversation_id: question.conversation_id.clone(),
+            reply_with: reply.reply_with,
+            in_reply_to: Some(question.reply_with.clone().unwrap_or_else(|| question.id.clone())),
+            reply_by: reply.reply_by,
+            priority: question.priority,
+            sent_at: clock::now_ms(),
+            attempt: 1,
+            headers: reply.headers,
+        }
+    }
+
+    /// Returns `true` for an answer to an agent that accepts none: it was removed, or speaks HTTP and can only wait for
+    /// answers.
+    fn has_nobody(&self, answer: &wit::Message) -> bool {
+        let receiver = self.directory.receiver(&answer.receiver, &answer.conversation_id);
+        !answer.receiver.contains(':') && receiver.is_none_or(|receiver| receiver.is_http())
+    }
+
+    /// Addresses a reply to the mailbox of its receiver. It needs no grant: its receiver asked.
+    fn to_mailbox(
+        &self,
+        question: &Envelope,
+        message: wit::Message,
+        ending: ChainEnd,
+        reserve: impl FnOnce(&Self) -> Result<(), AdmitError>,
+    ) -> Result<Option<Sent>, AdmitError> {
+        // Names of agents have no colon; all other senders are outside.
+        if message.receiver.contains(':') {
+            return Ok(None);
+        }
+        let found = self.directory.receiver(&message.receiver, &message.conversation_id);
+        let Some(receiver) = found.filter(|receiver| !receiver.is_http()) else {
+            // Its agent was removed, or speaks HTTP and can only wait for answers, which it did not.
+            tracing::debug!(agent = %self.name, receiver = message.receiver, "a reply has nobody to go to");
+            return Ok(None);
+        };
+        let limit = receiver.message_limit();
+        if message.content.len() as u64 > limit {
+            return Err(AdmitError::TooLarge { limit });
+        }
+        let hops = question.hops.saturating_add(1);
+        let envelope = Box::new(Envelope { hops, trace: question.trace.clone(), ..Envelope::new(message) });
+        let limit = ending.limit();
+        if hops > limit {
+            return Ok(Some(Sent::ending(ChainEndInbox::inbox(&receiver, ending), envelope, limit)));
+        }
+        reserve(&receiver)?;
+        Ok(Some(Sent::new(receiver as Arc<dyn Inbox>, envelope)))
+    }
+}
+
+/// Returns the beginning of a text, of at most `bytes` bytes.
+pub(in crate::agent) fn cut(text: &str, bytes: u64) -> &str {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        for (text, bytes, expected) in [
+            ("short", 9, "short"),
+            ("short", 5, "short"),
+            ("short", 2, "sh"),
+            ("aü", 2, "a"),
+            ("ü", 1, ""),
+            ("", 0, ""),
+        ] {
+            assert_eq!(cut(text, bytes), expected, "{text} in {bytes}");
+        }
+    }
+
+    #[test]
+    fn the_reason_of_a_failure_is_told_up_to_a_length() {
+        let reason = "ü".repeat(1_000_000);
+        let failure = wit::Failure { cause: wit::Cause::Fault, reason, retry_after_ms: None };
+        assert_eq!(describe(&Outcome::Gave(failure)).chars().count(), "fault: ".len() + MAX_REASON);
+    }
+}

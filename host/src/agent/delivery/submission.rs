@@ -1,0 +1,225 @@
+//! Messages from outside: checked, queued or answered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caxton_control::Performative;
+use tokio::sync::oneshot;
+
+use crate::agent::delivery::worker::CallerWorker;
+use crate::agent::draft::{self, MAX_ID};
+use crate::agent::{AdmitError, Agent, Question};
+use crate::clock;
+use crate::store::{Commit, CommitError, Committed, IdempotencyKey};
+use crate::telemetry::trace::Trace;
+use crate::wasm::{Answer, Envelope, Fault, Inbox, Outcome, Sent, Waiter, new_id, performative, wit};
+
+/// A message from outside: over HTTP, or from the management API.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    /// The source, such as `http:POST /tickets`.
+    pub(crate) sender: String,
+    pub(crate) performative: Performative,
+    /// The content.
+    pub(crate) content: Vec<u8>,
+    /// The media type of the content.
+    pub(crate) content_type: String,
+    /// The vocabulary of the content.
+    pub(crate) ontology: Option<String>,
+    /// The protocol it is part of.
+    pub(crate) protocol: Option<String>,
+    /// The conversation it belongs to; none begins one.
+    pub(crate) conversation: Option<String>,
+    /// The time for which the sender waits.
+    pub(crate) patience: Option<Duration>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) trace: Option<Trace>,
+}
+
+/// A client's own name for a message, so that sending twice means one message (the `Idempotency-Key` header).
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// The key as the client sent it.
+    pub(crate) key: String,
+    /// A hash of what else the request says, which tells a repeated one from another.
+    pub(crate) fingerprint: Vec<u8>,
+}
+
+impl Key {
+    /// Returns the key that a request has in `Idempotency-Key`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn of(headers: &http::HeaderMap, submission: &Submission) -> Result<Option<Self>, String> {
+        use sha2::{Digest, Sha256};
+
+        let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+        let key = value.to_str().unwrap_or_default();
+        if key.is_empty() || key.len() > MAX_ID {
+            return Err(format!("the header idempotency-key has to have 1 to {MAX_ID} printable ASCII characters"));
+        }
+        // A cryptographic hash: a client must not be able to make two requests that count as one.
+        let mut hash = Sha256::new();
+        let optional = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (conversation, protocol) = (optional(&submission.conversation), optional(&submission.protocol));
+        for part in [submission.sender.as_str(), &submission.content_type, &conversation, &protocol] {
+            // With lengths, so that parts cannot be shifted into each other.
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.update([submission.performative as u8]);
+        hash.update(&submission.content);
+        Ok(Some(Self { key: key.to_owned(), fingerprint: hash.finalize().to_vec() }))
+    }
+}
+
+/// A message that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) id: String,
+    pub(crate) conversation: String,
+}
+
+impl Agent {
+    /// Queues a message from outside; returns when it is durable. Its outcome is found in the
+    /// [receipts](crate::agent::receipts::Receipts::find).
+    pub(crate) async fn enqueue(
+        self: &Arc<Self>,
+        submission: Submission,
+        key: Option<Key>,
+    ) -> Result<Accepted, AdmitError> {
+        let keeps = self.context.store.keeps_messages();
+        let (accepted, mut envelope) = self.accept(submission)?;
+        if !keeps {
+            let receipts = &self.shared.receipts;
+            envelope.waiter = Some(receipts.open(&accepted, self.name.shared(), clock::now_ms()));
+        }
+        let mut sent = Sent::new(Arc::clone(self) as Arc<dyn Inbox>, envelope);
+        // Nothing has to be durable, so the caller does not wait for a commit.
+        if !keeps && key.is_none() {
+            self.context.store.conversations.judge_sent(&mut sent).map_err(AdmitError::NotUnderstood)?;
+            sent.deliver();
+            return Ok(accepted);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |committed: Committed| {
+            if committed.result.is_ok() {
+                committed.sends.into_iter().for_each(Sent::deliver);
+            }
+            // Who asked may have left; the message is accepted all the same.
+            let _ = sender.send(committed.result);
+        });
+        let mut commit = Commit::new(self.name.shared(), done);
+        commit.key = key.map(|Key { key, fingerprint }| IdempotencyKey {
+            key,
+            fingerprint,
+            id: accepted.id.clone(),
+            conversation: accepted.conversation.clone(),
+            at: clock::steady_ms(),
+        });
+        commit.sends = vec![sent];
+        self.context.store.submit(commit);
+        match receiver.await {
+            Ok(Ok(())) => Ok(accepted),
+            Ok(Err(CommitError::Repeated { id, conversation })) => Ok(Accepted { id, conversation }),
+            Ok(Err(CommitError::KeyReused)) => Err(AdmitError::KeyReused),
+            Ok(Err(CommitError::Illegal(why))) => Err(AdmitError::NotUnderstood(why)),
+            Ok(Err(error)) => Err(AdmitError::NotKept(error.to_string())),
+            Err(_) => Err(AdmitError::NotKept("the host is stopping".to_owned())),
+        }
+    }
+
+    /// Sends a message from outside and waits for its answer.
+    pub(crate) async fn ask(self: &Arc<Self>, submission: Submission) -> Result<(Accepted, Answer), AdmitError> {
+        // Only calls: a message may wait until the breaker closes.
+        self.check_breaker()?;
+        let patience = submission.patience;
+        // A call that is part of nothing larger leaves no record.
+        let part = submission.protocol.is_some() || submission.conversation.is_some();
+        let (waiter, answer) = oneshot::channel();
+        let (accepted, mut envelope) = self.accept(submission)?;
+        let question = part.then(|| Question::ask(&self.context, &envelope)).transpose().map_err(|refused| {
+            self.release();
+            AdmitError::NotUnderstood(refused.to_string())
+        })?;
+        envelope.waiter = Some(Waiter::Call(waiter));
+        let helping = self.put(envelope).then(|| CallerWorker::new(self));
+        let answer = async {
+            match helping {
+                Some(helping) => helping.until(answer).await,
+                None => answer.await,
+            }
+        };
+        // A timer is only set when there is something to wait for.
+        let outcome = match patience {
+            None => Ok(answer.await),
+            Some(patience) => {
+                tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Patience { limit: patience })
+            }
+        };
+        let mut answer = match outcome {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Answer { revision: None, outcome: Outcome::Gone("the host is stopping") },
+            Err(fault) => Answer { revision: None, outcome: Outcome::Fault(fault) },
+        };
+        if let Some(question) = question {
+            let reply = if let Outcome::Reply(reply) = &answer.outcome { Some(&**reply) } else { None };
+            if let Err(why) = question.answer(&self.context, reply) {
+                answer.outcome = Outcome::BadReply(why);
+            }
+        }
+        Ok((accepted, answer))
+    }
+
+    /// Checks a message from outside and reserves a place for it.
+    fn accept(self: &Arc<Self>, submission: Submission) -> Result<(Accepted, Box<Envelope>), AdmitError> {
+        let limit = self.message_limit();
+        if submission.content.len() as u64 > limit {
+            return Err(AdmitError::TooLarge { limit });
+        }
+        // All checks before the place: what is refused must not take one.
+        draft::check_words(&submission.content_type, submission.ontology.as_deref(), submission.protocol.as_deref())?;
+        draft::check_ids([submission.conversation.as_deref()])?;
+        draft::check_arrived(&submission.headers)?;
+        self.reserve_place(submission.conversation.as_deref())?;
+        let id = new_id();
+        let conversation = submission.conversation.unwrap_or_else(|| id.clone());
+        let patience = submission.patience;
+        let now = clock::now_ms();
+        let accepted = Accepted { id: id.clone(), conversation: conversation.clone() };
+        let message = wit::Message {
+            id,
+            performative: performative(submission.performative),
+            sender: submission.sender,
+            receiver: self.name.as_str().to_owned(),
+            content: submission.content,
+            content_type: submission.content_type,
+            ontology: submission.ontology,
+            protocol: submission.protocol,
+            conversation_id: conversation,
+            reply_with: None,
+            in_reply_to: None,
+            reply_by: patience
+                .map(|patience| now.saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX))),
+            priority: wit::Priority::Normal,
+            sent_at: now,
+            attempt: 1,
+            headers: submission.headers,
+        };
+        let arrived = Instant::now();
+        let envelope = Envelope {
+            deadline: patience.map(|patience| arrived + patience),
+            trace: submission.trace,
+            accepted: Some(arrived),
+            ..Envelope::new(message)
+        };
+        Ok((accepted, Box::new(envelope)))
+    }
+
+    /// Returns the size of the largest message that the agent accepts: that of its running revision.
+    pub(crate) fn message_limit(&self) -> u64 {
+        let traffic = self.traffic.load();
+        let running = traffic.as_ref().map(|traffic| traffic.stable().spec.limits.message_bytes);
+        running.unwrap_or_else(|| self.spec.load().limits.message_bytes)
+    }
+}

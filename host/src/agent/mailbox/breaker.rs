@@ -1,0 +1,179 @@
+//! The breaker of a mailbox: the ends of handlings are reported to it, and its changes to operators.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use caxton_control::breaker::{Admission, BreakerState, Failing};
+
+use crate::agent::delivery::failure::is_fault;
+use crate::agent::delivery::reply::describe;
+use crate::agent::mailbox::Mailbox;
+use crate::agent::mailbox::entry::QueuedMessage;
+use crate::agent::{AdmitError, Agent, Outcomes, Revision};
+use crate::clock;
+use crate::status::Opening;
+use crate::wasm::{Envelope, HttpEnd, Outcome};
+
+/// An HTTP call that is a trial. Dropping it before its end is known lets another be one.
+pub(in crate::agent) struct Trial(Arc<Agent>);
+
+impl Trial {
+    /// Closes the breaker: the call was answered, whatever becomes of the rest of the body.
+    pub(in crate::agent) fn answered(self) {
+        self.0.count_well();
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.0.mailbox.abandon_trial();
+    }
+}
+
+/// Returns true if a revision failed at a message before.
+pub(in crate::agent) fn failing(envelope: &Envelope, revision: &Revision) -> Failing {
+    let id = revision.id.to_string();
+    if envelope.failed.iter().any(|failed| failed.revision == id) { Failing::Again } else { Failing::First }
+}
+
+impl QueuedMessage {
+    /// Returns the number of failed attempts.
+    pub(in crate::agent) fn failures(&self) -> u32 {
+        match self {
+            Self::InMemory(envelope) => failures(envelope),
+            Self::Stored(place) => place.failed,
+        }
+    }
+}
+
+/// Returns the number of failed attempts at a message.
+pub(in crate::agent) fn failures(envelope: &Envelope) -> u32 {
+    u32::try_from(envelope.failed.len()).unwrap_or(u32::MAX)
+}
+
+impl Mailbox {
+    /// Releases the trial of a message that was neither handled nor failed, so that another can be one.
+    pub(in crate::agent) fn abandon_trial(&self) {
+        self.lock().breaker.abandoned();
+    }
+}
+
+impl Agent {
+    /// Refuses calls while the breaker is open.
+    pub(crate) fn check_breaker(&self) -> Result<(), AdmitError> {
+        let now = clock::steady_ms();
+        let admission = self.mailbox.lock().breaker.peek(now);
+        self.admitted(admission, now)
+    }
+
+    /// Refuses HTTP calls while the breaker is open. Returns the trial if the call is one.
+    pub(in crate::agent) fn admit_call(self: &Arc<Self>) -> Result<Option<Trial>, AdmitError> {
+        let now = clock::steady_ms();
+        let admission = self.mailbox.lock().breaker.admits(now);
+        self.admitted(admission, now)?;
+        // Dropped by whatever path ends the call, so that a trial is never lost.
+        Ok((admission == Admission::Trial).then(|| Trial(Arc::clone(self))))
+    }
+
+    fn admitted(&self, admission: Admission, now: u64) -> Result<(), AdmitError> {
+        match admission {
+            Admission::Yes | Admission::Trial => Ok(()),
+            Admission::No { until } => {
+                self.stats.count(Outcomes::Refused);
+                Err(AdmitError::BreakerOpen { after: Duration::from_millis(until.saturating_sub(now)) })
+            }
+        }
+    }
+
+    /// Reports the end of an HTTP call to the breaker.
+    pub(in crate::agent) fn count_call(&self, end: &HttpEnd, revision: &Arc<Revision>) {
+        match &end.result {
+            Ok(()) => {
+                self.count_ended();
+                self.count_well();
+            }
+            // Says nothing of the agent, neither well nor badly.
+            Err(_) if end.by_caller => self.mailbox.abandon_trial(),
+            Err(fault) => self.count_fault(&Outcome::Fault(fault.clone()), revision, None),
+        }
+    }
+
+    /// Counts a handler that succeeded. The breaker is told with the next fault, so that this takes no lock.
+    pub(in crate::agent) fn count_ended(&self) {
+        // Relaxed: the breaker needs the number to be about right when a fault comes.
+        self.mailbox.successes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reports a success to the breaker.
+    fn count_well(&self) {
+        let closed = self.mailbox.lock().breaker.well();
+        if closed {
+            self.emit_breaker_closed("it handled a message again");
+        }
+    }
+
+    /// Emits `breaker.closed`.
+    pub(in crate::agent) fn emit_breaker_closed(&self, why: &str) {
+        tracing::info!(agent = %self.name, "its breaker closes: {why}");
+        self.context.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
+    }
+
+    /// Returns `true` if the breaker is open or half-open.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        self.mailbox.lock().breaker.state(clock::steady_ms()) != BreakerState::Closed
+    }
+
+    /// Returns the failure that opened the breaker last; `None` while it is closed.
+    pub(crate) fn opening(&self) -> Option<Opening> {
+        let state = self.mailbox.lock();
+        let open = state.breaker.state(clock::steady_ms()) != BreakerState::Closed;
+        state.opening.as_deref().filter(|_| open).cloned()
+    }
+
+    /// Closes the breaker, because another revision handles messages from now on.
+    pub(in crate::agent) fn reset_breaker(&self) {
+        if self.mailbox.lock().breaker.begin_anew() {
+            self.emit_breaker_closed("another revision answers");
+        }
+    }
+
+    /// Reports a failed handling to the breaker; an HTTP call has no envelope. Failures of a candidate are left to its
+    /// rollout: they must not open the breaker of the revision beside it.
+    pub(in crate::agent) fn count_fault(
+        &self,
+        outcome: &Outcome,
+        revision: &Arc<Revision>,
+        envelope: Option<&Envelope>,
+    ) {
+        // Compared with stable, and not looked up in the split, which may have ended meanwhile.
+        let on_trial = !self.current().is_some_and(|current| Arc::ptr_eq(&current, revision));
+        if !is_fault(outcome) || on_trial {
+            self.mailbox.abandon_trial();
+            return;
+        }
+        let failing = envelope.map_or(Failing::First, |envelope| failing(envelope, revision));
+        let opening = {
+            let mut state = self.mailbox.lock();
+            let trial = state.breaker.is_trying();
+            // The successes first: they came before the fault.
+            state.breaker.ended(self.mailbox.successes.swap(0, Ordering::Relaxed));
+            if !state.breaker.fault(clock::steady_ms(), failing) {
+                return;
+            }
+            let message = envelope.map(|envelope| envelope.message.id.clone());
+            let attempt = envelope.map_or(1, |envelope| envelope.message.attempt);
+            let opening = Opening { trial, message, attempt, reason: describe(outcome) };
+            state.opening = Some(Box::new(opening.clone()));
+            opening
+        };
+        // Without the lock: events and logs take their own.
+        let Opening { trial, message, attempt, reason } = &opening;
+        let (of, after) =
+            if *trial { ("stays open", "its trial failed") } else { ("opens", "it failed again and again") };
+        let message_id = message.as_deref().unwrap_or_default();
+        tracing::warn!(agent = %self.name, id = message_id, attempt, why = reason, "its breaker {of}: {after}");
+        let data = serde_json::json!({ "reason": reason, "trial": trial, "message": message, "attempt": attempt });
+        self.context.events.tell(Some(self.name.as_str()), "breaker.opened", data);
+    }
+}

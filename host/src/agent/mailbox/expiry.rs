@@ -1,0 +1,263 @@
+//! Messages that wait for longer than they may (SPEC §7).
+//!
+//! A message that is over when its turn comes is given up there. What waits in a mailbox that is paused or slow is looked
+//! through when the first of it may be over, and not before.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::agent::mailbox::MailboxState;
+use crate::agent::mailbox::entry::{QueuedMessage, since};
+use crate::agent::{Agent, Outcomes};
+use crate::clock;
+use crate::store::DeadLetter;
+use crate::wasm::{Answer, Envelope, Inbox, Outcome};
+
+/// The shortest pause between two scans in milliseconds: they take O(messages), and thus little of the time, however
+/// many expire one after the other.
+const PAUSE: u64 = 1_000;
+
+/// The time of the next scan for expired messages.
+#[derive(Debug)]
+pub(in crate::agent) struct ExpiryWatch {
+    /// The time before which no message expires, by the steady clock; `u64::MAX` for never.
+    expires_at: u64,
+    /// The earliest time of the next scan.
+    rests_until: u64,
+}
+
+impl Default for ExpiryWatch {
+    /// Returns the watch of an empty mailbox.
+    fn default() -> Self {
+        Self { expires_at: u64::MAX, rests_until: 0 }
+    }
+}
+
+impl ExpiryWatch {
+    /// Schedules a scan at once, because a clock was set.
+    pub(in crate::agent) fn look_soon(&mut self) {
+        if self.expires_at < u64::MAX {
+            *self = Self { expires_at: 0, rests_until: 0 };
+        }
+    }
+
+    /// Returns the time of the next scan; `None` for never.
+    pub(in crate::agent) fn next(&self) -> Option<u64> {
+        (self.expires_at < u64::MAX).then(|| self.expires_at.max(self.rests_until))
+    }
+}
+
+impl Agent {
+    /// Returns the reason for which a message has expired (SPEC §7, message timeout); `None` if it has not.
+    pub(in crate::agent) fn expired(&self, envelope: &Envelope) -> Option<&'static str> {
+        if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Some("nobody waits for the answer any more");
+        }
+        if envelope.is_call() {
+            return None;
+        }
+        if envelope.deadline.is_none() && envelope.message.reply_by.is_some_and(|by| by <= clock::now_ms()) {
+            return Some("it came to be handled after its reply-by");
+        }
+        let timeout = self.spec.load().mailbox.timeout?;
+        (clock::steady_ms().saturating_sub(since(envelope)) > crate::agent::millis(timeout))
+            .then_some("it waited longer than mailbox.timeout")
+    }
+
+    /// Returns the time at which a waiting message expires, by the steady clock; `u64::MAX` for never. A call expires
+    /// when its sender stops waiting.
+    pub(in crate::agent) fn expires_at(&self, entry: &QueuedMessage) -> u64 {
+        let (since, reply_by) = match entry {
+            QueuedMessage::InMemory(envelope) if envelope.is_call() => {
+                return envelope.deadline.map_or(u64::MAX, |deadline| clock::steady_at(deadline).saturating_add(1));
+            }
+            QueuedMessage::InMemory(envelope) => (since(envelope), envelope.message.reply_by),
+            QueuedMessage::Stored(place) => (place.since, place.reply_by),
+        };
+        let timeout = self.spec.load().mailbox.timeout;
+        let timed_out = timeout.map_or(u64::MAX, |timeout| since.saturating_add(crate::agent::millis(timeout) + 1));
+        timed_out.min(reply_by.map_or(u64::MAX, clock::from_wall))
+    }
+
+    /// Registers the time at which a message expires.
+    pub(super) fn watch_expiry(&self, state: &mut MailboxState, expires_at: u64) {
+        // Only the earliest time is kept: a time for each message would be a second queue.
+        if expires_at < state.expiry.expires_at {
+            state.expiry.expires_at = expires_at;
+            self.schedule_wakeup(state);
+        }
+    }
+
+    /// Removes expired messages, if any may have expired.
+    pub(super) fn take_expired(&self, state: &mut MailboxState, now: u64) -> Vec<QueuedMessage> {
+        if state.expiry.next().is_none_or(|next| next > now) {
+            return Vec::new();
+        }
+        let mut next = u64::MAX;
+        let over = state.queue.expire(|entry| {
+            let expires_at = self.expires_at(entry);
+            let over = match entry {
+                // By the time that its sender counts, whatever the clock was set to.
+                QueuedMessage::InMemory(envelope) if envelope.is_call() => envelope.is_abandoned(),
+                QueuedMessage::InMemory(_) | QueuedMessage::Stored(_) => expires_at <= now,
+            };
+            if !over {
+                next = next.min(expires_at);
+            }
+            over
+        });
+        state.expiry = ExpiryWatch { expires_at: next, rests_until: now + PAUSE };
+        over
+    }
+
+    /// Expires what waits by the settings as they are now.
+    pub(in crate::agent) fn check_expiry_soon(&self) {
+        self.watch_expiry(&mut self.mailbox.lock(), 0);
+    }
+
+    /// Checks what is due or expires by the wall clock, after that was set. Timers with a date have their new time
+    /// already.
+    pub(crate) fn follow_clock(&self) {
+        {
+            let mut state = self.mailbox.lock();
+            state.expiry.look_soon();
+        }
+        self.on_timer();
+    }
+
+    /// Makes dead letters of expired messages.
+    pub(in crate::agent) fn bury_expired(self: &Arc<Self>, over: Vec<QueuedMessage>) {
+        for entry in over {
+            match self.fetch(entry) {
+                // Nobody waits for it, and it was never kept.
+                Ok(envelope) if envelope.is_call() => self.stats.count(Outcomes::Dropped),
+                Ok(envelope) => self.bury_one_expired(envelope),
+                Err((place, error)) => {
+                    let seq = place.seq;
+                    tracing::error!(agent = %self.name, seq, error, "a message that is over stays in the store");
+                }
+            }
+        }
+        // An agent that leaves may have nothing more to do.
+        self.context.wake(self.name.shared());
+    }
+
+    fn bury_one_expired(self: &Arc<Self>, mut envelope: Box<Envelope>) {
+        let why = self.expired(&envelope).unwrap_or("its time is over");
+        let sends = self.notices(&envelope, "expired", why);
+        let waiter = envelope.waiter.take();
+        let (reason, error, at) = ("expired", why.to_owned(), clock::now_ms());
+        let agent = Arc::clone(self);
+        self.bury_with(DeadLetter { envelope, reason, error, at }, sends, move |buried| match buried {
+            Ok(()) => {
+                agent.stats.count(Outcomes::Failed);
+                if let Some(waiter) = waiter {
+                    waiter.tell(Answer { revision: None, outcome: Outcome::Gone(why) });
+                }
+            }
+            // Still in the store: it waits, and is given up again.
+            Err(mut envelope) => {
+                envelope.waiter = waiter;
+                agent.reserve_beyond();
+                if agent.put(envelope) {
+                    agent.work();
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::tests::{agent, sent};
+    use crate::store::DeadFilter;
+    use crate::wasm::Waiter;
+
+    /// Takes a message into the mailbox.
+    fn put(agent: &Agent, envelope: Box<Envelope>) {
+        agent.reserve_place(None).unwrap();
+        agent.put(envelope);
+    }
+
+    /// Gives up what is over by `now`, and gives the ids of the dead letters.
+    async fn given_up(agent: &Arc<Agent>, now: u64) -> Vec<String> {
+        let over = agent.take_expired(&mut agent.mailbox.lock(), now);
+        agent.bury_expired(over);
+        // What is answered second comes after all that the first commits told.
+        agent.context.store.flush().await.unwrap();
+        agent.context.store.flush().await.unwrap();
+        let dead = agent.context.store.dead(&DeadFilter::default(), 9).unwrap();
+        dead.into_iter().map(|dead| format!("{} {}", dead.id, dead.reason)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_message_is_over_in_time_also_in_a_mailbox_that_is_paused() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = agent(&folder, "timeout = \"1m\"");
+        agent.set_operator_paused(true);
+        let now = clock::now_ms();
+        put(&agent, sent(&agent, "m-1", 50_000).await);
+        let mut asked = sent(&agent, "m-2", 0).await;
+        asked.message.reply_by = Some(now + 5_000);
+        put(&agent, asked);
+        let mut due = sent(&agent, "m-3", 70_000).await;
+        due.due = Some(now);
+        put(&agent, due);
+        let wake_at = agent.mailbox.lock().wake_at;
+        assert!((now + 4_000..=now + 5_000).contains(&wake_at), "{wake_at}");
+        assert_eq!(given_up(&agent, now + 4_000).await, [""; 0]);
+        assert_eq!(given_up(&agent, now + 5_000).await, ["m-2 expired"]);
+        assert_eq!(given_up(&agent, now + 11_000).await, ["m-1 expired", "m-2 expired"]);
+        assert_eq!((agent.depth(), agent.stats.counts().failed), (1, 2));
+        assert_eq!(given_up(&agent, now + 59_000).await.len(), 2, "it counts from when it is due");
+        assert_eq!(given_up(&agent, now + 61_000).await.len(), 3);
+        assert_eq!((agent.depth(), agent.mailbox.lock().expiry.next()), (0, None));
+    }
+
+    #[tokio::test]
+    async fn calls_for_which_nobody_waits_leave_a_mailbox_that_is_paused() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = agent(&folder, "");
+        agent.set_operator_paused(true);
+        let now = clock::now_ms();
+        let call = |deadline: Option<Instant>| {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let mut envelope = crate::store::tests::message("m-1", "http:POST /", "triage");
+            (envelope.deadline, envelope.message.reply_by) = (deadline, Some(now + 1_000));
+            envelope.waiter = Some(Waiter::Call(sender));
+            put(&agent, Box::new(envelope));
+            receiver
+        };
+        let later = Instant::now() + std::time::Duration::from_secs(900);
+        let waits = [call(Some(later)), call(None)];
+        drop(call(Some(Instant::now() + std::time::Duration::from_secs(600))));
+        assert_eq!(given_up(&agent, now + 500_000).await, [""; 0]);
+        assert_eq!(agent.depth(), 3, "nobody looks before the first may be over");
+        let timed_out = call(Some(Instant::now()));
+        assert_eq!(given_up(&agent, now + 1_001).await, [""; 0], "they are no dead letters");
+        assert_eq!((agent.depth(), agent.stats.counts().dropped), (2, 2));
+        assert_eq!(waits.map(|mut waits| waits.try_recv().is_ok()), [false; 2], "they wait still");
+        drop(timed_out);
+        // Whatever the clock says.
+        // A tick of the clock may lie between the two reads of it.
+        assert_eq!(given_up(&agent, now + 901_000).await, [""; 0]);
+        assert_eq!(agent.depth(), 0, "those have left meanwhile");
+    }
+
+    #[tokio::test]
+    async fn what_waited_at_a_start_is_over_in_time_by_the_settings_of_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = agent(&folder, "");
+        let now = clock::now_ms();
+        drop(sent(&first, "m-1", 50_000).await);
+        drop(first);
+        let agent = agent(&folder, "");
+        assert_eq!(agent.mailbox.lock().expiry.next(), None);
+        let mut spec = (*agent.spec()).clone();
+        spec.mailbox.timeout = Some(std::time::Duration::from_secs(60));
+        agent.configure(Arc::new(spec));
+        assert_eq!(given_up(&agent, now).await, [""; 0]);
+        assert_eq!(given_up(&agent, now + 11_000).await, ["m-1 expired"]);
+    }
+}

@@ -1,0 +1,132 @@
+//! The revisions of an agent that take messages, and the split of its traffic between two of them.
+
+mod traffic;
+mod window;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use caxton_control::{AgentSpec, Digest, RevisionId};
+use crossbeam_utils::CachePadded;
+use tokio_util::sync::CancellationToken;
+
+use self::window::Measures;
+use crate::agent::Agent;
+use crate::context::HostContext;
+use crate::wasm::{Kind, Outcome, Pool, Trail};
+
+pub(crate) use traffic::Traffic;
+
+/// A revision that can take messages.
+pub(crate) struct Revision {
+    pub(crate) id: Arc<RevisionId>,
+    pub(crate) spec: Arc<AgentSpec>,
+    /// The digest of its component.
+    pub(crate) digest: Digest,
+    pub(crate) pool: Arc<Pool>,
+    /// The number of messages and calls in hand. Padded, because senders only read its neighbours.
+    pub(in crate::agent) in_flight: CachePadded<AtomicU32>,
+    context: Arc<HostContext>,
+    /// A token that is cancelled when the revision has to stop at once.
+    pub(in crate::agent) interrupt: CancellationToken,
+    /// Set while the reconciler waits until nothing is in flight.
+    awaited: AtomicBool,
+    /// The number of messages and calls that it ended.
+    answered: AtomicU64,
+    /// The number of those that failed by its own fault.
+    faulted: AtomicU64,
+    /// The figures of the current window of a rollout; `None` outside of one.
+    measures: ArcSwapOption<Measures>,
+}
+
+/// Counts a message or call as in flight until it is dropped.
+pub(crate) struct InFlight {
+    pub(in crate::agent) revision: Arc<Revision>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        // Sequentially consistent with `wake_when_idle`: either this sees the flag, or the reconciler sees the zero.
+        if self.revision.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.revision.awaited.load(Ordering::SeqCst) {
+            // The reconciler waits for this.
+            self.revision.context.wake(self.revision.id.agent.shared());
+        }
+    }
+}
+
+impl Revision {
+    /// Creates a revision whose instances are in `pool`.
+    pub(crate) fn new(
+        id: Arc<RevisionId>,
+        spec: Arc<AgentSpec>,
+        digest: Digest,
+        pool: Arc<Pool>,
+        context: Arc<HostContext>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            spec,
+            digest,
+            pool,
+            in_flight: CachePadded::new(AtomicU32::new(0)),
+            context,
+            interrupt: CancellationToken::new(),
+            awaited: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
+            faulted: AtomicU64::new(0),
+            measures: ArcSwapOption::empty(),
+        })
+    }
+
+    /// Writes a line about a call to the agent's log, with the backtrace of the call's fault.
+    pub(in crate::agent) fn log(&self, level: &'static str, text: &str, outcome: &Outcome) {
+        let mut text = text.to_owned();
+        // The guest's last lines on stderr are in the log already.
+        let trail = if let Outcome::Fault(fault) = outcome { fault.trail() } else { None };
+        if let Some(backtrace) = trail.map(Trail::backtrace).filter(|backtrace| !backtrace.is_empty()) {
+            text.push('\n');
+            text.push_str(backtrace.trim_end());
+        }
+        self.context.note_line(&self.id, level, text);
+    }
+
+    /// Returns the kind of its component.
+    pub(crate) fn kind(&self) -> Kind {
+        self.pool.program.summary.kind
+    }
+
+    /// Returns the number of messages and calls in hand.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Interrupts what is in hand.
+    pub(crate) fn interrupt(&self) {
+        self.interrupt.cancel();
+    }
+
+    /// Returns a token that is cancelled when the revision is interrupted.
+    pub(crate) fn interrupted(&self) -> CancellationToken {
+        self.interrupt.clone()
+    }
+
+    /// Interrupts what is in hand, and drops the instances.
+    pub(crate) fn stop(&self) {
+        self.interrupt();
+        self.pool.close();
+    }
+
+    /// Sets whether the reconciler is woken when nothing is in flight any more.
+    pub(crate) fn wake_when_idle(&self, awaited: bool) {
+        self.awaited.store(awaited, Ordering::SeqCst);
+    }
+}
+
+impl Agent {
+    pub(in crate::agent) fn in_flight(&self, revision: Arc<Revision>) -> InFlight {
+        // Sequentially consistent: callers look at the traffic next, and a handoff at this count after the traffic.
+        revision.in_flight.fetch_add(1, Ordering::SeqCst);
+        InFlight { revision }
+    }
+}

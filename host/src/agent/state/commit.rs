@@ -1,0 +1,86 @@
+//! Turns the effects of handlers into commits, and gives them to the store.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::oneshot;
+
+use crate::agent::{Agent, Revision};
+use crate::store::{Add, Commit, CommitError, Committed, StateChange};
+use crate::wasm::{Cancel, Effects, Sent};
+
+/// A commit that was refused, with its change.
+pub(in crate::agent) struct RefusedCommit {
+    pub(in crate::agent) error: CommitError,
+    pub(in crate::agent) state: Option<StateChange>,
+}
+
+impl Agent {
+    /// Returns the change that effects make to the agent's state; moves messages and cancelled timers to `sends` and `cancels`.
+    pub(in crate::agent) fn change(
+        &self,
+        revision: &Revision,
+        (sends, cancels): (&mut Vec<Sent>, &mut Vec<Cancel>),
+        effects: Effects,
+    ) -> Option<StateChange> {
+        let Effects { sends: sent, cancels: cancelled, writes, adds, reads, ahead, .. } = effects;
+        (*sends, *cancels) = (sent, cancelled);
+        // What was only read matters when something else follows from it.
+        let follows = ahead || !sends.is_empty() || !cancels.is_empty();
+        if writes.is_empty() && adds.is_empty() && (reads.is_empty() || !follows) {
+            return None;
+        }
+        Some(StateChange {
+            reads,
+            writes,
+            expired: Vec::new(),
+            // Foretold when it is given to the store.
+            adds: adds.into_iter().map(|(key, by)| (key, Add { by, sum: 0 })).collect(),
+            version: 0,
+            reversioned: None,
+            bytes: Arc::clone(&self.state_bytes),
+            size: None,
+            quota: revision.spec.limits.state_bytes,
+        })
+    }
+
+    pub(in crate::agent) fn submit(&self, commit: Commit) {
+        if let Some(state) = &commit.state {
+            // Before the values can be read: a shadow must not take them for those of an earlier message.
+            self.note_writes(state.written());
+        }
+        self.pending.submit(&self.context.store, commit);
+    }
+
+    /// Changes the agent's state and sends messages, outside of any handling; returns when it is durable.
+    pub(crate) async fn commit(&self, state: Option<StateChange>, sends: Vec<Sent>) -> Result<(), CommitError> {
+        self.commit_under((None, false), state, (sends, Vec::new())).await.map_err(|refused| refused.error)
+    }
+
+    /// Commits a run under a ticket, or a part of it. Returns a refused change.
+    pub(in crate::agent) async fn commit_under(
+        &self,
+        (ticket, is_part): (Option<u64>, bool),
+        state: Option<StateChange>,
+        (sends, cancels): (Vec<Sent>, Vec<Cancel>),
+    ) -> Result<(), Box<RefusedCommit>> {
+        let (sender, receiver) = oneshot::channel();
+        let me = Weak::clone(&self.me);
+        let done = Box::new(move |committed: Committed| {
+            let Committed { result, sends, state, .. } = committed;
+            if let (Some(agent), Some(state)) = (me.upgrade(), &state) {
+                agent.pending.settled(state);
+            }
+            if result.is_ok() {
+                sends.into_iter().for_each(Sent::deliver);
+            }
+            // Who asked may have left.
+            let _ = sender.send(result.map_err(|error| Box::new(RefusedCommit { error, state })));
+        });
+        let mut commit = Commit::new(self.name.shared(), done);
+        (commit.state, commit.sends, commit.cancels) = (state, sends, cancels);
+        (commit.ticket, commit.is_part, commit.within) = (ticket, is_part, ticket.into_iter().collect());
+        self.submit(commit);
+        let ended = || RefusedCommit { error: CommitError::Store("its writer ended".to_owned()), state: None };
+        receiver.await.unwrap_or_else(|_| Err(Box::new(ended())))
+    }
+}

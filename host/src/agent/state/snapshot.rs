@@ -1,0 +1,181 @@
+//! Snapshots of the memory of stateful agents.
+//!
+//! Messages that it handled were acknowledged on the strength of that memory, so a save that fails loses nothing by
+//! itself: the instance goes on, and what was saved before stays. It is told as an event, in a metric and as an error, and
+//! whoever needed the save, a handoff or a stop, fails for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::agent::{Agent, Revision};
+use crate::clock;
+use crate::store::{CommitError, KeepState, RestoredState, Snapshot};
+use crate::wasm::{Kind, Lease, NotSaved};
+
+/// The wait after a save that failed before an idle instance is saved again, and the longest such wait.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// A save above this part of its bound is warned of, in percent.
+const NEAR: u64 = 80;
+
+/// The outcome of an agent's last saves.
+#[derive(Debug, Default)]
+pub(in crate::agent) struct Saves {
+    /// Saves that failed since one that did not.
+    failed: u32,
+    /// The time before which no idle instance is saved.
+    rests_until: Option<Instant>,
+    /// The last one was near its bound, which was told.
+    near: bool,
+}
+
+impl Agent {
+    /// Saves the memory of a stateful agent whose instance was idle for `age`, and ends the instance. Does
+    /// nothing for others, nothing when a message is being handled, and nothing for a while after a save that failed.
+    /// After an error the instance goes on, unless it ended itself.
+    pub(crate) async fn save_idle(&self, revision: &Revision, age: Duration) -> Result<(), String> {
+        let rests = self.saves.lock().rests_until.is_some_and(|until| until > Instant::now());
+        if revision.kind() != Kind::Stateful || rests {
+            return Ok(());
+        }
+        match revision.pool.lease_idle(age) {
+            Some(lease) => self.save_and_end(revision, lease).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Saves the memory of an agent that ends: waits for the message that is being handled.
+    pub(crate) async fn save_last(&self, revision: &Revision) -> Result<(), String> {
+        if revision.kind() != Kind::Stateful {
+            return Ok(());
+        }
+        match revision.pool.lease_at_rest().await {
+            Some(lease) => self.save_and_end(revision, lease).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Saves the memory of an agent when the host ends: waits for nothing. Fails if the instance has a message in hand,
+    /// since what it remembers of those before is lost with it.
+    pub(crate) async fn save_now(&self, revision: &Revision) -> Result<(), String> {
+        if revision.kind() != Kind::Stateful {
+            return Ok(());
+        }
+        match revision.pool.lease_idle(Duration::ZERO) {
+            Some(lease) => self.save_and_end(revision, lease).await,
+            None if revision.pool.live() == 0 => Ok(()),
+            None => Err(self.not_saved(revision, "it had a message in hand when its time was over (host.drain)")),
+        }
+    }
+
+    async fn save_and_end(&self, revision: &Revision, lease: Lease) -> Result<(), String> {
+        let (lease, saved) = self.save(revision, lease).await?;
+        let Some(snapshot) = saved else { return Ok(()) };
+        // Dropping the lease ends the instance; giving it back keeps what could not be saved.
+        if let Err(error) = self.context.store.save_snapshot(self.name.shared(), snapshot).await {
+            lease.finish(true);
+            return Err(self.not_saved(revision, &format!("its memory could not be kept: {error}")));
+        }
+        let mut saves = self.saves.lock();
+        (saves.failed, saves.rests_until) = (0, None);
+        Ok(())
+    }
+
+    /// Lets an instance save its memory, at most `snapshot.max`; none if it has none. After an error, which is told, the
+    /// instance was given back, or has ended itself.
+    pub(crate) async fn save(
+        &self,
+        revision: &Revision,
+        mut lease: Lease,
+    ) -> Result<(Lease, Option<Arc<Snapshot>>), String> {
+        let max = self.spec().snapshot.max_bytes;
+        match lease.instance().save(max).await {
+            Ok(Some(Ok(data))) => {
+                self.tell_near(data.len() as u64, max);
+                let snapshot = Snapshot { revision: revision.id.number, saved_at: clock::now_ms(), data };
+                Ok((lease, Some(Arc::new(snapshot))))
+            }
+            Ok(Some(Err(why))) => {
+                lease.finish(true);
+                let help = match why {
+                    NotSaved::TooLarge { .. } => {
+                        "; raise `snapshot.max`, which applies at once, or let it remember less"
+                    }
+                    NotSaved::Refused(_) => "",
+                };
+                Err(self.not_saved(revision, &format!("{why}{help}")))
+            }
+            Ok(None) => Ok((lease, None)),
+            // The instance ends with the lease: after a fault it cannot be used.
+            Err(fault) => Err(self.not_saved(revision, &format!("{fault}, and its instance ended with it"))),
+        }
+    }
+
+    /// Reports a failed save, and delays the next of an idle instance. Returns the reason for a person.
+    pub(crate) fn not_saved(&self, revision: &Revision, why: &str) -> String {
+        {
+            let mut saves = self.saves.lock();
+            // The shift is bounded, or it would overflow after 32 failures.
+            let pause = PAUSE.0.saturating_mul(1 << saves.failed.min(16)).min(PAUSE.1);
+            saves.failed = saves.failed.saturating_add(1);
+            saves.rests_until = Some(Instant::now() + pause);
+        }
+        let labels = [("agent", self.name.to_string()), ("what", "save".to_owned())];
+        metrics::counter!("caxton_snapshot_failures_total", &labels).increment(1);
+        let data = json!({ "revision": revision.id.number, "reason": why });
+        self.context.events.tell(Some(self.name.as_str()), "snapshot.not-saved", data);
+        format!("{} did not save its memory: {why}; what was saved before is kept", revision.id)
+    }
+
+    /// Lets the next idle instance be saved at once: a save that failed for its bound may fit now.
+    pub(in crate::agent) fn save_again(&self) {
+        self.saves.lock().rests_until = None;
+    }
+
+    /// Warns once of a memory that comes near its bound, before it is above it.
+    fn tell_near(&self, bytes: u64, max: u64) {
+        let near = bytes > max / 100 * NEAR;
+        let before = std::mem::replace(&mut self.saves.lock().near, near);
+        if near && !before {
+            tracing::warn!(agent = %self.name, bytes, max, "an agent's memory comes near snapshot.max, above which it cannot be saved");
+        }
+    }
+
+    /// Keeps what a stateful agent saved as it handed over, also for the revision that did.
+    pub(crate) async fn keep_handoff(&self, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
+        self.context.store.keep_handoff(self.name.shared(), snapshot).await
+    }
+
+    /// Keeps what the agent saved last, by whichever revision, as what this one hands over.
+    pub(crate) async fn keep_saved_as_handoff(&self, revision: u64) -> Result<(), CommitError> {
+        self.context.store.keep_saved_as_handoff(self.name.shared(), revision).await
+    }
+
+    /// Drops what a stateful agent saved last; what revisions handed over stays.
+    pub(crate) async fn discard(&self) -> Result<(), CommitError> {
+        self.context.store.discard(self.name.shared()).await
+    }
+
+    /// Returns what a revision saved as it handed over; none if it had nothing then.
+    pub(crate) fn handed_over(&self, revision: u64) -> Result<Option<Bytes>, String> {
+        Ok(self.context.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
+    }
+
+    /// Makes the copy of the agent's state that a revision has its state again; `keep` first keeps the state as it is, for
+    /// the revision that wrote it.
+    pub(crate) async fn restore_state(
+        &self,
+        revision: u64,
+        keep: Option<KeepState>,
+    ) -> Result<RestoredState, CommitError> {
+        let bytes = Arc::clone(&self.state_bytes);
+        self.context.store.restore_state(self.name.shared(), revision, keep, bytes).await
+    }
+
+    /// Makes what a revision saved as it handed over the agent's memory again.
+    pub(crate) async fn take_back(&self, revision: u64) -> Result<(), CommitError> {
+        self.context.store.take_back(self.name.shared(), revision).await
+    }
+}

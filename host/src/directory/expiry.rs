@@ -1,0 +1,127 @@
+//! The end of conversations without messages (SPEC §7).
+
+use std::sync::Arc;
+
+use caxton_control::conversation::Unanswered;
+
+use super::HostDirectory;
+use crate::clock;
+use crate::store::{Commit, Committed};
+use crate::wasm::{Envelope, Inbox, Sent, new_id, wit};
+
+/// The most conversations that end in one sweep, so that it does not hold up the store.
+const AT_ONCE: usize = 1_000;
+
+/// Ends conversations that have timed out, and tells agents that still wait for an answer.
+pub(crate) fn expire_conversations(directory: &HostDirectory) {
+    for expired in directory.context.store.conversations.expire(clock::steady_ms(), AT_ONCE) {
+        let (name, unanswered) = (&expired.record.name, expired.record.clone().expire());
+        let sends: Vec<Sent> = unanswered.into_iter().filter_map(|left| failure(directory, name, left)).collect();
+        // Never stored and nobody waits: memory has forgotten it already.
+        if sends.is_empty() && expired.row.is_none() {
+            continue;
+        }
+        tracing::debug!(conversation = name, unanswered = sends.len(), "a conversation ended for want of activity");
+        let done = Box::new(|committed: Committed| {
+            if committed.result.is_ok() {
+                committed.sends.into_iter().for_each(Sent::deliver);
+            }
+        });
+        let mut commit = Commit::new("".into(), done);
+        (commit.sends, commit.ended) = (sends, Some(Box::new(expired)));
+        directory.context.store.submit(commit);
+    }
+}
+
+/// Returns the `failure` for an agent whose question was not answered; `None` if it was asked from outside. It comes by
+/// the clock, after `conversations.timeout`, and so begins a chain of causes.
+fn failure(directory: &HostDirectory, conversation: &str, left: Unanswered) -> Option<Sent> {
+    let Unanswered { key, from, to, is_call: _, closed: _ } = left;
+    let routes = directory.routes.load();
+    let agent = routes.agent(&from)?;
+    let message = wit::Message {
+        id: new_id(),
+        performative: wit::Performative::Failure,
+        sender: to,
+        receiver: from,
+        content: b"the conversation ended before there was an answer (conversations.timeout)".to_vec(),
+        content_type: "text/plain; charset=utf-8".to_owned(),
+        ontology: None,
+        protocol: None,
+        conversation_id: conversation.to_owned(),
+        reply_with: None,
+        in_reply_to: Some(key),
+        reply_by: None,
+        priority: wit::Priority::Normal,
+        sent_at: clock::now_ms(),
+        attempt: 1,
+        headers: Vec::new(),
+    };
+    // It has to hear it, so there is always a place.
+    agent.reserve_beyond();
+    let envelope = Box::new(Envelope::new(message));
+    Some(Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope).of_host())
+}
+
+#[cfg(test)]
+mod tests {
+    use caxton_control::desired::Durability;
+
+    use super::*;
+    use crate::agent::Agent;
+    use crate::context::HostContext;
+    use crate::directory::routes::Routes;
+    use crate::store::{Store, said};
+
+    #[tokio::test]
+    async fn who_still_waits_for_an_answer_is_told_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("caxton.toml");
+        std::fs::write(&path, "caxton = 1\n[agents.triage]\ncomponent = \"triage.wasm\"\n").unwrap();
+        let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
+        let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
+        let context = HostContext::new(store, tokio::runtime::Handle::current());
+        let directory = HostDirectory::new(Arc::clone(&context)).unwrap();
+        let agent = Agent::new(Arc::clone(&desired.agents["triage"]), Arc::clone(&directory) as _);
+        directory.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
+        let store = &context.store;
+        let asked = |from: &str, conversation: &str, ago: u64| {
+            let message = wit::Message {
+                id: format!("of-{conversation}"),
+                performative: wit::Performative::Request,
+                sender: from.to_owned(),
+                receiver: "desk".to_owned(),
+                content: Vec::new(),
+                content_type: String::new(),
+                ontology: None,
+                protocol: None,
+                conversation_id: conversation.to_owned(),
+                reply_with: None,
+                in_reply_to: None,
+                reply_by: None,
+                priority: wit::Priority::Normal,
+                sent_at: clock::now_ms() - ago,
+                attempt: 1,
+                headers: Vec::new(),
+            };
+            let envelope = Envelope::new(message);
+            store.conversations.judge(conversation, &said(&envelope)).unwrap();
+        };
+        let minutes = |minutes: u64| minutes * 60_000;
+        asked("triage", "old", minutes(31));
+        asked("triage", "young", minutes(29));
+        // Nobody to tell: it came from outside, or from an agent that is gone.
+        asked("http:POST /", "outside", minutes(31));
+        asked("ledger", "gone", minutes(31));
+        expire_conversations(&directory);
+        store.flush().await.unwrap();
+        let thread = store.thread("old", 10).unwrap();
+        let told = &thread[0].envelope.message;
+        assert_eq!((thread.len(), told.performative), (1, wit::Performative::Failure));
+        assert_eq!((&*told.receiver, &*told.sender, told.in_reply_to.as_deref()), ("triage", "desk", Some("of-old")));
+        for other in ["young", "outside", "gone"] {
+            assert!(store.thread(other, 10).unwrap().is_empty(), "{other}");
+        }
+        assert_eq!(store.conversations.figures().open, 1, "only the young one");
+    }
+}

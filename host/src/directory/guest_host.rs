@@ -1,0 +1,98 @@
+//! The host interface of guests: everything outside of an instance.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use caxton_control::RevisionId;
+use serde_json::json;
+
+use super::HostDirectory;
+use crate::clock;
+use crate::logs::Line;
+use crate::wasm::{Fault, Identity, LogLevel, Outside, Read, Seen, Sent, TimerName, Work, wit};
+
+impl Outside for HostDirectory {
+    fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
+        let (agent, envelope) = self.address_draft(who, work, draft)?;
+        Ok(agent.admit(who, work, envelope)?)
+    }
+
+    fn request<'a>(
+        &'a self,
+        who: &'a Identity,
+        work: &'a Work,
+        draft: wit::Draft,
+        timeout: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+        Box::pin(self.ask_agent(who, work, draft, timeout))
+    }
+
+    fn find(&self, capability: &str) -> Vec<String> {
+        self.routes.load().with_capability(capability).iter().map(|agent| agent.name().to_string()).collect()
+    }
+
+    fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
+        let routes = self.routes.load();
+        let under_way = || routes.including_retiring(agent).and_then(|agent| agent.under_way(key));
+        // First: a value under way is newer than the store's.
+        if let Some(what) = under_way() {
+            return Ok(Seen { what, safe: false });
+        }
+        let what = self.context.store.read(agent, key)?;
+        // What the store has and was not under way before may have been written meanwhile.
+        let safe = under_way().is_none();
+        Ok(Seen { what, safe })
+    }
+
+    fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
+        match self.routes.load().including_retiring(agent) {
+            Some(agent) => agent.keys(prefix, after, limit),
+            None => Ok(Seen { what: self.context.store.keys(agent, prefix, after, limit)?, safe: true }),
+        }
+    }
+
+    fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
+        Ok(self.context.store.timer(agent, timer)?.map(|(id, _)| id))
+    }
+
+    fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String> {
+        Ok(self.context.store.snapshot(revision.agent.as_str(), revision.number)?.map(|snapshot| snapshot.data))
+    }
+
+    fn not_restored(&self, revision: &RevisionId, fault: &Fault) {
+        let labels = [("agent", revision.agent.to_string()), ("what", "restore".to_owned())];
+        metrics::counter!("caxton_snapshot_failures_total", &labels).increment(1);
+        let data = json!({ "revision": revision.number, "reason": fault.to_string() });
+        self.context.events.tell(Some(revision.agent.as_str()), "snapshot.not-restored", data);
+        tracing::error!(agent = %revision.agent, "{revision} did not take up what was saved, which is kept: {fault}");
+    }
+
+    fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {
+        let line = Line {
+            at: clock::now_ms(),
+            agent: who.revision.agent.shared(),
+            revision: who.revision.number,
+            level: level_name(level),
+            context: context.chars().take(MAX_CONTEXT).collect(),
+            text: text.chars().take(MAX_TEXT).collect(),
+        };
+        self.context.logs.write(line, who.spec.limits.log_lines);
+    }
+}
+
+/// The longest context and text of a line in a log, in characters.
+const MAX_CONTEXT: usize = 100;
+const MAX_TEXT: usize = 8_192;
+
+fn level_name(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+        LogLevel::Critical => "critical",
+    }
+}
