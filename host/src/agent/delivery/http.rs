@@ -373,7 +373,7 @@ impl Agent {
             let talk = Talk { conversation: None, goes_on: None, since: 0 };
             return Ok((self.enter_in(talk, 0)?, None));
         };
-        // KnownStart with each call, so that a rollout that begins later finds those that began before it.
+        // Noted with each call, so that a rollout that begins later finds those that began before it.
         let (now, first) = (clock::steady_ms(), self.note_beginning(name));
         let (flight, in_hand) = self.conversation_starts.enter(name, |goes_on| {
             let flight = self.enter_in(Talk { conversation, goes_on, since: now }, first)?;
