@@ -1,4 +1,4 @@
-//! The handles that all parts of a host share. Nothing here knows agents: those are in [`directory`](crate::directory).
+//! The handles that all parts of a host share. Nothing here knows agents: the directory above does.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

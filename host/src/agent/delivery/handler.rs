@@ -66,7 +66,7 @@ struct HandlerSuccess {
 impl Agent {
     /// Handles a message that was taken. Returns the time that its handler took, and an agent that has messages and
     /// needs a worker.
-    pub(in crate::agent) async fn handle(
+    pub(in crate::agent) async fn handle_message(
         self: &Arc<Self>,
         flight: InFlight,
         taken: Taken<u64, QueuedMessage>,

@@ -87,7 +87,7 @@ async fn handle(
     taken: Taken<u64, QueuedMessage>,
     kept: &mut Kept,
 ) -> (Duration, Option<Arc<Agent>>) {
-    let mut handled = pin!(agent.handle(flight, taken, kept));
+    let mut handled = pin!(agent.handle_message(flight, taken, kept));
     let mut wait = Wait { agent, waits: false };
     std::future::poll_fn(|cx| {
         wait.end();
