@@ -9,10 +9,10 @@ use caxton_control::mailbox::Taken;
 
 use super::breaker::failing;
 use super::conflict::{Ended, refused};
-use super::copy::Recording;
 use super::handling::Handling;
 use super::inbox;
 use super::queue::{STORE_PAUSE, Slot, prefetch_next};
+use super::shadow::Recorder;
 use super::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::{Closed, Commit, CommitError, Committed};
@@ -160,7 +160,7 @@ impl Agent {
             took: Duration::ZERO,
             cpu: Duration::ZERO,
             failed: None,
-            recording: None,
+            recorder: None,
             answer: None,
         };
         envelope.number_attempt();
@@ -217,13 +217,13 @@ impl Agent {
         };
         let revision = &handling.flight.revision;
         let (deadline, limit) = handling.time(envelope);
-        handling.recording = self.record(revision, envelope.hops);
+        handling.recorder = self.record(revision, envelope.hops);
         let work = Work {
             conversation: envelope.message.conversation_id.clone(),
             hops: envelope.hops,
             deadline,
             trace: envelope.trace.as_ref().map(crate::telemetry::trace::Trace::child),
-            outside: handling.recording.as_deref().map(Recording::outside),
+            outside: handling.recorder.as_deref().map(Recorder::outside),
             commits: Commits::WithResult,
             // An instance that keeps state in its memory is not ended in the middle.
             run: self.run(envelope.again.as_deref_mut(), &envelope.within, revision.kind() != Kind::Stateful),
@@ -236,8 +236,8 @@ impl Agent {
             Ok((result, effects, Spent { cpu, until })) => {
                 handling.cpu = cpu;
                 handling.took = until.saturating_duration_since(handling.began);
-                if let Some(recording) = &mut handling.recording {
-                    recording.answered(self.name.as_str(), &result, &effects);
+                if let Some(recorder) = &mut handling.recorder {
+                    recorder.answered(self.name.as_str(), &result, &effects);
                 }
                 (result, effects)
             }
@@ -246,8 +246,8 @@ impl Agent {
             }
             Err((fault, _, cpu)) => {
                 handling.cpu = cpu;
-                if let Some(recording) = &mut handling.recording {
-                    recording.failed(&fault);
+                if let Some(recorder) = &mut handling.recorder {
+                    recorder.failed(&fault);
                 }
                 return Err(Outcome::Fault(fault).into());
             }
@@ -339,8 +339,8 @@ impl Agent {
                 self.tell_in_vain(&unheard.outcome, envelope.hops);
             }
         }
-        if let Some(recording) = handling.take_recording() {
-            recording.copy(envelope.message);
+        if let Some(recorder) = handling.take_recorder() {
+            recorder.enqueue_message(envelope.message);
         }
         self.done(handling, true);
         next

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use caxton_control::mailbox::{Lane, Rank, Taken};
 
-use super::copy::Recording;
 use super::queue::Slot;
+use super::shadow::Recorder;
 use super::stats::End;
 use super::{InFlight, Revision};
 use crate::clock;
@@ -30,7 +30,7 @@ pub(super) struct Handling {
     /// Set when the agent ended it and failed: whether by its own fault.
     pub(super) failed: Option<bool>,
     /// What is noted for a copy, if one is made.
-    pub(super) recording: Option<Box<Recording>>,
+    pub(super) recorder: Option<Box<Recorder>>,
     /// Its answer as it is kept for rehearsals, if they are declared.
     pub(super) answer: Option<Vec<u8>>,
 }
@@ -71,8 +71,8 @@ impl Handling {
     }
 
     /// What is noted for a copy, if one is made.
-    pub(super) fn take_recording(&mut self) -> Option<Box<Recording>> {
-        self.recording.take()
+    pub(super) fn take_recorder(&mut self) -> Option<Box<Recorder>> {
+        self.recorder.take()
     }
 
     /// Its place, to be taken again with a message.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::super::tests::agent;
-use super::super::{Begins, Rehearsal};
+use super::super::{InitialMemory, RehearsalJob};
 use super::*;
 use crate::store::StateChange;
 use crate::store::tests::message;
@@ -311,11 +311,11 @@ async fn a_rehearsal_migrates_on_the_copy_first_and_leaves_the_state_alone() {
         let bench = Bench::new(&migrate, |_| ()).await;
         let store = &bench.agent.context.store;
         store.keep_recent(1, 1, Box::new(message("m-1", "http:POST /", "triage")), None);
-        let rehearsal = Rehearsal {
+        let rehearsal = RehearsalJob {
             candidate: Arc::clone(&bench.revision.pool),
             stable: None,
             messages: 10,
-            begins: Begins::Anew,
+            memory: InitialMemory::Empty,
             migrate_from: from,
             until_first: true,
             stop: CancellationToken::new(),
