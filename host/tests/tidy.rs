@@ -26,6 +26,7 @@ const ROWS: &[&[&str]] = &[
     &["cli"],
     &["host"],
     &["http", "admin"],
+    &["problem"],
     &["reconcile", "directory", "agent", "context"],
     &["wasm", "store", "events", "logs"],
     &["config", "tasks", "systemd"],

@@ -23,7 +23,7 @@ use crate::wasm::{
 
 /// A message from outside: over HTTP, from the management API.
 #[derive(Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct Submission {
     /// Where it comes from, such as `http:POST /tickets`.
     pub(crate) sender: String,
     /// What it means to do.
@@ -60,7 +60,7 @@ impl Key {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn of(headers: &http::HeaderMap, arrival: &Arrival) -> Result<Option<Self>, String> {
+    pub(crate) fn of(headers: &http::HeaderMap, arrival: &Submission) -> Result<Option<Self>, String> {
         use sha2::{Digest, Sha256};
 
         let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
@@ -93,7 +93,11 @@ pub(crate) struct Accepted {
 impl Agent {
     /// Takes a message from outside, and returns when it is safe. What becomes of it is told by
     /// [`receipt`](crate::agent::receipts::Receipts::find).
-    pub(crate) async fn enqueue(self: &Arc<Self>, arrival: Arrival, key: Option<Key>) -> Result<Accepted, AdmitError> {
+    pub(crate) async fn enqueue(
+        self: &Arc<Self>,
+        arrival: Submission,
+        key: Option<Key>,
+    ) -> Result<Accepted, AdmitError> {
         let keeps = self.context.store.keeps_messages();
         let (accepted, mut envelope) = self.accept(arrival)?;
         if !keeps {
@@ -135,7 +139,7 @@ impl Agent {
     }
 
     /// Takes a message from outside and waits for its answer.
-    pub(crate) async fn ask(self: &Arc<Self>, arrival: Arrival) -> Result<(Accepted, Answer), AdmitError> {
+    pub(crate) async fn ask(self: &Arc<Self>, arrival: Submission) -> Result<(Accepted, Answer), AdmitError> {
         self.check_breaker()?;
         let patience = arrival.patience;
         // A call that is part of nothing larger leaves no record.
@@ -176,7 +180,7 @@ impl Agent {
     }
 
     /// Makes an envelope of a message from outside, for which a place is kept.
-    fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<(Accepted, Box<Envelope>), AdmitError> {
+    fn accept(self: &Arc<Self>, arrival: Submission) -> Result<(Accepted, Box<Envelope>), AdmitError> {
         let limit = self.message_limit();
         if arrival.content.len() as u64 > limit {
             return Err(AdmitError::TooLarge { limit });

@@ -1,9 +1,5 @@
 //! What can become of a message or a call, as stable codes with their HTTP status: one table for all ways in.
 
-use super::error::AdmitError;
-use super::reply;
-use crate::wasm::Outcome;
-
 /// What a code means to a client.
 #[derive(Debug)]
 pub(crate) struct Meaning {
@@ -22,7 +18,7 @@ pub(crate) const fn meaning(code: &'static str, status: u16, again: bool, text: 
     Meaning { code, status, again, text }
 }
 
-/// The codes of [`AdmitError::code`], [`code`](super::code()) and [`Fault::code`](crate::wasm::Fault::code).
+/// The codes of [`AdmitError::code`](super::AdmitError::code), [`code`](super::code()) and [`Fault::code`](crate::wasm::Fault::code).
 pub(crate) const MEANINGS: &[Meaning] = &[
     // The message is not as it has to be.
     meaning("invalid", 400, false, "a part of the message is not as it has to be"),
@@ -62,22 +58,3 @@ pub(crate) const MEANINGS: &[Meaning] = &[
     meaning("gone", 503, true, "the agent ended before it came to the message"),
     meaning("abandoned", 503, true, "the caller left"),
 ];
-
-impl Meaning {
-    /// Of a message that was not accepted.
-    pub(crate) fn of_admission(error: &AdmitError) -> &'static Self {
-        Self::of(error.code())
-    }
-
-    /// Of a message that was not handled; none when it was.
-    pub(crate) fn of_outcome(outcome: &Outcome) -> Option<&'static Self> {
-        reply::code(outcome).map(Self::of)
-    }
-
-    /// Of a code; for one that is not in the table, an error of the host.
-    fn of(code: &str) -> &'static Self {
-        let find = |code: &str| MEANINGS.iter().find(|meaning| meaning.code == code);
-        debug_assert!(find(code).is_some(), "`{code}` is not in the table");
-        find(code).or_else(|| find("host-error")).unwrap_or(&MEANINGS[0])
-    }
-}

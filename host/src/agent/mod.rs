@@ -73,7 +73,7 @@ use crate::status::Opening;
 use crate::store::AgentTimers;
 use crate::wasm::{Kind, Pool};
 
-pub(crate) use admit::{Accepted, Arrival, Key};
+pub(crate) use admit::{Accepted, Key, Submission};
 pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use error::AdmitError;
 pub(crate) use expire::expire_conversations;
