@@ -12,6 +12,7 @@ mod host;
 mod http;
 mod logs;
 mod net;
+mod problem;
 mod reconcile;
 mod status;
 mod store;

@@ -29,6 +29,7 @@ const ROWS: &[&[&str]] = &[
     &["reconcile"],
     &["directory"],
     &["agent"],
+    &["problem"],
     &["context"],
     &["wasm", "store", "events", "logs"],
     &["config", "tasks", "systemd"],

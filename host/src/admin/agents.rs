@@ -1,13 +1,17 @@
 //! The host and its agents.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use http::StatusCode;
 
-use super::Api;
+use super::api::Api;
 use super::extract::Named;
-use super::problem::Problem;
+use super::problem;
+use crate::agent::Agent;
+use crate::problem::Problem;
 use crate::status::{AgentStatus, HostStatus, RevisionStatus};
 use crate::store::Store;
 
@@ -72,7 +76,23 @@ pub(super) async fn find(api: &Api, name: &str) -> Result<AgentStatus, Problem> 
         }
         None => {
             let agents = api.control.agents().await?;
-            Err(Problem::no_agent(name, agents.iter().map(|agent| agent.name.as_str())))
+            Err(problem::no_agent(name, agents.iter().map(|agent| agent.name.as_str())))
         }
+    }
+}
+
+impl Api {
+    /// Returns the agent of this name, even if none of its revisions runs.
+    ///
+    /// # Errors
+    /// `unavailable` if it is declared and was never started, `no-agent` if it is unknown.
+    pub(super) async fn agent(&self, name: &str) -> Result<Arc<Agent>, Problem> {
+        if let Some(agent) = self.directory.routes.load().agent(name) {
+            return Ok(Arc::clone(agent));
+        }
+        // Declared, and not started yet.
+        let status = find(self, name).await?;
+        let why = status.waiting.map(|why| format!(": {why}")).unwrap_or_default();
+        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", format!("`{name}` does not run{why}")))
     }
 }

@@ -1,15 +1,14 @@
-//! Comparing and applying the declaration.
+//! The comparison and the application of the declaration.
 
 use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Api;
-use super::extract::Params;
+use super::api::Api;
+use super::extract::{Params, parse_timeout};
 use super::guard::Who;
-use super::invoke::patience;
-use super::problem::Problem;
+use crate::problem::Problem;
 use crate::status::{Applied, Diff};
 
 /// The query of an apply.
@@ -41,7 +40,7 @@ pub(super) async fn apply(
     Extension(who): Extension<Who>,
     Params(params): Params<ApplyParams>,
 ) -> Result<Json<Applied>, Problem> {
-    let timeout = patience(params.timeout.as_deref().unwrap_or("5m"))?;
+    let timeout = parse_timeout(params.timeout.as_deref().unwrap_or("5m"))?;
     // Recorded before the outcome is known, because an apply may take an hour.
     api.context.events.tell(None, "config.apply", json!({ "by": who.to_string() }));
     Ok(Json(api.control.apply(timeout).await?))

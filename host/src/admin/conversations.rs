@@ -6,10 +6,10 @@ use caxton_control::conversation::Conversation;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::Api;
-use super::extract::{Named, Params};
-use super::problem::Problem;
-use super::state::page;
+use super::api::Api;
+use super::extract::{Named, Params, page_size};
+use super::problem;
+use crate::problem::Problem;
 use crate::status::{ConversationStatus, OpenQuestion, Thread, ThreadMessage};
 use crate::store::{Threaded, on_wall};
 use crate::wasm::act;
@@ -41,15 +41,15 @@ pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Vec<ConversationStatus>>, Problem> {
-    let limit = page(params.limit, PAGE)?;
+    let limit = page_size(params.limit, PAGE)?;
     let store = std::sync::Arc::clone(&api.context.store);
     // On a blocking thread: participants are not indexed, so that all records are searched.
     let found = tokio::task::spawn_blocking(move || {
         let participant = params.participant.as_deref();
         Ok((store.conversations.list(participant, limit as usize), store.ended(participant, limit)?))
     });
-    let found: Result<_, String> = found.await.map_err(|error| Problem::host(error.to_string()))?;
-    let (open, ended) = found.map_err(Problem::host)?;
+    let found: Result<_, String> = found.await.map_err(|error| problem::host_error(error.to_string()))?;
+    let (open, ended) = found.map_err(problem::host_error)?;
     let open = open.into_iter().map(|record| (on_wall(&record).into_owned(), None));
     let ended = ended.into_iter().map(|(record, at)| (record, Some(at)));
     let mut found: Vec<ConversationStatus> = open.chain(ended).map(|(record, at)| status(record, at)).collect();
@@ -82,7 +82,7 @@ pub(super) async fn show(
     Named(id): Named<String>,
     Params(params): Params<ThreadParams>,
 ) -> Result<Json<Thread>, Problem> {
-    let limit = page(params.limit, THREAD)?;
+    let limit = page_size(params.limit, THREAD)?;
     let store = std::sync::Arc::clone(&api.context.store);
     // On a blocking thread: all messages committed since the conversation began are searched.
     let found = tokio::task::spawn_blocking(move || {
@@ -98,8 +98,8 @@ pub(super) async fn show(
         }
         Ok((id, conversation, messages, more))
     });
-    let found: Result<_, String> = found.await.map_err(|error| Problem::host(error.to_string()))?;
-    let (id, conversation, messages, more) = found.map_err(Problem::host)?;
+    let found: Result<_, String> = found.await.map_err(|error| problem::host_error(error.to_string()))?;
+    let (id, conversation, messages, more) = found.map_err(problem::host_error)?;
     if conversation.is_none() && messages.is_empty() {
         let detail =
             format!("no conversation `{}` is known; `caxton conversation ls` lists those that are", id.escape_debug());

@@ -1,8 +1,9 @@
-//! Dead letters: listing, redelivering and dropping them.
+//! The operations on dead letters: listing, redelivering and dropping them.
 //!
 //! A request that changes more than one needs a filter or `all=true`, so that a forgotten parameter cannot change
 //! everything.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -14,12 +15,12 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Api;
-use super::extract::{Named, Params, bounded};
+use super::api::Api;
+use super::extract::{Named, Params, bounded, page_size};
 use super::guard::Who;
-use super::problem::Problem;
-use super::state::page;
+use super::problem;
 use crate::directory::{NotRedelivered, RedeliverError, Redelivered, redeliver};
+use crate::problem::Problem;
 use crate::store::{Dead, DeadFilter, DeadInFull};
 use crate::wasm::Attempt;
 
@@ -142,7 +143,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<DeadParams>,
 ) -> Result<Json<DeadPage>, Problem> {
-    let limit = page(params.limit, PAGE)?;
+    let limit = page_size(params.limit, PAGE)?;
     let DeadParams { agent, reason, after, .. } = params;
     let after = bounded("after", after)?;
     let filter = DeadFilter { agent, reason, after, ..DeadFilter::default() };
@@ -249,7 +250,7 @@ pub(super) async fn drop_some(
 ) -> Result<Json<DropResult>, Problem> {
     let mut filter = filter(params.agent, params.reason, params.all)?;
     // Bounded to those that exist now: the caller has not seen later ones.
-    filter.up_to = api.context.store.last_dead().map_err(Problem::host)?;
+    filter.up_to = api.context.store.last_dead().map_err(problem::host_error)?;
     let data = json!({ "by": who.to_string(), "agent": filter.agent, "reason": filter.reason });
     let agent = filter.agent.clone();
     let dropped = api.context.store.forget_dead(filter).await?;
@@ -269,7 +270,7 @@ fn filter(agent: Option<String>, reason: Option<String>, all: bool) -> Result<De
 }
 
 /// Creates the problem of parameters that are valid alone and contradict each other.
-fn unclear(detail: impl Into<String>) -> Problem {
+fn unclear(detail: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(StatusCode::CONFLICT, "unclear", detail)
 }
 
@@ -321,7 +322,7 @@ async fn change(
     };
     // A task of its own, because axum drops the handler when the client disconnects.
     let done = tokio::spawn(work).await;
-    done.map_err(|error| Problem::host(error.to_string()))?
+    done.map_err(|error| problem::host_error(error.to_string()))?
 }
 
 impl From<RedeliverError> for Problem {
@@ -337,7 +338,7 @@ impl From<RedeliverError> for Problem {
             RedeliverError::OtherRevision { .. } => {
                 conflict("other-revision", format!("{error}; {kept}: ask for the one that runs, or for none"))
             }
-            RedeliverError::Store(_) => Self::host(error.to_string()),
+            RedeliverError::Store(_) => problem::host_error(error.to_string()),
         }
     }
 }
@@ -350,6 +351,6 @@ impl Api {
     ) -> Result<T, Problem> {
         let store = Arc::clone(&self.context.store);
         let found = tokio::task::spawn_blocking(move || read(&store)).await;
-        found.map_err(|error| Problem::host(error.to_string()))?.map_err(Problem::host)
+        found.map_err(|error| problem::host_error(error.to_string()))?.map_err(problem::host_error)
     }
 }

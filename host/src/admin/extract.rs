@@ -1,18 +1,25 @@
 //! Extractors of parts of a request, which reject invalid ones with problem details.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use bytes::Bytes;
+use caxton_control::units::{parse_duration, print_duration};
 use http::StatusCode;
 use http::request::Parts;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
-use super::problem::Problem;
-use super::{Api, MAX_BODY, agents};
-use crate::agent::Agent;
+use crate::problem::Problem;
+
+/// The largest body in bytes: the largest `limits.message` of any agent (SPEC §5).
+pub(super) const MAX_BODY: usize = 10 << 20;
+
+/// The most entries of a page.
+const MAX_PAGE: u32 = 1_000;
+/// The longest time for which a request may wait.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// The query, parsed.
 pub(super) struct Params<T>(pub(super) T);
@@ -38,6 +45,7 @@ fn inner(error: &dyn std::error::Error) -> String {
 
 /// Checks that a number fits into the store's signed integers.
 pub(super) fn bounded(name: &str, number: u64) -> Result<u64, Problem> {
+    // A larger number would wrap around in SQLite and select everything.
     if i64::try_from(number).is_ok() {
         return Ok(number);
     }
@@ -103,25 +111,28 @@ impl<S: Send + Sync> FromRequest<S> for Content {
                     "too-large",
                     format!("the body is larger than {MAX_BODY} bytes"),
                 )
-                .limit(MAX_BODY as u64)
+                .with_limit(MAX_BODY as u64)
             }
             _ => broken(),
         })
     }
 }
 
-impl Api {
-    /// Returns the agent of this name, even if none of its revisions runs.
-    ///
-    /// # Errors
-    /// `unavailable` if it is declared and was never started, `no-agent` if it is unknown.
-    pub(super) async fn agent(&self, name: &str) -> Result<Arc<Agent>, Problem> {
-        if let Some(agent) = self.directory.routes.load().agent(name) {
-            return Ok(Arc::clone(agent));
-        }
-        // Declared, and not started yet.
-        let status = agents::find(self, name).await?;
-        let why = status.waiting.map(|why| format!(": {why}")).unwrap_or_default();
-        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", format!("`{name}` does not run{why}")))
+/// Returns the number of entries on a page, within its bounds.
+pub(super) fn page_size(asked: Option<u32>, usual: u32) -> Result<u32, Problem> {
+    match asked {
+        None => Ok(usual),
+        Some(limit) if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
+        Some(limit) => Err(Problem::bad_request(format!("limit={limit}: it has to be between 1 and {MAX_PAGE}"))),
     }
+}
+
+/// Parses the `timeout` of a query, within its bounds.
+pub(super) fn parse_timeout(text: &str) -> Result<Duration, Problem> {
+    let time = parse_duration(text).map_err(|error| Problem::bad_request(format!("timeout=`{text}`: {error}")))?;
+    if time.is_zero() || time > MAX_TIMEOUT {
+        let most = print_duration(MAX_TIMEOUT);
+        return Err(Problem::bad_request(format!("timeout=`{text}`: it has to be between 1ms and {most}")));
+    }
+    Ok(time)
 }

@@ -16,11 +16,11 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::Api;
-use super::extract::Params;
-use super::problem::Problem;
-use super::state::page;
+use super::api::Api;
+use super::extract::{Params, page_size};
+use super::problem;
 use crate::logs::Line;
+use crate::problem::Problem;
 use crate::status::{EventEntry, LogEntry};
 use crate::store::{Event, EventFilter};
 
@@ -77,9 +77,9 @@ pub(super) async fn events(
     Params(params): Params<EventParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut filter = EventFilter { agent: params.agent, after: params.after, limit: page(params.limit, EVENTS)? };
+    let mut filter = EventFilter { agent: params.agent, after: params.after, limit: page_size(params.limit, EVENTS)? };
     if !params.follow && !wants_stream(&headers) {
-        let events = api.context.store.events(&filter).map_err(Problem::host)?;
+        let events = api.context.store.events(&filter).map_err(problem::host_error)?;
         return Ok(Json(events.iter().map(entry).collect::<Vec<_>>()).into_response());
     }
     if let Some(last) = headers.get(HeaderName::from_static("last-event-id")) {
@@ -96,7 +96,7 @@ pub(super) async fn events(
     let wanted = move |event: &Arc<Event>| {
         event.id > seen && agent.as_deref().is_none_or(|agent| event.agent.as_deref() == Some(agent))
     };
-    let follow = Follow { backlog, live, wanted, stop: api.0.stop.clone() };
+    let follow = Follow { backlog, live, wanted, stop: api.stopped().clone() };
     Ok(stream(follow, |event| Frame::default().id(event.id.to_string()).json_data(entry(&event))))
 }
 
@@ -106,7 +106,7 @@ fn catch_up(api: &Api, filter: &mut EventFilter) -> Result<VecDeque<Arc<Event>>,
     let newest_only = filter.after == 0;
     let mut backlog = VecDeque::new();
     loop {
-        let events = api.context.store.events(filter).map_err(Problem::host)?;
+        let events = api.context.store.events(filter).map_err(problem::host_error)?;
         let full = u32::try_from(events.len()).is_ok_and(|count| count == filter.limit);
         filter.after = events.last().map_or(filter.after, |event| event.id);
         backlog.extend(events.into_iter().map(Arc::new));
@@ -142,7 +142,7 @@ pub(super) async fn logs(
     }
     let count = match params.tail {
         Some(0) => 0,
-        tail => page(tail, LINES)? as usize,
+        tail => page_size(tail, LINES)? as usize,
     };
     // Subscribed before the newest lines are read, so that none is missed in between.
     let live = api.context.logs.follow();
@@ -156,7 +156,7 @@ pub(super) async fn logs(
         params.agent.as_deref().is_none_or(|agent| agent == &*line.agent)
             && !seen.iter().any(|seen| Arc::ptr_eq(seen, line))
     };
-    let follow = Follow { backlog: newest.into(), live, wanted, stop: api.0.stop.clone() };
+    let follow = Follow { backlog: newest.into(), live, wanted, stop: api.stopped().clone() };
     Ok(stream(follow, |line| Frame::default().json_data(log_entry(&line))))
 }
 

@@ -2,22 +2,18 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::header::{AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, Method, StatusCode, Uri};
-use parking_lot::Mutex;
 
-use super::Api;
-use super::problem::{self, Problem};
+use super::api::Api;
+use super::problem;
+use super::rate::RATE;
+use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
-
-/// Requests per second that are allowed on average, and in a burst.
-const RATE: f64 = 1_000.0;
-const BURST: f64 = 2_000.0;
 
 /// The start of the `user-agent` of the command line.
 pub(crate) const CLI_AGENT: &str = "caxton-cli";
@@ -63,6 +59,7 @@ fn host_is_ours(headers: &HeaderMap, uri: &Uri) -> bool {
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().ok(),
         (None, _) => uri.authority().map(http::uri::Authority::as_str),
+        // Two names: proxies and servers choose differently, which is a way around this check.
         (Some(_), Some(_)) => None,
     };
     let Some(host) = host.and_then(|host| host.parse::<http::uri::Authority>().ok()) else { return false };
@@ -74,14 +71,15 @@ fn host_is_ours(headers: &HeaderMap, uri: &Uri) -> bool {
 pub(super) async fn authorise(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, Problem> {
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.split_once(' '));
+    // The scheme is case-insensitive (RFC 9110, section 11.1).
     let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
     // Before the rate: requests without the token must not use up that of the operator.
     if !given.is_some_and(|given| api.token.is(given)) {
-        return Err(Problem::unauthorised());
+        return Err(problem::unauthorised());
     }
-    api.0.bucket.take(Instant::now()).map_err(|wait| {
+    api.take_request().map_err(|wait| {
         let detail = format!("more than {RATE} requests in a second; wait a moment");
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail).after(wait)
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail).with_retry_after(wait)
     })?;
     let cli = request.headers().get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(CLI_AGENT.as_bytes()));
     let way = if cli { "cli" } else { "api" };
@@ -99,32 +97,6 @@ pub(super) async fn no_path(method: Method, uri: Uri) -> Problem {
 pub(super) async fn wrong_method(method: Method) -> Problem {
     let detail = format!("the path does not take {method}; /v1/openapi.json describes what there is");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
-}
-
-/// A token bucket that bounds the rate of requests.
-pub(super) struct Bucket(Mutex<(f64, Option<Instant>)>);
-
-impl Default for Bucket {
-    fn default() -> Self {
-        Self(Mutex::new((BURST, None)))
-    }
-}
-
-impl Bucket {
-    /// Takes one request out of the bucket, or returns the time until there is one.
-    pub(super) fn take(&self, now: Instant) -> Result<(), Duration> {
-        // Held for a few instructions only; requests come from all threads.
-        let mut bucket = self.0.lock();
-        let (left, since) = *bucket;
-        let passed = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        let left = (left + passed.as_secs_f64() * RATE).min(BURST);
-        if left < 1.0 {
-            *bucket = (left, Some(now));
-            return Err(Duration::from_secs_f64((1.0 - left) / RATE));
-        }
-        *bucket = (left - 1.0, Some(now));
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -155,18 +127,5 @@ mod tests {
             }
             assert_eq!(host_is_ours(&headers, &uri.parse().unwrap()), ours, "{hosts:?} {uri}");
         }
-    }
-
-    #[test]
-    fn buckets_empty_and_refill() {
-        let bucket = Bucket::default();
-        let start = Instant::now();
-        for _ in 0..2_000 {
-            bucket.take(start).unwrap();
-        }
-        let wait = bucket.take(start).unwrap_err();
-        assert_eq!(wait, Duration::from_millis(1));
-        let later = start + Duration::from_secs(1);
-        assert_eq!((0..2_000).filter(|_| bucket.take(later).is_ok()).count(), 1_000);
     }
 }

@@ -1,4 +1,4 @@
-//! Sending messages to agents through the API.
+//! The sending of messages to agents through the API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,24 +7,22 @@ use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use caxton_control::units::{parse_duration, print_duration};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use super::Api;
-use super::extract::{Content, Named, Params};
+use super::api::Api;
+use super::extract::{Content, Named, Params, parse_timeout};
 use super::guard::Who;
-use super::problem::Problem;
+use super::problem;
 use crate::agent::{Accepted, Agent, Key, Submission};
+use crate::problem::{Audience, Problem};
 use crate::status::Sent;
 use crate::telemetry::trace::Trace;
 use crate::wasm::{Kind, Outcome, act};
 
 /// The time that an answer is waited for by default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// The longest time that can be asked for.
-const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// The content type of a body whose request names none.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 
@@ -66,8 +64,8 @@ pub(super) async fn invoke(
 ) -> Result<Response, Problem> {
     let agent = taker(&api, &name).await?;
     let (accepted, answer) = agent.ask(draft.0).await?;
-    if let Some(problem) = Problem::of_outcome(&answer.outcome) {
-        return Err(problem.at_message(&name, &accepted.id));
+    if let Some(problem) = Problem::of_outcome(&answer.outcome, Audience::Operator) {
+        return Err(problem.with_message(&name, &accepted.id));
     }
     let mut response = match answer.outcome {
         Outcome::Reply(reply) => {
@@ -109,8 +107,8 @@ pub(super) async fn send(
     let agent = taker(&api, &name).await?;
     let key = Key::of(&headers, &draft.0).map_err(Problem::bad_request)?;
     // The default timeout is that of a caller that waits; this one does not.
-    let arrival = Submission { patience: None, ..draft.0 };
-    let Accepted { id, conversation } = agent.enqueue(arrival, key).await?;
+    let submission = Submission { patience: None, ..draft.0 };
+    let Accepted { id, conversation } = agent.enqueue(submission, key).await?;
     Ok((StatusCode::ACCEPTED, Json(Sent { id, conversation })))
 }
 
@@ -142,7 +140,7 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
         let Params(params) = Params::<MessageParams>::from_request_parts(&mut parts, state).await?;
         // Set by the guard, in front of all handlers; without it the request came another way.
         let Ok(Extension(who)) = Extension::<Who>::from_request_parts(&mut parts, state).await else {
-            return Err(Problem::unauthorised());
+            return Err(problem::unauthorised());
         };
         let trace = parts.extensions.get::<Trace>().cloned();
         let content_type = match parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
@@ -152,7 +150,7 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
         };
         let performative = params.performative.as_deref().unwrap_or("request");
         let performative = performative.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
-        let patience = params.timeout.as_deref().map_or(Ok(DEFAULT_TIMEOUT), patience)?;
+        let timeout = params.timeout.as_deref().map_or(Ok(DEFAULT_TIMEOUT), parse_timeout)?;
         // The body is read last: a bad query is refused without it.
         let request = Request::from_parts(parts, body);
         let Content(content) = Content::from_request(request, state).await?;
@@ -164,19 +162,9 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
             ontology: params.ontology,
             protocol: params.protocol,
             conversation: params.conversation,
-            patience: Some(patience),
+            patience: Some(timeout),
             headers: Vec::new(),
             trace,
         }))
     }
-}
-
-/// Parses the `timeout` of a query, within its bounds.
-pub(super) fn patience(text: &str) -> Result<Duration, Problem> {
-    let time = parse_duration(text).map_err(|error| Problem::bad_request(format!("timeout=`{text}`: {error}")))?;
-    if time.is_zero() || time > MAX_TIMEOUT {
-        let most = print_duration(MAX_TIMEOUT);
-        return Err(Problem::bad_request(format!("timeout=`{text}`: it has to be between 1ms and {most}")));
-    }
-    Ok(time)
 }

@@ -7,11 +7,12 @@ use axum::{Extension, Json};
 use http::StatusCode;
 use serde_json::json;
 
-use super::Api;
+use super::api::Api;
 use super::extract::Named;
 use super::guard::Who;
-use super::problem::Problem;
+use super::problem;
 use crate::agent::Agent;
+use crate::problem::Problem;
 use crate::status::MailboxStatus;
 use crate::wasm::Kind;
 
@@ -67,16 +68,18 @@ async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<Mailbox
     }
     // A task of its own: both steps have to be done even if the client disconnects in between.
     let work = async move {
+        // Stored first: a mailbox that is paused and not stored would run again after a restart.
         api.context.store.keep_paused(agent.name().to_string(), held).await?;
         let was = agent.mailbox_figures().held;
         agent.set_operator_paused(held);
+        // Repeated requests leave one event.
         if was != held {
             let kind = if held { "mailbox.paused" } else { "mailbox.resumed" };
             api.context.events.tell(Some(agent.name().as_str()), kind, json!({ "by": who.to_string() }));
         }
         Ok(Json(status(&agent)))
     };
-    tokio::spawn(work).await.map_err(|error| Problem::host(error.to_string()))?
+    tokio::spawn(work).await.map_err(|error| problem::host_error(error.to_string()))?
 }
 
 fn takes_messages(agent: &Agent) -> bool {

@@ -7,7 +7,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::problem::Details;
+use super::problem::ProblemDetails;
 use super::{
     agents, config, conversations, dead, follow, invoke, mailboxes, probes, rehearse, rollouts, schedules, state,
     stats, store, timers,
@@ -61,7 +61,7 @@ use super::{
         probes::readyz,
         probes::metrics,
     ),
-    components(schemas(Details)),
+    components(schemas(ProblemDetails)),
     modifiers(&Common),
     security(("token" = [])),
 )]

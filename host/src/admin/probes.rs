@@ -66,7 +66,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     if let Some(why) = api.context.store.look_if_lost().or_else(|| api.context.tasks.failed()) {
         readiness.ready = false;
         readiness.reasons.insert(0, why.to_string());
-    } else if api.0.stop.is_cancelled() {
+    } else if api.stopped().is_cancelled() {
         // A load balancer must not send more requests.
         readiness =
             Readiness { ready: false, in_sync: readiness.in_sync, reasons: vec!["the host is stopping".to_owned()] };

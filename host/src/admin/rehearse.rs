@@ -1,4 +1,4 @@
-//! Rehearsal of a component with the latest messages of an agent, beside what runs.
+//! The rehearsal of a component with the latest messages of an agent, beside what runs.
 
 use std::sync::Arc;
 
@@ -7,9 +7,10 @@ use axum::extract::{Request, State};
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::Api;
+use super::api::Api;
 use super::extract::{Named, Params, body_within};
-use super::problem::Problem;
+use super::problem;
+use crate::problem::Problem;
 use crate::status::{NotRehearsed, Rehearsal, RehearsalWish};
 use crate::wasm::MAX_COMPONENT;
 
@@ -56,13 +57,13 @@ pub(super) async fn rehearse(
     };
     // Read directly, because the bound of the extractor is that of messages.
     let why = format!("the component is larger than {MAX_COMPONENT} bytes");
-    let too_large = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_COMPONENT);
+    let too_large = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).with_limit(MAX_COMPONENT);
     let component = body_within(request, MAX_COMPONENT, too_large).await?;
     let wish = RehearsalWish { agent: name, component, messages };
     let done = api.control.rehearse(wish).await?;
     done.map(Json).map_err(|why| match why {
         NotRehearsed::Component(why) => Problem::new(StatusCode::CONFLICT, "component-unusable", why),
         NotRehearsed::Unavailable(why) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why),
-        NotRehearsed::Host(why) => Problem::host(why),
+        NotRehearsed::Host(why) => problem::host_error(why),
     })
 }

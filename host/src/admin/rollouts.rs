@@ -11,10 +11,11 @@ use caxton_control::rollout::{Command, Undo};
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::Api;
+use super::api::Api;
 use super::extract::{Named, Params, bounded};
 use super::guard::Who;
-use super::problem::Problem;
+use super::problem;
+use crate::problem::Problem;
 use crate::status::{Differences, RolloutStatus, RolloutWish};
 
 /// Lists the newest rollout of each agent, in order of name.
@@ -62,23 +63,23 @@ pub(super) async fn differences(
     let agent = api.agent(&name).await?;
     let store = &api.context.store;
     // Flushed first, so that differences found a moment ago are included.
-    store.flush().await.map_err(|error| Problem::host(error.to_string()))?;
+    store.flush().await.map_err(|error| problem::host_error(error.to_string()))?;
     let found = match rollout {
         Some(rollout) => Ok(Some(rollout)),
         None => store.newest_difference(agent.name().as_str()),
     };
-    let rollout = match found.map_err(Problem::host)? {
+    let rollout = match found.map_err(problem::host_error)? {
         Some(rollout) => rollout,
         None => api.control.rollouts(Some(name)).await?.first().map_or(0, |newest| newest.rollout),
     };
     let mut told =
         Differences { agent: agent.name().to_string(), rollout, by_nature: Vec::new(), messages: Vec::new() };
-    for (number, record) in store.differences(&told.agent, rollout).map_err(Problem::host)? {
+    for (number, record) in store.differences(&told.agent, rollout).map_err(problem::host_error)? {
         let read = match number {
             0 => serde_json::from_str(&record).map(|paths| told.by_nature = paths),
             _ => serde_json::from_str(&record).map(|message| told.messages.push(message)),
         };
-        read.map_err(|error| Problem::host(format!("a difference cannot be read: {error}")))?;
+        read.map_err(|error| problem::host_error(format!("a difference cannot be read: {error}")))?;
     }
     Ok(Json(told))
 }
@@ -136,7 +137,7 @@ impl Following {
                 Some(first) => first,
                 None => {
                     tokio::select! {
-                        () = self.api.0.stop.cancelled() => return None,
+                        () = self.api.stopped().cancelled() => return None,
                         () = tokio::time::sleep(POLL_INTERVAL) => {}
                     }
                     self.api.control.rollouts(Some(self.name.clone())).await.ok()?.into_iter().next()?

@@ -4,11 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use super::Api;
+use super::api::Api;
 use super::extract::Params;
-use super::problem::Problem;
+use super::problem;
 use crate::clock;
 use crate::directory::schedules;
+use crate::problem::Problem;
 use crate::status::ScheduleStatus;
 
 /// The query of the list of schedules.
@@ -33,5 +34,5 @@ pub(super) async fn list(
         Some(name) => Some(api.agent(name).await?),
         None => None,
     };
-    schedules::list(&api.directory, agent.as_deref(), clock::now_ms()).map(Json).map_err(Problem::host)
+    schedules::list(&api.directory, agent.as_deref(), clock::now_ms()).map(Json).map_err(problem::host_error)
 }

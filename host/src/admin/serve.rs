@@ -13,13 +13,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::{Api, probes_router, router};
-use crate::net::{self, Bounds, Pulse, visited};
+use super::api::Api;
+use super::router::{probes_router, router};
+use crate::net::{self, ConnectionActivity, ConnectionLimits, track_requests};
 
 /// The interval at which recorded samples are drained even without scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// The bounds of both listeners. Fixed, because their clients are few and belong to the operator.
-const BOUNDS: Bounds = Bounds {
+/// The limits of both listeners. Fixed, because their clients are few and belong to the operator.
+const LIMITS: ConnectionLimits = ConnectionLimits {
     max_connections: 1_000,
     max_head_bytes: 64 << 10,
     head_timeout: Duration::from_secs(10),
@@ -48,11 +49,11 @@ pub(crate) async fn serve_probes(listener: TcpListener, api: Api, stop: Cancella
 }
 
 async fn connections(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let make = move |pulse: Arc<Pulse>| {
+    let make_service = move |activity: Arc<ConnectionActivity>| {
         let router = router.clone();
-        visited(pulse, move |request: Request<Incoming>| answer(router.clone(), request))
+        track_requests(activity, move |request: Request<Incoming>| answer(router.clone(), request))
     };
-    net::serve(listener, || BOUNDS, make, stop).await;
+    net::serve(listener, || LIMITS, make_service, stop).await;
 }
 
 async fn answer(mut router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {

@@ -13,19 +13,19 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Api;
-use super::extract::{Named, Params, body_within};
+use super::api::Api;
+use super::extract::{Named, Params, body_within, page_size};
 use super::guard::Who;
-use super::problem::Problem;
+use super::problem;
 use crate::agent::Agent;
 use crate::clock;
+use crate::problem::Problem;
 use crate::status::{StateKey, StatePage};
 use crate::store::{CommitError, StateChange};
 use crate::wasm::{Expiry, MAX_VALUE, Read, Value};
 
 /// The number of keys on a page by default, and the largest number.
 const PAGE: u32 = 100;
-const MAX_PAGE: u32 = 1_000;
 /// The longest key in bytes, the same as for agents.
 const MAX_KEY: usize = 1_024;
 
@@ -67,9 +67,9 @@ pub(super) async fn list_keys(
     Params(params): Params<KeyParams>,
 ) -> Result<Json<StatePage>, Problem> {
     let agent = api.agent(&name).await?;
-    let limit = page(params.limit, PAGE)?;
+    let limit = page_size(params.limit, PAGE)?;
     let store = &api.context.store;
-    let entries = store.entries(&name, &params.prefix, params.after.as_deref(), limit).map_err(Problem::host)?;
+    let entries = store.entries(&name, &params.prefix, params.after.as_deref(), limit).map_err(problem::host_error)?;
     let full = u32::try_from(entries.len()).is_ok_and(|count| count == limit);
     let keys: Vec<StateKey> = entries
         .into_iter()
@@ -77,15 +77,6 @@ pub(super) async fn list_keys(
         .collect();
     let next = keys.last().filter(|_| full).map(|entry| entry.key.clone());
     Ok(Json(StatePage { keys, next, bytes: agent.state_bytes().load(Ordering::Relaxed) }))
-}
-
-/// Returns the number of entries on a page, within its bounds.
-pub(super) fn page(asked: Option<u32>, usual: u32) -> Result<u32, Problem> {
-    match asked {
-        None => Ok(usual),
-        Some(limit) if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
-        Some(limit) => Err(Problem::bad_request(format!("limit={limit}: it has to be between 1 and {MAX_PAGE}"))),
-    }
 }
 
 /// Returns the value of a key, with its version as `ETag`.
@@ -136,6 +127,7 @@ pub(super) async fn put_value(
 ) -> Result<StatusCode, Problem> {
     let agent = api.agent(&name).await?;
     let ttl_ms = params.ttl.as_deref().map(ttl_ms).transpose()?;
+    // Before the body is read.
     if key.len() > MAX_KEY {
         return Err(Problem::bad_request(format!("the key has {} bytes; {MAX_KEY} is the most", key.len())));
     }
@@ -144,7 +136,7 @@ pub(super) async fn put_value(
         CommitError::Quota(quota).into()
     } else {
         let why = format!("a value has at most {MAX_VALUE} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).limit(MAX_VALUE)
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).with_limit(MAX_VALUE)
     };
     let value = body_within(request, quota.min(MAX_VALUE), too_large).await?;
     let bytes = value.len();
@@ -196,7 +188,7 @@ fn ttl_ms(text: &str) -> Result<u64, Problem> {
 }
 
 fn find(api: &Api, agent: &str, key: &str) -> Result<Option<Read>, Problem> {
-    api.context.store.read(agent, key).map_err(Problem::host)
+    api.context.store.read(agent, key).map_err(problem::host_error)
 }
 
 fn no_key(agent: &str, key: &str) -> Problem {

@@ -4,9 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
-use super::Api;
+use super::api::Api;
 use super::mailboxes;
-use super::problem::Problem;
+use crate::problem::Problem;
 use crate::status::{DeliveryFigures, FailureCount, MailboxStatus, MessageFigures, ProcessFigures, Quantiles};
 use crate::store::{ConversationFigures, DeadCount, DeadFilter};
 

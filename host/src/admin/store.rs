@@ -11,9 +11,10 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::io::ReaderStream;
 
-use super::Api;
+use super::api::Api;
 use super::guard::Who;
-use super::problem::Problem;
+use super::problem;
+use crate::problem::Problem;
 use crate::status::{Checked, StoreStatus};
 use crate::store::{CopyError, Store};
 
@@ -46,8 +47,8 @@ pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who
     let store = std::sync::Arc::clone(&api.context.store);
     // Making the copy blocks for as long as it takes to write it.
     let made = tokio::task::spawn_blocking(move || store.copy()).await;
-    let copy = made.map_err(|error| Problem::host(error.to_string()))??;
-    let bytes = copy.metadata().map_err(|error| Problem::host(error.to_string()))?.len();
+    let copy = made.map_err(|error| problem::host_error(error.to_string()))??;
+    let bytes = copy.metadata().map_err(|error| problem::host_error(error.to_string()))?.len();
     api.context.events.tell(None, "store.backup", json!({ "by": who.to_string(), "bytes": bytes }));
     let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(copy), CHUNK);
     // The permit lives as long as the stream: the copy's space is freed after the last chunk, or when the client has
@@ -76,7 +77,7 @@ impl From<CopyError> for Problem {
             CopyError::NoRoom { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-room", format!("{error}; free space first"))
             }
-            CopyError::Failed { .. } => Self::host(error.to_string()),
+            CopyError::Failed { .. } => problem::host_error(error.to_string()),
         }
     }
 }

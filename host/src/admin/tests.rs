@@ -1,9 +1,11 @@
 //! Tests of the whole API, on a real store, with a reconciler that answers as the test tells it to.
 
 use std::future::IntoFuture;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::routing::MethodFilter;
 use caxton_control::Desired;
@@ -12,13 +14,18 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::extract::MAX_BODY;
+use super::router::{api_routes, open_routes, probes_router, router};
 use super::*;
 use crate::agent::Agent;
+use crate::context::HostContext;
+use crate::directory::HostDirectory;
 use crate::directory::routes::Routes;
 use crate::logs::Line;
-use crate::reconcile::handle::{Command, Readiness};
+use crate::reconcile::handle::{Command, Control, Readiness};
 use crate::status::tests::{agent, host};
 use crate::status::{Applied, Change, FileError, NotRehearsed};
 use crate::store::Store;
@@ -461,7 +468,7 @@ async fn excessive_requests_have_to_wait() {
     let bench = Bench::new(File::Good);
     // The bucket was last asked for a time in the future, so that it does not refill.
     let future = std::time::Instant::now() + Duration::from_secs(3_600);
-    while bench.api.0.bucket.take(future).is_ok() {}
+    while bench.api.0.rate.take(future).is_ok() {}
     let refused = bench.get("/v1/host").await;
     assert_eq!(refused.status, 429);
     assert_eq!(refused.code(), "too-many-requests");
@@ -580,7 +587,7 @@ async fn a_stopped_reconciler_is_reported() {
     let (_ready, readiness) = watch::channel(Readiness::default());
     let control = Control::new(sender, readiness);
     let error = control.apply(Duration::from_secs(1)).await.unwrap_err();
-    let response = axum::response::IntoResponse::into_response(problem::Problem::from(error));
+    let response = axum::response::IntoResponse::into_response(crate::problem::Problem::from(error));
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 

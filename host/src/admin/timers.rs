@@ -8,11 +8,11 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Api;
-use super::extract::{Named, Params};
+use super::api::Api;
+use super::extract::{Named, Params, page_size};
 use super::guard::Who;
-use super::problem::Problem;
-use super::state::page;
+use super::problem;
+use crate::problem::Problem;
 use crate::store::WaitingTimer;
 use crate::wasm::TimerName;
 
@@ -74,9 +74,9 @@ pub(super) async fn list(
     Params(params): Params<TimerParams>,
 ) -> Result<Json<TimerPage>, Problem> {
     api.agent(&name).await?;
-    let limit = page(params.limit, PAGE)?;
+    let limit = page_size(params.limit, PAGE)?;
     let after = params.after.as_deref().map_or(Ok((0, 0)), place)?;
-    let timers = api.context.store.waiting_timers(&name, after, limit).map_err(Problem::host)?;
+    let timers = api.context.store.waiting_timers(&name, after, limit).map_err(problem::host_error)?;
     let full = u32::try_from(timers.len()).is_ok_and(|count| count == limit);
     let next = timers.last().filter(|_| full).map(|timer| format!("{}-{}", timer.place.0, timer.place.1));
     Ok(Json(TimerPage { timers: timers.into_iter().map(TimerStatus::from).collect(), next }))
@@ -120,7 +120,7 @@ pub(super) async fn cancel(
     let (of, wanted) = (name.clone(), TimerName::of(timer.clone()));
     // On a blocking thread: a name is searched among all timers of the agent.
     let found = tokio::task::spawn_blocking(move || store.timers_named(&of, &wanted));
-    let found = found.await.map_err(|error| Problem::host(error.to_string()))?.map_err(Problem::host)?;
+    let found = found.await.map_err(|error| problem::host_error(error.to_string()))?.map_err(problem::host_error)?;
     let mut found = found.into_iter();
     let (found, other) = (found.next().ok_or_else(missing)?, found.next());
     if other.is_some() {

@@ -1,10 +1,6 @@
 //! A table of stable codes for the outcomes of messages and calls, with their HTTP status.
 
-use super::delivery::reply;
-use super::error::AdmitError;
-use crate::wasm::Outcome;
-
-/// A code as a client sees it.
+/// What a code means to a client.
 #[derive(Debug)]
 pub(crate) struct Meaning {
     /// A stable name, for programs.
@@ -22,7 +18,7 @@ pub(crate) const fn meaning(code: &'static str, status: u16, again: bool, text: 
     Meaning { code, status, again, text }
 }
 
-/// The codes of [`AdmitError::code`], [`code`](super::code()) and [`Fault::code`](crate::wasm::Fault::code).
+/// The codes of [`AdmitError::code`](super::AdmitError::code), [`code`](super::code()) and [`Fault::code`](crate::wasm::Fault::code).
 pub(crate) const MEANINGS: &[Meaning] = &[
     // The message is not as it has to be.
     meaning("invalid", 400, false, "a part of the message is not as it has to be"),
@@ -62,22 +58,3 @@ pub(crate) const MEANINGS: &[Meaning] = &[
     meaning("gone", 503, true, "the agent ended before it came to the message"),
     meaning("abandoned", 503, true, "the caller left"),
 ];
-
-impl Meaning {
-    /// Returns the meaning of a refusal.
-    pub(crate) fn of_admission(error: &AdmitError) -> &'static Self {
-        Self::of(error.code())
-    }
-
-    /// Returns the meaning of an outcome; `None` if the message was handled.
-    pub(crate) fn of_outcome(outcome: &Outcome) -> Option<&'static Self> {
-        reply::code(outcome).map(Self::of)
-    }
-
-    /// Returns the meaning of a code; that of `host-error` if the table does not have it.
-    fn of(code: &str) -> &'static Self {
-        let find = |code: &str| MEANINGS.iter().find(|meaning| meaning.code == code);
-        debug_assert!(find(code).is_some(), "`{code}` is not in the table");
-        find(code).or_else(|| find("host-error")).unwrap_or(&MEANINGS[0])
-    }
-}

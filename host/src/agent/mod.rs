@@ -18,13 +18,13 @@
 //! reconciler sets it.
 
 mod code;
-mod copy;
 mod delivery;
 pub(crate) mod draft;
 mod error;
 mod mailbox;
 pub(crate) mod receipts;
 mod revision;
+mod shadow;
 mod shared;
 mod state;
 mod stats;
@@ -52,7 +52,6 @@ use crate::store::AgentTimers;
 use crate::wasm::Kind;
 
 pub(crate) use code::{MEANINGS, Meaning, meaning};
-pub(crate) use copy::{Begins, Likeness, Rehearsal, Rehearsed, Shadow, Shadowed};
 pub(crate) use delivery::hops::check_hops;
 pub(crate) use delivery::http::HttpError;
 pub(crate) use delivery::question::Question;
@@ -60,6 +59,7 @@ pub(crate) use delivery::reply::{code, describe};
 pub(crate) use delivery::submission::{Accepted, Key, Submission};
 pub(crate) use error::AdmitError;
 pub(crate) use revision::{InFlight, Revision, Traffic};
+pub(crate) use shadow::{AnswerComparison, InitialMemory, RehearsalJob, RehearsalReport, Shadow, ShadowSettings};
 pub(crate) use shared::{AgentShared, Directory};
 pub(crate) use state::recent::forget_unwanted;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::args::HostArgs;
 use super::output::{CliError, Exit, printable};
 use super::sse;
-use crate::admin::{CLI_AGENT, Details, TOKEN_FILE, read_token};
+use crate::admin::{CLI_AGENT, ProblemDetails, TOKEN_FILE, read_token};
 use crate::host::HOST_FILE;
 
 /// The timeout of connecting. The host is on this machine or at the other end of a tunnel.
@@ -233,7 +233,7 @@ fn problem(status: StatusCode, body: &[u8]) -> CliError {
         _ => Exit::Failed,
     };
     // Another program may listen on the port of a host that has ended.
-    let Ok(details) = serde_json::from_slice::<Details>(body) else {
+    let Ok(details) = serde_json::from_slice::<ProblemDetails>(body) else {
         let message = format!("the answer is {status}, and not a host's; is it the address of a management API?");
         return CliError::new(exit, message);
     };

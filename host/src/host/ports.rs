@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::directory::HostDirectory;
 use crate::http;
+use crate::net::bind;
 
 /// Where a host listens, as it is written for programs.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -83,14 +84,4 @@ impl Sockets {
         }));
         listeners
     }
-}
-
-async fn bind(key: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{key}: the port of {address} is in use by another program; stop that one, or choose another with `{flag} {}:0` or in the file",
-            address.ip()
-        ),
-        _ => anyhow::anyhow!("{key}: listening on {address}: {error}; choose another with `{flag} ADDR` or in the file"),
-    })
 }

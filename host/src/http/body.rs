@@ -14,21 +14,21 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::net::Visit;
+use crate::net::RequestGuard;
 use crate::wasm::{BodyError, ResponseBody, ResponseError};
 
-/// After a body was refused, up to these bounds of the rest are read and dropped before the connection is closed.
+/// The bounds up to which the rest of a refused body is read and dropped before the connection is closed.
 /// Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response. The same
 /// bound as for bodies of the management API.
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER: Duration = Duration::from_secs(10);
 /// The largest chunk handed to hyper at once when the connection is multiplexed. A chunk that was handed over cannot be
 /// taken back, so smaller ones let the stall check see progress.
-const PIECE: usize = 64 << 10;
+const MAX_CHUNK: usize = 64 << 10;
 
 /// The bounds of a request's body.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct BodyLimits {
     /// The largest size in bytes.
     pub(super) limit: u64,
     /// The longest pause between two frames of the client.
@@ -39,7 +39,7 @@ pub(super) struct Bounds {
 pub(super) struct RequestBody {
     /// `None` after its end, or after it was refused.
     inner: Option<Incoming>,
-    bounds: Bounds,
+    bounds: BodyLimits,
     left: u64,
     /// The timer of the current pause. Created when the client first pauses: most bodies arrive in one piece and need
     /// none.
@@ -56,9 +56,9 @@ pub(super) struct RequestBody {
 /// The reason why a body was refused or lost, kept for the response to the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// The body is larger than [`Bounds::limit`].
+    /// The body is larger than [`BodyLimits::limit`].
     TooLarge,
-    /// The client paused for longer than [`Bounds::stall`].
+    /// The client paused for longer than [`BodyLimits::stall`].
     Stalled,
     /// The connection broke while the body was read.
     Lost,
@@ -69,7 +69,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// `TooLarge` if the announced length exceeds the limit; the rest is then drained as for any refused body.
-    pub(super) fn new(inner: Incoming, head: &request::Parts, bounds: Bounds) -> Result<Self, BodyError> {
+    pub(super) fn new(inner: Incoming, head: &request::Parts, bounds: BodyLimits) -> Result<Self, BodyError> {
         let announced = inner.size_hint().lower();
         let inner = (!inner.is_end_stream()).then_some(inner);
         let body = Self {
@@ -220,9 +220,8 @@ impl Drop for RequestBody {
 
 /// The body of a response.
 pub(super) enum ReplyBody {
-    /// No body.
     Empty,
-    /// No body although the head has a `content-length`, as for a 304.
+    /// An absent body, although the head has a `content-length`, as for a 304.
     Unseen,
     /// A body that is in memory as a whole.
     Whole(Bytes),
@@ -242,46 +241,47 @@ impl ReplyBody {
     }
 }
 
-/// A response body that reports to its connection when hyper asks for data and when it got some.
-pub(super) struct Answering {
+/// A response body that holds the guard of its request, and reports to the connection when hyper asks for data and when it
+/// got some.
+pub(super) struct GuardedBody {
     body: ReplyBody,
-    visit: Visit,
+    guard: RequestGuard,
 }
 
-impl Answering {
+impl GuardedBody {
     /// Wraps a body that has to be complete at `deadline`. Only a body that is sent in several chunks is watched: one
     /// that is handed over at once cannot stall here.
-    pub(super) fn new(body: ReplyBody, mut visit: Visit, deadline: Option<std::time::Instant>) -> Self {
-        let comes_in_pieces = match &body {
+    pub(super) fn new(body: ReplyBody, mut guard: RequestGuard, deadline: Option<std::time::Instant>) -> Self {
+        let is_chunked = match &body {
             ReplyBody::Empty | ReplyBody::Unseen => false,
-            ReplyBody::Whole(_) => visit.is_multiplexed(),
-            ReplyBody::Agent(body) => visit.is_multiplexed() || body.is_open(),
+            ReplyBody::Whole(_) => guard.is_multiplexed(),
+            ReplyBody::Agent(body) => guard.is_multiplexed() || body.is_open(),
         };
-        if comes_in_pieces {
-            visit.watch(deadline);
+        if is_chunked {
+            guard.watch_body(deadline);
         }
-        Self { body, visit }
+        Self { body, guard }
     }
 }
 
-impl Body for Answering {
+impl Body for GuardedBody {
     type Data = Bytes;
     type Error = ResponseError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        let Self { body, visit } = &mut *self;
-        visit.asked();
+        let Self { body, guard } = &mut *self;
+        guard.body_polled();
         let frame = match body {
             ReplyBody::Empty | ReplyBody::Unseen => Poll::Ready(None),
             ReplyBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             ReplyBody::Whole(bytes) => {
-                let piece = if visit.is_multiplexed() { bytes.len().min(PIECE) } else { bytes.len() };
-                Poll::Ready(Some(Ok(Frame::data(bytes.split_to(piece)))))
+                let length = if guard.is_multiplexed() { bytes.len().min(MAX_CHUNK) } else { bytes.len() };
+                Poll::Ready(Some(Ok(Frame::data(bytes.split_to(length)))))
             }
             ReplyBody::Agent(body) => Pin::new(body).poll_frame(cx),
         };
         if frame.is_ready() {
-            visit.handed_over();
+            guard.chunk_sent();
         }
         frame
     }

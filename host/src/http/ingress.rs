@@ -1,4 +1,4 @@
-//! Routing: finds the agent that a request is for, calls it, and finishes the response.
+//! The way of a request: finds its agent, calls it, and finishes the response.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,62 +11,17 @@ use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 
-use super::body::{Answering, ReplyBody};
-use super::listen::Line;
-use super::problem::{About, Problem};
-use super::{cors, head, message, path, status, web};
-use crate::agent::{Agent, Revision};
+use super::body::{GuardedBody, ReplyBody};
+use super::call::{Call, Reply};
+use super::connection::ConnectionContext;
+use super::problem::{self, ProblemContext};
+use super::{cors, http_agent, message_agent, message_status, path, request_head};
+use crate::agent::Agent;
 use crate::directory::routes::RouteMatch;
-use crate::net::Visit;
+use crate::net::RequestGuard;
+use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
 use crate::wasm::Kind;
-
-/// A request whose route and agent have been found.
-pub(super) struct Call {
-    pub(super) head: request::Parts,
-    pub(super) body: Incoming,
-    pub(super) agent: Arc<Agent>,
-    pub(super) revision: Arc<Revision>,
-    pub(super) mode: Mode,
-    /// The pattern of the route as declared.
-    pub(super) route: String,
-    /// The values of the route's parameters, still percent-encoded.
-    pub(super) params: Vec<(String, String)>,
-    /// The template of the conversation id, for a route that declares one.
-    pub(super) conversation: Option<Arc<Template>>,
-    pub(super) trace: Trace,
-}
-
-impl Call {
-    /// Returns the conversation that the request names by the template of its route or by the `caxton-conversation`
-    /// header.
-    ///
-    /// # Errors
-    /// `bad-request` if a header that the template needs is missing.
-    pub(super) fn conversation(&self) -> Result<Option<String>, Problem> {
-        let header = |name: &str| self.head.headers.get(name).and_then(|value| value.to_str().ok());
-        let Some(template) = &self.conversation else {
-            return Ok(header("caxton-conversation").map(str::to_owned));
-        };
-        let param = |name: &str| self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        template.fill(param, header).map(Some).map_err(|missing| {
-            Problem::bad_request(format!("the header {missing} names the conversation of this route, and is missing"))
-        })
-    }
-}
-
-/// A response and the deadline of its body.
-pub(super) struct Reply {
-    pub(super) response: Response<ReplyBody>,
-    /// The time by which a streamed body has to be complete; `None` for a body that is in memory.
-    pub(super) deadline: Option<Instant>,
-}
-
-impl From<Response<ReplyBody>> for Reply {
-    fn from(response: Response<ReplyBody>) -> Self {
-        Self { response, deadline: None }
-    }
-}
 
 /// The result of routing a request.
 enum Routing {
@@ -84,21 +39,21 @@ enum Routing {
 
 /// Answers a request. Never fails: every error becomes a response.
 pub(super) async fn answer(
-    line: Arc<Line>,
-    visit: Visit,
+    connection: Arc<ConnectionContext>,
+    guard: RequestGuard,
     request: Request<Incoming>,
-) -> Result<Response<Answering>, Infallible> {
+) -> Result<Response<GuardedBody>, Infallible> {
     let began = Instant::now();
     let (head, body) = request.into_parts();
     let method = head.method.clone();
-    let trace = head::trace(&head.headers);
+    let trace = request_head::trace(&head.headers);
     let origin = head.headers.get(ORIGIN).cloned();
-    let Answered { agent, shared, mut reply } = reply(&line, head, body, trace).await;
+    let Answered { agent, shared, mut reply } = reply(&connection, head, body, trace).await;
     if shared {
-        cors::share(&line.server.settings.load().cors, origin.as_ref(), reply.response.headers_mut());
+        cors::share(&connection.listener.settings.load().cors, origin.as_ref(), reply.response.headers_mut());
     }
     let status = reply.response.status();
-    line.server.answered(agent.as_deref(), status, began.elapsed());
+    connection.listener.count_response(agent.as_deref(), status, began.elapsed());
     tracing::debug!(
         method = method.as_str(),
         status = status.as_u16(),
@@ -107,10 +62,10 @@ pub(super) async fn answer(
         "answered"
     );
     if is_bodiless(&method, status) {
-        strip(&mut reply.response, visit.is_multiplexed());
+        strip(&mut reply.response, guard.is_multiplexed());
     }
     let Reply { response, deadline } = reply;
-    Ok(response.map(|body| Answering::new(body, visit, deadline)))
+    Ok(response.map(|body| GuardedBody::new(body, guard, deadline)))
 }
 
 /// A reply with the agent that gave it. `shared` is set if the headers of `http.cors` apply.
@@ -127,62 +82,63 @@ impl Answered {
     }
 }
 
-async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) -> Answered {
+async fn reply(connection: &ConnectionContext, head: request::Parts, body: Incoming, trace: Trace) -> Answered {
     let refuse = |problem: Problem, agent: Option<&Agent>| {
         let agent = agent.map(|agent| agent.name().as_str());
-        let about = About { agent, trace: Some(&trace), ..About::default() };
-        problem.respond(&about)
+        let about = ProblemContext { agent, trace: Some(&trace), ..ProblemContext::default() };
+        problem::respond(problem, &about)
     };
-    if let Err(problem) = head::check_host(&head) {
+    if let Err(problem) = request_head::check_host(&head) {
         return Answered::by_host(refuse(problem, None));
     }
-    let directory = &line.server.directory;
+    let directory = &connection.listener.directory;
     // Before routing: the method of a preflight is not the one that the page asks about.
-    if let Some(response) = cors::preflight(&line.server.settings.load().cors, &directory.routes.load(), &head) {
+    if let Some(response) = cors::preflight(&connection.listener.settings.load().cors, &directory.routes.load(), &head)
+    {
         // A preflight's response has its CORS headers already.
         return Answered { shared: false, ..Answered::by_host(response) };
     }
     if let Some(path) = head.uri.path().strip_prefix(OWN) {
-        let response = status::answer(directory, &head.method, path, &trace);
+        let response = message_status::answer(directory, &head.method, path, &trace);
         // A receipt may still be uncommitted; the status must not show what a crash could take back.
         directory.context.store.safe().await;
         return Answered::by_host(response);
     }
     if head.method == Method::CONNECT {
         // CONNECT names no path, and its response would turn the connection into a tunnel.
-        return Answered::by_host(refuse(Problem::new("no-route"), None));
+        return Answered::by_host(refuse(Problem::of_code("no-route"), None));
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         // `OPTIONS *` asks about the server as a whole, which has no methods of its own.
         return Answered::by_host(options(""));
     }
-    let (agent, shared, mode, route, params, conversation) = match find(line, &head) {
+    let (agent, shared, mode, route, params, conversation) = match find(connection, &head) {
         Routing::Agent { agent, shared, mode, route, params, conversation } => {
             (agent, shared, mode, route, params, conversation)
         }
         Routing::Methods(allow) if head.method == Method::OPTIONS => return Answered::by_host(options(&allow)),
-        Routing::Methods(allow) => return Answered::by_host(refuse(Problem::wrong_method(allow), None)),
-        Routing::NoRoute => return Answered::by_host(refuse(Problem::new("no-route"), None)),
+        Routing::Methods(allow) => return Answered::by_host(refuse(problem::wrong_method(&allow), None)),
+        Routing::NoRoute => return Answered::by_host(refuse(Problem::of_code("no-route"), None)),
     };
     // The kind of the agent, message or HTTP, is known only from its first ready revision.
     let Some(revision) = agent.current() else {
-        let reply = refuse(Problem::new("unavailable"), Some(&agent)).into();
+        let reply = refuse(Problem::of_code("unavailable"), Some(&agent)).into();
         return Answered { agent: Some(agent), shared, reply };
     };
     let kind = revision.kind();
     let call = Call { head, body, agent: Arc::clone(&agent), revision, mode, route, params, conversation, trace };
     let reply = match kind {
-        Kind::Message | Kind::Stateful => message::call(line, call).await.into(),
+        Kind::Message | Kind::Stateful => message_agent::call(connection, call).await.into(),
         // Boxed, because this future is large and would make that of every message call as large.
-        Kind::Http => Box::pin(web::call(line, call)).await,
+        Kind::Http => Box::pin(http_agent::call(connection, call)).await,
     };
     Answered { agent: Some(agent), shared, reply }
 }
 
-fn find(line: &Line, head: &request::Parts) -> Routing {
+fn find(connection: &ConnectionContext, head: &request::Parts) -> Routing {
     let path = path::normal(head.uri.path());
     // Everything needed is copied out: the snapshot of the routes must not be held during the call.
-    let routes = line.server.directory.routes.load();
+    let routes = connection.listener.directory.routes.load();
     match routes.find_for(&path, &head.method) {
         RouteMatch::Target(target, params) => Routing::Agent {
             agent: Arc::clone(&target.agent),

@@ -1,25 +1,26 @@
 //! The HTTP listener where agents are called.
 //!
 //! ```text
-//! connection (`listener`) -> stack (counts the request as under way)
-//!   -> ingress: path and method -> agent
-//!        message agent: head + body -> message -> mailbox -> answer -> reply
-//!        HTTP agent:    the request itself, both bodies streamed
+//! net -> layers (counts the request as under way) -> ingress: path and method -> agent
+//!   message_agent: head + body -> Submission -> ask (wait for the reply) | enqueue (202)
+//!   http_agent:    the request itself, both bodies streamed
 //! ```
-//! All error codes and their status are in `problem`. There is no policy on agents here: which messages are allowed and
+//! All error codes and their status are in `crate::problem`. There is no policy on agents here: which messages are allowed and
 //! how large they may be is decided where a message is admitted, for every source of messages alike.
 
 mod body;
+mod call;
+mod connection;
 mod cors;
-mod head;
+mod http_agent;
 mod ingress;
-mod listen;
-mod message;
+mod layers;
+mod listener;
+mod message_agent;
+mod message_status;
 mod path;
 mod problem;
 mod reply;
-mod stack;
-mod status;
-mod web;
+mod request_head;
 
-pub(crate) use listen::serve;
+pub(crate) use listener::serve;

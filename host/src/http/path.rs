@@ -1,4 +1,4 @@
-//! Percent-encoding of paths: normal form and decoding.
+//! The percent-encoding of paths: normal form and decoding.
 
 use std::borrow::Cow;
 

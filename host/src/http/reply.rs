@@ -25,6 +25,8 @@ const MESSAGE_ID: HeaderName = HeaderName::from_static("caxton-message-id");
 const ONTOLOGY: HeaderName = HeaderName::from_static("caxton-ontology");
 const PERFORMATIVE: HeaderName = HeaderName::from_static("caxton-performative");
 const REVISION: HeaderName = HeaderName::from_static("caxton-revision");
+/// The path of a message's status, to be followed by its id.
+const STATUS_PATH: &str = "/.caxton/messages/";
 /// The header of a reply that sets the status of its response. It is not passed on to the client.
 const STATUS: &str = "caxton-status";
 
@@ -122,7 +124,7 @@ fn is_agents(name: &HeaderName) -> bool {
 /// Returns the 202 response to an enqueued message, with the path of its status.
 pub(super) fn accepted(accepted: Accepted, agent: &str) -> Response<ReplyBody> {
     let body = json!({ "id": accepted.id, "conversation": accepted.conversation });
-    let location = format!("{}{}", super::status::MESSAGES, accepted.id);
+    let location = format!("{}{}", STATUS_PATH, accepted.id);
     let mut response = json_response(StatusCode::ACCEPTED, &body);
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::try_from(location) {

@@ -1,19 +1,24 @@
-//! Connections of clients: accepting, supervising and closing them.
+//! Connections of clients: binding, accepting, supervising and closing.
 //!
 //! ```text
-//! accept -> socket (reports reads and writes) -> hyper -> a service of its own for each connection
-//!                      '-- pulse: one task checks all connections and closes the stalled and idle ones
+//! bind -> listener: accept -> connection: hyper on a socket that reports reads and writes -> the face's service
+//!            '-- activity: one task compares all connections with their limits, and shuts down the stalled and idle ones
 //! ```
-//! Every listener of the host is served here, so that all have the same bounds. An end of input cancels no call: a
-//! client may close its sending side once its request is sent. A reset or a failed write does. A stop waits for
-//! requests whose head has arrived, and for nothing else. No timer is set for a single request: that would cost more
-//! than the request on a busy listener.
+//! Both faces of the host, `http/` and `admin/`, are served here, so that both have the same protection, and TLS would
+//! have one place. An end of input cancels no call: a client may close its sending side once its request is sent. A reset
+//! or a failed write does. A stop waits for requests whose head has arrived, and for nothing else. No timer is set for a
+//! single request: that would cost more than the request on a busy listener.
 
-mod pulse;
-mod serve;
+mod activity;
+mod bind;
+mod connection;
+mod limits;
+mod listener;
 mod socket;
-mod visited;
+mod tracking;
 
-pub(crate) use pulse::{Pulse, Visit};
-pub(crate) use serve::{Bounds, serve};
-pub(crate) use visited::visited;
+pub(crate) use activity::{ConnectionActivity, RequestGuard};
+pub(crate) use bind::bind;
+pub(crate) use limits::ConnectionLimits;
+pub(crate) use listener::serve;
+pub(crate) use tracking::track_requests;

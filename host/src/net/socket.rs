@@ -1,4 +1,4 @@
-//! The socket of a client, which reports reads and writes to the connection's [`Pulse`].
+//! The socket of a client, which reports reads and writes to the connection's [`ConnectionActivity`].
 
 use std::io;
 use std::pin::Pin;
@@ -9,34 +9,34 @@ use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::pulse::Pulse;
+use super::activity::ConnectionActivity;
 
-/// The largest read. The buffer is zeroed before each read, which would be costly for a large one.
-const PIECE: usize = 64 << 10;
+/// The largest read in bytes. The buffer is zeroed before each read, which would be costly for a large one.
+const MAX_READ: usize = 64 << 10;
 
-/// A client's socket. The stream is shared with [`until_gone`].
+/// A client's socket. The stream is shared with [`wait_for_reset`].
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
-    pulse: Arc<Pulse>,
+    activity: Arc<ConnectionActivity>,
 }
 
 impl Socket {
-    /// Wraps a stream so that it reports to `pulse`.
-    pub(super) fn new(stream: Arc<TcpStream>, pulse: &Arc<Pulse>) -> Self {
-        Self { stream, pulse: Arc::clone(pulse) }
+    /// Wraps a stream so that it reports to `activity`.
+    pub(super) fn new(stream: Arc<TcpStream>, activity: &Arc<ConnectionActivity>) -> Self {
+        Self { stream, activity: Arc::clone(activity) }
     }
 
     /// Writes when the socket is ready, and notes if it is not.
     fn write<T>(&self, cx: &mut Context<'_>, write: impl Fn(&TcpStream) -> io::Result<T>) -> Poll<io::Result<T>> {
         loop {
             if self.stream.poll_write_ready(cx)?.is_pending() {
-                self.pulse.blocked();
+                self.activity.blocked();
                 return Poll::Pending;
             }
             match write(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => {
-                    self.pulse.sent();
+                    self.activity.sent();
                     return Poll::Ready(written);
                 }
             }
@@ -46,7 +46,7 @@ impl Socket {
 
 /// Waits until the client has reset the connection or the kernel has given it up. An end of input does not end the
 /// wait, as it is no error of the socket.
-pub(super) async fn until_gone(stream: Arc<TcpStream>) {
+pub(super) async fn wait_for_reset(stream: Arc<TcpStream>) {
     // Waiting fails only when the runtime ends.
     let _ = stream.ready(Interest::ERROR).await;
 }
@@ -55,11 +55,11 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            let piece = buffer.remaining().min(PIECE);
-            match read(&self.stream, buffer.initialize_unfilled_to(piece)) {
+            let length = buffer.remaining().min(MAX_READ);
+            match read(&self.stream, buffer.initialize_unfilled_to(length)) {
                 Ok(count) => {
                     buffer.advance(count);
-                    self.pulse.received();
+                    self.activity.received();
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
@@ -103,6 +103,7 @@ impl AsyncWrite for Socket {
     }
 
     fn is_write_vectored(&self) -> bool {
+        // hyper then sends head and body of a response in one system call.
         true
     }
 

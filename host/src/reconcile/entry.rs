@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::convert::Failed;
 use super::roll::Measuring;
 use super::told::Told;
-use crate::agent::{Agent, Rehearsed, Revision, Shadow};
+use crate::agent::{Agent, RehearsalReport, Revision, Shadow};
 use crate::store::Rest;
 
 /// What a task reports when it ends.
@@ -26,7 +26,7 @@ pub(super) enum Report {
     /// A revision's `health` was asked; none if it could not be.
     Probed { agent: AgentName, number: u64, passed: Option<bool> },
     /// A revision has handled the last messages on a copy, for this rollout; or that could not be done.
-    Rehearsed { agent: AgentName, number: u64, rollout: u64, result: Result<Rehearsed, String> },
+    Rehearsed { agent: AgentName, number: u64, rollout: u64, result: Result<RehearsalReport, String> },
     /// The disk is free for a handoff to this revision.
     Rests { agent: AgentName, number: u64, rest: Rest },
     /// The data of an agent, and so its traffic, are with this revision, or stay where they were.

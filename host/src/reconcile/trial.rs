@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Reconciler, Report};
-use crate::agent::{Agent, Begins, Likeness, Rehearsal, Rehearsed, Revision, Shadowed};
+use crate::agent::{Agent, AnswerComparison, InitialMemory, RehearsalJob, RehearsalReport, Revision, ShadowSettings};
 use crate::context::HostContext;
 use crate::status::{self, Differing, NotRehearsed, RehearsalFailure, RehearsalWish};
 use crate::wasm::{Denied, Identity, Kind, Runtime, digest};
@@ -32,9 +32,9 @@ impl Reconciler {
         let Some((stable, candidate)) = lives else { return };
         // They were read as paths when the file was.
         let ignore = Ignore::new(ignore.iter().map(String::as_str)).unwrap_or_default();
-        let what = Shadowed { rollout: rollout.id, enough: *min_messages, ignore };
+        let settings = ShadowSettings { rollout: rollout.id, min_messages: *min_messages, ignore };
         tracing::info!(agent = %revision.agent, "{revision} handles copies of what {} handles", stable.id);
-        entry.shadow = Some(entry.agent.begin_shadow(&stable, &candidate, what));
+        entry.shadow = Some(entry.agent.begin_shadow(&stable, &candidate, settings));
     }
 
     /// Lets a candidate handle the last messages on a copy.
@@ -45,16 +45,16 @@ impl Reconciler {
         let id = rollout.id;
         let conversion = rollout.conversion.as_ref().filter(|conversion| conversion.migrates);
         let migrate_from = conversion.map(|conversion| conversion.from);
-        let begins = match (&rollout.settings.strategy, rollout.settings.state) {
-            (Strategy::Undo, _) => Begins::Again(revision.number),
-            (Strategy::Deploy(_) | Strategy::Reload(_), Memory::Migrate) => Begins::WithLive,
-            (Strategy::Deploy(_) | Strategy::Reload(_), Memory::Discard) => Begins::Anew,
+        let memory = match (&rollout.settings.strategy, rollout.settings.state) {
+            (Strategy::Undo, _) => InitialMemory::HandedOver(revision.number),
+            (Strategy::Deploy(_) | Strategy::Reload(_), Memory::Migrate) => InitialMemory::Live,
+            (Strategy::Deploy(_) | Strategy::Reload(_), Memory::Discard) => InitialMemory::Empty,
         };
         let stop = CancellationToken::new();
         entry.rehearsing = Some((id, stop.clone()));
         self.work_on(revision, move |live, revision| async move {
             let candidate = Arc::clone(&live.pool);
-            let rehearsal = Rehearsal { candidate, stable, messages, begins, migrate_from, until_first: true, stop };
+            let rehearsal = RehearsalJob { candidate, stable, messages, memory, migrate_from, until_first: true, stop };
             let result = agent.rehearse(rehearsal).await;
             Report::Rehearsed { agent: revision.agent, number: revision.number, rollout: id, result }
         });
@@ -66,7 +66,7 @@ impl Reconciler {
         agent: &AgentName,
         number: u64,
         rollout: u64,
-        result: Result<Rehearsed, String>,
+        result: Result<RehearsalReport, String>,
     ) {
         let least = self.ledgers.get(agent).and_then(Ledger::open).filter(|open| open.id == rollout);
         let least = least.and_then(|open| open.settings.rollback.match_percent);
@@ -80,7 +80,7 @@ impl Reconciler {
                 let (failure, answers) = (done.failure(), done.answers());
                 let refusal = failure.clone().or_else(|| answers.refusal(least));
                 let data = told_of(number, &done, refusal.as_deref());
-                let Rehearsed { messages, passed, likeness, .. } = done;
+                let RehearsalReport { messages, passed, comparison, .. } = done;
                 match &failure {
                     Some(why) => tracing::warn!(%agent, "the rehearsal of {told} failed: {why}"),
                     None if answers.otherwise > 0 => {
@@ -90,7 +90,7 @@ impl Reconciler {
                         tracing::info!(%agent, "{told} handled {passed} of the last {messages} messages on a copy; {answers}");
                     }
                 }
-                keep(&self.context, agent, rollout, &likeness);
+                keep(&self.context, agent, rollout, &comparison);
                 (failure.map_or(rollout::Rehearsal::Passed(answers), rollout::Rehearsal::Failed), data)
             }
             Err(why) => {
@@ -110,8 +110,8 @@ const NAMED: usize = 10;
 const KEPT_BYTES: usize = 256 << 10;
 
 /// Returns the data of the event `rollout.rehearsed`.
-fn told_of(number: u64, done: &Rehearsed, refusal: Option<&str>) -> serde_json::Value {
-    let Likeness { alike, otherwise, not_compared, differing, by_nature } = &done.likeness;
+fn told_of(number: u64, done: &RehearsalReport, refusal: Option<&str>) -> serde_json::Value {
+    let AnswerComparison { alike, otherwise, not_compared, differing, by_nature } = &done.comparison;
     let first = |differing: &Differing| {
         let place = differing.differences.first()?;
         Some(serde_json::json!({
@@ -127,10 +127,10 @@ fn told_of(number: u64, done: &Rehearsed, refusal: Option<&str>) -> serde_json::
 }
 
 /// Keeps the differences of a rehearsal's answers, where those of copies of live messages are kept later.
-fn keep(context: &HostContext, agent: &AgentName, rollout: u64, likeness: &Likeness) {
+fn keep(context: &HostContext, agent: &AgentName, rollout: u64, comparison: &AnswerComparison) {
     let mut bytes = 0;
     let records =
-        likeness.differing.iter().map(|message| serde_json::to_string(message).expect("it is text and numbers"));
+        comparison.differing.iter().map(|message| serde_json::to_string(message).expect("it is text and numbers"));
     let within = |record: &String| {
         bytes += record.len();
         bytes <= KEPT_BYTES
@@ -138,8 +138,8 @@ fn keep(context: &HostContext, agent: &AgentName, rollout: u64, likeness: &Liken
     for (number, record) in (1..).zip(records.take_while(within)) {
         context.store.keep_difference(agent.shared(), rollout, number, record);
     }
-    if !likeness.by_nature.is_empty() {
-        let paths = serde_json::to_string(&likeness.by_nature).expect("paths are text");
+    if !comparison.by_nature.is_empty() {
+        let paths = serde_json::to_string(&comparison.by_nature).expect("paths are text");
         context.store.keep_difference(agent.shared(), rollout, 0, paths);
     }
 }
@@ -155,7 +155,7 @@ impl Entry {
 
     /// Whether copies are made for this rollout.
     pub(super) fn is_shadowed(&self, rollout: u64) -> bool {
-        self.shadow.as_ref().is_some_and(|shadow| shadow.rollout() == rollout && shadow.is_on())
+        self.shadow.as_ref().is_some_and(|shadow| shadow.rollout() == rollout && shadow.is_active())
     }
 
     /// How the copies of a rollout were answered.
@@ -266,13 +266,13 @@ impl ByHand {
         // As its rollout would do with what is declared.
         let migrate_from = (program.summary.migrates && version != before).then_some(before);
         let candidate = stable.pool.of_other(program, Arc::new(who));
-        let rehearsal = Rehearsal {
+        let rehearsal = RehearsalJob {
             candidate,
             stable: Some(Arc::clone(&stable)),
             messages: wish.messages,
-            begins: match spec.rollout.reload.state {
-                Memory::Migrate => Begins::WithLive,
-                Memory::Discard => Begins::Anew,
+            memory: match spec.rollout.reload.state {
+                Memory::Migrate => InitialMemory::Live,
+                Memory::Discard => InitialMemory::Empty,
             },
             migrate_from,
             until_first: false,
@@ -291,11 +291,11 @@ impl ByHand {
             set_aside: done.set_aside,
             failed: done.failed.into_iter().map(failed).collect(),
             unready: done.unready,
-            alike: done.likeness.alike,
-            otherwise: done.likeness.otherwise,
-            not_compared: done.likeness.not_compared,
-            differences: done.likeness.differing,
-            by_nature: done.likeness.by_nature,
+            alike: done.comparison.alike,
+            otherwise: done.comparison.otherwise,
+            not_compared: done.comparison.not_compared,
+            differences: done.comparison.differing,
+            by_nature: done.comparison.by_nature,
             refused,
         })
     }

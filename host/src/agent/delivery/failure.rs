@@ -74,11 +74,11 @@ impl Agent {
     pub(in crate::agent) fn failed(&self, mut handling: Handling, mut envelope: Box<Envelope>, outcome: Outcome) {
         // Another attempt is not bound to what this one saw.
         drop(envelope.again.take());
-        if let Some(recording) = handling.take_recording()
+        if let Some(recorder) = handling.take_recorder()
             && matches!(&outcome, Outcome::Gave(_) | Outcome::Fault(_))
             && is_answer(&outcome)
         {
-            recording.copy(envelope.message.clone());
+            recorder.enqueue_message(envelope.message.clone());
         }
         if let Some(code) = code(&outcome) {
             self.stats.failed_with(code);

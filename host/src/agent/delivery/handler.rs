@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use caxton_control::mailbox::Taken;
 
-use crate::agent::copy::Recording;
 use crate::agent::delivery::conflict::{FailedAttempt, refused};
 use crate::agent::delivery::handling::Handling;
 use crate::agent::delivery::question::check_sends;
 use crate::agent::mailbox::STORE_PAUSE;
 use crate::agent::mailbox::breaker::failing;
 use crate::agent::mailbox::entry::QueuedMessage;
+use crate::agent::shadow::Recorder;
 use crate::agent::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::store::{Closed, Commit, CommitError, Committed};
@@ -110,7 +110,7 @@ impl Agent {
             took: Duration::ZERO,
             cpu: Duration::ZERO,
             failed: None,
-            recording: None,
+            recorder: None,
             answer: None,
         };
         envelope.number_attempt();
@@ -168,13 +168,13 @@ impl Agent {
         let revision = &handling.flight.revision;
         // Again: the lease may have passed a call to stable, which has limits of its own.
         let (deadline, limit) = handling.time(envelope);
-        handling.recording = self.record(revision, envelope.hops);
+        handling.recorder = self.record(revision, envelope.hops);
         let work = Work {
             conversation: envelope.message.conversation_id.clone(),
             hops: envelope.hops,
             deadline,
             trace: envelope.trace.as_ref().map(crate::telemetry::trace::Trace::child),
-            outside: handling.recording.as_deref().map(Recording::outside),
+            outside: handling.recorder.as_deref().map(Recorder::outside),
             commits: Commits::WithResult,
             // An instance that keeps state in its memory is not ended in the middle.
             run: self.run(envelope.again.as_deref_mut(), &envelope.within, revision.kind() != Kind::Stateful),
@@ -187,8 +187,8 @@ impl Agent {
             Ok((result, effects, CallCost { cpu, until })) => {
                 handling.cpu = cpu;
                 handling.took = until.saturating_duration_since(handling.began);
-                if let Some(recording) = &mut handling.recording {
-                    recording.answered(self.name.as_str(), &result, &effects);
+                if let Some(recorder) = &mut handling.recorder {
+                    recorder.answered(self.name.as_str(), &result, &effects);
                 }
                 (result, effects)
             }
@@ -197,8 +197,8 @@ impl Agent {
             }
             Err((fault, _, cpu)) => {
                 handling.cpu = cpu;
-                if let Some(recording) = &mut handling.recording {
-                    recording.failed(&fault);
+                if let Some(recorder) = &mut handling.recorder {
+                    recorder.failed(&fault);
                 }
                 return Err(Outcome::Fault(fault).into());
             }
@@ -293,8 +293,8 @@ impl Agent {
                 self.tell_in_vain(&unheard.outcome, envelope.hops);
             }
         }
-        if let Some(recording) = handling.take_recording() {
-            recording.copy(envelope.message);
+        if let Some(recorder) = handling.take_recorder() {
+            recorder.enqueue_message(envelope.message);
         }
         // Last: it lets the next message of the conversation be handled, which must see all of the above.
         self.done(handling, true);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use caxton_control::mailbox::{Lane, Rank, Taken};
 
-use crate::agent::copy::Recording;
 use crate::agent::mailbox::entry::QueuedMessage;
+use crate::agent::shadow::Recorder;
 use crate::agent::stats::HandlingEnd;
 use crate::agent::{InFlight, Revision};
 use crate::clock;
@@ -30,7 +30,7 @@ pub(in crate::agent) struct Handling {
     /// Set when the agent ended it and failed: whether by its own fault.
     pub(in crate::agent) failed: Option<bool>,
     /// The recording for a shadow, if there is one.
-    pub(in crate::agent) recording: Option<Box<Recording>>,
+    pub(in crate::agent) recorder: Option<Box<Recorder>>,
     /// The encoded answer for rehearsals, if they are declared.
     pub(in crate::agent) answer: Option<Vec<u8>>,
 }
@@ -71,8 +71,8 @@ impl Handling {
     }
 
     /// Takes the recording.
-    pub(in crate::agent) fn take_recording(&mut self) -> Option<Box<Recording>> {
-        self.recording.take()
+    pub(in crate::agent) fn take_recorder(&mut self) -> Option<Box<Recorder>> {
+        self.recorder.take()
     }
 
     /// Returns the place of the message, to be requeued with it.

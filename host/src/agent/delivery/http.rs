@@ -12,13 +12,13 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::agent::copy::CallRecording;
 use crate::agent::delivery::conflict::{describe, refused};
 use crate::agent::delivery::conversation_starts::{BusyConversation, KnownStart};
 use crate::agent::delivery::question::check_sends;
 use crate::agent::delivery::replay_body::ReplayableRequest;
 use crate::agent::error::AdmitError;
 use crate::agent::mailbox::breaker::Trial;
+use crate::agent::shadow::HttpRecorder;
 use crate::agent::state::commit::RefusedCommit;
 use crate::agent::stats::HandlingEnd;
 use crate::agent::{Agent, InFlight, Outcomes, Revision};
@@ -130,15 +130,15 @@ impl CallInHand {
 /// Records the body of a request while it is read, if the call is recorded.
 fn recorded<B>(
     request: http::Request<B>,
-    recording: Option<Arc<CallRecording>>,
+    recorder: Option<Arc<HttpRecorder>>,
 ) -> http::Request<impl Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
 {
     request.map(|body| {
         body.map_frame(move |frame| {
-            if let (Some(recording), Some(data)) = (&recording, frame.data_ref()) {
-                recording.read(data);
+            if let (Some(recorder), Some(data)) = (&recorder, frame.data_ref()) {
+                recorder.read(data);
             }
             frame
         })
@@ -221,17 +221,17 @@ impl Agent {
         let deadline = in_call.began + revision.spec.limits.time;
         // After the lease: the wait for an instance is no part of the handler's time.
         in_call.called = Instant::now();
-        let recording = self.record(&revision, 0).map(|one| CallRecording::new(one, &request, conversation));
+        let recorder = self.record(&revision, 0).map(|one| HttpRecorder::new(one, &request, conversation));
         let run = self.run(again.as_deref_mut(), &[], yields);
-        let committer = self.committer(&revision, recording.clone(), run.ticket);
+        let committer = self.committer(&revision, recorder.clone(), run.ticket);
         let call = HttpCall {
-            request: recorded(request, recording.clone()),
+            request: recorded(request, recorder.clone()),
             work: Work {
                 conversation: conversation.to_owned(),
                 hops: 0,
                 deadline,
                 trace: in_call.trace.clone(),
-                outside: recording.as_ref().map(|recording| recording.outside()),
+                outside: recorder.as_ref().map(|recorder| recorder.outside()),
                 commits: Commits::Through(Arc::clone(&committer)),
                 run,
             },
@@ -257,16 +257,16 @@ impl Agent {
                     (Ok(conflict), Some(call)) => FailedRun::Conflict { call, again, conflict },
                     (Ok(conflict), None) => FailedRun::Failed(HttpFailure::Conflict(describe(&conflict.key))),
                     (Err(failure), _) => {
-                        if let Some(recording) = &recording {
-                            recording.failed(&failure);
+                        if let Some(recorder) = &recorder {
+                            recorder.failed(&failure);
                         }
                         FailedRun::Failed(failure)
                     }
                 });
             }
         };
-        if let Some(recording) = recording {
-            recording.answered(&mut response);
+        if let Some(recorder) = recorder {
+            recorder.answered(&mut response);
         }
         Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
     }
@@ -275,14 +275,14 @@ impl Agent {
     fn committer(
         self: &Arc<Self>,
         revision: &Arc<Revision>,
-        recording: Option<Arc<CallRecording>>,
+        recorder: Option<Arc<HttpRecorder>>,
         ticket: Option<u64>,
     ) -> Committer {
         let (agent, revision) = (Arc::clone(self), Arc::clone(revision));
         Arc::new(move |mut effects, last| {
             let (agent, revision) = (Arc::clone(&agent), Arc::clone(&revision));
-            if let Some(recording) = &recording {
-                recording.committing(agent.name.as_str(), &effects);
+            if let Some(recorder) = &recorder {
+                recorder.committing(agent.name.as_str(), &effects);
             }
             Box::pin(async move {
                 let (answers, partly) = (std::mem::take(&mut effects.answers), effects.partly);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use caxton_control::{AgentSpec, Desired};
 
 use crate::agent::Agent;
-use crate::agent::copy::encode;
+use crate::agent::shadow::encode_answer;
 use crate::store::Store;
 use crate::wasm::{Envelope, wit};
 
@@ -69,7 +69,7 @@ fn rehearsed(spec: &AgentSpec) -> u32 {
 impl Agent {
     /// Encodes an answer to be kept with its message, if changes of this agent are rehearsed.
     pub(in crate::agent) fn answer_to_keep(&self, reply: Option<&wit::Reply>) -> Option<Vec<u8>> {
-        reply.filter(|_| rehearsed(&self.spec.load()) > 0).map(encode)
+        reply.filter(|_| rehearsed(&self.spec.load()) > 0).map(encode_answer)
     }
 
     /// Keeps a message that was handled well with its answer, if changes of this agent are rehearsed.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::agent::tests::agent;
-use crate::agent::{Begins, Rehearsal};
+use crate::agent::{InitialMemory, RehearsalJob};
 use crate::store::StateChange;
 use crate::store::tests::message;
 use crate::wasm::tests::guests::Guest;
@@ -311,11 +311,11 @@ async fn a_rehearsal_migrates_on_the_copy_first_and_leaves_the_state_alone() {
         let bench = Bench::new(&migrate, |_| ()).await;
         let store = &bench.agent.context.store;
         store.keep_recent(1, 1, Box::new(message("m-1", "http:POST /", "triage")), None);
-        let rehearsal = Rehearsal {
+        let rehearsal = RehearsalJob {
             candidate: Arc::clone(&bench.revision.pool),
             stable: None,
             messages: 10,
-            begins: Begins::Anew,
+            memory: InitialMemory::Empty,
             migrate_from: from,
             until_first: true,
             stop: CancellationToken::new(),

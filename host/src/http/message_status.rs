@@ -4,35 +4,33 @@ use http::{Method, Response, StatusCode};
 use serde_json::json;
 
 use super::body::ReplyBody;
-use super::problem::{self, About, Problem};
+use super::problem::{ProblemContext, respond, wrong_method};
 use super::reply;
 use crate::agent::receipts::{Receipt, ReceiptState};
 use crate::directory::HostDirectory;
+use crate::problem::{Problem, find_meaning};
 use crate::telemetry::trace::Trace;
-
-/// The path of a message's status, to be followed by its id.
-pub(super) const MESSAGES: &str = "/.caxton/messages/";
 
 /// Answers a request for `path`, given without the host's own prefix.
 pub(super) fn answer(directory: &HostDirectory, method: &Method, path: &str, trace: &Trace) -> Response<ReplyBody> {
-    respond(|id| directory.shared.receipts.find(&directory.context.store, id), method, path, trace)
+    status(|id| directory.shared.receipts.find(&directory.context.store, id), method, path, trace)
 }
 
-fn respond(
+fn status(
     find: impl FnOnce(&str) -> Option<Receipt>,
     method: &Method,
     path: &str,
     trace: &Trace,
 ) -> Response<ReplyBody> {
-    let about = About { trace: Some(trace), ..About::default() };
-    let Some(id) = path.strip_prefix("messages/") else { return Problem::new("no-route").respond(&about) };
+    let about = ProblemContext { trace: Some(trace), ..ProblemContext::default() };
+    let Some(id) = path.strip_prefix("messages/") else { return respond(Problem::of_code("no-route"), &about) };
     // The host's own paths are read-only.
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return Problem::wrong_method("GET, HEAD".to_owned()).respond(&about);
+        return respond(wrong_method("GET, HEAD"), &about);
     }
     match find(id) {
         Some(receipt) => reply::json_response(StatusCode::OK, &describe(id, &receipt)),
-        None => Problem::new("unknown-message").respond(&About { message: Some(id), ..about }),
+        None => respond(Problem::of_code("unknown-message"), &ProblemContext { message: Some(id), ..about }),
     }
 }
 
@@ -57,7 +55,7 @@ fn describe(id: &str, receipt: &Receipt) -> serde_json::Value {
             shown["code"] = (*code).into();
             // Only a text that the agent returned itself is shown. Everything else, such as a trap, is for its log.
             let own = matches!(*code, "rejected" | "agent-unavailable" | "agent-fault" | "gone");
-            shown["reason"] = if own { reason.as_str() } else { problem::find(code).text }.into();
+            shown["reason"] = if own { reason.as_str() } else { find_meaning(code).text }.into();
         }
     }
     shown
@@ -85,21 +83,21 @@ mod tests {
         let waiter = receipts.open(&accepted, "triage".into(), 7);
         let trace = Trace::start();
         let path = format!("messages/{}", accepted.id);
-        let shown = body(respond(|id| receipts.get(id), &Method::GET, &path, &trace));
+        let shown = body(status(|id| receipts.get(id), &Method::GET, &path, &trace));
         assert_eq!(
             shown,
             json!({ "id": accepted.id, "agent": "triage", "conversation": "c-1", "accepted_at": 7, "state": "pending" })
         );
         let fault = Fault::Trap { message: "secret".to_owned(), trail: crate::wasm::Trail::default() };
         waiter.tell(Answer { revision: None, outcome: Outcome::Fault(fault) });
-        let shown = body(respond(|id| receipts.get(id), &Method::GET, &path, &trace));
+        let shown = body(status(|id| receipts.get(id), &Method::GET, &path, &trace));
         assert_eq!(shown["state"], "failed");
         assert_eq!(shown["code"], "trap");
         assert_eq!(shown["reason"], "the agent stopped itself in the middle of its work");
-        for (method, path, status) in
+        for (method, path, expected) in
             [(Method::POST, path.as_str(), 405), (Method::GET, "messages/none", 404), (Method::GET, "other", 404)]
         {
-            assert_eq!(respond(|id| receipts.get(id), &method, path, &trace).status(), status, "{method} {path}");
+            assert_eq!(status(|id| receipts.get(id), &method, path, &trace).status(), expected, "{method} {path}");
         }
     }
 }

@@ -1,38 +1,38 @@
-//! What a handler said and did, as it is compared.
+//! The conversion of a handler's result and effects to the answer that is compared.
 
 use std::collections::BTreeMap;
 
 use caxton_control::rollout::compare::{Answer, Content, Effect};
 
-use crate::agent::delivery::reply;
+use crate::agent::describe;
 use crate::wasm::{Effects, Fault, Outcome, act, wit};
 
-/// What a handler said and did. `asked` are the questions for whose answers it waited.
+/// Returns the answer of a handler. `requests` are its requests to other agents, which are compared as effects.
 pub(super) fn answer(
     result: &Result<Option<wit::Reply>, wit::Failure>,
     effects: &Effects,
-    asked: Vec<Effect>,
+    requests: Vec<Effect>,
 ) -> Answer {
     let (head, reply) = match result {
         Ok(Some(reply)) => (head(reply), Ok(Some(content(&reply.content, &reply.content_type)))),
         Ok(None) => (BTreeMap::new(), Ok(None)),
-        // One that gave up leaves nothing behind.
+        // The effects of a failed handler are dropped. Its requests were answered nevertheless.
         Err(failure) => {
-            let why = reply::describe(&Outcome::Gave(failure.clone()));
-            return Answer { head: BTreeMap::new(), reply: Err(why), effects: asked };
+            let why = describe(&Outcome::Gave(failure.clone()));
+            return Answer { head: BTreeMap::new(), reply: Err(why), effects: requests };
         }
     };
-    Answer { head, reply, effects: effects_of(effects).into_iter().chain(asked).collect() }
+    Answer { head, reply, effects: effects_of(effects).into_iter().chain(requests).collect() }
 }
 
-/// What a handler did, but for its questions.
+/// Returns the effects of a handler, without its requests.
 pub(super) fn effects_of(effects: &Effects) -> Vec<Effect> {
     let writes = effects.writes.iter().flat_map(|(key, value)| {
         let written = match value {
             Some(value) => Effect::Set { key: key.clone(), value: value.bytes.to_vec() },
             None => Effect::Delete { key: key.clone() },
         };
-        // A time that the key had before is no doing of this handler.
+        // A time to live that the key kept from an earlier write is no effect of this handler.
         let given = value.as_ref().and_then(|value| value.expiry).and_then(|expiry| expiry.given);
         [Some(written), given.map(|for_ms| Effect::Expire { key: key.clone(), for_ms })].into_iter().flatten()
     });
@@ -50,13 +50,14 @@ pub(super) fn effects_of(effects: &Effects) -> Vec<Effect> {
     writes.chain(adds).chain(sends).chain(cancels).collect()
 }
 
-/// A call that brought no result. How a trap puts it may change with every build, so only what it was is compared.
-pub(super) fn faulty(fault: &Fault) -> Answer {
+/// Returns the answer of a handler that had a fault. Only the code is compared: the text of a trap changes with every
+/// build.
+pub(super) fn fault_answer(fault: &Fault) -> Answer {
     Answer { head: BTreeMap::new(), reply: Err(fault.code().to_owned()), effects: Vec::new() }
 }
 
-/// A question for whose answer a handler waits.
-pub(super) fn question(draft: &wit::Draft) -> Effect {
+/// Returns the effect that stands for a request to another agent.
+pub(super) fn request_effect(draft: &wit::Draft) -> Effect {
     Effect::Request {
         receiver: draft.receiver.clone(),
         performative: act(draft.performative).to_string(),
@@ -64,8 +65,8 @@ pub(super) fn question(draft: &wit::Draft) -> Effect {
     }
 }
 
-/// Bytes of an answer, about.
-pub(super) fn size(answer: &Answer) -> usize {
+/// Returns the size of an answer in memory, about.
+pub(super) fn answer_size(answer: &Answer) -> usize {
     let content = |content: &Content| content.bytes.len() + content.content_type.len();
     let effects = answer.effects.iter().map(|effect| match effect {
         Effect::Set { key, value } => key.len() + value.len(),
@@ -73,31 +74,32 @@ pub(super) fn size(answer: &Answer) -> usize {
         | Effect::Increment { key, .. }
         | Effect::Expire { key, .. }
         | Effect::Cancel { timer: key } => key.len(),
-        Effect::Send { receiver, content: said, .. } | Effect::Request { receiver, content: said, .. } => {
-            receiver.len() + content(said)
+        Effect::Send { receiver, content: sent, .. } | Effect::Request { receiver, content: sent, .. } => {
+            receiver.len() + content(sent)
         }
     });
     let reply = match &answer.reply {
-        Ok(said) => said.as_ref().map_or(0, content),
+        Ok(reply) => reply.as_ref().map_or(0, content),
         Err(why) => why.len(),
     };
     reply + effects.sum::<usize>()
 }
 
-/// Bytes that effects would have in an answer.
-pub(super) fn size_of(effects: &Effects) -> usize {
+/// Returns the size that effects would have in an answer.
+pub(super) fn effects_size(effects: &Effects) -> usize {
     let writes =
         effects.writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.bytes.len()));
     let sends = effects.sends.iter().map(|sent| sent.envelope().message.content.len());
     writes.sum::<usize>() + sends.sum::<usize>()
 }
 
-/// The performative, the ontology and the headers of a reply.
+/// Returns the performative, the ontology and the headers of a reply.
 pub(super) fn head(reply: &wit::Reply) -> BTreeMap<String, String> {
     let mut head = BTreeMap::from([("performative".to_owned(), act(reply.performative).to_string())]);
     if let Some(ontology) = &reply.ontology {
         head.insert("ontology".to_owned(), ontology.clone());
     }
+    // A prefix, so that a header cannot hide the performative.
     head.extend(reply.headers.iter().map(|(name, value)| (format!("headers/{name}"), value.clone())));
     head
 }

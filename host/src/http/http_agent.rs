@@ -5,34 +5,35 @@ use std::sync::OnceLock;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE};
 use http::{Request, request};
 
-use super::body::{Bounds, Broken, ReplyBody, RequestBody};
-use super::head::is_told_details;
-use super::ingress::{Call, Reply};
-use super::listen::Line;
-use super::problem::{About, Problem};
+use super::body::{BodyLimits, Broken, ReplyBody, RequestBody};
+use super::call::{Call, Reply};
+use super::connection::ConnectionContext;
+use super::problem::{self, ProblemContext};
 use super::reply;
+use super::request_head::may_show_details;
+use crate::problem::Problem;
 use crate::wasm::BodyError;
 
 /// Calls an HTTP agent. Returns when the head of the response is there.
-pub(super) async fn call(line: &Line, call: Call) -> Reply {
+pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Reply {
     let conversation = call.conversation();
     let Call { mut head, body, agent, trace, .. } = call;
-    let settings = line.server.settings.load();
-    let details = is_told_details(settings.details, line.pulse.is_local(), &head.headers);
-    let about = About { agent: Some(agent.name().as_str()), message: None, trace: Some(&trace), details };
-    let bounds = Bounds { limit: settings.max_body_bytes, stall: settings.stall_timeout };
+    let settings = connection.listener.settings.load();
+    let details = may_show_details(settings.details, connection.activity.is_local(), &head.headers);
+    let about = ProblemContext { agent: Some(agent.name().as_str()), message: None, trace: Some(&trace), details };
+    let bounds = BodyLimits { limit: settings.max_body_bytes, stall: settings.stall_timeout };
     drop(settings);
     let body = match RequestBody::new(body, &head, bounds) {
         Ok(body) => body,
-        Err(error) => return Problem::of_body(&error, "http.max-body").respond(&about).into(),
+        Err(error) => return problem::respond(problem::of_body(&error, "http.max-body"), &about).into(),
     };
     let broken = body.broken();
     let conversation = match conversation {
         Ok(conversation) => conversation,
-        Err(problem) => return problem.respond(&about).into(),
+        Err(problem) => return problem::respond(problem, &about).into(),
     };
     let said = conversation.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
-    remove_connection_headers(&mut head, &line.server.address);
+    remove_connection_headers(&mut head, &connection.listener.address);
     match agent.call_http(Request::from_parts(head, body), conversation, Some(trace.clone())).await {
         Ok(answer) => {
             let mut response = answer.response;
@@ -44,19 +45,19 @@ pub(super) async fn call(line: &Line, call: Call) -> Reply {
         }
         Err(error) => {
             // The guest's failure usually only follows from that of the request's body.
-            let problem = body_problem(&broken, bounds).unwrap_or_else(|| Problem::of_call(error));
-            problem.respond(&about).into()
+            let problem = body_problem(&broken, bounds).unwrap_or_else(|| problem::of_call(error));
+            problem::respond(problem, &about).into()
         }
     }
 }
 
 /// Returns the problem of the request's body, if it was refused or lost: then the error of the agent only follows from
 /// it.
-fn body_problem(broken: &OnceLock<Broken>, bounds: Bounds) -> Option<Problem> {
+fn body_problem(broken: &OnceLock<Broken>, bounds: BodyLimits) -> Option<Problem> {
     Some(match broken.get()? {
         Broken::TooLarge => Problem::too_large(bounds.limit, "http.max-body"),
-        Broken::Stalled => Problem::of_body(&BodyError::Stalled { limit: bounds.stall }, "http.max-body"),
-        Broken::Lost => Problem::new("body-broken"),
+        Broken::Stalled => problem::of_body(&BodyError::Stalled { limit: bounds.stall }, "http.max-body"),
+        Broken::Lost => Problem::of_code("body-broken"),
     })
 }
 

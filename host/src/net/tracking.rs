@@ -1,4 +1,4 @@
-//! A service whose requests count as under way on their connection.
+//! The registration of requests with their connection, for services that do not do so themselves.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,17 +11,17 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 
-use super::pulse::{Pulse, Visit};
+use super::activity::{ConnectionActivity, RequestGuard};
 
 /// Makes a service of `answer` that registers each request with its connection until the last byte of the response.
-pub(crate) fn visited<A, F, B>(
-    pulse: Arc<Pulse>,
+pub(crate) fn track_requests<A, F, B>(
+    activity: Arc<ConnectionActivity>,
     answer: A,
 ) -> impl Service<
     Request<Incoming>,
-    Response = Response<Visited<B>>,
+    Response = Response<TrackedBody<B>>,
     Error = Infallible,
-    Future = impl Future<Output = Result<Response<Visited<B>>, Infallible>> + Send + 'static,
+    Future = impl Future<Output = Result<Response<TrackedBody<B>>, Infallible>> + Send + 'static,
 > + Send
 + 'static
 where
@@ -30,33 +30,33 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
     service_fn(move |request: Request<Incoming>| {
-        let mut visit = pulse.visit(request.version() == Version::HTTP_2);
+        let mut guard = activity.begin_request(request.version() == Version::HTTP_2);
         let answering = answer(request);
         async move {
             let response = answering.await?;
-            if visit.is_multiplexed() {
-                visit.watch(None);
+            if guard.is_multiplexed() {
+                guard.watch_body(None);
             }
-            Ok(response.map(|body| Visited { body, visit }))
+            Ok(response.map(|body| TrackedBody { body, guard }))
         }
     })
 }
 
 /// A response body that holds the registration of its request.
-pub(crate) struct Visited<B> {
+pub(crate) struct TrackedBody<B> {
     body: B,
-    visit: Visit,
+    guard: RequestGuard,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Visited<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for TrackedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        self.visit.asked();
+        self.guard.body_polled();
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if frame.is_ready() {
-            self.visit.handed_over();
+            self.guard.chunk_sent();
         }
         frame
     }

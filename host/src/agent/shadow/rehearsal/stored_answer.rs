@@ -1,4 +1,4 @@
-//! The answer that was given to a message, as it is kept with the message for rehearsals.
+//! The encoding of an answer that is stored with its message for rehearsals.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,63 +6,64 @@ use std::collections::BTreeMap;
 use caxton_control::rollout::compare::{Answer, Content, Ignore, compare};
 use serde::{Deserialize, Serialize};
 
-use super::answer::{content, head};
+use super::super::handler_answer::{content, head};
 use crate::wasm::{digest, wit};
 
-/// The most bytes of an answer that is kept whole. A longer one is kept as its hash, which identifies the same answer too.
+/// The most bytes of an answer that is stored whole. A longer one is stored as its hash: it is needed to recognise the
+/// same answer, not to show it.
 const MAX_BYTES: usize = 64 << 10;
 
-/// An answer that was given.
+/// An answer as it is stored. The order of the variants and fields is part of the format.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-enum Kept<'a> {
-    Whole(Said<'a>),
+enum StoredAnswer<'a> {
+    Whole(StoredReply<'a>),
     /// The SHA-256 of the encoded answer.
     Hash([u8; 32]),
 }
 
-/// A reply as [`Answer`] has it.
+/// A reply with the parts of an [`Answer`].
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Said<'a> {
+struct StoredReply<'a> {
     head: Cow<'a, BTreeMap<String, String>>,
     content_type: Cow<'a, str>,
     content: Cow<'a, [u8]>,
 }
 
-impl Said<'_> {
+impl StoredReply<'_> {
     fn encode(self) -> Vec<u8> {
         const WRITTEN: &str = "a vector takes whatever is written";
-        let whole = postcard::to_allocvec(&Kept::Whole(self)).expect(WRITTEN);
+        let whole = postcard::to_allocvec(&StoredAnswer::Whole(self)).expect(WRITTEN);
         if whole.len() <= MAX_BYTES {
             return whole;
         }
-        postcard::to_allocvec(&Kept::Hash(digest(&whole).0)).expect(WRITTEN)
+        postcard::to_allocvec(&StoredAnswer::Hash(digest(&whole).0)).expect(WRITTEN)
     }
 }
 
-/// Encodes a reply to be kept.
-pub(in crate::agent) fn encode(reply: &wit::Reply) -> Vec<u8> {
+/// Encodes a reply to be stored.
+pub(in crate::agent) fn encode_answer(reply: &wit::Reply) -> Vec<u8> {
     let (content_type, content) = (Cow::Borrowed(reply.content_type.as_str()), Cow::Borrowed(reply.content.as_slice()));
-    Said { head: Cow::Owned(head(reply)), content_type, content }.encode()
+    StoredReply { head: Cow::Owned(head(reply)), content_type, content }.encode()
 }
 
-/// Returns true if an answer is the one that [`encode`] kept, apart from ignored paths; none if this version cannot read
-/// what was kept.
-pub(super) fn is_like(kept: &[u8], answer: &Answer, ignore: &Ignore) -> Option<bool> {
-    let Ok(Some(said)) = &answer.reply else { return Some(false) };
-    match postcard::from_bytes(kept).ok()? {
-        Kept::Whole(Said { head, content_type, content }) => {
+/// Returns `true` if an answer equals a stored one, apart from ignored paths; `None` if this version of the host cannot
+/// read the stored one.
+pub(super) fn equals_stored(stored: &[u8], answer: &Answer, ignore: &Ignore) -> Option<bool> {
+    let Ok(Some(reply)) = &answer.reply else { return Some(false) };
+    match postcard::from_bytes(stored).ok()? {
+        StoredAnswer::Whole(StoredReply { head, content_type, content }) => {
             let content = Content { content_type: content_type.into_owned(), bytes: content.into_owned() };
             let given = Answer { head: head.into_owned(), reply: Ok(Some(content)), effects: Vec::new() };
             Some(compare(&given, answer, ignore).is_empty())
         }
-        Kept::Hash(_) => {
-            let (content_type, content) = (Cow::Borrowed(said.content_type.as_str()), Cow::Borrowed(&said.bytes[..]));
-            Some(Said { head: Cow::Borrowed(&answer.head), content_type, content }.encode() == kept)
+        StoredAnswer::Hash(_) => {
+            let (content_type, content) = (Cow::Borrowed(reply.content_type.as_str()), Cow::Borrowed(&reply.bytes[..]));
+            Some(StoredReply { head: Cow::Borrowed(&answer.head), content_type, content }.encode() == stored)
         }
     }
 }
 
-/// Returns a reply without effects, for the comparison of answers alone.
+/// Returns the answer of a reply without effects: rehearsals compare replies only.
 pub(super) fn reply_only(reply: Option<&wit::Reply>) -> Answer {
     let head = reply.map(head).unwrap_or_default();
     let reply = Ok(reply.map(|reply| content(&reply.content, &reply.content_type)));
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_known_again_and_a_long_one_by_its_hash() {
+    fn a_stored_answer_is_recognised_and_a_long_one_by_its_hash() {
         let ignore = Ignore::new(["reply.at"]).unwrap();
         let long = |last: &str| format!("[\"{}{last}\"]", "x".repeat(MAX_BYTES));
         for (given, other, like) in [
@@ -96,13 +97,13 @@ mod tests {
             (long("a"), long("a"), true),
             (long("a"), long("b"), false),
         ] {
-            let kept = encode(&reply(&given));
-            assert!(kept.len() <= MAX_BYTES);
-            let found = is_like(&kept, &reply_only(Some(&reply(&other))), &ignore);
+            let stored = encode_answer(&reply(&given));
+            assert!(stored.len() <= MAX_BYTES);
+            let found = equals_stored(&stored, &reply_only(Some(&reply(&other))), &ignore);
             assert_eq!(found, Some(like), "{} bytes and {}", given.len(), other.len());
         }
-        let kept = encode(&reply("[]"));
-        assert_eq!(is_like(&kept, &reply_only(None), &ignore), Some(false));
-        assert_eq!(is_like(&[9, 9], &reply_only(Some(&reply("[]"))), &ignore), None, "of a later version");
+        let stored = encode_answer(&reply("[]"));
+        assert_eq!(equals_stored(&stored, &reply_only(None), &ignore), Some(false));
+        assert_eq!(equals_stored(&[9, 9], &reply_only(Some(&reply("[]"))), &ignore), None, "of a later version");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use super::serve::Bounds;
+use super::limits::ConnectionLimits;
 
 /// The time after which an idle connection is closed. Longer than common clients and proxies keep theirs, so that it is
 /// them who close, and no request is lost on a connection that closes under it.
@@ -24,28 +24,29 @@ const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 /// The value of a timestamp that is not set.
 const UNSET: u64 = 0;
 
-/// An order to a connection. The values ascend in urgency, for `fetch_max`.
+/// The shutdown that a connection is asked for. The values ascend in urgency, for `fetch_max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Serve as usual.
-    GoOn,
-    /// Answer the requests under way, then close.
-    Finish,
-    /// Close at once.
-    Cut,
+pub(super) enum Shutdown {
+    /// The connection serves as usual.
+    None,
+    /// The connection answers the requests under way, then closes.
+    Graceful,
+    /// The connection closes at once.
+    Immediate,
 }
 
 /// The activity of one connection, shared by its socket, its requests and the task that checks it.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct ConnectionActivity {
     /// The start of time for all timestamps here, which are milliseconds since then plus one.
     origin: Instant,
-    order: AtomicU8,
-    connection: AtomicWaker,
+    shutdown: AtomicU8,
+    /// The task of the connection.
+    task: AtomicWaker,
     /// Requests whose response is not complete yet.
-    visits: AtomicU32,
+    requests: AtomicU32,
     /// Set with the first request.
-    visited: AtomicBool,
+    had_request: AtomicBool,
     multiplexed: AtomicBool,
     /// Set if the client's address is a loopback address.
     local: AtomicBool,
@@ -57,7 +58,7 @@ pub(crate) struct Pulse {
     blocked_since: AtomicU64,
     /// The time of the order to finish.
     finishing_since: AtomicU64,
-    /// Response bodies sent in several chunks, by number.
+    /// The response bodies sent in several chunks, by number.
     bodies: Mutex<HashMap<u64, Arc<BodyProgress>>>,
     next_body: AtomicU64,
 }
@@ -71,15 +72,15 @@ struct BodyProgress {
     deadline: u64,
 }
 
-impl Pulse {
+impl ConnectionActivity {
     /// The activity of a connection that was just accepted.
     pub(super) fn new(origin: Instant) -> Arc<Self> {
-        let pulse = Self {
+        let activity = Self {
             origin,
-            order: AtomicU8::new(Order::GoOn as u8),
-            connection: AtomicWaker::new(),
-            visits: AtomicU32::new(0),
-            visited: AtomicBool::new(false),
+            shutdown: AtomicU8::new(Shutdown::None as u8),
+            task: AtomicWaker::new(),
+            requests: AtomicU32::new(0),
+            had_request: AtomicBool::new(false),
             multiplexed: AtomicBool::new(false),
             local: AtomicBool::new(false),
             idle_since: AtomicU64::new(UNSET),
@@ -90,12 +91,12 @@ impl Pulse {
             next_body: AtomicU64::new(0),
         };
         // Relaxed suffices for all timestamps: a check that misses a new one sees it at the next interval.
-        pulse.idle_since.store(pulse.now(), Ordering::Relaxed);
-        Arc::new(pulse)
+        activity.idle_since.store(activity.now(), Ordering::Relaxed);
+        Arc::new(activity)
     }
 
     /// Marks the client as local.
-    pub(super) fn come_from_here(&self) {
+    pub(super) fn set_local(&self) {
         self.local.store(true, Ordering::Relaxed);
     }
 
@@ -116,7 +117,7 @@ impl Pulse {
     /// Notes that bytes came from the client.
     pub(super) fn received(&self) {
         // During a request the bytes are those of its body, or of frames of HTTP/2: they have bounds of their own.
-        if self.visits.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == UNSET {
+        if self.requests.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == UNSET {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
     }
@@ -136,46 +137,47 @@ impl Pulse {
     }
 
     /// Registers a request. `multiplexed` says that others may run at the same time (HTTP/2).
-    pub(crate) fn visit(self: &Arc<Self>, multiplexed: bool) -> Visit {
+    pub(crate) fn begin_request(self: &Arc<Self>, multiplexed: bool) -> RequestGuard {
         // The first request decides: a connection does not change its protocol later.
-        if !self.visited.load(Ordering::Relaxed) {
-            self.visited.store(true, Ordering::Relaxed);
+        if !self.had_request.load(Ordering::Relaxed) {
+            self.had_request.store(true, Ordering::Relaxed);
             self.multiplexed.store(multiplexed, Ordering::Relaxed);
         }
-        self.visits.fetch_add(1, Ordering::Relaxed);
+        // Relaxed: only the checking task reads it, at intervals.
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(UNSET, Ordering::Relaxed);
-        Visit { pulse: Arc::clone(self), progress: None }
+        RequestGuard { activity: Arc::clone(self), progress: None }
     }
 
-    /// Returns the current order, and registers the task to be woken when it changes.
-    pub(super) fn order(&self, cx: &std::task::Context<'_>) -> Order {
-        // Registered before the load: an order given between the two would otherwise wake nothing.
-        self.connection.register(cx.waker());
-        match self.order.load(Ordering::Acquire) {
-            order if order == Order::Cut as u8 => Order::Cut,
-            order if order == Order::Finish as u8 => Order::Finish,
-            _ => Order::GoOn,
+    /// Returns the shutdown that is asked for, and registers the task to be woken when it changes.
+    pub(super) fn requested_shutdown(&self, cx: &std::task::Context<'_>) -> Shutdown {
+        // Registered before the load: a request between the two would otherwise wake nothing.
+        self.task.register(cx.waker());
+        match self.shutdown.load(Ordering::Acquire) {
+            asked if asked == Shutdown::Immediate as u8 => Shutdown::Immediate,
+            asked if asked == Shutdown::Graceful as u8 => Shutdown::Graceful,
+            _ => Shutdown::None,
         }
     }
 
-    /// Gives an order, unless a more urgent one was given before.
-    pub(super) fn tell(&self, order: Order) {
-        if order == Order::Finish && self.finishing_since.load(Ordering::Relaxed) == UNSET {
+    /// Asks for a shutdown, unless a more urgent one was asked for before.
+    pub(super) fn request_shutdown(&self, shutdown: Shutdown) {
+        if shutdown == Shutdown::Graceful && self.finishing_since.load(Ordering::Relaxed) == UNSET {
             self.finishing_since.store(self.now(), Ordering::Relaxed);
         }
-        if self.order.fetch_max(order as u8, Ordering::AcqRel) < order as u8 {
-            self.connection.wake();
+        if self.shutdown.fetch_max(shutdown as u8, Ordering::AcqRel) < shutdown as u8 {
+            self.task.wake();
         }
     }
 
     /// Returns `true` if a request is under way.
-    pub(super) fn is_visited(&self) -> bool {
-        self.visits.load(Ordering::Relaxed) > 0
+    pub(super) fn has_requests(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
     }
 
     /// Returns `true` if no request is under way and the kernel has accepted all responses.
-    pub(super) fn is_at_rest(&self) -> bool {
-        !self.is_visited() && self.blocked_since.load(Ordering::Relaxed) == UNSET
+    pub(super) fn is_idle(&self) -> bool {
+        !self.has_requests() && self.blocked_since.load(Ordering::Relaxed) == UNSET
     }
 
     /// Returns `true` if several requests may be under way at once.
@@ -183,37 +185,37 @@ impl Pulse {
         self.multiplexed.load(Ordering::Relaxed)
     }
 
-    /// Checks the timestamps against the bounds at the time `now`, and gives the order that follows.
-    pub(super) fn look(&self, bounds: &Bounds, now: Instant) {
+    /// Compares the timestamps with the limits at the time `now`, and asks for the shutdown that follows.
+    pub(super) fn check_timeouts(&self, limits: &ConnectionLimits, now: Instant) {
         let now = self.at(now);
-        let (stall, head) = (millis(bounds.stall_timeout), millis(bounds.head_timeout));
+        let (stall, head) = (millis(limits.stall_timeout), millis(limits.head_timeout));
         let older = |since: &AtomicU64, age: u64| {
             let since = since.load(Ordering::Relaxed);
             since != UNSET && now.saturating_sub(since) > age
         };
         let late = |progress: &BodyProgress| now > progress.deadline || older(&progress.stalled_since, stall);
         if older(&self.blocked_since, stall) || self.bodies.lock().values().any(|progress| late(progress)) {
-            return self.tell(Order::Cut);
+            return self.request_shutdown(Shutdown::Immediate);
         }
-        // A request is bounded by the limits of its call.
-        if self.is_visited() {
+        // A request is bounded by the limits of its call, not of the connection.
+        if self.has_requests() {
             return;
         }
         if self.finishing_since.load(Ordering::Relaxed) != UNSET {
             let finish = millis(FINISH_TIMEOUT);
-            if self.is_at_rest() && older(&self.finishing_since, finish) && older(&self.idle_since, finish) {
-                self.tell(Order::Cut);
+            if self.is_idle() && older(&self.finishing_since, finish) && older(&self.idle_since, finish) {
+                self.request_shutdown(Shutdown::Immediate);
             }
-        } else if !self.visited.load(Ordering::Relaxed) {
+        } else if !self.had_request.load(Ordering::Relaxed) {
             // Not even the first head has arrived.
             if older(&self.idle_since, head) {
-                self.tell(Order::Cut);
+                self.request_shutdown(Shutdown::Immediate);
             }
         // Bytes on an idle HTTP/2 connection need not belong to a head.
         } else if !self.multiplexed.load(Ordering::Relaxed) && older(&self.head_since, head) {
-            self.tell(Order::Cut);
+            self.request_shutdown(Shutdown::Immediate);
         } else if older(&self.idle_since, millis(IDLE_TIMEOUT)) {
-            self.tell(Order::Finish);
+            self.request_shutdown(Shutdown::Graceful);
         }
     }
 }
@@ -224,51 +226,51 @@ fn millis(duration: Duration) -> u64 {
 
 /// A request of a connection, under way until its response is complete or dropped.
 #[derive(Debug)]
-pub(crate) struct Visit {
-    pulse: Arc<Pulse>,
+pub(crate) struct RequestGuard {
+    activity: Arc<ConnectionActivity>,
     progress: Option<(u64, Arc<BodyProgress>)>,
 }
 
-impl Visit {
+impl RequestGuard {
     /// Returns `true` if other requests may be under way on the same connection.
     pub(crate) fn is_multiplexed(&self) -> bool {
-        self.pulse.multiplexed.load(Ordering::Relaxed)
+        self.activity.multiplexed.load(Ordering::Relaxed)
     }
 
     /// Starts to check that the response's body makes progress and is complete at `deadline`.
-    pub(crate) fn watch(&mut self, deadline: Option<Instant>) {
-        let deadline = deadline.map_or(u64::MAX, |deadline| self.pulse.at(deadline + DEADLINE_GRACE));
-        let progress = Arc::new(BodyProgress { stalled_since: AtomicU64::new(self.pulse.now()), deadline });
-        let number = self.pulse.next_body.fetch_add(1, Ordering::Relaxed);
-        self.pulse.bodies.lock().insert(number, Arc::clone(&progress));
+    pub(crate) fn watch_body(&mut self, deadline: Option<Instant>) {
+        let deadline = deadline.map_or(u64::MAX, |deadline| self.activity.at(deadline + DEADLINE_GRACE));
+        let progress = Arc::new(BodyProgress { stalled_since: AtomicU64::new(self.activity.now()), deadline });
+        let number = self.activity.next_body.fetch_add(1, Ordering::Relaxed);
+        self.activity.bodies.lock().insert(number, Arc::clone(&progress));
         self.progress = Some((number, progress));
     }
 
     /// Notes that hyper asked for more of the body.
-    pub(crate) fn asked(&self) {
+    pub(crate) fn body_polled(&self) {
         if let Some((_, progress)) = &self.progress {
             progress.stalled_since.store(UNSET, Ordering::Relaxed);
         }
     }
 
     /// Notes that a chunk of the body was handed over.
-    pub(crate) fn handed_over(&self) {
+    pub(crate) fn chunk_sent(&self) {
         if let Some((_, progress)) = &self.progress {
-            progress.stalled_since.store(self.pulse.now(), Ordering::Relaxed);
+            progress.stalled_since.store(self.activity.now(), Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for Visit {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         if let Some((number, _)) = self.progress.take() {
-            self.pulse.bodies.lock().remove(&number);
+            self.activity.bodies.lock().remove(&number);
         }
         // Stored before the count falls: the checking task must not see an old time with no request.
-        if self.pulse.visits.load(Ordering::Relaxed) == 1 {
-            self.pulse.idle_since.store(self.pulse.now(), Ordering::Relaxed);
+        if self.activity.requests.load(Ordering::Relaxed) == 1 {
+            self.activity.idle_since.store(self.activity.now(), Ordering::Relaxed);
         }
-        self.pulse.visits.fetch_sub(1, Ordering::Relaxed);
+        self.activity.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -276,8 +278,8 @@ impl Drop for Visit {
 mod tests {
     use super::*;
 
-    fn bounds() -> Bounds {
-        Bounds {
+    fn limits() -> ConnectionLimits {
+        ConnectionLimits {
             max_connections: 10,
             max_head_bytes: 8 << 10,
             head_timeout: Duration::from_secs(10),
@@ -285,87 +287,87 @@ mod tests {
         }
     }
 
-    /// Returns the order that a check gives this many seconds from now.
-    fn order_after(pulse: &Pulse, seconds: u64) -> Order {
-        pulse.look(&bounds(), Instant::now() + Duration::from_secs(seconds));
-        pulse.order(&std::task::Context::from_waker(std::task::Waker::noop()))
+    /// Returns the shutdown that is asked for this many seconds from now.
+    fn shutdown_after(activity: &ConnectionActivity, seconds: u64) -> Shutdown {
+        activity.check_timeouts(&limits(), Instant::now() + Duration::from_secs(seconds));
+        activity.requested_shutdown(&std::task::Context::from_waker(std::task::Waker::noop()))
     }
 
     #[test]
     fn the_first_head_has_a_timeout() {
-        let pulse = Pulse::new(Instant::now());
-        assert_eq!(order_after(&pulse, 9), Order::GoOn);
-        pulse.received();
-        assert_eq!(order_after(&pulse, 11), Order::Cut);
+        let activity = ConnectionActivity::new(Instant::now());
+        assert_eq!(shutdown_after(&activity, 9), Shutdown::None);
+        activity.received();
+        assert_eq!(shutdown_after(&activity, 11), Shutdown::Immediate);
     }
 
     #[test]
     fn later_heads_time_out_from_their_first_byte() {
-        let pulse = Pulse::new(Instant::now());
-        drop(pulse.visit(false));
-        assert_eq!(order_after(&pulse, 60), Order::GoOn);
-        pulse.received();
-        assert_eq!(order_after(&pulse, 9), Order::GoOn);
-        assert_eq!(order_after(&pulse, 11), Order::Cut);
+        let activity = ConnectionActivity::new(Instant::now());
+        drop(activity.begin_request(false));
+        assert_eq!(shutdown_after(&activity, 60), Shutdown::None);
+        activity.received();
+        assert_eq!(shutdown_after(&activity, 9), Shutdown::None);
+        assert_eq!(shutdown_after(&activity, 11), Shutdown::Immediate);
     }
 
     #[test]
     fn idle_connections_are_closed_and_busy_ones_kept() {
-        let pulse = Pulse::new(Instant::now());
-        let visit = pulse.visit(true);
-        assert_eq!(order_after(&pulse, 10_000), Order::GoOn, "a call has its own limits");
-        drop(visit);
-        pulse.received();
-        assert_eq!(order_after(&pulse, 74), Order::GoOn, "bytes of HTTP/2 need not be those of a head");
-        assert_eq!(order_after(&pulse, 76), Order::Finish);
-        assert_eq!(order_after(&pulse, 77), Order::Cut, "it had its time to finish");
+        let activity = ConnectionActivity::new(Instant::now());
+        let request = activity.begin_request(true);
+        assert_eq!(shutdown_after(&activity, 10_000), Shutdown::None, "a call has its own limits");
+        drop(request);
+        activity.received();
+        assert_eq!(shutdown_after(&activity, 74), Shutdown::None, "bytes of HTTP/2 need not be those of a head");
+        assert_eq!(shutdown_after(&activity, 76), Shutdown::Graceful);
+        assert_eq!(shutdown_after(&activity, 77), Shutdown::Immediate, "it had its time to finish");
     }
 
     #[test]
     fn finishing_connections_wait_for_their_requests_only() {
-        let pulse = Pulse::new(Instant::now());
-        let visit = pulse.visit(true);
-        pulse.tell(Order::Finish);
-        assert_eq!(order_after(&pulse, 1_000), Order::Finish, "a call has its own limits");
-        pulse.blocked();
-        drop(visit);
-        assert_eq!(order_after(&pulse, 2), Order::Finish, "the client still takes what was answered");
-        pulse.sent();
-        assert_eq!(order_after(&pulse, 2), Order::Cut);
+        let activity = ConnectionActivity::new(Instant::now());
+        let request = activity.begin_request(true);
+        activity.request_shutdown(Shutdown::Graceful);
+        assert_eq!(shutdown_after(&activity, 1_000), Shutdown::Graceful, "a call has its own limits");
+        activity.blocked();
+        drop(request);
+        assert_eq!(shutdown_after(&activity, 2), Shutdown::Graceful, "the client still takes what was answered");
+        activity.sent();
+        assert_eq!(shutdown_after(&activity, 2), Shutdown::Immediate);
     }
 
     #[test]
     fn clients_that_read_nothing_are_cut() {
-        let pulse = Pulse::new(Instant::now());
-        let _visit = pulse.visit(false);
-        pulse.blocked();
-        pulse.sent();
-        assert_eq!(order_after(&pulse, 1_000), Order::GoOn, "all was taken");
-        pulse.blocked();
-        assert_eq!(order_after(&pulse, 29), Order::GoOn);
-        assert_eq!(order_after(&pulse, 31), Order::Cut);
+        let activity = ConnectionActivity::new(Instant::now());
+        let _request = activity.begin_request(false);
+        activity.blocked();
+        activity.sent();
+        assert_eq!(shutdown_after(&activity, 1_000), Shutdown::None, "all was taken");
+        activity.blocked();
+        assert_eq!(shutdown_after(&activity, 29), Shutdown::None);
+        assert_eq!(shutdown_after(&activity, 31), Shutdown::Immediate);
     }
 
     #[test]
     fn stalled_bodies_are_cut() {
-        let pulse = Pulse::new(Instant::now());
-        let mut visit = pulse.visit(true);
-        visit.watch(None);
-        visit.asked();
-        assert_eq!(order_after(&pulse, 1_000), Order::GoOn, "the agent is slow, not the client");
-        visit.handed_over();
-        assert_eq!(order_after(&pulse, 31), Order::Cut);
+        let activity = ConnectionActivity::new(Instant::now());
+        let mut request = activity.begin_request(true);
+        request.watch_body(None);
+        request.body_polled();
+        assert_eq!(shutdown_after(&activity, 1_000), Shutdown::None, "the agent is slow, not the client");
+        request.chunk_sent();
+        assert_eq!(shutdown_after(&activity, 31), Shutdown::Immediate);
     }
 
     #[test]
     fn bodies_past_their_deadline_are_cut() {
-        let pulse = Pulse::new(Instant::now());
-        let mut visit = pulse.visit(true);
-        visit.watch(Some(Instant::now() + Duration::from_secs(5)));
-        visit.asked();
-        assert_eq!(order_after(&pulse, 5), Order::GoOn);
-        assert_eq!(order_after(&pulse, 7), Order::Cut);
-        drop(visit);
-        assert!(pulse.bodies.lock().is_empty());
+        let activity = ConnectionActivity::new(Instant::now());
+        let mut request = activity.begin_request(true);
+        request.watch_body(Some(Instant::now() + Duration::from_secs(5)));
+        request.body_polled();
+        assert_eq!(shutdown_after(&activity, 5), Shutdown::None);
+        assert_eq!(shutdown_after(&activity, 7), Shutdown::Immediate);
+        drop(request);
+        assert!(activity.bodies.lock().is_empty());
     }
 }

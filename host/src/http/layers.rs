@@ -12,29 +12,29 @@ use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
 use tower::{Service, ServiceBuilder};
 
-use super::body::Answering;
+use super::body::GuardedBody;
+use super::connection::ConnectionContext;
 use super::ingress;
-use super::listen::Line;
 
 /// Creates the service of one connection.
-pub(super) fn stack(
-    line: Arc<Line>,
+pub(super) fn layers(
+    connection: Arc<ConnectionContext>,
 ) -> TowerToHyperService<
     impl Service<
         Request<Incoming>,
-        Response = Response<Answering>,
+        Response = Response<GuardedBody>,
         Error = Infallible,
-        Future = impl Future<Output = Result<Response<Answering>, Infallible>> + Send + 'static,
+        Future = impl Future<Output = Result<Response<GuardedBody>, Infallible>> + Send + 'static,
     > + Clone
     + Send
     + 'static,
 > {
-    let inner = Arc::clone(&line);
+    let inner = Arc::clone(&connection);
     TowerToHyperService::new(
         ServiceBuilder::new()
             .map_request(move |request: Request<Incoming>| {
-                (line.pulse.visit(request.version() == Version::HTTP_2), request)
+                (connection.activity.begin_request(request.version() == Version::HTTP_2), request)
             })
-            .service_fn(move |(visit, request)| ingress::answer(Arc::clone(&inner), visit, request)),
+            .service_fn(move |(guard, request)| ingress::answer(Arc::clone(&inner), guard, request)),
     )
 }

@@ -6,78 +6,80 @@ use caxton_control::RevisionId;
 use caxton_control::desired::Mode;
 use http::{Response, request};
 
-use super::body::{Bounds, ReplyBody, RequestBody};
-use super::head::{self, Head};
-use super::ingress::Call;
-use super::listen::Line;
+use super::body::{BodyLimits, ReplyBody, RequestBody};
+use super::call::Call;
+use super::connection::ConnectionContext;
 use super::path;
-use super::problem::{About, Problem};
+use super::problem::{self, ProblemContext};
 use super::reply;
+use super::request_head::{self, RequestHead};
 use crate::agent::{Key, Submission};
+use crate::problem::{Audience, Problem};
 use crate::wasm::Outcome;
 
 /// Calls a message agent. In the mode `request` it waits for the reply; in the mode `enqueue` it returns 202 once the
 /// message is accepted.
-pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
+pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response<ReplyBody> {
     let conversation = call.conversation();
     let named = call.conversation.is_some();
     let Call { head, body, agent, revision, mode, route, params, trace, .. } = call;
     let name = agent.name().as_str();
-    let settings = line.server.settings.load();
-    let details = head::is_told_details(settings.details, line.pulse.is_local(), &head.headers);
-    let about = About { agent: Some(name), message: None, trace: Some(&trace), details };
+    let settings = connection.listener.settings.load();
+    let details = request_head::may_show_details(settings.details, connection.activity.is_local(), &head.headers);
+    let about = ProblemContext { agent: Some(name), message: None, trace: Some(&trace), details };
     let limits = &revision.spec.limits;
-    let bounds = Bounds { limit: limits.message_bytes, stall: settings.stall_timeout };
+    let bounds = BodyLimits { limit: limits.message_bytes, stall: settings.stall_timeout };
     // The guard is not held across the waits below: arc-swap has few fast slots.
     drop(settings);
     let body = match RequestBody::new(body, &head, bounds) {
         Ok(body) => body,
-        Err(error) => return Problem::of_body(&error, "limits.message").respond(&about),
+        Err(error) => return problem::respond(problem::of_body(&error, "limits.message"), &about),
     };
     // Checked before the body is read, so that a client learns of a bad header without sending the body.
-    let (said, headers, conversation) = match head::read(&head.headers).and_then(|said| {
-        let headers = describe(&head, &said, &params)?;
+    let (fields, headers, conversation) = match request_head::read(&head.headers).and_then(|fields| {
+        let headers = describe(&head, &fields, &params)?;
         // The template of a route takes precedence over the header.
-        let conversation = if named { conversation? } else { said.conversation.clone() };
-        Ok((said, headers, conversation))
+        let conversation = if named { conversation? } else { fields.conversation.clone() };
+        Ok((fields, headers, conversation))
     }) {
         Ok(read) => read,
-        Err(problem) => return problem.respond(&about),
+        Err(problem) => return problem::respond(problem, &about),
     };
     let content = match body.collect().await {
         Ok(content) => content,
-        Err(error) => return Problem::of_body(&error, "limits.message").respond(&about),
+        Err(error) => return problem::respond(problem::of_body(&error, "limits.message"), &about),
     };
-    let patience = patience(mode, said.deadline, limits.time);
-    let arrival = Submission {
+    let timeout = timeout(mode, fields.deadline, limits.time);
+    let submission = Submission {
         sender: sender(&head, &route),
-        performative: said.performative,
+        performative: fields.performative,
         content,
-        content_type: said.content_type,
-        ontology: said.ontology,
-        protocol: said.protocol,
+        content_type: fields.content_type,
+        ontology: fields.ontology,
+        protocol: fields.protocol,
         conversation,
-        patience,
+        patience: timeout,
         headers,
         trace: Some(trace.clone()),
     };
     match mode {
         Mode::Enqueue => {
-            let key = match Key::of(&head.headers, &arrival) {
+            // Only here: a caller that waits sees whether its request was handled, and needs no key.
+            let key = match Key::of(&head.headers, &submission) {
                 Ok(key) => key,
-                Err(why) => return Problem::bad_request(why).respond(&about),
+                Err(why) => return problem::respond(Problem::bad_request(why), &about),
             };
-            match agent.enqueue(arrival, key).await {
+            match agent.enqueue(submission, key).await {
                 Ok(accepted) => reply::accepted(accepted, name),
-                Err(error) => Problem::of_admission(&error).respond(&about),
+                Err(error) => problem::respond(problem::of_admission(&error), &about),
             }
         }
-        Mode::Request => match agent.ask(arrival).await {
-            Err(error) => Problem::of_admission(&error).respond(&about),
+        Mode::Request => match agent.ask(submission).await {
+            Err(error) => problem::respond(problem::of_admission(&error), &about),
             Ok((accepted, answer)) => {
-                let about = About { message: Some(&accepted.id), ..about };
+                let about = ProblemContext { message: Some(&accepted.id), ..about };
                 let revision = answer.revision.as_deref();
-                let mut response = respond(line, answer.outcome, revision, &about);
+                let mut response = respond(connection, answer.outcome, revision, &about);
                 reply::sign(response.headers_mut(), name, revision, Some(accepted));
                 response
             }
@@ -86,16 +88,25 @@ pub(super) async fn call(line: &Line, call: Call) -> Response<ReplyBody> {
 }
 
 /// Makes the response of the outcome of a message in the mode `request`.
-fn respond(line: &Line, outcome: Outcome, revision: Option<&RevisionId>, about: &About<'_>) -> Response<ReplyBody> {
-    if let Some(problem) = Problem::of_outcome(&outcome) {
-        return problem.respond(about);
+fn respond(
+    connection: &ConnectionContext,
+    outcome: Outcome,
+    revision: Option<&RevisionId>,
+    about: &ProblemContext<'_>,
+) -> Response<ReplyBody> {
+    if let Some(problem) = Problem::of_outcome(&outcome, Audience::Client) {
+        return problem::respond(problem, about);
     }
     let message = if let Outcome::Reply(message) = outcome { Some(*message) } else { None };
     reply::answered(message).unwrap_or_else(|error| {
         if let Some(revision) = revision {
-            line.server.directory.context.note_line(revision, "error", format!("a reply has no response: {error}"));
+            connection.listener.directory.context.note_line(
+                revision,
+                "error",
+                format!("a reply has no response: {error}"),
+            );
         }
-        Problem::bad_status(&error).respond(about)
+        problem::respond(problem::of_bad_status(&error), about)
     })
 }
 
@@ -110,8 +121,12 @@ fn sender(head: &request::Parts, route: &str) -> String {
 }
 
 /// Returns the headers of the message that describe the request. The route is part of the sender instead.
-fn describe(head: &request::Parts, said: &Head, params: &[(String, String)]) -> Result<Vec<(String, String)>, Problem> {
-    let mut headers = Vec::with_capacity(3 + params.len() + said.passed.len());
+fn describe(
+    head: &request::Parts,
+    fields: &RequestHead,
+    params: &[(String, String)],
+) -> Result<Vec<(String, String)>, Problem> {
+    let mut headers = Vec::with_capacity(3 + params.len() + fields.passed.len());
     let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
     add("http-method", head.method.as_str());
     add("http-path", head.uri.path());
@@ -123,13 +138,13 @@ fn describe(head: &request::Parts, said: &Head, params: &[(String, String)]) -> 
             .ok_or_else(|| Problem::bad_request(format!("the part `{value}` of the path is not printable UTF-8")))?;
         headers.push((format!("http-param-{}", name.to_ascii_lowercase()), value));
     }
-    headers.extend(said.passed.iter().cloned());
+    headers.extend(fields.passed.iter().cloned());
     Ok(headers)
 }
 
 /// Returns the time to wait for an outcome. A caller that waits gets its own deadline, bounded by `limits.time`. An
 /// enqueued message has only the deadline that the request sets.
-fn patience(mode: Mode, deadline: Option<Duration>, time: Duration) -> Option<Duration> {
+fn timeout(mode: Mode, deadline: Option<Duration>, time: Duration) -> Option<Duration> {
     match mode {
         Mode::Request => Some(deadline.map_or(time, |deadline| deadline.min(time))),
         Mode::Enqueue => deadline,
@@ -150,7 +165,7 @@ mod tests {
             (Mode::Enqueue, None, None),
             (Mode::Enqueue, Some(seconds(60)), Some(seconds(60))),
         ] {
-            assert_eq!(patience(mode, deadline, seconds(10)), expected, "{mode:?} {deadline:?}");
+            assert_eq!(timeout(mode, deadline, seconds(10)), expected, "{mode:?} {deadline:?}");
         }
     }
 
@@ -164,9 +179,9 @@ mod tests {
             .body(())
             .unwrap();
         let (head, ()) = request.into_parts();
-        let said = head::read(&head.headers).unwrap();
+        let fields = request_head::read(&head.headers).unwrap();
         let params = [("ID".to_owned(), "J%C3%BCrgen".to_owned())];
-        let seen = describe(&head, &said, &params).unwrap();
+        let seen = describe(&head, &fields, &params).unwrap();
         let seen: Vec<(&str, &str)> = seen.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(
             seen,
@@ -178,7 +193,7 @@ mod tests {
                 ("accept", "text/plain"),
             ]
         );
-        assert!(describe(&head, &said, &[("id".to_owned(), "%0A".to_owned())]).is_err());
+        assert!(describe(&head, &fields, &[("id".to_owned(), "%0A".to_owned())]).is_err());
         assert_eq!(sender(&head, "/tickets/{ID}"), "http:GET /tickets/{ID}");
     }
 }

@@ -8,7 +8,7 @@ use caxton_control::units::parse_duration;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Version, request};
 
-use super::problem::Problem;
+use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
 
 /// Headers of a request that a message agent gets under their own names. Credentials and cookies are left out: an agent
@@ -29,7 +29,7 @@ const MAX_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The head of a request to a message agent.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct RequestHead {
     pub(super) performative: Performative,
     pub(super) conversation: Option<String>,
     pub(super) protocol: Option<String>,
@@ -37,7 +37,7 @@ pub(super) struct Head {
     /// The time the caller waits for a reply, from `caxton-deadline`.
     pub(super) deadline: Option<Duration>,
     pub(super) content_type: String,
-    /// Further headers for the agent, from [`PASSED`].
+    /// The headers for the agent, from [`PASSED`].
     pub(super) passed: Vec<(String, String)>,
 }
 
@@ -63,8 +63,8 @@ pub(super) fn check_host(head: &request::Parts) -> Result<(), Problem> {
 ///
 /// # Errors
 /// `bad-request` for a header with an invalid value.
-pub(super) fn read(headers: &HeaderMap) -> Result<Head, Problem> {
-    let mut head = Head {
+pub(super) fn read(headers: &HeaderMap) -> Result<RequestHead, Problem> {
+    let mut head = RequestHead {
         performative: Performative::Request,
         conversation: None,
         protocol: None,
@@ -118,7 +118,7 @@ fn deadline(text: &str) -> Result<Duration, Problem> {
 /// Returns `true` if the response may carry error details of the agent (`http.details`). `local` says that the
 /// connection comes from this machine. A reverse proxy on this machine connects locally too, so that a request with a
 /// header of a proxy counts as remote.
-pub(super) fn is_told_details(details: Details, local: bool, headers: &HeaderMap) -> bool {
+pub(super) fn may_show_details(details: Details, local: bool, headers: &HeaderMap) -> bool {
     match details {
         Details::Always => true,
         Details::Never => false,
@@ -135,7 +135,7 @@ mod tests {
     use http::HeaderName;
 
     use super::super::body::ReplyBody;
-    use super::super::problem::About;
+    use super::super::problem::{ProblemContext, respond};
     use super::*;
 
     fn headers(pairs: &[(&'static str, &[u8])]) -> HeaderMap {
@@ -146,7 +146,9 @@ mod tests {
     }
 
     fn detail(problem: Problem) -> String {
-        let ReplyBody::Whole(body) = problem.respond(&About::default()).into_body() else { panic!("no body") };
+        let ReplyBody::Whole(body) = respond(problem, &ProblemContext::default()).into_body() else {
+            panic!("no body")
+        };
         let details: serde_json::Value = serde_json::from_slice(&body).unwrap();
         details["detail"].as_str().unwrap().to_owned()
     }

@@ -1,0 +1,130 @@
+//! Copies of calls of HTTP agents.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use caxton_control::rollout::compare::{Answer, Content};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Limited};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::handler_answer::effects_of;
+use super::recording::MAX_BYTES;
+use crate::wasm::{BodyError, Commits, Effects, Fault, HttpCall, Outside, Pool, Run, Unanswered, Work};
+
+/// A call that was recorded.
+pub(super) struct RecordedCall {
+    pub(super) head: http::request::Parts,
+    /// The part of the body that the live handler read.
+    pub(super) body: Bytes,
+    /// Set if that is the whole body.
+    pub(super) is_whole: bool,
+    pub(super) conversation: String,
+}
+
+impl RecordedCall {
+    /// Returns the method and the path, in the form in which messages name their HTTP sender.
+    pub(super) fn request_line(&self) -> String {
+        format!("http:{} {}", self.head.method, self.head.uri.path())
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len()
+    }
+}
+
+/// Lets an instance of `pool` handle a copy of a call, and reads its response to the end.
+pub(super) async fn handle(pool: &Arc<Pool>, call: &RecordedCall, outside: Arc<dyn Outside>) -> Result<Answer, Fault> {
+    let time = pool.who.spec.limits.time;
+    let deadline = Instant::now() + time;
+    let lease = pool.lease(deadline).await?;
+    let is_exceeded = Arc::new(AtomicBool::new(false));
+    let body =
+        RecordedBody { read: Some(call.body.clone()), is_whole: call.is_whole, is_exceeded: Arc::clone(&is_exceeded) };
+    let conversation = call.conversation.clone();
+    // Nothing is committed while it runs: the effects of the whole call go to `commit` below.
+    let commits = Commits::Nowhere;
+    let work =
+        Work { conversation, hops: 0, deadline, trace: None, outside: Some(outside), commits, run: Run::default() };
+    let request = http::Request::from_parts(call.head.clone(), body);
+    let effects = Mutex::new(Vec::new());
+    let commit = |done: Effects| {
+        *effects.lock() = effects_of(&done);
+        std::future::ready(Ok::<(), Infallible>(()))
+    };
+    let interrupt = CancellationToken::new();
+    let ended = HttpCall { request, work, time, interrupt }.run(lease, commit, Box::new(|_| ())).await;
+    let response = match ended {
+        Ok(response) => response,
+        // Checked first: the fault of a guest whose body broke off is not its own.
+        Err(_) if is_exceeded.load(Ordering::Relaxed) => return Err(incomplete_body()),
+        Err(Unanswered::Fault(fault)) => return Err(fault),
+        // Keys are reserved for live handlers only, so that a copy never meets one.
+        Err(Unanswered::BrokenOff(key, ..)) => return Err(Fault::Reserved(key)),
+        Err(Unanswered::Refused(never, _)) => match never {},
+    };
+    let (head, content_type) = (response_head(&response), content_type(&response));
+    // Read to the end: the body is part of the answer, and may fail after its head.
+    let reply = match Limited::new(response.into_body(), MAX_BYTES).collect().await {
+        Ok(body) => Ok(Some(Content { content_type, bytes: body.to_bytes().to_vec() })),
+        Err(error) => Err(error.to_string()),
+    };
+    if is_exceeded.load(Ordering::Relaxed) {
+        return Err(incomplete_body());
+    }
+    Ok(Answer { head, reply, effects: effects.into_inner() })
+}
+
+/// Returns the fault of a copy that reads more of the request's body than the live handler did. It is the host's, so that
+/// the copy is set aside.
+fn incomplete_body() -> Fault {
+    Fault::Host("the rest of the request's body was not recorded".to_owned())
+}
+
+/// The body of a recorded call.
+struct RecordedBody {
+    read: Option<Bytes>,
+    is_whole: bool,
+    /// Set when more is read than was recorded.
+    is_exceeded: Arc<AtomicBool>,
+}
+
+impl Body for RecordedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(read) = self.read.take().filter(|read| !read.is_empty()) {
+            return Poll::Ready(Some(Ok(Frame::data(read))));
+        }
+        if self.is_whole {
+            return Poll::Ready(None);
+        }
+        self.is_exceeded.store(true, Ordering::Relaxed);
+        // Any error ends the body; this one needs no text.
+        Poll::Ready(Some(Err(BodyError::TooLarge { limit: 0 })))
+    }
+}
+
+/// Returns the status and the headers, without those that follow from the body.
+pub(super) fn response_head<B>(response: &http::Response<B>) -> BTreeMap<String, String> {
+    let headers = response.headers().iter().filter(|(name, _)| **name != CONTENT_LENGTH && **name != CONTENT_TYPE);
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let mut head: BTreeMap<String, String> =
+        headers.map(|(name, value)| (format!("headers/{name}"), text(value))).collect();
+    head.insert("status".to_owned(), response.status().as_u16().to_string());
+    head
+}
+
+pub(super) fn content_type<B>(response: &http::Response<B>) -> String {
+    let named = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    named.unwrap_or_default().to_owned()
+}

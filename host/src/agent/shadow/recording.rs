@@ -1,0 +1,53 @@
+//! The recording of one live handling: everything that it read from outside of itself.
+
+use std::collections::HashMap;
+
+use caxton_control::rollout::compare::Effect;
+
+use super::handler_answer::request_effect;
+use crate::wasm::{Read, wit};
+
+/// The most bytes of one recording. A handling that reads more is not copied: 32 are recorded at once, and 256 wait.
+pub(super) const MAX_BYTES: usize = 2 << 20;
+
+/// The arguments of a listing of keys: prefix, the key after which it begins, the most keys.
+pub(super) type ListingArguments = (String, Option<String>, u32);
+
+/// A recording.
+#[derive(Default)]
+pub(super) struct Recording {
+    pub(super) reads: HashMap<String, Option<Read>>,
+    pub(super) listings: HashMap<ListingArguments, Vec<String>>,
+    /// The agents found, by capability.
+    pub(super) found: HashMap<String, Vec<String>>,
+    /// The timers looked up, by id or name.
+    pub(super) timers: HashMap<String, Option<String>>,
+    /// The requests in order, with their answers; `None` if the handling ended before the answer came.
+    pub(super) requests: Vec<(wit::Draft, Option<Result<wit::Message, wit::RequestError>>)>,
+    /// The receivers of its sends in order, with the reason if one was refused.
+    pub(super) sends: Vec<(String, Option<wit::SendError>)>,
+    bytes: usize,
+}
+
+impl Recording {
+    /// Counts bytes that are to be added. Returns `false` if they would exceed the bound; then nothing more is added.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        // Counted beyond the bound as well: the sum shows later that the recording is not complete.
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.is_complete()
+    }
+
+    /// Returns `true` if nothing was left out.
+    pub(super) fn is_complete(&self) -> bool {
+        self.bytes <= MAX_BYTES
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the requests as effects, which is how they are compared.
+    pub(super) fn request_effects(&self) -> Vec<Effect> {
+        self.requests.iter().map(|(draft, _)| request_effect(draft)).collect()
+    }
+}

@@ -1,0 +1,121 @@
+//! The surroundings of a copy, which nothing leaves.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use caxton_control::RevisionId;
+
+use crate::agent::Directory;
+use crate::wasm::{
+    Commits, Effects, Envelope, Fault, Identity, Inbox, LogLevel, Outside, Pool, Read, Run, Seen, Sent, TimerName,
+    Work, wit,
+};
+
+/// The result of a handler, and its effects.
+type Handled = (Result<Option<wit::Reply>, wit::Failure>, Effects);
+
+/// Lets an instance of `pool` handle a copy of a message. `outside` answers what it asks of the host.
+pub(super) async fn handle(
+    pool: &Arc<Pool>,
+    message: &wit::Message,
+    hops: u32,
+    outside: Arc<dyn Outside>,
+) -> Result<Handled, Fault> {
+    let time = pool.who.spec.limits.time;
+    let deadline = Instant::now() + time;
+    // After a fault the lease is dropped, and the instance with it.
+    let mut lease = pool.lease(deadline).await?;
+    let conversation = message.conversation_id.clone();
+    // Nothing is committed: the effects stay with the instance until they are taken below.
+    let commits = Commits::WithResult;
+    let work = Work { conversation, hops, deadline, trace: None, outside: Some(outside), commits, run: Run::default() };
+    let result = lease.instance().handle(message, work, time).await?;
+    let effects = lease.instance().take_effects();
+    // Reused like a live instance, so that what a message leaves in its memory shows in the comparison.
+    lease.finish(true);
+    Ok((result, effects))
+}
+
+/// Returns the result of a request whose answer was not recorded: a copy never reaches another agent.
+pub(super) fn refused_request() -> Result<wit::Message, wit::RequestError> {
+    let why = "a copy of a message asks nobody".to_owned();
+    Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why)))
+}
+
+/// Checks a draft as if it were sent, so that a copy gets the same errors.
+pub(super) fn check_send(
+    directory: &dyn Directory,
+    who: &Identity,
+    work: &Work,
+    draft: wit::Draft,
+) -> Result<Sent, wit::SendError> {
+    let (_, envelope) = directory.address(who, work, draft)?;
+    Ok(Sent::new(Arc::new(NullMailbox) as Arc<dyn Inbox>, envelope))
+}
+
+/// A mailbox that discards its messages. It has no bound, so that a copy reserves no room that a live message needs.
+struct NullMailbox;
+
+impl Inbox for NullMailbox {
+    fn put(&self, _: Box<Envelope>) -> bool {
+        // No worker has to be woken.
+        false
+    }
+
+    fn work(self: Arc<Self>) {}
+
+    fn reserve_beyond(&self) {}
+
+    fn other(&self, _: &str) -> Option<Arc<dyn Inbox>> {
+        None
+    }
+
+    fn release(&self) {}
+}
+
+/// The host of an instance while it handles nothing: it has nothing but the memory with which the instance starts.
+pub(super) struct IdleHost {
+    /// The saved memory of a stateful agent.
+    pub(super) saved: Option<Bytes>,
+}
+
+impl Outside for IdleHost {
+    fn admit(&self, _: &Identity, _: &Work, _: wit::Draft) -> Result<Sent, wit::SendError> {
+        Err(wit::SendError::Unavailable("no message is being handled".to_owned()))
+    }
+
+    fn request<'a>(
+        &'a self,
+        _: &'a Identity,
+        _: &'a Work,
+        _: wit::Draft,
+        _: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+        Box::pin(std::future::ready(refused_request()))
+    }
+
+    fn find(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn read(&self, _: &str, _: &str) -> Result<Seen<Option<Read>>, String> {
+        Ok(Seen { what: None, safe: true })
+    }
+
+    fn keys(&self, _: &str, _: &str, _: Option<&str>, _: u32) -> Result<Seen<Vec<String>>, String> {
+        Ok(Seen { what: Vec::new(), safe: true })
+    }
+
+    fn timer(&self, _: &str, _: &TimerName) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+
+    fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
+        Ok(self.saved.clone())
+    }
+
+    fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}
+}

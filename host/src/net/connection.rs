@@ -1,0 +1,128 @@
+//! A connection: HTTP/1.1 or HTTP/2 on a socket, until it ends or is shut down.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::TcpStream;
+
+use super::activity::{ConnectionActivity, Shutdown};
+use super::limits::ConnectionLimits;
+use super::socket::{Socket, wait_for_reset};
+
+/// The most concurrent requests of one HTTP/2 connection; the client has to queue more.
+const MAX_STREAMS: u32 = 128;
+/// The bytes of one HTTP/2 stream that may be buffered for sending.
+const SEND_BUFFER: usize = 128 << 10;
+/// The receive window of one HTTP/2 stream in bytes. It bounds what is buffered of a body that the agent reads slowly.
+const RECEIVE_WINDOW: u32 = 256 << 10;
+
+/// Serves one connection until it ends. TLS would wrap the socket here.
+pub(super) async fn serve_connection<S, B>(
+    stream: TcpStream,
+    activity: &Arc<ConnectionActivity>,
+    service: S,
+    limits: &ConnectionLimits,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let builder = builder(limits);
+    let stream = Arc::new(stream);
+    let connection = builder.serve_connection(TokioIo::new(Socket::new(Arc::clone(&stream), activity)), service);
+    let inner = std::pin::pin!(connection);
+    let connection = Connection { inner, activity, is_finishing: false, stream, reset: None };
+    if let Err(error) = connection.await {
+        // Clients may disconnect at any time, which is no fault worth a warning.
+        tracing::debug!(error, "a connection ended");
+    }
+}
+
+fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
+    let head = usize::try_from(limits.max_head_bytes).unwrap_or(usize::MAX);
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // The buffer's size bounds the head. A client may close its sending side after its request.
+    builder.http1().max_buf_size(head).half_close(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(RECEIVE_WINDOW)
+        // More than one stream's window, so that one stalled stream does not block the others.
+        .initial_connection_window_size(4 * RECEIVE_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(limits.stall_timeout)
+        .keep_alive_timeout(limits.head_timeout);
+    builder
+}
+
+/// The future of a connection, which obeys the shutdown that its activity is asked for and ends when the client is gone.
+struct Connection<'a, C> {
+    /// The connection as hyper serves it.
+    inner: Pin<&'a mut C>,
+    activity: &'a ConnectionActivity,
+    is_finishing: bool,
+    stream: Arc<TcpStream>,
+    /// The wait for a reset. Created when a request has to wait: most are answered at the first poll and save the
+    /// allocation.
+    reset: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<C: GracefulConnection> Connection<'_, C>
+where
+    C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// Starts the graceful shutdown. A request whose head is not complete is not waited for.
+    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let was_idle = self.activity.is_idle();
+        self.inner.as_mut().graceful_shutdown();
+        let polled = self.inner.as_mut().poll(cx).map_err(Into::into);
+        // An HTTP/2 client may have to open its window before the last bytes can be sent.
+        if polled.is_pending() && was_idle && self.activity.is_idle() && !self.activity.is_multiplexed() {
+            return Poll::Ready(Ok(()));
+        }
+        polled
+    }
+}
+
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+impl<C: GracefulConnection> Future for Connection<'_, C>
+where
+    C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let shutdown = self.activity.requested_shutdown(cx);
+        if shutdown == Shutdown::Immediate {
+            return Poll::Ready(Err("its client is too slow".into()));
+        }
+        // Polled before the shutdown, so that a request that has arrived by now is still answered.
+        let mut polled = self.inner.as_mut().poll(cx).map_err(Into::into);
+        if polled.is_pending() && shutdown == Shutdown::Graceful && !std::mem::replace(&mut self.is_finishing, true) {
+            polled = self.finish(cx);
+        }
+        // While a request is answered, hyper reads nothing in HTTP/1.1 and would find a reset only at its next write.
+        if polled.is_pending() && self.activity.has_requests() && !self.activity.is_multiplexed() {
+            let Self { reset, stream, .. } = &mut *self;
+            let reset = reset.get_or_insert_with(|| Box::pin(wait_for_reset(Arc::clone(stream))));
+            if reset.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err("its client is gone".into()));
+            }
+        }
+        polled
+    }
+}

@@ -1,0 +1,241 @@
+//! The accept loop of a listener, and the task that checks all of its connections.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::activity::{ConnectionActivity, Shutdown};
+use super::connection::serve_connection;
+use super::limits::ConnectionLimits;
+
+/// The pause after accepting failed for want of file descriptors: others may close meanwhile.
+const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
+/// The interval at which a full listener checks whether a reload has raised `max_connections`.
+const CAPACITY_CHECK: Duration = Duration::from_secs(1);
+/// The bounds of the interval at which connections are checked, which follows from the timeouts.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// The interval at which connections are checked during a stop.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A listener and its connections.
+struct Listener<M> {
+    /// Returns the current limits; a reload may change them at any time.
+    limits: Box<dyn Fn() -> ConnectionLimits + Send + Sync>,
+    /// Creates the service of a connection.
+    make_service: M,
+    /// The start of time for the timestamps of all connections.
+    origin: Instant,
+    // Locked for single insertions, removals and checks, never across a wait.
+    connections: Mutex<Connections>,
+    /// Signals that a connection has ended.
+    closed: Notify,
+    /// Signals that all connections have to finish.
+    stopping: Notify,
+}
+
+#[derive(Default)]
+struct Connections {
+    open: HashMap<u64, Arc<ConnectionActivity>>,
+    /// The number of the newest connection.
+    last: u64,
+    /// Set when no more are taken in.
+    stopping: bool,
+}
+
+/// Serves connections until `stop`, each with a service of `make_service`, which has to register its requests as
+/// [`track_requests`](super::track_requests()) does. Then finishes the requests under way, and returns when all
+/// connections have ended. Dropping the future leaves them open.
+pub(crate) async fn serve<M, S, B>(
+    socket: TcpListener,
+    limits: impl Fn() -> ConnectionLimits + Send + Sync + 'static,
+    make_service: M,
+    stop: CancellationToken,
+) where
+    M: Fn(Arc<ConnectionActivity>) -> S + Send + Sync + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let listener = Arc::new(Listener {
+        limits: Box::new(limits),
+        make_service,
+        origin: Instant::now(),
+        connections: Mutex::default(),
+        closed: Notify::new(),
+        stopping: Notify::new(),
+    });
+    let stopped = async {
+        stop.cancelled().await;
+        listener.stop();
+        listener.wait_until_empty().await;
+    };
+    tokio::select! {
+        () = stopped => {}
+        () = listener.check_timeouts() => {}
+        () = listener.accept_until(socket, &stop) => {}
+    }
+}
+
+impl<M, S, B> Listener<M>
+where
+    M: Fn(Arc<ConnectionActivity>) -> S + Send + Sync + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// Accepts connections until `stop`, and closes the listener. Never returns: the caller waits for the connections.
+    async fn accept_until(self: &Arc<Self>, socket: TcpListener, stop: &CancellationToken) {
+        tokio::select! {
+            // Biased: no connection is accepted once the stop is ordered.
+            biased;
+            () = stop.cancelled() => {}
+            () = self.accept(&socket) => {}
+        }
+        drop(socket);
+        std::future::pending::<()>().await;
+    }
+
+    async fn accept(self: &Arc<Self>, socket: &TcpListener) {
+        // Reported once a shortage, not once an attempt.
+        let mut is_short = false;
+        loop {
+            self.wait_for_capacity().await;
+            match socket.accept().await {
+                Ok((stream, _)) => {
+                    is_short = false;
+                    self.serve(stream);
+                }
+                // The client has closed the connection before it was accepted.
+                Err(error) if is_client_error(&error) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut is_short, true) {
+                        tracing::warn!(%error, "no connection can be accepted; trying again as others end");
+                    }
+                    self.wait_for_close(OUT_OF_FILES_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until one more connection may be open.
+    async fn wait_for_capacity(&self) {
+        while self.connections.lock().open.len() >= (self.limits)().max_connections as usize {
+            self.wait_for_close(CAPACITY_CHECK).await;
+        }
+    }
+
+    async fn wait_for_close(&self, longest: Duration) {
+        // A timeout is the normal case.
+        let _ = tokio::time::timeout(longest, self.closed.notified()).await;
+    }
+
+    async fn wait_until_empty(&self) {
+        loop {
+            // Created before the check, so that a connection that ends in between is not missed.
+            let closed = self.closed.notified();
+            if self.connections.lock().open.is_empty() {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    /// Starts the task of a connection.
+    fn serve(self: &Arc<Self>, stream: TcpStream) {
+        // Responses are written as a whole, so that Nagle's algorithm would only delay them.
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let activity = ConnectionActivity::new(self.origin);
+        if stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
+            activity.set_local();
+        }
+        // Registered under the lock that a stop takes, so that a connection is either refused or told to finish.
+        let number = {
+            let mut connections = self.connections.lock();
+            if connections.stopping {
+                return;
+            }
+            connections.last += 1;
+            let number = connections.last;
+            connections.open.insert(number, Arc::clone(&activity));
+            number
+        };
+        let entry = ConnectionEntry { listener: Arc::clone(self), number };
+        tokio::spawn(async move {
+            let service = (entry.listener.make_service)(Arc::clone(&activity));
+            serve_connection(stream, &activity, service, &(entry.listener.limits)()).await;
+            drop(entry);
+        });
+    }
+
+    /// Checks all connections at intervals. Never returns.
+    async fn check_timeouts(&self) {
+        let mut stopping = false;
+        loop {
+            let limits = (self.limits)();
+            let shortest = limits.head_timeout.min(limits.stall_timeout);
+            // An eighth of the shortest timeout bounds the delay by which a timeout is noticed.
+            let pause = if stopping {
+                STOP_CHECK_INTERVAL
+            } else {
+                (shortest / 8).clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL)
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stopping.notified() => stopping = true,
+            }
+            let now = Instant::now();
+            for activity in self.connections.lock().open.values() {
+                activity.check_timeouts(&limits, now);
+            }
+        }
+    }
+
+    /// Asks all connections to finish, and refuses new ones.
+    fn stop(&self) {
+        let mut connections = self.connections.lock();
+        connections.stopping = true;
+        for activity in connections.open.values() {
+            activity.request_shutdown(Shutdown::Graceful);
+        }
+        self.stopping.notify_one();
+    }
+}
+
+/// Returns `true` if accepting failed because of the one connection.
+fn is_client_error(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// The entry of an open connection, removed on drop.
+struct ConnectionEntry<M> {
+    listener: Arc<Listener<M>>,
+    number: u64,
+}
+
+impl<M> Drop for ConnectionEntry<M> {
+    fn drop(&mut self) {
+        self.listener.connections.lock().open.remove(&self.number);
+        // `notify_one` suffices: the accept loop and the stop never wait at the same time.
+        self.listener.closed.notify_one();
+    }
+}
