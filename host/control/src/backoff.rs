@@ -24,6 +24,7 @@ impl Backoff {
     ///
     /// `chance` is from 0 to 1 and evenly distributed, so that messages which failed together are not retried together.
     pub fn delay(&self, failures: u32, chance: f64) -> Duration {
+        // In floating point: a high power of the factor exceeds every integer, and saturates here instead.
         let first = self.first.as_secs_f64();
         let grown = first * self.factor.powf(f64::from(failures.saturating_sub(1)));
         let wait = grown.min(self.max.as_secs_f64());
@@ -61,7 +62,7 @@ mod tests {
         }
     }
 
-    /// Any backoff that the configuration accepts.
+    /// A backoff that the configuration accepts.
     fn any_backoff() -> impl Strategy<Value = Backoff> {
         (100..=300_000_u64, 100..=300_000_u64, 1.1..=5.0, 0.0..=1.0).prop_map(|(one, other, factor, jitter)| Backoff {
             first: Duration::from_millis(one.min(other)),

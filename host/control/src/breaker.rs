@@ -30,11 +30,11 @@ const SKEW_MS: u64 = 1_000;
 /// A circuit breaker: keeps messages from an agent that fails, and admits one now and then as a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breaker {
-    /// Consecutive faults that open it.
+    /// The number of consecutive faults that opens it.
     faults: u32,
     reset_ms: u64,
     in_a_row: u32,
-    /// One bit for each of the last handlings, 1 for a fault, the newest in the lowest bit.
+    /// A bit for each of the last handlings, 1 for a fault, the newest in the lowest bit.
     window: u128,
     /// The number of valid bits, at most [`WINDOW`].
     handled: u32,
@@ -46,7 +46,7 @@ pub struct Breaker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Closed,
-    /// Open since this time; half-open once the reset time is over.
+    /// The open phase; half-open once the reset time is over.
     Open {
         since: u64,
     },
@@ -59,12 +59,12 @@ enum Phase {
 /// The answer to a request for delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Deliver the message.
+    /// Allows the delivery.
     Yes,
-    /// Deliver the message as a trial: its result decides. The caller has to report it by [`well`](Breaker::well),
+    /// Allows the delivery as a trial: its result decides. The caller has to report it by [`well`](Breaker::well),
     /// [`fault`](Breaker::fault) or [`abandoned`](Breaker::abandoned), as no other trial begins before.
     Trial,
-    /// Deliver nothing.
+    /// Forbids the delivery.
     No {
         /// The time to ask again, in milliseconds since 1970. A trial in progress may end sooner.
         until: u64,
@@ -74,9 +74,9 @@ pub enum Admission {
 /// The history of a message that ended in a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failing {
-    /// It had not failed on this revision before, or it is a call.
+    /// A message that had not failed on this revision before, or a call.
     First,
-    /// It had failed on this revision before.
+    /// A message that had failed on this revision before.
     Again,
 }
 

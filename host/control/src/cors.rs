@@ -1,4 +1,4 @@
-//! Cross-origin access to agents from web pages, and the headers that allow it (the CORS protocol of the Fetch
+//! The cross-origin access to agents from web pages, and the headers that allow it (the CORS protocol of the Fetch
 //! standard).
 
 use std::collections::BTreeSet;
@@ -55,6 +55,7 @@ impl Cors {
     pub fn preflight(&self, origin: &str, method: &str, headers: Option<&str>, methods: &[&str]) -> Vec<Header> {
         let Some(mut answer) = self.allowed(origin) else { return Vec::new() };
         let may = |method: &&str| self.methods.is_empty() || self.methods.contains(*method);
+        // A route for all methods has no list, so only the requested method is named.
         let asked = [method];
         let taken = if methods.is_empty() { &asked[..] } else { methods };
         let taken: Vec<&str> = taken.iter().copied().filter(may).collect();
@@ -120,6 +121,7 @@ pub fn is_origin(text: &str) -> bool {
 
 /// Returns `true` if `text` is a valid header name or `*`.
 pub fn is_header(text: &str) -> bool {
+    // The `token` of RFC 9110, section 5.6.2.
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(token)
 }

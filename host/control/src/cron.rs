@@ -1,4 +1,4 @@
-//! Cron patterns, such as `0 */5 * * * *` for every five minutes, on a calendar without a time zone.
+//! The cron patterns, such as `0 */5 * * * *` for every five minutes, on a calendar without a time zone.
 //!
 //! The fields are second, minute, hour, day, month and weekday; with five fields the second is 0. If both day and
 //! weekday are set, either of them has to match. [`schedule`](crate::schedule) maps the resulting local times to
@@ -12,7 +12,7 @@ use chrono::{DateTime, NaiveDateTime};
 use croner::Direction;
 use serde::{Serialize, Serializer};
 
-/// One of the six fields of a pattern.
+/// A field of the six of a pattern.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Field {
     /// The field's name in error messages, such as `weekday`.
@@ -40,8 +40,8 @@ static FIELDS: [Field; 6] = [
         &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", "L"]),
 ];
 
-/// 4600-01-01, in seconds since 1970: 400 years before the parser's search for a time ends. The Gregorian calendar
-/// repeats after 400 years, so a pattern without a time in that span never has one.
+/// The instant 4600-01-01, in seconds since 1970: 400 years before the parser's search for a time ends. The Gregorian
+/// calendar repeats after 400 years, so a pattern without a time in that span never has one.
 const LAST_CYCLE: i64 = 82_994_803_200;
 
 /// A cron pattern, parsed and checked: it always has a next time. Cheap to clone.
@@ -55,7 +55,7 @@ pub struct Cron {
 /// The error for a text that is not a cron pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CronError {
-    /// Neither five nor six fields; holds their number.
+    /// A number of fields other than five and six.
     #[error("it needs 5 or 6 fields and has {0}")]
     Fields(usize),
     /// A field that cannot be parsed.
@@ -138,6 +138,7 @@ impl FromStr for Cron {
         // A pattern that never matches would make every later search walk to the end of the calendar.
         let start = DateTime::from_timestamp(LAST_CYCLE, 0).map(|start| start.naive_utc());
         start.and_then(|start| step(&pattern, start, true, Direction::Forward)).ok_or(CronError::Never)?;
+        // Asked once here, and not of the parser at each change of the clocks.
         let every_hour = (0..24).all(|hour| pattern.pattern.hour_match(hour).unwrap_or(false));
         Ok(Self { text: text.to_owned(), pattern: Arc::new(pattern), every_hour })
     }

@@ -1,4 +1,4 @@
-//! Detection of deadlocks: agents that wait for each other's answers.
+//! Detects deadlocks: agents that wait for each other's answers.
 //!
 //! A handler that waits for an answer holds two resources until it comes: one of its agent's turns (an agent has as
 //! many as instances), and its lane (the conversation, or the whole agent, depending on `mailbox.order`). A request is
@@ -69,6 +69,7 @@ impl<N: Ord + Clone> Stuck<N> {
     /// Agents may be looked at one after another while they run: a request that two looks find was there the whole time
     /// between them.
     pub fn find(to: &N, conversation: u64, look: impl FnMut(&N) -> Option<Standing<N>>) -> Self {
+        // At first all requests count as stuck; what can go on is taken away.
         let mut stuck = Self { agents: reach(to, conversation, look) };
         // To a fixed point: a freed handler may free others.
         while stuck.release_free() {}
@@ -104,6 +105,7 @@ impl<N: Ord + Clone> Stuck<N> {
     /// Returns the cycle of agents for an error message: from `to`, which `from` asked, over the agents that wait for
     /// each other to `from` and `to` again. If `from` is not among the agents waited for, `to` twice.
     pub fn cycle(&self, from: &N, to: &N) -> Vec<N> {
+        // The path begins with the agent that the new request is for, as the reader of the error knows it.
         let mut path = vec![to.clone()];
         self.search(from, to, &mut BTreeSet::from([to]), &mut path);
         path.push(to.clone());
@@ -141,6 +143,7 @@ fn reach<N: Ord + Clone>(
     mut look: impl FnMut(&N) -> Option<Standing<N>>,
 ) -> BTreeMap<N, Standing<N>> {
     let mut agents = BTreeMap::new();
+    // Without recursion: a chain of agents may be as long as there are agents.
     let mut left = vec![(to.clone(), conversation)];
     let mut seen: BTreeSet<(N, u64)> = left.iter().cloned().collect();
     while let Some((name, conversation)) = left.pop() {

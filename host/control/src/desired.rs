@@ -69,9 +69,9 @@ pub struct Http {
 pub enum Details {
     /// Callers on this machine whose requests came through no proxy.
     Loopback,
-    /// All callers.
+    /// Shows it to all callers.
     Always,
-    /// No caller.
+    /// Shows it to no caller.
     Never,
 }
 
@@ -107,11 +107,11 @@ pub struct Store {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
-    /// Once it is on the disk: survives a power cut.
+    /// The moment when it is on the disk: it survives a power cut.
     Fsync,
-    /// Once the operating system has it: survives `kill -9`, but not necessarily a power cut.
+    /// The moment when the operating system has it: it survives `kill -9`, but not necessarily a power cut.
     Os,
-    /// At once: nothing survives the host.
+    /// The moment of the commit itself: nothing survives the host.
     Memory,
 }
 
@@ -162,10 +162,10 @@ pub struct AgentSpec {
     pub mailbox: MailboxSpec,
     /// The settings of its circuit breaker.
     pub breaker: BreakerSpec,
-    /// Its schedules, in the order of the file; no two have the same [key](Schedule::key).
+    /// The schedules, in the order of the file; no two have the same [key](Schedule::key).
     #[serde(rename = "schedule")]
     pub schedules: Vec<Schedule>,
-    /// Its HTTP routes, in the order of the file.
+    /// The HTTP routes, in the order of the file.
     pub http: Vec<Route>,
     /// The in-place settings of `reload`.
     pub reload: Reload,
@@ -181,6 +181,7 @@ impl AgentSpec {
     /// Returns `true` if `other` needs no new revision: component, config, grants, limits and the format of its data
     /// are equal (DESIGN §5). All other settings apply in place.
     pub fn same_revision(&self, other: &Self) -> bool {
+        // The component first: comparing two short texts decides most cases.
         self.component == other.component && self.same_settings(other)
     }
 
@@ -192,8 +193,8 @@ impl AgentSpec {
             && self.state == other.state
     }
 
-    /// Returns the settings that make a revision beside its component, in the text form that is stored; see [`crate::revision_settings`].
-    /// Equal texts are the same revision.
+    /// Returns the settings that make a revision beside its component, in the text form that is stored; see
+    /// [`crate::revision_settings`]. Equal texts are the same revision.
     pub fn revision_settings(&self) -> &str {
         self.printed.0.get_or_init(|| {
             let Self { config, allow, limits, state, .. } = self.clone();
@@ -257,7 +258,7 @@ pub struct Instances {
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 #[serde(untagged)]
 pub enum Reuse {
-    /// Not set.
+    /// The absence of a value.
     #[default]
     Unset,
     /// Set for all agents, in `[defaults.instances]`.
@@ -325,7 +326,7 @@ pub struct MailboxSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnDead {
-    /// None, but for the `failure` that stands for the answer to a question.
+    /// Sends none, but for the `failure` that stands for the answer to a question.
     Keep,
     /// A `failure` from `host:dead`.
     Tell,
@@ -334,7 +335,7 @@ pub enum OnDead {
 /// The table `breaker`: the circuit breaker of the agent (SPEC §7).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BreakerSpec {
-    /// Consecutive faults that open it.
+    /// The number of consecutive faults that opens it.
     pub faults: u32,
     /// The time after opening at which one message is admitted as a trial.
     #[serde(with = "crate::units::serde_duration")]
@@ -345,11 +346,11 @@ pub struct BreakerSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// Those of each conversation.
+    /// Orders the messages of each conversation.
     Conversation,
-    /// All messages of the agent.
+    /// Orders all messages of the agent.
     Agent,
-    /// None.
+    /// The absence of any.
     None,
 }
 
@@ -376,7 +377,7 @@ pub struct Route {
 pub enum Mode {
     /// The reply.
     Request,
-    /// 202 with the message's id, as soon as it is accepted.
+    /// The status 202 with the message's id, as soon as it is accepted.
     Enqueue,
 }
 

@@ -99,6 +99,7 @@ fn host(old: &Desired, new: &Desired) -> Vec<Difference> {
     let (restart, in_place): (Vec<_>, Vec<_>) = tables.into_iter().flat_map(below).partition(needs_restart);
     [(Kind::RestartNeeded, restart), (Kind::InPlace, in_place)]
         .into_iter()
+        // A kind without details is no difference.
         .filter(|(_, details)| !details.is_empty())
         .map(|(kind, details)| Difference { agent: None, kind, details })
         .collect()
@@ -112,6 +113,7 @@ fn settings<T: Serialize>(old: &T, new: &T) -> Vec<String> {
         collect(String::new(), &serde_json::to_value(value).unwrap_or_default(), &mut leaves);
         leaves
     };
+    // Compared as trees of values, so that a new setting needs no code here.
     let (old, new) = (leaves(old), leaves(new));
     let none = "none";
     let mut details: Vec<String> = new

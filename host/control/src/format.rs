@@ -14,7 +14,7 @@ pub(crate) const MAX_VERSION: u64 = 1_000_000;
 pub struct Format {
     /// The version that the revision writes.
     pub version: u32,
-    /// Other versions that it can read.
+    /// The other versions that it can read.
     pub reads: BTreeSet<u32>,
 }
 
@@ -65,6 +65,7 @@ pub struct Restored {
 impl Conversion {
     /// Returns the versions that the state may hold once the new revision has written to it.
     pub fn holds_after(&self) -> BTreeSet<u32> {
+        // A restored copy replaces everything, a migration rewrites everything; without both, old data stay among new.
         let kept = match &self.restores {
             Some(restored) => restored.holds.clone(),
             None if self.migrates => BTreeSet::new(),

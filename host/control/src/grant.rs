@@ -1,4 +1,4 @@
-//! Grants: the receivers that an agent may send to, and the environment variables that it sees.
+//! The grants of an agent: the receivers that it may send to, and the environment variables that it sees.
 //!
 //! An agent may send to what its `allow.send` lists, and nowhere else. A name grants one agent. `cap:NAME` grants a
 //! capability, and with it every agent that declares it, also one that is addressed by name: a reply to an agent that
@@ -23,9 +23,9 @@ pub struct Allow {
 /// The receiver of a message as its sender wrote it, which need not follow the rule for names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Address<'a> {
-    /// One agent, by name.
+    /// An agent, by name.
     Agent(&'a str),
-    /// Any agent with this capability.
+    /// An agent with this capability, whichever it is.
     Capability(&'a str),
 }
 
@@ -43,6 +43,7 @@ impl<'a> Address<'a> {
 impl Allow {
     /// Returns `true` if the agent may send to a capability: to one agent that has it, or to all.
     pub fn covers_capability(&self, capability: &str) -> bool {
+        // The grant of a single agent does not cover all agents that may have the capability later.
         let names = |grant: &Receiver| matches!(grant, Receiver::Capability(name) if name.as_str() == capability);
         self.send.iter().any(names)
     }

@@ -11,19 +11,19 @@ pub const MAX_REASON: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum State {
-    /// Declared; nothing of it is in memory.
+    /// The revision is declared, with nothing of it in memory.
     Unloaded,
-    /// Validated and compiled.
+    /// The revision is validated and compiled.
     Loaded,
-    /// Its minimum of instances has started and its probe passes.
+    /// The minimum of its instances has started, and its probe passes.
     Ready,
     /// Receives messages.
     Running,
     /// Receives no new messages and finishes those in flight.
     Draining,
-    /// Ended as intended. Terminal.
+    /// Has ended as intended. Terminal.
     Stopped,
-    /// Ended by a failure. Terminal.
+    /// Has ended by a failure. Terminal.
     Failed {
         /// The reason for people to read: 1 to 1,000 characters.
         reason: String,
@@ -33,7 +33,9 @@ pub enum State {
 impl State {
     /// Creates the failed state with a reason, cut to [`MAX_REASON`] characters.
     pub fn failed(reason: &str) -> Self {
+        // Operators see the reason alone, so an empty one would leave them with nothing.
         let reason = if reason.is_empty() { "no reason was given" } else { reason };
+        // By characters, as a cut inside one would be no text.
         Self::Failed { reason: reason.chars().take(MAX_REASON).collect() }
     }
 
@@ -79,6 +81,7 @@ impl State {
             // No wildcard: a new state has to be decided on here.
             (Self::Unloaded | Self::Loaded | Self::Ready | Self::Running | Self::Draining, _) => false,
         };
+        // The new state is returned and not assigned: the caller stores it before it takes effect.
         if legal { Ok(to) } else { Err(IllegalTransition { from: self.clone(), to }) }
     }
 }

@@ -98,7 +98,7 @@ pub const CAPABILITY_PREFIX: &str = "cap:";
 pub enum Receiver {
     /// The agent of this name.
     Agent(AgentName),
-    /// Any running agent that declares the capability: `cap:NAME`.
+    /// A running agent that declares the capability: `cap:NAME`.
     Capability(Capability),
 }
 

@@ -15,7 +15,7 @@ macro_rules! performatives {
         pub enum Performative { $($variant,)* }
 
         impl Performative {
-            /// All acts, sorted by name.
+            /// The list of all acts, sorted by name.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             /// Returns the act's name on the wire, such as `accept-proposal`.

@@ -24,19 +24,19 @@ pub const MAX_PARTICIPANTS: usize = 100;
 /// An interaction protocol whose messages the host checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Protocol {
-    /// One agent asks another to do something (FIPA00026).
+    /// The protocol by which one agent asks another to do something (FIPA00026).
     #[serde(rename = "fipa-request")]
     Request,
-    /// One agent asks another if a proposition is true, or for the value of an expression (FIPA00027).
+    /// The protocol by which one agent asks another if a proposition is true, or for a value (FIPA00027).
     #[serde(rename = "fipa-query")]
     Query,
-    /// One agent calls others for proposals and accepts some (FIPA00029).
+    /// The protocol by which one agent calls others for proposals and accepts some (FIPA00029).
     #[serde(rename = "fipa-contract-net")]
     ContractNet,
 }
 
 impl Protocol {
-    /// All protocols that are checked.
+    /// The protocols that are checked.
     pub const ALL: [Self; 3] = [Self::Request, Self::Query, Self::ContractNet];
 
     /// Returns the protocol of this name; `None` if messages that name it are not checked.
@@ -218,6 +218,7 @@ impl Run {
     /// Returns `true` if the agent has an act to send or to receive in this run. A request from outside whose caller is
     /// gone has no one to answer to: such a run waits for nothing.
     pub fn involves(&self, agent: &str) -> bool {
+        // No agent has an empty name, so a run that has not begun involves none.
         let initiator = self.initiator.as_deref().unwrap_or_default();
         let from_outside = initiator.contains(':');
         self.participants.iter().any(|(name, stage)| match stage {
@@ -235,6 +236,7 @@ impl Run {
     }
 
     fn is_under_way(&self) -> bool {
+        // A participant that has ended stays in the map, as it may be asked again within the run.
         self.participants.values().any(|stage| *stage != Stage::Ended)
     }
 
@@ -325,12 +327,12 @@ pub enum Why {
     },
     /// The run has the largest number of participants.
     Crowded {
-        /// That number.
+        /// The largest number.
         bound: usize,
     },
     /// The conversation has the largest number of runs in progress.
     TooManyRuns {
-        /// That number.
+        /// The largest number.
         bound: usize,
     },
 }

@@ -24,7 +24,7 @@ pub type Ticket = u64;
 pub struct Reservations<P> {
     keys: HashMap<String, Key>,
     runs: HashMap<Ticket, Run<P>>,
-    /// Delayed commits in the order in which they came.
+    /// The delayed commits, in the order in which they came.
     commits: VecDeque<Delayed<P>>,
     /// Keys that were released or requested since the last call of [`due`](Self::due): only their queues can have
     /// moved.
@@ -34,7 +34,7 @@ pub struct Reservations<P> {
 /// A key that is held or waited for. Removed as soon as it is neither.
 #[derive(Debug, Default)]
 struct Key {
-    /// More than one only if each runs within the one before.
+    /// The runs that hold it; more than one only if each runs within the one before.
     holders: Vec<Ticket>,
     queue: VecDeque<Ticket>,
 }
@@ -48,9 +48,9 @@ struct Run<P> {
 
 #[derive(Debug)]
 enum State<P> {
-    /// Queued.
+    /// Waits in the queues of its keys.
     Waits(P),
-    /// Queued, and its payload was handed out to begin.
+    /// Waits in the queues, with its payload handed out to begin.
     Called,
     /// Holds its keys.
     Holds,
@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(table.due(), ["2"]);
     }
 
-    /// With any interleaving every run gets its turn, and no key has two holders.
+    /// Checks that with any interleaving every run gets its turn, and no key has two holders.
     #[test]
     fn no_run_starves_in_random_interleavings() {
         for seed in 0..500_u64 {

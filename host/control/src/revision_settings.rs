@@ -25,7 +25,7 @@ pub(crate) struct RevisionSettings {
     pub(crate) state: Format,
 }
 
-/// All settings with their defaults.
+/// The settings with their defaults.
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| tree(&RevisionSettings::default()));
 
 fn tree<T: Serialize>(value: &T) -> Value {
@@ -89,6 +89,7 @@ fn without_defaults(value: Value, defaults: &Value) -> Option<Value> {
                     Some((key, kept))
                 })
                 .collect();
+            // An empty table says nothing, and equal settings must have equal texts.
             (!kept.is_empty()).then(|| Value::Object(kept.into_iter().collect()))
         }
         (value, default) => (value != *default).then_some(value),

@@ -1,4 +1,4 @@
-//! Path patterns with parameters, such as `/tickets/{id}` and `/files/{*rest}`.
+//! The path patterns with parameters, such as `/tickets/{id}` and `/files/{*rest}`.
 //!
 //! A pattern is compared with the path of the request byte by byte, without decoding. A literal segment is therefore
 //! written as a client sends it: percent-encoded where RFC 3986 demands it, in upper case (`%C3%BC`), and not where it
@@ -27,10 +27,10 @@ pub struct RoutePattern {
 /// The error for a text that is not a path pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
-    /// Without a leading `/`.
+    /// A pattern without a leading `/`.
     #[error("a route begins with `/`")]
     NoSlash,
-    /// Longer than [`MAX_ROUTE`].
+    /// A pattern longer than [`MAX_ROUTE`].
     #[error("a route has at most {MAX_ROUTE} bytes")]
     TooLong,
     /// Below [`OWN`].
@@ -39,7 +39,7 @@ pub enum RouteError {
     /// An empty segment before the last.
     #[error("a segment is empty (`//`)")]
     EmptySegment,
-    /// `.` or `..`, which clients resolve before they send a path.
+    /// A segment `.` or `..`, which clients resolve before they send a path.
     #[error("clients resolve `{0}` before they send a path, so it never matches")]
     DotSegment(String),
     /// A brace that does not enclose a whole segment.
@@ -48,10 +48,10 @@ pub enum RouteError {
     /// A parameter with an invalid name.
     #[error("`{0}`: a parameter is named with letters, digits, `_` and `-`, a letter first")]
     ParamName(String),
-    /// `{*name}` before the last segment.
+    /// A `{*name}` before the last segment.
     #[error("`{0}` takes the rest of the path, so nothing may follow it")]
     WildcardNotLast(String),
-    /// Two parameters of one name, ignoring case.
+    /// A second parameter of one name, ignoring case.
     #[error("the parameter `{0}` is there twice")]
     RepeatedParam(String),
     /// A character that is always sent percent-encoded.

@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 
 use crate::cron::Cron;
 
-/// 5000-01-01, in seconds since 1970: the end of the cron parser's calendar.
+/// The instant 5000-01-01, in seconds since 1970: the end of the cron parser's calendar.
 const END: i64 = 95_617_584_000;
 
 /// A schedule of an agent (DESIGN §5).
@@ -39,11 +39,11 @@ pub struct Schedule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Missed {
-    /// No message.
+    /// Sends no message.
     Skip,
-    /// One message, for the last of them.
+    /// Sends one message, for the last of them.
     Latest,
-    /// One message for each of them.
+    /// Sends one message for each of them.
     All,
 }
 
@@ -154,6 +154,7 @@ impl Schedule {
 
 /// Converts to whole seconds since 1970, at most the last before [`END`].
 fn seconds(millis: u64) -> i64 {
+    // Clamped to the calendar of the parser, which would fail beyond it.
     i64::try_from(millis / 1_000).map_or(END - 1, |seconds| seconds.min(END - 1))
 }
 

@@ -33,20 +33,20 @@ pub enum Failure {
 /// The consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Start a replacement.
+    /// Starts a replacement.
     Replace {
         /// The earliest time of the start, in milliseconds since 1970.
         at: u64,
     },
-    /// Start none: the revision failed.
+    /// Starts none: the revision failed.
     GiveUp,
 }
 
 /// The failures of one revision's instances, with the wait that follows from them. Bounded in size.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Supervision {
-    /// Consecutive failures since the last success. The first failure to start counts as two: only a trap is replaced
-    /// at once.
+    /// The consecutive failures since the last success. The first failure to start counts as two: only a trap is
+    /// replaced at once.
     in_a_row: u32,
     /// Milliseconds since 1970; 0 if nothing waits.
     not_before: u64,

@@ -28,7 +28,7 @@ enum Part {
 /// The error for a text that is not a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// Longer than 256 bytes.
+    /// A template longer than 256 bytes.
     #[error("it has at most {MAX_TEMPLATE} bytes")]
     TooLong,
     /// A character that a header value cannot hold.
@@ -87,6 +87,7 @@ impl Template {
         param: impl Fn(&str) -> Option<&'v str>,
         header: impl Fn(&str) -> Option<&'v str>,
     ) -> Result<String, &'a str> {
+        // Values are about as long as their placeholders.
         let mut name = String::with_capacity(self.text.len());
         for part in &self.parts {
             match part {
@@ -103,6 +104,7 @@ impl Template {
 }
 
 fn part(name: &str, route: &RoutePattern) -> Result<Part, TemplateError> {
+    // First: a parameter cannot have a colon in its name, so nothing is hidden.
     if let Some(header) = name.strip_prefix("header:") {
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if header.is_empty() || !header.bytes().all(is_token) {

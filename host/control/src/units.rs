@@ -1,10 +1,11 @@
-//! Sizes, durations and percentages in the notation of the configuration file: `64MiB`, `1m30s`, `5%`.
+//! The sizes, durations and percentages in the notation of the configuration file: `64MiB`, `1m30s`, `5%`.
 //!
 //! [`parse_bytes`] and [`parse_duration`] read back what [`print_bytes`] and [`print_duration`] write.
 
 use std::time::Duration;
 
 /// The units of a size with their bytes, the largest first.
+// The order decides which unit `print_bytes` takes.
 const BYTE_UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
@@ -78,6 +79,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
 /// Returns the size that a text such as `64M`, `64 mb` or `64mib` probably means, in the notation of [`parse_bytes`].
 /// `None` if the text is right already or gives no hint.
 pub fn guess_bytes(text: &str) -> Option<String> {
+    // Without a number at the front there is nothing to go by.
     let digits = text.find(|c: char| !c.is_ascii_digit()).filter(|digits| *digits > 0)?;
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim();
@@ -156,7 +158,7 @@ pub(crate) fn percent_of(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }
 
-/// Serialization of a [`Duration`] as text such as `1m30s`, for `#[serde(with = "…")]`.
+/// The serialization of a [`Duration`] as text such as `1m30s`, for `#[serde(with = "…")]`.
 pub mod serde_duration {
     use std::time::Duration;
 
@@ -174,7 +176,7 @@ pub mod serde_duration {
         super::parse_duration(&text).map_err(serde::de::Error::custom)
     }
 
-    /// Serialization of a duration that may be absent.
+    /// The serialization of a duration that may be absent.
     pub mod option {
         use std::time::Duration;
 

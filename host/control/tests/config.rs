@@ -273,7 +273,7 @@ fn checking_ten_thousand_agents_is_not_quadratic() {
     assert!(good_took < Duration::from_secs(60) && bad_took < Duration::from_secs(60), "{good_took:?} {bad_took:?}");
 }
 
-/// Any value, of any depth.
+/// A value of any depth.
 fn any_value() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
@@ -291,7 +291,7 @@ fn any_value() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-/// Any text, often a meaningful one.
+/// A text, often a meaningful one.
 fn any_text() -> impl Strategy<Value = String> {
     let words: BTreeSet<&'static str> = KEYS.iter().flat_map(|key| key.path.split('.')).collect();
     let words: Vec<String> = words.into_iter().map(str::to_owned).collect();

@@ -272,7 +272,7 @@ proptest! {
         prop_assert_eq!(conversation.expire().len(), waiting);
     }
 
-    /// Each participant in turn takes a legal step and answers the last message, until the run is over.
+    /// Lets each participant in turn take a legal step and answer the last message, until the run is over.
     #[test]
     fn a_legal_dialogue_leaves_no_question(
         protocol in prop::sample::select(&Protocol::ALL[..]),

@@ -4,7 +4,7 @@ use caxton_control::revision_settings;
 use caxton_control::rollout::Ledger;
 use serde_json::Value;
 
-/// Four agents' ledgers, one a line, from before settings were stored sparsely: rollouts with all strategies, one
+/// The ledgers of four agents, one a line, from before settings were stored sparsely: rollouts with all strategies, one
 /// paused half way, and one refused.
 const BEFORE: &str = include_str!("ledgers/before-sparse-settings.jsonl");
 

@@ -146,7 +146,7 @@ fn anything() -> impl Strategy<Value = Vec<Said>> {
     prop::collection::vec((name(), name(), act()), 0..60)
 }
 
-/// One legal dialogue of `a` with this participant, written after the FIPA documents and independently of the tables in
+/// A legal dialogue of `a` with this participant, written after the FIPA documents and independently of the tables in
 /// the code: the acts, with `>` for those of `a`.
 fn dialogue(protocol: Protocol) -> impl Strategy<Value = String> {
     let (begins, answers, results): (&[&str], &[&str], &[&str]) = match protocol {

@@ -25,7 +25,7 @@ const MAX_ROUNDS: usize = 60;
 /// The bound on steps after declarations rest: with more, the declared state is never reached.
 const MAX_SETTLING: usize = 600;
 
-/// SplitMix64: small, and equal on every platform.
+/// The generator SplitMix64: small, and equal on every platform.
 struct Chance(u64);
 
 impl Chance {

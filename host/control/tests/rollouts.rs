@@ -1,4 +1,4 @@
-//! Golden scripts of rollouts: events in, actions out.
+//! The golden scripts of rollouts: events in, actions out.
 //!
 //! A line of a script that is not indented is an event. The indented lines under it are the actions that follow until
 //! no further one is safe, with the time in brackets, then the state of the agent and of all agents with a rollout in

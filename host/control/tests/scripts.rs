@@ -1,4 +1,4 @@
-//! Golden scripts of the planner: events in, actions out.
+//! The golden scripts of the planner: events in, actions out.
 //!
 //! A line of a script that is not indented is an event. The indented lines under it are the actions that follow until
 //! no further one is safe, the reasons for waiting and the revisions then. `UPDATE_GOLDEN=1` rewrites the scripts.

@@ -202,7 +202,7 @@ fn a_late_success_ends_the_series() {
 }
 
 proptest! {
-    /// Compared with a model whose window is a list, with a jumping clock.
+    /// Compares the breaker with a model whose window is a list, with a jumping clock.
     #[test]
     fn opens_as_the_model_and_admits_one_trial(steps in steps(), faults in 1u32..101) {
         let mut breaker = Breaker::new(faults, RESET);

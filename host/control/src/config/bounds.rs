@@ -1,4 +1,4 @@
-//! Bounds of numbers, sizes and durations, with the error that names them.
+//! The bounds of numbers, sizes and durations, with the error that names them.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ pub(super) fn bounded(
     at: At,
     print: fn(i128) -> String,
 ) -> Result<u64, ConfigError> {
+    // Negative numbers are out of bounds as well, and the error shows them as written.
     match u64::try_from(given) {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
         _ => Err(ConfigError::OutOfBounds {

@@ -85,6 +85,7 @@ impl Consistency {
     /// Records a route, and reports an earlier one that clashes with it.
     pub(super) fn route(&mut self, agent: &str, route: &Route, at: At, findings: &mut Findings) {
         let pattern = &route.pattern;
+        // Shared: a route is entered under its shape, its methods and its prefixes.
         let owner = Arc::new(DeclaredRoute {
             agent: agent.to_owned(),
             route: pattern.to_string(),

@@ -38,6 +38,7 @@ impl Inheritable {
     pub(super) fn read(section: &Section<'_>, base: Option<&Self>, findings: &mut Findings) -> Self {
         let (instances, instances_ends) = instances(section, base, findings);
         let (mailbox, backoff_ends) = mailbox(section, base, findings);
+        // Before the snapshot, whose size must not exceed the memory.
         let limits = limits(section, base.map(|b| &b.limits), findings);
         Self {
             instances,
@@ -105,6 +106,7 @@ fn snapshot(
     let memory = section.path_place("limits", "memory");
     let section = written_or_base!(section, "snapshot", base, findings);
     let max: Option<u64> = section.get("max", base.map(|b| b.max_bytes), findings);
+    // Without a base this is `[defaults]`, which is nobody's own.
     let own = base.is_some() && section.entry("max").is_some();
     if let (true, Some(max)) = (own, max)
         && max > limits.memory_bytes
@@ -141,6 +143,7 @@ fn deploy(section: &Section<'_>, base: Option<&DeploySpec>, findings: &mut Findi
     let absent = DeploySpec::default();
     let base = base.unwrap_or(&absent);
     let strategy = section.get("strategy", None, findings);
+    // Read without a base: a key that was written has to be told from one that is inherited.
     let own = DeployTable {
         strategy: strategy.unwrap_or(base.name()),
         batch: section.get("batch", None, findings),
@@ -321,6 +324,7 @@ fn check_ends<T: PartialOrd>(
     findings: &mut Findings,
 ) -> Ends {
     let own = (section.entry(low_name).is_some(), section.entry(high_name).is_some());
+    // An error names the place where the other end was set, be that in `[defaults]`.
     let mut ends = inherited.unwrap_or((Place::Default, Place::Default));
     if own.0 {
         ends.0 = section.place(low_name);

@@ -29,6 +29,7 @@ use crate::units::print_bytes;
 
 /// Checks the tree and returns its meaning, or all errors in the order of the file.
 pub fn check(root: &Node) -> Result<Desired, Vec<ConfigError>> {
+    // One collection for the whole file, so that a single run shows all errors.
     let mut findings = Findings::default();
     let desired = desired(root, &mut findings);
     let mut errors = findings.errors;
@@ -48,6 +49,7 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
     let root = Section::open(schema::root(), table, String::new(), root.place.clone(), findings);
     // The value is not kept, since there is only one format.
     root.get::<u64>("caxton", None, findings);
+    // Read before the agents, each of which starts from it.
     let base = Inheritable::read(&root.section("defaults", findings), None, findings);
     let desired = Desired {
         http: http(&root.section("http", findings), findings),
@@ -154,6 +156,7 @@ fn agents(root: &Section<'_>, base: &Inheritable, findings: &mut Findings) -> BT
             continue;
         };
         let fields = &schema::root()["agents"].fields;
+        // Opened even under a bad name, so that all errors of the table are found.
         let section = Section::open(fields, settings, path, entry.key.clone(), findings);
         report_missing_component(&section, name, table, findings);
         // After a bad name the settings are still checked, under a name that is never shown.
@@ -163,6 +166,7 @@ fn agents(root: &Section<'_>, base: &Inheritable, findings: &mut Findings) -> BT
             agents.insert(agent, Arc::new(spec));
         }
     }
+    // Only now are all agents known that a grant may name.
     consistency.check(findings);
     agents
 }
@@ -189,6 +193,7 @@ fn agent_spec(
 ) -> AgentSpec {
     let component = section.entry("component").and_then(|_| section.get("component", None, findings));
     let capabilities: Vec<(Element, Place)> = section.get("capabilities", None, findings).unwrap_or_default();
+    // Places are only for errors, and these have been reported.
     let capabilities: BTreeSet<Capability> =
         capabilities.into_iter().filter_map(|(element, _)| element.capability()).collect();
     consistency.capabilities(&capabilities);

@@ -16,7 +16,7 @@ pub struct At {
     pub place: Place,
 }
 
-/// Two routes that clash.
+/// A pair of routes that clash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clash {
     /// The later route's pattern.
@@ -48,13 +48,13 @@ pub enum ConfigError {
     /// The file does not exist.
     #[error("there is no such file")]
     MissingFile {
-        /// Without key and place.
+        /// A location without key and source.
         at: At,
     },
     /// The file cannot be read.
     #[error("cannot be read: {reason}")]
     UnreadableFile {
-        /// Without key and place.
+        /// A location without key and source.
         at: At,
         /// The error of the system.
         reason: String,
@@ -83,7 +83,7 @@ pub enum ConfigError {
         /// The variable that was probably meant.
         suggestion: Option<String>,
     },
-    /// No setting has this key.
+    /// A key that no setting has.
     #[error("unknown key")]
     UnknownKey {
         /// The key.
@@ -208,7 +208,7 @@ pub enum ConfigError {
         at: At,
         /// The text.
         given: String,
-        /// `an agent` or `a capability`.
+        /// The kind of name: `an agent` or `a capability`.
         whose: &'static str,
         /// The rule.
         reason: NameError,
@@ -333,12 +333,12 @@ pub enum ConfigError {
         /// The strategy in force.
         chosen: &'static str,
     },
-    /// Two routes that match the same requests.
+    /// A pair of routes that match the same requests.
     #[error("`{}` clashes with `{}` of agent `{}`", clash.route, clash.other_route, clash.other_agent)]
     RouteClash {
         /// The later route.
         at: At,
-        /// Both routes.
+        /// The two routes.
         clash: Box<Clash>,
     },
     /// A grant for an agent that is not declared.
@@ -363,11 +363,12 @@ pub enum ConfigError {
     },
 }
 
+// A macro, so that an added variant without a code does not compile.
 /// Implements the methods that need the code and the `at` of every variant.
 macro_rules! by_variant {
     ($($variant:ident $code:literal,)*) => {
         impl ConfigError {
-            /// All codes; each has a file in `host/control/tests/config/bad`.
+            /// The codes of all errors; each has a file in `host/control/tests/config/bad`.
             pub const CODES: &[&'static str] = &[$($code,)*];
 
             /// Returns the error's stable name for programs.
@@ -383,6 +384,7 @@ macro_rules! by_variant {
     };
 }
 
+// The codes are served and documented: a variant may be renamed, its code may not.
 by_variant! {
     MissingFile "missing-file",
     UnreadableFile "unreadable-file",

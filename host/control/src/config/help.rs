@@ -4,6 +4,7 @@ use super::error::{ConfigError, Overlap};
 use crate::cron::{CronError, Field};
 use crate::units::guess_bytes;
 
+// Apart from the errors: these are read by those who write the file, and changed for other reasons.
 impl ConfigError {
     /// Returns the remedy.
     pub fn help(&self) -> String {

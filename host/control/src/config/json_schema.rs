@@ -19,6 +19,7 @@ pub fn json_schema() -> Value {
     schema.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
     schema.insert("title".into(), json!("caxton.toml"));
     schema.insert("description".into(), json!("Which agents a Caxton host runs, and what each may do and use."));
+    // As shared definitions, since `[defaults]` and each agent have the same tables.
     let agent = &root()["agents"].fields;
     let mut shared = Map::new();
     shared.insert("agent".into(), Value::Object(table(agent)));

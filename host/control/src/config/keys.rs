@@ -5,6 +5,7 @@
 use super::kinds::{Default, Item, Key, Kind};
 use crate::format::MAX_VERSION;
 
+// Sizes are in bytes and durations in milliseconds, as `Kind` has its bounds.
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -23,7 +24,7 @@ pub const METHODS: &[&str] = &[
 pub const INHERITABLE: &[&str] =
     &["limits", "instances", "snapshot", "mailbox", "breaker", "reload", "deploy", "rollback"];
 
-/// All settings, in the order of the reference.
+/// The table of all settings, in the order of the reference.
 #[rustfmt::skip]
 pub static KEYS: &[Key] = &[
     key("caxton", Kind::Format, Default::Required("1"), "The format of this file."),

@@ -25,7 +25,7 @@ pub enum Kind {
     Table,
     /// A list of such tables.
     Tables,
-    /// Such tables by agent name.
+    /// A table of such tables by agent name.
     Agents,
     /// A whole number.
     Integer {
@@ -55,11 +55,11 @@ pub enum Kind {
         /// The upper bound, in milliseconds.
         most: u64,
     },
-    /// `true` or `false`.
+    /// A truth value: `true` or `false`.
     Boolean,
-    /// Text that is not empty.
+    /// A text that is not empty.
     Text,
-    /// Any text, even an empty one.
+    /// A text, even an empty one.
     AnyText,
     /// The media type of a content.
     ContentType,
@@ -69,7 +69,7 @@ pub enum Kind {
     Timezone,
     /// The version of the file format.
     Format,
-    /// One of a list of words.
+    /// A word of a list.
     Word {
         /// The implemented words.
         known: &'static [&'static str],
@@ -85,7 +85,7 @@ pub enum Kind {
     Route,
     /// A list without repetition.
     List(Item),
-    /// Any keys, each with a text.
+    /// A table with any keys, each with a text.
     TextMap,
     /// A percentage, as text such as `5%` or as a number.
     Percent {
@@ -98,18 +98,18 @@ pub enum Kind {
     Batch,
     /// The steps of a canary.
     CanarySteps,
-    /// Rising weights.
+    /// A list of rising weights.
     Weights,
     /// Versions of a format, each a whole number from 0 to 1,000,000.
     Versions,
-    /// Known but not implemented in this version.
+    /// A key that is known but not implemented in this version.
     Later,
 }
 
 /// The kind of a list's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Item {
-    /// Text that is not empty.
+    /// A text that is not empty.
     Text,
     /// The name of a capability.
     Capability,
@@ -128,9 +128,9 @@ pub enum Item {
 /// The value of a key that is not set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Default {
-    /// None: the key is required. The text is an example.
+    /// The absence of a default: the key is required. The text is an example.
     Required(&'static str),
-    /// None. The text is an example.
+    /// The absence of a default. The text is an example.
     Unset(&'static str),
     /// A text.
     Text(&'static str),
@@ -162,6 +162,7 @@ impl Default {
 
     /// Returns the default as a value, if there is one.
     pub(super) fn node(&self) -> Option<Node> {
+        // Through the tree: a default takes the way of a written value, and its bounds are checked by it.
         let value = match self {
             Self::Required(_) | Self::Unset(_) => return None,
             Self::Text(text) => Value::String((*text).to_owned()),

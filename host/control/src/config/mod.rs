@@ -8,9 +8,9 @@
 //!
 //! `keys` has the table of all settings, `kinds` the types of its rows, `schema` their look-up by path. `desired` walks
 //! the tree beside the table (`section`) and reads each value once (`values`; `steps` for those of rollouts, `bounds`
-//! for their limits). `defaults` has the tables of an agent that `[defaults]` has too, `strategies` the settings of each
-//! strategy. `consistency` checks what only the whole file shows. `json_schema` and `reference` print the table. Syntax,
-//! files and the environment belong to the host: a [`Node`] only records where it was written.
+//! for their limits). `defaults` has the tables of an agent that `[defaults]` has too, `strategies` the settings of
+//! each strategy. `consistency` checks what only the whole file shows. `json_schema` and `reference` print the table.
+//! Syntax, files and the environment belong to the host: a [`Node`] only records where it was written.
 
 mod bounds;
 mod consistency;

@@ -19,13 +19,13 @@ pub enum Value {
     Table(Table),
     /// A list.
     Array(Vec<Node>),
-    /// Text.
+    /// A text.
     String(String),
     /// A whole number.
     Integer(i64),
     /// A number with a point.
     Float(f64),
-    /// `true` or `false`.
+    /// A truth value: `true` or `false`.
     Boolean(bool),
     /// A date, a time or both, as written. No setting takes one.
     Datetime(String),
@@ -58,7 +58,7 @@ pub enum Place {
     Variable(Arc<str>),
     /// A flag, such as `--listen`.
     Flag(Arc<str>),
-    /// No source: a default.
+    /// A default, which has no source.
     Default,
 }
 

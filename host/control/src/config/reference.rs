@@ -1,4 +1,4 @@
-//! `docs/configuration.md`: the table of keys for people.
+//! The page `docs/configuration.md`: the table of keys for people.
 
 use std::fmt::Write;
 
@@ -70,6 +70,7 @@ fn write_table(page: &mut String, title: &str, doc: &str, keys: &[&Key]) {
     if !doc.is_empty() {
         let _ = writeln!(page, "\n{doc}");
     }
+    // Tables have sections of their own, and unimplemented keys a list at the end.
     let rows: Vec<&&Key> = keys
         .iter()
         .filter(|key| !matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Later))

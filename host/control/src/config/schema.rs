@@ -20,6 +20,7 @@ pub struct Field {
     pub fields: Fields,
 }
 
+// Built once: every section of every agent looks keys up in it.
 static ROOT: LazyLock<Fields> = LazyLock::new(|| {
     let mut root = Fields::new();
     for key in KEYS {

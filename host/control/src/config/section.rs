@@ -132,6 +132,7 @@ impl<'a> Section<'a> {
         if let Some(entry) = self.entry(name) {
             return read(key, name, &entry.node, &self.key(name), findings).and_then(T::from_value);
         }
+        // Before the default of the schema: `[defaults]` was written, and that was not.
         if inherited.is_some() {
             return inherited;
         }
@@ -154,6 +155,7 @@ impl<'a> Section<'a> {
 
     /// Returns the error for a key that the table does not have.
     fn unknown(&self, name: &str, entry: &Entry, suggest: &mut super::suggestions::Suggestions) -> ConfigError {
+        // An unimplemented key would be refused in turn, so it is never suggested.
         let names = || self.fields.values().filter(|field| field.key.kind != Kind::Later).map(|field| field.name);
         // A key is often written one table too high.
         let below = || names().find(|table| self.fields[table].fields.contains_key(name));

@@ -1,4 +1,4 @@
-//! Percentages, batches, weights and steps of a rollout, as written.
+//! The percentages, batches, weights and steps of a rollout, as written.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -48,6 +48,7 @@ pub(super) fn percent(node: &Node, least: f64, most: f64, at: At) -> Result<f64,
 pub(super) fn batch(node: &Node, at: At) -> Result<Batch, ConfigError> {
     match &node.value {
         Value::Integer(_) => percent(node, 1.0, 100.0, at).map(|count| Batch::Count(count as u32)),
+        // Rounded up: a batch of half a percent must not become none.
         _ => percent(node, 1.0, 100.0, at).map(|percent| Batch::Percent(percent.ceil() as u32)),
     }
 }
@@ -57,6 +58,7 @@ pub(super) fn canary_steps(node: &Node, path: &str, findings: &mut Findings) -> 
     let nodes = steps(node, path, "steps = [{ weight = 5, for = \"5m\" }, { pause = true }]", findings)?;
     let before = findings.errors.len();
     let mut found = Vec::with_capacity(nodes.len());
+    // Zero is below every valid weight, so the first one always rises.
     let mut last = 0;
     for (index, node) in nodes.iter().enumerate() {
         let path = format!("{path}[{index}]");
@@ -80,6 +82,7 @@ fn canary_step(node: &Node, path: &str, findings: &mut Findings) -> Option<Canar
         });
         return None;
     };
+    // The only keys outside the schema, since a step is a value and no table of settings.
     const KNOWN: [&str; 3] = ["weight", "for", "pause"];
     let unknown = table.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str()));
     for (name, entry) in unknown {

@@ -1,7 +1,8 @@
 //! The strategies of the tables `deploy` and `reload`, each with its own settings (SPEC §2, §3).
 //!
-//! [`super::schema`] decides which keys a file may have: one that is not implemented is refused before it gets here, and
-//! a missing key has its default. Once a host implements another one, its row in the schema changes, and nothing here.
+//! [`super::schema`] decides which keys a file may have: one that is not implemented is refused before it gets here,
+//! and a missing key has its default. Once a host implements another one, its row in the schema changes, and nothing
+//! here.
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::rollout::{Deploy, Reload};
 
 /// Reads the paths that may differ when answers are compared.
 pub(super) fn ignore(paths: &[String], at: At, findings: &mut Findings) -> Vec<String> {
+    // The first error is enough: the patterns share one notation.
     if let Some((given, reason)) = paths.iter().find_map(|path| Some((path, Ignore::new([path.as_str()]).err()?))) {
         findings.errors.push(ConfigError::WrongType {
             at,

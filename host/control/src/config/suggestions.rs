@@ -1,4 +1,4 @@
-//! Suggestions: the known name that is nearest to a wrong one.
+//! Suggests the known name that is nearest to a wrong one.
 
 /// The most comparisons of one check. A file with thousands of wrong names gets its first errors explained and all of
 /// them reported, in bounded time.
@@ -7,6 +7,7 @@ const MAX_COMPARED: usize = 200_000;
 /// A search for near names with a limited budget.
 #[derive(Debug)]
 pub(super) struct Suggestions {
+    /// Comparisons that may still be made.
     left: usize,
 }
 

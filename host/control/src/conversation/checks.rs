@@ -32,7 +32,7 @@ pub enum Refused {
     /// The protocol does not allow it.
     #[error(transparent)]
     Illegal(#[from] Illegal),
-    /// It would add a participant beyond the bound.
+    /// The bound of participants: the message would add one beyond it.
     #[error("the conversation would have more than {bound} participants")]
     TooMany {
         /// The largest number of participants.
@@ -130,6 +130,7 @@ impl Conversation {
     pub fn told_failure(&mut self, said: &Said<'_>) -> Change {
         self.hold(said.to, said.at);
         let steps = Some((self.protocol.clone(), self.runs.clone()));
+        // In every run: the failed message may have belonged to any of them.
         for run in &mut self.runs {
             run.give_up(said.from, said.to);
         }

@@ -1,4 +1,4 @@
-//! Conversations: their participants, the state of their protocols and their unanswered messages (SPEC §7).
+//! The conversations: their participants, the state of their protocols and their unanswered messages (SPEC §7).
 //!
 //! `record` is what the store keeps of a conversation, `speech_act` what a conversation sees of a message. `checks`
 //! admits a message to the record or refuses it; `binding` keeps an agent's part of it on one revision while traffic is

@@ -35,6 +35,7 @@ impl Participants {
 
     /// Adds a name, which must not be in the set yet.
     pub(super) fn insert(&mut self, name: &str) {
+        // Sorted, so that equal sets are equal records.
         let at = self.0.partition_point(|known| known.as_str() < name);
         self.0.insert(at, CompactString::new(name));
     }

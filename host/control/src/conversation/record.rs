@@ -19,7 +19,7 @@ pub struct Conversation {
     pub name: String,
     /// The sender of the first message.
     pub initiator: CompactString,
-    /// All senders and receivers so far. Names of senders outside the host contain a `:`.
+    /// The senders and receivers so far. Names of senders outside the host contain a `:`.
     pub participants: Participants,
     /// The protocol that a message named last, checked or not.
     pub protocol: Option<String>,
@@ -101,6 +101,7 @@ impl Conversation {
     /// Drops unanswered calls and ends their parts of protocols, after a restart of the host: their callers are gone. A
     /// caller that asks again begins anew.
     pub fn lose_calls(&mut self) {
+        // Both parts keep their order, oldest first.
         let (lost, left) = std::mem::take(&mut self.unanswered).into_iter().partition(|left| left.is_call);
         self.unanswered = left;
         let lost: VecDeque<Unanswered> = lost;
@@ -111,6 +112,7 @@ impl Conversation {
 
     /// Returns the time at which the conversation expires if no message follows, in milliseconds since 1970.
     pub fn expires_at(&self, timeout_ms: u64) -> u64 {
+        // Saturating: a clock far in the future means never, and not at once.
         self.last.saturating_add(timeout_ms)
     }
 

@@ -36,6 +36,7 @@ impl Said<'_> {
     /// meanwhile: the named protocol requires an answer, or the receiver asked another agent or sent a message to
     /// itself.
     pub fn may_be_answered_later<'a>(&self, sends: impl IntoIterator<Item = Said<'a>>) -> bool {
+        // A message to itself is a continuation: the agent answers when it handles that.
         let goes_on = |sent: Said<'_>| sent.from == self.to && (sent.to == self.to || sent.is_question());
         self.protocol.is_some_and(|name| Protocol::named(name).is_some()) || sends.into_iter().any(goes_on)
     }

@@ -1,4 +1,4 @@
-//! File watching without the watching: when to examine files, when a file is complete, and which builds follow.
+//! The decisions of file watching: when to examine files, when a file is complete, and which builds follow.
 //!
 //! ```text
 //! hints (the kernel's events) --Quiet--> look --Settle--> the file is taken up, or looked at again

@@ -21,9 +21,9 @@ const LATE_MS: u64 = 1_000;
 /// The programs that have a file open for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
-    /// No program is known.
+    /// The absence of any known program.
     None,
-    /// At least one program.
+    /// The presence of at least one program.
     Open,
 }
 
@@ -43,7 +43,7 @@ pub struct Found<S> {
 pub enum Verdict {
     /// The file is complete, or gone for good.
     Take,
-    /// Undecided; the file has to be looked at again after this time.
+    /// The time after which the file has to be examined again, as it is undecided.
     Wait(Duration),
 }
 

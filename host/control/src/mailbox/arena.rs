@@ -1,4 +1,4 @@
-//! Linked lists of messages in one allocation.
+//! The linked lists of messages in one allocation.
 
 use std::num::NonZeroU32;
 
@@ -12,6 +12,7 @@ pub(super) struct NodeIndex(NonZeroU32);
 
 impl NodeIndex {
     fn of(index: usize) -> Self {
+        // One more than the index, since zero is the niche of the `Option`.
         let next = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
         Self(next.expect("a mailbox holds fewer than 2^32 messages"))
     }
@@ -66,6 +67,7 @@ impl<T> Default for ListArena<T> {
 
 impl<T> ListArena<T> {
     /// The most places that stay allocated without a message; a larger allocation, left over from a burst, is freed.
+    // About 32 KiB of nodes: too little to matter beside an instance, and enough for the usual bursts.
     const KEPT: usize = 1_024;
 
     /// Appends a message to a list.
@@ -122,6 +124,7 @@ impl<T> ListArena<T> {
 
     /// Removes and returns all messages of a list, in order.
     pub(super) fn clear(&mut self, list: &mut Option<ListEnds>) -> Vec<Waiting<T>> {
+        // One by one, so that each node joins the free list.
         std::iter::from_fn(|| self.pop(list)).collect()
     }
 

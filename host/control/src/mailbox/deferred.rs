@@ -27,7 +27,7 @@ impl<C, T> PartialOrd for Deferred<C, T> {
 }
 
 impl<C, T> Ord for Deferred<C, T> {
-    /// Reversed: the heap returns the greatest entry first, and that has to be the one that is due first.
+    /// Orders in reverse: the heap returns the greatest entry first, and that has to be the one that is due first.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.due, other.count).cmp(&(self.due, self.count))
     }

@@ -14,6 +14,7 @@ use super::message::{Lane, Waiting};
 /// possible.
 #[derive(Debug)]
 pub(super) struct Lanes<C, T> {
+    // Faster than the standard hash, and keyed at random too: callers choose the names of conversations.
     conversations: AHashMap<C, Behind>,
     agent: Option<Behind>,
     waiting: ListArena<T>,

@@ -3,18 +3,18 @@
 /// The urgency of a message (SPEC §7). A waiting message gains a point a second, so that none starves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rank {
-    /// One point.
+    /// Begins with one point.
     Low,
-    /// Five points.
+    /// Begins with five points.
     Normal,
-    /// Eight points.
+    /// Begins with eight points.
     High,
-    /// Ten points.
+    /// Begins with ten points.
     Critical,
 }
 
 impl Rank {
-    /// All ranks, the least urgent first.
+    /// The list of all priorities, the least urgent first.
     pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Critical];
 
     /// Returns the points at which a message of this rank begins (SPEC §7).
@@ -31,11 +31,11 @@ impl Rank {
 /// The unit within which messages are handled one at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Lane<C> {
-    /// One conversation.
+    /// A conversation.
     Conversation(C),
     /// The whole agent.
     Agent,
-    /// None: the message waits for no other.
+    /// The absence of a lane: the message waits for no other.
     Free,
 }
 
@@ -56,8 +56,8 @@ pub struct Taken<C, T> {
     pub rank: Rank,
     /// The time since which it waits, in milliseconds.
     pub since: u64,
-    /// The value that [`done`](super::Mailbox::done) got for the message before it in its conversation; `None` if it was not
-    /// queued behind one.
+    /// The value that [`done`](super::Mailbox::done) got for the message before it in its conversation; `None` if it
+    /// was not queued behind one.
     pub follows: Option<u64>,
     /// The message.
     pub message: T,

@@ -58,7 +58,7 @@ pub struct Mailbox<C, T> {
     /// Messages and reservations that count against the depth: all but those in flight.
     held: u32,
     in_flight: u32,
-    /// Ready messages by rank; each queue in the order in which they became ready.
+    /// The ready messages by priority; each queue in the order in which they became ready.
     ready: [VecDeque<Ready<C, T>>; Rank::ALL.len()],
     lanes: Lanes<C, T>,
     deferred: BinaryHeap<Deferred<C, T>>,
@@ -91,6 +91,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Applies changed settings in place. Queued messages keep the order under which they came.
     pub fn configure(&mut self, order: Order, depth: u32) {
+        // Lanes are kept: the queued messages were promised the order of their arrival.
         self.order = order;
         self.depth = depth;
     }
@@ -138,6 +139,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     }
 
     fn wait_until(&mut self, due: u64, taken: Taken<C, T>) {
+        // The number breaks ties, as a heap keeps no order of equal elements.
         self.count += 1;
         self.deferred.push(Deferred { due, count: self.count, taken });
     }
@@ -248,6 +250,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// They may fill half of the mailbox. Beyond that one gets a place only when another message has just left
     /// (`one_left`), so that they never make the mailbox fuller than it is and new messages are still accepted.
     pub fn reserve_due(&mut self, most: u32, one_left: bool) -> u32 {
+        // The other half is for messages that are sent now, whose senders would get an error.
         let half = self.depth.div_ceil(2);
         let free = match half.saturating_sub(self.held) {
             0 => u32::from(one_left && self.held < self.depth),
@@ -261,6 +264,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// Moves up to `most` due messages to the ready queues. Returns the next due time, which may be in the past if
     /// there were more. O(log n) for each message.
     pub fn release_due(&mut self, now: u64, most: usize) -> Option<u64> {
+        // Bounded, so that a burst of due messages does not hold the others up for long.
         for _ in 0..most {
             if self.deferred.peek().is_none_or(|first| first.due > now) {
                 break;

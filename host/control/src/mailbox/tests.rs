@@ -365,7 +365,7 @@ proptest! {
     }
 }
 
-/// Only a message of the same conversation that was queued when the first was done follows it.
+/// Checks that only a message of the same conversation that was queued when the first was done follows it.
 #[test]
 fn a_queued_message_follows_the_one_before_it() {
     let mut mailbox: Mailbox<&str, u32> = Mailbox::new(Order::Conversation, 100);

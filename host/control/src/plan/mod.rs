@@ -52,9 +52,9 @@ impl Wanted {
 /// The state of a component's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Component {
-    /// Usable bytes with this digest.
+    /// A file with usable bytes of this digest.
     Found(Digest),
-    /// No usable bytes, and the reason.
+    /// A file without usable bytes, and the reason.
     Unusable(String),
 }
 
@@ -79,7 +79,7 @@ pub struct ActualAgent {
     pub retired: Option<u64>,
     /// Set while messages are queued or in flight.
     pub waits: bool,
-    /// Its revisions that have not ended, and the newest one even if it has, in order of number.
+    /// The revisions that have not ended, and the newest one even if it has, in order of number.
     pub revisions: Vec<Revision>,
     /// The split: percent of the traffic by revision number.
     pub shares: Vec<(u64, u8)>,
@@ -104,14 +104,14 @@ pub struct Revision {
     pub spec: Arc<AgentSpec>,
     /// The digest of its component.
     pub digest: Digest,
-    /// Its observed state.
+    /// The observed state.
     pub seen: Seen,
 }
 
 /// The actions that are safe now, and what has to wait.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Plan {
-    /// Independent of each other, so any order is fine.
+    /// The actions, which are independent of each other, so that any order is fine.
     pub actions: Vec<Action>,
     /// The agents that are not as declared, with the reason why nothing is done about it now.
     pub waiting: Vec<Waiting>,
@@ -202,6 +202,7 @@ pub fn plan(
     let names = ledgers.keys().chain(desired.keys()).chain(actual.agents.keys()).cloned().collect();
     let mut plan = plan_for(&names, desired, actual, ledgers, now);
     let turns = Turns::of(ledgers.values().filter_map(Ledger::open));
+    // One text for all: who is ahead is the same for each of them.
     for name in plan.queued.clone() {
         plan.wait(&name, turns.waits());
     }

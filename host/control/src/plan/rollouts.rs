@@ -66,6 +66,7 @@ impl Plan {
         let mut ended = Vec::new();
         let asked = |name: &&'a AgentName| ledgers.get(*name)?.open().map(|open| (rollout::queue_key(open).0, *name));
         let mut open: Vec<(u64, &AgentName)> = names.iter().filter_map(asked).collect();
+        // Oldest first, so that none is overtaken when a place becomes free.
         open.sort();
         for (_, name) in open {
             let ((wanted, agent), Some(ledger)) = (&present[name], ledgers.get_mut(name)) else { continue };

@@ -22,6 +22,7 @@ pub struct Decision {
 
 impl Decision {
     pub(super) fn act(&mut self, action: Action) {
+        // Two parts of a decision may find the same action necessary; the list is short.
         if !self.actions.contains(&action) {
             self.actions.push(action);
         }

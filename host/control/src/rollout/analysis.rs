@@ -36,7 +36,7 @@ const MIN_PROBES: u64 = 3;
 pub(super) struct Known {
     /// The latest known: for the comparison with a candidate where stable has no messages in the window.
     pub(super) lately: Tally,
-    /// Those before any traffic moved: for the comparison with stable itself.
+    /// The failures before any traffic moved: for the comparison with stable itself.
     pub(super) before: Tally,
 }
 
@@ -66,6 +66,7 @@ pub(super) fn judge(rules: &Rollback, stable: &Window, known: Known, candidate: 
 pub(super) fn judge_copies(min_messages: u64, match_percent: f64, compared: Compared, over: bool) -> Verdict {
     let Compared { copies, alike, .. } = compared;
     let unlike = copies.saturating_sub(alike);
+    // At the end of the time one copy is enough: an agent may have few messages.
     let need = if over { 1 } else { min_messages.max(1) };
     // Missing copies count as alike, so a refusal cannot become wrong with more of them.
     if percent_of(unlike, copies.max(need)) > 100.0 - match_percent {
@@ -76,6 +77,7 @@ pub(super) fn judge_copies(min_messages: u64, match_percent: f64, compared: Comp
 }
 
 fn memory(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
+    // Also with a single message: memory that was used once will be used again.
     let bound = rules.memory_bytes.filter(|bound| candidate.memory_bytes > *bound)?;
     let figures = format!("an instance had {} of memory, more than {}", bytes(candidate.memory_bytes), bytes(bound));
     Some(Verdict::refused(Trigger::Memory, figures))
@@ -90,6 +92,7 @@ fn probes(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
 }
 
 fn slower(rules: &Rollback, stable: &Window, candidate: &Window) -> Option<Verdict> {
+    // Both need their messages: a p95 of a few is any of them.
     let enough = |window: &Window| window.timed >= rules.min_messages.max(1);
     let (before, now) = (stable.p95?, candidate.p95?);
     let bound = before.high.mul_f64(1.0 + rules.slower / 100.0).max(rules.slower_min);
@@ -263,7 +266,7 @@ mod tests {
         }
     }
 
-    /// Equal revisions, thousands of times, with times distributed like those of real calls.
+    /// Judges equal revisions thousands of times, with times distributed like those of real calls.
     #[test]
     fn equal_revisions_are_not_slower_than_each_other() {
         let mut seed = 7_u64;

@@ -1,4 +1,4 @@
-//! What an observation says about a rollout, whatever its step and direction.
+//! The facts of an observation about a rollout, whatever its step and direction.
 
 use super::analysis::{self, Known};
 use super::observation::{Observation, Seen, Windows};

@@ -22,7 +22,8 @@ pub enum Command {
     Abort,
     /// Begins again after a bad end. Acts on the agent; see [`Ledger::command`](super::Ledger::command).
     Retry,
-    /// Returns to the revision before, even after the end. Acts on the agent; see [`Ledger::undo`](super::Ledger::undo).
+    /// Returns to the revision before, even after the end. Acts on the agent; see
+    /// [`Ledger::undo`](super::Ledger::undo).
     Undo,
 }
 
@@ -42,7 +43,7 @@ pub struct Undo {
 }
 
 impl Default for Undo {
-    /// To the revision that ran last before, once it is rehearsed.
+    /// Returns to the revision that ran last before, once it is rehearsed.
     fn default() -> Self {
         Self { to: None, rehearse: true, restore_state: false }
     }
@@ -75,43 +76,43 @@ pub enum Refused {
     /// The rollout has ended.
     #[error("it is {status} and does not move any more")]
     Ended {
-        /// Its final status.
+        /// The final status.
         status: &'static str,
     },
-    /// It is on its way back already.
+    /// The rollout is on its way back already.
     #[error("it goes back already")]
     GoesBack,
-    /// It has not begun.
+    /// The rollout has not begun.
     #[error("it waits for its turn; only `abort` is possible until then")]
     NotBegun,
-    /// It is not paused.
+    /// The rollout is not paused.
     #[error("it is not paused")]
     NotPaused,
-    /// It waits for a promotion.
+    /// The rollout waits for a promotion.
     #[error("step {step} waits for `promote`")]
     NeedsPromote {
         /// The step, counted from 1.
         step: usize,
     },
-    /// It is paused already.
+    /// The rollout is paused already.
     #[error("it is paused already")]
     IsPaused,
-    /// It waits for the host and not for a person.
+    /// The rollout waits for the host and not for a person.
     #[error("there is nothing to promote at step {step}: it waits for the host")]
     NothingToPromote {
         /// The step, counted from 1.
         step: usize,
     },
-    /// It is still in progress.
+    /// The rollout is still in progress.
     #[error("it is {status}; only what ended is tried again")]
     UnderWay {
-        /// Its present status.
+        /// The present status.
         status: &'static str,
     },
     /// The agent has no rollout.
     #[error("there is no rollout")]
     NoRollout,
-    /// No earlier revision is kept.
+    /// The agent has no earlier revision that is kept.
     #[error("there is no earlier revision to go back to; the last {keep} are kept")]
     NothingKept {
         /// The number of revisions that are kept.
@@ -127,7 +128,7 @@ pub enum Refused {
         /// The way out.
         way: String,
     },
-    /// No earlier state that the revision can read is kept.
+    /// The agent has no earlier state that the revision can read.
     #[error("no state that revision {number} can read was kept: there is nothing to restore")]
     NothingToRestore {
         /// The number of the revision.
@@ -164,6 +165,7 @@ impl Rollout {
         if let Status::RollingBack { .. } = self.status {
             return Err(if command == Command::Retry { Refused::UnderWay { status } } else { Refused::GoesBack });
         }
+        // A declared pause is for a decision, and `resume` would be too easy a slip for one.
         let waits_for_promote = self.steps.get(self.step) == Some(&Step::Pause);
         match command {
             Command::Pause if self.status == Status::Pending => return Err(Refused::NotBegun),

@@ -9,7 +9,7 @@ use crate::format::Format;
 /// The reason why a strategy is impossible for an agent, with the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CannotHold {
-    /// Two revisions would each have a part of the agent's memory.
+    /// The strategy would give each of two revisions a part of the agent's memory.
     #[error(
         "{strategy} sends messages to two revisions at once, and this agent keeps its state in memory, of which there is one; \
          use {instead}, or keep the state in `state` and do not export `snapshot`"
@@ -101,6 +101,7 @@ pub fn check_formats(strategy: &Strategy, stateful: bool, formats: &Formats<'_>)
         let migrate = if runs == new { "raise `state.version` and export `migrate`" } else { "export `migrate`" };
         return Err(CannotHold::Unreadable { version, writes: new, migrate });
     }
+    // With one format on both sides, sharing traffic is as safe as before.
     if runs == new {
         return Ok(());
     }
@@ -143,6 +144,7 @@ pub(super) fn splits_traffic(strategy: &Strategy, stateful: bool) -> Option<(&'s
 /// # Errors
 /// The reason why it is not, with the way out.
 pub fn check_memory(strategy: &Strategy, stateful: bool) -> Result<(), CannotHold> {
+    // State outside of memory is shared by all revisions, so every strategy is possible.
     if !stateful {
         return Ok(());
     }

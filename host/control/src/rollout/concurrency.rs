@@ -10,9 +10,9 @@ pub const AT_A_TIME: usize = 5;
 /// The permission of a rollout to proceed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
-    /// It may proceed.
+    /// Lets it proceed.
     Goes,
-    /// It waits for one of the others to end.
+    /// Makes it wait for one of the others to end.
     Waits {
         /// The agents whose rollouts proceed or come first.
         behind: Vec<AgentName>,
@@ -62,6 +62,7 @@ impl Turns {
                 Status::Completed | Status::Failed | Status::Cancelled | Status::Superseded | Status::RolledBack => {}
             }
         }
+        // For the text alone: people should see the same order each time.
         behind.sort_by(|one, other| queue_key(one).cmp(&queue_key(other)));
         first.truncate(AT_A_TIME.saturating_sub(behind.len()));
         let name = |rollout: &&Rollout| rollout.agent.clone();

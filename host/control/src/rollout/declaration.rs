@@ -26,26 +26,26 @@ pub struct Declared {
 /// The relation of a declaration to the agent's ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wish<'a> {
-    /// It runs, or its rollout is in progress.
+    /// The declaration runs, or its rollout is in progress.
     Present,
-    /// It runs, and the rollout of something else is in progress.
+    /// The declaration runs, and the rollout of something else is in progress.
     Back,
-    /// It was tried and refused.
+    /// The declaration was tried and refused.
     Declined(&'a Declined),
-    /// It has to be rolled out with these settings.
+    /// The declaration has to be rolled out with these settings.
     New(&'a Settings),
 }
 
 /// The next step for a declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: everything is as declared, or a rollout is in progress.
+    /// Asks for nothing: everything is as declared, or a rollout is in progress.
     Rest,
-    /// Nothing now, for a reason to show to people.
+    /// Asks for nothing now, for a reason to show to people.
     Wait(String),
-    /// Nothing until a person removes the obstacle.
+    /// Asks for nothing until a person removes the obstacle.
     Refuse(Obstacle, String),
-    /// Create a revision of the declaration, and call again with it.
+    /// Asks for a revision of the declaration, and another call with it.
     Create,
 }
 
@@ -106,10 +106,12 @@ impl Ledger {
             // The running revision may have changed, and with it the strategy.
             return self.follow(declared, fresh, who, instances, stateful, now);
         }
+        // The memory of the running revision decides: that of the new one is known only once it is loaded.
         let stateful = self.current().is_some_and(|side| stateful(side.number));
         if let Err(why) = self.can_follow(&settings.strategy, &declared.settings, stateful, None) {
             return Next::Refuse(Obstacle::Refused, why.to_string());
         }
+        // Checked before the revision is created: a refused declaration leaves no revision behind.
         let Some(number) = fresh else { return Next::Create };
         let side = Side { number, digest: declared.digest, settings: declared.settings.clone() };
         match self.begin(side, who, settings, instances, stateful, None, now) {

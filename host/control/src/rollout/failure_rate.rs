@@ -34,8 +34,10 @@ pub struct Tally {
 }
 
 /// The shortest span of [`Recent`], in milliseconds.
+// Long enough for a quiet agent to have some messages, short enough for an outage to be forgotten soon.
 const SPAN: u64 = 5 * 60 * 1_000;
 /// The fewest messages of a span.
+// The default of `min-messages`, so that a span alone is enough to compare with.
 const SPAN_MESSAGES: u64 = 100;
 
 /// The recent failures of a revision: of the present span and the one before it. Older ones say little about its
@@ -96,6 +98,7 @@ impl Tally {
             return Rate { low: 0.0, high: 100.0 };
         }
         let (count, square) = (self.messages as f64, DEVIATIONS * DEVIATIONS);
+        // Counters are read one after the other, so a fault may be counted before its message.
         let at = self.faults.min(self.messages) as f64 / count;
         let centre = at + square / (2.0 * count);
         let half = DEVIATIONS * (at * (1.0 - at) / count + square / (4.0 * count * count)).sqrt();
@@ -107,11 +110,11 @@ impl Tally {
 /// The figures that a candidate is compared with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Baseline {
-    /// Those of stable in the same window.
+    /// The failures of stable in the same window.
     SameWindow(Tally),
     /// The latest of stable, and the percentage of failures in the window, where it has too few messages.
     Recently(Tally, f64),
-    /// None.
+    /// The absence of any.
     Unknown,
 }
 
@@ -408,7 +411,7 @@ mod tests {
         }
     }
 
-    /// SplitMix64, as a biased coin.
+    /// A biased coin, tossed with SplitMix64.
     struct Coin(u64);
 
     impl Coin {

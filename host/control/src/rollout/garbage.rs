@@ -21,6 +21,7 @@ pub fn collect_garbage(
 ) -> Decision {
     let mut decision = Decision::default();
     let mut waits = Vec::new();
+    // A rollout that ended while it held the mailbox cannot ask for this any more.
     if free && paused {
         decision.act(Action::Resume { agent: agent.clone() });
     }
@@ -29,6 +30,7 @@ pub fn collect_garbage(
         let left = drain.saturating_sub(Duration::from_millis(now.saturating_sub(seen.since)));
         match seen.state {
             State::Running | State::Stopped | State::Failed { .. } => {}
+            // Stopping it in the middle of its work would need a way back for each kind of work.
             _ if seen.busy => waits.push(format!("{revision} ends when its present step does")),
             State::Draining if seen.in_flight > 0 && !left.is_zero() => {
                 decision.look_again(left);

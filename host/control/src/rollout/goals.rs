@@ -231,6 +231,7 @@ impl Rollout {
         now: u64,
         decision: &mut Decision,
     ) -> Reached {
+        // Recorded before it is in force, so that a restart aims at the same weight.
         self.set_weight(percent, now);
         if !self.is_in_force(seen, percent) {
             // The time of a weight counts from when it is in force.

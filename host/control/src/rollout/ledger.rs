@@ -14,6 +14,7 @@ use crate::format::Restored;
 use crate::names::{AgentName, Digest};
 
 /// The most rollouts kept of an agent, the one in progress included; the oldest are dropped.
+// Enough to look back over weeks of changes; the ledger is stored as a whole at each change.
 pub const MAX_ROLLOUTS: usize = 50;
 
 /// The initiator of a rollout back from a revision that failed for good.
@@ -26,14 +27,14 @@ pub(super) const SUPERVISION: &str = "supervision";
 pub struct Ledger {
     /// The agent.
     pub agent: AgentName,
-    /// Its rollouts, oldest first. Only the last may be in progress. A record that this version cannot read is left
+    /// The rollouts, oldest first. Only the last may be in progress. A record that this version cannot read is left
     /// out, so that the kept revisions are not lost with it.
     #[serde(deserialize_with = "crate::revision_settings::readable")]
     pub rollouts: Vec<Rollout>,
     /// The revisions that ran, in the order in which they last began to. The last one is running, and is the one that a
     /// host starts with, whatever was declared meanwhile.
     pub ran: Vec<Side>,
-    /// Content that is not tried again until it changes or an operator asks for it.
+    /// The content that is not tried again until it changes or an operator asks for it.
     pub declined: Vec<Declined>,
     /// The id of the next rollout.
     next: u64,
@@ -53,7 +54,7 @@ pub struct Ledger {
 struct Lately {
     /// The revision's number.
     revision: u64,
-    /// Its recent messages and failures.
+    /// The recent messages and failures.
     #[serde(flatten)]
     tally: Tally,
 }
@@ -219,6 +220,7 @@ impl Ledger {
         let mut rollout =
             Rollout::begin(self.next, self.agent.clone(), from, to, who, settings, instances, stateful, state, now)?;
         (rollout.lately, rollout.before) = (lately, lately);
+        // Ids are never used twice, even if the rollout is dropped from the list.
         self.next += 1;
         self.rollouts.push(rollout);
         if self.rollouts.len() > MAX_ROLLOUTS {
@@ -252,7 +254,7 @@ impl Ledger {
     }
 }
 
-/// Ledgers for the tests of this folder.
+/// The ledgers for the tests of this folder.
 #[cfg(test)]
 pub(super) mod samples {
     use super::*;

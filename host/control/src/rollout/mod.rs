@@ -1,4 +1,4 @@
-//! Rollouts: the takeover from the running revision by a new one, and the way back if it is worse (SPEC §2–§4).
+//! The rollouts: the takeover from the running revision by a new one, and the way back if it is worse (SPEC §2–§4).
 //!
 //! ```text
 //! settings --strategy--> steps                     commands: pause, resume, promote, abort, undo

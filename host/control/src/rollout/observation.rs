@@ -7,7 +7,8 @@
 //! 2. [`turns`](super::turns) over all rollouts in progress; those whose turn it is are
 //!    [observed](super::Rollout::observe) and [settled](super::Ledger::settle). An agent whose rollout has just ended
 //!    starts again at 1, as the declaration may differ from the result.
-//! 3. [`collect_garbage`](super::collect_garbage) for each agent, after all of 2, since it ends every revision outside a rollout.
+//! 3. [`collect_garbage`](super::collect_garbage) for each agent, after all of 2, since it ends every revision outside
+//!    a rollout.
 //! 4. Changed ledgers are stored, and then the actions are carried out; all this again until there are none.
 //!
 //! Measurements, comparisons and rehearsals belong to the rollout in progress: they start again with the id of another

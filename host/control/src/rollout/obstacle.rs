@@ -6,16 +6,16 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Obstacle {
-    /// Its component is missing or cannot be read.
+    /// The component is missing or cannot be read.
     Missing,
-    /// It failed before it received messages, or failed for good.
+    /// A failure before it received messages, or for good.
     Failed,
-    /// It was taken back or aborted, and is not tried again.
+    /// A refusal: it was taken back or aborted, and is not tried again.
     Refused,
 }
 
 impl Obstacle {
-    /// All obstacles.
+    /// The list of all obstacles.
     pub const ALL: [Self; 3] = [Self::Missing, Self::Failed, Self::Refused];
 
     /// Returns the obstacle as text, such as `refused`.

@@ -20,9 +20,9 @@ pub struct Pattern(pub(super) Vec<Part>);
 pub(super) enum Part {
     Key(String),
     Index(usize),
-    /// `*`: any one key or index.
+    /// A `*`: any one key or index.
     Any,
-    /// `**`: any number of keys and indexes.
+    /// A `**`: any number of keys and indexes.
     Depth,
 }
 

@@ -24,14 +24,14 @@ pub struct HealthProbe {
     /// The time limit of a probe (10 ms – 1 min, 5 s).
     #[serde(with = "serde_duration")]
     pub timeout: Duration,
-    /// Consecutive successes that make it healthy (1 – 10, 2).
+    /// The consecutive successes that make it healthy (1 – 10, 2).
     pub successes: u32,
-    /// Consecutive failures that make it unhealthy (1 – 10, 3).
+    /// The consecutive failures that make it unhealthy (1 – 10, 3).
     pub failures: u32,
 }
 
 impl Default for HealthProbe {
-    /// SPEC §2.
+    /// Returns the value of SPEC §2.
     fn default() -> Self {
         let [first, every, timeout] = [10, 30, 5].map(Duration::from_secs);
         Self { first, every, timeout, successes: 2, failures: 3 }
@@ -98,11 +98,11 @@ impl Probes {
 /// The urgency of the next probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// A rollout waits for the result before traffic moves.
+    /// The pace when a rollout waits for the result before traffic moves.
     AtOnce,
-    /// A rollout waits for more results while it has traffic.
+    /// The pace when a rollout waits for more results while it has traffic.
     Soon,
-    /// Nothing waits for it.
+    /// The pace when nothing waits for it.
     NowAndThen,
 }
 

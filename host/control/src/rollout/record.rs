@@ -51,7 +51,8 @@ pub struct Rollout {
     pub weight: u8,
     /// The percent of the traffic last observed at the candidate.
     pub reached: u8,
-    /// The history of the weight, for [`Split`](super::split::Split): the time of each change, and the weight since then.
+    /// The history of the weight, for [`Split`](super::split::Split): the time of each change, and the weight since
+    /// then.
     pub weights: Vec<(u64, u8)>,
     /// Set once the memory was handed over from stable to the candidate.
     pub handed_over: bool,
@@ -90,7 +91,7 @@ pub struct Side {
     pub number: u64,
     /// The digest of its component.
     pub digest: Digest,
-    /// Its settings, as [`crate::AgentSpec::revision_settings`] prints them.
+    /// The settings, as [`crate::AgentSpec::revision_settings`] prints them.
     #[serde(deserialize_with = "crate::revision_settings::deserialize")]
     pub settings: String,
 }
@@ -150,6 +151,7 @@ impl Rollout {
     ) -> Result<Self, CannotHold> {
         let (holds, restores) = state;
         let formats = Formats { stable: &from.format(), candidate: &to.format(), holds: &holds, migrates: None };
+        // A copy that is put back has a format that the revision reads, whatever the present state holds.
         if restores.is_none() {
             check_formats(&settings.strategy, stateful, &formats)?;
         }
@@ -305,6 +307,7 @@ impl Rollout {
     }
 
     pub(super) fn set_weight(&mut self, weight: u8, now: u64) {
+        // Repeated weights would grow the history, which every message of a conversation is looked up in.
         if self.weight != weight {
             self.weight = weight;
             self.weights.push((now, weight));
@@ -339,7 +342,8 @@ impl Rollout {
 }
 
 impl Rollout {
-    /// Returns the reason why stable cannot have the traffic again: it cannot read what the candidate has made of the state.
+    /// Returns the reason why stable cannot have the traffic again: it cannot read what the candidate has made of the
+    /// state.
     pub(super) fn bars_the_way_back(&self) -> Option<String> {
         let after = self.conversion.as_ref().filter(|_| self.converted)?.holds_after();
         let version = self.from.format().unreadable(&after)?;
@@ -373,7 +377,8 @@ impl Rollout {
         self.set_weight(100, now);
     }
 
-    /// Returns `true` if the state is still to be converted, with the mailbox paused, before the candidate has any traffic.
+    /// Returns `true` if the state is still to be converted, with the mailbox paused, before the candidate has any
+    /// traffic.
     pub(super) fn converts(&self) -> bool {
         self.conversion.is_some() && !self.converted && !self.steps.contains(&Step::KeepState)
     }

@@ -14,10 +14,10 @@ use crate::units::percent_of;
 /// The result of handling past messages on a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Rehearsal {
-    /// Not finished yet.
+    /// Has not finished yet.
     #[default]
     Open,
-    /// All were handled, and answered so.
+    /// The candidate handled all messages, and answered so.
     Passed(Answers),
     /// A message was not handled: its position and the error.
     Failed(String),
@@ -60,6 +60,7 @@ impl Answers {
     /// Returns the reason to refuse a candidate if fewer than `match_percent` of its compared answers are alike; `None`
     /// if the rule is off, or no answer was compared.
     pub fn refusal(&self, match_percent: Option<f64>) -> Option<String> {
+        // Off by default: answers may differ for good reasons, such as a mended fault.
         let least = match_percent?;
         let (alike, all) = (u64::from(self.alike), u64::from(self.compared()));
         (all > 0 && percent_of(alike, all) < least)

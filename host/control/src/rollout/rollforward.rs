@@ -25,6 +25,7 @@ impl Rollout {
         if let Some((end, why)) = self.refusal(seen) {
             return self.fall_back(end, why, now);
         }
+        // Before the revisions are brought up: a failed stable must not be waited for.
         self.take_over_from_failed(seen, now);
         let standing = self.stand(seen, decision);
         self.loosen(seen, decision);
@@ -122,6 +123,7 @@ impl Rollout {
             }
         }
         let why = format!("{} failed: {reason}; {} takes over", self.stable(), self.candidate());
+        // The remaining steps are for two revisions that share the traffic, and only one is left.
         self.steps.truncate(self.step);
         if self.converts() {
             // The state is converted first, with the mailbox paused.
@@ -177,6 +179,7 @@ impl Rollout {
 
     /// Returns the number of the candidate's instances that are up by this step.
     fn candidate_instances(&self) -> u32 {
+        // Up to the present step: a rolling rollout starts its instances batch by batch.
         let begun = self.steps.iter().take(self.step + 1);
         let mut instances = begun.filter_map(|step| match step {
             Step::Prepare { instances } | Step::Start { instances } => Some(*instances),

@@ -42,7 +42,7 @@ pub struct Rollback {
 }
 
 impl Default for Rollback {
-    /// SPEC §3, §4.
+    /// Returns the values of SPEC §3 and §4.
     fn default() -> Self {
         Self {
             automatic: true,
@@ -82,7 +82,7 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// For fields that a record lacks; every version wrote the strategy.
+    /// Returns values for fields that a record lacks; every version wrote the strategy.
     fn default() -> Self {
         Self::new(Strategy::Undo)
     }

@@ -26,6 +26,7 @@ impl Ledger {
             self.declined.retain(|known| (known.digest, &known.settings) != (digest, &settings));
             return true;
         }
+        // A superseded rollout refuses nothing: its content was not found to be worse.
         let declines = matches!(rollout.status, Status::Failed | Status::Cancelled | Status::RolledBack);
         let holds = rollout.holds_after();
         if runs && self.current() != Some(&to) {

@@ -96,6 +96,7 @@ impl Declaration {
             rollback: self.rollback.rules.clone(),
             state: self.reload.state,
             rehearse: self.rollback.rehearse,
+            // Not declared in a file, and the same for all agents.
             probe: HealthProbe::default(),
             timeout,
             drain,

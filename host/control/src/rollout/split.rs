@@ -23,12 +23,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sticky {
-    /// To the revision with which they began.
+    /// Binds them to the revision with which they began.
     Conversation,
-    /// To the revision that has something of theirs open; the next message of an idle conversation may go to the other.
+    /// Binds them to the revision that has something of theirs open; the next message of an idle one may go to the
+    /// other.
     #[default]
     Idle,
-    /// None: messages are dealt out one by one.
+    /// Binds none: messages are dealt out one by one.
     None,
 }
 
@@ -85,14 +86,14 @@ pub enum Pick {
 /// The reason why a candidate did not take a call of its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Untaken {
-    /// Its instances failed, and no start is allowed before a certain time.
+    /// The instances failed, and no start is allowed before a certain time.
     Pausing {
-        /// That time, in milliseconds since 1970.
+        /// The time of the next start, in milliseconds since 1970.
         until: u64,
         /// The deadline of the call, likewise.
         by: u64,
     },
-    /// No instance could be started for the call.
+    /// The failed start of an instance for the call.
     NotStarted {
         /// Set if that was the candidate's fault.
         its_fault: bool,

@@ -27,9 +27,9 @@ pub enum Status {
     Completed,
     /// The candidate failed before it received messages, or there was nothing to go back to. Terminal.
     Failed,
-    /// Ended by an operator. Terminal.
+    /// An operator ended it. Terminal.
     Cancelled,
-    /// Ended by a newer change. Terminal. Shown as cancelled; its content may be tried again.
+    /// A newer change ended it. Terminal. Shown as cancelled; its content may be tried again.
     Superseded,
     /// The candidate was worse, and stable runs again. Terminal.
     RolledBack,
@@ -126,6 +126,7 @@ impl Figures {
         Self {
             started: self.started + later.started,
             failed: self.failed + later.failed,
+            // A peak is no sum, and the pause below is none either.
             peak_memory_bytes: self.peak_memory_bytes.max(later.peak_memory_bytes),
             longest_pause_ms: self.longest_pause_ms.max(later.longest_pause_ms),
             stable_messages: self.stable_messages + later.stable_messages,

@@ -56,10 +56,10 @@ pub enum Step {
     },
     /// An operator promoted.
     Pause,
-    /// Memory and traffic are with the candidate: the mailbox is paused until nothing is in flight, the running
+    /// The memory and the traffic are with the candidate: the mailbox is paused until nothing is in flight, the running
     /// revision saves, the candidate restores or starts anew, and is checked.
     Handoff,
-    /// Traffic is with the candidate, restored from the memory that it once handed over.
+    /// The traffic is with the candidate, restored from the memory that it once handed over.
     TakeBack,
     /// The old revision stayed up for a time, without traffic.
     KeepWarm {
@@ -67,7 +67,7 @@ pub enum Step {
         #[serde(rename = "for", with = "serde_duration")]
         hold: Duration,
     },
-    /// Nothing of the old revision is in flight, or its drain time is over.
+    /// The old revision has nothing in flight, or its drain time is over.
     Drain,
     /// A copy of the state is stored, before two revisions of different formats have traffic.
     KeepState,

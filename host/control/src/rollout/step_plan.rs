@@ -45,6 +45,7 @@ pub(super) struct Common {
 /// Returns the steps of a strategy, or the reason why it is impossible for this agent.
 pub(super) fn steps(strategy: &Strategy, common: Common) -> Result<Vec<Step>, CannotHold> {
     let stateful = common.situation.is_stateful();
+    // Once more here: whether the candidate keeps memory is known only now.
     check_memory(strategy, stateful)?;
     // Two revisions with traffic at once can read each other's data, so nothing is paused or converted.
     let splits = common.situation.new_format && splits_traffic(strategy, stateful).is_some();
@@ -63,6 +64,7 @@ pub(super) fn steps(strategy: &Strategy, common: Common) -> Result<Vec<Step>, Ca
         Strategy::Reload(Reload::TrafficSplitting { steps, every }) => traffic_splitting(steps, *every, common),
         Strategy::Undo => undo(common),
     };
+    // Before any traffic moves: a copy made later would have data of both formats.
     if splits && let Some(first) = steps.iter().position(|step| matches!(step, Step::Weight { .. })) {
         steps.insert(first, Step::KeepState);
     }

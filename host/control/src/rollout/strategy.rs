@@ -13,9 +13,9 @@ pub const MAX_WEIGHTS: usize = 100;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "strategy", rename_all = "kebab-case")]
 pub enum Deploy {
-    /// All traffic at once; messages in flight on the old revision get another attempt on the new one.
+    /// Moves all traffic at once; messages in flight on the old revision get another attempt on the new one.
     Immediate,
-    /// Instances are replaced in batches, and traffic follows.
+    /// Replaces instances in batches, and traffic follows.
     Rolling {
         /// The size of a batch.
         batch: Batch,
@@ -26,7 +26,7 @@ pub enum Deploy {
         #[serde(rename = "keep-warm", with = "serde_duration")]
         keep_warm: Duration,
     },
-    /// Traffic moves by weight, judged at each step.
+    /// Moves traffic by weight, judged at each step.
     Canary {
         /// The steps; all traffic follows the last.
         steps: Vec<CanaryStep>,
@@ -55,7 +55,7 @@ pub enum Reload {
         /// Paths that may differ; see [`super::compare`].
         ignore: Vec<String>,
     },
-    /// Traffic moves by weight, judged all the time.
+    /// Moves traffic by weight, judged all the time.
     TrafficSplitting {
         /// The weights, rising; all traffic follows the last (5, 10, 25, 50, 75, 100).
         steps: Vec<u8>,
@@ -103,14 +103,14 @@ pub enum CanaryStep {
 }
 
 impl Default for Deploy {
-    /// SPEC §2.
+    /// Returns the value of SPEC §2.
     fn default() -> Self {
         Self::Rolling { batch: Batch::Count(1) }
     }
 }
 
 impl Default for Reload {
-    /// SPEC §3.
+    /// Returns the value of SPEC §3.
     fn default() -> Self {
         Self::Graceful
     }
@@ -148,7 +148,7 @@ impl Reload {
 pub enum Strategy {
     /// The declaration changed.
     Deploy(Deploy),
-    /// Only the component changed.
+    /// The component alone changed.
     Reload(Reload),
     /// An operator returned to an earlier revision: its component, settings and memory.
     Undo,

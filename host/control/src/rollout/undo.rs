@@ -72,6 +72,7 @@ impl Ledger {
                 return Ok(());
             }
         }
+        // After a superseded rollout is settled, as that decides which revisions were before.
         let target = self.undo_target(undo.to, settings.rollback.keep)?.clone();
         let current = self.current().map(|current| current.number);
         let restores = restorable(undo, &target, &self.holds(), current, kept)?;
@@ -144,6 +145,7 @@ fn restorable(
 ) -> Result<Option<Restored>, Refused> {
     let (format, number) = (target.format(), target.number);
     let readable = |kept: &&KeptState| Some(kept.revision) != current && format.unreadable(&kept.holds).is_none();
+    // The newest that the revision can read: it loses the fewest writes.
     let found = kept.iter().find(readable);
     match (format.unreadable(holds), found) {
         (_, Some(found)) if undo.restore_state => {

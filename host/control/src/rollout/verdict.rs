@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Trigger {
-    /// Too few probes passed.
+    /// The probes: too few passed.
     Probes,
-    /// Too many messages failed.
+    /// The failures: too many messages failed.
     Errors,
-    /// Its messages take too long.
+    /// The times: its messages take too long.
     Slower,
-    /// Stable fails more often since the candidate has traffic.
+    /// The failures of stable, which are more since the candidate has traffic.
     Stable,
     /// An instance uses too much memory.
     Memory,
-    /// Its answers differ.
+    /// The answers: they differ.
     Match,
 }
 
@@ -38,16 +38,16 @@ impl fmt::Display for Trigger {
 /// The result of the judgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Too few messages to judge by.
+    /// The messages are too few to judge by.
     Waiting {
         /// The number of messages so far.
         have: u64,
         /// The number of messages needed.
         need: u64,
     },
-    /// As good as stable.
+    /// The candidate is as good as stable.
     Healthy,
-    /// Worse than stable, or than an absolute bound.
+    /// The candidate is worse than stable, or than an absolute bound.
     Refused {
         /// The rule.
         trigger: Trigger,

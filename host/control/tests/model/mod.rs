@@ -28,7 +28,7 @@ pub(crate) enum Bug {
     NothingBusy,
     /// Mailboxes are not resumed after a handoff.
     NoResume,
-    /// Traffic is switched to a revision instead of preparing it.
+    /// Switches traffic to a revision instead of preparing it.
     SwitchUnready,
     /// The former revision is stopped together with the switch.
     NoDrain,
@@ -53,13 +53,13 @@ pub(crate) enum Bug {
 /// The work of a busy revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Validating, compiling, starting instances.
+    /// Validates, compiles, starts instances.
     Prepare,
-    /// Restoring the snapshot of the running revision.
+    /// Restores the snapshot of the running revision.
     Handoff,
-    /// Restoring the snapshot that it had handed over.
+    /// Restores the snapshot that it had handed over.
     TakeBack,
-    /// Saving its snapshot because the agent leaves.
+    /// Saves its snapshot because the agent leaves.
     Save,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Entry {
     next_number: u64,
     /// The revision that receives messages.
     current: Option<u64>,
-    /// Queued messages.
+    /// The queued messages.
     pub(crate) waiting: u32,
     /// Set once one of its revisions has received messages.
     ran: bool,
@@ -104,9 +104,9 @@ pub(crate) struct Host {
     standing: Standing,
     /// The newest stored revision of each agent; survives a restart.
     kept: BTreeMap<AgentName, (u64, Made)>,
-    /// All revision numbers ever given, with the identity behind each.
+    /// The revision numbers ever given, with the identity behind each.
     given: BTreeMap<RevisionId, Made>,
-    /// Revision numbers given since the last restart.
+    /// The revision numbers given since the last restart.
     given_now: BTreeSet<RevisionId>,
     /// The name of each component.
     names: BTreeMap<Digest, String>,

@@ -24,9 +24,9 @@ pub(crate) type Broken = String;
 /// A defect, planted between the machine and the host, that the invariants have to detect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// Traffic goes to a revision before it is ready.
+    /// Moves traffic to a revision before it is ready.
     WeighsUnready,
-    /// Stable is stopped as soon as the candidate has some traffic.
+    /// Stops stable as soon as the candidate has some traffic.
     StopsWithTraffic,
     /// Drains end at once.
     NoDrain,
@@ -40,15 +40,15 @@ pub(crate) enum Bug {
     EndedMoves,
     /// A rolled back rollout is begun again.
     ForgetsDeclined,
-    /// Only the ledger's first state is stored.
+    /// Stores only the first state of the ledger.
     PersistsNothing,
     /// A rollback sends the traffic nowhere.
     LosesTraffic,
-    /// All rollouts proceed at once.
+    /// Lets all rollouts proceed at once.
     NoTurns,
     /// A stateful candidate gets a part of the traffic.
     SplitsMemory,
-    /// Shadowing continues after its step.
+    /// Continues shadowing after its step.
     ShadowStays,
 }
 
@@ -91,13 +91,13 @@ pub(crate) struct Agent {
     rehearsal: Rehearsal,
     windows: Windows,
     figures: Figures,
-    /// All messages and faults of each revision.
+    /// The messages and faults of each revision.
     tallies: BTreeMap<u64, Window>,
     /// The id of the rollout that is measured.
     measured: Option<u64>,
     /// The number of messages distributed so far, to distribute by weight.
     dealt: u64,
-    /// All revisions ever created, by number.
+    /// The revisions ever created, by number.
     store: BTreeMap<u64, (Digest, String)>,
     /// Snapshots that were handed over, by number.
     snapshots: BTreeMap<u64, u64>,
@@ -105,7 +105,7 @@ pub(crate) struct Agent {
     memory: u64,
     /// The versions of the format that the state holds.
     data: BTreeSet<u32>,
-    /// Stored copies of the state, by the number of the revision that ran with each.
+    /// The stored copies of the state, by the number of the revision that ran with each.
     copies: BTreeMap<u64, BTreeSet<u32>>,
     /// The rollout for which a copy was stored.
     state_kept: Option<u64>,

@@ -138,7 +138,7 @@ impl Agent {
     pub(in crate::agent) fn forget(&self, entry: &QueuedMessage) {
         match entry {
             QueuedMessage::InMemory(envelope) if envelope.waiter.is_none() => {
-                self.context.resident.give(weight(envelope))
+                self.context.resident.give(weight(envelope));
             }
             QueuedMessage::InMemory(_) | QueuedMessage::Stored(_) => {}
         }
