@@ -8,13 +8,13 @@ use axum::extract::State;
 use super::Api;
 use super::extract::Named;
 use super::problem::Problem;
-use crate::status::{AgentStatus, HostStatus, RevisionStatus};
+use crate::api_types::{AgentStatus, HostStatus, RevisionStatus};
 use crate::store::Store;
 
 /// Returns the state of the host.
 #[utoipa::path(get, path = "/v1/host", tag = "host", responses((status = 200, body = HostStatus)))]
 pub(super) async fn show_host(State(api): State<Api>) -> Result<Json<HostStatus>, Problem> {
-    Ok(Json(api.control.status().await?))
+    Ok(Json(api.reconciler.status().await?))
 }
 
 /// Lists all agents, in order of name.
@@ -51,7 +51,7 @@ pub(super) async fn list_revisions(
 
 /// Returns all agents with the number of their dead letters, in order of name.
 pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
-    let mut agents = api.control.agents().await?;
+    let mut agents = api.reconciler.agents().await?;
     let dead: HashMap<String, u64> = api.read(Store::dead_by_agent).await?.into_iter().collect();
     for agent in &mut agents {
         agent.dead_letters = dead.get(&agent.name).copied().unwrap_or(0);
@@ -64,14 +64,14 @@ pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
 /// # Errors
 /// `no-agent` with a suggestion.
 pub(super) async fn find(api: &Api, name: &str) -> Result<AgentStatus, Problem> {
-    match api.control.agent(name).await? {
+    match api.reconciler.agent(name).await? {
         Some(mut agent) => {
             let dead = api.read(Store::dead_by_agent).await?;
             agent.dead_letters = dead.iter().find(|(name, _)| *name == agent.name).map_or(0, |(_, count)| *count);
             Ok(agent)
         }
         None => {
-            let agents = api.control.agents().await?;
+            let agents = api.reconciler.agents().await?;
             Err(Problem::no_agent(name, agents.iter().map(|agent| agent.name.as_str())))
         }
     }

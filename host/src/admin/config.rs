@@ -10,7 +10,7 @@ use super::extract::Params;
 use super::guard::Who;
 use super::invoke::patience;
 use super::problem::Problem;
-use crate::status::{Applied, Diff};
+use crate::api_types::{ApplyResult, DeclarationDiff};
 
 /// The query of an apply.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -22,9 +22,9 @@ pub(super) struct ApplyParams {
 }
 
 /// Returns the changes that the declaration would make.
-#[utoipa::path(get, path = "/v1/config/diff", tag = "config", responses((status = 200, body = Diff)))]
-pub(super) async fn diff(State(api): State<Api>) -> Result<Json<Diff>, Problem> {
-    Ok(Json(Diff { changes: api.control.diff().await? }))
+#[utoipa::path(get, path = "/v1/config/diff", tag = "config", responses((status = 200, body = DeclarationDiff)))]
+pub(super) async fn diff(State(api): State<Api>) -> Result<Json<DeclarationDiff>, Problem> {
+    Ok(Json(DeclarationDiff { changes: api.reconciler.diff().await? }))
 }
 
 /// Reads the declaration and waits until everything runs as declared, or until only a person can go on.
@@ -34,15 +34,15 @@ pub(super) async fn diff(State(api): State<Api>) -> Result<Json<Diff>, Problem> 
 #[utoipa::path(
     post, path = "/v1/config/apply", tag = "config",
     params(ApplyParams),
-    responses((status = 200, body = Applied)),
+    responses((status = 200, body = ApplyResult)),
 )]
 pub(super) async fn apply(
     State(api): State<Api>,
     Extension(who): Extension<Who>,
     Params(params): Params<ApplyParams>,
-) -> Result<Json<Applied>, Problem> {
+) -> Result<Json<ApplyResult>, Problem> {
     let timeout = patience(params.timeout.as_deref().unwrap_or("5m"))?;
     // Recorded before the outcome is known, because an apply may take an hour.
-    api.context.events.tell(None, "config.apply", json!({ "by": who.to_string() }));
-    Ok(Json(api.control.apply(timeout).await?))
+    api.context.events.emit(None, "config.apply", json!({ "by": who.to_string() }));
+    Ok(Json(api.reconciler.apply(timeout).await?))
 }

@@ -20,8 +20,8 @@ use super::Api;
 use super::extract::Params;
 use super::problem::Problem;
 use super::state::page;
+use crate::api_types::{EventEntry, LogEntry};
 use crate::logs::Line;
-use crate::status::{EventEntry, LogEntry};
 use crate::store::{Event, EventFilter};
 
 /// The number of events returned by default.

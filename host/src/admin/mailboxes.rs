@@ -12,7 +12,7 @@ use super::extract::Named;
 use super::guard::Who;
 use super::problem::Problem;
 use crate::agent::Agent;
-use crate::status::MailboxStatus;
+use crate::api_types::MailboxStatus;
 use crate::wasm::Kind;
 
 /// Lists the mailboxes of all agents that take messages, in order of name.
@@ -72,7 +72,7 @@ async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<Mailbox
         agent.set_operator_paused(held);
         if was != held {
             let kind = if held { "mailbox.paused" } else { "mailbox.resumed" };
-            api.context.events.tell(Some(agent.name().as_str()), kind, json!({ "by": who.to_string() }));
+            api.context.events.emit(Some(agent.name().as_str()), kind, json!({ "by": who.to_string() }));
         }
         Ok(Json(status(&agent)))
     };

@@ -1,10 +1,10 @@
 //! The management API: version 1, JSON, on a listener of its own that only this machine can reach.
 //!
 //! ```text
-//! accept -> guard: trace, host name -> (below /v1: token, rate) -> handler -> Control or HostContext
+//! accept -> guard: trace, host name -> (below /v1: token, rate) -> handler -> ReconcilerHandle or HostContext
 //!                                            problem details <- on any error
 //! ```
-//! Nothing here changes what runs: handlers ask the reconciler through [`Control`]. `/healthz`, `/readyz` and
+//! Nothing here changes what runs: handlers ask the reconciler through [`ReconcilerHandle`]. `/healthz`, `/readyz` and
 //! `/metrics` need no token, and can have a listener of their own. A page in a browser cannot reach the API: there is
 //! no CORS, and foreign host names are refused. `openapi` describes every path, and a test compares it with the router.
 
@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
-use crate::reconcile::handle::Control;
+use crate::reconcile::handle::ReconcilerHandle;
 use crate::telemetry::metrics::Metrics;
 
 pub(crate) use dead::{DeadPage, DeadShown, DropResult, RedeliverResult};
@@ -63,7 +63,7 @@ const MAX_BODY: usize = 10 << 20;
 
 /// The parts of the host that handlers use.
 pub(crate) struct AdminState {
-    control: Control,
+    reconciler: ReconcilerHandle,
     context: Arc<HostContext>,
     directory: Arc<HostDirectory>,
     metrics: Metrics,
@@ -78,13 +78,13 @@ pub(crate) struct AdminState {
 impl AdminState {
     /// Collects the parts. Creates the token in the data folder at the first start.
     pub(crate) fn new(
-        control: Control,
+        reconciler: ReconcilerHandle,
         directory: Arc<HostDirectory>,
         metrics: Metrics,
         data: &Path,
     ) -> Result<Self, TokenError> {
         Ok(Self {
-            control,
+            reconciler,
             context: Arc::clone(&directory.context),
             directory,
             metrics,

@@ -9,8 +9,8 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{AdmitError, Meaning, describe};
-use crate::reconcile::handle::ControlError;
-use crate::status::FileError;
+use crate::api_types::FileError;
+use crate::reconcile::handle::ReconcilerError;
 use crate::store::CommitError;
 use crate::telemetry::trace::Trace;
 use crate::wasm::{Outcome, Trail};
@@ -169,21 +169,21 @@ impl From<AdmitError> for Problem {
     }
 }
 
-impl From<ControlError> for Problem {
-    fn from(error: ControlError) -> Self {
+impl From<ReconcilerError> for Problem {
+    fn from(error: ReconcilerError) -> Self {
         let detail = error.to_string();
         match error {
-            ControlError::File(errors) => {
+            ReconcilerError::File(errors) => {
                 let mut problem = Self::new(StatusCode::CONFLICT, "file-errors", format!("{detail}; fix the file"));
                 problem.0.details.errors = errors;
                 problem
             }
-            ControlError::Timeout(_) => Self::new(
+            ReconcilerError::Timeout(_) => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "timeout",
                 format!("{detail}; `caxton ps` says what it waits for"),
             ),
-            ControlError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail),
+            ReconcilerError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail),
         }
     }
 }

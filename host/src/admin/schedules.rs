@@ -7,9 +7,9 @@ use serde::Deserialize;
 use super::Api;
 use super::extract::Params;
 use super::problem::Problem;
+use crate::api_types::ScheduleStatus;
 use crate::clock;
 use crate::directory::schedules;
-use crate::status::ScheduleStatus;
 
 /// The query of the list of schedules.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]

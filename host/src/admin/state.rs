@@ -18,8 +18,8 @@ use super::extract::{Named, Params, body_within};
 use super::guard::Who;
 use super::problem::Problem;
 use crate::agent::Agent;
+use crate::api_types::{StateKey, StatePage};
 use crate::clock;
-use crate::status::{StateKey, StatePage};
 use crate::store::{CommitError, StateChange};
 use crate::wasm::{Expiry, MAX_VALUE, Read, Value};
 
@@ -155,7 +155,7 @@ pub(super) async fn put_value(
     let data = json!({
         "by": who.to_string(), "key": key, "bytes": bytes, "expires_at": expiry.map(|expiry| expiry.at),
     });
-    api.context.events.tell(Some(&name), "state.set", data);
+    api.context.events.emit(Some(&name), "state.set", data);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -181,7 +181,7 @@ pub(super) async fn delete_value(
         return Err(no_key(&name, &key));
     }
     write(&api, &agent, &key, None, &headers).await?;
-    api.context.events.tell(Some(&name), "state.removed", json!({ "by": who.to_string(), "key": key }));
+    api.context.events.emit(Some(&name), "state.removed", json!({ "by": who.to_string(), "key": key }));
     Ok(StatusCode::NO_CONTENT)
 }
 

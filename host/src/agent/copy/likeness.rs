@@ -24,8 +24,8 @@ use super::answer::size;
 use super::given::is_like;
 use super::shadow::{cut, path_differs};
 use super::side::{Side, Took};
+use crate::api_types::DifferingMessage;
 use crate::clock;
-use crate::status::Differing;
 use crate::store::RecentMessage;
 
 /// The most bytes of answers that wait to be judged: they are in memory. Further answers are not compared.
@@ -50,7 +50,7 @@ pub(crate) struct Likeness {
     /// Messages whose answers were not compared.
     pub(crate) not_compared: u32,
     /// The first messages that were answered otherwise.
-    pub(crate) differing: Vec<Differing>,
+    pub(crate) differing: Vec<DifferingMessage>,
     /// The paths at which the running revision differs from itself.
     pub(crate) by_nature: Vec<String>,
 }
@@ -187,9 +187,9 @@ impl Comparison {
     }
 }
 
-fn differing(message: &RecentMessage, found: Vec<Difference>) -> Differing {
+fn differing(message: &RecentMessage, found: Vec<Difference>) -> DifferingMessage {
     let message = &message.envelope.message;
-    Differing {
+    DifferingMessage {
         message: message.id.clone(),
         sender: message.sender.clone(),
         conversation: message.conversation_id.clone(),

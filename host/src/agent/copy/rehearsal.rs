@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{Agent, Revision, code, describe};
 use super::likeness::{Comparison, Likeness};
 use super::side::{Side, Took};
-use crate::status::PathDiffers;
+use crate::api_types::PathDifference;
 use crate::store::RecentMessage;
 use crate::wasm::{Kind, Outcome, Pool};
 
@@ -62,7 +62,7 @@ impl Rehearsed {
     pub(crate) fn answers(&self) -> Answers {
         let Likeness { alike, otherwise, not_compared, differing, .. } = &self.likeness;
         let first = differing.first().and_then(|differing| {
-            let PathDiffers { path, stable, candidate } = differing.differences.first()?.clone();
+            let PathDifference { path, stable, candidate } = differing.differences.first()?.clone();
             Some(First { message: differing.message.clone(), difference: Difference { path, stable, candidate } })
         });
         Answers { alike: *alike, otherwise: *otherwise, not_compared: *not_compared, first }

@@ -17,9 +17,9 @@ use super::handle;
 use super::replay::{Nothing, Replay};
 use super::tape::{Recording, Tape};
 use crate::agent::Directory;
+use crate::api_types::{DifferingMessage, PathDifference};
 use crate::clock;
 use crate::context::HostContext;
-use crate::status::{Differing, PathDiffers};
 use crate::wasm::{Outside, Pool, wit};
 
 /// Copies that wait, and their bytes in all. One that comes when there are as many is left out and counted: nobody
@@ -380,7 +380,7 @@ impl Comparer {
             // A call has no id of its own.
             Asked::Call(call) => (call.conversation.clone(), call.line(), call.conversation.clone()),
         };
-        let differing = Differing {
+        let differing = DifferingMessage {
             message,
             sender,
             conversation,
@@ -401,8 +401,8 @@ impl Comparer {
 }
 
 /// A difference as it is kept and told.
-pub(super) fn path_differs(found: Difference) -> PathDiffers {
-    PathDiffers { path: cut(&found.path), stable: found.stable, candidate: found.candidate }
+pub(super) fn path_differs(found: Difference) -> PathDifference {
+    PathDifference { path: cut(&found.path), stable: found.stable, candidate: found.candidate }
 }
 
 /// A path of a length that can be kept.
