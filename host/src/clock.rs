@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// The lead of the wall clock over the steady one in milliseconds, as of the last [`look`].
+/// The lead of the wall clock over the steady one in milliseconds, as of the last [`take_jump`].
 static AHEAD: AtomicI64 = AtomicI64::new(0);
 /// The milliseconds by which a test has set the wall clock ahead; 0 in every other program.
 static SET_AHEAD: AtomicI64 = AtomicI64::new(0);
@@ -89,7 +89,7 @@ pub(crate) fn steady_at(instant: Instant) -> u64 {
 
 /// Compares the clocks. Returns the milliseconds by which the wall clock was set ahead since the last call, negative if
 /// it was set back; `None` if it was not set. A machine that slept appears to have been set ahead.
-pub(crate) fn look() -> Option<i64> {
+pub(crate) fn take_jump() -> Option<i64> {
     let (now, before) = (ahead(), AHEAD.load(Ordering::Relaxed));
     if now == before {
         return None;
@@ -98,7 +98,7 @@ pub(crate) fn look() -> Option<i64> {
     Some(now - before)
 }
 
-/// Sets the wall clock of this process this many seconds ahead of the system's, for [tests](crate::test_hooks).
+/// Sets the wall clock of this process this many seconds ahead of the system's, for tests.
 pub(crate) fn set_ahead(seconds: i64) {
     SET_AHEAD.store(seconds.saturating_mul(1_000), Ordering::Relaxed);
 }
@@ -121,7 +121,7 @@ mod tests {
             assert!(before <= wall && wall <= after, "{before} {wall} {after}");
             assert_eq!((to_wall(wall), from_wall(wall)), (wall, wall));
         }
-        assert_eq!(look(), None);
+        assert_eq!(take_jump(), None);
         for seconds in [0, 1, 3_600] {
             let (now, away) = (Instant::now(), Duration::from_secs(seconds));
             let before = steady_ms();

@@ -17,7 +17,7 @@ use crate::events::Events;
 use crate::logs::{Line, Logs};
 use crate::store::Store;
 use crate::tasks::Tasks;
-use crate::telemetry::host_stats::Figures;
+use crate::telemetry::host_stats::StatsRecorder;
 
 /// The handles that all parts of a host share.
 pub(crate) struct HostContext {
@@ -29,7 +29,7 @@ pub(crate) struct HostContext {
     /// The events of the host.
     pub(crate) events: Events,
     /// The figures of all agents together.
-    pub(crate) figures: Arc<Figures>,
+    pub(crate) host_stats: Arc<StatsRecorder>,
     /// The tasks that make up the host.
     pub(crate) tasks: Arc<Tasks>,
     /// Bounds how often the end of a chain of messages is reported.
@@ -98,7 +98,7 @@ impl HostContext {
             events: Events::new(Arc::clone(&store)),
             store,
             workers,
-            figures: Arc::default(),
+            host_stats: Arc::default(),
             chain_ends: Throttle::default(),
             resident: Resident::default(),
             changed: Mutex::default(),
@@ -139,7 +139,7 @@ impl HostContext {
     /// Emits `revision.state`.
     pub(crate) fn tell_state(&self, agent: &str, revision: u64, from: &str, to: &str, reason: Option<&str>) {
         let data = json!({ "revision": revision, "from": from, "to": to, "reason": reason });
-        self.events.tell(Some(agent), "revision.state", data);
+        self.events.emit(Some(agent), "revision.state", data);
     }
 }
 

@@ -20,7 +20,7 @@ impl Events {
     }
 
     /// Records an event. `data` is a JSON object. Returns before it is durable.
-    pub(crate) fn tell(&self, agent: Option<&str>, kind: &str, data: Value) {
+    pub(crate) fn emit(&self, agent: Option<&str>, kind: &str, data: Value) {
         let event = Event { id: 0, at: clock::now_ms(), agent: agent.map(str::to_owned), kind: kind.to_owned(), data };
         self.store.keep_event(event);
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod agent;
+mod api_types;
 mod cli;
 mod clock;
 mod config;
@@ -14,7 +15,6 @@ mod logs;
 mod net;
 mod problem;
 mod reconcile;
-mod status;
 mod store;
 mod systemd;
 mod tasks;
@@ -26,19 +26,20 @@ mod wasm;
 #[path = "../tests/pages/mod.rs"]
 mod pages;
 
-/// Messages are many small allocations, made on one thread and freed on another.
+/// The allocator of the program. Messages are many small allocations, made on one thread and freed on another, which
+/// the system's allocator handles poorly.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The same for tests of a running host, which may set its clock and let its tasks die.
+/// Runs the program for tests of a running host, which may set its clock and let its tasks die.
 #[doc(hidden)]
 pub fn main_under_test() -> std::process::ExitCode {
     test_hooks::listen();
     cli::main()
 }
 
-/// What the program `caxton` does. A program with this as its `main` is also its own compiler of components: it runs
-/// itself for that.
+/// Runs the program `caxton`. A program with this as its `main` is also its own compiler of components: it starts itself
+/// for that.
 pub fn main() -> std::process::ExitCode {
     cli::main()
 }

@@ -11,7 +11,7 @@ use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{HeaderName, StatusCode};
 
 use crate::agent::{AdmitError, MEANINGS, Meaning, code, describe, meaning};
-use crate::status::FileError;
+use crate::api_types::FileError;
 use crate::wasm::{Fault, Outcome};
 
 /// The codes that follow from the request or the listener. Those of messages and calls are

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::TaskStatus;
+use crate::api_types::TaskStatus;
 use crate::telemetry::logging;
 use crate::test_hooks::{self, Fate};
 

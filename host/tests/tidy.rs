@@ -35,7 +35,7 @@ const ROWS: &[&[&str]] = &[
     &["config", "tasks", "systemd"],
     &["telemetry"],
     &["net"],
-    &["status", "test_hooks", "clock"],
+    &["api_types", "test_hooks", "clock"],
 ];
 
 /// Arrows that the rows would allow and that are not wanted.
@@ -44,7 +44,7 @@ const NO_ARROWS: &[(&str, &[&str])] = &[
     ("http", &["admin", "reconcile"]),
     ("admin", &["http"]),
     // What a guest asks for goes through `Outside`.
-    ("wasm", &["store", "events", "logs", "config", "status"]),
+    ("wasm", &["store", "events", "logs", "config", "api_types"]),
 ];
 
 /// Lines outside `wasm/` that may name wasmtime, and why.

@@ -11,14 +11,14 @@ use super::api::Api;
 use super::extract::Named;
 use super::problem;
 use crate::agent::Agent;
+use crate::api_types::{AgentStatus, HostStatus, RevisionStatus};
 use crate::problem::Problem;
-use crate::status::{AgentStatus, HostStatus, RevisionStatus};
 use crate::store::Store;
 
 /// Returns the state of the host.
 #[utoipa::path(get, path = "/v1/host", tag = "host", responses((status = 200, body = HostStatus)))]
 pub(super) async fn show_host(State(api): State<Api>) -> Result<Json<HostStatus>, Problem> {
-    Ok(Json(api.control.status().await?))
+    Ok(Json(api.reconciler.status().await?))
 }
 
 /// Lists all agents, in order of name.
@@ -55,7 +55,7 @@ pub(super) async fn list_revisions(
 
 /// Returns all agents with the number of their dead letters, in order of name.
 pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
-    let mut agents = api.control.agents().await?;
+    let mut agents = api.reconciler.agents().await?;
     let dead: HashMap<String, u64> = api.read(Store::dead_by_agent).await?.into_iter().collect();
     for agent in &mut agents {
         agent.dead_letters = dead.get(&agent.name).copied().unwrap_or(0);
@@ -68,14 +68,14 @@ pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
 /// # Errors
 /// `no-agent` with a suggestion.
 pub(super) async fn find(api: &Api, name: &str) -> Result<AgentStatus, Problem> {
-    match api.control.agent(name).await? {
+    match api.reconciler.agent(name).await? {
         Some(mut agent) => {
             let dead = api.read(Store::dead_by_agent).await?;
             agent.dead_letters = dead.iter().find(|(name, _)| *name == agent.name).map_or(0, |(_, count)| *count);
             Ok(agent)
         }
         None => {
-            let agents = api.control.agents().await?;
+            let agents = api.reconciler.agents().await?;
             Err(problem::no_agent(name, agents.iter().map(|agent| agent.name.as_str())))
         }
     }

@@ -11,12 +11,12 @@ use super::rate::RequestRate;
 use super::token::{Token, TokenError, load_or_make};
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
-use crate::reconcile::handle::Control;
+use crate::reconcile::handle::ReconcilerHandle;
 use crate::telemetry::metrics::Metrics;
 
 /// The parts of the host that handlers use.
 pub(crate) struct AdminState {
-    pub(super) control: Control,
+    pub(super) reconciler: ReconcilerHandle,
     pub(super) context: Arc<HostContext>,
     pub(super) directory: Arc<HostDirectory>,
     pub(super) metrics: Metrics,
@@ -31,13 +31,13 @@ pub(crate) struct AdminState {
 impl AdminState {
     /// Collects the parts. Creates the token in the data folder at the first start.
     pub(crate) fn new(
-        control: Control,
+        reconciler: ReconcilerHandle,
         directory: Arc<HostDirectory>,
         metrics: Metrics,
         data: &Path,
     ) -> Result<Self, TokenError> {
         Ok(Self {
-            control,
+            reconciler,
             context: Arc::clone(&directory.context),
             directory,
             metrics,

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::api::Api;
 use super::extract::{Params, parse_timeout};
 use super::guard::Who;
+use crate::api_types::{ApplyResult, DeclarationDiff};
 use crate::problem::Problem;
-use crate::status::{Applied, Diff};
 
 /// The query of an apply.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -21,9 +21,9 @@ pub(super) struct ApplyParams {
 }
 
 /// Returns the changes that the declaration would make.
-#[utoipa::path(get, path = "/v1/config/diff", tag = "config", responses((status = 200, body = Diff)))]
-pub(super) async fn diff(State(api): State<Api>) -> Result<Json<Diff>, Problem> {
-    Ok(Json(Diff { changes: api.control.diff().await? }))
+#[utoipa::path(get, path = "/v1/config/diff", tag = "config", responses((status = 200, body = DeclarationDiff)))]
+pub(super) async fn diff(State(api): State<Api>) -> Result<Json<DeclarationDiff>, Problem> {
+    Ok(Json(DeclarationDiff { changes: api.reconciler.diff().await? }))
 }
 
 /// Reads the declaration and waits until everything runs as declared, or until only a person can go on.
@@ -33,15 +33,15 @@ pub(super) async fn diff(State(api): State<Api>) -> Result<Json<Diff>, Problem> 
 #[utoipa::path(
     post, path = "/v1/config/apply", tag = "config",
     params(ApplyParams),
-    responses((status = 200, body = Applied)),
+    responses((status = 200, body = ApplyResult)),
 )]
 pub(super) async fn apply(
     State(api): State<Api>,
     Extension(who): Extension<Who>,
     Params(params): Params<ApplyParams>,
-) -> Result<Json<Applied>, Problem> {
+) -> Result<Json<ApplyResult>, Problem> {
     let timeout = parse_timeout(params.timeout.as_deref().unwrap_or("5m"))?;
     // Recorded before the outcome is known, because an apply may take an hour.
-    api.context.events.tell(None, "config.apply", json!({ "by": who.to_string() }));
-    Ok(Json(api.control.apply(timeout).await?))
+    api.context.events.emit(None, "config.apply", json!({ "by": who.to_string() }));
+    Ok(Json(api.reconciler.apply(timeout).await?))
 }

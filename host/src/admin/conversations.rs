@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::api::Api;
 use super::extract::{Named, Params, page_size};
 use super::problem;
+use crate::api_types::{ConversationStatus, ConversationThread, OpenQuestion, ThreadMessage};
 use crate::problem::Problem;
-use crate::status::{ConversationStatus, OpenQuestion, Thread, ThreadMessage};
 use crate::store::{Threaded, on_wall};
 use crate::wasm::act;
 
@@ -75,13 +75,13 @@ pub(super) struct ThreadParams {
 #[utoipa::path(
     get, path = "/v1/conversations/{id}", tag = "conversations",
     params(("id" = String, Path, description = "The conversation id"), ThreadParams),
-    responses((status = 200, body = Thread)),
+    responses((status = 200, body = ConversationThread)),
 )]
 pub(super) async fn show(
     State(api): State<Api>,
     Named(id): Named<String>,
     Params(params): Params<ThreadParams>,
-) -> Result<Json<Thread>, Problem> {
+) -> Result<Json<ConversationThread>, Problem> {
     let limit = page_size(params.limit, THREAD)?;
     let store = std::sync::Arc::clone(&api.context.store);
     // On a blocking thread: all messages committed since the conversation began are searched.
@@ -106,7 +106,7 @@ pub(super) async fn show(
         return Err(Problem::new(StatusCode::NOT_FOUND, "no-conversation", detail));
     }
     let messages = messages.into_iter().map(message).collect();
-    Ok(Json(Thread { id, conversation, messages, more }))
+    Ok(Json(ConversationThread { id, conversation, messages, more }))
 }
 
 fn status(record: Conversation, ended_at: Option<u64>) -> ConversationStatus {

@@ -234,7 +234,7 @@ pub(super) async fn drop_one(
         return Err(not_there(&number));
     }
     let data = json!({ "by": who.to_string(), "number": dead.number, "id": dead.id, "reason": dead.reason });
-    api.context.events.tell(Some(&dead.agent), "dead-letter.dropped", data);
+    api.context.events.emit(Some(&dead.agent), "dead-letter.dropped", data);
     Ok(Json(DropResult { dropped }))
 }
 
@@ -256,7 +256,7 @@ pub(super) async fn drop_some(
     let dropped = api.context.store.forget_dead(filter).await?;
     let mut data = data;
     data["count"] = dropped.into();
-    api.context.events.tell(agent.as_deref(), "dead-letter.dropped", data);
+    api.context.events.emit(agent.as_deref(), "dead-letter.dropped", data);
     Ok(Json(DropResult { dropped }))
 }
 
@@ -314,7 +314,7 @@ async fn change(
         for (agent, count) in agents.into_iter().filter(|(_, count)| *count > 0) {
             redelivered += count;
             let data = json!({ "by": who.to_string(), "count": count, "reason": reason });
-            api.context.events.tell(Some(&agent), "dead-letter.redelivered", data);
+            api.context.events.emit(Some(&agent), "dead-letter.redelivered", data);
         }
         let left =
             left.into_iter().map(|NotRedelivered { agent, count, why }| DeadLeft { agent, count, why }).collect();

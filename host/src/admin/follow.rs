@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::api::Api;
 use super::extract::{Params, page_size};
 use super::problem;
+use crate::api_types::{EventEntry, LogEntry};
 use crate::logs::Line;
 use crate::problem::Problem;
-use crate::status::{EventEntry, LogEntry};
 use crate::store::{Event, EventFilter};
 
 /// The number of events returned by default.

@@ -16,8 +16,8 @@ use super::extract::{Content, Named, Params, parse_timeout};
 use super::guard::Who;
 use super::problem;
 use crate::agent::{Accepted, Agent, Key, Submission};
+use crate::api_types::AcceptedMessage;
 use crate::problem::{Audience, Problem};
-use crate::status::Sent;
 use crate::telemetry::trace::Trace;
 use crate::wasm::{Kind, Outcome, act};
 
@@ -96,20 +96,20 @@ pub(super) async fn invoke(
         ("Idempotency-Key" = Option<String>, Header, description = "A unique name for the message, chosen by the client"),
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The content"),
-    responses((status = 202, description = "It is in the mailbox", body = Sent)),
+    responses((status = 202, description = "It is in the mailbox", body = AcceptedMessage)),
 )]
 pub(super) async fn send(
     State(api): State<Api>,
     Named(name): Named<String>,
     headers: HeaderMap,
     draft: Draft,
-) -> Result<(StatusCode, Json<Sent>), Problem> {
+) -> Result<(StatusCode, Json<AcceptedMessage>), Problem> {
     let agent = taker(&api, &name).await?;
     let key = Key::of(&headers, &draft.0).map_err(Problem::bad_request)?;
     // The default timeout is that of a caller that waits; this one does not.
     let submission = Submission { patience: None, ..draft.0 };
     let Accepted { id, conversation } = agent.enqueue(submission, key).await?;
-    Ok((StatusCode::ACCEPTED, Json(Sent { id, conversation })))
+    Ok((StatusCode::ACCEPTED, Json(AcceptedMessage { id, conversation })))
 }
 
 /// Returns the agent of this name, unless it is an HTTP agent.

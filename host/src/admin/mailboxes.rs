@@ -12,8 +12,8 @@ use super::extract::Named;
 use super::guard::Who;
 use super::problem;
 use crate::agent::Agent;
+use crate::api_types::MailboxStatus;
 use crate::problem::Problem;
-use crate::status::MailboxStatus;
 use crate::wasm::Kind;
 
 /// Lists the mailboxes of all agents that take messages, in order of name.
@@ -75,7 +75,7 @@ async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<Mailbox
         // Repeated requests leave one event.
         if was != held {
             let kind = if held { "mailbox.paused" } else { "mailbox.resumed" };
-            api.context.events.tell(Some(agent.name().as_str()), kind, json!({ "by": who.to_string() }));
+            api.context.events.emit(Some(agent.name().as_str()), kind, json!({ "by": who.to_string() }));
         }
         Ok(Json(status(&agent)))
     };

@@ -1,11 +1,11 @@
 //! The management API: version 1, JSON, on a listener of its own that only this machine can reach.
 //!
 //! ```text
-//! net -> router -> guard: trace, host name -> (below /v1: token, rate) -> handler -> Control or HostContext
+//! net -> router -> guard: trace, host name -> (below /v1: token, rate) -> handler -> ReconcilerHandle or HostContext
 //!   invoke: query + body -> Submission -> ask (wait for the answer) | enqueue (202)
 //!   problem: any error as problem details
 //! ```
-//! Nothing here changes what runs: handlers ask the reconciler through [`Control`](crate::reconcile::handle::Control). `/healthz`, `/readyz` and
+//! Nothing here changes what runs: handlers ask the reconciler through [`ReconcilerHandle`](crate::reconcile::handle::ReconcilerHandle). `/healthz`, `/readyz` and
 //! `/metrics` need no token, and can have a listener of their own. A page in a browser cannot reach the API: there is
 //! no CORS, and foreign host names are refused. `openapi` describes every path, and a test compares it with the router.
 

@@ -11,9 +11,9 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::{Api, agents};
+use crate::api_types::TaskStatus;
 use crate::reconcile::handle::Readiness;
-use crate::status::TaskStatus;
-use crate::telemetry::metrics::{Sample, Told};
+use crate::telemetry::metrics::{AgentMetrics, Sample};
 
 /// The time that a scrape waits for the figures of agents before it leaves them out.
 const AGENTS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,7 +61,7 @@ pub(super) async fn healthz(State(api): State<Api>) -> Response {
     responses((status = 200, body = Ready), (status = 503, description = "Not everything is as declared", body = Ready)),
 )]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
-    let mut readiness = api.control.readiness();
+    let mut readiness = api.reconciler.readiness();
     // The periodic check runs once a second; a probe should not report a state that is older.
     if let Some(why) = api.context.store.look_if_lost().or_else(|| api.context.tasks.failed()) {
         readiness.ready = false;
@@ -84,15 +84,15 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
     // A reconciler that is stuck must not hide the metrics that would show it.
     let agents = tokio::time::timeout(AGENTS_TIMEOUT, agents::all(&api)).await;
     let agents = agents.ok().and_then(Result::ok);
-    let mut told: Vec<(Arc<str>, Told)> = {
+    let mut agent_metrics: Vec<(Arc<str>, AgentMetrics)> = {
         let routes = api.directory.routes.load();
-        routes.all().filter_map(|agent| Some((agent.name().shared(), agent.stats().told()?))).collect()
+        routes.all().filter_map(|agent| Some((agent.name().shared(), agent.stats().metrics()?))).collect()
     };
     // A stable order keeps scrapes comparable.
-    told.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let Readiness { ready, in_sync, .. } = api.control.readiness();
+    agent_metrics.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let Readiness { ready, in_sync, .. } = api.reconciler.readiness();
     let tasks = api.context.tasks.status();
     let agents = agents.as_deref();
-    let sample = Sample { ready, in_sync, agents, told: &told, tasks: &tasks, data: &api.data };
+    let sample = Sample { ready, in_sync, agents, agent_metrics: &agent_metrics, tasks: &tasks, data: &api.data };
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&sample)).into_response()
 }

@@ -9,9 +9,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AdmitError;
+use crate::api_types::FileError;
 use crate::problem::{Audience, Problem, ProblemParts};
-use crate::reconcile::handle::ControlError;
-use crate::status::FileError;
+use crate::reconcile::handle::ReconcilerError;
 use crate::store::CommitError;
 use crate::telemetry::trace::Trace;
 use crate::wasm::{Fault, Trail};
@@ -84,19 +84,19 @@ impl From<AdmitError> for Problem {
     }
 }
 
-impl From<ControlError> for Problem {
-    fn from(error: ControlError) -> Self {
+impl From<ReconcilerError> for Problem {
+    fn from(error: ReconcilerError) -> Self {
         let detail = error.to_string();
         match error {
-            ControlError::File(errors) => {
+            ReconcilerError::File(errors) => {
                 Self::new(StatusCode::CONFLICT, "file-errors", format!("{detail}; fix the file")).with_errors(errors)
             }
-            ControlError::Timeout(_) => Self::new(
+            ReconcilerError::Timeout(_) => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "timeout",
                 format!("{detail}; `caxton ps` says what it waits for"),
             ),
-            ControlError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail),
+            ReconcilerError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail),
         }
     }
 }

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::api::Api;
 use super::extract::{Named, Params, body_within};
 use super::problem;
+use crate::api_types::{RehearsalError, RehearsalRequest, RehearsalResult};
 use crate::problem::Problem;
-use crate::status::{NotRehearsed, Rehearsal, RehearsalWish};
 use crate::wasm::MAX_COMPONENT;
 
 /// The number of messages if neither the request nor the agent sets one, and the largest number.
@@ -36,14 +36,14 @@ pub(super) struct RehearseParams {
     post, path = "/v1/agents/{name}/rehearse", tag = "rollouts",
     params(("name" = String, Path, description = "The agent's name"), RehearseParams),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 200, body = Rehearsal)),
+    responses((status = 200, body = RehearsalResult)),
 )]
 pub(super) async fn rehearse(
     State(api): State<Api>,
     Named(name): Named<String>,
     Params(RehearseParams { messages }): Params<RehearseParams>,
     request: Request,
-) -> Result<Json<Rehearsal>, Problem> {
+) -> Result<Json<RehearsalResult>, Problem> {
     let agent = api.agent(&name).await?;
     let declared = agent.spec().rollout.rollback.rehearse;
     let messages = messages.unwrap_or(if declared > 0 { declared } else { MESSAGES });
@@ -59,11 +59,11 @@ pub(super) async fn rehearse(
     let why = format!("the component is larger than {MAX_COMPONENT} bytes");
     let too_large = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why).with_limit(MAX_COMPONENT);
     let component = body_within(request, MAX_COMPONENT, too_large).await?;
-    let wish = RehearsalWish { agent: name, component, messages };
-    let done = api.control.rehearse(wish).await?;
+    let request = RehearsalRequest { agent: name, component, messages };
+    let done = api.reconciler.rehearse(request).await?;
     done.map(Json).map_err(|why| match why {
-        NotRehearsed::Component(why) => Problem::new(StatusCode::CONFLICT, "component-unusable", why),
-        NotRehearsed::Unavailable(why) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why),
-        NotRehearsed::Host(why) => problem::host_error(why),
+        RehearsalError::Component(why) => Problem::new(StatusCode::CONFLICT, "component-unusable", why),
+        RehearsalError::Unavailable(why) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why),
+        RehearsalError::Host(why) => problem::host_error(why),
     })
 }

@@ -15,13 +15,13 @@ use super::api::Api;
 use super::extract::{Named, Params, bounded};
 use super::guard::Who;
 use super::problem;
+use crate::api_types::{AnswerDifferences, RolloutRequest, RolloutStatus};
 use crate::problem::Problem;
-use crate::status::{Differences, RolloutStatus, RolloutWish};
 
 /// Lists the newest rollout of each agent, in order of name.
 #[utoipa::path(get, path = "/v1/rollouts", tag = "rollouts", responses((status = 200, body = [RolloutStatus])))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<RolloutStatus>>, Problem> {
-    Ok(Json(api.control.rollouts(None).await?))
+    Ok(Json(api.reconciler.rollouts(None).await?))
 }
 
 /// Lists the stored rollouts of an agent, the newest first.
@@ -35,7 +35,7 @@ pub(super) async fn show(
     Named(name): Named<String>,
 ) -> Result<Json<Vec<RolloutStatus>>, Problem> {
     api.agent(&name).await?;
-    Ok(Json(api.control.rollouts(Some(name)).await?))
+    Ok(Json(api.reconciler.rollouts(Some(name)).await?))
 }
 
 /// The choice of a rollout.
@@ -52,13 +52,13 @@ pub(super) struct Which {
 #[utoipa::path(
     get, path = "/v1/rollouts/{agent}/differences", tag = "rollouts",
     params(("agent" = String, Path, description = "The agent's name"), Which),
-    responses((status = 200, body = Differences)),
+    responses((status = 200, body = AnswerDifferences)),
 )]
 pub(super) async fn differences(
     State(api): State<Api>,
     Named(name): Named<String>,
     Params(Which { rollout }): Params<Which>,
-) -> Result<Json<Differences>, Problem> {
+) -> Result<Json<AnswerDifferences>, Problem> {
     let rollout = rollout.map(|rollout| bounded("rollout", rollout)).transpose()?;
     let agent = api.agent(&name).await?;
     let store = &api.context.store;
@@ -70,10 +70,10 @@ pub(super) async fn differences(
     };
     let rollout = match found.map_err(problem::host_error)? {
         Some(rollout) => rollout,
-        None => api.control.rollouts(Some(name)).await?.first().map_or(0, |newest| newest.rollout),
+        None => api.reconciler.rollouts(Some(name)).await?.first().map_or(0, |newest| newest.rollout),
     };
     let mut told =
-        Differences { agent: agent.name().to_string(), rollout, by_nature: Vec::new(), messages: Vec::new() };
+        AnswerDifferences { agent: agent.name().to_string(), rollout, by_nature: Vec::new(), messages: Vec::new() };
     for (number, record) in store.differences(&told.agent, rollout).map_err(problem::host_error)? {
         let read = match number {
             0 => serde_json::from_str(&record).map(|paths| told.by_nature = paths),
@@ -93,7 +93,7 @@ pub(super) async fn differences(
 )]
 pub(super) async fn follow(State(api): State<Api>, Named(name): Named<String>) -> Result<Response, Problem> {
     api.agent(&name).await?;
-    let first = api.control.rollouts(Some(name.clone())).await?.into_iter().next();
+    let first = api.reconciler.rollouts(Some(name.clone())).await?.into_iter().next();
     let first = first.ok_or_else(|| {
         let detail = format!("{name} has had no rollout: its first revision runs");
         Problem::new(StatusCode::NOT_FOUND, "no-rollout", detail)
@@ -140,7 +140,7 @@ impl Following {
                         () = self.api.stopped().cancelled() => return None,
                         () = tokio::time::sleep(POLL_INTERVAL) => {}
                     }
-                    self.api.control.rollouts(Some(self.name.clone())).await.ok()?.into_iter().next()?
+                    self.api.reconciler.rollouts(Some(self.name.clone())).await.ok()?.into_iter().next()?
                 }
             };
             let counts = self.api.context.store.keeps_messages() && now.ended && now.lost_messages.is_none();
@@ -211,8 +211,8 @@ pub(super) async fn command(
     };
     to.map_or(Ok(0), |to| bounded("to", to))?;
     let undo = Undo { to, rehearse: rehearse.unwrap_or(true), restore_state: restore_state.unwrap_or(false) };
-    let wish = RolloutWish { agent: name, command, undo, who: who.to_string() };
+    let request = RolloutRequest { agent: name, command, undo, who: who.to_string() };
     let refused = |why: String| Problem::new(StatusCode::CONFLICT, "rollout-refused", why);
-    let done = api.control.roll(wish).await?.map_err(refused)?;
+    let done = api.reconciler.command_rollout(request).await?.map_err(refused)?;
     done.map(Json).ok_or_else(|| refused("there is no rollout".to_owned()))
 }

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use super::api::Api;
 use super::extract::Params;
 use super::problem;
+use crate::api_types::ScheduleStatus;
 use crate::clock;
 use crate::directory::schedules;
 use crate::problem::Problem;
-use crate::status::ScheduleStatus;
 
 /// The query of the list of schedules.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]

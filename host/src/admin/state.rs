@@ -18,9 +18,9 @@ use super::extract::{Named, Params, body_within, page_size};
 use super::guard::Who;
 use super::problem;
 use crate::agent::Agent;
+use crate::api_types::{StateKey, StatePage};
 use crate::clock;
 use crate::problem::Problem;
-use crate::status::{StateKey, StatePage};
 use crate::store::{CommitError, StateChange};
 use crate::wasm::{Expiry, MAX_VALUE, Read, Value};
 
@@ -147,7 +147,7 @@ pub(super) async fn put_value(
     let data = json!({
         "by": who.to_string(), "key": key, "bytes": bytes, "expires_at": expiry.map(|expiry| expiry.at),
     });
-    api.context.events.tell(Some(&name), "state.set", data);
+    api.context.events.emit(Some(&name), "state.set", data);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -173,7 +173,7 @@ pub(super) async fn delete_value(
         return Err(no_key(&name, &key));
     }
     write(&api, &agent, &key, None, &headers).await?;
-    api.context.events.tell(Some(&name), "state.removed", json!({ "by": who.to_string(), "key": key }));
+    api.context.events.emit(Some(&name), "state.removed", json!({ "by": who.to_string(), "key": key }));
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::api::Api;
 use super::mailboxes;
+use crate::api_types::{DeliveryStats, FailureCount, MailboxStatus, MessageStats, ProcessStats, Quantiles};
 use crate::problem::Problem;
-use crate::status::{DeliveryFigures, FailureCount, MailboxStatus, MessageFigures, ProcessFigures, Quantiles};
 use crate::store::{ConversationFigures, DeadCount, DeadFilter};
 
 /// Statistics of the whole host. Every figure is measured; one that was not is null.
@@ -16,11 +16,11 @@ pub(crate) struct HostStats {
     /// The time of the figures, in milliseconds since 1970.
     pub(crate) at: u64,
     /// Counts and rates.
-    pub(crate) messages: MessageFigures,
+    pub(crate) messages: MessageStats,
     /// Failed attempts and calls by code, the most frequent first.
     pub(crate) failures: Vec<FailureCount>,
     /// Durations of deliveries.
-    pub(crate) delivery: DeliveryFigures,
+    pub(crate) delivery: DeliveryStats,
     /// The mailboxes.
     pub(crate) mailboxes: Vec<MailboxStatus>,
     /// Conversations.
@@ -30,7 +30,7 @@ pub(crate) struct HostStats {
     /// The store.
     pub(crate) store: StoreFigures,
     /// The host's process.
-    pub(crate) process: ProcessFigures,
+    pub(crate) process: ProcessStats,
 }
 
 /// Figures of the store.
@@ -45,7 +45,7 @@ pub(crate) struct StoreFigures {
 /// Returns the statistics of the whole host: rates, times, depths, failures, dead letters, memory.
 #[utoipa::path(get, path = "/v1/stats", tag = "host", responses((status = 200, body = HostStats)))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Problem> {
-    let figures = &api.context.figures;
+    let figures = &api.context.host_stats;
     let dead_letters = api.read(|store| store.dead_counts(&DeadFilter::default())).await?;
     Ok(Json(HostStats {
         at: crate::clock::now_ms(),

@@ -14,8 +14,8 @@ use tokio_util::io::ReaderStream;
 use super::api::Api;
 use super::guard::Who;
 use super::problem;
+use crate::api_types::{StoreCheck, StoreStatus};
 use crate::problem::Problem;
-use crate::status::{Checked, StoreStatus};
 use crate::store::{CopyError, Store};
 
 /// Bytes of a backup that are read at once.
@@ -28,8 +28,8 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Json<StoreStatus>, Pr
 }
 
 /// Checks the whole store while the host runs. Takes long if it is large.
-#[utoipa::path(get, path = "/v1/store/check", tag = "store", responses((status = 200, body = Checked)))]
-pub(super) async fn check(State(api): State<Api>) -> Result<Json<Checked>, Problem> {
+#[utoipa::path(get, path = "/v1/store/check", tag = "store", responses((status = 200, body = StoreCheck)))]
+pub(super) async fn check(State(api): State<Api>) -> Result<Json<StoreCheck>, Problem> {
     let _one = alone(&api)?;
     Ok(Json(api.read(Store::check).await?))
 }
@@ -49,7 +49,7 @@ pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who
     let made = tokio::task::spawn_blocking(move || store.copy()).await;
     let copy = made.map_err(|error| problem::host_error(error.to_string()))??;
     let bytes = copy.metadata().map_err(|error| problem::host_error(error.to_string()))?.len();
-    api.context.events.tell(None, "store.backup", json!({ "by": who.to_string(), "bytes": bytes }));
+    api.context.events.emit(None, "store.backup", json!({ "by": who.to_string(), "bytes": bytes }));
     let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(copy), CHUNK);
     // The permit lives as long as the stream: the copy's space is freed after the last chunk, or when the client has
     // gone.

@@ -21,13 +21,13 @@ use super::extract::MAX_BODY;
 use super::router::{api_routes, open_routes, probes_router, router};
 use super::*;
 use crate::agent::Agent;
+use crate::api_types::tests::{agent, host};
+use crate::api_types::{ApplyResult, FileError, PlannedChange, RehearsalError};
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
 use crate::directory::routes::Routes;
 use crate::logs::Line;
-use crate::reconcile::handle::{Command, Control, Readiness};
-use crate::status::tests::{agent, host};
-use crate::status::{Applied, Change, FileError, NotRehearsed};
+use crate::reconcile::handle::{Readiness, ReconcilerHandle, Request as ReconcilerRequest};
 use crate::store::Store;
 
 /// Starts an API with one agent, `echo`, without a running revision.
@@ -69,29 +69,32 @@ fn file_error() -> FileError {
     }
 }
 
-async fn answer(mut commands: mpsc::Receiver<Command>, file: File) {
-    let change =
-        || Change { agent: Some("echo".to_owned()), change: "add".to_owned(), details: vec!["a: 1 -> 2".to_owned()] };
+async fn answer(mut commands: mpsc::Receiver<ReconcilerRequest>, file: File) {
+    let change = || PlannedChange {
+        agent: Some("echo".to_owned()),
+        change: "add".to_owned(),
+        details: vec!["a: 1 -> 2".to_owned()],
+    };
     let mut held = Vec::new();
     // The caller may be gone.
     while let Some(command) = commands.recv().await {
         match (command, file) {
-            (Command::Apply(answer), File::Slow) => held.push(answer),
-            (Command::Apply(answer), File::Bad) => drop(answer.send(Err(vec![file_error()]))),
-            (Command::Apply(answer), File::Good) => {
-                drop(answer.send(Ok(Applied { changes: vec![change()], waiting: Vec::new(), settled: true })));
+            (ReconcilerRequest::Apply(answer), File::Slow) => held.push(answer),
+            (ReconcilerRequest::Apply(answer), File::Bad) => drop(answer.send(Err(vec![file_error()]))),
+            (ReconcilerRequest::Apply(answer), File::Good) => {
+                drop(answer.send(Ok(ApplyResult { changes: vec![change()], waiting: Vec::new(), settled: true })));
             }
-            (Command::Reload(answer), _) => drop(answer.send(Err(vec![file_error()]))),
-            (Command::Diff(answer), File::Bad) => drop(answer.send(Err(vec![file_error()]))),
-            (Command::Diff(answer), _) => drop(answer.send(Ok(vec![change()]))),
-            (Command::Status(answer), _) => drop(answer.send(host())),
-            (Command::Rollouts(_, answer), _) => drop(answer.send(Vec::new())),
-            (Command::Rollout(wish, answer), _) => drop(answer.send(Err(format!("no {:?}", wish.command)))),
-            (Command::Rehearse(wish, answer), _) => {
-                drop(answer.send(Err(NotRehearsed::Component(format!("{} bytes", wish.component.len())))));
+            (ReconcilerRequest::Reload(answer), _) => drop(answer.send(Err(vec![file_error()]))),
+            (ReconcilerRequest::Diff(answer), File::Bad) => drop(answer.send(Err(vec![file_error()]))),
+            (ReconcilerRequest::Diff(answer), _) => drop(answer.send(Ok(vec![change()]))),
+            (ReconcilerRequest::Status(answer), _) => drop(answer.send(host())),
+            (ReconcilerRequest::Rollouts(_, answer), _) => drop(answer.send(Vec::new())),
+            (ReconcilerRequest::Rollout(wish, answer), _) => drop(answer.send(Err(format!("no {:?}", wish.command)))),
+            (ReconcilerRequest::Rehearse(wish, answer), _) => {
+                drop(answer.send(Err(RehearsalError::Component(format!("{} bytes", wish.component.len())))));
             }
-            (Command::Agents(None, answer), _) => drop(answer.send(vec![agent("echo"), agent("triage")])),
-            (Command::Agents(Some(name), answer), _) => {
+            (ReconcilerRequest::Agents(None, answer), _) => drop(answer.send(vec![agent("echo"), agent("triage")])),
+            (ReconcilerRequest::Agents(Some(name), answer), _) => {
                 let known = ["echo", "triage"].contains(&name.as_str());
                 drop(answer.send(known.then(|| agent(&name)).into_iter().collect()));
             }
@@ -109,7 +112,7 @@ impl Bench {
         directory.routes.store(Arc::new(Routes::new(&[(echo.name().clone(), echo)].into())));
         let (sender, commands) = mpsc::channel(8);
         let (ready, readiness) = watch::channel(Readiness::default());
-        let control = Control::new(sender, readiness);
+        let control = ReconcilerHandle::new(sender, readiness);
         tokio::spawn(answer(commands, file));
         let metrics = crate::telemetry::metrics::install();
         let state = AdminState::new(control, Arc::clone(&directory), metrics, folder.path()).unwrap();
@@ -413,9 +416,9 @@ async fn frames(body: &mut Body, count: usize) -> String {
 #[tokio::test]
 async fn events_are_followed_without_a_gap() {
     let bench = Bench::new(File::Good);
-    let tell = |number: u32| bench.context.events.tell(Some("echo"), "test", json!({ "number": number }));
+    let tell = |number: u32| bench.context.events.emit(Some("echo"), "test", json!({ "number": number }));
     (0..5).for_each(tell);
-    bench.context.events.tell(None, "host.started", json!({}));
+    bench.context.events.emit(None, "host.started", json!({}));
     bench.context.store.flush().await.unwrap();
     let request = bench.request("GET", "/v1/events?agent=echo&limit=2").header("last-event-id", "1");
     let request = request.header("accept", "text/event-stream").body(Body::empty()).unwrap();
@@ -585,7 +588,7 @@ async fn a_stopped_reconciler_is_reported() {
     let (sender, commands) = mpsc::channel(1);
     drop(commands);
     let (_ready, readiness) = watch::channel(Readiness::default());
-    let control = Control::new(sender, readiness);
+    let control = ReconcilerHandle::new(sender, readiness);
     let error = control.apply(Duration::from_secs(1)).await.unwrap_err();
     let response = axum::response::IntoResponse::into_response(crate::problem::Problem::from(error));
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -136,6 +136,6 @@ pub(super) async fn cancel(
     // The removal of an agent from the declaration may have waited for its last timer.
     api.context.wake(agent.name().shared());
     let data = json!({ "by": who.to_string(), "id": found.id, "name": found.name, "sender": found.sender });
-    api.context.events.tell(Some(&name), "timer.cancelled", data);
+    api.context.events.emit(Some(&name), "timer.cancelled", data);
     Ok(Json(found.into()))
 }

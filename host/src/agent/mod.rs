@@ -62,8 +62,6 @@ pub(crate) use revision::{InFlight, Revision, Traffic};
 pub(crate) use shadow::{AnswerComparison, InitialMemory, RehearsalJob, RehearsalReport, Shadow, ShadowSettings};
 pub(crate) use shared::{AgentShared, Directory};
 pub(crate) use state::recent::forget_unwanted;
-#[cfg(test)]
-pub(crate) use stats::HandlingEnd;
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
 
 /// An agent: the same through all its revisions.
@@ -123,7 +121,7 @@ impl Agent {
         let (waiting, paused) = shared.backlog.lock().take(spec.name.as_str());
         let mailbox = Mailbox::new(&spec, paused);
         let timers = context.store.timers.of(spec.name.as_str());
-        let stats = Stats::new(spec.name.shared(), Arc::clone(&context.figures));
+        let stats = Stats::new(spec.name.shared(), Arc::clone(&context.host_stats));
         let agent = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             name: spec.name.clone(),

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::tally::{ThreadTally, count};
 use crate::telemetry::histogram::Sharded;
-use crate::telemetry::host_stats::{Figure, Figures};
-use crate::telemetry::metrics::Told;
+use crate::telemetry::host_stats::{HostCounter, StatsRecorder};
+use crate::telemetry::metrics::AgentMetrics;
 
 /// The counted outcomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub(crate) struct Stats {
     /// The tallies of threads. Allocated at the first count, so that idle agents cost nothing.
     tallies: OnceLock<Sharded<ThreadTally>>,
     http: OnceLock<HttpMetrics>,
-    /// The figures of the host.
-    figures: Arc<Figures>,
+    /// The statistics of the host.
+    host_stats: Arc<StatsRecorder>,
 }
 
 /// The metrics of HTTP requests, looked up once.
@@ -103,8 +103,8 @@ pub(crate) struct Counts {
 
 impl Stats {
     /// Creates the counters of an agent.
-    pub(crate) fn new(agent: Arc<str>, figures: Arc<Figures>) -> Self {
-        Self { agent, tallies: OnceLock::new(), http: OnceLock::new(), figures }
+    pub(crate) fn new(agent: Arc<str>, host_stats: Arc<StatsRecorder>) -> Self {
+        Self { agent, tallies: OnceLock::new(), http: OnceLock::new(), host_stats }
     }
 
     /// Returns the tally of this thread.
@@ -120,12 +120,12 @@ impl Stats {
     /// Counts an attempt that failed and is followed by another.
     pub(crate) fn retried(&self) {
         count(&self.here().retries);
-        self.figures.count(Figure::Retried);
+        self.host_stats.count(HostCounter::Retried);
     }
 
     /// Counts an attempt or call that failed, by the code of what went wrong.
     pub(crate) fn failed_with(&self, code: &'static str) {
-        self.figures.failed_with(code);
+        self.host_stats.failed_with(code);
         let labels = [("agent", self.agent.to_string()), ("code", code.to_owned())];
         metrics::counter!("caxton_failures_total", &labels).increment(1);
     }
@@ -137,26 +137,26 @@ impl Stats {
 
     fn count_in(&self, tally: &ThreadTally, outcome: Outcomes) {
         let (cell, figure) = match outcome {
-            Outcomes::Accepted => (&tally.accepted, Figure::Accepted),
-            Outcomes::Handled => (&tally.handled, Figure::Handled),
-            Outcomes::Failed => (&tally.failed, Figure::Failed),
-            Outcomes::Refused => (&tally.refused, Figure::Refused),
-            Outcomes::Dropped => (&tally.dropped, Figure::Dropped),
+            Outcomes::Accepted => (&tally.accepted, HostCounter::Accepted),
+            Outcomes::Handled => (&tally.handled, HostCounter::Handled),
+            Outcomes::Failed => (&tally.failed, HostCounter::Failed),
+            Outcomes::Refused => (&tally.refused, HostCounter::Refused),
+            Outcomes::Dropped => (&tally.dropped, HostCounter::Dropped),
         };
         count(cell);
-        self.figures.count(figure);
+        self.host_stats.count(figure);
     }
 
     /// Counts a run that was for nothing, because another changed what it had read.
     pub(crate) fn count_conflict(&self) {
         count(&self.here().conflicts);
-        self.figures.count(Figure::Conflict);
+        self.host_stats.count(HostCounter::Conflict);
     }
 
     /// Counts a run of a handler.
     pub(crate) fn count_run(&self) {
         count(&self.here().runs);
-        self.figures.count(Figure::Run);
+        self.host_stats.count(HostCounter::Run);
     }
 
     /// Returns the metrics of HTTP requests to this agent.
@@ -171,7 +171,7 @@ impl Stats {
         match well {
             Some(true) => {
                 self.count_in(tally, Outcomes::Handled);
-                self.figures.delivered(waited + took);
+                self.host_stats.delivered(waited + took);
             }
             Some(false) => self.count_in(tally, Outcomes::Failed),
             None => count(&tally.unfinished),
@@ -197,18 +197,18 @@ impl Stats {
         }
     }
 
-    /// Returns the figures for the metrics; `None` if nothing was counted yet.
-    pub(crate) fn told(&self) -> Option<Told> {
+    /// Returns the counts and times for the metrics; `None` if nothing was counted yet.
+    pub(crate) fn metrics(&self) -> Option<AgentMetrics> {
         self.tallies.get()?;
         let counts = self.counts();
         let unfinished = self.all().map(|tally| tally.unfinished.load(Ordering::Relaxed)).sum();
         let outcomes = [("handled", counts.handled), ("failed", counts.failed), ("retried", unfinished)];
-        let mut told = Told { outcomes, ..Told::default() };
+        let mut metrics = AgentMetrics { outcomes, ..AgentMetrics::default() };
         for tally in self.all() {
-            told.waited.add(&tally.waited);
-            told.took.add(&tally.took);
-            told.cpu.add(&tally.cpu);
+            metrics.waited.add(&tally.waited);
+            metrics.took.add(&tally.took);
+            metrics.cpu.add(&tally.cpu);
         }
-        Some(told)
+        Some(metrics)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::telemetry::buckets::Times;
+use crate::telemetry::buckets::DurationBuckets;
 
 /// The counters of one thread for one agent.
 #[derive(Debug, Default)]
@@ -17,9 +17,9 @@ pub(super) struct ThreadTally {
     pub(super) unfinished: AtomicU64,
     pub(super) conflicts: AtomicU64,
     pub(super) runs: AtomicU64,
-    pub(super) waited: Times,
-    pub(super) took: Times,
-    pub(super) cpu: Times,
+    pub(super) waited: DurationBuckets,
+    pub(super) took: DurationBuckets,
+    pub(super) cpu: DurationBuckets,
 }
 
 /// Counts one.

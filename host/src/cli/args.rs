@@ -2,8 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
+use super::conversation::ConversationArgs;
+use super::dead::DeadArgs;
+use super::mailbox::MailboxArgs;
+use super::options::{FileArgs, HostArgs, OutputArgs};
+use super::rehearse::RehearseArgs;
+use super::rollout::RolloutArgs;
+use super::schedule::ScheduleArgs;
+use super::state::StateArgs;
+use super::stats::StatsArgs;
+use super::store::StoreArgs;
 use crate::telemetry::logging::DEFAULT_FILTER;
 
 /// A host for agents: WebAssembly components with a mailbox and state, declared in one file
@@ -24,108 +34,61 @@ Begin with:
 )]
 pub(super) struct Cli {
     #[command(flatten)]
-    pub(super) output: Output,
+    pub(super) output: OutputArgs,
     #[command(subcommand)]
     pub(super) command: Command,
-}
-
-/// The format of results.
-#[derive(Debug, Clone, Copy, Args)]
-pub(super) struct Output {
-    /// The output format: text for people, JSON for programs
-    #[arg(short = 'o', long = "output", value_enum, default_value = "text", global = true, value_name = "FORMAT")]
-    pub(super) format: Format,
-}
-
-/// The output formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
-    // For people.
-    Text,
-    // For programs.
-    Json,
 }
 
 /// The commands of the program.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a host
-    Up(Up),
+    Up(UpArgs),
     /// Check the declaration and the components that it names
-    Check(Check),
+    Check(CheckArgs),
     /// Show what the declaration would change in the running host
-    Diff(Diff),
+    Diff(DiffArgs),
     /// Apply the declaration to the running host, and wait for it
-    Apply(Apply),
+    Apply(ApplyArgs),
     /// List the agents, or show one
-    Ps(Ps),
+    Ps(PsArgs),
     /// Send a message to an agent and print its reply
-    Invoke(Invoke),
+    Invoke(InvokeArgs),
     /// Send a message to an agent without waiting
-    Send(Send),
+    Send(SendArgs),
     /// Show agents' logs
-    Logs(Logs),
+    Logs(LogsArgs),
     /// Show events of the host
-    Events(Events),
+    Events(EventsArgs),
     /// Show conversations and their messages
-    Conversation(super::conversation::Args),
+    Conversation(ConversationArgs),
     /// Show agents' schedules
-    Schedule(super::schedule::Args),
+    Schedule(ScheduleArgs),
     /// Show and change an agent's state
-    State(super::state::State),
+    State(StateArgs),
     /// Show, redeliver and drop dead letters
-    Dead(super::operate::Dead),
+    Dead(DeadArgs),
     /// Show mailboxes and timers, hold and release their messages
-    Mailbox(super::operate::Mailbox),
+    Mailbox(MailboxArgs),
     /// Show rollouts; pause, resume, promote, abort or undo them
-    Rollout(super::rollout::Rollout),
+    Rollout(RolloutArgs),
     /// Let a component handle copies of an agent's latest messages
-    Rehearse(super::rehearse::Rehearse),
+    Rehearse(RehearseArgs),
     /// Show, back up, restore and check the store
-    Store(super::operate::Store),
+    Store(StoreArgs),
     /// Show statistics of the host: rates, times, depths, memory
-    Stats(super::operate::Stats),
+    Stats(StatsArgs),
     /// Print the contract between host and agents
-    Wit(Wit),
+    Wit(WitArgs),
     /// Check this machine for what a host and builds of agents need
-    Doctor(Doctor),
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
-    Completion(Completion),
+    Completion(CompletionArgs),
     /// Print the version
     Version,
     /// Compile a component; run by a host in a process of its own
     #[command(hide = true)]
-    CompileComponent(CompileComponent),
-}
-
-/// The declaration file.
-#[derive(Debug, Clone, Args)]
-pub(super) struct FileArgs {
-    /// The file that declares the agents
-    #[arg(
-        short = 'f',
-        long = "file",
-        env = "CAXTON_FILE",
-        hide_env_values = true,
-        default_value = "caxton.toml",
-        value_name = "FILE"
-    )]
-    pub(super) file: PathBuf,
-}
-
-/// The host to talk to.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Which host")]
-pub(super) struct HostArgs {
-    /// The data folder of a host on this machine
-    #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
-    pub(super) data: PathBuf,
-    /// The management API, such as http://127.0.0.1:8081, in place of the address in the data folder
-    #[arg(long, env = "CAXTON_ADMIN", hide_env_values = true, value_name = "URL")]
-    pub(super) admin: Option<String>,
-    /// The token's file, in place of the one in the data folder
-    #[arg(long, env = "CAXTON_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
-    pub(super) token_file: Option<PathBuf>,
+    CompileComponent(CompileComponentArgs),
 }
 
 #[derive(Debug, Args)]
@@ -143,7 +106,7 @@ Examples:
   caxton up
   caxton up --build --watch         build components first, and again when their sources change
   caxton up --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ports-file ports.json")]
-pub(super) struct Up {
+pub(super) struct UpArgs {
     #[command(flatten)]
     pub(super) file: FileArgs,
     /// The address for calls of agents, in place of http.listen; port 0 lets the system choose
@@ -181,7 +144,7 @@ Examples:
   caxton check
   caxton check --no-components           only the file, before anything is built
   caxton check --schema > caxton.schema.json")]
-pub(super) struct Check {
+pub(super) struct CheckArgs {
     #[command(flatten)]
     pub(super) file: FileArgs,
     /// Do not check the components
@@ -201,7 +164,7 @@ is fixed. Exit code 2 if the file has errors.
 Examples:
   caxton diff
   caxton diff -o json | jq '.changes[] | select(.change == \"remove\")'")]
-pub(super) struct Diff {
+pub(super) struct DiffArgs {
     #[command(flatten)]
     pub(super) host: HostArgs,
 }
@@ -217,7 +180,7 @@ Examples:
   caxton apply
   caxton apply --timeout 30s
   caxton apply --no-wait")]
-pub(super) struct Apply {
+pub(super) struct ApplyArgs {
     /// The longest time to wait
     #[arg(long, default_value = "5m", value_name = "TIME")]
     pub(super) timeout: String,
@@ -234,7 +197,7 @@ Examples:
   caxton ps
   caxton ps triage                       one agent, with its revisions
   caxton ps -o json | jq -r '.agents[] | select(.state != \"running\") | .name'")]
-pub(super) struct Ps {
+pub(super) struct PsArgs {
     /// Show this agent in full
     #[arg(value_name = "AGENT")]
     pub(super) agent: Option<String>,
@@ -244,7 +207,7 @@ pub(super) struct Ps {
 
 /// The arguments of a message.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Message {
+pub(super) struct MessageArgs {
     /// The receiver
     #[arg(value_name = "AGENT")]
     pub(super) agent: String,
@@ -278,9 +241,9 @@ Examples:
   caxton invoke triage @ticket.json
   date | caxton invoke echo - --content-type text/plain
   caxton invoke counter -p query-ref -c visits -o json")]
-pub(super) struct Invoke {
+pub(super) struct InvokeArgs {
     #[command(flatten)]
-    pub(super) message: Message,
+    pub(super) message: MessageArgs,
     /// The longest time to wait for the reply
     #[arg(long, default_value = "60s", value_name = "TIME")]
     pub(super) timeout: String,
@@ -295,9 +258,9 @@ Prints the message's id once it is in the mailbox.
 Examples:
   caxton send ledger '{\"entry\": 7}'
   caxton send archive @report.pdf -t application/pdf -p inform")]
-pub(super) struct Send {
+pub(super) struct SendArgs {
     #[command(flatten)]
-    pub(super) message: Message,
+    pub(super) message: MessageArgs,
     #[command(flatten)]
     pub(super) host: HostArgs,
 }
@@ -312,7 +275,7 @@ Examples:
   caxton logs
   caxton logs triage -f
   caxton logs -f --tail 0 -o json        each new line as JSON")]
-pub(super) struct Logs {
+pub(super) struct LogsArgs {
     /// Only lines of this agent
     #[arg(value_name = "AGENT")]
     pub(super) agent: Option<String>,
@@ -332,7 +295,7 @@ Examples:
   caxton events
   caxton events triage -f
   caxton events --after 1200 -o json")]
-pub(super) struct Events {
+pub(super) struct EventsArgs {
     /// Only events of this agent
     #[arg(value_name = "AGENT")]
     pub(super) agent: Option<String>,
@@ -354,7 +317,7 @@ pub(super) struct Events {
 Examples:
   caxton wit
   caxton wit --out wit              a folder to give to wit-bindgen, componentize-py and others")]
-pub(super) struct Wit {
+pub(super) struct WitArgs {
     /// Print the packages that it uses, too
     #[arg(long, conflicts_with = "out")]
     pub(super) deps: bool,
@@ -371,7 +334,7 @@ if something is missing that a host needs.
 Examples:
   caxton doctor
   caxton doctor -o json")]
-pub(super) struct Doctor {
+pub(super) struct DoctorArgs {
     #[command(flatten)]
     pub(super) file: FileArgs,
     /// The data folder, in place of store.path
@@ -385,13 +348,13 @@ Examples:
   caxton completion bash > /etc/bash_completion.d/caxton
   caxton completion zsh > \"${fpath[1]}/_caxton\"
   caxton completion fish > ~/.config/fish/completions/caxton.fish")]
-pub(super) struct Completion {
+pub(super) struct CompletionArgs {
     /// The shell
     pub(super) shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct CompileComponent {
+pub(super) struct CompileComponentArgs {
     /// The component
     pub(super) input: PathBuf,
     /// The file to write

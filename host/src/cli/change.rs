@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use caxton_control::units::parse_duration;
 use http::Method;
 
-use super::args::{Apply, Diff, Format};
+use super::args::{ApplyArgs, DiffArgs};
 use super::client::{Client, query};
+use super::options::Format;
 use super::output::{CliError, Exit, Out, Style, printable, say};
-use crate::status::{self, Applied, Change, RolloutStatus, Waiting};
+use super::rollout_watch;
+use crate::api_types::{ApplyResult, DeclarationDiff, PlannedChange, RolloutStatus, WaitingAgent};
 
 /// Prints the changes that the declaration would make.
-pub(super) async fn diff(diff: &Diff, out: &mut Out) -> Result<(), CliError> {
-    let found: status::Diff = Client::find(&diff.host)?.get("/v1/config/diff").await?;
+pub(super) async fn diff(diff: &DiffArgs, out: &mut Out) -> Result<(), CliError> {
+    let found: DeclarationDiff = Client::find(&diff.host)?.get("/v1/config/diff").await?;
     match out.format() {
         Format::Json => out.json(&found),
         Format::Text if found.changes.is_empty() => {
@@ -26,7 +28,7 @@ pub(super) async fn diff(diff: &Diff, out: &mut Out) -> Result<(), CliError> {
 }
 
 /// Applies the declaration, and waits for the rollouts that it starts.
-pub(super) async fn apply(apply: &Apply, out: &mut Out) -> Result<ExitCode, CliError> {
+pub(super) async fn apply(apply: &ApplyArgs, out: &mut Out) -> Result<ExitCode, CliError> {
     let began = Instant::now();
     let timeout =
         parse_duration(&apply.timeout).map_err(|error| CliError::new(Exit::Usage, format!("--timeout: {error}")))?;
@@ -37,7 +39,7 @@ pub(super) async fn apply(apply: &Apply, out: &mut Out) -> Result<ExitCode, CliE
     // Read before the apply, to tell its rollouts from earlier ones.
     let before = rollouts(&client).await?;
     let path = format!("/v1/config/apply{}", query(&[("timeout", Some(&apply.timeout))]));
-    let applied: Applied = client.json(Method::POST, &path).await?;
+    let applied: ApplyResult = client.json(Method::POST, &path).await?;
     match out.format() {
         Format::Json => out.json(&applied)?,
         Format::Text => print(&applied.changes, out)?,
@@ -63,7 +65,7 @@ pub(super) async fn apply(apply: &Apply, out: &mut Out) -> Result<ExitCode, CliE
 
 /// Prints the outcome and returns the exit code. With `no_wait`, a rollout under way counts as success.
 fn conclude(
-    applied: &Applied,
+    applied: &ApplyResult,
     before: &[RolloutStatus],
     rollouts: &[RolloutStatus],
     no_wait: bool,
@@ -79,7 +81,7 @@ fn conclude(
     let agents_are = applied.settled || applied.waiting.iter().all(|w| serves(&w.agent));
     let settled = bad.is_empty() && agents_are && !applied.waiting.iter().any(|w| w.agent.is_empty());
     let goes_on = |agent: &str| no_wait && rollouts.iter().any(|r| r.agent == agent && !r.ended);
-    let waits_for_rollout = |w: &Waiting| w.obstacle.is_none() && (serves(&w.agent) || goes_on(&w.agent));
+    let waits_for_rollout = |w: &WaitingAgent| w.obstacle.is_none() && (serves(&w.agent) || goes_on(&w.agent));
     let goes_on = !settled && bad.is_empty() && applied.waiting.iter().all(waits_for_rollout);
     if out.format() == Format::Text {
         let old = applied.waiting.iter().filter(|w| !rollouts.iter().any(|rollout| rollout.agent == w.agent));
@@ -142,13 +144,13 @@ impl StartedRollouts {
         for rollout in now {
             let place = format!("{} {} {}", rollout.rollout, rollout.step, rollout.status);
             if self.printed.insert(rollout.agent.clone(), place.clone()) != Some(place) {
-                say(&super::watch::line(rollout));
+                say(&rollout_watch::line(rollout));
             }
         }
     }
 }
 
-fn print(changes: &[Change], out: &mut Out) -> Result<(), CliError> {
+fn print(changes: &[PlannedChange], out: &mut Out) -> Result<(), CliError> {
     for change in changes {
         let (sign, style) = match change.change.as_str() {
             "add" => ("+", Style::Good),
@@ -166,7 +168,7 @@ fn print(changes: &[Change], out: &mut Out) -> Result<(), CliError> {
 }
 
 /// Prints the agents that are not as declared.
-pub(super) fn waiting<'a>(waiting: impl IntoIterator<Item = &'a Waiting>) {
+pub(super) fn waiting<'a>(waiting: impl IntoIterator<Item = &'a WaitingAgent>) {
     for waiting in waiting {
         // An entry without an agent is about the host.
         let whose = if waiting.agent.is_empty() { "host" } else { &waiting.agent };

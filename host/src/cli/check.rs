@@ -12,14 +12,15 @@ use caxton_control::units::print_bytes;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::{Check, Format};
+use super::args::CheckArgs;
 use super::formats::Ledgers;
+use super::options::Format;
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count, say};
 use super::time::size;
 use super::up::config_errors;
 use crate::config::{self, Loaded};
-use crate::reconcile::judge;
-use crate::reconcile::watcher::{Followed, LeftOut, Pattern, matches_nothing};
+use crate::reconcile::watcher::{ExcludedFiles, Pattern, WatchSet, no_match_warning};
+use crate::reconcile::{check_settings, route_text};
 use crate::wasm::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
 
 /// An agent with the result of its check.
@@ -52,7 +53,7 @@ impl From<&Finding> for Problem {
 }
 
 /// Checks and prints. Fails with code 2 if there is an error.
-pub(super) fn run(check: &Check, out: &mut Out) -> Result<ExitCode, CliError> {
+pub(super) fn run(check: &CheckArgs, out: &mut Out) -> Result<ExitCode, CliError> {
     if check.schema {
         out.json(&json_schema())?;
         return Ok(ExitCode::SUCCESS);
@@ -110,7 +111,7 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
         say(&format!("note: what ran before is not known, and so whether it can be followed: {why}"));
         Ledgers::default()
     });
-    let left_out = Followed::new(&loaded.dir, &loaded.dir, &data, &loaded.desired).left_out();
+    let excluded = WatchSet::new(&loaded.dir, &loaded.dir, &data, &loaded.desired).excluded();
     loaded
         .desired
         .agents
@@ -126,7 +127,7 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
                 agent.findings.push(Problem { code: "format", message: why.to_string(), help });
             }
             for written in spec.build.iter().flat_map(|build| &build.watch) {
-                let told = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &left_out));
+                let told = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &excluded));
                 match told.clone() {
                     Some(Err(wrong)) => agent.findings.push(wrong),
                     Some(Ok(note)) => agent.notes.push(note),
@@ -139,7 +140,7 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
 }
 
 /// Checks a pattern of `build.watch`. Returns an error for an invalid one, and a note for one that matches nothing.
-fn pattern(written: &str, dir: &Path, left_out: &LeftOut) -> Option<Result<String, Problem>> {
+fn pattern(written: &str, dir: &Path, excluded: &ExcludedFiles) -> Option<Result<String, Problem>> {
     let help = "such as \"src/**\", \"src\" or \"src/*.{rs,toml}\"".to_owned();
     match Pattern::parse(written, dir) {
         Err(why) => {
@@ -147,7 +148,7 @@ fn pattern(written: &str, dir: &Path, left_out: &LeftOut) -> Option<Result<Strin
             Some(Err(Problem { code: "pattern", message, help }))
         }
         Ok(patterns) => {
-            let (message, help) = matches_nothing(&patterns, dir, left_out)?;
+            let (message, help) = no_match_warning(&patterns, dir, excluded)?;
             Some(Ok(format!("{message}; {help}")))
         }
     }
@@ -159,7 +160,7 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> C
         Some(Ok(summary)) => (Some(summary), Vec::new()),
         Some(Err(findings)) => (None, findings.clone()),
     };
-    if let Some(Err(message)) = summary.map(|summary| judge(spec, summary)) {
+    if let Some(Err(message)) = summary.map(|summary| check_settings(spec, summary)) {
         findings.push(Problem { code: "settings", message, help: "change the setting, or the component".to_owned() });
     }
     if summary.is_some_and(|summary| summary.kind == Kind::Stateful) {
@@ -176,7 +177,7 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> C
         kind: summary.map(|summary| summary.kind),
         component: spec.component.clone(),
         size: summary.map(|summary| summary.size),
-        routes: spec.http.iter().map(crate::reconcile::route).collect(),
+        routes: spec.http.iter().map(route_text).collect(),
         findings,
         notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().collect(),
     }

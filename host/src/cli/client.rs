@@ -13,7 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
-use super::args::HostArgs;
+use super::options::HostArgs;
 use super::output::{CliError, Exit, printable};
 use super::sse;
 use crate::admin::{CLI_AGENT, ProblemDetails, TOKEN_FILE, read_token};

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::args::{Format, HostArgs};
 use super::client::{Client, encode, query};
+use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Out, Style, Table, count, printable, say};
 use super::time::{ago, rfc3339, size};
+use crate::api_types::{ConversationStatus, ConversationThread, ThreadMessage};
 use crate::clock;
-use crate::status::{ConversationStatus, Thread, ThreadMessage};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -21,14 +21,14 @@ Examples:
   caxton conversation ls
   caxton conversation ls --agent billing --limit 10
   caxton conversation show 01a1fd70-ceca-7763-ac17-b399c5b071a6")]
-pub(super) struct Args {
+pub(super) struct ConversationArgs {
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: ConversationCommand,
 }
 
 /// The subcommands of `caxton conversation`.
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum ConversationCommand {
     /// List conversations, the latest activity first: open ones, and ended ones that are kept
     Ls {
         /// Only those with this participant: an agent, or a sender outside
@@ -50,9 +50,9 @@ pub(super) enum Command {
 }
 
 /// Runs a subcommand.
-pub(super) async fn run(command: Command, out: &mut Out) -> Result<(), CliError> {
+pub(super) async fn run(command: ConversationCommand, out: &mut Out) -> Result<(), CliError> {
     match command {
-        Command::Ls { agent, limit, host } => {
+        ConversationCommand::Ls { agent, limit, host } => {
             let query = query(&[("participant", agent.as_deref()), ("limit", Some(&limit.to_string()))]);
             let found: Vec<ConversationStatus> = Client::find(&host)?.get(&format!("/v1/conversations{query}")).await?;
             match out.format() {
@@ -64,13 +64,14 @@ pub(super) async fn run(command: Command, out: &mut Out) -> Result<(), CliError>
                 Format::Text => out.line(&table(&found, clock::now_ms()).render(out.is_terminal())),
             }
         }
-        Command::Show { id, host } => {
-            let thread: Thread = Client::find(&host)?.get(&format!("/v1/conversations/{}", encode(&id))).await?;
+        ConversationCommand::Show { id, host } => {
+            let thread: ConversationThread =
+                Client::find(&host)?.get(&format!("/v1/conversations/{}", encode(&id))).await?;
             match out.format() {
                 Format::Json => out.json(&thread),
                 Format::Text => {
-                    out.line(shown(&thread, clock::now_ms()).trim_end())?;
-                    say(&kept(&thread));
+                    out.line(render_thread(&thread, clock::now_ms()).trim_end())?;
+                    say(&retention_note(&thread));
                     Ok(())
                 }
             }
@@ -125,7 +126,7 @@ fn escaped_line(text: &str) -> String {
 }
 
 /// Renders a conversation with its messages.
-fn shown(thread: &Thread, now: u64) -> String {
+fn render_thread(thread: &ConversationThread, now: u64) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing to a String cannot fail.
@@ -150,7 +151,7 @@ fn shown(thread: &Thread, now: u64) -> String {
     }
     for message in &thread.messages {
         text.push('\n');
-        text.push_str(&said(message));
+        text.push_str(&render_message(message));
     }
     text
 }
@@ -159,7 +160,7 @@ fn conflicts(count: u32) -> String {
     if count == 1 { "1 conflict".to_owned() } else { format!("{count} conflicts") }
 }
 
-fn said(message: &ThreadMessage) -> String {
+fn render_message(message: &ThreadMessage) -> String {
     let route = escaped_line(&format!("{} -> {}", message.sender, message.receiver));
     let state = match (&message.revision, message.dead_letter, message.due_at) {
         (Some(revision), _, _) => match message.runs {
@@ -186,7 +187,7 @@ fn said(message: &ThreadMessage) -> String {
 }
 
 /// Returns a line about the messages that are kept.
-fn kept(thread: &Thread) -> String {
+fn retention_note(thread: &ConversationThread) -> String {
     let here = count(thread.messages.len(), "message");
     let of = thread.conversation.as_ref().map(|known| format!(" of {} said", known.messages)).unwrap_or_default();
     let older = if thread.more { "; older ones are kept and not shown" } else { "" };
@@ -202,8 +203,8 @@ mod tests {
 
     use super::*;
     use crate::admin::tests::{Bench, File};
+    use crate::api_types::OpenQuestion;
     use crate::cli::output::Exit;
-    use crate::status::OpenQuestion;
 
     fn conversation() -> ConversationStatus {
         ConversationStatus {
@@ -259,7 +260,7 @@ c-1           ended  billing, triage  -                         7           0  2
         let twice = ThreadMessage { runs: Some(2), ..handled.clone() };
         let dead = ThreadMessage { dead_letter: Some(9), text: None, bytes: 2_048, ..message("dead-letter") };
         let due = ThreadMessage { due_at: Some(1_709_251_300_000), text: Some(String::new()), ..message("waiting") };
-        let thread = Thread {
+        let thread = ConversationThread {
             id: "c-1".to_owned(),
             conversation: Some(conversation()),
             messages: vec![handled, twice, dead, due, message("waiting")],
@@ -293,8 +294,8 @@ unanswered    triage -> billing (k)
     a
     \\u{1b}[2J
 ";
-        assert_eq!(shown(&thread, 1_709_251_320_000), expected);
-        assert!(kept(&thread).starts_with("5 messages of 7 said; kept are"), "{}", kept(&thread));
+        assert_eq!(render_thread(&thread, 1_709_251_320_000), expected);
+        assert!(retention_note(&thread).starts_with("5 messages of 7 said; kept are"), "{}", retention_note(&thread));
     }
 
     #[tokio::test]
@@ -304,7 +305,7 @@ unanswered    triage -> billing (k)
         let client = Client::find(&host).unwrap();
         let (context, now) = (&bench.context, clock::now_ms());
         for (name, ago) in [("old", 31 * 60_000), ("new", 60_000)] {
-            let said = |from, to, act| Said {
+            let speech = |from, to, act| Said {
                 from,
                 to,
                 act,
@@ -316,8 +317,8 @@ unanswered    triage -> billing (k)
                 is_call: false,
             };
             let all = &context.store.conversations;
-            all.judge(name, &said("triage", "desk", Performative::Inform)).unwrap();
-            all.judge(name, &said("desk", "triage", Performative::Request)).unwrap();
+            all.judge(name, &speech("triage", "desk", Performative::Inform)).unwrap();
+            all.judge(name, &speech("desk", "triage", Performative::Request)).unwrap();
         }
         crate::directory::expire_conversations(&bench.directory);
         context.store.flush().await.unwrap();
@@ -329,9 +330,9 @@ unanswered    triage -> billing (k)
         assert_eq!(list("/v1/conversations?limit=1").await.unwrap(), found[..1]);
         assert_eq!(list("/v1/conversations?participant=desk").await.unwrap(), found);
         assert_eq!(list("/v1/conversations?participant=ledger").await.unwrap(), []);
-        let thread: Thread = client.get("/v1/conversations/old").await.unwrap();
+        let thread: ConversationThread = client.get("/v1/conversations/old").await.unwrap();
         assert_eq!((thread.conversation.as_ref(), thread.messages.len()), (Some(&found[1]), 0));
-        let error = client.get::<Thread>("/v1/conversations/other").await.unwrap_err();
+        let error = client.get::<ConversationThread>("/v1/conversations/other").await.unwrap_err();
         assert_eq!(error.exit, Exit::NotFound);
         let message = "no conversation `other` is known; `caxton conversation ls` lists those that are";
         assert_eq!(error.message.as_deref(), Some(message));

@@ -2,17 +2,99 @@
 
 use std::time::Duration;
 
+use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::json;
 
-use super::args::{Format, HostArgs};
 use super::client::{Client, query};
-use super::operate::{DeadCommand, Which};
+use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count, one_line, printable, say};
 use super::time::{ago, rfc3339, size};
 use crate::admin::{DeadPage, DeadShown, DropResult, RedeliverResult};
 use crate::clock;
 use crate::store::Dead;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A message becomes a dead letter when every attempt at it failed (mailbox.attempts), when it waited too long, when its \
+agent rejected it, or when its agent was removed. Nothing is lost: fix the cause and redeliver it. Exit code 3 \
+if there is no such dead letter, 4 if its agent cannot take it now.
+
+Examples:
+  caxton dead ls --agent triage
+  caxton dead show 1207                        its content and all attempts
+  caxton dead redeliver 1207
+  caxton dead redeliver --agent triage --revision triage@8
+  caxton dead drop --reason expired
+  caxton dead ls -o json | jq -r '.dead_letters[].number'")]
+pub(super) struct DeadArgs {
+    #[command(subcommand)]
+    pub(super) command: DeadCommand,
+}
+
+/// The subcommands of `caxton dead`.
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadCommand {
+    /// List dead letters in the order in which they were given up
+    Ls {
+        /// Only those of this agent
+        #[arg(long, value_name = "AGENT")]
+        agent: Option<String>,
+        /// Only those with this reason, such as attempts-exhausted, expired, invalid, agent-removed
+        #[arg(long, value_name = "REASON")]
+        reason: Option<String>,
+        /// Only those after this number
+        #[arg(long, value_name = "NUMBER")]
+        after: Option<u64>,
+        /// The most to list
+        #[arg(short = 'n', long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Show one with its content and all attempts with their errors
+    Show {
+        /// The dead letter's number
+        number: u64,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Put dead letters back into their agents' mailboxes
+    Redeliver {
+        #[command(flatten)]
+        which: DeadSelection,
+        /// Only if this revision runs, such as triage@8
+        #[arg(long, value_name = "REVISION")]
+        revision: Option<String>,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Drop dead letters for good
+    Drop {
+        #[command(flatten)]
+        which: DeadSelection,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+}
+
+/// The choice of dead letters. At least one is required, so that a forgotten argument never means all of them.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct DeadSelection {
+    /// The numbers
+    #[arg(value_name = "NUMBER", conflicts_with_all = ["agent", "reason", "all"])]
+    pub(super) numbers: Vec<u64>,
+    /// Those of this agent
+    #[arg(long, value_name = "AGENT")]
+    pub(super) agent: Option<String>,
+    /// Those with this reason
+    #[arg(long, value_name = "REASON")]
+    pub(super) reason: Option<String>,
+    /// All of them
+    #[arg(long, conflicts_with_all = ["agent", "reason"])]
+    pub(super) all: bool,
+}
 
 /// Runs a subcommand.
 pub(super) async fn run(command: DeadCommand, out: &mut Out) -> Result<(), CliError> {
@@ -107,7 +189,7 @@ fn detail(shown: &DeadShown, out: &Out) -> String {
     shown.trim_end().to_owned()
 }
 
-fn filter<'a>(which: &'a Which, revision: Option<&'a str>) -> String {
+fn filter<'a>(which: &'a DeadSelection, revision: Option<&'a str>) -> String {
     query(&[
         ("agent", which.agent.as_deref()),
         ("reason", which.reason.as_deref()),
@@ -116,7 +198,12 @@ fn filter<'a>(which: &'a Which, revision: Option<&'a str>) -> String {
     ])
 }
 
-async fn redeliver(which: &Which, revision: Option<&str>, host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
+async fn redeliver(
+    which: &DeadSelection,
+    revision: Option<&str>,
+    host: &HostArgs,
+    out: &mut Out,
+) -> Result<(), CliError> {
     let client = Client::find(host)?;
     let mut result = RedeliverResult { redelivered: 0, left: Vec::new() };
     if which.numbers.is_empty() {
@@ -142,7 +229,7 @@ async fn redeliver(which: &Which, revision: Option<&str>, host: &HostArgs, out: 
     if result.left.is_empty() { Ok(()) } else { Err(CliError::quiet(Exit::Conflict)) }
 }
 
-async fn drop_them(which: &Which, host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
+async fn drop_them(which: &DeadSelection, host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(host)?;
     let mut dropped = 0;
     if which.numbers.is_empty() {

@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use caxton_control::Desired;
 use serde_json::json;
 
-use super::args::{Doctor, Format};
+use super::args::DoctorArgs;
 use super::client::host_file;
 use super::machine::{self, Finding, Level};
+use super::options::Format;
 use super::output::{CliError, Exit, Out, Style, count};
 use super::up::absolute;
 use crate::config;
 
 /// Checks this machine and prints the findings. Fails if a host would not run.
-pub(super) fn run(doctor: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> {
+pub(super) fn run(doctor: &DoctorArgs, out: &mut Out) -> Result<ExitCode, CliError> {
     let mut findings = Vec::new();
     let desired = file(doctor, &mut findings)?;
     let data = match (&doctor.data, &desired) {
@@ -54,7 +55,7 @@ pub(super) fn run(doctor: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> 
 }
 
 /// Loads the declaration, if it exists and has no errors.
-fn file(doctor: &Doctor, findings: &mut Vec<Finding>) -> Result<Option<(Desired, PathBuf)>, CliError> {
+fn file(doctor: &DoctorArgs, findings: &mut Vec<Finding>) -> Result<Option<(Desired, PathBuf)>, CliError> {
     let shown = doctor.file.file.display();
     if !doctor.file.file.exists() {
         findings.push(Finding::warn("file", format!("{shown} does not exist"), "name it with `-f FILE`, or write one"));

@@ -4,15 +4,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::args::{Events, Format, Logs};
+use super::args::{EventsArgs, LogsArgs};
 use super::client::{Client, query};
-use super::happened::{pairs, words};
+use super::options::Format;
 use super::output::{CliError, Out, Style, printable, say};
+use super::rollout_text::{pairs, sentence};
 use super::time::rfc3339;
-use crate::status::{EventEntry, LogEntry};
+use crate::api_types::{EventEntry, LogEntry};
 
 /// Prints lines of agents' logs.
-pub(super) async fn logs(logs: &Logs, out: &mut Out) -> Result<(), CliError> {
+pub(super) async fn logs(logs: &LogsArgs, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(&logs.host)?;
     let query = query(&[
         ("agent", logs.agent.as_deref()),
@@ -23,7 +24,7 @@ pub(super) async fn logs(logs: &Logs, out: &mut Out) -> Result<(), CliError> {
 }
 
 /// Prints events of the host.
-pub(super) async fn events(events: &Events, out: &mut Out) -> Result<(), CliError> {
+pub(super) async fn events(events: &EventsArgs, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(&events.host)?;
     let query = query(&[
         ("agent", events.agent.as_deref()),
@@ -87,7 +88,7 @@ fn log_line(line: &LogEntry, out: &Out) -> String {
 
 fn event_line(event: &EventEntry, out: &Out) -> String {
     let whose = event.agent.as_deref().unwrap_or("-");
-    let data = words(event).unwrap_or_else(|| pairs(&event.data));
+    let data = sentence(event).unwrap_or_else(|| pairs(&event.data));
     let line = format!("{} {:>6} {whose} {} {data}", out.paint(&rfc3339(event.at), Style::Dim), event.id, event.kind);
     line.trim_end().to_owned()
 }

@@ -20,7 +20,7 @@ impl Ledgers {
     /// The reason why they cannot be read, for a person.
     pub(super) fn read(folder: &Path) -> Result<Self, String> {
         let records = store::ledgers(folder).map_err(|error| error.to_string())?;
-        // What a host of another version wrote says nothing to this one.
+        // A record of another version cannot be interpreted by this one.
         let known =
             records.into_iter().filter_map(|(agent, record)| Some((agent, serde_json::from_str(&record).ok()?)));
         Ok(Self(known.collect()))

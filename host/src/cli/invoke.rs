@@ -1,22 +1,23 @@
 //! `caxton invoke` and `caxton send`.
 
-use std::io::Read;
 use std::process::ExitCode;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
-use super::args::{Format, Invoke, Message, Send};
+use super::args::{InvokeArgs, MessageArgs, SendArgs};
 use super::client::{Client, encode, query};
+use super::content::read_content;
+use super::options::Format;
 use super::output::{CliError, Exit, Out, say};
-use crate::status::Sent;
+use crate::api_types::AcceptedMessage;
 
 /// The acts by which an agent refuses or reports a failure.
 const UNHAPPY: [&str; 3] = ["failure", "refuse", "not-understood"];
 
 /// Sends a message, waits for the reply and prints it.
-pub(super) async fn invoke(invoke: &Invoke, out: &mut Out) -> Result<ExitCode, CliError> {
+pub(super) async fn invoke(invoke: &InvokeArgs, out: &mut Out) -> Result<ExitCode, CliError> {
     let client = Client::find(&invoke.host)?;
     let response = post(&client, &invoke.message, "invoke", Some(&invoke.timeout)).await?;
     let act = header(response.headers(), "caxton-performative").map(str::to_owned);
@@ -46,10 +47,10 @@ pub(super) async fn invoke(invoke: &Invoke, out: &mut Out) -> Result<ExitCode, C
 }
 
 /// Sends a message and prints its id.
-pub(super) async fn send(send: &Send, out: &mut Out) -> Result<(), CliError> {
+pub(super) async fn send(send: &SendArgs, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(&send.host)?;
     let response = post(&client, &send.message, "messages", None).await?;
-    let sent: Sent = serde_json::from_slice(response.body()).map_err(anyhow::Error::from)?;
+    let sent: AcceptedMessage = serde_json::from_slice(response.body()).map_err(anyhow::Error::from)?;
     match out.format() {
         Format::Json => out.json(&sent),
         Format::Text => out.line(&sent.id),
@@ -58,11 +59,11 @@ pub(super) async fn send(send: &Send, out: &mut Out) -> Result<(), CliError> {
 
 async fn post(
     client: &Client,
-    message: &Message,
+    message: &MessageArgs,
     way: &str,
     timeout: Option<&str>,
 ) -> Result<Response<Bytes>, CliError> {
-    let body = content(message.body.as_deref())?;
+    let body = read_content(message.body.as_deref())?;
     let content_type = message.content_type.as_deref().unwrap_or_else(|| detect(&body));
     let query = query(&[
         ("performative", Some(&message.performative)),
@@ -73,23 +74,6 @@ async fn post(
     ]);
     let path = format!("/v1/agents/{}/{way}{query}", encode(&message.agent));
     client.send(Method::POST, &path, Some(content_type), body.into()).await
-}
-
-/// Returns the bytes that an argument stands for: text, `@FILE`, or `-` for standard input.
-pub(super) fn content(body: Option<&str>) -> Result<Vec<u8>, CliError> {
-    let wrong = |what: &str, error: std::io::Error| CliError::new(Exit::Usage, format!("reading {what}: {error}"));
-    match body {
-        None => Ok(Vec::new()),
-        Some("-") => {
-            let mut bytes = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| wrong("standard input", error))?;
-            Ok(bytes)
-        }
-        Some(text) => match text.strip_prefix('@') {
-            Some(file) => std::fs::read(file).map_err(|error| wrong(file, error)),
-            None => Ok(text.as_bytes().to_vec()),
-        },
-    }
 }
 
 /// Guesses the content type: JSON for an object or an array, else text, else bytes. A bare number or word would also
@@ -152,19 +136,6 @@ mod tests {
         ] {
             assert_eq!(detect(body), expected, "{body:?}");
         }
-    }
-
-    #[test]
-    fn arguments_are_text_or_files() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("body");
-        std::fs::write(&path, b"\x00\x01").unwrap();
-        assert_eq!(content(None).unwrap(), b"");
-        assert_eq!(content(Some("hello")).unwrap(), b"hello");
-        assert_eq!(content(Some(&format!("@{}", path.display()))).unwrap(), b"\x00\x01");
-        let error = content(Some("@/nowhere")).unwrap_err();
-        assert_eq!(error.exit, Exit::Usage);
-        assert!(error.message.unwrap().starts_with("reading /nowhere: "));
     }
 
     #[test]

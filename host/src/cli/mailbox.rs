@@ -2,15 +2,81 @@
 
 use std::time::Duration;
 
+use clap::{Args, Subcommand};
 use http::Method;
 
-use super::args::{Format, HostArgs};
 use super::client::{Client, encode, query};
-use super::operate::MailboxCommand;
+use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Out, Style, Table, one_line, printable, say};
 use super::time::{ago, rfc3339};
 use crate::admin::{TimerPage, TimerStatus};
-use crate::status::MailboxStatus;
+use crate::api_types::MailboxStatus;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A paused mailbox accepts messages up to mailbox.depth and keeps them, also over a restart; none is handled \
+until it is resumed. A caller that waits for an answer waits until its timeout.
+
+A timer is a message that waits for its time. One that is cancelled is not delivered, and nobody is told.
+
+Examples:
+  caxton mailbox ls
+  caxton mailbox pause triage
+  caxton mailbox resume triage
+  caxton mailbox timers triage
+  caxton mailbox cancel triage nightly
+  caxton mailbox ls -o json | jq -r '.[] | select(.held) | .agent'")]
+pub(super) struct MailboxArgs {
+    #[command(subcommand)]
+    pub(super) command: MailboxCommand,
+}
+
+/// The subcommands of `caxton mailbox`.
+#[derive(Debug, Subcommand)]
+pub(super) enum MailboxCommand {
+    /// List the mailboxes
+    Ls {
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Hold an agent's messages
+    Pause {
+        /// The agent
+        agent: String,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Release an agent's messages
+    Resume {
+        /// The agent
+        agent: String,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// List an agent's timers: messages to it that wait for their due time, the next first
+    Timers {
+        /// The agent
+        agent: String,
+        /// Only timers after this position, as printed with the previous page
+        #[arg(long, value_name = "PLACE")]
+        after: Option<String>,
+        /// The most to list
+        #[arg(short = 'n', long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Cancel a timer
+    Cancel {
+        /// The agent that it waits for
+        agent: String,
+        /// The id of its message, or its name
+        #[arg(value_name = "ID|NAME")]
+        timer: String,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+}
 
 /// Runs a subcommand.
 pub(super) async fn run(command: MailboxCommand, out: &mut Out) -> Result<(), CliError> {

@@ -5,27 +5,30 @@
 //!                                      check, doctor, wit, version: the file and this machine
 //!                                      all others: client -> management API -> print
 //! ```
-//! Results go to stdout as text or JSON, and all messages to stderr. The [`Exit`] codes can be details apart by scripts.
+//! Results go to stdout as text or JSON, and all messages to stderr. Scripts can tell failures apart by the
+//! [exit code](Exit).
 
 mod args;
 mod change;
 mod check;
 mod client;
+mod content;
 mod conversation;
 mod dead;
 mod doctor;
 mod follow;
 mod formats;
-mod happened;
 mod invoke;
 mod machine;
 mod mailbox;
-mod operate;
+mod options;
 mod output;
-mod picture;
 mod ps;
 mod rehearse;
 mod rollout;
+mod rollout_text;
+mod rollout_view;
+mod rollout_watch;
 mod schedule;
 mod sse;
 mod state;
@@ -35,7 +38,6 @@ mod store;
 mod tests;
 mod time;
 mod up;
-mod watch;
 mod wit;
 
 use std::future::Future;
@@ -44,7 +46,8 @@ use std::process::ExitCode;
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches};
 
-use args::{Cli, Command, CompileComponent, Format};
+use args::{Cli, Command, CompileComponentArgs};
+use options::Format;
 use output::{CliError, Exit, Out};
 
 /// The entry point of the program: parses the arguments, runs the command, and returns its exit code.
@@ -150,7 +153,7 @@ fn version(out: &mut Out) -> Result<(), CliError> {
     }
 }
 
-fn compile_component(compile: &CompileComponent) -> ExitCode {
+fn compile_component(compile: &CompileComponentArgs) -> ExitCode {
     match crate::wasm::compile_child(&compile.input, &compile.output, compile.engine == "fuel") {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {

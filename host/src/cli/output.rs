@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::args::Format;
+use super::options::Format;
 use crate::telemetry::logging;
 
 /// The exit code of a command.

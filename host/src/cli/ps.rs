@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{Format, Ps};
+use super::args::PsArgs;
 use super::client::{Client, encode};
+use super::options::Format;
 use super::output::{Cell, CliError, Out, Style, Table, count, one_line, printable, say};
 use super::time::{ago, size};
-use crate::status::{AgentStatus, HostStatus, Opening};
+use crate::api_types::{AgentStatus, BreakerOpening, HostStatus};
 
 /// Lists the agents, or shows one.
-pub(super) async fn run(ps: &Ps, out: &mut Out) -> Result<(), CliError> {
+pub(super) async fn run(ps: &PsArgs, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(&ps.host)?;
     if let Some(name) = &ps.agent {
         let agent: AgentStatus = client.get(&format!("/v1/agents/{}", encode(name))).await?;
@@ -31,8 +32,8 @@ pub(super) async fn run(ps: &Ps, out: &mut Out) -> Result<(), CliError> {
             } else {
                 out.line(&table(&agents).render(out.is_terminal()))?;
             }
-            differs(&host).iter().for_each(|line| say(line));
-            lopsided(&agents).iter().for_each(|line| say(line));
+            sync_report(&host).iter().for_each(|line| say(line));
+            imbalance_hints(&agents).iter().for_each(|line| say(line));
             Ok(())
         }
     }
@@ -57,7 +58,7 @@ fn state(agent: &AgentStatus) -> Cell {
 
 /// Renders in one line the failure that opened the breaker; `None` while it is closed.
 fn opening(agent: &AgentStatus) -> Option<String> {
-    let Opening { trial, message, attempt, reason } = agent.opening.as_ref()?;
+    let BreakerOpening { trial, message, attempt, reason } = agent.opening.as_ref()?;
     let what = if *trial { "the trial failed" } else { "it failed again and again, the last time" };
     let at = message
         .as_ref()
@@ -102,7 +103,7 @@ fn table(agents: &[AgentStatus]) -> Table {
 }
 
 /// Returns lines about differences between the declaration and the running state.
-fn differs(host: &HostStatus) -> Vec<String> {
+fn sync_report(host: &HostStatus) -> Vec<String> {
     let mut lines = Vec::new();
     if !host.file_errors.is_empty() {
         let errors = count(host.file_errors.len(), "error");
@@ -126,10 +127,10 @@ fn differs(host: &HostStatus) -> Vec<String> {
 }
 
 /// The number of messages to a capability below which their distribution says nothing.
-const MANY: u64 = 100;
+const MIN_MESSAGES: u64 = 100;
 
 /// Returns a hint for each capability whose messages nearly all go to one of several agents.
-fn lopsided(agents: &[AgentStatus]) -> Vec<String> {
+fn imbalance_hints(agents: &[AgentStatus]) -> Vec<String> {
     let running = || agents.iter().filter(|agent| agent.state == "running");
     let names: BTreeSet<&String> = running().flat_map(|agent| &agent.capabilities).collect();
     let hint = |name: &&String| {
@@ -137,7 +138,7 @@ fn lopsided(agents: &[AgentStatus]) -> Vec<String> {
         let sum: u64 = able.iter().map(|agent| agent.accepted).sum();
         let most = able.iter().max_by_key(|agent| agent.accepted)?;
         // Nine tenths: a fair split by conversations never comes near that.
-        if able.len() < 2 || sum < MANY || most.accepted * 10 < sum * 9 {
+        if able.len() < 2 || sum < MIN_MESSAGES || most.accepted * 10 < sum * 9 {
             return None;
         }
         Some(format!(
@@ -214,8 +215,8 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::tests::{agent, host};
-    use crate::status::{FileError, Waiting};
+    use crate::api_types::tests::{agent, host};
+    use crate::api_types::{FileError, WaitingAgent};
 
     #[test]
     fn a_lopsided_capability_gives_a_hint() {
@@ -225,7 +226,7 @@ mod tests {
             accepted,
             ..agent(name)
         };
-        let hints = lopsided(&[able("one", 1_996), able("two", 4), able("three", 0)]);
+        let hints = imbalance_hints(&[able("one", 1_996), able("two", 4), able("three", 0)]);
         assert_eq!(hints.len(), 1);
         assert!(hints[0].starts_with("1996 of 2000 messages to the 3 agents with cap:scan went to one:"), "{hints:?}");
         for (even, why) in [
@@ -234,7 +235,7 @@ mod tests {
             (vec![able("one", 150), able("two", 50)], "both have some"),
             (vec![able("one", 200), AgentStatus { state: "failed".to_owned(), ..able("two", 0) }], "no other runs"),
         ] {
-            assert!(lopsided(&even).is_empty(), "{why}");
+            assert!(imbalance_hints(&even).is_empty(), "{why}");
         }
     }
 
@@ -268,7 +269,7 @@ triage  failed   -         -              3/8          1        2        9      
 
     #[test]
     fn the_cause_of_an_open_breaker_is_shown() {
-        let opening = |trial, message: Option<&str>| Opening {
+        let opening = |trial, message: Option<&str>| BreakerOpening {
             trial,
             message: message.map(str::to_owned),
             attempt: 2,
@@ -316,18 +317,18 @@ triage  failed   -         -              3/8          1        2        9      
     #[test]
     fn differences_between_file_and_host_are_reported() {
         let mut status = host();
-        assert!(differs(&status).is_empty());
+        assert!(sync_report(&status).is_empty());
         status.in_sync = false;
         status.waiting = vec![
-            Waiting { agent: "echo".to_owned(), why: "echo@2 is being compiled".to_owned(), obstacle: None },
-            Waiting {
+            WaitingAgent { agent: "echo".to_owned(), why: "echo@2 is being compiled".to_owned(), obstacle: None },
+            WaitingAgent {
                 agent: String::new(),
                 why: "http.listen applies when the host starts again".to_owned(),
                 obstacle: None,
             },
         ];
         assert_eq!(
-            differs(&status),
+            sync_report(&status),
             [
                 "the file and the host differ: not everything that caxton.toml declares runs as declared",
                 "  http.listen applies when the host starts again"
@@ -341,7 +342,7 @@ triage  failed   -         -              3/8          1        2        9      
             help: None,
         }];
         assert_eq!(
-            differs(&status),
+            sync_report(&status),
             [
                 "the file and the host differ: caxton.toml has 1 error, and is not followed until it has none",
                 "  caxton.toml:2:1: agnts: unknown key"

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use http::Method;
 
-use super::args::{Format, HostArgs};
 use super::client::{Client, encode, query};
+use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Exit, Out, Table, count, say};
-use super::rollout::side_by_side;
-use crate::status;
+use super::rollout_text::differences_table;
+use crate::api_types::RehearsalResult;
 use crate::wasm::MAX_COMPONENT;
 
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ Examples:
   caxton rehearse triage --component components/dist/triage.wasm
   caxton rehearse triage --component new.wasm --messages 1000 -o json | jq '.failed[].message'
   caxton rehearse triage --component new.wasm -o json | jq '.differences[].differences'")]
-pub(super) struct Rehearse {
+pub(super) struct RehearseArgs {
     /// The agent whose messages are used
     #[arg(value_name = "AGENT")]
     agent: String,
@@ -46,10 +46,11 @@ pub(super) struct Rehearse {
 }
 
 /// Rehearses a component and prints the result.
-pub(super) async fn run(rehearse: &Rehearse, out: &mut Out) -> Result<(), CliError> {
+pub(super) async fn run(rehearse: &RehearseArgs, out: &mut Out) -> Result<(), CliError> {
     let file = rehearse.component.display();
     let unusable = |why: String| CliError::new(Exit::Usage, format!("the component {file}: {why}"));
     let size = std::fs::metadata(&rehearse.component).map_err(|error| unusable(error.to_string()))?.len();
+    // Checked before the file is read, so that a huge one is not loaded.
     if size > MAX_COMPONENT {
         return Err(unusable(format!("it has {size} bytes, more than {MAX_COMPONENT}")));
     }
@@ -59,7 +60,7 @@ pub(super) async fn run(rehearse: &Rehearse, out: &mut Out) -> Result<(), CliErr
         format!("/v1/agents/{}/rehearse{}", encode(&rehearse.agent), query(&[("messages", messages.as_deref())]));
     let client = Client::find(&rehearse.host)?;
     let response = client.send(Method::POST, &path, Some("application/wasm"), component.into()).await?;
-    let done: status::Rehearsal = serde_json::from_slice(response.body()).map_err(anyhow::Error::from)?;
+    let done: RehearsalResult = serde_json::from_slice(response.body()).map_err(anyhow::Error::from)?;
     match out.format() {
         Format::Json => out.json(&done)?,
         Format::Text => print(&done, out)?,
@@ -77,14 +78,14 @@ pub(super) async fn run(rehearse: &Rehearse, out: &mut Out) -> Result<(), CliErr
     }
 }
 
-fn print(done: &status::Rehearsal, out: &mut Out) -> Result<(), CliError> {
+fn print(done: &RehearsalResult, out: &mut Out) -> Result<(), CliError> {
     if !done.failed.is_empty() {
         let mut table = Table::new(&["MESSAGE", "FAILED"]);
         done.failed.iter().for_each(|failed| table.row(vec![Cell::new(&failed.message), Cell::new(&failed.why)]));
         out.line(&table.render(out.is_terminal()))?;
     }
     if !done.differences.is_empty() {
-        out.line(&side_by_side(&done.differences).render(out.is_terminal()))?;
+        out.line(&differences_table(&done.differences).render(out.is_terminal()))?;
     }
     if let Some(why) = &done.unready {
         say(&format!("it did not start: {why}"));

@@ -5,11 +5,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use http::Method;
 
-use super::args::{Format, HostArgs};
 use super::client::{Client, encode, query};
+use super::options::{AgentArgs, Format, HostArgs};
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count_of, say};
-use super::time::{ago, size};
-use crate::status::{Differences, Differing, RolloutStatus};
+use super::rollout_text::{differences_table, stats_line};
+use super::rollout_watch;
+use super::time::ago;
+use crate::api_types::{AnswerDifferences, RolloutStatus};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -32,18 +34,9 @@ Examples:
   caxton rollout undo triage --no-rehearse
   caxton rollout undo triage --restore-state
   caxton rollout history triage -o json | jq '.[] | select(.status == \"rolled-back\") | .why'")]
-pub(super) struct Rollout {
+pub(super) struct RolloutArgs {
     #[command(subcommand)]
     pub(super) command: RolloutCommand,
-}
-
-/// An agent at a host.
-#[derive(Debug, Args)]
-pub(super) struct Of {
-    /// The agent
-    pub(super) agent: String,
-    #[command(flatten)]
-    pub(super) host: HostArgs,
 }
 
 /// The subcommands of `caxton rollout`.
@@ -55,33 +48,33 @@ pub(super) enum RolloutCommand {
         host: HostArgs,
     },
     /// Show an agent's newest rollout
-    Status(Of),
+    Status(AgentArgs),
     /// Follow an agent's rollout until it ends: its steps, weights and figures
-    Watch(Of),
+    Watch(AgentArgs),
     /// List an agent's rollouts, the newest first
-    History(Of),
+    History(AgentArgs),
     /// Show messages that were answered differently, as copies or in a rehearsal, with both answers side by side
     Differences {
         #[command(flatten)]
-        of: Of,
+        of: AgentArgs,
         /// The rollout, by its number in `history -o json`; by default the newest with differences
         #[arg(long, value_name = "NUMBER")]
         rollout: Option<u64>,
     },
     /// Pause it
-    Pause(Of),
+    Pause(AgentArgs),
     /// Resume it after a pause
-    Resume(Of),
+    Resume(AgentArgs),
     /// Promote it to the next step
-    Promote(Of),
+    Promote(AgentArgs),
     /// Abort it; the revision before gets all traffic back
-    Abort(Of),
+    Abort(AgentArgs),
     /// Try again what was refused
-    Retry(Of),
+    Retry(AgentArgs),
     /// Go back to an earlier revision
     Undo {
         #[command(flatten)]
-        of: Of,
+        of: AgentArgs,
         /// The number of the revision, such as 3 or triage@3; by default the one that ran before
         #[arg(long, value_name = "NUMBER", value_parser = revision_number)]
         to: Option<u64>,
@@ -111,7 +104,7 @@ pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), Cl
             if newest.status == "rolled-back" { Err(CliError::quiet(Exit::RolledBack)) } else { Ok(()) }
         }
         RolloutCommand::Differences { of, rollout } => differences(&of, rollout, out).await,
-        RolloutCommand::Watch(of) => super::watch::watch(&of, out).await,
+        RolloutCommand::Watch(of) => rollout_watch::watch(&of, out).await,
         RolloutCommand::Pause(of) => act(&of, "pause", "", out).await,
         RolloutCommand::Resume(of) => act(&of, "resume", "", out).await,
         RolloutCommand::Promote(of) => act(&of, "promote", "", out).await,
@@ -129,11 +122,11 @@ pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), Cl
     }
 }
 
-async fn rollouts(of: &Of) -> Result<Vec<RolloutStatus>, CliError> {
+async fn rollouts(of: &AgentArgs) -> Result<Vec<RolloutStatus>, CliError> {
     Client::find(&of.host)?.get(&format!("/v1/rollouts/{}", encode(&of.agent))).await
 }
 
-async fn act(of: &Of, what: &str, query: &str, out: &mut Out) -> Result<(), CliError> {
+async fn act(of: &AgentArgs, what: &str, query: &str, out: &mut Out) -> Result<(), CliError> {
     let path = format!("/v1/rollouts/{}/{what}{query}", encode(&of.agent));
     let rollout: RolloutStatus = Client::find(&of.host)?.json(Method::POST, &path).await?;
     match out.format() {
@@ -162,34 +155,21 @@ fn revision_number(given: &str) -> Result<u64, String> {
         .map_err(|_| format!("the number of a revision is expected, such as 3 or triage@3; `{given}` is none"))
 }
 
-async fn differences(of: &Of, rollout: Option<u64>, out: &mut Out) -> Result<(), CliError> {
+async fn differences(of: &AgentArgs, rollout: Option<u64>, out: &mut Out) -> Result<(), CliError> {
     let query = rollout.map(|number| format!("?rollout={number}")).unwrap_or_default();
     let path = format!("/v1/rollouts/{}/differences{query}", encode(&of.agent));
-    let found: Differences = Client::find(&of.host)?.get(&path).await?;
+    let found: AnswerDifferences = Client::find(&of.host)?.get(&path).await?;
     match out.format() {
         Format::Json => return out.json(&found),
         Format::Text if found.messages.is_empty() => {
             say(&format!("no message to {} was answered otherwise", of.agent));
         }
-        Format::Text => out.line(&side_by_side(&found.messages).render(out.is_terminal()))?,
+        Format::Text => out.line(&differences_table(&found.messages).render(out.is_terminal()))?,
     }
     if !found.by_nature.is_empty() {
         say(&format!("not compared, since it differs by nature: {}", found.by_nature.join(", ")));
     }
     Ok(())
-}
-
-/// Both answers of each message, by place.
-pub(super) fn side_by_side(messages: &[Differing]) -> Table {
-    let mut table = Table::new(&["MESSAGE", "FROM", "PATH", "STABLE", "CANDIDATE"]);
-    for message in messages {
-        for found in &message.differences {
-            let side = |side: &Option<String>| Cell::new(side.clone().unwrap_or_else(|| "-".to_owned()));
-            let cells = [Cell::new(&message.message), Cell::new(&message.sender), Cell::new(&found.path)];
-            table.row(cells.into_iter().chain([side(&found.stable), side(&found.candidate)]).collect());
-        }
-    }
-    table
 }
 
 fn show(rollout: &RolloutStatus, out: &mut Out) -> Result<(), CliError> {
@@ -214,7 +194,7 @@ fn text(rollout: &RolloutStatus) -> String {
     let rehearsed = rehearsed(rollout);
     format!(
         "{to} after {from}, {strategy}: {status}, {passed}\n{why}\nstep {step} of {steps}, {weight}% to {to}; {from} answered {stable}, {to} {candidate}{rehearsed}{compared}\n{}",
-        figures(rollout)
+        stats_line(rollout)
     )
 }
 
@@ -227,24 +207,6 @@ fn rehearsed(rollout: &RolloutStatus) -> String {
     }
     let all = count_of(*rehearsed, "rehearsed message was", "rehearsed messages were");
     format!("\n{alike} of {all} answered alike{more}")
-}
-
-/// Renders the figures of the new revision.
-pub(super) fn figures(rollout: &RolloutStatus) -> String {
-    let RolloutStatus { to, started_instances, failed_instances, probes_passed, probes_failed, .. } = rollout;
-    let memory = size(rollout.peak_memory_bytes);
-    let pause = ago(Duration::from_millis(rollout.longest_pause_ms));
-    let lost = match rollout.lost_messages {
-        Some(lost) => format!("{} lost", count_of(lost, "message", "messages")),
-        None if rollout.ended => "lost messages not counted".to_owned(),
-        None => "lost messages are counted at the end".to_owned(),
-    };
-    let started = count_of(*started_instances, "instance", "instances");
-    let passed = count_of(*probes_passed, "probe", "probes");
-    format!(
-        "{to}: {started} started, {failed_instances} failed; {passed} passed, {probes_failed} failed; {memory} of memory \
-         at most; longest pause {pause}; {lost}"
-    )
 }
 
 fn list(rollouts: &[RolloutStatus], out: &mut Out) -> Result<(), CliError> {
@@ -289,7 +251,7 @@ fn table(rollouts: &[RolloutStatus]) -> Table {
 
 #[cfg(test)]
 mod tests {
-    use super::super::picture::tests::rollout;
+    use super::super::rollout_view::tests::rollout;
     use super::*;
 
     #[test]
@@ -314,7 +276,7 @@ mod tests {
                 "1 of 2 copies were answered alike",
             ),
         ] {
-            assert_eq!(figures(&status), expected);
+            assert_eq!(stats_line(&status), expected);
             assert!(text(&status).contains(compared), "{}", text(&status));
         }
     }

@@ -2,11 +2,11 @@
 
 use clap::Subcommand;
 
-use super::args::{Format, HostArgs};
 use super::client::{Client, query};
+use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Out, Table, say};
 use super::time::rfc3339;
-use crate::status::ScheduleStatus;
+use crate::api_types::ScheduleStatus;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -16,14 +16,14 @@ Examples:
   caxton schedule ls
   caxton schedule ls billing
   caxton schedule ls -o json | jq -r '.[].next_at'")]
-pub(super) struct Args {
+pub(super) struct ScheduleArgs {
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: ScheduleCommand,
 }
 
 /// The subcommands of `caxton schedule`.
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum ScheduleCommand {
     /// List schedules with their last and next times
     Ls {
         /// Only those of this agent
@@ -34,8 +34,8 @@ pub(super) enum Command {
 }
 
 /// Runs a subcommand.
-pub(super) async fn run(command: Command, out: &mut Out) -> Result<(), CliError> {
-    let Command::Ls { agent, host } = command;
+pub(super) async fn run(command: ScheduleCommand, out: &mut Out) -> Result<(), CliError> {
+    let ScheduleCommand::Ls { agent, host } = command;
     let query = query(&[("agent", agent.as_deref())]);
     let found: Vec<ScheduleStatus> = Client::find(&host)?.get(&format!("/v1/schedules{query}")).await?;
     match out.format() {

@@ -6,12 +6,12 @@ use clap::{Args, Subcommand};
 use http::{Method, Response};
 use serde_json::json;
 
-use super::args::{Format, HostArgs};
 use super::client::{Client, encode, query};
-use super::invoke::content;
+use super::content::read_content;
+use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Exit, Out, Table, count, printable, say};
 use super::time::{rfc3339, size};
-use crate::status::{StateKey, StatePage};
+use crate::api_types::{StateKey, StatePage};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -24,7 +24,7 @@ Examples:
   caxton state set counter total 0
   caxton state set desk greeting 'Closed today' --ttl 8h
   caxton state rm counter total")]
-pub(super) struct State {
+pub(super) struct StateArgs {
     #[command(subcommand)]
     pub(super) command: StateCommand,
 }
@@ -86,10 +86,11 @@ pub(super) async fn run(command: StateCommand, out: &mut Out) -> Result<(), CliE
             show(&key, response, out)
         }
         StateCommand::Set { agent, key, value, ttl, host } => {
+            // Checked here, so that the message names the flag.
             if let Some(ttl) = &ttl {
                 parse_duration(ttl).map_err(|error| CliError::new(Exit::Usage, format!("--ttl: {error}")))?;
             }
-            let value = content(Some(&value))?;
+            let value = read_content(Some(&value))?;
             let bytes = value.len();
             let client = Client::find(&host)?;
             let path = path(&agent, &key) + &query(&[("ttl", ttl.as_deref())]);

@@ -3,19 +3,33 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::args::Format;
+use clap::Args;
+
 use super::client::Client;
-use super::operate::Stats;
+use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Out, Table};
 use super::time::{ago, size};
 use crate::admin::HostStats;
-use crate::status::Quantiles;
+use crate::api_types::Quantiles;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+All figures are measured; `-` stands for one that was not. Rates are over the last five seconds. A delivery is from the \
+acceptance of a message to the end of its handling, its commit included.
+
+Examples:
+  caxton stats
+  caxton stats -o json | jq .messages.per_second")]
+pub(super) struct StatsArgs {
+    #[command(flatten)]
+    pub(super) host: HostArgs,
+}
 
 /// The number of mailboxes that are listed, the deepest first.
 const SHOWN: usize = 10;
 
 /// Prints the statistics of the host.
-pub(super) async fn run(stats: &Stats, out: &mut Out) -> Result<(), CliError> {
+pub(super) async fn run(stats: &StatsArgs, out: &mut Out) -> Result<(), CliError> {
     let found: HostStats = Client::find(&stats.host)?.get("/v1/stats").await?;
     match out.format() {
         Format::Json => out.json(&found),
@@ -143,7 +157,7 @@ fn dead_letters(stats: &HostStats, colours: bool) -> String {
 mod tests {
     use super::*;
     use crate::admin::StoreFigures;
-    use crate::status::{DeliveryFigures, FailureCount, MailboxStatus, MessageFigures, ProcessFigures};
+    use crate::api_types::{DeliveryStats, FailureCount, MailboxStatus, MessageStats, ProcessStats};
     use crate::store::ConversationFigures;
     use crate::store::DeadCount;
 
@@ -167,7 +181,7 @@ mod tests {
         let failure = |code: &str, count| FailureCount { code: code.to_owned(), count };
         let stats = HostStats {
             at: 121_000,
-            messages: MessageFigures {
+            messages: MessageStats {
                 per_second: 12.34,
                 peak_per_second: 99.0,
                 accepted: 6,
@@ -180,7 +194,7 @@ mod tests {
                 conflicts: 3,
             },
             failures: vec![failure("trap", 21), failure("deadline-exceeded", 3)],
-            delivery: DeliveryFigures { last_minute: None, since_start: Some(quantiles) },
+            delivery: DeliveryStats { last_minute: None, since_start: Some(quantiles) },
             conversations: ConversationFigures { open: 2, written: 5, mean_messages: Some(3.5), illegal: 0 },
             mailboxes: vec![MailboxStatus {
                 agent: "echo".to_owned(),
@@ -195,7 +209,7 @@ mod tests {
             }],
             dead_letters: vec![dead("echo", 1), dead("triage", 2)],
             store: StoreFigures { bytes: 2_048, commits: None },
-            process: ProcessFigures { resident_bytes: Some(104_857_600), cpu_seconds: 1.25, cores: 0.5 },
+            process: ProcessStats { resident_bytes: Some(104_857_600), cpu_seconds: 1.25, cores: 0.5 },
         };
         let expected = "\
 messages/s    12.3, at most 99.0

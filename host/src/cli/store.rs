@@ -1,19 +1,80 @@
 //! `caxton store`: through the host on the data folder, or directly if none runs.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::json;
 
-use super::args::{Format, HostArgs};
 use super::client::Client;
-use super::operate::StoreCommand;
+use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count, printable, say};
 use super::stats::times;
 use super::time::size;
-use crate::status::{Checked, StoreStatus};
+use crate::api_types::{StoreCheck, StoreStatus};
 use crate::store::{AtRest, CopyError, StoreError, restore};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A backup has the state of one moment; a running host goes on meanwhile. It needs as much free space as the store \
+in the data folder while it is made. Without a host on the data folder these commands open the store \
+directly; restore and compact only work so.
+
+Examples:
+  caxton store show
+  caxton store backup backups/monday.db
+  caxton store check                            exit code 1 if it has defects
+  caxton store restore backups/monday.db --force
+  caxton store compact")]
+pub(super) struct StoreArgs {
+    #[command(subcommand)]
+    pub(super) command: StoreCommand,
+}
+
+/// The subcommands of `caxton store`.
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Show the size of the store and of its parts
+    Show {
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Copy the whole store into a file
+    Backup {
+        /// The file to write
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Replace an existing file
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Replace the store by a backup; no host may run on the data folder
+    Restore {
+        /// The backup
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Keep an existing store as caxton.db.old, in place of an earlier one
+        #[arg(long)]
+        force: bool,
+        /// The data folder
+        #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
+        data: PathBuf,
+    },
+    /// Check the whole store for damage and inconsistencies
+    Check {
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Return unused space of the store to the system; no host may run on the data folder
+    Compact {
+        /// The data folder
+        #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
+        data: PathBuf,
+    },
+}
 
 /// The access to a store.
 enum Place {
@@ -133,7 +194,7 @@ fn put_back(file: &Path, force: bool, data: &Path, out: &mut Out) -> Result<(), 
 }
 
 async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
-    let checked: Checked = match place(host)? {
+    let checked: StoreCheck = match place(host)? {
         Place::Host(client) => client.get("/v1/store/check").await?,
         Place::Store(store) => {
             store_is_current(&store)?;

@@ -8,12 +8,13 @@ use clap::{CommandFactory, Parser};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::args::{Cli, HostArgs};
+use super::args::Cli;
 use super::client::Client;
+use super::options::HostArgs;
 use super::output::Exit;
 use crate::admin::tests::{Bench, File};
+use crate::api_types::AgentStatus;
 use crate::pages;
-use crate::status::AgentStatus;
 
 /// The introduction of the page.
 const INTRO: &str = "\
@@ -195,7 +196,7 @@ async fn streams_end_with_the_host() {
         let event: Value = serde_json::from_str(&frame.data).unwrap();
         kinds.push(event["kind"].as_str().unwrap().to_owned());
         match kinds.len() {
-            1 => bench.context.events.tell(None, "test", json!({})),
+            1 => bench.context.events.emit(None, "test", json!({})),
             _ => bench.stop.cancel(),
         }
         Ok(())

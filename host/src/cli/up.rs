@@ -4,14 +4,14 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::args::Up;
+use super::args::UpArgs;
 use super::output::{CliError, Exit, Out, say};
 use crate::config::ConfigErrors;
 use crate::host::{self, StartError, UpOptions};
 use crate::telemetry::logging;
 
 /// Runs a host until it is stopped.
-pub(super) fn run(up: Up, out: &mut Out) -> Result<ExitCode, CliError> {
+pub(super) fn run(up: UpArgs, out: &mut Out) -> Result<ExitCode, CliError> {
     logging::start(&up.log).map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
     let mut flags = Vec::new();
     flags.extend(up.listen.map(|address| ("http.listen".to_owned(), address)));

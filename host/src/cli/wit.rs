@@ -2,7 +2,8 @@
 
 use serde_json::{Map, json};
 
-use super::args::{Format, Wit};
+use super::args::WitArgs;
+use super::options::Format;
 use super::output::{CliError, Out, count, say};
 
 /// The files of the folder `wit`.
@@ -15,7 +16,7 @@ const FILES: [(&str, &str); 5] = [
 ];
 
 /// Prints the contract, or writes it to a folder.
-pub(super) fn run(wit: &Wit, out: &mut Out) -> Result<(), CliError> {
+pub(super) fn run(wit: &WitArgs, out: &mut Out) -> Result<(), CliError> {
     if let Some(folder) = &wit.out {
         for (name, text) in FILES {
             let path = folder.join(name);
@@ -73,7 +74,7 @@ mod tests {
     fn the_written_folder_parses() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("wit");
-        run(&Wit { deps: false, out: Some(out.clone()) }, &mut Out::new(Format::Text)).unwrap();
+        run(&WitArgs { deps: false, out: Some(out.clone()) }, &mut Out::new(Format::Text)).unwrap();
         let mut resolve = wit_parser::Resolve::default();
         let (package, _) = resolve.push_dir(&out).unwrap();
         assert_eq!(resolve.packages[package].name.to_string(), "caxton:agent@0.1.0");

@@ -43,7 +43,7 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// Logs the warnings.
-    pub(crate) fn tell_warnings(&self) {
+    pub(crate) fn log_warnings(&self) {
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
 }

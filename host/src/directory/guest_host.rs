@@ -65,7 +65,7 @@ impl Outside for HostDirectory {
         let labels = [("agent", revision.agent.to_string()), ("what", "restore".to_owned())];
         metrics::counter!("caxton_snapshot_failures_total", &labels).increment(1);
         let data = json!({ "revision": revision.number, "reason": fault.to_string() });
-        self.context.events.tell(Some(revision.agent.as_str()), "snapshot.not-restored", data);
+        self.context.events.emit(Some(revision.agent.as_str()), "snapshot.not-restored", data);
         tracing::error!(agent = %revision.agent, "{revision} did not take up what was saved, which is kept: {fault}");
     }
 

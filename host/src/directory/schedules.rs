@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::HostDirectory;
 use crate::agent::Agent;
+use crate::api_types::ScheduleStatus;
 use crate::clock;
-use crate::status::ScheduleStatus;
 use crate::store::{Commit, Committed, Fired};
 use crate::wasm::{Envelope, Inbox, Sent, new_id, wit};
 
@@ -91,7 +91,7 @@ fn look(directory: &HostDirectory, next: &mut NextTimes, now: u64) -> Option<u64
     if anew {
         let back = Duration::from_millis(next.latest - now);
         tracing::warn!(?back, "the clock was set back; schedules go by what it shows now");
-        directory.context.events.tell(
+        directory.context.events.emit(
             None,
             "schedule.clock-set-back",
             serde_json::json!({ "seconds": back.as_secs() }),
@@ -157,7 +157,7 @@ fn fire(directory: &HostDirectory, agent: &Arc<Agent>, schedule: &Schedule, key:
     let name = agent.name().clone();
     if let Err(error) = agent.reserve_place(None) {
         tracing::warn!(agent = %name, cron = %schedule.cron, %error, "a schedule did not fire");
-        directory.context.events.tell(
+        directory.context.events.emit(
             Some(name.as_str()),
             "schedule.refused",
             serde_json::json!({ "cron": schedule.cron.as_str(), "at": at, "reason": error.to_string() }),

@@ -19,7 +19,7 @@ pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) 
     look_at_all(&directory, Agent::on_timer);
     loop {
         directory.context.tasks.beat(TIMERS);
-        if let Some(ahead) = clock::look() {
+        if let Some(ahead) = clock::take_jump() {
             clock_was_set(&directory, ahead).await;
         }
         let now = clock::steady_ms();
@@ -59,5 +59,5 @@ async fn clock_was_set(directory: &HostDirectory, ahead: i64) {
         "the clock went {way} by {:.1} s; what waits for a while is not touched by that, what waits for a time follows it",
         seconds.abs()
     );
-    directory.context.events.tell(None, "host.clock-set", serde_json::json!({ "seconds": seconds }));
+    directory.context.events.emit(None, "host.clock-set", serde_json::json!({ "seconds": seconds }));
 }

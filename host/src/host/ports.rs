@@ -1,4 +1,4 @@
-//! Where a host listens, and what answers there.
+//! The listeners of a host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,35 +14,33 @@ use crate::directory::HostDirectory;
 use crate::http;
 use crate::net::bind;
 
-/// Where a host listens, as it is written for programs.
+/// The addresses of a host, as written to the ports file.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(super) struct Ports {
-    /// Where agents are called.
     pub(super) http: SocketAddr,
-    /// Where the management API is.
+    /// The management API.
     pub(super) admin: SocketAddr,
-    /// Where probes and metrics alone are.
+    /// Probes and metrics only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) probes: Option<SocketAddr>,
 }
 
-/// What ends a host bit by bit.
+/// The tokens that stop the parts of a host one after another.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stops {
-    /// Stops taking calls.
+    /// Stops new calls. Cancelled first.
     pub(super) closing: CancellationToken,
-    /// Stops deciding.
+    /// Stops the reconciler, the API and the lasting tasks.
     pub(super) stop: CancellationToken,
-    /// Stops answering probes, which go on while the host drains.
+    /// Stops the probes, which answer until the host has drained.
     pub(super) probing: CancellationToken,
 }
 
-/// Listeners that are bound and not served yet.
+/// Bound listeners that do not accept connections yet.
 pub(super) struct Sockets {
     http: TcpListener,
     admin: TcpListener,
     probes: Option<TcpListener>,
-    /// Their addresses.
     pub(super) ports: Ports,
 }
 
@@ -63,7 +61,7 @@ impl Sockets {
         Ok(Self { http, admin, probes, ports })
     }
 
-    /// Starts the tasks that answer, each until its stop.
+    /// Starts the tasks that accept connections. Each runs until its token is cancelled.
     pub(super) fn serve(
         self,
         settings: &Arc<ArcSwap<desired::Http>>,

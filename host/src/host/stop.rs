@@ -1,71 +1,71 @@
-//! The end of a host: as it is asked for, or because it cannot go on.
+//! The end of a host, on request or after a fatal failure.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Host;
+use super::start::Host;
 use crate::agent::{Agent, Revision};
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
 
-/// How often a stopping host looks whether everything is at rest, beside being told.
-const LOOK: Duration = Duration::from_millis(20);
-/// The time for connections to end once nothing is in hand any more.
-const LEAVE: Duration = Duration::from_millis(500);
-/// The time for answers under way to reach their callers once nothing can be kept any more.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// The interval at which a stopping host checks for idleness, in addition to notifications: not all work sends one.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// The time for connections to close once no work is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// The time for answers under way to reach their callers after the store was lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The reason why a host ends.
-pub(super) enum End {
-    /// It was asked to.
+pub(super) enum EndReason {
+    /// A signal asked for it.
     Asked,
-    /// A task that it cannot be without has died. What is in hand can still be finished and kept.
+    /// A vital task has died. Work in hand can still be finished and committed.
     TaskDied(Arc<str>),
-    /// Its store is of no use any more: nothing can be kept.
+    /// The store was lost: nothing can be committed any more.
     StoreLost(Arc<str>),
 }
 
-/// Ends a host: takes no more calls, lets what is in hand finish within `host.drain`, saves, closes.
-pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
+/// Stops a host: refuses new calls, drains work in hand for at most `host.drain`, saves memories, and closes the store.
+pub(super) async fn stop(host: Host, end: &EndReason) -> ExitCode {
     host.stops.closing.cancel();
     host.stops.stop.cancel();
     let mut deadline = Instant::now();
-    let drained = host.reconciler.await.ok().flatten();
+    let drained = host.reconciler_task.await.ok().flatten();
     let limit = drained.as_ref().map_or(host.drain, |drained| drained.limit);
     let agents = match &drained {
         Some(drained) => drained.agents().map(|(agent, revisions)| (Arc::clone(agent), revisions)).collect(),
-        // Without a reconciler there is what it published last.
+        // The reconciler has died: its last snapshot of the routes has the agents.
         None => published(&host.directory),
     };
     let (mut left, mut unsaved) = (0, Vec::new());
-    if let End::StoreLost(_) = end {
+    if let EndReason::StoreLost(_) = end {
         for (agent, _) in &agents {
             agent.close("the data folder of the host is lost");
         }
-        deadline += LAST_ANSWERS;
+        deadline += ANSWER_TIMEOUT;
     } else {
         tracing::info!("stopping; what is in hand has {} s", limit.as_secs());
         deadline += limit;
         (left, unsaved) = drain(&host.context, &agents, deadline).await;
     }
     host.stops.probing.cancel();
-    // What was given up is answered at once. A client that does not take its answer is not waited for.
-    let until = Instant::now().max(deadline) + LEAVE;
+    // Messages that were given up are answered at once. A client that does not read its answer is not waited for.
+    let until = Instant::now().max(deadline) + CLOSE_TIMEOUT;
     for listener in host.listeners {
         let _ = tokio::time::timeout_at(until.into(), listener).await;
     }
-    if let End::StoreLost(_) = end {
+    if let EndReason::StoreLost(_) = end {
         return ExitCode::FAILURE;
     }
     let data = serde_json::json!({ "given_up": left, "not_saved": unsaved });
-    host.context.events.tell(None, "host.stopped", data);
+    host.context.events.emit(None, "host.stopped", data);
     if let Err(error) = host.context.store.flush().await {
         tracing::error!(%error, "the store did not take the last writes");
         return ExitCode::FAILURE;
     }
     if let Err(error) = host.context.store.empty_log().await {
-        // The next start finds it there.
+        // Not an error: the next start reads the log.
         tracing::warn!(%error, "a part of the store is left in its log");
     }
     if left > 0 {
@@ -77,34 +77,36 @@ pub(super) async fn stop(host: Host, end: &End) -> ExitCode {
     }
     tracing::info!("stopped");
     match end {
-        End::Asked => ExitCode::SUCCESS,
-        End::TaskDied(_) | End::StoreLost(_) => ExitCode::FAILURE,
+        EndReason::Asked => ExitCode::SUCCESS,
+        EndReason::TaskDied(_) | EndReason::StoreLost(_) => ExitCode::FAILURE,
     }
 }
 
+/// Agents with their live revisions.
 type Draining = Vec<(Arc<Agent>, Vec<Arc<Revision>>)>;
 
+/// Returns the agents in the latest routes.
 fn published(directory: &HostDirectory) -> Draining {
     let routes = directory.routes.load();
     routes.all().map(|agent| (Arc::clone(agent), agent.serving())).collect()
 }
 
-/// Waits until nothing is in hand or the time is over; saves what stateful agents keep. Returns the
-/// number of messages that were given up, and the agents whose memory was not saved.
+/// Waits until no work is in hand or the time is over, and saves the memories of stateful agents. Returns the number of
+/// messages that were given up, and the agents whose memory was not saved.
 async fn drain(context: &HostContext, agents: &Draining, deadline: Instant) -> (u32, Vec<String>) {
     for (agent, revisions) in agents {
-        // What the store has waits there for the next start.
+        // Queued messages stay in the store for the next start.
         agent.release_stored();
         for revision in revisions {
             revision.wake_when_idle(true);
         }
     }
-    // A worker may have an instance in hand for a moment longer than its last message.
+    // A worker may hold an instance for a moment after its last message.
     let works = |revision: &Arc<Revision>| revision.in_flight() > 0 || revision.pool.is_in_hand();
     let busy = || agents.iter().any(|(agent, revisions)| agent.is_busy() || revisions.iter().any(works));
-    // What cannot be kept any more is not waited for.
+    // Ends early if the store is lost: the work could not be committed.
     while busy() && Instant::now() < deadline && context.store.lost().is_none() {
-        let _ = tokio::time::timeout(LOOK, context.woken()).await;
+        let _ = tokio::time::timeout(POLL_INTERVAL, context.woken()).await;
     }
     let (mut left, mut unsaved) = (0, Vec::new());
     for (agent, revisions) in agents {

@@ -1,4 +1,4 @@
-//! Building components with the commands that the declaration names.
+//! The build commands of components.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,45 +12,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::systemd;
 
-/// How long a build that is ended has to tidy up.
-pub(crate) const LEAVES_WITHIN: Duration = Duration::from_secs(1);
-/// How long the output of a build is read after its end: what it leaves behind (a compiler's server) may hold it open.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// The time between `SIGTERM` and `SIGKILL` for a build that is ended.
+pub(crate) const TERMINATION_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time for reading the output after the end of a build: a process that it leaves behind, such as a compiler's server,
+/// may hold the pipe open.
+const OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Why a build failed.
+/// The failure of a build.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
     /// The shell did not start.
     #[error("`{command}` did not start: {source}")]
-    Start {
-        /// The command.
-        command: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The command said that it failed.
+    Start { command: String, source: std::io::Error },
+    /// The command returned an error.
     #[error("`{command}` ended with {status}; what it said is above")]
-    Failed {
-        /// The command.
-        command: String,
-        /// How it ended.
-        status: std::process::ExitStatus,
-    },
-    /// The host stops.
+    Failed { command: String, status: std::process::ExitStatus },
+    /// The host is stopping.
     #[error("`{command}` was ended, because the host stops")]
-    Stopped {
-        /// The command.
-        command: String,
-    },
+    Stopped { command: String },
 }
 
-/// The processes of a build, which end with it if it does not come to its own end.
+/// The process group of a build. Its processes are killed on drop, unless the build has ended by itself.
 struct Group(Option<Pid>);
 
 impl Group {
     fn signal(&self, signal: Signal) {
         if let Some(group) = self.0 {
-            // It may have ended by itself.
+            // An error means that the group has ended already.
             let _ = kill_process_group(group, signal);
         }
     }
@@ -59,12 +47,12 @@ impl Group {
         self.0.is_some_and(|group| test_kill_process_group(group).is_ok())
     }
 
-    /// Ends all processes: first as an operator would, so that they can tidy up.
+    /// Ends all processes: first with `SIGTERM`, so that they can clean up.
     async fn end(&mut self, child: &mut Child) {
         self.signal(Signal::TERM);
-        let until = Instant::now() + LEAVES_WITHIN;
-        let _ = tokio::time::timeout(LEAVES_WITHIN, child.wait()).await;
-        // The shell ends before what it started.
+        let until = Instant::now() + TERMINATION_TIMEOUT;
+        let _ = tokio::time::timeout(TERMINATION_TIMEOUT, child.wait()).await;
+        // The shell may end before the processes that it started.
         while self.is_there() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -81,14 +69,14 @@ impl Drop for Group {
     }
 }
 
-/// Runs one build command in the folder of the declaration, and shows what it says. When `stop` is cancelled all its
-/// processes are ended, and at the latest when the future is dropped.
+/// Runs a build command in the folder of the declaration and logs its output. All its processes are ended when `stop` is
+/// cancelled or the future is dropped.
 pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> Result<(), BuildError> {
     let began = Instant::now();
     tracing::info!("building: {command}");
     let start = |source| BuildError::Start { command: command.to_owned(), source };
     let mut shell = Command::new("sh");
-    // It is not the service that a manager waits to hear of.
+    // The service manager expects notifications of the host only.
     for name in systemd::VARIABLES {
         shell.env_remove(name);
     }
@@ -98,7 +86,7 @@ pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> 
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // So that what the shell starts can be ended with it.
+        // A group of its own, so that the processes started by the shell can be ended with it.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
@@ -117,10 +105,10 @@ pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> 
             }
         }
     };
-    // What it leaves behind is meant to stay.
+    // Processes that it leaves behind are meant to stay.
     group.0 = None;
     if !silent {
-        let _ = tokio::time::timeout(LAST_WORDS, words).await;
+        let _ = tokio::time::timeout(OUTPUT_TIMEOUT, words).await;
     }
     if !status.success() {
         return Err(BuildError::Failed { command: command.to_owned(), status });
@@ -129,7 +117,7 @@ pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> 
     Ok(())
 }
 
-/// Shows what a build says, line by line, whatever bytes it is made of.
+/// Logs an output stream line by line. Bytes that are not UTF-8 are replaced.
 async fn show(stream: Option<impl AsyncRead + Unpin>) {
     let Some(stream) = stream else { return };
     let (mut lines, mut line) = (BufReader::new(stream), Vec::new());
@@ -139,7 +127,7 @@ async fn show(stream: Option<impl AsyncRead + Unpin>) {
     }
 }
 
-/// Runs all builds of a declaration once, each command once however many agents name it.
+/// Runs the build commands of a declaration one after another. A command that several agents name runs once.
 pub(crate) async fn run_all(
     builds: &BTreeMap<String, BTreeSet<String>>,
     dir: &Path,

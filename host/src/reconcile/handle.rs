@@ -1,142 +1,151 @@
-//! What others ask of the reconciler. It alone changes what runs; this hands it the wishes and waits.
+//! The handle of the reconciler: sends it requests and waits for the answers.
 
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::status::{
-    AgentStatus, Applied, Change, FileError, HostStatus, NotRehearsed, Rehearsal, RehearsalWish, RolloutStatus,
-    RolloutWish,
+use crate::api_types::{
+    AgentStatus, ApplyResult, FileError, HostStatus, PlannedChange, RehearsalError, RehearsalRequest, RehearsalResult,
+    RolloutRequest, RolloutStatus,
 };
 
-/// Why the reconciler looks again.
+/// The reason for a wake-up of the reconciler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wake {
-    /// The declaration's file changed, or may have.
+    /// The declaration file may have changed.
     File,
-    /// A component's file changed, or may have.
+    /// The file of a component may have changed.
     Components,
-    /// Someone asks for everything to be looked at anew.
+    /// An operator asks to read everything again.
     All,
 }
 
-/// A wish.
-pub(crate) enum Command {
-    /// Read the file now, and answer when all is as declared or nothing more can be done.
-    Apply(oneshot::Sender<Result<Applied, Vec<FileError>>>),
-    /// Look at everything anew, and answer when nothing more can be done, also if the file has errors.
-    Reload(oneshot::Sender<Result<Applied, Vec<FileError>>>),
-    /// Read the file now, and say what would change.
-    Diff(oneshot::Sender<Result<Vec<Change>, Vec<FileError>>>),
-    /// Say how things are.
+/// A request to the reconciler, with the channel of its answer.
+pub(crate) enum Request {
+    /// Reads the declaration now. Answered when all is as declared or nothing more can be done.
+    Apply(oneshot::Sender<Result<ApplyResult, Vec<FileError>>>),
+    /// Reads the declaration and all components again. Answered when nothing more can be done, even if the file has
+    /// errors.
+    Reload(oneshot::Sender<Result<ApplyResult, Vec<FileError>>>),
+    /// Reads the declaration now and returns the changes that it would make.
+    Diff(oneshot::Sender<Result<Vec<PlannedChange>, Vec<FileError>>>),
+    /// Returns the status of the host.
     Status(oneshot::Sender<HostStatus>),
-    /// Say how the agents are, in order of name; or only this one.
+    /// Returns the status of all agents in order of name, or of the one named.
     Agents(Option<String>, oneshot::Sender<Vec<AgentStatus>>),
-    /// Say how an agent's rollouts went, the newest first; or the newest of each agent.
+    /// Returns the rollouts of the agent named, the newest first, or the newest of each agent.
     Rollouts(Option<String>, oneshot::Sender<Vec<RolloutStatus>>),
-    /// Do something to an agent's rollout; why not, if it cannot be done now.
-    Rollout(RolloutWish, oneshot::Sender<Result<Option<RolloutStatus>, String>>),
-    /// Try a component on an agent's last messages.
-    Rehearse(RehearsalWish, oneshot::Sender<Result<Rehearsal, NotRehearsed>>),
+    /// Carries out an operator's command for a rollout. The error is a reason for a person.
+    Rollout(RolloutRequest, oneshot::Sender<Result<Option<RolloutStatus>, String>>),
+    /// Rehearses a component with an agent's latest messages.
+    Rehearse(RehearsalRequest, oneshot::Sender<Result<RehearsalResult, RehearsalError>>),
 }
 
-/// Why a wish got no answer.
+/// The failure of a request to the reconciler.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub(crate) enum ControlError {
-    /// The file has errors; nothing was changed.
+pub(crate) enum ReconcilerError {
+    /// The declaration has errors. Nothing was changed.
     #[error("the file has {}; nothing was changed", match .0.len() { 1 => "an error".to_owned(), count => format!("{count} errors") })]
     File(Vec<FileError>),
-    /// It took too long; it goes on.
+    /// The time limit of the caller has passed. The work goes on.
     #[error("not everything was as declared within {} s; the host goes on with it", .0.as_secs())]
     Timeout(Duration),
-    /// The host stops.
+    /// The host is stopping.
     #[error("the host is stopping")]
     Stopping,
 }
 
-/// The way to the reconciler.
+/// A handle to the reconciler, which alone changes what runs.
 #[derive(Clone)]
-pub(crate) struct Control {
-    commands: mpsc::Sender<Command>,
-    /// Whether the host is ready, for probes that must not wait.
+pub(crate) struct ReconcilerHandle {
+    requests: mpsc::Sender<Request>,
+    /// The latest readiness, for probes that must not wait for the reconciler.
     ready: watch::Receiver<Readiness>,
 }
 
-/// Whether the host is ready, and why not.
+/// The readiness of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Readiness {
-    /// Everything that the file declares is served, and nothing of it waits for a person.
+    /// Set if every declared agent is served and none waits for a person.
     pub(crate) ready: bool,
-    /// What runs is what the file says.
+    /// Set if the running state matches the declaration.
     pub(crate) in_sync: bool,
-    /// Why not, one line each.
+    /// The reasons why it is not ready or not in sync, one line each.
     pub(crate) reasons: Vec<String>,
 }
 
-impl Control {
-    /// A way to whoever receives `commands`.
-    pub(crate) fn new(commands: mpsc::Sender<Command>, ready: watch::Receiver<Readiness>) -> Self {
-        Self { commands, ready }
+impl ReconcilerHandle {
+    /// Creates a handle to the receivers of these channels.
+    pub(crate) fn new(requests: mpsc::Sender<Request>, ready: watch::Receiver<Readiness>) -> Self {
+        Self { requests, ready }
     }
 
-    /// Whether the host is ready; never waits.
+    /// Returns the latest readiness without waiting.
     pub(crate) fn readiness(&self) -> Readiness {
         self.ready.borrow().clone()
     }
 
-    /// Reads the file now and waits until all is as declared or nothing more can be done.
-    pub(crate) async fn apply(&self, timeout: Duration) -> Result<Applied, ControlError> {
-        let answer = self.ask(Command::Apply);
+    /// Applies the declaration as it is now, and waits until all is as declared or nothing more can be done.
+    pub(crate) async fn apply(&self, timeout: Duration) -> Result<ApplyResult, ReconcilerError> {
+        let answer = self.ask(Request::Apply);
+        // Only the wait ends with the timeout: the request is carried out all the same.
         tokio::time::timeout(timeout, answer)
             .await
-            .map_err(|_| ControlError::Timeout(timeout))??
-            .map_err(ControlError::File)
+            .map_err(|_| ReconcilerError::Timeout(timeout))??
+            .map_err(ReconcilerError::File)
     }
 
-    /// Looks at everything anew, and returns when nothing more can be done, be the file right or wrong.
+    /// Reads the declaration and all components again, and waits until nothing more can be done.
     pub(crate) async fn reload(&self) {
-        // A host that stops meanwhile has nothing more to look at.
-        let _ = self.ask(Command::Reload).await;
+        // An error means that the host is stopping, which ends the reload as well.
+        let _ = self.ask(Request::Reload).await;
     }
 
-    /// Says what the file would change.
-    pub(crate) async fn diff(&self) -> Result<Vec<Change>, ControlError> {
-        self.ask(Command::Diff).await?.map_err(ControlError::File)
+    /// Returns the changes that the declaration would make.
+    pub(crate) async fn diff(&self) -> Result<Vec<PlannedChange>, ReconcilerError> {
+        self.ask(Request::Diff).await?.map_err(ReconcilerError::File)
     }
 
-    /// How the host is.
-    pub(crate) async fn status(&self) -> Result<HostStatus, ControlError> {
-        self.ask(Command::Status).await
+    /// Returns the status of the host.
+    pub(crate) async fn status(&self) -> Result<HostStatus, ReconcilerError> {
+        self.ask(Request::Status).await
     }
 
-    /// How the agents are, in order of name.
-    pub(crate) async fn agents(&self) -> Result<Vec<AgentStatus>, ControlError> {
-        self.ask(|answer| Command::Agents(None, answer)).await
+    /// Returns the status of all agents in order of name.
+    pub(crate) async fn agents(&self) -> Result<Vec<AgentStatus>, ReconcilerError> {
+        self.ask(|answer| Request::Agents(None, answer)).await
     }
 
-    /// How an agent is; none when there is none of that name.
-    pub(crate) async fn agent(&self, name: &str) -> Result<Option<AgentStatus>, ControlError> {
-        Ok(self.ask(|answer| Command::Agents(Some(name.to_owned()), answer)).await?.pop())
+    /// Returns the status of an agent; `None` if there is none of that name.
+    pub(crate) async fn agent(&self, name: &str) -> Result<Option<AgentStatus>, ReconcilerError> {
+        Ok(self.ask(|answer| Request::Agents(Some(name.to_owned()), answer)).await?.pop())
     }
 
-    /// How an agent's rollouts went, the newest first; or the newest of each agent, in order of name.
-    pub(crate) async fn rollouts(&self, agent: Option<String>) -> Result<Vec<RolloutStatus>, ControlError> {
-        self.ask(|answer| Command::Rollouts(agent, answer)).await
+    /// Returns the rollouts of an agent, the newest first; without a name, the newest of each agent in order of name.
+    pub(crate) async fn rollouts(&self, agent: Option<String>) -> Result<Vec<RolloutStatus>, ReconcilerError> {
+        self.ask(|answer| Request::Rollouts(agent, answer)).await
     }
 
-    /// Does something to an agent's rollout, which then is as it is told; or why it cannot be done now.
-    pub(crate) async fn roll(&self, wish: RolloutWish) -> Result<Result<Option<RolloutStatus>, String>, ControlError> {
-        self.ask(|answer| Command::Rollout(wish, answer)).await
+    /// Carries out a command for an agent's rollout, and returns its new status. The inner error says why the command
+    /// is not possible now.
+    pub(crate) async fn command_rollout(
+        &self,
+        request: RolloutRequest,
+    ) -> Result<Result<Option<RolloutStatus>, String>, ReconcilerError> {
+        self.ask(|answer| Request::Rollout(request, answer)).await
     }
 
-    /// Tries a component on an agent's last messages, however long that takes.
-    pub(crate) async fn rehearse(&self, wish: RehearsalWish) -> Result<Result<Rehearsal, NotRehearsed>, ControlError> {
-        self.ask(|answer| Command::Rehearse(wish, answer)).await
+    /// Rehearses a component with an agent's latest messages. Takes as long as the component needs.
+    pub(crate) async fn rehearse(
+        &self,
+        request: RehearsalRequest,
+    ) -> Result<Result<RehearsalResult, RehearsalError>, ReconcilerError> {
+        self.ask(|answer| Request::Rehearse(request, answer)).await
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ControlError> {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ReconcilerError> {
         let (sender, answer) = oneshot::channel();
-        self.commands.send(command(sender)).await.map_err(|_| ControlError::Stopping)?;
-        answer.await.map_err(|_| ControlError::Stopping)
+        self.requests.send(request(sender)).await.map_err(|_| ReconcilerError::Stopping)?;
+        answer.await.map_err(|_| ReconcilerError::Stopping)
     }
 }

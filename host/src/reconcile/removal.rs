@@ -1,4 +1,4 @@
-//! Agents that leave and agents that come: a removal, taking it back, and what an earlier one left behind.
+//! Registration and removal of agents, and the messages that a removal leaves behind.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,142 +7,144 @@ use std::time::{Duration, Instant};
 use caxton_control::lifecycle::State;
 use caxton_control::{AgentName, RevisionId};
 
-use super::{Entry, Reconciler};
+use super::managed::ManagedAgent;
+use super::reconciler::Reconciler;
 use crate::agent::Agent;
 use crate::context::HostContext;
 use crate::directory::{bury_orphan_timers, bury_orphans, waiting_for_others};
 use crate::store::DeadFilter;
 
-/// How long what waits for an agent that a file lacks at the start is kept for it, before it becomes dead letters: as
-/// long as a removal drains by default. A host that ended in the middle of one, or of an edit, loses nothing by that.
-const ORPHANS_WAIT: Duration = Duration::from_secs(60);
+/// The time for which messages for an undeclared agent are kept at the start before they become dead letters: the default
+/// drain of a removal. So a host that ended during a removal, or during an edit of the file, loses nothing.
+const ORPHAN_RETENTION: Duration = Duration::from_secs(60);
 
-/// The reason of dead letters that are left of a removed agent.
+/// The reason of dead letters of a removed agent.
 pub(super) const REMOVED: &str = "agent-removed";
 
-/// With more agents than this the dead letters of all are counted at once.
-const ONE_BY_ONE: usize = 32;
+/// The most agents whose dead letters are counted with a query each; for more, one query over all is cheaper.
+const MAX_SINGLE_COUNTS: usize = 32;
 
 impl Reconciler {
-    /// Gives agents that are declared and unknown a place, so that callers learn that they are not ready rather
-    /// than that nobody has the name. Says whether there were any.
-    pub(super) fn welcome(&mut self, names: &BTreeSet<AgentName>) -> bool {
+    /// Registers declared agents that are new, so that callers learn that they are not ready rather than unknown. Returns
+    /// `true` if there were any.
+    pub(super) fn register(&mut self, names: &BTreeSet<AgentName>) -> bool {
         let mut come = BTreeSet::new();
         for (name, wanted) in names.iter().filter_map(|name| self.wanted.get_key_value(name)) {
-            if !self.entries.contains_key(name) {
+            if !self.managed.contains_key(name) {
                 let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.directory) as _);
-                let mut entry = Entry::new(agent);
-                if self.unfinished.remove(name) {
-                    // Nobody uses a state that is half of one format and half of another.
-                    entry.unfinished = true;
-                    entry.paused = true;
-                    entry.agent.set_handoff_paused(true);
+                let mut managed = ManagedAgent::new(agent);
+                if self.unfinished_conversions.remove(name) {
+                    // No message may see a state of which a part is converted.
+                    managed.conversion_unfinished = true;
+                    managed.paused = true;
+                    managed.agent.set_handoff_paused(true);
                 }
-                self.entries.insert(name.clone(), entry);
+                self.managed.insert(name.clone(), managed);
                 come.insert(name.clone());
             }
         }
         let any = !come.is_empty();
         if any {
-            tokio::spawn(offer(Arc::clone(&self.context), come));
+            // In a task of its own, because it waits for the disk and nothing waits for it.
+            tokio::spawn(log_dead_letters(Arc::clone(&self.context), come));
         }
         any
     }
 
-    /// Takes an agent out of the routes, and lets it drain.
+    /// Takes an agent out of the routes and lets it drain. Returns `true`.
     pub(super) fn retire(&mut self, name: &AgentName) -> bool {
         let now = self.now();
-        let Some(entry) = self.entries.get_mut(name) else { return false };
-        entry.retired = Some(now);
-        entry.agent.retire("the agent is no longer declared");
-        // What a candidate is tried by ends, so that a removal that is taken back waits for none of it.
-        entry.end_trials(None);
-        // What is being converted is converted, or put back, first.
-        if entry.paused && !entry.converts() {
-            (entry.paused, entry.paused_since, entry.rest) = (false, None, None);
-            entry.agent.set_handoff_paused(false);
+        let Some(managed) = self.managed.get_mut(name) else { return false };
+        managed.retired = Some(now);
+        managed.agent.retire("the agent is no longer declared");
+        // Trials end here, so that a removal that is reverted does not wait for them.
+        managed.end_rehearsals(None);
+        // A conversion is finished or undone first; until then no message may see the state.
+        if managed.paused && !managed.is_converting() {
+            (managed.paused, managed.paused_since, managed.checkpoint_pause) = (false, None, None);
+            managed.agent.set_handoff_paused(false);
         }
-        let numbers: Vec<(u64, State)> = entry.revisions.iter().map(|r| (r.number, r.state.clone())).collect();
+        let numbers: Vec<(u64, State)> = managed.revisions.iter().map(|r| (r.number, r.state.clone())).collect();
         for (number, state) in numbers {
             let id = RevisionId { agent: name.clone(), number };
             if state.can_drain() {
-                self.go(&id, State::Draining, Some("no longer declared"));
+                self.transition(&id, State::Draining, Some("no longer declared"));
             }
         }
         true
     }
 
-    /// Takes a removal back: what drains serves again, with the mailbox as it is. What is being ended already ends, and
-    /// is brought up anew by the next look.
+    /// Reverts a removal: draining revisions serve again, with the mailbox as it is. A revision that is stopping already
+    /// ends, and the next pass starts another.
     pub(super) fn restore(&mut self, name: &AgentName) -> bool {
-        let Some(entry) = self.entries.get_mut(name) else { return false };
-        entry.retired = None;
-        entry.agent.reopen();
+        let Some(managed) = self.managed.get_mut(name) else { return false };
+        managed.retired = None;
+        managed.agent.reopen();
         let serves = |number: u64| {
-            let record = entry.revisions.iter().find(|record| record.number == number);
+            let record = managed.revisions.iter().find(|record| record.number == number);
             record.is_some_and(|record| record.live.is_some() && !record.busy && record.state == State::Draining)
         };
-        let shares: Vec<(u64, bool)> = entry.shares.iter().map(|(number, _)| (*number, serves(*number))).collect();
+        let shares: Vec<(u64, bool)> = managed.shares.iter().map(|(number, _)| (*number, serves(*number))).collect();
         for (number, serves) in shares {
             let id = RevisionId { agent: name.clone(), number };
             if serves {
-                self.go(&id, State::Running, Some("declared again"));
+                self.transition(&id, State::Running, Some("declared again"));
             } else {
-                self.unset(&id);
+                self.withdraw_traffic(&id);
             }
         }
-        self.context.events.tell(Some(name.as_str()), "agent.restored", serde_json::json!({}));
+        self.context.events.emit(Some(name.as_str()), "agent.restored", serde_json::json!({}));
         tracing::info!(agent = %name, "declared again before it was gone: it goes on with what waits");
         true
     }
 
-    /// Removes the last trace of an agent; what still waits for it becomes dead letters.
+    /// Removes an agent that has drained. Messages that still wait for it become dead letters.
     pub(super) fn forget(&mut self, name: &AgentName) {
-        if let Some(entry) = self.entries.remove(name) {
-            entry.agent.remove("the agent was removed");
-            self.context.events.tell(Some(name.as_str()), "agent.removed", serde_json::json!({}));
+        if let Some(managed) = self.managed.remove(name) {
+            managed.agent.remove("the agent was removed");
+            self.context.events.emit(Some(name.as_str()), "agent.removed", serde_json::json!({}));
             tracing::info!(agent = %name, "removed");
         }
         self.forget_ledger(name);
     }
 
-    /// Says what waits for agents that the file lacks, and when that is over.
+    /// Logs the messages that wait for undeclared agents, and sets the time at which they become dead letters.
     pub(super) fn announce_orphans(&mut self) {
         for (name, count) in waiting_for_others(&self.directory.shared, |name| self.wanted.contains_key(name)) {
-            self.orphans_until = Some(Instant::now() + ORPHANS_WAIT);
+            self.orphans_until = Some(Instant::now() + ORPHAN_RETENTION);
             tracing::warn!(
                 "{count} messages wait for `{name}`, which is not declared; they become dead letters in {} s unless it is",
-                ORPHANS_WAIT.as_secs()
+                ORPHAN_RETENTION.as_secs()
             );
         }
     }
 
-    /// Makes dead letters of what waited for them long enough.
+    /// Turns messages for undeclared agents into dead letters, once their time is over.
     pub(super) fn bury_orphans(&mut self) {
         if self.orphans_until.take_if(|until| *until <= Instant::now()).is_some() {
             let orphans = self.directory.shared.backlog.lock().take_others(|name| self.wanted.contains_key(name));
             let mut timers = self.context.store.timers.agents();
-            timers.retain(|(name, _)| !self.wanted.contains_key(&**name) && !self.entries.contains_key(&**name));
+            timers.retain(|(name, _)| !self.wanted.contains_key(&**name) && !self.managed.contains_key(&**name));
             let store = Arc::clone(&self.context.store);
             tokio::spawn(async move {
                 let timers = timers.into_iter().map(|(name, _)| name).collect();
                 bury_orphan_timers(&store, timers).await;
-                // They are read one by one.
+                // Blocking, because each message is read from the store.
                 tokio::task::spawn_blocking(move || bury_orphans(&store, orphans)).await
             });
         }
     }
 }
 
-/// Says which dead letters an earlier removal of these agents left.
-async fn offer(context: Arc<HostContext>, names: BTreeSet<AgentName>) {
-    // Those of a removal a moment ago are to be among them.
+/// Logs the dead letters that an earlier removal of these agents left, with the command to redeliver them.
+async fn log_dead_letters(context: Arc<HostContext>, names: BTreeSet<AgentName>) {
+    // Waits for earlier writes, so that a removal a moment ago is counted.
     if context.store.flush().await.is_err() {
         return;
     }
     let counted = tokio::task::spawn_blocking(move || {
         let filter = |agent| DeadFilter { agent, reason: Some(REMOVED.to_owned()), ..DeadFilter::default() };
-        let counts = if names.len() > ONE_BY_ONE {
+        let counts = if names.len() > MAX_SINGLE_COUNTS {
             context.store.dead_counts(&filter(None))
         } else {
             let each = names.iter().map(|name| context.store.dead_counts(&filter(Some(name.to_string()))));
@@ -162,7 +164,7 @@ async fn offer(context: Arc<HostContext>, names: BTreeSet<AgentName>) {
             }
         }
         Ok(Err(error)) => tracing::warn!(error, "the dead letters of agents that came again cannot be counted"),
-        // The host ends.
+        // The runtime is shutting down.
         Err(_) => {}
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::copy::{CopyError, copy_into, free};
 use super::size::with_suffix;
 use super::{DATABASE, Lock, StoreError, check, lock, schema, size};
-use crate::status::{Checked, StoreStatus};
+use crate::api_types::{StoreCheck, StoreStatus};
 
 /// What stands beside a database and belongs to it.
 const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
@@ -66,7 +66,7 @@ impl AtRest {
     }
 
     /// Looks through all of it.
-    pub(crate) fn check(&self) -> Checked {
+    pub(crate) fn check(&self) -> StoreCheck {
         check::check(&self.connection)
     }
 

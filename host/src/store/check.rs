@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::Store;
 use super::row::{self, COLUMNS};
-use crate::status::{Checked, Defect};
+use crate::api_types::{Defect, StoreCheck};
 use crate::wasm::Attempt;
 
 /// Damages of the database that are told, at most.
@@ -93,19 +93,19 @@ const RULES: &[(&str, &str, &str)] = &[
 
 impl Store {
     /// Looks through all of it, while commits go on. Takes long.
-    pub(crate) fn check(&self) -> Result<Checked, String> {
+    pub(crate) fn check(&self) -> Result<StoreCheck, String> {
         Ok(check(&super::connect(&self.database).map_err(|error| error.to_string())?))
     }
 }
 
 /// Looks through a whole database, as it is at one moment.
-pub(super) fn check(connection: &Connection) -> Checked {
+pub(super) fn check(connection: &Connection) -> StoreCheck {
     let mut defects = Vec::new();
     let looked = connection.unchecked_transaction().and_then(|transaction| look(&transaction, &mut defects));
     if let Err(error) = looked {
         defects.push(defect("unreadable", format!("the database cannot be read to its end: {error}"), 1));
     }
-    Checked { ok: defects.is_empty(), defects }
+    StoreCheck { ok: defects.is_empty(), defects }
 }
 
 fn defect(code: &str, what: impl Into<String>, count: u64) -> Defect {

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::Store;
 use super::dead;
-use crate::status::{AgentKept, StoreStatus};
+use crate::api_types::{AgentRecords, StoreStatus};
 
 impl Store {
     /// How much it has. Looks at every message, so it takes a while.
@@ -23,13 +23,13 @@ pub(super) fn size(connection: &Connection, database: &Path) -> rusqlite::Result
     let transaction = connection.unchecked_transaction()?;
     let number = |sql: &str| transaction.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
     let page = number("PRAGMA page_size")?;
-    let mut agents: BTreeMap<String, AgentKept> = BTreeMap::new();
-    let mut add = |sql: &str, set: fn(&mut AgentKept, u64)| -> rusqlite::Result<()> {
+    let mut agents: BTreeMap<String, AgentRecords> = BTreeMap::new();
+    let mut add = |sql: &str, set: fn(&mut AgentRecords, u64)| -> rusqlite::Result<()> {
         let mut statement = transaction.prepare(sql)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?;
         for row in rows {
             let (agent, value): (String, u64) = row?;
-            let kept = AgentKept { agent: agent.clone(), ..AgentKept::default() };
+            let kept = AgentRecords { agent: agent.clone(), ..AgentRecords::default() };
             set(agents.entry(agent).or_insert(kept), value);
         }
         Ok(())
@@ -44,11 +44,11 @@ pub(super) fn size(connection: &Connection, database: &Path) -> rusqlite::Result
     add("SELECT agent, bytes FROM memory", |kept, bytes| kept.snapshot_bytes = bytes)?;
     add("SELECT agent, sum(bytes) FROM state_copy GROUP BY agent", |kept, bytes| kept.state_copy_bytes = bytes)?;
     for (agent, count) in dead::by_agent(&transaction)? {
-        let kept = AgentKept { agent: agent.clone(), ..AgentKept::default() };
+        let kept = AgentRecords { agent: agent.clone(), ..AgentRecords::default() };
         agents.entry(agent).or_insert(kept).dead = count;
     }
-    let agents: Vec<AgentKept> = agents.into_values().collect();
-    let sum = |get: fn(&AgentKept) -> u64| agents.iter().map(get).sum();
+    let agents: Vec<AgentRecords> = agents.into_values().collect();
+    let sum = |get: fn(&AgentRecords) -> u64| agents.iter().map(get).sum();
     Ok(StoreStatus {
         path: database.display().to_string(),
         format: transaction.pragma_query_value(None, "user_version", |row| row.get(0))?,

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::api_types::StoreCheck;
 use crate::clock;
-use crate::status::Checked;
 use crate::wasm::{Envelope, Expiry, Inbox, Sent, Value, wit};
 
 /// Settings with this durability and the defaults beside.
@@ -397,7 +397,7 @@ async fn a_check_finds_what_does_not_agree() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Os);
     commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
-    assert_eq!(store.check().unwrap(), Checked { ok: true, defects: Vec::new() });
+    assert_eq!(store.check().unwrap(), StoreCheck { ok: true, defects: Vec::new() });
     drop(store);
     for (plant, code, count) in [
         (

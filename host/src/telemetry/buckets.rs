@@ -26,12 +26,12 @@ pub(crate) const BOUNDS_NS: [u64; 16] = [
 /// Durations in buckets: those up to the first bound, those up to the next, and so on. The last bucket has those longer
 /// than all bounds.
 #[derive(Debug, Default)]
-pub(crate) struct Times {
+pub(crate) struct DurationBuckets {
     counts: [AtomicU64; BOUNDS_NS.len() + 1],
     sum_ns: AtomicU64,
 }
 
-impl Times {
+impl DurationBuckets {
     /// Records a duration.
     pub(crate) fn record(&self, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -41,7 +41,7 @@ impl Times {
     }
 }
 
-/// The sum of several [`Times`] at a moment.
+/// The sum of several [`DurationBuckets`] at a moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Distribution {
     counts: [u64; BOUNDS_NS.len() + 1],
@@ -50,7 +50,7 @@ pub(crate) struct Distribution {
 
 impl Distribution {
     /// Adds the counts of `times`.
-    pub(crate) fn add(&mut self, times: &Times) {
+    pub(crate) fn add(&mut self, times: &DurationBuckets) {
         for (sum, cell) in self.counts.iter_mut().zip(&times.counts) {
             *sum += cell.load(Ordering::Relaxed);
         }
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn bounds_of_buckets_are_inclusive() {
-        let (one, other) = (Times::default(), Times::default());
+        let (one, other) = (DurationBuckets::default(), DurationBuckets::default());
         one.record(Duration::ZERO);
         one.record(Duration::from_micros(50));
         one.record(Duration::from_nanos(50_001));

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::status::Quantiles;
+use crate::api_types::Quantiles;
 
 /// The parts of each octave as a power of two: values are exact to 3 %.
 const PARTS_LOG2: u32 = 5;
@@ -81,7 +81,7 @@ impl Histogram {
     }
 
     /// Returns a copy of the counts. Records made meanwhile may be missing.
-    pub(crate) fn counted(&self) -> Counted {
+    pub(crate) fn counted(&self) -> HistogramCounts {
         let mut counts = vec![0; BUCKETS];
         for shard in self.0.all() {
             for (count, cell) in counts.iter_mut().zip(shard) {
@@ -89,15 +89,15 @@ impl Histogram {
                 *count += cell.load(Ordering::Relaxed);
             }
         }
-        Counted(counts)
+        HistogramCounts(counts)
     }
 }
 
 /// The counts of a histogram at a moment.
 #[derive(Debug, Clone)]
-pub(crate) struct Counted(Vec<u64>);
+pub(crate) struct HistogramCounts(Vec<u64>);
 
-impl Counted {
+impl HistogramCounts {
     /// Returns the counts since an earlier copy.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         Self(self.0.iter().zip(&earlier.0).map(|(now, then)| now.saturating_sub(*then)).collect())

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::{DeliveryFigures, FailureCount, MessageFigures, ProcessFigures};
-use crate::telemetry::histogram::{Counted, Histogram, Sharded};
+use crate::api_types::{DeliveryStats, FailureCount, MessageStats, ProcessStats};
+use crate::telemetry::histogram::{Histogram, HistogramCounts, Sharded};
 
 /// The sampling interval, and so the time over which the peak rate is measured.
 const TICK: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const COPIES: usize = 6;
 
 /// A counter of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Figure {
+pub(crate) enum HostCounter {
     /// Messages taken into mailboxes.
     Accepted,
     /// Messages and calls handled.
@@ -40,11 +40,11 @@ pub(crate) enum Figure {
     Run,
 }
 
-const FIGURES: usize = Figure::Run as usize + 1;
+const FIGURES: usize = HostCounter::Run as usize + 1;
 
 /// The counts since the host started. Those of removed agents are included.
 #[derive(Debug)]
-pub(crate) struct Figures {
+pub(crate) struct StatsRecorder {
     counts: Sharded<[AtomicU64; FIGURES]>,
     /// The time from the acceptance of a message to the end of its handling.
     delivery: Histogram,
@@ -58,12 +58,12 @@ pub(crate) struct Figures {
 struct Looks {
     /// The time of each sample, the messages done by then, and the CPU time by then.
     ticks: VecDeque<(Instant, u64, Duration)>,
-    copies: VecDeque<Counted>,
+    copies: VecDeque<HistogramCounts>,
     count: u64,
     peak: f64,
 }
 
-impl Default for Figures {
+impl Default for StatsRecorder {
     fn default() -> Self {
         let first = (Instant::now(), 0, cpu_time());
         let delivery = Histogram::default();
@@ -72,9 +72,9 @@ impl Default for Figures {
     }
 }
 
-impl Figures {
+impl StatsRecorder {
     /// Adds one to a counter.
-    pub(crate) fn count(&self, figure: Figure) {
+    pub(crate) fn count(&self, figure: HostCounter) {
         self.counts.here()[figure as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -97,12 +97,12 @@ impl Figures {
         found
     }
 
-    fn sum(&self, figure: Figure) -> u64 {
+    fn sum(&self, figure: HostCounter) -> u64 {
         self.counts.all().map(|counts| counts[figure as usize].load(Ordering::Relaxed)).sum()
     }
 
     fn done(&self) -> u64 {
-        self.sum(Figure::Handled) + self.sum(Figure::Failed)
+        self.sum(HostCounter::Handled) + self.sum(HostCounter::Failed)
     }
 
     /// Takes a sample for the rates.
@@ -126,45 +126,45 @@ impl Figures {
     }
 
     /// Returns the counts and rates of messages.
-    pub(crate) fn messages(&self) -> MessageFigures {
+    pub(crate) fn messages(&self) -> MessageStats {
         let (done, now) = (self.done(), Instant::now());
         let looks = self.looks.lock();
         let per_second = looks.ticks.front().map_or(0.0, |(then, before, _)| {
             rate(done.saturating_sub(*before), now.saturating_duration_since(*then).max(TICK))
             // At least one interval: a shorter time just after the start would inflate the rate.
         });
-        MessageFigures {
+        MessageStats {
             per_second,
             peak_per_second: looks.peak.max(per_second),
-            accepted: self.sum(Figure::Accepted),
-            handled: self.sum(Figure::Handled),
-            failed: self.sum(Figure::Failed),
-            retried: self.sum(Figure::Retried),
-            refused: self.sum(Figure::Refused),
-            dropped: self.sum(Figure::Dropped),
-            runs: self.sum(Figure::Run),
-            conflicts: self.sum(Figure::Conflict),
+            accepted: self.sum(HostCounter::Accepted),
+            handled: self.sum(HostCounter::Handled),
+            failed: self.sum(HostCounter::Failed),
+            retried: self.sum(HostCounter::Retried),
+            refused: self.sum(HostCounter::Refused),
+            dropped: self.sum(HostCounter::Dropped),
+            runs: self.sum(HostCounter::Run),
+            conflicts: self.sum(HostCounter::Conflict),
         }
     }
 
     /// Returns the quantiles of delivery times.
-    pub(crate) fn deliveries(&self) -> DeliveryFigures {
+    pub(crate) fn deliveries(&self) -> DeliveryStats {
         let counted = self.delivery.counted();
         let looks = self.looks.lock();
         // The oldest copy is 50 to 60 seconds old.
         let recent = looks.copies.front().map(|then| counted.since(then));
-        DeliveryFigures { last_minute: recent.and_then(|recent| recent.quantiles()), since_start: counted.quantiles() }
+        DeliveryStats { last_minute: recent.and_then(|recent| recent.quantiles()), since_start: counted.quantiles() }
     }
 
     /// Returns the memory and CPU use of the process.
-    pub(crate) fn process(&self) -> ProcessFigures {
+    pub(crate) fn process(&self) -> ProcessStats {
         let (cpu, now) = (cpu_time(), Instant::now());
         let looks = self.looks.lock();
         let cores = looks.ticks.front().map_or(0.0, |(then, _, before)| {
             let passed = now.saturating_duration_since(*then).max(TICK);
             cpu.saturating_sub(*before).as_secs_f64() / passed.as_secs_f64()
         });
-        ProcessFigures { resident_bytes: resident_bytes(), cpu_seconds: cpu.as_secs_f64(), cores }
+        ProcessStats { resident_bytes: resident_bytes(), cpu_seconds: cpu.as_secs_f64(), cores }
     }
 }
 
@@ -174,14 +174,14 @@ fn rate(count: u64, time: Duration) -> f64 {
 }
 
 /// Takes a sample at each interval, until `stop`.
-pub(crate) async fn run(figures: Arc<Figures>, stop: CancellationToken) {
+pub(crate) async fn run(stats: Arc<StatsRecorder>, stop: CancellationToken) {
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
     // After a stall, catching up would measure rates over no time.
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => figures.look(Instant::now()),
+            _ = tick.tick() => stats.look(Instant::now()),
         }
     }
 }
@@ -205,25 +205,25 @@ mod tests {
 
     #[test]
     fn rates_cover_the_last_seconds_and_fall_to_zero() {
-        let figures = Figures::default();
-        let began = figures.looks.lock().ticks[0].0;
+        let stats = StatsRecorder::default();
+        let began = stats.looks.lock().ticks[0].0;
         // Messages done in each second, and the peak so far.
         for (second, (done, peak)) in [(10, 10.0), (70, 70.0), (0, 70.0), (20, 70.0)].into_iter().enumerate() {
             for _ in 0..done {
-                figures.count(Figure::Handled);
-                figures.delivered(Duration::from_millis(2));
+                stats.count(HostCounter::Handled);
+                stats.delivered(Duration::from_millis(2));
             }
-            figures.look(began + TICK * (second as u32 + 1));
-            assert_eq!(figures.looks.lock().peak, peak, "second {second}");
+            stats.look(began + TICK * (second as u32 + 1));
+            assert_eq!(stats.looks.lock().peak, peak, "second {second}");
         }
-        let found = figures.messages();
+        let found = stats.messages();
         assert_eq!((found.handled, found.accepted, found.peak_per_second >= 70.0), (100, 0, true));
         for second in 5..65 {
-            figures.look(began + TICK * second);
+            stats.look(began + TICK * second);
         }
-        assert_eq!(figures.messages().per_second, 0.0);
-        assert_eq!(figures.messages().peak_per_second, 70.0);
-        let times = figures.deliveries();
+        assert_eq!(stats.messages().per_second, 0.0);
+        assert_eq!(stats.messages().peak_per_second, 70.0);
+        let times = stats.deliveries();
         assert_eq!(times.last_minute, None, "a minute without messages has no times");
         assert_eq!(times.since_start.map(|times| times.count), Some(100));
     }

@@ -14,7 +14,7 @@ use caxton_control::rollout::Obstacle;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::status::{AgentStatus, TaskStatus};
+use crate::api_types::{AgentStatus, TaskStatus};
 use crate::telemetry::buckets::{BOUNDS_NS, Distribution};
 use crate::telemetry::host_stats;
 use crate::telemetry::logging;
@@ -98,7 +98,7 @@ pub(crate) struct Metrics(PrometheusHandle);
 
 /// The counts and times of one agent.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Told {
+pub(crate) struct AgentMetrics {
     /// Messages and calls that were handled, failed for good, or were followed by another attempt.
     pub(crate) outcomes: [(&'static str, u64); 3],
     /// Time that messages waited in the mailbox.
@@ -118,7 +118,7 @@ pub(crate) struct Sample<'a> {
     /// The agents. `None` if they did not answer in time: then their series are left out instead of guessed.
     pub(crate) agents: Option<&'a [AgentStatus]>,
     /// The counts of the agents by name.
-    pub(crate) told: &'a [(Arc<str>, Told)],
+    pub(crate) agent_metrics: &'a [(Arc<str>, AgentMetrics)],
     pub(crate) tasks: &'a [TaskStatus],
     /// The data folder, for the size of the store.
     pub(crate) data: &'a Path,
@@ -165,18 +165,18 @@ impl Metrics {
 }
 
 /// Writes the counts and times of all agents.
-fn write_agent_counts(text: &mut String, told: &[(Arc<str>, Told)]) {
+fn write_agent_metrics(text: &mut String, agent_metrics: &[(Arc<str>, AgentMetrics)]) {
     let name = "caxton_messages_total";
     head(text, name);
-    for (agent, told) in told {
-        for (outcome, count) in told.outcomes.iter().filter(|(_, count)| *count > 0) {
+    for (agent, metrics) in agent_metrics {
+        for (outcome, count) in metrics.outcomes.iter().filter(|(_, count)| *count > 0) {
             line(text, name, &format!("{{agent=\"{agent}\",outcome=\"{outcome}\"}}"), count);
         }
     }
-    let mut each = |name, times: fn(&Told) -> &Distribution| {
+    let mut each = |name, times: fn(&AgentMetrics) -> &Distribution| {
         head(text, name);
-        for (agent, told) in told.iter().filter(|(_, told)| times(told).count() > 0) {
-            let (times, agent) = (times(told), format!("agent=\"{agent}\""));
+        for (agent, metrics) in agent_metrics.iter().filter(|(_, metrics)| times(metrics).count() > 0) {
+            let (times, agent) = (times(metrics), format!("agent=\"{agent}\""));
             let bounds = times.up_to().map(|(bound, count)| (seconds(bound), count));
             for (bound, count) in bounds.chain([(f64::INFINITY, times.count())]) {
                 let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".to_owned() };
@@ -186,9 +186,9 @@ fn write_agent_counts(text: &mut String, told: &[(Arc<str>, Told)]) {
             line(text, &format!("{name}_count"), &format!("{{{agent}}}"), times.count());
         }
     };
-    each("caxton_mailbox_wait_seconds", |told| &told.waited);
-    each("caxton_message_seconds", |told| &told.took);
-    each("caxton_message_cpu_seconds", |told| &told.cpu);
+    each("caxton_mailbox_wait_seconds", |metrics| &metrics.waited);
+    each("caxton_message_seconds", |metrics| &metrics.took);
+    each("caxton_message_cpu_seconds", |metrics| &metrics.cpu);
 }
 
 fn seconds(nanoseconds: u64) -> f64 {
@@ -196,7 +196,7 @@ fn seconds(nanoseconds: u64) -> f64 {
 }
 
 fn write_sample(text: &mut String, sample: &Sample<'_>) {
-    write_agent_counts(text, sample.told);
+    write_agent_metrics(text, sample.agent_metrics);
     if let Some(agents) = sample.agents {
         let mut each = |name, value: fn(&AgentStatus) -> u64| {
             head(text, name);
@@ -291,8 +291,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::agent::{HandlingEnd, Stats};
-    use crate::status::tests::agent;
+    use crate::api_types::tests::agent;
+    use crate::telemetry::buckets::DurationBuckets;
 
     #[test]
     fn sampled_metrics_are_described_and_current() {
@@ -303,7 +303,14 @@ mod tests {
         let mut text = String::new();
         write_sample(
             &mut text,
-            &Sample { ready: true, in_sync: true, agents: Some(&agents), told: &[], tasks: &[], data: folder.path() },
+            &Sample {
+                ready: true,
+                in_sync: true,
+                agents: Some(&agents),
+                agent_metrics: &[],
+                tasks: &[],
+                data: folder.path(),
+            },
         );
         for expected in [
             "# TYPE caxton_mailbox_depth gauge\ncaxton_mailbox_depth{agent=\"echo\"} 2\n",
@@ -329,7 +336,7 @@ mod tests {
         let mut text = String::new();
         write_sample(
             &mut text,
-            &Sample { ready: false, in_sync: false, agents: None, told: &[], tasks: &[], data: folder.path() },
+            &Sample { ready: false, in_sync: false, agents: None, agent_metrics: &[], tasks: &[], data: folder.path() },
         );
         assert!(!text.contains("caxton_mailbox_depth"), "nothing is made up");
     }
@@ -340,17 +347,21 @@ mod tests {
         metrics::counter!("caxton_failures_total", "agent" => "metrics-test", "code" => "trap").increment(3);
         metrics::histogram!("caxton_http_seconds", "agent" => "metrics-test").record(0.003);
         metrics.upkeep();
-        let stats = Stats::new("metrics-test".into(), Arc::default());
-        assert!(stats.told().is_none());
         let ms = Duration::from_millis;
-        stats.ended(HandlingEnd { well: Some(true), waited: ms(40), took: ms(3), cpu: ms(1) });
-        stats.ended(HandlingEnd { well: None, waited: ms(4), took: ms(300_000), cpu: ms(1) });
-        let told = [("metrics-test".into(), stats.told().unwrap())];
+        let [waited, took, cpu] = [[ms(40), ms(4)], [ms(3), ms(300_000)], [ms(1), ms(1)]].map(|times| {
+            let buckets = DurationBuckets::default();
+            times.into_iter().for_each(|time| buckets.record(time));
+            let mut distribution = Distribution::default();
+            distribution.add(&buckets);
+            distribution
+        });
+        let outcomes = [("handled", 1), ("failed", 0), ("retried", 1)];
+        let agent_metrics = [("metrics-test".into(), AgentMetrics { outcomes, waited, took, cpu })];
         let text = metrics.render(&Sample {
             ready: true,
             in_sync: true,
             agents: None,
-            told: &told,
+            agent_metrics: &agent_metrics,
             tasks: &[],
             data: Path::new("/nowhere"),
         });

@@ -1,4 +1,4 @@
-//! A model of the host without tasks, files or a clock: it applies actions in the way of `host/src/reconcile/apply.rs`,
+//! A model of the host without tasks, files or a clock: it applies actions in the way of `host/src/reconcile/actions.rs`,
 //! and long work ends when the test ends it. It checks the invariants after every step.
 
 #![allow(dead_code, reason = "each test that includes this uses a part of it")]

@@ -79,7 +79,7 @@ impl ChainEnd {
             "performative": act(message.performative).to_string(), "limit": limit, "dead_letter": is_dead,
             "untold": untold,
         });
-        context.events.tell(Some(&agent), "message.too-many-hops", data);
+        context.events.emit(Some(&agent), "message.too-many-hops", data);
     }
 }
 

@@ -11,8 +11,8 @@ use crate::agent::delivery::reply::describe;
 use crate::agent::mailbox::Mailbox;
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::{AdmitError, Agent, Outcomes, Revision};
+use crate::api_types::BreakerOpening;
 use crate::clock;
-use crate::status::Opening;
 use crate::wasm::{Envelope, HttpEnd, Outcome};
 
 /// An HTTP call that is a trial. Dropping it before its end is known lets another be one.
@@ -116,7 +116,7 @@ impl Agent {
     /// Emits `breaker.closed`.
     pub(in crate::agent) fn emit_breaker_closed(&self, why: &str) {
         tracing::info!(agent = %self.name, "its breaker closes: {why}");
-        self.context.events.tell(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
+        self.context.events.emit(Some(self.name.as_str()), "breaker.closed", serde_json::json!({}));
     }
 
     /// Returns `true` if the breaker is open or half-open.
@@ -125,7 +125,7 @@ impl Agent {
     }
 
     /// Returns the failure that opened the breaker last; `None` while it is closed.
-    pub(crate) fn opening(&self) -> Option<Opening> {
+    pub(crate) fn opening(&self) -> Option<BreakerOpening> {
         let state = self.mailbox.lock();
         let open = state.breaker.state(clock::steady_ms()) != BreakerState::Closed;
         state.opening.as_deref().filter(|_| open).cloned()
@@ -163,17 +163,17 @@ impl Agent {
             }
             let message = envelope.map(|envelope| envelope.message.id.clone());
             let attempt = envelope.map_or(1, |envelope| envelope.message.attempt);
-            let opening = Opening { trial, message, attempt, reason: describe(outcome) };
+            let opening = BreakerOpening { trial, message, attempt, reason: describe(outcome) };
             state.opening = Some(Box::new(opening.clone()));
             opening
         };
         // Without the lock: events and logs take their own.
-        let Opening { trial, message, attempt, reason } = &opening;
+        let BreakerOpening { trial, message, attempt, reason } = &opening;
         let (of, after) =
             if *trial { ("stays open", "its trial failed") } else { ("opens", "it failed again and again") };
         let message_id = message.as_deref().unwrap_or_default();
         tracing::warn!(agent = %self.name, id = message_id, attempt, why = reason, "its breaker {of}: {after}");
         let data = serde_json::json!({ "reason": reason, "trial": trial, "message": message, "attempt": attempt });
-        self.context.events.tell(Some(self.name.as_str()), "breaker.opened", data);
+        self.context.events.emit(Some(self.name.as_str()), "breaker.opened", data);
     }
 }

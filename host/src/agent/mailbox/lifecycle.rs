@@ -131,7 +131,7 @@ impl Agent {
     /// Tells the caller of a message that it will not be handled.
     fn give_back(&self, envelope: Envelope, why: &'static str) {
         self.stats.count(Outcomes::Dropped);
-        self.context.events.tell(
+        self.context.events.emit(
             Some(self.name.as_str()),
             "message.undelivered",
             serde_json::json!({ "id": envelope.message.id, "sender": envelope.message.sender, "reason": why }),

@@ -32,7 +32,7 @@ use parking_lot::{Mutex, MutexGuard};
 use self::entry::QueuedMessage;
 use self::expiry::ExpiryWatch;
 use crate::agent::{CONVERSATIONS, millis};
-use crate::status::Opening;
+use crate::api_types::BreakerOpening;
 
 /// Messages of an agent that are handled or being committed at once (SPEC §1).
 const MAX_IN_FLIGHT: u32 = 10_000;
@@ -62,7 +62,7 @@ struct MailboxState {
     waiting_workers: u32,
     breaker: Breaker,
     /// The failure that opened the breaker last.
-    opening: Option<Box<Opening>>,
+    opening: Option<Box<BreakerOpening>>,
     /// Set while due timers are on their way from the store into the mailbox.
     firing: bool,
     /// Set if timers are due and the mailbox has no room for them.

@@ -11,9 +11,9 @@ use super::job_queue::{Shadow, ShadowJob, Subject};
 use super::replay::ReplayHost;
 use super::{http_job, sandbox};
 use crate::agent::Directory;
+use crate::api_types::DifferingMessage;
 use crate::clock;
 use crate::context::HostContext;
-use crate::status::Differing;
 use crate::wasm::{Outside, Pool};
 
 /// The number of first copies that the stable revision handles again even if the candidate's answer is alike, to learn
@@ -166,7 +166,7 @@ impl Comparer {
             // A call has no id of its own.
             Subject::Call(call) => (call.conversation.clone(), call.request_line(), call.conversation.clone()),
         };
-        let differing = Differing {
+        let differing = DifferingMessage {
             message,
             sender,
             conversation,

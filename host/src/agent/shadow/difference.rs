@@ -2,7 +2,7 @@
 
 use caxton_control::rollout::compare::{Difference, Ignore};
 
-use crate::status::PathDiffers;
+use crate::api_types::PathDifference;
 
 /// The most paths that are learned to differ by nature: answers with random names would add one with every message.
 pub(super) const MAX_LEARNED: usize = 1_000;
@@ -17,8 +17,8 @@ pub(super) fn learn(ignore: &mut Ignore, differences: &[Difference]) -> Vec<Stri
 }
 
 /// Returns a difference as the API shows it.
-pub(super) fn shown(found: Difference) -> PathDiffers {
-    PathDiffers { path: shortened(&found.path), stable: found.stable, candidate: found.candidate }
+pub(super) fn shown(found: Difference) -> PathDifference {
+    PathDifference { path: shortened(&found.path), stable: found.stable, candidate: found.candidate }
 }
 
 /// Returns a path of a length that can be shown.

@@ -125,7 +125,7 @@ impl Agent {
         let labels = [("agent", self.name.to_string()), ("what", "save".to_owned())];
         metrics::counter!("caxton_snapshot_failures_total", &labels).increment(1);
         let data = json!({ "revision": revision.id.number, "reason": why });
-        self.context.events.tell(Some(self.name.as_str()), "snapshot.not-saved", data);
+        self.context.events.emit(Some(self.name.as_str()), "snapshot.not-saved", data);
         format!("{} did not save its memory: {why}; what was saved before is kept", revision.id)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! events of the kernel ---.                       .-> the reconciler is woken
-//!                         +-> hints -> Quiet -> look
+//!                         +-> hints -> Quiet -> scan
 //! every few seconds ------'                       '-> Builds -> a build, one after another
 //! ```
 //! The result of a scan decides; events are only hints that one is due. They are incomplete: there are none for a
@@ -10,14 +10,14 @@
 //! systems, and after an overflow the rest is missing. So each scan resolves all paths anew and watches what they lead
 //! to, and a scan runs every few seconds without any event. The reader of a file decides whether it is complete.
 
-mod followed;
-mod kernel;
-mod look;
+mod baseline;
+mod inotify;
 mod pattern;
-mod places;
+mod scan;
 mod sources;
+mod watch_set;
+mod watched_names;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +28,15 @@ use tokio::time::Instant as TokioInstant;
 use tokio_util::sync::CancellationToken;
 
 use crate::reconcile::build::{self, BuildError};
+use crate::reconcile::file_stamp::OpenWrites;
 use crate::reconcile::handle::Wake;
-use crate::reconcile::stamp::Writing;
 
-pub(crate) use followed::Followed;
-use kernel::{Event, Kernel};
-use look::{Hints, Watched};
+pub(crate) use baseline::SourceBaseline;
+use inotify::{FileEvent, Inotify};
 pub(crate) use pattern::Pattern;
-pub(crate) use sources::{LeftOut, Tree, matches_nothing};
+use scan::{ScanHints, WatchedFiles};
+pub(crate) use sources::{ExcludedFiles, no_match_warning};
+pub(crate) use watch_set::WatchSet;
 
 /// The interval of full scans, independent of events.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(2);
@@ -44,44 +45,24 @@ const MAX_SCAN_SHARE: u32 = 20;
 
 /// The input of [`run`].
 #[derive(Clone)]
-pub(crate) struct Following {
+pub(crate) struct WatcherSetup {
     /// The current set of files to follow.
-    pub(crate) followed: watch::Receiver<Arc<Followed>>,
+    pub(crate) watch_set: watch::Receiver<Arc<WatchSet>>,
     /// The sources as they were before the first builds. `None` if builds are not run again when their sources change.
-    pub(crate) sources: Option<Before>,
+    pub(crate) sources: Option<SourceBaseline>,
     /// Receives the files that are being written.
-    pub(crate) writing: Writing,
-}
-
-/// The state of all sources at one moment. `built` says that the builds ran after it.
-#[derive(Clone)]
-pub(crate) struct Before {
-    marks: BTreeMap<String, sources::Marks>,
-    built: bool,
-}
-
-impl Before {
-    /// Reads the current sources.
-    pub(crate) fn now(followed: &Followed, built: bool) -> Self {
-        let left_out = followed.left_out();
-        let marks = followed.patterns().into_iter().map(|(command, patterns)| {
-            let mut tree = Tree::default();
-            patterns.iter().for_each(|pattern| _ = tree.add(pattern, &left_out));
-            (command, tree.files)
-        });
-        Self { marks: marks.collect(), built }
-    }
+    pub(crate) writing: OpenWrites,
 }
 
 /// Follows files until `stop`: wakes the reconciler, and runs builds if `sources` is given.
-pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: CancellationToken) {
-    let Following { mut followed, sources, writing } = following;
-    let mut kernel = Kernel::open()
+pub(crate) async fn run(setup: WatcherSetup, wakes: mpsc::Sender<Wake>, stop: CancellationToken) {
+    let WatcherSetup { watch_set: mut followed, sources, writing } = setup;
+    let mut inotify = Inotify::open()
         .inspect_err(|error| tracing::warn!(%error, "the system reports no changes of files (inotify); files are scanned every few seconds instead"))
         .ok();
-    let (ended_sender, mut ended) = mpsc::channel::<Ended>(1);
-    let mut watched = Watched::new(Arc::clone(&followed.borrow_and_update()), sources, writing);
-    let mut looks = Looks::new();
+    let (ended_sender, mut ended) = mpsc::channel::<BuildEnd>(1);
+    let mut watched = WatchedFiles::new(Arc::clone(&followed.borrow_and_update()), sources, writing);
+    let mut schedule = ScanSchedule::new();
     let mut building = None;
     loop {
         tokio::select! {
@@ -91,13 +72,13 @@ pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: C
                     break;
                 }
                 watched.follow(Arc::clone(&followed.borrow_and_update()));
-                looks.now();
+                schedule.now();
             }
-            Some(Ended { command, result }) = ended.recv() => {
+            Some(BuildEnd { command, result }) = ended.recv() => {
                 building = None;
                 watched.built();
                 // Folders that the build created are not watched yet.
-                looks.hint(Hints::ALL);
+                schedule.hint(ScanHints::ALL);
                 match result {
                     // The build may have written the same bytes; then the reconciler finds no change.
                     Ok(()) => _ = wakes.send(Wake::Components).await,
@@ -105,15 +86,15 @@ pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: C
                     Err(error) => tracing::error!(command, "{error}; what runs stays as it was"),
                 }
             }
-            events = happened(kernel.as_ref()) => match events {
-                Ok(events) => looks.hint(watched.hints(events.iter())),
+            events = next_events(inotify.as_ref()) => match events {
+                Ok(events) => schedule.hint(watched.hints(events.iter())),
                 Err(error) => {
                     tracing::warn!(%error, "the system reports no more changes of files (inotify); files are scanned every few seconds instead");
-                    kernel = None;
+                    inotify = None;
                 }
             },
-            () = tokio::time::sleep_until(looks.due()) => {
-                for wake in looks.look(&mut watched, kernel.as_mut()) {
+            () = tokio::time::sleep_until(schedule.due()) => {
+                for wake in schedule.scan(&mut watched, inotify.as_mut()) {
                     let _ = wakes.send(wake).await;
                 }
             }
@@ -132,20 +113,20 @@ pub(crate) async fn run(following: Following, wakes: mpsc::Sender<Wake>, stop: C
 }
 
 /// The schedule of scans.
-struct Looks {
+struct ScanSchedule {
     origin: TokioInstant,
     quiet: Quiet,
-    hints: Hints,
+    hints: ScanHints,
     /// The time of the next full scan.
     every: TokioInstant,
     /// A scan that takes long is followed by a pause as long, so that they take at most half the time.
     not_before: TokioInstant,
 }
 
-impl Looks {
+impl ScanSchedule {
     fn new() -> Self {
         let now = TokioInstant::now();
-        Self { origin: now, quiet: Quiet::default(), hints: Hints::ALL, every: now, not_before: now }
+        Self { origin: now, quiet: Quiet::default(), hints: ScanHints::ALL, every: now, not_before: now }
     }
 
     fn millis(&self) -> u64 {
@@ -153,7 +134,7 @@ impl Looks {
     }
 
     /// Schedules a scan soon if there are any hints.
-    fn hint(&mut self, hints: Hints) {
+    fn hint(&mut self, hints: ScanHints) {
         if hints.any() {
             self.hints |= hints;
             self.quiet.hint(self.millis());
@@ -171,14 +152,14 @@ impl Looks {
     }
 
     /// Scans. Returns the reasons to wake the reconciler.
-    fn look(&mut self, watched: &mut Watched, kernel: Option<&mut Kernel>) -> Vec<Wake> {
+    fn scan(&mut self, watched: &mut WatchedFiles, inotify: Option<&mut Inotify>) -> Vec<Wake> {
         let began = TokioInstant::now();
         let all = self.every <= began;
-        let hints = if all { Hints::ALL } else { self.hints };
-        self.hints = Hints::default();
+        let hints = if all { ScanHints::ALL } else { self.hints };
+        self.hints = ScanHints::default();
         self.quiet.look();
         // A scan blocks on the file system; in place, because it borrows the watcher's state.
-        let found = tokio::task::block_in_place(|| watched.look(hints, kernel));
+        let found = tokio::task::block_in_place(|| watched.scan(hints, inotify));
         let took = began.elapsed();
         // From the end of the scan: a scan that takes a second is followed by a second without one.
         self.not_before = TokioInstant::now() + took;
@@ -187,14 +168,14 @@ impl Looks {
         }
         if found.more {
             // Changes made in them since the scan caused no event.
-            self.hint(Hints::ALL);
+            self.hint(ScanHints::ALL);
         }
         found.wakes
     }
 }
 
 /// The result of a build.
-struct Ended {
+struct BuildEnd {
     command: String,
     result: Result<(), BuildError>,
 }
@@ -202,19 +183,19 @@ struct Ended {
 fn start(
     command: String,
     dir: PathBuf,
-    ended: mpsc::Sender<Ended>,
+    ended: mpsc::Sender<BuildEnd>,
     stop: CancellationToken,
 ) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let result = build::run(&command, &dir, &stop).await;
         // The receiver is gone only when the host stops.
-        let _ = ended.send(Ended { command, result }).await;
+        let _ = ended.send(BuildEnd { command, result }).await;
     })
 }
 
-async fn happened(kernel: Option<&Kernel>) -> std::io::Result<Vec<Event>> {
-    match kernel {
-        Some(kernel) => kernel.events().await,
+async fn next_events(inotify: Option<&Inotify>) -> std::io::Result<Vec<FileEvent>> {
+    match inotify {
+        Some(inotify) => inotify.events().await,
         None => std::future::pending().await,
     }
 }

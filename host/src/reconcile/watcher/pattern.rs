@@ -68,13 +68,13 @@ impl Pattern {
         if below.as_os_str().is_empty() {
             return self.below.is_none();
         }
-        !self.is_left_out(below)
+        !self.is_excluded(below)
             && !is_temporary(below.file_name().unwrap_or_default())
             && self.below.as_ref().is_none_or(|glob| glob.is_match(below))
     }
 
     /// Returns `true` if the folder at this path below the base is not searched.
-    pub(crate) fn is_left_out(&self, below: &Path) -> bool {
+    pub(crate) fn is_excluded(&self, below: &Path) -> bool {
         below.components().any(|part| match part {
             Component::Normal(name) => {
                 NOT_SOURCES.iter().any(|known| name == OsStr::new(known) && !self.named.contains(known))

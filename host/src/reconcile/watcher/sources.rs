@@ -17,13 +17,13 @@ const MAX_FILES: usize = 100_000;
 /// The state of a source file. The change time is left out: it changes with permissions and hard links, while the
 /// content stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct SourceStamp {
     file: (u64, u64),
     bytes: u64,
     modified: (i64, i64),
 }
 
-impl Mark {
+impl SourceStamp {
     fn of(metadata: &Metadata) -> Self {
         Self {
             file: (metadata.dev(), metadata.ino()),
@@ -34,10 +34,10 @@ impl Mark {
 }
 
 /// The states of the sources of one build.
-pub(super) type Marks = BTreeMap<PathBuf, Mark>;
+pub(super) type SourceStamps = BTreeMap<PathBuf, SourceStamp>;
 
 /// Returns the differences between two states.
-pub(super) fn changed(before: &Marks, now: &Marks) -> Changed {
+pub(super) fn changed(before: &SourceStamps, now: &SourceStamps) -> Changed {
     let mut changed = Changed::default();
     for (path, mark) in now {
         match before.get(path) {
@@ -53,9 +53,9 @@ pub(super) fn changed(before: &Marks, now: &Marks) -> Changed {
 /// Files and folders that are excluded from all sources, by device and inode: the output of builds and the host's data.
 /// As sources they would make a build start itself, or start with every message.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LeftOut(HashSet<(u64, u64)>);
+pub(crate) struct ExcludedFiles(HashSet<(u64, u64)>);
 
-impl LeftOut {
+impl ExcludedFiles {
     /// Collects those that exist at these paths.
     pub(crate) fn new<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Self {
         let found = paths.into_iter().filter_map(|path| fs::metadata(path).ok());
@@ -69,33 +69,33 @@ impl LeftOut {
 
 /// The result of reading sources.
 #[derive(Debug, Default)]
-pub(crate) struct Tree {
+pub(crate) struct SourceTree {
     /// The source files with their states.
-    pub(super) files: Marks,
+    pub(super) files: SourceStamps,
     /// The folders that were searched.
     pub(super) folders: BTreeSet<PathBuf>,
     /// The folders on the current way, by device and inode, to stop at links that form a cycle.
     way: Vec<(u64, u64)>,
 }
 
-impl Tree {
+impl SourceTree {
     /// Adds the sources of a pattern. Returns their number.
-    pub(crate) fn add(&mut self, pattern: &Pattern, left_out: &LeftOut) -> usize {
+    pub(crate) fn add(&mut self, pattern: &Pattern, excluded: &ExcludedFiles) -> usize {
         let Ok(base) = fs::metadata(&pattern.base) else { return 0 };
         if base.is_dir() {
-            return self.walk(pattern, Path::new(""), &base, left_out);
+            return self.walk(pattern, Path::new(""), &base, excluded);
         }
-        let is_source = pattern.matches(Path::new("")) && !left_out.has(&base);
+        let is_source = pattern.matches(Path::new("")) && !excluded.has(&base);
         if is_source {
-            self.files.insert(pattern.base.clone(), Mark::of(&base));
+            self.files.insert(pattern.base.clone(), SourceStamp::of(&base));
         }
         usize::from(is_source)
     }
 
-    fn walk(&mut self, pattern: &Pattern, below: &Path, folder: &Metadata, left_out: &LeftOut) -> usize {
+    fn walk(&mut self, pattern: &Pattern, below: &Path, folder: &Metadata, excluded: &ExcludedFiles) -> usize {
         let id = (folder.dev(), folder.ino());
         // A folder on the current way is a link back to it.
-        if left_out.has(folder) || self.way.contains(&id) || self.folders.len() >= MAX_FILES {
+        if excluded.has(folder) || self.way.contains(&id) || self.folders.len() >= MAX_FILES {
             return 0;
         }
         let path = pattern.base.join(below);
@@ -109,15 +109,15 @@ impl Tree {
             // Skips an entry that was removed meanwhile, or a dangling link.
             let Ok(metadata) = fs::metadata(entry.path()) else { continue };
             if metadata.is_dir() {
-                if !pattern.is_left_out(&below) {
-                    found += self.walk(pattern, &below, &metadata, left_out);
+                if !pattern.is_excluded(&below) {
+                    found += self.walk(pattern, &below, &metadata, excluded);
                 }
             } else if metadata.is_file()
                 && pattern.matches(&below)
-                && !left_out.has(&metadata)
+                && !excluded.has(&metadata)
                 && self.files.len() < MAX_FILES
             {
-                self.files.insert(entry.path(), Mark::of(&metadata));
+                self.files.insert(entry.path(), SourceStamp::of(&metadata));
                 found += 1;
             }
         }
@@ -127,11 +127,11 @@ impl Tree {
 }
 
 /// Returns a warning and a hint if no alternative of a pattern matches a file; `None` if one does.
-pub(crate) fn matches_nothing(patterns: &[Pattern], dir: &Path, left_out: &LeftOut) -> Option<(String, String)> {
+pub(crate) fn no_match_warning(patterns: &[Pattern], dir: &Path, excluded: &ExcludedFiles) -> Option<(String, String)> {
     let pattern = patterns.first()?;
-    let mut tree = Tree::default();
+    let mut tree = SourceTree::default();
     // One alternative that matches is enough: others may match files that are created later.
-    if patterns.iter().any(|pattern| tree.add(pattern, left_out) > 0) {
+    if patterns.iter().any(|pattern| tree.add(pattern, excluded) > 0) {
         return None;
     }
     let written = &pattern.written;
@@ -140,13 +140,13 @@ pub(crate) fn matches_nothing(patterns: &[Pattern], dir: &Path, left_out: &LeftO
             "the pattern `{written}` of build.watch matches no file: {} is not there",
             shown(&pattern.base, dir)
         );
-        let help = meant(pattern, dir).unwrap_or_else(|| {
+        let help = suggestion(pattern, dir).unwrap_or_else(|| {
             "paths begin in the folder of the declaration; it is followed as soon as it is there".to_owned()
         });
         return Some((message, help));
     }
     let all = Pattern::parse("**", &pattern.base).ok().and_then(|mut all| all.pop());
-    let files = all.map_or(0, |all| Tree::default().add(&all, left_out));
+    let files = all.map_or(0, |all| SourceTree::default().add(&all, excluded));
     let base = shown(&pattern.base, dir);
     let message = format!("the pattern `{written}` of build.watch matches no file in {base}");
     let help = if files == 0 {
@@ -172,7 +172,7 @@ fn shown(path: &Path, dir: &Path) -> String {
 }
 
 /// Returns a suggestion if the first missing part of the path resembles an existing name.
-fn meant(pattern: &Pattern, dir: &Path) -> Option<String> {
+fn suggestion(pattern: &Pattern, dir: &Path) -> Option<String> {
     let mut missing = pattern.base.as_path();
     // The outermost missing part is the one that was mistyped.
     while !missing.parent()?.exists() {
@@ -203,11 +203,11 @@ mod tests {
         folder
     }
 
-    fn sources(dir: &Path, pattern: &str, left_out: &[&str]) -> Vec<String> {
-        let left_out: Vec<PathBuf> = left_out.iter().map(|path| dir.join(path)).collect();
-        let mut tree = Tree::default();
+    fn sources(dir: &Path, pattern: &str, excluded: &[&str]) -> Vec<String> {
+        let excluded: Vec<PathBuf> = excluded.iter().map(|path| dir.join(path)).collect();
+        let mut tree = SourceTree::default();
         for pattern in Pattern::parse(pattern, dir).unwrap() {
-            tree.add(&pattern, &LeftOut::new(&left_out));
+            tree.add(&pattern, &ExcludedFiles::new(&excluded));
         }
         tree.files.keys().map(|path| shown(path, dir)).collect()
     }
@@ -247,11 +247,11 @@ mod tests {
         let folder = project();
         let dir = folder.path();
         let marks = || {
-            let mut tree = Tree::default();
-            tree.add(&Pattern::parse("src", dir).unwrap()[0], &LeftOut::default());
+            let mut tree = SourceTree::default();
+            tree.add(&Pattern::parse("src", dir).unwrap()[0], &ExcludedFiles::default());
             tree.files
         };
-        let names = |before: &Marks| -> Vec<String> {
+        let names = |before: &SourceStamps| -> Vec<String> {
             let mut names: Vec<String> = changed(before, &marks()).files().map(|path| shown(path, dir)).collect();
             names.sort();
             names
@@ -276,7 +276,8 @@ mod tests {
     fn patterns_without_a_match_get_a_suggestion() {
         let folder = project();
         let dir = folder.path();
-        let warning = |pattern: &str| matches_nothing(&Pattern::parse(pattern, dir).unwrap(), dir, &LeftOut::default());
+        let warning =
+            |pattern: &str| no_match_warning(&Pattern::parse(pattern, dir).unwrap(), dir, &ExcludedFiles::default());
         assert_eq!(warning("src/**"), None);
         assert_eq!(warning("src/*.{toml,rs}"), None, "one alternative is enough");
         for (pattern, message, help) in [

@@ -24,8 +24,8 @@ use super::super::difference::{MAX_LEARNED, learn, shortened, shown};
 use super::super::handler_answer::answer_size;
 use super::runner::{RunOutcome, Runner};
 use super::stored_answer::equals_stored;
+use crate::api_types::DifferingMessage;
 use crate::clock;
-use crate::status::Differing;
 use crate::store::RecentMessage;
 
 /// The most bytes of answers whose comparison is not finished: they are in memory. Further answers are not compared.
@@ -49,7 +49,7 @@ pub(crate) struct AnswerComparison {
     /// Messages whose answers were not compared.
     pub(crate) not_compared: u32,
     /// The first messages that were answered otherwise.
-    pub(crate) differing: Vec<Differing>,
+    pub(crate) differing: Vec<DifferingMessage>,
     /// The paths at which the running revision differs from itself.
     pub(crate) by_nature: Vec<String>,
 }
@@ -196,9 +196,9 @@ impl Comparison {
     }
 }
 
-fn differing(message: &RecentMessage, found: Vec<Difference>) -> Differing {
+fn differing(message: &RecentMessage, found: Vec<Difference>) -> DifferingMessage {
     let message = &message.envelope.message;
-    Differing {
+    DifferingMessage {
         message: message.id.clone(),
         sender: message.sender.clone(),
         conversation: message.conversation_id.clone(),

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Revision, code, describe};
-use crate::status::PathDiffers;
+use crate::api_types::PathDifference;
 use crate::store::RecentMessage;
 use crate::wasm::{Kind, Outcome, Pool};
 use comparison::Comparison;
@@ -78,7 +78,7 @@ impl RehearsalReport {
     pub(crate) fn answers(&self) -> Answers {
         let AnswerComparison { alike, otherwise, not_compared, differing, .. } = &self.comparison;
         let first = differing.first().and_then(|differing| {
-            let PathDiffers { path, stable, candidate } = differing.differences.first()?.clone();
+            let PathDifference { path, stable, candidate } = differing.differences.first()?.clone();
             Some(First { message: differing.message.clone(), difference: Difference { path, stable, candidate } })
         });
         Answers { alike: *alike, otherwise: *otherwise, not_compared: *not_compared, first }

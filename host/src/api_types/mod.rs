@@ -1,0 +1,439 @@
+//! The shapes of the host's status, given by the management API and printed by the command line.
+
+mod conversation;
+mod file;
+mod rollout;
+mod task;
+
+use caxton_control::plan;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use conversation::{ConversationStatus, ConversationThread, OpenQuestion, ScheduleStatus, ThreadMessage};
+pub(crate) use file::FileError;
+pub(crate) use rollout::{
+    AnswerDifferences, DifferingMessage, PathDifference, RehearsalError, RehearsalFailure, RehearsalRequest,
+    RehearsalResult, RolloutRequest, RolloutStatus, SideStatus,
+};
+pub(crate) use task::TaskStatus;
+
+/// The host as a whole.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct HostStatus {
+    /// Version of the program.
+    pub(crate) version: String,
+    /// The declaration file.
+    pub(crate) file: String,
+    /// The start of the host, in milliseconds since 1970.
+    pub(crate) started_at: u64,
+    /// The address where agents are called.
+    pub(crate) http: String,
+    /// The address of the management API.
+    pub(crate) admin: String,
+    /// Set if everything that is declared runs as declared.
+    pub(crate) ready: bool,
+    /// Set if the running state matches the declaration; unset while the file has errors or a change is under way.
+    pub(crate) in_sync: bool,
+    /// The errors of the file, as `caxton check` prints them; empty if it has none.
+    pub(crate) file_errors: Vec<FileError>,
+    /// The agents that are not as declared yet, with the reason.
+    pub(crate) waiting: Vec<WaitingAgent>,
+    /// Live instances.
+    pub(crate) instances: u32,
+    /// The bound of live instances on this machine.
+    pub(crate) max_instances: u32,
+    /// Set once the host is stopping.
+    pub(crate) stopping: bool,
+}
+
+/// An agent that is not as declared yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Waiting)]
+pub(crate) struct WaitingAgent {
+    /// The agent's name.
+    pub(crate) agent: String,
+    /// The reason, for a person.
+    pub(crate) why: String,
+    /// `missing` (its component), `failed` (it never became ready) or `refused` (it was rolled back, or ended by hand)
+    /// if it needs a person to go on; null if the host goes on by itself.
+    #[serde(default)]
+    pub(crate) obstacle: Option<String>,
+}
+
+impl From<&plan::Waiting> for WaitingAgent {
+    fn from(waiting: &plan::Waiting) -> Self {
+        let plan::Waiting { agent, why, obstacle } = waiting;
+        let obstacle = obstacle.map(|obstacle| obstacle.as_str().to_owned());
+        Self { agent: agent.to_string(), why: why.clone(), obstacle }
+    }
+}
+
+/// An agent.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct AgentStatus {
+    pub(crate) name: String,
+    /// `running`, `starting`, `failed` (no revision runs) or `leaving`.
+    pub(crate) state: String,
+    /// The revision that takes messages, such as `triage@7`.
+    pub(crate) revision: Option<String>,
+    /// The SHA-256 of the running component.
+    pub(crate) digest: Option<String>,
+    /// The kind of its component: `message`, `stateful` or `http`.
+    pub(crate) kind: Option<String>,
+    /// The path of the component, as declared.
+    pub(crate) component: String,
+    /// Live instances.
+    pub(crate) instances: u32,
+    /// The bound of live instances.
+    pub(crate) max_instances: u32,
+    /// Instances that the running revision has started in total.
+    pub(crate) started_instances: u32,
+    /// Messages or calls for which one instance is used; null if it is used as long as it lives.
+    pub(crate) reuse: Option<u32>,
+    /// Messages and calls being handled.
+    pub(crate) in_flight: u32,
+    /// Messages that wait.
+    pub(crate) mailbox_depth: u32,
+    /// The bound of waiting messages.
+    pub(crate) mailbox_bound: u32,
+    /// Messages accepted since the host started.
+    pub(crate) accepted: u64,
+    /// Messages and calls handled since the host started.
+    pub(crate) handled: u64,
+    /// Messages and calls that failed since the host started.
+    pub(crate) failed: u64,
+    /// Messages refused since the host started because the mailbox was full.
+    pub(crate) refused: u64,
+    /// Attempts that failed since the host started and were followed by another.
+    pub(crate) retries: u64,
+    /// Runs of its handler since the host started: more than one for a message or call after a conflict.
+    #[serde(default)]
+    pub(crate) runs: u64,
+    /// Runs since the host started that were discarded because another run had changed what they had read.
+    #[serde(default)]
+    pub(crate) conflicts: u64,
+    /// Messages that wait for another attempt, as part of those that wait.
+    pub(crate) later: u64,
+    /// Messages that wait for their due time. They occupy no place in the mailbox before.
+    #[serde(default)]
+    pub(crate) timers: u64,
+    /// Set while an operator holds its messages (`caxton mailbox pause`).
+    pub(crate) held: bool,
+    /// `closed`, `open` (no messages are handled for a while after repeated failures) or `half-open` (one message is
+    /// let through on trial).
+    pub(crate) breaker: String,
+    /// The failure that opened the breaker last; null while it is closed.
+    #[serde(default)]
+    pub(crate) opening: Option<BreakerOpening>,
+    /// Its dead letters that are kept.
+    pub(crate) dead_letters: u64,
+    /// The size of its state in bytes.
+    pub(crate) state_bytes: u64,
+    /// The routes, such as `POST /tickets`.
+    pub(crate) routes: Vec<String>,
+    /// The declared capabilities.
+    pub(crate) capabilities: Vec<String>,
+    /// The revisions that are not ended, and the newest.
+    pub(crate) revisions: Vec<RevisionStatus>,
+    /// The reason why it is not as declared; null if it is.
+    pub(crate) waiting: Option<String>,
+    /// `missing`, `failed` or `refused` if it needs a person to go on; see `waiting`.
+    #[serde(default)]
+    pub(crate) obstacle: Option<String>,
+}
+
+/// A failure that opened a breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Opening)]
+pub(crate) struct BreakerOpening {
+    /// Set if it was the failure of a trial; otherwise it was the last of too many failures.
+    pub(crate) trial: bool,
+    /// The id of the message that failed; null for an HTTP call.
+    pub(crate) message: Option<String>,
+    /// The attempt that failed, from 1.
+    pub(crate) attempt: u32,
+    /// The reason of the failure.
+    pub(crate) reason: String,
+}
+
+/// A revision.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct RevisionStatus {
+    /// Counts the agent's revisions, from 1.
+    pub(crate) number: u64,
+    /// `unloaded`, `loaded`, `ready`, `running`, `draining`, `stopped` or `failed`.
+    pub(crate) state: String,
+    /// The reason of its failure; null if it has not failed.
+    pub(crate) reason: Option<String>,
+    /// The SHA-256 of its component.
+    pub(crate) digest: String,
+    /// Messages and calls that it is handling.
+    pub(crate) in_flight: u32,
+    /// The time in its present state, in milliseconds.
+    pub(crate) since_ms: u64,
+}
+
+/// A change that a plan would make or has made, for `caxton diff` and `caxton apply`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Change)]
+pub(crate) struct PlannedChange {
+    /// The agent's name; null for the host itself.
+    pub(crate) agent: Option<String>,
+    /// `add`, `remove`, `new-revision`, `in-place` or `restart-needed`; `under-way` for a change that the host is
+    /// making; `missing`, `failed` or `refused` for a declared agent that does not run until a person fixes something.
+    pub(crate) change: String,
+    /// The settings that differ, such as `limits.memory: 64MiB -> 128MiB`.
+    pub(crate) details: Vec<String>,
+}
+
+/// The result of an apply.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Applied)]
+pub(crate) struct ApplyResult {
+    /// The changes that were made.
+    pub(crate) changes: Vec<PlannedChange>,
+    /// The agents that are not as declared yet, with the reason; old revisions that drain are included.
+    pub(crate) waiting: Vec<WaitingAgent>,
+    /// Set if the running revisions are the declared ones.
+    pub(crate) settled: bool,
+}
+
+/// An event of the host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct EventEntry {
+    /// Counts the events of a store, in order of commit.
+    pub(crate) id: i64,
+    /// Milliseconds since 1970.
+    pub(crate) at: u64,
+    /// The agent's name; null for the host itself.
+    pub(crate) agent: Option<String>,
+    /// The kind, such as `revision.state`.
+    pub(crate) kind: String,
+    /// An object whose fields depend on the kind.
+    pub(crate) data: serde_json::Value,
+}
+
+/// A line of an agent's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct LogEntry {
+    /// Milliseconds since 1970.
+    pub(crate) at: u64,
+    /// The agent's name.
+    pub(crate) agent: String,
+    /// The number of the revision that wrote it.
+    pub(crate) revision: u64,
+    /// `trace`, `debug`, `info`, `warn`, `error` or `critical`.
+    pub(crate) level: String,
+    /// `stdout`, `stderr`, or the context that the agent passed with the line.
+    pub(crate) context: String,
+    pub(crate) text: String,
+}
+
+/// A page of the keys of an agent's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct StatePage {
+    /// The keys in byte order.
+    pub(crate) keys: Vec<StateKey>,
+    /// The value of `after` for the next page; null on the last page.
+    pub(crate) next: Option<String>,
+    /// The size of the agent's whole state in bytes, keys and values.
+    pub(crate) bytes: u64,
+}
+
+/// A key of an agent's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct StateKey {
+    pub(crate) key: String,
+    /// The size of its value in bytes.
+    pub(crate) bytes: u64,
+    /// The time at which it expires, in milliseconds since 1970; left out if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_at: Option<u64>,
+}
+
+/// A mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct MailboxStatus {
+    /// The agent's name.
+    pub(crate) agent: String,
+    /// Messages that wait.
+    pub(crate) depth: u32,
+    /// The bound of waiting messages.
+    pub(crate) bound: u32,
+    /// Messages that wait for another attempt, as part of those that wait.
+    pub(crate) later: u64,
+    /// Messages that wait for their due time. They occupy no place in the mailbox before.
+    #[serde(default)]
+    pub(crate) timers: u64,
+    /// Messages being handled.
+    pub(crate) in_flight: u32,
+    /// Set while an operator holds the messages.
+    pub(crate) held: bool,
+    /// `closed`, `open` or `half-open`.
+    pub(crate) breaker: String,
+    /// The longest wait of a message that could be handled now, in milliseconds, including time in which no host ran;
+    /// null if none waits.
+    pub(crate) oldest_ms: Option<u64>,
+}
+
+/// Quantiles of durations, each exact to 3 %.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Quantiles {
+    /// The number of durations.
+    pub(crate) count: u64,
+    /// The median, in microseconds.
+    pub(crate) p50_us: f64,
+    /// The 90th percentile, in microseconds.
+    pub(crate) p90_us: f64,
+    /// The 99th percentile, in microseconds.
+    pub(crate) p99_us: f64,
+    /// The 99.9th percentile, in microseconds.
+    pub(crate) p999_us: f64,
+    /// The longest, in microseconds.
+    pub(crate) max_us: f64,
+}
+
+/// Counts of messages and calls of all agents, removed ones included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = MessageFigures)]
+pub(crate) struct MessageStats {
+    /// Handled or failed for good per second, over the last five seconds.
+    pub(crate) per_second: f64,
+    /// The most in any second since the host started.
+    pub(crate) peak_per_second: f64,
+    /// Accepted into mailboxes since the host started.
+    pub(crate) accepted: u64,
+    /// Handled since the host started, calls of HTTP agents included.
+    pub(crate) handled: u64,
+    /// Failed for good since the host started.
+    pub(crate) failed: u64,
+    /// Attempts that failed and were followed by another.
+    pub(crate) retried: u64,
+    /// Refused because the mailbox was full or the breaker open.
+    pub(crate) refused: u64,
+    /// Returned to their senders because their agent ended.
+    pub(crate) dropped: u64,
+    /// Runs of handlers: those that were handled, failed or retried, and those that ended in a conflict.
+    #[serde(default)]
+    pub(crate) runs: u64,
+    /// Runs that were discarded because another run had changed what they had read. Most were repeated.
+    #[serde(default)]
+    pub(crate) conflicts: u64,
+}
+
+/// Failed attempts and calls with the same code since the host started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct FailureCount {
+    /// A stable code, such as `trap` or `deadline-exceeded`.
+    pub(crate) code: String,
+    /// The number of failures.
+    pub(crate) count: u64,
+}
+
+/// Times from the acceptance of a message, or from its due time, to the end of its handling, including the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = DeliveryFigures)]
+pub(crate) struct DeliveryStats {
+    /// Times of the last 50 to 60 seconds; null if nothing was delivered.
+    pub(crate) last_minute: Option<Quantiles>,
+    /// All times; null if nothing was delivered.
+    pub(crate) since_start: Option<Quantiles>,
+}
+
+/// Memory and CPU use of the host's process.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ProcessFigures)]
+pub(crate) struct ProcessStats {
+    /// Resident memory in bytes; null where the system does not report it.
+    pub(crate) resident_bytes: Option<u64>,
+    /// CPU time on all cores since it started, in seconds.
+    pub(crate) cpu_seconds: f64,
+    /// Cores in use over the last five seconds.
+    pub(crate) cores: f64,
+}
+
+/// The store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct StoreStatus {
+    /// The path of the database.
+    pub(crate) path: String,
+    /// The version of its tables.
+    pub(crate) format: i64,
+    /// The size of the database in bytes.
+    pub(crate) bytes: u64,
+    /// The size of its write-ahead log in bytes, which is copied into the database from time to time.
+    pub(crate) log_bytes: u64,
+    /// Free bytes within the database: reused, or returned to the system by `caxton store compact`.
+    pub(crate) free_bytes: u64,
+    /// Messages that wait or are being handled.
+    pub(crate) queued: u64,
+    /// Handled messages that are kept.
+    pub(crate) handled: u64,
+    /// Dead letters that are kept.
+    pub(crate) dead: u64,
+    /// Records of each agent, including those that are not declared any more.
+    pub(crate) agents: Vec<AgentRecords>,
+    /// Durations of commits since the host started; null if no host runs.
+    pub(crate) commits: Option<Quantiles>,
+}
+
+/// The records of an agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = AgentKept)]
+pub(crate) struct AgentRecords {
+    /// The agent's name.
+    pub(crate) agent: String,
+    /// Messages that wait or are being handled.
+    pub(crate) queued: u64,
+    /// Handled messages.
+    pub(crate) handled: u64,
+    /// Dead letters.
+    pub(crate) dead: u64,
+    /// The size of its state in bytes.
+    pub(crate) state_bytes: u64,
+    /// The size of its latest snapshot in bytes.
+    pub(crate) snapshot_bytes: u64,
+    /// Bytes of the copies of its state that rollouts keep, together.
+    #[serde(default)]
+    pub(crate) state_copy_bytes: u64,
+}
+
+/// The result of a check of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Checked)]
+pub(crate) struct StoreCheck {
+    /// Set if no defect was found.
+    pub(crate) ok: bool,
+    pub(crate) defects: Vec<Defect>,
+}
+
+/// An inconsistency in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Defect {
+    /// A stable code for programs.
+    pub(crate) code: String,
+    /// The defect, for a person.
+    pub(crate) what: String,
+    /// The number of records with the defect.
+    pub(crate) count: u64,
+}
+
+/// A message that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Sent)]
+pub(crate) struct AcceptedMessage {
+    /// The message id.
+    pub(crate) id: String,
+    /// The conversation id.
+    pub(crate) conversation: String,
+}
+
+/// The changes that the declaration would make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Diff)]
+pub(crate) struct DeclarationDiff {
+    /// Empty if the running state matches the declaration.
+    pub(crate) changes: Vec<PlannedChange>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,61 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// The format of results.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct OutputArgs {
+    /// The output format: text for people, JSON for programs
+    #[arg(short = 'o', long = "output", value_enum, default_value = "text", global = true, value_name = "FORMAT")]
+    pub(super) format: Format,
+}
+
+/// The output formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    // For people.
+    Text,
+    // For programs.
+    Json,
+}
+
+/// The declaration file.
+#[derive(Debug, Clone, Args)]
+pub(super) struct FileArgs {
+    /// The file that declares the agents
+    #[arg(
+        short = 'f',
+        long = "file",
+        env = "CAXTON_FILE",
+        hide_env_values = true,
+        default_value = "caxton.toml",
+        value_name = "FILE"
+    )]
+    pub(super) file: PathBuf,
+}
+
+/// The host to talk to.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Which host")]
+pub(super) struct HostArgs {
+    /// The data folder of a host on this machine
+    #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
+    pub(super) data: PathBuf,
+    /// The management API, such as http://127.0.0.1:8081, in place of the address in the data folder
+    #[arg(long, env = "CAXTON_ADMIN", hide_env_values = true, value_name = "URL")]
+    pub(super) admin: Option<String>,
+    /// The token's file, in place of the one in the data folder
+    #[arg(long, env = "CAXTON_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
+/// An agent at a host.
+#[derive(Debug, Args)]
+pub(super) struct AgentArgs {
+    /// The agent
+    pub(super) agent: String,
+    #[command(flatten)]
+    pub(super) host: HostArgs,
+}

@@ -1,0 +1,281 @@
+//! The actions of a plan, and the reports of the tasks that carry them out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use caxton_control::lifecycle::State;
+use caxton_control::plan::Action;
+use caxton_control::rollout::{Ledger, Probes};
+use caxton_control::{AgentName, AgentSpec, Digest, RevisionId, revision_settings};
+
+use super::managed::ManagedRevision;
+use super::reconciler::Reconciler;
+use super::task_report::TaskReport;
+use crate::agent::{Revision, Traffic};
+use crate::wasm::Kind;
+
+impl Reconciler {
+    /// Carries out one action. Returns `true` if the routes have changed.
+    pub(super) fn apply(&mut self, action: Action) -> bool {
+        match action {
+            Action::Create { agent, digest, spec } => {
+                self.create(&agent, digest, spec);
+                false
+            }
+            Action::Configure { agent, spec } => {
+                if let Some(managed) = self.managed.get_mut(&agent) {
+                    managed.agent.configure(spec);
+                    managed.apply_settings();
+                }
+                true
+            }
+            Action::Switch { revision } => self.switch(&revision),
+            Action::Roll(action) => self.apply_rollout_action(action),
+            Action::Retire { agent } => self.retire(&agent),
+            Action::Restore { agent } => self.restore(&agent),
+            Action::Forget { agent } => {
+                self.forget(&agent);
+                true
+            }
+        }
+    }
+
+    fn create(&mut self, name: &AgentName, digest: Digest, spec: Arc<AgentSpec>) {
+        let now = self.now();
+        let known = self.ledgers.get(name).map_or(0, Ledger::last_number);
+        let Some(managed) = self.managed.get_mut(name) else { return };
+        let next = managed.next_number.unwrap_or_else(|| {
+            let last = self.context.store.last_revision(name.as_str()).unwrap_or_else(|error| {
+                tracing::error!(agent = %name, error, "an agent's last revision cannot be read; its numbers start at 1 again");
+                None
+            });
+            // The same bytes and settings as before a restart of the host are the same revision.
+            last.map_or(1, |(number, kept, before)| {
+                let same = kept == digest.to_string() && revision_settings::normalize(&before) == spec.revision_settings();
+                if same { number } else { number + 1 }
+            })
+        });
+        // A number in the ledger belongs to a revision that has ended and is not used again.
+        let number = next.max(known + 1);
+        managed.next_number = Some(number + 1);
+        // Of the revisions that have ended only the newest is shown, and that is no longer any of these.
+        managed.revisions.retain(|record| !record.state.is_terminal());
+        managed.revisions.push(ManagedRevision::new(number, spec, digest, now));
+    }
+
+    pub(super) fn pause(&mut self, name: &AgentName, paused: bool) {
+        if let Some(managed) = self.managed.get_mut(name) {
+            if paused {
+                managed.paused_since.get_or_insert_with(Instant::now);
+            } else if let Some(since) = managed.paused_since.take() {
+                let pause = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                managed.longest_pause_ms = managed.longest_pause_ms.max(pause);
+            }
+            managed.paused = paused;
+            if !paused {
+                managed.checkpoint_pause = None;
+            }
+            if let Some(current) = managed.agent.current() {
+                current.wake_when_idle(paused);
+            }
+            managed.agent.set_handoff_paused(paused);
+        }
+    }
+
+    pub(super) fn stop(&mut self, revision: &RevisionId) -> bool {
+        let Some(managed) = self.managed.get_mut(&revision.agent) else { return false };
+        let (agent, agent_current) = (Arc::clone(&managed.agent), managed.agent.current());
+        let Some(record) = managed.revision_mut(revision.number) else { return false };
+        let Some(live) = record.live.clone() else {
+            // It was never started, so that there is nothing to stop.
+            let to = if record.state.can_stop() { State::Stopped } else { State::failed("superseded") };
+            self.transition(revision, to, Some("superseded"));
+            self.forget_revision(revision);
+            return false;
+        };
+        // It is idle, or its time limit has passed: then its remaining work is broken off.
+        live.interrupt();
+        let current = agent_current.filter(|current| current.id.number != revision.number);
+        let taken_over = current.is_some_and(|current| current.kind() == Kind::Stateful);
+        if live.kind() == Kind::Stateful && !taken_over {
+            // Its memory is saved for a later revision, or for the agent if it is declared again. After a handoff there
+            // is no instance of it any more, and nothing to save.
+            record.busy = true;
+            let (name, number, reports) = (revision.agent.clone(), revision.number, self.reports.0.clone());
+            let guard = self.context.tasks.guard("save");
+            tokio::spawn(async move {
+                let _guard = guard;
+                if let Err(why) = agent.save_last(&live).await {
+                    tracing::error!(agent = %name, why, "an agent's memory was not saved");
+                }
+                live.stop();
+                let _ = reports.send(TaskReport::Stopped { agent: name, number }).await;
+            });
+            return false;
+        }
+        live.stop();
+        self.transition(revision, State::Stopped, None);
+        self.forget_revision(revision);
+        false
+    }
+
+    /// Removes the record of a revision that has ended. As the newest one it would count as the latest attempt, and a
+    /// declaration that returns to its settings would wait for ever.
+    fn forget_revision(&mut self, revision: &RevisionId) {
+        if let Some(managed) = self.managed.get_mut(&revision.agent) {
+            managed.revisions.retain(|record| record.number != revision.number);
+        }
+    }
+
+    /// Takes a revision to another state and emits `revision.state`.
+    pub(super) fn transition(&mut self, revision: &RevisionId, to: State, reason: Option<&str>) {
+        let now = self.now();
+        let Some(record) =
+            self.managed.get_mut(&revision.agent).and_then(|managed| managed.revision_mut(revision.number))
+        else {
+            return;
+        };
+        match record.state.transition(to) {
+            Ok(to) => {
+                let from = std::mem::replace(&mut record.state, to);
+                record.since = now;
+                if let Some(live) = &record.live {
+                    live.wake_when_idle(record.state == State::Draining);
+                }
+                let reason = match &record.state {
+                    State::Failed { reason } => Some(reason.as_str()),
+                    _ => reason,
+                };
+                let (from, to) = (from.to_string(), record.state.to_string());
+                let runs = record.state == State::Running;
+                self.context.tell_state(revision.agent.as_str(), revision.number, &from, &to, reason);
+                if let (true, Some(managed)) = (runs, self.managed.get_mut(&revision.agent)) {
+                    managed.recheck_settings();
+                }
+            }
+            // A defect in the plan. The state stays as it is, so that what runs goes on.
+            Err(error) => tracing::error!(%revision, %error, "a step was not taken"),
+        }
+    }
+
+    /// Takes in the report of a task.
+    pub(super) fn take_report(&mut self, report: TaskReport) {
+        self.standing.mark(report.agent());
+        match report {
+            TaskReport::Loaded { agent, number } => self.transition(&RevisionId { agent, number }, State::Loaded, None),
+            TaskReport::Prepared { agent, number, result } => self.take_prepared(&RevisionId { agent, number }, result),
+            TaskReport::InstancesStarted { agent, number, instances, result } => {
+                let id = RevisionId { agent, number };
+                if let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(number)) {
+                    record.busy = false;
+                    record.started = record.started.max(instances);
+                    record.failures += u64::from(result.is_err());
+                }
+                if let Err(why) = result {
+                    self.fail(&id, &why);
+                }
+            }
+            TaskReport::Probed { agent, number, passed } => {
+                let now = self.now();
+                if let Some(record) = self.managed.get_mut(&agent).and_then(|managed| managed.revision_mut(number)) {
+                    record.busy = false;
+                    record.count_probe(passed, now);
+                }
+            }
+            TaskReport::Rehearsed { agent, number, rollout, result } => {
+                self.take_rehearsal(&agent, number, rollout, result)
+            }
+            TaskReport::CheckpointsPaused { agent, number, rest } => self.take_checkpoint_pause(&agent, number, rest),
+            TaskReport::DataMoved { agent, number, result } => {
+                self.take_data_move(&RevisionId { agent, number }, result)
+            }
+            TaskReport::StateSaved { agent, number, rollout, result } => {
+                self.take_saved_state(&RevisionId { agent, number }, rollout, result);
+            }
+            TaskReport::StateRestored { agent, number, result } => {
+                self.take_restored_state(&RevisionId { agent, number }, result);
+            }
+            TaskReport::LossChecked { agent, rollout, lost } => self.take_loss_check(&agent, rollout, lost),
+            TaskReport::Stopped { agent, number } => {
+                let id = RevisionId { agent, number };
+                self.transition(&id, State::Stopped, None);
+                if let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(number)) {
+                    record.busy = false;
+                    record.live = None;
+                }
+            }
+        }
+    }
+
+    /// Takes in that a revision is ready with a number of instances, or has failed.
+    fn take_prepared(&mut self, id: &RevisionId, result: Result<(Arc<Revision>, u32), String>) {
+        let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(id.number)) else {
+            return;
+        };
+        record.busy = false;
+        match result {
+            Ok((live, started)) => {
+                record.probes = live.pool.program.summary.health.then(Probes::default);
+                (record.live, record.started) = (Some(live), started);
+                if let Some(managed) = self.managed.get_mut(&id.agent) {
+                    // The declaration may have changed since the preparation began.
+                    managed.apply_settings();
+                }
+                self.transition(id, State::Ready, None);
+            }
+            Err(why) => {
+                // Compiled already, so that an instance has failed and not the component.
+                record.failures += u64::from(record.state == State::Loaded);
+                self.fail(id, &why);
+            }
+        }
+    }
+
+    /// Fails revisions whose instances repeatedly failed to start (SPEC §7, supervision).
+    pub(super) fn fail_given_up(&mut self) {
+        let given_up: Vec<(RevisionId, String)> = self
+            .managed
+            .iter()
+            .flat_map(|(name, managed)| managed.revisions.iter().map(move |record| (name, record)))
+            .filter(|(_, record)| !record.state.is_terminal())
+            .filter_map(|(name, record)| {
+                let why = record.live.as_ref()?.pool.given_up()?;
+                Some((RevisionId { agent: name.clone(), number: record.number }, why.to_owned()))
+            })
+            .collect();
+        let any = !given_up.is_empty();
+        for (id, why) in given_up {
+            self.standing.mark(&id.agent);
+            self.withdraw_traffic(&id);
+            self.fail(&id, &why);
+        }
+        if any {
+            // At once: a failed revision must not receive any more messages.
+            self.publish();
+        }
+    }
+
+    /// Withdraws all traffic from a failed revision. Another one with traffic gets all of it; otherwise messages wait.
+    pub(super) fn withdraw_traffic(&mut self, id: &RevisionId) {
+        let Some(managed) = self.managed.get_mut(&id.agent) else { return };
+        let other = managed.agent.serving().into_iter().find(|serving| serving.id.number != id.number);
+        if managed.shares.iter().any(|(number, _)| *number == id.number) {
+            managed.shares = other.iter().map(|other| (other.id.number, 100)).collect();
+            managed.agent.set_traffic(other.map(Traffic::whole));
+        }
+    }
+
+    pub(super) fn fail(&mut self, id: &RevisionId, why: &str) {
+        let runs = self.managed.get(&id.agent).and_then(|managed| managed.agent.current());
+        match runs {
+            Some(running) => tracing::error!(agent = %id.agent, "{id} failed: {why}; {} goes on", running.id),
+            None => tracing::error!(agent = %id.agent, "{id} failed: {why}"),
+        }
+        if let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(id.number))
+            && let Some(live) = record.live.take()
+        {
+            live.stop();
+        }
+        self.transition(id, State::failed(why), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! Copies of the bytes of revisions that are kept, since their files may hold others by now.
+//!
+//! The name of a copy is the digest of its bytes. A copy gets its name once all of it is on disk, so that one that exists is
+//! complete.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use caxton_control::Digest;
+
+use crate::wasm::digest;
+
+/// The folder of copies within the data folder.
+#[derive(Debug, Clone)]
+pub(super) struct ComponentArchive(Arc<Path>);
+
+impl ComponentArchive {
+    /// Returns the archive in this data folder. The folder is created with the first copy.
+    pub(super) fn new(data: &Path) -> Self {
+        Self(data.join("components").into())
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.0.join(format!("{digest}.wasm"))
+    }
+
+    /// Returns a path to the bytes with this digest: the copy, which is made if the file still holds them, or else the file.
+    /// Blocks.
+    pub(super) fn keep(&self, of: Digest, file: &Path) -> PathBuf {
+        let kept = self.path(of);
+        if kept.exists() {
+            return kept;
+        }
+        match fs::read(file) {
+            // Other errors of the file are reported when it is loaded.
+            Ok(bytes) if digest(&bytes) == of => match self.write(&kept, &bytes) {
+                Ok(()) => kept,
+                Err(error) => {
+                    tracing::warn!(%error, "a component's bytes are not kept: there is no undo to them once its file changes");
+                    file.to_owned()
+                }
+            },
+            Ok(_) | Err(_) => file.to_owned(),
+        }
+    }
+
+    fn write(&self, kept: &Path, bytes: &[u8]) -> io::Result<()> {
+        fs::create_dir_all(&self.0)?;
+        let temporary = self.0.join(format!("{}.tmp", uuid::Uuid::now_v7()));
+        let written = OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        let named = written.and_then(|()| fs::rename(&temporary, kept));
+        if named.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        named?;
+        File::open(&self.0)?.sync_all()
+    }
+
+    /// Removes all other copies, and with `all` the temporary files that a killed host has left.
+    pub(super) fn retain(&self, used: &HashSet<Digest>, all: bool) {
+        let names: HashSet<String> = used.iter().map(|digest| format!("{digest}.wasm")).collect();
+        let Ok(files) = fs::read_dir(&self.0) else { return };
+        for file in files.flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let unfinished = name.ends_with(".tmp") && all;
+            if unfinished || (name.ends_with(".wasm") && !names.contains(&name)) {
+                // A file that cannot be removed now is found again at the next start.
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_outlive_their_file_until_nobody_uses_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (bytes, file) = (ComponentArchive::new(folder.path()), folder.path().join("agent.wasm"));
+        let [one, two] = [digest(b"one"), digest(b"two")];
+        fs::write(&file, "one").unwrap();
+        let kept = bytes.keep(one, &file);
+        fs::write(&file, "two").unwrap();
+        assert_eq!(bytes.keep(one, &file), kept);
+        assert_eq!(fs::read(&kept).unwrap(), b"one");
+        assert_eq!(bytes.keep(digest(b"three"), &file), file, "the file holds other bytes");
+        let second = bytes.keep(two, &file);
+        fs::write(folder.path().join("components/half.tmp"), "tw").unwrap();
+        bytes.retain(&[two].into(), false);
+        assert_eq!((kept.exists(), second.exists()), (false, true));
+        bytes.retain(&[two].into(), true);
+        let left = fs::read_dir(folder.path().join("components")).unwrap().count();
+        assert_eq!(left, 1, "nothing unfinished is left");
+    }
+}

@@ -1,0 +1,63 @@
+//! The scan of the declared agents' components.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use caxton_control::plan::{Component, Wanted};
+
+use super::reconciler::Reconciler;
+use super::watcher::WatchSet;
+
+impl Reconciler {
+    /// Publishes the files to follow, if they have changed.
+    pub(super) fn publish_watch_set(&self) {
+        let now =
+            WatchSet::new(&self.source.at, &self.declared.dir, self.context.store.folder(), &self.declared.desired);
+        self.watch_set.send_if_modified(|before| {
+            let changed = **before != now;
+            if changed {
+                *before = Arc::new(now);
+            }
+            changed
+        });
+    }
+
+    /// Reads the components of agents that are new or watch theirs, or of `all` agents, and marks those that changed.
+    pub(super) fn scan_components(&mut self, all: bool) {
+        let mut wanted = BTreeMap::new();
+        self.files.begin(all);
+        self.files.again = None;
+        // A request that met files in writing is still open for them.
+        let all = all || self.files.all;
+        // An equal spec keeps its identity, so that later comparisons of ten thousand specs compare pointers.
+        for (name, spec) in &self.declared.desired.agents {
+            let before = self.wanted.get(name);
+            let spec = match before {
+                Some(before) if before.spec == *spec => Arc::clone(&before.spec),
+                Some(_) | None => Arc::clone(spec),
+            };
+            let path = self.declared.dir.join(&spec.component);
+            let component = match before {
+                Some(before)
+                    if !all
+                        && !spec.reload.watch
+                        && before.spec.component == spec.component
+                        && matches!(before.component, Component::Found(_)) =>
+                {
+                    before.component.clone()
+                }
+                Some(_) | None => self.files.component_at(&path, &spec.component),
+            };
+            let now = Wanted { spec, component };
+            let same = |before: &Wanted| Arc::ptr_eq(&before.spec, &now.spec) && before.component == now.component;
+            if !before.is_some_and(same) {
+                self.standing.mark(name);
+            }
+            wanted.insert(name.clone(), now);
+        }
+        self.files.all = all && self.files.again.is_some();
+        let before = std::mem::replace(&mut self.wanted, wanted);
+        let gone = before.keys().filter(|name| !self.wanted.contains_key(*name));
+        gone.for_each(|name| self.standing.mark(name));
+    }
+}

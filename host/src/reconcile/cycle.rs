@@ -1,0 +1,181 @@
+//! The reconcile cycle: one pass over the marked agents after another.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caxton_control::AgentName;
+use caxton_control::plan::{self, Actual, ActualAgent};
+use caxton_control::rollout::{Converting, Ledger};
+use tokio_util::sync::CancellationToken;
+
+use super::readiness::REASONS_INTERVAL;
+use super::recent_failures::RECORD_INTERVAL;
+use super::reconciler::{AgentsToDrain, Reconciler};
+use crate::tasks::{BEAT, RECONCILER};
+
+/// The interval at which all agents are marked, in case a notification was missed. Long, because a pass over ten
+/// thousand agents takes a noticeable part of a second.
+const FULL_PASS_INTERVAL: Duration = Duration::from_secs(60);
+/// The most reports that are taken in before the next pass.
+const MAX_REPORTS: usize = 4_096;
+/// The number of unserved agents above which a pass waits [`BATCH_PAUSE`] for more reports.
+const BATCH_THRESHOLD: usize = 256;
+const BATCH_PAUSE: Duration = Duration::from_millis(10);
+
+impl Reconciler {
+    /// Keeps what runs as declared, until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> AgentsToDrain {
+        let mut reports = Vec::new();
+        loop {
+            self.recheck_unsettled_files();
+            self.reconcile();
+            self.context.tasks.beat(RECONCILER);
+            let next_pass = self.next_pass_in();
+            tokio::select! {
+                // Not biased: a caller that sends requests all the time must not starve the other branches.
+                () = stop.cancelled() => break,
+                Some(request) = self.requests.recv() => self.handle_request(request),
+                Some(wake) = self.wakes.recv() => self.wake(wake),
+                _ = self.reports.1.recv_many(&mut reports, MAX_REPORTS) => {
+                    // When thousands of agents start at once, many reports arrive together: one pass and one snapshot of
+                    // the routes then serve them all.
+                    if self.summary.unserved.len() > BATCH_THRESHOLD {
+                        tokio::time::sleep(BATCH_PAUSE).await;
+                        while let Ok(report) = self.reports.1.try_recv() {
+                            reports.push(report);
+                        }
+                    }
+                    for report in reports.drain(..) {
+                        self.take_report(report);
+                    }
+                }
+                () = self.context.woken() => {}
+                // At most a beat: a longer silence counts as a stall of this task.
+                () = tokio::time::sleep(next_pass.min(BEAT)) => {}
+            }
+        }
+        self.persist_failures();
+        self.facts.stopping = true;
+        AgentsToDrain { managed: self.managed, limit: self.declared.desired.host.drain }
+    }
+
+    /// Marks all agents: anything may have changed.
+    pub(super) fn mark_all(&mut self) {
+        let names = self.wanted.keys().chain(self.managed.keys()).chain(self.ledgers.keys());
+        names.for_each(|name| self.standing.mark(name));
+        self.full_pass_at = Instant::now();
+    }
+
+    /// Marks an agent for the next pass, if there is one of this name.
+    pub(super) fn mark(&mut self, name: &str) {
+        let known = self.managed.get_key_value(name).map(|(name, _)| name);
+        if let Some(name) = known.or_else(|| self.wanted.get_key_value(name).map(|(name, _)| name)) {
+            self.standing.mark(name);
+        }
+    }
+
+    /// Makes a pass over the agents that change with time alone, so that a status is current.
+    pub(super) fn reconcile_timed(&mut self) {
+        self.standing.mark_timed();
+        self.reconcile();
+    }
+
+    /// Marks all agents with a rollout under way, so that its statistics become current.
+    pub(super) fn mark_rolling_out(&mut self) {
+        self.summary.rolling_out.iter().for_each(|name| self.standing.mark(name));
+    }
+
+    /// Returns the time until the next pass is due without any event.
+    fn next_pass_in(&self) -> Duration {
+        let now = self.now();
+        let due = self.standing.look_again_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
+        let all = FULL_PASS_INTERVAL.saturating_sub(self.full_pass_at.elapsed());
+        let readiness = self.summary.stale_since.map(|since| REASONS_INTERVAL.saturating_sub(since.elapsed()));
+        let files = self.unsettled_at().into_iter().chain(self.orphans_until).min();
+        let files = files.map(|at| at.saturating_duration_since(Instant::now()));
+        let failures =
+            RECORD_INTERVAL.saturating_sub(self.failures_recorded_at.map_or(Duration::ZERO, |at| at.elapsed()));
+        [due, readiness, files].into_iter().flatten().fold(all.min(failures), Duration::min)
+    }
+
+    /// Observes, plans and acts for the marked agents, until no more action is safe at this moment.
+    pub(super) fn reconcile(&mut self) {
+        for name in self.context.changed() {
+            self.mark(&name);
+        }
+        if self.full_pass_at.elapsed() >= FULL_PASS_INTERVAL {
+            self.mark_all();
+        }
+        // Both mark agents, so that they come before the marks are taken.
+        self.fail_given_up();
+        self.bury_orphans();
+        loop {
+            let now = self.now();
+            let names = self.standing.take(now);
+            if names.is_empty() {
+                break;
+            }
+            if self.register(&names) {
+                self.publish();
+            }
+            self.update_measurements(&names);
+            self.record_failures(&names);
+            let actual = self.observe(&names);
+            let plan = plan::plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
+            self.standing.planned(&names, &plan, now);
+            plan.gone.iter().for_each(|name| self.forget_ledger(name));
+            self.record_start_positions(&names);
+            // Before the actions: after a crash the host must know what it had begun.
+            self.persist(plan.changed.iter());
+            let mut routes_changed = false;
+            for action in plan.actions {
+                routes_changed |= self.apply(action);
+            }
+            if routes_changed {
+                self.publish();
+            }
+            self.start_loss_checks(&names);
+            self.update_summary(&names);
+        }
+        self.persist_stats();
+        self.record_all_failures();
+        self.collect_garbage_if_due();
+        self.publish_readiness();
+    }
+
+    fn observe(&self, names: &BTreeSet<AgentName>) -> Actual {
+        let present = names.iter().filter_map(|name| Some((name, self.managed.get(name)?)));
+        let agents = present.map(|(name, managed)| {
+            let revisions = managed.revisions.iter().map(|record| plan::Revision {
+                number: record.number,
+                spec: Arc::clone(&record.spec),
+                digest: record.digest,
+                seen: record.observe(),
+            });
+            let open = self.ledgers.get(name).and_then(Ledger::open);
+            let (windows, figures) = open.map(|rollout| managed.measure(rollout)).unwrap_or_default();
+            let actual = ActualAgent {
+                applied: managed.agent.spec(),
+                paused: managed.paused,
+                conversion: Converting {
+                    kept: open.is_some_and(|rollout| managed.state_saved_for == Some(rollout.id)),
+                    unfinished: managed.conversion_unfinished,
+                    restoring: managed.restoring,
+                },
+                retired: managed.retired,
+                // Evaluated only for retired agents, because it takes the mailbox's lock.
+                waits: managed.retired.is_some() && (managed.is_converting() || managed.agent.has_work()),
+                revisions: revisions.collect(),
+                shares: managed.shares.clone(),
+                windows,
+                figures,
+                shadowed: open.is_some_and(|rollout| managed.is_shadowed(rollout.id)),
+                compared: figures.compared,
+                rehearsal: open.map(|rollout| managed.rehearsal_outcome(rollout.id)).unwrap_or_default(),
+            };
+            (name.clone(), actual)
+        });
+        Actual { agents: agents.collect() }
+    }
+}

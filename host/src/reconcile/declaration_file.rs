@@ -1,0 +1,147 @@
+//! The declaration file. It is not read while it is being written, and agents that it lacks are not removed at once.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use caxton_control::files::{Settle, Verdict};
+use caxton_control::{AgentName, Desired, Digest};
+
+use super::file_stamp::{FileProbe, FileStamp, OpenWrites, log_late_write};
+use super::handle::Request;
+use crate::api_types::FileError;
+use crate::config::{self, ConfigErrors, Loaded};
+
+/// The time for which a file has to lack agents before they are removed: a program that writes the file in several steps
+/// may close it in between.
+const REMOVAL_DELAY: Duration = Duration::from_secs(2);
+
+/// The state of the declaration file at the last look.
+#[derive(Default)]
+pub(super) struct DeclarationFile {
+    pub(super) settle: Settle<FileStamp>,
+    began: Option<Instant>,
+    /// The digest of its bytes when it was last read for a wake-up; the inner `None` is a file that is missing. `None` if it
+    /// was read for another reason since.
+    pub(super) read: Option<Option<Digest>>,
+    /// Its bytes when it was last read, to recognise a truncated file.
+    pub(super) text: Vec<u8>,
+    /// The time since which it lacks agents.
+    pub(super) lacks: Option<Instant>,
+    /// The time of the next look.
+    pub(super) again: Option<Instant>,
+    /// The requests that wait until it is complete.
+    pub(super) deferred: Vec<DeferredRequest>,
+}
+
+/// A request that needs the complete file.
+pub(super) enum DeferredRequest {
+    /// To read everything again.
+    All,
+    /// A request to the reconciler.
+    Request(Request),
+}
+
+impl DeclarationFile {
+    /// Defers a request until the file is complete.
+    pub(super) fn defer(&mut self, asked: DeferredRequest) {
+        self.deferred.push(asked);
+    }
+
+    /// Forgets the history of the file, because it is being loaded as it is now.
+    pub(super) fn reset(&mut self) {
+        (self.lacks, self.again, self.read) = (None, None, None);
+        self.text.clear();
+    }
+
+    /// Returns the decision to read the file now or later. `asked` is set for a request of an operator.
+    pub(super) fn probe(&mut self, source: &DeclarationSource, writing: &OpenWrites, asked: bool) -> Verdict {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        let now = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let verdict = self.settle.look(FileProbe::new(writing).at(&source.at, None), asked, now);
+        if self.settle.is_late(now) {
+            log_late_write(&source.file.display().to_string());
+        }
+        self.again = match verdict {
+            // A file that lacks agents is complete and still needs another look.
+            Verdict::Take => self.again.filter(|_| self.lacks.is_some()),
+            Verdict::Wait(time) => Some(Instant::now() + time),
+        };
+        verdict
+    }
+
+    /// Returns the rest of the time for which a file that lacks agents is not applied; `None` if it lacks none, or that time
+    /// has passed.
+    pub(super) fn removal_delay(&mut self, text: &[u8], before: &Desired, now: &Desired) -> Option<Duration> {
+        let lacks = before.agents.keys().any(|name| !now.agents.contains_key(name));
+        // A file that is written from its beginning is a prefix of the last one for a moment.
+        let is_beginning = text.len() < self.text.len() && self.text.starts_with(text);
+        if !lacks && !is_beginning {
+            self.lacks = None;
+            return None;
+        }
+        let since = *self.lacks.get_or_insert_with(|| {
+            let gone: Vec<&str> =
+                before.agents.keys().filter(|name| !now.agents.contains_key(*name)).map(AgentName::as_str).collect();
+            tracing::info!("the file lacks agents or what came last in it ({}); it is looked at again before anything is taken out", gone.join(", "));
+            Instant::now()
+        });
+        Some(REMOVAL_DELAY.saturating_sub(since.elapsed())).filter(|left| !left.is_zero())
+    }
+}
+
+/// The source of the declaration.
+#[derive(Debug, Clone)]
+pub(crate) struct DeclarationSource {
+    /// The path as given by the user, for messages.
+    pub(crate) file: PathBuf,
+    /// The absolute path, which does not depend on the working folder.
+    pub(crate) at: PathBuf,
+    /// Settings of the command line, which override those of the file.
+    pub(crate) flags: Vec<(String, String)>,
+}
+
+impl DeclarationSource {
+    /// Reads and validates the declaration.
+    pub(crate) fn load(&self) -> Result<Loaded, ConfigErrors> {
+        let flags: Vec<(&str, String)> = self.flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        config::load(&self.at, std::env::vars_os(), &flags).map_err(|errors| errors.named(&self.file))
+    }
+}
+
+impl DeclarationSource {
+    /// Waits until no program writes the file, up to the limit for open files.
+    pub(crate) async fn until_complete(&self) {
+        let (mut declaration, mut told) = (DeclarationFile::default(), false);
+        while let Verdict::Wait(time) = declaration.probe(self, &OpenWrites::default(), true) {
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!("{} is being written; it is read when that is done", self.file.display());
+            }
+            tokio::time::sleep(time).await;
+        }
+    }
+}
+
+/// Converts the errors of a declaration to those of the API.
+pub(super) fn file_errors(errors: &ConfigErrors) -> Vec<FileError> {
+    let list = errors.to_json();
+    let text = |error: &serde_json::Value, key: &str| error.get(key).and_then(|v| v.as_str()).map(str::to_owned);
+    let place = |error: &serde_json::Value| {
+        let number = |key: &str| error.get(key).and_then(serde_json::Value::as_u64);
+        match (text(error, "file"), number("line"), number("column")) {
+            (Some(file), Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+            (Some(file), ..) => file,
+            (None, ..) => text(error, "variable").or_else(|| text(error, "flag")).unwrap_or_default(),
+        }
+    };
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .map(|error| FileError {
+            code: text(error, "code").unwrap_or_default(),
+            place: place(error),
+            key: text(error, "key").unwrap_or_default(),
+            message: text(error, "message").unwrap_or_default(),
+            help: text(error, "help"),
+        })
+        .collect()
+}

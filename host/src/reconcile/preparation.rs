@@ -1,0 +1,173 @@
+//! The preparation of a revision until it can take messages.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caxton_control::{AgentSpec, Digest, RevisionId};
+
+use super::component_archive::ComponentArchive;
+use super::reconciler::Reconciler;
+use super::settings_check::check_settings;
+use super::task_report::TaskReport;
+use crate::agent::{Agent, Revision};
+use crate::clock;
+use crate::context::HostContext;
+use crate::directory::HostDirectory;
+use crate::store::RevisionRecord;
+use crate::tasks::caught;
+use crate::wasm::{Denied, Identity, Kind, Pool, Program, Runtime};
+
+/// The time limit for starting the instances of a revision (SPEC §1). Compiling has a limit of its own.
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The preparation of one revision.
+struct Preparation {
+    context: Arc<HostContext>,
+    directory: Arc<HostDirectory>,
+    runtime: Arc<Runtime>,
+    agent: Arc<Agent>,
+    id: Arc<RevisionId>,
+    spec: Arc<AgentSpec>,
+    digest: Digest,
+    path: PathBuf,
+    archive: ComponentArchive,
+    /// The number of instances to start; with 0 one is started on trial and ended.
+    instances: u32,
+    /// Set if no other revision of the agent takes part in a rollout, so that this one has the memory of a stateful agent.
+    alone: bool,
+    /// Set if the revision ran before. Then the store knows it, and its settings are not checked again.
+    ran: bool,
+}
+
+impl Reconciler {
+    /// Starts the task that takes a revision from unloaded to ready.
+    pub(super) fn prepare(&mut self, revision: &RevisionId, instances: u32) {
+        let path_of = |spec: &AgentSpec| self.declared.dir.join(&spec.component);
+        let ran = self.ledgers.get(&revision.agent).is_some_and(|ledger| ledger.has_run(revision.number));
+        let Some(managed) = self.managed.get_mut(&revision.agent) else { return };
+        let agent = Arc::clone(&managed.agent);
+        let alone = self.ledgers.get(&revision.agent).is_none_or(|ledger| ledger.open().is_none());
+        let Some(record) = managed.revision_mut(revision.number) else { return };
+        record.busy = true;
+        let (spec, digest) = (Arc::clone(&record.spec), record.digest);
+        let preparation = Preparation {
+            context: Arc::clone(&self.context),
+            directory: Arc::clone(&self.directory),
+            runtime: Arc::clone(&self.runtime),
+            agent,
+            id: Arc::new(revision.clone()),
+            path: path_of(&spec),
+            spec,
+            digest,
+            archive: self.archive.clone(),
+            instances,
+            alone,
+            ran,
+        };
+        let reports = self.reports.0.clone();
+        let (name, number) = (revision.agent.clone(), revision.number);
+        tokio::spawn(async move {
+            let loaded = TaskReport::Loaded { agent: name.clone(), number };
+            let prepare = async {
+                let program = preparation.load().await?;
+                // The reconciler is gone only when the host stops.
+                let _ = reports.send(loaded).await;
+                preparation.start(program).await
+            };
+            // Caught, so that a defect of the engine fails this revision and not the host.
+            let result = match caught(prepare).await {
+                Ok(result) => result,
+                Err(panic) => Err(format!("the host panicked: {panic}")),
+            };
+            let _ = reports.send(TaskReport::Prepared { agent: name, number, result }).await;
+        });
+    }
+}
+
+impl Preparation {
+    /// Validates and compiles the component, unless its code is cached.
+    async fn load(&self) -> Result<Arc<Program>, String> {
+        self.keep().await?;
+        let shown = self.spec.component.as_str();
+        let path = tokio::task::block_in_place(|| self.archive.keep(self.digest, &self.path));
+        let began = Instant::now();
+        let mut compiling = false;
+        let name = self.id.agent.clone();
+        let program = self
+            .runtime
+            .program(&path, self.digest, self.spec.limits.fuel.is_some(), |bytes| {
+                compiling = true;
+                tracing::info!(agent = %name, "compiling {shown} ({} kB); this is done once", bytes / 1_000);
+            })
+            .await
+            .map_err(|error| format!("{shown}: {error}"))?;
+        if compiling {
+            tracing::info!(agent = %self.id.agent, "compiled {shown} in {:.1} s", began.elapsed().as_secs_f64());
+        }
+        // A revision that ran before had valid settings. Those changed in place since are checked once it runs: failing an
+        // undo for them would leave the callers without any revision.
+        if !self.ran {
+            check_settings(&self.spec, &program.summary)?;
+        }
+        Ok(program)
+    }
+
+    /// Persists the number, digest and settings of the revision, so that the number is never used for another.
+    async fn keep(&self) -> Result<(), String> {
+        let last = self.context.store.last_revision(self.id.agent.as_str())?;
+        if self.ran || last.is_some_and(|(number, ..)| number >= self.id.number) {
+            return Ok(());
+        }
+        let record = RevisionRecord {
+            agent: self.id.agent.shared(),
+            number: self.id.number,
+            digest: self.digest.to_string(),
+            settings: self.spec.revision_settings().to_owned(),
+            created_at: clock::now_ms(),
+        };
+        self.context.store.keep_revision(record).await.map_err(|error| error.to_string())
+    }
+
+    /// Starts the first instances.
+    async fn start(&self, program: Arc<Program>) -> Result<(Arc<Revision>, u32), String> {
+        let stateful = program.summary.kind == Kind::Stateful;
+        let who = Arc::new(Identity {
+            revision: Arc::clone(&self.id),
+            spec: Arc::clone(&self.spec),
+            state_bytes: Arc::clone(self.agent.state_bytes()),
+            peak_memory: Arc::default(),
+            denied: Denied::default(),
+        });
+        let outside = Arc::clone(&self.directory) as Arc<dyn crate::wasm::Outside>;
+        let instances = &self.spec.instances;
+        let pool = Pool::new(&self.runtime, program, who, outside, instances.max);
+        // During a rollout another revision has the memory until the handoff. Without one, an instance is started even if
+        // none is asked for, to see that it can restore the memory.
+        let count = if stateful { u32::from(self.alone) } else { self.instances };
+        let stand = async { if count == 0 { pool.try_out().await } else { pool.warm(count).await } };
+        match tokio::time::timeout(START_TIMEOUT, stand).await {
+            Ok(Ok(())) => {
+                let revision = Revision::new(
+                    Arc::clone(&self.id),
+                    Arc::clone(&self.spec),
+                    self.digest,
+                    pool,
+                    Arc::clone(&self.context),
+                );
+                Ok((revision, self.instances))
+            }
+            Ok(Err(fault)) => Err(fault.to_string()),
+            Err(_) => Err(format!("its instances did not stand within {} s", START_TIMEOUT.as_secs())),
+        }
+    }
+}
+
+/// Starts instances of a revision until it has this number.
+pub(super) async fn start_instances(revision: &Revision, instances: u32) -> Result<(), String> {
+    match tokio::time::timeout(START_TIMEOUT, revision.pool.warm(instances)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(fault)) => Err(fault.to_string()),
+        Err(_) => Err(format!("its instances did not stand within {} s", START_TIMEOUT.as_secs())),
+    }
+}

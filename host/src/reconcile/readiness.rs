@@ -1,0 +1,166 @@
+//! The readiness of the host, as it follows from its agents.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use caxton_control::AgentName;
+use caxton_control::lifecycle::State;
+use caxton_control::rollout::{Ledger, Obstacle, Turns};
+
+use super::diff::declared_changes;
+use super::handle::Readiness;
+use super::managed::ManagedAgent;
+use super::reconciler::Reconciler;
+use crate::api_types::{ApplyResult, WaitingAgent};
+use crate::config;
+
+/// The least time between two updates of the published reasons while work is under way: with thousands of waiting
+/// agents, writing them takes longer than a pass.
+pub(super) const REASONS_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Reconciler {
+    /// Updates the summary for agents that were planned for.
+    pub(super) fn update_summary(&mut self, names: &BTreeSet<AgentName>) {
+        for name in names {
+            let managed = self.managed.get(name);
+            let settled = managed.is_none_or(|managed| managed.is_settled(self.ledgers.get(name)));
+            put(&mut self.summary.unsettled, name, !settled);
+            let served = managed.is_some_and(|managed| managed.agent.current().is_some());
+            put(&mut self.summary.unserved, name, self.wanted.contains_key(name) && !served);
+            let obstacle = self.standing.obstacle(name).filter(|_| self.wanted.contains_key(name));
+            self.set_obstacle(name, obstacle);
+            let open = self.ledgers.get(name).and_then(Ledger::open).is_some();
+            put(&mut self.summary.rolling_out, name, open);
+        }
+        self.mark_readiness_stale();
+    }
+
+    /// Sets or removes the obstacle of an agent. Emits `agent.obstructed` for a new one.
+    fn set_obstacle(&mut self, name: &AgentName, obstacle: Option<Obstacle>) {
+        let before = match obstacle {
+            Some(obstacle) => self.summary.obstructed.insert(name.clone(), obstacle),
+            None => self.summary.obstructed.remove(name),
+        };
+        let Some(obstacle) = obstacle.filter(|now| before != Some(*now)) else { return };
+        let whys = self.standing.waiting().get(name).into_iter().flatten().filter(|w| w.obstacle == Some(obstacle));
+        let why = whys.map(|waiting| waiting.why.as_str()).collect::<Vec<_>>().join("; ");
+        // A rollout that failed was logged when it did. A declaration that is refused before it begins is logged here.
+        if matches!(obstacle, Obstacle::Missing | Obstacle::Refused) {
+            tracing::warn!(agent = %name, "{why}");
+        }
+        let data = serde_json::json!({ "obstacle": obstacle.as_str(), "why": why });
+        self.context.events.emit(Some(name.as_str()), "agent.obstructed", data);
+    }
+
+    /// Compares the host's own settings with those that it was started with.
+    pub(super) fn compare_host_settings(&mut self) {
+        let host = declared_changes(&self.started_with, &self.declared.desired);
+        let late = host.into_iter().filter(|change| change.change == "restart-needed");
+        self.restart_for = late.map(|change| change.details.join(", ")).collect();
+        self.mark_readiness_stale();
+    }
+
+    /// Requests an update of the published readiness.
+    pub(super) fn mark_readiness_stale(&mut self) {
+        self.summary.stale_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Returns the agents that are not as declared yet, with the reasons.
+    pub(super) fn waiting(&self) -> Vec<WaitingAgent> {
+        let mut all: Vec<WaitingAgent> = self.standing.waiting().values().flatten().map(WaitingAgent::from).collect();
+        if !self.standing.queued().is_empty() {
+            let turn = self.turns().waits();
+            let waits = |name: &AgentName| WaitingAgent { agent: name.to_string(), why: turn.clone(), obstacle: None };
+            all.extend(self.standing.queued().iter().map(waits));
+            all.sort_by(|one, other| one.agent.cmp(&other.agent));
+        }
+        all.extend(self.managed.iter().filter_map(|(name, managed)| {
+            let why = managed.settings_error.clone()?;
+            Some(WaitingAgent { agent: name.to_string(), why, obstacle: None })
+        }));
+        all.extend(self.restart_for.iter().map(|keys| WaitingAgent {
+            agent: String::new(),
+            why: format!("the host has to start again for {keys}"),
+            obstacle: None,
+        }));
+        all
+    }
+
+    /// Returns the rollouts under way, which bound how many more may begin.
+    pub(super) fn turns(&self) -> Turns {
+        Turns::of(self.ledgers.values().filter_map(Ledger::open))
+    }
+
+    /// Publishes the readiness if it may have changed, and answers pending applies once nothing more can be done.
+    pub(super) fn publish_readiness(&mut self) {
+        let settled = self.summary.unsettled.is_empty() && self.files.again().is_none();
+        // Neither a file with errors nor a rollout under way makes the host unready: it still serves, so that it must not
+        // be taken out of rotation. Both are among the reasons.
+        let ready = self.summary.unserved.is_empty() && self.summary.obstructed.is_empty() && !self.file_is_gone();
+        let recent = self.summary.published_at.is_some_and(|at| at.elapsed() < REASONS_INTERVAL);
+        if self.summary.stale_since.is_some() && (!recent || settled || ready != self.ready.borrow().ready) {
+            (self.summary.stale_since, self.summary.published_at) = (None, Some(Instant::now()));
+            let waiting = self.waiting();
+            let now = Readiness { ready, in_sync: self.is_in_sync(&waiting), reasons: self.reasons(waiting) };
+            self.ready.send_if_modified(|before| {
+                let changed = *before != now;
+                *before = now;
+                changed
+            });
+        }
+        if !settled {
+            return;
+        }
+        self.settled.send_if_modified(|settled| !std::mem::replace(settled, true));
+        if self.pending_applies.is_empty() {
+            return;
+        }
+        let (waiting, settled) = (self.waiting(), self.is_as_declared());
+        for (answer, changes) in std::mem::take(&mut self.pending_applies) {
+            let applied = ApplyResult { changes, settled, waiting: waiting.clone() };
+            // The caller may have gone away.
+            let _ = answer.send(Ok(applied));
+        }
+    }
+
+    /// Returns `true` if the declaration file cannot be read at all.
+    fn file_is_gone(&self) -> bool {
+        self.file_errors.iter().any(|error| config::is_unreadable(&error.code))
+    }
+
+    fn reasons(&self, waiting: Vec<WaitingAgent>) -> Vec<String> {
+        let mut reasons: Vec<String> =
+            self.file_errors.iter().map(|e| format!("{}: {}: {}", e.place, e.key, e.message)).collect();
+        if !reasons.is_empty() {
+            reasons.insert(0, format!("{} has errors, so what runs differs from it", self.source.file.display()));
+        }
+        reasons.extend(
+            waiting.into_iter().map(|w| if w.agent.is_empty() { w.why } else { format!("{}: {}", w.agent, w.why) }),
+        );
+        reasons
+    }
+}
+
+/// Adds a name to a set or removes it. Most are there already, so that a copy is saved.
+fn put(names: &mut BTreeSet<AgentName>, name: &AgentName, belongs: bool) {
+    if !belongs {
+        names.remove(name);
+    } else if !names.contains(name) {
+        names.insert(name.clone());
+    }
+}
+
+impl ManagedAgent {
+    /// Returns `true` if no work is under way that will end by itself soon. Drains do not count, nor do rollouts that
+    /// wait for time, messages or people.
+    fn is_settled(&self, ledger: Option<&Ledger>) -> bool {
+        if let Some(rollout) = ledger.and_then(Ledger::open) {
+            return !rollout.is_working();
+        }
+        !self.paused
+            && self.revisions.iter().all(|record| match record.state {
+                State::Unloaded | State::Loaded | State::Ready => false,
+                State::Running | State::Draining | State::Stopped | State::Failed { .. } => true,
+            })
+    }
+}

@@ -1,0 +1,144 @@
+//! Reading the declaration and the components again.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use caxton_control::files::Verdict;
+
+use super::declaration_file::{DeferredRequest, file_errors};
+use super::handle::Wake;
+use super::reconciler::Reconciler;
+use crate::config::{ConfigErrors, Loaded};
+use crate::wasm::digest;
+
+impl Reconciler {
+    /// Takes in a wake-up.
+    pub(super) fn wake(&mut self, wake: Wake) {
+        match wake {
+            Wake::File => self.reload_if_changed(),
+            Wake::Components => self.scan_components(false),
+            Wake::All => {
+                if self.is_complete_or_defers(DeferredRequest::All) {
+                    self.read_declaration();
+                    self.retry();
+                    self.scan_components(true);
+                }
+            }
+        }
+    }
+
+    /// Reads the declaration and adopts it, if it has no errors.
+    fn read_declaration(&mut self) {
+        let loaded = self.source.load();
+        self.load_declaration(loaded);
+    }
+
+    /// Adopts a declaration that was read, or records its errors.
+    pub(super) fn load_declaration(&mut self, loaded: Result<Loaded, ConfigErrors>) {
+        self.declaration.reset();
+        match loaded {
+            Ok(loaded) => {
+                let recovered = !self.file_errors.is_empty();
+                self.file_errors.clear();
+                if recovered {
+                    tracing::info!(file = %self.source.file.display(), "the file has no errors any more");
+                }
+                if loaded.desired != self.declared.desired {
+                    self.context.events.emit(None, "config.taken", serde_json::json!({ "digest": loaded.text_digest }));
+                }
+                self.declared = loaded;
+                self.compare_host_settings();
+                self.http.store(Arc::new(self.declared.desired.http.clone()));
+                self.context.store.conversations.configure(self.declared.desired.conversations.clone());
+                self.publish_watch_set();
+                self.scan_components(false);
+            }
+            Err(errors) => {
+                let found = file_errors(&errors);
+                // Reported once, although every write to the file is read.
+                if found != self.file_errors {
+                    tracing::error!(
+                        "{} has errors; what runs stays as it was:\n{}",
+                        self.source.file.display(),
+                        errors.plain()
+                    );
+                    self.context.events.emit(None, "config.refused", serde_json::json!({ "errors": found }));
+                }
+                self.file_errors = found;
+                self.mark_readiness_stale();
+            }
+        }
+    }
+
+    /// Returns the time of the next look at files that are being written.
+    pub(super) fn unsettled_at(&self) -> Option<Instant> {
+        [self.declaration.again, self.files.again()].into_iter().flatten().min()
+    }
+
+    /// Looks again at files that were being written, if that is due, and carries out deferred requests.
+    pub(super) fn recheck_unsettled_files(&mut self) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+        if is_due(self.declaration.again) {
+            self.reload_if_changed();
+        }
+        // A wake-up may have caused a look meanwhile, so that none is due. A file that only lacks agents is complete, so that
+        // requests do not wait for it.
+        let is_waited_for =
+            self.declaration.again.is_some_and(|at| at > Instant::now()) && self.declaration.lacks.is_none();
+        if !self.declaration.deferred.is_empty() && !is_waited_for && self.is_complete() {
+            for asked in std::mem::take(&mut self.declaration.deferred) {
+                match asked {
+                    DeferredRequest::All => self.wake(Wake::All),
+                    DeferredRequest::Request(request) => self.handle_request(request),
+                }
+            }
+        }
+        if is_due(self.files.again()) {
+            self.scan_components(false);
+        }
+    }
+
+    /// Returns `true` if the declaration file is complete, for a request of an operator.
+    pub(super) fn is_complete(&mut self) -> bool {
+        self.declaration.probe(&self.source, self.files.writing(), true) == Verdict::Take
+    }
+
+    /// Returns `true` if the declaration file is complete; otherwise defers the request.
+    pub(super) fn is_complete_or_defers(&mut self, asked: DeferredRequest) -> bool {
+        let whole = self.is_complete();
+        if !whole {
+            self.declaration.defer(asked);
+        }
+        whole
+    }
+
+    /// Loads the declaration if it has changed, is complete, and does not lack agents that it had a moment ago.
+    pub(super) fn reload_if_changed(&mut self) {
+        if self.declaration.probe(&self.source, self.files.writing(), false) != Verdict::Take {
+            return;
+        }
+        let text = std::fs::read(&self.source.at).ok();
+        let held = text.as_ref().map(|text| digest(text));
+        let same = match self.declaration.read {
+            Some(read) => read == held,
+            None => self.file_errors.is_empty() && held == Some(self.declared.text_digest),
+        };
+        if same {
+            (self.declaration.lacks, self.declaration.again) = (None, None);
+            self.declaration.text = text.unwrap_or_default();
+            return;
+        }
+        let loaded = self.source.load();
+        if let (Some(text), Ok(loaded)) = (&text, &loaded)
+            && let Some(left) = self.declaration.removal_delay(text, &self.declared.desired, &loaded.desired)
+        {
+            self.declaration.again = Some(Instant::now() + left);
+            // Forgotten, so that the next look takes the same file even if it does not change.
+            self.declaration.settle.forget();
+            return;
+        }
+        self.load_declaration(loaded);
+        self.declaration.read = Some(held);
+        self.declaration.text = text.unwrap_or_default();
+    }
+}

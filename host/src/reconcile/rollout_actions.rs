@@ -1,0 +1,202 @@
+//! The actions of a rollout.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use caxton_control::lifecycle::State;
+use caxton_control::rollout::split::Split;
+use caxton_control::rollout::{Action, Ledger, Rollout};
+use caxton_control::{AgentName, RevisionId};
+
+use super::managed::ManagedRevision;
+use super::preparation::start_instances;
+use super::reconciler::Reconciler;
+use super::state_conversion::MovedData;
+use super::task_report::TaskReport;
+use crate::agent::{Revision, Traffic};
+use crate::store::Rest;
+
+impl Reconciler {
+    /// Carries out one action of a rollout. Returns `true` if the routes have changed.
+    pub(super) fn apply_rollout_action(&mut self, action: Action) -> bool {
+        match action {
+            Action::Revive { revision } => self.revive(&revision),
+            Action::Prepare { revision, instances } => self.prepare(&revision, instances),
+            Action::Start { revision, instances } => self.start_more(&revision, instances),
+            Action::Cap { revision, instances } => self.cap(&revision, instances),
+            Action::Probe { revision } => self.probe(&revision),
+            Action::Weigh { stable, candidate, percent } => return self.set_split(&stable, &candidate, percent),
+            Action::Pause { agent } => self.pause_for_handoff(&agent),
+            Action::Resume { agent } => self.pause(&agent, false),
+            Action::Handoff { revision, memory, conversion } => {
+                self.move_data(&revision, MovedData::Memory(memory), conversion);
+            }
+            Action::Convert { revision, conversion } => self.move_data(&revision, MovedData::State, Some(conversion)),
+            Action::TakeBack { revision, conversion } => self.move_data(&revision, MovedData::Earlier, conversion),
+            Action::KeepState { revision } => self.keep_state(&revision),
+            Action::RestoreState { revision } => self.restore_state(&revision),
+            Action::Stop { revision } => return self.stop(&revision),
+            Action::Rehearse { revision, messages } => self.rehearse(&revision, messages),
+            Action::Shadow { revision, on } => self.shadow(&revision, on),
+        }
+        false
+    }
+
+    /// Creates the record of an earlier revision again, for an undo.
+    fn revive(&mut self, revision: &RevisionId) {
+        let now = self.now();
+        let Some(wanted) = self.wanted.get(&revision.agent) else { return };
+        let side = self.ledgers.get(&revision.agent).and_then(|ledger| ledger.side(revision.number));
+        let (Some(side), Some(managed)) = (side, self.managed.get_mut(&revision.agent)) else { return };
+        let kept = wanted.spec.with_settings(&side.settings);
+        let (spec, state) = match kept {
+            Some(kept) if kept.same_settings(&wanted.spec) => (Arc::clone(&wanted.spec), State::Unloaded),
+            Some(kept) => (Arc::new(kept), State::Unloaded),
+            None => (Arc::clone(&wanted.spec), State::failed("its settings cannot be read by this version")),
+        };
+        let mut record = ManagedRevision::new(side.number, spec, side.digest, now);
+        record.state = state;
+        managed.revisions.retain(|record| record.number != revision.number);
+        managed.revisions.push(record);
+        managed.revisions.sort_by_key(|record| record.number);
+    }
+
+    /// Starts more instances.
+    fn start_more(&mut self, revision: &RevisionId, instances: u32) {
+        self.work_on(revision, move |live, id| async move {
+            let result = start_instances(&live, instances).await;
+            TaskReport::InstancesStarted { agent: id.agent, number: id.number, instances, result }
+        });
+    }
+
+    /// Calls the `health` of a revision once.
+    fn probe(&mut self, revision: &RevisionId) {
+        let Some(ledger) = self.ledgers.get(&revision.agent) else { return };
+        let time = ledger.open().map_or(Duration::from_secs(5), |rollout| rollout.settings.probe.timeout);
+        self.work_on(revision, move |live, id| async move {
+            let answer = live.pool.probe(time).await;
+            if let Some(Err(why)) = &answer {
+                tracing::warn!(agent = %id.agent, "a probe of {id} failed: {why}");
+            }
+            TaskReport::Probed { agent: id.agent, number: id.number, passed: answer.map(|answer| answer.is_ok()) }
+        });
+    }
+
+    /// Pauses the mailbox of an agent for a handoff, once the store has paused its checkpoints.
+    fn pause_for_handoff(&mut self, name: &AgentName) {
+        let Some(candidate) = self.ledgers.get(name).and_then(Ledger::open).map(Rollout::candidate) else { return };
+        let context = Arc::clone(&self.context);
+        self.work_on(&candidate, move |_, id| async move {
+            let rest = context.store.rest().await;
+            TaskReport::CheckpointsPaused { agent: id.agent, number: id.number, rest }
+        });
+    }
+
+    /// Takes in that the store has paused its checkpoints for a handoff.
+    pub(super) fn take_checkpoint_pause(&mut self, name: &AgentName, number: u64, rest: Rest) {
+        let Some(managed) = self.managed.get_mut(name) else { return };
+        if let Some(record) = managed.revision_mut(number) {
+            record.busy = false;
+        }
+        let open = self.ledgers.get(name).and_then(Ledger::open);
+        // The rollout may have ended or changed meanwhile: then messages go on being handled.
+        if managed.retired.is_none() && open.is_some_and(|rollout| rollout.to.number == number && rollout.hands_over())
+        {
+            managed.checkpoint_pause = Some(rest);
+            self.pause(name, true);
+        }
+    }
+
+    /// Starts a task that works on a revision. The plan leaves the revision alone until the task reports.
+    pub(super) fn work_on<F>(
+        &mut self,
+        revision: &RevisionId,
+        work: impl FnOnce(Arc<Revision>, RevisionId) -> F + Send + 'static,
+    ) where
+        F: Future<Output = TaskReport> + Send,
+    {
+        let Some(record) =
+            self.managed.get_mut(&revision.agent).and_then(|managed| managed.revision_mut(revision.number))
+        else {
+            return;
+        };
+        let Some(live) = record.live.clone() else { return };
+        record.busy = true;
+        let (id, reports) = (revision.clone(), self.reports.0.clone());
+        // A task that panicked would never report, and its revision would stay busy: the guard ends the host instead.
+        let guard = self.context.tasks.guard("rollout");
+        tokio::spawn(async move {
+            let _guard = guard;
+            let report = work(live, id).await;
+            // The reconciler is gone only when the host stops.
+            let _ = reports.send(report).await;
+        });
+    }
+
+    /// Sets the bound that a rollout puts on the instances of a revision.
+    fn cap(&mut self, revision: &RevisionId, instances: Option<u32>) {
+        let Some(managed) = self.managed.get_mut(&revision.agent) else { return };
+        if let Some(record) = managed.revision_mut(revision.number) {
+            record.cap = instances;
+        }
+        managed.bound_instances();
+    }
+
+    /// Sends all traffic to a revision.
+    pub(super) fn switch(&mut self, revision: &RevisionId) -> bool {
+        self.set_split(revision, revision, 100)
+    }
+
+    /// Splits the traffic and takes the revisions to the states that follow. Returns `true` if the routes have changed.
+    fn set_split(&mut self, stable: &RevisionId, candidate: &RevisionId, percent: u8) -> bool {
+        let Some(managed) = self.managed.get_mut(&stable.agent) else { return false };
+        let live = |number: u64| managed.revisions.iter().find(|r| r.number == number).and_then(|r| r.live.clone());
+        let all = |id: &RevisionId| live(id.number).map(Traffic::whole);
+        let traffic = match percent {
+            0 => all(stable),
+            100.. => all(candidate),
+            _ => live(stable.number).zip(live(candidate.number)).map(|(stable, candidate)| {
+                let rollout = self.ledgers.get(&stable.id.agent).and_then(Ledger::open);
+                let split = rollout.map(|rollout| Split::new(rollout.id, &rollout.weights)).unwrap_or_default();
+                Traffic::parted(stable, candidate, split)
+            }),
+        };
+        let Some(traffic) = traffic else { return false };
+        let before = std::mem::take(&mut managed.shares);
+        managed.shares = [(stable.number, 100 - percent), (candidate.number, percent)]
+            .into_iter()
+            .filter(|(_, share)| *share > 0)
+            .collect();
+        let (agent, serving) = (Arc::clone(&managed.agent), managed.shares.clone());
+        managed.bound_instances();
+        let (ran, has_capabilities) = (agent.current().is_some(), !agent.spec().capabilities.is_empty());
+        agent.set_traffic(Some(traffic));
+        let running: Vec<u64> =
+            managed.revisions.iter().filter(|r| r.state == State::Running).map(|record| record.number).collect();
+        let id = |number| RevisionId { agent: stable.agent.clone(), number };
+        for (number, _) in serving.iter().filter(|(number, _)| !running.contains(number)) {
+            self.transition(&id(*number), State::Running, None);
+        }
+        let over = |number: &&u64| !serving.iter().any(|(serves, _)| serves == *number);
+        let drained: Vec<u64> = running.iter().filter(over).copied().collect();
+        for number in &drained {
+            self.transition(&id(*number), State::Draining, None);
+        }
+        if before != serving {
+            let share = |(number, share): &(u64, u8)| match share {
+                100 => format!("{} runs", id(*number)),
+                part => format!("{} has {part}%", id(*number)),
+            };
+            let drains = drained.iter().map(|number| format!("{} drains", id(*number)));
+            let changes: Vec<String> = serving.iter().map(share).chain(drains).collect();
+            // The first traffic of each agent is logged at a lower level, since a host may start ten thousand.
+            if before.is_empty() {
+                tracing::debug!(agent = %stable.agent, "{}", changes.join("; "));
+            } else {
+                tracing::info!(agent = %stable.agent, "{}", changes.join("; "));
+            }
+        }
+        // The routes list the capabilities of running agents only, so that they change with the first revision.
+        !ran && has_capabilities
+    }
+}

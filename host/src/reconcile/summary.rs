@@ -1,0 +1,27 @@
+//! The summary over all agents that the host's readiness follows from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use caxton_control::AgentName;
+use caxton_control::rollout::Obstacle;
+
+/// The state of all agents as far as the host's readiness depends on it. A pass updates only the agents that it planned
+/// for, so that its cost does not depend on the number of agents.
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    /// Agents with work under way that will end by itself soon.
+    pub(super) unsettled: BTreeSet<AgentName>,
+    /// Declared agents without a revision that takes messages.
+    pub(super) unserved: BTreeSet<AgentName>,
+    /// Declared agents that are not as declared until a person fixes something.
+    pub(super) obstructed: BTreeMap<AgentName, Obstacle>,
+    /// Agents with a rollout under way.
+    pub(super) rolling_out: BTreeSet<AgentName>,
+    /// The time at which the statistics of rollouts were compared last with the persisted ones.
+    pub(super) stats_checked_at: Option<Instant>,
+    /// The time since which the published readiness may be outdated.
+    pub(super) stale_since: Option<Instant>,
+    /// The time at which the readiness was published last.
+    pub(super) published_at: Option<Instant>,
+}

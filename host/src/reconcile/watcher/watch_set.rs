@@ -1,0 +1,65 @@
+//! The set of files that a declaration asks to follow.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use caxton_control::Desired;
+
+use super::pattern::Pattern;
+use super::sources::ExcludedFiles;
+
+/// The files to follow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct WatchSet {
+    /// The declaration file.
+    pub(crate) file: PathBuf,
+    /// The folder of the declaration, from which relative paths start.
+    pub(crate) dir: PathBuf,
+    /// Components of agents with `reload.watch`.
+    pub(crate) components: BTreeSet<PathBuf>,
+    /// The patterns of sources, by build command.
+    pub(crate) builds: BTreeMap<String, BTreeSet<String>>,
+    /// Paths that are never sources: built components and the data folder. A build that watched its own output would
+    /// run for ever.
+    made: BTreeSet<PathBuf>,
+}
+
+impl WatchSet {
+    /// Collects what the declaration in this file asks to follow. `data` is the data folder. All paths are absolute.
+    pub(crate) fn new(file: &Path, dir: &Path, data: &Path, desired: &Desired) -> Self {
+        let mut followed = Self { file: file.to_owned(), dir: dir.to_owned(), ..Self::default() };
+        for spec in desired.agents.values() {
+            let component = dir.join(&spec.component);
+            // Several agents may share a component.
+            if spec.reload.watch && !followed.components.contains(&component) {
+                followed.components.insert(component.clone());
+            }
+            if let Some(build) = &spec.build {
+                followed.builds.entry(build.command.clone()).or_default().extend(build.watch.iter().cloned());
+                followed.made.insert(component);
+            }
+        }
+        if !followed.builds.is_empty() {
+            followed.made.insert(data.to_owned());
+        }
+        followed
+    }
+
+    /// Returns the patterns of each build. An invalid pattern is logged and left out.
+    pub(crate) fn patterns(&self) -> BTreeMap<String, Vec<Pattern>> {
+        let of = |patterns: &BTreeSet<String>| {
+            let parsed = patterns.iter().filter_map(|written| {
+                Pattern::parse(written, &self.dir)
+                    .inspect_err(|why| tracing::error!("the pattern `{written}` of build.watch is not followed: {why}"))
+                    .ok()
+            });
+            parsed.flatten().collect()
+        };
+        self.builds.iter().map(|(command, patterns)| (command.clone(), of(patterns))).collect()
+    }
+
+    /// Returns the files that are excluded from the sources whatever a pattern says.
+    pub(crate) fn excluded(&self) -> ExcludedFiles {
+        ExcludedFiles::new(&self.made)
+    }
+}
