@@ -1,5 +1,5 @@
-//! The rules of this repository that a machine can see: sizes, arrows between modules, where wasmtime and
-//! `unsafe` may be, the form of comments, and rules of tests.
+//! The rules of this repository that a machine can see: sizes, circles between modules, names of types, the form of
+//! comments, where wasmtime and `unsafe` may be, and rules of tests.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,34 +18,6 @@ const MAX_FUNCTION: usize = 70;
 
 /// Files and functions that may be longer, and why.
 const LONGER: &[(&str, &str)] = &[];
-
-/// The modules of the host, the outermost first. One may import those below it, and those of its own row.
-const ROWS: &[&[&str]] = &[
-    &["main"],
-    &["lib"],
-    &["cli"],
-    &["host"],
-    &["http", "admin"],
-    &["reconcile"],
-    &["directory"],
-    &["agent"],
-    &["problem"],
-    &["context"],
-    &["wasm", "store", "events", "logs"],
-    &["config", "tasks", "systemd"],
-    &["telemetry"],
-    &["net"],
-    &["api_types", "test_hooks", "clock"],
-];
-
-/// Arrows that the rows would allow and that are not wanted.
-const NO_ARROWS: &[(&str, &[&str])] = &[
-    // Two ways in, neither of which is built on the other, and which change nothing that runs by themselves.
-    ("http", &["admin", "reconcile"]),
-    ("admin", &["http"]),
-    // What a guest asks for goes through `Outside`.
-    ("wasm", &["store", "events", "logs", "config", "api_types"]),
-];
 
 /// Lines outside `wasm/` that may name wasmtime, and why.
 const WASMTIME: &[(&str, &str)] = &[
@@ -133,50 +105,6 @@ fn functions(text: &str) -> Vec<(String, usize)> {
     found
 }
 
-/// The module of the host that a file belongs to.
-fn module(path: &str) -> String {
-    let path = path.trim_start_matches("host/src/");
-    path.split('/').next().unwrap().trim_end_matches(".rs").to_owned()
-}
-
-/// The modules of the host that a text imports, as `crate::NAME` or `crate::{NAME, …}`.
-fn imports(text: &str) -> Vec<String> {
-    let names = |text: &str| -> Vec<String> {
-        let name = |part: &str| part.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap().to_owned();
-        match text.strip_prefix('{') {
-            Some(list) => list.split('}').next().unwrap().split(',').map(|part| name(part.trim())).collect(),
-            None => vec![name(text)],
-        }
-    };
-    text.split("crate::").skip(1).flat_map(names).filter(|name| !name.is_empty()).collect()
-}
-
-#[test]
-fn arrows_between_modules_point_downwards() {
-    let row = |module: &str| ROWS.iter().position(|row| row.contains(&module));
-    let mut broken = Vec::new();
-    for (path, text) in sources(&["host/src"]) {
-        if is_test(&path) {
-            continue;
-        }
-        let from = module(&path);
-        let Some(here) = row(&from) else {
-            broken.push(format!("{path}: the module `{from}` has no place in `ROWS`"));
-            continue;
-        };
-        for to in imports(production(&text)) {
-            let forbidden = NO_ARROWS.iter().any(|(module, not)| *module == from && not.contains(&to.as_str()));
-            match row(&to) {
-                Some(there) if there < here || forbidden => broken.push(format!("{path}: {from} imports {to}")),
-                Some(_) => {}
-                // Macros and items of the crate itself.
-                None => {}
-            }
-        }
-    }
-    check("a module imports what is below it", &broken);
-}
-
 #[test]
 fn circles_between_modules_are_found() {
     let two = Modules::parse(&[
@@ -192,14 +120,16 @@ fn circles_between_modules_are_found() {
     assert_eq!(circles(&fold(&arrows, "")), [names(&["a", "b"])], "{arrows:?}");
 }
 
-/// The files of the host that are in circles, at most. The number may only fall; `caxton-control` has none.
-const MAX_TIED_FILES: usize = 150;
+/// The greatest number of the host's files that are in circles. It may only fall; `caxton-control` has none.
+const MAX_TIED_FILES: usize = 112;
 
+/// Checks that no two modules below the root of a crate import each other, not even by a third one; and no two files of
+/// `caxton-control`. The order of the layers is in `docs/architecture.md`, which `host/tests/tour.rs` compares.
 #[test]
 fn modules_have_no_circles() {
     let all = Modules::read().arrows();
     let (mut broken, mut tied) = (Vec::new(), 0);
-    for (_, folder) in CRATES {
+    for (name, folder) in CRATES {
         let arrows = inside(&all, folder);
         let folded = fold(&arrows, folder);
         let (modules, files) = (circles(&folded), circles(&arrows));
@@ -209,20 +139,20 @@ fn modules_have_no_circles() {
             modules.len(),
             files.len()
         );
-        modules.iter().for_each(|circle| println!("modules, {}", describe(circle, &folded)));
         files.iter().for_each(|circle| println!("files, {}", describe(circle, &arrows)));
-        if folder == "host/control/src" {
+        broken.extend(modules.iter().map(|circle| describe(circle, &folded)));
+        if name == "caxton_control" {
             broken.extend(files.iter().map(|circle| describe(circle, &arrows)));
         } else {
             tied += in_circles;
         }
     }
-    check("no file imports one that imports it", &broken);
+    check("no module imports one that imports it", &broken);
     assert!(tied <= MAX_TIED_FILES, "{tied} files of the host are in circles, and not {MAX_TIED_FILES}");
 }
 
 /// Types and traits of the two packages that share their name with another, in hundredths.
-const MAX_SHARED_NAMES: usize = 100;
+const MAX_SHARED_NAMES: usize = 28;
 
 #[test]
 fn types_have_names_of_their_own() {
@@ -242,7 +172,7 @@ fn types_have_names_of_their_own() {
 }
 
 /// The share of doc comments that may begin otherwise, in thousandths.
-const MAX_OTHER_DOCS: usize = 1000;
+const MAX_OTHER_DOCS: usize = 78;
 
 /// Returns whether the first line of a doc comment begins with an article or a verb in the third person.
 fn is_doc_line(line: &str, is_help: bool) -> bool {
@@ -312,6 +242,9 @@ fn doc_comments_begin_with_an_article_or_a_verb() {
     );
 }
 
+/// The least share of comment lines that give reasons, of the lines of code, in thousandths.
+const MIN_REASONS: usize = 25;
+
 #[test]
 fn reasons_stand_beside_the_code() {
     for folder in ["host/src", "host/control/src", "sdk/rust/src", "tests/src", "benches/src"] {
@@ -331,6 +264,7 @@ fn reasons_stand_beside_the_code() {
         let share = reasons * 1000 / code.max(1);
         println!("{folder}: {reasons} lines of reasons beside {code} lines of code, {share} in a thousand");
         println!("{}", files.join("\n"));
+        assert!(share >= MIN_REASONS, "{folder} gives {share} lines of reasons to a thousand of code");
     }
 }
 
