@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::commit::{Add, Commit, CommitError, Handled, StateChange, TOO_MANY_HOPS, beyond};
+use super::commit::{Add, Commit, CommitError, Handled, StateChange, TOO_MANY_HOPS, Writes, beyond};
 use super::conversation::write_end;
 use super::counters::Counters;
 use super::kept::Event;
 use super::keys::Known;
 use super::row;
 use super::rows::{find_key, write_attempt, write_event, write_fired, write_key, write_revision};
+use super::submission::CommitRequest;
 use super::timer;
 use super::writer::{Asker, Job};
 use crate::wasm::{Envelope, Expiry, TimerName, Value, is_as_seen, rank, sum};
@@ -19,8 +20,8 @@ use crate::wasm::{Envelope, Expiry, TimerName, Value, is_as_seen, rank, sum};
 /// Jobs that are written together, with what is to be said of them.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Commits, and whether they could be made.
-    pub(super) commits: Vec<(Box<Commit>, Result<(), CommitError>)>,
+    /// Commits with their results: the size of the agent's state, if it changed.
+    pub(super) commits: Vec<(Box<CommitRequest>, Result<Option<u64>, CommitError>)>,
     /// Who else is to be told.
     pub(super) askers: Vec<(Asker, Result<(), CommitError>)>,
     /// Who is told when it is written.
@@ -109,7 +110,7 @@ impl Batch {
     /// Takes in a job that is not written, so that whoever waits is told.
     fn set_aside(&mut self, job: Job) {
         match job {
-            Job::Commit(commit) => self.commits.push((commit, Ok(()))),
+            Job::Commit(commit) => self.commits.push((commit, Ok(None))),
             Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
                 self.askers.push((asker, Ok(())));
             }
@@ -123,13 +124,13 @@ impl Batch {
     fn write_job(&mut self, writing: &mut Writing<'_>, counters: &mut Counters, job: Job) -> rusqlite::Result<()> {
         let transaction = writing.transaction;
         match job {
-            Job::Commit(mut commit) => {
-                let written = writing.commit(counters, &mut commit);
+            Job::Commit(mut submission) => {
+                let written = writing.commit(counters, &mut submission);
                 let (result, error) = match written {
                     Ok(result) => (result, None),
-                    Err(error) => (Ok(()), Some(error)),
+                    Err(error) => (Ok(None), Some(error)),
                 };
-                self.commits.push((commit, result));
+                self.commits.push((submission, result));
                 error.map_or(Ok(()), Err)
             }
             Job::Revision(record, asker) => {
@@ -161,6 +162,16 @@ impl Batch {
     }
 }
 
+/// What becomes of an agent's state.
+struct StateDecision {
+    /// The numbers that were added to.
+    sums: Writes,
+    /// The version that all keys written have.
+    version: u64,
+    /// The size of the state afterwards.
+    size: i64,
+}
+
 /// A transaction with the statements that every commit needs.
 struct Writing<'t> {
     transaction: &'t Transaction<'t>,
@@ -189,40 +200,40 @@ impl<'t> Writing<'t> {
     }
 
     /// Writes one commit, or says why nothing of it is written.
-    fn commit(&mut self, counters: &mut Counters, commit: &mut Commit) -> rusqlite::Result<Result<(), CommitError>> {
+    fn commit(
+        &mut self,
+        counters: &mut Counters,
+        submission: &mut CommitRequest,
+    ) -> rusqlite::Result<Result<Option<u64>, CommitError>> {
+        let commit = &submission.commit;
         if let Some(key) = &commit.key
             && let Err(error) = find_key(self.transaction, &commit.agent, key)?
         {
             return Ok(Err(error));
         }
-        let size = match &mut commit.state {
+        let state = match &commit.state {
             Some(state) => match self.check_state(counters, &commit.agent, state)? {
-                Ok(size) => size,
+                Ok(decided) => Some(decided),
                 Err(error) => return Ok(Err(error)),
             },
-            None => 0,
+            None => None,
         };
         if let Err(error) = timer::check_cancels(self.transaction, &commit.agent, &commit.cancels)? {
             return Ok(Err(error));
         }
         // The last that may refuse: from here on all of it is written.
-        for sent in &mut commit.sends {
-            match counters.conversations.judge_sent(sent) {
-                Ok(change) => commit.changes.push(change),
-                Err(why) => {
-                    counters.conversations.forget(commit);
-                    return Ok(Err(CommitError::Illegal(why)));
-                }
-            }
+        if let Err(why) = counters.conversations.take_sends(submission) {
+            return Ok(Err(CommitError::Illegal(why)));
         }
+        let commit = &mut submission.commit;
         if let Some(closed) = &commit.closes {
             counters.conversations.close_question(closed);
         }
         if let Some(goes) = &commit.goes {
             counters.conversations.stay(&commit.agent, goes, crate::clock::steady_ms());
         }
-        if let Some(state) = &mut commit.state {
-            self.write_state(counters, &commit.agent, state, size)?;
+        if let (Some(state), Some(decided)) = (&commit.state, &state) {
+            self.write_state(counters, &commit.agent, state, decided)?;
         }
         if let Some(key) = &commit.key {
             write_key(self.transaction, &commit.agent, key)?;
@@ -245,7 +256,7 @@ impl<'t> Writing<'t> {
         if let Some(ended) = &commit.ended {
             write_end(self.transaction, ended, counters.now)?;
         }
-        Ok(Ok(()))
+        Ok(Ok(state.map(|decided| decided.size.max(0).cast_unsigned())))
     }
 
     /// Removes the timers that a commit cancels, and keeps what it sends.
@@ -253,13 +264,13 @@ impl<'t> Writing<'t> {
         for cancel in &commit.cancels {
             timer::cancel(self.transaction, counters, &commit.agent, &cancel.timer)?;
         }
-        for sent in commit.sends.iter_mut().filter(|sent| sent.ends().is_none()) {
-            self.keep_sent(counters, sent.envelope_mut())?;
+        for sent in commit.sends.iter_mut().filter(|sent| sent.ends.is_none()) {
+            self.keep_sent(counters, &mut sent.envelope)?;
         }
         for sent in &commit.sends {
-            if let Some(limit) = sent.ends() {
+            if let Some(limit) = sent.ends {
                 let error = beyond(limit);
-                self.bury(counters, sent.envelope(), (TOO_MANY_HOPS, &error), counters.now)?;
+                self.bury(counters, &sent.envelope, (TOO_MANY_HOPS, &error), counters.now)?;
             }
         }
         Ok(())
@@ -331,13 +342,12 @@ impl<'t> Writing<'t> {
         &mut self,
         counters: &mut Counters,
         agent: &Arc<str>,
-        state: &mut StateChange,
-    ) -> rusqlite::Result<Result<i64, CommitError>> {
-        if !state.adds.is_empty()
-            && let Err(error) = self.add(counters, agent, state)?
-        {
-            return Ok(Err(error));
-        }
+        state: &StateChange,
+    ) -> rusqlite::Result<Result<StateDecision, CommitError>> {
+        let (sums, version) = match self.add(counters, agent, state)? {
+            Ok(decided) => decided,
+            Err(error) => return Ok(Err(error)),
+        };
         for (key, seen) in &state.reads {
             let known = self.find(counters, agent, key)?;
             if !is_as_seen(*seen, known.version, known.expires_at, counters.now) {
@@ -346,7 +356,7 @@ impl<'t> Writing<'t> {
         }
         let bytes = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
         let mut size = counters.size(self.transaction, agent)?;
-        for (key, value) in &state.writes {
+        for (key, value) in state.writes.iter().chain(&sums) {
             let replaced = self.find(counters, agent, key)?.length;
             size -= replaced.map_or(0, |length| length + bytes(key.len()));
             size += value.as_ref().map_or(0, |value| bytes(key.len() + value.bytes.len()));
@@ -356,11 +366,11 @@ impl<'t> Writing<'t> {
             let removed = known.length.filter(|_| known.is_expired(counters.now));
             size -= removed.map_or(0, |length| length + bytes(key.len()));
         }
-        let grows = state.writes.values().any(Option::is_some);
+        let grows = !sums.is_empty() || state.writes.values().any(Option::is_some);
         if grows && size.cast_unsigned() > state.quota {
             return Ok(Err(CommitError::Quota(state.quota)));
         }
-        Ok(Ok(size))
+        Ok(Ok(StateDecision { sums, version, size }))
     }
 
     /// Makes writes of what is added to numbers: sums of what they are by now.
@@ -368,8 +378,12 @@ impl<'t> Writing<'t> {
         &self,
         counters: &Counters,
         agent: &Arc<str>,
-        state: &mut StateChange,
-    ) -> rusqlite::Result<Result<(), CommitError>> {
+        state: &StateChange,
+    ) -> rusqlite::Result<Result<(Writes, u64), CommitError>> {
+        let (mut sums, mut version) = (Writes::new(), state.version);
+        if state.adds.is_empty() {
+            return Ok(Ok((sums, version)));
+        }
         let mut value =
             self.transaction.prepare_cached("SELECT value, expires_at FROM state WHERE agent = ?1 AND key = ?2")?;
         for (key, Add { by, sum: foretold }) in &state.adds {
@@ -381,14 +395,14 @@ impl<'t> Writing<'t> {
             let Ok(sum) = sum(before.as_ref().map(|(bytes, _)| bytes.as_slice()), *by) else {
                 return Ok(Err(CommitError::NotANumber(key.clone())));
             };
-            if sum != *foretold && state.reversioned.is_none() {
+            if sum != *foretold && version == state.version {
                 // A commit before it was refused, which it was foretold upon.
-                state.reversioned = Some(counters.version.fetch_add(1, Ordering::SeqCst) + 1);
+                version = counters.version.fetch_add(1, Ordering::SeqCst) + 1;
             }
             let expiry = before.and_then(|(_, at)| at).map(|at| Expiry { at, given: None });
-            state.writes.insert(key.clone(), Some(Value { bytes: sum.to_string().into(), expiry }));
+            sums.insert(key.clone(), Some(Value { bytes: sum.to_string().into(), expiry }));
         }
-        Ok(Ok(()))
+        Ok(Ok((sums, version)))
     }
 
     /// Makes one handler's changes.
@@ -396,11 +410,12 @@ impl<'t> Writing<'t> {
         &mut self,
         counters: &mut Counters,
         agent: &Arc<str>,
-        state: &mut StateChange,
-        size: i64,
+        state: &StateChange,
+        decided: &StateDecision,
     ) -> rusqlite::Result<()> {
-        let version = state.reversioned.unwrap_or(state.version);
-        for (key, value) in &state.writes {
+        let StateDecision { sums, version, size } = decided;
+        let version = *version;
+        for (key, value) in state.writes.iter().chain(sums) {
             let known = match value {
                 Some(value) => {
                     let expires_at = value.expires_at();
@@ -423,9 +438,8 @@ impl<'t> Writing<'t> {
                 counters.keys.set(agent, key, Known::default());
             }
         }
-        counters.sizes.insert(Arc::clone(agent), size);
+        counters.sizes.insert(Arc::clone(agent), *size);
         counters.resized.insert(Arc::clone(agent));
-        state.size = Some(size.max(0).cast_unsigned());
         Ok(())
     }
 

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
-use caxton_control::conversation::Change;
 
 use super::conversation::{Closed, Expired, Goes};
-use crate::wasm::{Attempt, Cancel, Envelope, Sent, Value};
+use crate::wasm::{Attempt, Cancel, Dispatch, Envelope, Value};
 
 /// Keys that are written; none removes one.
 pub(crate) type Writes = BTreeMap<String, Option<Value>>;
 
-/// Everything that happens together: mostly what handling one message comes to.
+/// Everything that happens together: mostly what handling one message comes to. It says what is asked for and has nothing
+/// live; a [`CommitRequest`](super::CommitRequest) has the rest.
+#[derive(Debug)]
 pub(crate) struct Commit {
     /// Whose message was handled.
     pub(crate) agent: Arc<str>,
@@ -31,12 +30,9 @@ pub(crate) struct Commit {
     /// What becomes of the agent's state.
     pub(crate) state: Option<StateChange>,
     /// What is sent, the reply included. Delivered when it is safe.
-    pub(crate) sends: Vec<Sent>,
+    pub(crate) sends: Vec<Dispatch>,
     /// Timers of the agent that are cancelled, before what is sent.
     pub(crate) cancels: Vec<Cancel>,
-    /// The changes that sends made to their conversations, as far as they were taken in; none for a message that ends a
-    /// chain of causes and becomes a dead letter.
-    pub(super) changes: Vec<Option<Change>>,
     /// Where the conversation of the message that is handled goes on.
     pub(crate) goes: Option<Goes>,
     /// The message that is handled is a question, and gets no answer.
@@ -47,16 +43,11 @@ pub(crate) struct Commit {
     pub(crate) fired: Option<Fired>,
     /// The conversation that ends.
     pub(crate) ended: Option<Box<Expired>>,
-    /// Hears what became of it.
-    pub(crate) done: Done,
 }
-
-/// Hears what became of a commit, once. Runs where tasks can be started, and must not wait.
-pub(crate) type Done = Box<dyn FnOnce(Committed) + Send>;
 
 impl Commit {
     /// A commit of nothing yet.
-    pub(crate) fn new(agent: Arc<str>, done: Done) -> Self {
+    pub(crate) fn new(agent: Arc<str>) -> Self {
         Self {
             agent,
             handled: None,
@@ -68,22 +59,12 @@ impl Commit {
             state: None,
             sends: Vec::new(),
             cancels: Vec::new(),
-            changes: Vec::new(),
             goes: None,
             closes: None,
             key: None,
             fired: None,
             ended: None,
-            done,
         }
-    }
-}
-
-impl Commit {
-    /// Tells that nothing of it is kept, without a way to the disk.
-    pub(crate) fn refuse(self, why: CommitError) {
-        let Self { done, sends, state, dead, .. } = self;
-        done(Committed { result: Err(why), sends, state, dead });
     }
 }
 
@@ -111,12 +92,6 @@ pub(crate) struct StateChange {
     pub(crate) adds: BTreeMap<String, Add>,
     /// The version that all keys written have then; of [`Store::next_version`](super::Store::next_version).
     pub(crate) version: u64,
-    /// Another version that they have instead, since a sum is not the one that was foretold: who read that is to read again.
-    pub(crate) reversioned: Option<u64>,
-    /// Told the size of the agent's state after the commit.
-    pub(crate) bytes: Arc<AtomicU64>,
-    /// That size, once it is known.
-    pub(crate) size: Option<u64>,
     /// The most that the agent's state may have, in bytes.
     pub(crate) quota: u64,
 }
@@ -196,18 +171,6 @@ pub(crate) struct Fired {
     pub(crate) schedule: String,
     /// The time it was for, in milliseconds since 1970.
     pub(crate) at: u64,
-}
-
-/// What became of a commit.
-pub(crate) struct Committed {
-    /// Whether all of it is kept, or nothing.
-    pub(crate) result: Result<(), CommitError>,
-    /// What was to be sent: to be delivered, if it is kept.
-    pub(crate) sends: Vec<Sent>,
-    /// The keys that were to be written, with their version.
-    pub(crate) state: Option<StateChange>,
-    /// What was to be given up.
-    pub(crate) dead: Option<Box<DeadLetter>>,
 }
 
 /// Why nothing was committed.

@@ -36,6 +36,7 @@ mod rows;
 mod schema;
 mod size;
 mod state_copy;
+mod submission;
 mod sync;
 mod tell;
 mod timer;
@@ -59,8 +60,7 @@ use crate::telemetry::histogram::Histogram;
 pub(crate) use at_rest::{AtRest, ledgers, restore};
 pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
-    Add, Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
-    TOO_MANY_HOPS, beyond,
+    Add, Commit, CommitError, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange, TOO_MANY_HOPS, beyond,
 };
 pub(crate) use conversation::{Closed, ConversationFigures, Conversations, Goes, on_wall, said};
 pub(crate) use copy::CopyError;
@@ -70,6 +70,7 @@ pub(crate) use query::EventFilter;
 pub(crate) use queue::{Queued, Threaded};
 pub(crate) use recent::RecentMessage;
 pub(crate) use state_copy::{KeepState, RestoredState, StateCopy};
+pub(crate) use submission::{CommitRequest, Committed};
 pub(crate) use timer::{AgentTimers, Timers, WaitingTimer};
 
 /// The database within the data folder.

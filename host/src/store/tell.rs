@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::batch::Batch;
-use super::commit::{Commit, CommitError, Committed};
+use super::commit::CommitError;
 use super::kept::Event;
+use super::submission::CommitRequest;
 use super::sync::Progress;
 use crate::telemetry::histogram::Histogram;
 
@@ -61,22 +62,15 @@ impl Teller {
 
 /// Commits of one transaction, whoever made them to be told what became of each.
 struct Told {
-    commits: Vec<(Box<Commit>, Result<(), CommitError>)>,
+    commits: Vec<(Box<CommitRequest>, Result<Option<u64>, CommitError>)>,
     /// Why nothing of the transaction is kept.
     failed: Option<CommitError>,
 }
 
 impl Told {
     fn tell(self) {
-        for (commit, result) in self.commits {
-            let Commit { done, sends, state, dead, .. } = *commit;
-            let result = self.failed.clone().map_or(result, Err);
-            if let (Ok(()), Some(state)) = (&result, &state)
-                && let Some(size) = state.size
-            {
-                state.bytes.store(size, Ordering::Relaxed);
-            }
-            done(Committed { result, sends, state, dead });
+        for (submission, result) in self.commits {
+            submission.finish(self.failed.clone().map_or(result, Err));
         }
     }
 }

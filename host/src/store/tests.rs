@@ -53,9 +53,8 @@ impl Inbox for Anywhere {
 pub(crate) async fn kept(store: &Store, envelope: Envelope) -> Envelope {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let done = Box::new(|committed: Committed| sender.send(committed.sends[0].envelope().seq).unwrap());
-    let mut commit = Commit::new("".into(), done);
-    commit.sends = vec![Sent::new(Arc::new(Anywhere), Box::new(envelope))];
-    store.submit(commit);
+    let sent = Sent::new(Arc::new(Anywhere), Box::new(envelope));
+    store.submit(CommitRequest::new(Commit::new("".into()), vec![sent], done));
     let seq = receiver.await.unwrap().expect("it has a place");
     store.message(seq).unwrap().expect("it is kept")
 }
@@ -79,21 +78,18 @@ pub(super) fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> 
         expired: Vec::new(),
         adds: BTreeMap::new(),
         version: 0,
-        reversioned: None,
-        bytes: Arc::new(AtomicU64::new(0)),
-        size: None,
         quota: 1 << 20,
     }
 }
 
-/// Commits a change of `counter`'s state, and waits.
-pub(super) async fn commit(store: &Store, mut change: StateChange) -> Result<(), CommitError> {
+/// Commits a change of `counter`'s state, and waits. Returns the size of the state.
+pub(super) async fn commit(store: &Store, mut change: StateChange) -> Result<Option<u64>, CommitError> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     change.version = store.next_version();
-    let done = Box::new(|committed: Committed| drop(sender.send(committed.result)));
-    let mut commit = Commit::new("counter".into(), done);
+    let done = Box::new(|committed: Committed| drop(sender.send(committed.result.map(|()| committed.state_bytes))));
+    let mut commit = Commit::new("counter".into());
     commit.state = Some(change);
-    store.submit(commit);
+    store.submit(CommitRequest::new(commit, Vec::new(), done));
     receiver.await.unwrap()
 }
 
@@ -102,9 +98,7 @@ async fn what_is_committed_is_there_after_opening_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Fsync);
     let first = change(&[("a", Some("1")), ("b", Some("22"))], &[]);
-    let bytes = Arc::clone(&first.bytes);
-    commit(&store, first).await.unwrap();
-    assert_eq!(bytes.load(Ordering::Relaxed), 5, "two keys and three bytes");
+    assert_eq!(commit(&store, first).await, Ok(Some(5)), "two keys and three bytes");
     commit(&store, change(&[("b", None)], &[])).await.unwrap();
     drop(store);
     let store = open(&folder, Durability::Fsync);

@@ -12,9 +12,10 @@ use tokio::sync::{broadcast, oneshot};
 use super::Store;
 use super::batch::Batch;
 use super::checkpoint::Checkpointer;
-use super::commit::{Commit, CommitError};
+use super::commit::CommitError;
 use super::counters::Counters;
 use super::kept::{Event, RevisionRecord};
+use super::submission::CommitRequest;
 use super::sync::{Done, Progress, Syncer};
 use super::tell::Teller;
 use crate::telemetry::histogram::Histogram;
@@ -32,7 +33,7 @@ pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
 /// Something to be done in the next transaction.
 pub(super) enum Job {
     /// What handling a message comes to.
-    Commit(Box<Commit>),
+    Commit(Box<CommitRequest>),
     /// A new revision.
     Revision(RevisionRecord, Asker),
     /// Something that happened. Nobody waits.
@@ -127,9 +128,10 @@ impl Store {
         answer.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
     }
 
-    /// Commits when what is before it is safe; `commit.done` hears of it.
-    pub(crate) fn submit(&self, commit: Commit) {
-        self.writer.send(Job::Commit(Box::new(commit)));
+    /// Commits after everything that was submitted before. The result is passed to the submission's callback once it is
+    /// durable.
+    pub(crate) fn submit(&self, submission: CommitRequest) {
+        self.writer.send(Job::Commit(Box::new(submission)));
     }
 
     /// Keeps a new revision; returns when it is safe.

@@ -174,7 +174,7 @@ async fn a_copy_has_what_waits_to_be_written_before_it() {
         put_back(&store, 1, None),
         commit(&store, change(&[("b", Some("22"))], &[]))
     );
-    assert_eq!((restored, after), (Ok((1, 5)), Ok(())));
+    assert_eq!((restored, after), (Ok((1, 5)), Ok(Some(5))));
     assert_eq!(state(&store), pairs(&[("a", "1"), ("b", "22")]));
     assert_eq!(store.written_since("counter", 1).unwrap(), 1);
 }
