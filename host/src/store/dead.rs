@@ -9,7 +9,9 @@ use tokio::sync::oneshot;
 use super::Store;
 use super::commit::CommitError;
 use super::counters::Counters;
+use super::record::{DeadRow, QueueRow};
 use super::row::{self, COLUMNS};
+use super::tables::Tables;
 use crate::clock;
 use crate::wasm::{Attempt, Envelope, act};
 
@@ -207,11 +209,13 @@ impl Store {
             let (sender, receiver) = oneshot::channel();
             let filter = filter.clone();
             self.change(move |transaction, counters| {
-                let sql = format!(
-                    "DELETE FROM dead WHERE seq IN (SELECT seq FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE})",
-                    filter.sql()
-                );
-                let count = transaction.prepare_cached(&sql)?.execute(filter.values())? as u64;
+                let sql = format!("SELECT seq FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", filter.sql());
+                let mut record = counters.new_record();
+                for seq in transaction.prepare_cached(&sql)?.query_map(filter.values(), |row| row.get::<_, i64>(0))? {
+                    record.push(DeadRow::Removed { seq: seq?.cast_unsigned() });
+                }
+                let count = record.rows.len() as u64;
+                counters.apply(&mut Tables::new(transaction), record)?;
                 counters.history.revived(count);
                 let _ = sender.send(count);
                 Ok(())
@@ -249,24 +253,26 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
             envelopes.push(envelope);
         }
     }
-    let mut insert = transaction.prepare_cached(row::INSERT)?;
-    let mut forget = transaction.prepare_cached("DELETE FROM dead WHERE seq = ?1")?;
-    // The message as it was given up may still be there, and two have no place under one id.
-    let mut unlist = transaction.prepare_cached("UPDATE message SET receipt = NULL WHERE receipt = ?1")?;
+    let mut record = counters.new_record();
     let now = clock::now_ms();
     let mut last = filter.after;
     for envelope in &mut envelopes {
         last = envelope.seq.take().unwrap_or(last);
-        forget.execute([last.cast_signed()])?;
+        record.push(DeadRow::Removed { seq: last });
         (envelope.due, envelope.revived) = (Some(clock::steady_ms()), true);
         // That an operator wants it is a new cause, and the first.
         envelope.hops = 0;
         envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);
-        if counters.keeps_messages {
-            unlist.execute([&envelope.message.id])?;
-            counters.insert(&mut insert, envelope)?;
+        envelope.seq = counters.keeps_messages.then(|| counters.next_seq());
+    }
+    for envelope in &envelopes {
+        if let Some(seq) = envelope.seq {
+            // The message as it was given up may still be there, and two have no place under one id.
+            record.push(QueueRow::ReceiptRemoved { receipt: &envelope.message.id });
+            row::push_message(&mut record, envelope, seq);
         }
     }
+    counters.apply(&mut Tables::new(transaction), record)?;
     counters.history.revived(envelopes.len() as u64);
     Ok(Revived { envelopes, last })
 }

@@ -216,6 +216,8 @@ pub(crate) struct Dispatch {
     pub(crate) from_host: bool,
     /// The bound of causes if the message exceeds it: then it is stored as a dead letter and not delivered.
     pub(crate) ends: Option<u32>,
+    /// The sequence number that the store gave it.
+    pub(crate) seq: Option<u64>,
 }
 
 /// A place in a mailbox that is reserved for one message. Dropping it releases the place.
@@ -302,7 +304,7 @@ pub(crate) struct Refusal {
 impl Sent {
     /// Wraps a message for which `inbox` has reserved a place.
     pub(crate) fn new(inbox: Arc<dyn Inbox>, envelope: Box<Envelope>) -> Self {
-        let dispatch = Dispatch { envelope, from_host: false, ends: None };
+        let dispatch = Dispatch { envelope, from_host: false, ends: None, seq: None };
         Self { dispatch, place: ReservedPlace { inbox: Some(inbox), refusal: None } }
     }
 

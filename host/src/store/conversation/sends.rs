@@ -3,7 +3,8 @@
 use caxton_control::conversation::Change;
 
 use super::{Conversations, said};
-use crate::store::CommitRequest;
+use crate::clock;
+use crate::store::Submission;
 use crate::wasm::{Dispatch, Envelope, Sent};
 
 /// A question that was handled and got no answer.
@@ -67,12 +68,29 @@ impl Conversations {
         Ok(())
     }
 
+    /// Takes a commit into its conversations: what it sends, the question that it closes, the revision that goes on.
+    ///
+    /// # Errors
+    /// A message is not legal, and its sender has no mailbox: nothing of the commit is taken in.
+    pub(in crate::store) fn check(&self, submission: &mut Submission) -> Result<(), String> {
+        self.take_sends(submission)?;
+        let commit = &submission.commit;
+        if let Some(closed) = &commit.closes {
+            self.close_question(closed);
+        }
+        // After what is sent: a revision goes on with what is open then.
+        if let Some(goes) = &commit.goes {
+            self.stay(&commit.agent, goes, clock::steady_ms());
+        }
+        Ok(())
+    }
+
     /// Takes the messages of a commit into their conversations. One that is not legal there becomes the answer to its
     /// sender, `not-understood`.
     ///
     /// # Errors
     /// One is not legal, and its sender has no mailbox: nothing of the commit is taken in.
-    pub(in crate::store) fn take_sends(&self, submission: &mut CommitRequest) -> Result<(), String> {
+    fn take_sends(&self, submission: &mut Submission) -> Result<(), String> {
         for index in 0..submission.commit.sends.len() {
             let change = match self.take_send(&submission.commit.sends[index]) {
                 Ok(change) => change,
@@ -103,7 +121,7 @@ impl Conversations {
     }
 
     /// Takes back what a commit sends that is not kept.
-    pub(in crate::store) fn forget(&self, submission: &mut CommitRequest) {
+    pub(in crate::store) fn forget(&self, submission: &mut Submission) {
         let taken = std::mem::take(&mut submission.taken);
         for (sent, change) in submission.commit.sends.iter().zip(taken).rev() {
             if let Some(change) = change {

@@ -4,7 +4,11 @@ use caxton_control::Performative::{self, Inform, Propose, Request};
 use caxton_control::desired::Durability;
 
 use super::*;
+use rusqlite::Transaction;
+
 use crate::store::Store;
+use crate::store::counters::Counters;
+use crate::store::tables::Tables;
 use crate::store::tests::{self, Anywhere, message, settings};
 use crate::store::{Commit, CommitError, CommitRequest, Committed, StateChange};
 use crate::wasm::{Sent, Value, wit};
@@ -38,7 +42,13 @@ async fn kept(store: &Store) -> (Vec<String>, Vec<String>) {
 /// Ends conversations as the host does.
 async fn end(store: &Store, expired: Vec<Expired>) {
     for ended in expired {
-        store.change(move |transaction, _| write_end(transaction, &ended, 7)).await.unwrap();
+        let end = move |transaction: &Transaction<'_>, counters: &mut Counters| {
+            let is_named = is_named(transaction, &ended)?;
+            let mut record = counters.new_record();
+            push_end(&mut record, &ended, is_named, 7);
+            counters.apply(&mut Tables::new(transaction), record)
+        };
+        store.change(end).await.unwrap();
     }
 }
 
