@@ -5,10 +5,10 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::commit::CommitError;
 use super::counters::Counters;
 use super::decide::{self, Decider};
-use super::kept::Event;
-use super::rows::{push_event, push_revision};
+use super::other_rows::{push_event, push_revision};
 use super::submission::Submission;
 use super::tables::Tables;
+use super::types::Event;
 use super::writer::{Asker, Job};
 
 /// Jobs that are written together, with what is to be said of them.

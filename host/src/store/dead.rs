@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use super::Store;
 use super::commit::CommitError;
 use super::counters::Counters;
+use super::message_row::{self, COLUMNS};
 use super::record::{DeadRow, QueueRow};
-use super::row::{self, COLUMNS};
 use super::tables::Tables;
 use crate::clock;
 use crate::wasm::{Attempt, Envelope, act};
@@ -248,7 +248,7 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
         while bytes < REVIVE_BYTES
             && let Some(found) = rows.next()?
         {
-            let envelope = row::decode(found)?;
+            let envelope = message_row::decode(found)?;
             bytes += envelope.message.content.len();
             envelopes.push(envelope);
         }
@@ -269,7 +269,7 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
         if let Some(seq) = envelope.seq {
             // The message as it was given up may still be there, and two have no place under one id.
             record.push(QueueRow::ReceiptRemoved { receipt: &envelope.message.id });
-            row::push_message(&mut record, envelope, seq);
+            message_row::push_message(&mut record, envelope, seq);
         }
     }
     counters.apply(&mut Tables::new(transaction), record)?;
@@ -288,7 +288,7 @@ struct Tried<'a> {
 
 /// A dead letter of a row with [`SUMMARY`].
 fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
-    let Envelope { message, .. } = row::decode(found)?;
+    let Envelope { message, .. } = message_row::decode(found)?;
     let attempts = found.get_ref(10)?.as_str()?;
     let tried: Vec<Tried<'_>> = serde_json::from_str(attempts).unwrap_or_default();
     Ok(Dead {
@@ -312,7 +312,7 @@ fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
 
 /// The same of a row with its content.
 fn in_full(found: &Row<'_>) -> rusqlite::Result<DeadInFull> {
-    let Envelope { message, .. } = row::decode(found)?;
+    let Envelope { message, .. } = message_row::decode(found)?;
     let attempts = serde_json::from_str(found.get_ref(10)?.as_str()?).unwrap_or_default();
     Ok(DeadInFull { dead: summary(found)?, attempts, headers: message.headers, content: message.content })
 }

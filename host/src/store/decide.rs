@@ -10,9 +10,9 @@ use super::commit::{Add, Commit, CommitError, StateChange, TOO_MANY_HOPS, Writes
 use super::conversation::{is_named, push_end};
 use super::counters::Counters;
 use super::keys::Known;
+use super::message_row::{push_dead, push_message, push_timer};
+use super::other_rows::{KEY_LIFE, find_key};
 use super::record::{OtherRow, QueueRow, Record, StateRow};
-use super::row::{push_dead, push_message, push_timer};
-use super::rows::{KEY_LIFE, find_key};
 use super::submission::Submission;
 use super::timer::{self, Counted, FoundTimer};
 use crate::clock;

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use super::Store;
 use super::commit::CommitError;
-use super::kept::Snapshot;
+use super::types::Snapshot;
 
 /// Bytes of a piece. Writing one takes a millisecond or two, for which other commits wait.
 const PIECE: usize = 512 << 10;

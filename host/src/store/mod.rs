@@ -9,13 +9,12 @@
 //! written while the last is synced. Nobody
 //! hears "committed" before the data is as safe as `store.durability` asks.
 
-mod at_rest;
+mod backup;
 mod batch;
 mod check;
 mod checkpoint;
 mod commit;
 mod conversation;
-mod copy;
 mod counters;
 mod dead;
 mod decide;
@@ -23,26 +22,27 @@ mod difference;
 mod expired;
 mod held;
 mod history;
-mod kept;
 mod keys;
 mod ledger;
-mod lost;
 mod memory;
+mod message_row;
+mod notify;
+mod offline;
+mod other_rows;
 pub(crate) mod prefetch;
 mod query;
 mod queue;
 mod recent;
 mod record;
-mod row;
-mod rows;
 mod schema;
 mod size;
 mod state_copy;
 mod submission;
 mod sync;
 mod tables;
-mod tell;
 mod timer;
+mod types;
+mod unhandled;
 mod writer;
 
 use std::fs::{self, File, OpenOptions};
@@ -60,21 +60,21 @@ use self::counters::Counters;
 use self::history::History;
 use crate::telemetry::histogram::Histogram;
 
-pub(crate) use at_rest::{AtRest, ledgers, restore};
+pub(crate) use backup::CopyError;
 pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
     Add, Commit, CommitError, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange, TOO_MANY_HOPS, beyond,
 };
 pub(crate) use conversation::{Closed, ConversationFigures, Conversations, Goes, on_wall, said};
-pub(crate) use copy::CopyError;
 pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
-pub(crate) use kept::{Event, RevisionRecord, Snapshot};
+pub(crate) use offline::{OfflineStore, ledgers, restore};
 pub(crate) use query::EventFilter;
 pub(crate) use queue::{Queued, Threaded};
 pub(crate) use recent::RecentMessage;
 pub(crate) use state_copy::{KeepState, RestoredState, StateCopy};
 pub(crate) use submission::{CommitRequest, Committed};
 pub(crate) use timer::{AgentTimers, Timers, WaitingTimer};
+pub(crate) use types::{Event, RevisionRecord, Snapshot};
 
 /// The database within the data folder.
 const DATABASE: &str = "caxton.db";
@@ -234,7 +234,7 @@ impl Store {
     /// Opens the store in a folder, making both when they are not there.
     pub(crate) fn open(folder: &Path, settings: &desired::Store) -> Result<Arc<Self>, StoreError> {
         let lock = lock(folder)?;
-        copy::clear(folder);
+        backup::clear(folder);
         let database = folder.join(DATABASE);
         let keeps_messages = settings.durability != Durability::Memory;
         if !keeps_messages {

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::Store;
 use super::commit::CommitError;
-use super::row::{self, COLUMNS};
+use super::message_row::{self, COLUMNS};
 use crate::clock;
 use crate::wasm::{Attempt, Envelope};
 
@@ -91,11 +91,11 @@ impl Store {
                 let seq: i64 = found.get(0)?;
                 let agent = found.get_ref(1)?.as_str()?;
                 let due = found.get::<_, Option<i64>>(4)?.map(|due| clock::from_wall(due.cast_unsigned()));
-                let times = row::times(found.get_ref(5)?.as_blob()?);
+                let times = message_row::times(found.get_ref(5)?.as_blob()?);
                 let message = Queued {
                     seq: seq.cast_unsigned(),
                     conversation: hasher.hash_one(found.get_ref(2)?.as_str()?),
-                    rank: row::rank(found.get(3)?),
+                    rank: message_row::rank(found.get(3)?),
                     since: times.map(|(sent_at, _)| clock::from_wall(sent_at).max(due.unwrap_or(0))),
                     reply_by: times.and_then(|(_, reply_by)| reply_by),
                     again_at: again.get(&seq).copied(),
@@ -114,7 +114,9 @@ impl Store {
         self.with_reader(|connection| {
             let envelope = connection
                 .prepare_cached(&format!("SELECT {COLUMNS}, revived FROM message WHERE seq = ?1"))?
-                .query_row([seq.cast_signed()], |row| Ok(Envelope { revived: row.get(7)?, ..row::decode(row)? }))
+                .query_row([seq.cast_signed()], |row| {
+                    Ok(Envelope { revived: row.get(7)?, ..message_row::decode(row)? })
+                })
                 .optional()?;
             let Some(mut envelope) = envelope else { return Ok(None) };
             let mut attempts =
@@ -157,7 +159,7 @@ impl Store {
                 let revision: Option<i64> = found.get(8)?;
                 let handled = at.map(|at| (at.cast_unsigned(), revision.unwrap_or(0).cast_unsigned()));
                 let runs = found.get::<_, Option<u32>>(9)?.unwrap_or(0);
-                Ok(Threaded { envelope: row::decode(found)?, handled, runs })
+                Ok(Threaded { envelope: message_row::decode(found)?, handled, runs })
             })?;
             let mut thread: Vec<Threaded> = rows.collect::<rusqlite::Result<_>>()?;
             let timers = Self::timers_of(connection, conversation, began, limit)?;
@@ -197,7 +199,7 @@ impl Store {
 }
 
 fn read_kept(row: &rusqlite::Row<'_>) -> rusqlite::Result<Kept> {
-    let envelope = row::decode(row)?;
+    let envelope = message_row::decode(row)?;
     let handled = match (row.get::<_, Option<i64>>(7)?, row.get::<_, Option<i64>>(8)?) {
         (Some(at), Some(revision)) => Some((at.cast_unsigned(), revision.cast_unsigned())),
         _ => None,

@@ -23,8 +23,8 @@ use super::Store;
 use super::commit::{Commit, CommitError};
 use super::conversation::Closed;
 use super::counters::Counters;
+use super::message_row;
 use super::record::{Record, TimerRow};
-use super::row;
 use super::tables::Tables;
 use crate::clock;
 use crate::wasm::{Cancel, Dispatch, Envelope, TimerName};
@@ -175,7 +175,7 @@ fn find(transaction: &Transaction<'_>, sender: &str, timer: &TimerName) -> rusql
         .prepare_cached(&sql)?
         .query_row(params![sender, value], |found| {
             let (id, agent): (String, String) = (found.get(1)?, found.get(2)?);
-            let key = row::reply_with(found.get_ref(4)?.as_blob()?).unwrap_or_else(|| id.clone());
+            let key = message_row::reply_with(found.get_ref(4)?.as_blob()?).unwrap_or_else(|| id.clone());
             let closed = Closed { conversation: found.get(3)?, from: sender.to_owned(), to: agent.clone(), key };
             Ok(FoundTimer { seq: found.get::<_, i64>(0)?.cast_unsigned(), id, agent, closed })
         })
@@ -259,12 +259,12 @@ fn cancel(
     Ok(true)
 }
 
-/// The columns of a timer as [`row::decode`] reads them, and when it is due by the steady clock.
+/// The columns of a timer as [`message_row::decode`] reads them, and when it is due by the steady clock.
 const COLUMNS: &str = "seq, agent, conversation, rank, at, head, content, due";
 
 fn decode(found: &rusqlite::Row<'_>) -> rusqlite::Result<Envelope> {
     let due = found.get::<_, i64>(7)?.cast_unsigned();
-    Ok(Envelope { due: Some(due), ..row::decode(found)? })
+    Ok(Envelope { due: Some(due), ..message_row::decode(found)? })
 }
 
 /// Moves an agent's timers that are due by `now` to the messages that wait in its mailbox.
@@ -297,7 +297,7 @@ fn fire(
     }
     for envelope in &fired {
         if let Some(seq) = envelope.seq {
-            row::push_message(&mut record, envelope, seq);
+            message_row::push_message(&mut record, envelope, seq);
         }
     }
     counters.apply(&mut Tables::new(transaction), record)?;
@@ -418,7 +418,7 @@ mod tests {
             // One that waits for its time, one that was due, one without a time, one that is handled.
             for (seq, due) in [(1, Some(hour)), (2, Some(1)), (3, None), (4, Some(hour))] {
                 let mut head = Vec::new();
-                row::encode(&message(&format!("m-{seq}"), "triage", "desk"), &mut head);
+                message_row::encode(&message(&format!("m-{seq}"), "triage", "desk"), &mut head);
                 let insert = "INSERT INTO message VALUES (?1, 'desk', 'c', 1, ?2, NULL, ?3, x'00', 0)";
                 older.execute(insert, params![seq, due, head]).unwrap();
             }

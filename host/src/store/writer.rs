@@ -14,10 +14,10 @@ use super::batch::Batch;
 use super::checkpoint::Checkpointer;
 use super::commit::CommitError;
 use super::counters::Counters;
-use super::kept::{Event, RevisionRecord};
-use super::submission::CommitRequest;
+use super::notify::Notifier;
+use super::submission::Submission;
 use super::sync::{Done, Progress, Syncer};
-use super::tell::Teller;
+use super::types::{Event, RevisionRecord};
 use crate::telemetry::histogram::Histogram;
 
 /// The most that one transaction takes up, so that its answers are not held back for too long.
@@ -33,7 +33,7 @@ pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
 /// Something to be done in the next transaction.
 pub(super) enum Job {
     /// What handling a message comes to.
-    Commit(Box<CommitRequest>),
+    Commit(Box<Submission>),
     /// A new revision.
     Revision(RevisionRecord, Asker),
     /// Something that happened. Nobody waits.
@@ -80,8 +80,8 @@ impl Writer {
             let _ = restart.send(Job::Restart);
         });
         let thread = {
-            let teller = Teller::new(follow.clone(), commits, &progress);
-            let syncer = Syncer::start(log, teller, Arc::clone(&progress));
+            let notifier = Notifier::new(follow.clone(), commits, &progress);
+            let syncer = Syncer::start(log, notifier, Arc::clone(&progress));
             let mut thread = Thread { connection, counters, progress, syncer, written: checkpointer.written() };
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
@@ -130,7 +130,7 @@ impl Store {
 
     /// Commits after everything that was submitted before. The result is passed to the submission's callback once it is
     /// durable.
-    pub(crate) fn submit(&self, submission: CommitRequest) {
+    pub(crate) fn submit(&self, submission: Submission) {
         self.writer.send(Job::Commit(Box::new(submission)));
     }
 

@@ -8,16 +8,16 @@ use tokio::sync::broadcast;
 
 use super::batch::Batch;
 use super::commit::CommitError;
-use super::kept::Event;
-use super::submission::CommitRequest;
+use super::submission::Submission;
 use super::sync::Progress;
+use super::types::Event;
 use crate::telemetry::histogram::Histogram;
 
 /// Up to so many commits are told of where they were made; more are told by a task, so that the disk does not wait.
 const TOLD_HERE: usize = 16;
 
 /// Tells everybody what became of a transaction.
-pub(super) struct Teller {
+pub(super) struct Notifier {
     follow: broadcast::Sender<Arc<Event>>,
     telling: Telling,
     seconds: metrics::Histogram,
@@ -25,7 +25,7 @@ pub(super) struct Teller {
     commits: Arc<Histogram>,
 }
 
-impl Teller {
+impl Notifier {
     /// Events go to `follow`; `commits` is told how long each transaction took. A panic while something is told ends the
     /// store.
     pub(super) fn new(
@@ -62,7 +62,7 @@ impl Teller {
 
 /// Commits of one transaction, whoever made them to be told what became of each.
 struct Told {
-    commits: Vec<(Box<CommitRequest>, Result<Option<u64>, CommitError>)>,
+    commits: Vec<(Box<Submission>, Result<Option<u64>, CommitError>)>,
     /// Why nothing of the transaction is kept.
     failed: Option<CommitError>,
 }

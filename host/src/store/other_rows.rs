@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::commit::{CommitError, IdempotencyKey};
-use super::kept::{Event, RevisionRecord};
 use super::record::{OtherRow, Record};
+use super::types::{Event, RevisionRecord};
 
 /// Events that are kept; the oldest leave first.
 const MAX_EVENTS: i64 = 100_000;
