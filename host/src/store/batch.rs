@@ -1,4 +1,4 @@
-//! One transaction: what the writer does with the jobs that came together.
+//! A transaction of the writer: all jobs that waited when it began.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -16,15 +16,15 @@ use super::writer::{Asker, Job};
 pub(super) struct Batch {
     /// Commits with their results: the size of the agent's state, if it changed.
     pub(super) commits: Vec<(Box<Submission>, Result<Option<u64>, CommitError>)>,
-    /// Who else is to be told.
+    /// The callers of other jobs.
     pub(super) askers: Vec<(Asker, Result<(), CommitError>)>,
-    /// Who is told when it is written.
+    /// The callers that are answered once the transaction is written, before it is durable.
     pub(super) early: Vec<Asker>,
-    /// What happened, with ids.
+    /// The events, with ids.
     pub(super) events: Vec<Event>,
-    /// Whether the log is to begin anew.
+    /// Set if the log is to begin anew.
     pub(super) restart: bool,
-    /// Who is to be told when the log is empty.
+    /// The callers that wait for an empty log.
     pub(super) emptying: Vec<Asker>,
 }
 

@@ -1,4 +1,4 @@
-//! What one commit holds: all of it is kept, or nothing.
+//! A commit: changes of which all are kept, or none.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use crate::wasm::{Attempt, Cancel, Dispatch, Envelope, Value};
 /// Keys that are written; none removes one.
 pub(crate) type Writes = BTreeMap<String, Option<Value>>;
 
-/// Everything that happens together: mostly what handling one message comes to. It says what is asked for and has nothing
-/// live; a [`CommitRequest`](super::CommitRequest) has the rest.
+/// A set of changes that happen together: mostly the effects of handling one message. It says what is asked for and holds
+/// nothing live; a [`Submission`](super::Submission) holds the rest.
 #[derive(Debug)]
 pub(crate) struct Commit {
-    /// Whose message was handled.
+    /// The agent that handled the message.
     pub(crate) agent: Arc<str>,
     /// The message that is handled, and not to be delivered any more.
     pub(crate) handled: Option<Handled>,
@@ -27,13 +27,13 @@ pub(crate) struct Commit {
     pub(crate) is_part: bool,
     /// The tickets whose reserved keys it may write.
     pub(crate) within: Vec<u64>,
-    /// What becomes of the agent's state.
+    /// The change of the agent's state.
     pub(crate) state: Option<StateChange>,
-    /// What is sent, the reply included. Delivered when it is safe.
+    /// The messages that are sent, the reply included. They are delivered when the commit is durable.
     pub(crate) sends: Vec<Dispatch>,
     /// Timers of the agent that are cancelled, before what is sent.
     pub(crate) cancels: Vec<Cancel>,
-    /// Where the conversation of the message that is handled goes on.
+    /// The revision that goes on with the conversation of the message that is handled.
     pub(crate) goes: Option<Goes>,
     /// The message that is handled is a question, and gets no answer.
     pub(crate) closes: Option<Box<Closed>>,
@@ -71,7 +71,7 @@ impl Commit {
 /// A message that is handled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Handled {
-    /// Where it is kept.
+    /// The sequence number of the message.
     pub(crate) seq: u64,
     /// The number of the revision that handled it.
     pub(crate) revision: u64,
@@ -79,7 +79,7 @@ pub(crate) struct Handled {
     pub(crate) runs: u32,
 }
 
-/// What a handler did to its agent's state.
+/// The change that a handler makes to its agent's state.
 #[derive(Debug)]
 pub(crate) struct StateChange {
     /// Keys read, with the version seen (0: there was none); all must still be so.
@@ -111,7 +111,7 @@ impl StateChange {
 /// An addition to a number.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Add {
-    /// By how much.
+    /// The addend.
     pub(crate) by: i64,
     /// The sum as those are told who read it before it is committed.
     pub(crate) sum: i64,
@@ -120,7 +120,7 @@ pub(crate) struct Add {
 /// An attempt that failed and will be followed by another.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    /// Where the message is kept.
+    /// The sequence number of the message.
     pub(crate) seq: u64,
     /// The attempt.
     pub(crate) attempt: Attempt,
@@ -128,7 +128,7 @@ pub(crate) struct Failed {
     pub(crate) again_at: u64,
 }
 
-/// Why a message that ends a chain of causes is a dead letter (`limits.hops`).
+/// The reason of a dead letter that ends a chain of causes (`limits.hops`).
 pub(crate) const TOO_MANY_HOPS: &str = "too-many-hops";
 
 /// Says why a message that ends a chain of causes is a dead letter.
@@ -141,39 +141,39 @@ pub(crate) fn beyond(limit: u32) -> String {
 pub(crate) struct DeadLetter {
     /// The message, with the attempts made.
     pub(crate) envelope: Box<Envelope>,
-    /// Why, as a stable code (SPEC §7).
+    /// The reason as a stable code (SPEC §7).
     pub(crate) reason: &'static str,
-    /// Why, for a person.
+    /// The reason for a person.
     pub(crate) error: String,
-    /// When, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub(crate) at: u64,
 }
 
 /// A client's own name for a message, so that asking twice means one message.
 #[derive(Debug)]
 pub(crate) struct IdempotencyKey {
-    /// As the client gave it.
+    /// The key as the client gave it.
     pub(crate) key: String,
     /// Tells requests with the same key apart.
     pub(crate) fingerprint: Vec<u8>,
     /// The id that the message has if the key is new.
     pub(crate) id: String,
-    /// Its conversation.
+    /// The conversation of that message.
     pub(crate) conversation: String,
-    /// When, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub(crate) at: u64,
 }
 
 /// A schedule that fired: kept with the message, so that it never fires twice.
 #[derive(Debug)]
 pub(crate) struct Fired {
-    /// Which schedule of the agent.
+    /// The schedule of the agent.
     pub(crate) schedule: String,
     /// The time it was for, in milliseconds since 1970.
     pub(crate) at: u64,
 }
 
-/// Why nothing was committed.
+/// The error of a commit of which nothing is kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CommitError {
     /// The value that was read of this key has changed meanwhile: the handler runs again.

@@ -53,7 +53,7 @@ pub(crate) struct ConversationFigures {
 const DEFAULT: desired::Conversations =
     desired::Conversations { timeout: std::time::Duration::from_secs(30 * 60), participants: 10 };
 
-/// What matters of a message to its conversation.
+/// Returns the part of a message that matters to its conversation.
 pub(crate) fn said(envelope: &Envelope) -> Said<'_> {
     let message = &envelope.message;
     Said {
@@ -101,15 +101,15 @@ struct Shard {
 }
 
 struct Open {
-    /// Of its name.
+    /// The hash of its name.
     hash: u64,
     record: Conversation,
     row: u64,
     /// No message of it has a place before this one; 0 if that is not known.
     began: u64,
-    /// Whether it is in `dirty`.
+    /// Set if it is in `dirty`.
     dirty: bool,
-    /// Whether more than its count and time is to be written.
+    /// Set if more than its count and time is to be written.
     changed: bool,
     /// When it was written last, as [`Conversations::writes`] counts.
     written: u64,
@@ -118,9 +118,9 @@ struct Open {
 /// A conversation that ended, as it was then.
 #[derive(Debug)]
 pub(crate) struct Expired {
-    /// Its row; none when it was never written.
+    /// The row; `None` if it was never written.
     pub(crate) row: Option<u64>,
-    /// What was known of it.
+    /// The record as it was at the end.
     pub(crate) record: Conversation,
     /// No message of it has a place before this one; 0 if that is not known.
     began: u64,
@@ -151,7 +151,7 @@ impl Conversations {
         Ok(conversations)
     }
 
-    /// How long a conversation lasts in which nothing is said, in milliseconds.
+    /// Returns the time without a message after which a conversation ends, in milliseconds.
     pub(crate) fn timeout(&self) -> u64 {
         u64::try_from(self.bounds.load().timeout.as_millis()).unwrap_or(u64::MAX)
     }
@@ -296,7 +296,7 @@ impl Conversations {
         self.rows.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Who takes part in a conversation, as far as `wanted` picks one.
+    /// Returns the first participant of a conversation that `wanted` picks.
     pub(crate) fn find<T>(&self, name: &str, wanted: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let (shard, hash) = self.shard(name);
         shard.get(name, hash)?.record.participants.iter().find_map(wanted)

@@ -1,4 +1,4 @@
-//! What the writer knows without asking the database.
+//! The state of the writer that it need not ask the database for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,15 +13,15 @@ use super::record::{OtherRow, Record, StateRow};
 use super::tables::Tables;
 use super::timer::{Counted, Timers};
 
-/// What the writer knows without asking the database.
+/// The state of the writer that it need not ask the database for.
 pub(super) struct Counters {
     /// The last message's place.
     pub(super) seq: u64,
     /// The version that the last write of state has; shared with those who take the next.
     pub(super) version: Arc<AtomicU64>,
-    /// Whether messages are kept: not when the data is to live as long as the host.
+    /// Set if messages are kept: not when the data is to live as long as the host.
     pub(super) keeps_messages: bool,
-    /// Handled messages, until they leave.
+    /// The handled messages, until they leave.
     pub(super) history: History,
     /// Conversations that are open.
     pub(super) conversations: Arc<Conversations>,
@@ -39,7 +39,7 @@ pub(super) struct Counters {
     pub(super) event: i64,
     /// The buffer of the next record.
     buffer: Vec<u8>,
-    /// When the transaction began, in milliseconds since 1970.
+    /// The time at which the transaction began, in milliseconds since 1970.
     pub(super) now: u64,
     /// The encoded records, once a test asks for them.
     #[cfg(test)]
@@ -51,12 +51,12 @@ pub(super) struct Counters {
 #[derive(Default)]
 pub(super) struct Captured {
     in_transaction: Vec<Vec<u8>>,
-    /// Those of transactions that were written.
+    /// The records of transactions that were written.
     pub(super) kept: Vec<Vec<u8>>,
 }
 
 impl Counters {
-    /// As the database has them.
+    /// Loads what the database has.
     pub(super) fn load(
         connection: &Connection,
         keeps_messages: bool,

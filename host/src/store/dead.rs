@@ -17,7 +17,7 @@ use crate::wasm::{Attempt, Envelope, act};
 
 /// Bytes of contents above which no further dead letter is let go in one transaction: they pass through memory.
 const REVIVE_BYTES: usize = 16 << 20;
-/// Dead letters that leave in one transaction, so that others' commits do not wait for long.
+/// The dead letters that leave in one transaction, so that others' commits do not wait for long.
 const AT_ONCE: u32 = 1_000;
 
 /// A message that was given up, without what it says and what went wrong each time.
@@ -58,31 +58,31 @@ pub(crate) struct Dead {
 /// A dead letter with all that is kept of it.
 #[derive(Debug)]
 pub(crate) struct DeadInFull {
-    /// What it comes to.
+    /// The summary.
     pub(crate) dead: Dead,
-    /// Every attempt, the first first.
+    /// The attempts, in order.
     pub(crate) attempts: Vec<Attempt>,
     /// The message's headers.
     pub(crate) headers: Vec<(String, String)>,
-    /// What the message says.
+    /// The content of the message.
     pub(crate) content: Vec<u8>,
 }
 
-/// Which dead letters are meant.
+/// A filter of dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeadFilter {
-    /// Only this agent's.
+    /// Selects only this agent's.
     pub(crate) agent: Option<String>,
-    /// Only those given up for this reason.
+    /// Selects only those given up for this reason.
     pub(crate) reason: Option<String>,
-    /// Only those after this number.
+    /// Selects only those after this number.
     pub(crate) after: u64,
-    /// None after this number.
+    /// Selects none after this number.
     pub(crate) up_to: u64,
 }
 
 impl Default for DeadFilter {
-    /// All of them.
+    /// Selects all of them.
     fn default() -> Self {
         Self { agent: None, reason: None, after: 0, up_to: u64::MAX }
     }
@@ -123,7 +123,7 @@ pub(crate) struct DeadCount {
     pub(crate) oldest: u64,
 }
 
-/// Dead letters that wait again.
+/// The dead letters that wait again.
 pub(crate) struct Revived {
     /// The messages, as they wait.
     pub(crate) envelopes: Vec<Envelope>,
@@ -135,7 +135,7 @@ pub(crate) struct Revived {
 const SUMMARY: &str = "seq, agent, conversation, rank, due, head, x'', at, reason, error, attempts, length(content)";
 
 impl Store {
-    /// Dead letters in order of their numbers, at most so many.
+    /// Returns dead letters in order of their numbers, at most so many.
     pub(crate) fn dead(&self, filter: &DeadFilter, limit: u32) -> Result<Vec<Dead>, String> {
         self.with_reader(|connection| {
             let sql = format!("SELECT {SUMMARY} FROM dead WHERE {} ORDER BY seq LIMIT {limit}", filter.sql());
@@ -143,7 +143,7 @@ impl Store {
         })
     }
 
-    /// All that is kept of a dead letter.
+    /// Returns all that is kept of a dead letter.
     pub(crate) fn dead_letter(&self, number: u64) -> Result<Option<DeadInFull>, String> {
         self.with_reader(|connection| {
             let sql =
@@ -152,7 +152,7 @@ impl Store {
         })
     }
 
-    /// Dead letters by agent and reason.
+    /// Returns the counts of dead letters by agent and reason.
     pub(crate) fn dead_counts(&self, filter: &DeadFilter) -> Result<Vec<DeadCount>, String> {
         self.with_reader(|connection| {
             let sql = format!(
@@ -174,7 +174,7 @@ impl Store {
         })
     }
 
-    /// How many dead letters each agent has; agents without any are not named.
+    /// Returns the number of dead letters of each agent; agents without any are not named.
     pub(crate) fn dead_by_agent(&self) -> Result<Vec<(String, u64)>, String> {
         self.with_reader(by_agent)
     }
@@ -230,7 +230,7 @@ impl Store {
     }
 }
 
-/// How many dead letters each agent has, of the index alone.
+/// Returns the number of dead letters of each agent, from the index alone.
 pub(super) fn by_agent(connection: &Connection) -> rusqlite::Result<Vec<(String, u64)>> {
     connection
         .prepare_cached("SELECT agent, count(*) FROM dead GROUP BY agent")?
@@ -277,7 +277,7 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
     Ok(Revived { envelopes, last })
 }
 
-/// What is read of an attempt for a list.
+/// The part of an attempt that a list shows.
 #[derive(Deserialize)]
 struct Tried<'a> {
     #[serde(borrow)]

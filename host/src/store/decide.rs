@@ -1,4 +1,4 @@
-//! What a commit comes to: checks what is asked for, and makes the record of it.
+//! Decisions on commits: checks what is asked for, and makes the record of what is done.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::timer::{self, Counted, FoundTimer};
 use crate::clock;
 use crate::wasm::{Expiry, Value, is_as_seen, sum};
 
-/// What was decided about a commit that is made.
+/// The decision on a commit that is made.
 pub(super) struct CommitDecision {
     state: Option<StateDecision>,
     /// Timers that are cancelled, or replaced by one of their name.
@@ -36,7 +36,7 @@ impl CommitDecision {
     }
 }
 
-/// What becomes of an agent's state.
+/// The decision on an agent's state.
 struct StateDecision {
     /// The numbers that were added to.
     sums: Writes,

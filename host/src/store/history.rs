@@ -1,4 +1,4 @@
-//! What stays of messages that are handled or given up: so many of each, the oldest leave first.
+//! The number of messages that stay after they were handled or given up; the oldest leave first.
 
 use std::collections::VecDeque;
 
@@ -6,15 +6,15 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::record::{DeadRow, QueueRow, Record};
 
-/// Handled messages between two marks, and the most that leave in one transaction beside its own work.
+/// The handled messages between two marks, and the most that leave in one transaction beside its own work.
 const STEP: u64 = 1_000;
 
-/// What is kept, and how much.
+/// The counts of handled messages and dead letters, and their bounds.
 #[derive(Debug)]
 pub(super) struct History {
-    /// Handled messages that are kept.
+    /// The bound of handled messages.
     keep: u64,
-    /// Dead letters that are kept.
+    /// The bound of dead letters.
     keep_dead: u64,
     /// Messages that were handled since the store was made, about.
     handled: u64,
@@ -23,12 +23,12 @@ pub(super) struct History {
     /// After every [`STEP`]: how many were handled by then, and the highest place among them.
     marks: VecDeque<(u64, u64)>,
     dead: u64,
-    /// Dead letters that the transaction in progress added.
+    /// The dead letters that the transaction in progress added.
     buried: u64,
     before: Before,
 }
 
-/// What was, before a transaction.
+/// The counts before a transaction.
 #[derive(Debug, Default)]
 struct Before {
     handled: u64,
@@ -40,7 +40,7 @@ struct Before {
 }
 
 impl History {
-    /// As the database has it.
+    /// Loads the counts of the database.
     pub(super) fn load(connection: &Connection, keep: u64, keep_dead: u64) -> rusqlite::Result<Self> {
         let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
         let (handled, dead) = (count("SELECT count(*) FROM ack")?, count("SELECT count(*) FROM dead")?);
@@ -111,7 +111,7 @@ impl History {
         self.buried += 1;
     }
 
-    /// Dead letters were taken out.
+    /// Counts dead letters that were taken out.
     pub(super) fn revived(&mut self, count: u64) {
         self.dead = self.dead.saturating_sub(count);
     }

@@ -235,7 +235,7 @@ fn read(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Snapshot> {
     })
 }
 
-/// All pieces of a memory together.
+/// Returns all pieces of a memory together.
 fn whole(connection: &Connection, number: i64, bytes: usize) -> rusqlite::Result<Vec<u8>> {
     let mut data = Vec::with_capacity(bytes);
     let mut statement = connection.prepare_cached("SELECT data FROM piece WHERE memory = ?1 ORDER BY number")?;

@@ -13,7 +13,7 @@ use caxton_control::mailbox::Rank;
 use super::record::{DeadRow, QueueRow, Record, TimerRow};
 use crate::wasm::{Envelope, performative, priority, wit};
 
-/// What of a message has no column of its own.
+/// The part of a message that has no column of its own.
 #[derive(Serialize, Deserialize)]
 struct EncodedHead<'a> {
     id: Cow<'a, str>,

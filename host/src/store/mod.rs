@@ -81,7 +81,7 @@ const DATABASE: &str = "caxton.db";
 /// The file by which a host holds the data folder.
 const LOCK: &str = "lock";
 
-/// Why the store cannot be used. Each says what the system or SQLite said, and what to try.
+/// The error of a store that cannot be used: what the system or SQLite said, and what to try.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The data folder cannot be made or written to.
@@ -89,10 +89,10 @@ pub(crate) enum StoreError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         cause: std::io::Error,
     },
-    /// Another host has it.
+    /// A host that is running has it.
     #[error("the data folder {} is in use by another host{}; stop that one, or choose another folder with `--data DIR`", path.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     InUse {
         /// The folder.
@@ -126,13 +126,13 @@ pub(crate) enum StoreError {
         /// The format of this version.
         known: i64,
     },
-    /// There is none.
+    /// The store does not exist.
     #[error("there is no store {}; say where it is with `--data DIR`", path.display())]
     Missing {
         /// The database.
         path: PathBuf,
     },
-    /// There is one, where none was expected.
+    /// A store exists where none was expected.
     #[error("there is a store {} already; with `--force` it is kept beside the new one", path.display())]
     Exists {
         /// The database.
@@ -149,7 +149,7 @@ pub(crate) enum StoreError {
     Damaged {
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
     /// It, or its folder, cannot be written to.
@@ -157,7 +157,7 @@ pub(crate) enum StoreError {
     ReadOnly {
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
     /// The disk is full.
@@ -165,7 +165,7 @@ pub(crate) enum StoreError {
     Full {
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
     /// What is to be done would fill the disk.
@@ -186,13 +186,13 @@ pub(crate) enum StoreError {
     Database {
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
 }
 
 impl StoreError {
-    /// Of what SQLite says of a database.
+    /// Returns the error for what SQLite says of a database.
     fn of(path: &Path, cause: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, PermissionDenied, ReadOnly};
 
@@ -216,7 +216,7 @@ pub(crate) struct Store {
     /// The version that the last write of state has.
     version: Arc<AtomicU64>,
     keeps_messages: bool,
-    /// How far the writer is.
+    /// The progress of the writer.
     progress: Arc<sync::Progress>,
     /// Memories of agents that are in pieces.
     pieces: Arc<memory::Pieces>,
@@ -224,9 +224,9 @@ pub(crate) struct Store {
     pub(crate) conversations: Arc<Conversations>,
     /// Messages that wait for their time.
     pub(crate) timers: Arc<Timers>,
-    /// How long commits took.
+    /// The durations of commits.
     commits: Arc<Histogram>,
-    /// Held for as long as the store is open.
+    /// Locks the folder for as long as the store is open.
     _lock: Lock,
 }
 
@@ -287,12 +287,12 @@ impl Store {
         self.version.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Whether messages are kept: not when the data is to live as long as the host.
+    /// Returns `true` if messages are kept: not when the data is to live as long as the host.
     pub(crate) fn keeps_messages(&self) -> bool {
         self.keeps_messages
     }
 
-    /// How long commits took since it was opened.
+    /// Returns the durations of commits since it was opened.
     pub(crate) fn commits(&self) -> &Histogram {
         &self.commits
     }

@@ -1,4 +1,4 @@
-//! Telling what became of commits, in their order.
+//! Notifications of the results of commits, in their order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use super::sync::Progress;
 use super::types::Event;
 use crate::telemetry::histogram::Histogram;
 
-/// Up to so many commits are told of where they were made; more are told by a task, so that the disk does not wait.
+/// The commits that are reported where they were made; more are reported by a task, so that the disk does not wait.
 const TOLD_HERE: usize = 16;
 
 /// Tells everybody what became of a transaction.
@@ -21,7 +21,7 @@ pub(super) struct Notifier {
     follow: broadcast::Sender<Arc<Event>>,
     telling: Telling,
     seconds: metrics::Histogram,
-    /// How long commits took.
+    /// The durations of commits.
     commits: Arc<Histogram>,
 }
 
@@ -63,7 +63,7 @@ impl Notifier {
 /// Commits of one transaction, whoever made them to be told what became of each.
 struct Told {
     commits: Vec<(Box<Submission>, Result<Option<u64>, CommitError>)>,
-    /// Why nothing of the transaction is kept.
+    /// The error if nothing of the transaction is kept.
     failed: Option<CommitError>,
 }
 

@@ -17,7 +17,7 @@ const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
 pub(crate) struct OfflineStore {
     database: PathBuf,
     connection: Connection,
-    /// Held until this is dropped.
+    /// Locks the folder until this is dropped.
     _lock: Lock,
 }
 

@@ -12,10 +12,10 @@ use super::types::{Event, RevisionRecord};
 const MAX_EVENTS: i64 = 100_000;
 /// Surplus events are removed when there are this many.
 const PRUNE_EVENTS: i64 = 1_000;
-/// How long an idempotency key is remembered, in milliseconds.
+/// The time for which an idempotency key is remembered, in milliseconds.
 pub(super) const KEY_LIFE: i64 = 24 * 60 * 60 * 1_000;
 
-/// Whether a client's key is free.
+/// Returns an error if a client's key was used before.
 pub(super) fn find_key(
     transaction: &Transaction<'_>,
     agent: &str,

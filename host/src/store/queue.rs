@@ -15,32 +15,32 @@ use crate::wasm::{Attempt, Envelope};
 /// A message that waits, without what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Queued {
-    /// Where it is kept.
+    /// The sequence number.
     pub(crate) seq: u64,
     /// The hash of its conversation.
     pub(crate) conversation: u64,
-    /// How urgent it is.
+    /// The urgency.
     pub(crate) rank: Rank,
     /// Since when it waits: when it was sent or due, by the steady clock; none if that cannot be read.
     pub(crate) since: Option<u64>,
-    /// When its answer is of no use any more, in milliseconds since 1970.
+    /// The time after which its answer is of no use, in milliseconds since 1970.
     pub(crate) reply_by: Option<u64>,
     /// The time of its next attempt, by the steady clock, if it was tried before.
     pub(crate) again_at: Option<u64>,
 }
 
-/// What became of a message that was taken from outside.
+/// The state of a message that was accepted from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
-    /// Where it is kept; also the number of its dead letter, if it was given up.
+    /// The sequence number; also the number of its dead letter, if it was given up.
     pub(crate) seq: u64,
-    /// Who got it.
+    /// The receiver.
     pub(crate) agent: String,
     /// The conversation that it is in.
     pub(crate) conversation: String,
-    /// When it was accepted, in milliseconds since 1970.
+    /// The time at which it was accepted, in milliseconds since 1970.
     pub(crate) accepted_at: u64,
-    /// When it was handled, and the number of the revision that did.
+    /// The time at which it was handled, and the number of the revision that did.
     pub(crate) handled: Option<(u64, u64)>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Kept {
 pub(crate) struct Threaded {
     /// The message.
     pub(crate) envelope: Envelope,
-    /// When it was handled, and the number of the revision that did; 0 for one that was given up.
+    /// The time at which it was handled, and the number of the revision that did; 0 for one that was given up.
     pub(crate) handled: Option<(u64, u64)>,
     /// The number of runs of its handler in the attempt that handled it.
     pub(crate) runs: u32,
@@ -129,7 +129,7 @@ impl Store {
         })
     }
 
-    /// What became of a message that was taken from outside; none if it is not known.
+    /// Returns the state of a message that was accepted from outside; `None` if it is not known.
     pub(crate) fn kept(&self, id: &str) -> Result<Option<Kept>, String> {
         self.with_reader(|connection| {
             let find = |sql: String| connection.prepare_cached(&sql)?.query_row([id], read_kept).optional();
@@ -187,7 +187,7 @@ impl Store {
         .await
     }
 
-    /// When a schedule fired last, in milliseconds since 1970.
+    /// Returns the time for which a schedule fired last, in milliseconds since 1970.
     pub(crate) fn fired_at(&self, agent: &str, schedule: &str) -> Result<Option<u64>, String> {
         self.with_reader(|connection| {
             connection

@@ -1,4 +1,4 @@
-//! Making safe what is written, while the next is being written.
+//! Syncs what is written, while the next transaction is being written.
 //!
 //! ```text
 //! the writer: write A | write B         | write C ...
@@ -28,15 +28,15 @@ use crate::telemetry::logging;
 
 /// A transaction that is written, or that failed.
 pub(super) struct Done {
-    /// What was in it, and who is to be told.
+    /// The jobs, with their callers.
     pub(super) batch: Batch,
-    /// Whether it was written.
+    /// `Ok` if it was written.
     pub(super) kept: rusqlite::Result<()>,
-    /// When it began.
+    /// The time at which it began.
     pub(super) began: Instant,
 }
 
-/// How far the writer is, for those who read what it writes.
+/// The progress of the writer, for those who read what it writes.
 pub(super) struct Progress {
     /// Transactions begun.
     begun: AtomicU64,
@@ -139,7 +139,7 @@ impl Store {
     }
 }
 
-/// What is said when the log could not be synced.
+/// The error of everything after a sync that failed.
 const BROKEN: &str = "the disk failed to keep what was written; start the host again once it is mended";
 
 /// Syncs the log and tells, one transaction after the other.
@@ -310,7 +310,7 @@ mod tests {
         assert!(progress.lost.borrow().is_none(), "a host goes on that may still answer for what it has");
     }
 
-    /// Of a folder with the files of a store.
+    /// Creates a folder with the files of a store.
     fn progress(folder: &std::path::Path) -> Arc<Progress> {
         let lock = std::fs::File::create(folder.join("lock")).unwrap();
         std::fs::write(folder.join("caxton.db"), "").unwrap();

@@ -1,4 +1,4 @@
-//! Applying records to the tables of SQLite.
+//! Applies records to the tables of SQLite.
 
 use rusqlite::{CachedStatement, Transaction, params};
 

@@ -47,11 +47,11 @@ fn column(timer: &TimerName) -> (&'static str, &str) {
 /// The timers of one agent, as they are counted.
 #[derive(Debug)]
 pub(crate) struct AgentTimers {
-    /// Those that the store has.
+    /// The number of timers in the store.
     kept: AtomicU64,
     /// Places of those that are yet to be committed.
     reserved: AtomicU64,
-    /// When the first is due, by the steady clock, or earlier; the end of time for never.
+    /// The time at which the first is due, by the steady clock, or earlier; the end of time for never.
     next: AtomicU64,
 }
 
@@ -102,7 +102,7 @@ pub(crate) struct Timers(Mutex<AHashMap<Arc<str>, Arc<AgentTimers>>>);
 pub(super) enum Counted {
     /// A timer of this agent that is due then is kept.
     Kept(Arc<str>, u64),
-    /// So many of an agent are gone.
+    /// Removes so many of an agent.
     Gone(Arc<str>, u64),
     /// The first of an agent is due then.
     Next(Arc<str>, Option<u64>),

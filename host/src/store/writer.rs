@@ -27,18 +27,18 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Events that a slow follower may be behind before it misses some.
 const FOLLOW: usize = 1_024;
 
-/// Who asked for something to be kept, and waits.
+/// The sender of an answer to a caller that waits.
 pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
 
-/// Something to be done in the next transaction.
+/// A job for the next transaction.
 pub(super) enum Job {
-    /// What handling a message comes to.
+    /// A commit.
     Commit(Box<Submission>),
     /// A new revision.
     Revision(RevisionRecord, Asker),
-    /// Something that happened. Nobody waits.
+    /// An event. No caller waits.
     Event(Event),
-    /// Anything else, which is seldom.
+    /// A change of another kind, which is seldom.
     Other(Other, Asker),
     /// The same for who is told when it is written: before it is safe, but not before whoever reads has it.
     Early(Other, Asker),
@@ -96,7 +96,7 @@ impl Writer {
         Self { jobs: Some(jobs), follow, thread: Some(thread), checkpointer: Some(checkpointer) }
     }
 
-    /// What copying of the log waits for.
+    /// Returns the lock that copying of the log waits for.
     pub(super) fn rest(&self) -> Arc<tokio::sync::RwLock<()>> {
         self.checkpointer.as_ref().expect("it is there until the store closes").rest()
     }

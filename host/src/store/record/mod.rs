@@ -1,4 +1,4 @@
-//! What a commit decided: the rows that it adds, changes and removes, with their sequence numbers and versions.
+//! A record of what a commit decided: the rows that it adds, changes and removes, with sequence numbers and versions.
 //!
 //! ```text
 //! Commit (what is asked for) --decide--> Record (what was decided) --apply--> tables
@@ -147,7 +147,7 @@ impl<'a> From<TimerRow<'a>> for RowChange<'a> {
     }
 }
 
-/// Dead letters.
+/// The dead letters.
 #[derive(Debug, PartialEq)]
 pub(super) enum DeadRow<'a> {
     /// Adds a dead letter.

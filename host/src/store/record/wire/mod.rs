@@ -14,13 +14,13 @@ pub(super) const VERSION: u8 = 1;
 /// The error of reading a record.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(in crate::store) enum RecordError {
-    /// It has no bytes.
+    /// A record has at least its version.
     #[error("the record is empty")]
     Empty,
     /// A newer host made it.
     #[error("the record has version {0}; this host knows versions up to {VERSION}")]
     Version(u8),
-    /// Its bytes are not those of a record.
+    /// The bytes are not those of a record.
     #[error("the record cannot be read: {0}")]
     Malformed(postcard::Error),
 }

@@ -1,4 +1,4 @@
-//! Version 1 of the encoded form.
+//! The encoded form, version 1.
 
 mod other;
 
