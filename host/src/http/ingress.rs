@@ -16,7 +16,7 @@ use super::listen::Line;
 use super::problem::{About, Problem};
 use super::{cors, head, message, path, status, web};
 use crate::agent::{Agent, Revision};
-use crate::directory::routes::Found;
+use crate::directory::routes::RouteMatch;
 use crate::net::Visit;
 use crate::telemetry::trace::Trace;
 use crate::wasm::Kind;
@@ -136,16 +136,16 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
     if let Err(problem) = head::check_host(&head) {
         return Answered::by_host(refuse(problem, None));
     }
-    let context = &line.server.context;
+    let directory = &line.server.directory;
     // Before routing: the method of a preflight is not the one that the page asks about.
-    if let Some(response) = cors::preflight(&line.server.settings.load().cors, &context.routes.load(), &head) {
+    if let Some(response) = cors::preflight(&line.server.settings.load().cors, &directory.routes.load(), &head) {
         // A preflight's response has its CORS headers already.
         return Answered { shared: false, ..Answered::by_host(response) };
     }
     if let Some(path) = head.uri.path().strip_prefix(OWN) {
-        let response = status::answer(context, &head.method, path, &trace);
+        let response = status::answer(directory, &head.method, path, &trace);
         // A receipt may still be uncommitted; the status must not show what a crash could take back.
-        context.store.wait_durable().await;
+        directory.context.store.wait_durable().await;
         return Answered::by_host(response);
     }
     if head.method == Method::CONNECT {
@@ -182,9 +182,9 @@ async fn reply(line: &Line, head: request::Parts, body: Incoming, trace: Trace) 
 fn find(line: &Line, head: &request::Parts) -> Routing {
     let path = path::normal(head.uri.path());
     // Everything needed is copied out: the snapshot of the routes must not be held during the call.
-    let routes = line.server.context.routes.load();
+    let routes = line.server.directory.routes.load();
     match routes.find_for(&path, &head.method) {
-        Found::Target(target, params) => Routing::Agent {
+        RouteMatch::Target(target, params) => Routing::Agent {
             agent: Arc::clone(&target.agent),
             shared: target.is_shared(),
             mode: target.mode,
@@ -192,8 +192,8 @@ fn find(line: &Line, head: &request::Parts) -> Routing {
             conversation: target.conversation.clone(),
             params: params.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         },
-        Found::OtherMethods(methods) => Routing::Methods(allowed(&methods)),
-        Found::Nothing => Routing::NoRoute,
+        RouteMatch::OtherMethods(methods) => Routing::Methods(allowed(&methods)),
+        RouteMatch::Nothing => Routing::NoRoute,
     }
 }
 

@@ -3,10 +3,10 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::commit::CommitError;
+use super::commit_request::CommitRequest;
 use super::counters::Counters;
 use super::decide::{self, Decider};
 use super::other_rows::{push_event, push_revision};
-use super::submission::Submission;
 use super::tables::Tables;
 use super::types::Event;
 use super::writer::{Asker, Job};
@@ -15,7 +15,7 @@ use super::writer::{Asker, Job};
 #[derive(Default)]
 pub(super) struct Batch {
     /// Commits with their results: the size of the agent's state, if it changed.
-    pub(super) commits: Vec<(Box<Submission>, Result<Option<u64>, CommitError>)>,
+    pub(super) commits: Vec<(Box<CommitRequest>, Result<Option<u64>, CommitError>)>,
     /// The callers of other jobs.
     pub(super) askers: Vec<(Asker, Result<(), CommitError>)>,
     /// The callers that are answered once the transaction is written, before it is durable.
@@ -171,7 +171,7 @@ impl<'t> Writing<'t> {
     fn commit(
         &mut self,
         counters: &mut Counters,
-        submission: &mut Submission,
+        submission: &mut CommitRequest,
     ) -> rusqlite::Result<Result<Option<u64>, CommitError>> {
         let decision = match self.decider.decide(counters, submission)? {
             Ok(decision) => decision,

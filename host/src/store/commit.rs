@@ -10,7 +10,7 @@ use crate::wasm::{Attempt, Cancel, Dispatch, Envelope, Value};
 pub(crate) type Writes = BTreeMap<String, Option<Value>>;
 
 /// A set of changes that happen together: mostly the effects of handling one message. It says what is asked for and holds
-/// nothing live; a [`Submission`](super::Submission) holds the rest.
+/// nothing live; a [`CommitRequest`](super::CommitRequest) holds the rest.
 #[derive(Debug)]
 pub(crate) struct Commit {
     /// The agent that handled the message.

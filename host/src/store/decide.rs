@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 
 use super::commit::{Add, Commit, CommitError, StateChange, TOO_MANY_HOPS, Writes, beyond};
+use super::commit_request::CommitRequest;
 use super::conversation::{is_named, push_end};
 use super::counters::Counters;
 use super::keys::Known;
 use super::message_row::{push_dead, push_message, push_timer};
 use super::other_rows::{KEY_LIFE, find_key};
 use super::record::{OtherRow, QueueRow, Record, StateRow};
-use super::submission::Submission;
 use super::timer::{self, Counted, FoundTimer};
 use crate::clock;
 use crate::wasm::{Expiry, Value, is_as_seen, sum};
@@ -64,7 +64,7 @@ impl<'t> Decider<'t> {
     pub(super) fn decide(
         &mut self,
         counters: &mut Counters,
-        submission: &mut Submission,
+        submission: &mut CommitRequest,
     ) -> rusqlite::Result<Result<CommitDecision, CommitError>> {
         let commit = &submission.commit;
         if let Some(key) = &commit.key

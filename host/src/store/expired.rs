@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Store;
 use super::commit::{Commit, CommitError, StateChange};
-use super::submission::{CommitRequest, Committed};
+use super::commit_request::{CommitRequest, Committed};
 
 impl Store {
     /// Keys whose time is over and that are still on the disk, by agent: those of longest ago, at most `limit` in all.

@@ -14,6 +14,7 @@ mod batch;
 mod check;
 mod checkpoint;
 mod commit;
+mod commit_request;
 mod conversation;
 mod counters;
 mod dead;
@@ -37,7 +38,6 @@ mod record;
 mod schema;
 mod size;
 mod state_copy;
-mod submission;
 mod sync;
 mod tables;
 mod timer;
@@ -65,6 +65,7 @@ pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
     Add, Commit, CommitError, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange, TOO_MANY_HOPS, beyond,
 };
+pub(crate) use commit_request::{CommitRequest, Committed};
 pub(crate) use conversation::{Closed, ConversationFigures, Conversations, Goes, on_wall, said};
 pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
 pub(crate) use offline::{OfflineStore, ledgers, restore};
@@ -72,7 +73,6 @@ pub(crate) use query::EventFilter;
 pub(crate) use queue::{Queued, Threaded};
 pub(crate) use recent::RecentMessage;
 pub(crate) use state_copy::{KeepState, RestoredState, StateCopy};
-pub(crate) use submission::{CommitRequest, Committed};
 pub(crate) use timer::{AgentTimers, Timers, WaitingTimer};
 pub(crate) use types::{Event, RevisionRecord, Snapshot};
 

@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 
 use super::batch::Batch;
 use super::commit::CommitError;
-use super::submission::Submission;
+use super::commit_request::CommitRequest;
 use super::sync::Progress;
 use super::types::Event;
 use crate::telemetry::histogram::Histogram;
@@ -62,7 +62,7 @@ impl Notifier {
 
 /// Commits of one transaction, whoever made them to be told what became of each.
 struct Told {
-    commits: Vec<(Box<Submission>, Result<Option<u64>, CommitError>)>,
+    commits: Vec<(Box<CommitRequest>, Result<Option<u64>, CommitError>)>,
     /// The error if nothing of the transaction is kept.
     failed: Option<CommitError>,
 }

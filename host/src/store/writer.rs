@@ -13,9 +13,9 @@ use super::Store;
 use super::batch::Batch;
 use super::checkpoint::Checkpointer;
 use super::commit::CommitError;
+use super::commit_request::CommitRequest;
 use super::counters::Counters;
 use super::notify::Notifier;
-use super::submission::Submission;
 use super::sync::{Done, Progress, Syncer};
 use super::types::{Event, RevisionRecord};
 use crate::telemetry::histogram::Histogram;
@@ -33,7 +33,7 @@ pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
 /// A job for the next transaction.
 pub(super) enum Job {
     /// A commit.
-    Commit(Box<Submission>),
+    Commit(Box<CommitRequest>),
     /// A new revision.
     Revision(RevisionRecord, Asker),
     /// An event. No caller waits.
@@ -130,7 +130,7 @@ impl Store {
 
     /// Commits after everything that was submitted before. The result is passed to the submission's callback once it is
     /// durable.
-    pub(crate) fn submit(&self, submission: Submission) {
+    pub(crate) fn submit(&self, submission: CommitRequest) {
         self.writer.send(Job::Commit(Box::new(submission)));
     }
 

@@ -41,12 +41,12 @@ impl Agent {
         })
     }
 
-    pub(in crate::agent) fn submit(&self, submission: CommitRequest) {
-        if let Some(state) = &submission.commit.state {
+    pub(in crate::agent) fn submit(&self, request: CommitRequest) {
+        if let Some(state) = &request.commit.state {
             // Before the values can be read: a shadow must not take them for those of an earlier message.
             self.note_writes(state.written());
         }
-        self.pending.submit(&self.context.store, submission);
+        self.pending.submit(&self.context.store, request);
     }
 
     /// Records the result of a commit that changes the state: what it wrote is in the store, or is not kept.

@@ -74,7 +74,7 @@ struct Callbacks {
 
 impl Callbacks {
     fn run(self) {
-        self.refused.into_iter().for_each(|(submission, why)| submission.refuse(why));
+        self.refused.into_iter().for_each(|(request, why)| request.refuse(why));
         self.runs.into_iter().for_each(|go_on| go_on());
     }
 }
@@ -94,8 +94,8 @@ impl PendingState {
     }
 
     /// Gives a commit to the store, delays it, or refuses it.
-    fn take(&mut self, store: &Store, mut submission: CommitRequest, callbacks: &mut Callbacks) {
-        let commit = &mut submission.commit;
+    fn take(&mut self, store: &Store, mut request: CommitRequest, callbacks: &mut Callbacks) {
+        let commit = &mut request.commit;
         let (ticket, is_part) = (commit.ticket, commit.is_part);
         if let Some(state) = commit.state.as_mut().filter(|state| state.writes_anything()) {
             let taken = (!self.table.is_empty())
@@ -105,25 +105,25 @@ impl PendingState {
                 // Who has keys waits for nobody.
                 Some(key) if ticket.is_some() => {
                     let why = CommitError::Conflict(key.clone());
-                    return callbacks.refused.push((submission, why));
+                    return callbacks.refused.push((request, why));
                 }
                 Some(_) => {
                     let keys = state.written().cloned().collect();
                     let within = commit.within.clone();
-                    return self.table.delay(keys, within, Continuation::Commit(Box::new(submission)));
+                    return self.table.delay(keys, within, Continuation::Commit(Box::new(request)));
                 }
                 None => {}
             }
             // What others would read of it, and build on, would never come to be.
             if let Some(key) = self.stale(state) {
-                return callbacks.refused.push((submission, CommitError::Conflict(key)));
+                return callbacks.refused.push((request, CommitError::Conflict(key)));
             }
             if let Err(why) = self.note(store, &commit.agent, state) {
-                return callbacks.refused.push((submission, why));
+                return callbacks.refused.push((request, why));
             }
         }
         // Under the lock: commits of an agent reach the store in the order of their versions.
-        store.submit(submission);
+        store.submit(request);
         if let (Some(ticket), false) = (ticket, is_part) {
             self.table.leave(ticket);
         }
@@ -191,13 +191,13 @@ impl Pending {
 
     /// Gives a commit to the store; what it writes can be read from now on. A commit that writes a key that another has
     /// reserved waits for that; one that is sure to be refused is refused at once.
-    pub(in crate::agent) fn submit(&self, store: &Store, submission: CommitRequest) {
-        let commit = &submission.commit;
+    pub(in crate::agent) fn submit(&self, store: &Store, request: CommitRequest) {
+        let commit = &request.commit;
         let writes = commit.state.as_ref().is_some_and(StateChange::writes_anything);
         if writes || commit.ticket.is_some() {
-            self.change(store, |state, callbacks| state.take(store, submission, callbacks));
+            self.change(store, |state, callbacks| state.take(store, request, callbacks));
         } else {
-            store.submit(submission);
+            store.submit(request);
         }
     }
 

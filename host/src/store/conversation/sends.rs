@@ -4,7 +4,7 @@ use caxton_control::conversation::Change;
 
 use super::{Conversations, said};
 use crate::clock;
-use crate::store::Submission;
+use crate::store::CommitRequest;
 use crate::wasm::{Dispatch, Envelope, Sent};
 
 /// A question that was handled and got no answer.
@@ -72,7 +72,7 @@ impl Conversations {
     ///
     /// # Errors
     /// A message is not legal, and its sender has no mailbox: nothing of the commit is taken in.
-    pub(in crate::store) fn check(&self, submission: &mut Submission) -> Result<(), String> {
+    pub(in crate::store) fn check(&self, submission: &mut CommitRequest) -> Result<(), String> {
         self.take_sends(submission)?;
         let commit = &submission.commit;
         if let Some(closed) = &commit.closes {
@@ -90,7 +90,7 @@ impl Conversations {
     ///
     /// # Errors
     /// One is not legal, and its sender has no mailbox: nothing of the commit is taken in.
-    fn take_sends(&self, submission: &mut Submission) -> Result<(), String> {
+    fn take_sends(&self, submission: &mut CommitRequest) -> Result<(), String> {
         for index in 0..submission.commit.sends.len() {
             let change = match self.take_send(&submission.commit.sends[index]) {
                 Ok(change) => change,
@@ -121,7 +121,7 @@ impl Conversations {
     }
 
     /// Takes back what a commit sends that is not kept.
-    pub(in crate::store) fn forget(&self, submission: &mut Submission) {
+    pub(in crate::store) fn forget(&self, submission: &mut CommitRequest) {
         let taken = std::mem::take(&mut submission.taken);
         for (sent, change) in submission.commit.sends.iter().zip(taken).rev() {
             if let Some(change) = change {

@@ -14,8 +14,8 @@ use crate::store::counters::Captured;
 use crate::store::tables::Tables;
 use crate::store::tests::{change, expiring, message, settings};
 use crate::store::{
-    Add, Closed, Commit, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Goes, Handled, IdempotencyKey,
-    RevisionRecord, StateChange, Store, Submission, schema,
+    Add, Closed, Commit, CommitRequest, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Goes, Handled,
+    IdempotencyKey, RevisionRecord, StateChange, Store, schema,
 };
 use crate::wasm::{Attempt, Cancel, Envelope, Inbox, Sent, TimerName, wit};
 
@@ -79,7 +79,7 @@ impl RandomRun {
                 waiting.lock().extend(committed.sends.iter().filter_map(|sent| sent.envelope().seq));
             }
         });
-        self.store.submit(Submission::new(commit, sends, done));
+        self.store.submit(CommitRequest::new(commit, sends, done));
     }
 
     /// Takes a message that waits, so that it is handled or given up once.
