@@ -69,7 +69,7 @@ async fn wait_durable(State(api): State<Api>, request: Request, next: Next) -> R
     let from_store = request.uri().path().split('/').any(|part| FROM_STORE.contains(&part));
     let response = next.run(request).await;
     if from_store {
-        api.context.store.safe().await;
+        api.context.store.wait_durable().await;
     }
     response
 }

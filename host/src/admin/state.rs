@@ -1,7 +1,6 @@
 //! The state of agents: reading it, and changing it by hand.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::extract::{Request, State};
@@ -225,9 +224,6 @@ async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Value>, header
         expired: Vec::new(),
         adds: BTreeMap::new(),
         version: 0,
-        reversioned: None,
-        bytes: Arc::clone(agent.state_bytes()),
-        size: None,
         quota: agent.spec().limits.state_bytes,
     };
     Ok(agent.commit(Some(change), Vec::new()).await?)

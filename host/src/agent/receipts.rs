@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::store::tests::{kept, message, plant, settings};
-    use crate::store::{Commit, DeadLetter};
+    use crate::store::{Commit, CommitRequest, DeadLetter};
     use crate::wasm::new_id;
 
     fn open(receipts: &Arc<Receipts>) -> (String, Waiter) {
@@ -244,14 +244,14 @@ mod tests {
         let receipts = Receipts::default();
         let envelope = kept(&store, message("m-1", "http:POST /", "triage")).await;
         let dead = DeadLetter { envelope: Box::new(envelope), reason: "expired", error: "too late".to_owned(), at: 7 };
-        let mut commit = Commit::new("triage".into(), Box::new(|_| ()));
+        let mut commit = Commit::new("triage".into());
         commit.dead = Some(Box::new(dead));
-        store.submit(commit);
+        store.submit(CommitRequest::new(commit, Vec::new(), Box::new(|_| ())));
         // Given up after it, more than any list has room for.
-        let mut later = Commit::new("triage".into(), Box::new(|_| ()));
+        let mut later = Commit::new("triage".into());
         let envelope = Box::new(message("m-2", "http:POST /", "triage"));
         later.dead = Some(Box::new(DeadLetter { envelope, reason: "invalid", error: String::new(), at: 8 }));
-        store.submit(later);
+        store.submit(CommitRequest::new(later, Vec::new(), Box::new(|_| ())));
         let copies = "INSERT INTO dead WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
              SELECT seq + i, agent, conversation, rank, due, head, content, at, reason, error, attempts, NULL
              FROM dead, n WHERE reason = 'invalid'";

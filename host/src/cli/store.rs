@@ -13,7 +13,7 @@ use super::output::{Cell, CliError, Exit, Out, Style, Table, count, printable, s
 use super::stats::times;
 use super::time::size;
 use crate::api_types::{StoreCheck, StoreStatus};
-use crate::store::{AtRest, CopyError, StoreError, restore};
+use crate::store::{CopyError, OfflineStore, StoreError, restore};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -81,7 +81,7 @@ enum Place {
     /// Through a running host.
     Host(Box<Client>),
     /// Directly. Hosts cannot start on it meanwhile.
-    Store(AtRest),
+    Store(OfflineStore),
 }
 
 /// Runs a subcommand.
@@ -109,7 +109,7 @@ fn place(args: &HostArgs) -> Result<Place, CliError> {
     if args.admin.is_some() {
         return Client::find(args).map(|client| Place::Host(Box::new(client)));
     }
-    match AtRest::open(&args.data) {
+    match OfflineStore::open(&args.data) {
         Ok(store) => Ok(Place::Store(store)),
         Err(StoreError::InUse { .. }) => Client::find(args).map(|client| Place::Host(Box::new(client))),
         Err(error) => Err(error.into()),
@@ -221,7 +221,7 @@ async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
 }
 
 /// Refuses a store of another version. A damaged one is left to the check.
-fn store_is_current(store: &AtRest) -> Result<(), CliError> {
+fn store_is_current(store: &OfflineStore) -> Result<(), CliError> {
     match store.current() {
         Err(error @ (StoreError::Newer { .. } | StoreError::Older { .. })) => Err(error.into()),
         Ok(()) | Err(_) => Ok(()),
@@ -229,7 +229,7 @@ fn store_is_current(store: &AtRest) -> Result<(), CliError> {
 }
 
 fn compact(data: &Path, out: &mut Out) -> Result<(), CliError> {
-    let store = AtRest::open(data).map_err(|error| match error {
+    let store = OfflineStore::open(data).map_err(|error| match error {
         StoreError::InUse { .. } => {
             let message = format!(
                 "a host runs on {}, and every commit would have to wait: stop it first. Free space in the store is reused anyway (`caxton store show`)",

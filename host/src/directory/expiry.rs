@@ -6,7 +6,7 @@ use caxton_control::conversation::Unanswered;
 
 use super::HostDirectory;
 use crate::clock;
-use crate::store::{Commit, Committed};
+use crate::store::{Commit, CommitRequest, Committed};
 use crate::wasm::{Envelope, Inbox, Sent, new_id, wit};
 
 /// The most conversations that end in one sweep, so that it does not hold up the store.
@@ -27,9 +27,9 @@ pub(crate) fn expire_conversations(directory: &HostDirectory) {
                 committed.sends.into_iter().for_each(Sent::deliver);
             }
         });
-        let mut commit = Commit::new("".into(), done);
-        (commit.sends, commit.ended) = (sends, Some(Box::new(expired)));
-        directory.context.store.submit(commit);
+        let mut commit = Commit::new("".into());
+        commit.ended = Some(Box::new(expired));
+        directory.context.store.submit(CommitRequest::new(commit, sends, done));
     }
 }
 

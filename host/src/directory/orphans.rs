@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::agent::AgentShared;
 use crate::clock;
-use crate::store::{Commit, DeadLetter, Queued, Store};
+use crate::store::{Commit, CommitRequest, DeadLetter, Queued, Store};
 use crate::wasm::Envelope;
 
 /// Timers that are given up in one transaction, so that others' commits do not wait for long.
@@ -49,9 +49,9 @@ fn bury_orphan(store: &Store, agent: &Arc<str>, envelope: Envelope) {
         error: "the agent is not declared any more".to_owned(),
         at: clock::now_ms(),
     };
-    let mut commit = Commit::new(Arc::clone(agent), Box::new(|_| ()));
+    let mut commit = Commit::new(Arc::clone(agent));
     commit.dead = Some(Box::new(dead));
-    store.submit(commit);
+    store.submit(CommitRequest::new(commit, Vec::new(), Box::new(|_| ())));
 }
 
 /// Makes dead letters of what waits for agents that are not declared any more.

@@ -13,7 +13,7 @@ use super::HostDirectory;
 use crate::agent::Agent;
 use crate::api_types::ScheduleStatus;
 use crate::clock;
-use crate::store::{Commit, Committed, Fired};
+use crate::store::{Commit, CommitRequest, Committed, Fired};
 use crate::wasm::{Envelope, Inbox, Sent, new_id, wit};
 
 /// The longest pause between two looks at the declaration and the clock, both of which may change.
@@ -144,9 +144,9 @@ fn begin(
         Some(_) => {}
         // From now on is counted.
         None => {
-            let mut commit = Commit::new(agent.name().shared(), Box::new(|_| ()));
+            let mut commit = Commit::new(agent.name().shared());
             commit.fired = Some(Fired { schedule: key.to_owned(), at: now });
-            directory.context.store.submit(commit);
+            directory.context.store.submit(CommitRequest::new(commit, Vec::new(), Box::new(|_| ())));
         }
     }
     schedule.next_after(counts_from(last, now))
@@ -192,10 +192,10 @@ fn fire(directory: &HostDirectory, agent: &Arc<Agent>, schedule: &Schedule, key:
         Ok(()) => committed.sends.into_iter().for_each(Sent::deliver),
         Err(error) => tracing::error!(agent = %name, %error, "a schedule did not fire"),
     });
-    let mut commit = Commit::new(agent.name().shared(), done);
-    commit.sends = vec![Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope)];
+    let mut commit = Commit::new(agent.name().shared());
+    let sent = Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope);
     commit.fired = Some(Fired { schedule: key.to_owned(), at });
-    directory.context.store.submit(commit);
+    directory.context.store.submit(CommitRequest::new(commit, vec![sent], done));
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ async fn reply(connection: &ConnectionContext, head: request::Parts, body: Incom
     if let Some(path) = head.uri.path().strip_prefix(OWN) {
         let response = message_status::answer(directory, &head.method, path, &trace);
         // A receipt may still be uncommitted; the status must not show what a crash could take back.
-        directory.context.store.safe().await;
+        directory.context.store.wait_durable().await;
         return Answered::by_host(response);
     }
     if head.method == Method::CONNECT {

@@ -1,35 +1,30 @@
-//! One transaction: what the writer does with the jobs that came together.
+//! A transaction of the writer: all jobs that waited when it began.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-
-use super::commit::{Add, Commit, CommitError, Handled, StateChange, TOO_MANY_HOPS, beyond};
-use super::conversation::write_end;
+use super::commit::CommitError;
+use super::commit_request::CommitRequest;
 use super::counters::Counters;
-use super::kept::Event;
-use super::keys::Known;
-use super::row;
-use super::rows::{find_key, write_attempt, write_event, write_fired, write_key, write_revision};
-use super::timer;
+use super::decide::{self, Decider};
+use super::other_rows::{push_event, push_revision};
+use super::tables::Tables;
+use super::types::Event;
 use super::writer::{Asker, Job};
-use crate::wasm::{Envelope, Expiry, TimerName, Value, is_as_seen, rank, sum};
 
 /// Jobs that are written together, with what is to be said of them.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Commits, and whether they could be made.
-    pub(super) commits: Vec<(Box<Commit>, Result<(), CommitError>)>,
-    /// Who else is to be told.
+    /// Commits with their results: the size of the agent's state, if it changed.
+    pub(super) commits: Vec<(Box<CommitRequest>, Result<Option<u64>, CommitError>)>,
+    /// The callers of other jobs.
     pub(super) askers: Vec<(Asker, Result<(), CommitError>)>,
-    /// Who is told when it is written.
+    /// The callers that are answered once the transaction is written, before it is durable.
     pub(super) early: Vec<Asker>,
-    /// What happened, with ids.
+    /// The events, with ids.
     pub(super) events: Vec<Event>,
-    /// Whether the log is to begin anew.
+    /// Set if the log is to begin anew.
     pub(super) restart: bool,
-    /// Who is to be told when the log is empty.
+    /// The callers that wait for an empty log.
     pub(super) emptying: Vec<Asker>,
 }
 
@@ -41,7 +36,7 @@ impl Batch {
         counters: &mut Counters,
         jobs: impl Iterator<Item = Job>,
     ) -> rusqlite::Result<()> {
-        let seq = counters.seq;
+        let before = (counters.seq, counters.event);
         counters.history.begin();
         counters.now = crate::clock::now_ms();
         let written = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
@@ -52,13 +47,11 @@ impl Batch {
             }
         };
         match &written {
-            Ok(()) => {
-                counters.conversations.safe_up_to(counters.seq);
-                counters.timers.apply(&mut counters.counted);
-            }
+            Ok(()) => counters.written(),
             Err(_) => {
-                self.commits.iter_mut().rev().for_each(|(commit, _)| counters.conversations.forget(commit));
-                counters.undo(seq);
+                // The last first, as each was taken in on top of those before.
+                self.commits.iter_mut().rev().for_each(|(submission, _)| counters.conversations.forget(submission));
+                counters.undo(before);
             }
         }
         written
@@ -70,25 +63,20 @@ impl Batch {
         counters: &mut Counters,
         jobs: impl Iterator<Item = Job>,
     ) -> rusqlite::Result<()> {
-        let seq = counters.seq;
         let mut failed = None;
         {
-            let mut writing = Writing::prepare(&transaction);
+            let mut writing = Writing::new(&transaction);
             for job in jobs {
-                let written = match &mut writing {
-                    Ok(writing) if failed.is_none() => self.write_job(writing, counters, job),
-                    Ok(_) | Err(_) => {
-                        self.set_aside(job);
-                        Ok(())
-                    }
-                };
-                failed = failed.or(written.err());
+                if failed.is_some() {
+                    self.set_aside(job);
+                } else {
+                    failed = self.write_job(&mut writing, counters, job).err();
+                }
             }
-            failed = failed.or(writing.err());
         }
         match failed {
             Some(error) => Err(error),
-            None => counters.finish(&transaction, seq).and_then(|()| transaction.commit()),
+            None => counters.finish(&transaction).and_then(|()| transaction.commit()),
         }
     }
 
@@ -109,7 +97,7 @@ impl Batch {
     /// Takes in a job that is not written, so that whoever waits is told.
     fn set_aside(&mut self, job: Job) {
         match job {
-            Job::Commit(commit) => self.commits.push((commit, Ok(()))),
+            Job::Commit(commit) => self.commits.push((commit, Ok(None))),
             Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
                 self.askers.push((asker, Ok(())));
             }
@@ -123,18 +111,20 @@ impl Batch {
     fn write_job(&mut self, writing: &mut Writing<'_>, counters: &mut Counters, job: Job) -> rusqlite::Result<()> {
         let transaction = writing.transaction;
         match job {
-            Job::Commit(mut commit) => {
-                let written = writing.commit(counters, &mut commit);
+            Job::Commit(mut submission) => {
+                let written = writing.commit(counters, &mut submission);
                 let (result, error) = match written {
                     Ok(result) => (result, None),
-                    Err(error) => (Ok(()), Some(error)),
+                    Err(error) => (Ok(None), Some(error)),
                 };
-                self.commits.push((commit, result));
+                self.commits.push((submission, result));
                 error.map_or(Ok(()), Err)
             }
-            Job::Revision(record, asker) => {
+            Job::Revision(revision, asker) => {
                 self.askers.push((asker, Ok(())));
-                write_revision(transaction, &record)
+                let mut record = counters.new_record();
+                push_revision(&mut record, &revision);
+                counters.apply(&mut writing.tables, record)
             }
             Job::Other(change, asker) => {
                 self.askers.push((asker, Ok(())));
@@ -145,8 +135,12 @@ impl Batch {
                 change(transaction, counters)
             }
             Job::Event(event) => {
-                let id = write_event(transaction, &event)?;
-                self.events.push(Event { id, ..event });
+                counters.event += 1;
+                let event = Event { id: counters.event, ..event };
+                let mut record = counters.new_record();
+                push_event(&mut record, &event);
+                counters.apply(&mut writing.tables, record)?;
+                self.events.push(event);
                 Ok(())
             }
             Job::Flush(asker) => {
@@ -161,285 +155,30 @@ impl Batch {
     }
 }
 
-/// A transaction with the statements that every commit needs.
+/// A transaction in progress.
 struct Writing<'t> {
     transaction: &'t Transaction<'t>,
-    insert: CachedStatement<'t>,
-    acknowledge: CachedStatement<'t>,
-    find: CachedStatement<'t>,
-    set: CachedStatement<'t>,
-    remove: CachedStatement<'t>,
+    decider: Decider<'t>,
+    tables: Tables<'t>,
 }
 
 impl<'t> Writing<'t> {
-    fn prepare(transaction: &'t Transaction<'t>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            transaction,
-            insert: transaction.prepare_cached(row::INSERT)?,
-            acknowledge: transaction
-                .prepare_cached("INSERT INTO ack (seq, at, revision, runs) VALUES (?1, ?2, ?3, ?4)")?,
-            find: transaction
-                .prepare_cached("SELECT version, length(value), expires_at FROM state WHERE agent = ?1 AND key = ?2")?,
-            set: transaction.prepare_cached(
-                // Without a look for the row that it replaces.
-                "REPLACE INTO state (agent, key, value, version, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?,
-            remove: transaction.prepare_cached("DELETE FROM state WHERE agent = ?1 AND key = ?2")?,
-        })
+    fn new(transaction: &'t Transaction<'t>) -> Self {
+        Self { transaction, decider: Decider::new(transaction), tables: Tables::new(transaction) }
     }
 
-    /// Writes one commit, or says why nothing of it is written.
-    fn commit(&mut self, counters: &mut Counters, commit: &mut Commit) -> rusqlite::Result<Result<(), CommitError>> {
-        if let Some(key) = &commit.key
-            && let Err(error) = find_key(self.transaction, &commit.agent, key)?
-        {
-            return Ok(Err(error));
-        }
-        let size = match &mut commit.state {
-            Some(state) => match self.check_state(counters, &commit.agent, state)? {
-                Ok(size) => size,
-                Err(error) => return Ok(Err(error)),
-            },
-            None => 0,
+    /// Makes one commit; returns the size of the agent's state if it changes, or the reason why nothing is written.
+    fn commit(
+        &mut self,
+        counters: &mut Counters,
+        submission: &mut CommitRequest,
+    ) -> rusqlite::Result<Result<Option<u64>, CommitError>> {
+        let decision = match self.decider.decide(counters, submission)? {
+            Ok(decision) => decision,
+            Err(error) => return Ok(Err(error)),
         };
-        if let Err(error) = timer::check_cancels(self.transaction, &commit.agent, &commit.cancels)? {
-            return Ok(Err(error));
-        }
-        // The last that may refuse: from here on all of it is written.
-        for sent in &mut commit.sends {
-            match counters.conversations.judge_sent(sent) {
-                Ok(change) => commit.changes.push(change),
-                Err(why) => {
-                    counters.conversations.forget(commit);
-                    return Ok(Err(CommitError::Illegal(why)));
-                }
-            }
-        }
-        if let Some(closed) = &commit.closes {
-            counters.conversations.close_question(closed);
-        }
-        if let Some(goes) = &commit.goes {
-            counters.conversations.stay(&commit.agent, goes, crate::clock::steady_ms());
-        }
-        if let Some(state) = &mut commit.state {
-            self.write_state(counters, &commit.agent, state, size)?;
-        }
-        if let Some(key) = &commit.key {
-            write_key(self.transaction, &commit.agent, key)?;
-        }
-        if counters.keeps_messages {
-            if let Some(handled) = commit.handled {
-                self.acknowledge(counters, handled)?;
-            }
-            if let Some(failed) = &commit.failed {
-                write_attempt(self.transaction, failed)?;
-            }
-        }
-        self.write_sends(counters, commit)?;
-        if let Some(dead) = &commit.dead {
-            self.bury(counters, &dead.envelope, (dead.reason, &dead.error), dead.at)?;
-        }
-        if let Some(fired) = &commit.fired {
-            write_fired(self.transaction, &commit.agent, fired)?;
-        }
-        if let Some(ended) = &commit.ended {
-            write_end(self.transaction, ended, counters.now)?;
-        }
-        Ok(Ok(()))
-    }
-
-    /// Removes the timers that a commit cancels, and keeps what it sends.
-    fn write_sends(&mut self, counters: &mut Counters, commit: &mut Commit) -> rusqlite::Result<()> {
-        for cancel in &commit.cancels {
-            timer::cancel(self.transaction, counters, &commit.agent, &cancel.timer)?;
-        }
-        for sent in commit.sends.iter_mut().filter(|sent| sent.ends().is_none()) {
-            self.keep_sent(counters, sent.envelope_mut())?;
-        }
-        for sent in &commit.sends {
-            if let Some(limit) = sent.ends() {
-                let error = beyond(limit);
-                self.bury(counters, sent.envelope(), (TOO_MANY_HOPS, &error), counters.now)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps a message that is sent, for its mailbox or for its time.
-    fn keep_sent(&mut self, counters: &mut Counters, envelope: &mut Envelope) -> rusqlite::Result<()> {
-        if let Some(name) = &envelope.timer {
-            let before = TimerName::Name(name.clone());
-            timer::cancel(self.transaction, counters, &envelope.message.sender, &before)?;
-        }
-        match envelope.due {
-            Some(due) if envelope.waits => timer::keep(self.transaction, counters, envelope, due),
-            Some(_) | None if counters.keeps_messages => counters.insert(&mut self.insert, envelope),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn acknowledge(&mut self, counters: &mut Counters, handled: Handled) -> rusqlite::Result<()> {
-        let at = counters.now.cast_signed();
-        let Handled { seq, revision, runs } = handled;
-        self.acknowledge.execute(params![seq.cast_signed(), at, revision.cast_signed(), runs])?;
-        counters.history.handled(handled.seq);
-        Ok(())
-    }
-
-    /// Keeps a message that is given up apart from those that wait.
-    fn bury(
-        &mut self,
-        counters: &mut Counters,
-        envelope: &Envelope,
-        (reason, error): (&str, &str),
-        at: u64,
-    ) -> rusqlite::Result<()> {
-        let seq = envelope.seq.unwrap_or_else(|| counters.next_seq());
-        if counters.keeps_messages && envelope.seq.is_some() {
-            self.acknowledge(counters, Handled { seq, revision: 0, runs: 0 })?;
-        }
-        row::encode(envelope, &mut counters.buffer);
-        let message = &envelope.message;
-        let attempts = serde_json::to_string(&envelope.failed).expect("attempts are numbers and text");
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO dead (seq, agent, conversation, rank, due, head, content, at, reason, error, attempts, receipt)
-                 VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            )?
-            .execute(params![
-                seq.cast_signed(),
-                message.receiver,
-                message.conversation_id,
-                rank(message.priority) as i64,
-                counters.buffer,
-                message.content,
-                at.cast_signed(),
-                reason,
-                error,
-                attempts,
-                row::receipt(message),
-            ])?;
-        if !envelope.failed.is_empty() {
-            self.transaction.prepare_cached("DELETE FROM attempt WHERE seq = ?1")?.execute([seq.cast_signed()])?;
-        }
-        counters.history.buried(self.transaction)
-    }
-
-    /// Whether one handler's changes can be made: not if what it read has changed, or its agent would keep too much.
-    /// Gives how much it keeps then.
-    fn check_state(
-        &mut self,
-        counters: &mut Counters,
-        agent: &Arc<str>,
-        state: &mut StateChange,
-    ) -> rusqlite::Result<Result<i64, CommitError>> {
-        if !state.adds.is_empty()
-            && let Err(error) = self.add(counters, agent, state)?
-        {
-            return Ok(Err(error));
-        }
-        for (key, seen) in &state.reads {
-            let known = self.find(counters, agent, key)?;
-            if !is_as_seen(*seen, known.version, known.expires_at, counters.now) {
-                return Ok(Err(CommitError::Conflict(key.clone())));
-            }
-        }
-        let bytes = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
-        let mut size = counters.size(self.transaction, agent)?;
-        for (key, value) in &state.writes {
-            let replaced = self.find(counters, agent, key)?.length;
-            size -= replaced.map_or(0, |length| length + bytes(key.len()));
-            size += value.as_ref().map_or(0, |value| bytes(key.len() + value.bytes.len()));
-        }
-        for key in &state.expired {
-            let known = self.find(counters, agent, key)?;
-            let removed = known.length.filter(|_| known.is_expired(counters.now));
-            size -= removed.map_or(0, |length| length + bytes(key.len()));
-        }
-        let grows = state.writes.values().any(Option::is_some);
-        if grows && size.cast_unsigned() > state.quota {
-            return Ok(Err(CommitError::Quota(state.quota)));
-        }
-        Ok(Ok(size))
-    }
-
-    /// Makes writes of what is added to numbers: sums of what they are by now.
-    fn add(
-        &self,
-        counters: &Counters,
-        agent: &Arc<str>,
-        state: &mut StateChange,
-    ) -> rusqlite::Result<Result<(), CommitError>> {
-        let mut value =
-            self.transaction.prepare_cached("SELECT value, expires_at FROM state WHERE agent = ?1 AND key = ?2")?;
-        for (key, Add { by, sum: foretold }) in &state.adds {
-            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<i64>>(1)?));
-            let before = value.query_row(params![&**agent, key], row).optional()?;
-            let before = before.map(|(bytes, at)| (bytes, at.map(i64::cast_unsigned)));
-            // One whose time is over is not there.
-            let before = before.filter(|(_, at)| at.is_none_or(|at| at > counters.now));
-            let Ok(sum) = sum(before.as_ref().map(|(bytes, _)| bytes.as_slice()), *by) else {
-                return Ok(Err(CommitError::NotANumber(key.clone())));
-            };
-            if sum != *foretold && state.reversioned.is_none() {
-                // A commit before it was refused, which it was foretold upon.
-                state.reversioned = Some(counters.version.fetch_add(1, Ordering::SeqCst) + 1);
-            }
-            let expiry = before.and_then(|(_, at)| at).map(|at| Expiry { at, given: None });
-            state.writes.insert(key.clone(), Some(Value { bytes: sum.to_string().into(), expiry }));
-        }
-        Ok(Ok(()))
-    }
-
-    /// Makes one handler's changes.
-    fn write_state(
-        &mut self,
-        counters: &mut Counters,
-        agent: &Arc<str>,
-        state: &mut StateChange,
-        size: i64,
-    ) -> rusqlite::Result<()> {
-        let version = state.reversioned.unwrap_or(state.version);
-        for (key, value) in &state.writes {
-            let known = match value {
-                Some(value) => {
-                    let expires_at = value.expires_at();
-                    let columns = (version.cast_signed(), expires_at.map(u64::cast_signed));
-                    self.set.execute(params![&**agent, key, &*value.bytes, columns.0, columns.1])?;
-                    let length = Some(i64::try_from(value.bytes.len()).unwrap_or(i64::MAX));
-                    Known { version, length, expires_at }
-                }
-                None => {
-                    self.remove.execute(params![&**agent, key])?;
-                    Known::default()
-                }
-            };
-            counters.keys.set(agent, key, known);
-        }
-        for key in &state.expired {
-            // One that was written meanwhile stays.
-            if self.find(counters, agent, key)?.is_expired(counters.now) {
-                self.remove.execute(params![&**agent, key])?;
-                counters.keys.set(agent, key, Known::default());
-            }
-        }
-        counters.sizes.insert(Arc::clone(agent), size);
-        counters.resized.insert(Arc::clone(agent));
-        state.size = Some(size.max(0).cast_unsigned());
-        Ok(())
-    }
-
-    /// Returns the version, length and expiry of a key.
-    fn find(&mut self, counters: &mut Counters, agent: &Arc<str>, key: &str) -> rusqlite::Result<Known> {
-        if let Some(known) = counters.keys.get(agent, key) {
-            return Ok(known);
-        }
-        let row = |row: &rusqlite::Row<'_>| {
-            let expires_at = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
-            Ok(Known { version: row.get::<_, i64>(0)?.cast_unsigned(), length: Some(row.get(1)?), expires_at })
-        };
-        let known = self.find.query_row(params![&**agent, key], row).optional()?.unwrap_or_default();
-        counters.keys.set(agent, key, known);
-        Ok(known)
+        let record = decide::record(counters, &submission.commit, &decision);
+        counters.apply(&mut self.tables, record)?;
+        Ok(Ok(decision.state_bytes()))
     }
 }

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use serde::de::DeserializeOwned;
 
 use super::Store;
-use super::row::{self, COLUMNS};
+use super::message_row::{self, COLUMNS};
 use crate::api_types::{Defect, StoreCheck};
 use crate::wasm::Attempt;
 
@@ -152,7 +152,7 @@ fn unreadable(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
     let mut rows = statement.query([])?;
     let mut count = 0;
     while let Some(found) = rows.next()? {
-        count += u64::from(row::decode(found).is_err());
+        count += u64::from(message_row::decode(found).is_err());
     }
     Ok(count)
 }

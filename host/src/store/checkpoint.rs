@@ -1,4 +1,4 @@
-//! Copying the log of the database into the database, beside the writer.
+//! Copies the log of the database into the database, beside the writer.
 //!
 //! SQLite appends every commit to a log and copies it into the database from time to time, for which the commit
 //! that triggers it would have to wait. Here a thread copies with a connection of its own while commits go on; the
@@ -27,10 +27,10 @@ const MAX_LOG: i64 = 64 << 20;
 /// does not grow meanwhile.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
-/// What the writer and the copying thread share.
+/// The state that the writer and the copying thread share.
 #[derive(Default)]
 struct Shared {
-    /// Whether something was written since the last copy began.
+    /// Set if something was written since the last copy began.
     written: Mutex<bool>,
     woken: Condvar,
     stop: AtomicBool,

@@ -1,20 +1,19 @@
-//! What one commit holds: all of it is kept, or nothing.
+//! A commit: changes of which all are kept, or none.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
-use caxton_control::conversation::Change;
 
 use super::conversation::{Closed, Expired, Goes};
-use crate::wasm::{Attempt, Cancel, Envelope, Sent, Value};
+use crate::wasm::{Attempt, Cancel, Dispatch, Envelope, Value};
 
 /// Keys that are written; none removes one.
 pub(crate) type Writes = BTreeMap<String, Option<Value>>;
 
-/// Everything that happens together: mostly what handling one message comes to.
+/// A set of changes that happen together: mostly the effects of handling one message. It says what is asked for and holds
+/// nothing live; a [`CommitRequest`](super::CommitRequest) holds the rest.
+#[derive(Debug)]
 pub(crate) struct Commit {
-    /// Whose message was handled.
+    /// The agent that handled the message.
     pub(crate) agent: Arc<str>,
     /// The message that is handled, and not to be delivered any more.
     pub(crate) handled: Option<Handled>,
@@ -28,16 +27,13 @@ pub(crate) struct Commit {
     pub(crate) is_part: bool,
     /// The tickets whose reserved keys it may write.
     pub(crate) within: Vec<u64>,
-    /// What becomes of the agent's state.
+    /// The change of the agent's state.
     pub(crate) state: Option<StateChange>,
-    /// What is sent, the reply included. Delivered when it is safe.
-    pub(crate) sends: Vec<Sent>,
+    /// The messages that are sent, the reply included. They are delivered when the commit is durable.
+    pub(crate) sends: Vec<Dispatch>,
     /// Timers of the agent that are cancelled, before what is sent.
     pub(crate) cancels: Vec<Cancel>,
-    /// The changes that sends made to their conversations, as far as they were taken in; none for a message that ends a
-    /// chain of causes and becomes a dead letter.
-    pub(super) changes: Vec<Option<Change>>,
-    /// Where the conversation of the message that is handled goes on.
+    /// The revision that goes on with the conversation of the message that is handled.
     pub(crate) goes: Option<Goes>,
     /// The message that is handled is a question, and gets no answer.
     pub(crate) closes: Option<Box<Closed>>,
@@ -47,16 +43,11 @@ pub(crate) struct Commit {
     pub(crate) fired: Option<Fired>,
     /// The conversation that ends.
     pub(crate) ended: Option<Box<Expired>>,
-    /// Hears what became of it.
-    pub(crate) done: Done,
 }
-
-/// Hears what became of a commit, once. Runs where tasks can be started, and must not wait.
-pub(crate) type Done = Box<dyn FnOnce(Committed) + Send>;
 
 impl Commit {
     /// A commit of nothing yet.
-    pub(crate) fn new(agent: Arc<str>, done: Done) -> Self {
+    pub(crate) fn new(agent: Arc<str>) -> Self {
         Self {
             agent,
             handled: None,
@@ -68,29 +59,19 @@ impl Commit {
             state: None,
             sends: Vec::new(),
             cancels: Vec::new(),
-            changes: Vec::new(),
             goes: None,
             closes: None,
             key: None,
             fired: None,
             ended: None,
-            done,
         }
-    }
-}
-
-impl Commit {
-    /// Tells that nothing of it is kept, without a way to the disk.
-    pub(crate) fn refuse(self, why: CommitError) {
-        let Self { done, sends, state, dead, .. } = self;
-        done(Committed { result: Err(why), sends, state, dead });
     }
 }
 
 /// A message that is handled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Handled {
-    /// Where it is kept.
+    /// The sequence number of the message.
     pub(crate) seq: u64,
     /// The number of the revision that handled it.
     pub(crate) revision: u64,
@@ -98,7 +79,7 @@ pub(crate) struct Handled {
     pub(crate) runs: u32,
 }
 
-/// What a handler did to its agent's state.
+/// The change that a handler makes to its agent's state.
 #[derive(Debug)]
 pub(crate) struct StateChange {
     /// Keys read, with the version seen (0: there was none); all must still be so.
@@ -111,12 +92,6 @@ pub(crate) struct StateChange {
     pub(crate) adds: BTreeMap<String, Add>,
     /// The version that all keys written have then; of [`Store::next_version`](super::Store::next_version).
     pub(crate) version: u64,
-    /// Another version that they have instead, since a sum is not the one that was foretold: who read that is to read again.
-    pub(crate) reversioned: Option<u64>,
-    /// Told the size of the agent's state after the commit.
-    pub(crate) bytes: Arc<AtomicU64>,
-    /// That size, once it is known.
-    pub(crate) size: Option<u64>,
     /// The most that the agent's state may have, in bytes.
     pub(crate) quota: u64,
 }
@@ -136,7 +111,7 @@ impl StateChange {
 /// An addition to a number.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Add {
-    /// By how much.
+    /// The addend.
     pub(crate) by: i64,
     /// The sum as those are told who read it before it is committed.
     pub(crate) sum: i64,
@@ -145,7 +120,7 @@ pub(crate) struct Add {
 /// An attempt that failed and will be followed by another.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    /// Where the message is kept.
+    /// The sequence number of the message.
     pub(crate) seq: u64,
     /// The attempt.
     pub(crate) attempt: Attempt,
@@ -153,7 +128,7 @@ pub(crate) struct Failed {
     pub(crate) again_at: u64,
 }
 
-/// Why a message that ends a chain of causes is a dead letter (`limits.hops`).
+/// The reason of a dead letter that ends a chain of causes (`limits.hops`).
 pub(crate) const TOO_MANY_HOPS: &str = "too-many-hops";
 
 /// Says why a message that ends a chain of causes is a dead letter.
@@ -166,51 +141,39 @@ pub(crate) fn beyond(limit: u32) -> String {
 pub(crate) struct DeadLetter {
     /// The message, with the attempts made.
     pub(crate) envelope: Box<Envelope>,
-    /// Why, as a stable code (SPEC §7).
+    /// The reason as a stable code (SPEC §7).
     pub(crate) reason: &'static str,
-    /// Why, for a person.
+    /// The reason for a person.
     pub(crate) error: String,
-    /// When, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub(crate) at: u64,
 }
 
 /// A client's own name for a message, so that asking twice means one message.
 #[derive(Debug)]
 pub(crate) struct IdempotencyKey {
-    /// As the client gave it.
+    /// The key as the client gave it.
     pub(crate) key: String,
     /// Tells requests with the same key apart.
     pub(crate) fingerprint: Vec<u8>,
     /// The id that the message has if the key is new.
     pub(crate) id: String,
-    /// Its conversation.
+    /// The conversation of that message.
     pub(crate) conversation: String,
-    /// When, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub(crate) at: u64,
 }
 
 /// A schedule that fired: kept with the message, so that it never fires twice.
 #[derive(Debug)]
 pub(crate) struct Fired {
-    /// Which schedule of the agent.
+    /// The schedule of the agent.
     pub(crate) schedule: String,
     /// The time it was for, in milliseconds since 1970.
     pub(crate) at: u64,
 }
 
-/// What became of a commit.
-pub(crate) struct Committed {
-    /// Whether all of it is kept, or nothing.
-    pub(crate) result: Result<(), CommitError>,
-    /// What was to be sent: to be delivered, if it is kept.
-    pub(crate) sends: Vec<Sent>,
-    /// The keys that were to be written, with their version.
-    pub(crate) state: Option<StateChange>,
-    /// What was to be given up.
-    pub(crate) dead: Option<Box<DeadLetter>>,
-}
-
-/// Why nothing was committed.
+/// The error of a commit of which nothing is kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CommitError {
     /// The value that was read of this key has changed meanwhile: the handler runs again.

@@ -9,6 +9,7 @@ mod ended;
 mod sends;
 mod stays;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::{AHashMap, RandomState};
@@ -18,10 +19,11 @@ use caxton_control::desired;
 use crossbeam_utils::CachePadded;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::Connection;
 
 use self::away::Away;
 use crate::store::prefetch;
+use crate::store::record::{ConversationRow, Record};
 use crate::wasm::{Envelope, act};
 
 /// Conversations are spread over so many parts, so that agents seldom wait for one another.
@@ -30,7 +32,7 @@ const SHARDS: usize = 16;
 const MAX_OPEN: usize = 16_384;
 
 pub(crate) use ended::on_wall;
-pub(super) use ended::write_end;
+pub(super) use ended::{is_named, push_end};
 pub(crate) use sends::Closed;
 pub(crate) use stays::Goes;
 
@@ -51,7 +53,7 @@ pub(crate) struct ConversationFigures {
 const DEFAULT: desired::Conversations =
     desired::Conversations { timeout: std::time::Duration::from_secs(30 * 60), participants: 10 };
 
-/// What matters of a message to its conversation.
+/// Returns the part of a message that matters to its conversation.
 pub(crate) fn said(envelope: &Envelope) -> Said<'_> {
     let message = &envelope.message;
     Said {
@@ -99,15 +101,15 @@ struct Shard {
 }
 
 struct Open {
-    /// Of its name.
+    /// The hash of its name.
     hash: u64,
     record: Conversation,
     row: u64,
     /// No message of it has a place before this one; 0 if that is not known.
     began: u64,
-    /// Whether it is in `dirty`.
+    /// Set if it is in `dirty`.
     dirty: bool,
-    /// Whether more than its count and time is to be written.
+    /// Set if more than its count and time is to be written.
     changed: bool,
     /// When it was written last, as [`Conversations::writes`] counts.
     written: u64,
@@ -116,9 +118,9 @@ struct Open {
 /// A conversation that ended, as it was then.
 #[derive(Debug)]
 pub(crate) struct Expired {
-    /// Its row; none when it was never written.
+    /// The row; `None` if it was never written.
     pub(crate) row: Option<u64>,
-    /// What was known of it.
+    /// The record as it was at the end.
     pub(crate) record: Conversation,
     /// No message of it has a place before this one; 0 if that is not known.
     began: u64,
@@ -149,7 +151,7 @@ impl Conversations {
         Ok(conversations)
     }
 
-    /// How long a conversation lasts in which nothing is said, in milliseconds.
+    /// Returns the time without a message after which a conversation ends, in milliseconds.
     pub(crate) fn timeout(&self) -> u64 {
         u64::try_from(self.bounds.load().timeout.as_millis()).unwrap_or(u64::MAX)
     }
@@ -294,7 +296,7 @@ impl Conversations {
         self.rows.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Who takes part in a conversation, as far as `wanted` picks one.
+    /// Returns the first participant of a conversation that `wanted` picks.
     pub(crate) fn find<T>(&self, name: &str, wanted: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let (shard, hash) = self.shard(name);
         shard.get(name, hash)?.record.participants.iter().find_map(wanted)
@@ -352,37 +354,32 @@ impl Conversations {
         expired
     }
 
-    /// Writes what has changed.
-    pub(super) fn write(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    /// Adds the rows of what has changed since the last call.
+    pub(super) fn push_changed(&self, record: &mut Record<'_>) {
         let written = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
         for shard in &self.shards {
             let mut shard = shard.lock();
-            if shard.dirty.is_empty() {
-                continue;
-            }
-            let mut whole = transaction.prepare_cached(
-                // In place of itself, and of one with its name that has ended.
-                "INSERT OR REPLACE INTO conversation (id, name, first, last, messages, record, began)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?;
-            let mut count = transaction
-                .prepare_cached("INSERT OR REPLACE INTO activity (conversation, last, messages) VALUES (?1, ?2, ?3)")?;
             let Shard { open, dirty, .. } = &mut *shard;
             for hash in dirty.drain(..) {
                 let Some(open) = open.find_mut(hash, |open| open.dirty) else { continue };
-                let record = &*on_wall(&open.record);
-                let (row, last, messages) =
-                    (open.row.cast_signed(), record.last.cast_signed(), record.messages.cast_signed());
+                let shown = &*on_wall(&open.record);
+                let (id, last, messages) = (open.row, shown.last, shown.messages);
                 if open.changed {
-                    let text = serde_json::to_string(record).expect("a record is numbers and text");
-                    let (first, began) = (record.first.cast_signed(), open.began.cast_signed());
-                    whole.execute(params![row, record.name, first, last, messages, text, began])?;
+                    let text = serde_json::to_string(shown).expect("a record is numbers and text");
+                    record.push(ConversationRow::Set {
+                        id,
+                        name: Cow::Owned(shown.name.clone()),
+                        first: shown.first,
+                        last,
+                        messages,
+                        record: Cow::Owned(text),
+                        began: open.began,
+                    });
                 }
-                count.execute(params![row, last, messages])?;
+                record.push(ConversationRow::Activity { id, last, messages });
                 (open.dirty, open.changed, open.written) = (false, false, written);
             }
         }
-        Ok(())
     }
 
     /// What was written is not kept: all of it is written again with the next change of each.

@@ -1,28 +1,27 @@
-//! What the writer knows without asking the database.
+//! The state of the writer that it need not ask the database for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::{AHashMap, AHashSet};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::conversation::Conversations;
 use super::history::History;
 use super::keys::KeyCache;
-use super::row;
+use super::record::{OtherRow, Record, StateRow};
+use super::tables::Tables;
 use super::timer::{Counted, Timers};
-use crate::clock;
-use crate::wasm::{Envelope, rank};
 
-/// What the writer knows without asking the database.
+/// The state of the writer that it need not ask the database for.
 pub(super) struct Counters {
     /// The last message's place.
     pub(super) seq: u64,
     /// The version that the last write of state has; shared with those who take the next.
     pub(super) version: Arc<AtomicU64>,
-    /// Whether messages are kept: not when the data is to live as long as the host.
+    /// Set if messages are kept: not when the data is to live as long as the host.
     pub(super) keeps_messages: bool,
-    /// Handled messages, until they leave.
+    /// The handled messages, until they leave.
     pub(super) history: History,
     /// Conversations that are open.
     pub(super) conversations: Arc<Conversations>,
@@ -36,14 +35,28 @@ pub(super) struct Counters {
     pub(super) resized: AHashSet<Arc<str>>,
     /// Versions and lengths of keys that were written lately, as the transaction has them.
     pub(super) keys: KeyCache,
-    /// Where heads are encoded.
-    pub(super) buffer: Vec<u8>,
-    /// When the transaction began, in milliseconds since 1970.
+    /// The last event's id.
+    pub(super) event: i64,
+    /// The buffer of the next record.
+    buffer: Vec<u8>,
+    /// The time at which the transaction began, in milliseconds since 1970.
     pub(super) now: u64,
+    /// The encoded records, once a test asks for them.
+    #[cfg(test)]
+    pub(super) captured: Option<Captured>,
+}
+
+/// Encoded records.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Captured {
+    in_transaction: Vec<Vec<u8>>,
+    /// The records of transactions that were written.
+    pub(super) kept: Vec<Vec<u8>>,
 }
 
 impl Counters {
-    /// As the database has them.
+    /// Loads what the database has.
     pub(super) fn load(
         connection: &Connection,
         keeps_messages: bool,
@@ -55,6 +68,9 @@ impl Counters {
             Ok(connection.query_row(sql, [key], |row| row.get::<_, i64>(0)).optional()?.unwrap_or(0).cast_unsigned())
         };
         let seq = meta("seq")?;
+        // Ids are never used twice, also after the newest event was removed.
+        let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'event'";
+        let event = connection.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(0);
         conversations.safe_up_to(seq);
         Ok(Self {
             seq,
@@ -67,8 +83,11 @@ impl Counters {
             sizes: AHashMap::new(),
             resized: AHashSet::new(),
             keys: KeyCache::default(),
+            event,
             buffer: Vec::new(),
             now: 0,
+            #[cfg(test)]
+            captured: None,
         })
     }
 
@@ -78,56 +97,59 @@ impl Counters {
         self.seq
     }
 
-    /// Keeps a message. Its envelope says where from then on.
-    pub(super) fn insert(&mut self, insert: &mut CachedStatement<'_>, envelope: &mut Envelope) -> rusqlite::Result<()> {
-        let seq = self.next_seq();
-        row::encode(envelope, &mut self.buffer);
-        let message = &envelope.message;
-        let receipt = row::receipt(message);
-        // A wait is kept as a time of the wall clock, so that it goes on after a restart.
-        let due = envelope.due.map(|due| envelope.due_at.unwrap_or_else(|| clock::to_wall(due)));
-        insert.execute(params![
-            seq.cast_signed(),
-            message.receiver,
-            message.conversation_id,
-            rank(message.priority) as i64,
-            due.map(u64::cast_signed),
-            receipt,
-            self.buffer,
-            message.content,
-            envelope.revived,
-        ])?;
-        envelope.seq = Some(seq);
-        Ok(())
+    /// Returns an empty record, with the buffer of the one before.
+    pub(super) fn new_record<'a>(&mut self) -> Record<'a> {
+        Record::new(std::mem::take(&mut self.buffer))
     }
 
-    /// Writes what was counted, at the end of a transaction.
-    pub(super) fn finish(&mut self, transaction: &Transaction<'_>, seq_before: u64) -> rusqlite::Result<()> {
-        let mut meta = transaction.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1 AND value <> ?2")?;
-        meta.execute(params!["version", self.version.load(Ordering::SeqCst).cast_signed()])?;
-        if self.seq != seq_before {
-            meta.execute(params!["seq", self.seq.cast_signed()])?;
+    /// Applies a record.
+    pub(super) fn apply(&mut self, tables: &mut Tables<'_>, record: Record<'_>) -> rusqlite::Result<()> {
+        let applied = tables.apply(&record);
+        #[cfg(test)]
+        if let Some(captured) = &mut self.captured {
+            captured.in_transaction.push(super::record::wire::encode(&record));
         }
-        let mut sizes = transaction.prepare_cached(
-            "INSERT INTO state_size (agent, bytes) VALUES (?1, ?2)
-             ON CONFLICT (agent) DO UPDATE SET bytes = excluded.bytes",
-        )?;
-        for agent in self.resized.drain() {
-            sizes.execute(params![&*agent, self.sizes.get(&agent).copied().unwrap_or(0)])?;
+        self.buffer = record.into_buffer();
+        applied
+    }
+
+    /// Writes what was counted and what leaves, at the end of a transaction.
+    pub(super) fn finish(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut record = self.new_record();
+        record.push(OtherRow::Counters { seq: self.seq, version: self.version.load(Ordering::SeqCst) });
+        let resized = std::mem::take(&mut self.resized);
+        for agent in &resized {
+            let bytes = self.sizes.get(agent).copied().unwrap_or(0);
+            record.push(StateRow::Size { agent, bytes });
         }
-        self.conversations.write(transaction)?;
-        self.history.prune(transaction)
+        self.conversations.push_changed(&mut record);
+        self.history.prune(transaction, &mut record)?;
+        self.apply(&mut Tables::new(transaction), record)
+    }
+
+    /// Notes that the transaction is written.
+    pub(super) fn written(&mut self) {
+        self.conversations.safe_up_to(self.seq);
+        self.timers.apply(&mut self.counted);
+        #[cfg(test)]
+        if let Some(captured) = &mut self.captured {
+            captured.kept.append(&mut captured.in_transaction);
+        }
     }
 
     /// Forgets what a transaction has not kept.
-    pub(super) fn undo(&mut self, seq_before: u64) {
-        self.seq = seq_before;
+    pub(super) fn undo(&mut self, (seq, event): (u64, i64)) {
+        (self.seq, self.event) = (seq, event);
         self.history.undo();
         self.sizes.clear();
         self.resized.clear();
         self.keys.clear();
         self.counted.clear();
         self.conversations.undo();
+        #[cfg(test)]
+        if let Some(captured) = &mut self.captured {
+            captured.in_transaction.clear();
+        }
     }
 
     pub(super) fn size(&mut self, transaction: &Transaction<'_>, agent: &Arc<str>) -> rusqlite::Result<i64> {

@@ -9,13 +9,15 @@ use tokio::sync::oneshot;
 use super::Store;
 use super::commit::CommitError;
 use super::counters::Counters;
-use super::row::{self, COLUMNS};
+use super::message_row::{self, COLUMNS};
+use super::record::{DeadRow, QueueRow};
+use super::tables::Tables;
 use crate::clock;
 use crate::wasm::{Attempt, Envelope, act};
 
 /// Bytes of contents above which no further dead letter is let go in one transaction: they pass through memory.
 const REVIVE_BYTES: usize = 16 << 20;
-/// Dead letters that leave in one transaction, so that others' commits do not wait for long.
+/// The dead letters that leave in one transaction, so that others' commits do not wait for long.
 const AT_ONCE: u32 = 1_000;
 
 /// A message that was given up, without what it says and what went wrong each time.
@@ -56,31 +58,31 @@ pub(crate) struct Dead {
 /// A dead letter with all that is kept of it.
 #[derive(Debug)]
 pub(crate) struct DeadInFull {
-    /// What it comes to.
+    /// The summary.
     pub(crate) dead: Dead,
-    /// Every attempt, the first first.
+    /// The attempts, in order.
     pub(crate) attempts: Vec<Attempt>,
     /// The message's headers.
     pub(crate) headers: Vec<(String, String)>,
-    /// What the message says.
+    /// The content of the message.
     pub(crate) content: Vec<u8>,
 }
 
-/// Which dead letters are meant.
+/// A filter of dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeadFilter {
-    /// Only this agent's.
+    /// Selects only this agent's.
     pub(crate) agent: Option<String>,
-    /// Only those given up for this reason.
+    /// Selects only those given up for this reason.
     pub(crate) reason: Option<String>,
-    /// Only those after this number.
+    /// Selects only those after this number.
     pub(crate) after: u64,
-    /// None after this number.
+    /// Selects none after this number.
     pub(crate) up_to: u64,
 }
 
 impl Default for DeadFilter {
-    /// All of them.
+    /// Selects all of them.
     fn default() -> Self {
         Self { agent: None, reason: None, after: 0, up_to: u64::MAX }
     }
@@ -121,7 +123,7 @@ pub(crate) struct DeadCount {
     pub(crate) oldest: u64,
 }
 
-/// Dead letters that wait again.
+/// The dead letters that wait again.
 pub(crate) struct Revived {
     /// The messages, as they wait.
     pub(crate) envelopes: Vec<Envelope>,
@@ -133,7 +135,7 @@ pub(crate) struct Revived {
 const SUMMARY: &str = "seq, agent, conversation, rank, due, head, x'', at, reason, error, attempts, length(content)";
 
 impl Store {
-    /// Dead letters in order of their numbers, at most so many.
+    /// Returns dead letters in order of their numbers, at most so many.
     pub(crate) fn dead(&self, filter: &DeadFilter, limit: u32) -> Result<Vec<Dead>, String> {
         self.with_reader(|connection| {
             let sql = format!("SELECT {SUMMARY} FROM dead WHERE {} ORDER BY seq LIMIT {limit}", filter.sql());
@@ -141,7 +143,7 @@ impl Store {
         })
     }
 
-    /// All that is kept of a dead letter.
+    /// Returns all that is kept of a dead letter.
     pub(crate) fn dead_letter(&self, number: u64) -> Result<Option<DeadInFull>, String> {
         self.with_reader(|connection| {
             let sql =
@@ -150,7 +152,7 @@ impl Store {
         })
     }
 
-    /// Dead letters by agent and reason.
+    /// Returns the counts of dead letters by agent and reason.
     pub(crate) fn dead_counts(&self, filter: &DeadFilter) -> Result<Vec<DeadCount>, String> {
         self.with_reader(|connection| {
             let sql = format!(
@@ -172,7 +174,7 @@ impl Store {
         })
     }
 
-    /// How many dead letters each agent has; agents without any are not named.
+    /// Returns the number of dead letters of each agent; agents without any are not named.
     pub(crate) fn dead_by_agent(&self) -> Result<Vec<(String, u64)>, String> {
         self.with_reader(by_agent)
     }
@@ -207,11 +209,13 @@ impl Store {
             let (sender, receiver) = oneshot::channel();
             let filter = filter.clone();
             self.change(move |transaction, counters| {
-                let sql = format!(
-                    "DELETE FROM dead WHERE seq IN (SELECT seq FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE})",
-                    filter.sql()
-                );
-                let count = transaction.prepare_cached(&sql)?.execute(filter.values())? as u64;
+                let sql = format!("SELECT seq FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", filter.sql());
+                let mut record = counters.new_record();
+                for seq in transaction.prepare_cached(&sql)?.query_map(filter.values(), |row| row.get::<_, i64>(0))? {
+                    record.push(DeadRow::Removed { seq: seq?.cast_unsigned() });
+                }
+                let count = record.rows.len() as u64;
+                counters.apply(&mut Tables::new(transaction), record)?;
                 counters.history.revived(count);
                 let _ = sender.send(count);
                 Ok(())
@@ -226,7 +230,7 @@ impl Store {
     }
 }
 
-/// How many dead letters each agent has, of the index alone.
+/// Returns the number of dead letters of each agent, from the index alone.
 pub(super) fn by_agent(connection: &Connection) -> rusqlite::Result<Vec<(String, u64)>> {
     connection
         .prepare_cached("SELECT agent, count(*) FROM dead GROUP BY agent")?
@@ -244,34 +248,36 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
         while bytes < REVIVE_BYTES
             && let Some(found) = rows.next()?
         {
-            let envelope = row::decode(found)?;
+            let envelope = message_row::decode(found)?;
             bytes += envelope.message.content.len();
             envelopes.push(envelope);
         }
     }
-    let mut insert = transaction.prepare_cached(row::INSERT)?;
-    let mut forget = transaction.prepare_cached("DELETE FROM dead WHERE seq = ?1")?;
-    // The message as it was given up may still be there, and two have no place under one id.
-    let mut unlist = transaction.prepare_cached("UPDATE message SET receipt = NULL WHERE receipt = ?1")?;
+    let mut record = counters.new_record();
     let now = clock::now_ms();
     let mut last = filter.after;
     for envelope in &mut envelopes {
         last = envelope.seq.take().unwrap_or(last);
-        forget.execute([last.cast_signed()])?;
+        record.push(DeadRow::Removed { seq: last });
         (envelope.due, envelope.revived) = (Some(clock::steady_ms()), true);
         // That an operator wants it is a new cause, and the first.
         envelope.hops = 0;
         envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);
-        if counters.keeps_messages {
-            unlist.execute([&envelope.message.id])?;
-            counters.insert(&mut insert, envelope)?;
+        envelope.seq = counters.keeps_messages.then(|| counters.next_seq());
+    }
+    for envelope in &envelopes {
+        if let Some(seq) = envelope.seq {
+            // The message as it was given up may still be there, and two have no place under one id.
+            record.push(QueueRow::ReceiptRemoved { receipt: &envelope.message.id });
+            message_row::push_message(&mut record, envelope, seq);
         }
     }
+    counters.apply(&mut Tables::new(transaction), record)?;
     counters.history.revived(envelopes.len() as u64);
     Ok(Revived { envelopes, last })
 }
 
-/// What is read of an attempt for a list.
+/// The part of an attempt that a list shows.
 #[derive(Deserialize)]
 struct Tried<'a> {
     #[serde(borrow)]
@@ -282,7 +288,7 @@ struct Tried<'a> {
 
 /// A dead letter of a row with [`SUMMARY`].
 fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
-    let Envelope { message, .. } = row::decode(found)?;
+    let Envelope { message, .. } = message_row::decode(found)?;
     let attempts = found.get_ref(10)?.as_str()?;
     let tried: Vec<Tried<'_>> = serde_json::from_str(attempts).unwrap_or_default();
     Ok(Dead {
@@ -306,7 +312,7 @@ fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
 
 /// The same of a row with its content.
 fn in_full(found: &Row<'_>) -> rusqlite::Result<DeadInFull> {
-    let Envelope { message, .. } = row::decode(found)?;
+    let Envelope { message, .. } = message_row::decode(found)?;
     let attempts = serde_json::from_str(found.get_ref(10)?.as_str()?).unwrap_or_default();
     Ok(DeadInFull { dead: summary(found)?, attempts, headers: message.headers, content: message.content })
 }

@@ -25,7 +25,7 @@ impl Store {
         });
     }
 
-    /// How many messages of a rollout are kept, and their bytes.
+    /// Returns the number of messages of a rollout that are kept, and their bytes.
     pub(crate) fn differences_size(&self, agent: &str, rollout: u64) -> Result<(u64, u64), String> {
         self.with_reader(|connection| {
             connection
@@ -50,7 +50,7 @@ impl Store {
         })
     }
 
-    /// What is kept of a rollout, by number.
+    /// Returns what is kept of a rollout, by number.
     pub(crate) fn differences(&self, agent: &str, rollout: u64) -> Result<Vec<(u64, String)>, String> {
         self.with_reader(|connection| {
             connection

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::params;
 use tokio::sync::oneshot;
 
 use super::Store;
-use super::commit::{Commit, CommitError, Committed, StateChange};
+use super::commit::{Commit, CommitError, StateChange};
+use super::commit_request::{CommitRequest, Committed};
 
 impl Store {
     /// Keys whose time is over and that are still on the disk, by agent: those of longest ago, at most `limit` in all.
@@ -36,20 +37,24 @@ impl Store {
         bytes: Arc<AtomicU64>,
     ) -> Result<(), CommitError> {
         let (sender, receiver) = oneshot::channel();
-        let done = Box::new(|committed: Committed| drop(sender.send(committed.result)));
-        let mut commit = Commit::new(agent, done);
+        let done = Box::new(move |committed: Committed| {
+            // Here and not by the caller: in the order of the commits.
+            if let Some(size) = committed.state_bytes {
+                bytes.store(size, Ordering::Relaxed);
+            }
+            // The caller may have left.
+            let _ = sender.send(committed.result);
+        });
+        let mut commit = Commit::new(agent);
         commit.state = Some(StateChange {
             reads: BTreeMap::new(),
             writes: BTreeMap::new(),
             expired: keys,
             adds: BTreeMap::new(),
             version: 0,
-            reversioned: None,
-            bytes,
-            size: None,
             quota: u64::MAX,
         });
-        self.submit(commit);
+        self.submit(CommitRequest::new(commit, Vec::new(), done));
         receiver.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
     }
 }

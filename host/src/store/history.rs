@@ -1,18 +1,20 @@
-//! What stays of messages that are handled or given up: so many of each, the oldest leave first.
+//! The number of messages that stay after they were handled or given up; the oldest leave first.
 
 use std::collections::VecDeque;
 
-use rusqlite::{Connection, OptionalExtension, Transaction};
+use rusqlite::{Connection, OptionalExtension};
 
-/// Handled messages between two marks, and the most that leave in one transaction beside its own work.
+use super::record::{DeadRow, QueueRow, Record};
+
+/// The handled messages between two marks, and the most that leave in one transaction beside its own work.
 const STEP: u64 = 1_000;
 
-/// What is kept, and how much.
+/// The counts of handled messages and dead letters, and their bounds.
 #[derive(Debug)]
 pub(super) struct History {
-    /// Handled messages that are kept.
+    /// The bound of handled messages.
     keep: u64,
-    /// Dead letters that are kept.
+    /// The bound of dead letters.
     keep_dead: u64,
     /// Messages that were handled since the store was made, about.
     handled: u64,
@@ -21,10 +23,12 @@ pub(super) struct History {
     /// After every [`STEP`]: how many were handled by then, and the highest place among them.
     marks: VecDeque<(u64, u64)>,
     dead: u64,
+    /// The dead letters that the transaction in progress added.
+    buried: u64,
     before: Before,
 }
 
-/// What was, before a transaction.
+/// The counts before a transaction.
 #[derive(Debug, Default)]
 struct Before {
     handled: u64,
@@ -36,12 +40,12 @@ struct Before {
 }
 
 impl History {
-    /// As the database has it.
+    /// Loads the counts of the database.
     pub(super) fn load(connection: &Connection, keep: u64, keep_dead: u64) -> rusqlite::Result<Self> {
         let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
         let (handled, dead) = (count("SELECT count(*) FROM ack")?, count("SELECT count(*) FROM dead")?);
         let (marks, before) = (VecDeque::new(), Before::default());
-        let mut history = Self { keep, keep_dead, handled: 0, highest: 0, marks, dead, before };
+        let mut history = Self { keep, keep_dead, handled: 0, highest: 0, marks, dead, buried: 0, before };
         // Marks as they would have been set.
         let sql = format!("SELECT seq FROM ack WHERE seq > ?1 ORDER BY seq LIMIT 1 OFFSET {}", STEP - 1);
         let mut statement = connection.prepare(&sql)?;
@@ -58,6 +62,7 @@ impl History {
     /// A transaction begins.
     pub(super) fn begin(&mut self) {
         let Self { handled, highest, dead, .. } = *self;
+        self.buried = 0;
         self.before = Before { handled, highest, marks: self.marks.len(), left: None, dead };
     }
 
@@ -80,38 +85,33 @@ impl History {
         }
     }
 
-    /// Lets go of handled messages that are too many: those up to one mark.
-    pub(super) fn prune(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    /// Adds to a record what leaves at the end of a transaction: handled messages up to one mark, and as many of the
+    /// oldest dead letters as were added beyond the bound.
+    pub(super) fn prune(&mut self, connection: &Connection, record: &mut Record<'_>) -> rusqlite::Result<()> {
+        let surplus = self.dead.saturating_sub(self.keep_dead).min(std::mem::take(&mut self.buried));
+        if surplus > 0 {
+            let mut oldest = connection.prepare_cached("SELECT seq FROM dead ORDER BY seq LIMIT ?1")?;
+            for seq in oldest.query_map([surplus.cast_signed()], |row| row.get::<_, i64>(0))? {
+                record.push(DeadRow::Removed { seq: seq?.cast_unsigned() });
+                self.dead -= 1;
+                metrics::counter!("caxton_dead_letters_forgotten_total").increment(1);
+            }
+        }
         let surplus = |mark: &(u64, u64)| self.handled - mark.0 >= self.keep;
-        let Some((_, up_to)) = self.marks.front().copied().filter(surplus) else { return Ok(()) };
-        let up_to = up_to.cast_signed();
-        transaction
-            .prepare_cached("DELETE FROM message WHERE seq IN (SELECT seq FROM ack WHERE seq <= ?1)")?
-            .execute([up_to])?;
-        transaction
-            .prepare_cached(
-                // Of few messages there is one.
-                "DELETE FROM attempt WHERE seq <= ?1 AND EXISTS (SELECT 1 FROM ack WHERE ack.seq = attempt.seq)",
-            )?
-            .execute([up_to])?;
-        transaction.prepare_cached("DELETE FROM ack WHERE seq <= ?1")?.execute([up_to])?;
-        self.before.left = self.marks.pop_front();
-        Ok(())
-    }
-
-    /// A message was given up; the oldest of too many leaves.
-    pub(super) fn buried(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-        self.dead += 1;
-        if self.dead > self.keep_dead {
-            let sql = "DELETE FROM dead WHERE seq = (SELECT min(seq) FROM dead)";
-            let gone = transaction.prepare_cached(sql)?.execute([])?;
-            self.dead -= gone as u64;
-            metrics::counter!("caxton_dead_letters_forgotten_total").increment(gone as u64);
+        if self.marks.front().is_some_and(surplus) {
+            self.before.left = self.marks.pop_front();
+            record.push(QueueRow::HandledRemoved { up_to: self.before.left.map_or(0, |(_, up_to)| up_to) });
         }
         Ok(())
     }
 
-    /// Dead letters were taken out.
+    /// Counts a message that was given up.
+    pub(super) fn buried(&mut self) {
+        self.dead += 1;
+        self.buried += 1;
+    }
+
+    /// Counts dead letters that were taken out.
     pub(super) fn revived(&mut self, count: u64) {
         self.dead = self.dead.saturating_sub(count);
     }
@@ -119,6 +119,9 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::Transaction;
+
+    use super::super::tables::Tables;
     use super::*;
 
     fn database() -> Connection {
@@ -143,7 +146,9 @@ mod tests {
             transaction.execute("INSERT INTO ack VALUES (?1)", [seq.cast_signed()]).unwrap();
             history.handled(seq);
         }
-        history.prune(transaction).unwrap();
+        let mut record = Record::default();
+        history.prune(transaction, &mut record).unwrap();
+        Tables::new(transaction).apply(&record).unwrap();
     }
 
     #[test]
@@ -175,7 +180,7 @@ mod tests {
             let transaction = connection.transaction().unwrap();
             handle(&mut history, &transaction, 1_500..2_500);
             transaction.execute("INSERT INTO dead VALUES (7)", []).unwrap();
-            history.buried(&transaction).unwrap();
+            history.buried();
             transaction.rollback().unwrap();
             history.undo();
             assert_eq!((history.handled, history.highest, history.dead), (1_500, 1_499, 0));

@@ -1,4 +1,4 @@
-//! What the writer remembers of keys that it has written or looked for lately, so that it need not ask.
+//! A cache of versions and lengths of keys that the writer has written or looked up lately.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ const MAX_KEYS: usize = 65_536;
 /// The version, length and expiry of a key, also of one that has expired and is not removed yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Known {
-    /// Its version; 0 if there is none.
+    /// The version; 0 if there is none.
     pub(super) version: u64,
     /// The length of its value.
     pub(super) length: Option<i64>,
@@ -26,7 +26,7 @@ impl Known {
     }
 }
 
-/// What is known of the agents' keys.
+/// The cache of the agents' keys.
 #[derive(Default)]
 pub(super) struct KeyCache {
     hasher: RandomState,
@@ -41,7 +41,7 @@ struct Key {
 }
 
 impl KeyCache {
-    /// What is known of a key.
+    /// Returns what is known of a key.
     pub(super) fn get(&self, agent: &str, key: &str) -> Option<Known> {
         let hash = self.hasher.hash_one((agent, key));
         self.keys.find(hash, |known| *known.key == *key && *known.agent == *agent).map(|found| found.known)

@@ -11,7 +11,7 @@ use super::state_copy;
 use super::writer::Job;
 
 impl Store {
-    /// All ledgers, by agent.
+    /// Returns all ledgers, by agent.
     pub(crate) fn ledgers(&self) -> Result<Vec<(String, String)>, String> {
         self.with_reader(|connection| {
             connection

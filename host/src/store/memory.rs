@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use super::Store;
 use super::commit::CommitError;
-use super::kept::Snapshot;
+use super::types::Snapshot;
 
 /// Bytes of a piece. Writing one takes a millisecond or two, for which other commits wait.
 const PIECE: usize = 512 << 10;
@@ -235,7 +235,7 @@ fn read(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Snapshot> {
     })
 }
 
-/// All pieces of a memory together.
+/// Returns all pieces of a memory together.
 fn whole(connection: &Connection, number: i64, bytes: usize) -> rusqlite::Result<Vec<u8>> {
     let mut data = Vec::with_capacity(bytes);
     let mut statement = connection.prepare_cached("SELECT data FROM piece WHERE memory = ?1 ORDER BY number")?;

@@ -9,36 +9,40 @@
 //! written while the last is synced. Nobody
 //! hears "committed" before the data is as safe as `store.durability` asks.
 
-mod at_rest;
+mod backup;
 mod batch;
 mod check;
 mod checkpoint;
 mod commit;
+mod commit_request;
 mod conversation;
-mod copy;
 mod counters;
 mod dead;
+mod decide;
 mod difference;
 mod expired;
 mod held;
 mod history;
-mod kept;
 mod keys;
 mod ledger;
-mod lost;
 mod memory;
+mod message_row;
+mod notify;
+mod offline;
+mod other_rows;
 pub(crate) mod prefetch;
 mod query;
 mod queue;
 mod recent;
-mod row;
-mod rows;
+mod record;
 mod schema;
 mod size;
 mod state_copy;
 mod sync;
-mod tell;
+mod tables;
 mod timer;
+mod types;
+mod unhandled;
 mod writer;
 
 use std::fs::{self, File, OpenOptions};
@@ -56,28 +60,28 @@ use self::counters::Counters;
 use self::history::History;
 use crate::telemetry::histogram::Histogram;
 
-pub(crate) use at_rest::{AtRest, ledgers, restore};
+pub(crate) use backup::CopyError;
 pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
-    Add, Commit, CommitError, Committed, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange,
-    TOO_MANY_HOPS, beyond,
+    Add, Commit, CommitError, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange, TOO_MANY_HOPS, beyond,
 };
+pub(crate) use commit_request::{CommitRequest, Committed};
 pub(crate) use conversation::{Closed, ConversationFigures, Conversations, Goes, on_wall, said};
-pub(crate) use copy::CopyError;
 pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
-pub(crate) use kept::{Event, RevisionRecord, Snapshot};
+pub(crate) use offline::{OfflineStore, ledgers, restore};
 pub(crate) use query::EventFilter;
 pub(crate) use queue::{Queued, Threaded};
 pub(crate) use recent::RecentMessage;
 pub(crate) use state_copy::{KeepState, RestoredState, StateCopy};
 pub(crate) use timer::{AgentTimers, Timers, WaitingTimer};
+pub(crate) use types::{Event, RevisionRecord, Snapshot};
 
 /// The database within the data folder.
 const DATABASE: &str = "caxton.db";
 /// The file by which a host holds the data folder.
 const LOCK: &str = "lock";
 
-/// Why the store cannot be used. Each says what the system or SQLite said, and what to try.
+/// The error of a store that cannot be used: what the system or SQLite said, and what to try.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The data folder cannot be made or written to.
@@ -85,10 +89,10 @@ pub(crate) enum StoreError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         cause: std::io::Error,
     },
-    /// Another host has it.
+    /// A host that is running has it.
     #[error("the data folder {} is in use by another host{}; stop that one, or choose another folder with `--data DIR`", path.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     InUse {
         /// The folder.
@@ -122,13 +126,13 @@ pub(crate) enum StoreError {
         /// The format of this version.
         known: i64,
     },
-    /// There is none.
+    /// The store does not exist.
     #[error("there is no store {}; say where it is with `--data DIR`", path.display())]
     Missing {
         /// The database.
         path: PathBuf,
     },
-    /// There is one, where none was expected.
+    /// A store exists where none was expected.
     #[error("there is a store {} already; with `--force` it is kept beside the new one", path.display())]
     Exists {
         /// The database.
@@ -145,7 +149,7 @@ pub(crate) enum StoreError {
     Damaged {
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
     /// It, or its folder, cannot be written to.
@@ -153,7 +157,7 @@ pub(crate) enum StoreError {
     ReadOnly {
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
     /// The disk is full.
@@ -161,7 +165,7 @@ pub(crate) enum StoreError {
     Full {
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
     /// What is to be done would fill the disk.
@@ -182,13 +186,13 @@ pub(crate) enum StoreError {
     Database {
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
 }
 
 impl StoreError {
-    /// Of what SQLite says of a database.
+    /// Returns the error for what SQLite says of a database.
     fn of(path: &Path, cause: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, PermissionDenied, ReadOnly};
 
@@ -212,7 +216,7 @@ pub(crate) struct Store {
     /// The version that the last write of state has.
     version: Arc<AtomicU64>,
     keeps_messages: bool,
-    /// How far the writer is.
+    /// The progress of the writer.
     progress: Arc<sync::Progress>,
     /// Memories of agents that are in pieces.
     pieces: Arc<memory::Pieces>,
@@ -220,9 +224,9 @@ pub(crate) struct Store {
     pub(crate) conversations: Arc<Conversations>,
     /// Messages that wait for their time.
     pub(crate) timers: Arc<Timers>,
-    /// How long commits took.
+    /// The durations of commits.
     commits: Arc<Histogram>,
-    /// Held for as long as the store is open.
+    /// Locks the folder for as long as the store is open.
     _lock: Lock,
 }
 
@@ -230,7 +234,7 @@ impl Store {
     /// Opens the store in a folder, making both when they are not there.
     pub(crate) fn open(folder: &Path, settings: &desired::Store) -> Result<Arc<Self>, StoreError> {
         let lock = lock(folder)?;
-        copy::clear(folder);
+        backup::clear(folder);
         let database = folder.join(DATABASE);
         let keeps_messages = settings.durability != Durability::Memory;
         if !keeps_messages {
@@ -283,12 +287,12 @@ impl Store {
         self.version.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Whether messages are kept: not when the data is to live as long as the host.
+    /// Returns `true` if messages are kept: not when the data is to live as long as the host.
     pub(crate) fn keeps_messages(&self) -> bool {
         self.keeps_messages
     }
 
-    /// How long commits took since it was opened.
+    /// Returns the durations of commits since it was opened.
     pub(crate) fn commits(&self) -> &Histogram {
         &self.commits
     }

@@ -1,4 +1,4 @@
-//! Reading. Each thread has a connection of its own and sees what was committed last.
+//! Reads. Each thread has a connection of its own and sees what was committed last.
 
 use std::cell::RefCell;
 
@@ -9,7 +9,7 @@ use crate::clock;
 use crate::wasm::Read;
 
 thread_local! {
-    /// This thread's connection, with the store that it belongs to.
+    /// The connection of this thread, with the store that it belongs to.
     static READER: RefCell<Option<(u64, Connection)>> = const { RefCell::new(None) };
 }
 
@@ -24,14 +24,14 @@ pub(crate) struct StateEntry {
     pub(crate) expires_at: Option<u64>,
 }
 
-/// Which events are wanted.
+/// A filter of events.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EventFilter {
-    /// Only this agent's.
+    /// Selects only this agent's.
     pub(crate) agent: Option<String>,
-    /// Only those after this id, the oldest first; 0 asks for the newest.
+    /// Selects only those after this id, the oldest first; 0 asks for the newest.
     pub(crate) after: i64,
-    /// At most so many.
+    /// Limits their number.
     pub(crate) limit: u32,
 }
 

@@ -8,39 +8,39 @@ use rusqlite::{OptionalExtension, params};
 
 use super::Store;
 use super::commit::CommitError;
-use super::row::{self, COLUMNS};
+use super::message_row::{self, COLUMNS};
 use crate::clock;
 use crate::wasm::{Attempt, Envelope};
 
 /// A message that waits, without what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Queued {
-    /// Where it is kept.
+    /// The sequence number.
     pub(crate) seq: u64,
     /// The hash of its conversation.
     pub(crate) conversation: u64,
-    /// How urgent it is.
+    /// The urgency.
     pub(crate) rank: Rank,
     /// Since when it waits: when it was sent or due, by the steady clock; none if that cannot be read.
     pub(crate) since: Option<u64>,
-    /// When its answer is of no use any more, in milliseconds since 1970.
+    /// The time after which its answer is of no use, in milliseconds since 1970.
     pub(crate) reply_by: Option<u64>,
     /// The time of its next attempt, by the steady clock, if it was tried before.
     pub(crate) again_at: Option<u64>,
 }
 
-/// What became of a message that was taken from outside.
+/// The state of a message that was accepted from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
-    /// Where it is kept; also the number of its dead letter, if it was given up.
+    /// The sequence number; also the number of its dead letter, if it was given up.
     pub(crate) seq: u64,
-    /// Who got it.
+    /// The receiver.
     pub(crate) agent: String,
     /// The conversation that it is in.
     pub(crate) conversation: String,
-    /// When it was accepted, in milliseconds since 1970.
+    /// The time at which it was accepted, in milliseconds since 1970.
     pub(crate) accepted_at: u64,
-    /// When it was handled, and the number of the revision that did.
+    /// The time at which it was handled, and the number of the revision that did.
     pub(crate) handled: Option<(u64, u64)>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Kept {
 pub(crate) struct Threaded {
     /// The message.
     pub(crate) envelope: Envelope,
-    /// When it was handled, and the number of the revision that did; 0 for one that was given up.
+    /// The time at which it was handled, and the number of the revision that did; 0 for one that was given up.
     pub(crate) handled: Option<(u64, u64)>,
     /// The number of runs of its handler in the attempt that handled it.
     pub(crate) runs: u32,
@@ -91,11 +91,11 @@ impl Store {
                 let seq: i64 = found.get(0)?;
                 let agent = found.get_ref(1)?.as_str()?;
                 let due = found.get::<_, Option<i64>>(4)?.map(|due| clock::from_wall(due.cast_unsigned()));
-                let times = row::times(found.get_ref(5)?.as_blob()?);
+                let times = message_row::times(found.get_ref(5)?.as_blob()?);
                 let message = Queued {
                     seq: seq.cast_unsigned(),
                     conversation: hasher.hash_one(found.get_ref(2)?.as_str()?),
-                    rank: row::rank(found.get(3)?),
+                    rank: message_row::rank(found.get(3)?),
                     since: times.map(|(sent_at, _)| clock::from_wall(sent_at).max(due.unwrap_or(0))),
                     reply_by: times.and_then(|(_, reply_by)| reply_by),
                     again_at: again.get(&seq).copied(),
@@ -114,7 +114,9 @@ impl Store {
         self.with_reader(|connection| {
             let envelope = connection
                 .prepare_cached(&format!("SELECT {COLUMNS}, revived FROM message WHERE seq = ?1"))?
-                .query_row([seq.cast_signed()], |row| Ok(Envelope { revived: row.get(7)?, ..row::decode(row)? }))
+                .query_row([seq.cast_signed()], |row| {
+                    Ok(Envelope { revived: row.get(7)?, ..message_row::decode(row)? })
+                })
                 .optional()?;
             let Some(mut envelope) = envelope else { return Ok(None) };
             let mut attempts =
@@ -127,7 +129,7 @@ impl Store {
         })
     }
 
-    /// What became of a message that was taken from outside; none if it is not known.
+    /// Returns the state of a message that was accepted from outside; `None` if it is not known.
     pub(crate) fn kept(&self, id: &str) -> Result<Option<Kept>, String> {
         self.with_reader(|connection| {
             let find = |sql: String| connection.prepare_cached(&sql)?.query_row([id], read_kept).optional();
@@ -157,7 +159,7 @@ impl Store {
                 let revision: Option<i64> = found.get(8)?;
                 let handled = at.map(|at| (at.cast_unsigned(), revision.unwrap_or(0).cast_unsigned()));
                 let runs = found.get::<_, Option<u32>>(9)?.unwrap_or(0);
-                Ok(Threaded { envelope: row::decode(found)?, handled, runs })
+                Ok(Threaded { envelope: message_row::decode(found)?, handled, runs })
             })?;
             let mut thread: Vec<Threaded> = rows.collect::<rusqlite::Result<_>>()?;
             let timers = Self::timers_of(connection, conversation, began, limit)?;
@@ -185,7 +187,7 @@ impl Store {
         .await
     }
 
-    /// When a schedule fired last, in milliseconds since 1970.
+    /// Returns the time for which a schedule fired last, in milliseconds since 1970.
     pub(crate) fn fired_at(&self, agent: &str, schedule: &str) -> Result<Option<u64>, String> {
         self.with_reader(|connection| {
             connection
@@ -197,7 +199,7 @@ impl Store {
 }
 
 fn read_kept(row: &rusqlite::Row<'_>) -> rusqlite::Result<Kept> {
-    let envelope = row::decode(row)?;
+    let envelope = message_row::decode(row)?;
     let handled = match (row.get::<_, Option<i64>>(7)?, row.get::<_, Option<i64>>(8)?) {
         (Some(at), Some(revision)) => Some((at.cast_unsigned(), revision.cast_unsigned())),
         _ => None,

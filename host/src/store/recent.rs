@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::params;
 
 use super::Store;
-use super::row::{self, COLUMNS};
+use super::message_row::{self, COLUMNS};
 use crate::wasm::{Envelope, rank};
 
 /// A message that was handled well.
@@ -28,7 +28,7 @@ impl Store {
     pub(crate) fn keep_recent(&self, seq: u64, first: u64, envelope: Box<Envelope>, answer: Option<Vec<u8>>) {
         self.tell_writer(move |transaction| {
             let mut head = Vec::new();
-            row::encode(&envelope, &mut head);
+            message_row::encode(&envelope, &mut head);
             let message = &envelope.message;
             transaction
                 .prepare_cached("DELETE FROM recent WHERE agent = ?1 AND seq < ?2")?
@@ -103,7 +103,7 @@ impl Store {
                 let mut statement = connection.prepare_cached(sql)?;
                 let mut rows = statement.query(params![agent, limit])?;
                 while let Some(row) = rows.next()? {
-                    let (envelope, answer) = (row::decode(row)?, row.get::<_, Option<Vec<u8>>>(ANSWER)?);
+                    let (envelope, answer) = (message_row::decode(row)?, row.get::<_, Option<Vec<u8>>>(ANSWER)?);
                     bytes += envelope.message.content.len() + answer.as_ref().map_or(0, Vec::len);
                     if bytes > MAX_BYTES {
                         break;

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::StoreError;
 
-/// What brings a database from one format to the next; the format is their count.
+/// The steps that bring a database from one format to the next; the format is their count.
 pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;

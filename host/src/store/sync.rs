@@ -1,4 +1,4 @@
-//! Making safe what is written, while the next is being written.
+//! Syncs what is written, while the next transaction is being written.
 //!
 //! ```text
 //! the writer: write A | write B         | write C ...
@@ -23,20 +23,20 @@ use tokio::sync::watch;
 use super::Store;
 use super::batch::Batch;
 use super::held::Held;
-use super::tell::Teller;
+use super::notify::Notifier;
 use crate::telemetry::logging;
 
 /// A transaction that is written, or that failed.
 pub(super) struct Done {
-    /// What was in it, and who is to be told.
+    /// The jobs, with their callers.
     pub(super) batch: Batch,
-    /// Whether it was written.
+    /// `Ok` if it was written.
     pub(super) kept: rusqlite::Result<()>,
-    /// When it began.
+    /// The time at which it began.
     pub(super) began: Instant,
 }
 
-/// How far the writer is, for those who read what it writes.
+/// The progress of the writer, for those who read what it writes.
 pub(super) struct Progress {
     /// Transactions begun.
     begun: AtomicU64,
@@ -111,7 +111,7 @@ impl Progress {
 
 impl Store {
     /// Returns when all that could be read so far is safe. Does not wait for what is written later.
-    pub(crate) async fn safe(&self) {
+    pub(crate) async fn wait_durable(&self) {
         let begun = self.progress.begun.load(Ordering::SeqCst);
         // The sender lives as long as the store.
         let _ = self.progress.over.subscribe().wait_for(|over| *over >= begun).await;
@@ -139,14 +139,14 @@ impl Store {
     }
 }
 
-/// What is said when the log could not be synced.
+/// The error of everything after a sync that failed.
 const BROKEN: &str = "the disk failed to keep what was written; start the host again once it is mended";
 
 /// Syncs the log and tells, one transaction after the other.
 struct Last {
     /// The database's log; none if commits need not reach the disk.
     log: Option<Log>,
-    teller: Teller,
+    notifier: Notifier,
     progress: Arc<Progress>,
     took: Arc<SyncTime>,
 }
@@ -201,7 +201,7 @@ impl Last {
         if let Some(refusal) = self.progress.refusal() {
             kept = kept.and(Err(refusal));
         }
-        self.teller.tell(batch, kept, began.elapsed());
+        self.notifier.tell(batch, kept, began.elapsed());
         self.progress.over.send_modify(|over| *over = over.saturating_add(1));
     }
 }
@@ -224,12 +224,12 @@ pub(super) struct Syncer {
 
 impl Syncer {
     /// `log` is the database's log, if commits are to reach the disk.
-    pub(super) fn start(log: Option<PathBuf>, teller: Teller, progress: Arc<Progress>) -> Self {
+    pub(super) fn start(log: Option<PathBuf>, notifier: Notifier, progress: Arc<Progress>) -> Self {
         let synced = log.is_some();
         let log = log.map(|path| Log { path, file: None });
         let took = Arc::<SyncTime>::default();
         let of_thread = Arc::clone(&progress);
-        let last = Arc::new(Mutex::new(Last { log, teller, progress, took: Arc::clone(&took) }));
+        let last = Arc::new(Mutex::new(Last { log, notifier, progress, took: Arc::clone(&took) }));
         let ahead = Arc::new(AtomicU64::new(0));
         let thread = synced.then(|| {
             // Without room: who hands over waits until the one before is synced.
@@ -285,8 +285,8 @@ mod tests {
 
     use super::super::batch::Batch;
     use super::super::held::Held;
-    use super::super::kept::Event;
-    use super::super::tell::Teller;
+    use super::super::notify::Notifier;
+    use super::super::types::Event;
     use super::{Done, Progress, Syncer};
 
     /// A transaction that can be told from others by what happened in it.
@@ -301,16 +301,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let progress = progress(folder.path());
         let (follow, mut told) = broadcast::channel(64);
-        let teller = Teller::new(follow, Arc::default(), &progress);
+        let notifier = Notifier::new(follow, Arc::default(), &progress);
         // It cannot be opened, and so not be synced.
-        let syncer = Syncer::start(Some(folder.path().join("nothing/log")), teller, Arc::clone(&progress));
+        let syncer = Syncer::start(Some(folder.path().join("nothing/log")), notifier, Arc::clone(&progress));
         syncer.end(transaction(1), true);
         assert!(told.try_recv().is_err());
         assert!(progress.refusal().unwrap().to_string().contains("the disk failed to keep what was written"));
         assert!(progress.lost.borrow().is_none(), "a host goes on that may still answer for what it has");
     }
 
-    /// Of a folder with the files of a store.
+    /// Creates a folder with the files of a store.
     fn progress(folder: &std::path::Path) -> Arc<Progress> {
         let lock = std::fs::File::create(folder.join("lock")).unwrap();
         std::fs::write(folder.join("caxton.db"), "").unwrap();
@@ -324,7 +324,7 @@ mod tests {
         std::fs::write(&log, "").unwrap();
         let (follow, mut told) = broadcast::channel(64);
         let progress = progress(folder.path());
-        let syncer = Syncer::start(Some(log), Teller::new(follow, Arc::default(), &progress), Arc::clone(&progress));
+        let syncer = Syncer::start(Some(log), Notifier::new(follow, Arc::default(), &progress), Arc::clone(&progress));
 
         // A disk of which nothing is known is taken for a fast one: the writer waits for it.
         syncer.end(transaction(1), false);

@@ -53,9 +53,8 @@ impl Inbox for Anywhere {
 pub(crate) async fn kept(store: &Store, envelope: Envelope) -> Envelope {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let done = Box::new(|committed: Committed| sender.send(committed.sends[0].envelope().seq).unwrap());
-    let mut commit = Commit::new("".into(), done);
-    commit.sends = vec![Sent::new(Arc::new(Anywhere), Box::new(envelope))];
-    store.submit(commit);
+    let sent = Sent::new(Arc::new(Anywhere), Box::new(envelope));
+    store.submit(CommitRequest::new(Commit::new("".into()), vec![sent], done));
     let seq = receiver.await.unwrap().expect("it has a place");
     store.message(seq).unwrap().expect("it is kept")
 }
@@ -79,21 +78,18 @@ pub(super) fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> 
         expired: Vec::new(),
         adds: BTreeMap::new(),
         version: 0,
-        reversioned: None,
-        bytes: Arc::new(AtomicU64::new(0)),
-        size: None,
         quota: 1 << 20,
     }
 }
 
-/// Commits a change of `counter`'s state, and waits.
-pub(super) async fn commit(store: &Store, mut change: StateChange) -> Result<(), CommitError> {
+/// Commits a change of `counter`'s state, and waits. Returns the size of the state.
+pub(super) async fn commit(store: &Store, mut change: StateChange) -> Result<Option<u64>, CommitError> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     change.version = store.next_version();
-    let done = Box::new(|committed: Committed| drop(sender.send(committed.result)));
-    let mut commit = Commit::new("counter".into(), done);
+    let done = Box::new(|committed: Committed| drop(sender.send(committed.result.map(|()| committed.state_bytes))));
+    let mut commit = Commit::new("counter".into());
     commit.state = Some(change);
-    store.submit(commit);
+    store.submit(CommitRequest::new(commit, Vec::new(), done));
     receiver.await.unwrap()
 }
 
@@ -102,9 +98,7 @@ async fn what_is_committed_is_there_after_opening_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Fsync);
     let first = change(&[("a", Some("1")), ("b", Some("22"))], &[]);
-    let bytes = Arc::clone(&first.bytes);
-    commit(&store, first).await.unwrap();
-    assert_eq!(bytes.load(Ordering::Relaxed), 5, "two keys and three bytes");
+    assert_eq!(commit(&store, first).await, Ok(Some(5)), "two keys and three bytes");
     commit(&store, change(&[("b", None)], &[])).await.unwrap();
     drop(store);
     let store = open(&folder, Durability::Fsync);
@@ -388,7 +382,7 @@ fn a_store_that_cannot_be_used_says_which_and_what_to_do() {
         "the store DIR/caxton.db cannot be opened for writing (unable to open database file: DIR/caxton.db): mend the permissions of it and its folder, or choose another with `--data DIR`"
     );
     let folder = tempfile::tempdir().unwrap();
-    let missing = AtRest::open(folder.path()).err().unwrap().to_string();
+    let missing = OfflineStore::open(folder.path()).err().unwrap().to_string();
     assert!(missing.starts_with("there is no store ") && missing.ends_with("say where it is with `--data DIR`"));
 }
 
@@ -431,14 +425,14 @@ async fn a_check_finds_what_does_not_agree() {
             1,
         ),
     ] {
-        let at_rest = AtRest::open(folder.path()).unwrap();
+        let at_rest = OfflineStore::open(folder.path()).unwrap();
         at_rest.connection().execute_batch(plant).unwrap();
         let found = at_rest.check();
         let defect = found.defects.iter().find(|defect| defect.code == code);
         assert_eq!(defect.map(|defect| defect.count), Some(count), "{plant}: {found:?}");
         assert!(!found.ok);
     }
-    let found = AtRest::open(folder.path()).unwrap().check();
+    let found = OfflineStore::open(folder.path()).unwrap().check();
     let codes: Vec<&str> = found.defects.iter().map(|defect| defect.code.as_str()).collect();
     assert_eq!(codes, ["place-beyond-counter", "unreadable-message"]);
 }
@@ -492,7 +486,7 @@ async fn compacting_gives_back_what_is_free() {
     assert_eq!(store.size().unwrap().agents[0].state_bytes, 2);
     assert!(store.size().unwrap().commits.unwrap().count >= 2);
     drop(store);
-    let at_rest = AtRest::open(folder.path()).unwrap();
+    let at_rest = OfflineStore::open(folder.path()).unwrap();
     let (before, after) = at_rest.compact().unwrap();
     assert!(before > 500_000 && before - after > 450_000, "{before} {after}");
     assert_eq!((at_rest.size().unwrap().free_bytes, at_rest.size().unwrap().commits), (0, None));
@@ -505,7 +499,7 @@ async fn what_is_being_written_is_safe_when_it_is_over() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Fsync);
     commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
-    store.safe().await;
+    store.wait_durable().await;
     // Another program's transaction holds up the next.
     let other = Connection::open(folder.path().join(DATABASE)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -517,7 +511,7 @@ async fn what_is_being_written_is_safe_when_it_is_over() {
     while store.progress.begun() == begun {
         tokio::task::yield_now().await;
     }
-    let mut safe = Box::pin(store.safe());
+    let mut safe = Box::pin(store.wait_durable());
     assert!(futures::poll!(safe.as_mut()).is_pending());
     other.execute_batch("COMMIT").unwrap();
     safe.await;
@@ -538,5 +532,5 @@ async fn once_its_log_is_gone_nothing_is_committed_or_read() {
     }
     let unread = store.read("counter", "a").unwrap_err();
     assert!(unread.contains("is not there any more"), "{unread}");
-    store.safe().await;
+    store.wait_durable().await;
 }

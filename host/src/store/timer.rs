@@ -20,12 +20,14 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::sync::oneshot;
 
 use super::Store;
-use super::commit::CommitError;
+use super::commit::{Commit, CommitError};
 use super::conversation::Closed;
 use super::counters::Counters;
-use super::row;
+use super::message_row;
+use super::record::{Record, TimerRow};
+use super::tables::Tables;
 use crate::clock;
-use crate::wasm::{Cancel, Envelope, TimerName, rank};
+use crate::wasm::{Cancel, Dispatch, Envelope, TimerName};
 
 pub(crate) use list::WaitingTimer;
 
@@ -45,11 +47,11 @@ fn column(timer: &TimerName) -> (&'static str, &str) {
 /// The timers of one agent, as they are counted.
 #[derive(Debug)]
 pub(crate) struct AgentTimers {
-    /// Those that the store has.
+    /// The number of timers in the store.
     kept: AtomicU64,
     /// Places of those that are yet to be committed.
     reserved: AtomicU64,
-    /// When the first is due, by the steady clock, or earlier; the end of time for never.
+    /// The time at which the first is due, by the steady clock, or earlier; the end of time for never.
     next: AtomicU64,
 }
 
@@ -100,7 +102,7 @@ pub(crate) struct Timers(Mutex<AHashMap<Arc<str>, Arc<AgentTimers>>>);
 pub(super) enum Counted {
     /// A timer of this agent that is due then is kept.
     Kept(Arc<str>, u64),
-    /// So many of an agent are gone.
+    /// Removes so many of an agent.
     Gone(Arc<str>, u64),
     /// The first of an agent is due then.
     Next(Arc<str>, Option<u64>),
@@ -156,98 +158,113 @@ impl Timers {
 }
 
 /// A timer as the store has it.
-struct Found {
-    seq: i64,
+pub(super) struct FoundTimer {
+    seq: u64,
     id: String,
+    /// The receiver.
     agent: String,
-    closed: Closed,
+    /// The question that it asks, which is closed with it.
+    pub(super) closed: Closed,
 }
 
 /// Finds a timer of a sender.
-fn find(transaction: &Transaction<'_>, sender: &str, timer: &TimerName) -> rusqlite::Result<Option<Found>> {
+fn find(transaction: &Transaction<'_>, sender: &str, timer: &TimerName) -> rusqlite::Result<Option<FoundTimer>> {
     let (column, value) = column(timer);
     let sql = format!("SELECT seq, id, agent, conversation, head FROM timer WHERE sender = ?1 AND {column} = ?2");
     transaction
         .prepare_cached(&sql)?
         .query_row(params![sender, value], |found| {
             let (id, agent): (String, String) = (found.get(1)?, found.get(2)?);
-            let key = row::reply_with(found.get_ref(4)?.as_blob()?).unwrap_or_else(|| id.clone());
+            let key = message_row::reply_with(found.get_ref(4)?.as_blob()?).unwrap_or_else(|| id.clone());
             let closed = Closed { conversation: found.get(3)?, from: sender.to_owned(), to: agent.clone(), key };
-            Ok(Found { seq: found.get(0)?, id, agent, closed })
+            Ok(FoundTimer { seq: found.get::<_, i64>(0)?.cast_unsigned(), id, agent, closed })
         })
         .optional()
 }
 
-/// Finds what a commit cancels; a conflict if its handler was told otherwise.
+/// Returns the timers that a commit cancels; a conflict if its handler was told otherwise.
 pub(super) fn check_cancels(
     transaction: &Transaction<'_>,
     sender: &str,
     cancels: &[Cancel],
-) -> rusqlite::Result<Result<(), CommitError>> {
-    for Cancel { timer, found, .. } in cancels.iter().filter(|cancel| cancel.told) {
-        let there = find(transaction, sender, timer)?.map(|found| found.id);
+) -> rusqlite::Result<Result<Vec<FoundTimer>, CommitError>> {
+    let mut cancelled = Vec::new();
+    for Cancel { timer, found: expected, told } in cancels {
+        let found = find(transaction, sender, timer)?;
         // It has fired, or another of the name was set, since the handler asked.
-        if there != *found {
+        if *told && found.as_ref().map(|found| &found.id) != expected.as_ref() {
             return Ok(Err(CommitError::Conflict(format!("timer {}", timer.text()))));
         }
+        add(&mut cancelled, found);
     }
-    Ok(Ok(()))
+    Ok(Ok(cancelled))
 }
 
-/// Removes a timer; nobody waits for an answer to it. False if it is not there.
-pub(super) fn cancel(
+/// Adds the timers in whose place a commit sends others of their names.
+pub(super) fn find_replaced(
+    transaction: &Transaction<'_>,
+    commit: &Commit,
+    cancelled: &mut Vec<FoundTimer>,
+) -> rusqlite::Result<()> {
+    for sent in commit.sends.iter().filter(|sent| sent.ends.is_none()) {
+        if let Some(name) = &sent.envelope.timer {
+            add(cancelled, find(transaction, &sent.envelope.message.sender, &TimerName::Name(name.clone()))?);
+        }
+    }
+    Ok(())
+}
+
+/// Adds a timer once: a commit may cancel one by its id and by its name.
+fn add(cancelled: &mut Vec<FoundTimer>, found: Option<FoundTimer>) {
+    cancelled.extend(found.filter(|found| cancelled.iter().all(|other| other.seq != found.seq)));
+}
+
+/// Returns the timer of the same commit in whose place a message is sent.
+pub(super) fn replaced_within(before: &[Dispatch], envelope: &Envelope) -> Option<FoundTimer> {
+    let name = envelope.timer.as_ref()?;
+    let same = |other: &&Dispatch| {
+        let other = &other.envelope;
+        other.timer.as_ref() == Some(name) && other.message.sender == envelope.message.sender
+    };
+    // The last of the name has replaced those before it.
+    let replaced = before.iter().rev().filter(|sent| sent.ends.is_none()).find(same)?;
+    let (seq, message) = (replaced.seq.filter(|_| replaced.envelope.waits)?, &replaced.envelope.message);
+    let closed = Closed {
+        conversation: message.conversation_id.clone(),
+        from: message.sender.clone(),
+        to: message.receiver.clone(),
+        key: message.reply_with.as_ref().unwrap_or(&message.id).clone(),
+    };
+    Some(FoundTimer { seq, id: message.id.clone(), agent: message.receiver.clone(), closed })
+}
+
+/// Adds the removal of a timer to a record, and counts it.
+pub(super) fn push_removed(counters: &mut Counters, record: &mut Record<'_>, found: &FoundTimer) {
+    record.push(TimerRow::Removed { seq: found.seq });
+    counters.counted.push(Counted::Gone(found.agent.as_str().into(), 1));
+}
+
+/// Removes a timer; nobody waits for an answer to it. Returns `false` if it is not there.
+fn cancel(
     transaction: &Transaction<'_>,
     counters: &mut Counters,
     sender: &str,
     timer: &TimerName,
 ) -> rusqlite::Result<bool> {
     let Some(found) = find(transaction, sender, timer)? else { return Ok(false) };
-    transaction.prepare_cached("DELETE FROM timer WHERE seq = ?1")?.execute([found.seq])?;
     counters.conversations.close_question(&found.closed);
-    counters.counted.push(Counted::Gone(found.agent.as_str().into(), 1));
+    let mut record = counters.new_record();
+    push_removed(counters, &mut record, &found);
+    counters.apply(&mut Tables::new(transaction), record)?;
     Ok(true)
 }
 
-/// Keeps a message until its time, in place of a timer of its name.
-pub(super) fn keep(
-    transaction: &Transaction<'_>,
-    counters: &mut Counters,
-    envelope: &Envelope,
-    due: u64,
-) -> rusqlite::Result<()> {
-    let seq = counters.next_seq();
-    row::encode(envelope, &mut counters.buffer);
-    let message = &envelope.message;
-    let at = envelope.due_at.unwrap_or_else(|| clock::to_wall(due));
-    transaction
-        .prepare_cached(
-            "INSERT INTO timer (seq, agent, due, at, dated, conversation, rank, id, sender, name, head, content)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-        )?
-        .execute(params![
-            seq.cast_signed(),
-            message.receiver,
-            due.cast_signed(),
-            at.cast_signed(),
-            envelope.due_at.is_some(),
-            message.conversation_id,
-            rank(message.priority) as i64,
-            message.id,
-            message.sender,
-            envelope.timer,
-            counters.buffer,
-            message.content,
-        ])?;
-    counters.counted.push(Counted::Kept(message.receiver.as_str().into(), due));
-    Ok(())
-}
-
-/// The columns of a timer as [`row::decode`] reads them, and when it is due by the steady clock.
+/// The columns of a timer as [`message_row::decode`] reads them, and when it is due by the steady clock.
 const COLUMNS: &str = "seq, agent, conversation, rank, at, head, content, due";
 
 fn decode(found: &rusqlite::Row<'_>) -> rusqlite::Result<Envelope> {
     let due = found.get::<_, i64>(7)?.cast_unsigned();
-    Ok(Envelope { due: Some(due), ..row::decode(found)? })
+    Ok(Envelope { due: Some(due), ..message_row::decode(found)? })
 }
 
 /// Moves an agent's timers that are due by `now` to the messages that wait in its mailbox.
@@ -273,15 +290,17 @@ fn fire(
             fired.push(envelope);
         }
     }
-    let mut insert = transaction.prepare_cached(row::INSERT)?;
-    let mut forget = transaction.prepare_cached("DELETE FROM timer WHERE seq = ?1")?;
+    let mut record = counters.new_record();
     for envelope in &mut fired {
-        let seq = envelope.seq.take().unwrap_or_default();
-        forget.execute([seq.cast_signed()])?;
-        if counters.keeps_messages {
-            counters.insert(&mut insert, envelope)?;
+        record.push(TimerRow::Removed { seq: envelope.seq.take().unwrap_or_default() });
+        envelope.seq = counters.keeps_messages.then(|| counters.next_seq());
+    }
+    for envelope in &fired {
+        if let Some(seq) = envelope.seq {
+            message_row::push_message(&mut record, envelope, seq);
         }
     }
+    counters.apply(&mut Tables::new(transaction), record)?;
     let next: Option<i64> = transaction
         .prepare_cached("SELECT min(due) FROM timer WHERE agent = ?1")?
         .query_row([&**agent], |row| row.get(0))?;
@@ -342,7 +361,7 @@ impl Store {
     /// Gives timers with a date their time by the clock as it shows now, after it was set. Not before now: a timer has not
     /// waited since then, and so is not over.
     pub(crate) async fn redate_timers(&self) -> Result<(), CommitError> {
-        let mut after = 0;
+        let mut after: i64 = 0;
         loop {
             let (sender, receiver) = oneshot::channel();
             self.change_early(move |transaction, counters| {
@@ -355,11 +374,11 @@ impl Store {
                     .query_row(params![after, AT_ONCE], |row| row.get(0))?;
                 match last {
                     Some(last) => {
-                        transaction
-                            .prepare_cached(
-                                "UPDATE timer SET due = max(at - ?3, ?4) WHERE dated AND seq > ?1 AND seq <= ?2",
-                            )?
-                            .execute(params![after, last, clock::ahead(), clock::steady_ms().cast_signed()])?;
+                        let mut record = counters.new_record();
+                        let (after, last) = (after.cast_unsigned(), last.cast_unsigned());
+                        let (ahead, now) = (clock::ahead(), clock::steady_ms());
+                        record.push(TimerRow::Redated { after, last, ahead, now });
+                        counters.apply(&mut Tables::new(transaction), record)?;
                     }
                     None => count_firsts(transaction, counters)?,
                 }
@@ -399,7 +418,7 @@ mod tests {
             // One that waits for its time, one that was due, one without a time, one that is handled.
             for (seq, due) in [(1, Some(hour)), (2, Some(1)), (3, None), (4, Some(hour))] {
                 let mut head = Vec::new();
-                row::encode(&message(&format!("m-{seq}"), "triage", "desk"), &mut head);
+                message_row::encode(&message(&format!("m-{seq}"), "triage", "desk"), &mut head);
                 let insert = "INSERT INTO message VALUES (?1, 'desk', 'c', 1, ?2, NULL, ?3, x'00', 0)";
                 older.execute(insert, params![seq, due, head]).unwrap();
             }

@@ -12,11 +12,12 @@ use tokio::sync::{broadcast, oneshot};
 use super::Store;
 use super::batch::Batch;
 use super::checkpoint::Checkpointer;
-use super::commit::{Commit, CommitError};
+use super::commit::CommitError;
+use super::commit_request::CommitRequest;
 use super::counters::Counters;
-use super::kept::{Event, RevisionRecord};
+use super::notify::Notifier;
 use super::sync::{Done, Progress, Syncer};
-use super::tell::Teller;
+use super::types::{Event, RevisionRecord};
 use crate::telemetry::histogram::Histogram;
 
 /// The most that one transaction takes up, so that its answers are not held back for too long.
@@ -26,18 +27,18 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Events that a slow follower may be behind before it misses some.
 const FOLLOW: usize = 1_024;
 
-/// Who asked for something to be kept, and waits.
+/// The sender of an answer to a caller that waits.
 pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
 
-/// Something to be done in the next transaction.
+/// A job for the next transaction.
 pub(super) enum Job {
-    /// What handling a message comes to.
-    Commit(Box<Commit>),
+    /// A commit.
+    Commit(Box<CommitRequest>),
     /// A new revision.
     Revision(RevisionRecord, Asker),
-    /// Something that happened. Nobody waits.
+    /// An event. No caller waits.
     Event(Event),
-    /// Anything else, which is seldom.
+    /// A change of another kind, which is seldom.
     Other(Other, Asker),
     /// The same for who is told when it is written: before it is safe, but not before whoever reads has it.
     Early(Other, Asker),
@@ -79,8 +80,8 @@ impl Writer {
             let _ = restart.send(Job::Restart);
         });
         let thread = {
-            let teller = Teller::new(follow.clone(), commits, &progress);
-            let syncer = Syncer::start(log, teller, Arc::clone(&progress));
+            let notifier = Notifier::new(follow.clone(), commits, &progress);
+            let syncer = Syncer::start(log, notifier, Arc::clone(&progress));
             let mut thread = Thread { connection, counters, progress, syncer, written: checkpointer.written() };
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
@@ -95,7 +96,7 @@ impl Writer {
         Self { jobs: Some(jobs), follow, thread: Some(thread), checkpointer: Some(checkpointer) }
     }
 
-    /// What copying of the log waits for.
+    /// Returns the lock that copying of the log waits for.
     pub(super) fn rest(&self) -> Arc<tokio::sync::RwLock<()>> {
         self.checkpointer.as_ref().expect("it is there until the store closes").rest()
     }
@@ -127,9 +128,10 @@ impl Store {
         answer.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
     }
 
-    /// Commits when what is before it is safe; `commit.done` hears of it.
-    pub(crate) fn submit(&self, commit: Commit) {
-        self.writer.send(Job::Commit(Box::new(commit)));
+    /// Commits after everything that was submitted before. The result is passed to the submission's callback once it is
+    /// durable.
+    pub(crate) fn submit(&self, submission: CommitRequest) {
+        self.writer.send(Job::Commit(Box::new(submission)));
     }
 
     /// Keeps a new revision; returns when it is safe.

@@ -62,7 +62,9 @@ pub(crate) use http::{Ended, HttpCall, HttpEnd, HttpFailure, Unanswered};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, is_cut, summarise};
 pub(crate) use instance::NotSaved;
 pub(crate) use lease::{Kept, Lease};
-pub(crate) use message::{Answer, Attempt, Envelope, Inbox, Outcome, Refusal, Sent, Waiter, new_id};
+pub(crate) use message::{
+    Answer, Attempt, Dispatch, Envelope, Inbox, Outcome, Refusal, ReservedPlace, Sent, Waiter, new_id,
+};
 pub(crate) use pool::{NoInstance, Pool};
 pub(crate) use program::{Program, ProgramError, digest};
 pub(crate) use response::{ResponseBody, ResponseError};

@@ -12,7 +12,7 @@ use crate::agent::mailbox::STORE_PAUSE;
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::{Agent, Outcomes};
 use crate::clock;
-use crate::store::{Commit, Committed, DeadLetter, Failed, Handled};
+use crate::store::{Commit, CommitRequest, Committed, DeadLetter, Failed, Handled};
 use crate::wasm::{Answer, Attempt, Envelope, Fault, Outcome, wit};
 
 /// The longest time until the next attempt that an agent may ask for: as long as a message may wait (SPEC §7).
@@ -147,9 +147,9 @@ impl Agent {
             handling.measure_failed();
             agent.requeue_handling(handling, envelope, Some(again_at));
         });
-        let mut commit = Commit::new(self.name.shared(), done);
+        let mut commit = Commit::new(self.name.shared());
         commit.failed = Some(Failed { seq, attempt, again_at });
-        self.context.store.submit(commit);
+        self.context.store.submit(CommitRequest::new(commit, Vec::new(), done));
     }
 
     /// Returns a message in hand to the mailbox.
@@ -237,10 +237,9 @@ impl Agent {
                 (Err(_), None) => {}
             }
         });
-        let mut commit = Commit::new(self.name.shared(), done);
+        let mut commit = Commit::new(self.name.shared());
         commit.dead = Some(Box::new(dead));
-        commit.sends = sends;
-        self.context.store.submit(commit);
+        self.context.store.submit(CommitRequest::new(commit, sends, done));
     }
 }
 

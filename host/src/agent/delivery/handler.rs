@@ -15,7 +15,7 @@ use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::shadow::Recorder;
 use crate::agent::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
-use crate::store::{Closed, Commit, CommitError, Committed};
+use crate::store::{Closed, Commit, CommitError, CommitRequest, Committed};
 use crate::wasm::{
     Answer, Commits, Conflict, Effects, Envelope, Fault, Inbox, Kept, Kind, Lease, Outcome, Sent, Work, wit,
 };
@@ -235,16 +235,16 @@ impl Agent {
             let now = handling.began + handling.took;
             return self.finish(handling, envelope, outcome, sends, now);
         }
-        let mut commit = Commit::new(self.name.shared(), Box::new(|_| ()));
+        let (mut commit, mut sends) = (Commit::new(self.name.shared()), Vec::new());
         (commit.handled, commit.goes, commit.closes) = (handled, goes, closes.map(Box::new));
         commit.ticket = envelope.again.as_ref().map(|again| again.ticket.number);
         commit.within = envelope.within.iter().copied().chain(commit.ticket).collect();
-        commit.state = self.change(handling.revision(), (&mut commit.sends, &mut commit.cancels), effects);
+        commit.state = self.change(handling.revision(), (&mut sends, &mut commit.cancels), effects);
         let agent = self.arc();
-        commit.done = Box::new(move |committed: Committed| {
-            let Committed { result, sends, state, .. } = committed;
+        let done = Box::new(move |committed: Committed| {
+            let Committed { result, sends, state, state_bytes, .. } = committed;
             if let Some(state) = &state {
-                agent.pending.settled(state);
+                agent.settled(state, state_bytes);
             }
             match result {
                 Ok(()) => {
@@ -268,7 +268,7 @@ impl Agent {
                 }
             }
         });
-        self.submit(commit);
+        self.submit(CommitRequest::new(commit, sends, done));
         None
     }
 

@@ -13,7 +13,7 @@ use caxton_control::desired::OnDead;
 use crate::agent::Agent;
 use crate::agent::delivery::reply::cut;
 use crate::clock;
-use crate::store::{Commit, Committed, TOO_MANY_HOPS, beyond};
+use crate::store::{Commit, CommitRequest, Committed, TOO_MANY_HOPS, beyond};
 use crate::wasm::{Envelope, Inbox, Outcome, Sent, act, new_id, wit};
 
 /// The sender of notices.
@@ -91,9 +91,8 @@ impl Agent {
                 committed.sends.into_iter().for_each(Sent::deliver);
             }
         });
-        let mut commit = Commit::new(self.name.shared(), done);
-        commit.sends = vec![sent];
-        self.context.store.submit(commit);
+        let commit = Commit::new(self.name.shared());
+        self.context.store.submit(CommitRequest::new(commit, vec![sent], done));
     }
 }
 

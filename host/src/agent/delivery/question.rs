@@ -5,7 +5,7 @@ use caxton_control::conversation::{Refused, Said};
 
 use crate::clock;
 use crate::context::HostContext;
-use crate::store::{Commit, Committed, said};
+use crate::store::{Commit, CommitRequest, Committed, said};
 use crate::wasm::{Envelope, Sent, act, wit};
 
 /// A request in a conversation, until it is answered.
@@ -29,9 +29,7 @@ pub(in crate::agent) fn check_sends(context: &HostContext, mut sends: Vec<Sent>)
                 committed.sends.into_iter().for_each(Sent::deliver);
             }
         });
-        let mut commit = Commit::new("".into(), done);
-        commit.sends = ending;
-        context.store.submit(commit);
+        context.store.submit(CommitRequest::new(Commit::new("".into()), ending, done));
     }
     sends
 }

@@ -10,7 +10,7 @@ use crate::agent::delivery::worker::CallerWorker;
 use crate::agent::draft::{self, MAX_ID};
 use crate::agent::{AdmitError, Agent, Question};
 use crate::clock;
-use crate::store::{Commit, CommitError, Committed, IdempotencyKey};
+use crate::store::{Commit, CommitError, CommitRequest, Committed, IdempotencyKey};
 use crate::telemetry::trace::Trace;
 use crate::wasm::{Answer, Envelope, Fault, Inbox, Outcome, Sent, Waiter, new_id, performative, wit};
 
@@ -109,7 +109,7 @@ impl Agent {
             // Who asked may have left; the message is accepted all the same.
             let _ = sender.send(committed.result);
         });
-        let mut commit = Commit::new(self.name.shared(), done);
+        let mut commit = Commit::new(self.name.shared());
         commit.key = key.map(|Key { key, fingerprint }| IdempotencyKey {
             key,
             fingerprint,
@@ -117,8 +117,7 @@ impl Agent {
             conversation: accepted.conversation.clone(),
             at: clock::steady_ms(),
         });
-        commit.sends = vec![sent];
-        self.context.store.submit(commit);
+        self.context.store.submit(CommitRequest::new(commit, vec![sent], done));
         match receiver.await {
             Ok(Ok(())) => Ok(accepted),
             Ok(Err(CommitError::Repeated { id, conversation })) => Ok(Accepted { id, conversation }),

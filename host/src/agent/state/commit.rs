@@ -1,11 +1,12 @@
 //! Turns the effects of handlers into commits, and gives them to the store.
 
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
 use crate::agent::{Agent, Revision};
-use crate::store::{Add, Commit, CommitError, Committed, StateChange};
+use crate::store::{Add, Commit, CommitError, CommitRequest, Committed, StateChange};
 use crate::wasm::{Cancel, Effects, Sent};
 
 /// A commit that was refused, with its change.
@@ -36,19 +37,24 @@ impl Agent {
             // Foretold when it is given to the store.
             adds: adds.into_iter().map(|(key, by)| (key, Add { by, sum: 0 })).collect(),
             version: 0,
-            reversioned: None,
-            bytes: Arc::clone(&self.state_bytes),
-            size: None,
             quota: revision.spec.limits.state_bytes,
         })
     }
 
-    pub(in crate::agent) fn submit(&self, commit: Commit) {
-        if let Some(state) = &commit.state {
+    pub(in crate::agent) fn submit(&self, request: CommitRequest) {
+        if let Some(state) = &request.commit.state {
             // Before the values can be read: a shadow must not take them for those of an earlier message.
             self.note_writes(state.written());
         }
-        self.pending.submit(&self.context.store, commit);
+        self.pending.submit(&self.context.store, request);
+    }
+
+    /// Records the result of a commit that changes the state: what it wrote is in the store, or is not kept.
+    pub(in crate::agent) fn settled(&self, state: &StateChange, state_bytes: Option<u64>) {
+        if let Some(bytes) = state_bytes {
+            self.state_bytes.store(bytes, Ordering::Relaxed);
+        }
+        self.pending.settled(state);
     }
 
     /// Changes the agent's state and sends messages, outside of any handling; returns when it is durable.
@@ -66,9 +72,9 @@ impl Agent {
         let (sender, receiver) = oneshot::channel();
         let me = Weak::clone(&self.me);
         let done = Box::new(move |committed: Committed| {
-            let Committed { result, sends, state, .. } = committed;
+            let Committed { result, sends, state, state_bytes, .. } = committed;
             if let (Some(agent), Some(state)) = (me.upgrade(), &state) {
-                agent.pending.settled(state);
+                agent.settled(state, state_bytes);
             }
             if result.is_ok() {
                 sends.into_iter().for_each(Sent::deliver);
@@ -76,10 +82,10 @@ impl Agent {
             // Who asked may have left.
             let _ = sender.send(result.map_err(|error| Box::new(RefusedCommit { error, state })));
         });
-        let mut commit = Commit::new(self.name.shared(), done);
-        (commit.state, commit.sends, commit.cancels) = (state, sends, cancels);
+        let mut commit = Commit::new(self.name.shared());
+        (commit.state, commit.cancels) = (state, cancels);
         (commit.ticket, commit.is_part, commit.within) = (ticket, is_part, ticket.into_iter().collect());
-        self.submit(commit);
+        self.submit(CommitRequest::new(commit, sends, done));
         let ended = || RefusedCommit { error: CommitError::Store("its writer ended".to_owned()), state: None };
         receiver.await.unwrap_or_else(|_| Err(Box::new(ended())))
     }

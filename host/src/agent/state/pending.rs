@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::agent::Agent;
 use crate::clock;
-use crate::store::{Commit, CommitError, StateChange, Store};
+use crate::store::{CommitError, CommitRequest, StateChange, Store};
 use crate::wasm::{Expiry, Read, Seen, Value, is_as_seen, sum};
 
 /// The values that are written and not yet committed.
@@ -62,19 +62,19 @@ pub(in crate::agent) type GoOn = Box<dyn FnOnce() + Send>;
 /// The continuation for when a reserved key is free.
 enum Continuation {
     Run(GoOn),
-    Commit(Box<Commit>),
+    Commit(Box<CommitRequest>),
 }
 
 /// The callbacks to run once the lock is released.
 #[derive(Default)]
 struct Callbacks {
-    refused: Vec<(Commit, CommitError)>,
+    refused: Vec<(CommitRequest, CommitError)>,
     runs: Vec<GoOn>,
 }
 
 impl Callbacks {
     fn run(self) {
-        self.refused.into_iter().for_each(|(commit, why)| commit.refuse(why));
+        self.refused.into_iter().for_each(|(request, why)| request.refuse(why));
         self.runs.into_iter().for_each(|go_on| go_on());
     }
 }
@@ -94,7 +94,8 @@ impl PendingState {
     }
 
     /// Gives a commit to the store, delays it, or refuses it.
-    fn take(&mut self, store: &Store, mut commit: Commit, callbacks: &mut Callbacks) {
+    fn take(&mut self, store: &Store, mut request: CommitRequest, callbacks: &mut Callbacks) {
+        let commit = &mut request.commit;
         let (ticket, is_part) = (commit.ticket, commit.is_part);
         if let Some(state) = commit.state.as_mut().filter(|state| state.writes_anything()) {
             let taken = (!self.table.is_empty())
@@ -104,24 +105,25 @@ impl PendingState {
                 // Who has keys waits for nobody.
                 Some(key) if ticket.is_some() => {
                     let why = CommitError::Conflict(key.clone());
-                    return callbacks.refused.push((commit, why));
+                    return callbacks.refused.push((request, why));
                 }
                 Some(_) => {
                     let keys = state.written().cloned().collect();
-                    return self.table.delay(keys, commit.within.clone(), Continuation::Commit(Box::new(commit)));
+                    let within = commit.within.clone();
+                    return self.table.delay(keys, within, Continuation::Commit(Box::new(request)));
                 }
                 None => {}
             }
             // What others would read of it, and build on, would never come to be.
             if let Some(key) = self.stale(state) {
-                return callbacks.refused.push((commit, CommitError::Conflict(key)));
+                return callbacks.refused.push((request, CommitError::Conflict(key)));
             }
             if let Err(why) = self.note(store, &commit.agent, state) {
-                return callbacks.refused.push((commit, why));
+                return callbacks.refused.push((request, why));
             }
         }
         // Under the lock: commits of an agent reach the store in the order of their versions.
-        store.submit(commit);
+        store.submit(request);
         if let (Some(ticket), false) = (ticket, is_part) {
             self.table.leave(ticket);
         }
@@ -189,12 +191,13 @@ impl Pending {
 
     /// Gives a commit to the store; what it writes can be read from now on. A commit that writes a key that another has
     /// reserved waits for that; one that is sure to be refused is refused at once.
-    pub(in crate::agent) fn submit(&self, store: &Store, commit: Commit) {
+    pub(in crate::agent) fn submit(&self, store: &Store, request: CommitRequest) {
+        let commit = &request.commit;
         let writes = commit.state.as_ref().is_some_and(StateChange::writes_anything);
         if writes || commit.ticket.is_some() {
-            self.change(store, |state, callbacks| state.take(store, commit, callbacks));
+            self.change(store, |state, callbacks| state.take(store, request, callbacks));
         } else {
-            store.submit(commit);
+            store.submit(request);
         }
     }
 

@@ -18,14 +18,14 @@ const QUIET: u64 = 60_000;
 /// in which nothing was said for longest.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Where a conversation is.
+/// The place of a conversation that is in the database alone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Away {
     row: u64,
     last: u64,
-    /// How many messages were said.
+    /// The number of messages.
     pub(super) messages: u64,
-    /// Whether it is as the host left it that ran before.
+    /// Set if it is as the host left it that ran before.
     is_older: bool,
 }
 
@@ -35,7 +35,7 @@ impl Away {
     }
 }
 
-/// What a conversation has of memory, roughly.
+/// Returns the rough size of a conversation in memory.
 fn weight(record: &Conversation) -> usize {
     const RECORD: usize = 600;
     let questions = record.unanswered.iter().map(|left| 96 + left.key.len() + left.from.len() + left.to.len());
@@ -44,7 +44,7 @@ fn weight(record: &Conversation) -> usize {
 }
 
 impl Shard {
-    /// One that is in memory, by its name and the hash of that.
+    /// Returns one that is in memory, by its name and the hash of that.
     pub(super) fn get(&self, name: &str, hash: u64) -> Option<&Open> {
         self.open.find(hash, |open| open.record.name == name)
     }

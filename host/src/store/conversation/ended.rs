@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use super::Expired;
 use crate::clock;
 use crate::store::Store;
+use crate::store::record::{ConversationRow, Record};
 
 /// Conversations that have ended and are still listed; the oldest leave first.
 const MAX_ENDED: i64 = 100_000;
@@ -25,29 +26,34 @@ pub(crate) fn on_wall(record: &Conversation) -> Cow<'_, Conversation> {
     Cow::Owned(record)
 }
 
-/// Keeps that a conversation has ended, unless another has begun under its name.
-pub(in crate::store) fn write_end(transaction: &Transaction<'_>, ended: &Expired, now: u64) -> rusqlite::Result<()> {
-    let Expired { row: Some(row), record, began } = ended else { return Ok(()) };
-    let record = &*on_wall(record);
-    let text = serde_json::to_string(record).expect("a record is numbers and text");
-    let (first, last) = (record.first.cast_signed(), record.last.cast_signed());
-    let (messages, now) = (record.messages.cast_signed(), now.cast_signed());
-    transaction
-        .prepare_cached(
-            "INSERT INTO conversation (id, name, first, last, messages, record, ended, began)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT (id) DO UPDATE SET last = excluded.last, messages = excluded.messages,
-                 record = excluded.record, ended = excluded.ended
-             ON CONFLICT (name) DO NOTHING",
-        )?
-        .execute(params![row.cast_signed(), record.name, first, last, messages, text, now, began.cast_signed()])?;
-    transaction.prepare_cached("DELETE FROM activity WHERE conversation = ?1")?.execute([row.cast_signed()])?;
-    if row % PRUNE == 0 {
-        transaction
-            .prepare_cached("DELETE FROM conversation WHERE ended IS NOT NULL AND id < ?1")?
-            .execute([row.cast_signed() - MAX_ENDED])?;
+/// Adds the rows of a conversation that has ended, unless it was never written. `is_named` if its name is still its own:
+/// another may have begun under it.
+pub(in crate::store) fn push_end<'a>(record: &mut Record<'a>, ended: &'a Expired, is_named: bool, now: u64) {
+    let Expired { row: Some(id), record: conversation, began } = ended else { return };
+    if is_named {
+        let shown = &*on_wall(conversation);
+        record.push(ConversationRow::Ended {
+            id: *id,
+            name: &conversation.name,
+            first: shown.first,
+            last: shown.last,
+            messages: shown.messages,
+            record: Cow::Owned(serde_json::to_string(shown).expect("a record is numbers and text")),
+            ended: now,
+            began: *began,
+        });
     }
-    Ok(())
+    record.push(ConversationRow::ActivityRemoved { id: *id });
+    if id % PRUNE == 0 {
+        record.push(ConversationRow::EndedRemoved { before: id.cast_signed() - MAX_ENDED });
+    }
+}
+
+/// Returns `false` if another conversation has the name of one that ends.
+pub(in crate::store) fn is_named(transaction: &Transaction<'_>, ended: &Expired) -> rusqlite::Result<bool> {
+    let Some(id) = ended.row else { return Ok(false) };
+    let other = "SELECT 1 FROM conversation WHERE name = ?1 AND id <> ?2";
+    Ok(!transaction.prepare_cached(other)?.exists(params![ended.record.name, id.cast_signed()])?)
 }
 
 /// A conversation that has ended, as it was then, and when it ended in milliseconds since 1970.

@@ -2,9 +2,10 @@
 
 use caxton_control::conversation::Change;
 
-use super::super::commit::Commit;
 use super::{Conversations, said};
-use crate::wasm::{Envelope, Sent};
+use crate::clock;
+use crate::store::CommitRequest;
+use crate::wasm::{Dispatch, Envelope, Sent};
 
 /// A question that was handled and got no answer.
 #[derive(Debug)]
@@ -51,37 +52,80 @@ impl Conversations {
         }
     }
 
-    /// Takes what is sent into its conversation; gives what to [take back](Self::take_back) if it is not kept. What an
-    /// agent sent and is not legal there becomes its answer, `not-understood`. What ends a chain of causes is not said.
+    /// Takes a message that is sent into its conversation, outside any commit. If it is not legal there, it becomes the
+    /// answer to its sender, `not-understood`.
     ///
     /// # Errors
-    /// It came from outside, where nobody waits for a message.
-    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<Option<Change>, String> {
-        if sent.ends().is_some() {
+    /// It is not legal, and its sender has no mailbox.
+    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<(), String> {
+        let (dispatch, place) = sent.parts_mut();
+        if let Err(why) = self.take_send(dispatch) {
+            if !place.refuse(dispatch, &why) {
+                return Err(why);
+            }
+            self.told_refusal(&dispatch.envelope);
+        }
+        Ok(())
+    }
+
+    /// Takes a commit into its conversations: what it sends, the question that it closes, the revision that goes on.
+    ///
+    /// # Errors
+    /// A message is not legal, and its sender has no mailbox: nothing of the commit is taken in.
+    pub(in crate::store) fn check(&self, submission: &mut CommitRequest) -> Result<(), String> {
+        self.take_sends(submission)?;
+        let commit = &submission.commit;
+        if let Some(closed) = &commit.closes {
+            self.close_question(closed);
+        }
+        // After what is sent: a revision goes on with what is open then.
+        if let Some(goes) = &commit.goes {
+            self.stay(&commit.agent, goes, clock::steady_ms());
+        }
+        Ok(())
+    }
+
+    /// Takes the messages of a commit into their conversations. One that is not legal there becomes the answer to its
+    /// sender, `not-understood`.
+    ///
+    /// # Errors
+    /// One is not legal, and its sender has no mailbox: nothing of the commit is taken in.
+    fn take_sends(&self, submission: &mut CommitRequest) -> Result<(), String> {
+        for index in 0..submission.commit.sends.len() {
+            let change = match self.take_send(&submission.commit.sends[index]) {
+                Ok(change) => change,
+                Err(why) if submission.refuse_send(index, &why) => {
+                    Some(self.told_refusal(&submission.commit.sends[index].envelope))
+                }
+                Err(why) => {
+                    self.forget(submission);
+                    return Err(why);
+                }
+            };
+            submission.taken.push(change);
+        }
+        Ok(())
+    }
+
+    /// Takes a message in; `None` for one that ends a chain of causes, which is not said.
+    fn take_send(&self, dispatch: &Dispatch) -> Result<Option<Change>, String> {
+        if dispatch.ends.is_some() {
             return Ok(None);
         }
-        let envelope = sent.envelope();
+        let envelope = &dispatch.envelope;
         let (name, said) = (&envelope.message.conversation_id, said(envelope));
-        if sent.is_hosts() {
+        if dispatch.from_host {
             return Ok(Some(self.told(name, &said)));
         }
-        let refused = match self.take(name, &said, true) {
-            Ok(change) => return Ok(Some(change)),
-            Err(refused) => refused,
-        };
-        let why = refused.to_string();
-        if !sent.refuse(&why) {
-            return Err(why);
-        }
-        Ok(Some(self.told_refusal(sent.envelope())))
+        self.take(name, &said, true).map(Some).map_err(|refused| refused.to_string())
     }
 
     /// Takes back what a commit sends that is not kept.
-    pub(in crate::store) fn forget(&self, commit: &mut Commit) {
-        let changes = std::mem::take(&mut commit.changes);
-        for (sent, change) in commit.sends.iter().zip(changes).rev() {
+    pub(in crate::store) fn forget(&self, submission: &mut CommitRequest) {
+        let taken = std::mem::take(&mut submission.taken);
+        for (sent, change) in submission.commit.sends.iter().zip(taken).rev() {
             if let Some(change) = change {
-                self.take_back(sent.envelope(), change);
+                self.take_back(&sent.envelope, change);
             }
         }
     }

@@ -7,14 +7,14 @@ use super::{Conversations, Open, Shard};
 use crate::clock;
 use crate::store::Store;
 
-/// What handling a message leaves open in its conversation: which revision goes on with that.
+/// The revision that goes on with what handling a message leaves open in its conversation.
 #[derive(Debug)]
 pub(crate) struct Goes {
     /// The conversation.
     pub(crate) conversation: String,
     /// The number of the revision.
     pub(crate) revision: u64,
-    /// What an answer to the message names, if it is answered with this.
+    /// The reference that an answer to the message carries, if it is answered with this.
     pub(crate) answered: Option<String>,
     /// Whether it is noted although nothing is open: what waits, or will come, goes there too.
     pub(crate) anyway: bool,
@@ -45,7 +45,7 @@ impl Conversations {
         shard.get(name, hash)?.record.where_it_was(agent).map(|stay| stay.revision)
     }
 
-    /// Whether an agent waits for an answer in a conversation, or owes one.
+    /// Returns `true` if an agent waits for an answer in a conversation, or owes one.
     pub(crate) fn owes(&self, name: &str, agent: &str) -> bool {
         let (shard, hash) = self.shard(name);
         shard.get(name, hash).is_some_and(|open| open.record.owes(agent, None))

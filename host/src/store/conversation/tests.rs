@@ -4,9 +4,13 @@ use caxton_control::Performative::{self, Inform, Propose, Request};
 use caxton_control::desired::Durability;
 
 use super::*;
+use rusqlite::Transaction;
+
 use crate::store::Store;
+use crate::store::counters::Counters;
+use crate::store::tables::Tables;
 use crate::store::tests::{self, Anywhere, message, settings};
-use crate::store::{Commit, CommitError, StateChange};
+use crate::store::{Commit, CommitError, CommitRequest, Committed, StateChange};
 use crate::wasm::{Sent, Value, wit};
 
 const TIMEOUT: u64 = 30 * 60 * 1_000;
@@ -38,7 +42,13 @@ async fn kept(store: &Store) -> (Vec<String>, Vec<String>) {
 /// Ends conversations as the host does.
 async fn end(store: &Store, expired: Vec<Expired>) {
     for ended in expired {
-        store.change(move |transaction, _| write_end(transaction, &ended, 7)).await.unwrap();
+        let end = move |transaction: &Transaction<'_>, counters: &mut Counters| {
+            let is_named = is_named(transaction, &ended)?;
+            let mut record = counters.new_record();
+            push_end(&mut record, &ended, is_named, 7);
+            counters.apply(&mut Tables::new(transaction), record)
+        };
+        store.change(end).await.unwrap();
     }
 }
 
@@ -238,22 +248,19 @@ async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
     envelope.message.performative = wit::Performative::Propose;
     envelope.message.protocol = Some("fipa-request".to_owned());
     let (told, result) = tokio::sync::oneshot::channel();
-    let mut commit = Commit::new("web".into(), Box::new(|done| drop(told.send(done.result))));
+    let mut commit = Commit::new("web".into());
     let legal = Box::new(message("c-2", "web", "desk"));
     // Its sender has no mailbox in which it could hear of it.
-    commit.sends = [legal, envelope].map(|envelope| Sent::new(std::sync::Arc::new(Anywhere), envelope)).into();
+    let sends = [legal, envelope].map(|envelope| Sent::new(std::sync::Arc::new(Anywhere), envelope)).into();
     commit.state = Some(StateChange {
         reads: BTreeMap::new(),
         writes: [("key".to_owned(), Some(Value::lasting("value".into())))].into(),
         expired: Vec::new(),
         adds: BTreeMap::new(),
         version: 1,
-        reversioned: None,
-        bytes: std::sync::Arc::default(),
-        size: None,
         quota: 100,
     });
-    store.submit(commit);
+    store.submit(CommitRequest::new(commit, sends, Box::new(|done| drop(told.send(done.result)))));
     let result = result.await.unwrap();
     assert!(matches!(result, Err(CommitError::Illegal(_))), "{result:?}");
     assert_eq!((store.read("web", "key").unwrap(), store.thread("c-1", 9).unwrap().len()), (None, 0));
@@ -279,11 +286,10 @@ async fn messages_of_a_commit_that_fails_were_never_said() {
     let answer = || asks("m-2", "desk", "triage", wit::Performative::Inform, Some("m-1"));
     for _ in 0..2 {
         let (told, result) = tokio::sync::oneshot::channel();
-        let mut commit = Commit::new("desk".into(), Box::new(|done| drop(told.send(done.result))));
         let own = message("c-3", "desk", "ledger");
-        commit.sends =
-            [answer(), own].map(|envelope| Sent::new(std::sync::Arc::new(Anywhere), Box::new(envelope))).into();
-        store.submit(commit);
+        let sends = [answer(), own].map(|envelope| Sent::new(std::sync::Arc::new(Anywhere), Box::new(envelope))).into();
+        let done = Box::new(|done: Committed| drop(told.send(done.result)));
+        store.submit(CommitRequest::new(Commit::new("desk".into()), sends, done));
         let result = result.await.unwrap();
         assert!(matches!(result, Err(CommitError::Store(_))), "{result:?}");
         assert_eq!((store.conversations.get("c-1"), store.conversations.get("c-3")), (Some(before.clone()), None));

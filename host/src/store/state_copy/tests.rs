@@ -5,7 +5,7 @@ use caxton_control::desired::Durability;
 use super::*;
 use crate::store::schema::MIGRATIONS;
 use crate::store::tests::{HOUR, change, commit, expiring, open, settings};
-use crate::store::{AtRest, DATABASE, StateChange, restore};
+use crate::store::{DATABASE, OfflineStore, StateChange, restore};
 
 fn counter() -> Arc<str> {
     "counter".into()
@@ -174,7 +174,7 @@ async fn a_copy_has_what_waits_to_be_written_before_it() {
         put_back(&store, 1, None),
         commit(&store, change(&[("b", Some("22"))], &[]))
     );
-    assert_eq!((restored, after), (Ok((1, 5)), Ok(())));
+    assert_eq!((restored, after), (Ok((1, 5)), Ok(Some(5))));
     assert_eq!(state(&store), pairs(&[("a", "1"), ("b", "22")]));
     assert_eq!(store.written_since("counter", 1).unwrap(), 1);
 }
@@ -235,7 +235,7 @@ async fn a_backup_has_the_copies_and_a_store_of_the_format_before_has_none() {
     store.forget_state_copies(counter(), vec![1]);
     drop(store);
     restore(folder.path(), &backup, true).unwrap();
-    let at_rest = AtRest::open(folder.path()).unwrap();
+    let at_rest = OfflineStore::open(folder.path()).unwrap();
     assert_eq!(at_rest.size().unwrap().agents[0].state_copy_bytes, 2);
     assert_eq!(at_rest.check().defects, []);
     drop(at_rest);
@@ -252,7 +252,7 @@ async fn a_backup_has_the_copies_and_a_store_of_the_format_before_has_none() {
     older.execute_batch(planted).unwrap();
     drop(older);
     // Without a host what it lacks is not looked for, and it can be copied.
-    let at_rest = AtRest::open(folder.path()).unwrap();
+    let at_rest = OfflineStore::open(folder.path()).unwrap();
     let refused = at_rest.size().unwrap_err().to_string();
     let formats =
         format!("has format {before}, made by an older version; a host brings it to format {}", MIGRATIONS.len());

@@ -21,9 +21,9 @@ pub(crate) struct WaitingTimer {
     pub(crate) sender: String,
     /// The date at which it is due, in milliseconds since 1970.
     pub(crate) due_at: u64,
-    /// Its conversation.
+    /// The conversation.
     pub(crate) conversation: String,
-    /// Its place among the timers of its receiver: when it is due by the steady clock, and where it is kept.
+    /// The place among the timers of its receiver: when it is due by the steady clock, and its sequence number.
     pub(crate) place: (u64, u64),
 }
 

@@ -71,9 +71,6 @@ impl Bench {
             expired: Vec::new(),
             adds: BTreeMap::new(),
             version: 0,
-            reversioned: None,
-            bytes: Arc::clone(self.agent.state_bytes()),
-            size: None,
             quota: u64::MAX,
         };
         self.agent.commit(Some(change), Vec::new()).await.unwrap();

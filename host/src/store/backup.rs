@@ -12,18 +12,18 @@ use rusqlite::Connection;
 
 use super::Store;
 
-/// How the files of unfinished copies begin; a host that was killed leaves them behind.
+/// The beginning of the names of unfinished copies; a host that was killed leaves them behind.
 const UNFINISHED: &str = "copy-";
-/// Room that is left on the disk for what is committed meanwhile.
+/// The room that is left on the disk for what is committed meanwhile.
 const SPARE: u64 = 64 << 20;
 
-/// Why there is no copy.
+/// The error of making a copy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CopyError {
     /// It would fill the disk.
     #[error("a copy needs {} MiB in {}, where {} MiB are free", needed >> 20, folder.display(), free >> 20)]
     NoRoom {
-        /// Where it would be.
+        /// The file that was to be made.
         folder: PathBuf,
         /// The bytes that it needs.
         needed: u64,
@@ -35,7 +35,7 @@ pub(crate) enum CopyError {
     Failed {
         /// The database.
         path: PathBuf,
-        /// What SQLite or the system says.
+        /// The error of SQLite or the system.
         why: String,
     },
 }

@@ -10,11 +10,12 @@ use crate::telemetry::trace::Trace;
 use caxton_control::Performative;
 use caxton_control::mailbox::Rank;
 
+use super::record::{DeadRow, QueueRow, Record, TimerRow};
 use crate::wasm::{Envelope, performative, priority, wit};
 
-/// What of a message has no column of its own.
+/// The part of a message that has no column of its own.
 #[derive(Serialize, Deserialize)]
-struct Head<'a> {
+struct EncodedHead<'a> {
     id: Cow<'a, str>,
     performative: u8,
     sender: Cow<'a, str>,
@@ -31,13 +32,13 @@ struct Head<'a> {
     headers: Cow<'a, [(String, String)]>,
 }
 
-/// Encodes what has no column into `buffer`, in place of what was there.
+/// Appends what has no column to `buffer`, encoded.
 pub(super) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
     let message = &envelope.message;
     fn text(value: &Option<String>) -> Option<Cow<'_, str>> {
         value.as_deref().map(Cow::Borrowed)
     }
-    let head = Head {
+    let head = EncodedHead {
         id: Cow::Borrowed(&message.id),
         performative: message.performative as u8,
         sender: Cow::Borrowed(&message.sender),
@@ -53,7 +54,6 @@ pub(super) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
         tracestate: envelope.trace.as_ref().and_then(|trace| trace.state.as_deref()).map(Cow::Borrowed),
         headers: Cow::Borrowed(&message.headers),
     };
-    buffer.clear();
     let taken = std::mem::take(buffer);
     *buffer = postcard::to_extend(&head, taken).expect("a vector takes whatever is written");
 }
@@ -61,12 +61,12 @@ pub(super) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
 /// When a message was sent and when its answer is of no use any more, of what [`encode`] made of it; none if this version
 /// cannot read it.
 pub(super) fn times(head: &[u8]) -> Option<(u64, Option<u64>)> {
-    postcard::from_bytes::<Head<'_>>(head).ok().map(|head| (head.sent_at, head.reply_by))
+    postcard::from_bytes::<EncodedHead<'_>>(head).ok().map(|head| (head.sent_at, head.reply_by))
 }
 
 /// Reads from an encoded head ([`encode`]) the reference that an answer carries in place of the message's id.
 pub(super) fn reply_with(head: &[u8]) -> Option<String> {
-    postcard::from_bytes::<Head<'_>>(head).ok()?.reply_with.map(Cow::into_owned)
+    postcard::from_bytes::<EncodedHead<'_>>(head).ok()?.reply_with.map(Cow::into_owned)
 }
 
 /// The rank of a column; normal for one that no version has written.
@@ -79,10 +79,72 @@ pub(super) fn receipt(message: &wit::Message) -> Option<&str> {
     message.sender.contains(':').then_some(message.id.as_str())
 }
 
-/// The statement that keeps a message.
-pub(super) const INSERT: &str =
-    "INSERT INTO message (seq, agent, conversation, rank, due, receipt, head, content, revived)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+/// Adds the row of a message that waits in its mailbox.
+pub(super) fn push_message<'a>(record: &mut Record<'a>, envelope: &'a Envelope, seq: u64) {
+    let message = &envelope.message;
+    let head = record.push_head(|heads| encode(envelope, heads));
+    // A wait is kept as a time of the wall clock, so that it goes on after a restart.
+    let due = envelope.due.map(|due| envelope.due_at.unwrap_or_else(|| clock::to_wall(due)));
+    record.push(QueueRow::Message {
+        seq,
+        agent: &message.receiver,
+        conversation: &message.conversation_id,
+        rank: crate::wasm::rank(message.priority) as u8,
+        due,
+        receipt: receipt(message),
+        head,
+        content: &message.content,
+        revived: envelope.revived,
+    });
+}
+
+/// Adds the row of a message that waits for its time.
+pub(super) fn push_timer<'a>(record: &mut Record<'a>, envelope: &'a Envelope, seq: u64, due: u64) {
+    let message = &envelope.message;
+    let head = record.push_head(|heads| encode(envelope, heads));
+    record.push(TimerRow::Set {
+        seq,
+        agent: &message.receiver,
+        due,
+        at: envelope.due_at.unwrap_or_else(|| clock::to_wall(due)),
+        dated: envelope.due_at.is_some(),
+        conversation: &message.conversation_id,
+        rank: crate::wasm::rank(message.priority) as u8,
+        id: &message.id,
+        sender: &message.sender,
+        name: envelope.timer.as_deref(),
+        head,
+        content: &message.content,
+    });
+}
+
+/// Adds the row of a message that is given up, for a reason that has a stable code and a text.
+pub(super) fn push_dead<'a>(
+    record: &mut Record<'a>,
+    envelope: &'a Envelope,
+    seq: u64,
+    (reason, error): (&'a str, Cow<'a, str>),
+    at: u64,
+) {
+    let message = &envelope.message;
+    let head = record.push_head(|heads| encode(envelope, heads));
+    record.push(DeadRow::Set {
+        seq,
+        agent: &message.receiver,
+        conversation: &message.conversation_id,
+        rank: crate::wasm::rank(message.priority) as u8,
+        head,
+        content: &message.content,
+        at,
+        reason,
+        error,
+        attempts: Cow::Owned(serde_json::to_string(&envelope.failed).expect("attempts are numbers and text")),
+        receipt: receipt(message),
+    });
+    if !envelope.failed.is_empty() {
+        record.push(QueueRow::AttemptsRemoved { seq });
+    }
+}
 
 /// The columns that [`decode`] reads, in its order.
 pub(super) const COLUMNS: &str = "seq, agent, conversation, rank, due, head, content";
@@ -90,7 +152,7 @@ pub(super) const COLUMNS: &str = "seq, agent, conversation, rank, due, head, con
 /// A message of a row with [`COLUMNS`].
 pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
     let bytes = row.get_ref(5)?.as_blob()?;
-    let head: Head<'_> = postcard::from_bytes(bytes)
+    let head: EncodedHead<'_> = postcard::from_bytes(bytes)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Blob, Box::new(error)))?;
     let act = Performative::ALL.get(usize::from(head.performative));
     let act = *act.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, head.performative.into()))?;

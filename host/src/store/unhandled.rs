@@ -28,7 +28,7 @@ impl Store {
         })
     }
 
-    /// Which of these messages are neither handled nor given up.
+    /// Returns those of these messages that are neither handled nor given up.
     pub(crate) fn still_unhandled(&self, places: &[u64]) -> Result<Vec<u64>, String> {
         self.with_reader(|connection| {
             let mut handled = connection.prepare_cached("SELECT 1 FROM ack WHERE seq = ?1")?;

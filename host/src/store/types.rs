@@ -1,4 +1,4 @@
-//! What is kept beside messages and state.
+//! The plain types that are kept beside messages and state.
 
 use std::sync::Arc;
 
@@ -9,22 +9,22 @@ use bytes::Bytes;
 pub(crate) struct Snapshot {
     /// The number of the revision that saved it.
     pub(crate) revision: u64,
-    /// When, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub(crate) saved_at: u64,
-    /// What it saved.
+    /// The bytes that it saved.
     pub(crate) data: Bytes,
 }
 
-/// Something that happened, for people and programs to follow.
+/// An event, for people and programs to follow.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub(crate) struct Event {
     /// Counts the events of a store; 0 until it is kept.
     pub(crate) id: i64,
-    /// When, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub(crate) at: u64,
-    /// Whose; none for the host itself.
+    /// The agent; `None` for the host itself.
     pub(crate) agent: Option<String>,
-    /// What, such as `revision.state`.
+    /// The kind, such as `revision.state`.
     pub(crate) kind: String,
     /// The rest.
     pub(crate) data: serde_json::Value,
@@ -33,14 +33,14 @@ pub(crate) struct Event {
 /// A revision, as kept.
 #[derive(Debug, Clone)]
 pub(crate) struct RevisionRecord {
-    /// Whose.
+    /// The agent.
     pub(crate) agent: Arc<str>,
-    /// Its number.
+    /// The number.
     pub(crate) number: u64,
     /// The digest of its bytes.
     pub(crate) digest: String,
-    /// Its settings, as JSON.
+    /// The settings, as JSON.
     pub(crate) settings: String,
-    /// When it was made, in milliseconds since 1970.
+    /// The time at which it was made, in milliseconds since 1970.
     pub(crate) created_at: u64,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::copy::{CopyError, copy_into, free};
+use super::backup::{CopyError, copy_into, free};
 use super::size::with_suffix;
 use super::{DATABASE, Lock, StoreError, check, lock, schema, size};
 use crate::api_types::{StoreCheck, StoreStatus};
@@ -14,14 +14,14 @@ use crate::api_types::{StoreCheck, StoreStatus};
 const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
 
 /// A store that is held against hosts, and not changed unless that is asked for.
-pub(crate) struct AtRest {
+pub(crate) struct OfflineStore {
     database: PathBuf,
     connection: Connection,
-    /// Held until this is dropped.
+    /// Locks the folder until this is dropped.
     _lock: Lock,
 }
 
-impl AtRest {
+impl OfflineStore {
     /// Takes the store in a folder, if it is there and no host has it. Whether it can be read is not known then.
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         let database = folder.join(DATABASE);

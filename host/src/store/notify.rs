@@ -1,4 +1,4 @@
-//! Telling what became of commits, in their order.
+//! Notifications of the results of commits, in their order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,24 +7,25 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::batch::Batch;
-use super::commit::{Commit, CommitError, Committed};
-use super::kept::Event;
+use super::commit::CommitError;
+use super::commit_request::CommitRequest;
 use super::sync::Progress;
+use super::types::Event;
 use crate::telemetry::histogram::Histogram;
 
-/// Up to so many commits are told of where they were made; more are told by a task, so that the disk does not wait.
+/// The commits that are reported where they were made; more are reported by a task, so that the disk does not wait.
 const TOLD_HERE: usize = 16;
 
 /// Tells everybody what became of a transaction.
-pub(super) struct Teller {
+pub(super) struct Notifier {
     follow: broadcast::Sender<Arc<Event>>,
     telling: Telling,
     seconds: metrics::Histogram,
-    /// How long commits took.
+    /// The durations of commits.
     commits: Arc<Histogram>,
 }
 
-impl Teller {
+impl Notifier {
     /// Events go to `follow`; `commits` is told how long each transaction took. A panic while something is told ends the
     /// store.
     pub(super) fn new(
@@ -61,22 +62,15 @@ impl Teller {
 
 /// Commits of one transaction, whoever made them to be told what became of each.
 struct Told {
-    commits: Vec<(Box<Commit>, Result<(), CommitError>)>,
-    /// Why nothing of the transaction is kept.
+    commits: Vec<(Box<CommitRequest>, Result<Option<u64>, CommitError>)>,
+    /// The error if nothing of the transaction is kept.
     failed: Option<CommitError>,
 }
 
 impl Told {
     fn tell(self) {
-        for (commit, result) in self.commits {
-            let Commit { done, sends, state, dead, .. } = *commit;
-            let result = self.failed.clone().map_or(result, Err);
-            if let (Ok(()), Some(state)) = (&result, &state)
-                && let Some(size) = state.size
-            {
-                state.bytes.store(size, Ordering::Relaxed);
-            }
-            done(Committed { result, sends, state, dead });
+        for (submission, result) in self.commits {
+            submission.finish(self.failed.clone().map_or(result, Err));
         }
     }
 }

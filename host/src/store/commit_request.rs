@@ -1,0 +1,84 @@
+//! Commits on their way to the writer, with everything that is live.
+
+use caxton_control::conversation::Change;
+
+use super::commit::{Commit, CommitError, DeadLetter, StateChange};
+use crate::wasm::{ReservedPlace, Sent, Waiter};
+
+/// A commit with what has to outlive its way through the writer and cannot be stored: the places that are reserved for its
+/// messages, and the callback.
+pub(crate) struct CommitRequest {
+    /// The changes that are asked for.
+    pub(crate) commit: Commit,
+    /// The places reserved for the messages that are sent, in their order.
+    places: Vec<ReservedPlace>,
+    /// Waiters of messages that are sent, by index: of few commits there is one.
+    waiters: Vec<(usize, Waiter)>,
+    /// The changes that the messages made to their conversations, as far as they were taken in; `None` for a message that
+    /// ends a chain of causes and becomes a dead letter.
+    pub(super) taken: Vec<Option<Change>>,
+    done: Done,
+}
+
+/// Receives the result of a commit, once. Runs where tasks can be started, and must not block.
+pub(crate) type Done = Box<dyn FnOnce(Committed) + Send>;
+
+/// The result of a commit.
+pub(crate) struct Committed {
+    /// `Ok` if all of it is kept; otherwise nothing is.
+    pub(crate) result: Result<(), CommitError>,
+    /// The messages that were to be sent: to be delivered if the commit is kept.
+    pub(crate) sends: Vec<Sent>,
+    /// The change of state that was asked for.
+    pub(crate) state: Option<StateChange>,
+    /// The size of the agent's state in bytes, if the commit changed it.
+    pub(crate) state_bytes: Option<u64>,
+    /// The message that was to be given up.
+    pub(crate) dead: Option<Box<DeadLetter>>,
+}
+
+impl CommitRequest {
+    /// Adds messages and a callback to a commit.
+    pub(crate) fn new(mut commit: Commit, sends: Vec<Sent>, done: Done) -> Self {
+        let (mut places, mut waiters) = (Vec::with_capacity(sends.len()), Vec::new());
+        commit.sends.reserve_exact(sends.len());
+        for (index, sent) in sends.into_iter().enumerate() {
+            let (mut dispatch, place) = sent.split();
+            waiters.extend(dispatch.envelope.waiter.take().map(|waiter| (index, waiter)));
+            commit.sends.push(dispatch);
+            places.push(place);
+        }
+        Self { commit, places, waiters, taken: Vec::new(), done }
+    }
+
+    /// Replaces a message that is sent by the answer that it is refused, if its sender has a mailbox.
+    pub(super) fn refuse_send(&mut self, index: usize, why: &str) -> bool {
+        let refused = self.places[index].refuse(&mut self.commit.sends[index], why);
+        if refused {
+            // The waiter is of the message, and not of the answer.
+            self.waiters.retain(|(of, _)| *of != index);
+        }
+        refused
+    }
+
+    /// Reports that nothing of it is kept, without a way to the disk.
+    pub(crate) fn refuse(self, why: CommitError) {
+        self.finish(Err(why));
+    }
+
+    /// Passes the result on: the size of the agent's state, if the commit is kept and changes it.
+    pub(super) fn finish(self, result: Result<Option<u64>, CommitError>) {
+        let Self { commit, places, waiters, taken: _, done } = self;
+        let Commit { sends, state, dead, .. } = commit;
+        let mut sends: Vec<Sent> =
+            sends.into_iter().zip(places).map(|(dispatch, place)| Sent::join(dispatch, place)).collect();
+        for (index, waiter) in waiters {
+            sends[index].parts_mut().0.envelope.waiter = Some(waiter);
+        }
+        let (result, state_bytes) = match result {
+            Ok(bytes) => (Ok(()), bytes),
+            Err(why) => (Err(why), None),
+        };
+        done(Committed { result, sends, state, state_bytes, dead });
+    }
+}

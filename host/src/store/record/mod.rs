@@ -1,0 +1,226 @@
+//! A record of what a commit decided: the rows that it adds, changes and removes, with sequence numbers and versions.
+//!
+//! ```text
+//! Commit (what is asked for) --decide--> Record (what was decided) --apply--> tables
+//! ```
+//! Applying a record decides nothing: the same records give the same tables, wherever they are applied. The live record
+//! borrows from the commit, so that nothing is copied on the way to the tables; its [encoded form](wire) has structs of its
+//! own, so that a change here is not one of the format.
+
+#[cfg_attr(not(test), expect(dead_code, reason = "records leave the process once there are replicas"))]
+pub(super) mod wire;
+
+use std::borrow::Cow;
+
+/// The rows of one commit, or of another change of the tables, in the order in which they are applied.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Record<'a> {
+    pub(super) rows: Vec<RowChange<'a>>,
+    /// The encoded heads of messages, one after the other. They are made for the record, and one buffer serves all records.
+    heads: Vec<u8>,
+}
+
+/// The place of an encoded head in its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeadSpan {
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Record<'a> {
+    /// Returns an empty record. `buffer` is one that a record had before, so that its memory is used again.
+    pub(super) fn new(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        Self { rows: Vec::new(), heads: buffer }
+    }
+
+    /// Returns the buffer for the next record.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.heads
+    }
+
+    pub(super) fn push(&mut self, row: impl Into<RowChange<'a>>) {
+        self.rows.push(row.into());
+    }
+
+    /// Adds a head that `encode` appends to the buffer.
+    pub(super) fn push_head(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> HeadSpan {
+        let start = self.heads.len();
+        encode(&mut self.heads);
+        HeadSpan { start, end: self.heads.len() }
+    }
+
+    /// Returns an encoded head.
+    pub(super) fn head(&self, head: HeadSpan) -> &[u8] {
+        &self.heads[head.start..head.end]
+    }
+}
+
+/// A change of one row, or of rows that are named by a bound, by group of tables.
+#[derive(Debug, PartialEq)]
+pub(super) enum RowChange<'a> {
+    State(StateRow<'a>),
+    Queue(QueueRow<'a>),
+    Timer(TimerRow<'a>),
+    Dead(DeadRow<'a>),
+    Conversation(ConversationRow<'a>),
+    Other(OtherRow<'a>),
+}
+
+/// The state of agents.
+#[derive(Debug, PartialEq)]
+pub(super) enum StateRow<'a> {
+    /// Puts a key in place of what it was.
+    Set { agent: &'a str, key: &'a str, value: &'a [u8], version: u64, expires_at: Option<u64> },
+    /// Removes a key.
+    Removed { agent: &'a str, key: &'a str },
+    /// Sets the size of an agent's state in bytes.
+    Size { agent: &'a str, bytes: i64 },
+}
+
+impl<'a> From<StateRow<'a>> for RowChange<'a> {
+    fn from(row: StateRow<'a>) -> Self {
+        Self::State(row)
+    }
+}
+
+/// Messages in mailboxes, and what became of them.
+#[derive(Debug, PartialEq)]
+pub(super) enum QueueRow<'a> {
+    /// Adds a message.
+    Message {
+        seq: u64,
+        agent: &'a str,
+        conversation: &'a str,
+        rank: u8,
+        due: Option<u64>,
+        receipt: Option<&'a str>,
+        head: HeadSpan,
+        content: &'a [u8],
+        revived: bool,
+    },
+    /// Marks a message as handled, or as given up if `revision` is 0.
+    Handled { seq: u64, at: u64, revision: u64, runs: u32 },
+    /// Adds a failed attempt.
+    Attempt { seq: u64, number: u32, again_at: u64, attempt: Cow<'a, str> },
+    /// Removes the attempts of a message that is given up.
+    AttemptsRemoved { seq: u64 },
+    /// Takes the id from a message, for the one that is delivered again under it.
+    ReceiptRemoved { receipt: &'a str },
+    /// Removes handled messages up to a sequence number.
+    HandledRemoved { up_to: u64 },
+}
+
+impl<'a> From<QueueRow<'a>> for RowChange<'a> {
+    fn from(row: QueueRow<'a>) -> Self {
+        Self::Queue(row)
+    }
+}
+
+/// Messages that wait for their time.
+#[derive(Debug, PartialEq)]
+pub(super) enum TimerRow<'a> {
+    /// Adds a timer.
+    Set {
+        seq: u64,
+        agent: &'a str,
+        due: u64,
+        at: u64,
+        dated: bool,
+        conversation: &'a str,
+        rank: u8,
+        id: &'a str,
+        sender: &'a str,
+        name: Option<&'a str>,
+        head: HeadSpan,
+        content: &'a [u8],
+    },
+    /// Removes a timer that fired or was cancelled.
+    Removed { seq: u64 },
+    /// Moves timers with a date, in a range of sequence numbers, by the new difference between the clocks.
+    Redated { after: u64, last: u64, ahead: i64, now: u64 },
+}
+
+impl<'a> From<TimerRow<'a>> for RowChange<'a> {
+    fn from(row: TimerRow<'a>) -> Self {
+        Self::Timer(row)
+    }
+}
+
+/// The dead letters.
+#[derive(Debug, PartialEq)]
+pub(super) enum DeadRow<'a> {
+    /// Adds a dead letter.
+    Set {
+        seq: u64,
+        agent: &'a str,
+        conversation: &'a str,
+        rank: u8,
+        head: HeadSpan,
+        content: &'a [u8],
+        at: u64,
+        reason: &'a str,
+        error: Cow<'a, str>,
+        attempts: Cow<'a, str>,
+        receipt: Option<&'a str>,
+    },
+    /// Removes a dead letter.
+    Removed { seq: u64 },
+}
+
+impl<'a> From<DeadRow<'a>> for RowChange<'a> {
+    fn from(row: DeadRow<'a>) -> Self {
+        Self::Dead(row)
+    }
+}
+
+/// Conversations.
+#[derive(Debug, PartialEq)]
+pub(super) enum ConversationRow<'a> {
+    /// Puts a conversation in place of what it was, and of an ended one of its name.
+    Set { id: u64, name: Cow<'a, str>, first: u64, last: u64, messages: u64, record: Cow<'a, str>, began: u64 },
+    /// Sets the last activity of an open conversation.
+    Activity { id: u64, last: u64, messages: u64 },
+    /// Ends a conversation.
+    Ended { id: u64, name: &'a str, first: u64, last: u64, messages: u64, record: Cow<'a, str>, ended: u64, began: u64 },
+    /// Removes the last activity of a conversation that has ended.
+    ActivityRemoved { id: u64 },
+    /// Removes ended conversations before this one.
+    EndedRemoved { before: i64 },
+}
+
+impl<'a> From<ConversationRow<'a>> for RowChange<'a> {
+    fn from(row: ConversationRow<'a>) -> Self {
+        Self::Conversation(row)
+    }
+}
+
+/// The host's own rows.
+#[derive(Debug, PartialEq)]
+pub(super) enum OtherRow<'a> {
+    /// Sets the last sequence number and the last version of state.
+    Counters { seq: u64, version: u64 },
+    /// Adds an idempotency key.
+    Key { agent: &'a str, key: &'a str, fingerprint: &'a [u8], id: &'a str, conversation: &'a str, at: u64 },
+    /// Removes idempotency keys that were used before this time.
+    KeysRemoved { before: i64 },
+    /// Sets the time for which a schedule fired last.
+    Fired { agent: &'a str, schedule: &'a str, at: u64 },
+    /// Adds an event.
+    Event { id: i64, at: u64, agent: Option<&'a str>, kind: &'a str, data: Cow<'a, str> },
+    /// Removes events up to this one.
+    EventsRemoved { up_to: i64 },
+    /// Adds a revision.
+    Revision { agent: &'a str, number: u64, digest: &'a str, settings: &'a str, created_at: u64 },
+    /// Removes an agent's revisions before this one.
+    RevisionsRemoved { agent: &'a str, before: u64 },
+}
+
+impl<'a> From<OtherRow<'a>> for RowChange<'a> {
+    fn from(row: OtherRow<'a>) -> Self {
+        Self::Other(row)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! The encoded form stays as it is: records of earlier versions are read.
+
+use std::path::PathBuf;
+
+use super::super::{ConversationRow, DeadRow, OtherRow, QueueRow, Record, StateRow, TimerRow};
+use super::{RecordError, VERSION, decode, encode};
+
+/// A record with every kind of row.
+fn sample() -> Record<'static> {
+    let mut record = Record::default();
+    record.push(StateRow::Set {
+        agent: "agent-1",
+        key: "key-2",
+        value: b"value-3",
+        version: 4000,
+        expires_at: Some(5),
+    });
+    record.push(StateRow::Removed { agent: "agent-6", key: "key-7" });
+    record.push(StateRow::Size { agent: "agent-8", bytes: -9 });
+    let head = record.push_head(|heads| heads.extend_from_slice(b"head of queue"));
+    record.push(QueueRow::Message {
+        seq: 10000,
+        agent: "agent-11",
+        conversation: "conversation-12",
+        rank: 2,
+        due: Some(14),
+        receipt: Some("receipt-15"),
+        head,
+        content: b"content-16",
+        revived: true,
+    });
+    record.push(QueueRow::Handled { seq: 18000, at: 19000, revision: 20000, runs: 21 });
+    record.push(QueueRow::Attempt { seq: 22000, number: 23, again_at: 24000, attempt: "attempt-25".into() });
+    record.push(QueueRow::AttemptsRemoved { seq: 26000 });
+    record.push(QueueRow::ReceiptRemoved { receipt: "receipt-27" });
+    record.push(QueueRow::HandledRemoved { up_to: 28000 });
+    let head = record.push_head(|heads| heads.extend_from_slice(b"head of timer"));
+    record.push(TimerRow::Set {
+        seq: 29000,
+        agent: "agent-30",
+        due: 31000,
+        at: 32000,
+        dated: true,
+        conversation: "conversation-34",
+        rank: 2,
+        id: "id-36",
+        sender: "sender-37",
+        name: Some("name-38"),
+        head,
+        content: b"content-39",
+    });
+    record.push(TimerRow::Removed { seq: 40000 });
+    record.push(TimerRow::Redated { after: 41000, last: 42000, ahead: -43, now: 44000 });
+    let head = record.push_head(|heads| heads.extend_from_slice(b"head of dead"));
+    record.push(DeadRow::Set {
+        seq: 45000,
+        agent: "agent-46",
+        conversation: "conversation-47",
+        rank: 2,
+        head,
+        content: b"content-49",
+        at: 50000,
+        reason: "reason-51",
+        error: "error-52".into(),
+        attempts: "attempts-53".into(),
+        receipt: Some("receipt-54"),
+    });
+    record.push(DeadRow::Removed { seq: 55000 });
+    record.push(ConversationRow::Set {
+        id: 56000,
+        name: "name-57".into(),
+        first: 58000,
+        last: 59000,
+        messages: 60000,
+        record: "record-61".into(),
+        began: 62000,
+    });
+    record.push(ConversationRow::Activity { id: 63000, last: 64000, messages: 65000 });
+    record.push(ConversationRow::Ended {
+        id: 66000,
+        name: "name-67",
+        first: 68000,
+        last: 69000,
+        messages: 70000,
+        record: "record-71".into(),
+        ended: 72000,
+        began: 73000,
+    });
+    record.push(ConversationRow::ActivityRemoved { id: 74000 });
+    record.push(ConversationRow::EndedRemoved { before: -75 });
+    record.push(OtherRow::Counters { seq: 76000, version: 77000 });
+    record.push(OtherRow::Key {
+        agent: "agent-78",
+        key: "key-79",
+        fingerprint: b"fingerprint-80",
+        id: "id-81",
+        conversation: "conversation-82",
+        at: 83000,
+    });
+    record.push(OtherRow::KeysRemoved { before: -84 });
+    record.push(OtherRow::Fired { agent: "agent-85", schedule: "schedule-86", at: 87000 });
+    record.push(OtherRow::Event {
+        id: -88,
+        at: 89000,
+        agent: Some("agent-90"),
+        kind: "kind-91",
+        data: "data-92".into(),
+    });
+    record.push(OtherRow::EventsRemoved { up_to: -93 });
+    record.push(OtherRow::Revision {
+        agent: "agent-94",
+        number: 95000,
+        digest: "digest-96",
+        settings: "settings-97",
+        created_at: 98000,
+    });
+    record.push(OtherRow::RevisionsRemoved { agent: "agent-99", before: 100000 });
+    record
+}
+
+fn golden(version: u8) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("src/store/testdata/record-{version}.hex"))
+}
+
+/// As text, so that a change of the file can be read: 32 bytes a line.
+fn to_hex(bytes: &[u8]) -> String {
+    let line = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+    bytes.chunks(32).map(line).collect()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: String = text.split_whitespace().collect();
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn the_golden_bytes_of_every_version_are_read() {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() && !golden(VERSION).exists() {
+        std::fs::write(golden(VERSION), to_hex(&encode(&sample()))).unwrap();
+    }
+    for version in 1..=VERSION {
+        let bytes = from_hex(&std::fs::read_to_string(golden(version)).unwrap());
+        assert_eq!(bytes[0], version);
+        assert_eq!(decode(&bytes).unwrap(), sample(), "version {version}");
+    }
+    let now = to_hex(&encode(&sample()));
+    assert_eq!(now, std::fs::read_to_string(golden(VERSION)).unwrap(), "a change of the format is another version");
+}
+
+#[test]
+fn what_is_no_record_is_refused() {
+    assert_eq!(decode(&[]).unwrap_err(), RecordError::Empty);
+    assert_eq!(decode(&[VERSION + 1, 0]).unwrap_err(), RecordError::Version(VERSION + 1));
+    let bytes = encode(&sample());
+    for length in 1..bytes.len() {
+        assert!(matches!(decode(&bytes[..length]), Err(RecordError::Malformed(_))), "{length} bytes");
+    }
+}
