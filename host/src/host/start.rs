@@ -139,11 +139,7 @@ pub(super) async fn start(
         admin: ports.admin.to_string(),
         stopping: false,
     };
-    context.events.emit(
-        None,
-        "host.started",
-        serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "file": source.file.to_string_lossy() }),
-    );
+    emit_started(&context, &source.file);
     let admin_state = admin::AdminState::new(handle.clone(), Arc::clone(&directory), metrics, &data)?;
     // Before the listeners accept: its first pass registers the agents, so that no early call finds an unknown name.
     let reconciler = Reconciler::new(ReconcilerSetup {
@@ -168,6 +164,12 @@ pub(super) async fn start(
     // Last, so that commands find only a host that answers.
     write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
     Ok(Host { context, directory, reconciler: handle, reconciler_task, settled, ports, stops, listeners, drain, began })
+}
+
+/// Emits `host.started`.
+fn emit_started(context: &HostContext, file: &Path) {
+    let data = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "file": file.to_string_lossy() });
+    context.events.emit(None, "host.started", data);
 }
 
 /// Runs the first builds if `--build` is set. Returns the files to follow, and the state of the sources before the builds.
