@@ -1,7 +1,7 @@
 //! The management API: version 1, JSON, on a listener of its own that only this machine can reach.
 //!
 //! ```text
-//! net -> router -> guard: trace, host name -> (below /v1: token, rate) -> handler -> ReconcilerHandle or HostContext
+//! net -> router -> guard: trace, host name -> (below /v1: token, rate) -> handler -> ReconcilerHandle or HostDirectory
 //!   invoke: query + body -> Submission -> ask (wait for the answer) | enqueue (202)
 //!   problem: any error as problem details
 //! ```
